@@ -9,15 +9,25 @@ or by tests that find a difference in more than 6 % of draws without one.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 from circuitry.runs import run_script
-from circuitry.comparison import domain_tests, draw_resamples, dual_bootstrap, mantel, mean_spread, part_tests
+from circuitry.comparison import (
+    PartArray,
+    domain_tests,
+    draw_resamples,
+    dual_bootstrap,
+    mantel,
+    mean_spread,
+    pair_ratios,
+    part_tests,
+)
+from circuitry.comparison.bootstrap import student_or_bootstrap_t
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_tests import domain_spread
 from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL
-from circuitry.comparison.statistics import Spread, family_of
+from circuitry.comparison.statistics import Spread
 from circuitry.reports.result_tables import KeepSettings
 from experiments.simulation import Planted, SimulatedCircuits, simulate
 
@@ -31,6 +41,9 @@ RESAMPLES = 400
 """Draws of each bootstrap."""
 OFFSET = 0.5
 """Standard deviation of the logarithm of a domain's noise, over families of classes or over models."""
+
+INTERVALS_OF = ("Student's", "Student's or bootstrap-t")
+"""Kinds of intervals of a ratio."""
 
 FAMILIES = {
     "classes alone": (1, False),
@@ -50,7 +63,8 @@ class Config(KeepSettings):
 
 def main(config: Config) -> None:
     """Simulate, write and print the tables."""
-    made = {"ratio": ratios, "coverage": coverage, "family_wise_error": family_wise_error, "mantel": mantel_error}
+    made = {"ratio": ratios, "coverage": coverage, "skewed": skewed, "shown": shown}
+    made |= {"family_wise_error": family_wise_error, "mantel": mantel_error}
     config.keep({name: pd.DataFrame(list(rows(config))) for name, rows in made.items()})
 
 
@@ -103,9 +117,9 @@ def estimates(made: SimulatedCircuits, chance: np.ndarray, seed: int) -> dict[st
     of_parts = domain_spread(made.parts, draws)
     of_pairs = dual_bootstrap(pair_cells(made.parts).values, lambda means: ratio(means, chance), draws)
     return {
-        "similarity of parts": Spread(*(field[0, 0] for field in of_parts)),
+        "similarity of parts": Spread(*(field[0, 0] for field in of_parts[:3])),
         "similarity of all images": mean_spread(made.whole[:, 0, 1:].mean(1)),
-        "ratio to the ceiling": Spread(*(field[0, 0] for field in of_pairs)),
+        "ratio to the ceiling": Spread(*(field[0, 0] for field in of_pairs[:3])),
     }
 
 
@@ -122,6 +136,66 @@ def truths(noise: float, planted: Planted, chance: np.ndarray) -> dict[str, floa
     }
 
 
+def few_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
+    """Return shares of classes: one in eight shares nearly all, the others little."""
+    nearly_all = rng.random((n_classes, 1)) < 1 / 8
+    return np.where(nearly_all, rng.uniform(0.9, 1, (n_classes, 1)), rng.uniform(0, 0.15, (n_classes, 1)))
+
+
+def uneven(rng: np.random.Generator, n_classes: int, level: float, planted: Planted) -> np.ndarray:
+    """Return noise that differs by class and domain."""
+    return np.asarray(level * np.exp(OFFSET * rng.normal(size=(n_classes, planted.n_domains))))
+
+
+def skewed(config: Config) -> Iterator[dict[str, object]]:
+    """Yield how often Student's intervals of a ratio, and those of the package, hold the truth."""
+    for (case, shares), n_parts in product((("skewed", few_shared), ("even", some_shared)), (2, 4)):
+        planted, rng = Planted(n_parts=n_parts), np.random.default_rng(0)
+        chance = np.array([planted.chance])
+        many = [simulate(rng, shares(rng, 500), uneven(rng, 500, 0.7, planted), planted) for _ in range(40)]
+        means = np.mean([point(pair_cells(one.parts).values) for one in many], axis=0)
+        truth = ratio(means, chance)[0, 0, 0]
+        for n_classes in (8, 16, 30, 60):
+            rng, ends = np.random.default_rng(1), []
+            for seed in range(config.draws):
+                noise = uneven(rng, n_classes, 0.7, planted)
+                ends.append(both_intervals(simulate(rng, shares(rng, n_classes), noise, planted).parts, chance, seed))
+            for interval, (low, high) in zip(INTERVALS_OF, np.transpose(ends, (1, 2, 0)), strict=True):
+                row = {"shares": case, "parts": n_parts, "n_classes": n_classes, "interval": interval}
+                row |= {"coverage": np.mean((low <= truth) & (truth <= high)), "too low": np.mean(high < truth)}
+                row |= {"too high": np.mean(low > truth), "half width": np.median(high - low) / 2}
+                yield row | {"draws": config.draws}
+
+
+def both_intervals(parts: PartArray, chance: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Return both intervals of the first pair's ratio."""
+    values = pair_cells(parts).values[:, :, :1]
+    draws = draw_resamples(parts.classes, parts.n_parts, resamples=RESAMPLES, seed=seed)
+    student = dual_bootstrap(values, lambda means: ratio(means, chance), draws)
+    chosen = student_or_bootstrap_t(values, lambda means: ratio(means, chance), draws, student)
+    return [np.ravel(one.interval()) for one in (student, chosen)]
+
+
+def shown(config: Config) -> Iterator[dict[str, object]]:
+    """Yield how many ratios are shown, and the half widths of all intervals and of those that are shown."""
+    for (level, noise), (n_classes, n_parts) in product(NOISE.items(), ((6, 4), (12, 2), (12, 4), (30, 2))):
+        planted, rng, found = Planted(n_parts=n_parts), np.random.default_rng(1), []
+        chance = np.array([planted.chance])
+        for seed in range(config.draws // 2):
+            of_noise = uneven(rng, n_classes, noise, planted)
+            made = simulate(rng, few_shared(rng, n_classes), of_noise, planted).parts
+            draws = draw_resamples(made.classes, n_parts, resamples=RESAMPLES, seed=seed)
+            some = pair_ratios(pair_cells(made), chance, draws).iloc[0]
+            every = both_intervals(made, chance, seed)[1]
+            found.append([every[1] - every[0], float(some["high"]) - float(some["low"])])
+        width, of_shown = np.array(found).T / 2
+        row = {"noise": level, "n_classes": n_classes, "parts": n_parts, "shown": np.mean(~np.isnan(of_shown))}
+        for name, widths in (("all", width), ("shown", of_shown)):
+            known = widths[~np.isnan(widths)]
+            row |= {f"half width of {name}": np.median(known) if known.size else np.nan}
+        yield row | {"draws": len(found)}
+
+
 def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often any of the tests between domains finds a difference where there is none."""
     for n_domains, numbers in ((3, (8, 16, 36, 100)), (6, (16, 36))):
@@ -135,16 +209,21 @@ def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
     yield from errors_over_models(config)
 
 
-def any_found(planted: Planted, n_classes: int, size: int, resampled: bool, seed: int) -> list[bool]:
-    """Return whether any test of parts, and of all images, is significant; a family shares the noise of a domain."""
+def any_found(planted: Planted, n_classes: int, size: int, averaged: bool, seed: int) -> list[bool]:
+    """Return whether any test of parts, and of all images, is significant; a family shares the noise of a domain.
+
+    Families of one size are drawn together if their means are taken for classes.
+    """
     rng = np.random.default_rng([0, seed])
     family = np.arange(n_classes) // size
     spread = OFFSET if size > 1 else 0.0
     noise = 0.7 * np.exp(spread * rng.normal(size=(family.max() + 1, planted.n_domains)))[family]
     made = simulate(rng, some_shared(rng, n_classes), noise, planted)
-    families = {name: str(f) for name, f in zip(made.parts.classes, family, strict=True)} if resampled else {}
-    draws = draw_resamples(family_of(made.parts.classes, families), planted.n_parts, resamples=RESAMPLES, seed=seed)
-    tests = part_tests(made.parts, draws, families), domain_tests(as_values(made), families)
+    if averaged:
+        parts, whole = (of.reshape(-1, size, *of.shape[1:]).mean(1) for of in (made.parts.values, made.whole))
+        made = SimulatedCircuits(made.parts._replace(classes=made.parts.classes[::size], values=parts), whole)
+    draws = draw_resamples(made.parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed)
+    tests = part_tests(made.parts, draws), domain_tests(as_values(made))
     return [bool((table["p_holm"] < LEVEL).any()) for table in tests]
 
 

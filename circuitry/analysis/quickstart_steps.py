@@ -11,6 +11,7 @@ import torch
 from circuitry.analysis.analysis import Analysis
 from circuitry.analysis.quickstart_settings import QuickstartSettings, say
 from circuitry.circuits.extraction_settings import ExtractionSettings
+from circuitry.comparison.ceiling import missing_ratios
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.data.names import in_a_sentence
@@ -113,6 +114,8 @@ def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, fo
     print(run.explore())
     matrix = comparisons["edge_jaccard"].matrix(normalise=in_parts).to_string(float_format="{:.2f}".format)
     print(f"edges that two styles share{', as a share of the ceiling' if in_parts else ''}:\n{matrix}")
+    if in_parts and (missing := missing_ratios(comparisons["edge_jaccard"].ratios())):
+        print(missing)
     print(few(config))
     return written
 

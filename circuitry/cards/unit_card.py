@@ -61,7 +61,7 @@ class UnitName:
     """The best other candidate."""
     runner_up_correlation: float
     chance: float
-    """The 95 % quantile of the correlation with permuted activations."""
+    """The 95 % quantile of the correlations that names reach when whole cells of class and domain are permuted."""
     style: bool
     """Whether the heaviest word names a domain."""
     references: dict[str, tuple[str, float]]
@@ -75,7 +75,7 @@ class UnitName:
 
     @property
     def weak(self) -> bool:
-        """Whether the name is no better than permuted activations, or than a random word."""
+        """Whether the name is no better than names of permuted cells, or than a random word."""
         return not self.correlation > max(self.chance, self.references["random word"][1])
 
 

@@ -8,7 +8,8 @@ A model's text encoder gives the probability of each word of a vocabulary in eac
    Explanations, 2405.06855), added one by one while each explains a further hundredth of its variance;
 3. test on the other half of the items: Pearson correlation and the area under the precision-recall curve. Both fall
    when labels are missing or doubled, which most scores of names do not (NeuronEval, arXiv 2506.05774);
-4. references on the same images: permuted activations, the best class label, the best domain label, a random word.
+4. references on the same images: names of the unit with its cells of class and domain permuted, since images of a cell
+   are not independent; the best class label, the best domain label, a random word.
 
 Steps 1 and 2 see the one half alone; whatever is reported is of the other half.
 """
@@ -17,7 +18,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import nnls
 from scipy.special import logsumexp
 from sklearn.metrics import average_precision_score
@@ -34,10 +35,10 @@ LEAST_GAIN = 0.01
 """Share of the activation's variance that a further word must explain."""
 ACTIVE = 0.05
 """Share of the images that count as active, for the precision-recall curve."""
-PERMUTATIONS = 200
-"""Draws of permuted activations."""
+PERMUTATIONS = 100
+"""Draws of permuted cells."""
 QUANTILE = 0.95
-"""Quantile of their correlations below which a name is weak."""
+"""Quantile of their names' correlations below which a name is weak."""
 
 _FIRST, _LAST = 0.998, 0.97
 """Weight of the first and past the last top image, as CLIP-Dissect has them."""
@@ -99,11 +100,12 @@ def name_units(
     rng = np.random.default_rng(seed)
     halves = [_Half(activations, images, chosen) for chosen in (~images.tested, images.tested)]
     scores = word_information(activations[~images.tested], images.probabilities[~images.tested])
-    permuted = [rng.permutation(len(halves[1].classes)) for _ in range(PERMUTATIONS)]
+    cells = np.unique(np.stack([images.classes, images.domains]), axis=1, return_inverse=True)[1]
+    chance = _chance(halves, cells, rng)
     names: list[UnitName | None] = []
     for unit in range(activations.shape[1]):
         candidates = np.argsort(-scores[unit], kind="stable")[:MOST_CANDIDATES]
-        names.append(_named(unit, candidates, rng.permutation(len(images.words)), halves, permuted, images))
+        names.append(_named(unit, candidates, rng.permutation(len(images.words)), halves, float(chance[unit]), images))
     return names
 
 
@@ -127,6 +129,7 @@ class _Half:
     """Half of the images: activations and labels, standardised."""
 
     def __init__(self, activations: np.ndarray, images: WordedImages, chosen: np.ndarray) -> None:
+        self.chosen = chosen
         self.probabilities = images.probabilities[chosen]
         self.raw = activations[chosen].astype(float)
         self.activations = _standardised(self.raw)
@@ -142,7 +145,7 @@ def _named(
     candidates: np.ndarray,
     drawn: np.ndarray,
     halves: Sequence[_Half],
-    permuted: Sequence[np.ndarray],
+    chance: float,
     images: WordedImages,
 ) -> UnitName | None:
     fitted_on, tested_on = halves
@@ -171,13 +174,49 @@ def _named(
         },
         runner_up=images.words[int(candidates[rest[0]])] if rest else None,
         runner_up_correlation=float(correlate[0]) if rest else float("nan"),
-        chance=float(np.quantile([standard[order] @ shown / len(shown) for order in permuted], QUANTILE)),
+        chance=chance,
         style=images.words[int(best[0])] in images.style_words,
         references={
             kind: _label(fitted_on.labels[kind], tested_on.labels[kind], goal, shown) for kind in ("class", "domain")
         }
         | {"random word": (images.words[other], float(correlate[-1]))},
     )
+
+
+def _chance(
+    halves: Sequence[_Half], cells: Int[np.ndarray, " images"], rng: np.random.Generator
+) -> Float[np.ndarray, " units"]:
+    """Return the correlation that names of permuted units reach: cells change places as wholes, alike in both halves.
+
+    What a unit does in a cell is the same in both halves, so a name of three words may fit by chance cells that it was
+    not tested on. Hence permuted units are named anew, greedily from all words, each weighted by its correlation with
+    what the words before it leave.
+    """
+    words = [_standardised(half.probabilities).astype(np.float32) for half in halves]
+    found = []
+    for _ in range(PERMUTATIONS):
+        keys = rng.random(cells.max() + 1)
+        left, tested = (
+            _standardised(half.raw[_permuted(cells[half.chosen], keys)]).astype(np.float32) for half in halves
+        )
+        predicted = np.zeros_like(tested)
+        for least in (0.0, *[LEAST_GAIN] * (MOST_WORDS - 1)):
+            alone = words[0].T @ left / len(left)
+            best, weights = np.argmax(alone, axis=0), np.maximum(alone.max(0), 0)
+            weights[weights**2 < least] = 0
+            predicted += weights * words[1][:, best]
+            left -= weights * words[0][:, best]
+        found.append((_standardised(predicted) * tested).mean(0))
+    return np.asarray(np.quantile(found, QUANTILE, axis=0))
+
+
+def _permuted(cells: Int[np.ndarray, " images"], keys: np.ndarray) -> Int[np.ndarray, " images"]:
+    """Return for every image one of another cell, by the order of the cells' keys; a smaller cell is repeated."""
+    there, order = np.unique(cells), np.empty(len(cells), int)
+    for cell, other in zip(there, there[np.argsort(keys[there])], strict=True):
+        into = np.flatnonzero(cells == cell)
+        order[into] = np.resize(np.flatnonzero(cells == other), len(into))
+    return order
 
 
 def fit_words(

@@ -9,6 +9,7 @@ from circuitry import DomainFolder
 from circuitry.analysis import Analysis
 from circuitry.circuits import Measure, ReadingSettings
 from circuitry.commands.compare_command import Config
+from circuitry.comparison.domain_tests import too_few
 from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 from circuitry.interventions import CheckSettings
@@ -24,6 +25,8 @@ def main(config: Config) -> Written | None:
             held_out = chosen_names("class", config.held_out, images.all_classes, class_key)
         config = replace(config, held_out=held_out)  # as the folder spells them
     check_names(config, images)
+    if few := too_few(len(images.classes), len(images.domains)):
+        print(few, flush=True)
     if config.dry_run:
         for line in analysis_of(config, config.work()).extraction.estimate(config.work()):
             print(line, flush=True)

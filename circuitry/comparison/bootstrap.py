@@ -17,6 +17,9 @@ are compared in pairs. With the paper's rules, intervals of 95 % cover 97 to 100
 - dropping pairs of a part with itself shrinks the variance more than drawing from K does, so f2 comes from the weights
   of the draws: the variance of a mean of K divided by that of its draws. For two parts it is infinite (every usable
   draw is the same), and only classes are drawn.
+
+Where few classes share much and most share little, the mean is skewed, and Student's intervals lie too low: the
+quantiles are then those of the bootstrap-t over classes (`student_or_bootstrap_t`).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +27,17 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
 from circuitry.comparison.part_array import known_ratio, mean_known
-from circuitry.comparison.statistics import Spread
+from circuitry.comparison.statistics import STUDENT_QUANTILE, Spread
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Count, Seed, checked
 
 RESAMPLES = 1000
+
+SKEWED, FEWEST_STUDENTISED = 1.0, 8
+"""Skewness of classes above which quantiles are those of the bootstrap-t, and the fewest classes that have one."""
 
 _CHUNK = 64
 """Draws whose sums are held in memory at once."""
@@ -41,36 +48,24 @@ class Draws(NamedTuple):
 
     classes: Float[np.ndarray, "draws classes"]
     parts: Float[np.ndarray, "draws parts"]
-    n_units: int
-    """Number of drawn units: classes, or families of them."""
+    n_classes: int
     class_inflation: float
     part_inflation: float
     """Infinite if all draws are the same."""
 
 
 def draw_resamples(
-    families: Annotated[Sequence[object], SOME], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
+    classes: Annotated[Sequence[object], SOME], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
 ) -> Draws:
-    """Draw classes and parts with replacement.
-
-    Args:
-        families: Family of each class: classes of one family share noise and are drawn together.
-        n_parts: Parts of the images; 1 without parts.
-    """
-    rng = np.random.default_rng(seed)
-    names, family = np.unique([str(name) for name in families], return_inverse=True)
-    units = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    """Draw classes, and the parts of their images (1 without parts), with replacement."""
+    rng, n = np.random.default_rng(seed), len(classes)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), resamples)
     parts = _draw_parts(n_parts, resamples, rng)
     pairs = _pair_weights(parts)
     shares = pairs.sum(2) / pairs.sum((1, 2))[:, None]  # of each part in the mean over pairs of different parts
     shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
-    return Draws(
-        units[:, family].astype(float),
-        parts,
-        len(names),
-        len(names) / (len(names) - 1) if len(names) > 1 else np.inf,
-        1 / n_parts / shrunk if n_parts > 2 else np.inf,
-    )
+    inflations = n / (n - 1) if n > 1 else np.inf, 1 / n_parts / shrunk if n_parts > 2 else np.inf
+    return Draws(drawn.astype(float), parts, n, *inflations)
 
 
 def _draw_parts(n_parts: int, resamples: int, rng: np.random.Generator) -> Float[np.ndarray, "draws parts"]:
@@ -151,19 +146,50 @@ def dual_bootstrap(
         known_variance(statistic(resampled_means(values, *weights)))
         for weights in ((draws.classes, draws.parts), (draws.classes, every_part), (every_class, draws.parts))
     )
-    n_units, n_parts = draws.n_units, values.shape[-1]
-    if np.isinf(draws.part_inflation) and n_units < 2:
+    n_classes, n_parts = draws.n_classes, values.shape[-1]
+    if np.isinf(draws.part_inflation) and n_classes < 2:
         unknown = np.full_like(by_class, np.nan)
         return Spread(value, unknown, unknown)
     if np.isinf(draws.part_inflation):
-        return Spread(value, draws.class_inflation * by_class, np.full_like(by_class, n_units - 1))
-    if n_units < 2:
+        return Spread(value, draws.class_inflation * by_class, np.full_like(by_class, n_classes - 1))
+    if n_classes < 2:
         return Spread(value, draws.part_inflation * by_part, np.full_like(by_part, n_parts - 1))
     classes = draws.class_inflation * by_class
     variance = dual_variance(both, by_class, by_part, draws.class_inflation, draws.part_inflation)
-    squares = np.square(classes) / (n_units - 1) + np.square(variance - classes) / (n_parts - 1)
-    least = np.full_like(variance, min(n_units, n_parts) - 1)
+    squares = np.square(classes) / (n_classes - 1) + np.square(variance - classes) / (n_parts - 1)
+    least = np.full_like(variance, min(n_classes, n_parts) - 1)
     return Spread(value, variance, np.divide(np.square(variance), squares, out=least, where=squares > 0))
+
+
+def student_or_bootstrap_t(
+    values: Float[np.ndarray, "classes *cells parts parts"],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    draws: Draws,
+    spread: Spread,
+) -> Spread:
+    """Return a spread of `dual_bootstrap` with the quantiles of the bootstrap-t over classes where it is skewed.
+
+    After Efron (1981) and Hall (1988). Each class has a pseudo-value, n times the statistic less n - 1 times that
+    without the class; their mean in a draw, less that of all, is divided by its standard error in the draw. Quantiles
+    grow with Student's where parts leave fewer degrees of freedom than n - 1. Student's stay where the skewness of the
+    pseudo-values is at most `SKEWED`, and with fewer than `FEWEST_STUDENTISED` classes, where the bootstrap-t is up to
+    twice as wide and covers no better.
+    """
+    n = draws.n_classes
+    if n < FEWEST_STUDENTISED:
+        return spread
+    without = statistic(resampled_means(values, 1.0 - np.eye(n), np.ones((1, values.shape[-1]))))
+    pseudo = np.reshape(n * spread.value - (n - 1) * without, (n, -1))
+    centred = pseudo - pseudo.mean(0)
+    squares, cubes = (np.power(centred, power).mean(0) for power in (2, 3))
+    skewness = known_ratio(cubes, squares**1.5) * np.sqrt(n * (n - 1)) / (n - 2)
+    means = draws.classes @ centred / n
+    errors = np.sqrt(np.maximum(draws.classes @ np.square(centred) / n - np.square(means), 0) / (n - 1))
+    t = np.divide(means, errors, out=np.zeros_like(means), where=errors > 1e-9 * np.sqrt(squares))
+    fewer = stats.t.ppf(STUDENT_QUANTILE, spread.degrees.ravel()) / stats.t.ppf(STUDENT_QUANTILE, n - 1)
+    ends = np.quantile(t, [1 - STUDENT_QUANTILE, STUDENT_QUANTILE], axis=0) * fewer
+    quantiles = np.where(np.abs(skewness) > SKEWED, ends, np.nan).T
+    return spread._replace(quantiles=quantiles.reshape(*spread.value.shape, 2))
 
 
 def dual_variance(

@@ -8,6 +8,8 @@ For domains a and b, over parts p != q of their images:
 All three compare different items and equally many images, so two identical domains give 1 in expectation. Means over
 classes and sites come first, over the classes and sites with all three: similarity differs between sites, so three
 means over different sites would not give 1.
+
+Where a ceiling is not well above chance (`LEAST_ABOVE`) there is no ratio, in no table: it could be any number.
 """
 
 from collections.abc import Callable
@@ -17,14 +19,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
+from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means, student_or_bootstrap_t
 from circuitry.comparison.part_array import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
-RATIOS = ("domain_a", "domain_b", "site", "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b")
+RATIOS = (
+    *("domain_a", "domain_b", "site", "value", "low", "high", "n_classes"),
+    *("similarity", "ceiling_a", "ceiling_b", "note"),
+)
 """Columns of `pair_ratios`."""
+
+LEAST_ABOVE = 0.25
+"""A ceiling is well above chance if the lower end of its 95 % interval keeps this share of its distance from chance."""
 
 
 class PairCells(NamedTuple):
@@ -68,22 +76,43 @@ def ratio(
 
 @checked
 def pair_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> pd.DataFrame:
-    """Return the ratio to the ceiling of each two domains at each site, with its three means: columns `RATIOS`."""
-    spread = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
+    """Return the ratio to the ceiling of each two domains at each site, with its three means: columns `RATIOS`.
+
+    The note names the ceilings that are not well above chance.
+    """
+    spread, above = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
     every_class, every_part = np.ones((1, len(cells.values))), np.ones((1, cells.values.shape[-1]))
     means = resampled_means(cells.values, every_class, every_part)[0]
-    low, high = spread.interval()
+    (low, high), ends, weak = spread.interval(), np.stack(above.interval()) + chance, ~_well_above(above)
     n_classes, rows = cells.there.sum(0), []
     for s, site in enumerate(cells.sites):
-        for i, (a, b) in enumerate(cells.pairs):
+        for i, pair in enumerate(cells.pairs):
+            a, b = (cells.domains[place] for place in pair)
+            notes = [
+                f"the ceiling of {name}, {_said(means[1 + side, i, s], ends[:, side, i, s])}, is not known to be well "
+                f"above chance, {chance[s]:.2f}"
+                for side, name in enumerate((a, b))
+                if weak[side, i, s] and n_classes[i, s]
+            ]
             interval = spread.value[i, s], low[i, s], high[i, s], int(n_classes[i, s])
-            rows.append((cells.domains[a], cells.domains[b], site, *interval, *means[:, i, s]))
+            rows.append((a, b, site, *interval, *means[:, i, s], "; ".join(notes)))
     return pd.DataFrame(rows, columns=list(RATIOS))
 
 
+def _said(value: float, ends: np.ndarray) -> str:
+    return f"{value:.2f}" + ("" if np.isnan(ends).any() else f" [{ends[0]:.2f}, {ends[1]:.2f}]")
+
+
+def missing_ratios(ratios: pd.DataFrame) -> str:
+    """Say for how many pairs of domains there is no ratio, why, and what would help; nothing where all have one."""
+    notes = [note for note in ratios["note"] if note]
+    said = f"{len(notes)} of {len(ratios)} pairs have no ratio: " + "".join(notes[:1])
+    return f"{said}. More images in a part, or more classes, would help." if notes else ""
+
+
 def mean_ratio(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
-    """Return the mean ratio over all pairs of domains [sites]."""
-    return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))
+    """Return the mean ratio over the pairs of domains that have one [sites]."""
+    return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))[0]
 
 
 @checked
@@ -98,7 +127,7 @@ def domain_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: 
         total, n = member @ np.nan_to_num(ratios), member @ known
         return known_ratio(total, n)
 
-    return _ratio_spread(cells, chance, draws, over_others)
+    return _ratio_spread(cells, chance, draws, over_others)[0]
 
 
 def _ratio_spread(
@@ -106,7 +135,18 @@ def _ratio_spread(
     chance: Float[np.ndarray, " sites"],
     draws: Draws,
     reduced: Callable[[np.ndarray], np.ndarray],
-) -> Spread:
+) -> tuple[Spread, Spread]:
+    """Return what ratios are reduced to, and how far the two ceilings of each pair lie above chance."""
     if len(chance) != len(cells.sites):
         raise InputError(f"Each of the {len(cells.sites)} sites has a level of chance, but {len(chance)} were given.")
-    return dual_bootstrap(cells.values, lambda means: reduced(ratio(means, chance)), draws)
+    above = dual_bootstrap(cells.values[:, 1:], lambda means: means - chance, draws)
+    known = _well_above(above).all(0)
+
+    def statistic(means: np.ndarray) -> np.ndarray:
+        return reduced(np.where(known, ratio(means, chance), np.nan))
+
+    return student_or_bootstrap_t(cells.values, statistic, draws, dual_bootstrap(cells.values, statistic, draws)), above
+
+
+def _well_above(above: Spread) -> Bool[np.ndarray, "*results"]:
+    return np.asarray((above.value > 0) & (above.interval()[0] >= LEAST_ABOVE * above.value))

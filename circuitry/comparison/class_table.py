@@ -9,8 +9,6 @@ mostly removes pairs of classes. In simulations with 4 to 30 classes, each compa
 class effect were 1.2 to 2.4 times as wide as Student's over fresh draws.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -18,8 +16,7 @@ from jaxtyping import Float
 from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.comparison.part_array import PartTable, known_ratio, mean_known, of_whole
-from circuitry.comparison.significance import sign_flip_p
-from circuitry.comparison.statistics import family_of
+from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
 from circuitry.runs.given import Seed, checked
 
 CELLS = (
@@ -36,41 +33,38 @@ EFFECTS = {
 }
 """Weights of the cells. The last effect is a class in two domains minus two classes in two domains."""
 
-_COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "about")
+_COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "detectable", "about")
 
 
 @checked
-def class_by_domain(parts: PartTable, families: Mapping[str, str] | None = None, *, seed: Seed = 0) -> pd.DataFrame:
+def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     """Return the four means over classes, domains and sites, and their differences.
 
     Args:
         parts: A table of parts; see `PARTS`. The result lacks cells without rows, and their effects.
-        families: Classes that share noise, by class.
 
     Returns:
-        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), about (the scope
-        of p). No row for a table without parts.
+        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), detectable (the
+        effect that four of five studies like this find, infinite for too few classes), about (the scope of p). No row
+        for a table without parts.
     """
     pairs, values = _pair_array(parts)
     classes = sorted({name for pair in pairs for name in pair})
     if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
-    family = np.array(family_of(classes, families))
-    draws = draw_resamples(family.tolist(), values.shape[-1], seed=seed)
+    draws = draw_resamples(classes, values.shape[-1], seed=seed)
     a, b = (np.array([classes.index(pair[side]) for pair in pairs]) for side in (0, 1))
-    drawn_once = family[a] == family[b]
-    weights = draws.classes[:, a] * np.where(drawn_once, 1.0, draws.classes[:, b])
+    weights = draws.classes[:, a] * np.where(a == b, 1.0, draws.classes[:, b])
     contrasts = np.vstack([np.eye(len(CELLS)), list(EFFECTS.values())])
     spread = dual_bootstrap(values, lambda means: _contrast(means, contrasts), draws._replace(classes=weights))
     low, high = spread.interval()
     of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
-    by_family = pd.DataFrame(_contrast(of_class, contrasts[4:])).groupby(family).mean()
-    p_of_effects = [sign_flip_p(by_family[i].dropna().to_numpy(), seed=seed) for i in by_family]
+    p_of_effects = [sign_flip_p(effect, seed=seed) for effect in _contrast(of_class, contrasts[4:]).T]
     p = [float("nan")] * len(CELLS) + p_of_effects
     n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
-    table = pd.DataFrame(
-        zip((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, strict=True), columns=list(_COLUMNS[:-1])
-    )
+    detectable = spread.detectable(LEVEL) if len(classes) >= fewest_units(1) else np.full(len(p), np.inf)
+    columns = ((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, np.where(np.isnan(p), np.nan, detectable))
+    table = pd.DataFrame(zip(*columns, strict=True), columns=list(_COLUMNS[:-1]))
     about = np.where(table["p"].isna(), "", THIS_MODEL)
     return table.assign(about=about).dropna(subset="value").reset_index(drop=True)
 

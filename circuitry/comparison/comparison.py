@@ -18,14 +18,14 @@ from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, p
 from circuitry.comparison.class_table import class_by_domain
 from circuitry.comparison.domain_tests import ceiling_tests, domain_spread, domain_tests, part_means, part_tests
 from circuitry.comparison.part_array import PARTS, PartArray, PartTable, ceilings_of, check_parts, part_kinds
-from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
+from circuitry.comparison.statistics import INTERVALS, per_domain
 from circuitry.comparison.table import CHANCE, ValueTable, both_directions, check_pairs, domain_matrix, with_columns
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Seed, checked
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 
 _TABLES = ("values", "parts", "chance", "intervals")
-_FORMAT = "circuitry comparison 3"
+_FORMAT = "circuitry comparison 4"
 _FILE = "comparison.json"
 
 
@@ -73,8 +73,6 @@ class Comparison:
     """Seed of the bootstraps and permutations."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Sites outside of means over sites, with the reason: they repeat another site, or keep too few units."""
-    families: Mapping[str, str] = field(default_factory=dict)
-    """Family of each class that shares noise with others: families are drawn together. A missing class is its own."""
 
     def __post_init__(self) -> None:
         if self.values.empty:
@@ -147,16 +145,6 @@ class Comparison:
             return matrix.div(np.diag(matrix), axis="columns") if normalise else matrix
         return domain_matrix(mine.ratios().assign(**{"class": ""}) if normalise else mine._counted(mine.values))
 
-    def parts_matrix(self) -> pd.DataFrame:
-        """Return the means between different parts: of two domains, and on the diagonal of each one, its ceiling.
-
-        All cells compare equally many images; an error as in `ratios`.
-        """
-        found = self._need_ratios()._array.over_sites().values[:, :, :, 0]
-        means = pd.DataFrame(np.nanmean(found, (0, 3, 4)))
-        names = list(self._array.domains)
-        return means.set_axis(names).set_axis(names, axis=1)
-
     def ratios(self) -> pd.DataFrame:
         """Return the ratio to the ceiling of each two domains, at equal numbers of images, of the means over sites.
 
@@ -178,7 +166,7 @@ class Comparison:
 
         The intervals are Student's over classes. Classes have different images, so they include the spread of images.
         """
-        return self.intervals if len(self.intervals) else per_domain(self._with_others(self.values), self.families)
+        return self.intervals if len(self.intervals) else per_domain(self._with_others(self.values))
 
     def parts_over_depth(self) -> pd.DataFrame:
         """Return the same between different parts, with the ceiling's number of images; an error as in `ratios`."""
@@ -199,7 +187,7 @@ class Comparison:
 
     def class_by_domain(self) -> pd.DataFrame:
         """Return same and other class in same and other domain, and both effects; see the function of that name."""
-        return class_by_domain(self._counted(self.parts), self.families, seed=self.seed)
+        return class_by_domain(self._counted(self.parts), seed=self.seed)
 
     def summary(self) -> pd.DataFrame:
         """Return each domain's mean with the others over sites, by group: group, then `INTERVALS` without the site."""
@@ -213,19 +201,19 @@ class Comparison:
             mine = self.among(name)
             keys = ["class", "domain_a", "domain_b"]
             over_sites = mine._counted(mine.values).groupby(keys, as_index=False, sort=False)["value"].mean()
-            tables.append(per_domain(mine._with_others(over_sites.assign(site=None)), self.families).assign(group=name))
+            tables.append(per_domain(mine._with_others(over_sites.assign(site=None))).assign(group=name))
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
         """Test for each two domains which is more similar to the others: `part_tests`, without parts `domain_tests`."""
         if self.directions is None and self.has_ratios:
-            return part_tests(self._array, self._draws(self._array), self.families)
-        return domain_tests(self._with_others(self._counted(self.values)), self.families)
+            return part_tests(self._array, self._draws(self._array))
+        return domain_tests(self._with_others(self._counted(self.values)))
 
     def ceiling_tests(self) -> pd.DataFrame:
         """Test for each two domains whether they differ from their ceilings; an error as in `ratios`."""
         array = self._need_ratios()._array
-        return ceiling_tests(array, self._draws(array), self.alike, self.families)
+        return ceiling_tests(array, self._draws(array), self.alike)
 
     def levels(self) -> pd.DataFrame:
         """Return the means of the values and of their references: what, value, n_images (on a side)."""
@@ -251,7 +239,6 @@ class Comparison:
         if self.has_ratios:
             found |= {
                 "ratio_matrix": _as_table(self.matrix(normalise=True)),
-                "parts_matrix": _as_table(self.parts_matrix()),
                 "ratios": self.ratios(),
                 "ceiling_tests": self.ceiling_tests(),
             }
@@ -312,7 +299,7 @@ class Comparison:
         return pair_cells(array), chances, self._draws(array)
 
     def _draws(self, array: PartArray) -> Draws:
-        return draw_resamples(family_of(array.classes, self.families), array.n_parts, seed=self.seed)
+        return draw_resamples(array.classes, array.n_parts, seed=self.seed)
 
     def _counted(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of the sites that count in means over sites."""

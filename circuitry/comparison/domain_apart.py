@@ -58,7 +58,7 @@ def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
     names = np.where(with_it, f"{apart} with the others", f"without {apart}")
     labelled = values.assign(domain=names, other="")
     parts = [
-        per_domain(labelled[labelled["class"].isin(classes)], comparison.families).assign(group=group)
+        per_domain(labelled[labelled["class"].isin(classes)]).assign(group=group)
         for group, classes in comparison.groups.items()
     ]
     return pd.concat(parts, ignore_index=True)

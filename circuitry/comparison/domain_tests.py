@@ -5,26 +5,26 @@ classes. p values are Student's, but not below the smallest p of exchanging the 
 corrected for the number of tests (Holm).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.comparison.part_array import PartArray, mean_known, without_own
-from circuitry.comparison.significance import LEVEL, with_corrected_p
-from circuitry.comparison.statistics import INTERVALS, Spread, family_of, mean_spread
+from circuitry.comparison.significance import LEVEL, fewest_units, holm, smallest_p
+from circuitry.comparison.statistics import INTERVALS, Spread, mean_spreads
 from circuitry.comparison.table import both_directions
 from circuitry.runs.given import checked
 
 THIS_MODEL = "this trained model"
 """The scope of a p value over classes and images."""
 
-TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", "p_holm", "note", "about")
-"""Columns of tables of tests."""
+TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", "p_holm", "detectable", "about")
+"""Columns of tables of tests; see `corrected_tests`."""
 
 
 def domain_spread(parts: PartArray, draws: Draws) -> Spread:
@@ -45,7 +45,7 @@ def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
 
 
 @checked
-def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
     """Test, for each two domains, whether one is more similar to the others than the other is.
 
     The score of a domain in a class is its mean similarity with the other domains; the scores of two domains are paired
@@ -55,22 +55,19 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
         Columns `TESTS`; difference is the mean of a minus b.
     """
     scores = both_directions(values).groupby(["class", "domain"])["value"].mean().unstack()
-    rows = []
-    for a, b in combinations(sorted(scores.columns), 2):
-        pair = (scores[a] - scores[b]).dropna()
-        family = family_of(pair.index, families)
-        rows.append((a, b, mean_spread(pair.to_numpy(dtype=float), family), len(pair), len(set(family))))
-    return _table(rows)
+    pairs = list(combinations(sorted(scores.columns), 2))
+    apart = [(scores[a] - scores[b]).to_numpy(dtype=float) for a, b in pairs]
+    return corrected_tests(pairs, mean_spreads(apart), np.array([np.isfinite(one).sum() for one in apart], int))
 
 
-def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     """Do the tests of `domain_tests` on parts: the means over sites, with their dual bootstrap.
 
     Two domains are paired by class and site: a class and site counts if both are known.
     """
     apart, pairs = without_own(parts.values), list(combinations(range(len(parts.domains)), 2))
     if not pairs:
-        return _table([])
+        return pd.DataFrame(columns=list(TESTS))
     cells = np.stack([_paired(apart[:, pair]) for pair in pairs], 2)
 
     def differences(means: np.ndarray) -> np.ndarray:
@@ -79,7 +76,7 @@ def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | Non
 
     both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return _table(_rows(names, dual_bootstrap(cells, differences, draws), both, parts.classes, families))
+    return corrected_tests(names, dual_bootstrap(cells, differences, draws), both.sum(0))
 
 
 def _paired(
@@ -90,9 +87,7 @@ def _paired(
     return mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
 
 
-def ceiling_tests(
-    parts: PartArray, draws: Draws, alike: bool, families: Mapping[str, str] | None = None
-) -> pd.DataFrame:
+def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
     """Test, for each two domains, whether their similarity differs from the mean of their ceilings, at equal n.
 
     Returns:
@@ -103,7 +98,27 @@ def ceiling_tests(
     sign = 1.0 if alike else -1.0
     spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
-    return _table(_rows(names, spread, cells.there[:, :, 0], parts.classes, families))
+    return corrected_tests(names, spread, cells.there[:, :, 0].sum(0))
+
+
+def too_few(n_classes: int, n_domains: int) -> str:
+    """Say, before anything is tested, that nothing can be found with so few classes; nothing where it can."""
+    needed = fewest_units(max(1, n_domains * (n_domains - 1) // 2))
+    if n_classes >= needed:
+        return ""
+    return f"With {n_classes} classes no test of {n_domains} domains can be significant: it takes {needed} classes."
+
+
+def could_find(tests: pd.DataFrame) -> str:
+    """Say which differences the tests without a finding could have found, as sentences that begin with a space."""
+    missed = tests.loc[~(tests["p_holm"] < LEVEL), "detectable"].dropna()
+    finite = missed[np.isfinite(missed)]
+    found = " With so few classes none can be." if len(missed) and finite.empty else ""
+    if len(finite):
+        least, most = (f"{end:.3f}" for end in (finite.min(), finite.max()))
+        sizes = least if least == most else f"{least} to {most}"
+        found = f" In four of five studies like this the others would find a difference of {sizes}."
+    return found
 
 
 def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
@@ -111,28 +126,22 @@ def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
     return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 
-_Row = tuple[str, str, Spread, int, int]
-"""Two domains, their difference, numbers of classes and of drawn units."""
-
-
-def _rows(
-    names: Sequence[tuple[str, str]],
+def corrected_tests(
+    pairs: Sequence[tuple[str, str]],
     spread: Spread,
-    there: Bool[np.ndarray, "classes pairs"],
-    classes: Sequence[str],
-    families: Mapping[str, str] | None,
-) -> list[_Row]:
-    family = np.array(family_of(classes, families))
-    return [
-        (a, b, Spread(*(field[i] for field in spread)), int(there[:, i].sum()), len(set(family[there[:, i]])))
-        for i, (a, b) in enumerate(names)
-    ]
+    n_classes: Int[np.ndarray, " pairs"],
+    p: Float[np.ndarray, " pairs"] | None = None,
+) -> pd.DataFrame:
+    """Return tests with p (default: Student's) not below `smallest_p`, p_holm, and what is detectable: columns `TESTS`.
 
-
-def _table(rows: list[_Row]) -> pd.DataFrame:
-    found = []
-    for a, b, spread, n_classes, n_units in rows:
-        low, high = map(float, spread.interval())
-        found.append((a, b, float(spread.value), low, high, n_classes, n_units, float(spread.p())))
-    columns = ["domain_a", "domain_b", "difference", "low", "high", "n_classes", "n_units", "p"]
-    return with_corrected_p(pd.DataFrame(found, columns=columns)).assign(about=THIS_MODEL)[list(TESTS)]
+    A difference is detectable if the test, corrected for the number of tests, finds it in four of five studies like
+    this; where even the smallest p, corrected, exceeds 0.05, none is, and the number is infinite.
+    """
+    raw = spread.p() if p is None else p
+    n_tests = max(1, int((~np.isnan(raw)).sum()))
+    detectable = np.where(n_classes < fewest_units(n_tests), np.inf, spread.detectable(LEVEL / n_tests))
+    least = np.maximum(raw, [smallest_p(int(n)) for n in n_classes])
+    tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(difference=spread.value, p=least)
+    tests[["low", "high"]] = np.stack(spread.interval(), -1)
+    tests = tests.assign(n_classes=n_classes, detectable=np.where(np.isnan(raw), np.nan, detectable), about=THIS_MODEL)
+    return tests.assign(p_holm=holm(tests["p"]))[list(TESTS)]

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import TESTS
-from circuitry.comparison.significance import sign_flip_p, with_corrected_p
-from circuitry.comparison.statistics import mean_spread
+from circuitry.comparison.domain_tests import TESTS, corrected_tests
+from circuitry.comparison.significance import sign_flip_p
+from circuitry.comparison.statistics import mean_spreads
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -49,11 +50,8 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
 
 def model_tests(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the tests of `compare_models` from each model's means: a row per model, a column per domain."""
-    rows = []
-    for a, b in combinations(sorted(map(str, scores)), 2):
-        by_model = (scores[a] - scores[b]).dropna().to_numpy()
-        spread, n = mean_spread(by_model), len(by_model)
-        rows.append((a, b, float(spread.value), *map(float, spread.interval()), n, n, sign_flip_p(by_model)))
-    columns = ["domain_a", "domain_b", "difference", "low", "high", "n_models", "n_units", "p"]
-    tests = with_corrected_p(pd.DataFrame(rows, columns=columns), of="models")
-    return tests.assign(about=[f"over {n} models" for n in tests["n_models"]])[list(OVER_MODELS)]
+    pairs = list(combinations(sorted(map(str, scores)), 2))
+    apart = [(scores[a] - scores[b]).dropna().to_numpy() for a, b in pairs]
+    n, p = np.array([len(one) for one in apart], int), np.array([sign_flip_p(one) for one in apart], float)
+    tests = corrected_tests(pairs, mean_spreads(apart), n, p).rename(columns={"n_classes": "n_models"})
+    return tests.assign(about=[f"over {n} models" for n in tests["n_models"]])

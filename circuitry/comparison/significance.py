@@ -1,5 +1,7 @@
 """p values of permutations, their correction for many tests, and the smallest p that permutations can give."""
 
+import math
+from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
 
@@ -34,16 +36,9 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n))
 
 
-def with_corrected_p(tests: pd.DataFrame, of: str = "classes") -> pd.DataFrame:
-    """Return a table of tests (columns p and n_units) with p not below `smallest_p`, p_holm and a note.
-
-    The note is "cannot be significant with 4 classes" (``of``) if even the smallest p, corrected, exceeds 0.05.
-    """
-    floor = tests["n_units"].map(smallest_p)
-    p = tests["p"].astype(float).where(tests["p"].isna(), np.maximum(tests["p"].astype(float), floor))
-    out_of_reach = p.notna() & (floor * int(p.notna().sum()) > LEVEL)
-    notes = tests["n_units"].map(lambda n: f"cannot be significant with {n} {of}").where(out_of_reach, "")
-    return tests.assign(p=p, p_holm=holm(p), note=notes)
+def fewest_units(n_tests: int) -> int:
+    """Return how many values it takes for the smallest p to be significant after correction for some tests."""
+    return math.ceil(1 + math.log2(n_tests / LEVEL))
 
 
 @checked
@@ -68,6 +63,7 @@ def sign_flip_p(values: Float[np.ndarray, " n"], *, seed: Seed = 0) -> float:
 def mantel(
     x: Float[np.ndarray, "domains domains"],
     y: Float[np.ndarray, "domains domains"],
+    given: Float[np.ndarray, "domains domains"] | None = None,
     *,
     draws: Count = 10_000,
     seed: Seed = 0,
@@ -79,17 +75,21 @@ def mantel(
     Domains with unknown pairs do not count; the domain with the most goes first. NaN for fewer than three domains, or
     if all pairs of a matrix are equal.
 
+    With ``given`` the correlation is partial: the ranks of a third matrix are taken out of both by least squares, and
+    out of each order of the rest of ``y`` (Freedman and Lane 1983).
+
     Example:
         >>> mantel(similarity.to_numpy(), transfer.to_numpy())
         (0.81, 0.0028)
     """
-    chosen = _complete(x, y)
+    matrices = (x, y) if given is None else (x, y, given)
+    chosen = _complete(matrices)
     n = len(chosen)
-    if n < 3:
-        return float("nan"), float("nan")
     upper = np.triu_indices(n, 1)
-    u, v = (_standardised_ranks(m[np.ix_(chosen, chosen)][upper]) for m in (x, y))
-    if u is None or v is None:
+    u, v, *others = (_standardised(stats.rankdata(m[np.ix_(chosen, chosen)][upper])) for m in matrices)
+    taken = others[0] if others else np.zeros(len(u))
+    u, v = (_standardised(ranks - (ranks @ taken) * taken) for ranks in (u, v))
+    if n < 3 or not all(ranks.any() for ranks in (u, v, *others)):
         return float("nan"), float("nan")
     ranks = np.zeros((n, n))
     ranks[upper] = v
@@ -97,7 +97,8 @@ def mantel(
     exact = n <= EXACT_DOMAINS
     rng = np.random.default_rng(seed)
     orders = _all_orders(n) if exact else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
-    found = ranks[orders[:, upper[0]], orders[:, upper[1]]] @ u
+    moved = ranks[orders[:, upper[0]], orders[:, upper[1]]]
+    found = moved @ u / np.sqrt(np.maximum(1 - np.square(moved @ taken), ROUNDING))
     rho = float(u @ v)
     as_large = int((np.abs(found) >= abs(rho) - ROUNDING).sum())
     return rho, (as_large / len(orders) if exact else (1 + as_large) / (1 + draws))
@@ -108,20 +109,19 @@ def _all_orders(n: int) -> Int[np.ndarray, "orders n"]:
     return np.array(list(permutations(range(n))))
 
 
-def _complete(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Return domains whose pairs are all known in both matrices."""
-    unknown = np.isnan(x) | np.isnan(y)
+def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
+    """Return domains whose pairs are all known in all matrices."""
+    unknown = np.asarray(np.isnan(matrices).any(0))
     unknown |= unknown.T
     np.fill_diagonal(unknown, False)
-    left = list(range(len(x)))
+    left = list(range(len(unknown)))
     while unknown[np.ix_(left, left)].any():
         left.pop(int(unknown[np.ix_(left, left)].sum(0).argmax()))
     return left
 
 
-def _standardised_ranks(values: np.ndarray) -> np.ndarray | None:
-    """Return ranks with mean 0 and length 1, so that products are correlations; None for equal values."""
-    ranks = stats.rankdata(values)
-    ranks -= ranks.mean()
-    length = float(np.linalg.norm(ranks))
-    return ranks / length if length > 0 else None
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Return values with mean 0 and length 1, so that products are correlations; 0 for equal values."""
+    centred = values - values.mean() if len(values) else values
+    length = float(np.linalg.norm(centred))
+    return centred / length if length > ROUNDING else np.zeros(len(values))

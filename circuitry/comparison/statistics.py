@@ -1,6 +1,6 @@
 """Means over classes with Student's intervals, the jackknife, and the spread behind all intervals and tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,11 @@ from circuitry.runs.given import checked
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of each domain's mean with the other domains."""
 
-_QUANTILE = (1 + 0.95) / 2
+STUDENT_QUANTILE = (1 + 0.95) / 2
 """Quantile of Student's t for intervals of 95 %."""
+
+_POWER = 0.8
+"""Share of studies in which a detectable difference is found."""
 
 
 class Spread(NamedTuple):
@@ -25,11 +28,22 @@ class Spread(NamedTuple):
     value: Float[np.ndarray, "*results"]
     variance: Float[np.ndarray, "*results"]
     degrees: Float[np.ndarray, "*results"]
+    quantiles: Float[np.ndarray, "*results 2"] | None = None
+    """Lower and upper quantile of the studentised statistic; NaN, or nothing, where Student's are used."""
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper bounds of the interval of 95 %."""
-        reach = stats.t.ppf(_QUANTILE, self.degrees) * np.sqrt(self.variance)
-        return np.asarray(self.value - reach), np.asarray(self.value + reach)
+        reach = stats.t.ppf(STUDENT_QUANTILE, self.degrees)
+        ends = np.stack([-reach, reach], -1)
+        if self.quantiles is not None:
+            ends = np.where(np.isnan(self.quantiles), ends, self.quantiles)
+        error = np.sqrt(self.variance)
+        return np.asarray(self.value - ends[..., 1] * error), np.asarray(self.value - ends[..., 0] * error)
+
+    def detectable(self, level: float) -> np.ndarray:
+        """Return the difference from zero that Student's test at a level finds in four of five studies like this."""
+        found = stats.t.ppf(1 - level / 2, self.degrees) + stats.t.ppf(_POWER, self.degrees)
+        return np.asarray(found * np.sqrt(self.variance))
 
     def p(self) -> np.ndarray:
         """Return the two-sided p value of Student's t test against zero."""
@@ -56,6 +70,12 @@ def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | No
     f = len(deviations)
     variance = f / (f - 1) * np.square(deviations).sum() / n**2 if f > 1 else np.nan
     return Spread(np.array(mean), np.array(variance), np.array(f - 1.0))
+
+
+def mean_spreads(several: Sequence[np.ndarray]) -> Spread:
+    """Return `mean_spread` of several samples."""
+    spreads = [mean_spread(values)[:3] for values in several]
+    return Spread(*np.array(spreads, float).reshape(-1, 3).T)
 
 
 @checked
@@ -88,15 +108,12 @@ def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> t
     if n < 2:
         return float("nan"), float("nan")
     error = float(np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum()))
-    reach = float(stats.t.ppf(_QUANTILE, n - 1)) * error
+    reach = float(stats.t.ppf(STUDENT_QUANTILE, n - 1)) * error
     return value - reach, value + reach
 
 
-def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+def per_domain(table: pd.DataFrame) -> pd.DataFrame:
     """Return each domain's mean similarity with the other domains, with Student's interval over classes.
-
-    Args:
-        families: Family of each class that shares noise with others; a missing class is its own.
 
     Returns:
         Columns domain, site, value, low, high, n_classes; one row per domain and site.
@@ -104,12 +121,6 @@ def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -
     rows = []
     for (domain, site), part in both_directions(table).groupby(["domain", "site"], dropna=False, sort=False):
         by_class = part.groupby("class")["value"].mean().dropna()
-        interval = mean_interval(by_class.to_numpy(dtype=float), family_of(by_class.index, families))
+        interval = mean_interval(by_class.to_numpy(dtype=float))
         rows.append((domain, site if isinstance(site, str) else None, *interval, len(by_class)))
     return pd.DataFrame(rows, columns=list(INTERVALS))
-
-
-def family_of(classes: Sequence[str] | pd.Index, families: Mapping[str, str] | None) -> list[str]:
-    """Return the family of each class; without one, a family with its own name."""
-    named = {} if families is None else families
-    return [f"family {named[name]}" if name in named else f"class {name}" for name in classes]

@@ -66,7 +66,7 @@ REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
     (lambda w: unknown_word(), ("'tench'",)),
     (lambda w: top_at("layer9"), ("layer9",)),
     (lambda w: replace(worded(), classes=["cat"]), ("1 classes", "600")),
-    (lambda w: replace(worded(), probabilities=np.zeros((N, 2))), ("7", "600, 2")),
+    (lambda w: replace(worded(), probabilities=np.zeros((N, 2))), ("11", "600, 2")),
     (lambda w: replace(worded(), tested=np.arange(N) < 3), ("20", "has 3")),
     (lambda w: name_units(np.zeros((10, 2)), worded()), ("600", "10")),
 ]

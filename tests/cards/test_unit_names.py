@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from circuitry.cards import (
     WordedImages,
     name_units,
     read_vocabulary,
+    unit_names,
     vocabulary_of,
     word_probabilities,
 )
@@ -29,19 +30,21 @@ from circuitry.cards.word_check import check_words
 from circuitry.models.classifier import Classifier
 from tests.support.assert_same import assert_same
 
-WORDS = ("cat", "dog", "fish", "sketch", "stripes", "noise a", "noise b")
+THINGS = ("cat", "dog", "fish", "cup", "key", "axe")
+WORDS = (*THINGS, "sketch", "clipart", "stripes", "noise a", "noise b")
 N = 600
-CLASSES: np.ndarray = np.array(WORDS[:3])[np.arange(N) % 3]
-DOMAINS: np.ndarray = np.array(["real", "sketch"])[np.arange(N) // 3 % 2]
-TESTED: np.ndarray = np.arange(N) // 6 % 2 == 1
+CLASSES: np.ndarray = np.array(THINGS)[np.arange(N) % 6]
+DOMAINS: np.ndarray = np.array(["real", "sketch", "clipart"])[np.arange(N) // 6 % 3]
+TESTED: np.ndarray = np.arange(N) // 18 % 2 == 1
 
 
 def worded(seed: int = 0) -> WordedImages:
     """Images whose words are right: each thing and style is probable where it is shown, stripes in a tenth."""
     rng = np.random.default_rng(seed)
-    shown = np.stack([word == CLASSES for word in WORDS[:3]] + [DOMAINS == "sketch", rng.random(N) < 0.1], 1)
-    probabilities = np.concatenate([0.9 * shown + 0.1 * rng.random((N, 5)), rng.random((N, 2))], 1)
-    return WordedImages(WORDS, probabilities, CLASSES.tolist(), DOMAINS.tolist(), TESTED, ("sketch",))
+    styles = [word == DOMAINS for word in ("sketch", "clipart")]
+    shown = np.stack([*(word == CLASSES for word in THINGS), *styles, rng.random(N) < 0.1], 1)
+    probabilities = np.concatenate([0.9 * shown + 0.1 * rng.random((N, 9)), rng.random((N, 2))], 1)
+    return WordedImages(WORDS, probabilities, CLASSES.tolist(), DOMAINS.tolist(), TESTED, ("sketch", "clipart"))
 
 
 def planted(images: WordedImages) -> np.ndarray:
@@ -109,9 +112,55 @@ def test_scores_equal_numpy_and_a_count_by_hand() -> None:
     assert name.references["class"][1] == pytest.approx(np.corrcoef(label[TESTED], activation[TESTED])[0, 1])
     word = images.probabilities[TESTED, WORDS.index(name.references["random word"][0])]
     assert name.references["random word"][1] == pytest.approx(np.corrcoef(word, activation[TESTED])[0, 1])
-    assert name.chance == pytest.approx(
-        1.645 / math.sqrt(np.count_nonzero(TESTED)), rel=0.35
-    )  # of a permutation, nearly normal
+
+
+def permuted_names(unit: np.ndarray, images: WordedImages, cells: np.ndarray) -> list[float]:
+    """Return the correlation of a name for every order of the cells: greedy, each word weighted by its correlation."""
+
+    def correlate(x: np.ndarray, y: np.ndarray) -> float:
+        return float(np.corrcoef(x, y)[0, 1])
+
+    found, names = [], sorted(set(cells))
+    for order in permutations(names):
+        moved, goes = np.empty(len(unit)), dict(zip(names, order, strict=True))
+        for half in (images.tested, ~images.tested):
+            for cell in names:
+                moved[half & (cells == cell)] = unit[half & (cells == goes[cell])]
+        goal = moved[~images.tested]
+        left = (goal - goal.mean()) / goal.std()
+        predicted = np.zeros(np.count_nonzero(images.tested))
+        for least in (0, 0.1, 0.1):  # a hundredth of the variance
+            fits = [correlate(of, left) * left.std() for of in images.probabilities[~images.tested].T]
+            best = int(np.argmax(fits))
+            if fits[best] < least:
+                break
+            word = images.probabilities[:, best]
+            for half, into, sign in ((~images.tested, left, -1), (images.tested, predicted, 1)):
+                into += sign * fits[best] * (word[half] - word[half].mean()) / word[half].std()
+        found.append(correlate(predicted, moved[images.tested]))
+    return found
+
+
+def test_chance_is_that_of_all_orders_of_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit_names, "PERMUTATIONS", 3000)
+    some = np.isin(CLASSES, THINGS[:2]) & np.isin(DOMAINS, ["real", "sketch"]) & (np.arange(N) < 576)  # equal cells
+    of = worded()
+    images = WordedImages(WORDS, of.probabilities[some], CLASSES[some].tolist(), DOMAINS[some].tolist(), TESTED[some])
+    cells = np.char.add(CLASSES, DOMAINS)[some]
+    for unit in planted(of)[some].T[[0, 1, 3]]:
+        (name,) = names(unit[:, None], images)
+        assert name.chance == pytest.approx(np.quantile(permuted_names(unit, images, cells), 0.95), abs=0.01)
+
+
+@pytest.mark.parametrize("one_cell", [True, False])
+def test_units_of_cells_have_no_name(one_cell: bool) -> None:
+    """Words fit what units do in a cell on both halves, although they say nothing about it."""
+    images, rng = worded(), np.random.default_rng(6)
+    cells = np.unique(np.char.add(CLASSES, DOMAINS), return_inverse=True)[1]
+    units = 3 * np.eye(18)[cells] if one_cell else rng.standard_normal((18, 40))[cells]
+    found = names(units + 0.7 * rng.standard_normal((N, units.shape[1])), images)
+    assert np.mean([not name.weak for name in found]) <= 0.15
+    assert np.median([name.correlation for name in found]) > 0.3
 
 
 def test_information_is_that_of_the_formula() -> None:

@@ -136,8 +136,6 @@ def test_with_parts_everything_is_read_against_the_ceiling() -> None:
     assert np.isnan(np.diag(matrix)).all()
     for (a, b), row in zip([("d0", "d1"), ("d0", "d2"), ("d1", "d2")], ratios.to_dict("records"), strict=True):
         assert matrix.loc[[a, b], [a, b]].to_numpy()[[0, 1], [1, 0]] == pytest.approx([row["value"]] * 2)
-        assert found.parts_matrix().loc[a, b] == pytest.approx(row["similarity"])
-        assert found.parts_matrix().loc[a, a] == pytest.approx(row["ceiling_a"])
     assert ratios["n_per_part"].tolist() == [10] * 3
     assert replace(found, seed=5).ratios()["low"].tolist() != ratios["low"].tolist()
     shown = found.ratios_over_depth()
@@ -156,16 +154,6 @@ def test_sites_are_counted_once_in_ratios() -> None:
     assert set(left_out.ratios_over_depth()["site"]) == {"u", "v"}
 
 
-def test_families_of_classes_are_drawn_together() -> None:
-    found = similarities(8)
-    families = {f"c{i:03}": str(i // 2) for i in range(8)}
-    assert found.tests()["note"].tolist() == [""] * 3
-    assert set(replace(found, families=families).tests()["note"]) == {"cannot be significant with 4 classes"}
-    assert set(replace(found, families=families, parts=found.parts.iloc[:0]).tests()["note"]) == {
-        "cannot be significant with 4 classes"
-    }
-
-
 def test_where_the_order_matters_nothing_is_mirrored() -> None:
     matrix = directed().matrix()
     assert (matrix.index.name, matrix.columns.name) == ("circuit of", "images of")
@@ -177,7 +165,7 @@ def test_where_the_order_matters_nothing_is_mirrored() -> None:
 
 def test_tables_come_back_from_their_files(tmp_path: Path) -> None:
     kinds = ("", "_parts", "_matrix", "_summary", "_paired_tests", "_levels", "_class_by_domain")
-    ratios = ("_ratio_matrix", "_parts_matrix", "_ratios", "_ceiling_tests")
+    ratios = ("_ratio_matrix", "_ratios", "_ceiling_tests")
     sited = ("_over_depth", "_ceiling_by_site", "_parts_over_depth", "_ratios_over_depth")
     tables = similarities().tables()
     assert set(tables) == {"chance_node_overlap", *(f"node_overlap{kind}" for kind in (*kinds, *ratios, *sited))}

@@ -26,11 +26,11 @@ from circuitry.comparison import (
 )
 from circuitry.comparison.class_table import CELLS, EFFECTS
 from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
-from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.domain_tests import THIS_MODEL, corrected_tests, could_find, too_few
 from circuitry.comparison.models import OVER_MODELS, model_tests
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
-from circuitry.comparison.significance import smallest_p, with_corrected_p
-from circuitry.comparison.statistics import family_of
+from circuitry.comparison.significance import fewest_units, smallest_p
+from circuitry.comparison.statistics import Spread
 from experiments.simulation import Planted, jaccard, keep, simulate
 from tests.comparison.similarities import similarities
 from tests.comparison.test_statistics import table
@@ -70,10 +70,10 @@ def test_no_p_is_below_what_signs_of_classes_can_give() -> None:
     values = {(f"c{i}", *pair): value for i in range(5) for pair, value in alike.items()}
     found = domain_tests(table(values))
     assert found["p"].tolist() == [2 / 2**5] * 3  # differences do not vary at all
-    assert set(found["note"]) == {"cannot be significant with 5 classes"}
+    assert set(found["detectable"]) == {math.inf}
     more = domain_tests(table({(f"{c}{i}", a, b): v for i in "xy" for (c, a, b), v in values.items()}))
     assert more["p_holm"].tolist() == [3 * 2 / 2**10] * 3
-    assert set(more["note"]) == {""}
+    assert set(more["detectable"]) == {0.0}
 
 
 def test_parts_are_tested_on_their_means() -> None:
@@ -138,7 +138,7 @@ def test_two_domains_alone_cannot_differ() -> None:
     found = domain_tests(table({("axe", "a", "b"): 0.3, ("fish", "a", "b"): 0.5}))
     assert found["difference"].tolist() == [0]
     assert found["p"].isna().all()
-    assert found["note"].tolist() == [""]
+    assert found["detectable"].isna().all()
 
 
 def test_each_model_is_one_difference() -> None:
@@ -151,7 +151,7 @@ def test_each_model_is_one_difference() -> None:
     assert (row["difference"], row["n_models"], row["about"]) == (pytest.approx(each.mean()), 6, "over 6 models")
     assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 5, each.mean(), stats.sem(each)))
     assert row["p"] == pytest.approx(sign_flip_p(each))
-    assert set(found["note"]) == {"cannot be significant with 6 models"}  # 3 * 2 / 2^6
+    assert set(found["detectable"]) == {math.inf}  # 3 * 2 / 2^6
 
 
 def test_holm_by_hand() -> None:
@@ -178,11 +178,29 @@ def test_many_signs_are_drawn() -> None:
 
 
 def test_what_cannot_be_shown_is_said() -> None:
-    tests = pd.DataFrame({"p": [0.001, 0.9, math.nan], "n_units": [6, 5, 6]})
-    found = with_corrected_p(tests, of="models")
+    spread = Spread(*(np.array([one, one, math.nan]) for one in (0.1, 0.01, 5.0)))
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    found = corrected_tests(pairs, spread, np.array([6, 5, 1]), np.array([0.001, 0.9, math.nan]))
     assert found["p"].tolist() == pytest.approx([2 / 64, 0.9, math.nan], nan_ok=True)
     assert found["p_holm"].tolist() == pytest.approx([4 / 64, 0.9, math.nan], nan_ok=True)
-    assert found["note"].tolist() == ["cannot be significant with 6 models", "cannot be significant with 5 models", ""]
+    assert found["detectable"].tolist() == pytest.approx([math.inf, math.inf, math.nan], nan_ok=True)
+    assert could_find(found) == " With so few classes none can be."
+    for n_domains, n_pairs in ((2, 1), (3, 3), (6, 15)):
+        needed = fewest_units(n_pairs)
+        assert n_pairs * smallest_p(needed) <= 0.05 < n_pairs * smallest_p(needed - 1)
+        assert f"with {needed - 1} classes" in too_few(needed - 1, n_domains).lower()
+        assert not too_few(needed, n_domains)
+
+
+@pytest.mark.parametrize("n_tests", [1, 3])
+def test_four_of_five_studies_find_what_is_detectable(n_tests: int) -> None:
+    n = 12
+    of = Spread(*(np.full(n_tests, one) for one in (0.0, 0.04, n - 1.0)))
+    found = corrected_tests([("a", str(i)) for i in range(n_tests)], of, np.full(n_tests, n))
+    size = found["detectable"].iloc[0]
+    samples = np.random.default_rng(0).normal(size, 0.2 * np.sqrt(n), (20_000, n))
+    assert (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05 / n_tests).mean() == pytest.approx(0.8, abs=0.02)
+    assert f"a difference of {size:.3f}." in could_find(found)
 
 
 def symmetric(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -199,6 +217,30 @@ def test_mantel_goes_through_all_orders(n: int) -> None:
     others = [stats.spearmanr(x[upper], y[np.ix_(order, order)][upper]).statistic for order in permutations(range(n))]
     expected = np.mean(np.abs(others) >= abs(rho) - 1e-12)
     assert mantel(x, y) == pytest.approx((rho, expected))
+
+
+def rest_of(values: np.ndarray, given: np.ndarray) -> np.ndarray:
+    design = np.stack([np.ones(len(given)), given], 1)
+    return np.asarray(values - design @ np.linalg.lstsq(design, values, rcond=None)[0])
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_a_partial_correlation_is_that_of_the_formula(n: int) -> None:
+    rng, upper = np.random.default_rng(n), np.triu_indices(n, 1)
+    z = symmetric(rng, n)
+    x, y = (symmetric(rng, n) + z for _ in range(2))
+    xy, xz, yz = (stats.spearmanr(a[upper], b[upper]).statistic for a, b in ((x, y), (x, z), (y, z)))
+    rho = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
+    given = stats.rankdata(z[upper])
+    of_x, of_y = (rest_of(stats.rankdata(m[upper]), given) for m in (x, y))
+    square, others = np.zeros((n, n)), []
+    square[upper] = of_y
+    square += square.T
+    for order in permutations(range(n)):
+        moved = rest_of(square[np.ix_(order, order)][upper], given)
+        others.append(np.corrcoef(of_x, moved)[0, 1])
+    assert mantel(x, y, z) == pytest.approx((rho, np.mean(np.abs(others) >= abs(rho) - 1e-12)))
+    assert np.isnan(mantel(x, z, z)).all()  # nothing is left of it
 
 
 def test_more_than_eight_domains_are_drawn() -> None:
@@ -281,13 +323,6 @@ def test_without_other_classes_there_is_only_the_domain() -> None:
     assert class_by_domain(parts.iloc[:0]).empty
 
 
-def test_families_are_units() -> None:
-    parts = similarities(6, ("u",)).parts
-    found = class_by_domain(parts, {f"c{i:03}": str(i // 2) for i in range(6)}).set_index("what")
-    assert found["p"].to_dict()["class effect"] == 2 / 2**3
-    assert np.isfinite(found["low"]).all()
-
-
 def comparison() -> Comparison:
     # axe: a-b .2, a-q .4, b-q .6; cat: a-b .4 (at site x), and each .2 more at site y.
     pairs = {("axe", "a", "b"): 0.2, ("axe", "a", "q"): 0.4, ("axe", "b", "q"): 0.6, ("cat", "a", "b"): 0.4}
@@ -328,17 +363,18 @@ def test_a_domain_against_the_others_over_depth() -> None:
 PLANTED = Planted(n_units=40, n_kept=6)
 
 
-@pytest.mark.parametrize("resampled", [False, True])
-def test_tests_of_families_err_unless_families_are_drawn(resampled: bool) -> None:
+@pytest.mark.parametrize("averaged", [False, True])
+def test_tests_of_families_err_unless_families_are_averaged(averaged: bool) -> None:
     wrong = 0
     for seed in range(100):
         rng = np.random.default_rng([7, seed])
         family = np.repeat(np.arange(9), 4)
         made = simulate(rng, rng.uniform(0, 1, (9, 3))[family], 0.3, PLANTED).parts
-        families = {name: str(f) for name, f in zip(made.classes, family, strict=True)} if resampled else {}
-        draws = draw_resamples(family_of(made.classes, families), 4, resamples=150, seed=seed)
-        wrong += bool((part_tests(made, draws, families)["p_holm"] < 0.05).any())
-    assert wrong <= 13 if resampled else wrong > 20  # 6 % and three standard errors
+        if averaged:
+            made = made._replace(classes=made.classes[::4], values=made.values.reshape(9, 4, 3, 3, 1, 4, 4).mean(1))
+        draws = draw_resamples(made.classes, 4, resamples=150, seed=seed)
+        wrong += bool((part_tests(made, draws)["p_holm"] < 0.05).any())
+    assert wrong <= 13 if averaged else wrong > 20  # 6 % and three standard errors
 
 
 def test_over_models_a_model_is_one_observation() -> None:

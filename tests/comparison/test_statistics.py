@@ -22,8 +22,8 @@ from circuitry.comparison import (
     pair_ratios,
     per_domain,
 )
-from circuitry.comparison.bootstrap import dual_variance, resampled_means
-from circuitry.comparison.ceiling import pair_cells, ratio
+from circuitry.comparison.bootstrap import dual_variance, resampled_means, student_or_bootstrap_t
+from circuitry.comparison.ceiling import mean_ratio, pair_cells, ratio
 from circuitry.comparison.domain_tests import domain_spread
 from experiments.simulation import Planted, jaccard, keep, simulate
 
@@ -128,13 +128,6 @@ def test_means_of_draws_are_those_of_repeated_classes_and_parts() -> None:
     np.testing.assert_allclose(other_way, resampled_means(values, np.ones((6, 5)), draws.parts))
 
 
-def test_families_are_drawn_together() -> None:
-    draws = draw_resamples(["a", "b", "a", "c"], 4, resamples=50)
-    np.testing.assert_array_equal(draws.classes[:, 0], draws.classes[:, 2])
-    assert (draws.n_units, draws.class_inflation) == (3, 1.5)
-    assert (draws.classes[:, [0, 1, 3]].sum(1) == 3).all()
-
-
 def test_part_inflation_is_that_of_all_draws() -> None:
     shares = []
     for parts in product(range(4), repeat=4):
@@ -153,6 +146,38 @@ def test_the_variance_is_that_of_the_paper() -> None:
         assert dual_variance(np.array([both]), *arguments).tolist() == pytest.approx([expected])
     large = dual_variance(np.array([3.5]), np.array([2.0]), np.array([1.0]), 1.0, 1.0)
     assert large.tolist() == pytest.approx([2 * (2 + 1) - 3.5])
+
+
+def shared_over_ceiling(cells: np.ndarray) -> np.ndarray:
+    return np.asarray(cells[:, :1] / cells[:, 1:])
+
+
+def test_skewed_shares_have_the_interval_of_a_loop() -> None:
+    """The bootstrap-t of pseudo-values, class by class; where nothing is skewed, and for few classes, Student's."""
+    n, rng = 12, np.random.default_rng(11)
+    cells = np.stack([rng.exponential(size=n) ** 2, 3 + rng.random(n)], 1)
+    values = np.broadcast_to(cells[:, :, None, None], (n, 2, 2, 2))
+    draws = draw_resamples(range(n), 2, resamples=300)
+    spread = dual_bootstrap(values, shared_over_ceiling, draws)
+    (low,), (high,) = student_or_bootstrap_t(values, shared_over_ceiling, draws, spread).interval()
+
+    def of(chosen: list[int]) -> float:
+        return float(np.mean([cells[i, 0] for i in chosen]) / np.mean([cells[i, 1] for i in chosen]))
+
+    whole = of(list(range(n)))
+    pseudo = [n * whole - (n - 1) * of([j for j in range(n) if j != i]) for i in range(n)]
+    found = []
+    for counts in draws.classes.astype(int):
+        drawn = [pseudo[i] for i in range(n) for _ in range(counts[i])]
+        found.append((np.mean(drawn) - np.mean(pseudo)) / (np.std(drawn, ddof=1) / math.sqrt(n)))
+    error = math.sqrt(spread.variance.item())
+    assert low == pytest.approx(whole - np.quantile(found, 0.975) * error)
+    assert high == pytest.approx(whole - np.quantile(found, 0.025) * error)
+    assert high - whole > 1.2 * (whole - low)  # Student's is symmetric
+    for some in (np.broadcast_to(np.linspace(1, 2, n)[:, None, None, None], (n, 2, 2, 2)), values[:6]):
+        few = draw_resamples(range(len(some)), 2, resamples=50)
+        student = dual_bootstrap(some, lambda m: m[:, :1], few)
+        assert student_or_bootstrap_t(some, lambda m: m[:, :1], few, student).interval() == student.interval()
 
 
 @pytest.mark.parametrize("common", [0.0, 0.7])
@@ -208,10 +233,10 @@ def test_a_ratio_is_what_it_is_made_of() -> None:
 
 
 def test_a_class_without_a_domain_is_left_out_of_its_ratios() -> None:
-    made = simulate(np.random.default_rng(0), np.full((5, 1), 0.6), 0.5, PLANTED).parts
+    made = simulate(np.random.default_rng(0), np.full((9, 1), 0.6), 0.5, PLANTED).parts
     made.values[0, 2], made.values[0, :, 2] = np.nan, np.nan
     found = pair_ratios(pair_cells(made), CHANCE, draw_resamples(made.classes, 4, resamples=50))
-    assert found["n_classes"].tolist() == [5, 4, 4]
+    assert found["n_classes"].tolist() == [9, 8, 8]
     others = made._replace(classes=made.classes[1:], values=made.values[1:])
     expected = pair_ratios(pair_cells(others), CHANCE, draw_resamples(others.classes, 4, resamples=50))["value"]
     assert found["value"].tolist()[1:] == pytest.approx(expected.tolist()[1:])
@@ -230,6 +255,29 @@ def test_identical_domains_reach_the_ceiling_where_a_site_is_unknown_in_one() ->
     assert row["n_classes"] == 6
     assert domain_ratios(cells, CHANCE, draws).value[:, 0].tolist() == pytest.approx([1, 1])
     assert ceiling_tests(made, draws, True)["difference"].item() == pytest.approx(0)
+
+
+def test_there_is_no_ratio_where_a_ceiling_is_not_well_above_chance() -> None:
+    rng = np.random.default_rng(0)
+    values = np.broadcast_to(np.array([0.6, 0.55, 0.3])[:, None, None, None], (8, 3, 3, 1, 4, 4)).copy()
+    values[:, range(3), range(3)] = np.array([0.8, 0.7, 0.3])[:, None, None, None]
+    values[..., np.arange(4), np.arange(4)] = np.nan
+    for spread, weak in ((0.05, False), (0.5, True)):  # of the third domain's ceilings over classes
+        values[:, 2, 2] += spread * rng.permutation(np.linspace(-1, 1, 8))[:, None, None, None]
+        made = PartArray(tuple("stuvwxyz"), ("a", "b", "c"), (None,), values)
+        cells, draws = pair_cells(made), draw_resamples(made.classes, 4, resamples=200)
+        found = pair_ratios(cells, CHANCE, draws)
+        ceilings = values[:, 2, 2, 0, 0, 1] - CHANCE[0]
+        low = stats.t.interval(0.95, 7, ceilings.mean(), stats.sem(ceilings))[0]
+        assert (low < 0.25 * ceilings.mean()) == weak
+        assert found["value"].isna().tolist() == found["low"].isna().tolist() == [False, weak, weak]
+        assert [("c, 0.30 [" in note) for note in found["note"]] == [False, weak, weak]
+        assert domain_ratios(cells, CHANCE, draws).value[:, 0].tolist() == pytest.approx(by_domain(found), nan_ok=True)
+        assert mean_ratio(cells, CHANCE, draws).value.item() == pytest.approx(found["value"].mean())
+
+
+def by_domain(found: pd.DataFrame) -> list[float]:
+    return [found[(found["domain_a"] == d) | (found["domain_b"] == d)]["value"].mean() for d in "abc"]
 
 
 def test_nothing_is_read_against_a_ceiling_at_chance() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from circuitry.comparison.ceiling import missing_ratios
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import THIS_MODEL, below_ceiling
+from circuitry.comparison.domain_tests import THIS_MODEL, below_ceiling, could_find, too_few
 from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
@@ -70,6 +71,7 @@ def add_reading(report: Report, comparison: Comparison) -> None:
             f"than {comparison.chance_of} do. Its intervals are over classes and images."
         )
     words.append(f"Every p value is about {THIS_MODEL}, not about other trainings of it.")
+    words += filter(None, [too_few(comparison.n_classes, len(comparison.domains))])
     if comparison.left_out:
         sites = "; ".join(f"{site} ({reason})" for site, reason in comparison.left_out.items())
         words.append(f"Means over sites leave out {sites}.")
@@ -172,16 +174,22 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
             "classes": ratios["n_classes"],
             "below the ceiling by": with_intervals(tests, "+.3f", "difference"),
             "p (Holm)": tests["p_holm"],
-            "note": tests["note"],
+            "detectable": tests["detectable"],
+            "no ratio": ratios["note"],
         }
     )
+    missing = missing_ratios(ratios)
+    if not missing:
+        del table["no ratio"]
     report.table(
         table,
         f"The numbers behind the ratios: {name} of parts of both domains, and the ceiling of each{images}. The test "
         "compares parts with the mean of both ceilings (Student's two-sided t, bootstrap over classes and images, "
         f"corrected for the number of pairs): {int(below_ceiling(tests).sum())} of {len(tests)} pairs are below it "
-        f"with p < {LEVEL}. {int((ratios['low'] > 1).sum())} of {len(ratios)} ratios have an interval above 1.",
-        formats={"parts of both": ".3f", "p (Holm)": ".2g"},
+        f"with p < {LEVEL}. {int((ratios['low'] > 1).sum())} of {len(ratios)} ratios have an interval above 1."
+        + could_find(tests)
+        + f" {missing}".rstrip(),
+        formats={"parts of both": ".3f", "p (Holm)": ".2g", "detectable": ".3f"},
         folded=True,
     )
 
@@ -200,7 +208,7 @@ def add_levels(report: Report, comparison: Comparison) -> None:
         f"Is it the class or the domain? {capitalised(name)} of different parts of the images"
         f"{_images(comparison, 'n_per_part')}, mean over sites. An effect is a difference of cells; its p comes from "
         "exchanging same and other, class by class.",
-        formats={"p": ".2g"},
+        formats={"p": ".2g", "detectable": ".3f"},
         folded=True,
     )
 
@@ -235,14 +243,12 @@ def add_tests(report: Report, comparison: Comparison) -> None:
     of = f"parts{_images(comparison, 'n_per_part')}" if parts else "all images"
     names = {"domain_a": "domain", "domain_b": "against", "n_classes": "classes", "p_holm": "p (Holm)"}
     table = tests.assign(difference=with_intervals(tests, "+.3f", "difference")).drop(columns=["low", "high", "about"])
-    impossible = int((tests["note"] != "").sum())
     report.table(
         table.rename(columns=names),
         f"Does one domain have a larger mean {measure_name(comparison.measure)} with the others than another domain "
         f"has? Student's t paired by class, of {of}, corrected for the number of tests: "
-        f"{int((tests['p_holm'] < LEVEL).sum())} of {len(tests)} have p < {LEVEL}."
-        + (f" {impossible} cannot be significant with so few classes." if impossible else ""),
-        formats={"p": ".3g", "p (Holm)": ".3g"},
+        f"{int((tests['p_holm'] < LEVEL).sum())} of {len(tests)} have p < {LEVEL}." + could_find(tests),
+        formats={"p": ".3g", "p (Holm)": ".3g", "detectable": ".3f"},
         folded=True,
     )
 

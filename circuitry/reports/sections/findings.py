@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from circuitry.comparison.ceiling import missing_ratios
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import below_ceiling
+from circuitry.comparison.domain_tests import below_ceiling, could_find
 from circuitry.comparison.significance import LEVEL, smallest_p
 from circuitry.reports.figures.style import capitalised, measure_name
 from circuitry.reports.page import Finding
@@ -39,17 +40,19 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     Without parts of two domains: the mean value beside its reference levels. ``what`` is compared.
     """
     name, question = measure_name(comparison.measure), f"Do domains share their {what}?"
-    if not comparison.has_ratios or comparison.ratios()["value"].isna().all():
+    every = comparison.ratios() if comparison.has_ratios else pd.DataFrame(columns=["value", "note"])
+    ratios, missing = every.dropna(subset="value"), missing_ratios(every)
+    if ratios.empty:
         levels = comparison.levels()
         value, *rest = zip(levels["what"], levels["value"], strict=True)
         against = "; ".join(f"{what} {number:.3f}" for what, number in rest) or "nothing"
         return Finding(
-            f"{question} {UNKNOWN}: two domains have a mean {name} of {value[1]:.3f}, and there is no ceiling above "
-            "chance to compare it with.",
+            f"{question} {UNKNOWN}: two domains have a mean {name} of {value[1]:.3f}, and there is no ceiling well "
+            f"above chance to compare it with. {missing}".strip(),
             f"Mean over classes and pairs of domains, without an interval. For comparison: {against}.",
             f"More images, so that parts of them give a ceiling; {ANOTHER_MODEL}.",
         )
-    ratios, tests = comparison.ratios().dropna(subset="value"), comparison.ceiling_tests()
+    tests = comparison.ceiling_tests()
     mean, (low, high) = comparison.mean_ratio()
     (whole,) = with_intervals(pd.DataFrame({"value": [mean], "low": [low], "high": [high]}), ".2f")
     n, under, below = len(ratios), int((ratios["high"] < 1).sum()), int(below_ceiling(tests).sum())
@@ -60,7 +63,6 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
         over = f", mean over {n} pairs of domains"
         ends = f" Most: {pairs.iloc[-1]} ({values.iloc[-1]}); least: {pairs.iloc[0]} ({values.iloc[0]})."
         spread = f" {under} of {n} intervals lie below 1."
-    impossible = " With so few classes none can be." if (tests["note"] != "").all() else ""
     above = " A ratio above 1 is chance: two domains cannot share more than two samples of one." * bool(
         (ratios["value"] > 1).any()
     )
@@ -71,7 +73,7 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
         f"{question} {told}: two domains share {whole} of what two samples of one domain share ({name}, "
         f"ratio to the ceiling{over}).{ends}",
         f"95 % intervals over classes and images, with {least:.2g} or more in a part.{spread} Below their ceiling with "
-        f"{HOLM}: {below} of {n} pairs.{impossible}{above}",
+        f"{HOLM}: {below} of {len(tests)} pairs.{could_find(tests)}{above} {missing}".strip(),
         f"Ratios near 1 with other images or classes; {ANOTHER_MODEL}.",
     )
 
@@ -105,11 +107,10 @@ def which_differs(comparison: Comparison) -> Finding | None:
     told = YES if len(mine) and significant == len(mine) else UNKNOWN
     claim = f"Is one domain {word} the others? {told}: {first} has the {end} mean {name} ({said.iloc[0]})."
     others = ", ".join(f"{domain} {value}" for domain, value in zip(ranked["domain"][1:], said[1:], strict=True))
-    impossible = " With so few classes none can be." if len(mine) and (mine["note"] != "").all() else ""
     return Finding(
         claim,
         f"The others: {others}; 95 % intervals over {ranked['n_classes'].max()} classes. {significant} of {len(mine)} "
-        f"differences from {first} have {HOLM}.{impossible}",
+        f"differences from {first} have {HOLM}.{could_find(mine)}",
         f"{ANOTHER_MODEL}.",
     )
 
@@ -136,5 +137,7 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
 
 def _effect(row: Mapping[Hashable, Any]) -> str:
     if not row["p"] < LEVEL:
-        return f"has no clear effect ({row['said']})"
+        size = row["detectable"]
+        found = f"; four of five studies like this would find {size:.3f}" if size < float("inf") else ""
+        return f"has no clear effect ({row['said']}{found})"
     return f"{'adds' if row['value'] > 0 else 'changes by'} {row['said']}"

@@ -1,11 +1,15 @@
 """The answers at the top of reports, on tables worked out by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from circuitry import Comparison
+from circuitry.reports import Report
+from circuitry.reports.figures import domain_marks
+from circuitry.reports.sections.compared import add_ratios
 from circuitry.reports.sections.findings import (
     NO,
     PARTLY,
@@ -42,6 +46,21 @@ def test_the_interval_of_a_ratio_gives_the_answer(
 ) -> None:
     monkeypatch.setattr(Comparison, "mean_ratio", lambda self: (0.5, (low, high)))
     assert f"? {answer}: " in how_much_shared(similarities()).claim
+
+
+def test_what_has_no_ceiling_well_above_chance_is_left_out(tmp_path: Path) -> None:
+    comparison = similarities(6, ("u",))
+    parts, said = comparison.parts, Report("t")
+    for weak, told in ((("d2",), "2 of 3 pairs have no ratio"), (("d0", "d1", "d2"), UNKNOWN)):
+        own = (parts["domain_a"] == parts["domain_b"]) & parts["domain_a"].isin(weak)
+        own &= parts["class_a"] == parts["class_b"]
+        found = replace(comparison, parts=parts.assign(value=parts["value"].where(~own, comparison.chance["value"][0])))
+        finding = how_much_shared(found)
+        assert told in finding.claim + finding.certainty
+        assert f"ceiling of {weak[0]}" in finding.claim + finding.certainty
+        assert found.matrix(normalise=True).notna().sum().sum() == 2 * (weak == ("d2",))
+        add_ratios(said, found, domain_marks(found.domains), title="t")
+    assert "3 of 3 pairs have no ratio" in said.write(tmp_path / "report.html").read_text()
 
 
 def test_pairs_above_their_ceiling_do_not_count_as_below() -> None:
