@@ -17,17 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
-
+from circuitry.runs import Work, run_script, versions
 from circuitry.circuits import register_method
-from circuitry.circuits.unit_scores import own_images
-from circuitry.comparison import lesion_summary, write_named_table
-from circuitry.data import DomainFolder
+from circuitry.comparison import lesion_summary
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions import (
@@ -36,9 +28,17 @@ from circuitry.interventions import (
     OwnPartSettings,
     find_circuit,
     kept_embeddings,
-    own_part,
 )
 from circuitry.interventions.answers import default_answers, set_importance
+from circuitry.models import ModelOptions
+from circuitry.reports import Report, write_results
+from circuitry.reports.page import Written
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
 
 CLASSES, OWN_UNITS, COMMON, LOUD = 6, 3, 4, 20
 """Of planted networks: classes, own units of each, units that every class needs, and loud units that lead nowhere."""
@@ -80,7 +80,7 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
     n_own = CLASSES * OWN_UNITS * copies
 
     def units(x: Tensor) -> Tensor:
-        blocks = x.flatten(1).unflatten(1, (CLASSES, 32)).mean(-1)
+        blocks = x.flatten(1).reshape(len(x), CLASSES, 32).mean(-1)
         own = (blocks[:, :, None, None] * gains[:, None] - 0.6).relu().expand(-1, -1, -1, copies).flatten(1)
         own = own * torch.linspace(1, 0.9, copies).repeat(CLASSES * OWN_UNITS)
         common = x.flatten(1).mean(1, keepdim=True) * torch.linspace(0.5, 1, COMMON)
@@ -88,10 +88,180 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
         return torch.cat([own, common, pairs, (x.flatten(1) @ loud.T).relu()], 1)
 
     def code(u: Tensor) -> Tensor:
-        own = u[:, :n_own].unflatten(1, (CLASSES, OWN_UNITS, copies)).amax(-1).sum(-1)
+        own: Tensor = u[:, :n_own].reshape(len(u), CLASSES, OWN_UNITS, copies).amax(-1).sum(-1)
         common, pairs = u[:, n_own : n_own + COMMON].sum(1, keepdim=True), u[:, n_own + COMMON :][:, :CLASSES]
         return own * common + 0.2 * (pairs + pairs.roll(1, 1))
 
     own = {c: tuple(range(c * OWN_UNITS * copies, (c + 1) * OWN_UNITS * copies)) for c in range(CLASSES)}
     encoder = Encoder(nn.Linear(1, 1), (Stage("units", units, 1), Stage("code", code, 1)), (8, 8))
     return PlantedClasses(encoder, torch.eye(CLASSES), own)
+
+
+def fisher_difference(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
+    """Score units by how much more their gates change all answers on images of the class than on others."""
+    with task.running(gradients=True):
+        runs = Gated(task)
+        answers, sides = default_answers(task.metric), (range(runs.n_own), range(runs.n_own, len(runs)))
+        own, others = set_importance(runs, answers, [(side, ()) for side in sides])
+        scores: dict[str, np.ndarray] = runs.scored((own - others).double().numpy())
+        return scores
+
+
+def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return activations [images, units] by site, mean over positions, and which images are of the class."""
+    own, others = one_tensor(task.images), one_tensor(() if task.others is None else task.others)
+    with task.running():
+        clean = replace(task, images=torch.cat([own, others]), others=None)
+        found = [batch.clean(task.sites) for batch in clean.batches()]
+    dims = {site: task.encoder.unit_dim(site) for site in task.sites}
+    means = {
+        site: torch.cat(
+            [some[site].movedim(dim, 1).flatten(2).mean(2) if some[site].dim() > 2 else some[site] for some in found]
+        )
+        for site, dim in dims.items()
+    }
+    return {site: of_site.double().numpy() for site, of_site in means.items()}, np.arange(len(own) + len(others)) < len(
+        own
+    )
+
+
+def class_selectivity(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
+    """Score units by the class selectivity index: own mean less the others', over their sum of sizes."""
+    means, own = unit_means(task)
+    sides = {site: (of_site[own].mean(0), of_site[~own].mean(0)) for site, of_site in means.items()}
+    return {site: (a - b) / (np.abs(a) + np.abs(b) + 1e-9) for site, (a, b) in sides.items()}
+
+
+def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
+    """Score units by a linear probe of the class at each site, of standardised activations."""
+    means, own = unit_means(task)
+    scores = {}
+    for site, of_site in means.items():
+        scaled = (of_site - of_site.mean(0)) / (of_site.std(0) + 1e-9)
+        scores[site] = LogisticRegression(C=0.01, class_weight="balanced", max_iter=200).fit(scaled, own).coef_[0]
+    return scores
+
+
+def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
+    """Score units by how far gates close that are learned to take the class and to keep the answers for others."""
+    with task.running(gradients=True):
+        runs = Gated(task)
+        metric: Any = task.metric
+        own, others = range(runs.n_own), range(runs.n_own, len(runs))
+        whole = metric.log_answers(runs.embeddings).detach()
+        closed = torch.full((runs.n_gates,), -3.0, requires_grad=True)
+        optimizer = torch.optim.Adam([closed], 0.1)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(STEPS):
+            places = torch.cat(
+                [torch.tensor(own), torch.tensor(others)[torch.randperm(len(others), generator=generator)[:8]]]
+            )
+            answers = metric.log_answers(runs.run((1 - closed.sigmoid()).expand(len(places), -1), places))
+            lost = answers[: len(own), metric.label].exp().mean()
+            kept = (whole[places].exp() * (whole[places] - answers)).sum(-1)[len(own) :].mean()
+            loss = lost + kept + SPARSE * closed.sigmoid().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        scores: dict[str, np.ndarray] = runs.scored(closed.detach().double().numpy())
+        return scores
+
+
+STEPS, SPARSE = 60, 3.0
+"""Steps of learned gates, and the weight of the share of units that they close."""
+RIVALS: dict[str, Callable[..., Any] | None] = {
+    "contrast": None,
+    "gradient": None,
+    "fisher": None,
+    "fisher difference": fisher_difference,
+    "class selectivity": class_selectivity,
+    "linear probe": probe_weights,
+    "learned gates": dissociation_gates,
+}
+
+
+def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any], seed: int = 0) -> pd.DataFrame:
+    """Put the activations of a class's part, from its images, into images of other classes, beside other parts.
+
+    Returns:
+        Columns class, of, units (``own part``, ``random``, ``another class's part``), before, after (mean probability
+        of the class), n_images.
+    """
+    rng, rows, names = np.random.default_rng(seed), list[dict[str, Any]](), list(parts)
+    for place, name in enumerate(names):
+        donors, metric = one_tensor(tasks[name].images), tasks[name].metric
+        another = parts[names[(place + 1) % len(names)]]
+        cuts = {"own part": parts[name], "random": parts[name].random(rng), "another class's part": another}
+        for other in names:
+            if other == name:
+                continue
+            images = one_tensor(tasks[other].images)
+            chosen = donors[torch.arange(len(images)) % len(donors)]
+            task = replace(tasks[name], images=images, others=None, baseline=Counterfactual(chosen))
+            runs = [parts[name].nothing().complement(), *(cut.complement() for cut in cuts.values())]
+            label: Any = metric
+            before, *after = (
+                label.log_answers(e)[:, label.label].exp().mean().item() for e in kept_embeddings(task, runs)
+            )
+            rows += [
+                {"class": name, "of": other, "units": units, "before": before, "after": value, "n_images": len(images)}
+                for units, value in zip(cuts, after, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def score_planted() -> pd.DataFrame:
+    """Return recall of the planted own units among as many, by method and number of copies; precision is the same."""
+    rows = []
+    for copies in (1, 2):
+        net = planted_classes(copies)
+        for method in ("contrast", "gradient", "fisher", "patching"):
+            recalls = []
+            for label in range(CLASSES):
+                task, size = net.task(label), len(net.own[label])
+                n_units = net.encoder(net.images(label, 1, 0), stop="units").shape[1]
+                found = find_circuit(task, method=method, size=size / n_units)
+                recalls.append(len({*found.units["units"].tolist()} & {*net.own[label]}) / size)
+            rows.append({"copies": copies, "method": method, "recall": np.mean(recalls), "n_classes": CLASSES})
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelOptions):
+    """Settings of the comparison."""
+
+    model: str = "efficientnet-lite0"
+    data: Path = Path("RealStyles")
+    domains: tuple[str, ...] | None = ("photo",)
+    shares: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05)
+    """Shares of the units that parts have."""
+    out: Path = Path("runs/own-parts-rivals")
+    """Folder of the parts."""
+    results: Path | None = None
+    """Folder of the tables and their provenance."""
+
+
+def main(config: Config) -> Written:
+    """Compare, and write the tables."""
+    clip, images = config.clip(parts=True), config.images()
+    tables, facts = list[pd.DataFrame](), dict[str, Any]()
+    for name, scorer in RIVALS.items():
+        method = name.replace(" ", "-")
+        if scorer is not None:
+            register_method(method, scorer)
+        settings = OwnPartSettings(shares=config.shares, method=method)
+        run = OwnParts(clip, images, config.out / method, settings)
+        lesions = run.run(Work(progress=True))["lesions"]
+        tables.append(lesion_summary(lesions, ("share", "styles")).assign(method=name))
+        if name == "contrast":
+            domain = images.domains[0]
+            unseen = {c: run.task((c, d), run.read(run.unseen[c, d])) for c, d in run.circuits(0.02) if d == domain}
+            steering = steered(unseen, {c: part for (c, d), part in run.circuits(0.02).items() if d == domain})
+        facts = run.provenance
+    report = Report("Do other ways to rank units find parts that are a class's own?", "See the tables.")
+    found = {"rivals": pd.concat(tables, ignore_index=True), "planted": score_planted(), "steering": steering}
+    return write_results(report, found, config.out, config.results, facts | {"method": list(RIVALS)} | versions())
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

@@ -9,7 +9,7 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records
 from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
-from circuitry.runs import InputError, Work, versions
+from circuitry.runs import Work, versions
 
 
 def main(config: Config) -> Written | None:
@@ -18,11 +18,6 @@ def main(config: Config) -> Written | None:
         return None
     run = find_and_test(config, config.work())
     found = run.run(config.work())
-    if found["lesions"].empty:
-        raise InputError(
-            f"{config.model} recognises no class of {config.data} on the images that parts are found on, so there is "
-            "no part to test: see the warnings above, and give a model that knows the classes."
-        )
     run.save_circuits()
     tables = own_part_tables(found["lesions"], found["overlaps"])
     print(lesion_matrix(found["lesions"].query("share == share.max()")).to_string(float_format="{:.2f}".format))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -70,7 +71,7 @@ class OwnParts(FolderWork):
             settings: How parts are found and tested.
 
         Raises:
-            InputError: where no domain has two classes, one of them with two images.
+            InputError: where no class has two images, in one domain or in two, beside another class.
         """
         settings = settings or OwnPartSettings()
         super().__init__(clip, images, settings)
@@ -79,13 +80,15 @@ class OwnParts(FolderWork):
             records = list(images.select(*key, None, settings.seed))
             n = min(settings.n_images, (len(records) + 1) // 2)
             self.found_on[key], self.unseen[key] = records[:n], records[n : n + settings.n_images]
-        tested = {name for name, domain in self.unseen if self.unseen[name, domain] and self.others((name, domain))}
-        self.keys = [key for key in self.found_on if key[0] in tested and self.found_on[key] and self.others(key)]
+        there = [key for key in self.found_on if self.found_on[key] and self.others(key)]
+        tested = {name for name, domain in there if self.unseen[name, domain]}
+        styles = Counter(name for name, _ in there)
+        self.keys = [key for key in there if key[0] in tested or styles[key[0]] > 1]
         if not self.keys:
             raise InputError(
                 "An own part is found by contrast with another class of the domain, on some images of the class, and "
-                f"tested on others, but no class in {images.root} has two images beside another class: give more "
-                "classes, or more images."
+                f"tested on others, but no class in {images.root} has two images, in one domain or in two, beside "
+                "another class: give more classes, or more images."
             )
 
     def others(self, key: Key) -> list[ImageRecord]:
@@ -122,8 +125,7 @@ class OwnParts(FolderWork):
     def folder(self) -> JobFolder:
         """The folder of jobs, claimed for this configuration."""
         records = {key: self.found_on[key] + self.unseen[key] for key in self.keys}
-        tested = [(LESIONED, *key) for key in self.keys if self.unseen[key]]
-        jobs = [*((FOUND, *key) for key in self.keys), *tested]
+        jobs = [(kind, *key) for kind in (FOUND, LESIONED) for key in self.keys]
         return self.claim(self.out / "parts", FORMAT, jobs, records, **self.provenance)
 
     def run(self, work: Work = Work()) -> dict[str, pd.DataFrame]:
@@ -148,6 +150,11 @@ class OwnParts(FolderWork):
         overlaps = [
             part_overlaps(self._parts(share, sites)).assign(share=share, sites=sites) for share, sites in self.kinds
         ]
+        if not tables:
+            raise InputError(
+                f"{self.clip.name} recognises no class of {self.images.root} on the images that parts are found on, so "
+                "there is no part to test: see the warnings above, and give a model that knows the classes."
+            )
         return {"lesions": pd.concat(tables, ignore_index=True), "overlaps": pd.concat(overlaps, ignore_index=True)}
 
     def circuits(self, share: float | None = None) -> dict[Key, Circuit]:
@@ -164,7 +171,8 @@ class OwnParts(FolderWork):
     def _read(self, job: Job, work: Work) -> tuple[Tensor, Tensor] | None:
         """Return the images of a job: of the class, and of others, which a test has none of."""
         kind, key = job[0], (job[1], job[2])
-        own = self.read((self.found_on if kind == FOUND else self.unseen)[key], strict=work.strict)
+        records = self.found_on[key] if kind == FOUND else self.unseen[key] or self.found_on[key]
+        own = self.read(records, strict=work.strict)
         others = self.read(self.others(key), strict=work.strict) if kind == FOUND else own[:0]
         if len(own) and (len(others) or kind == LESIONED):
             return own, others
@@ -196,13 +204,19 @@ class OwnParts(FolderWork):
         return find_circuit(task, method=self.settings.method, size=max(self.settings.shares)).source
 
     def _test(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
-        """Ablate all parts on the unseen images of a class in a domain."""
+        """Ablate all parts on a class's unseen images in a domain; where it has none, parts of other domains."""
         task, path = self.task(key, images[0], work=work), self.folder.path / LESIONED / key[0] / f"{key[1]}.csv"
         draws, tables = self.settings.random_draws, list[pd.DataFrame]()
         with self.clip.encoder.running():
             for share, sites in self.kinds:
-                found = lesion({key: task}, self._parts(share, sites), random_draws=draws, seed=self.settings.seed)
-                tables.append(found.assign(share=share, sites=sites))
+                parts = self._parts(share, sites)
+                if not self.unseen[key]:
+                    parts = {found_on: part for found_on, part in parts.items() if found_on[1] != key[1]}
+                if parts:
+                    found = lesion({key: task}, parts, random_draws=draws, seed=self.settings.seed)
+                    tables.append(found.assign(share=share, sites=sites))
+        if not tables:
+            return []
         write_named_table(path, pd.concat(tables, ignore_index=True))
         return [path]
 

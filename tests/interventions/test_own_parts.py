@@ -66,10 +66,9 @@ def test_costs_are_slopes_of_the_log_odds_by_plain_gradients() -> None:
     gates = torch.ones(len(mean), requires_grad=True)
     logits = 20 * F.normalize(code(mean + gates * (own - mean)), dim=-1)
     rest = torch.cat([logits[:, :1], logits[:, 2:]], 1)
-    (logits[:, 1] - rest.exp().sum(-1).log()).mean().backward()
-    assert gates.grad is not None
+    (slopes,) = torch.autograd.grad((logits[:, 1] - rest.logsumexp(-1)).mean(), gates)
     scores = own_part(task, share=0.1).source.node_scores[SITE]
-    np.testing.assert_allclose(scores, gates.grad.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores, slopes.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_lesion_is_read_as_plain_loops_read_it() -> None:
@@ -134,7 +133,7 @@ def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
     by_styles = lesion_summary(table, ["styles"]).set_index(["styles", "answers"])["value"]
     assert by_styles["another style", "own class"] == 0.5
     kinds = overlap_summary(OVERLAPS).set_index("parts")
-    assert kinds.loc["one class in two styles", ["value", "n_pairs"]].tolist() == [0.3, 2]
+    assert dict(kinds.loc["one class in two styles", ["value", "n_pairs"]]) == {"value": 0.3, "n_pairs": 2}
 
 
 @pytest.mark.parametrize(
