@@ -36,7 +36,7 @@ FOUND, LESIONED = "found", "lesioned"
 """Jobs: the parts of a class in a domain; and all parts ablated on its unseen images."""
 EVERYWHERE = "everywhere"
 """Parts whose units may lie at any site."""
-N_DEPTHS = 6
+N_DEPTHS = 5
 """Places in the order of sites that `OwnPartSettings.depth` cuts at, at most, beside both ends."""
 
 log = logging.getLogger(__name__)
