@@ -33,7 +33,6 @@ export function Controls({ index, state, set, shown, picture, drawn }) {
 
 export function ThisCut({ index, state, shown, colourOf, picture }) {
   const count = html`<span class="count">${picture.nodes.length} units, ${picture.edges.length} edges</span>`;
-  if (state.variant) return html`<div class="thiscut"><p class="hint">${count}. What circuits found with ${state.variant} do was not measured.${picture.edges.length || !state.edges ? "" : " Their edges were not scored."}</p></div>`;
   const rows = [...new Map(shown.map(one => [one.domain, one])).values()].map(one => ({ one, curve: index.curves[`${state.className}/${one.domain}`] }));
   const measured = rows.filter(row => row.curve);
   if (!measured.length) {
