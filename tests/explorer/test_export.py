@@ -13,15 +13,13 @@ from circuitry import GraphFolder, compare_domains
 from circuitry.cards import TopImages, UnitCard
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.consensus import find_consensus
-from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.explorer import ClassVectors, ExplorerSettings, ImageAnswers, ModelView, export_explorer, read_curves
 from circuitry.explorer.circuit_files import _series
 from circuitry.explorer.export import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
-from circuitry.runs import claim
 from tests.circuits.test_measures import random_graph
-from tests.explorer.made import ATTACK, CLASSES, DOMAINS, INNER, UNITS, MadeCards, make_curve, unpack
+from tests.explorer.made import ATTACK, CLASSES, DOMAINS, INNER, UNITS, MadeCards, make_curve, unpack, write_alone
 from tests.support.assert_same import assert_same
 
 THREE_DIGITS = 1e-3
@@ -186,15 +184,8 @@ def test_held_out_images_say_how_strongly_units_fire(graphs: GraphFolder, export
 
 def test_units_may_have_more_edges_than_a_byte_counts(tmp_path: Path) -> None:
     graph = random_graph(3, "cat", "real", units=600, fraction=1.0)
-    graph.save(graph_file(tmp_path / "graphs", "cat", "real", WHOLE))
-    claim(
-        tmp_path / "graphs",
-        EXTRACTION_FORMAT,
-        {"n_parts": 0, "model": "tiny", "node_fraction": 0.2},
-        jobs=[("cat", "real")],
-    )
     settings = ExplorerSettings(edges_per_node=600)
-    export_explorer(GraphFolder(tmp_path / "graphs"), tmp_path / "out", settings=settings)
+    export_explorer(write_alone(graph, tmp_path / "graphs"), tmp_path / "out", settings=settings)
     found = series_of(tmp_path / "out", 0, "real")
     circuit = graph.circuit(600).graph
     assert max(degree for _, degree in circuit.in_degree()) > 255
