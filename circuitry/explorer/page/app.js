@@ -68,7 +68,7 @@ function App({ index, store, first }) {
       const { shape, colour } = lookOf(index, one.domain, dark), again = shown.slice(0, c).some(other => other.domain === one.domain);
       return { colour, shape: again ? `${shape}-open`.replace("-open-open", "") : shape };
     }),
-  }), [shown, state.share, state.edges, state.score, state.stability, state.shared, dark]);
+  }), [shown, state.share, state.edges, state.stability, state.shared, dark]);
   const pin = name => set(now => ({ pins: now.pins.includes(name) ? now.pins.filter(other => other !== name) : [...now.pins, name] }));
 
   const colourOf = domain => lookOf(index, domain, dark).colour;
@@ -91,7 +91,7 @@ function App({ index, store, first }) {
   const cutsOf = useMemo(() => ({
     parts: domain => series.filter(one => one.domain === domain && one.part !== null).map(one => one.part),
     cut: (domain, part) => { const one = series.find(other => other.domain === domain && other.part === part); return one && cutSeries(one.read(), sizes, { ...state, stability: 0 }); },
-  }), [series, state.share, state.edges, state.score]);
+  }), [series, state.share, state.edges]);
 
   const act = {
     undo: () => store.undo() || setMessage("There is nothing to undo."),

@@ -24,7 +24,6 @@ export function stops(index) {
 // Why the cut on the screen is none that was measured, or null.
 function difference(state) {
   const reasons = [];
-  if (state.score > 0) reasons.push("a least score");
   if (state.stability > 0) reasons.push("only stable units");
   if (state.shared) reasons.push("only shared units");
   return reasons.length ? reasons.join(", ") : null;

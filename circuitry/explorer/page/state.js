@@ -9,7 +9,7 @@ export const TABS = ["ways", "graph", "unit", "images"];
 export function initialState(index) {
   return {
     className: index.classes[0], domains: index.domains.slice(0, 2), twins: null, view: "overlay",
-    share: index.nodeFraction, edges: Math.min(3, index.edgesPerNode), score: 0, stability: 0, shared: false,
+    share: index.nodeFraction, edges: Math.min(3, index.edgesPerNode), stability: 0, shared: false,
     most: 20, hidden: [], measure: index.comparisons[0]?.measure ?? null, matrixOf: "ratio", selected: null, image: null, query: "", word: "", tab: "graph",
     pins: [], groups: [], notes: {}, labels: {},
   };
@@ -84,7 +84,7 @@ export function checkedState(value, index) {
     share: value => isShare(value) && value > 0 && value <= index.nodeFraction,
     most: value => Number.isInteger(value) && value >= 0,
     edges: value => Number.isInteger(value) && value >= 0 && value <= index.edgesPerNode,
-    score: isShare, stability: isShare, shared: isBoolean,
+    stability: isShare, shared: isBoolean,
     matrixOf: name => ["ratio", "all", "class"].includes(name),
     hidden: value => isTexts(value) && value.every(name => sites.has(name)),
     measure: name => index.comparisons.some(one => one.measure === name),
