@@ -13,12 +13,6 @@ from circuitry.reports.run_pages import link_pages
 
 WITHIN = ("", "check", "check-transfer")
 """Folders of a run that hold comparisons and curves: its own, and those of circuitry check."""
-VARIANTS = {
-    "own-style texts": "circuits-own-style",
-    "the metric margin": "circuits-margin",
-    "means as baseline": "circuits-mean-position",
-}
-"""Other searches of a run, and the folders of their circuits."""
 
 
 def explore_run(
@@ -30,7 +24,7 @@ def explore_run(
     model: ModelView | None = None,
     settings: ExplorerSettings = ExplorerSettings(),
 ) -> Exported:
-    """Write the explorer of circuits, with the comparisons, curves, cards and variants in the folder of their run.
+    """Write the explorer of circuits, with the comparisons, curves and cards in the folder of their run.
 
     Args:
         run: The folder.
@@ -49,7 +43,6 @@ def explore_run(
         comparisons={path.name: Comparison.load(path) for path in saved},
         curves=[curve for folder in curve_folders(run) for curve in read_curves(folder)],
         cards=None if cards is None else CardFolder(cards),
-        variants={title: GraphFolder(run / name) for title, name in VARIANTS.items() if (run / name).is_dir()},
         model=model,
         settings=settings,
     )

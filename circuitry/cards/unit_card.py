@@ -148,11 +148,6 @@ class UnitCard:
         """Site and unit, as nodes of circuits are called."""
         return f"{self.site}/{self.unit}"
 
-    @property
-    def sign_differs(self) -> dict[str, Bool[np.ndarray, "classes domains"]]:
-        """Cells where exact and attributed effect have opposite signs, by replacement of the unit."""
-        return {kind: exact * self.effects < 0 for kind, exact in self.exact.items()}
-
     def _repr_html_(self) -> str:
         """Show its name and the images that activate it most in a notebook."""
         named = "" if self.name is None else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"

@@ -1,12 +1,12 @@
 """Make the cards of a folder of circuits."""
 
+import shlex
 from dataclasses import fields
 from functools import partial
-
-import numpy as np
+from pathlib import Path
 
 from circuitry.analysis import Analysis
-from circuitry.cards import CardFolder, CardSettings, UnitCard, UnitName
+from circuitry.cards import CardFolder, CardSettings
 from circuitry.commands.cards_command import Config
 from circuitry.runs import Work
 
@@ -14,7 +14,7 @@ from circuitry.runs import Work
 def main(config: Config) -> None:
     """Make the cards, and say how many names are better than chance."""
     if config.share_out(partial(make, config), config.folder / "jobs"):
-        summarise(make(config, config.work()))
+        summarise(make(config, config.work()), config.circuits)
 
 
 def make(config: Config, work: Work) -> CardFolder:
@@ -27,7 +27,7 @@ def make(config: Config, work: Work) -> CardFolder:
     return run.cards(work, config.folder, **asked)
 
 
-def summarise(cards: CardFolder) -> None:
+def summarise(cards: CardFolder, circuits: Path) -> None:
     """Print how well the names do, and the best named units."""
     found = [cards.card(*unit) for unit in cards.units()]
     print(cards.words.sentence)
@@ -40,18 +40,5 @@ def summarise(cards: CardFolder) -> None:
         f"best class or domain label, {styles} of a style."
     )
     for card, name in sorted(strong, key=lambda one: -one[1].correlation)[:10]:
-        print(in_words(card, name))
-    print(f"cards: {cards.path}")
-
-
-def in_words(card: UnitCard, name: UnitName) -> str:
-    """Say what a unit responds to, where, and how sure that is."""
-    by_domain = ", ".join(f"{domain} {value:.2f}" for domain, (value, _) in name.by_domain.items())
-    differs = sum(int(there.sum()) for there in card.sign_differs.values())
-    measured = sum(int(np.isfinite(exact).sum()) for exact in card.exact.values())
-    references = ", ".join(f"{kind} {label} {value:.2f}" for kind, (label, value) in name.references.items())
-    return (
-        f"{card.title}: {name.name}, correlation {name.correlation:.2f} ({by_domain}; chance {name.chance:.2f}; "
-        f"runner-up {name.runner_up} {name.runner_up_correlation:.2f}; {references}); circuits: "
-        f"{int(card.kept.sum())}; the sign of {differs} of {measured} exact effects differs from the attributed one's."
-    )
+        print(f"{card.title}: {name.name} (correlation {name.correlation:.2f}, by chance {name.chance:.2f})")
+    print(f"cards: {cards.path}; to look at them: circuitry explore --circuits {shlex.quote(str(circuits))} --open")

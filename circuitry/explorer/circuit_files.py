@@ -1,17 +1,15 @@
 """Circuits as the page reads them: a script for each class, and one for each site, with its units. No torch.
 
-A *series* is one circuit that the page can draw: of a domain, found on all images or on one part of them, in one of
-several folders. Its arrays have the kept units of all sites one after another, strongest first within a site, so that a
-smaller cut is the first units of every site; `order` has them all, strongest first. The edges into each unit follow
+A *series* is one circuit that the page can draw: of a domain, found on all images or on one part of them. Its arrays
+have the kept units of all sites one after another, strongest first within a site, so that a smaller cut is the first
+units of every site; `order` has them all, strongest first. The edges into each unit follow
 each other by falling score; of circuits of parts their scores have one digit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from circuitry.circuits.budgets import SAME_SHARE, strongest_units
 from circuitry.circuits.consensus import Consensus, find_consensus
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import EDGES, GraphFolder
@@ -27,45 +25,21 @@ Series = tuple[dict[str, object], dict[str, np.ndarray], AttributionGraph]
 
 
 def class_series(
-    graphs: GraphFolder,
-    variants: Mapping[str, GraphFolder],
-    first: AttributionGraph,
-    class_name: str,
-    edges_per_node: int,
-    twins: bool,
+    graphs: GraphFolder, sites: Sequence[str], class_name: str, edges_per_node: int, twins: bool
 ) -> Iterator[Series]:
-    """Yield the series of a class: of each domain, of its first parts (``twins``), and of the variants without parts.
-
-    All series have the sites and the share of units of ``first``, a graph of the circuits.
-    """
-    sites = first.inner_sites
-    for name, folder in {"": graphs, **variants}.items():
-        for domain in folder.domains:
-            if (class_name, domain) not in folder:
-                continue
-            circuit = _as_large(folder[class_name, domain], first).circuit(edges_per_node)
-            parts = {} if name else folder.parts(class_name, domain)
-            consensus = None
-            if len(parts) > 1 and folder.file(class_name, domain, EDGES).is_file():
-                consensus = find_consensus(circuit, list(parts.values()), folder.part_edges(class_name, domain))
-            yield _series(circuit, sites, name, domain, None, consensus)
-            for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():
-                yield _series(parts[part].circuit(edges_per_node), sites, name, domain, part, None)
-
-
-def _as_large(graph: AttributionGraph, other: AttributionGraph) -> AttributionGraph:
-    """Return a graph with the share of units that another one keeps; without edges where it had another share.
-
-    Variants of a run store all node scores, but keep one unit.
-    """
-    share, budget = other.settings.get("node_fraction"), other.settings.get("budget", SAME_SHARE)
-    if share is None or graph.settings.get("node_fraction") == share:
-        return graph
-    return replace(graph, kept_units=strongest_units(graph.ranked_by, share, budget), edge_scores={})
+    """Yield the series of a class, at some sites: of each domain, and of its first parts (``twins``)."""
+    for domain in (domain for domain in graphs.domains if (class_name, domain) in graphs):
+        circuit, parts = graphs[class_name, domain].circuit(edges_per_node), graphs.parts(class_name, domain)
+        consensus = None
+        if len(parts) > 1 and graphs.file(class_name, domain, EDGES).is_file():
+            consensus = find_consensus(circuit, list(parts.values()), graphs.part_edges(class_name, domain))
+        yield _series(circuit, sites, domain, None, consensus)
+        for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():
+            yield _series(parts[part].circuit(edges_per_node), sites, domain, part, None)
 
 
 def _series(
-    circuit: Circuit, sites: Sequence[str], variant: str, domain: str, part: int | None, consensus: Consensus | None
+    circuit: Circuit, sites: Sequence[str], domain: str, part: int | None, consensus: Consensus | None
 ) -> Series:
     graph = circuit.source
     nothing = np.zeros(0, np.int64)
@@ -96,7 +70,7 @@ def _series(
     if consensus is not None:
         arrays["unitStability"] = _bytes(np.concatenate([consensus.units[site] for site in sites]))
         arrays["edgeStability"] = _bytes(_joined(consensus.edges[pair] for pair in places)[order])
-    made: dict[str, object] = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images}
+    made: dict[str, object] = {"domain": domain, "part": part, "images": graph.n_images}
     return made | {"arrays": list(arrays)}, arrays, graph
 
 

@@ -90,7 +90,6 @@ def export_explorer(
     comparisons: Mapping[str, Comparison] | None = None,
     curves: Sequence[FaithfulnessCurve] = (),
     cards: CardFolder | None = None,
-    variants: Mapping[str, GraphFolder] | None = None,
     model: ModelView | None = None,
     settings: ExplorerSettings = ExplorerSettings(),
 ) -> Exported:
@@ -101,7 +100,6 @@ def export_explorer(
         out: Folder of the page; an earlier explorer there is replaced.
         comparisons: Ways into the circuits, from `compare_domains`.
         curves: Faithfulness curves of the circuits, which the page shows beside its cuts.
-        variants: Circuits that were found in other ways, by names such as ``own-style texts``.
         model: Predictions and direct effects on words, from `view_model`.
 
     Raises:
@@ -119,20 +117,17 @@ def export_explorer(
     _check_free(target)
     make_folder(target)
     first = graphs[next(iter(graphs))]
-    header = _describe(graphs, first, settings, variants or {})
+    header = _describe(graphs, first, settings)
     header["report"] = f"../{REPORT_PAGE}" if (target.resolve().parent / REPORT_PAGE).is_file() else None
     header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
     header["curves"] = describe_curves(curves, first.inner_sites, str(header["budget"]))
-    circuits = {
-        name: [one.manifest["config_hash"], list(one)] for name, one in {"": graphs, **(variants or {})}.items()
-    }
     of_units = None if cards is None else cards.manifest["config"], None if model is None else model.digest
-    export = digest([header, circuits, of_units, repr(settings), versions()])
+    export = digest([header, list(graphs), of_units, repr(settings), versions()])
     folder = _Folder(target, export)
     (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
     about = {"study": header["study"], "title": header["title"], "export": export}
     write_json(target / NAME, {"format": EXPLORER_FORMAT, **about})
-    tally = _write_classes(folder, graphs, variants or {}, first, settings)
+    tally = _write_classes(folder, graphs, first, settings)
     for place, site in enumerate(tally.sizes):
         folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
     if cards is not None:
@@ -167,29 +162,23 @@ def _check_free(target: Path) -> None:
 
 
 def _write_classes(
-    folder: _Folder,
-    graphs: GraphFolder,
-    variants: Mapping[str, GraphFolder],
-    first: AttributionGraph,
-    settings: ExplorerSettings,
+    folder: _Folder, graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings
 ) -> UnitTally:
     """Write the circuits of every class, each read once, and return the units' effects in all of them."""
     tally = UnitTally(list(graphs))
     for place, class_name in enumerate(graphs.classes):
         headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
-        series = class_series(graphs, variants, first, class_name, settings.edges_per_node, settings.twins)
+        series = class_series(graphs, first.inner_sites, class_name, settings.edges_per_node, settings.twins)
         for header, found, graph in series:
             arrays |= {f"{len(headers)}/{name}": array for name, array in found.items()}
             headers.append(header)
-            if not header["variant"] and header["part"] is None:
+            if header["part"] is None:
                 tally.add((class_name, str(header["domain"])), graph)
         folder.script(f"class/{place}", {"class": class_name, "series": headers}, arrays)
     return tally
 
 
-def _describe(
-    graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings, variants: Mapping[str, GraphFolder]
-) -> dict[str, object]:
+def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings) -> dict[str, object]:
     """Return the entries of the index that the page needs before it reads a circuit."""
     sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
     made = {
@@ -209,7 +198,6 @@ def _describe(
         "budget": first.settings.get("budget", SAME_SHARE),
         "nodeFraction": graphs.manifest["config"]["node_fraction"],
         "edgesPerNode": settings.edges_per_node,
-        "variants": list(variants),
         "made": made | graphs.manifest["versions"],
     }
 

@@ -51,7 +51,7 @@ def unknown_word() -> Any:
 
 REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
     (lambda w: w.read(shutil.rmtree), ("cards", "circuitry cards")),
-    (lambda w: w.read(other_version), ("unit cards 0", "unit cards 1")),
+    (lambda w: w.read(other_version), ("unit cards 0", "unit cards 2")),
     (lambda w: w.read(lambda cards: (cards / "words.json").unlink()), ("1 of 10", "words", "circuitry cards")),
     (lambda w: w.read(lambda cards: (cards / "words.json").write_text("{")), ("words.json", "circuitry cards")),
     (

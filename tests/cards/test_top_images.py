@@ -207,7 +207,6 @@ def test_exact_effects_are_those_of_hooks(clip: Clip, folder: Path) -> None:
                 for kind, put in puts.items():
                     exact = (clean - F.normalize(run(tower, images, site, put, unit)[1]) @ weight).mean().item()
                     assert card.exact[kind][row] == pytest.approx(exact, rel=1e-3, abs=1e-6)
-                    assert card.sign_differs[kind][row] == (exact * card.effects[row] < 0)
                     measured += abs(exact) > 1e-4
             for unit in graph.kept_units[site][2:].tolist():
                 assert np.isnan(cards.card(site, unit).exact["zero"][row])

@@ -193,14 +193,12 @@ def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
 def test_the_explorer_of_a_run_has_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = command_module("explore")
     graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
-    make_graphs(tmp_path / "circuits-own-style", ("axe",), ("real", "sketch"))
     make_curve("axe", "real").save(tmp_path / "faithfulness" / "axe" / "real.absolute.all.safetensors")
     for name, comparison in compare_domains(graphs).items():
         comparison.save(tmp_path / "comparisons" / name)
     module.main(module.Config(run=tmp_path))
     _, index, _ = unpack((tmp_path / "explorer" / "data" / "index.js").read_text())
     assert list(index["curves"]) == ["axe/real"]
-    assert index["variants"] == ["own-style texts"]
     assert {one["measure"] for one in index["comparisons"]} == {"node_overlap", "edge_jaccard", "wl_kernel"}
     served: list[object] = []
     monkeypatch.setattr(module, "serve_explorer", lambda *given, **settings: served.append((*given, settings)))

@@ -12,10 +12,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule
+from circuitry import (
+    AttributionGraph,
+    CausalChecks,
+    Circuit,
+    Clip,
+    DomainFolder,
+    GraphFolder,
+    InputError,
+    extract,
+    left_rule,
+)
 from circuitry.cards import CardFolder, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.cards.card_folder import ActivationTable
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file, write_part_edges
+from circuitry.data import ImageRecord
 from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.runs import claim
 from tests.circuits.test_measures import SITES, random_graph
@@ -29,6 +40,7 @@ ATTACK = "\"><img src=x onerror=alert('1')>&amp;\n שלום"
 CLASSES = (ATTACK, "cat", "=cmd|fish")
 DOMAINS = ("real", "sketch", "<script>alert(2)<script>")
 UNITS = 30
+MADE = {"model": "tiny", "model_digest": "0", "baseline": "zero", "metric": "logit"}
 
 
 def make_graphs(folder: Path, classes: Sequence[str] = CLASSES, domains: Sequence[str] = DOMAINS) -> GraphFolder:
@@ -44,16 +56,16 @@ def make_graphs(folder: Path, classes: Sequence[str] = CLASSES, domains: Sequenc
         for pair, scores in whole.edge_scores.items():
             edges[pair] = np.stack([scores + 0.2, scores - 0.2])
         write_part_edges(graph_file(folder, name, domain, "edges"), edges, range(2))
-    config = {
-        "n_parts": 2,
-        "model": "tiny",
-        "model_digest": "0",
-        "baseline": "zero",
-        "metric": "logit",
-        "node_fraction": 0.2,
-    }
+    config = MADE | {"n_parts": 2, "node_fraction": 0.2}
     claim(folder, EXTRACTION_FORMAT, config, jobs=jobs)
     return GraphFolder(folder)
+
+
+def write_alone(graph: AttributionGraph, folder: Path) -> GraphFolder:
+    """Write the circuit of a graph as one that was found alone."""
+    key, made = ("cat", "real"), dict.fromkeys(("texts", "classes"), "") | MADE | {"n_images": 1, "seed": 0}
+    record = ImageRecord(folder / "0.png", "real/cat/0.png", "real", "cat")
+    return GraphFolder.write(folder, {key: Circuit(graph, graph.kept_units)}, made, {key: [record]})
 
 
 def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurve:

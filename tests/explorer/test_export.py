@@ -13,15 +13,13 @@ from circuitry import GraphFolder, compare_domains
 from circuitry.cards import TopImages, UnitCard
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.consensus import find_consensus
-from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.explorer import ClassVectors, ExplorerSettings, ImageAnswers, ModelView, export_explorer, read_curves
 from circuitry.explorer.circuit_files import _series
 from circuitry.explorer.export import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
-from circuitry.runs import claim
 from tests.circuits.test_measures import random_graph
-from tests.explorer.made import ATTACK, CLASSES, DOMAINS, INNER, UNITS, MadeCards, make_curve, unpack
+from tests.explorer.made import ATTACK, CLASSES, DOMAINS, INNER, UNITS, MadeCards, make_curve, unpack, write_alone
 from tests.support.assert_same import assert_same
 
 THREE_DIGITS = 1e-3
@@ -65,7 +63,7 @@ def test_the_strongest_units_of_a_series_are_those_of_a_smaller_circuit(graphs: 
     ranked = {site: 1 / scores for site, scores in graphs["cat", "sketch"].node_scores.items()}
     large, small = (strongest_units(ranked, share, "global") for share in (0.2, 0.1))
     graph = replace(graphs["cat", "sketch"], importance=ranked, kept_units=large, edge_scores={})
-    _, arrays, _ = _series(graph.circuit(3), INNER, "", "", None, None)
+    _, arrays, _ = _series(graph.circuit(3), INNER, "", None, None)
     sites, expected = np.repeat(INNER, arrays["counts"]), {(site, unit) for site in INNER for unit in small[site]}
     assert {(sites[place], arrays["units"][place]) for place in arrays["order"][: len(expected)]} == expected
 
@@ -184,42 +182,10 @@ def test_held_out_images_say_how_strongly_units_fire(graphs: GraphFolder, export
     assert arrays["fire"][0, 0] == round(15 * values[ids.index(names[0][0]), place] / loudest)
 
 
-def test_variants_of_a_run_keep_as_many_units_as_its_circuits(tmp_path: Path) -> None:
-    """A run stores of its variants all node scores of some sites, but a single unit."""
-
-    def saved(folder: str, sites: tuple[str, ...], share: float) -> GraphFolder:
-        made = random_graph(3, "cat", "real", units=UNITS, fraction=share)
-        scores = {site: made.node_scores[site] for site in sites}
-        kept = {site: made.kept_units[site] for site in sites}
-        graph = replace(made, sites=sites, node_scores=scores, kept_units=kept, edge_scores={}, completeness={})
-        graph = replace(graph, settings={"node_fraction": share})
-        graph.save(graph_file(tmp_path / folder, "cat", "real", WHOLE))
-        claim(
-            tmp_path / folder,
-            EXTRACTION_FORMAT,
-            {"n_parts": 0, "model": "tiny", "node_fraction": 0.2},
-            jobs=[("cat", "real")],
-        )
-        return GraphFolder(tmp_path / folder)
-
-    graphs, variant = saved("main", ("input", *INNER), 0.2), saved("variant", ("input", *INNER[1:]), 0.01)
-    export_explorer(graphs, tmp_path / "out", variants={"texts": variant})
-    _, arrays = read(tmp_path / "out", "class/0")
-    assert arrays["1/counts"].tolist() == [0, 6, 6]
-    assert arrays["1/units"].tolist() == arrays["0/units"][6:].tolist()
-
-
 def test_units_may_have_more_edges_than_a_byte_counts(tmp_path: Path) -> None:
     graph = random_graph(3, "cat", "real", units=600, fraction=1.0)
-    graph.save(graph_file(tmp_path / "graphs", "cat", "real", WHOLE))
-    claim(
-        tmp_path / "graphs",
-        EXTRACTION_FORMAT,
-        {"n_parts": 0, "model": "tiny", "node_fraction": 0.2},
-        jobs=[("cat", "real")],
-    )
     settings = ExplorerSettings(edges_per_node=600)
-    export_explorer(GraphFolder(tmp_path / "graphs"), tmp_path / "out", settings=settings)
+    export_explorer(write_alone(graph, tmp_path / "graphs"), tmp_path / "out", settings=settings)
     found = series_of(tmp_path / "out", 0, "real")
     circuit = graph.circuit(600).graph
     assert max(degree for _, degree in circuit.in_degree()) > 255
@@ -256,7 +222,6 @@ def test_the_digest_is_of_everything_that_is_shown(graphs: GraphFolder, tmp_path
     answer, texts, near = a_view().answers["sketch/cat/1.png"], np.ones((1, 2)), {"words": ("fur",)}
     words = {"texts": texts, "direct": {"cat": ClassVectors(("mlp",), ("real",), np.ones((1, 1, 2)))}}
     given: list[dict[str, Any]] = [
-        *({"variants": {name: graphs}} for name in ("other", "texts")),
         *({"curves": [make_curve("cat", "real", **full)]} for full in ({}, {"full": np.ones((1, 8))})),
         *(
             {"comparisons": {"a": replace(values, values=table)}}

@@ -17,10 +17,8 @@ export function Controls({ index, state, set, shown, picture, drawn }) {
         <input id="most" type="range" min="0" max=${DRAWN.length - 1} value=${DRAWN.indexOf(state.most)} aria-valuetext=${`${drawn.nodes.length} of ${picture.nodes.length}`} onInput=${event => set({ most: DRAWN[event.target.value] }, "most")} /></label>
       <label>units kept <output>${percent(state.share)}</output>
         <input id="share" type="range" min="0" max=${sizes.stops.length - 1} value=${near} aria-valuetext=${percent(state.share)} onInput=${event => set({ share: sizes.stops[event.target.value] }, "share")} /></label>
-      <label>edges a unit <output>${state.edges}</output>
-        <input id="edges" type="range" min="0" max=${index.edgesPerNode} value=${state.edges} onInput=${event => set({ edges: Number(event.target.value) }, "edges")} /></label>
-      <label>least score <output>${state.score ? `${percent(state.score)} of largest` : "any"}</output>
-        <input id="score" type="range" min="0" max="100" value=${Math.round(Math.sqrt(state.score) * 100)} onInput=${event => set({ score: Number(((event.target.value / 100) ** 2).toFixed(4)) }, "score")} /></label>
+      ${shown.some(one => one.weights.length) && html`<label>edges a unit <output>${state.edges}</output>
+        <input id="edges" type="range" min="0" max=${index.edgesPerNode} value=${state.edges} onInput=${event => set({ edges: Number(event.target.value) }, "edges")} /></label>`}
       ${stable && html`<label>found again <output>${state.stability ? `in ${percent(state.stability)} of draws` : "any"}</output>
         <input id="stability" type="range" min="0" max="100" step="5" value=${Math.round(state.stability * 100)} onInput=${event => set({ stability: event.target.value / 100 }, "stability")} /></label>`}
       <div class="stack">${several && html`<label class="check"><input id="shared" type="checkbox" checked=${state.shared} onChange=${event => set({ shared: event.target.checked })} /> only shared</label>`}
@@ -33,7 +31,6 @@ export function Controls({ index, state, set, shown, picture, drawn }) {
 
 export function ThisCut({ index, state, shown, colourOf, picture }) {
   const count = html`<span class="count">${picture.nodes.length} units, ${picture.edges.length} edges</span>`;
-  if (state.variant) return html`<div class="thiscut"><p class="hint">${count}. What circuits found with ${state.variant} do was not measured.${picture.edges.length || !state.edges ? "" : " Their edges were not scored."}</p></div>`;
   const rows = [...new Map(shown.map(one => [one.domain, one])).values()].map(one => ({ one, curve: index.curves[`${state.className}/${one.domain}`] }));
   const measured = rows.filter(row => row.curve);
   if (!measured.length) {

@@ -23,7 +23,6 @@ export function readSeries(header, arrays, place) {
     }
   });
   for (let j = 0; j < n; j++) series.firstEdge[j + 1] = series.firstEdge[j] + series.into[j];
-  series.largest = series.scores.reduce((most, score) => Math.max(most, Math.abs(score)), 0);
   return series;
 }
 
@@ -39,15 +38,13 @@ function mostBySite(series, sizes, budget, share) {
 }
 
 // Cut a series: which of its units are kept, and which of its edges, as places in its arrays.
-export function cutSeries(series, { sizes, budget }, { share, edges, score, stability }) {
+export function cutSeries(series, { sizes, budget }, { share, edges, stability }) {
   const n = series.units.length;
   const kept = new Uint8Array(n);
   const most = mostBySite(series, sizes, budget, share);
-  const least = score * series.largest;
   const stable = Math.round(stability * 255);
   for (let i = 0; i < n; i++) {
     if (series.rank[i] >= most[series.site[i]]) continue;
-    if (Math.abs(series.scores[i]) < least) continue;
     if (stable && series.unitStability && series.unitStability[i] < stable) continue;
     kept[i] = 1;
   }

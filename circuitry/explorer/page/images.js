@@ -9,7 +9,7 @@ import { OwnImage, useOwn } from "circuitry/own.js";
 const STEPS = 15, LEAST = 0.2, NAMED = 8;
 const RUNS = ["the whole model", "only the circuit", "all but the circuit"];
 
-export function Images({ index, state, set, setFire, colourOf, names, ownFile, setOwn }) {
+export function Images({ index, state, set, drawn, setFire, colourOf, names, ownFile, setOwn }) {
   const place = index.classes.indexOf(state.className);
   const there = (index.images ?? []).includes(place);
   const { value, error } = usePromise(() => (there ? Promise.all([load(`images/${place}`), load("pictures")]) : null), [place, there]);
@@ -34,7 +34,7 @@ export function Images({ index, state, set, setFire, colourOf, names, ownFile, s
       <${OwnImage} own=${own} state=${state} set=${set} setOwn=${setOwn} />
       ${chosen ? html`<${ExportedAnswers} file=${file} row=${chosen.row} index=${index} className=${state.className} />`
         : looked?.found && html`<${Answers} answers=${looked.found.answers} ablatedTo=${looked.found.baseline} className=${state.className} />`}
-      ${fire && html`<${Fired} fire=${fire} index=${index} state=${state} set=${set} names=${names} />`}</div>
+      ${fire && html`<${Fired} fire=${fire} drawn=${drawn} index=${index} state=${state} set=${set} names=${names} />`}</div>
     ${there && html`<p class="hint">${fire ? "Units that fire on it are ringed; the stronger, the thicker." : "Click an image to see which units fire on it."}</p>`}
   </section>`;
 }
@@ -45,12 +45,13 @@ function fired(file, row) {
   return new Map([...units].map((unit, i) => [keyOf(sites[i], unit), fire[row * units.length + i] / STEPS]));
 }
 
-function Fired({ fire, index, state, set, names }) {
-  const shown = [...fire].slice(0, NAMED).map(([key, strength]) => {
+function Fired({ fire, drawn, index, state, set, names }) {
+  const here = new Set(drawn.nodes.map(node => node.key)), [there, others] = [true, false].map(is => [...fire].filter(([key]) => here.has(key) === is));
+  const shown = [...there, ...others].slice(0, NAMED).map(([key, strength]) => {
     const { site, unit } = siteAndUnit(key);
     return { name: unitName(index, site, unit), strength };
   });
-  return html`<div class="fired"><h4>${fire.size} units of the class fire</h4><ol>${shown.map(({ name, strength }) => html`<li><button type="button" onClick=${() => set({ selected: name, tab: "unit" })}>${name}</button> ${percent(strength)} <span class="faint">${state.labels[name] ?? names.get(name)?.name ?? ""}</span></li>`)}</ol></div>`;
+  return html`<div class="fired"><h4>${fire.size} units of the class fire, ${there.length} of them drawn; shares are of a unit's largest activation</h4><ol>${shown.map(({ name, strength }) => html`<li><button type="button" onClick=${() => set({ selected: name, tab: "unit" })}>${name}</button> ${percent(strength)} <span class="faint">${state.labels[name] ?? names.get(name)?.name ?? ""}</span></li>`)}</ol></div>`;
 }
 
 function ExportedAnswers({ file, row, index, className }) {

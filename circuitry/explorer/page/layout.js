@@ -72,7 +72,7 @@ function place(points, nodes, x, step, top, high, largest) {
   const pitch = Math.min(largest ? HIGH : 22, high / rows), side = Math.min(ROW, (step * 0.7) / columns);
   const radius = Math.max(1.4, Math.min(4.6, pitch * 0.42, side * 0.46));
   const numbered = largest > 0 && step > 26 && columns === 1 && pitch > 24;
-  const bySize = node => Math.min(numbered ? (pitch - 11) / 2 : pitch * 0.42, step * 0.3, Math.max(3, 12 * Math.sqrt(node.size / largest)));
+  const bySize = node => Math.min(numbered ? (pitch - 11) / 2 : pitch * 0.42, step * 0.42, Math.max(3, 12 * Math.sqrt(node.size / largest)));
   const first = top + (high - pitch * rows) / 2;
   nodes.forEach((node, i) => {
     const column = Math.floor(i / rows), row = i % rows;

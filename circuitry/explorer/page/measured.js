@@ -24,7 +24,6 @@ export function stops(index) {
 // Why the cut on the screen is none that was measured, or null.
 function difference(state) {
   const reasons = [];
-  if (state.score > 0) reasons.push("a least score");
   if (state.stability > 0) reasons.push("only stable units");
   if (state.shared) reasons.push("only shared units");
   return reasons.length ? reasons.join(", ") : null;
@@ -67,7 +66,7 @@ export const interval = row => (row ? `${fixed(row[0])}${row[1] === null ? "" : 
 export function trust(index, state, shown, picture) {
   const made = index.made;
   const lines = [
-    `${index.title}: ${state.className} in ${shown.map(one => one.label).join(" and ")}${state.variant ? `, found with ${state.variant}` : ""}.`,
+    `${index.title}: ${state.className} in ${shown.map(one => one.label).join(" and ")}.`,
     `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, metric ${made.metric}); positive ones help.`,
     `The cut: the strongest ${percent(state.share)} of the units ${index.budget === "global" ? "of all sites together" : "of every site"}, at most ${state.edges} edges into a unit of the ${index.edgesPerNode} strongest, ${difference(state) ?? "nothing else left out"}.`,
   ];
@@ -75,7 +74,7 @@ export function trust(index, state, shown, picture) {
   if (state.hidden.length) lines.push(`Units of ${state.hidden.join(", ")} are hidden here, but they are in the cut.`);
   for (const one of shown) {
     const curve = index.curves[`${state.className}/${one.domain}`];
-    if (!curve || state.variant) {
+    if (!curve) {
       lines.push(`${one.label}: what this cut does was not measured.`);
       continue;
     }

@@ -8,8 +8,8 @@ export const TABS = ["ways", "graph", "unit", "images"];
 
 export function initialState(index) {
   return {
-    className: index.classes[0], domains: index.domains.slice(0, 2), twins: null, variant: "", view: "overlay",
-    share: index.nodeFraction, edges: Math.min(3, index.edgesPerNode), score: 0, stability: 0, shared: false,
+    className: index.classes[0], domains: index.domains.slice(0, 2), twins: null, view: "overlay",
+    share: index.nodeFraction, edges: Math.min(3, index.edgesPerNode), stability: 0, shared: false,
     most: 20, hidden: [], measure: index.comparisons[0]?.measure ?? null, matrixOf: "ratio", selected: null, image: null, query: "", word: "", tab: "graph",
     pins: [], groups: [], notes: {}, labels: {},
   };
@@ -80,12 +80,11 @@ export function checkedState(value, index) {
     className: name => index.classes.includes(name),
     domains: value => isTexts(value) && value.length > 0 && value.every(isDomain),
     twins: value => value === null || (Array.isArray(value) && value.length === 2 && value.every(one => Array.isArray(one) && isDomain(one[0]) && Number.isInteger(one[1]))),
-    variant: name => name === "" || index.variants.includes(name),
     view: name => VIEWS.includes(name),
     share: value => isShare(value) && value > 0 && value <= index.nodeFraction,
     most: value => Number.isInteger(value) && value >= 0,
     edges: value => Number.isInteger(value) && value >= 0 && value <= index.edgesPerNode,
-    score: isShare, stability: isShare, shared: isBoolean,
+    stability: isShare, shared: isBoolean,
     matrixOf: name => ["ratio", "all", "class"].includes(name),
     hidden: value => isTexts(value) && value.every(name => sites.has(name)),
     measure: name => index.comparisons.some(one => one.measure === name),

@@ -9,7 +9,6 @@ const REST_MS = 150;
 export function Ways({ index, state, set, cutsOf, colourOf }) {
   const comparison = index.comparisons.find(one => one.measure === state.measure);
   return html`<section class="ways" aria-label="Ways in">
-    ${index.variants.length > 0 && html`<label>found with <select id="variant" value=${state.variant} onChange=${event => set({ variant: event.target.value, twins: null })}><option value="">the run's settings</option>${index.variants.map(name => html`<option value=${name}>${name}</option>`)}</select></label>`}
     <h2>Domains compared</h2>
     ${comparison
       ? html`<${Matrix} comparison=${comparison} index=${index} state=${state} set=${set} />

@@ -17,9 +17,8 @@ from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names
 
-MOST_NODES, MOST_ALONE = 300, 30
-"""With more nodes only the strongest units of every site are drawn, of one circuit those of all sites, and a line under
-the heading says so."""
+MOST_OF_PAIR, MOST_ALONE = 300, 30
+"""With more nodes only the strongest are drawn, and a line under the heading says so."""
 
 ABOVE, BELOW, MIDDLE = "a", "b", "shared"
 LANES = (ABOVE, BELOW, MIDDLE)
@@ -95,8 +94,7 @@ def _draw(circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, 
     kind_of_edge = {
         edge: _kind(weights, list(graphs)) if MIDDLE in kinds else kind_of[edge[1]] for edge, weights in edges.items()
     }
-    alone = nodes[:MOST_ALONE], "the strongest units of all sites"
-    shown, left_out = _strongest(nodes, sites) if MIDDLE in kinds else alone
+    shown = nodes[: MOST_OF_PAIR if MIDDLE in kinds else MOST_ALONE]
     places, lanes = _layout(shown, sites, list(kinds))
     size = max(4.0, min(10.0, 520 / (lanes[ABOVE][1] - lanes[BELOW][0])))
     largest = max(max(map(abs, node.scores.values())) for node in shown) or 1.0
@@ -110,7 +108,7 @@ def _draw(circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, 
         marker = {"color": colour, "size": sizes, "line": {"color": "white", "width": 0.5}}
         _draw_nodes(figure, points, places, name=label, legendgroup=kind, marker=marker)
     doubtful = {site: why for one in circuits.values() for site, why in one.source.doubtful_sites.items()}
-    remarks = [f"drawn: {left_out}, {len(shown):,} of {len(nodes):,} nodes"] if len(shown) < len(nodes) else []
+    remarks = [f"drawn: the {len(shown):,} strongest of {len(nodes):,} units"] if len(shown) < len(nodes) else []
     remarks += ["!: scores do not add up to the metric's change, or repeat the site before"] if doubtful else []
     style.lay_out(figure, title=title, subtitle="; ".join(remarks) or None, height=760, legend=True)
     _axes(figure, nodes, sites, lanes, kinds, doubtful)
@@ -145,15 +143,6 @@ def _edges(circuits: Mapping[str, nx.DiGraph]) -> _Edges:
         for upper, lower, weight in circuit.edges(data="weight"):
             edges.setdefault((upper, lower), {})[name] = float(weight)
     return edges
-
-
-def _strongest(nodes: list[_Node], sites: Sequence[str]) -> tuple[list[_Node], str]:
-    """Return the nodes to draw, as many of each site as leave `MOST_NODES` or fewer, in words, too."""
-    columns = [[node for node in nodes if node.site == site] for site in sites]
-    cap = max(len(column) for column in columns)
-    while cap > 1 and sum(min(cap, len(column)) for column in columns) > MOST_NODES:
-        cap -= 1
-    return [node for column in columns for node in column[:cap]], f"the {cap} strongest units of every site"
 
 
 def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> tuple[_Two, _Two]:
