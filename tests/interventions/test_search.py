@@ -66,11 +66,12 @@ def test_without_interaction_masks_and_rankings_agree() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet: nn.Module, method: str) -> None:
-    encoder, images, others = Encoder.from_tower(resnet), torch.randn(3, 3, 64, 64), torch.randn(3, 3, 64, 64)
-    with encoder.running():
-        seen = encoder(torch.cat([others[:1], images[:1], others[1:]]))  # as texts: each of these is recognised
-    mean = nn.functional.normalize(seen.mean(0), dim=0)
-    metric = class_logit(nn.functional.normalize(seen - (seen @ mean)[:, None] * mean, dim=-1), 1)
+    encoder, images, others = Encoder.from_tower(resnet), torch.randn(3, 3, 64, 64) + 2, torch.randn(3, 3, 64, 64) - 2
+    with encoder.running():  # texts of two classes that it tells apart
+        own, other = (nn.functional.normalize(encoder(some), dim=-1).mean(0) for some in (images, others))
+    apart, middle = own - other, own + other
+    apart = nn.functional.normalize(apart - (apart @ middle) / (middle @ middle) * middle, dim=0)
+    metric = class_logit(torch.stack([-apart, apart]), 1)
     task = Task(encoder, images, metric, others=others, sites=["layer3.0", "layer4.0"], work=QUIET)
     found = find_circuit(task, method=method, size=0.25, masks=MaskSettings(steps=6, batch_size=4))
     n_units = sum(len(scores) for scores in found.source.node_scores.values())
