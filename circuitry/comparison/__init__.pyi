@@ -12,6 +12,7 @@ from .own_parts import lesion_matrix as lesion_matrix
 from .own_parts import lesion_summary as lesion_summary
 from .own_parts import overlap_summary as overlap_summary
 from .own_parts import style_verdicts as style_verdicts
+from .own_parts import told_share as told_share
 from .part_array import PARTS as PARTS
 from .part_array import PartArray as PartArray
 from .part_array import ceilings_of as ceilings_of

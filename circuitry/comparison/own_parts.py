@@ -11,8 +11,10 @@ from circuitry.comparison.table import with_columns
 
 KNOWN = 0.5
 """The model knows a class in a style from this share of right answers on: lesions of other cells tell nothing."""
-TAKEN, SPARED = 0.5, 0.9
+TAKEN, SPARED = 0.2, 0.9
 """A part takes a class if it leaves at most this share of the right answers, and spares others from this share on."""
+EVERYWHERE = "everywhere"
+"""The name of parts whose units may lie at any site that counts."""
 OWN, OTHERS = "own class", "other classes"
 STYLES = ("part_domain", "domain")
 OWN_STYLE, OTHER_STYLE = "its own style", "another style"
@@ -55,12 +57,20 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = STYLES) -> pd.DataF
         styles=np.where(table["part_domain"] == table["domain"], OWN_STYLE, OTHER_STYLE),
     )
     keys = [*by, "cut", "answers"]
-    sums = table.groupby([*keys, "part_class"], sort=False)[["right", "whole_right"]].sum()
+    sums = table.groupby(list(dict.fromkeys([*keys, "part_class"])), sort=False)[["right", "whole_right"]].sum()
     left, rows = (sums["right"] / sums["whole_right"]).rename("left").reset_index(), []
     for key, part in left.groupby(keys, sort=False):
         value, low, high = mean_interval(part["left"].to_numpy(dtype=float))
         rows.append((*key, value, max(low, min(value, 0.0)), min(high, max(value, 1.0)), len(part)))
     return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n_classes"])
+
+
+def told_share(lesions: pd.DataFrame) -> float:
+    """Return the smallest share of units whose loss takes the classes from the style that found it, else the last."""
+    table = lesion_summary(lesions[lesions["sites"] == EVERYWHERE], ("share", "styles"))
+    own = table[(table["styles"] == OWN_STYLE) & (table["cut"] == "part") & (table["answers"] == OWN)]
+    taken = own.loc[own["value"] <= TAKEN, "share"]
+    return float(taken.min() if len(taken) else lesions["share"].max())
 
 
 def lesion_matrix(lesions: LesionTable, answers: str = OWN, cut: str = "part") -> pd.DataFrame:

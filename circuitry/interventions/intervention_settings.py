@@ -128,9 +128,9 @@ class OwnPartSettings(FolderSettings):
     """Images of other classes in the domain to contrast with: the first of each, then the second of each."""
     method: UnitMethod = CONTRAST
     """How units are ranked: contrast; another one for comparison."""
-    shares: Annotated[tuple[Share, ...], SOME] = (0.02,)
-    """Shares of the units that parts have; the report tells the last one."""
+    shares: Annotated[tuple[Share, ...], SOME] = (0.005, 0.01, 0.02)
+    """Shares of the units that parts have; the report tells the smallest that takes the classes, else the largest."""
     depth: bool = False
-    """Find parts among the units up to, and among those from, each of some sites, too."""
+    """Find parts of the largest share among the units up to, and among those from, each of some sites, too."""
     random_draws: Natural = 1
     """Random parts beside each, with as many units at every site."""

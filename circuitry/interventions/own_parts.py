@@ -15,6 +15,7 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.methods import CONTRAST, ONLY_RANK
+from circuitry.comparison.own_parts import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
@@ -34,8 +35,6 @@ from circuitry.runs.workers import Work
 FORMAT = "circuitry own parts 1"
 FOUND, LESIONED = "found", "lesioned"
 """Jobs: the parts of a class in a domain; and all parts ablated on its unseen images."""
-EVERYWHERE = "everywhere"
-"""Parts whose units may lie at any site."""
 N_DEPTHS = 5
 """Places in the order of sites that `OwnPartSettings.depth` cuts at, at most, beside both ends."""
 
@@ -110,8 +109,8 @@ class OwnParts(FolderWork):
 
     @property
     def kinds(self) -> list[tuple[float, str]]:
-        """Share and name of sites of the parts: every share everywhere, the last one at all sites by name."""
-        *first, last = self.settings.shares
+        """Share and name of sites of the parts: every share everywhere, the largest one at all sites by name."""
+        *first, last = sorted(set(self.settings.shares))
         return [*((share, EVERYWHERE) for share in first), *((last, name) for name in self.sites)]
 
     @property
@@ -158,12 +157,12 @@ class OwnParts(FolderWork):
         return {"lesions": pd.concat(tables, ignore_index=True), "overlaps": pd.concat(overlaps, ignore_index=True)}
 
     def circuits(self, share: float | None = None) -> dict[Key, Circuit]:
-        """Return the parts of a share (default: the last), by (class, domain), once they are found."""
-        return self._parts(self.settings.shares[-1] if share is None else share, EVERYWHERE)
+        """Return the parts of a share (default: the largest), by (class, domain), once they are found."""
+        return self._parts(max(self.settings.shares) if share is None else share, EVERYWHERE)
 
-    def save_circuits(self) -> GraphFolder:
-        """Write the parts of the last share as a folder that cards, the explorer and checks read, and return it."""
-        parts = self.circuits()
+    def save_circuits(self, share: float | None = None) -> GraphFolder:
+        """Write the parts of a share as a folder that cards, the explorer and checks read, and return it."""
+        parts = self.circuits(share)
         images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
         made_with = self.made_with | {"n_others": self.settings.n_others, "method": self.settings.method}
         return GraphFolder.write(self.out / "circuits", parts, made_with, images)

@@ -6,26 +6,28 @@ from typing import Any
 import pandas as pd
 
 from circuitry.comparison.own_parts import (
+    EVERYWHERE,
     OTHER_STYLE,
     OTHERS,
     OWN,
     OWN_STYLE,
     SAME_PART,
     SPARED,
+    STYLES,
     TAKEN,
     lesion_matrix,
     lesion_summary,
     overlap_summary,
     style_verdicts,
+    told_share,
 )
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lesions import lesion_lines
-from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.figures.style import capitalised, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 
-EVERYWHERE = "everywhere"
 Cells = Mapping[tuple[str, str, str], Mapping[str, Any]]
 """Rows of a summary by (styles, cut, answers)."""
 _LINES = {
@@ -39,25 +41,28 @@ _LINES = {
 def own_part_tables(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of a report: lesions and overlaps as they are, their summaries, and verdicts by class.
 
-    Verdicts, matrices and overlaps are of the largest share, of parts that may lie anywhere.
+    Verdicts, styles, classes and overlaps are of one share (`told_share`), of parts that may lie anywhere; depth is of
+    the largest.
     """
-    last = lesions["share"].max()
-    whole = (lesions["share"] == last) & (lesions["sites"] == EVERYWHERE)
-    alike = overlaps[(overlaps["share"] == last) & (overlaps["sites"] == EVERYWHERE)]
+    told = told_share(lesions)
+    whole = lesions[(lesions["share"] == told) & (lesions["sites"] == EVERYWHERE)]
+    alike = overlaps[(overlaps["share"] == told) & (overlaps["sites"] == EVERYWHERE)]
     return {
         "lesions": lesions,
         "overlaps": overlaps,
+        "told": whole,
         "by_share": lesion_summary(lesions[lesions["sites"] == EVERYWHERE], ("share", "styles")),
-        "by_style": lesion_summary(lesions[whole]),
-        "by_depth": lesion_summary(lesions[lesions["share"] == last], ("sites", "styles")),
+        "by_style": lesion_summary(whole),
+        "by_class": lesion_summary(whole, ("part_class", *STYLES)).drop(columns=["low", "high", "n_classes"]),
+        "by_depth": lesion_summary(lesions[lesions["share"] == lesions["share"].max()], ("sites", "styles")),
         "overlap": overlap_summary(alike),
-        "verdicts": style_verdicts(lesions[whole], alike),
+        "verdicts": style_verdicts(whole, alike),
     }
 
 
 def own_part_findings(tables: dict[str, pd.DataFrame]) -> list[Finding]:
     """Answer the questions of the report from its tables."""
-    share = tables["by_share"]["share"].max()
+    share = float(tables["told"]["share"].iloc[0])
     cells = _cells(tables["by_share"][tables["by_share"]["share"] == share])
     findings = [_own_part(cells, share)]
     if len(verdicts := tables["verdicts"]):
@@ -120,12 +125,11 @@ def _over_depth(by_depth: pd.DataFrame) -> Finding:
     own = by_depth[(by_depth["styles"] == OWN_STYLE) & (by_depth["cut"] == "part") & (by_depth["answers"] == OWN)]
     left = own.set_index("sites")["value"]
     said = "; ".join(f"{name} {value:.2f}" for name, value in left.items())
-    early = [name for name, value in left.items() if str(name).startswith("up to") and value <= TAKEN]
-    late = [name for name, value in left.items() if str(name).startswith("from") and value <= TAKEN]
-    where = f"{early[0]} on" if early else "the last sites on alone" if late else "no depth"
+    taken = [str(name) for name, value in left.items() if value <= TAKEN]
+    early, late = ([name for name in taken if name.startswith(way)] for way in ("up to", "from"))
+    places = " and ".join([f"units {name} have one" for name in (*early[:1], *late[-1:])]) or "no place has one"
     return Finding(
-        f"At which depth does a class have a part of its own? Where units may lie {where}: "
-        f"then it keeps at most {TAKEN:.0%} of its right answers.",
+        f"At which depth does a class have a part of its own? {capitalised(places)}.",
         f"What the class keeps in its own style by the sites that may have units: {said}.",
         f"{ANOTHER_MODEL.capitalize()}; more units at early sites.",
     )
@@ -133,8 +137,7 @@ def _over_depth(by_depth: pd.DataFrame) -> Finding:
 
 def add_own_parts(report: Report, tables: dict[str, pd.DataFrame], domains: Sequence[str]) -> None:
     """Add figures and tables of own parts."""
-    by_share, lesions = tables["by_share"], tables["lesions"]
-    whole = lesions[(lesions["share"] == lesions["share"].max()) & (lesions["sites"] == EVERYWHERE)]
+    by_share, whole = tables["by_share"], tables["told"]
     report.section("Is the class lost, and are the others spared?")
     lines = _as_lines(by_share)
     report.figure(
