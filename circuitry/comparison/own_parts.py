@@ -107,8 +107,8 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
     the other; ``no own part``: one of them does not take it in its own style, or takes others with it.
 
     Returns:
-        Columns class, domain_a, domain_b, own_a, own_b (what is left in the own style), a_on_b, b_on_a (in the other),
-        others (least of both), overlap, verdict; classes that were tested in both.
+        Columns class, domain_a, domain_b, own_a, own_b (what is left in the own style, NaN where no image is unseen),
+        a_on_b, b_on_a (in the other), others (least of both), overlap, verdict; classes that the model knows in both.
     """
     table = known_cells(lesions)
     table = table[table["cut"] == "part"]
@@ -127,10 +127,10 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
         name, a, b = pair["class_a"], pair["domain_a"], pair["domain_b"]
         cells = {"own_a": (name, a, a), "own_b": (name, b, b), "a_on_b": (name, a, b), "b_on_a": (name, b, a)}
         values = {what: float(left.get(cell, np.nan)) for what, cell in cells.items()}
-        if any(map(np.isnan, values.values())):
+        if np.isnan([values["a_on_b"], values["b_on_a"]]).any():
             continue
         others = min(float(spared.get((name, domain), np.nan)) for domain in (a, b))
-        has_part = max(values["own_a"], values["own_b"]) <= TAKEN and others >= SPARED
+        has_part = not max(values["own_a"], values["own_b"], key=np.nan_to_num) > TAKEN and others >= SPARED
         shared = max(values["a_on_b"], values["b_on_a"]) <= TAKEN
         alike = pair["overlap"] > max(pair["chance"], beside["overlap"].mean() if len(beside) else 0)
         verdict = (SAME_PART if shared and alike else OTHER_PARTS) if has_part else NO_PART

@@ -18,6 +18,7 @@ from circuitry.data import chosen_names
 from circuitry.reports import FIGURES, figure, heatmap, matrix, table, write_figure
 from circuitry.reports import figures as charts
 from circuitry.reports.figures import style
+from circuitry.reports.sections.own_parts import lesion_lines_of
 from experiments.study import study_figures  # noqa: F401  registers them
 from experiments.study.measure_charts import cka_over_depth as draw_cka
 from experiments.study.measure_charts import cost_against_quality, measure_panels, size_curves, size_panels
@@ -93,6 +94,19 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
     similarity = matrix(tables, "edge_jaccard_matrix")
     measure = f"selectivity at {site}"
     return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
+
+
+@figure("Does a class have a part of its own? EfficientNet-Lite0, photographs", "own_parts/lite0_photo")
+def own_parts(tables: Path, title: str) -> go.Figure:
+    lines = lesion_lines_of(table(tables, "by_share"))
+    drawn = charts.lesion_lines(lines.assign(place=100 * lines["share"]), "ablated hidden channels (%)", title)
+    return drawn.update_xaxes(type="log", tickvals=[0.25, 0.5, 1, 2, 5])
+
+
+@figure("At which depth does a class have a part of its own? EfficientNet-Lite0", "own_parts/lite0_depth")
+def own_parts_depth(tables: Path, title: str) -> go.Figure:
+    lines = lesion_lines_of(table(tables, "by_depth").query("sites != 'everywhere'"))
+    return charts.lesion_lines(lines.assign(place=lines["sites"]), "where the ablated 5 % of units may lie", title)
 
 
 @figure("Which circuits recover the answers?", "scoreboard")

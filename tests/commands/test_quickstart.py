@@ -72,8 +72,8 @@ def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> N
     exec(compile(example, "README.md", "exec"), {})
     (printed, shown) = (words_and_numbers(output) for output in (capsys.readouterr().out, written))
     assert printed[0] == shown[0]
-    # Another processor rounds in another way, and a unit at the edge of the circuit may change.
-    np.testing.assert_allclose(printed[1], shown[1], atol=0.05)
+    # Another processor rounds in another way, and a unit at the edge of the part may change: one clock of eight.
+    np.testing.assert_allclose(printed[1], shown[1], atol=0.13)
 
 
 def words_and_numbers(output: str) -> tuple[list[str], list[float]]:

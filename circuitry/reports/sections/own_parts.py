@@ -30,6 +30,7 @@ from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNO
 
 Cells = Mapping[tuple[str, str, str], Mapping[str, Any]]
 """Rows of a summary by (styles, cut, answers)."""
+LEFT = "Right answers that are left"
 _LINES = {
     (OWN_STYLE, "part", OWN): "own class, style that found the part",
     (OTHER_STYLE, "part", OWN): "own class, other styles",
@@ -139,9 +140,9 @@ def add_own_parts(report: Report, tables: dict[str, pd.DataFrame], domains: Sequ
     """Add figures and tables of own parts."""
     by_share, whole = tables["by_share"], tables["told"]
     report.section("Is the class lost, and are the others spared?")
-    lines = _as_lines(by_share)
+    lines = lesion_lines_of(by_share)
     report.figure(
-        lesion_lines(lines.assign(place=100 * lines["share"]), "ablated units (%)"),
+        lesion_lines(lines.assign(place=100 * lines["share"]), "ablated units (%)", LEFT),
         "What is left of right answers over the share of units that is ablated, with 95 % intervals over classes.",
     )
     report.table(_shown(by_share), "The same as a table.")
@@ -168,17 +169,18 @@ def add_own_parts(report: Report, tables: dict[str, pd.DataFrame], domains: Sequ
         report.table(tables["verdicts"], "By class and two styles: what is left after each lesion, and the verdict.")
     if tables["by_depth"]["sites"].nunique() > 1:
         report.section("At which depth?")
-        lines = _as_lines(tables["by_depth"][tables["by_depth"]["sites"] != EVERYWHERE])
+        lines = lesion_lines_of(tables["by_depth"][tables["by_depth"]["sites"] != EVERYWHERE])
         for way in ("up to", "from"):
             some = lines[lines["sites"].str.startswith(way)]
             some = some.assign(place=some["sites"].str.removeprefix(f"{way} "))
             report.figure(
-                lesion_lines(some, f"units may lie {way}"), f"The same share of the units {way} each site; see above."
+                lesion_lines(some, f"units may lie {way}", LEFT),
+                f"The same share of the units {way} each site; see above.",
             )
         report.table(_shown(tables["by_depth"]), "The same as a table.")
 
 
-def _as_lines(summary: pd.DataFrame) -> pd.DataFrame:
+def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the lines that figures draw, with their names."""
     keys = zip(summary["styles"], summary["cut"], summary["answers"], strict=True)
     named = pd.Series([_LINES.get(key) for key in keys], summary.index, dtype=object)
