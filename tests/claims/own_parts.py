@@ -1,6 +1,6 @@
 """Claims about parts that are a class's own."""
 
-from tests.support.committed_tables import Numbers, alike, one, rows, table
+from tests.support.committed_tables import one, rows, table
 
 OWN, OTHERS = "own class", "other classes"
 NETWORKS = ("lite0_photo", "lite1_photo", "lite2_photo")

@@ -1,7 +1,6 @@
 """A class's own part and lesions, on networks whose own units are known, and against plain loops."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,18 @@ from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary,
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import (
     OwnParts,
-    OwnPartSettings,
     circuit_of,
     find_circuit,
     lesion,
     own_part,
     part_overlaps,
 )
+from circuitry.reports import Report, page
+from circuitry.reports.figure_files import StaticImages
+from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
 from circuitry.runs import InputError
 from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
+from tests.support.scripts import command_module
 from tests.support.work import QUIET
 
 NET = planted_classes()
@@ -162,18 +164,66 @@ def test_a_part_of_many_units_is_refused_and_so_is_one_of_edges_or_of_another_mo
             lesion({("0", "drawn"): task}, {("0", "drawn"): wrong})
 
 
-def test_parts_of_a_folder_are_found_on_other_images_than_those_that_test_them(tmp_path: Path) -> None:
-    clip = load_clip("rn-tiny").in_components()
-    toy = write_toy(tmp_path / "toy", DrawingSettings(0, 6, seed=0, first=30), workers=1, progress=False)
-    images = DomainFolder(toy, classes=["car", "fish", "key"], domains=["real", "clipart"])
-    settings = OwnPartSettings(n_images=3, shares=(0.02, 0.1))
-    run = OwnParts(clip, images, tmp_path / "own", settings)
-    tables = run.run(QUIET)
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("own")
+    toy = write_toy(folder / "toy", DrawingSettings(0, 4, seed=0, first=30), workers=1, progress=False)
+    (toy / "real" / "key").rename(toy / "key")  # no key in real, so none of two styles
+    (toy / "real_test.txt").unlink()
+    for path in (toy / "clipart" / "fish").glob("*.png"):  # of fish in clipart one image stays
+        if path.name != sorted(one.name for one in path.parent.glob("*.png"))[0]:
+            path.unlink()
+    asked = {"classes": ("car", "clock", "fish", "key"), "domains": ("real", "clipart"), "split": None}
+    few = {"n_images": 1, "shares": (0.005, 0.02)}
+    return command_module("own_parts").Config(model="rn-tiny", data=toy, out=folder / "run", **asked, **few)
+
+
+def test_parts_are_found_on_other_images_than_those_that_test_them(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "write_static", lambda figures, out: StaticImages([], "PNG files take long"))
+    written = command_module("own_parts").main(config)
+    assert written.claims[0].startswith("Do classes have parts of their own?")
+    run = OwnParts(config.clip(parts=True), config.images(), config.out, config)
     assert all(not set(run.found_on[key]) & set(run.unseen[key]) for key in run.keys)
-    assert set(tables["lesions"]["share"]) == {0.02, 0.1}
-    again = OwnParts(clip, images, tmp_path / "own", settings)
-    assert not again.folder.unfinished()
-    pd.testing.assert_frame_equal(again.run(QUIET)["lesions"], tables["lesions"])
-    small, large = (run.circuits(share) for share in (0.02, 0.1))
+    assert len(run.unseen["fish", "clipart"]) == 0
+    assert not run.folder.unfinished()
+    lesions = run.run(QUIET)["lesions"]
+    of_fish = lesions[(lesions["class"] == "fish") & (lesions["domain"] == "clipart")]
+    assert set(of_fish["part_domain"]) == {"real"}  # the one image found the part of clipart
+    assert set(lesions["share"]) == {0.005, 0.02}
+    small, large = (run.circuits(share) for share in (0.005, 0.02))
     assert all(set(small[key].units[site]) <= set(large[key].units[site]) for key in small for site in small[key].units)
-    assert isinstance(run.save_circuits(), GraphFolder)
+    graphs = GraphFolder(config.out / "circuits")
+    assert set(graphs) == set(small)
+    assert (config.out / "report.html").is_file()
+
+
+def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:
+    run = OwnParts(config.clip(parts=True), config.images(), config.out / "deep", replace(config, depth=True))
+    everywhere, *cut = run.sites.values()
+    assert all((*early, *late) == everywhere for early, late in zip(cut[::2], cut[1::2], strict=True))
+    assert [share for share, _ in run.kinds] == [0.005, *[0.02] * (1 + len(cut))]
+
+
+def test_the_report_says_at_which_depth_and_draws_it() -> None:
+    everywhere = lesions(0.5).assign(share=0.02, sites="everywhere")
+    early, late = (everywhere.assign(sites=name) for name in ("up to a", "from b"))
+    early.loc[early["part_class"] == early["class"], "right"] = 1.0
+    random = pd.concat([everywhere, early, late]).assign(cut="random", right=1.0)
+    tables = own_part_tables(
+        pd.concat([everywhere, early, late, random]), OVERLAPS.assign(share=0.02, sites="everywhere")
+    )
+    said = [finding.claim for finding in own_part_findings(tables)]
+    assert said[0].startswith("Do classes have parts of their own? Yes")
+    assert "No" in said[1]
+    assert "Units from b have one" in said[2]
+    report = Report("Parts")
+    add_own_parts(report, tables, ["a", "b"])
+    assert len(report.plotly_figures) == 5
+
+
+def test_a_folder_without_contrast_or_without_images_to_test_on_is_refused(config: Any) -> None:
+    images = DomainFolder(config.data, classes=["car"], domains=["real"], split=None)
+    with pytest.raises(InputError, match="contrast"):
+        OwnParts(load_clip("rn-tiny"), images, config.out / "x")
