@@ -113,13 +113,10 @@ def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
     with task.running():
         clean = replace(task, images=torch.cat([own, others]), others=None)
         found = [batch.clean(task.sites) for batch in clean.batches()]
-    dims = {site: task.encoder.unit_dim(site) for site in task.sites}
-    means = {
-        site: torch.cat(
-            [some[site].movedim(dim, 1).flatten(2).mean(2) if some[site].dim() > 2 else some[site] for some in found]
-        )
-        for site, dim in dims.items()
-    }
+    means = {}
+    for site in task.sites:
+        units, dim = torch.cat([task.encoder.units_of(site, some[site]) for some in found]), task.encoder.unit_dim(site)
+        means[site] = units.movedim(dim, 1).flatten(2).mean(2) if units.dim() > 2 else units
     return {site: of_site.double().numpy() for site, of_site in means.items()}, np.arange(len(own) + len(others)) < len(
         own
     )
@@ -150,7 +147,7 @@ def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
         own, others = range(runs.n_own), range(runs.n_own, len(runs))
         whole = metric.log_answers(runs.embeddings).detach()
         closed = torch.full((runs.n_gates,), -3.0, requires_grad=True)
-        optimizer = torch.optim.Adam([closed], 0.1)
+        optimizer = torch.optim.Adam([closed], 0.25)
         generator = torch.Generator().manual_seed(0)
         for _ in range(STEPS):
             places = torch.cat(
@@ -167,7 +164,7 @@ def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
         return scores
 
 
-STEPS, SPARSE = 60, 3.0
+STEPS, SPARSE = 25, 3.0
 """Steps of learned gates, and the weight of the share of units that they close."""
 RIVALS: dict[str, Callable[..., Any] | None] = {
     "contrast": None,
