@@ -45,6 +45,10 @@ def rival(method: str, share: float, answers: str = OWN) -> float:
     return one("own_parts/rivals/rivals", **named)
 
 
+def of_rival(method: str) -> list[float]:
+    return [rival(method, share, answers) for share in (0.01, 0.02) for answers in (OWN, OTHERS)]
+
+
 def steered(units: str) -> float:
     return float(rows("own_parts/rivals/steering", units=units)["after"].mean())
 
@@ -70,6 +74,14 @@ def styles_of(found_on: str) -> list[float]:
     return [*(across(found_on, style) for style in images), int(counts.min()), int(counts.max())]
 
 
+def over_depth(way: str, styles: str = "its own style") -> list[float]:
+    """Return what own class and other classes keep where units may lie up to, or from, each place."""
+    sites = [name for name in dict.fromkeys(table("own_parts/lite0_depth/by_depth")["sites"]) if name.startswith(way)]
+    return [depth(name, answers, styles) for name in sites for answers in (OWN, OTHERS)]
+
+
+DEPTH_ROW = "| {:.2f}, {:.2f} | {:.2f}, {:.2f} | {:.2f}, {:.2f} | {:.2f}, {:.2f} |"
+RIVALS = ("contrast", "gradient", "fisher", "fisher difference", "class selectivity", "linear probe", "learned gates")
 CLAIMS: dict[str, Numbers] = {
     "without 2 % of the hidden channels a class of photographs keeps {:.2f} of its right answers, and other classes "
     "keep {:.2f} [{:.2f}, {:.2f}]; without as many random channels at the same sites it keeps {:.2f}": lambda: [
@@ -77,19 +89,32 @@ CLAIMS: dict[str, Numbers] = {
         *interval("own_parts/lite0_photo/by_share", share=0.02, answers=OTHERS, cut="part"),
         left("lite0_photo", 0.02, cut="random"),
     ],
-    "| EfficientNet-Lite0, {} classes | {:.2f}, {:.2f}, {:.2f} | {:.2f}, {:.2f}, {:.2f} |": lambda: network(
-        "lite0_photo"
-    ),
-    "| EfficientNet-Lite1, {} classes | {:.2f}, {:.2f}, {:.2f} | {:.2f}, {:.2f}, {:.2f} |": lambda: network(
-        "lite1_photo"
-    ),
-    "| EfficientNet-Lite2, {} classes | {:.2f}, {:.2f}, {:.2f} | {:.2f}, {:.2f}, {:.2f} |": lambda: network(
-        "lite2_photo"
-    ),
-    "| small CLIP, {} classes | {:.2f}, {:.2f}, {:.2f} | {:.2f}, {:.2f}, {:.2f} |": lambda: network("rn_tiny"),
-    "| small ViT, {} classes | {:.2f}, {:.2f}, {:.2f} | {:.2f}, {:.2f}, {:.2f} |": lambda: network("vit_tiny"),
+    **{
+        f"| {name}, {{}} classes | {{:.2f}}, {{:.2f}}, {{:.2f}} | {{:.2f}}, {{:.2f}}, {{:.2f}} |": partial(
+            network, folder
+        )
+        for name, folder in NETWORKS.items()
+    },
     "| photo | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {} to {} |": lambda: styles_of("photo"),
     "| clipart | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {} to {} |": lambda: styles_of("clipart"),
-    "The parts of one class in two styles share {:.3f} of their units, those of two classes in one style {:.3f}, chance "
-    "{:.3f}": lambda: overlaps("lite0_styles"),
+    "The parts of one class in two styles share {:.3f} of their units, those of two classes in one style {:.3f}, "
+    "chance {:.3f}": lambda: overlaps("lite0_styles"),
+    "On the small CLIP one class in two styles shares {:.3f}, two classes in one style {:.3f}, chance {:.3f}": lambda: (
+        overlaps("rn_tiny")
+    ),
+    "{} of {} classes and pairs of styles have the same part in both": lambda: [
+        verdicts("lite0_styles", "the same part"),
+        len(table("own_parts/lite0_styles/verdicts")),
+    ],
+    f"up to there {DEPTH_ROW}": lambda: over_depth("up to"),
+    f"from the next on {DEPTH_ROW}": lambda: over_depth("from"),
+    **{f"| {name} | {{:.2f}}, {{:.2f}} | {{:.2f}}, {{:.2f}} |": partial(of_rival, name) for name in RIVALS},
+    "finds {:.2f} of the planted units, exact patching {:.2f}, the gradient {:.2f}, Fisher {:.2f}; where each has "
+    "a copy that stands in for it {:.2f}, {:.2f}, {:.2f} and {:.2f}": lambda: [
+        recall(method, copies) for copies in (1, 2) for method in ("contrast", "patching", "gradient", "fisher")
+    ],
+    "from {:.3f} to {:.3f}, random units to {:.3f}, the part of a third class to {:.3f}": lambda: [
+        float(table("own_parts/rivals/steering")["before"].mean()),
+        *(steered(units) for units in ("own part", "random", "another class's part")),
+    ],
 }
