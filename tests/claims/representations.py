@@ -15,7 +15,6 @@ from tests.support.committed_tables import (
     rows,
     significance,
     span,
-    table,
 )
 
 
@@ -43,10 +42,6 @@ def nearest(method: str) -> list[float]:
     """Return the rank correlation of an edge score with exact cuts, by baseline."""
     ends = ("counterfactual", "mean")
     return [one("edges/agreement", "spearman", edges="all", method=method, baseline=end) for end in ends]
-
-
-def few_pairs(circuit: str, fraction: float) -> float:
-    return 100 * float(rows("pooling_pairs/accuracy", circuit=circuit, fraction=fraction)["value"].mean())
 
 
 SEPARATION = "embedding_separation/summary"
@@ -169,15 +164,6 @@ CLAIMS: dict[str, Numbers] = {
         )
         for number in nearest(method)
     ),
-    "the strongest 10 % alone are right in {:.0f} %, 30 % in {:.0f} % "
-    "(all in {:.0f} %; at random {:.0f} and {:.0f} %)": lambda: (
-        *(few_pairs("kept", fraction) for fraction in (0.1, 0.3, 1.0)),
-        *(few_pairs("random", fraction) for fraction in (0.1, 0.3)),
-    ),
-    "Two styles share {:.2f} of what two samples of one style share (mean of {:.0f} pairs), "
-    "from {:.2f} (quickdraw and real) to {:.2f} (painting and real)": lambda: table(
-        "pooling_pairs/pair_sharing_ratios"
-    )["value"].agg(["mean", "size", "min", "max"]),
     "other styles grows from {:.2f} to {:.2f} at the input to {:.2f} to {:.2f} at the embedding": lambda: (
         *cka("input"),
         *cka("attnpool"),
