@@ -16,8 +16,7 @@ class TokenGrid:
 
     Example:
         >>> grid = clip.encoder.token_grid
-        >>> by_position = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
-        >>> position_heatmap(grid.patches(by_position)[0, 0], pixels, title="...", measure="effect on the logit")
+        >>> grid.patches(direct_effects(stream, photos, weights[3]).by_position)    # of heads, over each image
     """
 
     first: tuple[str, ...]

@@ -30,10 +30,6 @@ def shared(what: str) -> float:
     return one("shared_features/feature_sharing_levels", what=what)
 
 
-def accuracy_without(component: str, block: int) -> float:
-    return 100 * one("components/mean_ablation", "accuracy", component=component, block=block)
-
-
 def vit(what: str) -> float:
     return one("vit/edge_jaccard_class_by_domain", what=what)
 
@@ -142,10 +138,6 @@ CLAIMS: dict[str, Numbers] = {
             for captions in ("standard captions", "aligned captions")
         ),
         *(moved("held-out", column, domain="quickdraw").item() for column in ("difference", "low", "high")),
-    ),
-    "({:.0f} % right, guessing 6 %)": lambda: [accuracy_without("none", -1)],
-    "putting all heads of one layer to their mean leaves {:.0f} to {:.0f} % right": lambda: span(
-        accuracy_without("heads", block) for block in range(4)
     ),
     "edge Jaccard {:.3f} for the same class and style, {:.3f} other style, {:.3f} other class, {:.3f} both": lambda: (
         vit(f"{of} class, {by} domain") for of in ("same", "other") for by in ("same", "other")

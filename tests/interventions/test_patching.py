@@ -1,7 +1,6 @@
 """Sweeps of patches, maps of pixels and checks of attribution against paper, single patches and hooks."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
-from circuitry.bases import ResidualStream, in_feature_basis
+from circuitry.bases import in_feature_basis
 from circuitry.encoder import AnyBaseline, Counterfactual, Stage
 from circuitry.encoder.baselines import ZERO
 from circuitry.interventions import (
@@ -22,7 +21,6 @@ from circuitry.interventions import (
     circuit_of,
     compare_rules,
     logit_pixels,
-    mean_ablation_accuracy,
     patch_effects,
     patched,
     unit_pixels,
@@ -192,35 +190,6 @@ def test_nothing_kept_has_no_pixels_and_memory_changes_nothing() -> None:
     assert not logit_pixels(task, circuit_of(task, {"layer4.0": []})).any()
     small = replace(task, work=Work(progress=False, memory_gib=1e-6))
     assert_same(logit_pixels(small), logit_pixels(task), 1e-7)
-
-
-def test_accuracies_are_those_of_hooks_that_put_means() -> None:
-    tower: Any = make_tower("timm-vit")
-    stream = ResidualStream.of(Encoder.from_tower(tower))
-    torch.manual_seed(1)
-    images, weights = torch.randn(40, 3, *stream.encoder.image_size), torch.randn(5, 16)
-    with torch.no_grad():
-        middle = torch.nn.functional.normalize(tower(images).mean(0), dim=0)
-        weights -= (weights @ middle)[:, None] * middle  # so that images are told apart by what is not the same in all
-        labels = (tower(images) @ weights.T).argmax(1).numpy()
-    found = mean_ablation_accuracy(stream, images, labels, weights).set_index(["block", "component"])["accuracy"]
-    assert found[-1, "none"] == 1
-    assert list(found.index[1:5]) == [(0, "0"), (0, "1"), (0, "heads"), (0, "mlp")]
-    for block, component, module, columns in (
-        (0, "1", tower.trunk.blocks[0].attn.proj, slice(8, 16)),
-        (1, "heads", tower.trunk.blocks[1].attn.proj, slice(0, 16)),
-        (1, "mlp", tower.trunk.blocks[1].mlp.fc2, slice(None)),
-    ):
-
-        def put(_: object, inputs: tuple[Tensor], columns: slice = columns) -> tuple[Tensor]:
-            x = inputs[0].clone()
-            x[..., columns] = x[..., columns].mean(0)
-            return (x,)
-
-        with module.register_forward_pre_hook(put), torch.no_grad():
-            right = (tower(images) @ weights.T).argmax(1).numpy() == labels
-        assert found[block, component] == pytest.approx(np.mean(right))
-    assert found.min() < 1
 
 
 def third(e: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import pytest
 from circuitry.reports.figures import (
     component_heatmap,
     pixel_maps,
-    position_heatmap,
     similarity_heatmap,
     transfer_beside_similarity,
 )
@@ -37,17 +36,6 @@ def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer()
     assert (cells.zmin, cells.zmax) == (-1, 1)
     around = component_heatmap(table, title="Heads", measure="effect", middle=0.5).data[0]
     assert (around.zmin, around.zmax) == pytest.approx((-0.2, 1.2))
-
-
-def test_position_heatmap_lies_over_the_image() -> None:
-    effects, image = np.array([[1.0, -3], [0, 2]]), np.zeros((64, 32, 3), np.uint8)
-    figure = position_heatmap(effects, image, title="cat", measure="effect")
-    heat = figure.data[-1]
-    assert np.array_equal(heat.z, effects)
-    assert (heat.zmin, heat.zmax) == (-3, 3)
-    # Two columns over 32 pixels, whose centres lie at -0.5 + 8 and -0.5 + 24.
-    assert (heat.x0, heat.dx, heat.y0, heat.dy) == (7.5, 16, 15.5, 32)
-    assert sum(trace.type == "image" for trace in figure.data) == 2
 
 
 def test_transfer_lies_beside_similarity() -> None:
