@@ -28,7 +28,7 @@ from circuitry.data.parts import Key
 from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.export import Exported
 from circuitry.explorer.view_files import ModelView
-from circuitry.interventions.attribution_check import RULES, check_attribution, compare_rules
+from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.intervention_settings import CheckSettings
@@ -154,16 +154,10 @@ class Analysis:
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
         """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""
-        key = key or self._diagonal()[0]
+        key = key or self.checks.chosen.keys[0]
         check = check_attribution(self.checks.task_found_with(key, work), self.graphs[key])
         self.results |= {"attribution": (key, check), "pixels": (key, *self.checks.pixels(*key, work=work))}
         return check.points
-
-    def rules(self, n: int = 4, work: Work = Work()) -> pd.DataFrame:
-        """Set scores by several rules beside exact effects, of n circuits of different classes."""
-        found = {key: compare_rules(self.checks.task_found_with(key, work), RULES) for key in self._diagonal()[:n]}
-        table = pd.concat(found, names=["class", "domain"])
-        return self._keep("rules", table.reset_index(["class", "domain"]).reset_index(drop=True))
 
     def compare(
         self, groups: Mapping[str, Sequence[str]] | None = None, measures: Sequence[str | Measure] = COMPARED
@@ -245,13 +239,6 @@ class Analysis:
         """Whether there are images that circuits were not found on; those of given circuits are looked for later."""
         n_found = int(self.graphs.manifest["config"]["n_images"])
         return self._given is not None or min(len(self.images.select(*key)) for key in self.graphs) > n_found
-
-    def _diagonal(self) -> list[Key]:
-        """Return circuits of different classes, going round the domains."""
-        keys = self.checks.chosen.keys
-        classes, domains = (list(dict.fromkeys(names)) for names in zip(*keys, strict=True))
-        diagonal = [(name, domains[i % len(domains)]) for i, name in enumerate(classes)]
-        return [key for key in diagonal if key in self.graphs] or keys[:1]
 
     def _similarity(self) -> pd.DataFrame:
         """Return the share of edges that two domains have in common."""

@@ -28,7 +28,6 @@ from circuitry.reports.sections.circuits import (
     add_domain_apart,
     add_guide,
     add_pixels,
-    add_rules,
     add_similarity,
     circuit_findings,
 )
@@ -86,8 +85,6 @@ def add_findings(
     if "attribution" in found:
         (class_name, domain), check = found["attribution"]
         add_attribution_check(report, check, sites, f"{class_name} in {domain}")
-    if "rules" in found:
-        add_rules(report, found["rules"])
     if "pixels" in found:
         (class_name, domain), shown, maps = found["pixels"]
         add_pixels(report, shown, maps, [f"{domain} {i + 1}" for i in range(len(shown))], class_name)
@@ -180,8 +177,6 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
     if "attribution" in found:
         check = found["attribution"][1]
         tables |= {"attribution_against_patching": check.points, "scores_across_sites": check.across_sites()}
-    if "rules" in found:
-        tables["rules_against_patching"] = found["rules"]
     return tables
 
 

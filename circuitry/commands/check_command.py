@@ -2,7 +2,7 @@
 
 On images that the circuits were not found on: the metric with only a circuit's units active (all sites at once, and
 one site at a time), with all but them, and with random units; and whether the circuit still tells its class from the
-others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules.
+others. Then, for one circuit, the exact effects of units against their attributed scores.
 
 A circuit works if it gives images of its class the class nearly as often as the whole model, other images hardly more
 often, and recovers half of the answers. That says nothing where random units do as well, and nothing about this class
@@ -29,7 +29,7 @@ from circuitry.analysis import QuickstartModel
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import CheckSettings
 from circuitry.runs import ALONE, InputError, Rank, WorkSettings
-from circuitry.runs.given import Count, Natural
+from circuitry.runs.given import Natural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,6 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     results: SmallTables = None
     random_draws: Natural = 5
     """Random circuits of every size."""
-    rule_circuits: Count = 4
-    """How many circuits the rules are compared on: the first class in the first domain, the second in the second..."""
     one_site: bool = True
     """With --transfer: also keep circuits at one site at a time."""
 

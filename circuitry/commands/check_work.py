@@ -20,7 +20,6 @@ def main(config: Config) -> Written | None:
         done = f"{len(chosen.keys)} circuits, each kept on images of every domain of its class, on {chosen.in_words}."
     else:
         run.scores(work=work)
-        run.rules(config.rule_circuits, work)
         title = f"Do the circuits of {model} recover its answer?"
         done = f"Causal checks of {len(chosen.keys)} circuits, on {chosen.in_words}."
     return run.report(title, done, results=config.results)

@@ -1,5 +1,4 @@
 from .attribution_check import check_attribution as check_attribution
-from .attribution_check import compare_rules as compare_rules
 from .circuit_checks import CausalChecks as CausalChecks
 from .constants import optimal_baseline as optimal_baseline
 from .contrast import own_part as own_part

@@ -100,13 +100,6 @@ class AttributionCheck:
         return found.reset_index()
 
 
-def mean_correlations(rules: pd.DataFrame) -> pd.DataFrame:
-    """Return means of `compare_rules` over sites and circuits: a row per rule, a column per statistic and sample."""
-    means = rules.assign(units=rules["sample"].map({"all": "all units", "top": "top units"}))
-    table = means.pivot_table(["pearson", "spearman"], "rule", "units", sort=False).reset_index()
-    return table.set_axis([" of ".join(filter(None, column)) for column in table.columns], axis=1)
-
-
 def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the correlation of each map with the first, over all pixels; NaN of a map that is the same everywhere."""
     (_, whole), *others = maps.items()

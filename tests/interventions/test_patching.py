@@ -19,7 +19,6 @@ from circuitry.interventions import (
     ablate_all_but,
     check_attribution,
     circuit_of,
-    compare_rules,
     logit_pixels,
     patch_effects,
     patched,
@@ -258,16 +257,6 @@ def test_correlation_of_known_points() -> None:
     assert table["spearman"][1] == pytest.approx(1)
 
 
-def test_rules_are_compared_with_every_unit_patched() -> None:
-    encoder = linear_encoder()
-    images = torch.randn(3, 3, 6, 6)
-    rules = {"one": left_rule(1), "two": midpoint_rule(2)}
-    table = compare_rules(Task(encoder, images, third, work=QUIET), rules)
-    assert table["rule"].unique().tolist() == ["one", "two"]
-    assert set(table["sample"]) == {"all", "top"}
-    assert table[table["n_units"] > 2]["pearson"].to_numpy() == pytest.approx(1)  # a linear network
-
-
 def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
     plain, saes, images, weights = in_latents("resnet", "relu", n=2)
     encoder, site = in_feature_basis(plain, saes), plain.sites[-1]
@@ -283,10 +272,6 @@ def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
         without[:, latent] = 0
         lost = metric(encoder(activation, start=site)) - metric(encoder(without, start=site))
     assert points["exact"][latent] == pytest.approx(float(lost.mean()))
-    table = compare_rules(task, {"left 2": left_rule(2)}).set_index("sample")
-    assert table.loc["all", "n_units"] == n_latents
-    expected = np.corrcoef(points["attributed"], points["exact"])[0, 1]
-    assert table.loc["all", "pearson"] == pytest.approx(expected)
 
 
 def test_one_partial_run_per_unit_from_the_site_on() -> None:

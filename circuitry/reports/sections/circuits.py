@@ -13,7 +13,7 @@ from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_apart import apart_over_depth, means_without
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.interventions.effects import AttributionCheck, map_agreement, mean_correlations
+from circuitry.interventions.effects import AttributionCheck, map_agreement
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import attribution_against_patching, overlap_over_depth
@@ -134,15 +134,6 @@ def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequen
         check.across_sites(),
         "Can scores of different sites be compared, as a global budget does? Exact effect per score in the random "
         "sample (alike everywhere if so), and where the strongest fifth of its units is, by score and by exact effect.",
-    )
-
-
-def add_rules(report: Report, rules: pd.DataFrame) -> None:
-    """Add the section on which rule to trust; ``rules`` are from `compare_rules`, of several circuits."""
-    report.section("Which rule should one trust?")
-    report.table(
-        mean_correlations(rules),
-        "Correlation of node scores with exact patching of every unit, mean over sites and circuits.",
     )
 
 
