@@ -92,7 +92,7 @@ STREAMS: list[tuple[Call, str]] = [
     (lambda: c.direct_effects(ResidualStream.of(LINEAR_TO_NONE), IMAGES[LINEAR_TO_NONE], torch.ones(16)), "proj of th"),
     (lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM], torch.ones(3)), r"16 numbers .* shape \[3\]"),
     (lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM][:0], torch.ones(16)), "at least one image"),
-    (lambda: c.DirectEffects(("a",), np.zeros((2, 3)), np.zeros((2, 1, 4)), np.zeros(2), np.zeros(2)), "3 columns"),
+    (lambda: c.DirectEffects(("a",), np.zeros((2, 3)), np.zeros(2), np.zeros(2)), "3 columns"),
     (lambda: c.pooling_pairs(TIMM, IMAGES[TIMM]), "TimmModel .* direct_effects"),
 ]
 COMPARED: list[tuple[Call, str]] = [
