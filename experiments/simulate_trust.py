@@ -9,6 +9,7 @@ or by tests that find a difference in more than 6 % of draws without one.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, product
 
 from circuitry.runs import run_script
@@ -156,7 +157,7 @@ def skewed(config: Config) -> Iterator[dict[str, object]]:
                 parts = simulate(rng, shares(rng, n_classes), noise, planted).parts
                 draws = draw_resamples(parts.classes, n_parts, resamples=RESAMPLES, seed=seed)
                 values = pair_cells(parts).values[:, :, :1]
-                spread = dual_bootstrap(values, lambda means, chance=chance: ratio(means, chance), draws)
+                spread = dual_bootstrap(values, partial(ratio, chance=chance), draws)
                 ends.append(np.ravel(spread.interval()))
             low, high = np.transpose(ends)
             row = {"shares": case, "parts": n_parts, "n_classes": n_classes}
