@@ -168,6 +168,8 @@ def test_unreadable_classes_are_absent(
     assert set(table["class"]) == {"axe", "fish"}
     with pytest.raises(InputError, match="the file is empty"):
         checks.extract_transfer(tmp_path / "strict", work=type(QUIET)(strict=True, progress=False))
+    for record in checks.chosen.found_on(("cat", "real")):
+        record.path.write_bytes(b"")
     with pytest.warns(UserWarning, match="the file is empty"), pytest.raises(InputError, match="'cat' in 'real'"):
         checks.found_on("cat", "real")
     only = checks_of(clip, copy, ("cat",))
