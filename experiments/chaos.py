@@ -59,7 +59,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "circuits": ("compare", *SUBJECT, *FEW, "--n-images", "2", "--rule", "left-2", "--parts", "2",
                  "--out", "{out}"),
     "faithfulness": ("check", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
-                     "--n-others", "2", "--rule-circuits", "1", "--random-draws", "1", "--out", "{out}"),
+                     "--n-others", "2", "--random-draws", "1", "--out", "{out}"),
     "transfer": ("check", "--transfer", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
                  "--n-others", "2", "--out", "{out}"),
     "representations": ("represent", *SUBJECT, "--parts", "2", "--n-images", "4", "--permutations", "20",

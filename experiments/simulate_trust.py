@@ -9,20 +9,18 @@ or by tests that find a difference in more than 6 % of draws without one.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, product
 
 from circuitry.runs import run_script
 from circuitry.comparison import (
-    PartArray,
     domain_tests,
     draw_resamples,
     dual_bootstrap,
     mantel,
     mean_spread,
-    pair_ratios,
     part_tests,
 )
-from circuitry.comparison.bootstrap import student_or_bootstrap_t
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_tests import domain_spread
 from circuitry.comparison.models import model_tests
@@ -42,9 +40,6 @@ RESAMPLES = 400
 OFFSET = 0.5
 """Standard deviation of the logarithm of a domain's noise, over families of classes or over models."""
 
-INTERVALS_OF = ("Student's", "Student's or bootstrap-t")
-"""Kinds of intervals of a ratio."""
-
 FAMILIES = {
     "classes alone": (1, False),
     "families of 4, taken for single classes": (4, False),
@@ -63,7 +58,7 @@ class Config(KeepSettings):
 
 def main(config: Config) -> None:
     """Simulate, write and print the tables."""
-    made = {"ratio": ratios, "coverage": coverage, "skewed": skewed, "shown": shown}
+    made = {"ratio": ratios, "coverage": coverage, "skewed": skewed}
     made |= {"family_wise_error": family_wise_error, "mantel": mantel_error}
     config.keep({name: pd.DataFrame(list(rows(config))) for name, rows in made.items()})
 
@@ -117,9 +112,9 @@ def estimates(made: SimulatedCircuits, chance: np.ndarray, seed: int) -> dict[st
     of_parts = domain_spread(made.parts, draws)
     of_pairs = dual_bootstrap(pair_cells(made.parts).values, lambda means: ratio(means, chance), draws)
     return {
-        "similarity of parts": Spread(*(field[0, 0] for field in of_parts[:3])),
+        "similarity of parts": Spread(*(field[0, 0] for field in of_parts)),
         "similarity of all images": mean_spread(made.whole[:, 0, 1:].mean(1)),
-        "ratio to the ceiling": Spread(*(field[0, 0] for field in of_pairs[:3])),
+        "ratio to the ceiling": Spread(*(field[0, 0] for field in of_pairs)),
     }
 
 
@@ -148,7 +143,7 @@ def uneven(rng: np.random.Generator, n_classes: int, level: float, planted: Plan
 
 
 def skewed(config: Config) -> Iterator[dict[str, object]]:
-    """Yield how often Student's intervals of a ratio, and those of the package, hold the truth."""
+    """Yield how often the intervals of a ratio hold the truth where few classes share nearly all."""
     for (case, shares), n_parts in product((("skewed", few_shared), ("even", some_shared)), (2, 4)):
         planted, rng = Planted(n_parts=n_parts), np.random.default_rng(0)
         chance = np.array([planted.chance])
@@ -159,41 +154,16 @@ def skewed(config: Config) -> Iterator[dict[str, object]]:
             rng, ends = np.random.default_rng(1), []
             for seed in range(config.draws):
                 noise = uneven(rng, n_classes, 0.7, planted)
-                ends.append(both_intervals(simulate(rng, shares(rng, n_classes), noise, planted).parts, chance, seed))
-            for interval, (low, high) in zip(INTERVALS_OF, np.transpose(ends, (1, 2, 0)), strict=True):
-                row = {"shares": case, "parts": n_parts, "n_classes": n_classes, "interval": interval}
-                row |= {"coverage": np.mean((low <= truth) & (truth <= high)), "too low": np.mean(high < truth)}
-                row |= {"too high": np.mean(low > truth), "half width": np.median(high - low) / 2}
-                yield row | {"draws": config.draws}
-
-
-def both_intervals(parts: PartArray, chance: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Return both intervals of the first pair's ratio."""
-    values = pair_cells(parts).values[:, :, :1]
-    draws = draw_resamples(parts.classes, parts.n_parts, resamples=RESAMPLES, seed=seed)
-    student = dual_bootstrap(values, lambda means: ratio(means, chance), draws)
-    chosen = student_or_bootstrap_t(values, lambda means: ratio(means, chance), draws, student)
-    return [np.ravel(one.interval()) for one in (student, chosen)]
-
-
-def shown(config: Config) -> Iterator[dict[str, object]]:
-    """Yield how many ratios are shown, and the half widths of all intervals and of those that are shown."""
-    for (level, noise), (n_classes, n_parts) in product(NOISE.items(), ((6, 4), (12, 2), (12, 4), (30, 2))):
-        planted, rng, found = Planted(n_parts=n_parts), np.random.default_rng(1), []
-        chance = np.array([planted.chance])
-        for seed in range(config.draws // 2):
-            of_noise = uneven(rng, n_classes, noise, planted)
-            made = simulate(rng, few_shared(rng, n_classes), of_noise, planted).parts
-            draws = draw_resamples(made.classes, n_parts, resamples=RESAMPLES, seed=seed)
-            some = pair_ratios(pair_cells(made), chance, draws).iloc[0]
-            every = both_intervals(made, chance, seed)[1]
-            found.append([every[1] - every[0], float(some["high"]) - float(some["low"])])
-        width, of_shown = np.array(found).T / 2
-        row = {"noise": level, "n_classes": n_classes, "parts": n_parts, "shown": np.mean(~np.isnan(of_shown))}
-        for name, widths in (("all", width), ("shown", of_shown)):
-            known = widths[~np.isnan(widths)]
-            row |= {f"half width of {name}": np.median(known) if known.size else np.nan}
-        yield row | {"draws": len(found)}
+                parts = simulate(rng, shares(rng, n_classes), noise, planted).parts
+                draws = draw_resamples(parts.classes, n_parts, resamples=RESAMPLES, seed=seed)
+                values = pair_cells(parts).values[:, :, :1]
+                spread = dual_bootstrap(values, partial(ratio, chance=chance), draws)
+                ends.append(np.ravel(spread.interval()))
+            low, high = np.transpose(ends)
+            row = {"shares": case, "parts": n_parts, "n_classes": n_classes}
+            row |= {"coverage": np.mean((low <= truth) & (truth <= high)), "too low": np.mean(high < truth)}
+            row |= {"too high": np.mean(low > truth), "half width": np.median(high - low) / 2}
+            yield row | {"draws": config.draws}
 
 
 def family_wise_error(config: Config) -> Iterator[dict[str, object]]:

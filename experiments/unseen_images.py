@@ -31,10 +31,6 @@ class ClassImages(NamedTuple):
         """All images, those of the class first."""
         return torch.cat(self)
 
-    def half(self, i: int) -> "ClassImages":
-        """Return every second image of the class, if it has two, and of the others."""
-        return ClassImages(self.own[i::2] if len(self.own) > 1 else self.own, self.others[i::2])
-
 
 def split_records(
     images: DomainFolder, class_name: str, domain: str, n_images: int, n_others: int, seed: int

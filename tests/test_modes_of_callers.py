@@ -51,10 +51,7 @@ FOUND = {
 }
 SMALL = ("cache_dir", "classes", "edge_rule", "masks", "n_images", "rule", "settings", "sites", "size")
 """Parameters that are given although they have a default, which takes long."""
-OF_STREAM = (
-    *("direct_effects", "direct_vectors", "edges_by_position", "mean_ablation_accuracy"),
-    *("moves_between_positions", "attribute_components"),
-)
+OF_STREAM = ("direct_effects", "direct_vectors", "attribute_components")
 METHODS: dict[str, Callable[[World], Any]] = {
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(["axe", "cat"], cache_dir=w.scratch),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
@@ -114,7 +111,7 @@ def test_modes_of_the_caller_change_nothing(world: World, name: str) -> None:
             "sites": world.named["sites"][1:],
             "texts": ["a {}."],
         }
-    if name in ("interchange", "transfer_circuits"):
+    if name == "transfer_circuits":
         arguments["circuits"] = dict.fromkeys(arguments["tasks"], world.named["circuit"])
     if name in OF_STREAM:
         stream = {"task": world.in_stream, "images": world.in_stream.images}

@@ -28,7 +28,7 @@ from circuitry.data.parts import Key
 from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.export import Exported
 from circuitry.explorer.view_files import ModelView
-from circuitry.interventions.attribution_check import RULES, check_attribution, compare_rules
+from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.intervention_settings import CheckSettings
@@ -140,33 +140,23 @@ class Analysis:
         cut |= {"random_draws": random_draws, "work": work}
         return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
 
-    def transfer(
-        self, work: Work = Work(), *, one_site: bool = True, exchange: bool = False
-    ) -> dict[str, pd.DataFrame]:
-        """Test each circuit in the other domains of its class; tables as `CausalChecks.extract_transfer` has them."""
+    def transfer(self, work: Work = Work(), *, one_site: bool = True) -> pd.DataFrame | None:
+        """Test each circuit in the other domains of its class; see `CausalChecks.extract_transfer`."""
         if not self._has_others():
-            return {}
+            return None
         if len(domains := {domain for _, domain in self.checks.chosen.keys}) < 2:
             raise InputError(
                 f"Transfer is between domains, but the chosen circuits in {self.graphs.path} are of {min(domains)} "
                 "alone: give more with --domains, or extract more."
             )
-        found = self.checks.extract_transfer(self.out / "transfer", one_site=one_site, exchange=exchange, work=work)
-        self.results |= found
-        return found
+        found = self.checks.extract_transfer(self.out / "transfer", one_site=one_site, work=work)
+        return self._keep("transfer", found)
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
-        """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""
-        key = key or self._diagonal()[0]
+        """Set the scores of one circuit beside exact effects."""
+        key = key or self.checks.chosen.keys[0]
         check = check_attribution(self.checks.task_found_with(key, work), self.graphs[key])
-        self.results |= {"attribution": (key, check), "pixels": (key, *self.checks.pixels(*key, work=work))}
-        return check.points
-
-    def rules(self, n: int = 4, work: Work = Work()) -> pd.DataFrame:
-        """Set scores by several rules beside exact effects, of n circuits of different classes."""
-        found = {key: compare_rules(self.checks.task_found_with(key, work), RULES) for key in self._diagonal()[:n]}
-        table = pd.concat(found, names=["class", "domain"])
-        return self._keep("rules", table.reset_index(["class", "domain"]).reset_index(drop=True))
+        return self._keep("attribution", (key, check))[1].points
 
     def compare(
         self, groups: Mapping[str, Sequence[str]] | None = None, measures: Sequence[str | Measure] = COMPARED
@@ -248,13 +238,6 @@ class Analysis:
         """Whether there are images that circuits were not found on; those of given circuits are looked for later."""
         n_found = int(self.graphs.manifest["config"]["n_images"])
         return self._given is not None or min(len(self.images.select(*key)) for key in self.graphs) > n_found
-
-    def _diagonal(self) -> list[Key]:
-        """Return circuits of different classes, going round the domains."""
-        keys = self.checks.chosen.keys
-        classes, domains = (list(dict.fromkeys(names)) for names in zip(*keys, strict=True))
-        diagonal = [(name, domains[i % len(domains)]) for i, name in enumerate(classes)]
-        return [key for key in diagonal if key in self.graphs] or keys[:1]
 
     def _similarity(self) -> pd.DataFrame:
         """Return the share of edges that two domains have in common."""

@@ -27,14 +27,12 @@ from circuitry.reports.sections.circuits import (
     add_circuit_stability,
     add_domain_apart,
     add_guide,
-    add_pixels,
-    add_rules,
     add_similarity,
     circuit_findings,
 )
 from circuitry.reports.sections.findings import not_tested
 from circuitry.reports.sections.one_circuit import add_circuit
-from circuitry.reports.sections.transfers import add_interchange, add_transfer, transfer_findings, transfer_value
+from circuitry.reports.sections.transfers import add_transfer, transfer_findings, transfer_value
 
 CIRCUITS_DRAWN = 4
 """Most circuits that are drawn one by one, where nothing is compared."""
@@ -83,16 +81,9 @@ def add_findings(
         add_circuits(report, graphs, found["comparisons"], cut, pair, marks)
     if "transfer" in found:
         add_transfer(report, found["transfer"], found["similarity"], marks, sites)
-    if "interchange" in found:
-        add_interchange(report, found["interchange"], marks)
     if "attribution" in found:
         (class_name, domain), check = found["attribution"]
         add_attribution_check(report, check, sites, f"{class_name} in {domain}")
-    if "rules" in found:
-        add_rules(report, found["rules"])
-    if "pixels" in found:
-        (class_name, domain), shown, maps = found["pixels"]
-        add_pixels(report, shown, maps, [f"{domain} {i + 1}" for i in range(len(shown))], class_name)
     if len(found.get("stability", ())):
         add_circuit_stability(report, found["stability"])
     if apart is not None and found["comparisons"]:
@@ -168,7 +159,7 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
         tables |= {f"{name}_without": means_without(one, apart) for name, one in comparisons.items()}
     if len(found.get("stability", ())):
         tables["circuit_stability"] = found["stability"]
-    tables |= {name: found[name] for name in ("accuracy", "transfer", "interchange") if name in found}
+    tables |= {name: found[name] for name in ("accuracy", "transfer") if name in found}
     rankings = list(dict.fromkeys(curve.ranking for curve in found.get("curves", ())))
     for measure in CURVE_MEASURES:
         name = measure.replace(" ", "_")
@@ -182,8 +173,6 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
     if "attribution" in found:
         check = found["attribution"][1]
         tables |= {"attribution_against_patching": check.points, "scores_across_sites": check.across_sites()}
-    if "rules" in found:
-        tables["rules_against_patching"] = found["rules"]
     return tables
 
 

@@ -65,8 +65,7 @@ class UnitName:
     style: bool
     """Whether the heaviest word names a domain."""
     references: dict[str, tuple[str, float]]
-    """``class``, ``domain``: the label that fits best, ``random word``: a word at random, each with its correlation on
-    the same images."""
+    """``class``, ``domain``: the label that fits best, with its correlation on the same images."""
 
     @property
     def name(self) -> str:
@@ -75,8 +74,8 @@ class UnitName:
 
     @property
     def weak(self) -> bool:
-        """Whether the name is no better than names of permuted cells, or than a random word."""
-        return not self.correlation > max(self.chance, self.references["random word"][1])
+        """Whether the name is no better than names of permuted cells."""
+        return not self.correlation > self.chance
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ A model's text encoder gives the probability of each word of a vocabulary in eac
 3. test on the other half of the items: Pearson correlation and the area under the precision-recall curve. Both fall
    when labels are missing or doubled, which most scores of names do not (NeuronEval, arXiv 2506.05774);
 4. references on the same images: names of the unit with its cells of class and domain permuted, since images of a cell
-   are not independent; the best class label, the best domain label, a random word.
+   are not independent; the best class label and the best domain label.
 
 Steps 1 and 2 see the one half alone; whatever is reported is of the other half.
 """
@@ -105,7 +105,7 @@ def name_units(
     names: list[UnitName | None] = []
     for unit in range(activations.shape[1]):
         candidates = np.argsort(-scores[unit], kind="stable")[:MOST_CANDIDATES]
-        names.append(_named(unit, candidates, rng.permutation(len(images.words)), halves, float(chance[unit]), images))
+        names.append(_named(unit, candidates, halves, float(chance[unit]), images))
     return names
 
 
@@ -143,7 +143,6 @@ class _Half:
 def _named(
     unit: int,
     candidates: np.ndarray,
-    drawn: np.ndarray,
     halves: Sequence[_Half],
     chance: float,
     images: WordedImages,
@@ -160,8 +159,7 @@ def _named(
     alone = fitted_on.words(candidates).T @ goal
     rest = [int(i) for i in np.argsort(-alone, kind="stable") if i not in words]
     best = candidates[words]
-    other = int(next((word for word in drawn if word not in best), drawn[0]))
-    correlate = tested_on.words(np.array([*candidates[rest[:1]], other])).T @ shown / len(shown)
+    second = tested_on.words(candidates[rest[:1]]).T @ shown / len(shown)
     return UnitName(
         words=tuple(images.words[i] for i in best),
         weights=tuple(map(float, weights)),
@@ -173,13 +171,12 @@ def _named(
             if (there := tested_on.domains == domain).any()
         },
         runner_up=images.words[int(candidates[rest[0]])] if rest else None,
-        runner_up_correlation=float(correlate[0]) if rest else float("nan"),
+        runner_up_correlation=float(second[0]) if rest else float("nan"),
         chance=chance,
         style=images.words[int(best[0])] in images.style_words,
         references={
             kind: _label(fitted_on.labels[kind], tested_on.labels[kind], goal, shown) for kind in ("class", "domain")
-        }
-        | {"random word": (images.words[other], float(correlate[-1]))},
+        },
     )
 
 

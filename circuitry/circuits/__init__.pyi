@@ -16,7 +16,6 @@ from .direct_effects import direct_effects as direct_effects
 from .direct_effects import direct_vectors as direct_vectors
 from .edge_cuts import cut_effects as cut_effects
 from .edge_methods import attribute_components as attribute_components
-from .edge_methods import edge_names as edge_names
 from .edge_methods import score_edges as score_edges
 from .edges import Edges as Edges
 from .extraction import Extraction as Extraction
@@ -39,8 +38,6 @@ from .methods import MethodName as MethodName
 from .methods import register_method as register_method
 from .pooling_pairs import PoolingPairs as PoolingPairs
 from .pooling_pairs import pooling_pairs as pooling_pairs
-from .position_moves import edges_by_position as edges_by_position
-from .position_moves import moves_between_positions as moves_between_positions
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import gauss_radau_rule as gauss_radau_rule
@@ -49,5 +46,4 @@ from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
 from .rules import DEFAULT_RULES as DEFAULT_RULES
 from .rules import relative_error as relative_error
-from .text_span import text_span as text_span
 from .unit_scores import score_units as score_units

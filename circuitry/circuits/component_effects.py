@@ -12,7 +12,7 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, checked
 
-EFFECTS_FORMAT = "circuitry direct effects 1"
+EFFECTS_FORMAT = "circuitry direct effects 2"
 """Name and version of the file format."""
 
 
@@ -26,8 +26,6 @@ class DirectEffects:
 
     writers: Annotated[tuple[str, ...], DISTINCT]
     effects: Float[np.ndarray, "images writers"]
-    by_position: Float[np.ndarray, "images heads positions"]
-    """Effects of heads, in the order of the writers, by the position that a head reads; they sum to ``effects``."""
     rest: Float[np.ndarray, " images"]
     """Effect of all biases together."""
     logits: Float[np.ndarray, " images"]
@@ -69,4 +67,4 @@ class DirectEffects:
         )
 
 
-_EFFECT_ARRAYS = ("effects", "by_position", "rest", "logits")
+_EFFECT_ARRAYS = ("effects", "rest", "logits")

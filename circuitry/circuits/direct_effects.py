@@ -6,8 +6,7 @@ so it is the sum of what each writer put there (Gandelsman et al. 2024, arXiv 23
 
     logit = sum over writers of  sum over positions of  written . g   + rest,   g = d logit / d stream
 
-Heads are split further by the position that they read, through their attention pattern. For CLIP's ResNets see
-`pooling_pairs`.
+For CLIP's ResNets see `pooling_pairs`.
 """
 
 from collections.abc import Iterator
@@ -51,8 +50,7 @@ def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor,
     """
     width = _check_linear(stream)
     encoder, components = stream.encoder, stream.components
-    patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
-    wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
+    wanted = {*stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
     parts = []
     with components.running():
         _check_hooks(stream)
@@ -68,9 +66,8 @@ def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor,
             slope, constant = _last_step(encoder, last, weight)
             effects = torch.einsum("wbpm,bpm->bw", stream.written(cache), slope)
             rest = constant + sum(slope.sum(1) @ bias for i in range(len(stream.blocks)) for bias in stream.biases(i))
-            by_position = [_by_position(stream, i, cache, slope) for i in range(len(stream.blocks))]
             logits = F.normalize(embedding, dim=-1) @ weight
-            parts.append([one.cpu().double().numpy() for one in (effects, torch.cat(by_position, 1), rest, logits)])
+            parts.append([one.cpu().double().numpy() for one in (effects, rest, logits)])
     if not parts:
         raise InputError("Direct effects need at least one image, but there were none.")
     return DirectEffects(tuple(map(str, stream.writers)), *(np.concatenate(some) for some in zip(*parts, strict=True)))
@@ -100,13 +97,6 @@ def direct_vectors(
     if not parts:
         raise InputError("Direct effects need at least one image, but there were none.")
     return np.concatenate(parts)
-
-
-def _by_position(stream: ResidualStream, index: int, cache: dict[str, Tensor], slope: Tensor) -> Tensor:
-    """Return the effects of a block's heads by the position they read [batch, head, position]."""
-    path = f"blocks.{index}.attn.hook_"
-    reached = torch.einsum("bqm,hdm->bhqd", slope, stream.write_weights[index])
-    return torch.einsum("bhqk,bhqd,bkhd->bhk", cache[f"{path}pattern"], reached, cache[f"{path}v"])
 
 
 def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

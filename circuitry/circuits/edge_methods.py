@@ -163,25 +163,6 @@ def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list
     return {site: list(units.values()) for site, units in found.items()}
 
 
-def edge_names(edges: Edges) -> list[tuple[str, str]]:
-    """Return the names (writer, reader) of the edges of `attribute_components`, row by row of `Edges.to_pandas`.
-
-    Example:
-        >>> edges = attribute_components(task, ports=True).edges
-        >>> names, scores = edge_names(edges), edges.to_pandas()["score"]
-        >>> edges_by_position(task, [names[scores.argmax()]])
-    """
-    table = edges.to_pandas()
-    ends = [zip(table[f"{end}_site"], table[f"{end}_unit"], strict=True) for end in ("upstream", "downstream")]
-    writers, readers = ([_name(site, unit) for site, unit in of_end] for of_end in ends)
-    return list(zip(writers, readers, strict=True))
-
-
-def _name(site: str, unit: int) -> str:
-    block, attn, port = site.partition(".attn")
-    return str(Component(block + attn, unit, port[1:])) if attn else site
-
-
 def edge_method(encoder: Encoder, name: str | None) -> str:
     """Return the method that scores the edges of an encoder, by its name or the default."""
     streams = in_stream(encoder)

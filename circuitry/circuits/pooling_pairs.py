@@ -10,13 +10,13 @@ So the class logit, the cosine of the embedding with a class's text weight, is t
 Each pair has one direction in the space of texts, the same for all images.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor
 
@@ -44,10 +44,6 @@ class PoolingPairs:
         """The sum of pairs and rest: the embeddings of the images, not normalised."""
         found: np.ndarray = np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True) + self.rest
         return found
-
-    def take(self, rows: Int[np.ndarray, " some"]) -> "PoolingPairs":
-        """Return the same for some of the images."""
-        return replace(self, read=self.read[rows], rest=self.rest[rows])
 
     def effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, "images heads units"]:
         """Return the direct effect of each pair on a class logit, or on a difference of two.

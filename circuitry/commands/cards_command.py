@@ -8,7 +8,7 @@ For every unit (channel, head, neuron, latent) that any circuit of a folder keep
    its mean, and to its value in other domains, beside the attributed one;
 3. a name of at most three words, fitted on one half of the images and tested on the other.
 
-A name is refuted by a correlation no better than that of names of permuted cells or of a random word: it is weak.
+A name is refuted by a correlation no better than that of names of permuted cells: it is weak.
 Where the model classifies the images no better than chance, its words name nothing, and the summary says so.
 
     circuitry cards      # the circuits of the quickstart

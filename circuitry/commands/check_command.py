@@ -2,7 +2,7 @@
 
 On images that the circuits were not found on: the metric with only a circuit's units active (all sites at once, and
 one site at a time), with all but them, and with random units; and whether the circuit still tells its class from the
-others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules.
+others. Then, for one circuit, the exact effects of units against their attributed scores.
 
 A circuit works if it gives images of its class the class nearly as often as the whole model, other images hardly more
 often, and recovers half of the answers. That says nothing where random units do as well, and nothing about this class
@@ -10,10 +10,9 @@ where circuits of other classes do; one with a selectivity near 0 answers its cl
 
 With --transfer: does one domain's circuit work in another? The causal sense of shared circuitry, beside the structural
 one. For every class, only the circuit of domain A is kept while images of domain B run through the encoder, at all
-sites at once and at one site at a time. And the activations of A's circuit, from images of A, replace those of runs on
-images of B. Circuits are shared if faithfulness and selectivity stay as high off the diagonal as on it. Structural
-similarity is meaningful if it predicts transfer; a rank correlation near 0 over the pairs of domains refutes it. Where
-circuits are kept at all sites at once, look at selectivity before faithfulness.
+sites at once and at one site at a time. Circuits are shared if faithfulness and selectivity stay as high off the
+diagonal as on it. Structural similarity is meaningful if it predicts transfer; a rank correlation near 0 over the pairs
+of domains refutes it. Where circuits are kept at all sites at once, look at selectivity before faithfulness.
 
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer
@@ -30,7 +29,7 @@ from circuitry.analysis import QuickstartModel
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import CheckSettings
 from circuitry.runs import ALONE, InputError, Rank, WorkSettings
-from circuitry.runs.given import Count, Natural
+from circuitry.runs.given import Natural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +47,6 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     results: SmallTables = None
     random_draws: Natural = 5
     """Random circuits of every size."""
-    rule_circuits: Count = 4
-    """How many circuits the rules are compared on: the first class in the first domain, the second in the second..."""
     one_site: bool = True
     """With --transfer: also keep circuits at one site at a time."""
 

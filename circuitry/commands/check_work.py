@@ -20,7 +20,6 @@ def main(config: Config) -> Written | None:
         done = f"{len(chosen.keys)} circuits, each kept on images of every domain of its class, on {chosen.in_words}."
     else:
         run.scores(work=work)
-        run.rules(config.rule_circuits, work)
         title = f"Do the circuits of {model} recover its answer?"
         done = f"Causal checks of {len(chosen.keys)} circuits, on {chosen.in_words}."
     return run.report(title, done, results=config.results)
@@ -30,7 +29,7 @@ def measure(config: Config, work: Work) -> Analysis:
     """Measure one process's share; what is finished is read."""
     run = config.analysis(work.rank)
     if config.transfer:
-        run.transfer(work, one_site=config.one_site, exchange=True)
+        run.transfer(work, one_site=config.one_site)
     else:
         run.curves(work, RANKINGS, config.random_draws)
         run.curves_by_site(work, config.random_draws)

@@ -25,7 +25,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "own-parts": ("circuits", "which units are a class's own, and are they the same in another style?"),
     "compare": ("circuits", "are the circuits of my model shared between the domains of my images?"),
     "check": ("circuits", "do circuits recover the answer, and in other domains, too?"),
-    "components": ("circuits", "which heads and neurons of a transformer act, by their exact effects?"),
     "cards": ("look inside", "what does each unit of the circuits respond to?"),
     "explore": ("look inside", "a page to look into circuits, units and images"),
     "train-sae": ("models", "train a sparse autoencoder on activations"),

@@ -18,8 +18,7 @@ are compared in pairs. With the paper's rules, intervals of 95 % cover 97 to 100
   of the draws: the variance of a mean of K divided by that of its draws. For two parts it is infinite (every usable
   draw is the same), and only classes are drawn.
 
-Where few classes share much and most share little, the mean is skewed, and Student's intervals lie too low: the
-quantiles are then those of the bootstrap-t over classes (`student_or_bootstrap_t`).
+Where few classes share much and most share little, the mean is skewed, and Student's intervals lie too low.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,17 +26,13 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from circuitry.comparison.part_array import known_ratio, mean_known
-from circuitry.comparison.statistics import STUDENT_QUANTILE, Spread
+from circuitry.comparison.statistics import Spread
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Count, Seed, checked
 
 RESAMPLES = 1000
-
-SKEWED, FEWEST_STUDENTISED = 1.0, 8
-"""Skewness of classes above which quantiles are those of the bootstrap-t, and the fewest classes that have one."""
 
 _CHUNK = 64
 """Draws whose sums are held in memory at once."""
@@ -159,37 +154,6 @@ def dual_bootstrap(
     squares = np.square(classes) / (n_classes - 1) + np.square(variance - classes) / (n_parts - 1)
     least = np.full_like(variance, min(n_classes, n_parts) - 1)
     return Spread(value, variance, np.divide(np.square(variance), squares, out=least, where=squares > 0))
-
-
-def student_or_bootstrap_t(
-    values: Float[np.ndarray, "classes *cells parts parts"],
-    statistic: Callable[[np.ndarray], np.ndarray],
-    draws: Draws,
-    spread: Spread,
-) -> Spread:
-    """Return a spread of `dual_bootstrap` with the quantiles of the bootstrap-t over classes where it is skewed.
-
-    After Efron (1981) and Hall (1988). Each class has a pseudo-value, n times the statistic less n - 1 times that
-    without the class; their mean in a draw, less that of all, is divided by its standard error in the draw. Quantiles
-    grow with Student's where parts leave fewer degrees of freedom than n - 1. Student's stay where the skewness of the
-    pseudo-values is at most `SKEWED`, and with fewer than `FEWEST_STUDENTISED` classes, where the bootstrap-t is up to
-    twice as wide and covers no better.
-    """
-    n = draws.n_classes
-    if n < FEWEST_STUDENTISED:
-        return spread
-    without = statistic(resampled_means(values, 1.0 - np.eye(n), np.ones((1, values.shape[-1]))))
-    pseudo = np.reshape(n * spread.value - (n - 1) * without, (n, -1))
-    centred = pseudo - pseudo.mean(0)
-    squares, cubes = (np.power(centred, power).mean(0) for power in (2, 3))
-    skewness = known_ratio(cubes, squares**1.5) * np.sqrt(n * (n - 1)) / (n - 2)
-    means = draws.classes @ centred / n
-    errors = np.sqrt(np.maximum(draws.classes @ np.square(centred) / n - np.square(means), 0) / (n - 1))
-    t = np.divide(means, errors, out=np.zeros_like(means), where=errors > 1e-9 * np.sqrt(squares))
-    fewer = stats.t.ppf(STUDENT_QUANTILE, spread.degrees.ravel()) / stats.t.ppf(STUDENT_QUANTILE, n - 1)
-    ends = np.quantile(t, [1 - STUDENT_QUANTILE, STUDENT_QUANTILE], axis=0) * fewer
-    quantiles = np.where(np.abs(skewness) > SKEWED, ends, np.nan).T
-    return spread._replace(quantiles=quantiles.reshape(*spread.value.shape, 2))
 
 
 def dual_variance(

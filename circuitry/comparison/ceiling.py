@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means, student_or_bootstrap_t
+from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
 from circuitry.comparison.part_array import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 from circuitry.runs.errors import InputError
@@ -145,7 +145,7 @@ def _ratio_spread(
     def statistic(means: np.ndarray) -> np.ndarray:
         return reduced(np.where(known, ratio(means, chance), np.nan))
 
-    return student_or_bootstrap_t(cells.values, statistic, draws, dual_bootstrap(cells.values, statistic, draws)), above
+    return dual_bootstrap(cells.values, statistic, draws), above
 
 
 def _well_above(above: Spread) -> Bool[np.ndarray, "*results"]:

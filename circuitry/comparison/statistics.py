@@ -28,17 +28,11 @@ class Spread(NamedTuple):
     value: Float[np.ndarray, "*results"]
     variance: Float[np.ndarray, "*results"]
     degrees: Float[np.ndarray, "*results"]
-    quantiles: Float[np.ndarray, "*results 2"] | None = None
-    """Lower and upper quantile of the studentised statistic; NaN, or nothing, where Student's are used."""
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper bounds of the interval of 95 %."""
-        reach = stats.t.ppf(STUDENT_QUANTILE, self.degrees)
-        ends = np.stack([-reach, reach], -1)
-        if self.quantiles is not None:
-            ends = np.where(np.isnan(self.quantiles), ends, self.quantiles)
-        error = np.sqrt(self.variance)
-        return np.asarray(self.value - ends[..., 1] * error), np.asarray(self.value - ends[..., 0] * error)
+        reach = stats.t.ppf(STUDENT_QUANTILE, self.degrees) * np.sqrt(self.variance)
+        return np.asarray(self.value - reach), np.asarray(self.value + reach)
 
     def detectable(self, level: float) -> np.ndarray:
         """Return the difference from zero that Student's test at a level finds in four of five studies like this."""
@@ -74,7 +68,7 @@ def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | No
 
 def mean_spreads(several: Sequence[np.ndarray]) -> Spread:
     """Return `mean_spread` of several samples."""
-    spreads = [mean_spread(values)[:3] for values in several]
+    spreads = [mean_spread(values) for values in several]
     return Spread(*np.array(spreads, float).reshape(-1, 3).T)
 
 

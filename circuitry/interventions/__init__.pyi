@@ -1,7 +1,5 @@
 from .attribution_check import check_attribution as check_attribution
-from .attribution_check import compare_rules as compare_rules
 from .circuit_checks import CausalChecks as CausalChecks
-from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .constants import optimal_baseline as optimal_baseline
 from .contrast import own_part as own_part
 from .curves import FaithfulnessCurve as FaithfulnessCurve
@@ -29,11 +27,8 @@ from .own_parts import OwnParts as OwnParts
 from .patches import Patch as Patch
 from .patches import patched as patched
 from .patching import patch_effects as patch_effects
-from .pixels import logit_pixels as logit_pixels
-from .pixels import unit_pixels as unit_pixels
 from .search import find_circuit as find_circuit
 from .search import propose_circuits as propose_circuits
-from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits
 from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity

@@ -11,9 +11,7 @@ Which to take, by the scoreboard of a checkout (tables: ``experiments/results/sc
 circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
 rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
 units are to be ranked as exact patching would, at the least cost. `extract` and ``circuitry find`` take
-``iterative-fisher`` by default, at seconds a circuit. Masks are not the only circuit that works: two seeds are more
-alike than other images or domains, yet not the same, and a mask is to be read beside that ceiling
-(``experiments/shared_masks.py``).
+``iterative-fisher`` by default, at seconds a circuit. Masks are not the only circuit that works.
 """
 
 from collections.abc import Callable, Sequence

@@ -28,12 +28,12 @@ from circuitry.circuits.attribution import attribute
 from circuitry.circuits.edge_cuts import cut_effects
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.methods import SITE_PATH
+from circuitry.circuits.quadrature import gauss_radau_rule, left_rule, midpoint_rule
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.task import Task
-from circuitry.interventions.attribution_check import RULES
 from circuitry.interventions.gated import circuit_of
 from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.interventions.masks import learn_masks
@@ -43,6 +43,13 @@ from circuitry.interventions.search import propose_circuits
 from circuitry.runs.given import Amount
 from circuitry.runs.workers import Work
 
+RULES = {
+    "left 10": left_rule(10),
+    "Gauss-Radau 5": gauss_radau_rule(5),
+    "midpoint 10": midpoint_rule(10),
+    "gradient x activation": left_rule(1),
+}
+"""One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
 EXACT, CUTS = "exact patching", "edge cuts"
 LEARNED_MASKS = "learned masks"
 SEARCHED = {"conductance": "conductance", LEARNED_MASKS: "learned"}

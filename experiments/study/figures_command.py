@@ -131,18 +131,6 @@ def scoreboard_edges(tables: Path, title: str) -> go.Figure:
     return drawn.update_xaxes(title_text="edges kept (%)")
 
 
-@figure("What does each head and MLP add to the answer directly?", "components")
-def direct_effects(tables: Path, title: str) -> go.Figure:
-    effects = table(tables, "direct_effects", dtype={"component": str})
-    return charts.component_heatmap(effects, title=title, measure="effect on the lead of the class")
-
-
-@figure("How few pooling pairs carry the answers?", "pooling_pairs")
-def accuracy_of_pairs(tables: Path, title: str) -> go.Figure:
-    drawn = charts.faithfulness_curves(table(tables, "accuracy"), measure="accuracy", title=title)
-    return drawn.update_xaxes(title_text="pairs of a pooling head and a unit that are kept (%)")
-
-
 @figure("Where do the styles look alike to the model?", "representations")
 def cka_over_depth(tables: Path, title: str) -> go.Figure:
     domains, ceilings = (table(tables, name).query("group == 'all'") for name in ("cka_over_depth", "cka_ceilings"))

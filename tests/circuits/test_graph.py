@@ -23,7 +23,6 @@ from circuitry.circuits import (
     attribute_components,
     depth_bias,
     edge_jaccard,
-    edge_names,
     left_rule,
     strongest_units,
 )
@@ -229,15 +228,6 @@ def test_ports_apart_read_in_the_place_of_their_head() -> None:
     assert graph.edge_scores["embed", "blocks.0.attn.k"].item() == -2
     assert ("embed", "blocks.0.attn") not in graph.edge_scores
     assert set(graph.circuit(2).graph.successors("embed/0")) >= {"blocks.0.attn.q/0", "blocks.0.attn.v/0"}
-
-
-def test_edges_have_the_names_of_writers_and_readers() -> None:
-    edges = as_graph(SMALL, {}, ports=True).edges
-    found = dict(zip(edge_names(edges), edges.to_pandas()["score"], strict=True))
-    there = np.argwhere(~np.isnan(SMALL.scores)).tolist()
-    assert {edge: score for edge, score in found.items() if score} == {
-        (str(SMALL.writers[w]), str(SMALL.readers[r])): SMALL.scores[r, w] for r, w in there
-    }
 
 
 def test_a_plain_encoder_and_one_in_components_have_the_same_edges_by_every_method() -> None:

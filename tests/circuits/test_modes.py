@@ -25,7 +25,7 @@ from circuitry import (
     patched,
 )
 from circuitry.bases import ResidualStream
-from circuitry.circuits import direct_effects, direct_vectors, edges_by_position, pooling_pairs
+from circuitry.circuits import direct_effects, direct_vectors, pooling_pairs
 from circuitry.encoder import Baseline, Counterfactual, Task
 from circuitry.interventions import circuit_of, kept_embeddings
 from circuitry.interventions.patches import PatchValue
@@ -63,7 +63,6 @@ def test_what_reads_a_tower_of_half_precision_gives_numbers() -> None:
     images, weight = torch.randn(2, 3, *stream.encoder.image_size), torch.ones(16) / 4
     found = [
         edge_scores(stream, images, class_logit(weight[None], 0), method="exact-readers").into,
-        edges_by_position(Task(stream.components, images, class_logit(weight[None], 0)), [("embed", "embedding")]),
         direct_effects(stream, images, weight).effects,
         direct_vectors(stream, images),
         pooling_pairs(resnet, torch.randn(2, 3, *resnet.image_size)).read,

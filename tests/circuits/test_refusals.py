@@ -89,14 +89,11 @@ STREAMS: list[tuple[Call, str]] = [
     (lambda: c.attribute_components(Task(VIT, IMAGES[VIT], metric), method="atp"), "'exact-readers', .*'atp'"),
     (lambda: edge_scores(with_norm_over_tokens(), IMAGES[TIMM], metric, method="relp"), "a GroupNorm: .*gradient"),
     (lambda: edge_scores(ResidualStream.of(VIT), IMAGES[VIT], lambda e: (e[:, 0] - e[:, 0]).sqrt()), "of edges are Na"),
-    (lambda: c.edges_by_position(Task(VIT, IMAGES[VIT], metric), [("embed", "blocks.0.attn.9.q")]), "no edge from 'em"),
-    (lambda: c.moves_between_positions(Task(VIT, IMAGES[VIT], metric), STREAM), "reads every position for itself"),
     (lambda: c.direct_effects(ResidualStream.of(LINEAR_TO_NONE), IMAGES[LINEAR_TO_NONE], torch.ones(16)), "proj of th"),
     (lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM], torch.ones(3)), r"16 numbers .* shape \[3\]"),
     (lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM][:0], torch.ones(16)), "at least one image"),
-    (lambda: c.DirectEffects(("a",), np.zeros((2, 3)), np.zeros((2, 1, 4)), np.zeros(2), np.zeros(2)), "3 columns"),
+    (lambda: c.DirectEffects(("a",), np.zeros((2, 3)), np.zeros(2), np.zeros(2)), "3 columns"),
     (lambda: c.pooling_pairs(TIMM, IMAGES[TIMM]), "TimmModel .* direct_effects"),
-    (lambda: c.text_span(np.ones((4, 8)), np.ones((4, 8)), ["a"]), r"\[texts, 8\] .* 1 texts"),
 ]
 COMPARED: list[tuple[Call, str]] = [
     (lambda: compare([FIRST, FIRST]), "class_name and domain"),

@@ -1,4 +1,4 @@
-"""Edges between heads and MLPs, and what they move between positions, against derivatives of exact cuts and hooks."""
+"""Edges between heads and MLPs against derivatives of exact cuts and hooks."""
 
 import weakref
 from typing import Any
@@ -10,11 +10,9 @@ from torch import Tensor
 
 from circuitry.bases import Component, ResidualStream
 from circuitry.circuits import (
-    edges_by_position,
     gauss_legendre_rule,
     left_rule,
     midpoint_rule,
-    moves_between_positions,
 )
 from circuitry.circuits.stream_edges import attributed
 from circuitry.circuits.stream_gradients import StreamGradients, reader_gradients
@@ -123,79 +121,6 @@ def test_gradients_of_some_images_are_gone_when_the_next_come() -> None:
     with task.running(gradients=True):
         attributed(stream, task, left_rule(1), gradients=gradients)
     assert len(held) == 3
-
-
-def test_positions_add_up_to_edges_and_an_edge_is_moved_at_its_own_position_alone() -> None:
-    stream, images = opened()
-    edges = [("embed", "blocks.0.attn.1.v"), ("blocks.0.attn.1", "blocks.1.mlp"), ("blocks.1.mlp", "embedding")]
-    found = edges_by_position(Task(stream.components, images, metric, baseline=images.flip(0)), edges)
-    whole = edge_scores(stream, images, metric, baseline=images.flip(0))
-    for i, (writer, reader) in enumerate(edges):
-        score = whole.scores[whole.readers.index(reader), whole.writers.index(writer)]
-        assert found[:, i].sum(1).mean() == pytest.approx(score)
-    tower: Any = stream.encoder.tower
-    _, clean = stream.components.run_with_cache(images)
-    change = stream.written({s: clean[s].flip(0) - clean[s] for s in stream.sites})[stream.writers.index(HEAD)]
-    for position in range(2):
-        amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        there = (torch.arange(change.shape[1]) == position).double()[:, None]
-        with tower.trunk.blocks[1].norm2.register_forward_pre_hook(
-            lambda _, inputs, a=amount, t=there: (inputs[0] + a * t * change,)
-        ):
-            (slope,) = torch.autograd.grad(metric(tower(images)).mean(), amount)
-        assert found[:, 1, position].mean() == pytest.approx(-float(slope), rel=1e-8)
-
-
-WRITER, READER = "blocks.0.attn.1", "blocks.1.attn.0"
-
-
-@pytest.mark.parametrize("name", ["vit", "average-and-query-key-norm", "perception-encoder"])
-def test_moves_sum_to_what_an_edge_carries_at_each_position(name: str) -> None:
-    stream, images = opened(name)
-    edges = [(WRITER, f"{READER}.{port}") for port in "qkv"]
-    task = Task(stream.components, images, metric, baseline=images.flip(0))
-    moves = moves_between_positions(task, edges)
-    at = edges_by_position(task, edges)
-    assert (np.abs(at).max((0, 2)) > 1e-6).all()
-    for place, axis in ((0, 2), (1, 1), (2, 1)):  # where the query stands; where keys and values do
-        np.testing.assert_allclose(moves[:, place].sum(axis), at[:, place], rtol=1e-6, atol=1e-12)
-
-
-@pytest.mark.parametrize("port", ["q", "k", "v"])
-def test_a_move_is_the_derivative_of_a_hook_on_one_pair_of_positions(port: str) -> None:
-    stream, images = opened("average-and-query-key-norm")
-    moves = moves_between_positions(Task(stream.encoder, images, metric), [(WRITER, f"{READER}.{port}")])[:, 0]
-    _, cache = stream.components.run_with_cache(images)
-    change = change_without_the_writer(stream, cache, port)
-    amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    to, source = 2, 3
-
-    def write(x: Tensor, hook: object) -> Tensor:
-        added = torch.zeros_like(x)
-        if port == "v":
-            seen = cache["blocks.1.attn.hook_pattern"][:, 0, to, source, None]
-            added[:, to, 0] = seen * change[:, source, 0]
-        else:
-            added[:, 0, to, source] = change[:, 0, to, source]
-        return x + amount * added
-
-    point = f"blocks.1.attn.hook_{'z' if port == 'v' else 'attn_scores'}"
-    for image in range(len(images)):
-        value = metric(stream.components.run_with_hooks(images, fwd_hooks=[(point, write)]))[image]
-        (slope,) = torch.autograd.grad(value, amount)
-        assert moves[image, to, source] == pytest.approx(-float(slope), rel=1e-5)
-
-
-def change_without_the_writer(stream: ResidualStream, cache: Any, port: str) -> Tensor:
-    """How values change, or scores by their query or key, to first order without what the writer wrote."""
-    block, before, step = stream.blocks[1], cache["blocks.1.hook_resid_pre"], 1e-5
-    wrote = stream.written(cache)[[str(one) for one in stream.writers].index(WRITER)]
-    after, earlier = (block.project(block.norm_attention(before + sign * step * wrote)) for sign in (-1, 1))
-    if port == "v":
-        return (after[2] - earlier[2]) / (2 * step)
-    q, k = (cache[f"blocks.1.attn.hook_{one}"] for one in "qk")
-    first, second = (block.scores(one[0], k) if port == "q" else block.scores(q, one[1]) for one in (after, earlier))
-    return (first - second) / (2 * step)
 
 
 def test_cutting_an_edge_into_a_neuron_equals_a_hook_on_that_neuron() -> None:

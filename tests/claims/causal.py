@@ -58,23 +58,6 @@ def of_edges() -> list[object]:
     ]
 
 
-def selective(method: str, of: str) -> float:
-    named = {"what": "selectivity with only the circuit", "images of": of}
-    return float(rows("shared_masks/work", method=method, **named)["value"].iloc[0])
-
-
-def overlap(method: str, what: str, ceiling: str = "other images") -> float:
-    return one("shared_masks/levels", method=method, what=what, ceiling=ceiling)
-
-
-def overlaps(method: str) -> list[float]:
-    whats = (
-        *("two parts of the same images", "the same class in two domains, parts", "two classes in one domain"),
-        *("two classes in two domains", "random units"),
-    )
-    return [overlap(method, what) for what in whats]
-
-
 def into_attention() -> tuple[float, float]:
     methods = ["left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"]
     found = rows("scoreboard/toy/planted", network="attention", kind="edge", site="attention", method=methods)
@@ -110,17 +93,6 @@ CLAIMS: dict[str, Numbers] = {
     "MLPs, median of {} classes; gradient, path, AtP\\*, RelP and exact cuts take {:.0f} to {:.0f} %, random edges "
     "{:.0f} %. The four scores need {:.0f} to {:.0f} points more, in every class (p {:.3f}); exact cuts {} points, in "
     "{} classes (p {:.3f}).": of_edges,
-    "selective in their own style ({:.2f}) and, less, in the others ({:.2f}); those of site paths in neither "
-    "({:.2f})": lambda: (
-        *(selective("learned", of) for of in ("own domain", "other domains")),
-        alike(selective("site-path", of) for of in ("own domain", "other domains")),
-    ),
-    "overlap by {:.2f}, on other images of the style by {:.2f}, in another style by {:.2f}, with another class by "
-    "{:.2f} and {:.2f}, where random units of these sizes overlap by {:.2f}": lambda: (
-        overlap("learned", "two parts of the same images", "other seed"),
-        *overlaps("learned"),
-    ),
-    "attributed circuits does ({:.2f}, {:.2f}, {:.2f} and {:.2f}, random {:.2f})": lambda: overlaps("site-path"),
     "(AUROC {:.2f} to {:.2f}, guessing 0.5); cuts do ({:.1f})": lambda: (
         *into_attention(),
         alike(rows("scoreboard/toy/planted", network="attention", kind="edge", method="edge cuts")["auroc"]),

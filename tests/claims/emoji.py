@@ -93,7 +93,4 @@ CLAIMS: dict[str, Numbers] = {
         "holds" if of_classes("low") < 0 < of_classes("high") else "leaves out",
         of_classes("p"),
     ),
-    "(rank correlation of own-style with pooled ones {:.2f})": lambda: [
-        one("emoji/order_stability", "rho", varied="class texts")
-    ],
 }

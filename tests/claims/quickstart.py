@@ -32,12 +32,6 @@ def ratios_but(a: str, b: str, run: str = "quickstart") -> tuple[float, float]:
     return span(found.loc[(found["domain_a"] != a) | (found["domain_b"] != b), "value"])
 
 
-def other_orders() -> tuple[float, float]:
-    """Return the span under all changes but the baseline and the smaller number of classes."""
-    found = table("order_stability/order_stability").iloc[1:]
-    return span(found.loc[(found["varied"] != "baseline") & (found["setting"] != "4 of them"), "rho"])
-
-
 def of_other_classes(levels: str) -> list[float]:
     """Return what parts of other classes in other styles share, relative to parts of one class and style."""
     found = table(levels).set_index("what")["value"]
@@ -56,9 +50,6 @@ CLAIMS: dict[str, Numbers] = {
     ),
     "where two other classes in two styles share {:.2f} of it. These are circuits": partial(
         of_other_classes, "vit/edge_jaccard_levels"
-    ),
-    "(painting and real), where two other classes in two styles share {:.2f}.": partial(
-        of_other_classes, "pooling_pairs/pair_sharing_levels"
     ),
     "the held-out classes are right in {:.0f} % of the images (guessing {:.0f} %), "
     "its other classes in {:.0f} %": lambda: quickdraw("held_out", "chance", "seen"),
@@ -85,14 +76,5 @@ CLAIMS: dict[str, Numbers] = {
     "{} (nodes), and {} and infograph (edges) are lowest": lambda: (lowest("node_overlap"), lowest("edge_jaccard")),
     "only {} stands out from all five after correction": lambda: (
         stands_out("node_overlap") & stands_out("edge_jaccard")
-    ),
-    "with a mean baseline and {:.0f} of the {:.0f} classes its rank correlation with the default is {:.2f}, with "
-    "the default baseline and those {:.0f} classes {:.2f}. Under the other changes it is {:.2f} to {:.0f}.": lambda: (
-        one("order_stability/order_stability", "n_classes", varied="baseline"),
-        one("order_stability/order_stability", "n_classes", varied="default"),
-        one("order_stability/order_stability", "rho", varied="baseline"),
-        one("order_stability/order_stability", "n_classes", setting="4 of them"),
-        one("order_stability/order_stability", "rho", setting="4 of them"),
-        *other_orders(),
     ),
 }

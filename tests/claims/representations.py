@@ -15,7 +15,6 @@ from tests.support.committed_tables import (
     rows,
     significance,
     span,
-    table,
 )
 
 
@@ -31,10 +30,6 @@ def shared(what: str) -> float:
     return one("shared_features/feature_sharing_levels", what=what)
 
 
-def accuracy_without(component: str, block: int) -> float:
-    return 100 * one("components/mean_ablation", "accuracy", component=component, block=block)
-
-
 def vit(what: str) -> float:
     return one("vit/edge_jaccard_class_by_domain", what=what)
 
@@ -43,10 +38,6 @@ def nearest(method: str) -> list[float]:
     """Return the rank correlation of an edge score with exact cuts, by baseline."""
     ends = ("counterfactual", "mean")
     return [one("edges/agreement", "spearman", edges="all", method=method, baseline=end) for end in ends]
-
-
-def few_pairs(circuit: str, fraction: float) -> float:
-    return 100 * float(rows("pooling_pairs/accuracy", circuit=circuit, fraction=fraction)["value"].mean())
 
 
 SEPARATION = "embedding_separation/summary"
@@ -148,10 +139,6 @@ CLAIMS: dict[str, Numbers] = {
         ),
         *(moved("held-out", column, domain="quickdraw").item() for column in ("difference", "low", "high")),
     ),
-    "({:.0f} % right, guessing 6 %)": lambda: [accuracy_without("none", -1)],
-    "putting all heads of one layer to their mean leaves {:.0f} to {:.0f} % right": lambda: span(
-        accuracy_without("heads", block) for block in range(4)
-    ),
     "edge Jaccard {:.3f} for the same class and style, {:.3f} other style, {:.3f} other class, {:.3f} both": lambda: (
         vit(f"{of} class, {by} domain") for of in ("same", "other") for by in ("same", "other")
     ),
@@ -169,15 +156,6 @@ CLAIMS: dict[str, Numbers] = {
         )
         for number in nearest(method)
     ),
-    "the strongest 10 % alone are right in {:.0f} %, 30 % in {:.0f} % "
-    "(all in {:.0f} %; at random {:.0f} and {:.0f} %)": lambda: (
-        *(few_pairs("kept", fraction) for fraction in (0.1, 0.3, 1.0)),
-        *(few_pairs("random", fraction) for fraction in (0.1, 0.3)),
-    ),
-    "Two styles share {:.2f} of what two samples of one style share (mean of {:.0f} pairs), "
-    "from {:.2f} (quickdraw and real) to {:.2f} (painting and real)": lambda: table(
-        "pooling_pairs/pair_sharing_ratios"
-    )["value"].agg(["mean", "size", "min", "max"]),
     "other styles grows from {:.2f} to {:.2f} at the input to {:.2f} to {:.2f} at the embedding": lambda: (
         *cka("input"),
         *cka("attnpool"),

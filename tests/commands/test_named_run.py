@@ -118,7 +118,7 @@ def test_the_run_of_a_quickstart_is_known_too(settings: str, said: Said) -> None
     assert config.checkpoint == Path("q/vit-tiny.safetensors")
 
 
-@pytest.mark.parametrize("line", ["check", "cards --n-images 4", "explore", "components"])
+@pytest.mark.parametrize("line", ["check", "cards --n-images 4", "explore"])
 def test_what_reads_the_quickstart_says_so_first(line: str, said: Said) -> None:
     option = "--circuits" if line.split()[0] in ("check", "cards", "explore") else "--data"
     words, first = said(line)

@@ -22,7 +22,7 @@ from circuitry.comparison import (
     pair_ratios,
     per_domain,
 )
-from circuitry.comparison.bootstrap import dual_variance, resampled_means, student_or_bootstrap_t
+from circuitry.comparison.bootstrap import dual_variance, resampled_means
 from circuitry.comparison.ceiling import mean_ratio, pair_cells, ratio
 from circuitry.comparison.domain_tests import domain_spread
 from experiments.simulation import Planted, jaccard, keep, simulate
@@ -146,38 +146,6 @@ def test_the_variance_is_that_of_the_paper() -> None:
         assert dual_variance(np.array([both]), *arguments).tolist() == pytest.approx([expected])
     large = dual_variance(np.array([3.5]), np.array([2.0]), np.array([1.0]), 1.0, 1.0)
     assert large.tolist() == pytest.approx([2 * (2 + 1) - 3.5])
-
-
-def shared_over_ceiling(cells: np.ndarray) -> np.ndarray:
-    return np.asarray(cells[:, :1] / cells[:, 1:])
-
-
-def test_skewed_shares_have_the_interval_of_a_loop() -> None:
-    """The bootstrap-t of pseudo-values, class by class; where nothing is skewed, and for few classes, Student's."""
-    n, rng = 12, np.random.default_rng(11)
-    cells = np.stack([rng.exponential(size=n) ** 2, 3 + rng.random(n)], 1)
-    values = np.broadcast_to(cells[:, :, None, None], (n, 2, 2, 2))
-    draws = draw_resamples(range(n), 2, resamples=300)
-    spread = dual_bootstrap(values, shared_over_ceiling, draws)
-    (low,), (high,) = student_or_bootstrap_t(values, shared_over_ceiling, draws, spread).interval()
-
-    def of(chosen: list[int]) -> float:
-        return float(np.mean([cells[i, 0] for i in chosen]) / np.mean([cells[i, 1] for i in chosen]))
-
-    whole = of(list(range(n)))
-    pseudo = [n * whole - (n - 1) * of([j for j in range(n) if j != i]) for i in range(n)]
-    found = []
-    for counts in draws.classes.astype(int):
-        drawn = [pseudo[i] for i in range(n) for _ in range(counts[i])]
-        found.append((np.mean(drawn) - np.mean(pseudo)) / (np.std(drawn, ddof=1) / math.sqrt(n)))
-    error = math.sqrt(spread.variance.item())
-    assert low == pytest.approx(whole - np.quantile(found, 0.975) * error)
-    assert high == pytest.approx(whole - np.quantile(found, 0.025) * error)
-    assert high - whole > 1.2 * (whole - low)  # Student's is symmetric
-    for some in (np.broadcast_to(np.linspace(1, 2, n)[:, None, None, None], (n, 2, 2, 2)), values[:6]):
-        few = draw_resamples(range(len(some)), 2, resamples=50)
-        student = dual_bootstrap(some, lambda m: m[:, :1], few)
-        assert student_or_bootstrap_t(some, lambda m: m[:, :1], few, student).interval() == student.interval()
 
 
 @pytest.mark.parametrize("common", [0.0, 0.7])

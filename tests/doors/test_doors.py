@@ -44,8 +44,7 @@ SILENT: Any = {
     "a counterfactual of uint8": (lambda w: encoder.Counterfactual(torch.zeros(1, 3, 8, 8).byte()), "uint8"),
     "a patch of uint8": (lambda w: circuitry.Patch("act1", torch.zeros(1).byte()), "uint8"),
     "a class twice": (lambda w: circuitry.compare(w.graphs, classes=["cat", "cat"]), "'cat' twice"),
-    "an edge twice": (lambda w: circuits.edges_by_position(w.in_stream, [("embed", "embedding")] * 2), "twice"),
-    "names as a column": (lambda w: circuits.text_span(np.eye(3), np.eye(3)[:2], COLUMN), "Series"),
+    "names as a column": (lambda w: circuitry.compare(w.graphs, classes=COLUMN), "Series"),
     "parts that are no whole numbers": (
         lambda w: circuits.attribute_parts(w.task, circuits.AttributionSettings(), np.array([0.2, 0.7, 1])),
         "parts.*float64",

@@ -154,7 +154,6 @@ class MadeCards(CardFolder):
     def _name(self, unit: int) -> UnitName | None:
         if unit % 2:
             return None
-        random = 0.5 if unit % 4 else 0.1
         return UnitName(
             words=("<b>stripes</b>", str(unit)),
             weights=(1.0, 0.5),
@@ -163,9 +162,9 @@ class MadeCards(CardFolder):
             by_domain={domain: (0.4, float("nan")) for domain in self.graphs.domains},
             runner_up="dots",
             runner_up_correlation=0.2,
-            chance=0.1,
+            chance=0.5 if unit % 4 else 0.1,
             style=False,
-            references={"class": ("cat", 0.1), "random word": ("spoon", random)},
+            references={"class": ("cat", 0.1)},
         )
 
 

@@ -1,7 +1,6 @@
-"""Sweeps of patches, maps of pixels and checks of attribution against paper, single patches and hooks."""
+"""Sweeps of patches and checks of attribution against paper, single patches and hooks."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,21 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
-from circuitry.bases import ResidualStream, in_feature_basis
+from circuitry.bases import in_feature_basis
 from circuitry.encoder import AnyBaseline, Counterfactual, Stage
 from circuitry.encoder.baselines import ZERO
 from circuitry.interventions import (
     AttributionCheck,
     Patch,
-    ablate_all_but,
     check_attribution,
-    circuit_of,
-    compare_rules,
-    logit_pixels,
-    mean_ablation_accuracy,
     patch_effects,
     patched,
-    unit_pixels,
 )
 from circuitry.runs import Work
 from tests.support.assert_same import assert_same
@@ -155,74 +148,6 @@ def test_cut_and_memory_change_nothing(resnet: nn.Module) -> None:
         assert_same(found.scores, whole.scores, 1e-6, atol=1e-6)
 
 
-def task_of(tower: str, n: int = 2, each: bool = False) -> Task:
-    encoder = Encoder.from_tower(make_tower(tower).double())
-    images = 0.5 * torch.randn(n, 3, *encoder.image_size, dtype=torch.double)
-    metric = class_logit(F.normalize(torch.randn(3, 16, dtype=torch.double), dim=-1), 1)
-    return Task(encoder, images, metric, baseline=torch.randn_like(images) if each else "zero", work=QUIET)
-
-
-def test_a_linear_unit_is_its_gradient_times_the_pixels() -> None:
-    encoder, images = linear_encoder(), torch.randn(2, 3, 6, 6, dtype=torch.double)
-    one = images.clone().requires_grad_()
-    activation = encoder(one, stop="first").movedim(encoder.unit_dim("first"), 1)[:, 2].reshape(2, -1).mean(1)
-    gradient = torch.autograd.grad(activation.sum(), one)[0]
-    found = unit_pixels(Task(encoder, images, lambda e: e[:, 0], work=QUIET), "first", 2)
-    assert_same(found, (gradient * images).sum(1), 1e-2)
-
-
-@pytest.mark.parametrize("tower", ["resnet", "vit"])
-@pytest.mark.parametrize("kept", [False, True])
-@pytest.mark.parametrize("each", [False, True], ids=["zero", "one baseline for every image"])
-def test_maps_sum_to_what_the_path_changes(tower: str, kept: bool, each: bool) -> None:
-    task = task_of(tower, each=each)
-    encoder, images = task.encoder, task.images
-    assert isinstance(images, torch.Tensor)
-    circuit = circuit_of(task, {encoder.sites[2]: [0, 1, 2]} if kept else {})
-    found = logit_pixels(task, circuit if kept else None)
-    with torch.no_grad(), patched(encoder, ablate_all_but(encoder, circuit, task.baseline)):
-        change = task.metric(encoder(images)) - task.metric(encoder(torch.zeros_like(images)))
-    assert found.shape == (2, *encoder.image_size)
-    assert found.sum((1, 2)).tolist() == pytest.approx(change.tolist(), abs=5e-2)
-    assert not any(hook.fwd_hooks for hook in encoder.hook_dict.values())
-
-
-def test_nothing_kept_has_no_pixels_and_memory_changes_nothing() -> None:
-    task = task_of("resnet", 3)
-    assert not logit_pixels(task, circuit_of(task, {"layer4.0": []})).any()
-    small = replace(task, work=Work(progress=False, memory_gib=1e-6))
-    assert_same(logit_pixels(small), logit_pixels(task), 1e-7)
-
-
-def test_accuracies_are_those_of_hooks_that_put_means() -> None:
-    tower: Any = make_tower("timm-vit")
-    stream = ResidualStream.of(Encoder.from_tower(tower))
-    torch.manual_seed(1)
-    images, weights = torch.randn(40, 3, *stream.encoder.image_size), torch.randn(5, 16)
-    with torch.no_grad():
-        middle = torch.nn.functional.normalize(tower(images).mean(0), dim=0)
-        weights -= (weights @ middle)[:, None] * middle  # so that images are told apart by what is not the same in all
-        labels = (tower(images) @ weights.T).argmax(1).numpy()
-    found = mean_ablation_accuracy(stream, images, labels, weights).set_index(["block", "component"])["accuracy"]
-    assert found[-1, "none"] == 1
-    assert list(found.index[1:5]) == [(0, "0"), (0, "1"), (0, "heads"), (0, "mlp")]
-    for block, component, module, columns in (
-        (0, "1", tower.trunk.blocks[0].attn.proj, slice(8, 16)),
-        (1, "heads", tower.trunk.blocks[1].attn.proj, slice(0, 16)),
-        (1, "mlp", tower.trunk.blocks[1].mlp.fc2, slice(None)),
-    ):
-
-        def put(_: object, inputs: tuple[Tensor], columns: slice = columns) -> tuple[Tensor]:
-            x = inputs[0].clone()
-            x[..., columns] = x[..., columns].mean(0)
-            return (x,)
-
-        with module.register_forward_pre_hook(put), torch.no_grad():
-            right = (tower(images) @ weights.T).argmax(1).numpy() == labels
-        assert found[block, component] == pytest.approx(np.mean(right))
-    assert found.min() < 1
-
-
 def third(e: Tensor) -> Tensor:
     return e[:, 2]
 
@@ -289,16 +214,6 @@ def test_correlation_of_known_points() -> None:
     assert table["spearman"][1] == pytest.approx(1)
 
 
-def test_rules_are_compared_with_every_unit_patched() -> None:
-    encoder = linear_encoder()
-    images = torch.randn(3, 3, 6, 6)
-    rules = {"one": left_rule(1), "two": midpoint_rule(2)}
-    table = compare_rules(Task(encoder, images, third, work=QUIET), rules)
-    assert table["rule"].unique().tolist() == ["one", "two"]
-    assert set(table["sample"]) == {"all", "top"}
-    assert table[table["n_units"] > 2]["pearson"].to_numpy() == pytest.approx(1)  # a linear network
-
-
 def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
     plain, saes, images, weights = in_latents("resnet", "relu", n=2)
     encoder, site = in_feature_basis(plain, saes), plain.sites[-1]
@@ -314,10 +229,6 @@ def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
         without[:, latent] = 0
         lost = metric(encoder(activation, start=site)) - metric(encoder(without, start=site))
     assert points["exact"][latent] == pytest.approx(float(lost.mean()))
-    table = compare_rules(task, {"left 2": left_rule(2)}).set_index("sample")
-    assert table.loc["all", "n_units"] == n_latents
-    expected = np.corrcoef(points["attributed"], points["exact"])[0, 1]
-    assert table.loc["all", "pearson"] == pytest.approx(expected)
 
 
 def test_one_partial_run_per_unit_from_the_site_on() -> None:

@@ -19,7 +19,7 @@ CURVE = curve("real", 0.75, 0.0)
 def effects() -> DirectEffects:
     writers = ("embed", "blocks.0.attn.0", "blocks.0.attn.1", "blocks.0.mlp", "blocks.1.attn.0", "blocks.1.mlp")
     numbers = np.array([[9.0, 1, 2, 3, 4, 5], [9.0, 3, 4, 5, 6, 7]])
-    return DirectEffects(writers, numbers, np.zeros((2, 3, 4)), np.zeros(2), numbers.sum(1))
+    return DirectEffects(writers, numbers, np.zeros(2), numbers.sum(1))
 
 
 def drawn(result: Any, trace: int = -1) -> Any:

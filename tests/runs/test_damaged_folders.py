@@ -81,7 +81,7 @@ def faithfulness(subject: Subject, out: Path) -> object:
 
 
 def transfer(subject: Subject, out: Path) -> object:
-    return checks(subject).extract_transfer(out, exchange=False, work=QUIET)
+    return checks(subject).extract_transfer(out, work=QUIET)
 
 
 def representations(subject: Subject, out: Path) -> object:
@@ -166,7 +166,7 @@ MADE: dict[type, Callable[[], Any]] = {
     AttributionGraph: small_graph,
     Circuit: lambda: small_graph().circuit(1, any_sign=True),
     Comparison: comparison,
-    DirectEffects: lambda: DirectEffects(("a",), np.ones((2, 1)), np.ones((2, 1, 4)), np.zeros(2), np.ones(2)),
+    DirectEffects: lambda: DirectEffects(("a",), np.ones((2, 1)), np.zeros(2), np.ones(2)),
     DomainRepresentation: representation,
     FaithfulnessCurve: lambda: make_curve("axe", "real"),
     ImageFeatures: random_features,

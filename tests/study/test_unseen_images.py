@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuitry import Clip, DomainFolder
-from experiments.unseen_images import ClassImages, read_class, split_records
+from experiments.unseen_images import read_class, split_records
 from tests.representations.test_embeddings import draw
 
 COUNTS = {"axe": 5, "cat": 4, "fish": 1}
@@ -35,12 +35,7 @@ def test_the_draw_depends_on_the_seed_alone(images: DomainFolder) -> None:
     assert [len(side.others) for side in first] == [1, 1]
 
 
-def test_halves_share_no_image_and_a_single_one_is_in_both(clip: Clip, images: DomainFolder) -> None:
+def test_images_of_a_class_come_first(clip: Clip, images: DomainFolder) -> None:
     read = read_class(clip, split_records(images, "axe", "real", 3, 2, seed=0)[0])
     assert [len(part) for part in read] == [3, 2]
     assert torch.equal(read.together, torch.cat([read.own, read.others]))
-    assert torch.equal(read.half(0).own, read.own[[0, 2]])
-    assert torch.equal(read.half(1).own, read.own[[1]])
-    assert torch.equal(read.half(1).others, read.others[[1]])
-    single = ClassImages(read.own[:1], read.others)
-    assert all(torch.equal(single.half(i).own, single.own) for i in (0, 1))

@@ -2,12 +2,9 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from circuitry.reports.figures import (
     component_heatmap,
-    pixel_maps,
-    position_heatmap,
     similarity_heatmap,
     transfer_beside_similarity,
 )
@@ -35,19 +32,6 @@ def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer()
     assert list(cells.x) == ["layer 0", "layer 1"]
     np.testing.assert_array_equal(cells.z, [[0.5, 0.3], [-0.2, np.nan], [0.1, np.nan], [1.0, np.nan]])
     assert (cells.zmin, cells.zmax) == (-1, 1)
-    around = component_heatmap(table, title="Heads", measure="effect", middle=0.5).data[0]
-    assert (around.zmin, around.zmax) == pytest.approx((-0.2, 1.2))
-
-
-def test_position_heatmap_lies_over_the_image() -> None:
-    effects, image = np.array([[1.0, -3], [0, 2]]), np.zeros((64, 32, 3), np.uint8)
-    figure = position_heatmap(effects, image, title="cat", measure="effect")
-    heat = figure.data[-1]
-    assert np.array_equal(heat.z, effects)
-    assert (heat.zmin, heat.zmax) == (-3, 3)
-    # Two columns over 32 pixels, whose centres lie at -0.5 + 8 and -0.5 + 24.
-    assert (heat.x0, heat.dx, heat.y0, heat.dy) == (7.5, 16, 15.5, 32)
-    assert sum(trace.type == "image" for trace in figure.data) == 2
 
 
 def test_transfer_lies_beside_similarity() -> None:
@@ -62,20 +46,6 @@ def test_transfer_lies_beside_similarity() -> None:
     assert figure.layout.yaxis.title.text == "circuit of"
     assert figure.layout.xaxis.title.text == "images of"
     assert [shape.xref for shape in figure.layout.shapes] == ["x", "x", "x2"]
-
-
-def test_pixel_maps_stand_beside_their_images() -> None:
-    images = np.zeros((2, 224, 100, 3), np.uint8)
-    images[0, :2, :2] = 200
-    values = np.zeros((2, 224, 100))
-    values[1, 7:14, 0:7] = -3
-    figure = pixel_maps(images, {"logit": values}, names=["a", "b"])
-    kinds = [trace.type for trace in figure.data]
-    assert kinds == ["image", "heatmap", "image", "heatmap"]
-    assert np.shape(figure.data[0].z) == (112, 50, 3)
-    assert figure.data[0].z[0][0].tolist() == [200, 200, 200]
-    assert figure.data[3].z[1][0] == -3
-    assert {a.text for a in figure.layout.annotations} == {"image", "logit", "a", "b"}
 
 
 def test_domains_that_relate_alike_stand_side_by_side() -> None:

@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 
 from circuitry import Circuit
-from circuitry.encoder import TokenGrid
 from circuitry.reports import Report, contact_sheet, figures
-from circuitry.reports.figures import position_moves
 from circuitry.runs import InputError
 from tests.reports.figures.made import DEPTH, MATRIX, SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
@@ -44,14 +42,9 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows sketch, real and columns"),
     (lambda: figures.component_heatmap(HEADS[:0], title="", measure="effect"), "block, component and effect"),
     (lambda: figures.component_heatmap(HEADS, title="", measure="logit"), "logit"),
-    (lambda: figures.position_heatmap(np.zeros(5), IMAGE, title="", measure=""), r"shape \[5\]"),
-    (lambda: figures.position_heatmap(np.zeros((2, 2)), IMAGE / 2, title="", measure=""), r"float64 \[64, 32, 3\]"),
-    (lambda: figures.pixel_maps(IMAGE[None], {"m": np.zeros((1, 2, 2))}, names=["a"]), r"\[1, 2, 2\]"),
     (lambda: figures.accuracy_bars(accuracy().drop(columns="held_out")), "accuracy.*held_out"),
     (lambda: figures.accuracy_bars(twice(accuracy())), "clipart"),
     (lambda: figures.accuracy_bars(accuracy()[:0]), "accuracy.*no rows"),
-    (lambda: position_moves(np.zeros((4, 4)), IMAGE, TokenGrid(("class token",), 2, 2), title="", measure=""),
-     r"5 tokens.*\[4, 4\]"),
     (lambda: pair(circuits()[0], "sketch"), '"sketch"'),
     (lambda: pair(circuit({"layer9/0": 1.0}, {})), r'"layer9/0".*act1, layer1\.0, attnpool'),
     (lambda: figures.circuit_drawing(circuit({}, {}), SITES, title="t"), "circuit is empty"),

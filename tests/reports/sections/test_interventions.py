@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report
@@ -65,14 +64,6 @@ def test_means_that_reports_show() -> None:
     accuracies = transfer_accuracies(transfers("all", 0.0))
     assert accuracies.to_numpy().tolist() == [["of the class", 1.0, 0.5], ["of other classes", 0.75, 0.25]]
     assert len(transfer_accuracies(transfers("all", 0.0).drop(columns="other_accuracy"))) == 1
-    rules = {"rule": "left 10", "site": ["a", "b"] * 2, "sample": ["all", "all", "top", "top"]}
-    numbers = {"pearson": [0.5, 0.7, 0.25, 0.25], "spearman": [0.75, 0.25, 0.125, 0.125]}
-    (means,) = mean_correlations(pd.DataFrame(rules | numbers)).to_dict("records")
-    assert means == pytest.approx(
-        {"rule": "left 10", "pearson of all units": 0.6, "pearson of top units": 0.25}
-        | {"spearman of all units": 0.5, "spearman of top units": 0.125}
-    )
-    assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx({"circuit": -1.0})
 
 
 @pytest.mark.parametrize("others", [True, False])
