@@ -153,10 +153,11 @@ class Analysis:
         return self._keep("transfer", found)
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
-        """Set the scores of one circuit beside exact effects."""
+        """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""
         key = key or self.checks.chosen.keys[0]
         check = check_attribution(self.checks.task_found_with(key, work), self.graphs[key])
-        return self._keep("attribution", (key, check))[1].points
+        self.results |= {"attribution": (key, check), "pixels": (key, *self.checks.pixels(*key, work=work))}
+        return check.points
 
     def compare(
         self, groups: Mapping[str, Sequence[str]] | None = None, measures: Sequence[str | Measure] = COMPARED

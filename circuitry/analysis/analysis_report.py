@@ -27,6 +27,7 @@ from circuitry.reports.sections.circuits import (
     add_circuit_stability,
     add_domain_apart,
     add_guide,
+    add_pixels,
     add_similarity,
     circuit_findings,
 )
@@ -84,6 +85,9 @@ def add_findings(
     if "attribution" in found:
         (class_name, domain), check = found["attribution"]
         add_attribution_check(report, check, sites, f"{class_name} in {domain}")
+    if "pixels" in found:
+        (class_name, domain), shown, maps = found["pixels"]
+        add_pixels(report, shown, maps, [f"{domain} {i + 1}" for i in range(len(shown))], class_name)
     if len(found.get("stability", ())):
         add_circuit_stability(report, found["stability"])
     if apart is not None and found["comparisons"]:

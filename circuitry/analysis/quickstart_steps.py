@@ -35,7 +35,7 @@ FEW_IMAGES = 10
 SIZES = (0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits that are tested, beside their own."""
 CHECKED = ("fish", "real")
-"""Class and style whose scores are set beside exact patching."""
+"""Class and style whose scores are set beside exact patching, and whose pixels are shown."""
 
 
 def train(config: QuickstartSettings, root: Path) -> Path:

@@ -27,6 +27,8 @@ from .own_parts import OwnParts as OwnParts
 from .patches import Patch as Patch
 from .patches import patched as patched
 from .patching import patch_effects as patch_effects
+from .pixels import logit_pixels as logit_pixels
+from .pixels import unit_pixels as unit_pixels
 from .search import find_circuit as find_circuit
 from .search import propose_circuits as propose_circuits
 from .transfer import transfer_circuits as transfer_circuits

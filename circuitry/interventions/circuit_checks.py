@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from circuitry.circuits.budgets import RANKINGS
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.table import read_named_table, write_named_table
-from circuitry.data.domains import DomainFolder
+from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import METRICS
@@ -26,12 +27,13 @@ from circuitry.interventions.check_images import CheckedImages, CheckImages
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import faithfulness_curve
 from circuitry.interventions.intervention_settings import MIB_FRACTIONS, AblationSettings, CheckSettings
+from circuitry.interventions.pixels import circuit_pixels
 from circuitry.interventions.transfer import transfer_circuits
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, Natural, checked
+from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
@@ -106,7 +108,9 @@ class CausalChecks(FolderWork):
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
         """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
-        records = self.chosen.found_on((class_name, domain))
+        return self._read_some(self.chosen.found_on((class_name, domain)))
+
+    def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
         images = self.read(records)
         if not len(images):
             one = records[0]
@@ -227,6 +231,16 @@ class CausalChecks(FolderWork):
         folder.run(measure, prepare=read, rank=work.rank, progress=work.bar("transfer"), unit="class")
         made = [_read_table(path).assign(sites=path.stem) for path in self._results(folder)]
         return pd.concat(made, ignore_index=True)
+
+    def pixels(
+        self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them."""
+        key = class_name, domain
+        images = self._read_some(self.chosen.own(key))[:n_images]
+        task = self.task(key, images, work=work)
+        maps = circuit_pixels(task, self.circuit(key))
+        return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 
     def _claim(self, out: str | os.PathLike[str], file_format: str, jobs: Sequence[Job], **asked: Any) -> JobFolder:
         records = {key: (*self.chosen.own(key), *self.chosen.others(key)) for key in self.chosen.keys}

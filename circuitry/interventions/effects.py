@@ -1,6 +1,7 @@
 """Effects of single units, sites and positions, measured and predicted: results of patching. No torch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -97,6 +98,13 @@ class AttributionCheck:
             among = sizes.nlargest(n, by)["site"].value_counts()
             found[f"strongest_by_{by}"] = among.reindex(found.index, fill_value=0)
         return found.reset_index()
+
+
+def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the correlation of each map with the first, over all pixels; NaN of a map that is the same everywhere."""
+    (_, whole), *others = maps.items()
+    varied = {name: np.ptp(one) > 0 and np.ptp(whole) > 0 for name, one in others}
+    return {n: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) if varied[n] else np.nan for n, one in others}
 
 
 def _correlations(points: pd.DataFrame) -> tuple[float, float]:

@@ -56,7 +56,7 @@ def test_steps_are_done_once(images: DomainFolder, tmp_path: Path, monkeypatch: 
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     asked = ("In short", "How to read this", "The images", "recognise", "work?", "Which domains", "site by site",
              "other measures", "One circuit in two domains: fish", "in another", "removing a unit",
-             "Would other images", "Quickdraw against")  # fmt: skip
+             "look at", "Would other images", "Quickdraw against")  # fmt: skip
     assert len(headings) == len(asked) + 1  # and where the numbers come from
     assert all(words in heading for words, heading in zip(asked, headings, strict=False))
     known = "accuracy faithfulness selectivity_one_site correlations"

@@ -171,7 +171,7 @@ def test_unreadable_classes_are_absent(
     for record in checks.chosen.found_on(("cat", "real")):
         record.path.write_bytes(b"")
     with pytest.warns(UserWarning, match="the file is empty"), pytest.raises(InputError, match="'cat' in 'real'"):
-        checks.found_on("cat", "real")
+        checks.pixels("cat", "real")
     only = checks_of(clip, copy, ("cat",))
     with pytest.warns(UserWarning, match="empty"), pytest.raises(InputError, match="can be read: look at"):
         only.extract_transfer(tmp_path / "y", work=QUIET)
@@ -234,3 +234,16 @@ def test_circuits_of_features_and_their_error(keep_error: bool, clip: Clip, fold
     assert np.array_equal(curve.kept[0, -1], curve.full[0]) == keep_error
     table = checks.extract_transfer(tmp_path / "t", work=QUIET)
     assert np.allclose(table["metric"], table["full_metric"], rtol=1e-6) == keep_error
+    _, maps = checks.pixels("cat", "real", n_images=1)
+    assert np.array_equal(maps["circuit at all sites"], maps["whole model"]) == keep_error
+
+
+def test_pixels_are_shown_as_they_were(clip: Clip, folder: Path) -> None:
+    checks = checks_of(clip, folder, baseline="counterfactual")
+    shown, maps = checks.pixels("cat", "real", n_images=2)
+    path = checks.images.select("cat", "real", None, 0)[2].path
+    assert np.abs(shown[0].astype(int) - np.asarray(Image.open(path)).astype(int)).max() <= 1
+    last = clip.encoder.sites[-2]
+    unit = checks.graphs["cat", "real"].kept_units[last][0]
+    assert list(maps) == ["whole model", f"circuit at {last}", "circuit at all sites", f"unit {last}/{unit}"]
+    assert all(found.shape == (2, 64, 64) and found.any() for found in maps.values())

@@ -11,5 +11,6 @@ from .lesions import lesion_lines as lesion_lines
 from .lines import attribution_against_patching as attribution_against_patching
 from .lines import faithfulness_curves as faithfulness_curves
 from .lines import overlap_over_depth as overlap_over_depth
+from .pictures import pixel_maps as pixel_maps
 from .style import Mark as Mark
 from .style import domain_marks as domain_marks

@@ -1,12 +1,77 @@
-"""A sheet of images by row and column. Drawing computes nothing."""
+"""Charts over images: pixel attributions; and sheets of images.
+
+Drawing computes nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import plotly.graph_objects as go
+from einops import reduce
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from circuitry.reports.figures import style
+from circuitry.reports.figures.heatmaps import SIGNED
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names
+
+IMAGE_SIDE, MAP_SIDE = 112, 32
+"""Most pixels a side of images and maps as they are drawn."""
+
+
+def _as_pictures(figure: go.Figure) -> go.Figure:
+    """Hide the axes of all panels and give their pixels one size in both directions."""
+    figure.update_xaxes(visible=False, constrain="domain")
+    figure.update_yaxes(visible=False, constrain="domain")
+    figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
+    return figure
+
+
+def pixel_maps(images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Sequence[str]) -> go.Figure:
+    """Draw pixel attributions beside their images: a row per image, a column per map, each map on its own scale.
+
+    Args:
+        images: Bytes [images, height, width, 3], drawn with at most 112 pixels a side.
+        maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
+            side: strides and kinks leave a grid that hides the picture.
+    """
+    fits = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and len(names) == len(images)
+    if not fits or any(values.shape != images.shape[:3] for values in maps.values()):
+        shapes = ", ".join(str(list(values.shape)) for values in maps.values())
+        raise InputError(
+            "Pixel maps need images of bytes [images, height, width, 3], a name for each and maps [images, height, "
+            f"width], but images {images.dtype} {list(images.shape)}, {len(names)} names and maps {shapes} were given."
+        )
+    columns = 1 + len(maps)
+    titles = ["image", *maps] + [""] * columns * (len(images) - 1)
+    figure, places = style.small_multiples(
+        titles, columns=columns, height=190, gap=6, row_titles=list(names), horizontal_spacing=0.02
+    )
+    for i, place in enumerate(places):
+        row, column = divmod(i, columns)
+        if column == 0:
+            drawn = go.Image(z=_small(images[row], IMAGE_SIDE).astype(np.uint8), hoverinfo="skip")
+        else:
+            small = _small(list(maps.values())[column - 1][row], MAP_SIDE)
+            top = float(np.quantile(np.abs(small), 0.995)) or 1.0  # a few outliers would leave the rest pale
+            drawn = go.Heatmap(z=small, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False)
+            drawn.hovertemplate = "%{z:.2g}<extra></extra>"
+        figure.add_trace(drawn, **place)
+        height, width = np.shape(drawn.z)[:2]
+        figure.update_xaxes(range=[-0.5, width - 0.5], **place)
+        figure.update_yaxes(range=[height - 0.5, -0.5], **place)
+    style.lay_out(figure, title="Pixels for the class (blue) and against it (orange)")
+    figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
+    return _as_pictures(figure)
+
+
+def _small(picture: np.ndarray, most: int) -> np.ndarray:
+    """Return means over square blocks so that no side has more than ``most`` pixels, without an unfilled last block."""
+    step = -(-max(picture.shape[:2]) // most)
+    height, width = (size // step * step for size in picture.shape[:2])
+    return reduce(picture[:height, :width], "(h a) (w b) ... -> h w ...", np.mean, a=step, b=step)
+
 
 TILE, GAP = 64, 2
 """Side of a tile and pixels between tiles; between cells twice as many."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from circuitry.circuits.budgets import describe_budget
@@ -12,11 +13,12 @@ from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_apart import apart_over_depth, means_without
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.interventions.effects import AttributionCheck
+from circuitry.interventions.effects import AttributionCheck, map_agreement
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import attribution_against_patching, overlap_over_depth
-from circuitry.reports.figures.style import MARKS, Mark, capitalised, measure_name
+from circuitry.reports.figures.pictures import pixel_maps
+from circuitry.reports.figures.style import MARKS, Mark, capitalised, faint, measure_name
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
     add_levels,
@@ -132,6 +134,20 @@ def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequen
         check.across_sites(),
         "Can scores of different sites be compared, as a global budget does? Exact effect per score in the random "
         "sample (alike everywhere if so), and where the strongest fifth of its units is, by score and by exact effect.",
+    )
+
+
+def add_pixels(
+    report: Report, images: np.ndarray, maps: Mapping[str, np.ndarray], names: Sequence[str], class_name: str
+) -> None:
+    """Add the section that shows which pixels raise the class's metric; the first map is the whole model's."""
+    report.section(f"What do the circuits look at? {class_name}")
+    agreement = map_agreement(maps)
+    titles = {title: f"{title}<br>{faint(f'r {r:+.2f}')}" for title, r in agreement.items()}
+    report.figure(
+        pixel_maps(images, {titles.get(title, title): one for title, one in maps.items()}, names=names),
+        "Pixel attributions (captum's integrated gradients from a blank image). Blue: for the class or unit; orange: "
+        "against it; each map has its own scale. r: correlation with the whole model's map.",
     )
 
 

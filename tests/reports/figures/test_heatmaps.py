@@ -5,6 +5,7 @@ import pandas as pd
 
 from circuitry.reports.figures import (
     component_heatmap,
+    pixel_maps,
     similarity_heatmap,
     transfer_beside_similarity,
 )
@@ -46,6 +47,20 @@ def test_transfer_lies_beside_similarity() -> None:
     assert figure.layout.yaxis.title.text == "circuit of"
     assert figure.layout.xaxis.title.text == "images of"
     assert [shape.xref for shape in figure.layout.shapes] == ["x", "x", "x2"]
+
+
+def test_pixel_maps_stand_beside_their_images() -> None:
+    images = np.zeros((2, 224, 100, 3), np.uint8)
+    images[0, :2, :2] = 200
+    values = np.zeros((2, 224, 100))
+    values[1, 7:14, 0:7] = -3
+    figure = pixel_maps(images, {"logit": values}, names=["a", "b"])
+    kinds = [trace.type for trace in figure.data]
+    assert kinds == ["image", "heatmap", "image", "heatmap"]
+    assert np.shape(figure.data[0].z) == (112, 50, 3)
+    assert figure.data[0].z[0][0].tolist() == [200, 200, 200]
+    assert figure.data[3].z[1][0] == -3
+    assert {a.text for a in figure.layout.annotations} == {"image", "logit", "a", "b"}
 
 
 def test_domains_that_relate_alike_stand_side_by_side() -> None:

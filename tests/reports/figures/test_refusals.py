@@ -42,6 +42,7 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows sketch, real and columns"),
     (lambda: figures.component_heatmap(HEADS[:0], title="", measure="effect"), "block, component and effect"),
     (lambda: figures.component_heatmap(HEADS, title="", measure="logit"), "logit"),
+    (lambda: figures.pixel_maps(IMAGE[None], {"m": np.zeros((1, 2, 2))}, names=["a"]), r"\[1, 2, 2\]"),
     (lambda: figures.accuracy_bars(accuracy().drop(columns="held_out")), "accuracy.*held_out"),
     (lambda: figures.accuracy_bars(twice(accuracy())), "clipart"),
     (lambda: figures.accuracy_bars(accuracy()[:0]), "accuracy.*no rows"),

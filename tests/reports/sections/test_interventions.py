@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from circuitry.interventions import FaithfulnessCurve
+from circuitry.interventions.effects import map_agreement
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report
@@ -64,6 +65,7 @@ def test_means_that_reports_show() -> None:
     accuracies = transfer_accuracies(transfers("all", 0.0))
     assert accuracies.to_numpy().tolist() == [["of the class", 1.0, 0.5], ["of other classes", 0.75, 0.25]]
     assert len(transfer_accuracies(transfers("all", 0.0).drop(columns="other_accuracy"))) == 1
+    assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx({"circuit": -1.0})
 
 
 @pytest.mark.parametrize("others", [True, False])

@@ -1,0 +1,101 @@
+"""Which pixels speak for a unit, or for the logit through a circuit's units: captum's integrated gradients.
+
+A circuit names units; these maps show what they look at. The path goes from a blank image (zero after preprocessing,
+the mean colour) to the image; the sum of a map is the change of the target along it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from captum.attr import IntegratedGradients
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.circuits.graph import Circuit
+from circuitry.encoder.metrics import checked_metric
+from circuitry.encoder.task import Batch, Task
+from circuitry.encoder.tensor_batches import rows_that_fit
+from circuitry.interventions.gated_units import ablate_all_but
+from circuitry.interventions.made_with import check_made_with
+from circuitry.interventions.patches import patched
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import Natural, checked
+
+POINTS = 32
+"""Points of the Gauss-Legendre rule on the path."""
+
+
+@checked
+def logit_pixels(task: Task, circuit: Circuit | None = None) -> Float[Tensor, "batch h w"]:
+    """Return the contribution of each pixel to the metric, in the encoder or with only a circuit's units kept.
+
+    Args:
+        task: Images and metric, and what the other units are put to.
+        circuit: Its units are kept (default: the whole encoder).
+
+    Example:
+        >>> maps = logit_pixels(Task(encoder, photos, metric), graph.circuit(None))    # summed over colours
+    """
+
+    def target(x: Tensor) -> Tensor:
+        return checked_metric(task.metric, task.encoder(x))
+
+    def maps(batch: Batch) -> Tensor:
+        ends = task.baseline.select(slice(batch.start, batch.start + len(batch.images)))
+        with patched(task.encoder, [] if circuit is None else ablate_all_but(task.encoder, circuit, ends)):
+            return _pixels(task, batch.images, target)
+
+    # The points of a path are many rows of one image: where each has a baseline of its own, they run image by image.
+    one_by_one = circuit is not None and task.baseline.n_images is not None
+    with task.running(gradients=True):
+        return torch.cat([maps(batch) for batch in task.batches(1 if one_by_one else None)])
+
+
+def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "batch h w"]]:
+    """Return what each pixel of a task's images adds to its metric, through the model and a circuit, by title.
+
+    The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
+    alone at all sites; and the activation of that site's first unit.
+
+    Args:
+        task: Images and metric, and what the other units are put to.
+        circuit: Its units are kept.
+    """
+    check_made_with(task, [circuit.source])
+    last = [site for site, units in circuit.units.items() if len(units)][-2:][0]
+    unit = int(circuit.units[last][0])
+    return {
+        "whole model": logit_pixels(task),
+        f"circuit at {last}": logit_pixels(task, replace(circuit.at([last]), keep_error=False)),
+        "circuit at all sites": logit_pixels(task, circuit),
+        f"unit {last}/{unit}": unit_pixels(task, last, unit),
+    }
+
+
+@checked
+def unit_pixels(task: Task, site: str, unit: Natural) -> Float[Tensor, "batch h w"]:
+    """Return what each pixel adds to a unit's activation, mean over its positions.
+
+    Example:
+        >>> maps = unit_pixels(task, "layer4.0", graph.kept_units["layer4.0"][0])
+    """
+    encoder = task.encoder
+
+    def activation(x: Tensor) -> Tensor:
+        units = encoder(x, stop=site).movedim(encoder.unit_dim(site), 1)
+        if not 0 <= unit < units.shape[1]:
+            raise InputError(f"Site {site!r} has units 0 to {units.shape[1] - 1}, but {unit} was given: choose one.")
+        mean: Tensor = units[:, unit].reshape(len(x), -1).mean(1)
+        return mean
+
+    with task.running(gradients=True):
+        return torch.cat([_pixels(task, batch.images, activation) for batch in task.batches()])
+
+
+def _pixels(task: Task, images: Tensor, target: Callable[[Tensor], Tensor]) -> Tensor:
+    rows = max(len(images), rows_that_fit(task.encoder, task.work.memory_gib))  # captum runs every image at least once
+    found: Tensor = IntegratedGradients(target).attribute(
+        images, n_steps=POINTS, method="gausslegendre", internal_batch_size=rows
+    )
+    return found.detach().sum(1)
