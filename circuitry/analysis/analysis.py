@@ -140,17 +140,20 @@ class Analysis:
         cut |= {"random_draws": random_draws, "work": work}
         return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
 
-    def transfer(self, work: Work = Work(), *, one_site: bool = True) -> pd.DataFrame | None:
-        """Test each circuit in the other domains of its class; see `CausalChecks.extract_transfer`."""
+    def transfer(
+        self, work: Work = Work(), *, one_site: bool = True, exchange: bool = False
+    ) -> dict[str, pd.DataFrame]:
+        """Test each circuit in the other domains of its class; tables as `CausalChecks.extract_transfer` has them."""
         if not self._has_others():
-            return None
+            return {}
         if len(domains := {domain for _, domain in self.checks.chosen.keys}) < 2:
             raise InputError(
                 f"Transfer is between domains, but the chosen circuits in {self.graphs.path} are of {min(domains)} "
                 "alone: give more with --domains, or extract more."
             )
-        found = self.checks.extract_transfer(self.out / "transfer", one_site=one_site, work=work)
-        return self._keep("transfer", found)
+        found = self.checks.extract_transfer(self.out / "transfer", one_site=one_site, exchange=exchange, work=work)
+        self.results |= found
+        return found
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
         """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""

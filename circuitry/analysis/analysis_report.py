@@ -33,7 +33,7 @@ from circuitry.reports.sections.circuits import (
 )
 from circuitry.reports.sections.findings import not_tested
 from circuitry.reports.sections.one_circuit import add_circuit
-from circuitry.reports.sections.transfers import add_transfer, transfer_findings, transfer_value
+from circuitry.reports.sections.transfers import add_interchange, add_transfer, transfer_findings, transfer_value
 
 CIRCUITS_DRAWN = 4
 """Most circuits that are drawn one by one, where nothing is compared."""
@@ -82,6 +82,8 @@ def add_findings(
         add_circuits(report, graphs, found["comparisons"], cut, pair, marks)
     if "transfer" in found:
         add_transfer(report, found["transfer"], found["similarity"], marks, sites)
+    if "interchange" in found:
+        add_interchange(report, found["interchange"], marks)
     if "attribution" in found:
         (class_name, domain), check = found["attribution"]
         add_attribution_check(report, check, sites, f"{class_name} in {domain}")
@@ -163,7 +165,7 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
         tables |= {f"{name}_without": means_without(one, apart) for name, one in comparisons.items()}
     if len(found.get("stability", ())):
         tables["circuit_stability"] = found["stability"]
-    tables |= {name: found[name] for name in ("accuracy", "transfer") if name in found}
+    tables |= {name: found[name] for name in ("accuracy", "transfer", "interchange") if name in found}
     rankings = list(dict.fromkeys(curve.ranking for curve in found.get("curves", ())))
     for measure in CURVE_MEASURES:
         name = measure.replace(" ", "_")

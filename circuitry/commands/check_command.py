@@ -10,9 +10,10 @@ where circuits of other classes do; one with a selectivity near 0 answers its cl
 
 With --transfer: does one domain's circuit work in another? The causal sense of shared circuitry, beside the structural
 one. For every class, only the circuit of domain A is kept while images of domain B run through the encoder, at all
-sites at once and at one site at a time. Circuits are shared if faithfulness and selectivity stay as high off the
-diagonal as on it. Structural similarity is meaningful if it predicts transfer; a rank correlation near 0 over the pairs
-of domains refutes it. Where circuits are kept at all sites at once, look at selectivity before faithfulness.
+sites at once and at one site at a time. And the activations of A's circuit, from images of A, replace those of runs on
+images of B. Circuits are shared if faithfulness and selectivity stay as high off the diagonal as on it. Structural
+similarity is meaningful if it predicts transfer; a rank correlation near 0 over the pairs of domains refutes it. Where
+circuits are kept at all sites at once, look at selectivity before faithfulness.
 
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer

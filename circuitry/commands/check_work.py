@@ -29,7 +29,7 @@ def measure(config: Config, work: Work) -> Analysis:
     """Measure one process's share; what is finished is read."""
     run = config.analysis(work.rank)
     if config.transfer:
-        run.transfer(work, one_site=config.one_site)
+        run.transfer(work, one_site=config.one_site, exchange=True)
     else:
         run.curves(work, RANKINGS, config.random_draws)
         run.curves_by_site(work, config.random_draws)

@@ -31,6 +31,7 @@ from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .search import find_circuit as find_circuit
 from .search import propose_circuits as propose_circuits
+from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits
 from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity

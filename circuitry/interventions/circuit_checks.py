@@ -28,7 +28,7 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import faithfulness_curve
 from circuitry.interventions.intervention_settings import MIB_FRACTIONS, AblationSettings, CheckSettings
 from circuitry.interventions.pixels import circuit_pixels
-from circuitry.interventions.transfer import transfer_circuits
+from circuitry.interventions.transfer import interchange, transfer_circuits
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
@@ -38,7 +38,7 @@ from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
 FAITHFULNESS_FORMAT = "circuitry faithfulness 3"
-TRANSFER_FORMAT = "circuitry transfer 3"
+TRANSFER_FORMAT = "circuitry transfer 2"
 FOREIGN = 3
 """Other classes whose circuits are measured beside each circuit, at most."""
 _FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")
@@ -53,7 +53,7 @@ class CausalChecks(FolderWork):
     Example:
         >>> checks = CausalChecks(clip, DomainFolder("DomainNet"), GraphFolder("runs/x"), CheckSettings(n_images=10))
         >>> curves = checks.extract_faithfulness("runs/x-faithfulness")
-        >>> table = checks.extract_transfer("runs/x-transfer")
+        >>> table = checks.extract_transfer("runs/x-transfer")["transfer"]
     """
 
     settings: CheckSettings
@@ -193,44 +193,54 @@ class CausalChecks(FolderWork):
         return [FaithfulnessCurve.load(path) for path in self._results(folder)]
 
     def extract_transfer(
-        self, out: str | os.PathLike[str], *, one_site: bool = False, work: Work = Work()
-    ) -> pd.DataFrame:
-        """Keep circuits on the images of all domains, class by class, into a folder.
+        self, out: str | os.PathLike[str], *, one_site: bool = False, exchange: bool = True, work: Work = Work()
+    ) -> dict[str, pd.DataFrame]:
+        """Keep and interchange circuits between all domains, class by class, into a folder.
 
         Args:
             out: Folder of the tables.
             one_site: Also keep circuits at one site at a time, with everything else as it is.
+            exchange: Whether activations are interchanged, too.
             work: See `extract`.
 
         Returns:
-            Table of `transfer_circuits` with the column ``sites``: ``all`` or the one site. A warning names each class
-            without a readable image.
+            ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
+            ``exchange`` also ``interchange``: table of `interchange`. A warning names each class without a readable
+            image.
         """
         by_class: dict[str, list[Key]] = {}
         for key in self.chosen.keys:
             by_class.setdefault(key[0], []).append(key)
         jobs = [(class_name,) for class_name in by_class]
-        folder = self._claim(out, TRANSFER_FORMAT, jobs, one_site=one_site)
+        folder = self._claim(out, TRANSFER_FORMAT, jobs, one_site=one_site, exchange=exchange)
 
         def measure(job: Job, images: Mapping[Key, CheckedImages]) -> list[Path]:
             (class_name,) = job
             if not images:
                 return []
-            circuits, paths = {key: self.circuit(key) for key in by_class[class_name]}, []
+            circuits, tables = {key: self.circuit(key) for key in by_class[class_name]}, {}
             with self.clip.encoder.running():  # one digest of the encoder for all tables
                 for sites in [None, *(_site_sets(next(iter(circuits.values())).source) if one_site else [])]:
                     tasks = {key: self.task(key, *found, sites, work) for key, found in images.items()}
-                    paths.append(folder.path / class_name / f"{_name(sites)}.csv")
-                    write_named_table(paths[-1], transfer_circuits(tasks, circuits))
-            return paths
+                    moved = transfer_circuits(tasks, circuits)
+                    tables[f"transfer/{class_name}/{_name(sites)}.csv"] = moved
+                if exchange:
+                    tasks = {key: self.task(key, *found, work=work) for key, found in images.items()}
+                    tables[f"interchange/{class_name}.csv"] = interchange(tasks, circuits, seed=self.settings.seed)
+            for name, table in tables.items():
+                write_named_table(folder.path / name, table)
+            return [folder.path / name for name in tables]
 
         def read(job: Job) -> dict[Key, CheckedImages]:
             found = {key: self.images_of(key, work) for key in by_class[job[0]]}
             return {key: images for key, images in found.items() if len(images[0])}
 
         folder.run(measure, prepare=read, rank=work.rank, progress=work.bar("transfer"), unit="class")
-        made = [_read_table(path).assign(sites=path.stem) for path in self._results(folder)]
-        return pd.concat(made, ignore_index=True)
+        made: dict[str, list[pd.DataFrame]] = {"transfer": [], "interchange": []}
+        for path in self._results(folder):
+            kind, table = path.relative_to(folder.path).parts[0], _read_table(path)
+            made[kind].append(table.assign(sites=path.stem) if kind == "transfer" else table)
+        return {kind: pd.concat(tables, ignore_index=True) for kind, tables in made.items() if tables}
 
     def pixels(
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()

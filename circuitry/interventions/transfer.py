@@ -1,20 +1,26 @@
 """Transfer of circuits between domains: shared circuitry in the causal sense.
 
-Only the circuit of (class, domain A) is kept while images of domain B of the same class run through the encoder:
-faithfulness[A, B], and how often the class is still recognised. `transfer_matrix` makes the table a matrix; the more
-its off-diagonal keeps of the diagonal, the more the domains share.
+1. `transfer_circuits`: only the circuit of (class, domain A) is kept while images of domain B of the same class run
+   through the encoder: faithfulness[A, B], and how often the class is still recognised;
+2. `interchange`: the activations of A's circuit units, from images of A, are put into runs on images of B
+   (Geiger et al. 2021, arXiv 2106.02997).
+
+`transfer_matrix` makes a table a matrix; the more its off-diagonal keeps of the diagonal, the more the domains share.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.graph_folder import Key
+from circuitry.encoder.baselines import Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, checked_metric
 from circuitry.encoder.modes import own_modes
@@ -24,7 +30,7 @@ from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.made_with import ANY_TEXTS, check_made_with, named_sites
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar
 
 
@@ -82,6 +88,39 @@ def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
     return pd.DataFrame(rows)
 
 
+@own_modes()
+@checked
+def interchange(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], *, seed: Seed = 0) -> pd.DataFrame:
+    """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
+
+    Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
+    every site: any exchange of that size has this effect. Pairs of images and random units are drawn by ``seed``; for
+    other arguments and errors see `transfer_circuits`. Baselines, sites and others of the tasks are not used.
+
+    Returns:
+        Columns class, circuit_domain, image_domain, change (of the metric, mean over images of B), random_change (by
+        the control), accuracy, full_accuracy, n_images. Pairs without images of A are absent.
+    """
+    rows = []
+    rng = np.random.default_rng(seed)
+    for (class_name, domain), task, by_domain in _jobs(tasks, circuits):
+        own = one_tensor(task.images)
+        for circuit_domain, circuit in by_domain.items():
+            if (class_name, circuit_domain) not in tasks:
+                continue
+            donors = one_tensor(tasks[class_name, circuit_domain].images)
+            exchanged = replace(circuit, keep_error=False)
+            runs = [one.complement() for one in (circuit.nothing(), exchanged, exchanged.random(rng))]
+            chosen = donors[_partners(len(own), len(donors), circuit_domain == domain, rng)]
+            mixing = replace(task, images=own, others=None, baseline=Counterfactual(chosen))
+            scores = [_score(one, task.metric) for one in kept_embeddings(mixing, runs)]
+            full, mixed, random = scores
+            changes = (mixed[0] - full[0], random[0] - full[0])
+            rows.append((class_name, circuit_domain, domain, *changes, mixed[1], full[1], len(own)))
+    columns = "class circuit_domain image_domain change random_change accuracy full_accuracy n_images"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
 def _score(embeddings: Float[Tensor, "images d"], metric: Metric) -> tuple[float, float]:
     """Return the mean metric of images, and the share of them that get its class, NaN without candidate classes."""
     mean, right = float(in_double(checked_metric(metric, embeddings)).mean()), float("nan")
@@ -104,3 +143,10 @@ def _jobs(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> Iterato
         check_made_with(task, [one.source for one in of_class.values()], ANY_TEXTS)
         check_made_with(task, [one.source for domain, one in of_class.items() if domain == key[1]])
         yield key, replace(task, work=replace(task.work, progress=False)), of_class
+
+
+def _partners(n: int, donors: int, same: bool, rng: np.random.Generator) -> Tensor:
+    """Return an index of a donor for each image; where images are their own donors, never the image itself."""
+    if same and n == donors > 1:
+        return torch.from_numpy((np.arange(n) + rng.integers(1, n, n)) % n)
+    return torch.from_numpy(rng.integers(0, donors, n))

@@ -29,7 +29,7 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
     domain cannot dominate; NaN where the model does no better than the baseline.
 
     Args:
-        table: From `transfer_circuits`.
+        table: From `transfer_circuits` or `interchange`.
         value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
             average.
     """
@@ -182,7 +182,7 @@ def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, pd.Ser
 
 
 def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of images that are assigned to the class, of a table of `transfer_circuits`.
+    """Return the share of images that are assigned to the class, of a table of `transfer_circuits` or `interchange`.
 
     Columns images (of the class; of other classes, where the table has them), accuracy, full_accuracy.
     """

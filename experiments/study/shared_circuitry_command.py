@@ -151,7 +151,7 @@ def shared_by(config: Config, run: StudyRun, out: Path, device: str, work: Work)
     graphs = extract(clip, chosen, out / "circuits", n_images=config.n_images, **asked)
     columns = circuit_numbers(graphs)
     checks = CausalChecks(clip, chosen, graphs, CheckSettings(n_images=config.n_tested, n_others=0))
-    matrix = transfer_matrix(checks.extract_transfer(out / "transfer", work=work))
+    matrix = transfer_matrix(checks.extract_transfer(out / "transfer", exchange=False, work=work)["transfer"])
     columns["transfer"] = pd.Series({domain: matrix[domain].drop(domain).mean() for domain in matrix})
     if len(images.classes) >= FEWEST_ROWS:
         settings = RepresentationSettings(config.n_images, (clip.encoder.sites[-1],), config.seed, n_parts=2)

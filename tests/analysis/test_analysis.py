@@ -36,7 +36,7 @@ def take_all_steps(run: Analysis) -> str:
     run.accuracy(("key",), "quickdraw")
     run.curves(QUIET)
     run.curves_by_site(QUIET)
-    run.transfer(QUIET)
+    run.transfer(QUIET, exchange=True)
     run.scores(("fish", "real"), QUIET)
     run.compare({"held-out": ["key"]})
     run.cards(QUIET, n_images=3, exact_units=0)
@@ -55,11 +55,11 @@ def test_steps_are_done_once(images: DomainFolder, tmp_path: Path, monkeypatch: 
     tables = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     asked = ("In short", "How to read this", "The images", "recognise", "work?", "Which domains", "site by site",
-             "other measures", "One circuit in two domains: fish", "in another", "removing a unit",
+             "other measures", "One circuit in two domains: fish", "in another", "exchanged", "removing a unit",
              "look at", "Would other images", "Quickdraw against")  # fmt: skip
     assert len(headings) == len(asked) + 1  # and where the numbers come from
     assert all(words in heading for words, heading in zip(asked, headings, strict=False))
-    known = "accuracy faithfulness selectivity_one_site correlations"
+    known = "accuracy faithfulness selectivity_one_site correlations interchange"
     assert {f"{name}.csv" for name in known.split()} <= set(tables)
     assert len(pd.read_csv(tmp_path / "tables" / "matrices.csv").query("sites == 'all'")) == len(STYLES) ** 2
     saved = {path.name for path in (tmp_path / "comparisons").iterdir()}
@@ -76,7 +76,7 @@ def test_the_report_says_what_is_missing(images: DomainFolder, tmp_path: Path, m
     run = begun(photos, tmp_path, n_images=4)
     run.circuits(QUIET)
     assert run.curves(QUIET) == []
-    assert run.transfer(QUIET) is None
+    assert run.transfer(QUIET) == {}
     assert run.compare() == {}
     page = run.report().report.read_text(encoding="utf-8")
     assert all(words in page for words in ("Nothing was compared", "they were not tested", "The circuit of fish"))

@@ -110,7 +110,7 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
     assert np.abs(curve.kept).max() > 0.01
     assert curve.own.tolist() == [True, True, False, False]
     assert curve.settings["baseline"] == baseline
-    table = checks.extract_transfer(tmp_path / "t", work=QUIET)
+    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
     row = table.query("`class` == 'cat' and circuit_domain == 'sketch' and image_domain == 'sketch'").iloc[0]
     assert row["empty_metric"] == pytest.approx(direct.empty[0, :2].mean(), rel=1e-6)
     assert row["other_empty_metric"] == pytest.approx(direct.empty[0, 2:].mean(), rel=1e-6)
@@ -124,8 +124,9 @@ def test_one_site_at_a_time_and_class_by_class(clip: Clip, folder: Path, tmp_pat
     )
     assert [curve.settings["sites"] for curve in alone[: len(sites)]] == [[site] for site in sites]
     found = checks.extract_transfer(tmp_path / "t", one_site=True, work=QUIET)
-    assert found["sites"].unique().tolist() == ["all", *sites]
-    assert found["class"].unique().tolist() == list(CLASSES)
+    assert found["transfer"]["sites"].unique().tolist() == ["all", *sites]
+    assert found["transfer"]["class"].unique().tolist() == list(CLASSES)
+    assert len(found["interchange"]) == len(CLASSES) * 4
 
 
 def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path,
     for settings, asked, words in refused:
         with pytest.raises(InputError, match=rf"\({words}"):
             faithfulness(checks_of(clip, folder, **({"baseline": ones} | settings)), tmp_path / "f", **asked)
-    with pytest.raises(InputError, match=r"'circuitry faithfulness 3'.*'circuitry transfer 3'"):
+    with pytest.raises(InputError, match=r"'circuitry faithfulness 3'.*'circuitry transfer 2'"):
         checks_of(clip, folder).extract_transfer(tmp_path / "f", work=QUIET)
 
 
@@ -160,12 +161,12 @@ def test_unreadable_classes_are_absent(
     with pytest.warns(UserWarning, match="the file is empty"):
         curves = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
     with pytest.warns(UserWarning, match="the file is empty"):
-        table = checks.extract_transfer(tmp_path / "t", work=QUIET)
+        tables = checks.extract_transfer(tmp_path / "t", work=QUIET)
     assert {"cat in sketch", "cat"} <= {line.split(" is left out")[0] for line in caplog.messages}
     assert {curve.class_name for curve in curves} == {"axe", "fish"}
     # The first of the empty images was one of the two others of each class.
     assert all((~curve.own).sum() == 1 for curve in curves)
-    assert set(table["class"]) == {"axe", "fish"}
+    assert set(tables["transfer"]["class"]) == set(tables["interchange"]["class"]) == {"axe", "fish"}
     with pytest.raises(InputError, match="the file is empty"):
         checks.extract_transfer(tmp_path / "strict", work=type(QUIET)(strict=True, progress=False))
     for record in checks.chosen.found_on(("cat", "real")):
@@ -232,7 +233,7 @@ def test_circuits_of_features_and_their_error(keep_error: bool, clip: Clip, fold
     checks = CausalChecks(features, images, graphs, CheckSettings(n_images=2, keep_error=keep_error))
     curve, *_ = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
     assert np.array_equal(curve.kept[0, -1], curve.full[0]) == keep_error
-    table = checks.extract_transfer(tmp_path / "t", work=QUIET)
+    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
     assert np.allclose(table["metric"], table["full_metric"], rtol=1e-6) == keep_error
     _, maps = checks.pixels("cat", "real", n_images=1)
     assert np.array_equal(maps["circuit at all sites"], maps["whole model"]) == keep_error

@@ -29,6 +29,7 @@ from circuitry.encoder import Baseline, Counterfactual, Stage, class_margin
 from circuitry.interventions import (
     AblationSettings,
     check_attribution,
+    interchange,
     measure_circuits,
     transfer_circuits,
 )
@@ -220,6 +221,7 @@ DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
     "judge": lambda one, found: judge_circuit(one, found.circuit(None), minimality=False),
     "attribution": lambda one, found: check_attribution(one, found, top=1, random=1),
     "transfer": moved(transfer_circuits),
+    "interchange": moved(interchange),
     "pixels": lambda one, found: circuit_pixels(one, found.circuit(None)),
 }
 
@@ -263,10 +265,11 @@ def test_circuits_move_between_domains_whose_texts_differ() -> None:
     weights = {"photo": WEIGHTS, "sketch": SKETCHED}
     tasks = {("cat", domain): task(weights=own) for domain, own in weights.items()}
     graphs = {("cat", domain): graph_of_class(own) for domain, own in weights.items()}
-    circuits = {key: one.circuit(None) for key, one in graphs.items()}
-    assert len(transfer_circuits(tasks, circuits)) == 4
-    with pytest.raises(InputError, match="text weights"):
-        transfer_circuits(tasks, {("cat", "photo"): circuits["cat", "sketch"]})
+    for function in (transfer_circuits, interchange):
+        circuits = {key: one.circuit(None) for key, one in graphs.items()}
+        assert len(function(tasks, circuits)) == 4
+        with pytest.raises(InputError, match="text weights"):
+            function(tasks, {("cat", "photo"): circuits["cat", "sketch"]})
     sketched = graphs["cat", "sketch"]
     own_style = replace(sketched, settings=sketched.settings | {"texts": OWN_STYLE})
     faithfulness_curve(tasks["cat", "photo"], own_style, FEW)

@@ -1,4 +1,4 @@
-"""Transfer on a network whose circuits are known, and the numbers that reports state of them."""
+"""Transfer and interchange on a network whose circuits are known, and the numbers that reports state of them."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task, clas
 from circuitry.encoder import Baseline, Stage
 from circuitry.interventions import (
     compare_transfer,
+    interchange,
     transfer_against_similarity,
     transfer_circuits,
     transfer_matrix,
@@ -83,6 +84,8 @@ def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
     circuits = {("cat", "photo"): circuit([0, 1, 2]), ("cat", "sketch"): circuit([])}
     table = transfer_circuits(tasks(), circuits)
     assert cells(table, "faithfulness") == dict(zip(PAIRS, (1, 0, 1, 0), strict=True))
+    moved = interchange(tasks(), circuits)
+    assert cells(moved, "change")["sketch", "photo"] == pytest.approx(cells(moved, "random_change")["sketch", "photo"])
 
 
 def test_hand_worked_transfer() -> None:
@@ -101,6 +104,23 @@ def test_hand_worked_transfer() -> None:
     assert transfer_matrix(table, "n_images").loc["photo", "sketch"] == 3
 
 
+def test_hand_worked_interchange() -> None:
+    images = {("cat", "photo"): pixels((3.0, 0, 4)), ("cat", "sketch"): pixels((0.0, 4, 3), (0, 4, 3))}
+    alone = {("cat", "photo"): circuit([0], ()), ("cat", "sketch"): circuit([1], ())}
+    table = interchange(tasks(images), alone)
+    change = cells(table, "change")
+    assert change["photo", "photo"] == 0  # a single image has no other partner
+    assert change["sketch", "sketch"] == pytest.approx(0)
+    # u1 = 4 put into the photo (3, 0, 4): cosine 7 / sqrt(65) for 3/5; u0 = 3 into the sketch: 7 / sqrt(58) for 4/5.
+    assert change["sketch", "photo"] == pytest.approx(7 / 65**0.5 - 0.6)
+    assert change["photo", "sketch"] == pytest.approx(7 / 58**0.5 - 0.8)
+    assert cells(table, "full_accuracy")["sketch", "photo"] == 0
+    assert cells(table, "accuracy")["sketch", "photo"] == 1
+    pd.testing.assert_frame_equal(table, interchange(tasks(images), alone))
+    controls = [interchange(tasks(images), alone, seed=seed)["random_change"] for seed in range(8)]
+    assert len({tuple(c.round(6)) for c in controls}) > 1
+
+
 def test_no_lead_and_missing_pairs() -> None:
     # A baseline that is better at the class than the images are.
     better = Baseline("better", {"u": torch.tensor([[1.0, 1, 0]]), "embedding": torch.tensor([[1.0, 0]])})
@@ -109,6 +129,8 @@ def test_no_lead_and_missing_pairs() -> None:
     assert table["reason"].str.startswith("the model does no better than the baseline: 0.8 against 1").iloc[0]
     only_photos = {("cat", "photo"): IMAGES["cat", "photo"]}
     assert len(transfer_circuits(tasks(only_photos), CIRCUITS)) == 2
+    pairs = interchange(tasks(only_photos), CIRCUITS)
+    assert pairs["circuit_domain"].tolist() == ["photo"]
     dogs = {("dog", "photo"): pixels((1, 1, 1))}
     with pytest.raises(InputError, match="there is none"):
         transfer_circuits(tasks(dogs), CIRCUITS)
@@ -297,4 +319,5 @@ def test_means_by_site() -> None:
 
 def test_a_metric_without_candidate_classes_has_no_accuracies() -> None:
     plain = {key: replace(task, metric=lambda e: e[:, 0]) for key, task in tasks().items()}
-    assert transfer_circuits(plain, CIRCUITS)["accuracy"].isna().all()
+    for function in (transfer_circuits, interchange):
+        assert function(plain, CIRCUITS)["accuracy"].isna().all()

@@ -81,7 +81,7 @@ def faithfulness(subject: Subject, out: Path) -> object:
 
 
 def transfer(subject: Subject, out: Path) -> object:
-    return checks(subject).extract_transfer(out, work=QUIET)
+    return checks(subject).extract_transfer(out, exchange=False, work=QUIET)
 
 
 def representations(subject: Subject, out: Path) -> object:

@@ -1,7 +1,8 @@
-"""The sections on circuits of one domain that are kept on images of another."""
+"""The sections on circuits of one domain that are kept, or whose activations are exchanged, on images of another."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from circuitry.comparison.domain_tests import THIS_MODEL
@@ -88,12 +89,7 @@ def add_transfer(
         transfer_beside_similarity(transfer_matrix(everywhere), similarity, marks=marks),
         "Faithfulness of the circuits of one domain (rows) on images of another (columns), all sites ablated.",
     )
-    names = {"accuracy": "circuit alone", "full_accuracy": "whole model"}
-    report.table(
-        transfer_accuracies(everywhere).rename(columns=names),
-        "Share of the images that the model assigns to the class.",
-        formats=dict.fromkeys(names.values(), ".0%"),
-    )
+    _add_accuracies(report, everywhere, "circuit alone", "whole model")
     alone = [site for site in sites if site in set(transfer["sites"])]
     if not alone:
         return
@@ -124,4 +120,34 @@ def add_transfer(
         "directions, with structural similarity, over pairs of domains. Pairs share domains: p is the share of orders "
         "of the domains with as large a correlation (Mantel), corrected for all numbers of this table (Holm).",
         formats=formats | {"pairs": ".0f"},
+    )
+
+
+def add_interchange(report: Report, exchanged: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
+    """Add the section on activations of one domain's circuits that are put into runs on another's images."""
+    report.section("Can activations be exchanged between domains?")
+    change, random = (transfer_matrix(exchanged, value) for value in ("change", "random_change"))
+    off = ~np.eye(len(change), dtype=bool)
+    ends = [f"{found.min():+.3f} to {found.max():+.3f}" for found in (m.to_numpy()[off] for m in (change, random))]
+    report.figure(
+        transfer_beside_similarity(
+            change,
+            random,
+            measure="change of the metric",
+            similarity_measure="with random units",
+            similarity_diagonal="own domain's images",
+            title="What exchanged activations change",
+            marks=marks,
+        ),
+        "Change of the class's metric on images of one domain (columns) when the circuit's units take the activations "
+        "that they have on images of another (rows). Right: random units, as many at every site. Between domains: "
+        f"{ends[0]}; with random units {ends[1]}.",
+    )
+    _add_accuracies(report, exchanged, "exchanged", "before")
+
+
+def _add_accuracies(report: Report, transfer: pd.DataFrame, circuit: str, model: str) -> None:
+    table = transfer_accuracies(transfer).rename(columns={"accuracy": circuit, "full_accuracy": model})
+    report.table(
+        table, "Share of the images that the model assigns to the class.", formats={circuit: ".0%", model: ".0%"}
     )

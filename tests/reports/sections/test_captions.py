@@ -132,6 +132,9 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
         r, CURVES, checks.MARKS, ["a", "b"]
     ),
     "add_transfer": lambda r: transfers.add_transfer(r, MOVED, checks.SIMILARITY, checks.MARKS, ["a", "b"]),
+    "add_interchange": lambda r: transfers.add_interchange(
+        r, checks.transfers("all", 0.0).assign(change=-0.5, random_change=-0.25, accuracy=0.5), checks.MARKS
+    ),
     "add_attribution_check": lambda r: circuits.add_attribution_check(
         r, AttributionCheck(pd.DataFrame(POINTS | {"exact": [0.0, 1, 3, 2]})), ["a"], "cat in real"
     ),
