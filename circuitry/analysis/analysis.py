@@ -155,13 +155,13 @@ class Analysis:
         cut |= {"random_draws": random_draws, "work": work}
         return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
 
-    def own_parts(self, share: float, work: Work = Work()) -> dict[str, pd.DataFrame] | str:
+    def own_parts(self, shares: Sequence[float], work: Work = Work()) -> dict[str, pd.DataFrame] | str:
         """Find and test the own part of every class in every domain; see `OwnParts`. A sentence says why none can be.
 
-        They are found by the metric, texts and baseline of the circuits, on as many images.
+        ``shares`` are those of `OwnPartSettings`; metric, texts, baseline and number of images are the circuits'.
         """
         asked = {one.name: getattr(self.settings, one.name) for one in fields(FolderSettings)}
-        settings = OwnPartSettings(**asked, shares=(share,))
+        settings = OwnPartSettings(**asked, shares=tuple(shares))
         try:
             parts = OwnParts(self.clip, self.images, self.out / "own-parts", settings)
             answer_metric(parts.metric_of(*parts.keys[0]), "An own part is found by")
@@ -270,7 +270,7 @@ class Analysis:
                 f"For each of {len(graphs.classes)} classes in {domains}, the circuit that recognises it was found by "
                 f"attribution on up to {self.settings.n_images} images, and circuits were compared between domains."
             )
-        if self._unknown:
+        if self._unknown and len(graphs.classes) < len(graphs):
             return (
                 "Nothing was compared: that takes a class that the model knows in at least two domains, and it knows "
                 f"none of {', '.join(graphs.classes)} in two of {domains}. Give classes or domains that it knows, or "

@@ -217,7 +217,7 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
 
 
 def without_cells(table: pd.DataFrame, cells: Sequence[Key], *columns: str) -> pd.DataFrame:
-    """Return a table without the rows of some classes in domains, which pairs of columns such as ``class domain`` name."""
+    """Return a table without the rows of some classes in domains, named by columns such as ``class domain``."""
     for pair in columns:
         table = table[~pd.MultiIndex.from_frame(table[pair.split()]).isin(cells)]
     return table

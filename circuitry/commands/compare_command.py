@@ -24,7 +24,7 @@ from circuitry.comparison.own_parts import KNOWN
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
 from circuitry.models import ModelOptions
 from circuitry.runs import WorkSettings
-from circuitry.runs.given import Count, Part
+from circuitry.runs.given import Count, Part, Share
 
 Choice = Literal["by-name", "shuffled"]
 
@@ -57,8 +57,8 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """A class with a smaller share of right images in a domain is left out of own parts and comparisons there; 0 leaves
     none out."""
     n_unseen: NUnseen = 4
-    share: Part = 0.02
-    """Share of the units of a class's own part, at most 0.2; 0 for no parts."""
+    shares: tuple[Share, ...] = (0.005, 0.01, 0.02)
+    """Shares of the units that own parts have, as in circuitry own-parts; none for no own parts."""
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
 

@@ -61,8 +61,8 @@ def find_and_test(config: Config, work: Work) -> Analysis:
     run.circuits(work)
     if config.n_unseen:
         run.curves(work)
-    if config.share:
-        run.own_parts(config.share, work)
+    if config.shares:
+        run.own_parts(config.shares, work)
     return run
 
 

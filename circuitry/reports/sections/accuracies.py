@@ -31,11 +31,11 @@ def recognised(by_class: pd.DataFrame, accuracy: pd.DataFrame) -> Finding:
     means = ", ".join(
         f"{domain} {value:.0%}" for domain, value in zip(accuracy["domain"], accuracy["all"], strict=True)
     )
-    named = left_out["class"] + " in " + left_out["domain"] + left_out["right"].map(" ({:.0%})".format)
-    out = f" Left out of own parts and comparisons: {name_some(list(named))}." if unknown else ""
+    named = [f"{row['class']} in {row['domain']} ({row['right']:.0%})" for row in left_out.to_dict("records")]
+    out = f" Left out of own parts and comparisons: {name_some(named)}." if unknown else ""
     return Finding(
-        f"Does the model know the classes in these domains? {answer}: right answers in {means}; it knows {n - unknown} "
-        f"of {n} classes in domains.{out}",
+        f"Does the model know the classes in these domains? {answer}: right answers in {means}; of {n} pairs of "
+        f"class and domain it knows {n - unknown}.{out}",
         f"Means over classes, of {by_class['n_images'].sum():,} images, those that circuits were found on among them; "
         f"guessing reaches {accuracy['chance'].iloc[0]:.0%}.",
         "Other images or class texts.",
