@@ -5,13 +5,14 @@ their `Work`. The report shows what the steps found.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from circuitry.analysis.analysis_report import add_findings, tables_of
+from circuitry.analysis.analysis_report import add_findings, tables_of, without_cells
 from circuitry.analysis.run_explorer import explore_run
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.card_jobs import unit_cards
@@ -23,23 +24,28 @@ from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.measures import Measure
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.own_parts import known_cells
 from circuitry.data.domains import DomainFolder
 from circuitry.data.parts import Key
+from circuitry.encoder.metrics import answer_metric
 from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.export import Exported
 from circuitry.explorer.view_files import ModelView
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.intervention_settings import CheckSettings
+from circuitry.interventions.intervention_settings import CheckSettings, OwnPartSettings
+from circuitry.interventions.own_parts import OwnParts
 from circuitry.interventions.transfer_tables import transfer_comparisons
 from circuitry.models.clip import Clip
+from circuitry.models.options import FolderSettings
 from circuitry.reports.page import Report, Written, write_results
 from circuitry.reports.result_tables import listings_of, listings_of_records
+from circuitry.reports.sections.own_parts import own_part_tables
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
-from circuitry.training.accuracy import accuracy_kinds
-from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.training.accuracy import accuracy_kinds, class_accuracy, tidy_accuracy
+from circuitry.training.evaluation import zero_shot_predictions
 
 T = TypeVar("T")
 
@@ -114,11 +120,20 @@ class Analysis:
         test_domain: str | None = None,
         images: DomainFolder | None = None,
         work: Work = Work(),
+        *,
+        least: float = 0.0,
     ) -> pd.DataFrame:
-        """Measure zero-shot accuracy by domain, on these or other ``images``; classes held out in training apart."""
+        """Measure zero-shot accuracy by domain, on these or other ``images``; classes held out in training apart.
+
+        Comparisons and own parts leave out a class in the domains where a smaller share than ``least`` of its images
+        is right.
+        """
         self.results["test_domain"] = test_domain
-        found = accuracy_kinds(zero_shot_accuracy(self.clip, images or self.images, held_out, work=work))
-        return self._keep("accuracy", found)
+        found = zero_shot_predictions(self.clip, images or self.images, held_out, work=work)
+        if least:
+            right = class_accuracy(found)
+            self.results["accuracy_by_class"] = right.assign(known=right["right"] >= least)
+        return self._keep("accuracy", accuracy_kinds(tidy_accuracy(found, held_out)))
 
     def curves(
         self,
@@ -139,6 +154,24 @@ class Analysis:
         cut: dict[str, Any] = {"rankings": ("absolute",), "fractions": (self.checks.size,), "one_site": True}
         cut |= {"random_draws": random_draws, "work": work}
         return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
+
+    def own_parts(self, shares: Sequence[float], work: Work = Work()) -> dict[str, pd.DataFrame] | str:
+        """Find and test the own part of every class in every domain; see `OwnParts`. A sentence says why none can be.
+
+        ``shares`` are those of `OwnPartSettings`; metric, texts, baseline and number of images are the circuits'.
+        """
+        asked = {one.name: getattr(self.settings, one.name) for one in fields(FolderSettings)}
+        settings = OwnPartSettings(**asked, shares=tuple(shares))
+        try:
+            parts = OwnParts(self.clip, self.images, self.out / "own-parts", settings)
+            answer_metric(parts.metric_of(*parts.keys[0]), "An own part is found by")
+        except InputError as error:
+            return self._keep("own_parts", str(error))
+        parts.folder.unfinished()  # refuses a folder of other settings
+        try:
+            return self._keep("own_parts", parts.run(work))
+        except InputError as error:
+            return self._keep("own_parts", str(error))
 
     def transfer(
         self, work: Work = Work(), *, one_site: bool = True, exchange: bool = False
@@ -165,11 +198,12 @@ class Analysis:
     def compare(
         self, groups: Mapping[str, Sequence[str]] | None = None, measures: Sequence[str | Measure] = COMPARED
     ) -> dict[str, Comparison]:
-        """Compare circuits between domains; no comparisons where no class has circuits in two."""
-        if len({class_name for class_name, _ in self.graphs}) == len(self.graphs):
+        """Compare circuits between domains; no comparisons where no class that the model knows has circuits in two."""
+        graphs = self.graphs.without(self._unknown)
+        if len({class_name for class_name, _ in graphs}) == len(graphs):
             return self._keep("comparisons", {})
-        self.results["stability"] = circuit_stability(self.graphs, **self._cut)
-        return self._keep("comparisons", compare_domains(self.graphs, groups, measures=measures, settings=self.reading))
+        self.results["stability"] = circuit_stability(graphs, **self._cut)
+        return self._keep("comparisons", compare_domains(graphs, groups, measures=measures, settings=self.reading))
 
     def cards(self, work: Work = Work(), out: str | Path | None = None, **settings: Any) -> CardFolder:
         """Make the cards of the circuits' units; ``settings`` are fields of `CardSettings`."""
@@ -203,6 +237,13 @@ class Analysis:
         found, graphs = self.results, self.graphs
         if "transfer" in found:
             found["similarity"] = self._similarity()
+        if isinstance(parts := found.get("own_parts"), dict):
+            lesions = without_cells(parts["lesions"], self._unknown, "part_class part_domain", "class domain")
+            alike = without_cells(parts["overlaps"], self._unknown, "class_a domain_a", "class_b domain_b")
+            if len(known_cells(lesions)):
+                found["own_part_tables"] = own_part_tables(lesions, alike)
+            else:
+                found["own_parts"] = f"{self.clip.name} knows no class on the images that test the parts."
         page = Report(title or f"Circuits of {self.clip.name}", introduction or self.introduction)
         facts = {**(provenance or {}), "model": self.clip.name, **graphs.settings, **graphs.manifest["versions"]}
         tested_on = None
@@ -223,6 +264,12 @@ class Analysis:
                 f"For each of {len(graphs.classes)} classes in {domains}, the circuit that recognises it was found by "
                 f"attribution on up to {self.settings.n_images} images, and circuits were compared between domains."
             )
+        if self._unknown and len(graphs.classes) < len(graphs):
+            return (
+                "Nothing was compared: that takes a class that the model knows in at least two domains, and it knows "
+                f"none of {', '.join(graphs.classes)} in two of {domains}. Give classes or domains that it knows, or "
+                f"--least-accuracy 0. The {len(graphs)} circuits are in {graphs.path}: read them with GraphFolder."
+            )
         return (
             f"Nothing was compared: that takes a class with circuits in at least two domains, and each of the "
             f"{len(graphs.classes)} classes has one in only one of {domains}. Give more domains, or classes that have "
@@ -242,6 +289,12 @@ class Analysis:
         """Whether there are images that circuits were not found on; those of given circuits are looked for later."""
         n_found = int(self.graphs.manifest["config"]["n_images"])
         return self._given is not None or min(len(self.images.select(*key)) for key in self.graphs) > n_found
+
+    @property
+    def _unknown(self) -> list[Key]:
+        """The classes that the model does not know, with the domain."""
+        right = self.results.get("accuracy_by_class")
+        return [] if right is None else list(right.loc[~right["known"], ["class", "domain"]].itertuples(index=False))
 
     def _similarity(self) -> pd.DataFrame:
         """Return the share of edges that two domains have in common."""

@@ -1,6 +1,6 @@
 """The report of an analysis: a section and tables for each thing that its steps found, in one order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,13 +9,14 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
 from circuitry.data.domains import DomainFolder
+from circuitry.data.parts import Key
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import curves_by_domain
 from circuitry.interventions.transfer_tables import transfer_correlations, transfer_matrices, transfer_over_depth
 from circuitry.reports.figures.pictures import contact_sheet
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
-from circuitry.reports.sections.accuracies import add_accuracy
+from circuitry.reports.sections.accuracies import add_accuracy, recognised
 from circuitry.reports.sections.causal_curves import (
     add_faithfulness,
     add_selectivity_over_depth,
@@ -31,8 +32,9 @@ from circuitry.reports.sections.circuits import (
     add_similarity,
     circuit_findings,
 )
-from circuitry.reports.sections.findings import not_tested
+from circuitry.reports.sections.findings import no_part, not_tested
 from circuitry.reports.sections.one_circuit import add_circuit
+from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings
 from circuitry.reports.sections.transfers import add_interchange, add_transfer, transfer_findings, transfer_value
 
 CIRCUITS_DRAWN = 4
@@ -78,6 +80,8 @@ def add_findings(
         add_faithfulness(report, found["curves"], marks)
     if "one_site" in found:
         add_selectivity_over_depth(report, found["one_site"], marks, sites)
+    if "own_parts" in found:
+        add_parts(report, found)
     if "comparisons" in found:
         add_circuits(report, graphs, found["comparisons"], cut, pair, marks)
     if "transfer" in found:
@@ -99,11 +103,17 @@ def add_findings(
 def findings_of(found: Found) -> list[Finding | None]:
     """Answer what the steps asked."""
     answers: list[Finding | None] = []
+    if "accuracy_by_class" in found:
+        answers.append(recognised(found["accuracy_by_class"], found["accuracy"]))
     if found.get("curves"):
         answers += faithfulness_findings(found["curves"], found.get("one_site", []))
     elif "comparisons" in found:
         why = "Tests take images that circuits were not found on: a smaller --n-images leaves some."
         answers.append(not_tested(why))
+    if "own_part_tables" in found:
+        answers += own_part_findings(found["own_part_tables"])
+    elif "own_parts" in found:
+        answers.append(no_part(found["own_parts"]))
     if found.get("comparisons"):
         answers += circuit_findings(found["comparisons"])
     if "transfer" in found:
@@ -121,6 +131,22 @@ def add_images(report: Report, graphs: GraphFolder, images: DomainFolder) -> Non
         f"Test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain.",
         alt="Contact sheet of the images by class and domain",
     )
+
+
+def add_parts(report: Report, found: Found) -> None:
+    """Add the sections on own parts, or the sentence that says why there are none."""
+    report.section("What is the class's own?")
+    if "own_part_tables" not in found:
+        report.text(str(found["own_parts"]))
+        return
+    tables = found["own_part_tables"]
+    lesions = tables["lesions"]
+    report.text(
+        "A circuit that is enough for a class holds what every class needs, too. Its own part is found by contrast: "
+        f"at most {lesions['share'].max():.1%} of the units, whose ablation costs the class much and other classes "
+        "little. It is tested by lesion, on images that found no part, beside as many random units at the same sites."
+    )
+    add_own_parts(report, tables, sorted({*lesions["part_domain"], *lesions["domain"]}))
 
 
 def add_circuits(
@@ -160,6 +186,9 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
     if any(len(one.groups) > 1 for one in comparisons.values()):
         tables["similarity_by_group"] = group_means(comparisons)
+    if "accuracy_by_class" in found:
+        tables["accuracy_by_class"] = found["accuracy_by_class"]
+    tables |= {f"own_part_{name}": table for name, table in found.get("own_part_tables", {}).items()}
     if apart is not None and comparisons:
         tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], apart)
         tables |= {f"{name}_without": means_without(one, apart) for name, one in comparisons.items()}
@@ -180,6 +209,13 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
         check = found["attribution"][1]
         tables |= {"attribution_against_patching": check.points, "scores_across_sites": check.across_sites()}
     return tables
+
+
+def without_cells(table: pd.DataFrame, cells: Sequence[Key], *columns: str) -> pd.DataFrame:
+    """Return a table without the rows of some classes in domains, named by columns such as ``class domain``."""
+    for pair in columns:
+        table = table[~pd.MultiIndex.from_frame(table[pair.split()]).isin(cells)]
+    return table
 
 
 def _transfer_tables(transfer: pd.DataFrame, similarity: pd.DataFrame) -> dict[str, pd.DataFrame]:

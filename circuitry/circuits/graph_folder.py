@@ -1,7 +1,8 @@
 """A folder of circuits by (class, domain), from an extraction or found in any other way. No torch."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -110,6 +111,12 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
             others = [record for record in images[key] if record.class_name != key[0]]
             named(graph, key, made_with, own, others).save(graph_file(folder, *key, WHOLE))
         return cls(folder)
+
+    def without(self, keys: Container[Key]) -> "GraphFolder":
+        """Return the folder without some classes in domains."""
+        some = copy(self)
+        some._keys = {key: None for key in self if key not in keys}
+        return some
 
     @property
     def classes(self) -> tuple[str, ...]:

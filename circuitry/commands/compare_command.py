@@ -1,9 +1,9 @@
 """Are the circuits of my CLIP model shared between the domains of my images?
 
 For any open_clip model and any images laid out as root/<domain>/<class>/<file> (DomainNet's lists are used where
-they exist): finds the circuit of every class in every domain and of parts of the images, compares them
-between domains, and writes tables and one HTML report. A second run with the same settings goes on where the
-first one stopped.
+they exist), it answers in this order: Does the model know the classes in each domain? Do their circuits work, and are
+they the class's own? Which units are the class's own part, and is it the same in two domains? How similar are the
+circuits? It writes tables and one HTML report. A second run with the same settings goes on where the first one stopped.
 
     circuitry compare --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
         --classes axe lion pizza --n-images 50 --out runs/domainnet
@@ -20,10 +20,11 @@ from typing import Literal
 
 import circuitry
 from circuitry.circuits import ExtractionSettings
+from circuitry.comparison.own_parts import KNOWN
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
 from circuitry.models import ModelOptions
 from circuitry.runs import WorkSettings
-from circuitry.runs.given import Count
+from circuitry.runs.given import Count, Part, Share
 
 Choice = Literal["by-name", "shuffled"]
 
@@ -52,7 +53,12 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """A domain to set against the others."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
+    least_accuracy: Part = KNOWN
+    """A class with a smaller share of right images in a domain is left out of own parts and comparisons there; 0 leaves
+    none out."""
     n_unseen: NUnseen = 4
+    shares: tuple[Share, ...] = (0.005, 0.01, 0.02)
+    """Shares of the units that own parts have, as in circuitry own-parts; none for no own parts."""
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
 

@@ -35,14 +35,15 @@ def main(config: Config) -> Written | None:
         return None
     run = find_and_test(config, config.work())
     if config.accuracy:
-        run.accuracy(config.held_out, work=config.work())
+        run.accuracy(config.held_out, work=config.work(), least=config.least_accuracy)
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
     kernels = [Measure("wl_kernel", depth) for depth in config.kernel_depths]
     compared = run.compare({"held-out": config.held_out, "others": seen}, ["node_overlap", "edge_jaccard", *kernels])
     edges = compared.get("edge_jaccard")
     print(run.introduction if edges is None else edges.matrix().to_string(float_format=lambda v: f"{v:.3f}"))
     weights = {"weights": config.checkpoint or config.pretrained, "data": config.data, "sae": list(config.sae)}
-    return run.report(results=config.results, provenance=weights, apart=config.apart, pair=config.pair)
+    apart = config.apart if edges is None or config.apart in edges.domains else None
+    return run.report(results=config.results, provenance=weights, apart=apart, pair=config.pair)
 
 
 def analysis_of(config: Config, work: Work) -> Analysis:
@@ -55,11 +56,13 @@ def analysis_of(config: Config, work: Work) -> Analysis:
 
 
 def find_and_test(config: Config, work: Work) -> Analysis:
-    """Do one process's share of the circuits, and of the tests on images that they were not found on."""
+    """Do one process's share of the circuits, of the tests on images that they were not found on, and of own parts."""
     run = analysis_of(config, work)
     run.circuits(work)
     if config.n_unseen:
         run.curves(work)
+    if config.shares:
+        run.own_parts(config.shares, work)
     return run
 
 

@@ -209,6 +209,13 @@ def accuracy_kinds(accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Se
     return found if len(by) > 1 else found.sort_values("domain", kind="stable", ignore_index=True)
 
 
+def class_accuracy(predictions: PredictionTable) -> pd.DataFrame:
+    """Return the share of right images of each class in each domain: columns class, domain, right, n_images."""
+    rows = predictions[predictions["classifier"] == CLASSIFIER]
+    right = (rows["rank"] == 1).groupby([rows["class"].astype(str), rows["domain"]]).agg(["mean", "size"])
+    return right.set_axis(["right", "n_images"], axis=1).reset_index()
+
+
 def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[str]":
     """Return labels as names of classes, in the order of the classes."""
     return pd.Categorical.from_codes(labels.astype(int), pd.Index(list(classes)))

@@ -89,9 +89,15 @@ def zero_shot_accuracy(
         >>> accuracy = zero_shot_accuracy(clip, images, held_out=("axe", "lion"))
         >>> accuracy_kinds(accuracy)  # a row per domain
     """
+    return tidy_accuracy(zero_shot_predictions(clip, images, held_out, work=work), held_out)
+
+
+def zero_shot_predictions(
+    clip: Clip, images: DomainFolder, held_out: Names = (), *, work: Work = Work()
+) -> pd.DataFrame:
+    """Classify every image of ``images`` by class texts: see `predictions`."""
     heads = zero_shot_heads(clip, images.all_classes, ZERO_SHOT_TEXTS, {domain: domain for domain in images.domains})
-    found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, work=work)
-    return tidy_accuracy(found, held_out)
+    return predictions(clip.encoder, heads, clip.preprocess, images, held_out, work=work)
 
 
 @own_modes()

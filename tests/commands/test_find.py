@@ -170,7 +170,7 @@ def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
         (0.0, 0.9, {}, ("It does nothing",)),
         (0.9, -0.2, {"without": 0.07}, ("needed? Cannot be told", "(keeps -20%)", "so does", "(keeps 5% to 7%)")),
         (0.9, -0.2, {"missed": False}, ("needed? Cannot be told", "-20%", "5% to 80%")),
-        (0.9, 0.1, {"others": 0}, ("work? Cannot be told: no images of other classes", "90%", "20%")),
+        (0.9, 0.1, {"others": 0}, ("work? Cannot be told: no images of other", "needed? Cannot be told", "90%")),
         (0.9, 0.1, {"numbers": 1}, ("work? Cannot be told: the metric has no candidate", "90%", "20%")),
     ],
 )

@@ -16,6 +16,7 @@ from tests.support.scripts import FIGURES, command_module, program_module
 
 NEEDED = {
     "compare": ["--model", "x", "--data", "x"],
+    "own-parts": ["--model", "x", "--data", "x"],
     "find": ["--model", "x", "--data", "x", "--class", "x"],
     "evaluate": ["--model", "x", "--data", "x"],
     "mixtures": ["--data", "x"],

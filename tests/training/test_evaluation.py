@@ -27,7 +27,7 @@ from circuitry.training.accuracy import (
     HARMONIC_MEAN,
     class_column,
 )
-from circuitry.training.evaluation import outcomes, text_head
+from circuitry.training.evaluation import outcomes, text_head, zero_shot_predictions
 from tests.support.work import QUIET
 
 AXE, BED, CAT, DOG = range(4)
@@ -133,6 +133,9 @@ def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
     assert values["own style", "ink", "seen", "balanced top-1"] == 1  # blue
     assert values["own style", "ink", "red", "balanced top-1"] == pytest.approx(1 / 3)  # the green image of it
     assert values["own style", "photo", "seen", "balanced top-1"] == 1
+    right = accuracy.class_accuracy(zero_shot_predictions(clip_of(mean_colour()), images, work=QUIET))
+    (red,) = right[(right["class"] == "red") & (right["domain"] == "ink")].to_dict("records")
+    assert (red["right"], red["n_images"]) == (pytest.approx(2 / 3), 3)
 
 
 def test_several_heads_share_one_pass_and_may_depend_on_the_domain(images: DomainFolder) -> None:

@@ -6,7 +6,8 @@ import pandas as pd
 
 from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.style import Mark
-from circuitry.reports.page import Report
+from circuitry.reports.page import Finding, Report
+from circuitry.reports.sections.findings import NO, PARTLY, YES, name_some
 
 READING = (
     "Accuracy on held-out classes among all classes mixes two things: how well the features separate these classes, "
@@ -20,6 +21,25 @@ SHARES = (
     *("predicted_held_out", "chance", "sd"),
 )
 """Columns of `accuracy_kinds` that are fractions."""
+
+
+def recognised(by_class: pd.DataFrame, accuracy: pd.DataFrame) -> Finding:
+    """Say whether the model knows the classes in every domain, and which ones are left out; see `accuracy_kinds`."""
+    left_out = by_class[~by_class["known"]]
+    n, unknown = len(by_class), len(left_out)
+    answer = YES if not unknown else NO if unknown == n else PARTLY
+    means = ", ".join(
+        f"{domain} {value:.0%}" for domain, value in zip(accuracy["domain"], accuracy["all"], strict=True)
+    )
+    named = [f"{row['class']} in {row['domain']} ({row['right']:.0%})" for row in left_out.to_dict("records")]
+    out = f" Left out of own parts and comparisons: {name_some(named)}." if unknown else ""
+    return Finding(
+        f"Does the model know the classes in these domains? {answer}: right answers in {means}; of {n} pairs of "
+        f"class and domain it knows {n - unknown}.{out}",
+        f"Means over classes, of {by_class['n_images'].sum():,} images, those that circuits were found on among them; "
+        f"guessing reaches {accuracy['chance'].iloc[0]:.0%}.",
+        "Other images or class texts.",
+    )
 
 
 def add_accuracy(

@@ -14,12 +14,22 @@ from circuitry.interventions.curves import (
     most_selective_site,
     pool_curves,
 )
-from circuitry.interventions.verdicts import OPEN, RIGHT, VERDICTS, WORKING, describe_leak, verdict_of, why_open
+from circuitry.interventions.verdicts import (
+    AS_ANOTHERS,
+    OPEN,
+    OWN,
+    RIGHT,
+    VERDICTS,
+    WORKING,
+    describe_leak,
+    verdict_of,
+    why_open,
+)
 from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES, name_some
 from circuitry.reports.sections.one_circuit import in_cells, said_of, weights_said
 
 OVER = "over images, and over classes where there are several"
@@ -59,16 +69,28 @@ def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str =
     working = sum(one in WORKING for one in told)
     answer = YES if working == len(known) else PARTLY if working else NO
     counts = "; ".join(f"{told.count(one)}: {one}" for one in VERDICTS if one in told)
+    idle = [curve for curve, one in zip(curves, told, strict=True) if one not in (*WORKING, OPEN)]
+    named = name_some([f"{curve.class_name} in {curve.domain}" for curve in idle])
+    not_working = f" These do not work: {named}." if working and idle else ""
     right = pooled.to_pandas("right").query("circuit == 'kept'").iloc[place]
     over = "classes and images" if len(known) > 1 else "images"
     return Finding(
-        f"Do the circuits work? {answer}: of {len(told)} circuits with {kept}, {working} work ({counts}). Means: "
-        f"{said_of(values)}.{describe_leak(pooled)}" + f" {ONE_BY_ONE}" * (answer == NO),
+        f"Do the circuits work? {answer}: of {len(told)} circuits with {kept}, {working} work ({counts}).{not_working}"
+        f"{_whose(told)} Means: {said_of(values)}.{describe_leak(pooled)}" + f" {ONE_BY_ONE}" * (answer == NO),
         f"On unseen images. A circuit works with at least {RIGHT:.0%} of the whole model's right answers, hardly more "
         f"false ones, and half of its answers recovered. Right answers have the 95 % interval [{right['low']:.0%}, "
         f"{right['high']:.0%}] over {over}.",
         change,
     )
+
+
+def _whose(told: Sequence[str]) -> str:
+    """Say how many of the circuits that work are the class's own, where that can be told of some."""
+    own, anothers, n = told.count(OWN), told.count(AS_ANOTHERS), sum(one in WORKING for one in told)
+    if not own + anothers:
+        return ""
+    answer = YES if own == n else PARTLY if own else NO
+    return f" Are they the class's own? {answer}: {own} of {n} are; another class's would do for {anothers}."
 
 
 def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:

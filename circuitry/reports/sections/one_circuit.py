@@ -99,7 +99,7 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
         + " Folders of other classes, and texts of several classes." * (told == OPEN),
     )
     needed = Finding(
-        f"Is it needed? {_needed(rest, worse, n)}",
+        f"Is it needed? {_needed(rest, worse, n, others)}",
         f"{certainty}; as many random units are missed less in {worse['value']:.0%} of {worse['n']:.0f} draws (p = "
         f"{worse['p']:.2g}).",
         "Units outside of the circuit that replace it only when it is gone.",
@@ -121,13 +121,15 @@ def _row(table: pd.DataFrame, column: str, value: str) -> _Row:
     return {str(name): value for name, value in row.items()}
 
 
-def _needed(rest: _Row, worse: _Row, n: int) -> str:
+def _needed(rest: _Row, worse: _Row, n: int, others: int) -> str:
     """Answer whether the model misses the circuit, and more than as many random units."""
     keeps, random = _percent(rest), f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}"
     lost, more = rest["value"] <= HARDLY_ANY, worse["holds"]
     so_without_random = lost and worse["random_high"] <= HARDLY_ANY
     unknown = n < 2 or so_without_random or (lost and not more)
     told = UNKNOWN if unknown else NO if not more else YES if lost else PARTLY
+    if told in (YES, PARTLY) and not others:
+        told = f"{UNKNOWN} without images of other classes, which may lose as much"
     if so_without_random:
         return (
             f"{told}: removing these units destroys the answer (keeps {keeps}), but so does removing as many random "

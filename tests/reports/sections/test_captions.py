@@ -22,10 +22,12 @@ from circuitry.reports.sections import (
     circuits,
     compared,
     one_circuit,
+    own_parts,
     transfers,
 )
 from tests.circuits.test_graph import small_graph
 from tests.comparison.similarities import similarities
+from tests.interventions import test_own_parts
 from tests.reports.sections import test_interventions as checks
 from tests.reports.sections.test_circuits import comparisons
 from tests.reports.sections.test_compared import MARKS, accuracy, edges, overlap
@@ -109,6 +111,9 @@ TWO = pd.DataFrame(
     columns=["domain", "site", "value", "low", "high"],
 )
 MOVED = pd.concat([checks.transfers("all", 0.0), checks.transfers("a", 0.0), checks.transfers("b", 0.1)])
+LESIONS, OVERLAPS = (
+    table.assign(share=0.02, sites="everywhere") for table in (test_own_parts.lesions(0.5), test_own_parts.OVERLAPS)
+)
 SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_comparison": lambda r: compared.add_comparison(r, SHARED, OF_SHARED, title="t"),
     "add_reading": lambda r: compared.add_reading(r, SHARED),
@@ -135,6 +140,7 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_interchange": lambda r: transfers.add_interchange(
         r, checks.transfers("all", 0.0).assign(change=-0.5, random_change=-0.25, accuracy=0.5), checks.MARKS
     ),
+    "add_own_parts": lambda r: own_parts.add_own_parts(r, own_parts.own_part_tables(LESIONS, OVERLAPS), ["a", "b"]),
     "add_attribution_check": lambda r: circuits.add_attribution_check(
         r, AttributionCheck(pd.DataFrame(POINTS | {"exact": [0.0, 1, 3, 2]})), ["a"], "cat in real"
     ),

@@ -12,6 +12,7 @@ import pytest
 from circuitry import Comparison
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
+from circuitry.reports.sections.accuracies import recognised
 from circuitry.reports.sections.compared import add_comparison, add_matrix, add_over_depth, add_summary, with_intervals
 from tests.support.parts import parts_of_halves
 
@@ -27,6 +28,17 @@ def accuracy() -> pd.DataFrame:
     return table.assign(
         **kinds, chance=0.125, chance_alone=0.5, sd=float("nan"), seeds=1, n_classes=2, held_out_classes="a, b"
     )
+
+
+def test_classes_that_the_model_does_not_know_are_named() -> None:
+    rows = [("axe", "real", 0.25, 4, False), ("cat", "real", 1.0, 4, True), ("cat", "sketch", 0.5, 2, True)]
+    by_class = pd.DataFrame(rows, columns=["class", "domain", "right", "n_images", "known"])
+    said = recognised(by_class, accuracy())
+    assert "? Partly: right answers in clipart 82%, real 75%" in said.claim
+    assert "of 3 pairs of class and domain it knows 2." in said.claim
+    assert said.claim.endswith("Left out of own parts and comparisons: axe in real (25%).")
+    assert "10 images" in said.certainty
+    assert "? Yes: " in recognised(by_class[by_class["known"]], accuracy()).claim
 
 
 def table(values: dict[str, list[float]], site: str | None = None) -> pd.DataFrame:
