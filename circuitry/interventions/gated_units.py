@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuitry.bases.gated_reading import mixed
 from circuitry.circuits.graph import Circuit
+from circuitry.encoder.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
@@ -148,18 +149,24 @@ def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
     return found
 
 
-def ablate_all_but(encoder: Encoder, circuit: Circuit) -> list[Patch]:
-    """Return the patches that put everything outside a circuit to zero, at the circuit's sites.
+def ablate_all_but(encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "zero") -> list[Patch]:
+    """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
+
+    Args:
+        encoder: The encoder to patch.
+        circuit: Its units are kept.
+        baseline: One for all images, or one for every image of the runs within the block.
 
     Example:
         >>> with patched(encoder, ablate_all_but(encoder, circuit)):
         ...     alone = encoder(images)
     """
-    kept_units = units_with_errors(circuit)
+    ends, kept_units = as_baseline(baseline), units_with_errors(circuit)
+    values = Baseline(ends.name, ends.run(encoder, circuit.units)) if isinstance(ends, Counterfactual) else ends
 
     def write(site: str, activation: Tensor) -> Tensor:
         size = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
         kept = torch.from_numpy(mark_kept(kept_units[site], size, site)).to(activation.device)
-        return gate_units(encoder, site, kept[None], torch.zeros_like(activation[:1]), activation)
+        return gate_units(encoder, site, kept[None], values.at(site, activation), activation)
 
     return [Patch(site, partial(write, site)) for site in kept_units]

@@ -167,6 +167,8 @@ def transfer_beside_similarity(
     similarity: pd.DataFrame,
     *,
     measure: str = "faithfulness",
+    similarity_measure: str = "edge Jaccard index",
+    similarity_diagonal: str = "two parts of a domain's images",
     title: str = "Do circuits transfer between similar domains?",
     clustered: bool = False,
     marks: Mapping[str, style.Mark] | None = None,
@@ -175,6 +177,7 @@ def transfer_beside_similarity(
 
     Args:
         similarity: From `domain_matrix`, of the same domains.
+        similarity_diagonal: Meaning of the numbers on the diagonal of similarity.
         clustered: Whether both have the order of `cluster_order` of similarity; default: that of transfer.
     """
     check_matrix(transfer)
@@ -182,7 +185,7 @@ def transfer_beside_similarity(
     domains = cluster_order(similarity) if clustered else list(transfer.index)
     both = (
         (transfer.loc[domains, domains], measure, "own domain's circuit"),
-        (similarity.loc[domains, domains], "edge Jaccard index", "two parts of a domain's images"),
+        (similarity.loc[domains, domains], similarity_measure, similarity_diagonal),
     )
     titles = [f"{name}<br>{style.faint(f'dotted: {dotted}')}" if _has_diagonal(m) else name for m, name, dotted in both]
     height = ROW * max(len(domains), ROWS_AT_LEAST)
@@ -192,11 +195,12 @@ def transfer_beside_similarity(
     return style.lay_out(figure, title=title)
 
 
-def component_heatmap(table: pd.DataFrame, *, title: str, measure: str) -> go.Figure:
+def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: float | None = None) -> go.Figure:
     """Draw a number for every component of every layer of a transformer: heads, then what else there is, by layer.
 
     Args:
         table: Columns block, component (a head's number, or another name such as ``mlp``) and the measure.
+        middle: The number between the two colours (default: 0).
     """
     if table.empty or {"block", "component", measure} - set(table):
         raise InputError(
@@ -205,13 +209,14 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str) -> go.Fi
         )
     names = sorted(set(table["component"]), key=lambda name: (not name.isdigit(), name.zfill(4)))
     cells = table.pivot(index="component", columns="block", values=measure).loc[names]
-    top = float(np.nanmax(np.abs(cells.to_numpy()))) or 1.0
+    centre = middle or 0.0
+    top = float(np.nanmax(np.abs(cells.to_numpy() - centre))) or 1.0
     heat = go.Heatmap(
         x=[f"layer {block}" for block in cells.columns],
         y=[f"head {name}" if name.isdigit() else name for name in names],
         z=cells.to_numpy(),
-        zmin=-top,
-        zmax=top,
+        zmin=centre - top,
+        zmax=centre + top,
         colorscale=SIGNED,
         colorbar={"thickness": 10, "outlinewidth": 0},
         texttemplate="%{z:.2g}",
