@@ -72,7 +72,7 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
     """Build a network: a class is read by its own units, times what every class needs, plus units of two classes each.
 
     Args:
-        copies: Of each own unit; the largest of them counts, so that one stands in for the other.
+        copies: Of each own unit; the largest of them counts, so that one replaces the other.
     """
     generator = torch.Generator().manual_seed(0)
     loud = torch.randn(LOUD, 3 * 64, generator=generator)

@@ -35,7 +35,7 @@ def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
     first, *arguments = made_by["command"].removeprefix("python -m ").split()
     script = ROOT / first
     name = arguments[0] if first in ("circuitry", "experiments.study") else COMMAND_OF.get(script.stem, script.stem)
-    words, home = f"circuitry {name}", PACKAGE / "commands" / f"{name}_command.py"
+    words, home = f"circuitry {name}", PACKAGE / "commands" / f"{name.replace('-', '_')}_command.py"
     if (program := name.replace("_", "-")) in PROGRAMS:
         words = f"python -m experiments.study {program}"
         home = ROOT / "experiments" / "study" / f"{program.replace('-', '_')}_command.py"

@@ -24,7 +24,7 @@ from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.measures import Measure
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.own_parts import known_cells
+from circuitry.comparison.lesion_reading import known_cells
 from circuitry.data.domains import DomainFolder
 from circuitry.data.parts import Key
 from circuitry.encoder.metrics import answer_metric
@@ -35,7 +35,7 @@ from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.intervention_settings import CheckSettings, OwnPartSettings
-from circuitry.interventions.own_parts import OwnParts
+from circuitry.interventions.parts_of_folder import OwnParts
 from circuitry.interventions.transfer_tables import transfer_comparisons
 from circuitry.models.clip import Clip
 from circuitry.models.options import FolderSettings

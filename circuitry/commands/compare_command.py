@@ -20,7 +20,7 @@ from typing import Literal
 
 import circuitry
 from circuitry.circuits import ExtractionSettings
-from circuitry.comparison.own_parts import KNOWN
+from circuitry.comparison.lesion_reading import KNOWN
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
 from circuitry.models import ModelOptions
 from circuitry.runs import WorkSettings

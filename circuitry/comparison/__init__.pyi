@@ -7,12 +7,12 @@ from .comparison import Comparison as Comparison
 from .domain_tests import ceiling_tests as ceiling_tests
 from .domain_tests import domain_tests as domain_tests
 from .domain_tests import part_tests as part_tests
+from .lesion_reading import lesion_matrix as lesion_matrix
+from .lesion_reading import lesion_summary as lesion_summary
+from .lesion_reading import overlap_summary as overlap_summary
+from .lesion_reading import style_verdicts as style_verdicts
+from .lesion_reading import told_share as told_share
 from .models import compare_models as compare_models
-from .own_parts import lesion_matrix as lesion_matrix
-from .own_parts import lesion_summary as lesion_summary
-from .own_parts import overlap_summary as overlap_summary
-from .own_parts import style_verdicts as style_verdicts
-from .own_parts import told_share as told_share
 from .part_array import PARTS as PARTS
 from .part_array import PartArray as PartArray
 from .part_array import ceilings_of as ceilings_of

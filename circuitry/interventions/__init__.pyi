@@ -23,7 +23,7 @@ from .lesions import lesion as lesion
 from .lesions import part_overlaps as part_overlaps
 from .masks import LearnedMasks as LearnedMasks
 from .masks import learn_masks as learn_masks
-from .own_parts import OwnParts as OwnParts
+from .parts_of_folder import OwnParts as OwnParts
 from .patches import Patch as Patch
 from .patches import patched as patched
 from .patching import patch_effects as patch_effects

@@ -8,7 +8,7 @@ do not level off where the model is sure,
     damage_u = mean over images of other classes of |d log-odds of the model's own answer / d gate_u|:
 
 the first-order costs of ablating unit u. Taking the class at the least damage is a knapsack, so units come in the order
-of cost_u / (damage_u + `PRICE` * mean damage). Units that stand in for each other hide each other. So cost is measured
+of cost_u / (damage_u + `PRICE` * mean damage). Units that replace each other hide each other. So cost is measured
 again after each cut, and its mean over the cuts counts, as integrated gradients take the mean along a path. That is
 cheap, since only images of the class are run.
 """

@@ -26,3 +26,4 @@ from .sections.compared import with_intervals as with_intervals
 from .sections.findings import class_or_domain as class_or_domain
 from .sections.findings import how_much_shared as how_much_shared
 from .sections.findings import which_differs as which_differs
+from .sections.own_parts import lesion_lines_of as lesion_lines_of

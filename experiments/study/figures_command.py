@@ -15,10 +15,9 @@ from typing import Annotated
 
 from circuitry.runs import InputError, one_of
 from circuitry.data import chosen_names
-from circuitry.reports import FIGURES, figure, heatmap, matrix, table, write_figure
+from circuitry.reports import FIGURES, figure, heatmap, lesion_lines_of, matrix, table, write_figure
 from circuitry.reports import figures as charts
 from circuitry.reports.figures import style
-from circuitry.reports.sections.own_parts import lesion_lines_of
 from experiments.study import study_figures  # noqa: F401  registers them
 from experiments.study.measure_charts import cka_over_depth as draw_cka
 from experiments.study.measure_charts import cost_against_quality, measure_panels, size_curves, size_panels
@@ -105,8 +104,11 @@ def own_parts(tables: Path, title: str) -> go.Figure:
 
 @figure("At which depth does a class have a part of its own? EfficientNet-Lite0", "own_parts/lite0_depth")
 def own_parts_depth(tables: Path, title: str) -> go.Figure:
-    lines = lesion_lines_of(table(tables, "by_depth").query("sites != 'everywhere'"))
-    return charts.lesion_lines(lines.assign(place=lines["sites"]), "where the ablated 5 % of units may lie", title)
+    lines = lesion_lines_of(table(tables, "by_depth")).assign(place=lambda rows: rows["sites"].str.removesuffix(".bn2"))
+    early, late = (lines[lines["sites"].str.startswith(way)] for way in ("up to", "from"))
+    gap = early.drop_duplicates("line").assign(place=" ", value=float("nan"), low=float("nan"), high=float("nan"))
+    axis = "where the ablated 5 % of units may lie"
+    return charts.lesion_lines(pd.concat([early, gap, late]), axis, title)
 
 
 @figure("Which circuits recover the answers?", "scoreboard")

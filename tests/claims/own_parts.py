@@ -1,6 +1,7 @@
 """Claims about parts that are a class's own."""
 
 from functools import partial
+from typing import Any
 
 from tests.support.committed_tables import Numbers, interval, one, rows, table
 
@@ -13,7 +14,7 @@ NETWORKS = {
 
 
 def left(folder: str, share: float, answers: str = OWN, cut: str = "part", styles: str = "its own style") -> float:
-    named = {"share": share, "answers": answers, "cut": cut, "styles": styles}
+    named: dict[str, Any] = {"share": share, "answers": answers, "cut": cut, "styles": styles}
     return one(f"own_parts/{folder}/by_share", **named)
 
 
@@ -41,8 +42,20 @@ def verdicts(folder: str, verdict: str) -> int:
 
 
 def rival(method: str, share: float, answers: str = OWN) -> float:
-    named = {"method": method, "share": share, "answers": answers, "cut": "part", "styles": "its own style"}
+    named: dict[str, Any] = {
+        "method": method,
+        "share": share,
+        "answers": answers,
+        "cut": "part",
+        "styles": "its own style",
+    }
     return one("own_parts/rivals/rivals", **named)
+
+
+def both_taken(folder: str) -> int:
+    """Return in how many classes and pairs of styles each part leaves a fifth of the class or less in the other."""
+    found = table(f"own_parts/{folder}/verdicts")
+    return int((found[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2).sum())
 
 
 def of_rival(method: str) -> list[float]:
@@ -99,21 +112,21 @@ CLAIMS: dict[str, Numbers] = {
     "| clipart | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {} to {} |": lambda: styles_of("clipart"),
     "The parts of one class in two styles share {:.3f} of their units, those of two classes in one style {:.3f}, "
     "chance {:.3f}": lambda: overlaps("lite0_styles"),
-    "On the small CLIP one class in two styles shares {:.3f}, two classes in one style {:.3f}, chance {:.3f}": lambda: (
-        overlaps("rn_tiny")
-    ),
-    "{} of {} classes and pairs of styles have the same part in both": lambda: [
-        verdicts("lite0_styles", "the same part"),
+    "In the small CLIP they share {:.3f}, {:.3f} and, by chance, {:.3f}": partial(overlaps, "rn_tiny"),
+    "In {} of {} classes and pairs of styles each part takes the class in the other style, too; {} of them are the "
+    "same part by every measure": lambda: [
+        both_taken("lite0_styles"),
         len(table("own_parts/lite0_styles/verdicts")),
+        verdicts("lite0_styles", "the same part"),
     ],
     f"up to there {DEPTH_ROW}": lambda: over_depth("up to"),
     f"from the next on {DEPTH_ROW}": lambda: over_depth("from"),
     **{f"| {name} | {{:.2f}}, {{:.2f}} | {{:.2f}}, {{:.2f}} |": partial(of_rival, name) for name in RIVALS},
     "finds {:.2f} of the planted units, exact patching {:.2f}, the gradient {:.2f}, Fisher {:.2f}; where each has "
-    "a copy that stands in for it {:.2f}, {:.2f}, {:.2f} and {:.2f}": lambda: [
+    "a copy that replaces it {:.2f}, {:.2f}, {:.2f} and {:.2f}": lambda: [
         recall(method, copies) for copies in (1, 2) for method in ("contrast", "patching", "gradient", "fisher")
     ],
-    "from {:.3f} to {:.3f}, random units to {:.3f}, the part of a third class to {:.3f}": lambda: [
+    "from {:.3f} to {:.3f}; by random units to {:.3f}, by the part of a third class to {:.3f}": lambda: [
         float(table("own_parts/rivals/steering")["before"].mean()),
         *(steered(units) for units in ("own part", "random", "another class's part")),
     ],

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from circuitry.comparison.own_parts import (
+from circuitry.comparison.lesion_reading import (
+    BY_STYLE,
     EVERYWHERE,
     OTHER_STYLE,
     OTHERS,
@@ -13,7 +14,6 @@ from circuitry.comparison.own_parts import (
     OWN_STYLE,
     SAME_PART,
     SPARED,
-    STYLES,
     TAKEN,
     lesion_matrix,
     lesion_summary,
@@ -21,8 +21,8 @@ from circuitry.comparison.own_parts import (
     style_verdicts,
     told_share,
 )
+from circuitry.reports.figures.answers_left import lesion_lines
 from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.lesions import lesion_lines
 from circuitry.reports.figures.style import capitalised, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
@@ -54,7 +54,7 @@ def own_part_tables(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> dict[str, 
         "told": whole,
         "by_share": lesion_summary(lesions[lesions["sites"] == EVERYWHERE], ("share", "styles")),
         "by_style": lesion_summary(whole),
-        "by_class": lesion_summary(whole, ("part_class", *STYLES)).drop(columns=["low", "high", "n_classes"]),
+        "by_class": lesion_summary(whole, ("part_class", *BY_STYLE)).drop(columns=["low", "high", "n_classes"]),
         "by_depth": lesion_summary(lesions[lesions["share"] == lesions["share"].max()], ("sites", "styles")),
         "overlap": overlap_summary(alike),
         "verdicts": style_verdicts(whole, alike),

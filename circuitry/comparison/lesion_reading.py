@@ -16,10 +16,10 @@ TAKEN, SPARED = 0.2, 0.9
 EVERYWHERE = "everywhere"
 """The name of parts whose units may lie at any site that counts."""
 OWN, OTHERS = "own class", "other classes"
-STYLES = ("part_domain", "domain")
+BY_STYLE = ("part_domain", "domain")
 OWN_STYLE, OTHER_STYLE = "its own style", "another style"
 SAME_PART, OTHER_PARTS, NO_PART = "the same part", "other parts", "no own part"
-MATCHED = {
+IN_COMMON = {
     (True, True): "one class in two styles",
     (False, False): "two classes in one style",
     (False, True): "two classes in two styles",
@@ -39,12 +39,12 @@ def known_cells(lesions: LesionTable) -> pd.DataFrame:
     return known[[cell in cells or cell not in tested for cell in found_on]]
 
 
-def lesion_summary(lesions: LesionTable, by: Sequence[str] = STYLES) -> pd.DataFrame:
+def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.DataFrame:
     """Return what is left of right answers after lesions: own class and other classes, mean over classes.
 
     Args:
         lesions: From `lesion`, perhaps with further columns such as share and sites.
-        by: Columns that are told apart; ``styles`` tells parts on their own style from parts on another.
+        by: Columns that are separated; ``styles`` separates parts on their own style from parts on another.
 
     Returns:
         These columns, then cut, answers (``own class``: of the part; ``other classes``: each part's mean over them),
@@ -83,13 +83,13 @@ def lesion_matrix(lesions: LesionTable, answers: str = OWN, cut: str = "part") -
 
 
 def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of parts by what they have in common (`MATCHED`), beside chance, with the pairs' number.
+    """Return the mean overlap of parts by what is alike (`IN_COMMON`), beside chance, with the number of pairs.
 
     The interval is over classes, of two classes in one pair over the first.
     """
     same_class = overlaps["class_a"] == overlaps["class_b"]
     two_styles = overlaps["domain_a"] != overlaps["domain_b"]
-    kinds = [MATCHED[pair] for pair in zip(same_class, two_styles, strict=True)]
+    kinds = [IN_COMMON[pair] for pair in zip(same_class, two_styles, strict=True)]
     rows = list[dict[str, Any]]()
     for kind, part in overlaps.assign(parts=kinds).groupby("parts", sort=False):
         by_class = part.groupby("class_a")["overlap"].mean().to_numpy(dtype=float)

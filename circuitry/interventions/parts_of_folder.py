@@ -15,7 +15,7 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.methods import CONTRAST, ONLY_RANK
-from circuitry.comparison.own_parts import EVERYWHERE
+from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
@@ -32,7 +32,7 @@ from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
-FORMAT = "circuitry own parts 1"
+OWN_PARTS_FORMAT = "circuitry own parts 1"
 FOUND, LESIONED = "found", "lesioned"
 """Jobs: the parts of a class in a domain; and all parts ablated on its unseen images."""
 N_DEPTHS = 5
@@ -125,7 +125,7 @@ class OwnParts(FolderWork):
         """The folder of jobs, claimed for this configuration."""
         records = {key: self.found_on[key] + self.unseen[key] for key in self.keys}
         jobs = [(kind, *key) for kind in (FOUND, LESIONED) for key in self.keys]
-        return self.claim(self.out / "parts", FORMAT, jobs, records, **self.provenance)
+        return self.claim(self.out / "parts", OWN_PARTS_FORMAT, jobs, records, **self.provenance)
 
     def run(self, work: Work = Work()) -> dict[str, pd.DataFrame]:
         """Find and test the parts; what is finished is read.
