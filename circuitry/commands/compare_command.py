@@ -22,9 +22,10 @@ import circuitry
 from circuitry.circuits import ExtractionSettings
 from circuitry.comparison.lesion_reading import KNOWN
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
+from circuitry.interventions.intervention_settings import OwnShare
 from circuitry.models import ModelOptions
 from circuitry.runs import WorkSettings
-from circuitry.runs.given import Count, Part, Share
+from circuitry.runs.given import Count, Part
 
 Choice = Literal["by-name", "shuffled"]
 
@@ -57,7 +58,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """A class with a smaller share of right images in a domain is left out of own parts and comparisons there; 0 leaves
     none out."""
     n_unseen: NUnseen = 4
-    shares: tuple[Share, ...] = (0.005, 0.01, 0.02)
+    shares: tuple[OwnShare, ...] = (0.005, 0.01, 0.02)
     """Shares of the units that own parts have, as in circuitry own-parts; none for no own parts."""
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""

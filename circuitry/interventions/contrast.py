@@ -32,19 +32,20 @@ from circuitry.encoder.counted_sites import counted_sites
 from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.task import Task
 from circuitry.interventions.gated import Gated
+from circuitry.interventions.intervention_settings import MOST, OwnShare
 from circuitry.interventions.made_with import named_sites
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Share, checked
+from circuitry.runs.given import checked
 
 PRICE = 0.3
 """What each unit costs beside its damage, as a share of the mean damage: a smaller price spares others, and takes more
 units."""
-FIRST, GROWTH, MOST = 0.001, 1.3, 0.2
-"""Share of the units after the first cut, its growth from cut to cut, and the largest share."""
+FIRST, GROWTH = 0.001, 1.3
+"""Share of the units after the first cut, and its growth from cut to cut."""
 
 
 @checked
-def own_part(task: Task | Sequence[Task], *, share: Share | None = None) -> Circuit:
+def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> Circuit:
     """Find the units whose loss takes a class, and spares the others.
 
     Args:
@@ -66,8 +67,6 @@ def own_part(task: Task | Sequence[Task], *, share: Share | None = None) -> Circ
         >>> lesion({("cat", "photo"): unseen}, {("cat", "photo"): part})
     """
     tasks = [_counted(one) for one in ([task] if isinstance(task, Task) else task)]
-    if share is not None and share > MOST:
-        raise InputError(f"An own part is at most {MOST:.0%} of the units, but {share:.3g} was given: give less.")
     with tasks[0].running(gradients=True):
         images = [ImagesOfClass(one) for one in tasks]
         found = contrast(images, share)

@@ -27,6 +27,9 @@ Selectivity = Annotated[
         "write 0.8 for 80 %",
     ),
 ]
+MOST = 0.2
+"""The largest share of the units that a class's own part has."""
+OwnShare = Annotated[float, between(f"a share of the units in (0, {MOST:g}]", ABOVE_ZERO, MOST, "write 0.02 for 2 %")]
 
 
 @checked
@@ -128,7 +131,7 @@ class OwnPartSettings(FolderSettings):
     """Images of other classes in the domain to contrast with: the first of each, then the second of each."""
     method: UnitMethod = CONTRAST
     """How units are ranked: contrast; another one for comparison."""
-    shares: Annotated[tuple[Share, ...], SOME] = (0.005, 0.01, 0.02)
+    shares: Annotated[tuple[OwnShare, ...], SOME] = (0.005, 0.01, 0.02)
     """Shares of the units that parts have; the report tells the smallest that takes the classes, else the largest."""
     depth: bool = False
     """Find parts of the largest share among the units up to, and among those from, each of some sites, too."""
