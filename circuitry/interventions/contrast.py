@@ -13,6 +13,7 @@ again after each cut, and its mean over the cuts counts, as integrated gradients
 cheap, since only images of the class are run.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ from circuitry.interventions.intervention_settings import MOST, OwnShare
 from circuitry.interventions.made_with import named_sites
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+
+log = logging.getLogger(__name__)
 
 PRICE = 0.3
 """What each unit costs beside its damage, as a share of the mean damage: a smaller price spares others, and takes more
@@ -121,6 +124,11 @@ class ImagesOfClass:
             raise InputError(
                 "A class's own part is found by contrast with other classes, but there are no images of any that the "
                 "model tells from the class: give the task others=."
+            )
+
+        if len(self.answers[self.others].unique()) == 1:
+            log.warning(
+                "All images of other classes get one answer, so the part is contrasted with that alone: give more classes."
             )
 
     def slopes(

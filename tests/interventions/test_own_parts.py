@@ -152,6 +152,11 @@ def test_what_no_part_can_be_found_with_is_refused(change: dict[str, Any], words
         own_part(replace(quiet(NET.task(0)), **change))
 
 
+def test_a_contrast_with_one_class_alone_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    own_part(replace(quiet(NET.task(0)), others=NET.images(3, 4, 0)), share=0.1)
+    assert "more classes" in caplog.text
+
+
 def test_a_part_of_many_units_is_refused_and_so_is_one_of_edges_or_of_another_model() -> None:
     task = quiet(NET.task(0))
     with pytest.raises(InputError, match=r"0\.2"):

@@ -75,11 +75,11 @@ def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str =
     right = pooled.to_pandas("right").query("circuit == 'kept'").iloc[place]
     over = "classes and images" if len(known) > 1 else "images"
     return Finding(
-        f"Do the circuits work? {answer}: of {len(told)} circuits with {kept}, {working} work ({counts}).{not_working}"
+        f"Do the circuits work? {answer}: of {len(told)} circuits with {kept}, {working} work ({counts})."
         f"{_whose(told)} Means: {said_of(values)}.{describe_leak(pooled)}" + f" {ONE_BY_ONE}" * (answer == NO),
         f"On unseen images. A circuit works with at least {RIGHT:.0%} of the whole model's right answers, hardly more "
         f"false ones, and half of its answers recovered. Right answers have the 95 % interval [{right['low']:.0%}, "
-        f"{right['high']:.0%}] over {over}.",
+        f"{right['high']:.0%}] over {over}.{not_working}",
         change,
     )
 

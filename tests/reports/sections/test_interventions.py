@@ -89,7 +89,8 @@ def test_verdicts_are_counted_and_read_beside_other_circuits(tmp_path: Path) -> 
     assert "of 2 circuits with 10% of the units kept at b alone, the best site, 25% of the weights" in best.claim
     assert "Partly: of 3 circuits with 10% of the units kept at all sites, 25% of the weights, 1 work" in finding.claim
     assert "(1: works and is the class's own; 1: answers its class to everything; 1: cannot be told)" in finding.claim
-    assert "These do not work: dog in real. Are they the class's own? Yes: 1 of 1 are" in finding.claim
+    assert "Are they the class's own? Yes: 1 of 1 are" in finding.claim
+    assert "These do not work: dog in real." in finding.certainty
     means = "false answers 35% (whole model 10%, nothing kept 20%, circuits of other classes 20%)"
     assert means in finding.claim
     assert "over classes and images" in finding.certainty
