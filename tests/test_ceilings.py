@@ -12,7 +12,7 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "lines of the package": 36_241,
+    "lines of the package": 36_242,
     "lines of a module": 377,
     "classes": 191,
     "classes of settings": 34,

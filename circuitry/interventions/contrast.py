@@ -128,7 +128,7 @@ class ImagesOfClass:
 
         if len(self.answers[self.others].unique()) == 1:
             log.warning(
-                "All images of other classes get one answer, so the part is contrasted with that alone: give more classes."
+                "All images of other classes get one answer: the part is contrasted with that alone. Give more classes."
             )
 
     def slopes(
