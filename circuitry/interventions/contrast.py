@@ -126,7 +126,7 @@ class ImagesOfClass:
                 "model tells from the class: give the task others=."
             )
 
-        if len(self.answers[self.others].unique()) == 1:
+        if len(set(self.answers[self.others].tolist())) == 1:
             log.warning(
                 "All images of other classes get one answer: the part is contrasted with that alone. Give more classes."
             )
