@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from circuitry import CausalChecks, Clip, DomainFolder, left_rule
 from circuitry.encoder import Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.modes import own_modes
+from circuitry.interventions import circuit_of, lesion, own_part
 from circuitry.interventions.answers import normal_ranks
 from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images
 from circuitry.representations.representation_folder import unit_means
+from experiments.own_parts import planted_classes
 from tests.doors.walk import FEW, public_names
 from tests.doors.world import World
 from tests.support.work import QUIET
@@ -39,6 +41,7 @@ ELSEWHERE = {
     "extract_samples": "as sample_activations",
     "score_methods": "calls the functions above",
     "zero_shot_heads": "returns functions",
+    **dict.fromkeys(("own_part", "lesion"), "below, on a class that is recognised"),
 }
 """Public functions of a model that are not called here, and why."""
 FOUND = {
@@ -52,7 +55,12 @@ FOUND = {
 SMALL = ("cache_dir", "classes", "edge_rule", "masks", "n_images", "rule", "settings", "sites", "size")
 """Parameters that are given although they have a default, which takes long."""
 OF_STREAM = ("direct_effects", "direct_vectors", "attribute_components")
+CLASSES = planted_classes()
+RECOGNISED = replace(CLASSES.task(0), work=QUIET)
+PART = circuit_of(RECOGNISED, {"units": [0, 1]})
 METHODS: dict[str, Callable[[World], Any]] = {
+    "own_part": lambda w: own_part(RECOGNISED, share=0.1),
+    "lesion": lambda w: lesion({("a", "x"): RECOGNISED}, {("a", "x"): PART}),
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(["axe", "cat"], cache_dir=w.scratch),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
     "Counterfactual": lambda w: Counterfactual(w.one(Tensor)).run(w.task.encoder, w.task.sites),

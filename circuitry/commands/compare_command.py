@@ -20,7 +20,6 @@ from typing import Literal
 
 import circuitry
 from circuitry.circuits import ExtractionSettings
-from circuitry.comparison.lesion_reading import KNOWN
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
 from circuitry.interventions.intervention_settings import OwnShare
 from circuitry.models import ModelOptions
@@ -54,7 +53,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """A domain to set against the others."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
-    least_accuracy: Part = KNOWN
+    least_accuracy: Part = 0.5
     """A class with a smaller share of right images in a domain is left out of own parts and comparisons there; 0 leaves
     none out."""
     n_unseen: NUnseen = 4

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
 from circuitry.data.parts import Key
+from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task
@@ -77,7 +78,7 @@ def lesion(
             rows.append({**named, "n_units": part.count, "n_images": len(answers), **before})
             rows[-1] |= _read(answers, labels[key[0]])
             given = labels.get(part_key[0], -1)  # no answer, where no task is of the class
-            rows[-1]["taken_for"] = float((answers.argmax(-1) == given).double().mean())
+            rows[-1]["taken_for"] = _share(answers, given)
     return pd.DataFrame(rows).groupby(list(KEYS), sort=False).mean().reset_index()
 
 
@@ -103,6 +104,11 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
 def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:
     """Return the share of images that get a class, and its mean probability."""
     return {
-        "right": float((answers.argmax(-1) == label).double().mean()),
+        "right": _share(answers, label),
         "probability": float(answers[:, label].exp().mean()),
     }
+
+
+def _share(answers: Float[Tensor, "images classes"], label: int) -> float:
+    """Return the share of images that get a class."""
+    return float(in_double(answers.argmax(-1) == label).mean())
