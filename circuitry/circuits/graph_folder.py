@@ -17,7 +17,7 @@ from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import checked
-from circuitry.runs.manifest import NAME, claim, read_manifest
+from circuitry.runs.manifest import NAME, check_folder, claim, read_manifest
 from circuitry.runs.provenance import digest, versions
 
 EXTRACTION_FORMAT = "circuitry extraction 4"
@@ -246,16 +246,6 @@ def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], pa
     """Write the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph."""
     arrays = {f"{up}->{down}": scores for (up, down), scores in edges.items()}
     write_arrays(path, PART_EDGES, {"parts": list(parts)}, arrays)
-
-
-def check_folder(path: Path) -> None:
-    """Raise `InputError` for a folder that is none of circuits; name the one in it that is."""
-    below = sorted(child for child in path.glob("*/") if (child / "graphs").is_dir() and (child / NAME).is_file())
-    if below:
-        raise InputError(f"{path} is no folder of circuits, but {below[0]} is: give that folder.")
-    if not (path / NAME).is_file():
-        what = f"{path} is no folder of circuits (it has no {NAME})" if path.is_dir() else f"There is no folder {path}"
-        raise InputError(f"{what}: make one with circuitry find or circuitry compare, or extract() in Python.")
 
 
 def _shortened(value: Any) -> Any:

@@ -8,10 +8,9 @@ from typing import Any
 
 from circuitry.analysis import QuickstartModel
 from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART
-from circuitry.circuits.graph_folder import check_folder
 from circuitry.models import ModelOptions
 from circuitry.runs.errors import InputError
-from circuitry.runs.manifest import NAME
+from circuitry.runs.manifest import NAME, check_folder
 from circuitry.runs.settings_file import SETTINGS, read_settings, words_of
 
 _SUBJECT = ("--model", "--checkpoint", "--pretrained", "--data", "--config", "--help")

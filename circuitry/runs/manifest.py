@@ -144,3 +144,13 @@ def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
     }
     found = [f"{len(items)} {kind}, first {items[0]}" for kind, items in kinds.items() if items]
     return ", ".join(found) or "another order"
+
+
+def check_folder(path: Path) -> None:
+    """Raise `InputError` for a folder that is none of circuits, and name the one in it that is."""
+    below = sorted(child for child in path.glob("*/") if (child / "graphs").is_dir() and (child / NAME).is_file())
+    if below:
+        raise InputError(f"{path} is no folder of circuits, but {below[0]} is: give that folder.")
+    if not (path / NAME).is_file():
+        what = f"{path} is no folder of circuits (it has no {NAME})" if path.is_dir() else f"There is no folder {path}"
+        raise InputError(f"{what}: make one with circuitry find or circuitry compare, or extract() in Python.")
