@@ -62,7 +62,7 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     p_of_effects = [sign_flip_p(effect, seed=seed) for effect in _contrast(of_class, contrasts[4:]).T]
     p = [float("nan")] * len(CELLS) + p_of_effects
     n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
-    detectable = spread.detectable(LEVEL) if len(classes) >= fewest_units(1) else np.full(len(p), np.inf)
+    detectable = np.where(n_classes >= fewest_units(1), spread.detectable(LEVEL), np.inf)
     columns = ((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, np.where(np.isnan(p), np.nan, detectable))
     table = pd.DataFrame(zip(*columns, strict=True), columns=list(_COLUMNS[:-1]))
     about = np.where(table["p"].isna(), "", THIS_MODEL)

@@ -155,6 +155,7 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
 def _effect(row: Mapping[Hashable, Any]) -> str:
     if not row["p"] < LEVEL:
         size = row["detectable"]
-        found = f"; four of five studies like this would find {size:.3f}" if size < float("inf") else ""
-        return f"has no clear effect ({row['said']}{found})"
+        if size == float("inf"):
+            return f"cannot be tested with so few classes ({row['said']})"
+        return f"has no clear effect ({row['said']}; four of five studies like this would find {size:.3f})"
     return f"{'adds' if row['value'] > 0 else 'changes by'} {row['said']}"
