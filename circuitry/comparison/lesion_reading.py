@@ -130,7 +130,8 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
         if np.isnan([values["a_on_b"], values["b_on_a"]]).any():
             continue
         others = min(float(spared.get((name, domain), np.nan)) for domain in (a, b))
-        has_part = not max(values["own_a"], values["own_b"], key=np.nan_to_num) > TAKEN and others >= SPARED
+        own_left = max(np.nan_to_num([values["own_a"], values["own_b"]]))
+        has_part = own_left <= TAKEN and others >= SPARED
         shared = max(values["a_on_b"], values["b_on_a"]) <= TAKEN
         alike = pair["overlap"] > max(pair["chance"], beside["overlap"].mean() if len(beside) else 0)
         verdict = (SAME_PART if shared and alike else OTHER_PARTS) if has_part else NO_PART

@@ -70,6 +70,7 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         >>> lesion({("cat", "photo"): unseen}, {("cat", "photo"): part})
     """
     tasks = [_counted(one) for one in ([task] if isinstance(task, Task) else task)]
+    check_alike(tasks)
     with tasks[0].running(gradients=True):
         images = [ImagesOfClass(one) for one in tasks]
         found = contrast(images, share)
@@ -90,6 +91,16 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
             f"that the part was found on, where chance is {chance:.2f}."
         )
     return replace(part, source=replace(graph, kept_units=dict(part.units)), made_with=part.made_with | made_with)
+
+
+def check_alike(tasks: Sequence[Task]) -> None:
+    """Refuse tasks of other classes, encoders or sites: a part of several styles is of one class in one model."""
+    kinds = {(id(one.encoder), answer_metric(one.metric, "An own part is found by").label, one.sites) for one in tasks}
+    if len(kinds) != 1:
+        raise InputError(
+            f"An own part of several styles is of one class in one encoder at the same sites, but {len(kinds)} kinds "
+            f"of tasks were given: find a part for each kind."
+        )
 
 
 def ranks_by_contrast(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
@@ -125,7 +136,6 @@ class ImagesOfClass:
                 "A class's own part is found by contrast with other classes, but there are no images of any that the "
                 "model tells from the class: give the task others=."
             )
-
         if len(set(self.answers[self.others].tolist())) == 1:
             log.warning(
                 "All images of other classes get one answer: the part is contrasted with that alone. Give more classes."

@@ -135,5 +135,5 @@ class OwnPartSettings(FolderSettings):
     """Shares of the units that parts have; the report tells the smallest that takes the classes, else the largest."""
     depth: bool = False
     """Find parts of the largest share among the units up to, and among those from, each of some sites, too."""
-    random_draws: Natural = 1
+    random_draws: Count = 1
     """Random parts beside each, with as many units at every site."""

@@ -56,7 +56,7 @@ def lesion(
 
     Example:
         >>> table = lesion(unseen, {key: own_part(task) for key, task in seen.items()})
-        >>> lesion_matrix(table, "right")    # rows: found on, columns: tested on
+        >>> lesion_matrix(table)    # rows: found on, columns: tested on
     """
     if of_edges := [" in ".join(key) for key, part in parts.items() if part.edges is not None]:
         raise InputError(f"A lesion ablates units, but the part of {of_edges[0]} is of edges: give it without edges.")

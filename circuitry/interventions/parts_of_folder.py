@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class OwnParts(FolderWork):
         tested = {name for name, domain in there if self.unseen[name, domain]}
         styles = Counter(name for name, _ in there)
         self.keys = [key for key in there if key[0] in tested or styles[key[0]] > 1]
+        self._loaded = dict[Path, Circuit]()
         if not self.keys:
             raise InputError(
                 "An own part is found by contrast with another class of the domain, on some images of the class, and "
@@ -123,7 +124,7 @@ class OwnParts(FolderWork):
     @cached_property
     def folder(self) -> JobFolder:
         """The folder of jobs, claimed for this configuration."""
-        records = {key: self.found_on[key] + self.unseen[key] for key in self.keys}
+        records = {key: self.found_on[key] + self.unseen[key] + self.others(key) for key in self.keys}
         jobs = [(kind, *key) for kind in (FOUND, LESIONED) for key in self.keys]
         return self.claim(self.out / "parts", OWN_PARTS_FORMAT, jobs, records, **self.provenance)
 
@@ -222,12 +223,10 @@ class OwnParts(FolderWork):
     def _parts(self, share: float, sites: str) -> dict[Key, Circuit]:
         """Return the parts of a share at some sites that were found."""
         there = {key: self._path(key, share, sites) for key in self.keys}
-        return {key: _loaded(path) for key, path in there.items() if path in self.folder.files((FOUND, *key))}
+        for key, path in there.items():
+            if path not in self._loaded and path in self.folder.files((FOUND, *key)):
+                self._loaded[path] = Circuit.load(path)
+        return {key: self._loaded[path] for key, path in there.items() if path in self._loaded}
 
     def _path(self, key: Key, share: float, sites: str) -> Path:
         return self.folder.path / FOUND / key[0] / f"{key[1]}.{sites}.{share:g}.safetensors"
-
-
-@cache
-def _loaded(path: Path) -> Circuit:
-    return Circuit.load(path)

@@ -2,6 +2,7 @@
 
 from scipy import stats
 
+from experiments.emoji_colours import ARTISTS
 from tests.support.committed_tables import Numbers, alike, interval, one, span, table
 
 COLOURED, BLACK = ["fluent3d", "fluentflat", "noto"], ["mono", "silhouette", "sketch"]
@@ -12,17 +13,6 @@ def styles(first: list[str], second: list[str]) -> tuple[float, float]:
     found = table("emoji/edge_jaccard_ratios")
     a, b = found["domain_a"], found["domain_b"]
     return span(found.loc[(a.isin(first) & b.isin(second)) | (a.isin(second) & b.isin(first)), "value"])
-
-
-ARTISTS = {
-    "fluent3d": "Microsoft",
-    "fluentflat": "Microsoft",
-    "silhouette": "Microsoft",
-    "noto": "Google",
-    "mono": "Google",
-    "openmoji": "OpenMoji",
-    "sketch": "OpenMoji",
-}
 
 
 def most_alike() -> list[object]:

@@ -152,6 +152,14 @@ def test_what_no_part_can_be_found_with_is_refused(change: dict[str, Any], words
         own_part(replace(quiet(NET.task(0)), **change))
 
 
+def test_a_part_of_two_styles_has_their_mean_costs_and_is_of_one_class() -> None:
+    one, two = (quiet(NET.task(0, seed=seed)) for seed in (0, 1))
+    both, *alone = (own_part(some, share=0.1).source.node_scores[SITE] for some in ([one, two], one, two))
+    np.testing.assert_allclose(both, np.mean(alone, axis=0), rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="one class"):
+        own_part([one, quiet(NET.task(1))])
+
+
 def test_a_contrast_with_one_class_alone_is_told(caplog: pytest.LogCaptureFixture) -> None:
     own_part(replace(quiet(NET.task(0)), others=NET.images(3, 4, 0)), share=0.1)
     assert "more classes" in caplog.text
