@@ -12,14 +12,14 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "lines of the package": 36_247,
+    "lines of the package": 36_266,
     "lines of a module": 377,
     "classes": 191,
     "classes of settings": 34,
     "modules that attribute loads": 67,
     "names at the top": 36,
     "lines of experiments": 8_790,
-    "lines of tests": 30_862,
+    "lines of tests": 30_884,
 }
 
 

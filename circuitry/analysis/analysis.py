@@ -24,7 +24,6 @@ from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.measures import Measure
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.lesion_reading import known_cells
 from circuitry.data.domains import DomainFolder
 from circuitry.data.parts import Key
 from circuitry.encoder.metrics import answer_metric
@@ -240,10 +239,10 @@ class Analysis:
         if isinstance(parts := found.get("own_parts"), dict):
             lesions = without_cells(parts["lesions"], self._unknown, "part_class part_domain", "class domain")
             alike = without_cells(parts["overlaps"], self._unknown, "class_a domain_a", "class_b domain_b")
-            if len(known_cells(lesions)):
+            try:
                 found["own_part_tables"] = own_part_tables(lesions, alike)
-            else:
-                found["own_parts"] = f"{self.clip.name} knows no class on the images that test the parts."
+            except InputError as error:
+                found["own_parts"] = str(error)
         page = Report(title or f"Circuits of {self.clip.name}", introduction or self.introduction)
         facts = {**(provenance or {}), "model": self.clip.name, **graphs.settings, **graphs.manifest["versions"]}
         tested_on = None

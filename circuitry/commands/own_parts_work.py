@@ -3,7 +3,7 @@
 from functools import partial
 
 from circuitry.commands.own_parts_command import Config
-from circuitry.comparison import lesion_matrix, told_share
+from circuitry.comparison import lesion_matrix
 from circuitry.interventions import OwnParts
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
@@ -18,9 +18,8 @@ def main(config: Config) -> Written | None:
         return None
     run = find_and_test(config, config.work())
     found = run.run(config.work())
-    share = told_share(found["lesions"])
-    run.save_circuits(share)
     tables = own_part_tables(found["lesions"], found["overlaps"])
+    run.save_circuits(float(tables["told"]["share"].iloc[0]))
     print(lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format))
     report = Report(
         f"Which units of {config.model} are a class's own?",

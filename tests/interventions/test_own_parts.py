@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from circuitry import DomainFolder, GraphFolder, Task, load_clip
-from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary, style_verdicts
+from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary, style_verdicts, told_share
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import (
     OwnParts,
@@ -160,6 +160,20 @@ def test_a_part_of_two_styles_has_their_mean_costs_and_is_of_one_class() -> None
         own_part([one, quiet(NET.task(1))])
 
 
+def test_without_a_share_cuts_go_on_while_the_class_is_above_chance() -> None:
+    part = own_part(quiet(NET.task(0)))
+    assert all(p > 1 / 6 for _, p in part.made_with["tried"][:-1])
+    assert part.size == pytest.approx(0.2, abs=0.01)  # it never is at chance: units of two classes are left
+    assert "chance is 0.17" in part.made_with["note"]
+
+
+def test_the_smallest_share_that_takes_the_classes_is_told_and_parts_that_share_no_unit_are_others() -> None:
+    shares = [lesions(0.0).assign(share=share, sites="everywhere") for share in (0.01, 0.02)]
+    assert told_share(pd.concat(shares)) == 0.01
+    apart = OVERLAPS.assign(overlap=0.02)  # no more than two classes in one style
+    assert set(style_verdicts(lesions(0.0), apart)["verdict"]) == {"other parts"}
+
+
 def test_a_contrast_with_one_class_alone_is_told(caplog: pytest.LogCaptureFixture) -> None:
     own_part(replace(quiet(NET.task(0)), others=NET.images(3, 4, 0)), share=0.1)
     assert "more classes" in caplog.text
@@ -183,8 +197,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
     toy = write_toy(folder / "toy", DrawingSettings(0, 4, seed=0, first=30), workers=1, progress=False)
     (toy / "real" / "key").rename(toy / "key")  # no key in real, so none of two styles
     (toy / "real_test.txt").unlink()
-    for path in (toy / "clipart" / "fish").glob("*.png"):  # of fish in clipart one image stays
-        if path.name != sorted(one.name for one in path.parent.glob("*.png"))[0]:
+    for name in ("fish", "key"):  # of each one image in clipart stays, so that key is a contrast alone
+        for path in sorted((toy / "clipart" / name).glob("*.png"))[1:]:
             path.unlink()
     asked = {"classes": ("car", "clock", "fish", "key"), "domains": ("real", "clipart"), "split": None}
     few = {"n_images": 1, "shares": (0.005, 0.02)}
@@ -200,7 +214,11 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     run = OwnParts(config.clip(parts=True), config.images(), config.out, config)
     assert all(not set(run.found_on[key]) & set(run.unseen[key]) for key in run.keys)
     assert len(run.unseen["fish", "clipart"]) == 0
+    assert ("key", "clipart") not in run.keys
     assert not run.folder.unfinished()
+    listed = (config.out / "parts" / "images.json").read_text(encoding="utf-8")
+    looked_at = {record.relative for key in run.keys for record in (*run.found_on[key], *run.others(key))}
+    assert all(name in listed for name in looked_at)
     lesions = run.run(QUIET)["lesions"]
     of_fish = lesions[(lesions["class"] == "fish") & (lesions["domain"] == "clipart")]
     assert set(of_fish["part_domain"]) == {"real"}  # the one image found the part of clipart
@@ -234,6 +252,12 @@ def test_the_report_says_at_which_depth_and_draws_it() -> None:
     report = Report("Parts")
     add_own_parts(report, tables, ["a", "b"])
     assert len(report.plotly_figures) == 5
+
+
+def test_a_model_that_knows_no_class_on_the_images_that_test_is_told_so() -> None:
+    table = lesions(0.0).assign(share=0.02, sites="everywhere", whole_right=0.2)
+    with pytest.raises(InputError, match="50%"):
+        own_part_tables(table, OVERLAPS.assign(share=0.02, sites="everywhere"))
 
 
 def test_a_folder_without_contrast_or_without_images_to_test_on_is_refused(config: Any) -> None:

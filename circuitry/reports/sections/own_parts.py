@@ -8,6 +8,7 @@ import pandas as pd
 from circuitry.comparison.lesion_reading import (
     BY_STYLE,
     EVERYWHERE,
+    KNOWN,
     OTHER_STYLE,
     OTHERS,
     OWN,
@@ -15,6 +16,7 @@ from circuitry.comparison.lesion_reading import (
     SAME_PART,
     SPARED,
     TAKEN,
+    known_cells,
     lesion_matrix,
     lesion_summary,
     overlap_summary,
@@ -27,6 +29,7 @@ from circuitry.reports.figures.style import capitalised, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
+from circuitry.runs.errors import InputError
 
 Cells = Mapping[tuple[str, str, str], Mapping[str, Any]]
 """Rows of a summary by (styles, cut, answers)."""
@@ -44,7 +47,15 @@ def own_part_tables(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> dict[str, 
 
     Verdicts, styles, classes and overlaps are of one share (`told_share`), of parts that may lie anywhere; depth is of
     the largest.
+
+    Raises:
+        InputError: where the model knows no class on the images that test the parts.
     """
+    if known_cells(lesions).empty:
+        raise InputError(
+            f"The model gives no class {KNOWN:.0%} of the images that test the parts, so none can be lost: give "
+            "classes that it knows, or more images."
+        )
     told = told_share(lesions)
     whole = lesions[(lesions["share"] == told) & (lesions["sites"] == EVERYWHERE)]
     alike = overlaps[(overlaps["share"] == told) & (overlaps["sites"] == EVERYWHERE)]
