@@ -12,8 +12,6 @@ GPUs: rn50, vit-s-32 or swin-t, with -imagenet-captions, -cc3m or -cc12m.
         --out runs/rn50 --workers 8
     circuitry train ... --processes 1 --accumulation 8      # on one GPU, with the same batch norms
     circuitry train ... --cluster slurm --job-options slurm_partition=gpu gpus_per_node=8  # as a job
-    circuitry train ... --cluster slurm --nodes 2 --job-options slurm_partition=gpu gpus_per_node=4
-    PET_NODE_RANK=0 PET_MASTER_ADDR=gpu0 PET_MASTER_PORT=29500 circuitry train ... --nodes 2  # or so
 """
 
 from dataclasses import dataclass

@@ -20,7 +20,6 @@ from circuitry.training import (
     write_captioned_table,
     zero_shot_accuracy,
 )
-from circuitry.training.devices import join_nodes, node_rank
 
 
 def main(config: Config) -> None:
@@ -28,14 +27,9 @@ def main(config: Config) -> None:
     print(f"training: {config.training}")
     if config.cluster is None:
         train_and_evaluate(config)
-        if node_rank(config.work.nodes):
-            return
     else:
-        nodes = config.work.nodes
-        if nodes > 1 and config.cluster != "slurm":
-            raise InputError(f"A job on {nodes} machines needs --cluster slurm, but {config.cluster} was given.")
-        options = job_options(config.job_options) | ({"nodes": nodes, "tasks_per_node": 1} if nodes > 1 else {})
-        run_array(partial(job, config), 1, config.out / "jobs", cluster=config.cluster, options=options)
+        options = job_options(config.job_options)
+        run_array(partial(train_and_evaluate, config), 1, config.out / "jobs", cluster=config.cluster, options=options)
     if config.data is not None:
         accuracy = pd.read_csv(config.out / "accuracy.csv")
         shown = accuracy.pivot(index=["classifier", "domain"], columns="measure", values="value")
@@ -43,20 +37,11 @@ def main(config: Config) -> None:
     print(f"checkpoint: {checkpoints(config.out / 'clip')[-1][1]}")
 
 
-def job(config: Config, worker: int, workers: int) -> None:
-    """Do what the job runs, the only one of its array, or this machine's part of it."""
-    if config.work.nodes > 1:
-        join_nodes()
-    train_and_evaluate(config)
-
-
-def train_and_evaluate(config: Config) -> None:
-    """Train, and write the accuracy on the test lists beside the run; of several machines the first one does."""
+def train_and_evaluate(config: Config, worker: int = 0, workers: int = 1) -> None:
+    """Train, and write the accuracy on the test lists beside the run; as a job it is the only one of its array."""
     table = config.table or mixture_of_folder(config, "train")
     model = config.training.model
     checkpoint = train_clip(table, config.out / "clip", config.training, config.work, validation_table(config))
-    if node_rank(config.work.nodes):
-        return
     record_run(config.out / "clip", table, config.training)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)

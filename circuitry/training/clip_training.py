@@ -1,4 +1,4 @@
-"""Train a CLIP model with open_clip's trainer, on one device, several, or several machines.
+"""Train a CLIP model with open_clip's trainer, on one device or several.
 
 Several processes share each batch and gather embeddings with their gradients, so a step equals the step of one process
 with the whole batch. Batch norm is the exception: each process has its own statistics, unless ``extra`` has
@@ -23,7 +23,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
-from circuitry.training.devices import available_device, node_rank
+from circuitry.training.devices import available_device
 from circuitry.training.open_clip_process import diverged, run_trainer
 from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run, described
 from circuitry.training.training_settings import ClipTraining, TrainingWork
@@ -47,7 +47,7 @@ def train_clip(
 
     Args:
         table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` makes one.
-        out: Folder of the run: settings, model config, logs, checkpoints. Several machines must share it.
+        out: Folder of the run: settings, model config, logs, checkpoints.
         settings: See `ClipTraining`; `clip_preset` has the study's.
         validation: Another such table; its loss after each epoch goes to ``out/validation.csv``. It draws random
             numbers, so the weights differ from a training without it.
@@ -65,8 +65,7 @@ def train_clip(
         >>> train_clip(Path("train.tsv"), Path("runs/rn50"), eight, TrainingWork(workers=8))
     """
     out = Path(out).absolute()
-    node = node_rank(work.nodes)
-    device = available_device(work.device, _processes_here(settings, work))
+    device = available_device(work.device, settings.processes)
     tables = [_checked(table, settings, settings.batch_size)]
     tables += [] if validation is None else [_checked(validation, settings, 1)]
     steps = _steps(tables[0].n_images, settings)
@@ -80,7 +79,7 @@ def train_clip(
     held = {"validation": described(tables[1].path)} if validation is not None else {}
     folder = claim_run(out, settings, {name: config}, tables[0], **held)
     checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
-    console = out / (f"console-{node}.log" if node else "console.log")
+    console = out / "console.log"
 
     def train(job: Job, nothing: Any) -> list[Path]:
         _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
@@ -96,9 +95,6 @@ def train_clip(
 
     if not folder.is_done(TRAINING_JOB):
         _check_trainer()
-        if node:  # the first machine owns the folder
-            run_trainer(arguments, console, settings, work, steps * settings.batch_size)
-            return checkpoint
         with alone(out):
             folder.run(train)
             # Only now: a run whose last checkpoint was cut short resumes from it.
@@ -168,15 +164,6 @@ def _checked(table: Path, settings: ClipTraining, least: int) -> CheckedTable:
     return check_training_table(
         Path(table).absolute(), ("filepath", "title"), least, skip_missing=settings.skip_missing
     )
-
-
-def _processes_here(settings: ClipTraining, work: TrainingWork) -> int:
-    if settings.processes % work.nodes:
-        raise InputError(
-            f"The processes of all machines together must be a multiple of the number of machines, but "
-            f"{settings.processes} for {work.nodes} nodes was given."
-        )
-    return settings.processes // work.nodes
 
 
 def _check_extra(extra: Sequence[str], taken: Iterable[str]) -> None:

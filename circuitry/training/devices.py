@@ -1,10 +1,5 @@
-"""Devices, threads and machines of a training or an evaluation.
+"""Devices and threads of a training or an evaluation."""
 
-Several machines train one model when each runs the same command with torchrun's environment variables ``PET_NODE_RANK``
-(0, 1, ...), ``PET_MASTER_ADDR`` and ``PET_MASTER_PORT`` (of machine 0). In a submitit job `join_nodes` sets them.
-"""
-
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,30 +54,3 @@ def pinned_threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def node_rank(nodes: int) -> int:
-    """Return the number of this machine, from torchrun's environment variables."""
-    if nodes == 1:
-        return 0
-    needed = ("PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
-    if missing := [name for name in needed if name not in os.environ]:
-        raise InputError(
-            f"A training on {nodes} machines needs {', '.join(needed)} in the environment of each, but this one lacks "
-            f"{', '.join(missing)}: set them as for torchrun, or start the training as a job (--cluster slurm)."
-        )
-    rank = os.environ["PET_NODE_RANK"]
-    if not rank.isdecimal() or int(rank) >= nodes:
-        raise InputError(f"PET_NODE_RANK is a number from 0 to {nodes - 1}, but {rank!r} was given.")
-    return int(rank)
-
-
-def join_nodes() -> None:
-    """Set torchrun's variables from the submitit job of this process, which has one task for each machine."""
-    import submitit
-
-    job = submitit.JobEnvironment()
-    port = 20_000 + int(job.raw_job_id) % 40_000  # a job's own, where several share a machine
-    os.environ["PET_NODE_RANK"] = str(job.global_rank)
-    os.environ["PET_MASTER_ADDR"] = job.hostnames[0]
-    os.environ["PET_MASTER_PORT"] = str(port)

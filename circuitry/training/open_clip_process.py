@@ -23,25 +23,23 @@ _TRAINER = Path(__file__).with_name("open_clip_main.py")
 _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-]+)")
 
 
-def _start(processes: int, nodes: int) -> list[str]:
+def _start(processes: int) -> list[str]:
     """Return the command that starts the trainer, without its arguments."""
     if processes == 1:
         return [sys.executable, str(_TRAINER)]
-    # Several machines find each other by torchrun's environment variables, see `devices.node_rank`.
-    meeting = "--standalone" if nodes == 1 else f"--nnodes={nodes}"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", meeting, f"--nproc-per-node={processes // nodes}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     # Without the two dashes torchrun would read the trainer's --logs as its own --logs-specs.
     return [*torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
 
 
-def _command(arguments: Mapping[str, Any], settings: ClipTraining, nodes: int) -> list[str]:
+def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
     """Return the command that trains; the trainer takes model and crops in two words, the rest in one."""
     given = [f"--{name}={value}" for name, value in arguments.items() if name != "model"]
     given += ["--grad-checkpointing"] if settings.grad_checkpointing else []
     given += ["--keep-untrained"] if settings.keep_checkpoints else []
     given += ["--upright"] if settings.decoding == "upright" else []
     last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)", *settings.extra]
-    return [*_start(settings.processes, nodes), "--end-with-stdin", "--save-most-recent", *given, *last]
+    return [*_start(settings.processes), "--end-with-stdin", "--save-most-recent", *given, *last]
 
 
 def run_trainer(
@@ -54,7 +52,7 @@ def run_trainer(
         open(console, "a", encoding="utf-8", buffering=1) as log,  # line by line: a killed run leaves all it printed
         Bar(total=total, unit="image", desc="training CLIP", disable=not work.progress) as bar,
         subprocess.Popen(
-            _command(arguments, settings, work.nodes),
+            _command(arguments, settings),
             env=_environment(settings.threads),
             stdin=subprocess.PIPE,  # never written to: see --end-with-stdin
             stdout=subprocess.PIPE,

@@ -136,8 +136,6 @@ class TrainingWork:
     """Processes that read images: for each training process."""
     progress: bool = True
     """Show progress bars."""
-    nodes: Count = 1
-    """Machines that share the processes of a training; each runs the same command (see `devices.node_rank`)."""
 
 
 CLIP_PRESETS = tuple(

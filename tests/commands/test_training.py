@@ -43,13 +43,6 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
 
     monkeypatch.setattr(module, "train_clip", note)
     monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
-    asked: list[dict[str, str | int]] = []
-    monkeypatch.setattr(module, "run_array", lambda *given, cluster, options: asked.append(options))
-    on_two = replace(folder, data=None, table=tmp_path / "x.tsv", work=replace(WORK, nodes=2))
-    module.main(on_two)
-    assert asked == [{"gpus_per_node": 2, "nodes": 2, "tasks_per_node": 1}]
-    with pytest.raises(InputError, match=r"--cluster slurm.*local"):
-        module.main(replace(on_two, cluster="local"))
     numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
     call = ["--out", f"{tmp_path}", "--table", f"{tmp_path / 'x.tsv'}", "--preset", "rn50-cc3m", *numbers]
     monkeypatch.setattr(sys, "argv", ["circuitry train", *call])

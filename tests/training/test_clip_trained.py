@@ -1,7 +1,6 @@
 """Real runs of open_clip's trainer: killed, diverging, in several processes, the study's way."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -75,43 +74,17 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
         kept_checkpoints(out, [3])
 
 
-def on_two_machines(train: Path, out: Path, settings: ClipTraining) -> Path:
-    """Train by this process and another, which stand for machines; return the checkpoint that both name."""
-    work = replace(WORK, nodes=2)
-    settings = replace(settings, model=str(settings.model))
-    call = f"train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {work!r})"
-    code = f"from circuitry.training.clip_training import *; print({call})"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (meeting | {"PET_NODE_RANK": "1"}).items():
-            patch.setenv(name, value)
-        second = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        patch.setenv("PET_NODE_RANK", "0")
-        checkpoint = train_clip(train, out, settings, work)
-    assert second.communicate(timeout=300)[0].strip() == str(checkpoint)
-    assert (out / "console-1.log").is_file()
-    return checkpoint
-
-
-def test_two_processes_or_machines_take_the_steps_of_one(one: tuple[Path, ClipTraining, Path], tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(one: tuple[Path, ClipTraining, Path], tmp_path: Path) -> None:
     train, settings, by_one = one
-    two = replace(settings, processes=2)
-    found = {
-        "processes": train_clip(train, tmp_path / "processes", two, WORK),
-        "machines": on_two_machines(train, tmp_path / "machines", two),
-    }
-    loaded = load_clip(settings.model, checkpoint=found["processes"])
-    assert loaded.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
-    for name in ("processes", "machines"):
-        assert "[8/8 (100%)]" in (tmp_path / name / "console.log").read_text()
-        state = weights(found[name])
-        for key, expected in weights(by_one).items():
-            given = state[key]
-            if key.endswith("in_proj_bias"):  # keys' biases change no softmax: their gradients are rounding errors
-                expected, given = (torch.cat([bias[:16], bias[32:]]) for bias in (expected, given))
-            torch.testing.assert_close(given, expected, rtol=0, atol=1e-6, msg=key)
+    found = train_clip(train, tmp_path / "two", replace(settings, processes=2), WORK)
+    assert load_clip(settings.model, checkpoint=found).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+    assert "[8/8 (100%)]" in (tmp_path / "two" / "console.log").read_text()
+    state = weights(found)
+    for key, expected in weights(by_one).items():
+        given = state[key]
+        if key.endswith("in_proj_bias"):  # keys' biases change no softmax: their gradients are rounding errors
+            expected, given = (torch.cat([bias[:16], bias[32:]]) for bias in (expected, given))
+        torch.testing.assert_close(given, expected, rtol=0, atol=1e-6, msg=key)
 
 
 SHARED = ("precision", "grad_checkpointing", "keep_checkpoints", "decoding")

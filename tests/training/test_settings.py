@@ -1,7 +1,6 @@
 """Settings, presets, devices and folders of trainings."""
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from circuitry.training import (
     record_run,
     write_captioned_table,
 )
-from circuitry.training.devices import available_device, join_nodes, node_rank, pinned_threads
+from circuitry.training.devices import available_device, pinned_threads
 from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
 from circuitry.training.training_settings import CLIP_PRESETS
 from circuitry.training.training_table import CheckedTable
@@ -103,32 +102,6 @@ def test_threads_are_put_back() -> None:
         assert torch.get_num_threads() == before + 1
         raise KeyboardInterrupt
     assert torch.get_num_threads() == before
-
-
-def test_which_of_several_machines_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PET_NODE_RANK", "1")
-    assert node_rank(1) == 0
-    with pytest.raises(InputError, match="PET_MASTER_ADDR, PET_MASTER_PORT"):
-        node_rank(2)
-    monkeypatch.setenv("PET_MASTER_ADDR", "here")
-    monkeypatch.setenv("PET_MASTER_PORT", "1")
-    assert node_rank(2) == 1
-    monkeypatch.setenv("PET_NODE_RANK", "2")
-    with pytest.raises(InputError, match=r"PET_NODE_RANK.*'2'"):
-        node_rank(2)
-
-
-def test_tasks_of_a_job_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("submitit")
-    for name in ("PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    for name, value in {"JOB_ID": "123456", "PROCID": "1", "NTASKS": "2", "JOB_NODELIST": "gpu[07-08]"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    join_nodes()
-    assert node_rank(2) == 1
-    assert os.environ["PET_MASTER_ADDR"] == "gpu07"
-    assert os.environ["PET_MASTER_PORT"] == str(20_000 + 123456 % 40_000)
 
 
 def test_settings_are_compared(tmp_path: Path) -> None:
