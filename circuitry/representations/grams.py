@@ -1,29 +1,18 @@
-"""Domains by the inner products of their class means, which suffice to compare them and are small. No torch.
-
-With separate positions, RN50's earliest sites have 802,816 features per image, so 345 class means of one site take
-1.1 GB, and all sites 10 GB.
-
-Class means are appended to a temporary file per site, as differences from the site's first row. That row is in
-double precision, so differences in single precision lose no digits to a common part. The Gram matrix is summed over
-blocks of features that fit a budget.
+"""Domains by the inner products of their class means, which suffice to compare them. No torch.
 
 Centring changes neither distances nor unbiased HSIC, and avoids small differences of large numbers in both.
 """
 
 import os
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.files import TORN
 from circuitry.runs.given import checked
 from circuitry.runs.manifest import read_manifest
 
@@ -138,55 +127,3 @@ def gram_matrix(features: Float[np.ndarray, "rows features"]) -> Float[np.ndarra
     x -= x[0].copy()  # first, so that rows that are all equal become zeros and not rounding errors
     x -= x.mean(0)
     return x @ x.T
-
-
-class RowFiles(ExitStack):
-    """Rows of features by site in temporary files, which vanish with the process, however it ends.
-
-    They take 4 bytes per row and feature (8 in double precision), in ``folder`` (default: the system's folder for
-    temporary files).
-
-    Example:
-        >>> with RowFiles("runs/x") as rows:
-        ...     for name in classes:
-        ...         rows.add(class_mean(name))  # {site: features}
-        ...     grams = {site: rows.gram(site, memory_gib=1) for site in sites}
-    """
-
-    def __init__(self, folder: str | Path | None = None, dtype: type[np.floating[Any]] = np.float32) -> None:
-        super().__init__()
-        self._folder, self._dtype = folder, np.dtype(dtype)
-        self._files: dict[str, IO[bytes]] = {}
-        self._first: dict[str, np.ndarray] = {}
-        self._rows = 0
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def add(self, row: Mapping[str, Float[np.ndarray, " _"]]) -> None:
-        """Append a row to every site; all have the sites and features of the first."""
-        if not self._rows:
-            for site, features in row.items():
-                file = tempfile.TemporaryFile(dir=self._folder, prefix=TORN)  # noqa: SIM115
-                self._files[site] = self.enter_context(file)
-                self._first[site] = features.astype(np.float64)
-        for site, features in row.items():
-            self._files[site].write((features - self._first[site]).astype(self._dtype).data)
-        self._rows += 1
-
-    def gram(self, site: str, memory_gib: float = 1.0) -> Float[np.ndarray, "rows rows"]:
-        """Return the Gram matrix of a site's rows, each feature centred, within a budget for blocks of features."""
-        features = len(self._first[site])
-        per_number = self._dtype.itemsize + 8  # as read, and in double precision
-        width = max(1, int(memory_gib * 2**30) // (per_number * self._rows))
-        total = np.zeros((self._rows, self._rows))
-        for start in range(0, features, width):
-            total += gram_matrix(self._block(site, start, min(start + width, features)))
-        return total
-
-    def _block(self, site: str, start: int, stop: int) -> np.ndarray:
-        file, rows = self._files[site], []  # read, not mapped: mapped pages take memory outside the budget
-        for i in range(self._rows):
-            file.seek(self._dtype.itemsize * (i * len(self._first[site]) + start))
-            rows.append(np.fromfile(file, self._dtype, stop - start))
-        return np.stack(rows)

@@ -1,15 +1,14 @@
 """The representation of every domain of a data set at every site, in a folder with one file per domain.
 
-Probes take each image's activation averaged over positions. The rows for CKA are means over the images of a class, and
-of each part of them: of the units averaged over positions, as in the study, or of the units at every position. They go
-to temporary files (`RowFiles`), and come back as inner products. The CKA of parts is the ceiling.
+Probes take each image's activation averaged over positions, as in the study. The rows for CKA are its means over the
+images of a class, and of each part of them, and are kept as inner products. The CKA of parts is the ceiling.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
@@ -27,7 +26,7 @@ from circuitry.representations.grams import (
     REPRESENTATIONS_FORMAT,
     DomainRepresentation,
     Grams,
-    RowFiles,
+    gram_matrix,
     read_representations,
     representation_file,
 )
@@ -38,9 +37,6 @@ from circuitry.runs.given import DISTINCT, SOME, Count, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
-
-Positions = Literal["averaged", "flattened"]
-"""Positions of a site's units in CKA: averaged, or each a separate feature."""
 
 
 @checked
@@ -54,8 +50,6 @@ class RepresentationSettings:
     """Sites to represent; default: all."""
     seed: Seed = 0
     """Seed of the choice of images."""
-    positions: Positions = "averaged"
-    """Features of CKA: each unit averaged over positions, as in the study, or all positions of all (flattened)."""
     n_parts: Count = DEFAULT_PARTS
     """Parts of the images of each class and domain, cut by item, whose CKA with each other is the ceiling."""
 
@@ -78,12 +72,9 @@ def extract_representations(
     """Represent every domain at every site, for `compare_representations` and `probe_sites`.
 
     Args:
-        out: Folder of the files, one per domain. During the work it also holds temporary files: 8 bytes per class,
-            part and unit, or with flattened positions 4 bytes per class, part and feature (RN50, all sites, four
-            parts: 120 MB per class).
+        out: Folder of the files, one per domain.
         settings: Images and sites; default: `RepresentationSettings`.
-        work: How the work is carried out. The memory budget holds the activations of a run, and later blocks of
-            features; the means of one class at all sites in double precision come on top (RN50: 0.2 GB).
+        work: How the work is carried out.
 
     Raises:
         InputError: for unknown sites, a folder made with another configuration or other images, a domain without
@@ -107,7 +98,6 @@ def extract_representations(
         "classes": list(images.classes),
         "n_images": settings.n_images,
         "seed": settings.seed,
-        "positions": settings.positions,
         "n_parts": settings.n_parts,
     }
     cells = {(name, domain): group for domain, classes in chosen.items() for name, group in classes.items()}
@@ -122,7 +112,7 @@ def extract_representations(
         of_domain = {
             name: _split(chosen[job[0]][name], parts[name, job[0]], settings.n_parts) for name in images.classes
         }
-        _represented(_Images(clip, sites, settings.positions, work), job[0], of_domain, folder.path).save(path)
+        _represented(_Images(clip, sites, work), job[0], of_domain).save(path)
         return [path]
 
     folder.run(represent, rank=work.rank)
@@ -150,17 +140,16 @@ def _split(records: Sequence[ImageRecord], numbers: np.ndarray, n_parts: int) ->
 
 
 def _represented(
-    seen: "_Images", domain: str, selection: Mapping[str, Sequence[Sequence[ImageRecord]]], folder: Path
+    seen: "_Images", domain: str, selection: Mapping[str, Sequence[Sequence[ImageRecord]]]
 ) -> DomainRepresentation:
     """Run the images of a domain, by class and part."""
     bar, names = seen.work.bar(domain), tuple(selection)
-    with RowFiles(folder, np.float32 if seen.positions == "flattened" else np.float64) as rows:
-        for name in Bar(names, desc=bar, unit="class", disable=bar is None):
-            for part, records in enumerate(selection[name]):
-                seen.add(records, name, part, rows)
-        if not seen.classes:
-            raise InputError(f"None of the images of {domain} can be read: give others, or leave the domain out.")
-        grams = {site: rows.gram(site, seen.work.memory_gib) for site in seen.sites}
+    for name in Bar(names, desc=bar, unit="class", disable=bar is None):
+        for part, records in enumerate(selection[name]):
+            seen.add(records, name, part)
+    if not seen.classes:
+        raise InputError(f"None of the images of {domain} can be read: give others, or leave the domain out.")
+    grams = {site: gram_matrix(np.stack(rows)) for site, rows in seen.rows.items()}
     n_parts = max(map(len, selection.values()))
     whole, *parts = (
         Grams(domain, names, {site: weights @ gram @ weights.T for site, gram in grams.items()})
@@ -173,18 +162,19 @@ def _represented(
 class _Images:
     """A domain's images as they go through the encoder: their unit means, and a row for each part of a class."""
 
-    def __init__(self, clip: Clip, sites: Sequence[str], positions: Positions, work: Work) -> None:
-        self.clip, self.sites, self.positions, self.work = clip, sites, positions, work
+    def __init__(self, clip: Clip, sites: Sequence[str], work: Work) -> None:
+        self.clip, self.sites, self.work = clip, sites, work
         self._batch_size = min(BATCH_SIZE, rows_that_fit(clip.encoder, work.memory_gib))
         self._owners: list[tuple[str, int, int]] = []
         """Class, part and number of images of every row."""
+        self.rows: dict[str, list[np.ndarray]] = {site: [] for site in sites}
         self.unit_means: dict[str, list[np.ndarray]] = {site: [] for site in sites}
         self.classes: list[str] = []
         """Class of every image."""
         self.items: list[str] = []
         """Item of every image, whose name holds the class."""
 
-    def add(self, records: Sequence[ImageRecord], class_name: str, part: int, rows: RowFiles) -> None:
+    def add(self, records: Sequence[ImageRecord], class_name: str, part: int) -> None:
         """Run the images of a part of a class; add the row of their mean, if any can be read."""
         encoder, count, sums = self.clip.encoder, 0, dict[str, Tensor]()
         passed = activations(
@@ -195,12 +185,12 @@ class _Images:
             self.items += [f"{class_name}/{stem_without_domain(record)}" for record in there]
             for site, activation in found.items():
                 means = unit_means(activation, encoder.unit_dim(site))
-                features = means if self.positions == "averaged" else activation
-                total = in_double(features).sum(0).flatten()
+                total = means.sum(0)
                 sums[site] = sums[site] + total if site in sums else total
                 self.unit_means[site].append(means.float().cpu().numpy())
         if count:
-            rows.add({site: (total / count).cpu().numpy() for site, total in sums.items()})
+            for site, total in sums.items():
+                self.rows[site].append((total / count).cpu().numpy())
             self._owners.append((class_name, part, count))
             self.classes += [class_name] * count
 

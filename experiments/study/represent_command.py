@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from circuitry.runs import Count, Seed, Work, WorkSettings, at_least, versions
 from circuitry.analysis import QuickstartModel
@@ -127,8 +127,6 @@ class Config(QuickstartModel, WorkSettings):
     """Sites: of the encoder, in its order (default: all)."""
     n_images: Count | None = 20
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
-    positions: Literal["averaged", "flattened"] = "averaged"
-    """Features of CKA: each unit averaged over positions, as in the study, or all positions of all (flattened)."""
     parts: Annotated[int, at_least(2)] = 4
     """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
     held_out: tuple[str, ...] = ()
@@ -233,5 +231,5 @@ def in_all_domains(groups: Mapping[str, Sequence[str]], domains: Sequence[Any]) 
 
 def represent(config: Config, work: Work) -> None:
     """Do one process's share of representing the domains."""
-    settings = RepresentationSettings(config.n_images, config.sites, config.seed, config.positions, config.parts)
+    settings = RepresentationSettings(config.n_images, config.sites, config.seed, config.parts)
     extract_representations(config.clip(work.rank), config.images(), config.representations, settings, work)

@@ -35,7 +35,7 @@ def kernel(x: Tensor, name: str) -> Tensor:
     return torch.exp(-squared / (2 * sigma**2))
 
 
-def rows(tower: nn.Module, module: str, images: dict[str, Tensor], positions: str) -> dict[str, Tensor]:
+def rows(tower: nn.Module, module: str, images: dict[str, Tensor]) -> dict[str, Tensor]:
     """Means over the images of a row [rows, features], from a plain forward hook."""
     caught: list[Tensor] = []
     handle = tower.get_submodule(module).register_forward_hook(lambda *call: caught.append(call[2]))
@@ -44,15 +44,13 @@ def rows(tower: nn.Module, module: str, images: dict[str, Tensor], positions: st
         with torch.no_grad():
             tower(batch)
         x = caught.pop()
-        if positions == "averaged" and x.dim() == 4:
-            x = x.mean((2, 3))
+        x = x.mean((2, 3)) if x.dim() == 4 else x
         found[domain] = x.reshape(2 * ROWS, 2, -1).mean(1)
     handle.remove()
     return found
 
 
-@pytest.mark.parametrize("positions", ["averaged", "flattened"])
-def test_cka_of_the_lent_tower_is_that_of_the_study_s_formulas(tmp_path: Path, positions: str) -> None:
+def test_cka_of_the_lent_tower_is_that_of_the_study_s_formulas(tmp_path: Path) -> None:
     with safe_open(shared("golden/rn_nano.safetensors"), "pt") as file:
         config = json.loads(file.metadata()["model_config"])
         weights = {name[7:]: file.get_tensor(name) for name in file.keys() if name.startswith("visual.")}  # noqa: SIM118
@@ -72,15 +70,14 @@ def test_cka_of_the_lent_tower_is_that_of_the_study_s_formulas(tmp_path: Path, p
 
     clip = Clip("rn-nano", model, Encoder.from_tower(model.visual), preprocess, lambda texts: torch.zeros(1))
     sites = ("act1", "layer1.0", "layer4.0", "attnpool")
-    settings = RepresentationSettings(sites=sites, positions=positions, n_parts=2)  # type: ignore[arg-type]
+    settings = RepresentationSettings(sites=sites, n_parts=2)
     found = extract_representations(clip, DomainFolder(tmp_path), tmp_path / "out", settings, Work(progress=False))
     pairs = compare_representations([one.grams for one in found], permutations=1).pairs
     value = pairs.set_index(["site", "kernel", "domain_a", "domain_b"])["value"]
-    tolerance = 1e-10 if positions == "averaged" else 1e-5  # flattened features are kept in single precision
     for site in sites:
-        x = rows(model.visual, site, images, positions)
+        x = rows(model.visual, site, images)
         for name in ("linear", "rbf"):
             k = {domain: kernel(x[domain], name) for domain in DOMAINS}
             for a, b in combinations(DOMAINS, 2):
                 expected = hsic(k[a], k[b]) / (hsic(k[a], k[a]) * hsic(k[b], k[b])).sqrt()
-                assert value[site, name, a, b] == pytest.approx(expected.item(), abs=tolerance)
+                assert value[site, name, a, b] == pytest.approx(expected.item(), abs=1e-10)

@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def represent(
     clip: Clip, root: Path, out: Path, work: Work = QUIET, **settings: object
 ) -> dict[str, DomainRepresentation]:
-    chosen = RepresentationSettings(**{"n_images": 3, "n_parts": 2, "positions": "flattened"} | settings)  # type: ignore[arg-type]
+    chosen = RepresentationSettings(**{"n_images": 3, "n_parts": 2} | settings)  # type: ignore[arg-type]
     found = extract_representations(clip, DomainFolder(root), out, chosen, work)
     return {one.grams.domain: one for one in found}
 
@@ -69,13 +69,13 @@ def made(clip: Clip, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def activations(clip: Clip, root: Path, domain: str, name: str) -> list[dict[str, np.ndarray]]:
-    """By readable image, in the order of their choice: flat activations by site."""
+    """By readable image, in the order of their choice: means over positions by site."""
     found = []
     for record in DomainFolder(root).select(name, domain, 3):
         if record.path.stat().st_size != CUT:
             with torch.no_grad():
                 _, cache = clip.encoder.run_with_cache(clip.preprocess(Image.open(record.path))[None].double())
-            found.append({site: cache[site].flatten().numpy() for site in clip.encoder.sites})
+            found.append({s: cache[s][0].reshape(cache[s].shape[1], -1).mean(1).numpy() for s in clip.encoder.sites})
         else:
             found.append({})
     return found
@@ -130,9 +130,7 @@ def test_unit_means_are_of_every_readable_image(clip: Clip, root: Path, made: Pa
     names = [DomainFolder(root).select("fish", "sketch", 3)[i].path.stem for i in order]
     assert found.image_items[5:8] == tuple(f"fish/{name}" for name in names)
     for site in ("layer2.0", clip.encoder.sites[-1]):
-        units = found.unit_means[site].shape[1]
-        expected = np.stack([one[site].reshape(units, -1).mean(1) for one in fish])
-        np.testing.assert_allclose(found.unit_means[site][5:8], expected, rtol=1e-6)
+        np.testing.assert_allclose(found.unit_means[site][5:8], np.stack([one[site] for one in fish]), rtol=1e-6)
 
 
 def test_unit_means_average_over_positions_wherever_units_are(any_tower: nn.Module) -> None:
