@@ -165,24 +165,6 @@ def _read_chain(
     return read_through(list(into.values()), read, encoder.unit_dim(down), at_once)
 
 
-def edges_of_units(stream: ResidualStream, kept: Mapping[str, Bool[np.ndarray, " units"]]) -> EdgeMasks:
-    """Return masks by which all edges of units that are not kept are cut: these are at the baseline then.
-
-    Args:
-        stream: The tower.
-        kept: Which units are kept, by the name of a layer or its site.
-    """
-    found = dict[Pair, np.ndarray]()
-    for site, units in kept.items():
-        for layer in stream.layers:
-            there = np.ones(stream.sizes[layer.name], dtype=bool)
-            if stream.reads(site, layer.name):
-                found[site, layer.name] = np.outer(there, units) & found.get((site, layer.name), True)
-            if stream.reads(layer.name, site):
-                found[layer.name, site] = np.outer(units, there) & found.get((layer.name, site), True)
-    return found
-
-
 def _gates(masks: EdgeMasks, device: torch.device) -> EdgeGates:
     return {pair: torch.from_numpy(mask).to(device) for pair, mask in masks.items()}
 

@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from circuitry.bases.gated_reading import lifted
-from circuitry.bases.residual import ResidualStream, in_stream
-from circuitry.circuits.edge_cuts import EdgeMasks, GatedEdges, edges_of_units, gated_chain, gated_edges_of
+from circuitry.circuits.edge_cuts import EdgeMasks, GatedEdges, gated_chain, gated_edges_of
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.encoder.sites import INPUT
@@ -37,7 +36,7 @@ def kept_embeddings(task: Task, circuits: Annotated[Sequence[Circuit], SOME]) ->
     """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
 
     Args:
-        task: Whose encoder, images and baseline. An encoder in heads and neurons takes heads and whole MLPs, too.
+        task: Whose encoder, images and baseline.
         circuits: Of units; or all of edges, between the same sites.
 
     Raises:
@@ -57,10 +56,6 @@ def kept_embeddings(task: Task, circuits: Annotated[Sequence[Circuit], SOME]) ->
         return gated_embeddings(task, gated, (edge_masks(gated, one) for one in circuits))
     sites = dict.fromkeys(site for circuit in circuits for site in circuit.units)
     units = [units_with_errors(circuit) for circuit in circuits]
-    if in_stream(task.encoder) and not set(sites) <= set(task.encoder.sites):
-        gated, stream = gated_edges_of(task, ()), ResidualStream.of(task.encoder)
-        marked = [{site: mark_kept(some, gated.size(site), site) for site, some in one.items()} for one in units]
-        return gated_embeddings(task, gated, [edges_of_units(stream, one) for one in marked])  # they act through edges
     return gated_embeddings(task, GatedUnits.of(task, list(sites)), units)
 
 
@@ -109,11 +104,7 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
         >>> kept_embeddings(task, [circuit_of(task, {"layer3.0": [0, 7], "layer4.0": scores > 0})])
     """
     encoder = task.encoder
-    if in_stream(encoder) and not set(units) <= set(encoder.sites):
-        gated = gated_edges_of(task, ())
-        sizes = {site: gated.size(site) for site in units}
-    else:
-        sizes = dict(gated_chain(encoder, GatedUnits.of(task, list(units)).sites, rows=1).sizes)
+    sizes = dict(gated_chain(encoder, GatedUnits.of(task, list(units)).sites, rows=1).sizes)
     n_nodes = {site: encoder.error_units[site].start if site in encoder.error_units else n for site, n in sizes.items()}
     chosen = {site: np.flatnonzero(mark_kept(units[site], n, site)) for site, n in n_nodes.items()}
     scores, errors = (

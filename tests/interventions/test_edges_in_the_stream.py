@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry import AttributionGraph, Encoder, Task, Work, attribute, faithfulness_curve, left_rule
+from circuitry import AttributionGraph, Encoder, Task, Work, attribute, left_rule
 from circuitry.bases import ResidualStream, joined_sites
 from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.circuits.edge_cuts import gated_chain
 from circuitry.interventions import (
     AblationSettings,
     MaskSettings,
-    circuit_of,
     find_circuit,
     judge_circuit,
     judgement,
@@ -178,23 +177,9 @@ def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sit
     assert learned.circuits[0].count == round(0.5 * edges.count)
 
 
-def test_units_of_heads_and_whole_mlps_are_ablated_as_in_heads_and_neurons() -> None:
-    stream, images = opened()
-    names = ("embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp")
-    coarse: dict[str, list[int]] = dict(zip(names, ([0], [1], [], [0], [0]), strict=True))
-    fine: dict[str, list[int]] = dict(zip(stream.sites, ([*range(16)], [1], [], [0], [*range(64)]), strict=True))
-    task = task_of(images, baseline=images.flip(0))
-    one, same = (kept_embeddings(task, [circuit_of(task, units)]) for units in (coarse, fine))
-    assert_same(one, same, 0.1)
-    settings = AblationSettings(fractions=(0.5, 1.0))
-    curve = faithfulness_curve(task_of(images[:2], baseline=images[2:]), graphs()["MLPs"], settings)
-    assert curve.faithfulness[-1] == pytest.approx(1)
-
-
 def test_circuits_across_sites_are_judged_by_units_and_by_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     stream, images = opened()
-    graph = graphs()["MLPs"]
-    graph = replace(graph, settings=graph.settings | {"baseline": "counterfactual"})
+    graph = attribute(stream.components, images[:2], metric, 0.05, left_rule(1), images[2:], progress=False)
     monkeypatch.setattr(judgement, "DRAWS", 5)
     task, circuit = task_of(images[:2], baseline=images[2:]), graph.circuit(1)
     table = judge_circuit(task, circuit).set_index("test")
