@@ -94,7 +94,7 @@ class Task:
 
         Args:
             encoder: Its device and precision are used.
-            images: A one-shot iterator goes to temporary files, so that every pass sees the same images.
+            images: What a one-shot iterator gives is kept in memory, so that every pass sees the same images.
             metric: Such as `class_logit`.
             baseline: ``"zero"``; with others ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
                 ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,

@@ -1,14 +1,10 @@
-"""Images as batches that can be gone through twice, however they come and however large they are."""
+"""Images as batches that can be gone through twice, however they come."""
 
 import logging
 import math
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cache
-from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,19 +26,15 @@ LARGEST = 20.0
 class ImageBatches:
     """Batches of at most ``rows`` images on the encoder's device; every pass gives the same ones.
 
-    A one-shot iterator is written to temporary files as it is read, since attribution needs the images twice (nodes,
-    then edges) and must not hold them all. A pass that was broken off loses none.
+    What a one-shot iterator gives is kept in memory, since attribution needs the images twice (nodes, then edges).
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
-        self._images, self._encoder, self._rows = images, encoder, rows
-        self._spool: Path | None = None
-        if isinstance(images, Iterator):
-            self._spool, self._spooled, self._unread = Path(tempfile.mkdtemp(prefix="circuitry-")), 0, images
-            weakref.finalize(self, shutil.rmtree, self._spool, ignore_errors=True)
+        self._images = list(checked_batches(images)) if isinstance(images, Iterator) else images
+        self._encoder, self._rows = encoder, rows
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
-        for batch in self._source():
+        for batch in checked_batches(self._images):
             for part in torch.split(batch, self._rows) if len(batch) else ():
                 yield self._prepared(part)
 
@@ -50,22 +42,6 @@ class ImageBatches:
         part = part.to(self._encoder.device, self._encoder.dtype)
         made_without_gradients = part.is_inference() and not torch.is_inference_mode_enabled()
         return part.clone() if made_without_gradients else part
-
-    def _source(self) -> Iterator[Tensor]:
-        if self._spool is None:
-            yield from checked_batches(self._images)
-            return
-        for place in count():
-            file = self._spool / f"{place}.pt"
-            if place < self._spooled:
-                yield torch.load(file, weights_only=True)
-            else:
-                for batch in checked_batches(islice(self._unread, 1)):
-                    torch.save(batch, file)
-                    self._spooled += 1
-                    yield batch
-                if place == self._spooled:
-                    return
 
 
 def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
