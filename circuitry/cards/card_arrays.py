@@ -14,6 +14,8 @@ from circuitry.data.parts import Key
 
 REPLACED_BY = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
 """Replacements of a unit in exact effects, and the baseline of each."""
+BINS = 30
+"""Bins of the histograms."""
 
 
 class CircuitScores:
@@ -62,7 +64,6 @@ def site_arrays(
     site: str,
     seen: Sequence[SeenImages],
     exact: Mapping[Key, Mapping[str, np.ndarray]],
-    bins: int,
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a site's cards by name, with a row for each unit; ``exact`` are the circuits' files."""
     units = scores.units[site]
@@ -70,7 +71,7 @@ def site_arrays(
     none = np.zeros((1, len(units)), np.float32)  # of a domain without images
     highest = np.max([values.max(0) for values in (some if len(some) else none for some in by_domain)], axis=0)
     lowest = np.min([values.min(0) for values in (some if len(some) else none for some in by_domain)], axis=0)
-    edges, counts = histograms(by_domain, lowest, highest, bins)
+    edges, counts = histograms(by_domain, lowest, highest)
     arrays = {
         "heat_scale": highest.clip(0),
         "bin_edges": edges,
@@ -100,7 +101,6 @@ def histograms(
     by_domain: Sequence[np.ndarray],
     lowest: Float[np.ndarray, " units"],
     highest: Float[np.ndarray, " units"],
-    bins: int,
 ) -> tuple[Float[np.ndarray, "units edges"], np.ndarray]:
     """Return edges of bins for each unit, and numbers of images [units, domains, bins] by their activation.
 
@@ -108,12 +108,12 @@ def histograms(
     """
     start = np.minimum(lowest, 0)
     stop = np.where(highest > start, highest, start + 1)
-    edges = np.linspace(start, stop, bins + 1, axis=1).astype(np.float32)
+    edges = np.linspace(start, stop, BINS + 1, axis=1).astype(np.float32)
     counts = [
-        [np.histogram(values[:, unit], bins, (start[unit], stop[unit]))[0] for values in by_domain]
+        [np.histogram(values[:, unit], BINS, (start[unit], stop[unit]))[0] for values in by_domain]
         for unit in range(len(start))
     ]
-    return edges, np.array(counts, np.int64).reshape(len(start), len(by_domain), bins)
+    return edges, np.array(counts, np.int64).reshape(len(start), len(by_domain), BINS)
 
 
 def as_heat(maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]) -> np.ndarray:

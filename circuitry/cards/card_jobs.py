@@ -12,7 +12,7 @@ import torch
 
 from circuitry.cards.card_arrays import REPLACED_BY, CircuitScores, site_arrays
 from circuitry.cards.card_folder import CARDS_FORMAT, EXACT, IMAGES, SITE, WORDS, CardFolder, SeenImages, card_file
-from circuitry.cards.card_settings import GRADIENT, CardSettings
+from circuitry.cards.card_settings import CardSettings
 from circuitry.cards.top_images import unit_kind, write_domain
 from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.cards.unit_names import WordedImages, name_units
@@ -36,6 +36,8 @@ from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 
+EXACT_IMAGES = 4
+"""Images of a class and domain on which exact effects are measured, first those that the circuit was found on."""
 log = logging.getLogger(__name__)
 
 
@@ -101,7 +103,7 @@ class CardJobs:
         jobs: list[Job] = [(IMAGES, domain) for domain in scores.domains]
         jobs += [(EXACT, *key) for key in scores.keys]
         jobs += [(WORDS,), *((SITE, site) for site in scores.units)]
-        named = asdict(self.settings) | {"effect_rule": (self.settings.effect_rule or GRADIENT).name}
+        named = asdict(self.settings)
         items = named.pop("items")
         listed = {record.relative: item_of(record, items) for some in self.selection.values() for record in some}
         return self.checks.claim(
@@ -126,12 +128,11 @@ class CardJobs:
     def _images(self, work: Work, job: Job, _: object) -> list[Path]:
         """Pass the images of a domain through the model."""
         domain = job[1]
-        rule = self.settings.effect_rule or GRADIENT
         keys = [key for key in self.scores.keys if key[1] == domain]
         found_on = {record for key in keys for record in self.checks.chosen.found_on(key)}
         shown = self._shown(domain, work)
         path, top, items = card_file(self.out, job), self.settings.top, self.settings.items
-        return write_domain(self.clip, shown, self.scores.units, path, found_on, top, rule, items)
+        return write_domain(self.clip, shown, self.scores.units, path, found_on, top, items)
 
     def _shown(self, domain: str, work: Work) -> Iterator[tuple[list[ImageRecord], Task]]:
         for key, records in self.selection.items():
@@ -143,7 +144,7 @@ class CardJobs:
     def _exact(self, work: Work, job: Job, _: object) -> list[Path]:
         """Measure the exact effects of a circuit's strongest units."""
         key = job[1], job[2]
-        records = self.selection[key][: self.settings.exact_images]
+        records = self.selection[key][:EXACT_IMAGES]
         images = self.checks.read(records, strict=work.strict)
         most = self.settings.exact_units
         units = {site: kept[:most] for site, kept in self.scores.kept[key].items()} if most else {}
@@ -194,7 +195,7 @@ class CardJobs:
         """Join the arrays of a site's cards, and name its units."""
         site = job[1]
         path = card_file(self.out, job)
-        arrays = site_arrays(self.scores, site, self._seen, self._exact_effects, self.settings.bins)
+        arrays = site_arrays(self.scores, site, self._seen, self._exact_effects)
         header = {"site": site, "kind": unit_kind(self.clip.encoder, site), "baseline": self.baseline}
         names: list[UnitName | None] = [None] * len(self.scores.units[site])
         if self._worded is not None:

@@ -5,13 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from circuitry.cards.vocabulary import read_vocabulary
-from circuitry.circuits.circuit_settings import Rule
-from circuitry.circuits.quadrature import left_rule
 from circuitry.data.shared_options import Items, NImages, SeedOption, option
 from circuitry.runs.given import DISTINCT, Count, Natural, checked
 
-GRADIENT = left_rule(1)
-"""Gradient times activation: the effects at all sites from one run."""
 TOP_IMAGES = 9
 """Images of a unit in a domain."""
 
@@ -32,12 +28,6 @@ class CardSettings:
     many. Classes without circuits count, too."""
     top: Count = TOP_IMAGES
     """Top images of a unit in a domain."""
-    bins: Count = 30
-    """Bins of the histograms."""
-    effect_rule: Rule = GRADIENT
-    """Quadrature rule of the effects that top images are chosen by; left-1 is gradient times activation."""
-    exact_images: Count = 4
-    """Images of a class and domain on which exact effects are measured, of those that the circuit was found on."""
     exact_units: Natural = 10
     """Units of a site and circuit whose exact effects are measured, the largest scores first; 0 for none."""
     vocabulary: Vocabulary = None

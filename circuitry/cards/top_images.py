@@ -5,9 +5,9 @@ its activation over the positions that lie in the image. At a head, which has a 
 length of the vector.
 
 By activation: the images that activate the unit most. By effect: the images in which it contributes most to the metric,
-such as the logit of the image's own class (relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208, with node
-scores in place of relevance). A unit may be most active in images where it does nothing. Memory does not grow with the
-images.
+such as the logit of the image's own class (relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208, with
+gradient times activation in place of relevance). A unit may be most active in images where it does nothing. Memory does
+not grow with the images.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ from torch import Tensor
 
 from circuitry.cards.card_arrays import as_heat
 from circuitry.cards.card_folder import CARDS_FORMAT, thumbnail_file
-from circuitry.cards.card_settings import GRADIENT, TOP_IMAGES
+from circuitry.cards.card_settings import TOP_IMAGES
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages
 from circuitry.circuits.nodes import image_effects
-from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.quadrature import left_rule
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import ItemKey, item_of
 from circuitry.encoder.encoder import Encoder
@@ -118,7 +118,7 @@ class Watched(NamedTuple):
     """Effect on the task's metric [batch, units] by site."""
 
 
-def watch_units(shown: Shown, units: UnitsBySite, rule: QuadratureRule = GRADIENT) -> Iterator[Watched]:
+def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
     """Yield activations, maps and effects of some units in many images, batch by batch."""
     for ids, given in shown:
         encoder = given.encoder
@@ -126,7 +126,7 @@ def watch_units(shown: Shown, units: UnitsBySite, rule: QuadratureRule = GRADIEN
         task = replace(given, sites=sites)
         chosen = {site: torch.as_tensor(numbers, device=encoder.device) for site, numbers in units.items()}
         with task.running(gradients=True):
-            for found in image_effects(task, rule):
+            for found in image_effects(task, left_rule(1)):
                 maps = {site: unit_maps(encoder, site, found.clean[site], some) for site, some in chosen.items()}
                 grids = {site: map_grid(encoder, site, one) for site, one in maps.items()}
                 start = found.batch.start
@@ -182,14 +182,11 @@ class TopLists:
 
 
 @checked
-def top_images(
-    shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES, *, rule: QuadratureRule = GRADIENT
-) -> dict[str, dict[tuple[str, int], TopImages]]:
+def top_images(shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES) -> dict[str, dict[tuple[str, int], TopImages]]:
     """Return the images in which units are most active, and those in which they contribute most to the metric.
 
     Args:
         shown: Names of images with a task each, such as one task for each class.
-        rule: How effects are scored; gradient times activation takes one run.
 
     Returns:
         By ``activation`` and ``effect``, then by (site, unit).
@@ -199,7 +196,7 @@ def top_images(
         >>> tops["effect"]["layer4.0", 3].ids
     """
     lists = TopLists(units, k)
-    for watched in watch_units(shown, units, rule):
+    for watched in watch_units(shown, units):
         lists.add(watched)
     found: dict[str, dict[tuple[str, int], TopImages]] = {}
     for by, tops in lists.tops.items():
@@ -226,7 +223,6 @@ def write_domain(
     path: Path,
     found_on: Collection[ImageRecord],
     top: int,
-    rule: QuadratureRule,
     items: ItemKey | None = None,
 ) -> list[Path]:
     """Pass the images of a domain through the model, and write its files beside ``path``; return all of them.
@@ -247,7 +243,7 @@ def write_domain(
 
     table.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(table) as temporary, tempfile.TemporaryFile(dir=table.parent) as rows:
-        for watched in watch_units(named(), units, rule):
+        for watched in watch_units(named(), units):
             lists.add(watched)
             embeddings.append(watched.embeddings)
             thumbnails += _write_thumbnails(clip, watched, path.parent.parent)

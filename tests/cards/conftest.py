@@ -13,7 +13,7 @@ from tests.support.work import AS_STUDIED, QUIET
 
 CLASSES, DOMAINS, N = ("axe", "cat", "fish"), ("real", "sketch"), 8
 SITES = ("layer3.0", "layer4.0", "attnpool")
-FEW: dict[str, Any] = {"top": 3, "bins": 5, "exact_images": 2, "exact_units": 2, "vocabulary": ["red", "blue", "fur"]}
+FEW: dict[str, Any] = {"top": 3, "exact_units": 2, "vocabulary": ["red", "blue", "fur"]}
 
 
 @pytest.fixture(scope="package")

@@ -29,7 +29,7 @@ from circuitry import (
     in_feature_basis,
 )
 from circuitry.cards import CardFolder, CardSettings, top_images, unit_kind
-from circuitry.cards.card_jobs import CardJobs
+from circuitry.cards.card_jobs import EXACT_IMAGES, CardJobs
 from circuitry.models.prompts import style_word
 from circuitry.runs import Rank, Work
 from circuitry.runs.arrays import read_arrays
@@ -197,7 +197,8 @@ def test_exact_effects_are_those_of_hooks(clip: Clip, folder: Path) -> None:
         for class_name, domain in graphs:
             other = DOMAINS[1 - DOMAINS.index(domain)]
             puts = {"zero": 0 * mean, "mean": mean, "other-domains": activation[class_name, other].mean(0)}
-            images, row = of[class_name, domain][:2], (cards.classes.index(class_name), cards.domains.index(domain))
+            row = cards.classes.index(class_name), cards.domains.index(domain)
+            images = pixels(clip, folder, class_name, domain, EXACT_IMAGES)
             weight, graph = weights[CLASSES.index(class_name)], graphs[class_name, domain]
             clean = F.normalize(run(tower, images, site)[1]) @ weight
             for unit in graph.kept_units[site][:2].tolist():
