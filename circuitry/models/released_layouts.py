@@ -233,14 +233,6 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
     return sae if scale is None else of_shifted_inputs(sae, torch.as_tensor(mean).float(), 1 / float(scale))
 
 
-def refuse_overcomplete(file: SaeFile) -> SparseAutoencoder:
-    """Refuse a state dict of Overcomplete."""
-    raise file.refuse(
-        "a state dict of Overcomplete, which does not say its activation and lacks BatchTopK's running threshold, so "
-        "that it cannot be run: save weights, activation and threshold by SparseAutoencoder(...).save"
-    )
-
-
 LAYOUTS: dict[str, SaeReader] = {
     "SAELens": (lambda file: file.path.name == "sae_weights.safetensors", read_saelens),
     "ViT-Prisma": (
@@ -255,10 +247,6 @@ LAYOUTS: dict[str, SaeReader] = {
     ),
     "dictionary_learning": (lambda file: isinstance(file.config.get("trainer"), dict), read_dictionary_learning),
     "MSAE": (lambda file: {"pre_bias", "latent_bias", "encoder"} <= file.tensors.keys(), read_msae),
-    "Overcomplete": (
-        lambda file: any(name.startswith(("encoder.final_block.", "dictionary.")) for name in file.tensors),
-        refuse_overcomplete,
-    ),
 }
 """Readers by name, in the order in which a file is shown to them."""
 

@@ -123,7 +123,6 @@ BATCH_TOPK = {"trainer": TRAINER | {"dict_class": "MatryoshkaBatchTopKSAE"}}
         ({"W_enc": torch.eye(D)}, {"architecture": "standard"}, "lacks b_enc, W_dec, b_dec"),
         (WEIGHTS | {"threshold": torch.tensor(-1.0)}, BATCH_TOPK, "threshold .*-1"),
         (WEIGHTS, {"trainer": TRAINER | {"dict_class": "CrossCoder"}}, "'CrossCoder'"),
-        ({"encoder.final_block.0.weight": torch.eye(D)}, {}, "Overcomplete.*threshold"),
         ({"W_enc": torch.eye(D)}, {"x": 1}, "W_enc.*settings x"),
     ],
 )  # fmt: skip

@@ -195,12 +195,11 @@ def transfer_beside_similarity(
     return style.lay_out(figure, title=title)
 
 
-def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: float | None = None) -> go.Figure:
+def component_heatmap(table: pd.DataFrame, *, title: str, measure: str) -> go.Figure:
     """Draw a number for every component of every layer of a transformer: heads, then what else there is, by layer.
 
     Args:
         table: Columns block, component (a head's number, or another name such as ``mlp``) and the measure.
-        middle: The number between the two colours (default: 0).
     """
     if table.empty or {"block", "component", measure} - set(table):
         raise InputError(
@@ -209,14 +208,13 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: 
         )
     names = sorted(set(table["component"]), key=lambda name: (not name.isdigit(), name.zfill(4)))
     cells = table.pivot(index="component", columns="block", values=measure).loc[names]
-    centre = middle or 0.0
-    top = float(np.nanmax(np.abs(cells.to_numpy() - centre))) or 1.0
+    top = float(np.nanmax(np.abs(cells.to_numpy()))) or 1.0
     heat = go.Heatmap(
         x=[f"layer {block}" for block in cells.columns],
         y=[f"head {name}" if name.isdigit() else name for name in names],
         z=cells.to_numpy(),
-        zmin=centre - top,
-        zmax=centre + top,
+        zmin=-top,
+        zmax=top,
         colorscale=SIGNED,
         colorbar={"thickness": 10, "outlinewidth": 0},
         texttemplate="%{z:.2g}",

@@ -209,14 +209,6 @@ def lay_out(
     return figure
 
 
-def check_image(image: np.ndarray) -> None:
-    """Refuse what is no image as bytes."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InputError(
-            f"An image is an array of bytes [height, width, 3], but {image.dtype} {list(image.shape)} was given."
-        )
-
-
 def capitalised(text: str) -> str:
     """Return the text with a large first letter, as headings have it."""
     return text[:1].upper() + text[1:]
