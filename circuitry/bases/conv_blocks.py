@@ -101,7 +101,6 @@ def conv_stages(path: str, block: ConvBlock, read: Step, x: Tensor) -> tuple[lis
 
     Args:
         path: Goes before the names of the sites.
-        block: The block.
         read: From the activation of the site before to the stream.
         x: An activation of the site before, which tells the numbers of channels.
 

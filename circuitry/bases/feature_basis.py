@@ -100,7 +100,6 @@ def site_named(encoder: Encoder, name: str) -> str:
     """Return the site of an encoder that a name means.
 
     Args:
-        encoder: The encoder.
         name: A site; ``embedding``; or TransformerLens' name of the output of a block (``blocks.8.hook_resid_post``) or
             of its MLP (``blocks.8.hook_mlp_out``, a site of encoders in heads and neurons). Negative numbers count
             from the last block.

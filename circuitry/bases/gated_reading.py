@@ -85,7 +85,6 @@ def read_paths(
     they read. So what passes is what the site carries past them, and the first site that carries nothing is the last.
 
     Args:
-        encoder: A chain of stages.
         activations: By site, from the first with gates to the one before the last that is asked for.
         ends: Baselines of the sites with gates, for every image or one for all.
         gates: Rows of gates on units by site, in order.

@@ -52,7 +52,6 @@ def run_gated(
     """Return the embeddings under gates on edges.
 
     Args:
-        stream: The tower.
         start: What stands before the first block.
         ends: Activations of the baseline at the sites of the stream, for every image or one for all.
         gates: Booleans, or real numbers by which the embeddings are differentiable.

@@ -56,7 +56,6 @@ def unit_cards(
     Args:
         clip: The model that the circuits were found in, in the same units.
         images: Its images; their classes and domains choose the circuits.
-        settings: Fields of `CardSettings`.
 
     Raises:
         InputError: for circuits of another model or with an unnamed baseline, and for a folder of cards that was made

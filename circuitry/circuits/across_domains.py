@@ -49,7 +49,6 @@ def compare(
     Args:
         graphs: Graphs with class and domain, e.g. from `extract`.
         measure: One of `MEASURES`, or a `Measure` with another depth of the kernel.
-        classes: A subset of the classes.
         edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.
 
     Returns:

@@ -34,7 +34,6 @@ def strongest_units(
     """Return the units with the largest absolute scores by site, largest first, the first among equals.
 
     Args:
-        scores: Scores of the units by site.
         share: Share of all units to keep, in (0, 1]; rounded up, with ``same-share`` at every site.
         budget: How the share is shared out over the sites.
 

@@ -60,8 +60,6 @@ def chain_edges(
     Args:
         task: With gradients running; its metric plays no part. Products with the Jacobian take less than its memory on
             a CPU, see `CACHED_BYTES`.
-        kept_units: Units of the circuit by site.
-        rule: Points and weights of the path integral.
     """
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
@@ -168,7 +166,6 @@ class _Joint(NamedTuple):
 
         Args:
             a, end, after: Activations upstream and their ends, and the activations downstream.
-            rule: Points and weights.
             budget: Bytes of a chunk of products.
         """
         dims = self.up_dim % a.dim(), self.down_dim % after.dim()

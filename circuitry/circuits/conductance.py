@@ -42,7 +42,6 @@ def conductance_effects(
     Args:
         task: With gradients running.
         parts: The part of each image (default: no parts).
-        intervals: Number of intervals of the path.
     """
     sites, hidden, rows = task.sites, not task.work.progress, rows_that_fit(task.encoder, task.work.memory_gib)
     told = [site for site in sites if site not in task.encoder.carried]

@@ -62,7 +62,6 @@ def find_consensus(
     """Find the stability of a circuit in resamples of the parts of its images; see the module.
 
     Args:
-        circuit: The circuit of all images.
         parts: Graphs of the parts, from `GraphFolder.parts`.
         edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
 

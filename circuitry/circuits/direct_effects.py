@@ -36,8 +36,6 @@ def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor,
     """Decompose the class logit into heads, MLPs and what stands before the first block.
 
     Args:
-        stream: The tower; see `ResidualStream.of`.
-        images: Tensor [B, 3, H, W] or an iterable of such batches.
         weight: Text weight of the class, normalised; ``weights[label]``.
 
     Raises:

@@ -189,7 +189,6 @@ def part_edges(
         task: Its images are a tensor, and gradients run.
         units: EdgeEnds by site, of each part.
         settings: Their method and rule are taken.
-        parts: The part of each image.
     """
     method, rule, images = edge_method(task.encoder, settings.edges), rule_of_edges(task.encoder, settings), task.images
     assert isinstance(images, Tensor)

@@ -67,14 +67,9 @@ def extract(
     are no others, by their gradient.
 
     Args:
-        clip: The model; see `load_clip`.
-        images: The images, sorted by domain and class.
-        out: Folder of the graphs.
         classes: A subset of the classes. Text weights are made for all classes of the data in any case.
-        domains: A subset of the domains.
         n_images: Images per (class, domain), chosen by ``seed``; all where there are fewer. They are held in
             memory for the length of one job.
-        seed: Seed of the choice.
         work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
         settings: Other fields of `ExtractionSettings`: metric, texts, baseline, sites, parts, items, and how to
             attribute. Without a rule, that of `DEFAULT_RULES` for this kind of tower is taken.

@@ -152,7 +152,6 @@ class AttributionGraph:
         """Return the n units with the largest absolute score: site, unit, score.
 
         Args:
-            n: How many.
             site: Where (default: at all sites but the image and `doubtful_sites`, unless all are doubtful).
         """
         if site is not None:
@@ -201,7 +200,6 @@ class AttributionGraph:
 
         Args:
             size: Share of the units, in (0, 1].
-            ranking: One of `RANKINGS`.
             budget: How the size is shared out over the sites, see `circuitry.circuits.budgets`.
             sites: Sites of the circuit (default: all but `input`).
         """

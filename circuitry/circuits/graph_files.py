@@ -23,8 +23,6 @@ def write_graph(
     """Write the fields of a graph as safetensors with a JSON header, whole or not at all.
 
     Args:
-        path: The file.
-        graph: The fields of an `AttributionGraph`.
         circuit: The fields of a `Circuit` that was cut out of it.
     """
     arrays: dict[str, np.ndarray] = {f"node_scores/{site}": one for site, one in graph["node_scores"].items()}

@@ -97,7 +97,6 @@ def node_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
 
     Args:
         task: With gradients running.
-        rule: Points and weights of the path integral.
     """
     return part_effects(task, rule)[0]
 
@@ -108,7 +107,6 @@ def part_effects(
     """Return `node_effects`, and those of each part of the images, from one pass over all of them.
 
     Args:
-        task, rule: As of `node_effects`.
         parts: The part of each image (default: no parts).
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites

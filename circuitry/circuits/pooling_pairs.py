@@ -62,7 +62,6 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
 
     Args:
         encoder: A ResNet with CLIP's attention pooling.
-        images: Tensor [B, 3, H, W] or an iterable of such batches.
 
     Example:
         >>> pairs = pooling_pairs(clip.encoder, photos)

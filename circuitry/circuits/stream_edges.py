@@ -100,9 +100,7 @@ def attributed(
     Args:
         stream: Some of its neurons may be components of their own.
         task: A task of ``stream.components``, with gradients running.
-        rule: Points of the path.
         passes: In what contexts gradients are taken.
-        gradients: How they are taken.
         exact: Hook points behind the readers that are computed exactly: `BY_PATTERN` or `BY_READER`.
     """
     sums, n_images = [torch.zeros(()) for _ in range(3)], 0

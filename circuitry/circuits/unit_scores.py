@@ -33,7 +33,6 @@ def score_units(
     Args:
         task: Encoder, images, metric, baseline and sites; for ``fisher`` and ``learned`` with images of other classes,
             which the package's other methods leave out.
-        method: One of `METHODS`.
         settings: The rule of ``site-path``, and the size of a mask (default: ``AttributionSettings()``).
 
     Returns:
@@ -57,7 +56,6 @@ def score_parts(
 
     Args:
         task: With gradients running; with parts its images are a tensor.
-        settings: Method and rule.
         parts: The part of each image (default: no parts).
     """
     method = settings.method

@@ -49,7 +49,6 @@ def part_numbers(
     machine.
 
     Args:
-        records: Images by (class, domain).
         n_parts: Number of parts; with fewer images or items in a domain some stay empty.
         key: Item of an image (default: that of its table, else `stem_without_domain`).
 

@@ -224,7 +224,6 @@ def mean_baseline(
     """Return the mean activation at every site over a reference set of images.
 
     Args:
-        encoder: The encoder under study.
         images: Reference images: a tensor [B, 3, H, W], or batches of them.
         per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
 

@@ -59,7 +59,6 @@ def linked_stages(net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path
     """Yield the stages of a network that is written as links.
 
     Args:
-        net: The network.
         links: In order; see the module.
         unit_dim: Axis of the units in the outputs of modules; -1 fits tokens [B, L, C] and pooled features [B, C].
         path: Goes before the modules' paths in the names of sites.

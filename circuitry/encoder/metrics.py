@@ -76,7 +76,6 @@ def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Posi
     Args:
         weights: Text weights [K, D], as `Clip.text_weights` makes them; they are computed with in the precision and
             on the device of the embedding.
-        label: Row of the class.
         scale: What makes probabilities of cosines, `Clip.scale`; only `ClassLogit.log_answers` takes it.
 
     Raises:

@@ -26,9 +26,6 @@ class _Blocks:
 def own_modes(*, gradients: bool = False) -> Iterator[None]:
     """Within the block PyTorch's modes are the package's own: what it creates is of single precision on the CPU.
 
-    Args:
-        gradients: Whether gradients are taken.
-
     Example:
         >>> @own_modes()
         ... def accuracy(embeddings: Tensor, weights: Tensor) -> float: ...

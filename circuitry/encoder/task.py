@@ -99,9 +99,7 @@ class Task:
             baseline: ``"zero"``; with others ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
                 ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,
                 3, H, W] for all images or [B, 3, H, W] with one for every image.
-            others: Images of other classes.
             sites: Sites to score or to ablate, in the encoder's order (default: all).
-            work: Memory and progress.
 
         Raises:
             InputError: for other things than these, unknown or unordered sites.
@@ -150,12 +148,7 @@ class Task:
         check_count(self.baseline, count)
 
     def of_some(self, images: Tensor, chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Task":
-        """Return the task for some of the images, and all images of other classes, with their part of the baseline.
-
-        Args:
-            images: All of them, as a tensor.
-            chosen: Places of the images.
-        """
+        """Return the task for some of the images, and all images of other classes, with their part of the baseline."""
         kept, n = chosen, self.baseline.n_images
         if self.others is not None and n is not None:  # it has activations for those, too
             kept = torch.cat([torch.arange(len(images))[chosen], torch.arange(len(images), n)])

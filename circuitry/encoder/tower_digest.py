@@ -21,7 +21,6 @@ def tower_digest(tower: nn.Module, without: tuple[str, ...] = ()) -> str:
     It reads all of them: 0.25 seconds for the tower of RN50 and 0.55 for ViT-B/32's, on one core of a busy machine.
 
     Args:
-        tower: What is read.
         without: How the names of parts begin that are left out, each with its dot.
     """
     tensors = {**dict(tower.named_parameters()), **dict(tower.named_buffers())}

@@ -31,9 +31,7 @@ def check_attribution(
     Args:
         task: The encoder, images, metric and baseline of the attribution; with other images the numbers also say how
             the two sets differ.
-        graph: From `attribute`.
         top: Units with the largest absolute score of every site.
-        random: Random units of every site.
 
     Raises:
         InputError: for a graph of another encoder, metric, class or baseline, no units at all, and what `patch_effects`

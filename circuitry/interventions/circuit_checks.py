@@ -142,13 +142,10 @@ class CausalChecks(FolderWork):
         """Measure the faithfulness curve of every (class, domain) by every ranking into a folder.
 
         Args:
-            out: Folder of the curves.
             rankings: Which units come first, a curve for each; see `AblationSettings`.
             fractions: Sizes of the circuits (default: MIB's, and that of the circuits as they were found).
-            random_draws: Random circuits of every size.
             one_site: Ablate at one site at a time, a curve for each, instead of at all sites together, and leave out
                 the circuits of other classes.
-            work: See `extract`.
 
         Returns:
             The curves, class by class; a warning names each class and domain without a readable image.
@@ -198,10 +195,7 @@ class CausalChecks(FolderWork):
         """Keep and interchange circuits between all domains, class by class, into a folder.
 
         Args:
-            out: Folder of the tables.
             one_site: Also keep circuits at one site at a time, with everything else as it is.
-            exchange: Whether activations are interchanged, too.
-            work: See `extract`.
 
         Returns:
             ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with

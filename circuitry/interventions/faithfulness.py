@@ -47,8 +47,6 @@ def faithfulness_curve(
         task: Images to measure on (images without a part in the attribution are an independent test), with what
             ablated units are put to, and where. A graph of another class is a control. A baseline with an activation
             for every image has them for the images and then for the others.
-        graph: The attribution that ranks the units.
-        settings: Sizes, ranking, random circuits.
         foreign: Attributions of other classes: is a circuit the class's own, or would another class's do as well?
 
     Raises:

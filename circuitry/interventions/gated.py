@@ -36,7 +36,6 @@ def kept_embeddings(task: Task, circuits: Annotated[Sequence[Circuit], SOME]) ->
     """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
 
     Args:
-        task: Whose encoder, images and baseline.
         circuits: Of units; or all of edges, between the same sites.
 
     Raises:
@@ -63,7 +62,6 @@ def gated_embeddings(task: Task, gated: Any, kept: Iterable[Any]) -> Float[Tenso
     """Return the embeddings of a task's images under gates.
 
     Args:
-        task: Its images and baseline.
         gated: Its encoder with gates on units or edges.
         kept: Gates of true and false as that takes them, of each run.
     """
@@ -97,7 +95,6 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
     """Return the circuit of units that are chosen by hand; its source has no scores.
 
     Args:
-        task: Its encoder has the units.
         units: By site: numbers, or a boolean mask over all of them.
 
     Example:

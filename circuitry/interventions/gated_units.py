@@ -153,8 +153,6 @@ def ablate_all_but(encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "
     """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
 
     Args:
-        encoder: The encoder to patch.
-        circuit: Its units are kept.
         baseline: One for all images, or one for every image of the runs within the block.
 
     Example:

@@ -65,7 +65,6 @@ def judge_circuit(
         task: See `faithfulness_curve`; with a baseline of the same name as the circuit's, such as that of the task that
             it was found with.
         circuit: A circuit of `find_circuit`, or one with edges such as ``graph.circuit(3)``: its edges are tested too.
-        settings: Seed, and whether errors are kept.
         minimality: Whether to test each unit and each edge, a run for each; a line of the log says how long that will
             take where it is more than a minute.
 

@@ -33,7 +33,6 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
     """Check that graphs were made with what a task has.
 
     Args:
-        task: The task that measures them.
         graphs: A graph that does not say what it was made with is taken.
         names: Settings that have to agree. If both have the same label, only the text weights of this class are
             compared; else all text weights, if both have equally many classes; none if texts differ by domain.

@@ -86,7 +86,6 @@ def learn_masks(
         task: Images, metric and baseline, and images of other classes, on which the answers are kept, too; units at its
             sites have gates. Answers are the metric, for a `class_logit` with the logits of all classes.
         sizes: Shares of the units, or edges, to keep; masks are learned one after the other by falling size.
-        settings: How masks are learned.
         among: A circuit whose edges are chosen from, in place of units; all others between the same sites are cut. In a
             chain every downstream unit needs a run of what it reads: give edges between few units.
         keep_error: Whether the error units of feature bases are kept; else they are ablated.

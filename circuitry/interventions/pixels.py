@@ -60,7 +60,6 @@ def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "bat
 
     Args:
         task: Images and metric, and what the other units are put to.
-        circuit: Its units are kept.
     """
     check_made_with(task, [circuit.source])
     last = [site for site, units in circuit.units.items() if len(units)][-2:][0]

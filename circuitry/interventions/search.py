@@ -52,10 +52,8 @@ def find_circuit(
         task: Images of one class, in a domain or over several, or of all classes of a domain; with images of other
             classes, which selectivity needs and on which learned masks keep the answers. A baseline with an activation
             for every image has them for the images and then for the others.
-        method: One of `METHODS`.
         size: Share of the units to keep, in (0, 1]; or
         selectivity: what the circuit is to reach on these images, as small as it can; see `FaithfulnessCurve`.
-        masks: How masks are learned.
 
     Returns:
         The circuit. With a selectivity ``made_with`` has those that were tried, by size, and a ``note`` where none

@@ -53,7 +53,6 @@ def scoreboard_tables(
 
     Args:
         judged: Searches by `JOB`; the method ``patching`` is the reference of ranks.
-        sizes: The grid.
         targets: Selectivities, and shares of KL recovered, for `smallest_of`.
         counted: The units that sizes are shares of, e.g. "1840 units at 17 sites"; a column of every table.
 

@@ -105,12 +105,6 @@ class FolderBaseline:
     def of(self, class_name: str, domain: str, count: int, *, strict: bool = False) -> Baseline | Counterfactual:
         """Return the baseline for ``count`` images of a class in a domain.
 
-        Args:
-            class_name: The class.
-            domain: The domain.
-            count: How many images it is for.
-            strict: Whether an image that cannot be read is an error instead of left out with a warning.
-
         Raises:
             InputError: when there are no images to make it of, or none of them can be read.
         """

@@ -47,9 +47,6 @@ class FolderWork:
         """Check the settings before any work is done.
 
         Args:
-            clip: The model.
-            images: Its images.
-            settings: Metric, texts, baseline and numbers of images.
             chosen: Number and seed of the images that a baseline by name is made of (default: the settings').
 
         Raises:
@@ -146,9 +143,7 @@ class FolderWork:
         """Return the folder of some jobs, claimed for this configuration and these images.
 
         Args:
-            out: The folder.
             file_format: Name and version of what the jobs leave.
-            jobs: Their names.
             records: The images that they look at, by class and domain.
             listings: What else identifies their inputs; see `runs.claim`.
             shaped_by: Further settings that shape a number, in plain values; they win over `made_with`.

@@ -68,7 +68,6 @@ class ModelOptions:
         """Load the model on the device of this process, with the units that were asked for.
 
         Args:
-            rank: Which process this is.
             parts: Whether units are parts of blocks where nothing was asked for.
         """
         device = rank.device(self.device)

@@ -96,7 +96,6 @@ def register_sae_reader(
     """Add a reader that sees each file before the others do, or replace one.
 
     Args:
-        name: Of the layout, for messages.
         recognises: Whether a file has the layout, by its names and settings.
 
     Example:

@@ -121,7 +121,6 @@ class Report:
 
         Args:
             table: At most a few dozen rows read well.
-            caption: What the numbers are, with units.
             formats: Format specification by column, such as ``".1%"`` (default: three decimals, none for counts).
             folded: Whether to show the start of the caption alone until it is opened.
         """

@@ -39,7 +39,6 @@ def cka(
 
     Args:
         a, b: One row per class (or image), in the same order.
-        kernel: One of `KERNELS`.
 
     Raises:
         InputError: for different numbers of rows, fewer than four of them, features that are not finite, rows without

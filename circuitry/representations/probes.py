@@ -149,7 +149,6 @@ def probe_sites(
 
     Args:
         features: By site, one row per image, e.g. unit means: each unit's activation averaged over positions.
-        classes, domains: Class and domain of every image.
         items, folds, seed: See `probe_accuracy`.
     """
     sites, left_out = [], []

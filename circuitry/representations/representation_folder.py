@@ -71,11 +71,6 @@ def extract_representations(
 ) -> list[DomainRepresentation]:
     """Represent every domain at every site, for `compare_representations` and `probe_sites`.
 
-    Args:
-        out: Folder of the files, one per domain.
-        settings: Images and sites; default: `RepresentationSettings`.
-        work: How the work is carried out.
-
     Raises:
         InputError: for unknown sites, a folder made with another configuration or other images, a domain without
             readable images, activations that are not finite, or with ``strict`` an unreadable image.

@@ -69,7 +69,6 @@ def compare_representations(
 
     Args:
         grams: One of each domain, with the same sites.
-        kernels: ``linear``, ``rbf`` or both.
         permutations: Permutations of classes for the null; p is at least one over their number plus one.
         apart: A domain to set apart: its mean with the others against the others' mean (the study's quickdraw).
 

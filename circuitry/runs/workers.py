@@ -77,7 +77,6 @@ def run_array(
 
     Args:
         task: Something that can be pickled, and goes on where it stopped when it is called again.
-        logs: Folder of the jobs' own logs.
         cluster: ``slurm``, or ``local``: processes on this machine.
         options: submitit's parameters, e.g. ``{"timeout_min": 600, "slurm_partition": "gpu", "gpus_per_node": 1}``.
 

@@ -225,7 +225,6 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
     """Write predictions of one domain: for each image its label, the highest classes of each classifier, and the ranks.
 
     Args:
-        path: The file, written atomically.
         predictions: Rows of one domain of the table of `predictions`.
         listing: Paths of all images below the root; the file stores indices into this list.
     """

@@ -48,7 +48,6 @@ def train_clip(
     Args:
         table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` makes one.
         out: Folder of the run: settings, model config, logs, checkpoints.
-        settings: See `ClipTraining`; `clip_preset` has the study's.
         validation: Another such table; its loss after each epoch goes to ``out/validation.csv``. It draws random
             numbers, so the weights differ from a training without it.
 

@@ -48,7 +48,6 @@ def train_sae_on_images(
         folder: Folder of activations and of the training's state, from which a killed training resumes (default:
             memory, or a temporary folder). It may be removed afterwards.
         site: Site (default: the embedding, normalised as CLIP compares it).
-        positions_per_image: See `sample_activations`.
 
     Example:
         >>> sae = train_sae_on_images(clip, DomainFolder("DomainNet", split="train"))

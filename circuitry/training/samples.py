@@ -184,7 +184,6 @@ class SampleBatches:
 
     Args:
         pieces: Samples [n, d] each; one is in memory at a time.
-        batch_size: Samples in a batch, at most.
         drop_last: Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch.
     """
 

@@ -61,9 +61,7 @@ def check_training_table(
     """Check a table of images from end to end.
 
     Args:
-        path: Tab-separated file with a header.
         columns: Needed columns, with a value in every line; the first one names the files.
-        batch_size: Least number of images.
         skip_missing: Whether to leave out lines whose file does not exist.
     """
     check_file(path, "a training table", "write_captioned_table makes one")

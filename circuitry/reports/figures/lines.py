@@ -47,7 +47,6 @@ def overlap_over_depth(
         chance: Columns ``site``, ``value``: what random units reach (dotted). And, if it is to be written below the
             name of the site, ``kept``: how many units a circuit keeps there.
         measure: What ``value`` is, with its unit: the title of the vertical axis.
-        chance_label: Name of the dotted line.
     """
     check_table(depth, "depth", ("domain", "site", "value", "low", "high"), key=("domain", "site"))
     style.need_values(depth, "depth", "site", sites)
