@@ -1,6 +1,5 @@
-"""Direct effects of components as they are stored: what `direct_effects` measures, image by image. No torch."""
+"""Direct effects of components: what `direct_effects` measures, image by image. No torch."""
 
-import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,12 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import DISTINCT, checked
-
-EFFECTS_FORMAT = "circuitry direct effects 2"
-"""Name and version of the file format."""
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,26 +40,9 @@ class DirectEffects:
         rest = pd.DataFrame({"writer": ["rest"], "effect": [self.rest.mean()]})
         return pd.concat([table.iloc[order], rest], ignore_index=True)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the effects as safetensors with a JSON header, whole or not at all."""
-        write_arrays(
-            path, EFFECTS_FORMAT, {"writers": self.writers}, {name: getattr(self, name) for name in _EFFECT_ARRAYS}
-        )
-
-    @classmethod
-    @checked
-    def load(cls, path: str | os.PathLike[str]) -> "DirectEffects":
-        """Read effects that `save` wrote."""
-        header, tensors = read_arrays(path, EFFECTS_FORMAT, "file of direct effects")
-        with naming_damage(path):
-            return cls(tuple(header["writers"]), **{name: tensors[name] for name in _EFFECT_ARRAYS})
-
     def __repr__(self) -> str:
         first = self.to_pandas().iloc[0]
         return (
             f"DirectEffects of {len(self.writers)} components on a logit of {self.logits.mean():.3g} over "
             f"{len(self.logits)} images; the largest: {first['effect']:.3g} of {first['writer']}"
         )
-
-
-_EFFECT_ARRAYS = ("effects", "rest", "logits")

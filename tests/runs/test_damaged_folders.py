@@ -17,7 +17,7 @@ from PIL import Image
 import circuitry
 from circuitry import AttributionGraph, Circuit, Clip, Comparison, DomainFolder, GraphFolder, InputError
 from circuitry.bases import SparseAutoencoder
-from circuitry.circuits import DirectEffects, extract, midpoint_rule
+from circuitry.circuits import extract, midpoint_rule
 from circuitry.data import load_image
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCurve
@@ -166,7 +166,6 @@ MADE: dict[type, Callable[[], Any]] = {
     AttributionGraph: small_graph,
     Circuit: lambda: small_graph().circuit(1, any_sign=True),
     Comparison: comparison,
-    DirectEffects: lambda: DirectEffects(("a",), np.ones((2, 1)), np.zeros(2), np.ones(2)),
     DomainRepresentation: representation,
     FaithfulnessCurve: lambda: make_curve("axe", "real"),
     ImageFeatures: random_features,
