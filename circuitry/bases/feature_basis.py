@@ -12,7 +12,7 @@ on latents as on channels. Reading is affine in f and e, so a straight path betw
 straight path of x: the effects of latents and error sum to the site's effect. Zero latents and zero error are
 x = b_dec; the mean of latents and error is the mean of x.
 
-Whether a circuit keeps the error is said explicitly (``keep_error``).
+A circuit says whether it keeps the error (``keep_error``).
 
 Some reconstructions take more from their input than latents; see `latent_basis`. That is made linear, too, by further
 units, the last of the error's:
@@ -71,7 +71,7 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
         >>> graph = attribute(features, images, metric)
         >>> graph.node_scores["layer3.0"]                       # effect of every latent
         >>> graph.error_scores["layer3.0"].sum()                # effect of what the autoencoder misses
-        >>> faithfulness_curve(Task(features, images, metric), graph, AblationSettings(keep_error=True))
+        >>> measure_circuits(Task(features, images, metric), [replace(graph.circuit(None), keep_error=True)])
         >>> in_feature_basis(in_components(encoder), {"blocks.8.hook_mlp_out": transcoder})
     """
     if not saes:

@@ -87,8 +87,8 @@ class CausalChecks(FolderWork):
         return float(self.graphs.manifest["config"]["node_fraction"])
 
     def circuit(self, key: Key) -> Circuit:
-        """Return the units of a class and domain that are kept, with error units where the settings say so."""
-        return replace(self._graph(key).circuit(None), keep_error=self.settings.keep_error)
+        """Return the units of a class and domain that are kept."""
+        return self._graph(key).circuit(None)
 
     def _graph(self, key: Key) -> AttributionGraph:
         """Return a graph; if the checks may have another metric or texts, without the settings that name its own."""
@@ -126,7 +126,7 @@ class CausalChecks(FolderWork):
     @property
     def provenance(self) -> dict[str, Any]:
         """What shapes the numbers, beside the circuits."""
-        names = ("n_images", "n_others", "seen", "budget", "keep_error", "seed")
+        names = ("n_images", "n_others", "seen", "budget", "seed")
         return self.asked | {name: getattr(self.settings, name) for name in names}
 
     def extract_faithfulness(
@@ -161,7 +161,6 @@ class CausalChecks(FolderWork):
         folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.keys, **asked, one_site=one_site)
         settings = AblationSettings(
             budget=self.settings.budget,
-            keep_error=self.settings.keep_error,
             fractions=fractions,
             random_draws=random_draws,
             seed=self.settings.seed,
@@ -249,7 +248,7 @@ class CausalChecks(FolderWork):
     def _claim(self, out: str | os.PathLike[str], file_format: str, jobs: Sequence[Job], **asked: Any) -> JobFolder:
         records = {key: (*self.chosen.own(key), *self.chosen.others(key)) for key in self.chosen.keys}
         settings = self.settings
-        mine = {name: getattr(settings, name) for name in ("n_others", "seen", "keep_error")}
+        mine = {name: getattr(settings, name) for name in ("n_others", "seen")}
         circuits = self.graphs.manifest["config_hash"]
         return self.claim(Path(out), file_format, jobs, records, circuits=circuits, **mine, **asked)
 

@@ -83,7 +83,7 @@ def measure_circuits(
     Args:
         task: See `faithfulness_curve`; of circuits of units its sites are those that are ablated, where it names some.
         circuits: The smallest first, of one source: all of units, or all of edges.
-        settings: Random circuits, and whether errors are kept.
+        settings: Random circuits.
         foreign: Circuits of other classes: of each class one as large as each circuit.
         fitted: A task whose images fit constants of optimal ablation for every circuit, random ones and other classes',
             too (`optimal_baseline`); such as the task that the circuits were found with.
@@ -105,8 +105,7 @@ def measure_circuits(
     of_edges = circuits[0].edges is not None
 
     def bare(some: Sequence[Circuit]) -> list[Circuit]:
-        at = some if of_edges or sites is None else [one.at(sites) for one in some]
-        return [replace(one, keep_error=settings.keep_error) for one in at]
+        return list(some) if of_edges or sites is None else [one.at(sites) for one in some]
 
     kept = bare(circuits)
     nothing = kept[0].nothing()
@@ -149,7 +148,6 @@ def measure_circuits(
             "baseline": task.baseline.name if fitted is None else OPTIMAL,
             "seed": settings.seed,
             "sites": list(sites or kept[0].units),
-            "keep_error": settings.keep_error,
         },
         weights=weights_touched(task, kept),
     )

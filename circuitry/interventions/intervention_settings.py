@@ -61,9 +61,6 @@ class AblationSettings:
     of every site, the study's)."""
     fractions: Annotated[Sequence[Share], SOME] = MIB_FRACTIONS
     """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
-    keep_error: bool = False
-    """Whether circuits, random ones too, keep the error units of sites in a feature basis; else they are ablated.
-    Marks et al. 2024 (arXiv 2403.19647) report both."""
     random_draws: Natural = 5
     """Random circuits of every size, nested like the circuit itself."""
     seed: Seed = 0
@@ -92,8 +89,6 @@ class CheckSettings(FolderSettings):
     budget: Annotated[str | None, one_of(*BUDGETS), option(choices=BUDGETS)] = None
     """How a size is shared out over the sites: same-share or global; see `AblationSettings` (default: that of the
     circuits)."""
-    keep_error: bool = False
-    """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
 
     def __post_init__(self) -> None:
         given = self.baseline

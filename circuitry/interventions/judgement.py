@@ -105,23 +105,22 @@ def _rows(
 ) -> list[Row]:
     """Return the rows of a circuit of units, or of edges."""
     measure, named = "faithfulness" if task.others is None else "selectivity", " (edges)" if kind == "edges" else ""
-    kept = replace(circuit, keep_error=settings.keep_error)
-    random = [kept.random(rng) for _ in range(2 * DRAWS)]
-    rests = (one.complement() for one in (kept, *random[DRAWS:]))
+    random = [circuit.random(rng) for _ in range(2 * DRAWS)]
+    rests = (one.complement() for one in (circuit, *random[DRAWS:]))
     curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
     n, started = 2 * (1 + DRAWS), time.perf_counter()
-    beside = measure_each(task, chain([kept, *random[:DRAWS]], rests), n, "random circuits")
+    beside = measure_each(task, chain([circuit, *random[:DRAWS]], rests), n, "random circuits")
     seconds = (time.perf_counter() - started) / n
     rows = [(row[0] + named, *row[1:]) for row in _beside_random(curve, beside, measure)]
     if minimality:
-        if seconds * kept.count > LONG:
+        if seconds * circuit.count > LONG:
             log.warning(
                 "Testing each of %d %s takes about %.0f minutes: minimality=False leaves this out.",
                 kept.count,
                 kind,
-                seconds * kept.count / 60,
+                seconds * circuit.count / 60,
             )
-        changed = measure_each(task, chain([kept], kept.without_each()), 1 + kept.count, "one by one")
+        changed = measure_each(task, chain([circuit], circuit.without_each()), 1 + circuit.count, "one by one")
         rows.append(_minimality(f" ({kind})", measure, changed, curve.own))
     return rows
 

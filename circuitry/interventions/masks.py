@@ -78,7 +78,6 @@ def learn_masks(
     settings: MaskSettings = MaskSettings(),
     *,
     among: Circuit | None = None,
-    keep_error: bool = False,
 ) -> LearnedMasks:
     """Learn which units, or edges, keep what the model answers.
 
@@ -88,7 +87,6 @@ def learn_masks(
         sizes: Shares of the units, or edges, to keep; masks are learned one after the other by falling size.
         among: A circuit whose edges are chosen from, in place of units; all others between the same sites are cut. In a
             chain every downstream unit needs a run of what it reads: give edges between few units.
-        keep_error: Whether the error units of feature bases are kept; else they are ablated.
 
     Raises:
         InputError: for a size outside (0, 1], no edges to choose from, answers that do not differ, or steps of a single
@@ -107,7 +105,7 @@ def learn_masks(
         task.running(gradients=True),
         Bar(total=settings.steps, desc="masks", unit="step", disable=not task.work.progress, leave=False) as bar,
     ):
-        runs = Gated(task, edges, keep_error=keep_error)
+        runs = Gated(task, edges)
         kept, scores, lost, steps = _Learning(runs, default_answers(task.metric), settings).learn(sizes, bar)
     made = [{"size": size, "lost": lost, "steps": steps, "seed": settings.seed} for size in sizes]
     if among is not None:
@@ -119,7 +117,7 @@ def learn_masks(
     circuits = []
     for units, by in zip(kept, made, strict=True):
         first = {site: some[np.argsort(-source.ranked_by[site][some])] for site, some in units.items()}
-        circuits.append(Circuit(replace(source, kept_units=first), first, made_with=by, keep_error=keep_error))
+        circuits.append(Circuit(replace(source, kept_units=first), first, made_with=by))
     return LearnedMasks(circuits, scores)
 
 
