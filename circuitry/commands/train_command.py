@@ -42,8 +42,6 @@ class Config:
     validation: Path | None = None
     """Such a table of other images, to measure the loss on after each epoch (default: the one that lies beside --table
     and is named like it, with -validation, if there is one)."""
-    validation_split: str | None = None
-    """Which of DomainNet's lists to validate on: the loss is measured on them, as on --validation."""
     domains: tuple[str, ...] | None = None
     """Domains to look at (default: all)."""
     name_class: bool = False

@@ -9,7 +9,7 @@ from circuitry import DomainFolder, load_clip
 from circuitry.commands.train_command import Config
 from circuitry.comparison.table import write_named_table
 from circuitry.data import readable
-from circuitry.runs import InputError, run_array
+from circuitry.runs import run_array
 from circuitry.runs.workers import job_options
 from circuitry.training import (
     checkpoints,
@@ -39,7 +39,7 @@ def main(config: Config) -> None:
 
 def train_and_evaluate(config: Config, worker: int = 0, workers: int = 1) -> None:
     """Train, and write the accuracy on the test lists beside the run; as a job it is the only one of its array."""
-    table = config.table or mixture_of_folder(config, "train")
+    table = config.table or table_of_folder(config)
     model = config.training.model
     checkpoint = train_clip(table, config.out / "clip", config.training, config.work, validation_table(config))
     record_run(config.out / "clip", table, config.training)
@@ -54,21 +54,17 @@ def validation_table(config: Config) -> Path | None:
     """Return the table to measure the loss on, if any."""
     if config.validation is not None:
         return config.validation
-    if config.validation_split is not None:
-        if config.data is None:
-            raise InputError("The lists of --validation-split are those of a folder: give it as --data.")
-        return mixture_of_folder(config, config.validation_split)
     if config.table is None:
         return None
     beside = config.table.with_name(f"{config.table.stem}-validation{config.table.suffix}")
     return beside if beside.is_file() else None
 
 
-def mixture_of_folder(config: Config, split: str) -> Path:
-    """Write the table of all lists of a split of the folder."""
+def table_of_folder(config: Config) -> Path:
+    """Write the table of all train lists of the folder."""
     assert config.data is not None
-    records = DomainFolder(config.data, split=split, domains=config.domains).records
+    records = DomainFolder(config.data, split="train", domains=config.domains).records
     captions = read_captions(config.data)
     if config.name_class:
         captions |= {r.relative: f"{captions.get(r.relative, '')}, {readable(r.class_name)}" for r in records}
-    return write_captioned_table(with_captions(records, captions), config.out / f"{split}.tsv")
+    return write_captioned_table(with_captions(records, captions), config.out / "train.tsv")

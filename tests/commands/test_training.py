@@ -6,12 +6,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from circuitry import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.runs import InputError, run_script
+from circuitry.runs import run_script
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
 from tests.support.clip_training import WORK
 from tests.support.scripts import CLASSES, STYLES, command_module, script
@@ -59,13 +57,6 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
         assert "precision='amp'" in printed
         as_the_study = replace(clip_preset("rn50-cc3m", study=True), epochs=3, crop_scale=0.5, accumulation=4)
         assert given[-1] == (tmp_path / "x.tsv", as_the_study, validation if there else None)
-    toy = quickstart / "run" / "toy"
-    held = module.Config(out=tmp_path / "held", data=toy, domains=("real",), validation_split="test")
-    table = pd.read_csv(module.validation_table(held), sep="\t")
-    records = DomainFolder(toy, split="test", domains=("real",)).records
-    assert table["filepath"].tolist() == [str(record.path) for record in records]
-    with pytest.raises(InputError, match=r"--validation-split.*--data"):
-        module.validation_table(replace(held, data=None))
 
 
 def test_training_is_timed_against_the_trainer_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
