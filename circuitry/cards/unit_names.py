@@ -66,18 +66,11 @@ class WordedImages:
     """Words that name a domain."""
 
     def __post_init__(self) -> None:
-        shape = (len(self.tested), len(self.words))
-        if self.probabilities.shape != shape or not len(self.classes) == len(self.domains) == shape[0]:
-            raise InputError(
-                f"Expected a class, a domain and {shape[1]} probabilities for each of {shape[0]} images, but "
-                f"{len(self.classes)} classes, {len(self.domains)} domains and probabilities "
-                f"{list(self.probabilities.shape)} were given: give as many of each."
-            )
         fewest = min(int(self.tested.sum()), int((~self.tested).sum()))
-        if fewest < FEWEST or shape[1] < 2:
+        if fewest < FEWEST or len(self.words) < 2:
             raise InputError(
                 f"Names need at least {FEWEST} images in each half and 2 words, but the smaller half has {fewest} and "
-                f"the vocabulary {shape[1]}: give more images, or a longer vocabulary."
+                f"the vocabulary {len(self.words)}: give more images, or a longer vocabulary."
             )
 
 
@@ -92,11 +85,6 @@ def name_units(
         >>> name.name, name.correlation, name.chance, name.weak
         ('zebra + stripes', 0.41, 0.12, False)
     """
-    if len(activations) != len(images.tested):
-        raise InputError(
-            f"Expected activations of {len(images.tested)} images, but of {len(activations)} were given: give those "
-            "of the same images."
-        )
     rng = np.random.default_rng(seed)
     halves = [_Half(activations, images, chosen) for chosen in (~images.tested, images.tested)]
     scores = word_information(activations[~images.tested], images.probabilities[~images.tested])

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT
 
 
@@ -25,13 +24,6 @@ class DirectEffects:
     """Effect of all biases together."""
     logits: Float[np.ndarray, " images"]
     """The class logit, which effects and rest add up to."""
-
-    def __post_init__(self) -> None:
-        if len(self.writers) != self.effects.shape[1]:
-            raise InputError(
-                f"Direct effects have a column for each writer, but {len(self.writers)} writers and "
-                f"{self.effects.shape[1]} columns were given: name each."
-            )
 
     def to_pandas(self) -> pd.DataFrame:
         """Return means over images: writer, effect, largest first, then ``rest``; they add up to the mean logit."""

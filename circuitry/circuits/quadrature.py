@@ -36,16 +36,11 @@ class QuadratureRule:
         return self.name
 
     def __post_init__(self) -> None:
-        if len(self.points) != len(self.weights) or not self.points:
+        fits = len(self.points) == len(self.weights) and all(0 <= point <= 1 for point in self.points)
+        if not fits or not abs(sum(self.weights) - 1) <= 1e-9:  # NaN is neither within nor near
             raise InputError(
-                f"A quadrature rule needs as many weights as points and at least one of each, but "
-                f"{self.name!r} has {len(self.points)} points and {len(self.weights)} weights."
-            )
-        within = all(0 <= point <= 1 for point in self.points)
-        if not within or not abs(sum(self.weights) - 1) <= 1e-9:  # NaN is neither within nor near
-            raise InputError(
-                f"A quadrature rule needs points within [0, 1] and weights that sum to 1, but {self.name!r} "
-                f"has points {self.points} and weights that sum to {sum(self.weights):.6g}."
+                f"A quadrature rule needs points within [0, 1] and as many weights, which sum to 1, but {self.name!r} "
+                f"has points {self.points} and weights {self.weights}."
             )
 
 

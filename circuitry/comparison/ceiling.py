@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
 from circuitry.comparison.part_array import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
-from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 RATIOS = (
@@ -137,8 +136,6 @@ def _ratio_spread(
     reduced: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[Spread, Spread]:
     """Return what ratios are reduced to, and how far the two ceilings of each pair lie above chance."""
-    if len(chance) != len(cells.sites):
-        raise InputError(f"Each of the {len(cells.sites)} sites has a level of chance, but {len(chance)} were given.")
     above = dual_bootstrap(cells.values[:, 1:], lambda means: means - chance, draws)
     known = _well_above(above).all(0)
 

@@ -124,17 +124,11 @@ def _sketch(weights: Tensor) -> list[float]:
 
 
 def _check(weights: Tensor, label: int) -> None:
-    """Check that weights are finite and a label is one of their rows."""
+    """Check that a label is one of the rows."""
     if label >= len(weights):
         raise InputError(
             f"A label is a row of the {len(weights)} text weights, but {label!r} was given: give a whole number "
             "from 0, the place of the class among their classes."
-        )
-    if not bool(weights.isfinite().all()):
-        row = weights.isfinite().all(1).tolist().index(False)
-        raise InputError(
-            f"Text weights are finite, but row {row} of these has a value that is NaN or infinite: look at the text "
-            "encoder, or give others."
         )
     lengths = weights.detach().float().norm(dim=1)
     apart = (lengths - 1).abs() > UNIT

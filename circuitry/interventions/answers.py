@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, check_width
+from circuitry.runs.errors import InputError
 
 Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
@@ -43,6 +44,17 @@ def default_answers(metric: Metric) -> Answers:
         return torch.cat([logits[:, label : label + 1], logits / len(weights) ** 0.5], 1)
 
     return answers
+
+
+def variance_of(answers: Float[Tensor, "images answers"]) -> Tensor:
+    """Return the variance of answers over images; raise `InputError` where all images have the same."""
+    variance = (answers - answers.mean(0)).square().sum(1).mean()
+    if not variance > 0:
+        raise InputError(
+            "What keeps the answers in which images differ needs some, but the model's are the same for all of these: "
+            "give images of other classes, or more of this one."
+        )
+    return variance
 
 
 def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:

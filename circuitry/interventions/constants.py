@@ -24,7 +24,7 @@ from circuitry.circuits.graph import Circuit
 from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.task import Task, with_others
-from circuitry.interventions.answers import default_answers
+from circuitry.interventions.answers import default_answers, variance_of
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.patches import mark_kept
 from circuitry.runs.errors import InputError
@@ -69,12 +69,7 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
     with task.running(gradients=True):
         runs, answers = Gated(replace(task, sites=sites), keep_error=circuit.keep_error), default_answers(task.metric)
         target = answers(runs.embeddings).detach()
-        variance = (target - target.mean(0)).square().sum(1).mean()
-        if not variance > 0:
-            raise InputError(
-                "Constants keep the answers in which images differ, but the model's answers are the same for all of "
-                "these: give images of other classes, or more of this one."
-            )
+        variance = variance_of(target)
         spread = runs.flat(_spreads(task, sites)).to(runs.embeddings)
         sizes = {site: circuit.source.n_units(site) for site in sites}
         gates = runs.flat({site: mark_kept(circuit.units[site], n, site) for site, n in sizes.items()}).to(spread)

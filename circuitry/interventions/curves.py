@@ -70,13 +70,6 @@ class FaithfulnessCurve:
     weights: tuple[float, ...] = ()
     """Share of the tower's weights that each circuit touches, see `weights_touched`; nothing where it is not known."""
 
-    def __post_init__(self) -> None:
-        if not len(self.fractions) == len(self.n_units) == self.kept.shape[1]:
-            raise InputError(
-                f"A curve has a number of units and a row of metrics for each fraction, but {len(self.fractions)} "
-                f"fractions, {len(self.n_units)} numbers and {self.kept.shape[1]} rows were given."
-            )
-
     @property
     def size(self) -> float:
         """The fraction that is nearest, by ratio, to the size that circuits have as they were found."""

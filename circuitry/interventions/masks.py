@@ -37,7 +37,7 @@ from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import LEARNED
 from circuitry.circuits.unit_scores import graph_of, path_effects
 from circuitry.encoder.task import Task
-from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
+from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks, variance_of
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.runs.errors import InputError
@@ -133,12 +133,7 @@ class _Learning:
         self.runs, self.answers, self.settings = runs, answers, settings
         self.device = runs.embeddings.device
         self.target = answers(runs.embeddings).detach()
-        self.variance = float((self.target - self.target.mean(0)).square().sum(1).mean())
-        if not self.variance > 0:
-            raise InputError(
-                "A mask keeps the answers in which images differ, but the model's answers are the same for all of "
-                "these: give images of other classes, or more of this one."
-            )
+        self.variance = float(variance_of(self.target))
         images = torch.arange(len(runs))
         self.sides = [side for side in (images[: runs.n_own], images[runs.n_own :]) if len(side)]
         if settings.batch_size < len(self.sides):

@@ -65,7 +65,7 @@ def scoreboard_tables(
     facts, pooled = list[dict[str, Any]](), dict[tuple[str, ...], list[FaithfulnessCurve]]()
     exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == "patching"}
     for job, one in judged.items():
-        names = _names_of(job)
+        names = dict(zip(JOB, job, strict=True))
         pooled.setdefault(job[1:], []).append(one.curve)
         known = smallest_of(one.curve, sizes, targets) | areas_of(one.curve, sizes)
         if (same := (job[0], *job[3:])) in exact:
@@ -79,12 +79,6 @@ def scoreboard_tables(
     ]
     tables = {"curves": pd.concat(curves, ignore_index=True), "by_class": by_class}
     return tables | {"summary": over_classes(by_class), "paired": paired_differences(by_class).assign(counted=counted)}
-
-
-def _names_of(job: tuple[str, ...]) -> dict[str, str]:
-    if len(job) != len(JOB):
-        raise InputError(f"Searches are given by {', '.join(JOB)}, but {job} was given: name each.")
-    return dict(zip(JOB, job, strict=True))
 
 
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:

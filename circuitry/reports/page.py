@@ -59,8 +59,6 @@ class Report:
     """
 
     def __init__(self, title: str, introduction: str = "") -> None:
-        if not title.strip():
-            raise InputError("A report needs a title, but an empty one was given; say what it asks.")
         self._title = title
         self._introduction = introduction
         self._blocks: list[tuple[str, Any]] = []
@@ -124,14 +122,8 @@ class Report:
             formats: Format specification by column, such as ``".1%"`` (default: three decimals, none for counts).
             folded: Whether to show the start of the caption alone until it is opened.
         """
-        formats = dict(formats or {})
-        if unknown := [column for column in formats if column not in table.columns]:
-            raise InputError(
-                f"formats names the column {', '.join(unknown)}, but the table has "
-                f"{', '.join(map(str, table.columns))}; name one of these."
-            )
         shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
-        formats = {str(name): ",.0f" for name in shown if _counts(shown[name])} | formats
+        formats = {str(name): ",.0f" for name in shown if _counts(shown[name])} | dict(formats or {})
         first, _, rest = caption.partition(". ")
         block = {
             "label": f"Table {self._next('table')}.",

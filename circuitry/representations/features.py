@@ -58,15 +58,6 @@ class ImageFeatures:
     n_features: Count
     """Features of the autoencoder."""
 
-    def __post_init__(self) -> None:
-        if self.strongest.shape != self.activation.shape or len(self.strongest) != len(self.images):
-            raise InputError(
-                f"The features of {len(self.images)} images need a row of numbers and one of activations each, but "
-                f"{list(self.strongest.shape)} and {list(self.activation.shape)} were given."
-            )
-        if not len(self.images):
-            raise InputError("Features are compared on at least one image, but there were none.")
-
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains with images, sorted."""

@@ -106,14 +106,7 @@ def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresent
             "extract_representations()."
         )
     jobs = read_manifest(place, REPRESENTATIONS_FORMAT)["jobs"]
-    found = {domain: DomainRepresentation.load(representation_file(place, domain)) for (domain,) in jobs}
-    for domain, one in found.items():
-        if one.grams.domain != domain:
-            raise InputError(
-                f"{representation_file(place, domain)} holds the domain {one.grams.domain}: run what made the folder "
-                "again, which makes it again."
-            )
-    return list(found.values())
+    return [DomainRepresentation.load(representation_file(place, domain)) for (domain,) in jobs]
 
 
 def representation_file(folder: Path, domain: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from circuitry import Clip, InputError, load_clip
-from circuitry.cards import CardFolder, name_units, read_vocabulary, top_images, vocabulary_of
+from circuitry.cards import CardFolder, read_vocabulary, top_images, vocabulary_of
 from circuitry.runs.manifest import read_sealed, write_sealed
 from tests.cards.conftest import made
 from tests.cards.test_top_images import tasks
@@ -65,10 +65,7 @@ REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
     (lambda w: vocabulary_of(classifier(w.clip, 4), ["fish"], ["red"]), ("classifier", "vocabulary")),
     (lambda w: unknown_word(), ("'tench'",)),
     (lambda w: top_at("layer9"), ("layer9",)),
-    (lambda w: replace(worded(), classes=["cat"]), ("1 classes", "600")),
-    (lambda w: replace(worded(), probabilities=np.zeros((N, 2))), ("11", "600, 2")),
     (lambda w: replace(worded(), tested=np.arange(N) < 3), ("20", "has 3")),
-    (lambda w: name_units(np.zeros((10, 2)), worded()), ("600", "10")),
 ]
 
 

@@ -72,7 +72,6 @@ def cut_off(e: Tensor) -> Tensor:
 
 
 BOTH = (class_logit, class_margin)
-ROW_2 = torch.tensor([[1.0, 0], [0, 1], [float("nan"), 0]])
 REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     *(
         (lambda make=make, label=label: make(WEIGHTS, label), f"label.*{label}")
@@ -81,7 +80,6 @@ REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     ),
     *((lambda make=make: make(WEIGHTS.numpy(), 0), "ndarray") for make in BOTH),
     *((lambda make=make: make(WEIGHTS[0], 0), r"\[2\]") for make in BOTH),
-    *((lambda make=make: make(ROW_2, 0), "row 2") for make in BOTH),
     *((lambda make=make: make(WEIGHTS, 0)(torch.ones(4, 3)), "2 and 3") for make in BOTH),
     (lambda: default_answers(class_logit(WEIGHTS, 0))(torch.ones(4, 3)), "2 and 3"),
     (lambda: class_margin(WEIGHTS[:1], 0), "two classes"),

@@ -190,13 +190,11 @@ def test_the_study_s_ranking_fills_tops_with_features_that_no_image_names() -> N
 
 
 APART = features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])])
-TABLE = pd.DataFrame({"relative": ["a"], "domain": ["d"], "class": ["c"]})
 
 
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda: ImageFeatures(TABLE, np.zeros((2, 20), int), np.zeros((2, 20)), 30), r"1 images .*\[2, 20\]"),
         (lambda: compare_features(APART), "feature_sharing needs a class in at least two domains"),
         (lambda: chance_share(0), "at least one feature"),
     ],

@@ -51,9 +51,7 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.circuit_drawing(circuit({}, {}), SITES, title="t"), "circuit is empty"),
     (lambda: contact_sheet({}, [], ["c"]), "0 rows"),
     (lambda: contact_sheet({("fish", "oil"): []}, ["fish"], ["real"]), "'fish', 'oil'"),
-    (lambda: Report(" "), "title"),
     (lambda: Report("t").image(Image.new("RGB", (2, 2)), "c", alt=""), "alternative text"),
-    (lambda: Report("t").table(pd.DataFrame({"a": [1]}), "c", formats={"b": ".1%"}), r"column b.*a"),
 ]  # fmt: skip
 
 
