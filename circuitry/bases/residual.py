@@ -27,7 +27,6 @@ from torch import Tensor
 
 from circuitry.bases.blocks import Block, take_apart
 from circuitry.bases.components import in_components
-from circuitry.data.names import chosen_names
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.stages import ConvBlock
@@ -232,11 +231,6 @@ class ResidualStream:
             f"There is no edge from {writer!r} to {reader!r}: edges go from a writer ({writers[0]}, {writers[1]}, ... "
             f"{writers[-1]}) to a later reader ({readers[0]}, ... {readers[-1]})."
         )
-
-    def writer(self, name: str) -> int:
-        """Return the place among `writers` of one by name, or raise `InputError` with the names that come close."""
-        names = [str(one) for one in self.writers]
-        return names.index(chosen_names("writer", [name], names)[0])
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -71,12 +71,7 @@ class _Compared(NamedTuple):
 
 
 class ClassPass:
-    """The similarities of several measures, collected class by class.
-
-    Args:
-        measures: The measures.
-        settings: How circuits are cut, and their reference levels.
-    """
+    """The similarities of several measures, collected class by class."""
 
     def __init__(self, measures: Sequence[Measure], settings: ReadingSettings) -> None:
         self.measures, self.settings = measures, settings
@@ -184,13 +179,6 @@ class SiteMarks:
 
     A stage without parameters that treats each channel separately (a pooling) passes on the scores of the site before:
     both keep the same units in every graph, and would count twice. At a site with one kept unit, overlap is 0 or 1.
-
-    Example:
-        >>> marks = SiteMarks()
-        >>> for graph in graphs.values():
-        ...     marks.add(graph)
-        >>> marks.left_out()
-        {'act1': 'keeps 4 units', 'avgpool': 'repeats act3'}
     """
 
     def __init__(self) -> None:
@@ -205,7 +193,12 @@ class SiteMarks:
         for site in sites:
             self._kept[site] = min(len(graph.kept_units[site]), self._kept.get(site, len(graph.node_scores[site])))
         pairs = {down: up for up, down in pairwise(sites)} if self._repeats is None else self._repeats
-        self._repeats = {down: up for down, up in pairs.items() if _same_units(graph, up, down)}
+        kept = {site: np.sort(graph.kept_units[site]) for site in sites}
+        self._repeats = {
+            down: up
+            for down, up in pairs.items()
+            if len(graph.node_scores[up]) == len(graph.node_scores[down]) and np.array_equal(kept[up], kept[down])
+        }
 
     def left_out(self) -> dict[str, str]:
         """Return the sites that do not count, with the reason; few units are none if every site has few."""
@@ -215,11 +208,6 @@ class SiteMarks:
         if len(left_out) == len(self._kept):
             left_out = repeats
         return {site: left_out[site] for site in self._kept if site in left_out}
-
-
-def _same_units(graph: AttributionGraph, a: str, b: str) -> bool:
-    same_size = len(graph.node_scores[a]) == len(graph.node_scores[b])
-    return same_size and np.array_equal(np.sort(graph.kept_units[a]), np.sort(graph.kept_units[b]))
 
 
 def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:

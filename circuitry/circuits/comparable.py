@@ -52,13 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class Comparable:
-    """Sites, units and settings of the graphs of a comparison; each further graph is checked against them once.
-
-    Example:
-        >>> checked = Comparable()
-        >>> for graph in graphs:
-        ...     checked.add(graph)
-    """
+    """Sites, units and settings of the graphs of a comparison; each further graph is checked against them once."""
 
     def __init__(self) -> None:
         self._first: AttributionGraph | None = None

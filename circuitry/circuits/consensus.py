@@ -64,11 +64,6 @@ def find_consensus(
     Args:
         parts: Graphs of the parts, from `GraphFolder.parts`.
         edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
-
-    Example:
-        >>> parts = list(graphs.parts("cat", "sketch").values())
-        >>> circuit = graphs["cat", "sketch"].circuit()
-        >>> find_consensus(circuit, parts, graphs.part_edges("cat", "sketch")).unit_stability
     """
     if len(parts) < 2:
         raise InputError(f"A consensus needs at least two parts of the images, but {len(parts)} was given: cut more.")

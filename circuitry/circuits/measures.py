@@ -237,9 +237,6 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
     """Return the mean of `chance_overlap` over all pairs of subsets, given the number of subsets by size.
 
     A single subset counts as two of its size. NaN if no pair has a member.
-
-    Example:
-        >>> mean_chance_overlap(512, {52: 2, 60: 1})    # of the pairs 52 and 52, 52 and 60, 52 and 60
     """
     pairs = {
         (a, b): kept[a] * kept[b] if a != b else kept[a] * (kept[a] - 1) // 2 or int(len(kept) == 1)

@@ -71,11 +71,6 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
     Raises:
         InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
             finite, or a baseline that does not fit.
-
-    Example:
-        >>> with task.running(gradients=True):
-        ...     for found in image_effects(task, left_rule(1)):
-        ...         found.effects["layer4.0"]    # [batch, units]
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     rows = rows_that_fit(encoder, task.work.memory_gib)

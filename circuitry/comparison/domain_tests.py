@@ -68,7 +68,11 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     apart, pairs = without_own(parts.values), list(combinations(range(len(parts.domains)), 2))
     if not pairs:
         return pd.DataFrame(columns=list(TESTS))
-    cells = np.stack([_paired(apart[:, pair]) for pair in pairs], 2)
+    means = []
+    for values in (apart[:, pair] for pair in pairs):
+        both = (~np.isnan(values)).any((2, 4, 5)).all(1)  # sites where the two domains are known
+        means.append(mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3))
+    cells = np.stack(means, 2)
 
     def differences(means: np.ndarray) -> np.ndarray:
         scores = mean_known(means, -1)
@@ -77,14 +81,6 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
     return corrected_tests(names, dual_bootstrap(cells, differences, draws), both.sum(0))
-
-
-def _paired(
-    values: Float[np.ndarray, "classes 2 domains sites parts parts"],
-) -> Float[np.ndarray, "classes 2 domains parts parts"]:
-    """Return two domains' means with each domain, for every class over the sites where both are known."""
-    both = (~np.isnan(values)).any((2, 4, 5)).all(1)
-    return mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
 
 
 def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:

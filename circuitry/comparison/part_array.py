@@ -83,10 +83,6 @@ class PartArray(NamedTuple):
         """Parts of the images."""
         return int(self.values.shape[-1])
 
-    def over_sites(self) -> "PartArray":
-        """Return the means over sites, as one site without a name."""
-        return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
-
     @classmethod
     def from_table(cls, parts: PartTable) -> "PartArray":
         """Arrange the rows that compare two parts of one class; other rows do not count."""

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from itertools import permutations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 
 from circuitry.runs.given import Count, Seed, checked
@@ -96,17 +95,13 @@ def mantel(
     ranks += ranks.T
     exact = n <= EXACT_DOMAINS
     rng = np.random.default_rng(seed)
-    orders = _all_orders(n) if exact else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
+    orders = list(permutations(range(n))) if exact else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
+    orders = np.array(orders)
     moved = ranks[orders[:, upper[0]], orders[:, upper[1]]]
     found = moved @ u / np.sqrt(np.maximum(1 - np.square(moved @ taken), ROUNDING))
     rho = float(u @ v)
     as_large = int((np.abs(found) >= abs(rho) - ROUNDING).sum())
     return rho, (as_large / len(orders) if exact else (1 + as_large) / (1 + draws))
-
-
-@cache
-def _all_orders(n: int) -> Int[np.ndarray, "orders n"]:
-    return np.array(list(permutations(range(n))))
 
 
 def _complete(matrices: Sequence[np.ndarray]) -> list[int]:

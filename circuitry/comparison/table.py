@@ -118,4 +118,5 @@ def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None 
 @checked
 def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
     """Read a table that `write_named_table` wrote, in which NA may be a name; ``how`` goes to `pandas.read_csv`."""
-    return pd.read_csv(path, keep_default_na=False, **how)
+    table: pd.DataFrame = pd.read_csv(path, keep_default_na=False, **how)
+    return table

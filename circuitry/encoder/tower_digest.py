@@ -1,7 +1,5 @@
 """What a tower or a whole model computes, as a digest: its modules, their settings, weights and buffers."""
 
-from typing import Any
-
 from torch import nn
 
 from circuitry.runs.errors import InputError
@@ -25,7 +23,12 @@ def tower_digest(tower: nn.Module, without: tuple[str, ...] = ()) -> str:
     """
     tensors = {**dict(tower.named_parameters()), **dict(tower.named_buffers())}
     read = {name: tensor for name, tensor in tensors.items() if not name.startswith(without)}
-    return digest([_modules(tower, without), weights_digest(read)])
+    modules = [
+        [name, type(module).__name__, {k: v for k, v in vars(module).items() if _is_setting(k, v)}]
+        for name, module in tower.named_modules()
+        if not f"{name}.".startswith(without)
+    ]
+    return digest([modules, weights_digest(read)])
 
 
 def check_same_weights(then: str, now: str, what: str) -> None:
@@ -34,14 +37,6 @@ def check_same_weights(then: str, now: str, what: str) -> None:
         raise InputError(
             f"The model has changed since {what} was made of it (digest {then}, now {now}): make it again."
         )
-
-
-def _modules(tower: nn.Module, without: tuple[str, ...]) -> list[Any]:
-    return [
-        [name, type(module).__name__, {k: v for k, v in vars(module).items() if _is_setting(k, v)}]
-        for name, module in tower.named_modules()
-        if not f"{name}.".startswith(without)
-    ]
 
 
 def _is_setting(name: str, value: object) -> bool:

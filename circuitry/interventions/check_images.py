@@ -17,11 +17,7 @@ CheckedImages = tuple[Tensor, Tensor | None]
 
 
 class CheckImages:
-    """The images that check the circuits of a folder, by class and domain.
-
-    Example:
-        >>> CheckImages(images, GraphFolder("runs/x"), CheckSettings()).own(("cat", "real"))
-    """
+    """The images that check the circuits of a folder, by class and domain."""
 
     def __init__(self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings) -> None:
         """Choose them."""

@@ -59,12 +59,7 @@ def kept_embeddings(task: Task, circuits: Annotated[Sequence[Circuit], SOME]) ->
 
 
 def gated_embeddings(task: Task, gated: Any, kept: Iterable[Any]) -> Float[Tensor, "circuits images d"]:
-    """Return the embeddings of a task's images under gates.
-
-    Args:
-        gated: Its encoder with gates on units or edges.
-        kept: Gates of true and false as that takes them, of each run.
-    """
+    """Return the embeddings of a task's images under gates."""
     found, n_batches, runs = list[Tensor](), count_batches(task.images, gated.rows), list(kept)
     with task.running(), Bar(desc="circuits", unit="circuit", disable=not task.work.progress) as bar:
         for batch in task.batches(gated.rows):

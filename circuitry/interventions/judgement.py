@@ -116,7 +116,7 @@ def _rows(
         if seconds * circuit.count > LONG:
             log.warning(
                 "Testing each of %d %s takes about %.0f minutes: minimality=False leaves this out.",
-                kept.count,
+                circuit.count,
                 kind,
                 seconds * circuit.count / 60,
             )

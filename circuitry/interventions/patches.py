@@ -134,7 +134,12 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
         ...     ablated = encoder(images)
     """
     several = [patches] if isinstance(patches, Patch) else patches
-    _refuse_overlaps(several)
+    for a, b in combinations(several, 2):
+        if a.site == b.site and all(_meet(a.places(what), b.places(what)) for what in ("units", "positions")):
+            raise InputError(
+                f"Two patches must not write the same place, but the one at {a} and the one at {b} do: "
+                "separate their units or positions, or make them one."
+            )
     by_site: dict[str, list[_Write]] = {}
     for patch in several:
         by_site.setdefault(patch.site, []).append(_Write(encoder, patch))
@@ -199,15 +204,6 @@ def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
         return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
 
     return write
-
-
-def _refuse_overlaps(patches: Sequence[Patch]) -> None:
-    for a, b in combinations(patches, 2):
-        if a.site == b.site and all(_meet(a.places(what), b.places(what)) for what in ("units", "positions")):
-            raise InputError(
-                f"Two patches must not write the same place, but the one at {a} and the one at {b} do: "
-                "separate their units or positions, or make them one."
-            )
 
 
 def _meet(a: Places | None, b: Places | None) -> bool:

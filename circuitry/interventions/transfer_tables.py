@@ -163,9 +163,6 @@ def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.
 def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, pd.Series, int] | None:
     """Return by how much own circuits lead those of other domains, kept at one site at a time.
 
-    Args:
-        over_depth: From `transfer_over_depth`.
-
     Returns:
         The means of own and of other circuits over sites, the lead at each site, the largest first, and the number of
         sites where the intervals do not overlap; None where it is known at no site.

@@ -59,16 +59,6 @@ def register_model(name: str | os.PathLike[str]) -> str:
     return path.stem
 
 
-def check_tag(name: str, tag: str) -> None:
-    """Raise `InputError` for a tag that open_clip has no weights for."""
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if tag.lower() not in (t.lower() for t in tags):
-        raise InputError(
-            f"open_clip has no weights {tag!r} for {name}; its tags are: {', '.join(tags) or 'none'}. "
-            "Give a local file as checkpoint instead."
-        )
-
-
 def load_open_clip(
     name: str,
     checkpoint: str | os.PathLike[str] | None,
@@ -86,8 +76,12 @@ def load_open_clip(
             f"{'neither was' if checkpoint is None else 'both were'} given: give one of checkpoint= and pretrained= "
             "(of a script --checkpoint and --pretrained)."
         )
-    if pretrained is not None:
-        check_tag(model_name, pretrained)
+    tags = open_clip.list_pretrained_tags_by_model(model_name)
+    if pretrained is not None and pretrained.lower() not in (tag.lower() for tag in tags):
+        raise InputError(
+            f"open_clip has no weights {pretrained!r} for {model_name}; its tags are: {', '.join(tags) or 'none'}. "
+            "Give a local file as checkpoint instead."
+        )
     where = checked_device(device)
     state = None if checkpoint is None else read_checkpoint(checkpoint)
     clip = _built(model_name, pretrained, random=state is not None)

@@ -8,7 +8,7 @@ with the whole batch. Batch norm is the exception: each process has its own stat
 import importlib.util
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,9 @@ def train_clip(
         "device": device,
         "log-every-n-steps": max(1, steps // 10),
     }
-    _check_extra(settings.extra, arguments)
+    for argument in settings.extra:
+        if argument.partition("=")[0] in {f"--{name}" for name in arguments}:
+            raise InputError(f"{argument} is set by another setting of the training: remove it from extra.")
     held = {"validation": described(tables[1].path)} if validation is not None else {}
     folder = claim_run(out, settings, {name: config}, tables[0], **held)
     checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
@@ -163,13 +165,6 @@ def _checked(table: Path, settings: ClipTraining, least: int) -> CheckedTable:
     return check_training_table(
         Path(table).absolute(), ("filepath", "title"), least, skip_missing=settings.skip_missing
     )
-
-
-def _check_extra(extra: Sequence[str], taken: Iterable[str]) -> None:
-    options = {f"--{name}" for name in taken}
-    for argument in extra:
-        if argument.partition("=")[0] in options:
-            raise InputError(f"{argument} is set by another setting of the training: remove it from extra.")
 
 
 def _built(name: str) -> nn.Module:

@@ -140,7 +140,13 @@ def predictions(
     ):  # fmt: skip
         records += there
         for name, head in heads.items():
-            scores[name].append(_checked_scores(_scores(head, found[last], there), images, name))
+            given = _scores(head, found[last], there)
+            if given.ndim != 2 or given.shape[1] != len(images.all_classes):
+                raise InputError(
+                    f"The head {name!r} must give a score for each of the {len(images.all_classes)} classes of "
+                    f"images.all_classes, but gave {list(given.shape)}: correct it."
+                )
+            scores[name].append(given.cpu().double())
     if not records:
         raise InputError(f"None of the {len(images.records)} images is readable: give others.")
     labels = torch.tensor([images.label(record.class_name) for record in records], dtype=torch.long)
@@ -161,15 +167,6 @@ def _scores(head: Head | Mapping[str, Head], embeddings: Tensor, records: Sequen
     if not isinstance(head, Mapping):
         return head(embeddings)
     return torch.cat([head[record.domain](row[None]) for record, row in zip(records, embeddings, strict=True)])
-
-
-def _checked_scores(scores: Tensor, images: DomainFolder, name: str) -> Tensor:
-    if scores.ndim != 2 or scores.shape[1] != len(images.all_classes):
-        raise InputError(
-            f"The head {name!r} must give a score for each of the {len(images.all_classes)} classes of "
-            f"images.all_classes, but gave {list(scores.shape)}: correct it."
-        )
-    return scores.cpu().double()
 
 
 def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out: Tensor) -> pd.DataFrame:

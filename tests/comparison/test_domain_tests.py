@@ -271,7 +271,6 @@ def test_the_array_holds_every_row_in_both_orders() -> None:
         assert array.values[c, b, a, s, row["part_b"], row["part_a"]] == row["value"]
         filled += 2
     assert np.isfinite(array.values).sum() == filled == array.values.size * 3 / 4
-    np.testing.assert_allclose(array.over_sites().values[:, :, :, 0], array.values.mean(3))
 
 
 def test_ceilings_are_means_of_a_class_in_a_domain() -> None:

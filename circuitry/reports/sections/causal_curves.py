@@ -118,7 +118,12 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         f"random units. {int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals {OVER}.",
     }
     for measure, caption in captions.items():
-        _add_curves(report, tables[measure], measure, marks, caption)
+        table = tables[measure]
+        if table["value"].notna().any():
+            above = f" {ABOVE_ONE}" if (table["value"] > 1).any() else ""
+            report.figure(faithfulness_curves(table, measure=measure, marks=marks), caption + above)
+        else:
+            report.text(f"There is no {measure}: {table['reason'].iloc[0]}.")
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
     if (at["reason"] == "").any():
         cells = in_cells(at, ["domain", "measure"])
@@ -131,27 +136,14 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     areas = areas_by_domain(curves)
     kept = areas["circuit"] == "kept"
     columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
+    areas = areas.assign(column=columns, low=areas["low"].where(kept))
+    wide = areas.assign(cell=with_intervals(areas, "z.2f")).pivot(index="domain", columns="column", values="cell")
     report.table(
-        _wide(areas.assign(column=columns, low=areas["low"].where(kept))),
+        wide[list(dict.fromkeys(columns))].rename_axis(columns=None).reset_index(),
         f"Areas under the curves (MIB), with 95 % bootstrap intervals {OVER}, and those of random units. CMD, the "
         "area of |1 - faithfulness|: 0 is best; CPR: the area under faithfulness.",
         folded=True,
     )
-
-
-def _add_curves(report: Report, curves: pd.DataFrame, measure: str, marks: Mapping[str, Mark], caption: str) -> None:
-    """Draw the curves, or say why there are none."""
-    if curves["value"].notna().any():
-        above = f" {ABOVE_ONE}" if (curves["value"] > 1).any() else ""
-        report.figure(faithfulness_curves(curves, measure=measure, marks=marks), caption + above)
-    else:
-        report.text(f"There is no {measure}: {curves['reason'].iloc[0]}.")
-
-
-def _wide(table: pd.DataFrame) -> pd.DataFrame:
-    """Return values with their intervals by domain, a column for each name in ``column``, in their order."""
-    wide = table.assign(cell=with_intervals(table, "z.2f")).pivot(index="domain", columns="column", values="cell")
-    return wide[list(dict.fromkeys(table["column"]))].rename_axis(columns=None).reset_index()
 
 
 def add_selectivity_over_depth(

@@ -67,12 +67,7 @@ def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
 
 
 def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Finding]:
-    """Say whether a circuit works and is needed, in plain words with the numbers after them.
-
-    Args:
-        curve: The circuit on unseen images.
-        tested: The table of `judge_circuit` on the same images.
-    """
+    """Say whether a circuit works and is needed, in plain words with the numbers after them."""
     n, others = int(curve.own.sum()), int((~curve.own).sum())
     measure = "selectivity" if others else "faithfulness"
     curves = curve.to_pandas(measure)
