@@ -26,9 +26,9 @@ from circuitry import (
     patched,
 )
 from circuitry.bases import ResidualStream
+from circuitry.bases.gated_stream import run_gated
 from circuitry.circuits import Extraction, ExtractionSettings, direct_effects, direct_vectors, pooling_pairs
 from circuitry.encoder import Counterfactual
-from circuitry.interventions import circuit_of, kept_embeddings
 from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images
 from tests.representations.test_embeddings import draw
@@ -190,12 +190,11 @@ def test_pairs_add_up_under_patches_before_them_and_are_refused_behind_them(resn
 @pytest.mark.parametrize("site", ["trunk.blocks.1.attn", "blocks.0.hook_mlp_out", "head"])
 def test_hooks_that_runs_of_a_stream_would_bypass_are_refused(site: str) -> None:
     stream, images = ResidualStream.of(Encoder.from_tower(timm_vit().eval())), torch.randn(1, 3, 16, 16)
-    task = Task(stream.components, images, class_logit(torch.eye(4, 16), 1), work=QUIET)
     with stream.components.hooks(fwd_hooks=[(site, lambda activation, hook: 2 * activation)]):
         for call in (
             lambda: direct_effects(stream, images, torch.ones(16)),
             lambda: direct_vectors(stream, images),
-            lambda: kept_embeddings(task, [circuit_of(task, {"blocks.0.attn": [0]})]),
+            lambda: run_gated(stream, torch.zeros(1, 1, 1), {}, {}, at_once=1),
         ):
             with pytest.raises(InputError, match=site):
                 call()
