@@ -215,9 +215,6 @@ class ResidualStream:
     def edge(self, writer: str, reader: str) -> tuple[int, int]:
         """Return the row and column of an edge in `edges`, by the names of its ends.
 
-        Raises:
-            InputError: for an unknown head or layer, or a reader before the writer.
-
         Example:
             >>> keep = stream.edges.clone()
             >>> keep[stream.edge("blocks.0.attn.3", "blocks.5.mlp")] = False

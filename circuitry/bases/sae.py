@@ -97,11 +97,7 @@ class SparseAutoencoder:
         return self.w_enc.shape[1]
 
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
-        """Return the features' activations, zero or positive except of signed-topk; differentiable in ``x``.
-
-        Raises:
-            InputError: for inputs of another width.
-        """
+        """Return the features' activations, zero or positive except of signed-topk; differentiable in ``x``."""
         return self.activate(self.before_activation(x))
 
     def before_activation(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:

@@ -80,9 +80,6 @@ class SeenImages(NamedTuple):
 class CardFolder:
     """The cards of all units of the circuits of a folder.
 
-    Raises:
-        InputError: for a missing or unfinished folder, and for another kind or version of folder.
-
     Example:
         >>> cards = CardFolder("runs/quickstart/cards")
         >>> card = cards.card("layer4.0", 12)

@@ -17,11 +17,7 @@ Vocabulary = Annotated[Sequence[str] | None, DISTINCT, option(read_vocabulary, "
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CardSettings:
-    """How to make the cards of a folder of circuits; see `unit_cards`.
-
-    Raises:
-        InputError: for a value outside its range, which is named.
-    """
+    """How to make the cards of a folder of circuits; see `unit_cards`."""
 
     n_images: NImages = 50
     """Units are looked at on these, first those that a circuit was found on; at least six others, where there are as

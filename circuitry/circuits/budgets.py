@@ -37,9 +37,6 @@ def strongest_units(
         share: Share of all units to keep, in (0, 1]; rounded up, with ``same-share`` at every site.
         budget: How the share is shared out over the sites.
 
-    Raises:
-        InputError: for a share outside (0, 1], and another budget.
-
     Example:
         >>> strongest_units(graph.node_scores, 0.1, "global")
     """

@@ -60,11 +60,7 @@ class Comparable:
         """The value of a setting and the title of a graph that has it, by the key of `_settings`."""
 
     def add(self, graph: AttributionGraph) -> None:
-        """Check a graph against those before it.
-
-        Raises:
-            InputError: for scores that are not finite, or another model, other sites, units or settings, by name.
-        """
+        """Check a graph against those before it."""
         graph.check_finite()
         if self._first is None:
             self._first = graph

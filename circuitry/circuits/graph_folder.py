@@ -77,9 +77,6 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
                 names them, and whatever else is to be told.
             images: By (class, domain) the images that the search looked at; those of other classes are its others.
 
-        Raises:
-            InputError: for no circuits or a circuit without units, and for a folder with other circuits.
-
         Example:
             >>> work, key = FolderWork(clip, images, FolderSettings(n_images=8)), ("cat", "photo")
             >>> records = images.select(*key, 8)

@@ -29,9 +29,6 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     Returns:
         Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
 
-    Raises:
-        InputError: for fewer than two comparisons, one given twice, or different measures.
-
     Example:
         >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
     """

@@ -55,9 +55,6 @@ def part_numbers(
     Returns:
         The part (0 to ``n_parts`` - 1) of each image, in the order given.
 
-    Raises:
-        InputError: for fewer than two parts, or an image without an item in ``key``.
-
     Example:
         >>> images = DomainFolder("DomainNet")
         >>> records = {("axe", domain): images.select("axe", domain, 50) for domain in images.domains}

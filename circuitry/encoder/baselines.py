@@ -170,11 +170,7 @@ MEANS = {f"mean-{per}": per for per in ("position", "unit")}
 
 
 def as_baseline(value: object) -> Baseline | Counterfactual:
-    """Return the baseline that is meant, see the module.
-
-    Raises:
-        InputError: for anything else.
-    """
+    """Return the baseline that is meant, see the module."""
     if isinstance(value, Baseline | Counterfactual):
         return value
     if isinstance(value, Tensor):

@@ -62,9 +62,6 @@ def linked_stages(net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path
         links: In order; see the module.
         unit_dim: Axis of the units in the outputs of modules; -1 fits tokens [B, L, C] and pooled features [B, C].
         path: Goes before the modules' paths in the names of sites.
-
-    Raises:
-        InputError: for a path that leads to no module, or a tuple without one.
     """
     for link in links:
         if isinstance(link, Stage):

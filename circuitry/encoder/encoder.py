@@ -77,9 +77,6 @@ class Encoder(HookedSites):
             image_size: Height and width of images.
             points: Further hook points inside the stages, by name; they are no sites.
             chain: The tower's own chain, where these stages are a finer one (default: these stages).
-
-        Raises:
-            InputError: for two sites of one name.
         """
         super().__init__(tower, (INPUT, *(stage.site for stage in stages)), points or {})
         self.stages = tuple(stages)
@@ -109,9 +106,6 @@ class Encoder(HookedSites):
             links: Paths of modules, tuples of paths and functions that are one stage, or stages; see `linked_stages`.
             image_size: Height and width of images.
             unit_dim: Axis of the units in what modules return; -1 for tokens.
-
-        Raises:
-            InputError: for an unknown path, or a tower whose output differs from the chain.
 
         Example:
             >>> links = [("conv1", "bn1", "relu"), "layer1", "layer2", ("avgpool", nn.Flatten()), "fc"]

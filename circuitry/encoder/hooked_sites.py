@@ -22,9 +22,6 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
             tower: Whose runs the hooks act in.
             sites: In order.
             points: Further hook points inside the stages, by name; they are no sites.
-
-        Raises:
-            InputError: for two sites of one name.
         """
         super().__init__()
         self.tower, self.sites = tower, sites
@@ -78,11 +75,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
             yield self
 
     def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it.
-
-        Raises:
-            InputError: for a name in ``names_filter`` that is not there, which TransformerLens leaves out.
-        """
+        """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it."""
         names = kwargs.get("names_filter")
         for name in [names] if isinstance(names, str) else names if isinstance(names, Sequence) else []:
             self._check_hook(name)

@@ -78,9 +78,6 @@ def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Posi
             on the device of the embedding.
         scale: What makes probabilities of cosines, `Clip.scale`; only `ClassLogit.log_answers` takes it.
 
-    Raises:
-        InputError: when there is no such row, or a weight is NaN or infinite.
-
     Example:
         >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
         >>> metric(encoder(images))   # one number per image
@@ -98,9 +95,6 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural, scale: Pos
 
     Args:
         weights, label, scale: As for `class_logit`, whose answers are the margin's, too.
-
-    Raises:
-        InputError: when there is no such row, or no other, or a weight is NaN or infinite.
 
     Example:
         >>> metric = class_margin(clip.text_weights(["cat", "dog", "car"]), label=0)

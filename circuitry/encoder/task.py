@@ -101,9 +101,6 @@ class Task:
                 3, H, W] for all images or [B, 3, H, W] with one for every image.
             sites: Sites to score or to ablate, in the encoder's order (default: all).
 
-        Raises:
-            InputError: for other things than these, unknown or unordered sites.
-
         Example:
             >>> seen = Task(encoder, cats, metric, baseline="mean-position", others=not_cats)
             >>> unseen = Task(encoder, more_cats, metric, baseline=seen.baseline, others=more_not_cats)
@@ -133,11 +130,7 @@ class Task:
             yield
 
     def batches(self, rows: Count | None = None) -> Iterator[Batch]:
-        """Yield the images in batches of at most ``rows``, and of no more than fit the memory.
-
-        Raises:
-            InputError: for other things than images or none at all, and a baseline for another number of images.
-        """
+        """Yield the images in batches of at most ``rows``, and of no more than fit the memory."""
         fit = rows_that_fit(self.encoder, self.work.memory_gib)
         count = 0
         for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
@@ -175,11 +168,7 @@ class Task:
 
 
 def with_others(task: Task) -> tuple[Task, int]:
-    """Return a task of the images followed by the images of other classes, and the number of the first.
-
-    Raises:
-        InputError: for no images, or no images of other classes.
-    """
+    """Return a task of the images followed by the images of other classes, and the number of the first."""
     sets = [list(checked_batches(some)) for some in (task.images, task.others) if some is not None]
     if not all(counts := [sum(map(len, batches)) for batches in sets]):
         raise InputError(

@@ -76,9 +76,6 @@ def judge_circuit(
         95 % of the random circuits (circuit, sufficiency), or of the model without them (complement, necessity). The
         module's docstring says when a row holds.
 
-    Raises:
-        InputError: for a circuit of another encoder, metric or baseline, or without units or edges.
-
     Example:
         >>> circuit = find_circuit(task, size=0.4)
         >>> unseen = Task(encoder, more_cats, metric, baseline=task.baseline, others=more_not_cats)

@@ -29,9 +29,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Args:
         path: An open_clip training checkpoint, a state dict (.pt, .pth, .bin) or safetensors; also of the form in which
             weights come with this package.
-
-    Raises:
-        InputError: for a missing or unreadable file, one that needs more than tensors, or no tensors in it.
     """
     file = Path(path)
     content = read_content(file)

@@ -64,11 +64,7 @@ class Classifier(Clip):
     def text_weights(
         self, class_names: Names, templates: Sequence[Template] | None = None, **_: object
     ) -> Float[Tensor, "classes d"]:
-        """Return the normalised row of each class [K, D]; templates change nothing, for a classifier reads no text.
-
-        Raises:
-            InputError: for no classes, or one with unknown outputs.
-        """
+        """Return the normalised row of each class [K, D]; templates change nothing, for a classifier reads no text."""
         known = self.classes
         unknown = [name for name in class_names if name not in known]
         if unknown or not class_names or isinstance(class_names, str):
@@ -80,11 +76,7 @@ class Classifier(Clip):
         return F.normalize(torch.stack([unit[list(known[name])].mean(0) for name in class_names]), dim=-1)
 
     def with_classes(self, classes: Mapping[str, Sequence[int]]) -> "Classifier":
-        """Return the classifier with other outputs counting as classes, by name.
-
-        Raises:
-            InputError: for an output that it does not have.
-        """
+        """Return the classifier with other outputs counting as classes, by name."""
         outputs = _checked_outputs(classes, len(self.rows))
         return replace(self, classes=outputs, configuration={**self.configuration, "classes": outputs})
 
@@ -124,11 +116,7 @@ def as_classifier(
 
 @checked
 def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index.
-
-    Raises:
-        InputError: for a table that is missing, lacks a column, or holds anything but numbers with commas between.
-    """
+    """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index."""
     try:
         table = pd.read_csv(path, sep="\t", dtype=str)
         indices = zip(table["class"], table["imagenet_index"], strict=True)

@@ -103,11 +103,7 @@ class FolderBaseline:
         return tuple(found)
 
     def of(self, class_name: str, domain: str, count: int, *, strict: bool = False) -> Baseline | Counterfactual:
-        """Return the baseline for ``count`` images of a class in a domain.
-
-        Raises:
-            InputError: when there are no images to make it of, or none of them can be read.
-        """
+        """Return the baseline for ``count`` images of a class in a domain."""
         if self.given is not None:
             return self.given
         if self.name in MEANS:

@@ -48,9 +48,6 @@ class FolderWork:
 
         Args:
             chosen: Number and seed of the images that a baseline by name is made of (default: the settings').
-
-        Raises:
-            InputError: for a metric, texts or a baseline that are not known.
         """
         self.clip, self.images, self.settings = clip, images, settings
         self._metric = metric_of_class(settings.metric, clip.scale)
@@ -99,11 +96,7 @@ class FolderWork:
         )
 
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
-        """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`.
-
-        Raises:
-            InputError: when the model's weights have changed since the work was set up.
-        """
+        """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`."""
         check_same_weights(self._model, self.clip.digest, type(self).__name__)
         return read_images(self.clip, records, strict=strict)[1]
 

@@ -62,9 +62,6 @@ def activations(
 
     The tower is run as by `Encoder.running` and left as it was.
 
-    Raises:
-        InputError: for unknown sites, activations that are not finite, and what `image_batches` raises.
-
     Example:
         >>> for records, found in activations(clip.encoder, clip.preprocess, images.records, ["layer3.0"]):
         ...     means = found["layer3.0"].mean((2, 3))

@@ -27,11 +27,7 @@ def known_models() -> list[str]:
 
 
 def register_model(name: str | os.PathLike[str]) -> str:
-    """Make a model-config JSON or a shipped configuration known to open_clip; return the model's name there.
-
-    Raises:
-        InputError: for an unknown name, a file that is no model configuration, or one named like a model.
-    """
+    """Make a model-config JSON or a shipped configuration known to open_clip; return the model's name there."""
     path = Path(name)
     if path.suffix != ".json":
         if str(name) in open_clip.list_models():

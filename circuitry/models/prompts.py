@@ -29,9 +29,6 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
         texts: ``"pooled"``: the default templates, the same for every domain; ``"own-style"``: the prompts of the
             domain's style; or templates of your own.
 
-    Raises:
-        InputError: for another name.
-
     Example:
         >>> templates_of("own-style", "real")
         ('a photo of a {}.', 'a photo of the {}.')

@@ -71,9 +71,6 @@ def load_sae(
 def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
     """Read the autoencoders that a command line names.
 
-    Raises:
-        InputError: for an argument that is not SITE=PATH, a site named twice, and what `load_sae` raises.
-
     Example:
         >>> parse_saes(["layer3.0=runs/sae.safetensors"])["layer3.0"].n_features
         4096

@@ -20,9 +20,6 @@ _LABELS = ("domain", "class_name")
 class Embeddings:
     """Vectors of length 1 in one embedding space, each with its source, domain and class.
 
-    Raises:
-        InputError: for vectors that are not finite or not of length 1, or another number of labels.
-
     Example:
         >>> images = embed_images(clip, DomainFolder("DomainNet"))
         >>> images.vectors[images.domain == "quickdraw"].mean(0)

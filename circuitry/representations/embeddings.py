@@ -51,9 +51,6 @@ def embed_images(
         cache_dir: Folder of the results, whose names hold the digests of the model and of the files;
             default: the user's cache. A folder that cannot be written to is no error.
 
-    Raises:
-        InputError: when no image can be read, or with ``work.strict`` one cannot, or embeddings are not finite.
-
     Example:
         >>> embedded = embed_images(clip, DomainFolder("DomainNet"), n_images=20)
         >>> embedded.vectors.shape

@@ -94,11 +94,7 @@ class DomainRepresentation:
 
 @checked
 def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresentation]:
-    """Return the representations of all domains that `extract_representations` left in a folder.
-
-    Raises:
-        InputError: for another folder, an unfinished one, or damaged files.
-    """
+    """Return the representations of all domains that `extract_representations` left in a folder."""
     place = Path(folder)
     if not (place / "manifest.json").is_file():
         raise InputError(

@@ -53,9 +53,6 @@ def image_features(
         images: The images; unreadable files are left out, with a warning each.
         n_images: Images per class and domain, as `DomainFolder.select` draws them; default: all.
 
-    Raises:
-        InputError: for an autoencoder of another model, of no site or another width; for no readable images.
-
     Example:
         >>> features = image_features(clip, load_sae("runs/shared_features/sae.safetensors"), images)
         >>> compare_features(features)
@@ -188,9 +185,6 @@ def name_features(
     Returns:
         Columns feature, name, cosine, runner_up (the second nearest word; None for a single word), lead (cosine less
         that of the runner-up), weak: whether the cosine is below `WEAK_COSINE` or the lead below `WEAK_LEAD`.
-
-    Raises:
-        InputError: for an autoencoder of another site than the embedding, or of another width.
 
     Example:
         >>> name_features(sae, clip, default_vocabulary(images.classes)).head(1)

@@ -42,9 +42,6 @@ def read_arrays(
     Args:
         format_name: Name and version that it must have.
         what: Name of the kind of file, for messages: "attribution graph".
-
-    Raises:
-        InputError: for a missing or damaged file, or another format or version.
     """
     if not Path(path).is_file():
         raise InputError(f"There is no {what} at {path}: give the path of one, or make it.")

@@ -79,9 +79,6 @@ def run_array(
         task: Something that can be pickled, and goes on where it stopped when it is called again.
         cluster: ``slurm``, or ``local``: processes on this machine.
         options: submitit's parameters, e.g. ``{"timeout_min": 600, "slurm_partition": "gpu", "gpus_per_node": 1}``.
-
-    Raises:
-        InputError: without submitit, for another cluster or no workers, or when a job failed, with its last words.
     """
     executor = cluster_executor(logs, cluster, options or {})
     jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
@@ -99,11 +96,7 @@ def run_array(
 
 
 def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> Any:
-    """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise.
-
-    Raises:
-        InputError: without submitit, for another cluster than `CLUSTERS`, and for options that submitit refuses.
-    """
+    """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise."""
     if importlib.util.find_spec("submitit") is None:
         raise InputError(
             "Arrays of jobs need submitit: pip install 'clip-circuitry[cluster]' (in a checkout '.[cluster]')."

@@ -62,9 +62,6 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
         classes also `FALSE_ALARMS`; for whole parts `F1` (only images of the part, mean over its classes, as in the
         study) and `HARMONIC_MEAN` of the balanced top-1 accuracies of seen and held-out classes.
 
-    Raises:
-        InputError: For a held-out class without an image in the table.
-
     Example:
         >>> table = tidy_accuracy(predictions(...), held_out=("axe", "lion"))
         >>> table.query("part == 'held-out' and measure == 'balanced top-1'")
@@ -248,9 +245,6 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
 @checked
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read a file of predictions in a folder of `extract_accuracies`.
-
-    Raises:
-        InputError: For a missing or damaged file, or one of another version.
 
     Example:
         >>> wrong = read_predictions(Path(".../epoch_32-sketch.safetensors")).query("rank > 1")

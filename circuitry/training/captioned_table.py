@@ -23,11 +23,7 @@ Captions = Mapping[str, str] | Callable[[ImageRecord], str]
 
 @checked
 def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}.
-
-    Raises:
-        InputError: For a missing file, and for other columns than ``filepath`` and ``title``.
-    """
+    """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}."""
     path = Path(place)
     return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
 

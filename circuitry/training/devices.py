@@ -15,9 +15,6 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
         wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: a GPU if there is one).
         processes: Processes that work together, each on its own GPU; the device then has no number.
 
-    Raises:
-        InputError: For a device that this machine lacks, or fewer GPUs than processes.
-
     Example:
         >>> available_device("cpu", processes=2)
         'cpu'

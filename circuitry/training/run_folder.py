@@ -80,9 +80,6 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     It takes runs of `train_clip`, finished or not, whose setting ``keep_checkpoints`` chooses the epochs. Incomplete
     files are left out.
 
-    Raises:
-        InputError: For a folder that is not a run's.
-
     Example:
         >>> for epoch, path in checkpoints(Path("runs/cg-high")):
         ...     clip = circuitry.load_clip("RN50", checkpoint=path)
@@ -96,11 +93,7 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
 
 
 def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> dict[int, Path]:
-    """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model.
-
-    Raises:
-        InputError: For a run without checkpoints, or without one of the epochs.
-    """
+    """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model."""
     kept = dict(checkpoints(run_folder))
     if not kept:
         raise InputError(f"{run_folder} holds no checkpoints: finish its training first.")
@@ -131,11 +124,7 @@ def record_run(folder: Path, table: Path, training: Any) -> None:
 
 @checked
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return what `record_run` wrote: kind and settings of the training, description of the table (or None), commit.
-
-    Raises:
-        InputError: If there is none, or one of another version.
-    """
+    """Return what `record_run` wrote: kind and settings of the training, description of the table (or None), commit."""
     path = folder / RUN_FILE
     if not path.is_file():
         raise InputError(f"A run has a {RUN_FILE}, but {folder} has none: train a model there first.")

@@ -103,9 +103,6 @@ def train_sae(
         explained_variance) and ``history``: at each check step, loss, l0 and explained variance of one batch, the
         number of features dead since the check before, and how many of them were resampled.
 
-    Raises:
-        InputError: For too few or infinite samples, a training that diverges, or the state of another training.
-
     Example:
         >>> sae = train_sae(samples, SaeTraining(steps=20_000), normalise=True, site=clip.encoder.sites[-1])
         >>> sae.about["diagnostics"]

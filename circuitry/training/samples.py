@@ -46,9 +46,6 @@ def sample_activations(
         positions_per_image: Positions of each image to keep, drawn without replacement (default: all). Memory is images
             times positions times units times four bytes, for a moment twice that.
 
-    Raises:
-        InputError: For an unknown site, no images, no position, or activations that are not finite.
-
     Example:
         >>> sample_activations(clip.encoder, clip.preprocess, images.records, "layer3.2", positions_per_image=4).shape
         torch.Size([8000, 1024])

@@ -147,9 +147,6 @@ CLIP_PRESETS = tuple(
 def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
     """Return a training by the name of its preset; with ``study`` a tiny model's also has what the study's share.
 
-    Raises:
-        InputError: For an unknown name.
-
     Example:
         >>> settings = dataclasses.replace(clip_preset("rn50-cc3m"), epochs=16)
         >>> train_clip(Path("train.tsv"), Path("runs/x"), settings)

@@ -57,9 +57,6 @@ LISTS: Job = ("lists",)
 def draw_image(class_name: str, style: str, seed: Seed, size: Side = 64) -> Image.Image:
     """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
 
-    Raises:
-        InputError: For an unknown class or style, a negative seed, and a size below 16.
-
     Example:
         >>> draw_image("ice_cream", "sketch", seed=3).size
         (64, 64)
@@ -119,9 +116,6 @@ def write_toy(
         root: Folder of the images; new, empty, or one of the same settings.
         settings: What is drawn (default: 40 training and 20 test images of everything).
         workers: Processes, which change nothing but the time (default: as many as pay off).
-
-    Raises:
-        InputError: For fewer than one worker, a folder of other settings, and a folder with other files.
 
     Example:
         >>> write_toy(Path("data/toy"), DrawingSettings(n_train=400, n_test=100))
