@@ -173,7 +173,7 @@ class _Joint(NamedTuple):
         step, target = end - a, after.index_select(dims[1], self.down)
         kept_step = step.index_select(dims[0], self.up)
         route = _jacobian_times_steps if len(self.up) < len(self.down) else _residuals_times_jacobian
-        found = a.new_zeros(len(self.down), len(self.up), dtype=_at_least_single(a.dtype))
+        found = a.new_zeros(len(self.down), len(self.up), dtype=torch.promote_types(a.dtype, torch.float32))
         for t, w in zip(rule.points, rule.weights, strict=True):
             if t != 0.0:
                 found += w * route(partial(self.stage, a + t * step), kept_step, target, dims, at_once)
@@ -244,9 +244,5 @@ def _one_unit_each(x: Tensor, unit_dim: int, units: Tensor) -> Float[Tensor, "un
 
 def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:
     """Return [lead..., units and positions in any order] as [lead..., units, positions], to be summed."""
-    x = x.to(_at_least_single(x.dtype)).movedim(unit_dim, lead)
+    x = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(unit_dim, lead)
     return x.flatten(lead + 1) if x.dim() > lead + 1 else x.unsqueeze(-1)
-
-
-def _at_least_single(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

@@ -58,7 +58,8 @@ class Baseline:
     @property
     def n_images(self) -> int | None:
         """How many images it has activations for, one by one; None where all images share one."""
-        return _several(max((len(value) for value in self.values.values()), default=1))
+        n = max((len(value) for value in self.values.values()), default=1)
+        return n if n > 1 else None
 
     @property
     def digest(self) -> str:
@@ -127,7 +128,7 @@ class Counterfactual:
     @property
     def n_images(self) -> int | None:
         """How many images it has activations for, one by one; None where all images share one."""
-        return _several(len(self.images))
+        return len(self.images) if len(self.images) > 1 else None
 
     @property
     def digest(self) -> str:
@@ -205,10 +206,6 @@ def check_count(baseline: Baseline | Counterfactual, n_images: int, *, so_far: b
         f"{'at least ' if so_far else ''}{n_images} images: give one for every image, in the images' order, or "
         "one for all."
     )
-
-
-def _several(n: int) -> int | None:
-    return n if n > 1 else None
 
 
 @checked

@@ -172,7 +172,7 @@ class CausalChecks(FolderWork):
             foreign = [] if one_site else [self._graph((one, domain)) for one in self._followers(key)]
             with self.clip.encoder.running():  # one digest of the encoder for all curves
                 for ranking in rankings if len(images[0]) else ():
-                    for sites in _site_sets(graph) if one_site else [None]:
+                    for sites in [[site] for site in graph.inner_sites] if one_site else [None]:
                         task = self.task(key, *images, sites, work)
                         curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking), foreign)
                         paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
@@ -213,7 +213,8 @@ class CausalChecks(FolderWork):
                 return []
             circuits, tables = {key: self.circuit(key) for key in by_class[class_name]}, {}
             with self.clip.encoder.running():  # one digest of the encoder for all tables
-                for sites in [None, *(_site_sets(next(iter(circuits.values())).source) if one_site else [])]:
+                inner = next(iter(circuits.values())).source.inner_sites if one_site else ()
+                for sites in (None, *([site] for site in inner)):
                     tasks = {key: self.task(key, *found, sites, work) for key, found in images.items()}
                     moved = transfer_circuits(tasks, circuits)
                     tables[f"transfer/{class_name}/{_name(sites)}.csv"] = moved
@@ -270,10 +271,6 @@ def _read_table(path: Path) -> pd.DataFrame:
     columns = pd.read_csv(path, nrows=0).columns
     named = ["class", "circuit_domain", "image_domain", "reason"]
     return read_named_table(path, na_values={name: [""] for name in columns.difference(named)})
-
-
-def _site_sets(graph: AttributionGraph) -> list[list[str]]:
-    return [[site] for site in graph.inner_sites]
 
 
 def _name(sites: Sequence[str] | None) -> str:

@@ -121,7 +121,7 @@ class CurveReading:
         Shares of answers are also those of the whole model (``full``) and with nothing kept (``empty``).
         """
         (images, draws), n = weights, self.measure.number
-        if not self._has_numbers:
+        if len(self.curve.full) <= n:
             return {name: np.full((len(images), self.curve.kept.shape[1]), np.nan) for name in ("kept", "complement")}
         found = {name: images @ getattr(self.curve, name)[n].T for name in ("kept", "complement")}
         for name in (name for name, of_draws in draws.items() if of_draws.shape[1]):
@@ -150,7 +150,7 @@ class CurveReading:
     @cached_property
     def reason(self) -> str:
         """Why there is no value; empty where there is."""
-        if not self._has_numbers:
+        if len(self.curve.full) <= self.measure.number:
             return NO_CANDIDATES
         if not self._classes:
             return NO_OTHERS
@@ -165,10 +165,6 @@ class CurveReading:
         if np.isnan(self._lead(self._resampled[0])).mean() >= (1 - CONFIDENCE) / 2:
             return f"the lead of the model over the baseline is within the noise: {ends[0]:.4g} against {ends[1]:.4g}"
         return ""
-
-    @property
-    def _has_numbers(self) -> bool:
-        return len(self.curve.full) > self.measure.number
 
     @cached_property
     def _sides(self) -> list[tuple[float, Bool[np.ndarray, " images"]]]:
