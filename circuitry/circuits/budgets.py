@@ -49,11 +49,7 @@ def strongest_units(
 
 
 def describe_budget(settings: Mapping[str, Any]) -> str:
-    """Return a sentence on which units a circuit keeps, and of how many they are a share.
-
-    Args:
-        settings: ``AttributionGraph.settings``, or the configuration in the manifest of a run.
-    """
+    """Return a sentence on which units a circuit keeps, and of how many they are a share."""
     if (share := settings.get("node_fraction")) is None:
         return "Every site is counted except for the image."
     of = {SAME_SHARE: "of the units of every site", GLOBAL: "of the units of all sites, cut once over all of them,"}

@@ -20,11 +20,7 @@ _CUT, _PLAIN_OF_CUT = "circuit", ("made_with", "keep_error")
 def write_graph(
     path: str | os.PathLike[str], graph: Mapping[str, Any], circuit: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the fields of a graph as safetensors with a JSON header, whole or not at all.
-
-    Args:
-        circuit: The fields of a `Circuit` that was cut out of it.
-    """
+    """Write the fields of a graph as safetensors with a JSON header, whole or not at all."""
     arrays: dict[str, np.ndarray] = {f"node_scores/{site}": one for site, one in graph["node_scores"].items()}
     arrays |= {f"importance/{site}": one for site, one in (graph["importance"] or {}).items()}
     arrays |= {f"error_scores/{site}": one for site, one in graph["error_scores"].items()}

@@ -151,7 +151,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """
         self._check((class_name, domain))
         files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
-        return {part: AttributionGraph.load(file) for part, file in files.items() if file.is_file()}
+        return {part: _loaded(file, class_name, domain) for part, file in files.items() if file.is_file()}
 
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
         """Return the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph.
@@ -166,7 +166,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def __getitem__(self, key: Key) -> AttributionGraph:
         if key not in self._keys:
             raise KeyError(self._unknown(key))
-        return AttributionGraph.load(self.file(*key))
+        return _loaded(self.file(*key), *key)
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:
@@ -226,6 +226,17 @@ def _as_graph(circuit: Circuit) -> AttributionGraph:
     edges = (circuit.edges or source.edges).onto(kept)
     settings = {"budget": GLOBAL} | source.settings
     return replace(source, kept_units=kept, edge_scores=dict(edges.scores), settings=settings)
+
+
+def _loaded(file: Path, class_name: str, domain: str) -> AttributionGraph:
+    """Return the graph in a file; raise `InputError` if its class or domain is not the one in the file's name."""
+    graph = AttributionGraph.load(file)
+    if (graph.class_name, graph.domain) != (class_name, domain):
+        raise InputError(
+            f"{file} is in the place of {class_name} in {domain}, but holds a graph of {graph.class_name} in "
+            f"{graph.domain}: run what made the folder again, which makes it again."
+        )
+    return graph
 
 
 def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]) -> None:

@@ -99,11 +99,7 @@ def node_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
 def part_effects(
     task: Task, rule: QuadratureRule, parts: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return `node_effects`, and those of each part of the images, from one pass over all of them.
-
-    Args:
-        parts: The part of each image (default: no parts).
-    """
+    """Return `node_effects`, and those of each part of the images, from one pass over all of them."""
     encoder, metric, sites = task.encoder, task.metric, task.sites
     same = [site for site in sites if task.baseline.n_images is None and site not in encoder.carried]
     at_same = dict[str, float]()

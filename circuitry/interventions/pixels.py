@@ -57,9 +57,6 @@ def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "bat
 
     The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
     alone at all sites; and the activation of that site's first unit.
-
-    Args:
-        task: Images and metric, and what the other units are put to.
     """
     check_made_with(task, [circuit.source])
     last = [site for site, units in circuit.units.items() if len(units)][-2:][0]

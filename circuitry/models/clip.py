@@ -202,9 +202,6 @@ class Clip:
     ) -> Float[Tensor, "batch classes"]:
         """Return the model's own logits of images and texts: cosines times its scale, plus its bias (SigLIP's).
 
-        Raises:
-            InputError: for a model without a scale, which was not trained on texts.
-
         Example:
             >>> probabilities = clip.pair_logits(clip.encoder(photos), weights).softmax(-1)    # SigLIP's: sigmoid()
         """
