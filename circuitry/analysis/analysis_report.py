@@ -55,6 +55,7 @@ def add_findings(
     tested_on: str | None,
     apart: str | None = None,
     pair: tuple[str, str, str] | None = None,
+    own_first: bool = False,
 ) -> None:
     """Add what the steps found to a report.
 
@@ -68,19 +69,22 @@ def add_findings(
         apart: A domain to set against the others.
         pair: Class and two domains whose circuits are drawn (default: the first class in its two least similar
             domains).
+        own_first: Tell of own parts before circuits that are enough.
     """
     first, marks = next(iter(graphs.values())), domain_marks(graphs.domains)
     sites = list(first.inner_sites)
-    report.summary(findings_of(found))
+    report.summary(findings_of(found, own_first))
     add_guide(report, first.settings, tested_on)
-    add_images(report, graphs, images)
+    add_images(report, images.classes if "own_parts" in found else graphs.classes, graphs.domains, images)
     if "accuracy" in found:
         add_accuracy(report, found["accuracy"], marks, test_domain=found["test_domain"])
+    if "own_parts" in found and own_first:
+        add_parts(report, found)
     if found.get("curves"):
         add_faithfulness(report, found["curves"], marks)
     if "one_site" in found:
         add_selectivity_over_depth(report, found["one_site"], marks, sites)
-    if "own_parts" in found:
+    if "own_parts" in found and not own_first:
         add_parts(report, found)
     if "comparisons" in found:
         add_circuits(report, graphs, found["comparisons"], cut, pair, marks)
@@ -100,20 +104,25 @@ def add_findings(
         add_domain_apart(report, found["comparisons"], apart, marks)
 
 
-def findings_of(found: Found) -> list[Finding | None]:
+def findings_of(found: Found, own_first: bool = False) -> list[Finding | None]:
     """Answer what the steps asked."""
     answers: list[Finding | None] = []
     if "accuracy_by_class" in found:
         answers.append(recognised(found["accuracy_by_class"], found["accuracy"]))
+    own: list[Finding | None] = []
+    if "own_part_tables" in found:
+        own += own_part_findings(found["own_part_tables"])
+    elif "own_parts" in found:
+        own.append(no_part(found["own_parts"]))
+    if own_first:
+        answers += own
     if found.get("curves"):
         answers += faithfulness_findings(found["curves"], found.get("one_site", []))
     elif "comparisons" in found:
         why = "Tests take images that circuits were not found on: a smaller --n-images leaves some."
         answers.append(not_tested(why))
-    if "own_part_tables" in found:
-        answers += own_part_findings(found["own_part_tables"])
-    elif "own_parts" in found:
-        answers.append(no_part(found["own_parts"]))
+    if not own_first:
+        answers += own
     if found.get("comparisons"):
         answers += circuit_findings(found["comparisons"])
     if "transfer" in found:
@@ -121,9 +130,9 @@ def findings_of(found: Found) -> list[Finding | None]:
     return answers
 
 
-def add_images(report: Report, graphs: GraphFolder, images: DomainFolder) -> None:
-    """Add the section that shows some images."""
-    classes, domains = sorted({*graphs.classes} & {*images.classes}), sorted({*graphs.domains} & {*images.domains})
+def add_images(report: Report, of: Sequence[str], styles: Sequence[str], images: DomainFolder) -> None:
+    """Add the section that shows some images, of classes and domains that are there."""
+    classes, domains = sorted({*of} & {*images.classes}), sorted({*styles} & {*images.domains})
     report.section("The images")
     shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
     report.image(

@@ -122,13 +122,15 @@ def _across_styles(cells: Cells, verdicts: pd.DataFrame, overlap: pd.DataFrame) 
     answer = YES if same == n else NO if same == 0 else PARTLY
     said = with_intervals(overlap, ".3f")
     beside = "; ".join(f"{kind} {said[kind]}" for kind in said.index)
+    edges = "; ".join(f"{kind} {value:.3f}" for kind, value in overlap["edges"].dropna().items())
     moved = (OTHER_STYLE, "part", OWN)
     left = f"A part takes its class in another style to {cells[moved]['said']}. " if moved in cells else ""
     return Finding(
         f"Is it the same part in another style? {answer}: in {same} of {n} classes and pairs of styles; "
         + ", ".join(f"{name} in {number}" for name, number in counts.items() if name != SAME_PART)
         + ".",
-        f"{left}Overlap of parts: {beside}; chance {overlap['chance'].mean():.3f}.",
+        f"{left}Overlap of units: {beside}; chance {overlap['chance'].mean():.3f}."
+        + (f" Overlap of the edges between them: {edges}." if edges else ""),
         "Parts that take their class in one style alone, or overlap no more than those of two classes.",
     )
 
