@@ -245,9 +245,10 @@ class Analysis:
         provenance: Mapping[str, object] | None = None,
         apart: str | None = None,
         pair: tuple[str, str, str] | None = None,
-        own_first: bool = False,
     ) -> Written:
         """Write what the steps found: tables, comparisons, figures and a page.
+
+        Own parts come before circuits that are enough where they were found first.
 
         Args:
             title: Title of the page.
@@ -257,7 +258,6 @@ class Analysis:
             apart: A domain to set against the others.
             pair: Class and two domains whose circuits are drawn (default: the first class in its two least similar
                 domains).
-            own_first: Tell of own parts before circuits that are enough.
         """
         found, graphs = self.results, self.graphs
         if "transfer" in found:
@@ -268,7 +268,7 @@ class Analysis:
         tested_on = None
         if found.get("curves") or "transfer" in found:
             facts["tested"], tested_on = self.checks.provenance, self.checks.chosen.in_words
-        add_findings(page, graphs, self.images, found, self._cut, tested_on, apart, pair, own_first)
+        add_findings(page, graphs, self.images, found, self._cut, tested_on, apart, pair)
         tables = tables_of(found, apart)
         small = [name for name, table in tables.items() if len(table) <= SMALL]
         saved = found.get("comparisons", {}) | transfer_comparisons(found.get("transfer"))

@@ -55,7 +55,6 @@ def add_findings(
     tested_on: str | None,
     apart: str | None = None,
     pair: tuple[str, str, str] | None = None,
-    own_first: bool = False,
 ) -> None:
     """Add what the steps found to a report.
 
@@ -69,22 +68,21 @@ def add_findings(
         apart: A domain to set against the others.
         pair: Class and two domains whose circuits are drawn (default: the first class in its two least similar
             domains).
-        own_first: Tell of own parts before circuits that are enough.
     """
     first, marks = next(iter(graphs.values())), domain_marks(graphs.domains)
     sites = list(first.inner_sites)
-    report.summary(findings_of(found, own_first))
+    report.summary(findings_of(found))
     add_guide(report, first.settings, tested_on)
     add_images(report, images.classes if "own_parts" in found else graphs.classes, graphs.domains, images)
     if "accuracy" in found:
         add_accuracy(report, found["accuracy"], marks, test_domain=found["test_domain"])
-    if "own_parts" in found and own_first:
+    if own_first(found):
         add_parts(report, found)
     if found.get("curves"):
         add_faithfulness(report, found["curves"], marks)
     if "one_site" in found:
         add_selectivity_over_depth(report, found["one_site"], marks, sites)
-    if "own_parts" in found and not own_first:
+    if "own_parts" in found and not own_first(found):
         add_parts(report, found)
     if "comparisons" in found:
         add_circuits(report, graphs, found["comparisons"], cut, pair, marks)
@@ -104,7 +102,13 @@ def add_findings(
         add_domain_apart(report, found["comparisons"], apart, marks)
 
 
-def findings_of(found: Found, own_first: bool = False) -> list[Finding | None]:
+def own_first(found: Found) -> bool:
+    """Return whether own parts were found before circuits were tested: answers come in the order of the steps."""
+    steps = [name for name in found if name in ("own_parts", "curves")]
+    return steps[:1] == ["own_parts"]
+
+
+def findings_of(found: Found) -> list[Finding | None]:
     """Answer what the steps asked."""
     answers: list[Finding | None] = []
     if "accuracy_by_class" in found:
@@ -114,14 +118,14 @@ def findings_of(found: Found, own_first: bool = False) -> list[Finding | None]:
         own += own_part_findings(found["own_part_tables"])
     elif "own_parts" in found:
         own.append(no_part(found["own_parts"]))
-    if own_first:
+    if own_first(found):
         answers += own
     if found.get("curves"):
         answers += faithfulness_findings(found["curves"], found.get("one_site", []))
     elif "comparisons" in found:
         why = "Tests take images that circuits were not found on: a smaller --n-images leaves some."
         answers.append(not_tested(why))
-    if not own_first:
+    if not own_first(found):
         answers += own
     if found.get("comparisons"):
         answers += circuit_findings(found["comparisons"])

@@ -33,9 +33,9 @@ EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
 
 FEW_IMAGES = 10
 """With fewer images a circuit, the report says what they cannot tell."""
-PARTS = 2
-"""Parts of the images, whose circuits are each other's ceiling."""
-SHARE = 0.01
+HALVES = 2
+"""Parts of the images, whose circuits are the ceiling."""
+OWN_SHARE = 0.01
 """Of the units, that own parts have."""
 SIZES = (0.2, 0.5, 1.0)
 """Sizes of circuits that are tested, beside their own."""
@@ -73,7 +73,7 @@ def analysis_of(config: QuickstartSettings, checkpoint: Path | None, root: Path)
     if config.units != "channels":
         clip = clip.in_components()
     images = DomainFolder(root, split="test", classes=config.classes, domains=config.domains)
-    settings = ExtractionSettings(n_images=config.n_images, parts=PARTS, seed=config.seed)
+    settings = ExtractionSettings(n_images=config.n_images, parts=HALVES, seed=config.seed)
     checks = CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
     return Analysis(clip, images, config.folder, settings, checks)
 
@@ -88,7 +88,7 @@ def find_parts(
         run.accuracy(held_out, config.test_domain, least=KNOWN)
         tell(findings_of(run.results))
         say("3/6 the own part of every class in every style, and what the model loses without it")
-    run.own_parts([SHARE], Work(Rank(worker, workers)))
+    run.own_parts([OWN_SHARE], Work(Rank(worker, workers)))
     return run.results
 
 
@@ -96,7 +96,7 @@ def tell_parts(config: QuickstartSettings, checkpoint: Path | None, root: Path, 
     """Print what is found of own parts, and write them as circuits."""
     run = analysis_of(config, checkpoint, root)
     run.results |= found
-    run.own_parts([SHARE], Work(progress=False))
+    run.own_parts([OWN_SHARE], Work(progress=False))
     if tables := run.own_part_tables():
         tell(own_part_findings(tables))
         matrix = lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format)
@@ -111,7 +111,7 @@ def find_circuits(
     """Find circuits that are enough and test them, as one of several processes that do; return what this one found."""
     run, work = analysis_of(config, checkpoint, root), Work(Rank(worker, workers))
     if worker == 0:
-        say(f"4/6 circuits that are enough, of {ENOUGH} classes in every style, and of {PARTS} parts of the images")
+        say(f"4/6 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images")
     run.circuits(work, config.classes[:: max(1, len(config.classes) // ENOUGH)][:ENOUGH])
     if worker == 0:
         say("5/6 causal checks: do these circuits recover the answer?")
@@ -133,18 +133,18 @@ def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, fo
     """Compare the circuits, and write the report."""
     run = analysis_of(config, checkpoint, root)
     run.results |= found
-    run.own_parts([SHARE], Work(progress=False))
+    run.own_parts([OWN_SHARE], Work(progress=False))
     run.compare()
     print(few(config))
     return run.report(
         "Which parts of a small CLIP recognise a class, and are they the same in another style?",
         f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(STYLES)} styles; "
         f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For {len(config.classes)} "
-        f"classes in {', '.join(config.domains)}, {SHARE:.0%} of the units were found whose loss takes the class and "
-        f"spares others. Then circuits that are enough were found for {ENOUGH} classes, tested by taking everything "
-        "else out of the model, on images that they were not found on, and compared between styles. " + few(config),
+        f"classes in {', '.join(config.domains)}, {OWN_SHARE:.0%} of the units were found whose loss takes the class "
+        f"and spares others. Then circuits that are enough were found for {ENOUGH} classes, tested by taking "
+        "everything else out of the model, on images that they were not found on, and compared between styles. "
+        + few(config),
         results=config.results,
-        own_first=True,
     )
 
 
