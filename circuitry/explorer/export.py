@@ -27,6 +27,7 @@ from circuitry.cards.card_folder import CardFolder
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.circuits.methods import CONTRAST
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import UnitTally, class_series
@@ -208,6 +209,9 @@ def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSe
         "budget": first.settings.get("budget", SAME_SHARE),
         "nodeFraction": graphs.manifest["config"]["node_fraction"],
         "edgesPerNode": settings.edges_per_node,
+        "scored": "the class's log-odds"
+        if first.settings.get("method") == CONTRAST
+        else f"the metric ({made.get('metric')})",
         "made": made | graphs.manifest["versions"],
     }
 

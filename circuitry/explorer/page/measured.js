@@ -68,7 +68,7 @@ export function trust(index, state, shown, picture, lesions) {
   const made = index.made;
   const lines = [
     `${index.title}: ${state.className} in ${shown.map(one => one.label).join(" and ")}.`,
-    `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, metric ${made.metric}); positive ones help.`,
+    `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, effects on ${index.scored}); positive ones help.`,
     `The cut: the strongest ${percent(state.share)} of the units ${index.budget === "global" ? "of all sites together" : "of every site"}, at most ${state.edges} edges into a unit of the ${index.edgesPerNode} strongest, ${difference(state) ?? "nothing else left out"}.`,
   ];
   if (state.most && picture.nodes.length > state.most) lines.push(`Drawings show the ${state.most} strongest of its ${picture.nodes.length} units.`);
