@@ -121,7 +121,7 @@ def find_circuits(
 
 def make_cards(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
     """Make cards of the units of own parts."""
-    analysis_of(config, checkpoint, root).cards(Work(progress=False), vocabulary=caption_words(root), **IN_CARDS)
+    analysis_of(config, checkpoint, root).cards(vocabulary=caption_words(root), **IN_CARDS)
 
 
 def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
