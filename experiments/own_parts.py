@@ -1,38 +1,44 @@
-"""Is a class's own part what it claims to be? Planted networks, rivals for the same work, and steering.
+"""Is a class's own part what it claims to be? Planted networks, rivals, steering, other seeds, and colours of pixels.
 
 1. planted: networks in which the own units of each class are known, also with a copy of each: recall and precision of
    the part, beside those of the strongest units by other methods;
 2. rivals: on real images, parts of equal size by other ways to rank units: the plain effect, how much more a unit moves
    all answers on images of the class than on others, class selectivity, a linear probe of every site, and gates learned
    for the dissociation itself;
-3. steering: activations of the part of a class, from its images, in runs on images of other classes.
+3. steering: activations of the part of a class, from its images, in runs on images of other classes;
+4. seeds (`--tables seeds`): the small CLIP of the quickstart, trained again on the same images from other seeds;
+5. colours (`--tables colours`): what two parts have in common, beside what the colours of their images have in common.
 
-The claim would be refuted by a rival that takes the class and spares the others at a smaller size.
+The claim would be refuted by a rival that takes the class and spares the others at a smaller size; by a seed without
+own parts; that a part is one in two styles, by overlaps that sharing the class does not explain, given colours.
 
     python -m experiments.own_parts --results experiments/results/own_parts/rivals
+    python -m experiments.own_parts --tables seeds --model rn-tiny --data runs/drawn --domains real clipart quickdraw
+    python -m experiments.own_parts --tables colours --domains photo clipart noto fluent3d --shares 0.02
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from circuitry.runs import Work, run_script, versions
+from circuitry.analysis.quickstart_settings import QuickstartSettings
+from circuitry.analysis.quickstart_steps import train
 from circuitry.circuits import register_method
-from circuitry.comparison import lesion_summary
+from circuitry.comparison import lesion_summary, mantel, mean_interval, overlap_summary, style_verdicts
+from circuitry.comparison.lesion_reading import SAME_PART, TAKEN
+from circuitry.data.drawn import write_toy
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
 from circuitry.encoder.tensor_batches import one_tensor
-from circuitry.interventions import (
-    Gated,
-    OwnParts,
-    OwnPartSettings,
-    find_circuit,
-    kept_embeddings,
-)
+from circuitry.interventions import Gated, OwnParts, OwnPartSettings, find_circuit, kept_embeddings
 from circuitry.interventions.answers import default_answers, set_importance
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
+from experiments.emoji_colours import LEVELS, colours_in_common, correlations, square
 
 import numpy as np
 import pandas as pd
@@ -229,35 +235,110 @@ class Config(ModelOptions):
 
     model: str = "efficientnet-lite0"
     data: Path = Path("RealStyles")
+    """Folder of the images; of seeds they are drawn there."""
     domains: tuple[str, ...] | None = ("photo",)
+    tables: Literal["rivals", "seeds", "colours"] = "rivals"
+    """Which tables: rivals with planted networks and steering; models of other seeds; or overlaps beside colours."""
+    seeds: tuple[int, ...] = (1, 2, 3, 4)
+    """Seeds of the models that are trained; the weights that come with the package are of seed 0."""
     shares: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05)
     """Shares of the units that parts have."""
-    out: Path = Path("runs/own-parts-rivals")
-    """Folder of the parts."""
+    out: Path = Path("runs/own-parts-evidence")
+    """Folder of the parts, and of trained models."""
     results: Path | None = None
     """Folder of the tables and their provenance."""
 
+    def own_parts(self, name: str, method: str = "contrast") -> OwnParts:
+        """Return the own parts of the model, in a folder of this name."""
+        settings = OwnPartSettings(shares=self.shares, method=method)
+        return OwnParts(self.clip(parts=True), self.images(), self.out / self.tables / name, settings)
 
-def main(config: Config) -> Written:
-    """Compare, and write the tables."""
-    clip, images = config.clip(parts=True), config.images()
+
+def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Find parts by other methods; also read planted networks, and steer by the parts of contrast."""
     tables, facts = list[pd.DataFrame](), dict[str, Any]()
     for name, scorer in RIVALS.items():
         method = name.replace(" ", "-")
         if scorer is not None:
             register_method(method, scorer)
-        settings = OwnPartSettings(shares=config.shares, method=method)
-        run = OwnParts(clip, images, config.out / method, settings)
+        run = config.own_parts(method, method)
         lesions = run.run(Work(progress=True))["lesions"]
         tables.append(lesion_summary(lesions, ("share", "styles")).assign(method=name))
         if name == "contrast":
-            domain = images.domains[0]
+            domain = run.images.domains[0]
             unseen = {c: run.task((c, d), run.read(run.unseen[c, d])) for c, d in run.circuits(0.02) if d == domain}
             steering = steered(unseen, {c: part for (c, d), part in run.circuits(0.02).items() if d == domain})
         facts = run.provenance
-    report = Report("Do other ways to rank units find parts that are a class's own?", "See the tables.")
     found = {"rivals": pd.concat(tables, ignore_index=True), "planted": score_planted(), "steering": steering}
-    return write_results(report, found, config.out, config.results, facts | {"method": list(RIVALS)} | versions())
+    return found, facts | {"method": list(RIVALS)}
+
+
+def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Train the model from other seeds on the same images, and read the parts of each; means are over models."""
+    values, digests, shown = dict[int, pd.Series](), dict[int, str](), QuickstartSettings(train=True)
+    write_toy(config.data, shown.drawing)
+    for seed in (0, *config.seeds):
+        asked = replace(shown, out=config.out / "models" / str(seed), seed=seed)
+        run = replace(config, checkpoint=train(asked, config.data) if seed else None).own_parts(f"seed-{seed}")
+        values[seed], digests[seed] = read_parts(**run.run(Work(progress=True))), run.made_with["model_digest"]
+    table = pd.DataFrame(values)
+    spread = pd.DataFrame(map(mean_interval, table.to_numpy()), table.index, ["value", "low", "high"])
+    found = spread.join(table.add_prefix("seed_")).reset_index()
+    return {"seeds": found}, run.provenance | {"model_digest": digests, "n_models": len(values)}
+
+
+def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> pd.Series:
+    """Return what is told of the parts of a model, by share and what it is."""
+    cells = lesions.drop_duplicates(["class", "domain"])
+    values = {(0.0, "right answers of the whole model"): cells["whole_right"].mean()}
+    for share in lesions["share"].unique():
+        of_share, alike = (table[table["share"] == share] for table in (lesions, overlaps))
+        left = lesion_summary(of_share, ("styles",))
+        names = left["answers"] + ", " + left["cut"] + ", " + left["styles"]
+        kinds, verdicts = overlap_summary(alike), style_verdicts(of_share, alike)
+        told = dict(zip([*names, *kinds["parts"]], [*left["value"], *kinds["value"]], strict=True))
+        told["chance"], told["pairs of styles"] = kinds["chance"].mean(), len(verdicts)
+        told["taken in both styles"] = (verdicts[["own_a", "own_b", "a_on_b", "b_on_a"]].max(axis=1) <= TAKEN).mean()
+        told["the same part"] = (verdicts["verdict"] == SAME_PART).mean()
+        values |= {(share, what): value for what, value in told.items()}
+    return pd.Series(values).rename_axis(["share", "what"])
+
+
+def compare_colours(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Set overlaps of parts of the largest share beside colours of the images that found them."""
+    run, found, rows = config.own_parts("contrast"), list[pd.DataFrame](), list[tuple[Any, ...]]()
+    overlaps = run.run(Work(progress=True))["overlaps"]
+    overlaps = overlaps[overlaps["share"] == max(config.shares)]
+    one_class = overlaps[overlaps["class_a"] == overlaps["class_b"]].groupby(["domain_a", "domain_b"])
+    named = {f"domain_{side}": overlaps[f"class_{side}"] + "/" + overlaps[f"domain_{side}"] for side in "ab"}
+    of_styles, of_cells = square(one_class["overlap"].mean().reset_index()), square(overlaps.assign(**named))
+    cells, styles = (defaultdict[str, list[Path]](list) for _ in "12")
+    for name, style in run.circuits():
+        for pictures in (cells[f"{name}/{style}"], styles[style]):
+            pictures += [record.path for record in run.found_on[name, style]]
+    alike = {}
+    for place, what in enumerate(("one class", "one style")):
+        part = np.array([cell.split("/")[place] for cell in sorted(cells)])
+        alike[what] = pd.DataFrame((part[:, None] == part).astype(float))
+    for levels in LEVELS:
+        colours = colours_in_common(styles, levels)
+        rows += [(levels, a, b, of_styles.loc[a, b], colours.loc[a, b]) for a, b in combinations(of_styles.index, 2)]
+        rho, p = mantel(of_styles.to_numpy(), colours.to_numpy())
+        found.append(pd.DataFrame({"pairs": "of styles", "levels": [levels], "with": "colours", "rho": rho, "p": p}))
+        causes = {**alike, "colours": colours_in_common(cells, levels)}
+        found.append(correlations(levels, of_cells, causes).assign(pairs="of classes in styles"))
+    pairs = pd.DataFrame(rows, columns=["levels", "domain_a", "domain_b", "overlap", "colours"])
+    return {"correlations": pd.concat(found), "styles": pairs}, run.provenance
+
+
+TABLES = {"rivals": compare_rivals, "seeds": compare_seeds, "colours": compare_colours}
+
+
+def main(config: Config) -> Written:
+    """Compare, and write the tables."""
+    tables, facts = TABLES[config.tables](config)
+    report = Report("Is a class's own part what it claims to be?", "See the tables.")
+    return write_results(report, tables, config.out, config.results, facts | versions())
 
 
 if __name__ == "__main__":
