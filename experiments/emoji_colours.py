@@ -26,13 +26,9 @@ LEVELS = (2, 3, 4, 8, 16)
 """Levels of each of red, green and blue in a histogram."""
 
 ARTISTS = {
-    "fluent3d": "Microsoft",
-    "fluentflat": "Microsoft",
-    "silhouette": "Microsoft",
-    "noto": "Google",
-    "mono": "Google",
-    "openmoji": "OpenMoji",
-    "sketch": "OpenMoji",
+    **dict.fromkeys(("fluent3d", "fluentflat", "silhouette"), "Microsoft"),
+    **dict.fromkeys(("noto", "mono"), "Google"),
+    **dict.fromkeys(("openmoji", "sketch"), "OpenMoji"),
 }
 """Who drew the pictures of a style."""
 
