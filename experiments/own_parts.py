@@ -268,7 +268,7 @@ def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, An
         values[seed], digests[seed] = read_parts(**run.run(Work(progress=True))), run.made_with["model_digest"]
     table = pd.DataFrame(values)
     spread = pd.DataFrame(map(mean_interval, table.to_numpy()), table.index, ["value", "low", "high"])
-    found = spread.join(table.add_prefix("seed_")).reset_index()
+    found = spread.clip(0, 1).join(table.add_prefix("seed_")).reset_index()
     return {"seeds": found}, run.provenance | {"model_digest": digests, "n_models": len(values)}
 
 
