@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from circuitry import DomainFolder, GraphFolder, Task, in_feature_basis, load_clip
 from circuitry.bases import SparseAutoencoder
+from circuitry.circuits import score_edges, with_edges
 from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary, style_verdicts, told_share
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import OwnParts, circuit_of, find_circuit, lesion, own_part, part_overlaps
@@ -103,6 +104,15 @@ def test_overlaps_are_those_of_sets_and_chance_is_that_of_random_units() -> None
     assert row["chance"] == pytest.approx(np.mean(draws) / (7 - np.mean(draws)), rel=0.1)
 
 
+def test_edges_between_units_of_a_part_are_those_that_are_scored_between_them() -> None:
+    task, units = replace(quiet(NET.task(0)), sites=["units", "code"]), {"units": [0, 1, 2], "code": [0, 1]}
+    circuit = with_edges(task, circuit_of(task, units))
+    scored = score_edges(replace(task, others=None), {site: np.array(of) for site, of in units.items()})
+    assert set(circuit.source.edge_scores) == {("units", "code")}
+    np.testing.assert_array_equal(circuit.source.edge_scores["units", "code"], scored.scores["units", "code"])
+    assert circuit.source.settings["edge_method"] == "squared"
+
+
 def cell(part: tuple[str, str], image: tuple[str, str], right: float, whole: float = 1.0) -> dict[str, Any]:
     named = dict(zip(("part_class", "part_domain", "class", "domain"), (*part, *image), strict=True))
     return {**named, "cut": "part", "whole_right": whole, "right": right}
@@ -115,8 +125,8 @@ def lesions(a_on_b: float, others: float = 1.0) -> pd.DataFrame:
 
 
 OVERLAPS = pd.DataFrame(
-    [("x", "a", "x", "b", 0.3, 0.01), ("x", "a", "y", "a", 0.02, 0.01), ("y", "a", "y", "b", 0.3, 0.01)],
-    columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance"],
+    [("x", "a", "x", "b", 0.3, 0.01, 0.2), ("x", "a", "y", "a", 0.02, 0.01, 0.0), ("y", "a", "y", "b", 0.3, 0.01, 0.1)],
+    columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance", "edges"],
 )
 
 
@@ -136,7 +146,8 @@ def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
     by_styles = lesion_summary(table, ["styles"]).set_index(["styles", "answers"])["value"]
     assert by_styles["another style", "own class"] == 0.5
     kinds = overlap_summary(OVERLAPS).set_index("parts")
-    assert dict(kinds.loc["one class in two styles", ["value", "n_pairs"]]) == {"value": 0.3, "n_pairs": 2}
+    said = kinds.loc["one class in two styles", ["value", "edges", "n_pairs"]].to_list()
+    assert said == [0.3, pytest.approx(0.15), 2]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +239,15 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     assert all(set(small[key].units[site]) <= set(large[key].units[site]) for key in small for site in small[key].units)
     graphs = GraphFolder(config.out / "circuits")
     assert set(graphs) == set(small)
+    assert graphs.lesions is not None
+    assert len(graphs.lesions) == len(lesions) / 2  # of the share that is told
+    row = part_overlaps(large).iloc[-1]
+    a, b = (
+        set(large[key].source.circuit(3).to_pandas("edges").iloc[:, :4].itertuples(index=False, name=None))
+        for key in ((row["class_a"], row["domain_a"]), (row["class_b"], row["domain_b"]))
+    )
+    assert a
+    assert row["edges"] == pytest.approx(len(a & b) / len(a | b))
     assert (config.out / "report.html").is_file()
 
 
@@ -248,7 +268,7 @@ def test_the_report_says_at_which_depth_and_draws_it() -> None:
     )
     said = [finding.claim for finding in own_part_findings(tables)]
     assert said[0].startswith("Do classes have parts of their own? Yes")
-    assert "No" in said[1]
+    assert "style? No: of 2 classes and pairs of styles 2 have a part in both" in said[1]
     assert "Units from b have one" in said[2]
     report = Report("Parts")
     add_own_parts(report, tables, ["a", "b"])
