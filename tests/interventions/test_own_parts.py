@@ -105,7 +105,7 @@ def test_overlaps_are_those_of_sets_and_chance_is_that_of_random_units() -> None
 
 
 def test_edges_between_units_of_a_part_are_those_that_are_scored_between_them() -> None:
-    task, units = replace(quiet(NET.task(0)), sites=["units", "code"]), {"units": [0, 1, 2], "code": [0, 1]}
+    task, units = replace(quiet(NET.task(0)), sites=("units", "code")), {"units": [0, 1, 2], "code": [0, 1]}
     circuit = with_edges(task, circuit_of(task, units))
     scored = score_edges(replace(task, others=None), {site: np.array(of) for site, of in units.items()})
     assert set(circuit.source.edge_scores) == {("units", "code")}
@@ -146,7 +146,7 @@ def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
     by_styles = lesion_summary(table, ["styles"]).set_index(["styles", "answers"])["value"]
     assert by_styles["another style", "own class"] == 0.5
     kinds = overlap_summary(OVERLAPS).set_index("parts")
-    said = kinds.loc["one class in two styles", ["value", "edges", "n_pairs"]].to_list()
+    said = [kinds.at["one class in two styles", column] for column in ("value", "edges", "n_pairs")]
     assert said == [0.3, pytest.approx(0.15), 2]
 
 
