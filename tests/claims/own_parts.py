@@ -144,6 +144,10 @@ CLAIMS: dict[str, Numbers] = {
         *seeds(0.01, OTHERS, "part", "its own style"),
         *seeds(0.01, OWN, "random", "its own style"),
     ],
+    "Without 2 % the class keeps {:.2f} and others {:.2f}, where random units leave others {:.2f}": lambda: [
+        seeds(0.02, answers, cut, "its own style")[0]
+        for answers, cut in ((OWN, "part"), (OTHERS, "part"), (OTHERS, "random"))
+    ],
     "the part it keeps {:.2f} [{:.2f}, {:.2f}]": lambda: seeds(0.01, OWN, "part", "another style"),
     "share {:.3f} [{:.3f}, {:.3f}] of their units, those of two classes in one style {:.3f}, chance {:.3f}": lambda: [
         *seeds(0.01, "one class in two styles"),
