@@ -161,9 +161,7 @@ def with_nodes(found: StreamScores) -> np.ndarray:
 
 def correlations(readers: tuple[str, ...], scores: np.ndarray, cuts: np.ndarray) -> Iterator[dict[str, object]]:
     """Yield, for each kind of edges, correlations of scores with exact cuts, and the strongest tenth found."""
-    of_kind = {
-        kind: [reader.endswith(tuple(ends.split() or [""])) for reader in readers] for kind, ends in KINDS.items()
-    }
+    of_kind = {kind: [reader.endswith(tuple(end.split() or [""])) for reader in readers] for kind, end in KINDS.items()}
     places: dict[str, Any] = {kind: (np.array([*rows, False]), slice(0, -1)) for kind, rows in of_kind.items()}
     places |= dict(zip(NODES, ((slice(0, -1), -1), (-1, slice(0, -1))), strict=True))
     for kind, place in places.items():

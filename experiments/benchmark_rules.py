@@ -171,9 +171,8 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
         by_place = part.groupby("place")["error"].mean()
         least = kind == "kept alike"  # a share: the smallest is the worst
         worst = (by_place.min(), by_place.idxmin()) if least else (by_place.max(), by_place.idxmax())
-        at_input, diverging = (
-            apart[same]["error"].mean() for same in (apart["place"] == INPUT, apart["place"] != INPUT)
-        )
+        image = apart["place"] == INPUT
+        at_input, diverging = (apart[place]["error"].mean() for place in (image, ~image))
         rows.append((kind, rule, *interval, n, *worst, diverging, at_input))
     columns = ["kind", "rule", "mean", "low", "high", "circuits", "worst", "worst at", "not converging", "image"]
     return pd.DataFrame(rows, columns=columns)

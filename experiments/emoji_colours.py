@@ -9,8 +9,9 @@ something else that two styles have in common: one artist, who draws the same sh
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 
 from circuitry.runs import run_script
@@ -25,13 +26,9 @@ LEVELS = (2, 3, 4, 8, 16)
 """Levels of each of red, green and blue in a histogram."""
 
 ARTISTS = {
-    "fluent3d": "Microsoft",
-    "fluentflat": "Microsoft",
-    "silhouette": "Microsoft",
-    "noto": "Google",
-    "mono": "Google",
-    "openmoji": "OpenMoji",
-    "sketch": "OpenMoji",
+    **dict.fromkeys(("fluent3d", "fluentflat", "silhouette"), "Microsoft"),
+    **dict.fromkeys(("noto", "mono"), "Google"),
+    **dict.fromkeys(("openmoji", "sketch"), "OpenMoji"),
 }
 """Who drew the pictures of a style."""
 
@@ -50,41 +47,40 @@ class Config(KeepSettings):
 
 def main(config: Config) -> None:
     """Compare the colours of every two styles and write the table."""
-    histograms: dict[tuple[int, str], list[np.ndarray]] = defaultdict(list)
+    pictures = defaultdict[str, list[Path]](list)
     for name in config.compared.read_text(encoding="utf-8").split():
-        pixels = np.asarray(load_image(config.data / name), int).reshape(-1, 3)
-        for levels in LEVELS:
-            colours = (pixels * levels // 256) @ (1, levels, levels**2)
-            histograms[levels, name.split("/")[0]].append(np.bincount(colours, minlength=levels**3) / len(colours))
-    means = {key: np.mean(found, axis=0) for key, found in histograms.items()}
-    rows = [
-        (levels, a, b, np.minimum(means[levels, a], means[levels, b]).sum())
-        for levels in LEVELS
-        for a, b in combinations(sorted({domain for _, domain in means}), 2)
-    ]
-    table = pd.DataFrame(rows, columns=["levels", "domain_a", "domain_b", "overlap"])
-    config.keep({"overlaps": table, "correlations": correlations(table, read_named_table(config.ratios))})
-
-
-def correlations(overlaps: pd.DataFrame, ratios: pd.DataFrame) -> pd.DataFrame:
-    """Return rank correlations of circuits with colours and with one artist, each alone and given the other."""
-    circuits = square(ratios, "value")
+        pictures[name.split("/")[0]].append(config.data / name)
+    circuits, rows, found = square(read_named_table(config.ratios), "value"), [], []
     artists = np.array([ARTISTS[domain] for domain in circuits.index])
     one_artist = pd.DataFrame((artists[:, None] == artists).astype(float), circuits.index, circuits.columns)
-    rows = []
-    for levels, some in overlaps.groupby("levels"):
-        colours = square(some, "overlap")
-        for what, x, given, other in (
-            ("colours", colours, one_artist, "one artist"),
-            ("one artist", one_artist, colours, "colours"),
-        ):
-            alone = mantel(circuits.to_numpy(), x.to_numpy())
-            partial = mantel(circuits.to_numpy(), x.to_numpy(), given.to_numpy())
-            rows.append((levels, what, *alone, other, *partial))
+    for levels in LEVELS:
+        colours = colours_in_common(pictures, levels)
+        rows += [(levels, a, b, colours.loc[a, b]) for a, b in combinations(colours.index, 2)]
+        found.append(correlations(levels, circuits, {"colours": colours, "one artist": one_artist}))
+    overlaps = pd.DataFrame(rows, columns=["levels", "domain_a", "domain_b", "overlap"])
+    config.keep({"overlaps": overlaps, "correlations": pd.concat(found)})
+
+
+def colours_in_common(pictures: Mapping[str, Sequence[Path]], levels: int) -> pd.DataFrame:
+    """Return what the mean histograms of colours of every two sets of pictures have in common, by sorted names."""
+    means, names = list[np.ndarray](), sorted(pictures)
+    for name in names:
+        pixels = (np.asarray(load_image(path), int).reshape(-1, 3) for path in pictures[name])
+        colours = ((of_one * levels // 256) @ (1, levels, levels**2) for of_one in pixels)
+        means.append(np.mean([np.bincount(some, minlength=levels**3) / len(some) for some in colours], axis=0))
+    return pd.DataFrame([[np.minimum(a, b).sum() for b in means] for a in means], names, names)
+
+
+def correlations(levels: int, x: pd.DataFrame, causes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return rank correlations of a matrix with causes, each alone and given each other one."""
+    rows = [
+        (levels, what, *mantel(x.to_numpy(), y.to_numpy()), given, *mantel(x.to_numpy(), y.to_numpy(), z.to_numpy()))
+        for (what, y), (given, z) in permutations(causes.items(), 2)
+    ]
     return pd.DataFrame(rows, columns=["levels", "with", "rho", "p", "given", "partial", "partial_p"])
 
 
-def square(pairs: pd.DataFrame, value: str) -> pd.DataFrame:
+def square(pairs: pd.DataFrame, value: str = "overlap") -> pd.DataFrame:
     """Return a symmetric matrix of the styles from a table of their pairs."""
     return domain_matrix(pairs.rename(columns={value: "value"}).assign(site=None, **{"class": ""}))
 

@@ -1,38 +1,45 @@
-"""Is a class's own part what it claims to be? Planted networks, rivals for the same work, and steering.
+"""Is a class's own part what it claims to be? Planted networks, rivals, steering, other seeds, and colours of pixels.
 
 1. planted: networks in which the own units of each class are known, also with a copy of each: recall and precision of
    the part, beside those of the strongest units by other methods;
 2. rivals: on real images, parts of equal size by other ways to rank units: the plain effect, how much more a unit moves
    all answers on images of the class than on others, class selectivity, a linear probe of every site, and gates learned
    for the dissociation itself;
-3. steering: activations of the part of a class, from its images, in runs on images of other classes.
+3. steering: activations of the part of a class, from its images, in runs on images of other classes;
+4. seeds (`--tables seeds`): the small CLIP of the quickstart, trained again on the same images from other seeds;
+5. colours (`--tables colours`): what two parts have in common, beside what the colours of their images have in common.
 
-The claim would be refuted by a rival that takes the class and spares the others at a smaller size.
+The claim would be refuted by a rival that takes the class and spares the others at a smaller size; by a seed without
+own parts; that a part is one in two styles, by overlaps that sharing the class does not explain, given colours.
 
     python -m experiments.own_parts --results experiments/results/own_parts/rivals
+    python -m experiments.own_parts --tables seeds --model rn-tiny --data runs/drawn --domains real clipart quickdraw
+    python -m experiments.own_parts --tables colours --domains photo clipart noto fluent3d --shares 0.02
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from circuitry.runs import Work, run_script, versions
+from circuitry.analysis.quickstart_settings import QuickstartSettings
+from circuitry.analysis.quickstart_steps import train
 from circuitry.circuits import register_method
-from circuitry.comparison import lesion_summary
+from circuitry.comparison import lesion_summary, mantel, mean_interval, overlap_summary, style_verdicts
+from circuitry.comparison.lesion_reading import SAME_PART, TAKEN
+from circuitry.data import SmallTables
+from circuitry.data.drawn import write_toy
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
+from circuitry.encoder.task import with_others
 from circuitry.encoder.tensor_batches import one_tensor
-from circuitry.interventions import (
-    Gated,
-    OwnParts,
-    OwnPartSettings,
-    find_circuit,
-    kept_embeddings,
-)
+from circuitry.interventions import Gated, OwnParts, OwnPartSettings, find_circuit, kept_embeddings
 from circuitry.interventions.answers import default_answers, set_importance
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
+from experiments.emoji_colours import LEVELS, colours_in_common, correlations, square
 
 import numpy as np
 import pandas as pd
@@ -109,17 +116,15 @@ def fisher_difference(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
 
 def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return activations [images, units] by site, mean over positions, and which images are of the class."""
-    own, others = one_tensor(task.images), one_tensor(() if task.others is None else task.others)
+    everything, n_own = with_others(task)
     with task.running():
-        clean = replace(task, images=torch.cat([own, others]), others=None)
-        found = [batch.clean(task.sites) for batch in clean.batches()]
+        whole = replace(everything, images=one_tensor(everything.images))
+        found = [batch.clean(task.sites) for batch in whole.batches()]
     means = {}
     for site in task.sites:
         units, dim = torch.cat([task.encoder.units_of(site, some[site]) for some in found]), task.encoder.unit_dim(site)
-        means[site] = units.movedim(dim, 1).flatten(2).mean(2) if units.dim() > 2 else units
-    return {site: of_site.double().numpy() for site, of_site in means.items()}, np.arange(len(own) + len(others)) < len(
-        own
-    )
+        means[site] = (units.movedim(dim, 1).flatten(2).mean(2) if units.dim() > 2 else units).double().numpy()
+    return means, np.arange(len(units)) < n_own
 
 
 def class_selectivity(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
@@ -144,18 +149,16 @@ def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     with task.running(gradients=True):
         runs = Gated(task)
         metric: Any = task.metric
-        own, others = range(runs.n_own), range(runs.n_own, len(runs))
+        n_own, n_others = runs.n_own, len(runs) - runs.n_own
         whole = metric.log_answers(runs.embeddings).detach()
         closed = torch.full((runs.n_gates,), -3.0, requires_grad=True)
         optimizer = torch.optim.Adam([closed], 0.25)
         generator = torch.Generator().manual_seed(0)
         for _ in range(STEPS):
-            places = torch.cat(
-                [torch.tensor(own), torch.tensor(others)[torch.randperm(len(others), generator=generator)[:8]]]
-            )
+            places = torch.cat([torch.arange(n_own), n_own + torch.randperm(n_others, generator=generator)[:8]])
             answers = metric.log_answers(runs.run((1 - closed.sigmoid()).expand(len(places), -1), places))
-            lost = answers[: len(own), metric.label].exp().mean()
-            kept = (whole[places].exp() * (whole[places] - answers)).sum(-1)[len(own) :].mean()
+            lost = answers[:n_own, metric.label].exp().mean()
+            kept = (whole[places].exp() * (whole[places] - answers)).sum(-1)[n_own:].mean()
             loss = lost + kept + SPARSE * closed.sigmoid().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -167,9 +170,7 @@ def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
 STEPS, SPARSE = 25, 3.0
 """Steps of learned gates, and the weight of the share of units that they close."""
 RIVALS: dict[str, Callable[..., Any] | None] = {
-    "contrast": None,
-    "gradient": None,
-    "fisher": None,
+    **dict.fromkeys(("contrast", "gradient", "fisher")),
     "fisher difference": fisher_difference,
     "class selectivity": class_selectivity,
     "linear probe": probe_weights,
@@ -186,24 +187,18 @@ def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any], seed: int = 0) 
     """
     rng, rows, names = np.random.default_rng(seed), list[dict[str, Any]](), list(parts)
     for place, name in enumerate(names):
-        donors, metric = one_tensor(tasks[name].images), tasks[name].metric
-        another = parts[names[(place + 1) % len(names)]]
+        donors, another = one_tensor(tasks[name].images), parts[names[(place + 1) % len(names)]]
+        metric: Any = tasks[name].metric
         cuts = {"own part": parts[name], "random": parts[name].random(rng), "another class's part": another}
-        for other in names:
-            if other == name:
-                continue
+        runs = [parts[name].nothing().complement(), *(cut.complement() for cut in cuts.values())]
+        for other in names[:place] + names[place + 1 :]:
             images = one_tensor(tasks[other].images)
             chosen = donors[torch.arange(len(images)) % len(donors)]
             task = replace(tasks[name], images=images, others=None, baseline=Counterfactual(chosen))
-            runs = [parts[name].nothing().complement(), *(cut.complement() for cut in cuts.values())]
-            label: Any = metric
-            before, *after = (
-                label.log_answers(e)[:, label.label].exp().mean().item() for e in kept_embeddings(task, runs)
-            )
-            rows += [
-                {"class": name, "of": other, "units": units, "before": before, "after": value, "n_images": len(images)}
-                for units, value in zip(cuts, after, strict=True)
-            ]
+            found = (metric.log_answers(e)[:, metric.label].exp().mean().item() for e in kept_embeddings(task, runs))
+            before, named = next(found), {"class": name, "of": other}
+            for units, after in zip(cuts, found, strict=True):
+                rows.append({**named, "units": units, "before": before, "after": after, "n_images": len(images)})
     return pd.DataFrame(rows)
 
 
@@ -229,35 +224,99 @@ class Config(ModelOptions):
 
     model: str = "efficientnet-lite0"
     data: Path = Path("RealStyles")
+    """Folder of the images; of seeds they are drawn there."""
     domains: tuple[str, ...] | None = ("photo",)
+    tables: Literal["rivals", "seeds", "colours"] = "rivals"
+    """Which tables: rivals with planted networks and steering; models of other seeds; or overlaps beside colours."""
     shares: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05)
     """Shares of the units that parts have."""
-    out: Path = Path("runs/own-parts-rivals")
-    """Folder of the parts."""
-    results: Path | None = None
-    """Folder of the tables and their provenance."""
+    out: Path = Path("runs/own-parts-evidence")
+    """Folder of the parts, and of trained models."""
+    results: SmallTables = None
+
+    def own_parts(self, name: str, method: str = "contrast") -> OwnParts:
+        """Return the own parts of the model, in a folder of this name."""
+        settings = OwnPartSettings(shares=self.shares, method=method)
+        return OwnParts(self.clip(parts=True), self.images(), self.out / self.tables / name, settings)
 
 
-def main(config: Config) -> Written:
-    """Compare, and write the tables."""
-    clip, images = config.clip(parts=True), config.images()
-    tables, facts = list[pd.DataFrame](), dict[str, Any]()
+def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Find parts by other methods; also read planted networks, and steer by the parts of contrast."""
+    tables = list[pd.DataFrame]()
     for name, scorer in RIVALS.items():
         method = name.replace(" ", "-")
         if scorer is not None:
             register_method(method, scorer)
-        settings = OwnPartSettings(shares=config.shares, method=method)
-        run = OwnParts(clip, images, config.out / method, settings)
+        run = config.own_parts(method, method)
         lesions = run.run(Work(progress=True))["lesions"]
         tables.append(lesion_summary(lesions, ("share", "styles")).assign(method=name))
         if name == "contrast":
-            domain = images.domains[0]
+            domain = run.images.domains[0]
             unseen = {c: run.task((c, d), run.read(run.unseen[c, d])) for c, d in run.circuits(0.02) if d == domain}
             steering = steered(unseen, {c: part for (c, d), part in run.circuits(0.02).items() if d == domain})
-        facts = run.provenance
-    report = Report("Do other ways to rank units find parts that are a class's own?", "See the tables.")
     found = {"rivals": pd.concat(tables, ignore_index=True), "planted": score_planted(), "steering": steering}
-    return write_results(report, found, config.out, config.results, facts | {"method": list(RIVALS)} | versions())
+    return found, run.provenance | {"method": list(RIVALS)}
+
+
+def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Train four more models on the same images, from seeds 1 to 4, and read the parts of each; seed 0 is shipped."""
+    values, digests, shown = dict[int, "pd.Series[float]"](), dict[int, str](), QuickstartSettings(train=True)
+    write_toy(config.data, shown.drawing)
+    for seed in range(5):
+        asked = replace(shown, out=config.out / "models" / str(seed), seed=seed)
+        run = replace(config, checkpoint=train(asked, config.data) if seed else None).own_parts(f"seed-{seed}")
+        values[seed], digests[seed] = read_parts(**run.run(Work(progress=True))), run.made_with["model_digest"]
+    table = pd.DataFrame(values)
+    spread = pd.DataFrame(map(mean_interval, table.to_numpy()), table.index, ["value", "low", "high"])
+    found = spread.clip(0, 1).join(table.add_prefix("seed_")).reset_index()
+    return {"seeds": found}, run.provenance | {"model_digest": digests, "n_models": len(values)}
+
+
+def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[float]":
+    """Return what is told of the parts of a model, by share and what it is."""
+    known = lesions.drop_duplicates(["class", "domain"])
+    values = {(0.0, "right answers of the whole model"): known["whole_right"].mean()}
+    for share in lesions["share"].unique():
+        of_share, alike = (table[table["share"] == share] for table in (lesions, overlaps))
+        left, pairs = lesion_summary(of_share, ("styles",)), style_verdicts(of_share, alike)
+        kinds = overlap_summary(alike)
+        names = [*(left["answers"] + ", " + left["cut"] + ", " + left["styles"]), *kinds["parts"]]
+        told = dict(zip(names, [*left["value"], *kinds["value"]], strict=True)) | {"chance": kinds["chance"].mean()}
+        told["each takes the class in the other style"] = (pairs[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN).mean()
+        told[SAME_PART] = (pairs["verdict"] == SAME_PART).mean()
+        values |= {(share, name): value for name, value in told.items()}
+    return pd.Series(values).rename_axis(["share", "what"])
+
+
+def compare_colours(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Set overlaps of parts of the largest share beside colours of the images that found them."""
+    run, found, rows = config.own_parts("contrast"), list[pd.DataFrame](), list[tuple[Any, ...]]()
+    overlaps = run.run(Work(progress=True))["overlaps"]
+    overlaps = overlaps[overlaps["share"] == max(config.shares)]
+    by_styles = overlaps[overlaps["class_a"] == overlaps["class_b"]].groupby(["domain_a", "domain_b"])
+    named = {f"domain_{side}": overlaps[f"class_{side}"] + "/" + overlaps[f"domain_{side}"] for side in "ab"}
+    of_styles, of_cells = square(by_styles["overlap"].mean().reset_index()), square(overlaps.assign(**named))
+    keys = [(name, style) for name, style in (cell.split("/") for cell in of_cells.index)]
+    cells = {"/".join(key): [record.path for record in run.found_on[key]] for key in keys}
+    styles = {d: [path for key in keys if key[1] == d for path in cells["/".join(key)]] for d in of_styles.index}
+    one_class = pd.DataFrame([[float(a[0] == b[0]) for b in keys] for a in keys])
+    for levels in LEVELS:
+        colours = colours_in_common(styles, levels)
+        rows += [(levels, a, b, of_styles.loc[a, b], colours.loc[a, b]) for a, b in combinations(styles, 2)]
+        rho, p = mantel(of_styles.to_numpy(), colours.to_numpy())
+        found.append(pd.DataFrame({"pairs": "of styles", "levels": [levels], "with": "colours", "rho": rho, "p": p}))
+        causes = {"one class": one_class, "colours": colours_in_common(cells, levels)}
+        found.append(correlations(levels, of_cells, causes).assign(pairs="of classes in styles"))
+    pairs = pd.DataFrame(rows, columns=["levels", "domain_a", "domain_b", "overlap", "colours"])
+    return {"correlations": pd.concat(found), "styles": pairs}, run.provenance | {"n_parts": len(keys)}
+
+
+def main(config: Config) -> Written:
+    """Compare, and write the tables."""
+    compare = {"rivals": compare_rivals, "seeds": compare_seeds, "colours": compare_colours}[config.tables]
+    report = Report("Is a class's own part what it claims to be?", "See the tables.")
+    tables, facts = compare(config)
+    return write_results(report, tables, config.out, config.results, facts | versions())
 
 
 if __name__ == "__main__":

@@ -121,10 +121,7 @@ def in_order(
             known = [pair for pair in pairwise(matrix[0, 1:]) if not np.isnan(pair).any()]
             steps = [0.5 if isclose(*pair, abs_tol=1e-9) else float(pair[0] < pair[1]) for pair in known]
             violated.setdefault(measure, []).extend(steps)
-    return [
-        (measure, case, "violated orders", float(np.mean(steps)), 0.5, len(steps))
-        for measure, steps in violated.items()
-    ]
+    return [(name, case, "violated orders", float(np.mean(steps)), 0.5, len(steps)) for name, steps in violated.items()]
 
 
 def permuted_share(graph: AttributionGraph, share: float, rng: np.random.Generator) -> AttributionGraph:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from circuitry.analysis.analysis_report import add_findings, tables_of, without_cells
+from circuitry.analysis.quickstart_settings import OWN_PARTS, drawn_circuits
 from circuitry.analysis.run_explorer import explore_run
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.card_jobs import unit_cards
@@ -89,10 +90,9 @@ class Analysis:
         self.results: dict[str, Any] = {}
         """What the steps found, by name; what other processes found can be added."""
 
-    @cached_property
-    def extraction(self) -> Extraction:
-        """The jobs of `circuits`."""
-        return Extraction(self.clip, self.images, self.out / "circuits", self.settings)
+    def extraction(self, classes: Sequence[str] | None = None) -> Extraction:
+        """Return the jobs of `circuits`."""
+        return Extraction(self.clip, self.images, self.out / "circuits", self.settings, classes)
 
     @cached_property
     def graphs(self) -> GraphFolder:
@@ -104,9 +104,9 @@ class Analysis:
         """The circuits with images to test them on."""
         return CausalChecks(self.clip, self.images, self.graphs, self._checked)
 
-    def circuits(self, work: Work = Work()) -> GraphFolder:
-        """Find the circuit of every class in every domain, and of parts of the images."""
-        self.extraction.run(work)
+    def circuits(self, work: Work = Work(), classes: Sequence[str] | None = None) -> GraphFolder:
+        """Find the circuit of every class, or of some classes, in every domain, and of parts of the images."""
+        self.extraction(classes).run(work)
         if not self.graphs:
             raise InputError(
                 f"No circuit was found: none of the {len(self.images)} images in {self.images.root} can be read."
@@ -160,9 +160,9 @@ class Analysis:
         ``shares`` are those of `OwnPartSettings`; metric, texts, baseline and number of images are the circuits'.
         """
         asked = {one.name: getattr(self.settings, one.name) for one in fields(FolderSettings)}
-        settings = OwnPartSettings(**asked, shares=tuple(shares))
+        settings = OwnPartSettings(**asked, shares=tuple(shares), sites=self.settings.sites)
         try:
-            parts = OwnParts(self.clip, self.images, self.out / "own-parts", settings)
+            parts = self.parts = OwnParts(self.clip, self.images, self.out / OWN_PARTS, settings)
             answer_metric(parts.metric_of(*parts.keys[0]), "An own part is found by")
         except InputError as error:
             return self._keep("own_parts", str(error))
@@ -171,6 +171,24 @@ class Analysis:
             return self._keep("own_parts", parts.run(work))
         except InputError as error:
             return self._keep("own_parts", str(error))
+
+    def own_part_tables(self) -> dict[str, pd.DataFrame]:
+        """Read own parts of classes that the model knows, and write those that are told as circuits.
+
+        There are no tables where a sentence says why.
+        """
+        found = self.results.get("own_parts")
+        if isinstance(found, dict) and "own_part_tables" not in self.results:
+            lesions = without_cells(found["lesions"], self._unknown, "part_class part_domain", "class domain")
+            alike = without_cells(found["overlaps"], self._unknown, "class_a domain_a", "class_b domain_b")
+            try:
+                told = self._keep("own_part_tables", own_part_tables(lesions, alike))["told"]
+            except InputError as error:
+                self.results["own_parts"] = str(error)
+            else:
+                self.parts.save_circuits(float(told["share"].iloc[0]))
+        tables: dict[str, pd.DataFrame] = self.results.get("own_part_tables", {})
+        return tables
 
     def transfer(
         self, work: Work = Work(), *, one_site: bool = True, exchange: bool = False
@@ -205,12 +223,18 @@ class Analysis:
         return self._keep("comparisons", compare_domains(graphs, groups, measures=measures, settings=self.reading))
 
     def cards(self, work: Work = Work(), out: str | Path | None = None, **settings: Any) -> CardFolder:
-        """Make the cards of the circuits' units; ``settings`` are fields of `CardSettings`."""
-        return unit_cards(self.clip, self.images, self.graphs, out or self.out / "cards", work=work, **settings)
+        """Make the cards of the units that are drawn; ``settings`` are fields of `CardSettings`."""
+        graphs = self.drawn
+        return unit_cards(self.clip, self.images, graphs, out or graphs.path.parent / "cards", work=work, **settings)
 
     def explore(self, settings: ExplorerSettings = ExplorerSettings(), model: ModelView | None = None) -> Exported:
         """Write the explorer of what is in the folder."""
-        return explore_run(self.out, self.graphs, model=model, settings=settings)
+        return explore_run(self.out, self.drawn, model=model, settings=settings)
+
+    @property
+    def drawn(self) -> GraphFolder:
+        """The circuits that cards and explorer show: given ones, else own parts, where there are any."""
+        return self.graphs if self._given else GraphFolder(drawn_circuits(self.out))
 
     def report(
         self,
@@ -224,6 +248,8 @@ class Analysis:
     ) -> Written:
         """Write what the steps found: tables, comparisons, figures and a page.
 
+        Own parts come before circuits that are enough where they were found first.
+
         Args:
             title: Title of the page.
             introduction: What was done, in a few sentences.
@@ -236,13 +262,7 @@ class Analysis:
         found, graphs = self.results, self.graphs
         if "transfer" in found:
             found["similarity"] = self._similarity()
-        if isinstance(parts := found.get("own_parts"), dict):
-            lesions = without_cells(parts["lesions"], self._unknown, "part_class part_domain", "class domain")
-            alike = without_cells(parts["overlaps"], self._unknown, "class_a domain_a", "class_b domain_b")
-            try:
-                found["own_part_tables"] = own_part_tables(lesions, alike)
-            except InputError as error:
-                found["own_parts"] = str(error)
+        self.own_part_tables()
         page = Report(title or f"Circuits of {self.clip.name}", introduction or self.introduction)
         facts = {**(provenance or {}), "model": self.clip.name, **graphs.settings, **graphs.manifest["versions"]}
         tested_on = None

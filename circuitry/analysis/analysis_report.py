@@ -73,14 +73,16 @@ def add_findings(
     sites = list(first.inner_sites)
     report.summary(findings_of(found))
     add_guide(report, first.settings, tested_on)
-    add_images(report, graphs, images)
+    add_images(report, images.classes if "own_parts" in found else graphs.classes, graphs.domains, images)
     if "accuracy" in found:
         add_accuracy(report, found["accuracy"], marks, test_domain=found["test_domain"])
+    if own_first(found):
+        add_parts(report, found)
     if found.get("curves"):
         add_faithfulness(report, found["curves"], marks)
     if "one_site" in found:
         add_selectivity_over_depth(report, found["one_site"], marks, sites)
-    if "own_parts" in found:
+    if "own_parts" in found and not own_first(found):
         add_parts(report, found)
     if "comparisons" in found:
         add_circuits(report, graphs, found["comparisons"], cut, pair, marks)
@@ -100,20 +102,31 @@ def add_findings(
         add_domain_apart(report, found["comparisons"], apart, marks)
 
 
+def own_first(found: Found) -> bool:
+    """Return whether own parts were found before circuits were tested: answers come in the order of the steps."""
+    steps = [name for name in found if name in ("own_parts", "curves")]
+    return steps[:1] == ["own_parts"]
+
+
 def findings_of(found: Found) -> list[Finding | None]:
     """Answer what the steps asked."""
     answers: list[Finding | None] = []
     if "accuracy_by_class" in found:
         answers.append(recognised(found["accuracy_by_class"], found["accuracy"]))
+    own: list[Finding | None] = []
+    if "own_part_tables" in found:
+        own += own_part_findings(found["own_part_tables"])
+    elif "own_parts" in found:
+        own.append(no_part(found["own_parts"]))
+    if own_first(found):
+        answers += own
     if found.get("curves"):
         answers += faithfulness_findings(found["curves"], found.get("one_site", []))
     elif "comparisons" in found:
         why = "Tests take images that circuits were not found on: a smaller --n-images leaves some."
         answers.append(not_tested(why))
-    if "own_part_tables" in found:
-        answers += own_part_findings(found["own_part_tables"])
-    elif "own_parts" in found:
-        answers.append(no_part(found["own_parts"]))
+    if not own_first(found):
+        answers += own
     if found.get("comparisons"):
         answers += circuit_findings(found["comparisons"])
     if "transfer" in found:
@@ -121,9 +134,9 @@ def findings_of(found: Found) -> list[Finding | None]:
     return answers
 
 
-def add_images(report: Report, graphs: GraphFolder, images: DomainFolder) -> None:
-    """Add the section that shows some images."""
-    classes, domains = sorted({*graphs.classes} & {*images.classes}), sorted({*graphs.domains} & {*images.domains})
+def add_images(report: Report, of: Sequence[str], styles: Sequence[str], images: DomainFolder) -> None:
+    """Add the section that shows some images, of classes and domains that are there."""
+    classes, domains = sorted({*of} & {*images.classes}), sorted({*styles} & {*images.domains})
     report.section("The images")
     shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
     report.image(

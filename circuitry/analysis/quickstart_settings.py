@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import circuitry
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES, DrawingSettings
@@ -10,12 +10,15 @@ from circuitry.data.names import chosen_names
 from circuitry.data.shared_options import NImages, NOthers, NUnseen, SeedOption, SmallTables
 from circuitry.models.options import ModelOptions
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import DISTINCT, checked
+from circuitry.runs.settings_file import SETTINGS
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""
 DRAWN_IMAGES = "toy"
 """Folder of the images that the quickstart draws, within its own."""
+OWN_PARTS = "own-parts"
+"""Folder of own parts, within that of a run."""
 QUICKSTART_MODEL = "rn-tiny"
 OF_TRAINING = ("test_domain", "held_out", "n_train", "epochs")
 """Settings that only a training can take."""
@@ -26,14 +29,16 @@ class QuickstartSettings:
     """Settings of the quickstart."""
 
     out: Path | None = None
-    """Folder of the results: all that is made; a second run reuses it (default: runs/quickstart, with -vit-tiny, -fast
-    and -trained after it where these are asked for)."""
+    """Folder of the results: all that is made; a second run reuses it (default: runs/quickstart, with -vit-tiny and
+    -trained after it where these are asked for)."""
     train: bool = False
     """Train the model, in place of the weights that come with the package: it takes two minutes more, and another
     processor gives other numbers."""
-    fast: bool = False
-    """Four classes in three styles and few images, whatever else is asked: shows the way, and tells little."""
     results: SmallTables = None
+    classes: Annotated[tuple[str, ...], DISTINCT] = TOY_CLASSES[:12]
+    """Classes to look at; the model was trained on sixteen, and answers with one of these."""
+    domains: Annotated[tuple[str, ...], DISTINCT] = ("clipart", "quickdraw", "real")
+    """Domains to look at; the model was trained on all."""
     test_domain: str = "quickdraw"
     """Test domain: classes are held out of it in training."""
     held_out: tuple[str, ...] = TOY_CLASSES[1::4]
@@ -42,7 +47,7 @@ class QuickstartSettings:
     """Drawn training images per class and style; all of the mixture is used, nothing is subsampled."""
     n_test: int = 20
     """Test images per class and style."""
-    n_images: NImages = 8
+    n_images: NImages = 6
     n_unseen: NUnseen = 4
     n_others: NOthers = 4
     model: Literal["rn-tiny", "vit-tiny"] = "rn-tiny"
@@ -57,8 +62,8 @@ class QuickstartSettings:
     seed: SeedOption = 0
 
     def __post_init__(self) -> None:
-        chosen_names("class", self.held_out, TOY_CLASSES)
-        chosen_names("domain", (self.test_domain,), STYLES)
+        chosen_names("class", (*self.held_out, *self.classes), TOY_CLASSES)
+        chosen_names("domain", (self.test_domain, *self.domains), STYLES)
         standard = {field.name: field.default for field in fields(self)}
         changed = [f"--{name.replace('_', '-')}" for name in OF_TRAINING if getattr(self, name) != standard[name]]
         if changed and not self.train:
@@ -70,7 +75,7 @@ class QuickstartSettings:
     @property
     def folder(self) -> Path:
         """Folder of everything that is made."""
-        other = [self.model] * (self.model != QUICKSTART_MODEL) + ["fast"] * self.fast + ["trained"] * self.train
+        other = [self.model] * (self.model != QUICKSTART_MODEL) + ["trained"] * self.train
         return self.out or QUICKSTART.with_name("-".join([QUICKSTART.name, *other]))
 
     @property
@@ -92,6 +97,18 @@ class QuickstartModel(ModelOptions):
     def known_words(self) -> tuple[str, ...] | None:
         """Words of the captions beside the images, if there are any: a small model knows no others."""
         return circuitry.training.caption_words(self.data) if (self.data / "captions.tsv").is_file() else None
+
+
+def drawn_circuits(run: Path) -> Path:
+    """Return the folder of the circuits that a run shows first: own parts, where there are any."""
+    own = run / OWN_PARTS / "circuits"
+    return own if own.is_dir() else run / "circuits"
+
+
+def run_of(circuits: Path) -> Path:
+    """Return the folder of the run that circuits lie in; own parts lie one deeper, where a run has others, too."""
+    beside = circuits.parent
+    return beside.parent if beside.name == OWN_PARTS and not (beside / SETTINGS).is_file() else beside
 
 
 def say(text: str) -> None:

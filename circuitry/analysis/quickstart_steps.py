@@ -1,6 +1,6 @@
 """The steps of the quickstart that run a model, each for a process of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from circuitry.analysis.analysis import Analysis
+from circuitry.analysis.analysis_report import findings_of
 from circuitry.analysis.quickstart_settings import QuickstartSettings, say
 from circuitry.circuits.extraction_settings import ExtractionSettings
-from circuitry.comparison.ceiling import missing_ratios
+from circuitry.comparison.lesion_reading import KNOWN, lesion_matrix
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.data.names import in_a_sentence
@@ -19,23 +20,29 @@ from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.loading import load_clip
 from circuitry.models.prompts import default_templates
 from circuitry.models.shipped_weights import write_packed
-from circuitry.reports.page import Written
+from circuitry.reports.page import Finding, Written
+from circuitry.reports.sections.own_parts import own_part_findings
 from circuitry.runs.provenance import command, versions
 from circuitry.runs.workers import Rank, Work
-from circuitry.training.captioned_table import read_captions, with_captions, write_captioned_table
+from circuitry.training.captioned_table import caption_words, read_captions, with_captions, write_captioned_table
 from circuitry.training.clip_training import train_clip
 from circuitry.training.run_folder import record_run
 from circuitry.training.training_settings import clip_preset
 
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
-FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickdraw", "real")
 
 FEW_IMAGES = 10
 """With fewer images a circuit, the report says what they cannot tell."""
-SIZES = (0.1, 0.2, 0.5, 1.0)
+HALVES = 2
+"""Parts of the images, whose circuits are the ceiling."""
+OWN_SHARE = 0.01
+"""Of the units, that own parts have."""
+SIZES = (0.2, 0.5, 1.0)
 """Sizes of circuits that are tested, beside their own."""
-CHECKED = ("fish", "real")
-"""Class and style whose scores are set beside exact patching, and whose pixels are shown."""
+ENOUGH = 6
+"""Classes whose circuits that are enough are found: edges between hundreds of units take long."""
+IN_CARDS: dict[str, Any] = {"n_images": 8, "top": 6, "exact_units": 0}
+"""Settings of the cards; exact effects take long."""
 
 
 def train(config: QuickstartSettings, root: Path) -> Path:
@@ -65,59 +72,86 @@ def analysis_of(config: QuickstartSettings, checkpoint: Path | None, root: Path)
     clip = load_clip(config.model, checkpoint)
     if config.units != "channels":
         clip = clip.in_components()
-    classes, styles = (FAST_CLASSES, FAST_STYLES) if config.fast else (None, None)
-    images = DomainFolder(root, split="test", classes=classes, domains=styles)
-    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed)
-    return Analysis(
-        clip, images, config.folder, settings, CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
-    )
+    images = DomainFolder(root, split="test", classes=config.classes, domains=config.domains)
+    settings = ExtractionSettings(n_images=config.n_images, parts=HALVES, seed=config.seed)
+    checks = CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
+    return Analysis(clip, images, config.folder, settings, checks)
 
 
-def find_and_test(
+def find_parts(
     config: QuickstartSettings, checkpoint: Path | None, root: Path, worker: int, workers: int
 ) -> dict[str, Any]:
-    """Find circuits and test them, as one of several processes that do; return what this one found."""
-    run, work = analysis_of(config, checkpoint, root), Work(Rank(worker, workers))
-    first = worker == 0
-    if first:
-        say("3/6 zero-shot accuracy")
-        run.accuracy(config.held_out, config.test_domain, DomainFolder(root, split="test", domains=run.images.domains))
-        say("4/6 circuits of every class in every domain, and of parts of the images")
-    run.circuits(work)
-    if first:
-        say("5/6 causal checks: do the circuits recover the answer?")
-    run.curves(work, fractions=sorted({*SIZES, run.checks.size}))
-    run.transfer(work, one_site=False)
-    if worker == workers - 1:
-        run.scores(CHECKED, Work(progress=False))
+    """Find own parts and test them, as one of several processes that do; return what this one found."""
+    run = analysis_of(config, checkpoint, root)
+    if worker == 0:
+        held_out = [name for name in config.held_out if name in config.classes]
+        run.accuracy(held_out, config.test_domain, least=KNOWN)
+        tell(findings_of(run.results))
+        say("3/6 the own part of every class in every style, and what the model loses without it")
+    run.own_parts([OWN_SHARE], Work(Rank(worker, workers)))
     return run.results
 
 
-def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]) -> Written:
-    """Compare the circuits, and write the report and the explorer."""
-    say("6/6 comparison, report and explorer")
+def tell_parts(config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]) -> None:
+    """Print what is found of own parts, and write them as circuits."""
     run = analysis_of(config, checkpoint, root)
     run.results |= found
-    classes, in_parts = run.images.classes, config.n_images > 1
-    held_out = [name for name in classes if name in config.held_out]
-    comparisons = run.compare({"held-out": held_out, "seen": [name for name in classes if name not in held_out]})
-    written = run.report(
-        "Are the circuits of a small CLIP shared between styles?",
+    run.own_parts([OWN_SHARE], Work(progress=False))
+    if tables := run.own_part_tables():
+        tell(own_part_findings(tables))
+        matrix = lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format)
+        print(f"right answers of a class that are left without its own part:\n{matrix}", flush=True)
+    else:
+        print(run.results["own_parts"], flush=True)
+
+
+def find_circuits(
+    config: QuickstartSettings, checkpoint: Path | None, root: Path, worker: int, workers: int
+) -> dict[str, Any]:
+    """Find circuits that are enough and test them, as one of several processes that do; return what this one found."""
+    run, work = analysis_of(config, checkpoint, root), Work(Rank(worker, workers))
+    if worker == 0:
+        say(f"4/6 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images")
+    run.circuits(work, config.classes[:: max(1, len(config.classes) // ENOUGH)][:ENOUGH])
+    if worker == 0:
+        say("5/6 causal checks: do these circuits recover the answer?")
+    run.curves(work, fractions=sorted({*SIZES, run.checks.size}))
+    return run.results
+
+
+def make_cards(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
+    """Make cards of the units of own parts."""
+    analysis_of(config, checkpoint, root).cards(vocabulary=caption_words(root), **IN_CARDS)
+
+
+def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
+    """Write the explorer, which links to the report that is there."""
+    print(analysis_of(config, checkpoint, root).explore(), flush=True)
+
+
+def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]) -> Written:
+    """Compare the circuits, and write the report."""
+    run = analysis_of(config, checkpoint, root)
+    run.results |= found
+    run.own_parts([OWN_SHARE], Work(progress=False))
+    run.compare()
+    print(few(config))
+    return run.report(
+        "Which parts of a small CLIP recognise a class, and are they the same in another style?",
         f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(STYLES)} styles; "
-        f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For {len(classes)} "
-        "classes the circuit that recognises it in each style was found by attribution. Circuits were compared between "
-        "styles, and tested by taking everything else out of the model, on images that they were not found on. "
+        f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For {len(config.classes)} "
+        f"classes in {', '.join(config.domains)}, {OWN_SHARE:.0%} of the units were found whose loss takes the class "
+        f"and spares others. Then circuits that are enough were found for {ENOUGH} classes, tested by taking "
+        "everything else out of the model, on images that they were not found on, and compared between styles. "
         + few(config),
         results=config.results,
-        pair=(held_out[0], "real", config.test_domain),
     )
-    print(run.explore())
-    matrix = comparisons["edge_jaccard"].matrix(normalise=in_parts).to_string(float_format="{:.2f}".format)
-    print(f"edges that two styles share{', as a share of the ceiling' if in_parts else ''}:\n{matrix}")
-    if in_parts and (missing := missing_ratios(comparisons["edge_jaccard"].ratios())):
-        print(missing)
-    print(few(config))
-    return written
+
+
+def tell(findings: Iterable[Finding | None]) -> None:
+    """Print answers as soon as they are there; the report has them all."""
+    for finding in filter(None, findings):
+        print(finding.claim, flush=True)
 
 
 def few(config: QuickstartSettings) -> str:
@@ -127,5 +161,5 @@ def few(config: QuickstartSettings) -> str:
     return (
         f"Circuits were found on {config.n_images} images a class and style: small differences between styles, and "
         "their order, cannot be told from chance. One model was looked at, so nothing here is about models in general. "
-        "More images: --n-images 14."
+        "More images: --n-images 10."
     )

@@ -30,19 +30,19 @@ def explore_run(
         run: The folder.
         graphs: The circuits.
         out: Folder of the page (default: explorer in the run).
-        cards: Folder of the cards (default: cards in the run).
+        cards: Folder of the cards (default: cards beside the circuits).
         model: What only the model can tell.
         settings: How much of it.
     """
-    out, within = out or run / "explorer", [run / name for name in WITHIN]
+    within = [run / name for name in WITHIN] if graphs.lesions is None else []  # they are of other circuits
+    out, beside = out or run / "explorer", graphs.path.parent / "cards"
     saved = [path for folder in within for path in sorted((folder / "comparisons").glob("*/"))]
-    cards = cards or (run / "cards" if (run / "cards").is_dir() else None)
     exported = export_explorer(
         graphs,
         out,
         comparisons={path.name: Comparison.load(path) for path in saved},
-        curves=[curve for folder in curve_folders(run) for curve in read_curves(folder)],
-        cards=None if cards is None else CardFolder(cards),
+        curves=[curve for folder in curve_folders(run) if within for curve in read_curves(folder)],
+        cards=CardFolder(cards or beside) if cards or beside.is_dir() else None,
         model=model,
         settings=settings,
     )

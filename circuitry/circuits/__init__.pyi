@@ -17,6 +17,7 @@ from .direct_effects import direct_vectors as direct_vectors
 from .edge_cuts import cut_effects as cut_effects
 from .edge_methods import attribute_components as attribute_components
 from .edge_methods import score_edges as score_edges
+from .edge_methods import with_edges as with_edges
 from .edges import Edges as Edges
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract

@@ -28,9 +28,10 @@ from circuitry.circuits.chain_edges import chain_edges, reader_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, EDGE_METHODS, SQUARED, AttributionSettings
 from circuitry.circuits.edge_cuts import component_cuts, cut_effects
 from circuitry.circuits.edges import Edges, Pair
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
 from circuitry.circuits.stream_edges import ATTRIBUTED, PLAIN, StreamScores, stream_of, unit_edges
+from circuitry.circuits.unit_scores import own_images
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
@@ -161,6 +162,15 @@ def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list
         site = f"{one.layer}.{one.port}" if ports and one.port else one.layer
         found.setdefault(site, {}).setdefault(one.unit or 0, []).append(place)
     return {site: list(units.values()) for site, units in found.items()}
+
+
+def with_edges(task: Task, circuit: Circuit) -> Circuit:
+    """Return a circuit of units whose source keeps them, with scores of the edges between them; see `score_edges`."""
+    source, nothing = circuit.source, np.zeros(0, np.int64)
+    kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
+    scores = dict(score_edges(own_images(task), kept).scores)
+    settings = source.settings | edges_made_with(task.encoder, AttributionSettings())
+    return replace(circuit, source=replace(source, kept_units=kept, edge_scores=scores, settings=settings))
 
 
 def edge_method(encoder: Encoder, name: str | None) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.comparison.table import read_named_table
 from circuitry.data.domains import ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.parts import Key as Key
@@ -26,6 +28,8 @@ EXTRACTION_FORMAT = "circuitry extraction 4"
 PART_EDGES = "circuitry edges of parts 1"
 """Name and version of the format of `write_part_edges`."""
 
+LESIONS = "lesions.csv"
+"""File beside own parts: what the model loses without each, a table of `lesion`."""
 WHOLE, EDGES = "all", "edges"
 """Files of a job beside one for each part: the graph of all images, and the scores of its edges on each part."""
 
@@ -134,6 +138,12 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def n_parts(self) -> int:
         """Number of parts that the images of a (class, domain) are cut into; fewer images leave some parts empty."""
         return int(self.manifest["config"]["n_parts"])
+
+    @property
+    def lesions(self) -> pd.DataFrame | None:
+        """What the model loses without each circuit, where they are own parts: a table of `lesion`."""
+        path = self.path / LESIONS
+        return read_named_table(path) if path.is_file() else None
 
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
         """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""

@@ -11,7 +11,7 @@ For every unit (channel, head, neuron, latent) that any circuit of a folder keep
 A name is refuted by a correlation no better than that of names of permuted cells: it is weak.
 Where the model classifies the images no better than chance, its words name nothing, and the summary says so.
 
-    circuitry cards      # the circuits of the quickstart
+    circuitry cards      # the own parts of the quickstart
     circuitry cards --circuits runs/domainnet/circuits
     torchrun --nproc-per-node 6 -m circuitry cards --device cuda ...    # a domain for each process
 """
@@ -28,9 +28,9 @@ from circuitry.runs import WorkSettings
 class Config(CardSettings, WorkSettings, QuickstartModel):
     """Settings; the defaults are the quickstart's model, images and circuits."""
 
-    circuits: Path = Path("runs/quickstart/circuits")
-    """Folder of circuits that the quickstart, circuitry find or circuitry compare left; model and images are those of
-    that run, unless a model or images are given."""
+    circuits: Path = Path("runs/quickstart/own-parts/circuits")
+    """Folder of circuits or own parts that the quickstart, circuitry find, own-parts or compare left; model and images
+    are those of that run, unless a model or images are given."""
     out: Path | None = None
     """Folder of the results: the cards (default: cards beside the circuits)."""
 

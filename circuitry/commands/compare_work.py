@@ -28,7 +28,7 @@ def main(config: Config) -> Written | None:
     if few := too_few(len(images.classes), len(images.domains)):
         print(few, flush=True)
     if config.dry_run:
-        for line in analysis_of(config, config.work()).extraction.estimate(config.work()):
+        for line in analysis_of(config, config.work()).extraction().estimate(config.work()):
             print(line, flush=True)
         return None
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):

@@ -30,9 +30,10 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     """Folder that the quickstart, circuitry find or circuitry compare wrote."""
     circuits: Path | None = None
     """Folder of circuits that the quickstart, circuitry find or circuitry compare left; model and images are those of
-    that run, unless a model or images are given (default: circuits in the run)."""
+    that run, unless a model or images are given (default: own parts in the run, else its
+    circuits)."""
     cards: Path | None = None
-    """Folder of unit cards (default: cards in the run)."""
+    """Folder of unit cards (default: cards beside the circuits)."""
     out: Path | None = None
     """Folder of the results: the page (default: explorer in the run)."""
     with_model: bool = False

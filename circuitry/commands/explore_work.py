@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from circuitry import CausalChecks, GraphFolder
+from circuitry.analysis.quickstart_settings import drawn_circuits
 from circuitry.analysis.run_explorer import explore_run
 from circuitry.commands.explore_command import Config
 from circuitry.explorer import ExplorerSettings, LiveModel, ModelView, exported_study, serve_explorer, view_model
@@ -13,7 +14,7 @@ from circuitry.interventions import CheckSettings
 
 def main(config: Config) -> None:
     """Write the page, or serve it, and say where it is."""
-    graphs = GraphFolder(config.circuits or config.run / "circuits")
+    graphs = GraphFolder(config.circuits or drawn_circuits(config.run))
     if not config.serve:
         page = export(config, graphs)
         if config.open:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.analysis import QuickstartModel
-from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART
+from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, drawn_circuits, run_of
 from circuitry.models import ModelOptions
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME, check_folder
@@ -26,14 +26,15 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
     folders = {option: Path(value) for option in ("--circuits", "--run") if (value := _value(words, option))}
     if not issubclass(kind, QuickstartModel) or not folders:
         return list(words)
-    circuits = folders.get("--circuits", folders.get("--run", Path()) / "circuits")
+    circuits = folders.get("--circuits") or drawn_circuits(folders["--run"])
     if circuits.is_dir():
         check_folder(circuits)
     names = {field.name for field in fields(kind)}
-    added = ["--run", str(circuits.parent)] if "run" in names and "--run" not in folders else []
+    run = run_of(circuits)
+    added = ["--run", str(run)] if "run" in names and "--run" not in folders else []
     asks_a_model = "with_model" not in names or "--with-model" in words
     if asks_a_model and (circuits / NAME).is_file() and not {word.partition("=")[0] for word in words} & {*_SUBJECT}:
-        added += words_of(_subject_of(circuits.parent))
+        added += words_of(_subject_of(run))
     return [*added, *words]
 
 

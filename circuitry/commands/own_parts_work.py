@@ -21,11 +21,12 @@ def main(config: Config) -> Written | None:
     tables = own_part_tables(found["lesions"], found["overlaps"])
     run.save_circuits(float(tables["told"]["share"].iloc[0]))
     print(lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format))
+    sites = run.sites["everywhere"]
     report = Report(
         f"Which units of {config.model} are a class's own?",
         f"Parts of at most {max(config.shares):.1%} of the units, found by {config.method} on up to {config.n_images} "
-        "images of the class and images of other classes, and ablated on other images. Counted are the units of "
-        f"{', '.join(run.sites['everywhere'])}.",
+        f"images of the class and images of other classes, and ablated on other images. Counted are the units of "
+        f"{len(sites)} sites, {sites[0]} to {sites[-1]}.",
     )
     report.summary(own_part_findings(tables))
     add_own_parts(report, tables, config.images().domains)

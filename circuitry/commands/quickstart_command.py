@@ -1,26 +1,26 @@
-"""Are the circuits of a small CLIP shared between styles? The whole study in miniature, on drawn images.
+"""Which parts of a small CLIP recognise a class, and are they the same in another style? On drawn images.
 
 1. draw the toy data set: six styles with DomainNet's names, sixteen everyday things;
 2. take a tiny CLIP that comes with the package, or train it: on photos, cliparts, infographs, paintings, sketches and
    quickdraws, with a quarter of the classes left out of the quickdraws (compositional generalization, high diversity);
-3. measure its zero-shot accuracy per domain, held-out and seen classes apart, and what the former's mixes;
-4. find the circuit of every class in every domain, and of parts of the images;
-5. test them: keep only the circuit, in its own domain and in others, on images that it was not found on;
-6. compare them between domains and write tables, one HTML report and the explorer.
+3. measure whether it knows the classes, find the own part of every class in three styles, and look whether the class is
+   lost without it, in these and in the other styles, on images that found no part: the first answer;
+4. find circuits that are enough, for six classes in every style;
+5. test them: keep only the circuit, on images that it was not found on;
+6. compare circuits between styles, make cards of the units of own parts, and write one HTML report and the explorer.
 
-The claim of the study, that quickdraw's circuits are the least similar to those of the other domains, would be
-refuted here by a domain whose circuits are significantly less similar than quickdraw's.
+That a class has a part of its own would be refuted here by random units that take as much, or by other classes that are
+lost, too.
 
     circuitry quickstart
-    circuitry quickstart --fast                     # a part of the classes and styles, few images
+    circuitry quickstart --domains real sketch --classes clock fish key car
     circuitry quickstart --train                    # everything from nothing
-    circuitry quickstart --model vit-tiny           # circuits of attention heads and MLP neurons
-    circuitry quickstart --n-images 14 --n-others 6      # as in experiments/results/quickstart
+    circuitry quickstart --model vit-tiny           # parts of attention heads and MLP neurons
+    circuitry compare --model rn-tiny --data runs/quickstart/toy     # all six styles, more images
 """
 
 import importlib
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QuickstartSettings, say
@@ -35,13 +35,10 @@ STEPS = "circuitry.analysis.quickstart_steps"
 """The module of the steps that run a model: it takes seconds to load, meanwhile images are drawn."""
 MOST_PROCESSES = 8
 """As many as have a dozen circuits each."""
-FAST = {"n_test": 6, "n_images": 4, "n_unseen": 2, "n_others": 4}
-"""Settings of ``--fast``."""
 
 
 def main(config: Config) -> "Written":
-    """Run all steps, and return the table, the answer in short, and where the report is."""
-    config = replace(config, **FAST) if config.fast else config  # type: ignore[arg-type]
+    """Run all steps, and return the answer in short, and where the report is."""
     started = time.perf_counter()
     workers = config.processes or min(usable_cores(), MOST_PROCESSES)
     with process_pool(workers, take_one_thread, preload=[STEPS]) as pool:
@@ -50,9 +47,19 @@ def main(config: Config) -> "Written":
         say(f"2/6 {'train a tiny CLIP' if config.train else 'a tiny CLIP that comes with the package'}")
         checkpoint = pool.submit(do, "train", config, root).result() if config.train else None
         given = config, checkpoint, root
-        shares = [pool.submit(do, "find_and_test", *given, worker, workers) for worker in range(workers)]
-        found = {name: one for share in shares for name, one in share.result().items()}
+
+        def together(step: str) -> dict[str, Any]:
+            shares = [pool.submit(do, step, *given, worker, workers) for worker in range(workers)]
+            return {name: one for share in shares for name, one in share.result().items()}
+
+        found = together("find_parts")
+        pool.submit(do, "tell_parts", *given, found).result()
+        found |= together("find_circuits")
+        say("6/6 comparison, cards of units, report and explorer")
+        cards = pool.submit(do, "make_cards", *given)
         written: Written = pool.submit(do, "conclude", *given, found).result()
+        cards.result()
+        pool.submit(do, "explore", *given).result()
     print(f"{time.perf_counter() - started:.0f} s in all")
     return written
 

@@ -83,7 +83,7 @@ def lesion_matrix(lesions: LesionTable, answers: str = OWN, cut: str = "part") -
 
 
 def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of parts by what is alike (`IN_COMMON`), beside chance, with the number of pairs.
+    """Return the mean overlap of parts by what is alike (`IN_COMMON`): units, beside chance, and edges, over pairs.
 
     The interval is over classes, of two classes in one pair over the first.
     """
@@ -95,7 +95,7 @@ def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
         by_class = part.groupby("class_a")["overlap"].mean().to_numpy(dtype=float)
         value, low, high = mean_interval(by_class)
         rows.append({"parts": kind, "value": value, "low": max(low, min(value, 0.0)), "high": high})
-        rows[-1] |= {"chance": part["chance"].mean(), "n_pairs": len(part)}
+        rows[-1] |= {"chance": part["chance"].mean(), "edges": part["edges"].mean(), "n_pairs": len(part)}
     return pd.DataFrame(rows)
 
 

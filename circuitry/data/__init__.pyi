@@ -19,4 +19,8 @@ from .names import chosen_names as chosen_names
 from .names import drawn_by_name as drawn_by_name
 from .parts import item_column as item_column
 from .parts import part_numbers as part_numbers
+from .shared_options import DEFAULT_PARTS as DEFAULT_PARTS
+from .shared_options import Parts as Parts
+from .shared_options import SeedOption as SeedOption
+from .shared_options import SmallTables as SmallTables
 from .shuffled_images import ShuffledImages as ShuffledImages

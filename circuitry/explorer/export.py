@@ -27,11 +27,18 @@ from circuitry.cards.card_folder import CardFolder
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.circuits.methods import CONTRAST
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import UnitTally, class_series
 from circuitry.explorer.explorer_settings import ExplorerSettings
-from circuitry.explorer.overview import describe_comparison, describe_curves
+from circuitry.explorer.overview import (
+    describe_comparison,
+    describe_curves,
+    describe_lesions,
+    lesions_of,
+    tested_cells,
+)
 from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
 from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import ModelView, pack_view
@@ -120,6 +127,9 @@ def export_explorer(
     header = _describe(graphs, first, settings)
     header["report"] = f"../{REPORT_PAGE}" if (target.resolve().parent / REPORT_PAGE).is_file() else None
     header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
+    if (lesions := graphs.lesions) is not None:
+        header["comparisons"] = [describe_lesions(lesions)]
+        header["tested"] = tested_cells(lesions)
     header["curves"] = describe_curves(curves, first.inner_sites, str(header["budget"]))
     of_units = None if cards is None else cards.manifest["config"], None if model is None else model.digest
     export = digest([header, list(graphs), of_units, repr(settings), versions()])
@@ -165,7 +175,7 @@ def _write_classes(
     folder: _Folder, graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings
 ) -> UnitTally:
     """Write the circuits of every class, each read once, and return the units' effects in all of them."""
-    tally = UnitTally(list(graphs))
+    tally, lesions = UnitTally(list(graphs)), graphs.lesions
     for place, class_name in enumerate(graphs.classes):
         headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
         series = class_series(graphs, first.inner_sites, class_name, settings.edges_per_node, settings.twins)
@@ -174,7 +184,8 @@ def _write_classes(
             headers.append(header)
             if header["part"] is None:
                 tally.add((class_name, str(header["domain"])), graph)
-        folder.script(f"class/{place}", {"class": class_name, "series": headers}, arrays)
+        lost = {} if lesions is None else {"lesions": lesions_of(lesions, class_name)}
+        folder.script(f"class/{place}", {"class": class_name, "series": headers, **lost}, arrays)
     return tally
 
 
@@ -186,7 +197,7 @@ def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSe
         for name, value in graphs.settings.items()
     }
     return {
-        "title": f"Circuits of {graphs.manifest['config']['model']}",
+        "title": f"{'Circuits' if graphs.lesions is None else 'Own parts'} of {graphs.manifest['config']['model']}",
         "graphs": shlex.quote(graphs.path.as_posix()),
         "study": graphs.manifest["config_hash"],
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
@@ -198,6 +209,9 @@ def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSe
         "budget": first.settings.get("budget", SAME_SHARE),
         "nodeFraction": graphs.manifest["config"]["node_fraction"],
         "edgesPerNode": settings.edges_per_node,
+        "scored": "the class's log-odds"
+        if first.settings.get("method") == CONTRAST
+        else f"the metric ({made.get('metric')})",
         "made": made | graphs.manifest["versions"],
     }
 

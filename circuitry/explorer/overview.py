@@ -7,6 +7,7 @@ import pandas as pd
 
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.lesion_reading import BY_STYLE, OWN, lesion_summary
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.verdicts import verdict_of
@@ -39,6 +40,43 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
         depth = comparison.ratios_over_depth() if ratios else comparison.over_depth()
         found["depth"] = _rows(depth, ["domain", "site", "value", "low", "high"])
         found["depthIs"] = "ratio to the ceiling" if ratios else "mean similarity with the other domains"
+    return found
+
+
+def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
+    """Return the right answers that lesions of own parts leave as a comparison of domains, found on by tested on."""
+    own = lesion_summary(lesions, ("part_class", *BY_STYLE))
+    own = own[(own["cut"] == "part") & (own["answers"] == OWN)]
+    mean = own.groupby(list(BY_STYLE), sort=False)["value"].mean().reset_index()
+    columns = [*BY_STYLE, "value"]
+    return {
+        "measure": "right_answers_left",
+        "alike": True,
+        "directions": ["part found on", "tested on"],
+        "matrix": _rows(mean, columns),
+        "byClass": {name: _rows(table, columns) for name, table in own.groupby("part_class", sort=False)},
+        "ratios": [],
+        "depth": [],
+        "depthIs": "",
+    }
+
+
+def tested_cells(lesions: pd.DataFrame) -> list[list[object]]:
+    """Return the classes and domains that lesions were tested on, with the whole model's right answers there."""
+    return _rows(lesions.drop_duplicates(["class", "domain"]), ["class", "domain", "whole_right"])
+
+
+def lesions_of(lesions: pd.DataFrame, class_name: str) -> dict[str, object]:
+    """Return what each domain's part of a class takes: right answers without it, and without random units.
+
+    Lists are in the order of `tested_cells`; null where the part was not tested.
+    """
+    cells = pd.MultiIndex.from_frame(lesions[["class", "domain"]].drop_duplicates())
+    found = dict[str, object]()
+    for domain, table in lesions[lesions["part_class"] == class_name].groupby("part_domain", sort=False):
+        right = table.pivot_table(index=["class", "domain"], columns="cut", values="right").reindex(cells)
+        lists = {cut: [None if pd.isna(x) else round(float(x), 3) for x in right[cut]] for cut in right.columns}
+        found[str(domain)] = {"units": int(table["n_units"].iloc[0]), **lists}
     return found
 
 

@@ -121,7 +121,7 @@ class ImagesOfClass:
     """Images of a class and of others under gates, and the slopes of the log-odds of their answers."""
 
     def __init__(self, task: Task) -> None:
-        self.metric, self.runs = answer_metric(task.metric, "An own part is found by"), Gated(task)
+        self.metric, self.runs = answer_metric(task.metric, "An own part is found by"), Gated(task, keep_error=True)
         label, n = self.metric.label, self.runs.n_own
         self.answers = self.metric.log_answers(self.runs.embeddings).argmax(-1)
         known = self.answers == label

@@ -12,7 +12,7 @@ from circuitry.data.shared_options import NImages, NOthers, option
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.options import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import ABOVE_ZERO, SOME, Count, Natural, Seed, Share, between, checked, one_of
+from circuitry.runs.given import ABOVE_ZERO, DISTINCT, SOME, Count, Natural, Seed, Share, between, checked, one_of
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
@@ -124,6 +124,8 @@ class OwnPartSettings(FolderSettings):
     """Images of a class in a domain that a part is found on, at most half of them; as many at most test it."""
     n_others: NOthers = 24
     """Images of other classes in the domain to contrast with: the first of each, then the second of each."""
+    sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
+    """Sites: those that may have units of a part (default: those that compute)."""
     method: UnitMethod = CONTRAST
     """How units are ranked: contrast; another one for comparison."""
     shares: Annotated[tuple[OwnShare, ...], SOME] = (0.005, 0.01, 0.02)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
+from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
 from circuitry.data.parts import Key
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import answer_metric
@@ -88,17 +89,21 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
     Random units are as many at every site; the expectation is that of the sizes by site, summed before dividing.
 
     Returns:
-        Columns class_a, domain_a, class_b, domain_b, overlap, chance.
+        Columns class_a, domain_a, class_b, domain_b, overlap, chance; and edges, the Jaccard index of the strongest
+        edges between the units of each part, NaN where they have no scores (`with_edges`).
     """
-    rows = []
-    for (a, part_a), (b, part_b) in combinations(parts.items(), 2):
+    sources, rows = [part.source for part in parts.values()], []
+    scored = bool(parts) and all(source.edge_scores for source in sources)
+    by_edges = edge_jaccard_matrix([source.circuit() for source in sources]) if scored else None
+    for (i, (a, part_a)), (j, (b, part_b)) in combinations(enumerate(parts.items()), 2):
         sites = [site for site in part_a.units if site in part_b.units]
         shared = sum(len(np.intersect1d(part_a.units[site], part_b.units[site])) for site in sites)
         n_units = {site: len(part_a.source.node_scores[site]) for site in sites}
         by_chance = sum(len(part_a.units[site]) * len(part_b.units[site]) / n for site, n in n_units.items())
         both = part_a.count + part_b.count
-        rows.append((*a, *b, shared / (both - shared), by_chance / (both - by_chance)))
-    return pd.DataFrame(rows, columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance"])
+        edges = np.nan if by_edges is None else by_edges[i, j]
+        rows.append((*a, *b, shared / (both - shared), by_chance / (both - by_chance), edges))
+    return pd.DataFrame(rows, columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance", "edges"])
 
 
 def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:

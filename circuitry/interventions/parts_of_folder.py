@@ -12,8 +12,9 @@ import pandas as pd
 from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
+from circuitry.circuits.edge_methods import with_edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.circuits.graph_folder import LESIONS, GraphFolder
 from circuitry.circuits.methods import CONTRAST, ONLY_RANK
 from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
@@ -101,7 +102,7 @@ class OwnParts(FolderWork):
     @cached_property
     def sites(self) -> dict[str, tuple[str, ...]]:
         """The sites at which parts may have units, by name: everywhere, and by depth."""
-        every = counted_sites(self.clip.encoder)
+        every = self.settings.sites or counted_sites(self.clip.encoder)
         found = {EVERYWHERE: every}
         places = sorted({round(i * len(every) / N_DEPTHS) for i in range(1, N_DEPTHS)} - {0})
         for place in places if self.settings.depth else ():
@@ -144,29 +145,40 @@ class OwnParts(FolderWork):
                 progress=work.bar(what),
                 unit="class",
             )
-        tables = [
-            read_named_table(path) for job in self.folder.jobs if job[0] == LESIONED for path in self.folder.files(job)
-        ]
         overlaps = [
             part_overlaps(self._parts(share, sites)).assign(share=share, sites=sites) for share, sites in self.kinds
+        ]
+        return {"lesions": self.lesions(), "overlaps": pd.concat(overlaps, ignore_index=True)}
+
+    def lesions(self) -> pd.DataFrame:
+        """Return the tables of `lesion` of the tests that are done, with columns share and sites."""
+        tables = [
+            read_named_table(path) for job in self.folder.jobs if job[0] == LESIONED for path in self.folder.files(job)
         ]
         if not tables:
             raise InputError(
                 f"{self.clip.name} recognises no class of {self.images.root} on the images that parts are found on, so "
                 "there is no part to test: see the warnings above, and give a model that knows the classes."
             )
-        return {"lesions": pd.concat(tables, ignore_index=True), "overlaps": pd.concat(overlaps, ignore_index=True)}
+        return pd.concat(tables, ignore_index=True)
 
     def circuits(self, share: float | None = None) -> dict[Key, Circuit]:
         """Return the parts of a share (default: the largest), by (class, domain), once they are found."""
         return self._parts(max(self.settings.shares) if share is None else share, EVERYWHERE)
 
     def save_circuits(self, share: float | None = None) -> GraphFolder:
-        """Write the parts of a share as a folder that cards, the explorer and checks read, and return it."""
-        parts = self.circuits(share)
+        """Write the parts of a share as a folder that cards, the explorer and checks read, and return it.
+
+        The table of their lesions lies in it, which the explorer shows.
+        """
+        share = max(self.settings.shares) if share is None else share
+        parts, tested = self.circuits(share), self.lesions()
         images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
         made_with = self.made_with | {"n_others": self.settings.n_others, "method": self.settings.method}
-        return GraphFolder.write(self.out / "circuits", parts, made_with, images)
+        folder = GraphFolder.write(self.out / "circuits", parts, made_with, images)
+        told = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
+        write_named_table(folder.path / LESIONS, told.drop(columns=["share", "sites"]))
+        return folder
 
     def _read(self, job: Job, work: Work) -> tuple[Tensor, Tensor] | None:
         """Return the images of a job: of the class, and of others, which a test has none of."""
@@ -193,8 +205,11 @@ class OwnParts(FolderWork):
         for share, name in self.kinds:
             graph = replace(graphs[name], class_name=key[0], domain=key[1])
             part = graph.strongest(share, ranking, GLOBAL)
+            part = replace(part, source=replace(graph, kept_units=dict(part.units)))
+            if name == EVERYWHERE:
+                part = with_edges(self.task(key, *images, self.sites[name], work), part)
             paths.append(self._path(key, share, name))
-            replace(part, source=replace(graph, kept_units=dict(part.units))).save(paths[-1])
+            part.save(paths[-1])
         return paths
 
     def _ranked(self, task: Task) -> AttributionGraph:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def _some(items: Sequence[str]) -> str:
     return f"{shown} {'is' if len(items) == 1 else 'are'}"
 
 
+@cache
 def _commit() -> str:
     """Return the commit of the checkout that this package, or else the running script, lies in, or ``unknown``.
 

@@ -8,18 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from circuitry.runs import ALONE, Count, Job, Natural, Rank, Seed, Share, Work, one_of, whole_file
+from circuitry.runs import ALONE, Count, Job, Natural, Rank, Share, Work, one_of, whole_file
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName, OperationCounter
-from circuitry.data import chosen_names, drawn_by_name, image_listing
+from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
 from circuitry.encoder import Baseline, Counterfactual, Task, counted_sites, mean_baseline, metric_of_class
-from circuitry.interventions import (
-    MIB_FRACTIONS,
-    AblationSettings,
-    MaskSettings,
-    measure_circuits,
-    propose_circuits,
-)
+from circuitry.interventions import MIB_FRACTIONS, AblationSettings, MaskSettings, measure_circuits, propose_circuits
 from experiments.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 
@@ -61,8 +55,7 @@ class ContestSettings(QuickstartModel):
     """Lower precision where PyTorch deems it safe: while masks are trained; see `MaskSettings`."""
     random_draws: Natural = 3
     """Random circuits of every size."""
-    seed: Seed = 0
-    """Seed of all random choices: images, masks and random units."""
+    seed: SeedOption = 0
 
 
 Contestant = tuple[str, str]  # a method and its budget

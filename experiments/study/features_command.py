@@ -17,14 +17,23 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from circuitry.runs import Count, InputError, Job, JobFolder, Seed, Work, WorkSettings, at_least, versions
+from circuitry.runs import Count, InputError, Job, JobFolder, Work, WorkSettings, versions
 from circuitry import Clip, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
 from circuitry.cards import read_vocabulary
-from circuitry.data import chosen_names, class_key, image_listing, load_image
+from circuitry.data import (
+    DEFAULT_PARTS,
+    Parts,
+    SeedOption,
+    SmallTables,
+    chosen_names,
+    class_key,
+    image_listing,
+    load_image,
+)
 from circuitry.models import load_sae
 from circuitry.reports import (
     Report,
@@ -111,12 +120,6 @@ _SHOWN = 8  # features in each of the two tables
 PER_CELL = 3  # images of each feature and domain
 
 
-def feature_table(features: ImageFeatures, names: pd.DataFrame) -> pd.DataFrame:
-    """Return every feature in some top 20: its name, how far it is shared, its frequency in each domain."""
-    table = names.merge(feature_summary(features), on="feature", validate="one_to_one")
-    return table.merge(feature_frequency(features), left_on="feature", right_index=True)
-
-
 def add_features(
     report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder, *, least: bool
 ) -> None:
@@ -177,14 +180,11 @@ class Config(QuickstartModel, WorkSettings):
     ranking: Literal["activation", "study"] = "activation"
     """Order of features that equally many images name: the more active first, or as in the study the order of
     torch.topk, which fills tops with unnamed features."""
-    parts: Annotated[int, at_least(2)] = 4
-    """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
+    parts: Parts = DEFAULT_PARTS
     out: Path = Path("runs/shared_features")
     """Folder of the results: the autoencoder, the features of images, tables and the page."""
-    results: Path | None = None
-    """Also write the small tables and their provenance here, where the figures read them."""
-    seed: Seed = 0
-    """Seed of all random choices: images, bootstrap."""
+    results: SmallTables = None
+    seed: SeedOption = 0
 
 
 def main(config: Config) -> Written | None:
@@ -199,7 +199,9 @@ def main(config: Config) -> Written | None:
     comparison = compare_features(
         found, {"held-out": held_out}, ranking=config.ranking, n_parts=config.parts, seed=config.seed
     )
-    tables = comparison.tables() | {"features": feature_table(found, names)}
+    shared = names.merge(feature_summary(found), on="feature", validate="one_to_one")  # those in some top 20
+    shared = shared.merge(feature_frequency(found), left_on="feature", right_index=True)
+    tables = comparison.tables() | {"features": shared}
     quality = {name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()}
     told = "{dead} of them dead, {l0} active per image, {explained_variance} of the variance explained, in training"
     report = Report(
@@ -233,10 +235,8 @@ def main(config: Config) -> Written | None:
 
 def trained_on(config: Config) -> dict[str, object] | None:
     """Return the model's training data, from the run of its checkpoint; None if unknown."""
-    checkpoint = config.checkpoint
-    if checkpoint is None:
-        return None
-    folders = [folder for folder in checkpoint.parents if (folder / "run.json").is_file()]
+    parents = () if config.checkpoint is None else config.checkpoint.parents
+    folders = [folder for folder in parents if (folder / "run.json").is_file()]
     run = run_of(folders[0]) if folders else None
     return {**asdict(run), "folder": run.folder.name} if run else None
 

@@ -63,9 +63,7 @@ def main(config: Config) -> Written:
     report.table(runs, "Every model, with its 95 % interval over classes.")
     if len(tests):
         report.section("Do two domains differ over models?")
-        report.table(
-            tests, "Feature sharing of domain a with the others minus that of domain b; each model counts once."
-        )
+        report.table(tests, "Feature sharing of domain a with the others minus that of b; each model counts once.")
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     tables = {"sharing_over_settings": table, "sharing_of_runs": runs, "sharing_tests": tests}
     about = {"results": config.features, "group": config.group, **versions()}

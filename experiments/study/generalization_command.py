@@ -26,7 +26,7 @@ from typing import ClassVar
 
 from circuitry.runs import Work, WorkSettings, versions
 from circuitry import DomainFolder
-from circuitry.data import Decoding
+from circuitry.data import Decoding, SmallTables
 from circuitry.reports import Finding, Report, Written, add_told_apart, write_results
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.training import CLASSIFIER, MEASURE, TrainingWork, available_device
@@ -112,15 +112,13 @@ class Config:
     """Names of ImageNet's classes: those of the installed open_clip, or of the study's version of it."""
     out: Path = Path("runs/generalization")
     """Folder of the results: tables and the report."""
-    results: Path | None = None
-    """Also write the small tables and their provenance here, where the figures read them."""
+    results: SmallTables = None
     screen: bool = True
     """Leave held-out classes that even the upper bound does not learn out of figures and told_apart.csv, for all models
     of the test domain. The other choice stands beside, in told_apart_all.csv or told_apart_screened.csv."""
     epochs_shown: tuple[int, ...] | None = None
     """Checkpoints to classify with (default: all that were kept); 0 is the untrained model."""
     decoding: Decoding = "upright"
-    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
     settings: tuple[Setting, ...] = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")

@@ -130,9 +130,7 @@ def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
     }
     finish_panels(figure, keys, title, style.interval_note(table), y=measure)
     figure.update_layout(margin_b=130)  # for the names of sites between axes and legend
-    figure.update_xaxes(
-        tickvals=list(range(len(sites))), ticktext=sites, tickangle=-90, tickfont_size=10, showgrid=False
-    )
+    figure.update_xaxes(tickvals=[*range(len(sites))], ticktext=sites, tickangle=-90, tickfont_size=10, showgrid=False)
     return figure.update_yaxes(rangemode="tozero")
 
 
@@ -155,7 +153,8 @@ def relation_panels(
 ) -> go.Figure:
     """Draw an accuracy of models against each of some other numbers, a panel for each."""
     rho = relations[relations["with"] == accuracy].set_index("what")["rho"]
-    told = {what: f"{names[what]}<br>{style.faint(_told(rho.get(what)))}" for what in names if what in points}
+    told = {what: "no correlation" if pd.isna(rho.get(what)) else f"ρ {rho[what]:+.2f}" for what in names}
+    told = {what: f"{names[what]}<br>{style.faint(text)}" for what, text in told.items() if what in points}
     models = points.assign(setting=points["setting"].map(setting_family))
     shapes = style.assign_looks(models["setting"], SETTING_SYMBOLS, "settings")
     colours = {name: mark.colour for name, mark in style.marks_for(points["test_domain"], marks).items()}
@@ -178,10 +177,6 @@ def relation_panels(
     for place in places.values():
         figure.update_xaxes(nticks=5, **place)
     return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
-
-
-def _told(rho: float | None) -> str:
-    return "no correlation" if rho is None or pd.isna(rho) else f"ρ {rho:+.2f}"
 
 
 def size_curves(

@@ -27,10 +27,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
-from circuitry.runs import Count, InputError, Seed
+from circuitry.runs import Count, InputError
 from circuitry import DomainFolder
 from circuitry.comparison import write_named_table
-from circuitry.data import ImageRecord, MissingFiles, chosen_names, class_key, study_held_out
+from circuitry.data import ImageRecord, MissingFiles, SeedOption, chosen_names, class_key, study_held_out
 from circuitry.reports import write_figure
 from circuitry.training import Captions, NoCaption, generated_captions, read_description
 from experiments.study.base_sets import named_base_sets
@@ -79,8 +79,7 @@ class Config:
     """What happens to images whose file is missing; unchecked for lists of images that lie elsewhere."""
     missing_captions: NoCaption = "refuse"
     """What happens to images without a caption that the trainer reads as text: an error, or left out and counted."""
-    seed: Seed = 0
-    """Seed of all random choices: captions, and the base sets' validation images."""
+    seed: SeedOption = 0
 
 
 def main(config: Config) -> None:

@@ -22,10 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from circuitry.runs import Count, Seed, Work, WorkSettings, at_least, versions
+from circuitry.runs import Count, Work, WorkSettings, at_least, versions
 from circuitry.analysis import QuickstartModel
 from circuitry.comparison import Comparison
-from circuitry.data import chosen_names, class_key
+from circuitry.data import DEFAULT_PARTS, Parts, SeedOption, SmallTables, chosen_names, class_key
 from circuitry.reports import (
     Finding,
     Report,
@@ -127,8 +127,7 @@ class Config(QuickstartModel, WorkSettings):
     """Sites: of the encoder, in its order (default: all)."""
     n_images: Count | None = 20
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
-    parts: Annotated[int, at_least(2)] = 4
-    """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
+    parts: Parts = DEFAULT_PARTS
     held_out: tuple[str, ...] = ()
     """Held-out classes: a group of their own (OOD); CKA is also computed for them and for the others (ID)."""
     apart: str | None = None
@@ -142,10 +141,8 @@ class Config(QuickstartModel, WorkSettings):
     out: Path = Path("runs/representations")
     """Folder of the results: representations, tables, the report; temporary files, too (see
     `extract_representations`)."""
-    results: Path | None = None
-    """Also write the small tables and their provenance here, where the figures read them."""
-    seed: Seed = 0
-    """Seed of all random choices: images, permutations and folds."""
+    results: SmallTables = None
+    seed: SeedOption = 0
 
     @property
     def representations(self) -> Path:

@@ -290,6 +290,4 @@ def add_differences(report: Report, differences: pd.DataFrame) -> None:
     """Add the table of differences."""
     report.section("Differences between settings")
     shown = differences.drop(columns=[name for name in MODEL if differences[name].nunique() < 2])
-    report.table(
-        shown, "Accuracy on held-out classes in the test domain, setting minus the other, with 95 % intervals."
-    )
+    report.table(shown, "Accuracy on held-out classes in the test domain, setting minus the other; 95 % intervals.")

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
-from circuitry.runs import Count, InputError, Seed, one_of, versions
+from circuitry.runs import Count, InputError, one_of, versions
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison import PARTS, Comparison
-from circuitry.data import Decoding, chosen_names, class_key
+from circuitry.data import Decoding, SeedOption, SmallTables, chosen_names, class_key
 from circuitry.reports import (
     Finding,
     Report,
@@ -42,12 +42,7 @@ from circuitry.reports.figures import Mark, domain_marks, style
 from circuitry.representations import embed_images, embed_texts
 from experiments.study import separation
 from experiments.study.selection import Setting
-from experiments.study.separation_charts import (
-    PANELS,
-    embedding_maps,
-    panel_references,
-    separation_panels,
-)
+from experiments.study.separation_charts import PANELS, embedding_maps, panel_references, separation_panels
 from experiments.study.study_run import STANDARD, toy_checkpoint, toy_images
 
 import numpy as np
@@ -166,8 +161,7 @@ class Config:
 
     out: Path = Path("runs/embedding-separation")
     """Folder of the results: embeddings, tables and the report."""
-    results: Path | None = None
-    """Also write the small tables and their provenance here, where the figures read them."""
+    results: SmallTables = None
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
     models: tuple[str, ...] = ()
@@ -187,11 +181,9 @@ class Config:
     map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
     """How embeddings are mapped: umap, pca, or auto for UMAP where umap-learn is installed."""
     decoding: Decoding = "upright"
-    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps."""
-    seed: Seed = 0
-    """Seed of all random choices: images, folds and maps."""
+    seed: SeedOption = 0
 
 
 class ComparedModels(NamedTuple):
@@ -227,11 +219,8 @@ def main(config: Config) -> Written:
 def toy_models(config: Config) -> ComparedModels:
     """Return the toy's test images and models, drawn and trained where they are missing."""
     test_domain = config.test_domain or "quickdraw"
-    checkpoints = {
-        (name, seed): toy_checkpoint(config.toy, setting, test_domain, seed)
-        for name, setting in TOY_MODELS.items()
-        for seed in TOY_SEEDS
-    }
+    asked = [(name, seed) for name in TOY_MODELS for seed in TOY_SEEDS]
+    checkpoints = {(n, seed): toy_checkpoint(config.toy, TOY_MODELS[n], test_domain, seed) for n, seed in asked}
     held_out = STANDARD.held_out if config.held_out is None else config.held_out
     return ComparedModels(toy_images(config.toy), checkpoints, test_domain, held_out)
 

@@ -25,7 +25,7 @@ from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings
 from circuitry import CausalChecks, DomainFolder, GraphFolder, compare_domains, extract, load_clip
 from circuitry.circuits import depth_bias
 from circuitry.comparison import Comparison
-from circuitry.data import Decoding, chosen_names, class_key
+from circuitry.data import Decoding, SeedOption, SmallTables, chosen_names, class_key
 from circuitry.interventions import CheckSettings, transfer_matrix
 from circuitry.reports import Report, listings_of, write_results
 from circuitry.reports.figures import domain_marks
@@ -75,14 +75,11 @@ class Config:
     """Steps of each model's autoencoder; 0 leaves features out."""
     out: Path = Path("runs/shared_circuitry")
     """Folder for the results of each model, tables and the report."""
-    results: Path | None = None
-    """Also write the small tables and their provenance here, where the figure reads them."""
+    results: SmallTables = None
     decoding: Decoding = "upright"
-    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     device: str = "cpu"
     """Where models run; under torchrun cuda is each process's own GPU."""
-    seed: int = 0
-    """Seed of the choice of images, of autoencoders and permutations."""
+    seed: SeedOption = 0
     work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
     """Sharing of the work: one model at a time."""
 

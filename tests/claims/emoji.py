@@ -3,7 +3,7 @@
 from scipy import stats
 
 from experiments.emoji_colours import ARTISTS
-from tests.support.committed_tables import Numbers, alike, interval, one, span, table
+from tests.support.committed_tables import Numbers, alike, interval, one, rows, span, table
 
 COLOURED, BLACK = ["fluent3d", "fluentflat", "noto"], ["mono", "silhouette", "sketch"]
 
@@ -49,7 +49,17 @@ def of_classes(column: str) -> float:
     return one("emoji/edge_jaccard_class_by_domain", column, what="class effect")
 
 
+def given_the_other(which: str) -> list[float]:
+    """Return the span of the partial rank correlations of circuits with colours, or with one artist."""
+    return list(span(rows("emoji_colours/correlations", **{"with": which})["partial"]))
+
+
 CLAIMS: dict[str, Numbers] = {
+    "Given whether one artist drew both styles it is the same, {:.2f} to {:.2f}": lambda: given_the_other("colours"),
+    "one artist, given colours, goes with circuits by {:.2f} to {:.2f}, at best with p {:.2f}": lambda: [
+        *given_the_other("one artist"),
+        rows("emoji_colours/correlations", **{"with": "one artist"})["partial_p"].min(),
+    ],
     "right in {:.0f} to {:.0f} % of the images (36 classes, guessing {:.0f} %)": lambda: (
         *span(100 * table("emoji/accuracy")["all"]),
         100 * alike(table("emoji/accuracy")["chance"], 6),

@@ -3,7 +3,9 @@
 from functools import partial
 from typing import Any
 
-from tests.support.committed_tables import Numbers, interval, one, rows, table
+import pandas as pd
+
+from tests.support.committed_tables import Numbers, interval, one, rows, span, table
 
 OWN, OTHERS = "own class", "other classes"
 NETWORKS = {
@@ -93,6 +95,23 @@ def over_depth(way: str, styles: str = "its own style") -> list[float]:
     return [depth(name, answers, styles) for name in sites for answers in (OWN, OTHERS)]
 
 
+def seeds(share: float, *what: str) -> list[float]:
+    """Return mean and interval over the models of other seeds."""
+    return interval("own_parts/seeds/seeds", share=share, what=", ".join(what))
+
+
+def beside_colours(folder: str, which: str, column: str = "partial") -> "pd.Series[float]":
+    return rows(f"own_parts/{folder}/correlations", pairs="of classes in styles", **{"with": which})[column]
+
+
+def of_styles(folder: str) -> list[float]:
+    """Return the span of the rank correlations over pairs of styles, how many pairs, and the largest p."""
+    found = rows(f"own_parts/{folder}/correlations", pairs="of styles")
+    pairs = rows(f"own_parts/{folder}/styles", levels=2)
+    return [*span(found["rho"]), len(pairs), float(found["p"].max())]
+
+
+COLOURS = ("colours_lite0", "colours_rn_tiny")
 DEPTH_ROW = "| {:.2f}, {:.2f} | {:.2f}, {:.2f} | {:.2f}, {:.2f} | {:.2f}, {:.2f} |"
 RIVALS = ("contrast", "gradient", "fisher", "fisher difference", "class selectivity", "linear probe", "learned gates")
 CLAIMS: dict[str, Numbers] = {
@@ -118,6 +137,37 @@ CLAIMS: dict[str, Numbers] = {
         both_taken("lite0_styles"),
         len(table("own_parts/lite0_styles/verdicts")),
         verdicts("lite0_styles", "the same part"),
+    ],
+    "Without 1 % of the units a class keeps {:.2f} [{:.2f}, {:.2f}] of its right answers, other classes {:.2f} "
+    "[{:.2f}, {:.2f}], the class without random units {:.2f} [{:.2f}, {:.2f}]": lambda: [
+        *seeds(0.01, OWN, "part", "its own style"),
+        *seeds(0.01, OTHERS, "part", "its own style"),
+        *seeds(0.01, OWN, "random", "its own style"),
+    ],
+    "Without 2 % the class keeps {:.2f} and others {:.2f}, where random units leave others {:.2f}": lambda: [
+        seeds(0.02, answers, cut, "its own style")[0]
+        for answers, cut in ((OWN, "part"), (OTHERS, "part"), (OTHERS, "random"))
+    ],
+    "the part it keeps {:.2f} [{:.2f}, {:.2f}]": lambda: seeds(0.01, OWN, "part", "another style"),
+    "share {:.3f} [{:.3f}, {:.3f}] of their units, those of two classes in one style {:.3f}, chance {:.3f}": lambda: [
+        *seeds(0.01, "one class in two styles"),
+        seeds(0.01, "two classes in one style")[0],
+        seeds(0.01, "chance")[0],
+    ],
+    "rank correlation of {:.2f} on EfficientNet-Lite0 and of {:.2f} in the small CLIP (permutation p {:.4f}), and "
+    "with colours, given one class, by {:.2f} to {:.2f} and {:.2f} to {:.2f} (no p below {:.2f})": lambda: [
+        *(float(beside_colours(folder, "one class").mean()) for folder in COLOURS),
+        max(beside_colours(folder, "one class", "partial_p").max() for folder in COLOURS),
+        *(end for folder in COLOURS for end in span(beside_colours(folder, "colours"))),
+        min(beside_colours(folder, "colours", "partial_p").min() for folder in COLOURS),
+    ],
+    "the small CLIP ({:.2f} to {:.2f} over {} pairs, p {:.2f})": lambda: of_styles("colours_rn_tiny"),
+    "too few to tell ({:.2f} to {:.2f})": lambda: of_styles("colours_lite0")[:2],
+    "the class {:.2f} [{:.2f}, {:.2f}], and other classes {:.2f}; 2.5 % leave {:.2f} and {:.2f}, "
+    "5 % {:.2f} and {:.2f}": lambda: [
+        *interval("own_parts/lite0_without_last/by_share", share=0.02, answers=OWN, cut="part"),
+        *(left("lite0_without_last", *of) for of in ((0.02, OTHERS), (0.025, OWN), (0.025, OTHERS))),
+        *(left("lite0_without_last", 0.05, answers) for answers in (OWN, OTHERS)),
     ],
     f"up to there {DEPTH_ROW}": lambda: over_depth("up to"),
     f"from the next on {DEPTH_ROW}": lambda: over_depth("from"),

@@ -49,7 +49,8 @@ def run_quickstart(
         patch.setattr("circuitry.reports.page.write_static", no_static_images)
         patch.setattr(quickstart_steps, "train_clip", short_training)
         patch.setattr(quickstart_steps, "ExtractionSettings", partial(ExtractionSettings, rule=GIVEN_RULE))
-        few = {"n_unseen": 1, "n_others": 2, "processes": 1}
+        patch.setattr(quickstart_steps, "KNOWN", 0.0)  # after three steps a model knows nothing
+        few = {"n_unseen": 1, "n_others": 2, "processes": 1, "classes": classes, "domains": styles}
         trained = {"train": True, "epochs": 1, "held_out": ("key",)} if train else {}
         module.main(module.Config(out=out / "run", results=out / "results", **few, **trained, **config))
 

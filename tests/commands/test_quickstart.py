@@ -43,7 +43,8 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
     sizes = {"n_test": 2, "n_images": 1}
     classes = ("butterfly", "car", "fish", "key", "star")
     run_quickstart(tmp_path, classes, ("quickdraw", "real"), train=False, model="vit-tiny", **sizes)
-    assert "edges that two styles share" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.index("Do classes have parts of their own?") < printed.index("circuits that are enough")
     assert (tmp_path / "run" / "explorer" / "index.html").is_file()
     graphs = GraphFolder(tmp_path / "run" / "circuits")
     assert set(graphs) == {(c, d) for c in classes for d in ("quickdraw", "real")}
@@ -58,7 +59,7 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
 def test_a_browser_draws_the_report_of_the_quickstart(quickstart: Path) -> None:
     # A model after three steps may have no lead: the report then has sentences in place of figures.
     page = (quickstart / "run" / "report.html").read_text(encoding="utf-8")
-    for heading in ("Do the circuits work?", "circuit work in another?", "effect of removing a unit?"):
+    for heading in ("Do the circuits work?", "s own?"):
         assert heading in page
     assert_drawn(quickstart / "run" / "report.html", figures=page.count('class="plotly-graph-div"'))
 

@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from circuitry import GraphFolder, compare_domains
+from circuitry.circuits.graph_folder import LESIONS
 from circuitry.explorer import ClassVectors, ExplorerSettings, export_explorer
 from circuitry.reports.figures.style import domain_marks
 from tests.explorer.made import ATTACK, DOMAINS, INNER, UNITS, MadeCards, write_alone
@@ -224,6 +227,30 @@ def test_answers_are_shown_with_what_was_ablated(browser: Any, graphs: GraphFold
     by_value = {float(text): float(shade) for text, shade in shades if text != "–"}
     assert by_value[min(by_value)] == 1
     assert by_value[max(by_value)] == 0
+    reader.tab.context.close()
+
+
+def test_own_parts_show_what_the_model_loses_without_them(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
+    own_parts = GraphFolder(shutil.copytree(graphs.path, tmp_path / "circuits"))
+    right = {("cat", "real"): (0.0, 1.0), ("cat", "sketch"): (0.25, 0.75), ("=cmd|fish", "real"): (0.9, 1.0)}
+    tested = right | {(ATTACK, "real"): (0.5, 1.0), ("=cmd|fish", "sketch"): (0.0, 0.0)}  # fish there is not known
+    lesions = [
+        ("cat", "real", *cell, cut, 5, 4, 0.0 if left == one == 0 else 1.0, value)
+        for cell, (left, one) in tested.items()
+        for cut, value in (("part", left), ("random", one))
+    ]
+    names = "part_class part_domain class domain cut n_units n_images whole_right right"
+    pd.DataFrame(lesions, columns=names.split()).to_csv(own_parts.path / LESIONS, index=False)
+    export_explorer(own_parts, tmp_path / "page")
+    reader = Reader(browser, tmp_path / "page").open(**CAT)
+    assert "own parts" in reader.tab.inner_text(".saw")
+    rows = reader.tab.eval_on_selector_all(
+        ".lost tbody tr", "rows => rows.map(r => r.innerText.split(/\\s+/).slice(-2))"
+    )
+    # cat; the two others, of which the page's own class loses more; their mean by style; and random units
+    assert rows == [[".00", ".25"], [".50", "–"], [".90", "–"], [".70", "–"], ["1.00", ".75"]]
+    matrix = reader.tab.eval_on_selector_all(".matrix td button", "cells => cells.map(c => c.textContent)")
+    assert matrix == [".00", ".25"]
     reader.tab.context.close()
 
 

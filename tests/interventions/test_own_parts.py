@@ -9,17 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry import DomainFolder, GraphFolder, Task, load_clip
+from circuitry import DomainFolder, GraphFolder, Task, in_feature_basis, load_clip
+from circuitry.bases import SparseAutoencoder
+from circuitry.circuits import score_edges, with_edges
 from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary, style_verdicts, told_share
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.interventions import (
-    OwnParts,
-    circuit_of,
-    find_circuit,
-    lesion,
-    own_part,
-    part_overlaps,
-)
+from circuitry.interventions import OwnParts, circuit_of, find_circuit, lesion, own_part, part_overlaps
 from circuitry.reports import Report, page
 from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
@@ -34,6 +29,12 @@ SITE = "units"
 
 def n_units(net: PlantedClasses) -> int:
     return int(net.encoder(net.images(0, 1, 0), stop=SITE).shape[1])
+
+
+EYE, ZERO = torch.eye(n_units(NET)), torch.zeros(n_units(NET))
+HALVES = {SITE: SparseAutoencoder(EYE, ZERO, EYE / 2, ZERO)}  # the other half is the error, which stays
+LATENTS = replace(NET, encoder=in_feature_basis(NET.encoder, HALVES))
+KINDS = pytest.mark.parametrize(("net", "decoded"), [(NET, 1.0), (LATENTS, 0.5)])
 
 
 def quiet(task: Task) -> Task:
@@ -60,30 +61,31 @@ def test_units_that_stand_in_for_each_other_are_found_one_after_the_other() -> N
     assert not part & set(range(36, 36 + COMMON))  # what every class needs
 
 
-def test_costs_are_slopes_of_the_log_odds_by_plain_gradients() -> None:
-    task = quiet(NET.task(1))
-    everything = torch.cat([task.images, task.others])  # type: ignore[list-item]
+@KINDS
+def test_costs_are_slopes_of_the_log_odds_by_plain_gradients(net: PlantedClasses, decoded: float) -> None:
+    task = quiet(net.task(1))
     units, code = (stage.run for stage in NET.encoder.stages)
-    mean, own = units(everything).mean(0), units(task.images)  # type: ignore[arg-type]
+    own, mean = units(task.images), units(torch.cat([task.images, task.others])).mean(0)  # type: ignore[arg-type, list-item]
     gates = torch.ones(len(mean), requires_grad=True)
-    logits = 20 * F.normalize(code(mean + gates * (own - mean)), dim=-1)
+    logits = 20 * F.normalize(code(own + decoded * (gates - 1) * (own - mean)), dim=-1)
     rest = torch.cat([logits[:, :1], logits[:, 2:]], 1)
     (slopes,) = torch.autograd.grad((logits[:, 1] - rest.logsumexp(-1)).mean(), gates)
     scores = own_part(task, share=0.1).source.node_scores[SITE]
     np.testing.assert_allclose(scores, slopes.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_lesion_is_read_as_plain_loops_read_it() -> None:
-    tasks = {(str(label), "drawn"): quiet(NET.task(label, 4, 1)) for label in range(4)}
-    parts = {(str(label), "drawn"): own_part(quiet(NET.task(label)), share=0.1) for label in range(2)}
+@KINDS
+def test_a_lesion_is_read_as_plain_loops_read_it(net: PlantedClasses, decoded: float) -> None:
+    tasks = {(str(label), "drawn"): quiet(net.task(label, 4, 1)) for label in range(4)}
+    parts = {(str(label), "drawn"): own_part(quiet(net.task(label)), share=0.1) for label in range(2)}
     table = lesion(tasks, parts, random_draws=2)
     assert table.groupby(["part_class", "cut"]).size().tolist() == [4] * 4
     units, code = (stage.run for stage in NET.encoder.stages)
     for row in table[table["cut"] == "part"].to_dict("records"):
         task = tasks[row["class"], row["domain"]]
-        acts = units(task.images)  # type: ignore[arg-type]
+        acts, mean = units(task.images), units(torch.cat([task.images, task.others])).mean(0)  # type: ignore[arg-type, list-item]
         for unit in parts[row["part_class"], "drawn"].units[SITE]:
-            acts[:, unit] = task.baseline.at(SITE, acts)[:, unit]  # type: ignore[union-attr]
+            acts[:, unit] += decoded * (mean - acts)[:, unit]
         p = (20 * F.normalize(code(acts), dim=-1)).softmax(-1)
         assert row["right"] == (p.argmax(-1) == int(row["class"])).double().mean()
         assert row["taken_for"] == (p.argmax(-1) == int(row["part_class"])).double().mean()
@@ -102,6 +104,15 @@ def test_overlaps_are_those_of_sets_and_chance_is_that_of_random_units() -> None
     assert row["chance"] == pytest.approx(np.mean(draws) / (7 - np.mean(draws)), rel=0.1)
 
 
+def test_edges_between_units_of_a_part_are_those_that_are_scored_between_them() -> None:
+    task, units = replace(quiet(NET.task(0)), sites=("units", "code")), {"units": [0, 1, 2], "code": [0, 1]}
+    circuit = with_edges(task, circuit_of(task, units))
+    scored = score_edges(replace(task, others=None), {site: np.array(of) for site, of in units.items()})
+    assert set(circuit.source.edge_scores) == {("units", "code")}
+    np.testing.assert_array_equal(circuit.source.edge_scores["units", "code"], scored.scores["units", "code"])
+    assert circuit.source.settings["edge_method"] == "squared"
+
+
 def cell(part: tuple[str, str], image: tuple[str, str], right: float, whole: float = 1.0) -> dict[str, Any]:
     named = dict(zip(("part_class", "part_domain", "class", "domain"), (*part, *image), strict=True))
     return {**named, "cut": "part", "whole_right": whole, "right": right}
@@ -114,8 +125,8 @@ def lesions(a_on_b: float, others: float = 1.0) -> pd.DataFrame:
 
 
 OVERLAPS = pd.DataFrame(
-    [("x", "a", "x", "b", 0.3, 0.01), ("x", "a", "y", "a", 0.02, 0.01), ("y", "a", "y", "b", 0.3, 0.01)],
-    columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance"],
+    [("x", "a", "x", "b", 0.3, 0.01, 0.2), ("x", "a", "y", "a", 0.02, 0.01, 0.0), ("y", "a", "y", "b", 0.3, 0.01, 0.1)],
+    columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance", "edges"],
 )
 
 
@@ -135,7 +146,8 @@ def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
     by_styles = lesion_summary(table, ["styles"]).set_index(["styles", "answers"])["value"]
     assert by_styles["another style", "own class"] == 0.5
     kinds = overlap_summary(OVERLAPS).set_index("parts")
-    assert dict(kinds.loc["one class in two styles", ["value", "n_pairs"]]) == {"value": 0.3, "n_pairs": 2}
+    said = [kinds.at["one class in two styles", column] for column in ("value", "edges", "n_pairs")]
+    assert said == [0.3, pytest.approx(0.15), 2]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +239,15 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     assert all(set(small[key].units[site]) <= set(large[key].units[site]) for key in small for site in small[key].units)
     graphs = GraphFolder(config.out / "circuits")
     assert set(graphs) == set(small)
+    assert graphs.lesions is not None
+    assert len(graphs.lesions) == len(lesions) / 2  # of the share that is told
+    row = part_overlaps(large).iloc[-1]
+    a, b = (
+        set(large[key].source.circuit(3).to_pandas("edges").iloc[:, :4].itertuples(index=False, name=None))
+        for key in ((row["class_a"], row["domain_a"]), (row["class_b"], row["domain_b"]))
+    )
+    assert a
+    assert row["edges"] == pytest.approx(len(a & b) / len(a | b))
     assert (config.out / "report.html").is_file()
 
 
@@ -247,20 +268,17 @@ def test_the_report_says_at_which_depth_and_draws_it() -> None:
     )
     said = [finding.claim for finding in own_part_findings(tables)]
     assert said[0].startswith("Do classes have parts of their own? Yes")
-    assert "No" in said[1]
+    assert "style? No: of 2 classes and pairs of styles 2 have a part in both" in said[1]
     assert "Units from b have one" in said[2]
     report = Report("Parts")
     add_own_parts(report, tables, ["a", "b"])
     assert len(report.plotly_figures) == 5
 
 
-def test_a_model_that_knows_no_class_on_the_images_that_test_is_told_so() -> None:
+def test_a_folder_without_contrast_and_a_model_that_knows_no_class_are_refused(config: Any) -> None:
     table = lesions(0.0).assign(share=0.02, sites="everywhere", whole_right=0.2)
     with pytest.raises(InputError, match="50%"):
         own_part_tables(table, OVERLAPS.assign(share=0.02, sites="everywhere"))
-
-
-def test_a_folder_without_contrast_or_without_images_to_test_on_is_refused(config: Any) -> None:
     images = DomainFolder(config.data, classes=["car"], domains=["real"], split=None)
     with pytest.raises(InputError, match="contrast"):
         OwnParts(load_clip("rn-tiny"), images, config.out / "x")

@@ -193,6 +193,7 @@ def checkout(folder: Path, *files: str) -> list[Path]:
 def test_a_commit_is_clean_unless_code_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = checkout(tmp_path, "circuitry/a.py", "experiments/x.py", "experiments/results/t.csv", "README.md")
     monkeypatch.setattr(provenance, "__file__", str(files[0]))
+    monkeypatch.setattr(provenance, "_commit", provenance._commit.__wrapped__)
     clean = versions()["commit"]
     assert len(clean) == 12
     for changed, dirty in zip(files, (True, True, False, False), strict=True):
@@ -207,6 +208,7 @@ def test_of_an_installed_package_the_commit_is_the_script_s(tmp_path: Path, monk
     installed.parent.mkdir(parents=True)
     installed.touch()
     monkeypatch.setattr(provenance, "__file__", str(installed))
+    monkeypatch.setattr(provenance, "_commit", provenance._commit.__wrapped__)
     monkeypatch.setattr("sys.argv", ["-c"])
     assert versions()["commit"] == "unknown"
     monkeypatch.setattr("sys.argv", [str(script)])

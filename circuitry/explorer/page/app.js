@@ -13,6 +13,7 @@ import { Graph, useDark } from "circuitry/graph.js";
 import { Table, placeName } from "circuitry/table.js";
 import { Toolbar, Help } from "circuitry/toolbar.js";
 import { Controls, ThisCut } from "circuitry/controls.js";
+import { Lost } from "circuitry/lost.js";
 import { Ways } from "circuitry/ways.js";
 import { Card } from "circuitry/card.js";
 import { Shelf } from "circuitry/shelf.js";
@@ -22,13 +23,13 @@ const TAB_NAMES = { ways: "comparison", graph: "graph", unit: "unit", images: "i
 
 function useClass(index, className) {
   return usePromise(async () => {
-    const { series, arrays } = await load(`class/${index.classes.indexOf(className)}`);
+    const { series, arrays, lesions } = await load(`class/${index.classes.indexOf(className)}`);
     const read = new Map();  // when it is needed: of a class's series, few are on the screen
     const at = place => {
       if (!read.has(place)) read.set(place, readSeries(series[place], arrays, place));
       return read.get(place);
     };
-    return series.map((header, place) => ({ ...header, read: () => at(place) }));
+    return Object.assign(series.map((header, place) => ({ ...header, read: () => at(place) })), { lesions });
   }, [className]);
 }
 
@@ -127,7 +128,7 @@ function App({ index, store, first }) {
       return;
     }
     const here = share.current ?? {};
-    const seen = { index, state, shown, names, bandNames, picture, drawn, trust: trust(index, state, shown, picture), layout: here.layout, theme: here.theme?.() };
+    const seen = { index, state, shown, names, bandNames, picture, drawn, trust: trust(index, state, shown, picture, series.lesions), layout: here.layout, theme: here.theme?.() };
     const file = exported(kind, seen);
     await download(file.name, file.content);
   };
@@ -167,7 +168,7 @@ function App({ index, store, first }) {
       ${missing.length > 0 && loaded && html`<p class="hint">No circuit of ${state.className} in ${missing.join(", ")}.</p>`}
       ${state.twins && html`<p class="hint twin-note">Circuits of parts of the images: ${shown.map(one => `${one.label} (${one.images} images)`).join(" beside ")}. <button type="button" onClick=${() => set({ twins: null })}>back to all images</button></p>`}
       ${state.view === "table" ? html`<${Table} ...${body} />` : html`<${Saw} ...${body} /><${Graph} ...${body} dark=${dark} bandNames=${bandNames} marks=${marks} select=${select} describe=${describe} share=${share} />`}
-      <${ThisCut} ...${body} />
+      ${index.tested ? html`<${Lost} ...${body} lesions=${series.lesions} />` : html`<${ThisCut} ...${body} />`}
     </main>
     <aside class="right"><${Card} ...${body} focusNote=${noting} /></aside>
     <footer><${Images} ...${body} setFire=${setFire} ownFile=${ownFile} setOwn=${setOwn} /></footer>
@@ -176,10 +177,10 @@ function App({ index, store, first }) {
 }
 
 // What is drawn, in a sentence.
-function Saw({ state, picture, drawn, shown }) {
+function Saw({ index, state, picture, drawn, shown }) {
   if (!drawn.nodes.length) return null;
   const whole = drawn.nodes.length === picture.nodes.length, more = drawn.nodes.length - state.most, domains = new Intl.ListFormat("en").format(shown.map(one => one.label));
-  return html`<p class="saw">${whole ? `All ${drawn.nodes.length}` : `The ${state.most} strongest${more > 0 ? ` and ${more} chosen` : ""} of ${picture.nodes.length}`} units of ${shown.length > 1 ? "the circuits" : "the circuit"} of <b>${state.className}</b> in ${domains}, from the first site (left) to the last; a larger mark has a larger effect, for or against the class${drawn.edges.length ? ", a line joins a unit to one that it acts through" : ""}. <b>Click a mark</b> to see what the unit responds to.</p>`;
+  return html`<p class="saw">${whole ? `All ${drawn.nodes.length}` : `The ${state.most} strongest${more > 0 ? ` and ${more} chosen` : ""} of ${picture.nodes.length}`} units of ${index.tested ? "the own part" : "the circuit"}${shown.length > 1 ? "s" : ""} of <b>${state.className}</b> in ${domains}, from the first site (left) to the last; a larger mark has a larger effect, for or against the class${drawn.edges.length ? ", a line joins a unit to one that it acts through" : ""}. <b>Click a mark</b> to see what the unit responds to.</p>`;
 }
 
 // Keys act unless the reader is writing, or something is open over the page.

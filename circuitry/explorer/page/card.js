@@ -35,12 +35,12 @@ function OneUnit({ index, state, set, shown, picture, names, colourOf, pin, focu
     ${index.cards
       ? html`<p class=${card.error ? "error" : "hint"}>${card.error?.message ?? card.hint}</p>${card.cards && html`<${Top} ...${card} colourOf=${colourOf} first=${state.domains} />`}`
       : html`<div class="missing"><h3>What it responds to</h3><p class="hint">There are no cards yet. To make them:</p><pre>circuitry cards --circuits ${index.graphs} && circuitry explore --circuits ${index.graphs}</pre></div>`}
-    <h3>Effect on the metric (${index.made.metric})</h3>
+    <h3>Effect on ${index.scored}</h3>
     ${node
       ? html`<p>${node.scores.map((score, c) => html`<span class="score" style=${{ "--line": colourOf(shown[c]?.domain) }}>${shown[c]?.label}: <b>${number(score)}</b>${node.stability[c] === null ? "" : `, found again in ${percent(node.stability[c])} of draws`}</span> `)}</p>`
       : html`<p class="hint">This unit is not in the cut that is drawn.</p>`}
     <${Everywhere} index=${index} site=${site} unit=${unit} state=${state} set=${set} />
-    ${card.cards && html`<${Exact} ...${card} />`}
+    ${card.cards && html`<${Exact} index=${index} ...${card} />`}
     <${Live} className=${state.className} units=${[name]} />
     ${node && html`<${Neighbours} node=${node} index=${index} set=${set} names=${names} shown=${shown} labels=${state.labels} />`}
     <h3>Note</h3>
@@ -177,7 +177,7 @@ function Heat({ heat, high, wide }) {
   return html`<canvas class="heat" ref=${canvas} width=${wide} height=${high} aria-hidden="true"></canvas>`;
 }
 
-function Exact({ cards, row }) {
+function Exact({ index, cards, row }) {
   const { exactCells, exactCounts, exactEffects } = cards.arrays;
   const width = cards.exact.length + 1;
   let first = 0;
@@ -193,5 +193,5 @@ function Exact({ cards, row }) {
   return html`<div><h3>Exact effects, measured</h3><table class="exact"><thead><tr><th scope="col">class, domain</th><th scope="col" title=${`by ${cards.attributedLike}`}>attributed</th>${measured.map(i => html`<th scope="col">${cards.exact[i]}</th>`)}</tr></thead>
     <tbody>${cells.slice(0, 12).map(cell => html`<tr><th scope="row">${cell.className}, ${cell.domain}</th><td>${number(cell.attributed, 2)}</td>
       ${measured.map(i => cell.exact[i]).map(value => html`<td class=${differs(value, cell.attributed) ? "differs" : ""}>${number(value, 2)}${differs(value, cell.attributed) ? " ≠" : ""}</td>`)}</tr>`)}</tbody></table>
-    <p class="hint">What the class's metric loses when the unit is put to zero, to its mean, or to its value in other domains. ≠ marks another sign than the attributed effect (${cards.attributedLike}).${cells.length > 12 ? ` The strongest 12 of ${cells.length}.` : ""}</p></div>`;
+    <p class="hint">What the class's metric loses when the unit is put to zero, to its mean, or to its value in other domains; attributed are effects on ${index.scored}. ≠ marks another sign than the attributed effect (${cards.attributedLike}).${cells.length > 12 ? ` The strongest 12 of ${cells.length}.` : ""}</p></div>`;
 }

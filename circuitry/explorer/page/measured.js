@@ -1,5 +1,6 @@
 // What was measured of a cut: the stored curves of the causal checks, read at the cut that is on the screen. Pure.
 import { fixed, percent } from "circuitry/view.js";
+import { saysLoss } from "circuitry/lost.js";
 
 const SAME = 1e-9;
 const MATTERS = 0.01;
@@ -63,17 +64,21 @@ export const VERDICTS = {
 export const interval = row => (row ? `${fixed(row[0])}${row[1] === null ? "" : ` [${fixed(row[1])}, ${fixed(row[2])}]`}` : "–");
 
 // How far a picture can be trusted, in sentences; it goes into every export.
-export function trust(index, state, shown, picture) {
+export function trust(index, state, shown, picture, lesions) {
   const made = index.made;
   const lines = [
     `${index.title}: ${state.className} in ${shown.map(one => one.label).join(" and ")}.`,
-    `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, metric ${made.metric}); positive ones help.`,
+    `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, effects on ${index.scored}); positive ones help.`,
     `The cut: the strongest ${percent(state.share)} of the units ${index.budget === "global" ? "of all sites together" : "of every site"}, at most ${state.edges} edges into a unit of the ${index.edgesPerNode} strongest, ${difference(state) ?? "nothing else left out"}.`,
   ];
   if (state.most && picture.nodes.length > state.most) lines.push(`Drawings show the ${state.most} strongest of its ${picture.nodes.length} units.`);
   if (state.hidden.length) lines.push(`Units of ${state.hidden.join(", ")} are hidden here, but they are in the cut.`);
   for (const one of shown) {
-    const curve = index.curves[`${state.className}/${one.domain}`];
+    const curve = index.curves[`${state.className}/${one.domain}`], lesion = lesions?.[one.domain];
+    if (lesion) {
+      lines.push(`${one.label}: ${saysLoss(index, lesion, one, state.className)}.`);
+      continue;
+    }
     if (!curve) {
       lines.push(`${one.label}: what this cut does was not measured.`);
       continue;

@@ -40,7 +40,7 @@ export function Table({ index, state, shown, picture, names, set, pin }) {
   const place = (name, mask) => ({ name, text: true, of: row => placeName(mask(row), picture.full, shown) });
   const unit = { name: "unit", text: true, of: row => row.key, cell: ({ key }) => html`<th scope="row"><button type="button" onClick=${() => set({ selected: key, tab: "unit" })}>${key}</button></th>` };
   const pinned = { name: PIN, of: row => Number(state.pins.includes(row.key)), cell: ({ key }) => html`<td><input type="checkbox" aria-label=${`pin ${key}`} checked=${state.pins.includes(key)} onChange=${() => pin(key)} /></td>` };
-  return html`<div class="table"><p class="hint">Effects are on the metric (${index.made.metric}): what it loses without the unit, attributed; a mean over ${[...new Set(shown.map(one => one.images))].join(" or ")} images. A click on a header sorts.</p>
+  return html`<div class="table"><p class="hint">Effects are on ${index.scored}: what it loses without the unit, attributed; a mean over ${[...new Set(shown.map(one => one.images))].join(" or ")} images. A click on a header sorts.</p>
     <${Sorted} id="units" caption=${`${units.length} units`} rows=${units} most=${most} chosen=${state.selected} columns=${[unit,
       { name: "name", text: true, of: row => state.labels[row.key] ?? spoken(names.get(row.key)) }, place("in", row => row.node.mask), ...effects("scores"), ...stable,
       { name: `circuits of ${index.circuits.length}`, of: row => circuitsWith(index, row.node.site, row.node.unit) }, pinned]} />

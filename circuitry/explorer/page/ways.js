@@ -22,7 +22,7 @@ export function Ways({ index, state, set, cutsOf, colourOf }) {
 const words = name => name.replaceAll("_", " ");
 
 function Matrix({ comparison, index, state, set }) {
-  const kinds = [["ratio", "ratio to ceiling"], ["all", "similarity"], ["class", "this class"]];
+  const kinds = [["ratio", "ratio to ceiling"], ["all", comparison.directions ? "all classes" : "similarity"], ["class", "this class"]];
   const there = kinds.filter(([name]) => (name === "ratio" ? comparison.ratios.length : name === "class" ? comparison.byClass[state.className] : true));
   const kind = there.some(([name]) => name === state.matrixOf) ? state.matrixOf : "all";
   const cells = useMemo(() => {
@@ -70,11 +70,13 @@ function Matrix({ comparison, index, state, set }) {
     </table></div>
     <p class="hint">${kind === "ratio"
       ? "1 is as similar as two parts of one domain's images, the ceiling. Point at a cell for its interval."
+      : comparison.measure === "right_answers_left" ? `Share of right answers that are left without the own part of ${kind === "class" ? state.className : "a class"}: rows are domains that it was found in, columns domains of the images.`
       : kind === "class" ? `Similarity of the circuits of ${state.className}.` : "Mean similarity of circuits over classes."} A click shows the pair.</p>
   </div>`;
 }
 
 function Depth({ comparison, index, state, set, colourOf }) {
+  if (comparison.measure === "right_answers_left") return null;
   if (!comparison.depth.some(row => row[1] !== null)) return html`<p class="hint">${words(comparison.measure)} has no values by site: choose node overlap for the curve over depth.</p>`;
   const names = index.sites.map(site => site.name).filter(name => comparison.depth.some(row => row[1] === name));
   const lines = index.domains.map(domain => {

@@ -9,6 +9,7 @@ from circuitry.comparison.lesion_reading import (
     BY_STYLE,
     EVERYWHERE,
     KNOWN,
+    NO_PART,
     OTHER_STYLE,
     OTHERS,
     OWN,
@@ -118,17 +119,20 @@ def _own_part(cells: Cells, share: float) -> Finding:
 
 def _across_styles(cells: Cells, verdicts: pd.DataFrame, overlap: pd.DataFrame) -> Finding:
     counts = verdicts["verdict"].value_counts()
-    same, n = int(counts.get(SAME_PART, 0)), len(verdicts)
-    answer = YES if same == n else NO if same == 0 else PARTLY
+    same, without = (int(counts.get(name, 0)) for name in (SAME_PART, NO_PART))
+    n = len(verdicts) - without
+    answer = UNKNOWN if n == 0 else YES if same == n else NO if same == 0 else PARTLY
     said = with_intervals(overlap, ".3f")
     beside = "; ".join(f"{kind} {said[kind]}" for kind in said.index)
+    edges = "; ".join(f"{kind} {value:.3f}" for kind, value in overlap["edges"].dropna().items())
     moved = (OTHER_STYLE, "part", OWN)
     left = f"A part takes its class in another style to {cells[moved]['said']}. " if moved in cells else ""
     return Finding(
-        f"Is it the same part in another style? {answer}: in {same} of {n} classes and pairs of styles; "
-        + ", ".join(f"{name} in {number}" for name, number in counts.items() if name != SAME_PART)
-        + ".",
-        f"{left}Overlap of parts: {beside}; chance {overlap['chance'].mean():.3f}.",
+        f"Is it the same part in another style? {answer}: of {len(verdicts)} classes and pairs of styles {n} have a "
+        f"part in both that takes the class and spares {SPARED:.0%} of others"
+        + (f", and in {same} of these it is the same part." if n else "."),
+        f"{left}Overlap of units: {beside}; chance {overlap['chance'].mean():.3f}."
+        + (f" Overlap of the edges between them: {edges}." if edges else ""),
         "Parts that take their class in one style alone, or overlap no more than those of two classes.",
     )
 
