@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,8 +101,22 @@ def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
         content.seek(0)
         if not first.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of PyTorch before 1.6
             raise InputError(f"{file} is not a checkpoint but {_what(first)}: download or save it again.")
+        if zipfile.is_zipfile(content):
+            _check_not_compressed(file, content)
+        content.seek(0)
         with safe_globals(list(stand_ins)):
             return torch.load(content, map_location="cpu", weights_only=True)
+
+
+def _check_not_compressed(file: Path, content: Any) -> None:
+    """Refuse an archive that unpacks to more than its size."""
+    with zipfile.ZipFile(content) as archive:
+        held = sum(entry.file_size for entry in archive.infolist())
+    if held > file.stat().st_size:
+        raise InputError(
+            f"{file} is {file.stat().st_size:,} bytes long, but unpacks to {held:,}: PyTorch's checkpoints are not "
+            "compressed; save its state dict again with torch.save, or as safetensors."
+        )
 
 
 def _what(start: bytes) -> str:

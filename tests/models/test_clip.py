@@ -2,6 +2,7 @@
 
 import copy
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,15 @@ def holding(content: bytes, path: Path) -> Path:
     return path
 
 
+def compressed(path: Path) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        held = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (*held.items(), ("x/data/zeros", bytes(10**7))):
+            archive.writestr(name, content)
+    return path
+
+
 State = dict[str, Tensor]
 NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
     "missing": (lambda _, folder: folder / "epoch_1.pt", "epoch_1.pt.*no such file"),
@@ -149,6 +159,7 @@ NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
     "cut short": (lambda state, folder: truncated(state, folder / "x.pt"), r"x\.pt"),
     "cut safetensors": (lambda state, folder: truncated(state, folder / "x.safetensors"), r"x\.safetensors"),
     "empty": (lambda _, folder: holding(b"", folder / "x.pt"), "an empty file"),
+    "exploding": (lambda state, folder: compressed(saved(state, folder / "x.pt")), r"unpacks to 1\d,\d{3},\d{3}"),
     "page": (lambda _, folder: holding(b"\n<!DOCTYPE html><html>404</html>", folder / "x.pt"), "a web page"),
     "pointer": (lambda _, folder: holding(b"version https://git-lfs.github.com/spec", folder / "x.pt"), "Git LFS"),
     "like a pickle": (lambda _, folder: holding(b"\x80garb", folder / "x.pt"), r"x\.pt"),
