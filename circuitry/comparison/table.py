@@ -1,6 +1,7 @@
 """Tidy tables of similarities between domains: their columns, checks, and CSV files."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,13 +111,36 @@ def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Ite
 
 @checked
 def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
-    """Write a table as a CSV file, with all digits unless ``float_format`` says otherwise."""
+    """Write a table as a CSV file, with all digits unless ``float_format`` says otherwise.
+
+    A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
+    an apostrophe before it, which `read_named_table` takes away.
+    """
     with whole_file(path) as temporary:
-        table.to_csv(temporary, index=False, float_format=float_format)
+        _renamed(table, _quoted).to_csv(temporary, index=False, float_format=float_format)
 
 
 @checked
 def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
-    """Read a table that `write_named_table` wrote, in which NA may be a name; ``how`` goes to `pandas.read_csv`."""
-    table: pd.DataFrame = pd.read_csv(path, keep_default_na=False, **how)
-    return table
+    """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`."""
+    return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def _quoted(name: object) -> object:
+    return f"'{name}" if isinstance(name, str) and _FORMULA.match(name) else name
+
+
+def _unquoted(name: object) -> object:
+    return name.removeprefix("'") if isinstance(name, str) and _FORMULA.match(name) else name
+
+
+def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:
+    """Return a table with its columns and all its text renamed."""
+    renamed = table.copy()
+    for name in table:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            renamed[name] = table[name].map(rename)
+    return renamed.rename(columns=rename)

@@ -1,5 +1,6 @@
 """A comparison's means, tables and files against numbers worked out on paper and against the plain functions."""
 
+import csv
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -178,10 +179,17 @@ def test_tables_come_back_from_their_files(tmp_path: Path) -> None:
     assert set(replace(comparison((None,)), measure="x").tables()) == {"chance_x", *(f"x{kind}" for kind in kinds)}
 
 
-def test_names_are_read_as_they_were_written(tmp_path: Path) -> None:
-    names = ["NA", "=1+1", "'axe", "1-2"]
-    write_named_table(tmp_path / "x.csv", pd.DataFrame({"class": names}))
-    assert read_named_table(tmp_path / "x.csv")["class"].tolist() == names
+def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
+    names = ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\tx", "'=1", "axe", "'axe", "1-2"]
+    table = pd.DataFrame({"=class": names, "value": -1.5, "@x": pd.Categorical(names)})
+    write_named_table(tmp_path / "x.csv", table)
+    with open(tmp_path / "x.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert not [cell for row in rows for cell in (row[0], row[2]) if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert [row[1] for row in rows[1:]] == ["-1.5"] * len(names)
+    found = read_named_table(tmp_path / "x.csv")
+    assert list(found) == list(table)
+    assert found["=class"].tolist() == found["@x"].tolist() == names
 
 
 def test_groups_hold_the_classes_that_are_there() -> None:
