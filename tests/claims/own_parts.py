@@ -132,6 +132,12 @@ CLAIMS: dict[str, Numbers] = {
     "The parts of one class in two styles share {:.3f} of their units, those of two classes in one style {:.3f}, "
     "chance {:.3f}": lambda: overlaps("lite0_styles"),
     "In the small CLIP they share {:.3f}, {:.3f} and, by chance, {:.3f}": partial(overlaps, "rn_tiny"),
+    "parts of one class in two styles share {:.4f}, of two classes in one style {:.4f}; in the small CLIP {:.4f} and "
+    "{:.4f}": lambda: [
+        one(f"own_parts/{folder}/overlap", "edges", parts=kind)
+        for folder in ("lite0_styles", "rn_tiny")
+        for kind in ("one class in two styles", "two classes in one style")
+    ],
     "In {} of {} classes and pairs of styles each part takes the class in the other style, too; {} of them are the "
     "same part by every measure": lambda: [
         both_taken("lite0_styles"),
