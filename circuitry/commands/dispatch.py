@@ -54,6 +54,10 @@ USAGE = """usage: circuitry COMMAND [OPTIONS]
 SHELLS = ("bash", "zsh", "fish")
 
 
+GARBAGE = gc.get_threshold()
+"""When this process looks for garbage."""
+
+
 def run_command() -> None:
     """Run the command that ``sys.argv`` names, or print the list of all.
 
@@ -85,10 +89,12 @@ def run_command() -> None:
 
 
 def begin(name: str, config: Any) -> Any:
-    """Run a command, which loads the libraries of models."""
+    """Run a command: load the libraries of models, then look for garbage as ever, since cycles hold activations."""
     check_the_quickstart(name, config)
     print(f"circuitry {name}: loading the libraries of models takes some seconds", file=sys.stderr, flush=True)
-    return importlib.import_module(work_of(name)).main(config)
+    work = importlib.import_module(work_of(name))
+    gc.set_threshold(*GARBAGE)
+    return work.main(config)
 
 
 def print_completion(shell: str) -> None:

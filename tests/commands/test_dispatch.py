@@ -1,5 +1,6 @@
 """The command lists its names, knows near ones, and hands over."""
 
+import gc
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from circuitry.commands import COMMANDS, run_command
+from circuitry.commands.dispatch import GARBAGE
 
 
 @pytest.mark.parametrize("given", [[], ["--help"], ["-h"]])
@@ -20,6 +22,12 @@ def test_the_list_has_every_command(
         assert group in shown
         assert f"  {name} " in shown
         assert line in shown
+
+
+def test_a_command_runs_while_garbage_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["circuitry", "info"])
+    run_command()
+    assert gc.get_threshold() == GARBAGE < (10_000,)
 
 
 def test_a_reader_that_has_had_enough_sees_no_traceback() -> None:
