@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from circuitry.analysis.analysis_report import add_findings, tables_of, without_cells
-from circuitry.analysis.quickstart_settings import OWN_PARTS, drawn_circuits
+from circuitry.analysis.quickstart_settings import CARDS, OWN_PARTS, drawn_circuits
 from circuitry.analysis.run_explorer import explore_run
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.card_jobs import unit_cards
@@ -225,7 +225,7 @@ class Analysis:
     def cards(self, work: Work = Work(), out: str | Path | None = None, **settings: Any) -> CardFolder:
         """Make the cards of the units that are drawn; ``settings`` are fields of `CardSettings`."""
         graphs = self.drawn
-        return unit_cards(self.clip, self.images, graphs, out or graphs.path.parent / "cards", work=work, **settings)
+        return unit_cards(self.clip, self.images, graphs, out or graphs.path.parent / CARDS[0], work=work, **settings)
 
     def explore(self, settings: ExplorerSettings = ExplorerSettings(), model: ModelView | None = None) -> Exported:
         """Write the explorer of what is in the folder."""

@@ -19,6 +19,8 @@ DRAWN_IMAGES = "toy"
 """Folder of the images that the quickstart draws, within its own."""
 OWN_PARTS = "own-parts"
 """Folder of own parts, within that of a run."""
+CARDS = ("cards", "first-cards")
+"""Folders of cards beside circuits: those of circuitry cards, else those of few images that the quickstart makes."""
 QUICKSTART_MODEL = "rn-tiny"
 OF_TRAINING = ("test_domain", "held_out", "n_train", "epochs")
 """Settings that only a training can take."""

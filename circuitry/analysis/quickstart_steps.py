@@ -10,7 +10,7 @@ import torch
 
 from circuitry.analysis.analysis import Analysis
 from circuitry.analysis.analysis_report import findings_of
-from circuitry.analysis.quickstart_settings import QuickstartSettings, say
+from circuitry.analysis.quickstart_settings import CARDS, QuickstartSettings, say
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.comparison.lesion_reading import KNOWN, lesion_matrix
 from circuitry.data.domains import DomainFolder
@@ -35,8 +35,8 @@ FEW_IMAGES = 10
 """With fewer images a circuit, the report says what they cannot tell."""
 HALVES = 2
 """Parts of the images, whose circuits are the ceiling."""
-OWN_SHARE = 0.01
-"""Of the units, that own parts have."""
+OWN_SHARE = {"rn-tiny": 0.01, "vit-tiny": 0.02}
+"""Share of the units that own parts have."""
 SIZES = (0.2, 0.5, 1.0)
 """Sizes of circuits that are tested, beside their own."""
 ENOUGH = 6
@@ -88,7 +88,7 @@ def find_parts(
         run.accuracy(held_out, config.test_domain, least=KNOWN)
         tell(findings_of(run.results))
         say("3/6 the own part of every class in every style, and what the model loses without it")
-    run.own_parts([OWN_SHARE], Work(Rank(worker, workers)))
+    run.own_parts([OWN_SHARE[config.model]], Work(Rank(worker, workers)))
     return run.results
 
 
@@ -96,7 +96,7 @@ def tell_parts(config: QuickstartSettings, checkpoint: Path | None, root: Path, 
     """Print what is found of own parts, and write them as circuits."""
     run = analysis_of(config, checkpoint, root)
     run.results |= found
-    run.own_parts([OWN_SHARE], Work(progress=False))
+    run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
     if tables := run.own_part_tables():
         tell(own_part_findings(tables))
         matrix = lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format)
@@ -121,7 +121,8 @@ def find_circuits(
 
 def make_cards(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
     """Make cards of the units of own parts."""
-    analysis_of(config, checkpoint, root).cards(vocabulary=caption_words(root), **IN_CARDS)
+    run = analysis_of(config, checkpoint, root)
+    run.cards(out=run.drawn.path.parent / CARDS[1], vocabulary=caption_words(root), **IN_CARDS)
 
 
 def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
@@ -133,16 +134,16 @@ def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, fo
     """Compare the circuits, and write the report."""
     run = analysis_of(config, checkpoint, root)
     run.results |= found
-    run.own_parts([OWN_SHARE], Work(progress=False))
+    run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
     run.compare()
     print(few(config))
     return run.report(
         "Which parts of a small CLIP recognise a class, and are they the same in another style?",
         f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(STYLES)} styles; "
         f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For {len(config.classes)} "
-        f"classes in {', '.join(config.domains)}, {OWN_SHARE:.0%} of the units were found whose loss takes the class "
-        f"and spares others. Then circuits that are enough were found for {ENOUGH} classes, tested by taking "
-        "everything else out of the model, on images that they were not found on, and compared between styles. "
+        f"classes in {', '.join(config.domains)}, {OWN_SHARE[config.model]:.0%} of the units were found whose loss "
+        f"takes the class and spares others. Then circuits that are enough were found for {ENOUGH} classes, tested by "
+        "taking everything else out of the model, on images that they were not found on, and compared between styles. "
         + few(config),
         results=config.results,
     )

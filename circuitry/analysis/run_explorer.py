@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from circuitry.analysis.quickstart_settings import CARDS
 from circuitry.cards.card_folder import CardFolder
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
@@ -35,14 +36,15 @@ def explore_run(
         settings: How much of it.
     """
     within = [run / name for name in WITHIN] if graphs.lesions is None else []  # they are of other circuits
-    out, beside = out or run / "explorer", graphs.path.parent / "cards"
+    out, beside = out or run / "explorer", [path for name in CARDS if (path := graphs.path.parent / name).is_dir()]
+    cards = cards or next(iter(beside), None)
     saved = [path for folder in within for path in sorted((folder / "comparisons").glob("*/"))]
     exported = export_explorer(
         graphs,
         out,
         comparisons={path.name: Comparison.load(path) for path in saved},
         curves=[curve for folder in curve_folders(run) if within for curve in read_curves(folder)],
-        cards=CardFolder(cards or beside) if cards or beside.is_dir() else None,
+        cards=None if cards is None else CardFolder(cards),
         model=model,
         settings=settings,
     )

@@ -49,16 +49,9 @@ def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
     own = own[(own["cut"] == "part") & (own["answers"] == OWN)]
     mean = own.groupby(list(BY_STYLE), sort=False)["value"].mean().reset_index()
     columns = [*BY_STYLE, "value"]
-    return {
-        "measure": "right_answers_left",
-        "alike": True,
-        "directions": ["part found on", "tested on"],
-        "matrix": _rows(mean, columns),
-        "byClass": {name: _rows(table, columns) for name, table in own.groupby("part_class", sort=False)},
-        "ratios": [],
-        "depth": [],
-        "depthIs": "",
-    }
+    by_class = {name: _rows(table, columns) for name, table in own.groupby("part_class", sort=False)}
+    named = {"measure": "right_answers_left", "alike": True, "directions": ["part found on", "tested on"]}
+    return {**named, "matrix": _rows(mean, columns), "byClass": by_class, "ratios": [], "depth": [], "depthIs": ""}
 
 
 def tested_cells(lesions: pd.DataFrame) -> list[list[object]]:

@@ -45,13 +45,13 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
     run_quickstart(tmp_path, classes, ("quickdraw", "real"), train=False, model="vit-tiny", **sizes)
     printed = capsys.readouterr().out
     assert printed.index("Do classes have parts of their own?") < printed.index("circuits that are enough")
-    assert (tmp_path / "run" / "explorer" / "index.html").is_file()
+    assert "Own parts" in (tmp_path / "run" / "explorer" / "index.html").read_text(encoding="utf-8")
+    assert list((tmp_path / "run" / "explorer" / "thumbnails").glob("*.webp"))  # from cards of units of own parts
     graphs = GraphFolder(tmp_path / "run" / "circuits")
     assert set(graphs) == {(c, d) for c in classes for d in ("quickdraw", "real")}
-    graph = graphs["fish", "real"]
     heads, neurons = "transformer.resblocks.3.attn", "transformer.resblocks.2.mlp"
-    assert [len(graph.node_scores[site]) for site in (heads, neurons)] == [3, 384]
-    assert "transformer.resblocks.3.mlp" not in graph.sites  # it reads out, through a norm alone
+    assert [len(graphs["fish", "real"].node_scores[site]) for site in (heads, neurons)] == [3, 384]
+    assert "transformer.resblocks.3.mlp" not in graphs["fish", "real"].sites  # it reads out, through a norm alone
     assert (tmp_path / "results" / "edge_jaccard_class_by_domain.csv").is_file()
 
 
