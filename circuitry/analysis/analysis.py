@@ -87,6 +87,7 @@ class Analysis:
         self.clip, self.images, self.out = clip, images, Path(out)
         self.settings, self.reading = settings or ExtractionSettings(), reading or ReadingSettings()
         self._checked, self._given = checks, circuits
+        self.parts: OwnParts | None = None
         self.results: dict[str, Any] = {}
         """What the steps found, by name; what other processes found can be added."""
 
@@ -186,7 +187,8 @@ class Analysis:
             except InputError as error:
                 self.results["own_parts"] = str(error)
             else:
-                self.parts.save_circuits(float(told["share"].iloc[0]))
+                if self.parts is not None:
+                    self.parts.save_circuits(float(told["share"].iloc[0]))
         tables: dict[str, pd.DataFrame] = self.results.get("own_part_tables", {})
         return tables
 

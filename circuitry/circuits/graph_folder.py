@@ -4,6 +4,7 @@ import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -139,7 +140,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """Number of parts that the images of a (class, domain) are cut into; fewer images leave some parts empty."""
         return int(self.manifest["config"]["n_parts"])
 
-    @property
+    @cached_property
     def lesions(self) -> pd.DataFrame | None:
         """What the model loses without each circuit, where they are own parts: a table of `lesion`."""
         path = self.path / LESIONS

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 from functools import cached_property
@@ -175,7 +176,14 @@ class OwnParts(FolderWork):
         parts, tested = self.circuits(share), self.lesions()
         images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
         made_with = self.made_with | {"n_others": self.settings.n_others, "method": self.settings.method}
-        folder = GraphFolder.write(self.out / "circuits", parts, made_with, images)
+        path = self.out / "circuits"
+        try:
+            folder = GraphFolder.write(path, parts, made_with, images)
+        except InputError:
+            if not (path / LESIONS).is_file():  # other circuits
+                raise
+            shutil.rmtree(path)  # own parts of another share, which can be written again
+            folder = GraphFolder.write(path, parts, made_with, images)
         told = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
         write_named_table(folder.path / LESIONS, told.drop(columns=["share", "sites"]))
         return folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from circuitry.analysis.quickstart_settings import QUICKSTART, QuickstartSettings
+from circuitry.analysis.quickstart_settings import QUICKSTART, QuickstartSettings, drawn_circuits, run_of
 from circuitry.analysis.run_explorer import curve_folders
 from circuitry.commands import run_command
 from circuitry.commands.named_run import check_the_quickstart
@@ -69,12 +69,13 @@ def write(name: str, text: str = "{}") -> None:
         "check --circuits=runs/mine/circuits-margin --transfer",
         "cards --circuits runs/mine/circuits",
         "explore --with-model --circuits runs/mine/circuits",
+        "explore --with-model --circuits runs/mine/own-parts/circuits",
         "explore --with-model --run runs/mine",
     ],
 )
 def test_model_and_images_are_those_of_the_run(line: str, said: Said) -> None:
     write("runs/mine/settings.toml", SETTINGS)
-    for name in ("circuits", "circuits-margin"):
+    for name in ("circuits", "circuits-margin", "own-parts/circuits"):
         write(f"runs/mine/{name}/manifest.json")
     words, _ = said(line)
     name = line.split()[0]
@@ -87,6 +88,19 @@ def test_model_and_images_are_those_of_the_run(line: str, said: Said) -> None:
     else:
         assert config.folder.parent == Path("runs/mine")
         assert config.circuits.parent == Path("runs/mine")
+
+
+def test_own_parts_are_shown_first_and_lie_in_a_run_or_are_one(said: Said) -> None:
+    run = Path("runs/mine")
+    write("runs/mine/circuits/manifest.json")
+    assert drawn_circuits(run) == run / "circuits"
+    write("runs/mine/own-parts/circuits/manifest.json")
+    assert drawn_circuits(run) == run / "own-parts" / "circuits"
+    write("runs/own-parts/settings.toml")
+    assert [run_of(Path("runs", name, "circuits")) for name in ("mine/own-parts", "own-parts")] == [
+        run,
+        Path("runs/own-parts"),
+    ]
 
 
 def test_what_a_line_says_holds(said: Said) -> None:

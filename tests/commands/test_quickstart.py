@@ -45,6 +45,8 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
     run_quickstart(tmp_path, classes, ("quickdraw", "real"), train=False, model="vit-tiny", **sizes)
     printed = capsys.readouterr().out
     assert printed.index("Do classes have parts of their own?") < printed.index("circuits that are enough")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.index("Do classes have parts of their own?") < page.index("Do the circuits work?")
     assert "Own parts" in (tmp_path / "run" / "explorer" / "index.html").read_text(encoding="utf-8")
     assert list((tmp_path / "run" / "explorer" / "thumbnails").glob("*.webp"))  # from cards of units of own parts
     graphs = GraphFolder(tmp_path / "run" / "circuits")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from circuitry import DomainFolder, GraphFolder, Task, in_feature_basis, load_clip
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import score_edges, with_edges
+from circuitry.circuits.graph_folder import LESIONS
 from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary, style_verdicts, told_share
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import OwnParts, circuit_of, find_circuit, lesion, own_part, part_overlaps
@@ -241,6 +242,12 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     assert set(graphs) == set(small)
     assert graphs.lesions is not None
     assert len(graphs.lesions) == len(lesions) / 2  # of the share that is told
+    for share in (0.005, 0.02, 0.02):  # classes that are known tell another share
+        assert run.save_circuits(share).manifest["config"]["node_fraction"] == pytest.approx(share, rel=0.2)
+    (config.out / "circuits" / LESIONS).unlink()
+    with pytest.raises(InputError, match="circuits"):  # not of own parts: they stay
+        run.save_circuits(0.005)
+    assert run.save_circuits(0.02).lesions is not None
     row = part_overlaps(large).iloc[-1]
     a, b = (
         set(large[key].source.circuit(3).to_pandas("edges").iloc[:, :4].itertuples(index=False, name=None))
