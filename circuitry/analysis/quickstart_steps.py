@@ -95,7 +95,7 @@ def find_parts(
 def tell_parts(config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]) -> None:
     """Print what is found of own parts, and write them as circuits."""
     run = analysis_of(config, checkpoint, root)
-    run.results |= found
+    run.results = dict(found)
     run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
     if tables := run.own_part_tables():
         tell(own_part_findings(tables))
@@ -133,10 +133,9 @@ def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> 
 def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]) -> Written:
     """Compare the circuits, and write the report."""
     run = analysis_of(config, checkpoint, root)
-    run.results |= found
+    run.results = dict(found)
     run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
     run.compare()
-    print(few(config))
     return run.report(
         "Which parts of a small CLIP recognise a class, and are they the same in another style?",
         f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(STYLES)} styles; "
