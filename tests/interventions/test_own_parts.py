@@ -15,6 +15,7 @@ from circuitry.circuits import score_edges, with_edges
 from circuitry.circuits.graph_folder import LESIONS
 from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary, style_verdicts, told_share
 from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.encoder import Counterfactual
 from circuitry.interventions import OwnParts, circuit_of, find_circuit, lesion, own_part, part_overlaps
 from circuitry.reports import Report, page
 from circuitry.reports.figure_files import StaticImages
@@ -105,10 +106,13 @@ def test_overlaps_are_those_of_sets_and_chance_is_that_of_random_units() -> None
     assert row["chance"] == pytest.approx(np.mean(draws) / (7 - np.mean(draws)), rel=0.1)
 
 
-def test_edges_between_units_of_a_part_are_those_that_are_scored_between_them() -> None:
+def test_edges_between_units_of_a_part_are_those_of_its_own_images() -> None:
     task, units = replace(quiet(NET.task(0)), sites=("units", "code")), {"units": [0, 1, 2], "code": [0, 1]}
+    images = torch.cat([task.images, task.others])  # type: ignore[list-item]
+    task = replace(task, baseline=Counterfactual(images.flip(0)))  # an end for every image, those of others last
     circuit = with_edges(task, circuit_of(task, units))
-    scored = score_edges(replace(task, others=None), {site: np.array(of) for site, of in units.items()})
+    own = replace(task, others=None, baseline=Counterfactual(images.flip(0)[: len(task.images)]))  # type: ignore[arg-type]
+    scored = score_edges(own, {site: np.array(of) for site, of in units.items()})
     assert set(circuit.source.edge_scores) == {("units", "code")}
     np.testing.assert_array_equal(circuit.source.edge_scores["units", "code"], scored.scores["units", "code"])
     assert circuit.source.settings["edge_method"] == "squared"
@@ -261,6 +265,8 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
 def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:
     run = OwnParts(config.clip(parts=True), config.images(), config.out / "deep", replace(config, depth=True))
     everywhere, *cut = run.sites.values()
+    few = replace(config, sites=everywhere[2:4])
+    assert OwnParts(run.clip, run.images, run.out, few).sites == {"everywhere": everywhere[2:4]}
     assert all((*early, *late) == everywhere for early, late in zip(cut[::2], cut[1::2], strict=True))
     assert [share for share, _ in run.kinds] == [0.005, *[0.02] * (1 + len(cut))]
 
