@@ -19,7 +19,7 @@ CEILINGS = {
     "modules that attribute loads": 66,
     "names at the top": 36,
     "lines of experiments": 8_786,
-    "lines of tests": 30_866,
+    "lines of tests": 30_878,
 }
 
 

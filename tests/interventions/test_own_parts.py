@@ -288,6 +288,12 @@ def test_the_report_says_at_which_depth_and_draws_it() -> None:
     assert len(report.plotly_figures) == 5
 
 
+def test_one_part_in_two_styles_cannot_be_told_where_none_spares_the_others() -> None:
+    found = [lesions(0.0, others=0.5).assign(share=0.02, sites="everywhere", cut=cut) for cut in ("part", "random")]
+    tables = own_part_tables(pd.concat(found), OVERLAPS.assign(share=0.02, sites="everywhere"))
+    assert "Cannot be told: of 2 classes and pairs of styles 0" in own_part_findings(tables)[1].claim
+
+
 def test_a_folder_without_contrast_and_a_model_that_knows_no_class_are_refused(config: Any) -> None:
     table = lesions(0.0).assign(share=0.02, sites="everywhere", whole_right=0.2)
     with pytest.raises(InputError, match="50%"):
