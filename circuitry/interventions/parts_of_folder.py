@@ -177,6 +177,8 @@ class OwnParts(FolderWork):
         images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
         made_with = self.made_with | {"n_others": self.settings.n_others, "method": self.settings.method}
         path = self.out / "circuits"
+        if not os.access(self.out, os.W_OK):  # a finished run that can only be read
+            return GraphFolder(path)
         try:
             folder = GraphFolder.write(path, parts, made_with, images)
         except InputError:

@@ -22,6 +22,7 @@ from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
 from circuitry.runs import InputError
 from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
+from tests.support.extraction import contents
 from tests.support.scripts import command_module
 from tests.support.work import QUIET
 
@@ -252,6 +253,10 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     with pytest.raises(InputError, match="circuits"):  # not of own parts: they stay
         run.save_circuits(0.005)
     assert run.save_circuits(0.02).lesions is not None
+    monkeypatch.setattr("os.access", lambda *_: False)  # a finished run that can only be read
+    before = contents(config.out)
+    assert set(run.save_circuits(0.02)) == set(small)
+    assert contents(config.out) == before
     row = part_overlaps(large).iloc[-1]
     a, b = (
         set(large[key].source.circuit(3).to_pandas("edges").iloc[:, :4].itertuples(index=False, name=None))
