@@ -189,8 +189,7 @@ class Analysis:
             else:
                 if self.parts is not None:
                     self.parts.save_circuits(float(told["share"].iloc[0]))
-        tables: dict[str, pd.DataFrame] = self.results.get("own_part_tables", {})
-        return tables
+        return dict(self.results.get("own_part_tables", {}))
 
     def transfer(
         self, work: Work = Work(), *, one_site: bool = True, exchange: bool = False

@@ -92,8 +92,10 @@ def find_parts(
     return run.results
 
 
-def tell_parts(config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]) -> None:
-    """Print what is found of own parts, and write them as circuits."""
+def tell_parts(
+    config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Print and return what is found of own parts, and write them as circuits."""
     run = analysis_of(config, checkpoint, root)
     run.results = dict(found)
     run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
@@ -103,6 +105,7 @@ def tell_parts(config: QuickstartSettings, checkpoint: Path | None, root: Path, 
         print(f"right answers of a class that are left without its own part:\n{matrix}", flush=True)
     else:
         print(run.results["own_parts"], flush=True)
+    return run.results
 
 
 def find_circuits(
@@ -134,7 +137,6 @@ def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, fo
     """Compare the circuits, and write the report."""
     run = analysis_of(config, checkpoint, root)
     run.results = dict(found)
-    run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
     run.compare()
     return run.report(
         "Which parts of a small CLIP recognise a class, and are they the same in another style?",

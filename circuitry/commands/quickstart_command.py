@@ -52,8 +52,7 @@ def main(config: Config) -> "Written":
             shares = [pool.submit(do, step, *given, worker, workers) for worker in range(workers)]
             return {name: one for share in shares for name, one in share.result().items()}
 
-        found = together("find_parts")
-        pool.submit(do, "tell_parts", *given, found).result()
+        found = pool.submit(do, "tell_parts", *given, together("find_parts")).result()
         found |= together("find_circuits")
         say("6/6 comparison, cards of units, report and explorer")
         cards = pool.submit(do, "make_cards", *given)

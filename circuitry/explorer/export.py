@@ -29,6 +29,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.methods import CONTRAST
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.lesion_reading import KNOWN
 from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import UnitTally, class_series
 from circuitry.explorer.explorer_settings import ExplorerSettings
@@ -129,7 +130,7 @@ def export_explorer(
     header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
     if (lesions := graphs.lesions) is not None:
         header["comparisons"] = [describe_lesions(lesions)]
-        header["tested"] = tested_cells(lesions)
+        header |= {"tested": tested_cells(lesions), "known": KNOWN}
     header["curves"] = describe_curves(curves, first.inner_sites, str(header["budget"]))
     of_units = None if cards is None else cards.manifest["config"], None if model is None else model.digest
     export = digest([header, list(graphs), of_units, repr(settings), versions()])
@@ -196,6 +197,7 @@ def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSe
         name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         for name, value in graphs.settings.items()
     }
+    of_log_odds = first.settings.get("method") == CONTRAST
     return {
         "title": f"{'Circuits' if graphs.lesions is None else 'Own parts'} of {graphs.manifest['config']['model']}",
         "graphs": shlex.quote(graphs.path.as_posix()),
@@ -209,9 +211,7 @@ def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSe
         "budget": first.settings.get("budget", SAME_SHARE),
         "nodeFraction": graphs.manifest["config"]["node_fraction"],
         "edgesPerNode": settings.edges_per_node,
-        "scored": "the class's log-odds"
-        if first.settings.get("method") == CONTRAST
-        else f"the metric ({made.get('metric')})",
+        "scored": "the class's log-odds" if of_log_odds else f"the metric ({made.get('metric')})",
         "made": made | graphs.manifest["versions"],
     }
 

@@ -1,17 +1,17 @@
 // What the model loses without a class's own part: the stored answers of its lesion.
 import { fixed, html, percent } from "circuitry/view.js";
 
-const KNOWN = 0.5, WORST = 4;
+const WORST = 4;
 
 const mean = values => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
 // Right answers without the part over those of the whole model, of some classes; null where the model knows none of them.
-const left = (rows, which) => { const known = rows.filter(row => row[which] !== null && row.whole >= KNOWN); return known.length ? mean(known.map(row => row[which])) / mean(known.map(row => row.whole)) : null; };
+const left = (index, rows, which) => { const known = rows.filter(row => row[which] !== null && row.whole >= index.known); return known.length ? mean(known.map(row => row[which])) / mean(known.map(row => row.whole)) : null; };
 
 // What is left by class and domain, the class's own first, then the classes that lose most.
 export function lossOf(index, lesion, className) {
   const rows = index.tested.map(([name, domain, whole], i) => ({ name, domain, whole, part: lesion.part[i], random: lesion.random[i] }));
   const domains = [...new Set(rows.map(row => row.domain))];
-  const by = (names, which) => domains.map(domain => left(rows.filter(row => row.domain === domain && names.includes(row.name)), which));
+  const by = (names, which) => domains.map(domain => left(index, rows.filter(row => row.domain === domain && names.includes(row.name)), which));
   const others = [...new Set(rows.map(row => row.name))].filter(name => name !== className);
   const loss = name => mean(by([name], "part").filter(value => value !== null)) ?? Infinity;
   const worst = others.sort((a, b) => loss(a) - loss(b)).slice(0, WORST).filter(name => loss(name) < 1);
