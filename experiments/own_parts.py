@@ -265,7 +265,7 @@ def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, An
     for seed in range(5):
         asked = replace(shown, out=config.out / "models" / str(seed), seed=seed)
         run = replace(config, checkpoint=train(asked, config.data) if seed else None).own_parts(f"seed-{seed}")
-        values[seed], digests[seed] = read_parts(**run.run(Work(progress=True))), run.made_with["model_digest"]
+        values[seed], digests[seed] = read_parts(**run.run(Work(progress=True))), run.clip.digest
     table = pd.DataFrame(values)
     spread = pd.DataFrame(map(mean_interval, table.to_numpy()), table.index, ["value", "low", "high"])
     found = spread.clip(0, 1).join(table.add_prefix("seed_")).reset_index()

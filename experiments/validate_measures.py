@@ -69,7 +69,7 @@ def main(config: Config) -> None:
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
     rows += in_order(judge, chosen, "noise", with_noise, rng)
     table = pd.DataFrame(rows, columns=["measure", "case", "statistic", "value", "guessing", "n"])
-    config.keep({"measures": table}, **{name: graphs.settings[name] for name in ("model", "model_digest")})
+    config.keep({"measures": table}, **{name: graphs.settings[name] for name in ("model", "weights")})
 
 
 def similarities(left_out: Collection[str], graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:

@@ -112,7 +112,7 @@ class CardJobs:
             self.selection,
             {"items": listed} if items is not None else None,
             **named | {"vocabulary": digest(list(self.words))},
-            circuits=self.checks.graphs.manifest["config_hash"],
+            circuits=self.checks.graphs.identity.key,
             units={site: units.tolist() for site, units in scores.units.items()},
         )
 

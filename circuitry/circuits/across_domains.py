@@ -11,6 +11,7 @@ one class at a time, and each is checked once against those before it.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,7 +107,8 @@ def compare_domains(
         parts = graphs.parts
     one_pass = ClassPass(wanted, settings)
     classes = _compare(_by_names(graphs), parts, one_pass)
-    about: dict[str, float] = {"edges_per_node": settings.edges_per_node, "any_sign": settings.any_sign}
+    about: dict[str, Any] = {"edges_per_node": settings.edges_per_node, "any_sign": settings.any_sign}
+    about |= {"circuits": graphs.identity.key} if isinstance(graphs, GraphFolder) else {}
     about |= {"n": float(np.mean(one_pass.n_images))} if one_pass.n_images else {}
     about |= {"n_per_part": float(np.mean(one_pass.n_per_part))} if one_pass.n_per_part else {}
     found = {}

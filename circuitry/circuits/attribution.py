@@ -198,5 +198,5 @@ def _graph(
     kept: _Kept,
     edges: Mapping[tuple[str, str], np.ndarray],
 ) -> AttributionGraph:
-    made_with = settings.as_dict() | task.made_with | edges_made_with(task.encoder, settings)
+    made_with = settings.as_dict() | task.identity | edges_made_with(task.encoder, settings)
     return replace(graph_of(task, nodes, made_with), kept_units=dict(kept), edge_scores=dict(edges))

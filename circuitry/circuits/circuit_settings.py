@@ -68,7 +68,7 @@ class AttributionSettings:
         return self.edge_rule or self.node_rule
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what changes the scores, in plain values; `Task.made_with` has the rest."""
+        """Return what changes the scores, in plain values; `Task.identity` has the rest."""
         return {
             "node_fraction": self.node_fraction,
             "budget": self.budget,

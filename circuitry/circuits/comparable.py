@@ -1,52 +1,25 @@
 """Which graphs may be compared? Graphs of one model, at the same sites and units, found in the same way. No torch.
 
 Circuits are compared unit by unit, so a similarity of graphs with other widths, feature bases, rules, kinds of edges or
-models means nothing. A graph stores how many units its sites have, and its `COMPARED_SETTINGS`. A setting that one of
-two graphs lacks is not compared. Numbers of images may differ, as they do between domains. Text weights of all classes
-are compared between graphs with equally many classes, text weights of one class between graphs of this class. If texts
-are in the images' own style, text weights are compared within a domain alone.
+models means nothing. A graph stores how many units its sites have, and the `PARTS` of its identity. A part that one of
+two graphs lacks is not compared, and neither is the precision of products. Numbers of images may differ, as they do
+between domains. Text weights of all classes are compared between graphs with equally many classes, and wherever they
+are the metric's (a margin); text weights of one class between graphs of this class. If texts are in the images' own
+style, text weights are compared within a domain alone.
 """
 
 import logging
 from typing import Any
 
-import numpy as np
-
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.errors import InputError
-from circuitry.runs.provenance import difference
-
-COMPARED_SETTINGS = {
-    "model_digest": "the model",
-    "clip_digest": "the model with its texts and preprocessing",
-    "basis": "the feature basis",
-    "hooked_sites": "the list of sites with hooks",
-    "metric": "the metric",
-    "text_weights": "the text weights of the classes",
-    "class_weights": "the text weights of the class",
-    "texts": "the texts of the classes",
-    "classes": "the list of classes",
-    "node_fraction": "the share of kept units",
-    "budget": "the budget",
-    "method": "the method that ranks units",
-    "n_others": "the number of images of other classes",
-    "node_rule": "the quadrature rule of nodes",
-    "edge_rule": "the quadrature rule of edges",
-    "edge_method": "the score of edges",
-    "correction": "the correction of edges",
-    "baseline": "the baseline",
-    "baseline_digest": "the digest of the baseline's values",
-}
-"""Settings on which compared graphs must agree, with their names in messages."""
+from circuitry.runs.identity import PARTS, part_differs, same_part
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of baselines that differ by class and domain: only their names are compared."""
 
 OWN_STYLE = "own-style"
 """Texts that differ by domain, as do the text weights that are made of them."""
-
-_NEAR = 2e-3
-"""How far numbers of the same texts may differ between machines and devices."""
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +40,10 @@ class Comparable:
         _check_units(self._first, graph)
         for key, value in _settings(graph).items():
             theirs, title = self._settings.setdefault(key, (value, graph.title))
-            if not same_setting(theirs, value):
+            if not same_part(theirs, value):
                 raise InputError(
                     "Compared circuits must be found in the same way, but "
-                    f"{_differ(key[0], theirs, title, value, graph.title)}: attribute both in the same way."
+                    f"{part_differs(key[0], theirs, title, value, graph.title)}: attribute both in the same way."
                 )
         for site in sorted(graph.sites_without_effect):
             log.warning("%s: no unit has an effect at %s, so nothing is compared there.", graph.title, site)
@@ -83,45 +56,18 @@ def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
     checked.add(b)
 
 
-def same_setting(a: Any, b: Any) -> bool:
-    """Return whether two values of a setting agree; text weights may differ by the rounding of another machine."""
-    if isinstance(a, list) and isinstance(b, list) and any(isinstance(x, float) for x in a):
-        return len(a) == len(b) and np.allclose(a, b, rtol=_NEAR, atol=_NEAR)
-    return bool(a == b)
-
-
 def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
-    """Return the `COMPARED_SETTINGS` of a graph by name and scope: graphs of one scope must agree on the value.
-
-    The provenance holds the digest of the whole model, even if the settings hold the digest of the encoder.
-    """
-    known = graph.provenance | graph.settings
-    if "model_digest" in graph.provenance:
-        known["clip_digest"] = graph.provenance["model_digest"]
-    found = {name: _plain(known[name]) for name in COMPARED_SETTINGS if name in known}
+    """Return the `PARTS` of a graph by name and scope: graphs of one scope must agree on the value."""
+    found = {name: graph.settings[name] for name in PARTS if name in graph.settings and name != "precision"}
     if str(found.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         found.pop("baseline_digest", None)
     if found.get("metric") == "logit":  # does not depend on the texts of other classes
         found.pop("classes", None)
     domain = graph.domain if found.get("texts") == OWN_STYLE else None
     common: dict[str, Any] = {"class_weights": (graph.class_name or graph.settings.get("label"), domain)}
-    common["text_weights"] = found.get("text_weights", [None])[0], domain
+    n_classes = None if found.get("metric") == "margin" else found.get("text_weights", [None])[0]
+    common["text_weights"] = n_classes, domain
     return {(name, common.get(name)): value for name, value in found.items()}
-
-
-def _differ(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
-    """Return the clause of a message that says how a setting of two graphs differs."""
-    if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
-        return f"{COMPARED_SETTINGS[name]} are others for {title} than for {other_title}"
-    if name == "classes":  # there may be hundreds
-        changed = difference({name: other}, {name: one})
-        return f"{COMPARED_SETTINGS[name]} is another one for {other_title} than for {title} ({changed})"
-    return f"{COMPARED_SETTINGS[name]} is {one!r} for {title} and {other!r} for {other_title}"
-
-
-def _plain(value: Any) -> Any:
-    """Make tuples lists, as they come back from a file."""
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _check_units(a: AttributionGraph, b: AttributionGraph) -> None:

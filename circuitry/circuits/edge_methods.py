@@ -129,7 +129,7 @@ def attribute_components(
     rule = as_rule(rule)
     with task.running(gradients=True):
         found = COMPONENT_SCORERS[method](stream, task, rule)
-    return as_graph(found, task.made_with | {"edge_rule": rule.name, "edge_method": method}, ports)
+    return as_graph(found, task.identity | {"edge_rule": rule.name, "edge_method": method}, ports)
 
 
 def as_graph(found: StreamScores, settings: dict[str, Any], ports: bool = False) -> AttributionGraph:

@@ -220,7 +220,7 @@ class Extraction(FolderWork):
         class_name, domain = key = job[0], job[1]
         records, images, others, other_images = loaded
         settings = with_rules(self.settings, self.clip.encoder)
-        made_with = self.made_with | {"n_others": self._n_others}
+        identity = self.identity | {"n_others": self._n_others}
         numbers = [self.parts[key][record] for record in records]
         task = self.task(key, images, other_images if others else None, self.sites, work)
         found = attribute_parts(task, settings, np.array(numbers))
@@ -230,6 +230,6 @@ class Extraction(FolderWork):
         for part, graph in graphs:  # the graph of all images comes last: where it is, its parts are, too
             path = graph_file(self.out, class_name, domain, part)
             used = [r for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
-            named(graph, key, made_with, used, others).save(path)
+            named(graph, key, part, identity, used, others).save(path)
             paths.append(path)
         return paths

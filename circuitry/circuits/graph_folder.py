@@ -20,10 +20,11 @@ from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import checked
+from circuitry.runs.identity import OF_MODEL, OF_TOWER, Identity
 from circuitry.runs.manifest import NAME, check_folder, claim, read_manifest
 from circuitry.runs.provenance import digest, versions
 
-EXTRACTION_FORMAT = "circuitry extraction 4"
+EXTRACTION_FORMAT = "circuitry extraction 5"
 """Name and version of the folder's format."""
 
 PART_EDGES = "circuitry edges of parts 1"
@@ -67,7 +68,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         cls,
         path: str | os.PathLike[str],
         circuits: Mapping[Key, Circuit],
-        made_with: Mapping[str, Any],
+        identity: Mapping[str, Any],
         images: Mapping[Key, Sequence[ImageRecord]],
     ) -> "GraphFolder":
         """Write circuits, found in any way, as a folder that cards, the explorer, checks and comparisons read.
@@ -78,20 +79,18 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         Args:
             path: The folder; one with other circuits is refused.
             circuits: By (class, domain).
-            made_with: Model, classes, metric, texts, baseline, number and seed of images, as `FolderWork.made_with`
-                names them, and whatever else is to be told.
+            identity: Model, classes, metric, texts, baseline, number and seed of images, as `FolderWork.identity` names
+                them, and whatever else is to be told.
             images: By (class, domain) the images that the search looked at; those of other classes are its others.
 
         Example:
             >>> work, key = FolderWork(clip, images, FolderSettings(n_images=8)), ("cat", "photo")
             >>> records = images.select(*key, 8)
             >>> circuit = find_circuit(work.task(key, work.read(records)), size=0.1)
-            >>> GraphFolder.write("runs/x/circuits", {key: circuit}, work.made_with, {key: records})
+            >>> GraphFolder.write("runs/x/circuits", {key: circuit}, work.identity, {key: records})
         """
-        if lacking := [name for name in ("model", "model_digest", "n_images", *_ASKED[:-1]) if name not in made_with]:
-            raise InputError(
-                f"What circuits were made with lacks {', '.join(lacking)}: give FolderWork(...).made_with."
-            )
+        if lacking := [name for name in ("model", *OF_TOWER, "n_images", *_ASKED[:-1]) if name not in identity]:
+            raise InputError(f"The identity of circuits lacks {', '.join(lacking)}: give FolderWork(...).identity.")
         graphs = {key: _as_graph(one) for key, one in circuits.items()}
         sizes = [
             sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.inner_sites)
@@ -107,11 +106,11 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         facts["circuits"] = digest([[*key, one.to_pandas().to_csv()] for key, one in circuits.items()])
         records = sorted({record for some in images.values() for record in some}, key=lambda record: record.relative)
         listings = {"images": image_listing(records)}
-        claim(folder, EXTRACTION_FORMAT, {**made_with, **facts}, listings, jobs=[list(key) for key in graphs])
+        claim(folder, EXTRACTION_FORMAT, {**identity, **facts}, listings, jobs=[list(key) for key in graphs])
         for key, graph in graphs.items():
             own = [record for record in images[key] if record.class_name == key[0]]
             others = [record for record in images[key] if record.class_name != key[0]]
-            named(graph, key, made_with, own, others).save(graph_file(folder, *key, WHOLE))
+            named(graph, key, WHOLE, Identity(identity), own, others).save(graph_file(folder, *key, WHOLE))
         return cls(folder)
 
     def without(self, keys: Container[Key]) -> "GraphFolder":
@@ -134,6 +133,11 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def settings(self) -> dict[str, Any]:
         """The configuration in the manifest, with long lists cut short."""
         return {name: _shortened(value) for name, value in self.manifest["config"].items()}
+
+    @property
+    def identity(self) -> Identity:
+        """What shaped the circuits; by its key cards, curves and comparisons name the circuits that they are of."""
+        return Identity(self.manifest["config"])
 
     @property
     def n_parts(self) -> int:
@@ -162,7 +166,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """
         self._check((class_name, domain))
         files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
-        return {part: _loaded(file, class_name, domain) for part, file in files.items() if file.is_file()}
+        return {part: self._loaded(class_name, domain, part) for part, file in files.items() if file.is_file()}
 
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
         """Return the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph.
@@ -177,7 +181,20 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def __getitem__(self, key: Key) -> AttributionGraph:
         if key not in self._keys:
             raise KeyError(self._unknown(key))
-        return _loaded(self.file(*key), *key)
+        return self._loaded(*key, WHOLE)
+
+    def _loaded(self, class_name: str, domain: str, part: int | str) -> AttributionGraph:
+        """Return the graph in a file; raise `InputError` for one that another search, or another part, left there."""
+        file = self.file(class_name, domain, part)
+        graph = AttributionGraph.load(file)
+        found = graph.class_name, graph.domain, graph.settings.get("part", part)
+        if found != (class_name, domain, part):
+            raise InputError(
+                f"{file} is in the place of {class_name} in {domain} ({part}), but holds a graph of {found[0]} in "
+                f"{found[1]} ({found[2]}): run what made the folder again, which makes it again."
+            )
+        self.identity.check(graph.settings, f"the folder {self.path}", f"the graph in {file.name}", (*OF_MODEL, "seed"))
+        return graph
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:
@@ -214,16 +231,17 @@ def graph_file(folder: Path, class_name: str, domain: str, part: int | str) -> P
 def named(
     graph: AttributionGraph,
     key: Key,
-    made_with: Mapping[str, Any],
+    part: int | str,
+    identity: Identity,
     own: Sequence[ImageRecord],
     others: Sequence[ImageRecord],
 ) -> AttributionGraph:
     """Return a graph with its class and domain, what made it, and the images that it was found on."""
-    asked = {name: made_with[name] for name in _ASKED[1:] if name in made_with}
-    settings = graph.settings | {"ready_metric": graph.settings.get("metric", made_with["metric"])} | asked
-    if "baseline_digest" not in made_with:  # its name says it all, whatever another machine's rounding does
+    asked = {name: identity[name] for name in (*OF_MODEL, *_ASKED) if name in identity} | {"part": part}
+    settings = graph.settings | {"ready_metric": graph.settings.get("metric", identity["metric"])} | asked
+    if "baseline_digest" not in identity:  # its name says it all, whatever another machine's rounding does
         settings.pop("baseline_digest", None)
-    provenance = {name: made_with[name] for name in ("model", "model_digest", "seed")} | {"versions": versions()}
+    provenance = {"model": identity["model"], "versions": versions()}
     looked_at = {"images": [r.relative for r in own], "others": [r.relative for r in others]}
     of_class, domain = key
     return replace(graph, class_name=of_class, domain=domain, settings=settings, provenance=provenance | looked_at)
@@ -237,17 +255,6 @@ def _as_graph(circuit: Circuit) -> AttributionGraph:
     edges = (circuit.edges or source.edges).onto(kept)
     settings = {"budget": GLOBAL} | source.settings
     return replace(source, kept_units=kept, edge_scores=dict(edges.scores), settings=settings)
-
-
-def _loaded(file: Path, class_name: str, domain: str) -> AttributionGraph:
-    """Return the graph in a file; raise `InputError` if its class or domain is not the one in the file's name."""
-    graph = AttributionGraph.load(file)
-    if (graph.class_name, graph.domain) != (class_name, domain):
-        raise InputError(
-            f"{file} is in the place of {class_name} in {domain}, but holds a graph of {graph.class_name} in "
-            f"{graph.domain}: run what made the folder again, which makes it again."
-        )
-    return graph
 
 
 def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]) -> None:

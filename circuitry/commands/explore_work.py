@@ -20,7 +20,7 @@ def main(config: Config) -> None:
         if config.open:
             webbrowser.open(page.resolve().as_uri())
         return
-    if exported_study(config.folder) != graphs.manifest["config_hash"]:
+    if exported_study(config.folder) != graphs.identity.key:
         export(config, graphs)
     live = LiveModel(checks_of(config, graphs), work=config.work()) if config.with_model else None
     serve_explorer(config.folder, live=live, port=config.port, open_page=config.open)

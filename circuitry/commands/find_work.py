@@ -122,7 +122,7 @@ def made_with(config: Config, subject: Subject) -> dict[str, object]:
     names = ("method", "selectivity", "n_images", "n_others", "metric", "texts", "steps", "seed")
     return {
         "model": subject.clip.name,
-        "model_digest": subject.clip.digest,
+        **subject.clip.identity,
         "class": subject.class_name,
         "classes": list(subject.classes),
         "domain": subject.domain,

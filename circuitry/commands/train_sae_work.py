@@ -24,7 +24,7 @@ def main(config: Config) -> None:
     path, history = config.out / "sae.safetensors", config.out / "history.csv"
     made_with = {
         "model": clip.name,
-        "model_digest": clip.digest,
+        **clip.identity,
         "site": config.site,
         "positions_per_image": config.positions_per_image,
         "images": digest([record.relative for record in images.records]),

@@ -12,8 +12,8 @@ whole run, so that its cut into batches changes nothing.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -26,6 +26,7 @@ from circuitry.encoder.sites import INPUT
 from circuitry.encoder.tensor_batches import Images, checked_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked, one_of
+from circuitry.runs.identity import OF_TOWER, Identity
 from circuitry.runs.provenance import weights_digest
 
 
@@ -43,6 +44,9 @@ class Baseline:
     values: Mapping[str, Float[Tensor, "..."]] = field(repr=False)
     """Activation [1, ...] by site for all images, or [B, ...] with one for every image of a run, in their order; sizes
     of 1 are broadcast."""
+
+    made_of: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Parts of the identity of the encoder whose activations these are, where they are known."""
 
     def __post_init__(self) -> None:
         counts = {site: len(v) if isinstance(v, Tensor) and v.dim() else 0 for site, v in self.values.items()}
@@ -97,7 +101,13 @@ class Baseline:
 
     def select(self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Baseline":
         """Return the baseline of some of the images of a run, by their places."""
-        return Baseline(self.name, {site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
+        return replace(self, values={site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
+
+    def check_made_of(self, encoder: Encoder) -> None:
+        """Raise `InputError` where these are activations of another model."""
+        if self.made_of:
+            here = "the encoder"
+            Identity(self.made_of).check(encoder.identity, f"the baseline {self.name!r}", here, self.made_of)
 
 
 @checked
@@ -243,6 +253,7 @@ def mean_baseline(
             for site, activation in cache.items():
                 total = in_double(activation).sum(0, keepdim=True)
                 sums[site] = total if site not in sums else sums[site] + total
+        made_of = {name: encoder.identity[name] for name in OF_TOWER}
     if not count:
         raise InputError("A mean baseline needs at least one reference image, but there were none.")
     means = {site: total / count for site, total in sums.items()}
@@ -252,4 +263,5 @@ def mean_baseline(
             positions = [axis for axis in range(1, mean.dim()) if axis != unit]
             if positions:
                 means[site] = mean.mean(positions, keepdim=True).expand_as(mean)
-    return Baseline(f"mean-{per}", {site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()})
+    values = {site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()}
+    return Baseline(f"mean-{per}", values, made_of)

@@ -26,10 +26,11 @@ from circuitry.encoder.hooked_sites import HookedSites
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.tokens import TokenGrid
-from circuitry.encoder.tower_digest import tower_digest
-from circuitry.encoder.tower_runs import check_modules
+from circuitry.encoder.tower_identity import precision_of, tower_parts
+from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+from circuitry.runs.identity import Identity
 
 T = TypeVar("T")
 
@@ -41,8 +42,8 @@ class Encoder(HookedSites):
     ``encoder(activation, start="layer3.2", stop="layer4.0")``. TransformerLens' ``run_with_cache``,
     ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
 
-    Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites; no
-    cache and no folder is read or written.
+    Hooks at sites act in everything that is run meanwhile, attribution included. What a `Patch` does is a part of the
+    `identity` of all results; what another function does is not known, so it reaches no cache and no folder.
     PyTorch's own hooks on modules of the tower are refused: parts of the tower run without their containers.
 
     Called by itself an encoder follows PyTorch's modes and the mode of training, as its tower does; whatever the
@@ -157,9 +158,15 @@ class Encoder(HookedSites):
         return next(self.tower.parameters()).dtype
 
     @property
-    def digest(self) -> str:
-        """Digest of what the tower computes; outside of runs weights and settings are read anew each time."""
-        return self.once("digest", lambda: tower_digest(self.tower))
+    def identity(self) -> Identity:
+        """What shapes an activation: weights, modules, feature basis, hooks and precision.
+
+        Weights and settings are read anew each time, within a run once.
+        """
+        of_tower = self.once("identity", lambda: tower_parts(self.tower))
+        self.once(SUMS, lambda: weight_sums(self.tower))
+        acting = {"basis": self.basis, "hooks": self.hook_effects, "precision": precision_of(self.device)}
+        return Identity(of_tower) | acting
 
     @property
     def basis(self) -> dict[str, str]:

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
+from circuitry.encoder.tower_identity import global_hooks
 from circuitry.encoder.tower_runs import TowerRuns
 from circuitry.runs.errors import InputError
+from circuitry.runs.identity import UNKNOWN
 
 
 class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
@@ -56,6 +58,18 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         """The sites where hooks act now, this thread's and permanent ones."""
         with self._runs.lock:
             return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
+
+    @property
+    def hook_effects(self) -> dict[str, list[str]]:
+        """What each hook does that acts now, by site: the digest of a `Patch`, or `UNKNOWN`."""
+        with self._runs.lock:
+            acting = {
+                site: [*self.hook_dict[site].fwd_hooks, *self.hook_dict[site].bwd_hooks] for site in self.hooked_sites
+            }
+        found = {
+            site: [getattr(hook.user_hook, "identity", UNKNOWN) for hook in hooks] for site, hooks in acting.items()
+        }
+        return found | global_hooks()
 
     def check_unhooked(self, why: str, up_to: str | None = None) -> None:
         """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""

@@ -2,7 +2,7 @@
 
 1. `Task.running` is a run of its encoder (`Encoder.running`) that takes the stages' fast ways;
 2. `Task.batches` is the one loop over images: batches that fit memory, each with its part of the baseline;
-3. `Task.made_with` says what shaped the numbers; results are compared where it is the same.
+3. `Task.identity` says what shaped the numbers; results are compared where it is the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +30,7 @@ from circuitry.encoder.site_activations import checked_sites, clean_activations
 from circuitry.encoder.tensor_batches import ImageBatches, Images, checked_batches, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Count, Names, checked
+from circuitry.runs.identity import Identity
 from circuitry.runs.workers import Work
 
 
@@ -127,6 +128,8 @@ class Task:
         """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it."""
         rows_that_fit(self.encoder, self.work.memory_gib)  # measured once, by the stages' ordinary ways
         with self.encoder.running(gradients=gradients), self.encoder.fast():
+            if isinstance(self.baseline, Baseline):
+                self.baseline.check_made_of(self.encoder)
             yield
 
     def batches(self, rows: Count | None = None) -> Iterator[Batch]:
@@ -154,17 +157,11 @@ class Task:
         return f"Task: {own} of a class{beside}; {asked}"
 
     @property
-    def made_with(self) -> dict[str, Any]:
-        """What shaped the numbers, in plain values, except for the images and the settings of a method."""
-        return {
-            "baseline": self.baseline.name,
-            "baseline_digest": self.baseline.digest,
-            "metric": metric_name(self.metric),
-            **(self.metric.made_with if isinstance(self.metric, ClassLogit) else {}),
-            "model_digest": self.encoder.digest,
-            "basis": self.encoder.basis,
-            "hooked_sites": list(self.encoder.hooked_sites),
-        }
+    def identity(self) -> Identity:
+        """What shaped the numbers, except for the images and the settings of a method."""
+        of_metric = self.metric.made_with if isinstance(self.metric, ClassLogit) else {}
+        baseline = {"baseline": self.baseline.name, "baseline_digest": self.baseline.digest}
+        return self.encoder.identity | baseline | {"metric": metric_name(self.metric)} | of_metric
 
 
 def with_others(task: Task) -> tuple[Task, int]:

@@ -22,6 +22,8 @@ from circuitry.runs.errors import InputError
 
 T = TypeVar("T")
 
+SUMS = "sums"
+"""What `TowerRuns.once` calls the sums of the weights, with which a run ends as it began."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -78,9 +80,14 @@ class TowerRuns:
                 self._thread = get_ident()
                 yield
             finally:
-                self._thread, self._made = None, {}
+                self._thread, made, self._made = None, self._made, {}
                 for parameter in had_gradient:
                     parameter.requires_grad_(True)
+            if SUMS in made and made[SUMS] != weight_sums(tower):
+                raise InputError(
+                    f"The weights of the {type(tower).__name__} changed within a run, whose results are of neither "
+                    "model: change them before or after it."
+                )
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
         """Return what ``make`` makes of the weights: within a run once, else anew."""
@@ -90,6 +97,11 @@ class TowerRuns:
             self._made[name] = make()
         found: T = self._made[name]
         return found
+
+
+def weight_sums(tower: nn.Module) -> list[float]:
+    """Return the sum of each parameter and buffer: a tenth of the time that their digest takes."""
+    return [float(tensor.detach().sum()) for tensor in (*tower.parameters(), *tower.buffers()) if not tensor.is_meta]
 
 
 _RUNS: weakref.WeakKeyDictionary[nn.Module, TowerRuns] = weakref.WeakKeyDictionary()

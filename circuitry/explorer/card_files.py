@@ -1,6 +1,5 @@
 """Cards of units as the page reads them: a script for each site, unseen images by class, and thumbnails. No torch."""
 
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
@@ -9,10 +8,8 @@ import numpy as np
 
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, UnitCard, UnitName
-from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.explorer.circuit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, Script, answer_arrays
-from circuitry.runs.errors import InputError
 
 MATCHED = "matched"
 """The page's name for these images, beside those by activation and by effect."""
@@ -49,16 +46,6 @@ def match_images(cards: CardFolder) -> Match:
 
 NO_PICTURE = np.uint32(0xFFFFFFFF)
 _STEPS = 15
-
-
-def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
-    """Raise an `InputError` for cards of other circuits."""
-    of, ours = cards.manifest["config"].get("circuits"), graphs.manifest["config_hash"]
-    if of != ours:
-        raise InputError(
-            f"The cards are of the circuits with digest {of}, but those in {graphs.path} have {ours}: make the cards "
-            f"of these with circuitry cards --circuits {shlex.quote(str(graphs.path))}."
-        )
 
 
 _Numbers = defaultdict[str, int]

@@ -15,11 +15,11 @@ The page reads a file when it needs it. Names are in the data alone; files are c
 import json
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.methods import CONTRAST
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.lesion_reading import KNOWN
-from circuitry.explorer.card_files import check_cards, pack_cards
+from circuitry.explorer.card_files import pack_cards
 from circuitry.explorer.circuit_files import UnitTally, class_series
 from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.overview import (
@@ -119,8 +119,9 @@ def export_explorer(
     """
     if not graphs:
         raise InputError(f"There is no circuit to explore in {graphs.path}: let the extraction find one.")
-    if cards is not None:
-        check_cards(cards, graphs)
+    _check_of(graphs, "cards", [] if cards is None else [cards.manifest["config"]])
+    _check_of(graphs, "comparisons", [one.about for one in (comparisons or {}).values()])
+    _check_of(graphs, "curves", [one.settings for one in curves])
     target = Path(out)
     _check_free(target)
     make_folder(target)
@@ -163,6 +164,18 @@ def export_explorer(
     return Exported(target / INDEX_PAGE, folder.sizes)
 
 
+def _check_of(graphs: GraphFolder, what: str, shaped_by: Iterable[Mapping[str, Any]]) -> None:
+    """Raise `InputError` for cards, comparisons or curves of other circuits, or of another model."""
+    ours = graphs.identity
+    for one in shaped_by:
+        ours.check(one, f"the circuits in {graphs.path}", f"the {what}")
+        if one.get("circuits", ours.key) != ours.key:
+            raise InputError(
+                f"The {what} given are of the circuits with digest {one['circuits']}, but those in {graphs.path} have "
+                f"{ours.key}: make {what} of these."
+            )
+
+
 def _check_free(target: Path) -> None:
     """Raise an `InputError` for a folder with something else in it."""
     path = target / NAME
@@ -201,7 +214,7 @@ def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSe
     return {
         "title": f"{'Circuits' if graphs.lesions is None else 'Own parts'} of {graphs.manifest['config']['model']}",
         "graphs": shlex.quote(graphs.path.as_posix()),
-        "study": graphs.manifest["config_hash"],
+        "study": graphs.identity.key,
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
         "classes": list(graphs.classes),
         "domains": list(graphs.domains),

@@ -64,13 +64,8 @@ class CausalChecks(FolderWork):
     ) -> None:
         """Join a model, its circuits, and images to check them on."""
         settings = settings or CheckSettings()
-        found = graphs.manifest["config"]
-        if found["model_digest"] != clip.digest:
-            raise InputError(
-                f"The circuits in {graphs.path} are of the model with digest {found['model_digest']}, but {clip.name} "
-                f"with digest {clip.digest} was given: give the checkpoint that they were found in, in the same "
-                "feature basis, if any."
-            )
+        found = graphs.identity
+        found.check(clip.identity, f"the circuits in {graphs.path}", f"the given {clip.name}")
         asked = settings.as_found(found)
         super().__init__(clip, images, asked, chosen=(int(found["n_images"]), int(found["seed"])))
         self.graphs, self.chosen = graphs, CheckImages(images, graphs, settings)
@@ -175,6 +170,7 @@ class CausalChecks(FolderWork):
                     for sites in [[site] for site in graph.inner_sites] if one_site else [None]:
                         task = self.task(key, *images, sites, work)
                         curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking), foreign)
+                        curve = replace(curve, settings=curve.settings | {"circuits": self.graphs.identity.key})
                         paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
                         curve.save(paths[-1])
             return paths
@@ -250,7 +246,7 @@ class CausalChecks(FolderWork):
         records = {key: (*self.chosen.own(key), *self.chosen.others(key)) for key in self.chosen.keys}
         settings = self.settings
         mine = {name: getattr(settings, name) for name in ("n_others", "seen")}
-        circuits = self.graphs.manifest["config_hash"]
+        circuits = self.graphs.identity.key
         return self.claim(Path(out), file_format, jobs, records, circuits=circuits, **mine, **asked)
 
     def _results(self, folder: JobFolder) -> list[Path]:

@@ -80,7 +80,7 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         for of_gates in (found.costs, found.ranks)
     )
     graph = graph_of(
-        tasks[0], NodeEffects(costs, {}, n_own, ranks), {"method": CONTRAST, "price": PRICE} | tasks[0].made_with
+        tasks[0], NodeEffects(costs, {}, n_own, ranks), {"method": CONTRAST, "price": PRICE} | tasks[0].identity
     )
     share_cut, p = found.tried[-1]
     part = graph.strongest(share_cut, budget=GLOBAL)

@@ -145,6 +145,7 @@ def measure_circuits(
         class_name=source.class_name,
         domain=source.domain,
         settings={
+            **task.identity,
             "baseline": task.baseline.name if fitted is None else OPTIMAL,
             "seed": settings.seed,
             "sites": list(sites or kept[0].units),

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from circuitry.circuits.comparable import OWN_STYLE, same_setting
+from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
-from circuitry.runs.errors import InputError
+from circuitry.runs.identity import OF_TOWER, Identity
 
 
 def named_sites(task: Task) -> list[str] | None:
@@ -15,16 +15,8 @@ def named_sites(task: Task) -> list[str] | None:
     return None if named == every else named
 
 
-_WAYS = {
-    "model_digest": "give the encoder that it was found in",
-    "basis": "give the encoder in the same feature bases",
-    "metric": "give the metric that it was found by",
-    "baseline": "give the baseline of the task that it was found with, Task(..., baseline=task.baseline)",
-    "text_weights": "give the metric of the text weights that it was found by",
-    "class_weights": "give the metric of the class and the text weights that it was found by",
-}
-ANY_TEXTS = ("model_digest", "basis", "metric")
-"""Settings on which a circuit and the task that measures it agree, on images of any domain."""
+ANY_TEXTS = (*OF_TOWER, "basis", "hooks", "metric")
+"""Parts on which a circuit and the task that measures it agree, on images of any domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
 """The same on images of one domain: another class's circuit is a control, another baseline another question."""
 
@@ -34,23 +26,25 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
 
     Args:
         graphs: A graph that does not say what it was made with is taken.
-        names: Settings that have to agree. If both have the same label, only the text weights of this class are
-            compared; else all text weights, if both have equally many classes; none if texts differ by domain.
+        names: Parts of the identity that have to agree. If both have the same label, only the text weights of this
+            class are compared; else all text weights, if both have equally many classes or the metric is a margin; none
+            if texts differ by domain.
     """
-    given = task.made_with
+    given = task.identity
     for graph in graphs:
-        made = dict(graph.settings)
+        made = Identity(graph.settings)
         made["metric"] = made.get("ready_metric", made.get("metric", given["metric"]))
-        if made.get("texts") == OWN_STYLE:
-            made.pop("text_weights", None)
-        for name in names:
-            if name == "text_weights" and name in made and made.get("label") == given.get("label"):
-                name = "class_weights"
-            if name not in made or name not in given or same_setting(made[name], given[name]):
-                continue
-            differ = f"{name} {made[name]!r}, but the task has {given[name]!r}"
-            if name.endswith("_weights"):
-                if made[name][0] != given[name][0]:
-                    continue
-                differ = "other text weights than the task's metric"
-            raise InputError(f"The circuit of {graph.title} was made with {differ}: {_WAYS[name]}.")
+        compared = list(names)
+        if "text_weights" in compared:
+            compared.remove("text_weights")
+            compared += _texts_to_compare(made, given)
+        made.check(given, f"the circuit of {graph.title}", "the task", compared)
+
+
+def _texts_to_compare(made: Identity, given: Identity) -> list[str]:
+    if made.get("texts") == OWN_STYLE:
+        return []
+    if made.get("label") == given.get("label"):
+        return ["class_weights"]
+    counts = [one.get("text_weights", [None])[0] for one in (made, given)]
+    return ["text_weights"] if made["metric"] == "margin" or counts[0] == counts[1] else []

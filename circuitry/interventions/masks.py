@@ -113,7 +113,7 @@ def learn_masks(
             [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores
         )
     effects = replace(path_effects(task)[0], importance=gates_of(scores))
-    source = graph_of(task, effects, {"method": LEARNED, "budget": LEARNED, **task.made_with})
+    source = graph_of(task, effects, {"method": LEARNED, "budget": LEARNED, **task.identity})
     circuits = []
     for units, by in zip(kept, made, strict=True):
         first = {site: some[np.argsort(-source.ranked_by[site][some])] for site, some in units.items()}

@@ -121,7 +121,7 @@ class OwnParts(FolderWork):
         """Everything except for images that shapes a number, in plain values."""
         names = ("n_others", "method", "random_draws", "depth")
         asked = {name: getattr(self.settings, name) for name in names} | {"shares": list(self.settings.shares)}
-        return self.made_with | asked | {"sites": {name: list(some) for name, some in self.sites.items()}}
+        return self.identity | asked | {"sites": {name: list(some) for name, some in self.sites.items()}}
 
     @cached_property
     def folder(self) -> JobFolder:
@@ -175,17 +175,17 @@ class OwnParts(FolderWork):
         share = max(self.settings.shares) if share is None else share
         parts, tested = self.circuits(share), self.lesions()
         images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
-        made_with = self.made_with | {"n_others": self.settings.n_others, "method": self.settings.method}
+        identity = self.identity | {"n_others": self.settings.n_others, "method": self.settings.method}
         path = self.out / "circuits"
         if not os.access(self.out, os.W_OK):  # a finished run that can only be read
             return GraphFolder(path)
         try:
-            folder = GraphFolder.write(path, parts, made_with, images)
+            folder = GraphFolder.write(path, parts, identity, images)
         except InputError:
             if not (path / LESIONS).is_file():  # other circuits
                 raise
             shutil.rmtree(path)  # own parts of another share, which can be written again
-            folder = GraphFolder.write(path, parts, made_with, images)
+            folder = GraphFolder.write(path, parts, identity, images)
         told = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
         write_named_table(folder.path / LESIONS, told.drop(columns=["share", "sites"]))
         return folder

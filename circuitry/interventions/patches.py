@@ -19,6 +19,8 @@ from circuitry.encoder.baselines import Baseline, Counterfactual, check_count
 from circuitry.encoder.encoder import Encoder
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+from circuitry.runs.identity import UNKNOWN
+from circuitry.runs.provenance import digest, weights_digest
 
 
 @runtime_checkable
@@ -112,6 +114,21 @@ class Patch:
         given = getattr(self, what)
         return None if given is None else Places.read(given, what)
 
+    @property
+    def identity(self) -> str:
+        """Digest of everything that it writes, or `UNKNOWN` for a function."""
+        value = self.value
+        if isinstance(value, int | float):
+            written: object = float(value)
+        elif isinstance(value, Tensor):
+            written = weights_digest({"": value})
+        elif isinstance(value, Baseline | Counterfactual):
+            written = value.digest
+        else:
+            return UNKNOWN
+        chosen = self.places("units"), self.places("positions")
+        return digest([self.site, *(None if some is None else sorted(set(some.indices)) for some in chosen), written])
+
     def __str__(self) -> str:
         chosen = {what: self.places(what) for what in ("units", "positions")}
         words = [f"all {what}" if p is None else f"{what} {_listed(p.indices)}" for what, p in chosen.items()]
@@ -143,7 +160,7 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
     by_site: dict[str, list[_Write]] = {}
     for patch in several:
         by_site.setdefault(patch.site, []).append(_Write(encoder, patch))
-    with encoder.hooks(fwd_hooks=[(site, _hook(writes)) for site, writes in by_site.items()]):
+    with encoder.hooks(fwd_hooks=[(site, _Hook(writes)) for site, writes in by_site.items()]):
         yield encoder
 
 
@@ -154,6 +171,8 @@ class _Write:
         self.patch, self.unit_dim = patch, encoder.unit_dim(patch.site)
         self.n_carried = len(encoder.carried.get(patch.site, ()))
         value = patch.value
+        if isinstance(value, Baseline):
+            value.check_made_of(encoder)
         self.value = value.run(encoder, [patch.site])[patch.site] if isinstance(value, Counterfactual) else value
         self._masks: dict[torch.Size, Tensor] = {}
 
@@ -194,16 +213,23 @@ class _Write:
         return torch.from_numpy(places.mask(size, self.patch.site, what))
 
 
-def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
-    def write(activation: Tensor, hook: object) -> Tensor:
-        out = activation
-        for one in writes:
-            value = one.written(activation)
-            everywhere = one.patch.units is None and one.patch.positions is None and not one.n_carried
-            out = value.expand_as(activation) if everywhere else torch.where(one.mask(activation), value, out)
-        return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
+@dataclass(frozen=True, eq=False)
+class _Hook:
+    """All patches of a site as one hook."""
 
-    return write
+    writes: list[_Write]
+
+    @property
+    def identity(self) -> str:
+        """Digest of what the patches do, or `UNKNOWN`."""
+        several = [one.patch.identity for one in self.writes]
+        return UNKNOWN if UNKNOWN in several else digest(several)
+
+    def __call__(self, activation: Tensor, hook: object) -> Tensor:
+        out = activation
+        for one in self.writes:
+            out = torch.where(one.mask(activation), one.written(activation), out)
+        return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
 
 
 def _meet(a: Places | None, b: Places | None) -> bool:

@@ -98,7 +98,7 @@ def patch_effects(
         clean_sum / count,
         {site: total / count for site, total in moved.items()},
         count,
-        task.made_with,
+        task.identity,
     )
 
 

@@ -106,7 +106,7 @@ def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
         return lambda sizes: learn_masks(task, sizes, masks).circuits
     with task.running(gradients=True):
         effects, _ = score_parts(without_image(task), AttributionSettings(method=method))
-    graph = graph_of(task, effects, {"method": method, "ranking": "absolute", "budget": GLOBAL} | task.made_with)
+    graph = graph_of(task, effects, {"method": method, "ranking": "absolute", "budget": GLOBAL} | task.identity)
 
     def rank(sizes: Sequence[float]) -> list[Circuit]:
         taken = [graph.strongest(size, budget=GLOBAL) for size in sizes]

@@ -107,8 +107,8 @@ class FolderBaseline:
         if self.given is not None:
             return self.given
         if self.name in MEANS:
-            made_of = self.clip.encoder.digest, strict
-            kept = {} if self.clip.encoder.hooked_sites else self._means  # what hooks do is in no digest
+            identity = self.clip.encoder.identity
+            kept, made_of = (self._means, (identity.key, strict)) if not identity.unknown else ({}, ("", strict))
             if made_of not in kept:
                 batches = self._batches(self._everything, strict)
                 kept[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name])
@@ -126,7 +126,7 @@ class FolderBaseline:
 
     @cached_property
     def _means(self) -> dict[tuple[str, bool], Baseline]:
-        """Means over all images by the digest of the tower that they were taken in, and whether all had to be read."""
+        """Means over all images by the key of the encoder that they were taken in, and whether all had to be read."""
         return {}
 
     @cached_property

@@ -17,7 +17,6 @@ from circuitry.data.names import unknown_name
 from circuitry.data.parts import Key
 from circuitry.encoder.metrics import Metric, metric_name, metric_of_class
 from circuitry.encoder.task import Task
-from circuitry.encoder.tower_digest import check_same_weights
 from circuitry.models.clip import Clip
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
@@ -25,6 +24,7 @@ from circuitry.models.options import FolderSettings
 from circuitry.models.prompts import as_patterns, templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names
+from circuitry.runs.identity import Identity
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
@@ -55,7 +55,7 @@ class FolderWork:
             raise InputError("Expected texts of the classes, such as 'pooled', but None was given.")
         self.templates = {domain: templates_of(settings.texts, domain) for domain in images.domains}
         self._weights: dict[tuple[str, ...], Tensor] = {}
-        self._model = clip.digest
+        self._model = clip.identity
         self.baseline = FolderBaseline(settings.baseline, clip, images, *(chosen or (settings.n_images, settings.seed)))
 
     def weights(self, domain: str) -> Tensor:
@@ -97,7 +97,7 @@ class FolderWork:
 
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
         """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`."""
-        check_same_weights(self._model, self.clip.digest, type(self).__name__)
+        self._check_model()
         return read_images(self.clip, records, strict=strict)[1]
 
     @property
@@ -111,18 +111,16 @@ class FolderWork:
         }
 
     @property
-    def made_with(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """Everything except for images that shapes a number, in plain values."""
         given = self.baseline.given
-        return {
-            "model": self.clip.name,
-            "model_digest": self.clip.digest,
-            "classes": list(self.images.all_classes),
-            "n_images": self.settings.n_images,
-            "seed": self.settings.seed,
-            **self.asked,
-            **({} if given is None else {"baseline_digest": given.digest}),
-        }
+        of_work = {"classes": list(self.images.all_classes), "n_images": self.settings.n_images}
+        of_work |= {"seed": self.settings.seed, **({} if given is None else {"baseline_digest": given.digest})}
+        return Identity(model=self.clip.name) | self.clip.identity | of_work | self.asked
+
+    def _check_model(self) -> None:
+        """Refuse a model that has changed since this work was set up, or hooks that act only now, or no more."""
+        self._model.check(self.clip.identity, f"the model when this {type(self).__name__} was made", "the model now")
 
     def claim(
         self,
@@ -139,17 +137,17 @@ class FolderWork:
             file_format: Name and version of what the jobs leave.
             records: The images that they look at, by class and domain.
             listings: What else identifies their inputs; see `runs.claim`.
-            shaped_by: Further settings that shape a number, in plain values; they win over `made_with`.
+            shaped_by: Further settings that shape a number, in plain values; they win over the `identity`.
 
         Raises:
             InputError: for a folder that was made with another configuration or other images, with the difference,
                 and as `read`.
         """
-        check_same_weights(self._model, self.clip.digest, type(self).__name__)
+        self._check_model()
         listed = {"images": _listing(record for some in records.values() for record in some), **(listings or {})}
         if self.baseline.given is None:
             listed["baseline_images"] = _listing(self.baseline.records_of(list(records)))
-        return JobFolder(Path(out), file_format, self.made_with | shaped_by, jobs, listed)
+        return JobFolder(Path(out), file_format, self.identity | shaped_by, jobs, listed)
 
 
 def _listing(records: Iterable[ImageRecord]) -> dict[str, str]:

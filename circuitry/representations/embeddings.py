@@ -22,7 +22,6 @@ from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Seed, checked
-from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 
 _FORMAT = "circuitry embeddings 2"
@@ -43,7 +42,7 @@ def embed_images(
 ) -> Embeddings:
     """Return the embeddings of images, in the order of ``images.records`` (with ``n_images``: by domain and class).
 
-    While hooks act at sites of the encoder, they act here, too, and no cache is read or written.
+    While hooks act at sites of the encoder, they act here, too; where one is a function, no cache is read or written.
 
     Args:
         images: Images to embed. Unreadable files are left out, with a warning each.
@@ -59,14 +58,14 @@ def embed_images(
     records: Sequence[ImageRecord] = images.records
     if n_images is not None:
         records = [r for d in images.domains for c in images.classes for r in images.select(c, d, n_images, seed)]
-    if clip.encoder.hooked_sites:
-        found = _embedded(clip, records, work)
-    else:
-        folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
-        path = folder / f"{digest([_FORMAT, clip.digest, list(image_listing(records).items())])}.safetensors"
-        found = cached_arrays(path, _FORMAT, "embeddings", lambda: _embedded(clip, records, work))
-        if work.strict and len(found["places"]) < len(records):
-            found = _embedded(clip, records, work)  # names the image that an earlier call left out
+    folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
+    identity = clip.identity | {"images": list(image_listing(records).items())}
+    found = cached_arrays(
+        folder, identity, _FORMAT, "embeddings", lambda: _embedded(clip, records, work),
+        lambda found: len(found["vectors"]) == len(found["places"]) and max(found["places"]) < len(records),
+    )  # fmt: skip
+    if work.strict and len(found["places"]) < len(records):
+        found = _embedded(clip, records, work)  # names the image that an earlier call left out
     read = [records[place] for place in found["places"]]
     if len(read) < len(records):
         log.warning("embeddings: %d of %d images cannot be read", len(records) - len(read), len(records))

@@ -88,7 +88,7 @@ def extract_representations(
     }
     config = {
         "model": clip.name,
-        "model_digest": clip.digest,
+        **clip.identity,
         "sites": list(sites),
         "classes": list(images.classes),
         "n_images": settings.n_images,

@@ -31,6 +31,7 @@ from circuitry.representations.features import (
 )
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Seed, checked
+from circuitry.runs.identity import OF_MODEL, Identity
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
@@ -82,7 +83,7 @@ def extract_features(
     """
     site = site_of(sae, clip)
     chosen = {d: [r for c in images.classes for r in images.select(c, d, n_images, seed)] for d in images.domains}
-    made_with = {"model": clip.name, "model_digest": clip.digest, "site": site, "autoencoder": sae_digest(sae)}
+    made_with = {"model": clip.name, **clip.identity, "site": site, "autoencoder": sae_digest(sae)}
     listing = image_listing(record for records in chosen.values() for record in records)
     folder = JobFolder(
         Path(out),
@@ -137,12 +138,8 @@ def _unreadable(n: int) -> InputError:
 
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
     """Return the site of an autoencoder; raise `InputError` for another model's, or an unknown site."""
-    made_with = sae.about.get("model_digest")
-    if made_with is not None and made_with != (ours := clip.unhooked_digest):
-        raise InputError(
-            f"This sparse autoencoder was trained on the model with digest {made_with}, but {clip.name} with digest "
-            f"{ours} was given: give the checkpoint of its training."
-        )
+    parts = [name for name in OF_MODEL if name != "hooks"]
+    Identity(sae.about).check(clip.identity, "this sparse autoencoder", f"the given {clip.name}", parts)
     if sae.site is None:
         raise InputError(
             "A sparse autoencoder needs its site, but this one has none: set it with dataclasses.replace(sae, "

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.identity import Identity
 from circuitry.runs.manifest import check_format
 
 _ENTRY = "circuitry"
@@ -60,18 +61,27 @@ def read_arrays(
 
 
 def cached_arrays(
-    path: Path, format_name: str, what: str, make: Callable[[], Mapping[str, np.ndarray]]
+    folder: Path,
+    identity: Identity,
+    format_name: str,
+    what: str,
+    make: Callable[[], Mapping[str, np.ndarray]],
+    fits: Callable[[Mapping[str, np.ndarray]], bool],
 ) -> Mapping[str, np.ndarray]:
     """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
 
-    The file's name is a digest of everything that shapes the arrays, and is written into it. A cache is no place that
-    must work: a folder that cannot be read or written costs time and a line in the log.
+    The file's name is the key of the identity, and is written into it; where a part is unknown nothing is kept. Arrays
+    that do not fit what is asked are made again. A cache is no place that must work: a folder that cannot be read or
+    written costs time and a line in the log.
     """
+    if identity.unknown:
+        return make()
+    path = folder / f"{identity.key}.safetensors"
     header = {"key": path.stem}
     try:
         if path.is_file():
             found_header, found = read_arrays(path, format_name, what)
-            if found_header == header:
+            if found_header == header and fits(found):
                 return found
             log.warning("%s are made again: %s was made for something else", what, path)
     except (InputError, OSError) as error:

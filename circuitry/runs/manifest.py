@@ -12,6 +12,7 @@ from typing import Any
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, whole_file
+from circuitry.runs.identity import Identity
 from circuitry.runs.provenance import difference, digest, versions
 
 NAME = "manifest.json"
@@ -41,6 +42,7 @@ def claim(
     Raises:
         InputError: for a folder of another format or configuration; the message names what differs.
     """
+    Identity(config).check_known()
     lists = {name: dict(listing) for name, listing in (listings or {}).items()}
     ours = json.loads(json.dumps(dict(config)))  # as it will be read back: tuples become lists
     ours |= {name: digest(listing) for name, listing in lists.items()}

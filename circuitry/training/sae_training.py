@@ -55,7 +55,7 @@ def train_sae_on_images(
         >>> train_sae_on_images(clip, images, SaeTraining(), tables=[Path("cc12m.tsv")], folder=Path("runs/sae"))
     """
     place = clip.encoder.sites[-1] if site is None else site
-    model = {"model": clip.name, "model_digest": clip.digest, "positions_per_image": positions_per_image}
+    model = {"model": clip.name, **clip.identity, "positions_per_image": positions_per_image}
     read = {"site": place, "positions_per_image": positions_per_image, "seed": settings.seed}
     files = ImageFiles.of(images.records, tables) if tables or folder or len(images.records) > settings.piece else None
     with ExitStack() as stack:

@@ -143,18 +143,17 @@ def extract_samples(
 
     Args:
         about: ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`), ``piece`` (images in a piece),
-            and everything else that shapes the samples, such as the model's digest.
+            and whatever shapes the samples beside the encoder's identity.
 
     Raises:
-        InputError: When ``out`` holds other samples, while hooks act at sites, and as `sample_activations`.
+        InputError: When ``out`` holds other samples, while functions act at sites, and as `sample_activations`.
     """
-    encoder.check_unhooked("what they do is in no digest, so no samples are kept in a folder meanwhile: take them off")
     seed, size = about["seed"], about["piece"]
     places = np.arange(len(files))
     if len(files) > size:
         places = np.random.default_rng(seed).permutation(len(files))
     jobs: dict[Job, int] = {(f"piece_{i}",): i for i in range(-(-len(files) // size))}
-    folder = JobFolder(out, _FORMAT, {**about, "images": files.digest()}, list(jobs))
+    folder = JobFolder(out, _FORMAT, {**encoder.identity, **about, "images": files.digest()}, list(jobs))
 
     def write(job: Job, nothing: Any) -> list[Path]:
         i = jobs[job]

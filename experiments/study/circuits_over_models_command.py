@@ -82,7 +82,7 @@ def names_of(runs: Sequence[Path]) -> list[str]:
     """Return the names of the networks that runs are of, with the folder where two networks have one name."""
     configs = [GraphFolder(folder / "circuits").manifest["config"] for folder in runs]
     for (one, mine), (other, theirs) in combinations(zip(runs, configs, strict=True), 2):
-        if mine["model_digest"] == theirs["model_digest"]:
+        if mine["weights"] == theirs["weights"]:
             raise InputError(f"Each network counts once, but {one} and {other} are of the same one: give one of them.")
     models = [str(config["model"]) for config in configs]
     pairs = zip(models, runs, strict=True)

@@ -259,7 +259,7 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     if config.autoencoder is not None:
         return load_sae(config.autoencoder, config.device)
     images = config.images_of(config.train_split)
-    made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(config.training)}
+    made_with = {"model": clip.name, **clip.identity, **asdict(config.training)}
     folder = JobFolder(
         config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
     )

@@ -206,7 +206,7 @@ def main(config: Config) -> Written | None:
     small = [name for name in written if not name.startswith("cka_parts")]
     unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
     settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
-    about = {**settings, "model_digest": made["model_digest"], **versions()}
+    about = {**settings, "weights": made["weights"], **versions()}
     looked_at = listings_of(images, config.n_images, config.seed)
     return write_results(report, written, config.out, config.results, about, small, looked_at, comparisons)
 

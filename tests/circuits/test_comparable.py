@@ -27,10 +27,11 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import similarity
-from circuitry.circuits.comparable import COMPARED_SETTINGS, check_comparable
+from circuitry.circuits.comparable import check_comparable
 from circuitry.circuits.measures import MEASURES
 from circuitry.encoder import Stage, class_margin
 from circuitry.encoder.metrics import ClassLogit, Metric
+from circuitry.runs.identity import PARTS
 from tests.circuits.test_measures import FIRST, SECOND, random_graph
 
 Use = Callable[[AttributionGraph, AttributionGraph], object]
@@ -66,16 +67,16 @@ def test_other_widths_error_units_and_sites_are_refused() -> None:
         assert_refused(a, replace(b, sites=sites, node_scores=b.node_scores | {"d": np.ones(8)}), words)
 
 
-DIFFERENT = {"basis": ({}, {"b": "c3"}), "hooked_sites": ([], ["b"]), "node_fraction": (0.1, 0.5)}
+DIFFERENT = {"basis": ({}, {"b": "c3"}), "hooks": ({}, {"b": ["8f"]}), "node_fraction": (0.1, 0.5)}
 """Values of settings that are no words."""
 
 
-@pytest.mark.parametrize("name", sorted(set(COMPARED_SETTINGS) - {"text_weights", "class_weights", "classes"}))
+@pytest.mark.parametrize("name", sorted(PARTS.keys() - {"text_weights", "class_weights", "classes", "precision"}))
 def test_graphs_found_in_another_way_are_refused(name: str) -> None:
     a, b = pair()
     ours, theirs = DIFFERENT.get(name, ("one", "another"))
     one = replace(a, settings={name: ours})
-    words = COMPARED_SETTINGS[name], f"{ours!r} for axe in real", f"{theirs!r} for axe in sketch"
+    words = "axe in real and axe in sketch differ", PARTS[name], f"({ours!r} and {theirs!r})"
     assert_refused(one, replace(b, settings={name: theirs}), *words)
     for agrees in (replace(b, settings={name: ours}), replace(b, settings={})):
         check_comparable(one, agrees)
@@ -111,7 +112,7 @@ def test_graphs_of_one_class_are_of_the_same_text_weights(other: ClassLogit, tak
     if taken:
         check_comparable(one, two)
     else:
-        assert_refused(one, two, "text weights", "axe in real", "axe in sketch")
+        assert_refused(one, two, "axe in real and axe in sketch", "text weights")
 
 
 def test_graphs_of_several_classes_are_of_the_same_text_weights() -> None:
@@ -152,14 +153,14 @@ def test_all_graphs_of_a_set_are_checked() -> None:
     # Neither class holds two graphs that differ: only the set as a whole does.
     graphs = [replace(random_graph(i, "axe", d), settings={"node_rule": "left-10"}) for i, d in enumerate("ab")]
     graphs += [replace(random_graph(i, "fox", d), settings={"node_rule": "left-5"}) for i, d in enumerate("ab")]
-    with pytest.raises(InputError, match="'left-5' for fox in a and 'left-10' for axe in a"):
+    with pytest.raises(InputError, match=r"fox in a and axe in a .*'left-5' and 'left-10'"):
         compare(graphs)
     # The first graph does not know its rule; the second and the third differ.
-    with pytest.raises(InputError, match="'left-5' for fox in b and 'left-10' for axe in b"):
+    with pytest.raises(InputError, match=r"fox in b and axe in b .*'left-5' and 'left-10'"):
         compare([replace(graphs[0], settings={}), graphs[1], graphs[3]])
     a, b = (replace(g, settings={"node_fraction": 0.1}) for g in pair())
     part = replace(a, settings={"node_fraction": 0.2})
-    with pytest.raises(InputError, match=r"0\.1 for axe in real and 0\.2"):
+    with pytest.raises(InputError, match=r"0\.1 and 0\.2"):
         compare_domains({("axe", "real"): a, ("axe", "sketch"): b}, parts=lambda *_: {0: part})
 
 

@@ -319,7 +319,7 @@ def test_wrong_budgets_are_refused_by_name(share: float, budget: str, named: lis
     assert all(name in str(refused.value) for name in named)
 
 
-MADE = {"model": "tiny", "model_digest": "0", "n_images": 2, "seed": 0, "classes": ["axe", "cat"]}
+MADE = {"model": "tiny", "weights": "0", "modules": "0", "n_images": 2, "seed": 0, "classes": ["axe", "cat"]}
 MADE |= {"metric": "logit", "texts": "pooled", "baseline": "zero"}
 
 
@@ -360,7 +360,7 @@ def test_circuits_found_in_any_way_become_a_folder(tmp_path: Path) -> None:
     [
         ({"conv": np.array([], int)}, MADE, 1, "cat in photo lacks"),
         ({"conv": np.array([1])}, MADE, 0, "cat in photo lacks"),
-        ({"conv": np.array([1])}, {"model": "tiny"}, 1, "model_digest.*FolderWork"),
+        ({"conv": np.array([1])}, {"model": "tiny"}, 1, "weights.*FolderWork"),
         (None, MADE, 1, "there is none"),
     ],
 )

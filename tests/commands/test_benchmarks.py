@@ -61,7 +61,7 @@ def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys
             made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
             graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
             graph.save(graph_file(folder, name, domain, part))
-    claim(folder, EXTRACTION_FORMAT, {"n_parts": 2, "model": "made", "model_digest": ""}, jobs=jobs)
+    claim(folder, EXTRACTION_FORMAT, {"n_parts": 2, "model": "made", "weights": ""}, jobs=jobs)
     module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))
     found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])["value"]
     assert found["fresh images", "node_overlap"] == found["another domain", "node_overlap"] == 1

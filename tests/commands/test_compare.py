@@ -139,10 +139,7 @@ def test_circuits_of_features_of_a_released_autoencoder(compared: Path, quicksta
     (graph,) = GraphFolder(tmp_path / "out" / "circuits").values()
     assert {site: len(scores) for site, scores in graph.error_scores.items()} == {"layer4.0": 384}
     assert len(graph.node_scores["layer4.0"]) == 40
-    assert (
-        graph.provenance["model_digest"]
-        != GraphFolder(compared / "circuits")["star", "real"].provenance["model_digest"]
-    )
+    assert graph.settings["basis"] != GraphFolder(compared / "circuits")["star", "real"].settings["basis"] == {}
 
 
 def test_circuits_of_the_study_are_found_on_its_draw(quickstart: Path, tmp_path: Path) -> None:
@@ -182,7 +179,7 @@ def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_pa
         config = content["config"] | config
         write_sealed(manifest, content | {"config": config, "config_hash": digest(config)})
 
-    call(model="another", model_digest="another")
+    call(model="another", weights="another")
     for measure in module.MEASURES:  # another network has other values
         one = Comparison.load(compared / "comparisons" / measure)
         shutil.rmtree(tmp_path / "other" / "comparisons" / measure)

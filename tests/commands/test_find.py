@@ -211,7 +211,7 @@ def test_a_search_for_other_units_is_another(config: Any) -> None:
     module = command_module("find")
     channels, components = (replace(config, model="vit-tiny", units=units) for units in ("channels", "components"))
     made = [module.made_with(one, module.Subject(one)) for one in (channels, components)]
-    assert made[0]["model_digest"] == made[1]["model_digest"]  # that of the weights
+    assert made[0]["weights"] == made[1]["weights"]
     assert made[0] != made[1]
 
 

@@ -157,15 +157,15 @@ def test_the_digest_is_of_what_the_tower_computes() -> None:
     towers["no pooling"].pool_type = "none"
     towers["other activation"].transformer.resblocks[0].mlp.gelu = QuickGELU()
     towers["other heads"].transformer.resblocks[1].attn.num_heads = 4
-    digests = {name: Encoder.from_tower(tower).digest for name, tower in towers.items()}
+    digests = {name: Encoder.from_tower(tower).identity.key for name, tower in towers.items()}
     assert digests.pop("same") == digests["plain"]
     assert len(set(digests.values())) == len(digests)
     tower: Any = make_tower("resnet")
     encoder = Encoder.from_tower(tower)
-    found = [encoder.digest]
+    found = [encoder.identity.key]
     for tensor in (tower.bn1.running_mean, tower.conv1.weight):
         tensor.mul_(2)
-        found.append(encoder.digest)
+        found.append(encoder.identity.key)
     assert len(set(found)) == 3
 
 
@@ -175,7 +175,7 @@ def test_a_copy_is_refused(make_copy: Callable[[Encoder], object], resnet: Any) 
     with pytest.raises(InputError, match=r"Encoder.from_tower\(copy.deepcopy"):
         make_copy(encoder)
     copied = Encoder.from_tower(copy.deepcopy(encoder.tower))
-    assert copied.digest == encoder.digest
+    assert copied.identity.key == encoder.identity.key
 
 
 def inference_weights() -> Encoder:

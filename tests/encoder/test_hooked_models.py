@@ -1,4 +1,4 @@
-"""While hooks act at sites of an encoder, no cache and no folder is read or written; single calls go on."""
+"""What a patch does is a part of every identity; while a function acts, no cache and no folder is read or written."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from circuitry import (
+    AttributionGraph,
     CausalChecks,
     Clip,
     DomainFolder,
@@ -21,6 +23,7 @@ from circuitry import (
     attribute,
     class_logit,
     left_rule,
+    node_overlap,
     patched,
 )
 from circuitry.bases import SparseAutoencoder
@@ -30,6 +33,7 @@ from circuitry.data import load_image
 from circuitry.encoder import Baseline
 from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images, extract_features, extract_representations, image_features
+from circuitry.runs.identity import UNKNOWN
 from circuitry.training import extract_samples
 from circuitry.training.samples import ImageFiles
 from tests.representations.test_embeddings import draw
@@ -39,6 +43,8 @@ from tests.support.work import QUIET
 
 SITE = "layer3.0"
 PATCH = Patch(SITE, 0.7, units=[0, 1, 2, 3])
+FUNCTION = Patch(SITE, lambda activation: 0.7 + 0 * activation, units=[0, 1, 2, 3])
+OTHERS = (replace(PATCH, units=[4, 5]), replace(PATCH, value=0.8), replace(PATCH, site="layer2.0"))
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +73,24 @@ def own_vectors(clip: Clip, images: DomainFolder, *, with_patch: bool) -> Tensor
     return F.normalize(found, dim=-1)
 
 
-def test_embeddings_of_a_patched_model_are_neither_kept_nor_read(clip: Clip, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("patch", "kept"), [(PATCH, 1), (FUNCTION, 0)])
+def test_embeddings_of_a_patched_model_are_its_own(
+    clip: Clip, root: Path, tmp_path: Path, patch: Patch, kept: int
+) -> None:
     images = DomainFolder(root / "data")
     expected = {which: own_vectors(clip, images, with_patch=which).numpy() for which in (True, False)}
     assert (expected[True] * expected[False]).sum(1).max() < 0.999
-    for round_ in range(2):  # without and with the clean embeddings in the cache
-        with patched(clip.encoder, PATCH):
+    for round_ in range(2):  # the second time with both in the cache
+        with patched(clip.encoder, patch):
             under = embed_images(clip, images, cache_dir=tmp_path, work=QUIET)
-        assert len(list(tmp_path.iterdir())) == round_
+        assert len(list(tmp_path.iterdir())) == kept + round_
         clean = embed_images(clip, images, cache_dir=tmp_path, work=QUIET)
         np.testing.assert_allclose(under.vectors, expected[True], atol=1e-5)
         np.testing.assert_allclose(clean.vectors, expected[False], atol=1e-5)
 
 
-def _sae(**about: str) -> SparseAutoencoder:
-    return replace(make_sae(16, dtype=torch.float32), site="attnpool", about=about)
+def _sae(**about: object) -> SparseAutoencoder:
+    return replace(make_sae(16, dtype=torch.float32), site="attnpool", about=dict(about))
 
 
 def _sampled(clip: Clip, images: DomainFolder, out: Path) -> object:
@@ -103,15 +112,56 @@ FOLDERS: dict[str, Making] = {
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
-def test_no_folder_is_filled_by_a_patched_model(kind: str, clip: Clip, root: Path, tmp_path: Path) -> None:
+def test_folders_of_a_patched_model_are_its_own(kind: str, clip: Clip, root: Path, tmp_path: Path) -> None:
     images, graphs = DomainFolder(root / "data"), GraphFolder(root / "graphs")
-    with patched(clip.encoder, PATCH), pytest.raises(InputError, match=SITE):
+    with patched(clip.encoder, FUNCTION), pytest.raises(InputError, match=f"(?s){SITE}.*unknown function"):
         FOLDERS[kind](clip, images, graphs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    work = planned(clip, images.root, tmp_path / "before")  # set up without the patch
+    if kind in ("faithfulness", "transfer", "cards"):  # of circuits that were found without the patch
+        with patched(clip.encoder, PATCH), pytest.raises(InputError, match=SITE):
+            FOLDERS[kind](clip, images, graphs, tmp_path / "out")
+        return
+    with patched(clip.encoder, PATCH):
+        FOLDERS[kind](clip, images, graphs, tmp_path / "out")
+    for another in ((), *([one] for one in OTHERS)):
+        with patched(clip.encoder, another), pytest.raises(InputError, match="hooks"):
+            FOLDERS[kind](clip, images, graphs, tmp_path / "out")
+
+
+def test_work_that_is_set_up_without_a_patch_is_not_done_under_it(clip: Clip, root: Path, tmp_path: Path) -> None:
+    work = planned(clip, root / "data", tmp_path)
     with patched(clip.encoder, PATCH), pytest.raises(InputError, match=SITE):
         work.run(QUIET)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_graphs_are_compared_under_the_same_patches_alone(clip: Clip) -> None:
+    def found(*patches: Patch) -> AttributionGraph:
+        with patched(clip.encoder, patches):
+            metric = class_logit(torch.eye(2, 16), 1)
+            return attribute(clip.encoder, torch.ones(1, 3, 64, 64), metric, rule=left_rule(1), progress=False)
+
+    node_overlap(found(PATCH), found(replace(PATCH, units=torch.tensor([0, 1, 2, 3]))))
+    for one, other in [((), PATCH), (OTHERS[0], PATCH), (OTHERS[1], PATCH), (FUNCTION, FUNCTION)]:
+        with pytest.raises(InputError, match="hooks"):
+            node_overlap(*(found(*([some] if isinstance(some, Patch) else [])) for some in (one, other)))
+
+
+def test_hooks_of_all_modules_are_an_unknown_part(clip: Clip, root: Path, tmp_path: Path) -> None:
+    def halve(module: nn.Module, inputs: object, output: Tensor) -> Any:
+        return output / 2 if isinstance(module, nn.Conv2d) else None
+
+    images = DomainFolder(root / "data")
+    handle = register_module_forward_hook(halve)
+    try:
+        assert clip.identity.unknown == ("hooks",)
+        under = embed_images(clip, images, cache_dir=tmp_path, work=QUIET)
+        clip.text_weights(["cat"], ["a {}"], cache_dir=tmp_path)
+        assert not list(tmp_path.iterdir())
+    finally:
+        handle.remove()
+    clean = embed_images(clip, images, cache_dir=tmp_path, work=QUIET)
+    assert not np.allclose(clean.vectors, under.vectors, atol=1e-3)
 
 
 def test_permanent_hooks_are_named_and_can_be_taken_off(clip: Clip) -> None:
@@ -126,12 +176,12 @@ def test_permanent_hooks_are_named_and_can_be_taken_off(clip: Clip) -> None:
 
 
 def test_single_calls_go_on(clip: Clip, root: Path) -> None:
-    sae = _sae(model_digest=clip.digest)
+    sae = _sae(**clip.identity)
     images = torch.randn(2, 3, 64, 64)
-    with patched(clip.encoder, PATCH):
+    with patched(clip.encoder, FUNCTION):
         graph = attribute(clip.encoder, images, class_logit(torch.eye(2, 16), 1), rule=left_rule(1), progress=False)
         assert len(image_features(clip, sae, DomainFolder(root / "data"), work=QUIET).images) == 8
-    assert graph.settings["hooked_sites"] == [SITE]
+    assert graph.settings["hooks"] == {SITE: [UNKNOWN]}
 
 
 def test_means_of_a_patched_model_are_its_own(clip: Clip, root: Path) -> None:

@@ -40,7 +40,7 @@ ATTACK = "\"><img src=x onerror=alert('1')>&amp;\n שלום"
 CLASSES = (ATTACK, "cat", "=cmd|fish")
 DOMAINS = ("real", "sketch", "<script>alert(2)<script>")
 UNITS = 30
-MADE = {"model": "tiny", "model_digest": "0", "baseline": "zero", "metric": "logit"}
+MADE = {"model": "tiny", "weights": "0", "modules": "0", "baseline": "zero", "metric": "logit"}
 
 
 def make_graphs(folder: Path, classes: Sequence[str] = CLASSES, domains: Sequence[str] = DOMAINS) -> GraphFolder:

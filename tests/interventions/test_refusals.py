@@ -173,7 +173,7 @@ SEARCH: list[tuple[Call, str]] = [
     (lambda: masks([0.5], among=circuit_with(chain(conv1=0, conv2=0))), "at least one edge"),
     (lambda: i.judge_circuit(planted(), graph().circuit(None).nothing()), "units"),
     (lambda: i.judge_circuit(planted(), harmful()), "edges"),
-    (lambda: i.judge_circuit(another_model(), graph().circuit(None)), "model_digest"),
+    (lambda: i.judge_circuit(another_model(), graph().circuit(None)), "weights"),
     (lambda: i.judge_circuit(planted(baseline=SOME.flip(0)), graph().circuit(None)), "'zero'.*'counterfactual'"),
 ]
 
@@ -230,7 +230,7 @@ DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (task(place=1), "model_digest"),
+        (task(place=1), "weights"),
         (task(make=class_margin), "'logit'.*'margin'"),
         (task(weights=SKETCHED), "text weights"),
         (task(weights=SKETCHED, label=1), "text weights"),

@@ -144,7 +144,7 @@ def test_a_digest_names_neither_the_place_of_a_model_nor_what_saves_memory(saved
     moved: Any = hf.Dinov2Model.from_pretrained(save_model(model, tmp_path))
     getattr(moved, "activation_checkpointing_enable", moved.gradient_checkpointing_enable)()  # by its newer name
     assert model.name_or_path != moved.name_or_path
-    assert Encoder.from_tower(model).digest == Encoder.from_tower(moved).digest
+    assert Encoder.from_tower(model).identity.key == Encoder.from_tower(moved).identity.key
 
 
 def test_a_folder_hides_the_model_of_its_name(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_a_folder_hides_the_model_of_its_name(saved: Path, tmp_path: Path, monke
         with pytest.raises(InputError, match=words):
             load_clip(name)
     shutil.copytree(saved / "dinov2", folder, dirs_exist_ok=True)
-    assert load_clip("RN50").encoder.digest == load_clip(saved / "dinov2").encoder.digest
+    assert load_clip("RN50").encoder.identity.key == load_clip(saved / "dinov2").encoder.identity.key
 
 
 @pytest.fixture(scope="module")

@@ -58,9 +58,9 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_digests_see_every_change(change: str, tiny: Tiny) -> None:
     clip = tiny.load()
-    before = clip.encoder.digest, clip.digest
+    before = clip.encoder.identity.key, clip.digest
     CHANGES[change](clip.encoder.tower)
-    assert clip.encoder.digest != before[0]
+    assert clip.encoder.identity.key != before[0]
     assert clip.digest != before[1]
 
 
@@ -104,12 +104,12 @@ def test_means_are_taken_anew(tiny: Tiny, tmp_path: Path) -> None:
     before, ours = named.of("axe", "ink", 1), work.baseline.of("axe", "ink", 1)
     assert named.of("cat", "photo", 1) is before
     assert work.baseline.of("cat", "photo", 1) is ours
-    digest = clip.digest
+    weights = clip.identity["weights"]
     CHANGES["data"](clip.encoder.tower)
     assert named.of("axe", "ink", 1).digest != before.digest
     assert work.baseline.of("axe", "ink", 1).digest != ours.digest
     for again in (lambda: work.run(QUIET), lambda: work.read(data.records)):
-        with pytest.raises(InputError, match=f"{digest}.*{clip.digest}"):
+        with pytest.raises(InputError, match=f"weights.*{weights}.*{clip.identity['weights']}"):
             again()
 
 

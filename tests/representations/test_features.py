@@ -284,7 +284,7 @@ def test_a_folder_of_features_holds_those_of_all_images_by_domain(clip: Clip, ro
     [
         ("attnpool", {"site": None}, "site.* 'attnpool'"),
         ("attnpool", {"site": "blocks.3"}, "'blocks.3'"),
-        ("attnpool", {"about": {"model_digest": "123"}}, "digest 123"),
+        ("attnpool", {"about": {"weights": "123"}}, "weights.*'123'"),
         ("layer2.0", {"site": "attnpool"}, "width 64"),
     ],
 )

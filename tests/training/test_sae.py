@@ -240,7 +240,7 @@ def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
     whole = replace(settings, piece=11)
     kept = train_sae_on_images(clip, data, whole, folder=tmp_path / "whole", work=QUIET)
     assert_equal_weights(train_sae_on_images(clip, data, whole, work=QUIET), kept)
-    assert (kept.site, kept.normalised, kept.about["model_digest"]) == ("attnpool", "length", clip.digest)
+    assert (kept.site, kept.normalised, kept.about["weights"]) == ("attnpool", "length", clip.identity["weights"])
     few = train_sae_on_images(clip, data, QUICK, site="layer2.0", positions_per_image=3, work=QUIET)
     assert (few.site, few.normalised, few.about["training"]["samples"]) == ("layer2.0", None, 33)
     records[0].path.write_bytes(records[1].path.read_bytes() + b" ")

@@ -91,6 +91,6 @@ export function trust(index, state, shown, picture, lesions) {
         (cut.verdict === "above" ? "" : " Do not read it as a mechanism."),
     );
   }
-  lines.push(`Model ${made.model}, ${made.model_digest}; circuits ${index.study}.`);
+  lines.push(`Model ${made.model}, ${made.weights}; circuits ${index.study}.`);
   return lines;
 }

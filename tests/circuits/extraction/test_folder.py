@@ -39,7 +39,7 @@ def test_other_settings_are_refused(change: dict[str, object], words: str, clip:
 
 def test_another_model_is_another_configuration(clip: Clip, tiny: Tiny, root: Path, made: Path, tmp_path: Path) -> None:
     other = load_clip(tiny.config, saved(tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "x.pt"))
-    with pytest.raises(InputError, match=r"\(model_digest: .* -> .*\)"):
+    with pytest.raises(InputError, match=r"\(text_encoder: .* -> .*\)"):
         run(other, root, made)
 
 

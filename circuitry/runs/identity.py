@@ -1,0 +1,122 @@
+"""What shaped a number, as one value with named parts: an `Identity`.
+
+An encoder, a model, a task and work on a folder make theirs of what they are now. Graphs, curves, folders, caches and
+autoencoders carry it. Whatever joins two results compares them part by part, and a refusal names the part that differs.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import difference, digest
+
+UNKNOWN = "unknown function"
+"""What a function does that acts as a hook: it is equal to nothing, not even to itself."""
+
+PARTS = {
+    "weights": "the weights and buffers of the image tower",
+    "modules": "the modules of the image tower or their settings",
+    "basis": "the feature basis",
+    "hooks": "the effect of hooks at sites",
+    "precision": "the precision of products and convolutions",
+    "text_encoder": "the text encoder",
+    "preprocessing": "the preprocessing of images",
+    "metric": "the metric",
+    "text_weights": "the text weights of the classes",
+    "class_weights": "the text weights of the class",
+    "texts": "the texts of the classes",
+    "classes": "the list of classes",
+    "baseline": "the baseline",
+    "baseline_digest": "the values of the baseline",
+    "method": "the method that ranks units",
+    "budget": "the budget",
+    "node_fraction": "the share of kept units",
+    "n_others": "the number of images of other classes",
+    "node_rule": "the quadrature rule of nodes",
+    "edge_rule": "the quadrature rule of edges",
+    "edge_method": "the score of edges",
+    "correction": "the correction of edges",
+}
+"""Parts on which results may have to agree, with their names in messages."""
+
+OF_TOWER = ("weights", "modules")
+OF_MODEL = (*OF_TOWER, "basis", "hooks", "text_encoder", "preprocessing")
+"""Parts of an image tower, and of a model with what acts in it."""
+
+_NEAR = 2e-3
+"""How far numbers of the same texts may differ between machines and devices."""
+
+
+class Identity(dict[str, Any]):
+    """What shaped a number, by named parts, in values that JSON can hold.
+
+    Example:
+        >>> clip.identity.check(other.identity, "these circuits", "this model")
+    """
+
+    def __or__(self, more: Mapping[str, Any]) -> "Identity":  # type: ignore[override]
+        return Identity({**self, **more})
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Names of parts that hold something `UNKNOWN`."""
+        return tuple(name for name, value in self.items() if _is_unknown(value))
+
+    @property
+    def key(self) -> str:
+        """Short digest of all parts, for the names of files.
+
+        Raises:
+            InputError: where a part is unknown, for then nothing may be kept.
+        """
+        self.check_known()
+        return digest(self)
+
+    def check_known(self) -> None:
+        """Raise `InputError` where a part is unknown."""
+        for name in self.unknown:
+            raise InputError(
+                f"No result goes to a folder or a cache while {PARTS.get(name, name)} is not known ({self[name]}): "
+                "give a Patch with a number, an activation or a baseline, which is known, do it outside of the block, "
+                "or take permanent hooks off by encoder.reset_hooks(including_permanent=True)."
+            )
+
+    def check(self, other: Mapping[str, Any], ours: str, theirs: str, names: Iterable[str] = OF_MODEL) -> None:
+        """Raise `InputError` where a part differs that both have; ``ours`` and ``theirs`` name the two results."""
+        for name in names:
+            if name in self and name in other and not same_part(self[name], other[name]):
+                differs = part_differs(name, self[name], ours, other[name], theirs)
+                raise InputError(f"Only results of one model, asked in one way, go together, but {differs}.")
+
+
+def same_part(a: Any, b: Any) -> bool:
+    """Return whether two values of a part agree; text weights may differ by the rounding of another machine."""
+    if _is_unknown(a) or _is_unknown(b):
+        return False
+    if isinstance(a, list) and isinstance(b, list) and any(isinstance(x, float) for x in a):
+        return len(a) == len(b) and np.allclose(a, b, rtol=_NEAR, atol=_NEAR)
+    return bool(_plain(a) == _plain(b))
+
+
+def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
+    """Return the clause of a message that says in which part two results differ."""
+    values = f" ({one!r} and {other!r})"
+    if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
+        values = ""
+    elif name == "classes":  # there may be hundreds
+        values = f" ({difference({name: other}, {name: one})})"
+    return f"{title} and {other_title} differ in {PARTS.get(name, name)}{values}"
+
+
+def _is_unknown(value: Any) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return value == UNKNOWN if isinstance(value, str) else any(map(_is_unknown, inner))
+
+
+def _plain(value: Any) -> Any:
+    """Make tuples lists, as they come back from a file."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
