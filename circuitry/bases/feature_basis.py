@@ -48,6 +48,7 @@ from circuitry.encoder.stages import NarrowStage, Stage
 from circuitry.encoder.tokens import CLASS_TOKEN
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+from circuitry.runs.identity import OF_TOWER, Identity
 
 
 @checked
@@ -183,6 +184,8 @@ def _narrow_in_basis(
 def _checked(encoder: Encoder, given: Mapping[str, SparseAutoencoder]) -> dict[str, FeatureBasis]:
     saes = {site_named(encoder, name): sae for name, sae in given.items()}
     for site, sae in saes.items():
+        if sae.about.keys() & set(OF_TOWER):
+            Identity(sae.about).check(encoder.identity, f"the autoencoder given for {site!r}", "the encoder", OF_TOWER)
         if encoder.position(site) == 0:
             raise InputError(
                 f"A feature basis is one of activations, but {INPUT!r} is the image itself: give a site after it."

@@ -56,6 +56,8 @@ INDEX_PAGE = "index.html"
 MOST_BYTES = 64 << 20
 """An export that is larger says so."""
 
+_MADE_BY = {"cards": "cards --circuits", "comparisons": "compare --out", "curves": "check --circuits"}
+
 log = logging.getLogger(__name__)
 
 
@@ -172,7 +174,7 @@ def _check_of(graphs: GraphFolder, what: str, shaped_by: Iterable[Mapping[str, A
         if one.get("circuits", ours.key) != ours.key:
             raise InputError(
                 f"The {what} given are of the circuits with digest {one['circuits']}, but those in {graphs.path} have "
-                f"{ours.key}: make {what} of these."
+                f"{ours.key}: make them of these with circuitry {_MADE_BY[what]} {shlex.quote(str(graphs.path))}."
             )
 
 

@@ -62,7 +62,7 @@ def embed_images(
     identity = clip.identity | {"images": list(image_listing(records).items())}
     found = cached_arrays(
         folder, identity, _FORMAT, "embeddings", lambda: _embedded(clip, records, work),
-        lambda found: len(found["vectors"]) == len(found["places"]) and max(found["places"]) < len(records),
+        lambda found: len(found["vectors"]) == len(found["places"]) == len({*found["places"]} & {*range(len(records))}),
     )  # fmt: skip
     if work.strict and len(found["places"]) < len(records):
         found = _embedded(clip, records, work)  # names the image that an earlier call left out

@@ -1,0 +1,249 @@
+"""Results of two models, metrics or searches are never taken for one: each refusal names the part that differs."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circuitry import (
+    AttributionGraph,
+    Clip,
+    DomainFolder,
+    Encoder,
+    GraphFolder,
+    InputError,
+    Patch,
+    Task,
+    attribute,
+    class_logit,
+    compare_domains,
+    extract,
+    faithfulness_curve,
+    in_feature_basis,
+    left_rule,
+    mean_baseline,
+    node_overlap,
+    patched,
+)
+from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.encoder import class_margin
+from circuitry.explorer import export_explorer
+from circuitry.interventions import check_attribution, transfer_circuits
+from circuitry.representations import embed_images
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.training import SaeTraining, train_sae_on_images
+from tests.explorer.made import make_curve
+from tests.support.tiny_clip import Tiny
+from tests.support.work import QUIET
+
+IMAGES = torch.linspace(-1, 1, 2 * 3 * 64 * 64).sin().reshape(2, 3, 64, 64)
+WEIGHTS = torch.eye(4, 16)
+
+
+class World:
+    """Two models of one architecture, images, and circuits of the first model."""
+
+    def __init__(self, tiny: Tiny, root: Path) -> None:
+        self.clip, self.other, self.root = tiny.load(), tiny.load(), root
+        self.other.encoder.tower.conv1.weight.data.mul_(2)
+        drawn = DrawingSettings(n_train=0, n_test=4, classes=("fish", "key"), styles=("real", "sketch"), size=16)
+        write_toy(root / "toy", drawn, workers=1, progress=False)
+        self.images = DomainFolder(root / "toy")
+        self.graphs = self.extract("graphs")
+
+    def extract(self, name: str, **changes: Any) -> GraphFolder:
+        asked = {"n_images": 2, "parts": 2, "rule": left_rule(1), "sites": self.clip.encoder.sites[-3:-1]} | changes
+        return extract(self.clip, self.images, self.root / name, work=QUIET, **asked)
+
+    def copy(self, out: Path) -> Path:
+        return Path(shutil.copytree(self.graphs.path, out))
+
+    def task(self, clip: Clip | None = None, metric: Any = None, **more: Any) -> Task:
+        chosen = self.clip if clip is None else clip
+        return Task(chosen.encoder, IMAGES, class_logit(WEIGHTS, 1) if metric is None else metric, work=QUIET, **more)
+
+    def graph(self, **more: Any) -> AttributionGraph:
+        task = self.task(**more)
+        given = {"baseline": task.baseline, "rule": left_rule(1), "progress": False}
+        found = attribute(task.encoder, IMAGES, task.metric, **given)
+        return replace(found, class_name="fish", domain="real")
+
+
+@pytest.fixture(scope="module")
+def world(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tiny, tmp_path_factory.mktemp("world"))
+
+
+def margins_of_other_classes(w: World, out: Path) -> None:
+    one = w.graph(metric=class_margin(WEIGHTS, 1))
+    node_overlap(one, replace(w.graph(metric=class_margin(WEIGHTS[:2], 0)), class_name="key"))
+
+
+def a_part_in_the_place_of_the_whole(w: World, out: Path) -> None:
+    graphs = w.copy(out) / "graphs" / "fish"
+    shutil.copy(graphs / "real.part-0.safetensors", graphs / "real.all.safetensors")
+    compare_domains(GraphFolder(out))
+
+
+def a_graph_of_another_seed(w: World, out: Path) -> None:
+    other = w.extract(f"{out.name}-seed", seed=1, classes=["fish"], domains=["real"])
+    shutil.copy(other.file("fish", "real"), w.copy(out) / "graphs" / "fish" / "real.all.safetensors")
+    GraphFolder(out)["fish", "real"]
+
+
+def comparisons_of_other_circuits(w: World, out: Path) -> None:
+    export_explorer(w.graphs, out, comparisons=compare_domains(w.extract(f"{out.name}-more", n_images=3)))
+
+
+def curves_of_other_circuits(w: World, out: Path) -> None:
+    curve = make_curve("fish", "real")
+    export_explorer(w.graphs, out, curves=[replace(curve, settings=curve.settings | {"circuits": "0123"})])
+
+
+def curves_of_another_model(w: World, out: Path) -> None:
+    curve = faithfulness_curve(w.task(w.other), w.graph(clip=w.other))
+    export_explorer(w.graphs, out, curves=[curve])
+
+
+def an_autoencoder_of_another_model(w: World, out: Path) -> None:
+    training = SaeTraining(steps=2, batch_size=4)
+    sae = train_sae_on_images(w.other, w.images, training, site="layer4.0", work=QUIET)
+    in_feature_basis(w.clip.encoder, {"layer4.0": sae})
+
+
+def a_patch_of_another_models_mean(w: World, out: Path) -> None:
+    with patched(w.clip.encoder, Patch("layer2.0", mean_baseline(w.other.encoder, IMAGES))):
+        pass
+
+
+def weights_that_change_within_a_run(w: World, out: Path) -> None:
+    task, weight = w.task(), w.clip.encoder.tower.conv1.weight.data
+    try:
+        with task.running():
+            w.graph()
+            weight.mul_(2)
+            w.graph()
+    finally:
+        weight.div_(2)
+
+
+SITUATIONS: dict[Callable[[World, Path], object], str] = {
+    margins_of_other_classes: "text weights",
+    a_part_in_the_place_of_the_whole: r"fish in real \(all\).*\(0\)",
+    a_graph_of_another_seed: "seed",
+    comparisons_of_other_circuits: "comparisons.*circuitry compare",
+    curves_of_other_circuits: "curves.*0123.*circuitry check",
+    curves_of_another_model: "weights",
+    an_autoencoder_of_another_model: "weights",
+    a_patch_of_another_models_mean: "weights",
+    weights_that_change_within_a_run: "within a run",
+    lambda w, _: w.graph(baseline=mean_baseline(w.other.encoder, IMAGES)): "weights",
+    lambda w, _: faithfulness_curve(w.task(w.other), w.graph()): "weights",
+    lambda w, _: transfer_circuits({("fish", d): w.task(c) for d, c in (("real", w.clip), ("sketch", w.other))},
+                                   {("fish", d): w.graph().circuit(None) for d in ("real", "sketch")}): "weights",
+    lambda w, _: check_attribution(w.task(metric=class_logit(WEIGHTS, 2)), w.graph(), top=1, random=0): "text weights",
+    lambda w, _: node_overlap(w.graph(), w.graph(metric=class_logit(WEIGHTS.roll(1, 1), 1))): "text weights",
+    lambda w, _: node_overlap(w.graph(), w.graph(clip=w.other)): "weights",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda one: one.__name__)
+def test_results_that_do_not_belong_together_are_refused(
+    situation: Callable[[World, Path], object], world: World, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"(?s){SITUATIONS[situation]}"):
+        situation(world, tmp_path / "out")
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.scales, self.table, self.act = nn.Conv2d(3, 4, 1), [1.0, 2.0], {"on": True}, torch.relu
+        self.shift: Any = torch.zeros(1)
+        self.end = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.act(self.conv(x)) * self.scales[0] + self.shift).mean((2, 3))
+
+
+def times(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: factor * x
+
+
+CHANGES: list[Callable[[Any], object]] = [
+    lambda net: net.scales.__setitem__(0, -1.0),
+    lambda net: net.table.update(on=False),
+    lambda net: setattr(net, "act", torch.tanh),
+    lambda net: setattr(net, "act", times(2)),
+    lambda net: setattr(net, "act", times(3)),
+    lambda net: setattr(net, "act", lambda x: x - 1),
+    lambda net: setattr(net, "act", partial(torch.clamp, min=0.0)),
+    lambda net: setattr(net, "act", partial(torch.clamp, min=1.0)),
+    lambda net: net.shift.add_(1),
+    lambda net: setattr(net.conv, "padding_mode", "reflect"),
+]
+
+
+def test_settings_of_modules_are_a_part_whatever_they_are_kept_in() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    links = [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))]
+
+    def parts() -> tuple[str, ...]:
+        identity = Encoder.from_stages(net, links, (4, 4)).identity
+        return identity["weights"], identity["modules"]
+
+    (weights, first), found = parts(), set[str]()
+    assert parts() == (weights, first)
+    encoder = Encoder.from_stages(net, links, (4, 4))
+    for change in CHANGES:
+        change(net)
+        found.add(encoder.identity["modules"])
+        assert encoder.identity["weights"] == weights
+    assert len(found | {first}) == len(CHANGES) + 1
+
+
+def test_precision_is_a_part(world: World) -> None:
+    assert world.clip.identity["precision"] == []
+    before = world.clip.digest
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert world.clip.identity["precision"] == ["high products"]
+        assert world.clip.digest != before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_kept_array_that_does_not_fit_is_made_again(world: World, tmp_path: Path) -> None:
+    for what in (
+        partial(embed_images, world.clip, world.images, work=QUIET),
+        partial(world.clip.text_weights, ["fish"]),
+    ):
+        folder = tmp_path / str(what.func.__name__)
+        expected = what(cache_dir=folder)
+        (path,) = folder.iterdir()
+        about = {
+            "embed_images": ("circuitry embeddings 2", "embeddings"),
+            "text_weights": ("circuitry text weights 1", ""),
+        }
+        header, arrays = read_arrays(path, *about[folder.name])
+        write_arrays(path, about[folder.name][0], header, {name: np.concatenate([a, a]) for name, a in arrays.items()})
+        again = what(cache_dir=folder)
+        np.testing.assert_array_equal(getattr(again, "vectors", again), getattr(expected, "vectors", expected))
+
+
+@pytest.mark.parametrize("site", ["input", "layer1.0", "layer3.0", "attnpool"])
+def test_scores_are_of_the_model_with_a_whole_site_patched(world: World, site: str) -> None:
+    encoder, metric = world.clip.encoder, class_logit(WEIGHTS, 1)
+    with patched(encoder, Patch(site, 0.0)):
+        graph = attribute(encoder, IMAGES, metric, rule=left_rule(1), method="gradient", progress=False)
+    place = encoder.sites.index(site)
+    for i, one in enumerate(encoder.sites[1:], start=1):
+        assert graph.node_scores[one].any() == (i > place)
