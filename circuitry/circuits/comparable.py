@@ -1,11 +1,11 @@
 """Which graphs may be compared? Graphs of one model, at the same sites and units, found in the same way. No torch.
 
 Circuits are compared unit by unit, so a similarity of graphs with other widths, feature bases, rules, kinds of edges or
-models means nothing. A graph stores how many units its sites have, and the `PARTS` of its identity. A part that one of
-two graphs lacks is not compared, and neither is the precision of products. Numbers of images may differ, as they do
-between domains. Text weights of all classes are compared between graphs with equally many classes, and wherever they
-are the metric's (a margin); text weights of one class between graphs of this class. If texts are in the images' own
-style, text weights are compared within a domain alone.
+models means nothing. A graph stores how many units its sites have, and the `SHARED_PARTS` of its identity. A part that
+one of two graphs lacks is not compared, and named in the log. Numbers of images may differ, as they do between domains.
+Text weights of all classes are compared between graphs with equally many classes, and wherever they are the metric's (a
+margin); text weights of one class between graphs of this class. If texts are in the images' own style, text weights are
+compared within a domain alone.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import PARTS, part_differs, same_part
+from circuitry.runs.identity import SHARED_PARTS, part_differs, same_part
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of baselines that differ by class and domain: only their names are compared."""
@@ -29,6 +29,7 @@ class Comparable:
 
     def __init__(self) -> None:
         self._first: AttributionGraph | None = None
+        self._unsaid: str | None = None
         self._settings: dict[tuple[str, Any], tuple[Any, str]] = {}
         """The value of a setting and the title of a graph that has it, by the key of `_settings`."""
 
@@ -38,6 +39,9 @@ class Comparable:
         if self._first is None:
             self._first = graph
         _check_units(self._first, graph)
+        if self._unsaid is None and (unsaid := {*SHARED_PARTS} & (self._first.settings.keys() ^ graph.settings.keys())):
+            self._unsaid = ", ".join(sorted(unsaid)).replace("_", " ")
+            log.warning("%s and %s: only one says its %s; not compared.", self._first.title, graph.title, self._unsaid)
         for key, value in _settings(graph).items():
             theirs, title = self._settings.setdefault(key, (value, graph.title))
             if not same_part(theirs, value):
@@ -57,8 +61,8 @@ def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
 
 
 def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
-    """Return the `PARTS` of a graph by name and scope: graphs of one scope must agree on the value."""
-    found = {name: graph.settings[name] for name in PARTS if name in graph.settings and name != "precision"}
+    """Return the `SHARED_PARTS` of a graph by name and scope: graphs of one scope must agree on the value."""
+    found = {name: graph.settings[name] for name in SHARED_PARTS if name in graph.settings}
     if str(found.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         found.pop("baseline_digest", None)
     if found.get("metric") == "logit":  # does not depend on the texts of other classes

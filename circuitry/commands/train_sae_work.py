@@ -7,9 +7,10 @@ import pandas as pd
 
 from circuitry.commands.train_sae_command import Config
 from circuitry.comparison.table import write_named_table
+from circuitry.data import image_listing
 from circuitry.data.file_check import check_file
 from circuitry.models import load_sae
-from circuitry.runs import Job, JobFolder, digest
+from circuitry.runs import Job, JobFolder
 from circuitry.training import diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.training.run_folder import described
 
@@ -27,10 +28,10 @@ def main(config: Config) -> None:
         **clip.identity,
         "site": config.site,
         "positions_per_image": config.positions_per_image,
-        "images": digest([record.relative for record in images.records]),
         "tables": [described(table) for table in config.more_tables],
     }
-    folder = JobFolder(config.out, FORMAT, asdict(config.training) | made_with, [("autoencoder",)])
+    listings = {"images": image_listing(images.records)}
+    folder = JobFolder(config.out, FORMAT, asdict(config.training) | made_with, [("autoencoder",)], listings)
 
     def train(job: Job, nothing: object) -> list[Path]:
         sae = train_sae_on_images(

@@ -15,35 +15,16 @@ from circuitry.runs.provenance import difference, digest
 UNKNOWN = "unknown function"
 """What a function does that acts as a hook: it is equal to nothing, not even to itself."""
 
-PARTS = {
-    "weights": "the weights and buffers of the image tower",
-    "modules": "the modules of the image tower or their settings",
-    "basis": "the feature basis",
-    "hooks": "the effect of hooks at sites",
-    "precision": "the precision of products and convolutions",
-    "text_encoder": "the text encoder",
-    "preprocessing": "the preprocessing of images",
-    "metric": "the metric",
-    "text_weights": "the text weights of the classes",
-    "class_weights": "the text weights of the class",
-    "texts": "the texts of the classes",
-    "classes": "the list of classes",
-    "baseline": "the baseline",
-    "baseline_digest": "the values of the baseline",
-    "method": "the method that ranks units",
-    "budget": "the budget",
-    "node_fraction": "the share of kept units",
-    "n_others": "the number of images of other classes",
-    "node_rule": "the quadrature rule of nodes",
-    "edge_rule": "the quadrature rule of edges",
-    "edge_method": "the score of edges",
-    "correction": "the correction of edges",
-}
-"""Parts on which results may have to agree, with their names in messages."""
-
 OF_TOWER = ("weights", "modules")
+"""Weights and buffers of an image tower; its modules and their settings."""
 OF_MODEL = (*OF_TOWER, "basis", "hooks", "text_encoder", "preprocessing")
-"""Parts of an image tower, and of a model with what acts in it."""
+"""The same, autoencoders at sites, what hooks do there, everything that reads texts, and the transform of images."""
+SHARED_PARTS = (
+    *OF_MODEL,
+    *("metric", "text_weights", "class_weights", "texts", "classes", "baseline", "baseline_digest"),
+    *("method", "budget", "node_fraction", "n_others", "node_rule", "edge_rule", "edge_method", "correction"),
+)
+"""Parts in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
 
 _NEAR = 2e-3
 """How far numbers of the same texts may differ between machines and devices."""
@@ -78,7 +59,7 @@ class Identity(dict[str, Any]):
         """Raise `InputError` where a part is unknown."""
         for name in self.unknown:
             raise InputError(
-                f"No result goes to a folder or a cache while {PARTS.get(name, name)} is not known ({self[name]}): "
+                f"No result goes to a folder or a cache while the part {name!r} is not known ({self[name]}): "
                 "give a Patch with a number, an activation or a baseline, which is known, do it outside of the block, "
                 "or take permanent hooks off by encoder.reset_hooks(including_permanent=True)."
             )
@@ -102,12 +83,12 @@ def same_part(a: Any, b: Any) -> bool:
 
 def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
     """Return the clause of a message that says in which part two results differ."""
-    values = f" ({one!r} and {other!r})"
+    part, values = name.replace("_", " "), f" ({one!r} and {other!r})"
     if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
-        values = ""
+        part, values = "text weights", ""
     elif name == "classes":  # there may be hundreds
         values = f" ({difference({name: other}, {name: one})})"
-    return f"{title} and {other_title} differ in {PARTS.get(name, name)}{values}"
+    return f"{title} and {other_title} differ in {part}{values}"
 
 
 def _is_unknown(value: Any) -> bool:

@@ -1,6 +1,5 @@
 """Samples of a site's activations, in memory or in pieces on disk, and endless batches of them."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 from circuitry.data.decoding import Preprocess
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import FileCheck, check_file
+from circuitry.data.images import image_listing
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.models.image_pass import activations
@@ -22,6 +22,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Count, Seed
 from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.training.training_table import read_chunks
 
@@ -106,12 +107,8 @@ class ImageFiles:
         return [ImageRecord(path, str(path), "", path.parent.name) for path in paths]
 
     def digest(self) -> str:
-        """Return a short digest of names and sizes, which changes when files are replaced or repaired."""
-        total = hashlib.sha256()
-        for name in self.names.tolist():
-            size = os.path.getsize(name) if os.path.isfile(name) else -1
-            total.update(name + b"\0%d\0" % size)
-        return total.hexdigest()[:16]
+        """Return a short digest of names and contents."""
+        return digest(image_listing(self.records(range(len(self)))))
 
 
 class SampleFiles(Sequence[Tensor]):

@@ -31,7 +31,7 @@ from circuitry.circuits.comparable import check_comparable
 from circuitry.circuits.measures import MEASURES
 from circuitry.encoder import Stage, class_margin
 from circuitry.encoder.metrics import ClassLogit, Metric
-from circuitry.runs.identity import PARTS
+from circuitry.runs.identity import SHARED_PARTS
 from tests.circuits.test_measures import FIRST, SECOND, random_graph
 
 Use = Callable[[AttributionGraph, AttributionGraph], object]
@@ -71,12 +71,12 @@ DIFFERENT = {"basis": ({}, {"b": "c3"}), "hooks": ({}, {"b": ["8f"]}), "node_fra
 """Values of settings that are no words."""
 
 
-@pytest.mark.parametrize("name", sorted(PARTS.keys() - {"text_weights", "class_weights", "classes", "precision"}))
+@pytest.mark.parametrize("name", sorted({*SHARED_PARTS} - {"text_weights", "class_weights", "classes"}))
 def test_graphs_found_in_another_way_are_refused(name: str) -> None:
     a, b = pair()
     ours, theirs = DIFFERENT.get(name, ("one", "another"))
     one = replace(a, settings={name: ours})
-    words = "axe in real and axe in sketch differ", PARTS[name], f"({ours!r} and {theirs!r})"
+    words = "axe in real and axe in sketch differ", name.replace("_", " "), f"({ours!r} and {theirs!r})"
     assert_refused(one, replace(b, settings={name: theirs}), *words)
     for agrees in (replace(b, settings={name: ours}), replace(b, settings={})):
         check_comparable(one, agrees)

@@ -47,19 +47,28 @@ IMAGES = torch.linspace(-1, 1, 2 * 3 * 64 * 64).sin().reshape(2, 3, 64, 64)
 WEIGHTS = torch.eye(4, 16)
 
 
+def first_weight(clip: Clip) -> Tensor:
+    return next(clip.encoder.tower.parameters()).data
+
+
 class World:
     """Two models of one architecture, images, and circuits of the first model."""
 
     def __init__(self, tiny: Tiny, root: Path) -> None:
         self.clip, self.other, self.root = tiny.load(), tiny.load(), root
-        self.other.encoder.tower.conv1.weight.data.mul_(2)
+        first_weight(self.other).mul_(2)
         drawn = DrawingSettings(n_train=0, n_test=4, classes=("fish", "key"), styles=("real", "sketch"), size=16)
         write_toy(root / "toy", drawn, workers=1, progress=False)
         self.images = DomainFolder(root / "toy")
         self.graphs = self.extract("graphs")
 
     def extract(self, name: str, **changes: Any) -> GraphFolder:
-        asked = {"n_images": 2, "parts": 2, "rule": left_rule(1), "sites": self.clip.encoder.sites[-3:-1]} | changes
+        asked: dict[str, Any] = {
+            "n_images": 2,
+            "parts": 2,
+            "rule": left_rule(1),
+            "sites": self.clip.encoder.sites[-3:-1],
+        } | changes
         return extract(self.clip, self.images, self.root / name, work=QUIET, **asked)
 
     def copy(self, out: Path) -> Path:
@@ -71,7 +80,7 @@ class World:
 
     def graph(self, **more: Any) -> AttributionGraph:
         task = self.task(**more)
-        given = {"baseline": task.baseline, "rule": left_rule(1), "progress": False}
+        given: dict[str, Any] = {"baseline": task.baseline, "rule": left_rule(1), "progress": False}
         found = attribute(task.encoder, IMAGES, task.metric, **given)
         return replace(found, class_name="fish", domain="real")
 
@@ -124,7 +133,7 @@ def a_patch_of_another_models_mean(w: World, out: Path) -> None:
 
 
 def weights_that_change_within_a_run(w: World, out: Path) -> None:
-    task, weight = w.task(), w.clip.encoder.tower.conv1.weight.data
+    task, weight = w.task(), first_weight(w.clip)
     try:
         with task.running():
             w.graph()
@@ -169,7 +178,7 @@ class Net(nn.Module):
         self.shift: Any = torch.zeros(1)
         self.end = nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return (self.act(self.conv(x)) * self.scales[0] + self.shift).mean((2, 3))
 
 
