@@ -29,6 +29,7 @@ from circuitry.circuits.circuit_settings import DEFAULT_RULE, EDGE_METHODS, SQUA
 from circuitry.circuits.edge_cuts import component_cuts, cut_effects
 from circuitry.circuits.edges import Edges, Pair
 from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.made_with import ANY_CLASS, check_made_with
 from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
 from circuitry.circuits.stream_edges import ATTRIBUTED, PLAIN, StreamScores, stream_of, unit_edges
 from circuitry.circuits.unit_scores import own_images
@@ -166,6 +167,7 @@ def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list
 
 def with_edges(task: Task, circuit: Circuit) -> Circuit:
     """Return a circuit of units whose source keeps them, with scores of the edges between them; see `score_edges`."""
+    check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
     source, nothing = circuit.source, np.zeros(0, np.int64)
     kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
     scores = dict(score_edges(own_images(task), kept).scores)

@@ -64,10 +64,10 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return a setting in plain values; None for whatever is no setting, such as the objects that load a model."""
-    if isinstance(value, int | float | str | np.generic | torch.dtype):
-        return (
-            str(value) if isinstance(value, torch.dtype) else value.item() if isinstance(value, np.generic) else value
-        )
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, np.generic | torch.dtype):
+        return str(value)
     if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
     if isinstance(value, dict):
@@ -75,8 +75,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return weights_digest({"": value})
     if isinstance(value, partial):
-        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
-    return _function(value) if inspect.isroutine(value) else None
+        return _plain([value.func, value.args, value.keywords])
+    return _function(value) if inspect.isroutine(value) or inspect.isclass(value) else None
 
 
 def _function(value: Any) -> Any:

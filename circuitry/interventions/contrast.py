@@ -26,6 +26,7 @@ from torch import Tensor
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
+from circuitry.circuits.made_with import named_sites
 from circuitry.circuits.methods import CONTRAST
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.unit_scores import graph_of, without_image
@@ -34,7 +35,6 @@ from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.task import Task
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.intervention_settings import MOST, OwnShare
-from circuitry.interventions.made_with import named_sites
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from circuitry.interventions.curve_reading import CURVE_MEASURES, CURVE_NUMBERS,
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import SOME, checked
+from circuitry.runs.identity import OF_MODEL, Identity
 
 TENTH = 0.1
 """The share of units that a circuit keeps in the study, where none is known."""
@@ -204,6 +206,7 @@ class FaithfulnessCurve:
 CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
 """The runs of a curve; from the third on they have sizes."""
 _CURVE_ARRAYS = (*CURVE_RUNS, "own", "group")
+_POOLED = (*OF_MODEL, "metric", "baseline", "circuits", "sites", "budget", "size", "seed")
 _CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings", "weights")
 
 
@@ -218,9 +221,12 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     Example:
         >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).to_pandas()
     """
-    for name in ("fractions", "ranking", "n_units", "settings", "numbers"):
+    for name in ("fractions", "ranking", "n_units", "numbers"):
         if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
             raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
+    for one, two in pairwise(curves):
+        titles = [f"the curve of {curve.class_name} in {curve.domain}" for curve in (one, two)]
+        Identity(one.settings).check(two.settings, titles[0], titles[1], _POOLED)
     fewest = min(curve.foreign.shape[1] for curve in curves)
     curves = [replace(curve, foreign=curve.foreign[:, :fewest]) for curve in curves]
     first = curves[0]

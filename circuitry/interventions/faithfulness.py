@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.made_with import check_made_with, named_sites
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, checked_metric
 from circuitry.encoder.modes import own_modes
@@ -24,7 +25,6 @@ from circuitry.interventions.constants import OPTIMAL, optimal_baseline
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.intervention_settings import AblationSettings
-from circuitry.interventions.made_with import check_made_with, named_sites
 from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, checked

@@ -21,6 +21,7 @@ from circuitry.bases.gated_reading import lifted
 from circuitry.circuits.edge_cuts import EdgeMasks, GatedEdges, gated_chain, gated_edges_of
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.made_with import check_made_with
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import count_batches, one_tensor
@@ -28,6 +29,7 @@ from circuitry.interventions.gated_units import GatedUnits, units_with_errors
 from circuitry.interventions.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import FINITE, SOME, checked
+from circuitry.runs.identity import OF_TOWER
 from circuitry.runs.progress import Bar
 
 
@@ -47,6 +49,7 @@ def kept_embeddings(task: Task, circuits: Annotated[Sequence[Circuit], SOME]) ->
         >>> logit = metric(kept_embeddings(task, [graph.circuit(None)])[0]).mean()       # its units
         >>> logit = metric(kept_embeddings(task, [circuit_of(task, {"layer4.0": [3, 5]})])[0]).mean()
     """
+    check_made_with(task, [one.source for one in circuits], (*OF_TOWER, "basis"))
     kinds = {None if one.edges is None else frozenset(one.edges.scores) for one in circuits}
     if len(kinds) > 1:
         raise InputError(f"Circuits of edges run between the same sites, but {len(kinds)} kinds were given.")

@@ -31,12 +31,12 @@ import pandas as pd
 from scipy import stats
 
 from circuitry.circuits.graph import Circuit
+from circuitry.circuits.made_with import ANY_CLASS, check_made_with, named_sites
 from circuitry.comparison.significance import LEVEL, holm
 from circuitry.encoder.task import Task
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import measure_circuits, measure_each
 from circuitry.interventions.intervention_settings import AblationSettings
-from circuitry.interventions.made_with import ANY_CLASS, check_made_with, named_sites
 from circuitry.interventions.verdicts import ANSWERS, WORKING, verdict_of, why_open
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
+from circuitry.circuits.made_with import ANY_TEXTS, check_made_with
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
 from circuitry.data.parts import Key
 from circuitry.encoder.doubles import in_double
@@ -20,7 +21,6 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.faithfulness import draw_random
 from circuitry.interventions.gated import kept_embeddings
-from circuitry.interventions.made_with import ANY_TEXTS, check_made_with
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Natural, Seed, checked
 from circuitry.runs.progress import Bar

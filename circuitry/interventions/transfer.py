@@ -20,6 +20,7 @@ from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.graph_folder import Key
+from circuitry.circuits.made_with import ANY_TEXTS, check_made_with, named_sites
 from circuitry.encoder.baselines import Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, checked_metric
@@ -28,7 +29,6 @@ from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings
-from circuitry.interventions.made_with import ANY_TEXTS, check_made_with, named_sites
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar

@@ -228,7 +228,7 @@ def test_circuits_of_features_and_their_error(clip: Clip, folder: Path, tmp_path
     asked = RULES | {"node_fraction": 1.0, "n_images": 2, "texts": ["a {}."], "sites": ("layer2.0", "layer4.0")}
     graphs = extract(features, images, tmp_path / "graphs", work=QUIET, **asked)
     assert len(graphs["cat", "real"].node_scores["layer4.0"]) == 20
-    with pytest.raises(InputError, match="feature basis"):
+    with pytest.raises(InputError, match="differ in basis"):
         CausalChecks(clip, images, graphs)
     checks = CausalChecks(features, images, graphs, CheckSettings(n_images=2))
     curve, *_ = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)

@@ -204,7 +204,7 @@ def test_a_part_of_many_units_is_refused_and_so_is_one_of_edges_or_of_another_mo
     other = planted_classes(copies=2)
     part = own_part(quiet(other.task(0)), share=0.1)
     edges = replace(part, edges=part.its_edges)
-    for wrong, words in ((part, "encoder"), (edges, "edges")):
+    for wrong, words in ((part, "weights"), (edges, "edges")):
         with pytest.raises(InputError, match=words):
             lesion({("0", "drawn"): task}, {("0", "drawn"): wrong})
 

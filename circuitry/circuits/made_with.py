@@ -31,7 +31,7 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
             if texts differ by domain.
     """
     given = task.identity
-    for graph in graphs:
+    for graph in {id(graph.settings): graph for graph in graphs}.values():
         made = Identity(graph.settings)
         made["metric"] = made.get("ready_metric", made.get("metric", given["metric"]))
         compared = list(names)
