@@ -19,6 +19,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from circuitry.circuits.budgets import GLOBAL, strongest_units
+from circuitry.circuits.comparable import check_comparable
 from circuitry.circuits.edges import strongest_edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
@@ -67,6 +68,8 @@ def find_consensus(
     """
     if len(parts) < 2:
         raise InputError(f"A consensus needs at least two parts of the images, but {len(parts)} was given: cut more.")
+    for part in parts:
+        check_comparable(circuit.source, part)
     counts, probability = _draws(len(parts))
     n = np.array([part.n_images for part in parts])
     total = (counts @ n)[:, None]

@@ -80,9 +80,16 @@ def _plain(value: Any) -> Any:
 
 
 def _function(value: Any) -> Any:
-    """Return the place of a function that can be imported; of another one the code, and the values that it holds."""
-    code = getattr(value, "__code__", None)
-    if code is None or "<" not in value.__qualname__:
-        return f"{value.__module__}.{value.__qualname__}"
-    inner = [value.__defaults__, *(cell.cell_contents for cell in value.__closure__ or ())]
-    return [digest([code.co_code.hex(), code.co_names, _plain(code.co_consts)]), *map(_plain, inner)]
+    """Return the place of a function that can be imported, else its code."""
+    return code_of(value) if "<" in value.__qualname__ else f"{value.__module__}.{value.__qualname__}"
+
+
+def code_of(value: Any) -> Any:
+    """Return the code of a function, or of an object that is called, and the values that it holds, in plain values."""
+    call = value if inspect.isroutine(value) else type(value).__call__
+    code = getattr(call, "__code__", None)
+    if code is None:
+        return _plain(value)
+    held = [call.__defaults__, *(cell.cell_contents for cell in call.__closure__ or ())]
+    own = {} if call is value else _settings(vars(value))
+    return [digest([code.co_code.hex(), code.co_names, _plain(code.co_consts)]), *map(_plain, held), own]

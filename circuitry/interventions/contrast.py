@@ -79,9 +79,8 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         {site: np.nan_to_num(values) for site, values in runs.scored(of_gates.cpu().double().numpy()).items()}
         for of_gates in (found.costs, found.ranks)
     )
-    graph = graph_of(
-        tasks[0], NodeEffects(costs, {}, n_own, ranks), {"method": CONTRAST, "price": PRICE} | tasks[0].identity
-    )
+    made = {"method": CONTRAST, "price": PRICE, "scale": images[0].metric.scale} | tasks[0].identity
+    graph = graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made)
     share_cut, p = found.tried[-1]
     part = graph.strongest(share_cut, budget=GLOBAL)
     made_with: dict[str, Any] = {"method": CONTRAST, "tried": found.tried}

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.made_with import ANY_TEXTS, check_made_with
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
@@ -92,7 +93,9 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
         Columns class_a, domain_a, class_b, domain_b, overlap, chance; and edges, the Jaccard index of the strongest
         edges between the units of each part, NaN where they have no scores (`with_edges`).
     """
-    sources, rows = [part.source for part in parts.values()], []
+    sources, rows, checked = [part.source for part in parts.values()], [], Comparable()
+    for source in sources:
+        checked.add(source)
     scored = bool(parts) and all(source.edge_scores for source in sources)
     by_edges = edge_jaccard_matrix([source.circuit() for source in sources]) if scored else None
     for (i, (a, part_a)), (j, (b, part_b)) in combinations(enumerate(parts.items()), 2):

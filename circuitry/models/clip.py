@@ -39,6 +39,8 @@ from circuitry.runs.provenance import digest, weights_digest
 TEXT_FORMAT = "circuitry text weights 1"
 PROMPTS = 256
 """Prompts in one run of the text encoder."""
+_SENTENCES = ["a photo of 3 Clocks.", "naïve, ice-cold"]
+"""What a tokenizer makes of them tells it from others."""
 _OF_IMAGES = ("visual.", "vision_model.", "visual_projection.")
 """How the names of parts begin that no text meets, in open_clip and transformers."""
 
@@ -78,6 +80,7 @@ class Clip:
         )
 
     @property
+    @own_modes()
     def identity(self) -> Identity:
         """What shapes an embedding of an image or a text: the encoder's, text encoder and preprocessing.
 
@@ -106,7 +109,11 @@ class Clip:
     @property
     def _built_by(self) -> Mapping[str, Any]:
         """Everything besides the modules of ``model`` that shapes an embedding."""
-        return self.configuration
+        try:
+            tokens = weights_digest({"tokens": self.tokenizer(_SENTENCES)})
+        except InputError:  # of a model that reads no text
+            tokens = None
+        return {"configuration": self.configuration, "tokens": tokens}
 
     def with_decoding(self, decoding: Decoding) -> "Clip":
         """Return the model with image files decoded upright (the default), or as stored; see `load_image`."""
@@ -237,23 +244,24 @@ def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -
     return names, [pattern.replace("{}", name) for name in names for pattern in patterns]
 
 
-@own_modes()
 def _prepared_digest(preprocess: Callable[[Image], Tensor], size: tuple[int, int]) -> str:
-    """Return a short digest of what preprocessing makes of a wide, coloured picture that is larger than ``size``.
+    """Return a short digest of what preprocessing makes of a picture wider than ``size``, and of a small, high one.
 
     Numbers are rounded to eighths, so that the rounding of one processor or another does not show.
     """
-    height, width = 3 * size[0] // 2, 2 * size[1]
-    numbers = np.arange(height * width * 3) * 2654435761 >> 13  # looks random, and is the same everywhere
-    picture = fromarray((numbers % 256).astype(np.uint8).reshape(height, width, 3))
-    try:
-        found = torch.as_tensor(preprocess(picture))
-    except Exception as error:  # of whatever the caller made
-        raise InputError(
-            f"Expected preprocessing that takes any RGB picture, but it fails on one of {width} x {height} pixels "
-            f"({reason_of(error)}): give another preprocess."
-        ) from error
-    return weights_digest({"prepared": (found.float() * 8).round().int()})
+    prepared = {}
+    for height, width in ((3 * size[0] // 2, 2 * size[1]), (max(1, size[0] // 2), max(1, size[1] // 3))):
+        numbers = np.arange(height * width * 3) * 2654435761 >> 13  # looks random, and is the same everywhere
+        picture = fromarray((numbers % 256).astype(np.uint8).reshape(height, width, 3))
+        try:
+            found = torch.as_tensor(preprocess(picture))
+        except Exception as error:  # of whatever the caller made
+            raise InputError(
+                f"Expected preprocessing that takes any RGB picture, but it fails on one of {width} x {height} pixels "
+                f"({reason_of(error)}): give another preprocess."
+            ) from error
+        prepared[f"{width} x {height}"] = (found.float() * 8).round().int()
+    return weights_digest(prepared)
 
 
 def checked_device(device: str | torch.device) -> torch.device:

@@ -17,6 +17,7 @@ from circuitry.data.names import unknown_name
 from circuitry.data.parts import Key
 from circuitry.encoder.metrics import Metric, metric_name, metric_of_class
 from circuitry.encoder.task import Task
+from circuitry.encoder.tower_identity import code_of
 from circuitry.models.clip import Clip
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
@@ -114,7 +115,9 @@ class FolderWork:
     def identity(self) -> Identity:
         """Everything except for images that shapes a number, in plain values."""
         given = self.baseline.given
-        of_work = {"classes": list(self.images.all_classes), "n_images": self.settings.n_images}
+        of_work: dict[str, Any] = {"classes": list(self.images.all_classes), "n_images": self.settings.n_images}
+        if callable(self.settings.metric):
+            of_work["metric_code"] = code_of(self.settings.metric)
         of_work |= {"seed": self.settings.seed, **({} if given is None else {"baseline_digest": given.digest})}
         return Identity(model=self.clip.name) | self.clip.identity | of_work | self.asked
 

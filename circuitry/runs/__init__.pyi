@@ -14,7 +14,6 @@ from .given import Seed as Seed
 from .given import Share as Share
 from .given import at_least as at_least
 from .given import one_of as one_of
-from .identity import Identity as Identity
 from .jobs import Job as Job
 from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim

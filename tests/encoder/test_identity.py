@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from circuitry import (
@@ -26,16 +28,18 @@ from circuitry import (
     compare_domains,
     extract,
     faithfulness_curve,
+    find_circuit,
     in_feature_basis,
     left_rule,
     mean_baseline,
     node_overlap,
     patched,
 )
+from circuitry.circuits.consensus import find_consensus
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
-from circuitry.interventions import check_attribution, transfer_circuits
+from circuitry.interventions import check_attribution, own_part, part_overlaps, transfer_circuits
 from circuitry.representations import embed_images
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.training import SaeTraining, train_sae_on_images
@@ -143,6 +147,29 @@ def weights_that_change_within_a_run(w: World, out: Path) -> None:
         weight.div_(2)
 
 
+def a_metric_of_the_same_name(w: World, out: Path) -> None:
+    for sign in (1, -1):
+        w.extract(out.name, metric=lambda weights, label, sign=sign: lambda e: sign * e @ weights[label])
+
+
+def parts_of_two_models(w: World, out: Path) -> None:
+    models = {"real": w.clip, "sketch": w.other}
+    part_overlaps({("fish", d): find_circuit(w.task(c), method="gradient", size=0.1) for d, c in models.items()})
+
+
+def parts_of_images_in_another_model(w: World, out: Path) -> None:
+    graph = w.graph(clip=w.other)
+    edges = {pair: np.stack([scores, scores]) for pair, scores in graph.edge_scores.items()}
+    find_consensus(w.graph().circuit(), [graph, graph], edges)
+
+
+def parts_of_other_scales(w: World, out: Path) -> None:
+    seen = [w.clip.encoder(images).detach().mean(0) for images in (IMAGES, -IMAGES)]
+    metrics = [class_logit(F.normalize(torch.stack(seen), dim=-1), 0, scale=scale) for scale in (1.0, 100.0)]
+    tasks = [w.task(metric=metric, others=-IMAGES) for metric in metrics]
+    node_overlap(*(own_part(task, share=0.05).source for task in tasks))
+
+
 SITUATIONS: dict[Callable[[World, Path], object], str] = {
     margins_of_other_classes: "text weights",
     a_part_in_the_place_of_the_whole: r"fish in real \(all\).*\(0\)",
@@ -153,6 +180,10 @@ SITUATIONS: dict[Callable[[World, Path], object], str] = {
     an_autoencoder_of_another_model: "weights",
     a_patch_of_another_models_mean: "weights",
     weights_that_change_within_a_run: "within a run",
+    a_metric_of_the_same_name: "metric_code",
+    parts_of_two_models: "weights",
+    parts_of_images_in_another_model: "weights",
+    parts_of_other_scales: "scale",
     lambda w, _: w.graph(baseline=mean_baseline(w.other.encoder, IMAGES)): "weights",
     lambda w, _: faithfulness_curve(w.task(w.other), w.graph()): "weights",
     lambda w, _: transfer_circuits({("fish", d): w.task(c) for d, c in (("real", w.clip), ("sketch", w.other))},
@@ -217,6 +248,21 @@ def test_settings_of_modules_are_a_part_whatever_they_are_kept_in() -> None:
         found.add(encoder.identity["modules"])
         assert encoder.identity["weights"] == weights
     assert len(found | {first}) == len(CHANGES) + 1
+
+
+OTHER_CLIPS: dict[str, Callable[[Clip], Clip]] = {
+    "small pictures": lambda clip: replace(clip, preprocess=partial(brighter_where_small, clip.preprocess)),
+    "tokens": lambda clip: replace(clip, tokenizer=lambda texts: clip.tokenizer([f"{text}s" for text in texts])),
+}
+
+
+def brighter_where_small(preprocess: Callable[[Image], Tensor], picture: Image) -> Tensor:
+    return preprocess(picture) + (picture.width < 64)
+
+
+@pytest.mark.parametrize("change", OTHER_CLIPS)
+def test_a_model_is_another_one_by_whatever_shapes_an_embedding(change: str, world: World) -> None:
+    assert OTHER_CLIPS[change](world.clip).digest != world.clip.digest == replace(world.clip).digest
 
 
 def test_precision_is_a_part(world: World) -> None:

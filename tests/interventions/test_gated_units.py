@@ -47,10 +47,10 @@ def hand_worked() -> Encoder:
         Stage("second", lambda u: torch.stack([u[:, 0] * u[:, 1], u[:, 2]], 1), 1),
         Stage("embedding", lambda v: torch.stack([v.sum(1), torch.ones(len(v))], 1), 1),
     )
-    return Encoder(TOWER, stages, (1, 1))
+    return Encoder(LINEAR, stages, (1, 1))
 
 
-TOWER = nn.Linear(1, 1)
+LINEAR = nn.Linear(1, 1)
 IMAGES = torch.tensor([[2.0, 3, 5], [1, 1, 0]])[:, :, None, None]
 
 
