@@ -56,7 +56,12 @@ INDEX_PAGE = "index.html"
 MOST_BYTES = 64 << 20
 """An export that is larger says so."""
 
-_MADE_BY = {"cards": "cards --circuits", "comparisons": "compare --out", "curves": "check --circuits"}
+_MADE_BY = {
+    "cards": "cards --circuits",
+    "comparisons": "compare --out",
+    "curves": "check --circuits",
+    "answers": "explore --circuits",
+}
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +128,7 @@ def export_explorer(
         raise InputError(f"There is no circuit to explore in {graphs.path}: let the extraction find one.")
     _check_of(graphs, "cards", [] if cards is None else [cards.manifest["config"]])
     _check_of(graphs, "comparisons", [one.about for one in (comparisons or {}).values()])
+    _check_of(graphs, "answers", [] if model is None or model.circuits is None else [{"circuits": model.circuits}])
     _check_of(graphs, "curves", [one.settings for one in curves])
     target = Path(out)
     _check_free(target)

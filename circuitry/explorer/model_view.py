@@ -76,7 +76,8 @@ def view_model(
     texts = np.zeros((0, 0)) if reason else _texts(checks, words)
     classes = {} if reason else _by_class(found, checks.graphs.domains, dict(zip(words, texts, strict=True)))
     baseline = str(checks.asked["baseline"])
-    return ModelView(tuple(class_names), answers, baseline, () if reason else words, texts, classes, reason)
+    shown, circuits = () if reason else words, checks.graphs.identity.key
+    return ModelView(tuple(class_names), answers, baseline, shown, texts, classes, reason, circuits)
 
 
 def circuit_embeddings(checks: CausalChecks, key: Key, images: Tensor, work: Work) -> Tensor:

@@ -74,6 +74,8 @@ class ModelView:
     """By class; empty where the embedding is not linear in the components."""
     reason: str = ""
     """Why there are no direct effects."""
+    circuits: str | None = None
+    """Key of the identity of the circuits, where it is known."""
 
     @property
     def digest(self) -> str:

@@ -39,6 +39,7 @@ from circuitry.circuits.consensus import find_consensus
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
+from circuitry.explorer.view_files import ModelView
 from circuitry.interventions import check_attribution, own_part, part_overlaps, transfer_circuits
 from circuitry.representations import embed_images
 from circuitry.runs.arrays import read_arrays, write_arrays
@@ -120,6 +121,10 @@ def curves_of_other_circuits(w: World, out: Path) -> None:
     export_explorer(w.graphs, out, curves=[replace(curve, settings=curve.settings | {"circuits": "0123"})])
 
 
+def answers_of_other_circuits(w: World, out: Path) -> None:
+    export_explorer(w.graphs, out, model=ModelView((), {}, "zero", (), np.zeros((0, 0)), {}, "no", "0123"))
+
+
 def curves_of_another_model(w: World, out: Path) -> None:
     curve = faithfulness_curve(w.task(w.other), w.graph(clip=w.other))
     export_explorer(w.graphs, out, curves=[curve])
@@ -177,6 +182,7 @@ SITUATIONS: dict[Callable[[World, Path], object], str] = {
     comparisons_of_other_circuits: "comparisons.*circuitry compare",
     curves_of_other_circuits: "curves.*0123.*circuitry check",
     curves_of_another_model: "weights",
+    answers_of_other_circuits: "answers.*0123.*circuitry explore",
     an_autoencoder_of_another_model: "weights",
     a_patch_of_another_models_mean: "weights",
     weights_that_change_within_a_run: "within a run",
