@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.given import checked
@@ -68,7 +66,7 @@ def alone(out: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(out, "alone", wait=False))
-        except Timeout:
+        except BlockingIOError:
             raise InputError(f"Another process trains in {out}: wait for it, or choose another folder.") from None
         yield
     remove_locks(out)
