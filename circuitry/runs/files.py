@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import shutil
 import stat
 import zlib
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ from pathlib import Path
 
 from circuitry.runs.errors import InputError
 
-LOCKS = ".locks"
-TORN = ".torn-"
-"""How the name of a file begins while it is written; a killed process leaves it behind."""
+LOCK, TORN = ".lock-", ".torn-"
+"""How names of locks begin, and those of files while they are written; a killed process leaves them behind."""
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """Errors of a file system without locks."""
 
@@ -91,28 +89,25 @@ def _begun(target: Path, stack: ExitStack) -> Path:
         _remove_unlocked(path)
         with suppress(FileExistsError):  # of another writer
             mode = 0o666 if _permissions(target) is None else 0o600
-            stack.enter_context(_locked(path, os.O_CREAT | os.O_EXCL, mode))
+            stack.enter_context(_locked(path, os.O_EXCL, mode))
             return path
 
 
 @contextmanager
-def _locked(path: Path, flags: int = os.O_CREAT, mode: int = 0o666, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a file, which is no link, and which the system frees with the process.
-
-    A new file goes without on a file system that has no locks: it is whole there, too.
-    """
+def _locked(path: Path, flags: int = 0, mode: int = 0o666, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file, made where it is missing, which is no link; the system frees it with the process."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, mode)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in _WITHOUT_LOCKS:
                     raise
-                if not flags & os.O_EXCL:
+                if not flags & os.O_EXCL:  # a new file is whole there, too
                     raise InputError(
-                        f"{path.parent.parent} lies on a disk without locks, so several processes would do the same "
-                        "work there: give a folder on another disk."
+                        f"{path.parent} lies on a disk without locks, so several processes would do the same work "
+                        "there: give a folder on another disk."
                     ) from error
             if _is_file(path, file):  # and was not removed meanwhile
                 yield
@@ -130,45 +125,30 @@ def _is_file(path: Path, file: int) -> bool:
 
 @contextmanager
 def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a name in a folder, which the system frees with the process.
+    """Hold the lock of a name in a folder, a hidden file that goes with it; the system frees it with the process.
 
     Raises:
         BlockingIOError: when another process holds it and ``wait`` is off.
         InputError: for a folder that cannot be made, and for one on a file system without locks.
     """
-    place = folder / LOCKS
+    make_folder(folder)
+    path = folder / f"{LOCK}{name}"
     with ExitStack() as stack:
-        while True:
-            make_folder(folder)
-            with suppress(FileExistsError):  # another process removes the locks within mkdir
-                make_folder(place)
-            if place.is_symlink():
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(place))
-            with suppress(FileNotFoundError):  # another process has removed the locks
-                stack.enter_context(_locked(place / f"{name}.lock", wait=wait))
-                break
+        with _named(path):
+            stack.enter_context(_locked(path, wait=wait))
+        stack.callback(path.unlink, missing_ok=True)
         yield
 
 
-def remove_locks(folder: Path) -> None:
-    """Remove the files of the locks; for when there is nothing left to be held."""
-    shutil.rmtree(folder / LOCKS, ignore_errors=True)
-
-
-def remove_torn(folder: Path) -> None:
-    """Remove what killed processes left of files that they were writing.
-
-    Another process may do the same, or remove the locks: `os.walk` passes over a folder that vanishes, `Path.rglob`
-    raises.
-    """
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left: their locks, and files that they were writing."""
     for inner, _, names in os.walk(folder):
         for name in names:
-            if name.startswith(TORN):
+            if name.startswith((LOCK, TORN)):
                 _remove_unlocked(Path(inner, name))
 
 
 def _remove_unlocked(path: Path) -> None:
-    """Remove a file that nobody is writing, if it is there."""
     if path.is_file():
         with suppress(OSError, InputError), _locked(path, wait=False):
             path.unlink()

@@ -6,7 +6,7 @@
    left, then waits for jobs that others are doing.
 3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a sealed record of
    configuration, job and files. A job counts as done while its record is whole and its own, and its files agree.
-4. Missing and damaged files are made again. When no job is left, locks and torn files are removed.
+4. Missing and damaged files are made again. When no job is left, what killed processes left goes.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import file_lock, remove_locks, remove_torn
+from circuitry.runs.files import file_lock, remove_leftovers
 from circuitry.runs.given import Natural
-from circuitry.runs.manifest import NAME, claim, read_sealed, write_sealed
+from circuitry.runs.manifest import claim, read_sealed, write_sealed
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import difference, digest, versions
 from circuitry.runs.workers import ALONE, Rank
@@ -65,11 +65,8 @@ class JobFolder:
     ) -> None:
         self.path, self.jobs = Path(path), tuple(jobs)
         listed = [list(job) for job in self.jobs]
-        new = not (self.path / NAME).is_file()
         self._manifest = claim(self.path, format_name, config, listings, jobs=listed)
-        if new:  # perhaps of a finished folder that lost its own: its lock would stay
-            self._tidy()
-        elif not self._is_finished() and (other := difference(versions(), self._manifest["versions"])):
+        if not self._is_finished() and (other := difference(versions(), self._manifest["versions"])):
             log.warning("%s was begun by other versions; what is left is made by those of today: %s", self.path, other)
 
     def unfinished(self) -> list[Job]:
@@ -219,10 +216,9 @@ class JobFolder:
         return f"{readable[:60]}-{digest(list(job))[:8]}"
 
     def _tidy(self) -> None:
-        """Remove locks and the torn files of killed processes, when nothing is left to do."""
+        """Remove what killed processes left, when nothing is left to do."""
         if self._is_finished():
-            remove_locks(self.path)
-            remove_torn(self.path)
+            remove_leftovers(self.path)
 
     def _is_finished(self) -> bool:
         """Return whether every job has its record; files are not looked at."""

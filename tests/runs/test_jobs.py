@@ -21,7 +21,7 @@ import pytest
 from circuitry import InputError
 from circuitry.runs import Job, JobFolder, file_lock, run_script, versions, whole_file
 from circuitry.runs.errors import sentence_of
-from circuitry.runs.files import LOCKS, remove_locks, remove_torn
+from circuitry.runs.files import LOCK, remove_leftovers
 from circuitry.runs.manifest import read_listing
 from tests.support.extraction import contents
 
@@ -273,7 +273,7 @@ def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
         with whole_file(tmp_path / "x") as temporary:
             assert temporary.read_text() == ""
             temporary.write_text(str(i))
-            remove_torn(tmp_path)  # as another process does that has nothing left to do
+            remove_leftovers(tmp_path)  # as another process does that has nothing left to do
             assert temporary.read_text() == str(i)
 
     with ThreadPoolExecutor(4) as pool:
@@ -306,12 +306,10 @@ def test_a_planted_link_is_neither_followed_nor_the_result(tmp_path: Path) -> No
         temporary.write_text("new")
     assert (victim.read_text(), target.read_text()) == ("mine", "new")
     assert not target.is_symlink()
-    for link in (tmp_path / ".locks" / "job.lock", tmp_path / "other" / ".locks"):
-        link.parent.mkdir()
-        link.symlink_to(victim if link.suffix else victim.parent)
-        with pytest.raises(OSError, match=link.name) as error, file_lock(link.parents[bool(link.suffix)], "job"):
-            pass
-        assert "link" in str(sentence_of(error.value))
+    (tmp_path / f"{LOCK}job").symlink_to(victim)
+    with pytest.raises(OSError, match=LOCK) as error, file_lock(tmp_path, "job"):
+        pass
+    assert "link" in str(sentence_of(error.value))
     assert victim.read_text() == "mine"
 
 
@@ -335,27 +333,24 @@ def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -
     assert not (tmp_path / "z").exists()
 
 
-def test_a_lock_is_had_though_another_removes_the_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder may vanish within ``mkdir``, after "it exists" and before "it is a folder", and after it."""
-    refused = iter([FileExistsError])
-    make, begin = Path.mkdir, os.open
+def test_a_lock_is_had_though_another_removes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, vanished = os.open, iter([1, 2, 3])
 
-    def mkdir(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        if self.name == LOCKS and (error := next(refused, None)) is not None:
-            raise error(str(self))
-        make(self, mode, parents, exist_ok)
+    def open_and_lose(path: Any, *given: Any) -> int:
+        file = begin(path, *given)
+        if next(vanished, None) is not None:
+            Path(path).unlink()
+        return file
 
-    def open_late(path: Any, *given: Any) -> int:
-        if Path(path).parent.name == LOCKS and next(vanished, None) is not None:
-            remove_locks(tmp_path)
-        return begin(path, *given)
-
-    vanished = iter([1, 2, 3])
-    monkeypatch.setattr(Path, "mkdir", mkdir)
-    monkeypatch.setattr(os, "open", open_late)
-    with file_lock(tmp_path, "job"), pytest.raises(BlockingIOError), file_lock(tmp_path, "job", wait=False):
-        pass
-    assert [*refused, *vanished] == []
+    monkeypatch.setattr(os, "open", open_and_lose)
+    with file_lock(tmp_path, "job"):
+        remove_leftovers(tmp_path)
+        assert [*vanished] == []
+        with pytest.raises(BlockingIOError), file_lock(tmp_path, "job", wait=False):
+            pass
+    with pytest.raises(FileNotFoundError, match="mine"), file_lock(tmp_path, "job"):
+        raise FileNotFoundError("mine")
+    assert os.listdir(tmp_path) == []
 
 
 @dataclass(frozen=True)
@@ -373,7 +368,7 @@ def write(out: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("place", ["/proc/x", "nowhere/x", "loop"])
+@pytest.mark.parametrize("place", ["/proc", "/proc/x", "nowhere/x", "loop"])
 @pytest.mark.parametrize("make", [lock, write])
 def test_a_place_where_nothing_can_be_made_is_told(
     make: Callable[[Path], object],
