@@ -56,10 +56,9 @@ def check_the_quickstart(name: str, config: Any) -> None:
 def _value(words: Sequence[str], option: str) -> str | None:
     """Return the value of an option in a command line, if it has one."""
     for word, following in zip(words, [*words[1:], ""], strict=False):
-        if word == option:
-            return following
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
+        name, sign, value = word.partition("=")
+        if name == option:
+            return value if sign else following
     return None
 
 

@@ -163,18 +163,20 @@ def explorer_app(folder: str | PathLike[str], access: Access, live: LiveAnswers 
         Mount("/", shown),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
-    return Starlette(routes=routes, middleware=[hosts, Middleware(BaseHTTPMiddleware, dispatch=access)])
+    failures: dict[Any, Callable[[Request, Any], Response]] = {
+        InputError: lambda _, error: PlainTextResponse(str(error), 422),
+        OSError: lambda _, error: PlainTextResponse(sentence_of(error) or str(error), 507),
+        ClientDisconnect: lambda *_: Response(status_code=400),
+    }
+    return Starlette(False, routes, [hosts, Middleware(BaseHTTPMiddleware, dispatch=access)], failures)
 
 
 async def _body(request: Request, most: int = MOST_SENT) -> bytes:
     content = bytearray()
-    try:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > most:
-                raise HTTPException(413, f"Notes have at most {MOST_SENT >> 20} MiB, images {MOST_IMAGE >> 20} MiB.")
-    except ClientDisconnect:
-        raise HTTPException(400, "The request ended before its content.") from None
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > most:
+            raise HTTPException(413, f"Notes have at most {MOST_SENT >> 20} MiB, images {MOST_IMAGE >> 20} MiB.")
     return bytes(content)
 
 
@@ -198,11 +200,7 @@ class Notes:
         if not self._fits(content):
             fields = ", ".join(sorted(SHELF))
             raise HTTPException(422, f"Expected notes of the study {self.study} as a state file with {fields}.")
-        try:
-            replaced = await to_thread.run_sync(self._replace, content, request.headers.get("if-match"))
-        except OSError as error:
-            raise HTTPException(507, sentence_of(error) or str(error)) from error
-        if not replaced:
+        if not await to_thread.run_sync(self._replace, content, request.headers.get("if-match")):
             raise HTTPException(412, "Another tab has written since: read its notes first.")
         return Response(status_code=204, headers={"ETag": _tag(content)})
 
@@ -239,10 +237,7 @@ def _questions(live: LiveAnswers | None) -> list[Route]:
     one = CapacityLimiter(1)
 
     async def answer(name: str, *given: Any) -> Response:
-        try:
-            return JSONResponse(await to_thread.run_sync(getattr(live, name), *given, limiter=one))
-        except InputError as error:
-            raise HTTPException(422, str(error)) from error
+        return JSONResponse(await to_thread.run_sync(getattr(live, name), *given, limiter=one))
 
     async def no_model(request: Request) -> Response:
         raise HTTPException(404, "The server has no model: start it with --with-model.")
