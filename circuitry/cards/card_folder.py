@@ -22,6 +22,7 @@ from jaxtyping import Float
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.files import at_home
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import NAME, read_manifest
 
@@ -89,7 +90,7 @@ class CardFolder:
     HOW_TO_GET: ClassVar = "make one with unit_cards(...), and open it with CardFolder(path)"
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(at_home(path)).absolute()
         if not (self.path / NAME).is_file():
             raise InputError(f"There are no unit cards at {self.path}: make them with {COMMAND}.")
         self.manifest = read_manifest(self.path, CARDS_FORMAT)

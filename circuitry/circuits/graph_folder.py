@@ -56,6 +56,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @checked
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._place = self.path.absolute()  # where it stays when the process changes its working folder
         check_folder(self.path)
         self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
         with naming_damage(self.path / NAME):
@@ -147,12 +148,12 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @cached_property
     def lesions(self) -> pd.DataFrame | None:
         """What the model loses without each circuit, where they are own parts: a table of `lesion`."""
-        path = self.path / LESIONS
+        path = self._place / LESIONS
         return read_named_table(path) if path.is_file() else None
 
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
         """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
-        return graph_file(self.path, class_name, domain, part)
+        return graph_file(self._place, class_name, domain, part)
 
     def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:
         """Return the images that a circuit was found on, as paths below the root of the data."""

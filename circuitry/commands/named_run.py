@@ -10,6 +10,7 @@ from circuitry.analysis import QuickstartModel
 from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, drawn_circuits, run_of
 from circuitry.models import ModelOptions
 from circuitry.runs.errors import InputError
+from circuitry.runs.files import at_home
 from circuitry.runs.manifest import NAME, check_folder
 from circuitry.runs.settings_file import SETTINGS, read_settings, words_of
 
@@ -23,7 +24,7 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
     Commands that read circuits take model and images from the settings of the run that ``--circuits`` or ``--run``
     names, unless the line names a model or images.
     """
-    folders = {option: Path(value) for option in ("--circuits", "--run") if (value := _value(words, option))}
+    folders = {option: Path(at_home(value)) for option in ("--circuits", "--run") if (value := _value(words, option))}
     if not issubclass(kind, QuickstartModel) or not folders:
         return list(words)
     circuits = folders.get("--circuits") or drawn_circuits(folders["--run"])
@@ -55,10 +56,9 @@ def check_the_quickstart(name: str, config: Any) -> None:
 def _value(words: Sequence[str], option: str) -> str | None:
     """Return the value of an option in a command line, if it has one."""
     for word, following in zip(words, [*words[1:], ""], strict=False):
-        if word == option:
-            return following
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
+        name, sign, value = word.partition("=")
+        if name == option:
+            return value if sign else following
     return None
 
 

@@ -22,6 +22,7 @@ def main(config: Config) -> None:
     for table in config.more_tables:
         check_file(table, "a table of images", "give one with the column filepath")
     clip, images = config.clip(), config.images_of(config.train_split)
+    clip.encoder.position(config.site or clip.encoder.sites[-1])  # refuses a site before the folder is claimed
     path, history = config.out / "sae.safetensors", config.out / "history.csv"
     made_with = {
         "model": clip.name,

@@ -48,6 +48,7 @@ from circuitry.reports.figures.style import MARKS
 from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import make_folder, whole_file
+from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
 
@@ -98,6 +99,7 @@ class _Folder:
         self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
 
+@checked
 def export_explorer(
     graphs: GraphFolder,
     out: str | Path,

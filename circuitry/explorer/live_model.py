@@ -4,14 +4,19 @@ The effect is the class's metric on images that its circuit was not found on, mi
 in one run at all their sites. For one unit this is `patch_effects`; for a group it is not the sum over its units.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from io import BytesIO
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from circuitry.cards.card_arrays import REPLACED_BY
@@ -27,9 +32,12 @@ from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.gated import kept_embeddings
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, shown
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
+
+MOST_PIXELS = 50_000_000
+"""Of an image of the reader's; a larger one is refused by its header, before it takes time and memory."""
 
 
 class LiveModel:
@@ -71,8 +79,9 @@ class LiveModel:
         found: dict[str, list[int]] = {}
         for name in dict.fromkeys(units):
             site, _, unit = name.rpartition("/")
-            if not (unit.isascii() and unit.isdigit() and int(unit) < sizes.get(site, 0)):
-                raise InputError(f"Expected units as site/unit, such as {next(iter(sizes))}/0, but {name!r} was given.")
+            if unit not in map(str, range(sizes.get(site, 0))):
+                given = shown(name)
+                raise InputError(f"Expected units as site/unit, such as {next(iter(sizes))}/0, but {given} was given.")
             found.setdefault(site, []).append(int(unit))
         if not found:
             raise InputError("At least one unit is replaced, but none was given.")
@@ -118,6 +127,11 @@ class LiveModel:
         return {"answers": answers, "baseline": str(checks.asked["baseline"]), "fire": self._fire(keys, images)}
 
     def _read(self, content: bytes) -> Tensor:
+        pixels = 0
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # whoever decodes it says what is wrong
+            pixels = prod(Image.open(BytesIO(content)).size)
+        if pixels > MOST_PIXELS:
+            raise InputError(f"The image has {pixels:,} pixels: give one of at most {MOST_PIXELS:,}.")
         with TemporaryDirectory() as folder:
             file = Path(folder) / "image"
             file.write_bytes(content)

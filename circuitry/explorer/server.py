@@ -28,22 +28,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from circuitry.explorer.export import read_about
 from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import LiveAnswers
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, sentence_of
 from circuitry.runs.files import file_lock, whole_file
+from circuitry.runs.given import checked, fitting
 
 HOST = "127.0.0.1"
 STATE_FORMAT = "circuitry explorer state 1"
 """Format of the notes, the same as of the page's state files."""
-SHELF = frozenset({"pins", "groups", "notes", "labels"})
-"""The fields of notes."""
+SHELF = {"pins": list[str], "groups": list[dict[str, Any]], "notes": dict[str, str], "labels": dict[str, str]}
+"""The fields of notes; a group has a name and units."""
 MOST_SENT, MOST_IMAGE = 4 << 20, 32 << 20
 """Of a request, and of one with an image."""
 HEADERS = {
@@ -58,6 +60,7 @@ HEADERS = {
 """Headers of all answers but refusals of other hosts and failures; the page has its own policy for what it loads."""
 
 
+@checked
 def serve_explorer(
     folder: str | PathLike[str], *, live: LiveAnswers | None = None, port: int = 0, open_page: bool = False
 ) -> None:
@@ -148,14 +151,24 @@ def explorer_app(folder: str | PathLike[str], access: Access, live: LiveAnswers 
     about = read_about(path)
     notes = Notes(path / f"notes-{about['study']}.json", about["study"])
     page = render_page(about["title"], ["notes"] if live is None else ["notes", "live"])
+    files, nothing = StaticFiles(directory=path), PlainTextResponse("Not Found", 404)
+
+    async def shown(scope: Scope, receive: Receive, send: Send) -> None:
+        await (nothing if "/." in scope["path"] else files)(scope, receive, send)
+
     routes = [
         Route("/", lambda request: HTMLResponse(page)),
         Route("/notes", notes.answer, methods=["GET", "PUT"]),
         *_questions(live),
-        Mount("/", StaticFiles(directory=path)),
+        Mount("/", shown),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
-    return Starlette(routes=routes, middleware=[hosts, Middleware(BaseHTTPMiddleware, dispatch=access)])
+    failures: dict[Any, Callable[[Request, Any], Response]] = {
+        InputError: lambda _, error: PlainTextResponse(str(error), 422),
+        OSError: lambda _, error: PlainTextResponse(sentence_of(error) or str(error), 507),
+        ClientDisconnect: lambda *_: Response(status_code=400),
+    }
+    return Starlette(False, routes, [hosts, Middleware(BaseHTTPMiddleware, dispatch=access)], failures)
 
 
 async def _body(request: Request, most: int = MOST_SENT) -> bytes:
@@ -206,10 +219,16 @@ class Notes:
     def _fits(self, content: bytes) -> bool:
         """Return whether content is a state file of this study with nothing but notes."""
         try:
-            found = json.loads(content)
-            state = found["state"]
-            return bool(found["format"] == STATE_FORMAT and found["study"] == self.study and set(state) <= SHELF)
-        except (ValueError, KeyError, TypeError, RecursionError):
+            found = json.loads(content.decode())
+            state = {name: fitting(value, SHELF[name], name) for name, value in found.pop("state").items()}
+            fitting(found, dict[str, str], "notes")
+            for group in state.get("groups", ()):
+                fitting(group["name"], str, "name")
+                fitting(group["units"], list[str], "units")
+                if len(group) > 2:
+                    return False
+            return bool(found["format"] == STATE_FORMAT and found["study"] == self.study)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
 
@@ -218,10 +237,7 @@ def _questions(live: LiveAnswers | None) -> list[Route]:
     one = CapacityLimiter(1)
 
     async def answer(name: str, *given: Any) -> Response:
-        try:
-            return JSONResponse(await to_thread.run_sync(getattr(live, name), *given, limiter=one))
-        except InputError as error:
-            raise HTTPException(422, str(error)) from error
+        return JSONResponse(await to_thread.run_sync(getattr(live, name), *given, limiter=one))
 
     async def no_model(request: Request) -> Response:
         raise HTTPException(404, "The server has no model: start it with --with-model.")

@@ -25,6 +25,7 @@ from circuitry.reports.result_tables import write_with_provenance
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import checked
 from circuitry.runs.provenance import command
 
 OPEN_TABLES = 4
@@ -231,6 +232,7 @@ class Written(NamedTuple):
         return "\n".join(lines)
 
 
+@checked
 def write_results(
     report: Report,
     tables: Mapping[str, pd.DataFrame],

@@ -105,10 +105,9 @@ def read_line(
     read = _parsed(with_general(config_type), description, expanded(words, config_type))
     _refuse_together(read)
     hints = get_type_hints(config_type, include_extras=True)
-    for name, hint in hints.items():
-        if name in config_type.__dataclass_fields__:  # type: ignore[attr-defined]
-            fitting(getattr(read, name), hint, f"--{option_name(name, hint)}")
-    own = {field.name: getattr(read, field.name) for field in fields(config_type)}  # type: ignore[arg-type]
+    own = {}
+    for name in (one.name for one in fields(config_type)):  # type: ignore[arg-type]
+        own[name] = fitting(getattr(read, name), hints[name], f"--{option_name(name, hints[name])}")
     found = {field.name: getattr(read, field.name) for field in fields(General) if field.name not in own}
     return config_type(**own), General(**found)
 

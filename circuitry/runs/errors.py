@@ -61,13 +61,14 @@ _NO_FOLDER = (
 SENTENCES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
+    errno.EFBIG: "{} would be larger than this user's files may be: raise the limit (ulimit -f), and run this again.",
     errno.EROFS: "{} lies on a disk that can only be read: give a folder that can be written.",
     errno.EACCES: _NOT_ALLOWED,
     errno.EPERM: _NOT_ALLOWED,
     errno.ENOTDIR: _NO_FOLDER,
     errno.EEXIST: _NO_FOLDER,
     errno.EISDIR: "{} is a folder, but a file is needed there: give the path of a file.",
-    errno.ELOOP: "{} is a link that leads to itself: give another path, or remove the link.",
+    errno.ELOOP: "{} is a link that leads to itself, or where none may be: give another path, or remove the link.",
     errno.ENAMETOOLONG: "The name {} is too long for this disk: shorten the names of classes, domains or folders.",
 }
 """Sentences for the user by number of the error; the braces stand for the path."""
@@ -78,7 +79,7 @@ REFUSED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.
 def sentence_of(error: OSError) -> str | None:
     """Return what to tell of an error; None where it names no path, or where a user cannot mend it."""
     path = error.filename
-    if path is None and SENTENCES.get(error.errno or 0) is _FULL:
+    if path is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         path = "the results"  # writing into an open file names none
     sentence = SENTENCES.get(error.errno or 0)
     return None if path is None or sentence is None else sentence.format(shortened(str(path)))

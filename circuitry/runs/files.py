@@ -3,88 +3,117 @@
 import errno
 import fcntl
 import os
-import shutil
+import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
-
-from filelock import FileLock
 
 from circuitry.runs.errors import InputError
 
-LOCKS = ".locks"
-TORN = ".torn-"
-"""How the name of a file begins while it is written; a killed process leaves it behind."""
+LOCK, TORN = ".lock-", ".torn-"
+"""How names of locks begin, and those of files while they are written; a killed process leaves them behind."""
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """Errors of a file system without locks."""
 
 
+def at_home(path: str | os.PathLike[str]) -> str:
+    """Return a path with the home of the user in the place of ``~``."""
+    text = os.fspath(path)
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, that are not there; raise `InputError` where there can be none."""
-    with _made(folder):
+    with _named(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _made(path: Path) -> Iterator[None]:
-    """Refuse a place that takes neither files nor folders, as in ``/proc``: there "no such file" is said for ever."""
+def _named(path: Path) -> Iterator[None]:
+    """Name a path in errors, and refuse a place that takes neither files nor folders, such as ``/proc``."""
     try:
         yield
-    except FileNotFoundError as error:
+    except (FileNotFoundError, UnicodeEncodeError) as error:
         raise InputError(f"{path} cannot be made in this place: give a path in another folder.") from error
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that becomes ``path`` on success and vanishes on failure.
 
-    The rename is atomic on one file system, so a reader sees the old file, the new one or none, never half. A file has
-    one temporary path: what a killed process left is written over by the next, and writers take turns.
+    The rename is atomic on one file system, so a reader sees the old file, the new one or none, never half. Each writer
+    makes a new file, with the permissions of the one that it replaces; no link is followed. The next writer removes
+    what a killed one left.
 
     Example:
         >>> with whole_file("table.csv") as temporary:
         ...     table.to_csv(temporary)
     """
-    target = Path(path)
+    target = Path(at_home(path))
     if not target.name:
         raise InputError(f"Expected the path of a file, but {str(path)!r} was given: add its name.")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{target} is a folder or a device, but a file is needed there: give the path of a file.")
     make_folder(target.parent)
-    name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}{target.suffix}"
-    with _held(target.with_name(name), target) as temporary:
+    with ExitStack() as stack:
+        with _named(target):
+            temporary = _begun(target, stack)
         try:
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
+            if (mode := _permissions(target)) is not None:
+                os.chmod(temporary, mode)
             os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-@contextmanager
-def _held(path: Path, target: Path) -> Iterator[Path]:
-    """Make or empty a file that is to become ``target``, under a lock that ends with the block or the process."""
+def _permissions(path: Path) -> int | None:
+    """Return the permissions of a file; None where there is none, or a link."""
+    return stat.S_IMODE(path.stat().st_mode) if path.is_file() and not path.is_symlink() else None
+
+
+def _begun(target: Path, stack: ExitStack) -> Path:
+    """Make a file that is to become another, and lock it until ``stack`` closes."""
+    name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}"
+    paths = (target.with_name(f"{name}-{number}{target.suffix}") for number in count())
     while True:
-        with _made(target):
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        path = next(paths)
+        _remove_unlocked(path)
+        with suppress(FileExistsError):  # of another writer
+            mode = 0o666 if _permissions(target) is None else 0o600
+            stack.enter_context(_locked(path, os.O_EXCL, mode))
+            return path
+
+
+@contextmanager
+def _locked(path: Path, flags: int = 0, mode: int = 0o666, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file, made where it is missing, which is no link; the system frees it with the process."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
         try:
-            _lock(file)
-            if _is_file(path, file):
-                os.truncate(file, 0)
-                yield path
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _WITHOUT_LOCKS:
+                    raise
+                if not flags & os.O_EXCL:  # a new file is whole there, too
+                    raise InputError(
+                        f"{path.parent} lies on a disk without locks, so several processes would do the same work "
+                        "there: give a folder on another disk."
+                    ) from error
+            if _is_file(path, file):  # and was not removed meanwhile
+                yield
                 return
-        finally:  # of a file that the writer before renamed or removed, too: then this one makes another
+        finally:
             os.close(file)
-
-
-def _lock(file: int) -> None:
-    """Lock an open file; on a file system without locks, go on without: a file is whole there, too."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise
 
 
 def _is_file(path: Path, file: int) -> bool:
@@ -96,49 +125,30 @@ def _is_file(path: Path, file: int) -> bool:
 
 @contextmanager
 def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a name in a folder, which the system frees with the process.
+    """Hold the lock of a name in a folder, a hidden file that goes with it; the system frees it with the process.
 
     Raises:
-        filelock.Timeout: when another process holds it and ``wait`` is off.
+        BlockingIOError: when another process holds it and ``wait`` is off.
         InputError: for a folder that cannot be made, and for one on a file system without locks.
     """
-    place = folder / LOCKS
-    lock = FileLock(place / f"{name}.lock", timeout=-1 if wait else 0)
     make_folder(folder)
-    while True:
-        with suppress(FileExistsError):  # another process removes the locks within mkdir
-            make_folder(place)
-        try:
-            lock.acquire()
-            break
-        except (FileNotFoundError, FileExistsError):  # another process has removed the locks
-            if place.is_file() or place.is_symlink():
-                raise
-        except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
-                raise
-            raise InputError(
-                f"{folder} lies on a disk without locks, so several processes would do the same work there: give a "
-                "folder on another disk."
-            ) from error
-    try:
+    path = folder / f"{LOCK}{name}"
+    with ExitStack() as stack:
+        with _named(path):
+            stack.enter_context(_locked(path, wait=wait))
+        stack.callback(path.unlink, missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
-def remove_locks(folder: Path) -> None:
-    """Remove the files of the locks; for when there is nothing left to be held."""
-    shutil.rmtree(folder / LOCKS, ignore_errors=True)
-
-
-def remove_torn(folder: Path) -> None:
-    """Remove what killed processes left of files that they were writing; for when nobody writes there.
-
-    Another process may do the same, or remove the locks: `os.walk` passes over a folder that vanishes, `Path.rglob`
-    raises.
-    """
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left: their locks, and files that they were writing."""
     for inner, _, names in os.walk(folder):
         for name in names:
-            if name.startswith(TORN):
-                Path(inner, name).unlink(missing_ok=True)
+            if name.startswith((LOCK, TORN)):
+                _remove_unlocked(Path(inner, name))
+
+
+def _remove_unlocked(path: Path) -> None:
+    if path.is_file():
+        with suppress(OSError, InputError), _locked(path, wait=False):
+            path.unlink()

@@ -7,6 +7,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import UnionType
@@ -17,6 +18,7 @@ from jaxtyping import jaxtyped
 
 from circuitry.runs.annotations import LIST_TYPES, annotation_in_words, how_to_give, is_of_type, type_in_words
 from circuitry.runs.errors import InputError, refuse_path, shown
+from circuitry.runs.files import at_home
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 ABOVE_ZERO, _LARGEST = float(np.nextafter(0, 1)), float(np.finfo(float).max)
@@ -181,8 +183,8 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         return _fitting_any(value, inner, name)
     if kind is Literal:
         return _fitting(value, Annotated[str, one_of(*inner)], name)
-    if kind is Path and isinstance(value, str):
-        value = Path(value)
+    if kind is Path and isinstance(value, str | Path):
+        value = Path(at_home(value))
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     if isinstance(value, str | Path) and "\0" in str(value):
@@ -204,6 +206,8 @@ def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     """Return a value as one of several annotations means it; the misfit within a right type counts."""
     if value is None and type(None) in hints:  # a caught misfit would keep what its frames hold alive
         return None
+    if isinstance(value, str | Path) and any((get_origin(hint) or hint) in (Path, os.PathLike) for hint in hints):
+        value = type(value)(at_home(value))
     misfits = []
     for hint in hints:
         try:

@@ -6,11 +6,12 @@
    left, then waits for jobs that others are doing.
 3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a sealed record of
    configuration, job and files. A job counts as done while its record is whole and its own, and its files agree.
-4. Missing and damaged files are made again. When no job is left, locks and torn files are removed.
+4. Missing and damaged files are made again. When no job is left, what killed processes left goes.
 """
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,14 +20,12 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import Timeout
-
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import file_lock, remove_locks, remove_torn
+from circuitry.runs.files import file_lock, remove_leftovers
 from circuitry.runs.given import Natural
-from circuitry.runs.manifest import NAME, claim, read_sealed, write_sealed
+from circuitry.runs.manifest import claim, read_sealed, write_sealed
 from circuitry.runs.progress import Bar
-from circuitry.runs.provenance import digest
+from circuitry.runs.provenance import difference, digest, versions
 from circuitry.runs.workers import ALONE, Rank
 
 Job = tuple[str, ...]
@@ -66,10 +65,9 @@ class JobFolder:
     ) -> None:
         self.path, self.jobs = Path(path), tuple(jobs)
         listed = [list(job) for job in self.jobs]
-        new = not (self.path / NAME).is_file()
         self._manifest = claim(self.path, format_name, config, listings, jobs=listed)
-        if new:  # perhaps of a finished folder that lost its own: its lock would stay
-            self._tidy()
+        if not self._is_finished() and (other := difference(versions(), self._manifest["versions"])):
+            log.warning("%s was begun by other versions; what is left is made by those of today: %s", self.path, other)
 
     def unfinished(self) -> list[Job]:
         """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""
@@ -155,7 +153,7 @@ class JobFolder:
         lock = locks.enter_context(ExitStack())
         try:
             lock.enter_context(file_lock(self.path, self._name(job), wait=False))
-        except Timeout:
+        except BlockingIOError:
             return None
         if self.is_done(job):
             lock.close()
@@ -177,7 +175,7 @@ class JobFolder:
                         yield job, inputs
 
     def _keep(self, job: Job, paths: Sequence[Path]) -> None:
-        files = {path.relative_to(self.path).as_posix(): _sha256(path) for path in paths}
+        files = {Path(os.path.relpath(path, self.path)).as_posix(): _sha256(path) for path in paths}
         write_sealed(self._record(job), {**self._owner(job), "files": files})
 
     def _damage(self, job: Job) -> str | None:
@@ -218,10 +216,13 @@ class JobFolder:
         return f"{readable[:60]}-{digest(list(job))[:8]}"
 
     def _tidy(self) -> None:
-        """Remove locks and the torn files of killed processes, when nothing is left to do."""
-        if all(self._record(job).is_file() for job in self.jobs):
-            remove_locks(self.path)
-            remove_torn(self.path)
+        """Remove what killed processes left, when nothing is left to do."""
+        if self._is_finished():
+            remove_leftovers(self.path)
+
+    def _is_finished(self) -> bool:
+        """Return whether every job has its record; files are not looked at."""
+        return all(self._record(job).is_file() for job in self.jobs)
 
 
 def _prefetch(items: Iterable[Item], prepare: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:

@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 import tyro
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
+from circuitry.runs.files import at_home, whole_file
 from circuitry.runs.provenance import WHERE
 
 SETTINGS = "settings.toml"
@@ -64,7 +64,7 @@ def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
             if not value or value.startswith("--"):
                 raise InputError(f"{option} takes a file of settings or the name of a preset, but none was given.")
             known = option == "--preset" and not value.endswith(".toml")
-            files.append(preset_file(value, kind) if known else Path(value))
+            files.append(preset_file(value, kind) if known else Path(at_home(value)))
         else:
             left.append(word)
     return [*chain.from_iterable(words_of(read_settings(path)) for path in files), *left]

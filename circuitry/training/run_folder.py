@@ -10,10 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import file_lock, remove_locks
+from circuitry.runs.files import file_lock
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
@@ -68,10 +66,9 @@ def alone(out: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(out, "alone", wait=False))
-        except Timeout:
+        except BlockingIOError:
             raise InputError(f"Another process trains in {out}: wait for it, or choose another folder.") from None
         yield
-    remove_locks(out)
 
 
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:

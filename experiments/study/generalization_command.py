@@ -38,7 +38,6 @@ from experiments.study.study_run import STANDARD, StudyRun, find_runs, held_out_
 
 import pandas as pd
 import tyro
-from filelock import Timeout
 
 
 def generalization_findings(tested: pd.DataFrame) -> list[Finding]:
@@ -179,7 +178,7 @@ def toy_runs(config: Config, work: Work) -> list[StudyRun]:
         try:
             print(f"[{setting}, {domain}, seed {seed}, without {', '.join(settings.held_out)}]", flush=True)
             toy_run(config.toy, setting, domain, seed, settings, wait=False, work=training)
-        except Timeout:  # another process has it
+        except BlockingIOError:  # another process has it
             continue
     runs = (toy_run(config.toy, *job, work=training) for job in wanted)
     return list({(run.folder, run.held_out): run for run in runs}.values())

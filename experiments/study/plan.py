@@ -21,8 +21,6 @@ from typing import Any
 from circuitry.runs import InputError, Job, JobFolder, Requeued, cluster_executor, file_lock, interrupted_by_sigterm
 from circuitry.data import chosen_names
 
-from filelock import Timeout
-
 _FORMAT = "circuitry plan 1"
 LOGS = "logs"
 
@@ -117,7 +115,7 @@ class Plan:
         with ExitStack() as stack:
             try:
                 stack.enter_context(file_lock(self.folder, "plan", wait=False))
-            except Timeout:
+            except BlockingIOError:
                 raise InputError(f"Another process runs the plan in {self.folder}: wait for it.") from None
             stack.enter_context(interrupted_by_sigterm())
             self.run_steps(names)

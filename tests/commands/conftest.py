@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from circuitry.analysis import quickstart_settings, quickstart_steps
 from circuitry.circuits import ExtractionSettings, midpoint_rule
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.reports.figure_files import StaticImages
+from circuitry.runs import file_lock
 from circuitry.training import ClipTraining, train_clip
 from tests.support.clip_training import WORK
 from tests.support.scripts import CLASSES, STYLES, command_module
@@ -61,7 +61,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     temporary = tmp_path_factory.getbasetemp()
     made = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "made-once" / "quickstart"
     made.parent.mkdir(exist_ok=True)
-    with FileLock(f"{made}.lock"):
+    with file_lock(made.parent, "quickstart"):
         if not made.exists():
             begun = made.with_name("begun")
             run_quickstart(begun, CLASSES, STYLES, n_train=5, n_test=4, n_images=2)

@@ -19,6 +19,8 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
     out = quickstart / "sae"
     short = SaeTraining(steps=5)
     config = module.Config(**model_of_the_quickstart, out=out, site="layer3.0", positions_per_image=2, training=short)
+    with pytest.raises(InputError, match="layer9"):  # which claims no folder
+        module.main(replace(config, site="layer9"))
     module.main(config)
     printed = capsys.readouterr().out
     assert "768 features of 192 units at layer3.0" in printed

@@ -1,17 +1,34 @@
 """What a model answers live equals patching of one unit, and runs by hooks: of a group, and of a circuit alone."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from circuitry import CausalChecks, Clip, DomainFolder, Task, patch_effects
+from circuitry import CausalChecks, Clip, DomainFolder, InputError, Task, patch_effects
 from circuitry.explorer import LiveModel
 from tests.explorer.made import found_in
 from tests.explorer.test_model_view import images_of, kept
 from tests.support.assert_same import assert_same
+
+
+def test_units_that_are_no_units_and_huge_images_are_refused(checks: CausalChecks) -> None:
+    live, site = LiveModel(checks), checks.clip.encoder.sites[-2]
+    for unit in ("9" * 5000, "01", "-1", "\u0663", "7000"):
+        with pytest.raises(InputError, match=site):
+            live.effects("cat", [f"{site}/{unit}"], "zero")
+    picture = BytesIO()
+    Image.new("1", (13_000, 13_000)).save(picture, "PNG")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CausalChecks, "read", pytest.fail)
+        with pytest.raises(InputError, match="169,000,000 pixels"):
+            live.look("cat", "real", picture.getvalue())
+    with pytest.raises(InputError, match="the image"):
+        live.look("cat", "real", b"damaged")
 
 
 @pytest.mark.parametrize(("by", "baseline"), [("zero", "zero"), ("mean", "mean-position")])

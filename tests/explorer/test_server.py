@@ -1,5 +1,6 @@
 """The server gives an explorer to who has the token, writes nothing but whole notes, and measures units."""
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -93,9 +94,14 @@ def test_requests_of_other_sites_are_refused(
     assert reader.request(method, path, headers=headers, content=body).status_code == expected
 
 
-@pytest.mark.parametrize("path", ["/..%2fsecret.txt", "/data/%2e%2e/%2e%2e/secret.txt", "/link", "{encoded}"])
-def test_nothing_outside_the_folder_is_served(folder: Path, reader: TestClient, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/..%2fsecret.txt", "/data/%2e%2e/%2e%2e/secret.txt", "/link", "{encoded}", "/.torn-x", "/data/%2ex/x"]
+)
+def test_nothing_outside_the_folder_and_no_dot_file_is_served(folder: Path, reader: TestClient, path: str) -> None:
     (folder / "link").symlink_to(folder.parent / "secret.txt")
+    (folder / "data" / ".x").mkdir()
+    for hidden in (folder / ".torn-x", folder / "data" / ".x" / "x"):
+        hidden.write_text("secret")
     whole = quote(str(folder.parent / "secret.txt"), safe="")
     found = reader.get(path.replace("{encoded}", f"/{whole}"))
     assert found.status_code == 404
@@ -178,6 +184,16 @@ def test_of_two_servers_of_a_folder_the_second_writer_is_told(
         lambda folder: notes_of(folder, className="cat"),
         lambda folder: notes_of(folder).replace("state 1", "state 0"),
         lambda folder: notes_of(folder).replace('"study": "', '"study": "0'),
+        lambda folder: notes_of(folder).encode("utf-16"),
+        lambda folder: notes_of(folder).replace('"t"', "NaN"),
+        lambda folder: notes_of(folder).replace("{}", '["pins"]'),
+        lambda folder: notes_of(folder, pins="a/1"),
+        lambda folder: notes_of(folder, pins=["a/1", 2]),
+        lambda folder: notes_of(folder, notes=["a/1"]),
+        lambda folder: notes_of(folder, labels={"a/1": float("nan")}),
+        lambda folder: notes_of(folder, groups=["a/1"]),
+        lambda folder: notes_of(folder, groups=[{"name": "g", "units": "a/1"}]),
+        lambda folder: notes_of(folder, groups=[{"name": "g", "units": ["a/1"], "more": float("nan")}]),
     ],
 )
 def test_other_notes_are_refused_whole(folder: Path, reader: TestClient, content: Callable[[Path], Any]) -> None:
@@ -192,12 +208,30 @@ def test_notes_are_written_whole_or_not_at_all(
     tag = put(reader, notes_of(folder, pins=["a/1"]), reader.get("/notes").headers["etag"]).headers["etag"]
 
     tear_writes(monkeypatch)
-    with pytest.raises(OSError, match="no space"):
-        put(reader, notes_of(folder, pins=[]), tag)
+    refused = put(reader, notes_of(folder, pins=[]), tag)
+    assert (refused.status_code, "disk" in refused.text) == (507, True)
     assert reader.get("/notes").text == notes_of(folder, pins=["a/1"])
     monkeypatch.undo()
+    groups = [{"name": "g", "units": ["a/1"]}]
+    assert put(reader, notes_of(folder, pins=[], groups=groups, labels={"a/1": "l"}), tag).status_code == 204
     assert put(reader, "x" * (5 << 20), tag).status_code == 413
     assert len(list(folder.glob("*notes*"))) == 1
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/notes"), ("POST", "/effects"), ("POST", "/image")])
+def test_a_client_that_leaves_is_no_failure(folder: Path, access: Access, method: str, path: str) -> None:
+    said = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+    headers = {"host": HOME[7:], "cookie": f"{access.cookie}={access.secret}", "origin": HOME}
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+    scope["headers"] = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def receive() -> Any:
+        return next(said, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        pass
+
+    asyncio.run(explorer_app(folder, access, Answering())(scope, receive, send))
 
 
 IMAGE = "/image?className=cat&domain=real"

@@ -148,6 +148,17 @@ def test_a_graph_in_the_place_of_another_is_refused(subject: Subject, tmp_path: 
             read()
 
 
+def test_a_folder_is_read_where_it_was_opened(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(subject.graphs.path.parent)
+    graphs = GraphFolder(subject.graphs.path.name)
+    assert str(graphs.path) == subject.graphs.path.name
+    monkeypatch.chdir(tmp_path)
+    assert graphs["fish", "real"].class_name == "fish"
+    assert len(graphs.parts("fish", "real")) == 2
+
+
 def test_an_image_that_unpacks_to_more_than_memory_is_left_out(tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 100_000

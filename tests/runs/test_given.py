@@ -1,5 +1,6 @@
 """Arguments are checked against annotations, by functions that say what each one is."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from jaxtyping import Float
 
 from circuitry import InputError
+from circuitry.runs.command_line import read_line
+from circuitry.runs.files import whole_file
 from circuitry.runs.given import DISTINCT, FINITE, Count, Names, Seed, Share, checked, one_of
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -35,6 +38,11 @@ def taken(
     images: torch.Tensor | Iterable[torch.Tensor] = (),
 ) -> dict[str, Any]:
     return {name: value for name, value in locals().items() if value not in (None, ())}
+
+
+@dataclass(frozen=True)
+class Folders:
+    out: Path = Path()
 
 
 @pytest.mark.parametrize(
@@ -79,6 +87,25 @@ def test_what_is_meant_is_taken() -> None:
     meant = {"count": 3, "sites": ("a", "b"), "path": Path("x"), "names": ("b", "a"), "groups": {"a": [1]}}
     assert found == {**meant, "seed": 0, "word": "a"}
     assert type(found["count"]) is type(found["groups"]["a"][0]) is int
+
+
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @checked
+    def given(*, a: Path = Path(), b: str | os.PathLike[str] | None = None, c: Sequence[Path] = (), d: str = "") -> Any:
+        return a, b, c, d
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    call: Any = given
+    assert call(a="~/x", b="~", c=["~/x", "y/~"], d="~/x") == (
+        tmp_path / "x", str(tmp_path), [tmp_path / "x", Path("y/~")], "~/x",
+    )  # fmt: skip
+    assert call(a=Path("~/x"), b=Path("~/x"), d="~") == (tmp_path / "x", tmp_path / "x", (), "~")
+    (tmp_path / "s.toml").write_text('out = "~/x"\n')
+    assert read_line(Folders, ["--out=~/y", "--config=~/s.toml"])[0] == Folders(tmp_path / "y")
+    assert read_line(Folders, ["--config=~/s.toml"])[0] == Folders(tmp_path / "x")
+    with whole_file("~/new/x") as temporary:
+        temporary.write_text("")
+    assert (tmp_path / "new" / "x").is_file()
 
 
 def test_images_stay_unread() -> None:

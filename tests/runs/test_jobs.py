@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -16,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock, Timeout
 
 from circuitry import InputError
-from circuitry.runs import Job, JobFolder, file_lock, run_script, whole_file
-from circuitry.runs.files import LOCKS, remove_locks
+from circuitry.runs import Job, JobFolder, file_lock, run_script, versions, whole_file
+from circuitry.runs.errors import sentence_of
+from circuitry.runs.files import LOCK, remove_leftovers
 from circuitry.runs.manifest import read_listing
 from tests.support.extraction import contents
 
@@ -146,6 +147,17 @@ def test_an_error_keeps_what_is_done(tmp_path: Path) -> None:
     assert list(Work(tmp_path).run(prepare=lambda job: ())) == JOBS[2:]
 
 
+def test_other_versions_are_told_of_a_folder_that_is_not_finished(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Work(tmp_path).run(most=1)
+    monkeypatch.setattr("circuitry.runs.jobs.versions", lambda: {**versions(), "torch": "0.1"})
+    Work(tmp_path).run()
+    Work(tmp_path).run()
+    (said,) = caplog.messages
+    assert all(word in said for word in (str(tmp_path), "torch", versions()["torch"], "'0.1'"))
+
+
 def test_a_finished_folder_is_opened_on_a_read_only_disk(tmp_path: Path) -> None:
     Work(tmp_path).run()
     before = contents(tmp_path)
@@ -249,19 +261,20 @@ def test_a_file_system_without_locks_takes_files_and_no_shared_work(
     with whole_file(tmp_path / "x") as temporary:
         temporary.write_text("new")
     assert (tmp_path / "x").read_text() == "new"
-    if number != errno.ENOSYS:  # which filelock tells by another error
-        with pytest.raises(InputError, match=f"{tmp_path} .*locks"), file_lock(tmp_path, "job"):
-            pass
+    with pytest.raises(InputError, match=f"{tmp_path} .*locks"), file_lock(tmp_path, "job"):
+        pass
     number = errno.EIO
     with pytest.raises(OSError, match="no locks"), whole_file(tmp_path / "x"):
         pass
 
 
-def test_writers_of_one_file_take_turns(tmp_path: Path) -> None:
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     def write(i: int) -> None:
         with whole_file(tmp_path / "x") as temporary:
             assert temporary.read_text() == ""
             temporary.write_text(str(i))
+            remove_leftovers(tmp_path)  # as another process does that has nothing left to do
+            assert temporary.read_text() == str(i)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(200)))
@@ -269,39 +282,75 @@ def test_writers_of_one_file_take_turns(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
+def test_permissions_are_those_of_an_ordinary_file_or_of_the_one_that_is_replaced(tmp_path: Path) -> None:
     mask = os.umask(0o027)
     try:
-        with whole_file(tmp_path / "x") as temporary:
-            temporary.write_text("")
+        for before in (None, 0o600, 0o440, 0o666):
+            if before is not None:
+                (tmp_path / "x").chmod(before)
+            with whole_file(tmp_path / "x") as temporary:
+                temporary.write_text("")
+                assert stat.S_IMODE(temporary.stat().st_mode) == (0o640 if before is None else 0o600)
+            assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == (before or 0o640)
         assert os.umask(0o027) == 0o027  # and the mask of the process is left alone
     finally:
         os.umask(mask)
-    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
 
 
-def test_a_lock_is_had_though_another_removes_the_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder may vanish within ``mkdir``, after "it exists" and before "it is a folder", and after it."""
-    refused = iter([FileExistsError])
-    make, acquire = Path.mkdir, FileLock.acquire
-
-    def mkdir(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        if self.name == LOCKS and (error := next(refused, None)) is not None:
-            raise error(str(self))
-        make(self, mode, parents, exist_ok)
-
-    def acquire_late(self: FileLock, *given: Any, **named: Any) -> Any:
-        if next(vanished, None) is not None:
-            remove_locks(tmp_path)
-            raise FileNotFoundError
-        return acquire(self, *given, **named)
-
-    vanished = iter([1, 2, 3])
-    monkeypatch.setattr(Path, "mkdir", mkdir)
-    monkeypatch.setattr(FileLock, "acquire", acquire_late)
-    with file_lock(tmp_path, "job"), pytest.raises(Timeout), file_lock(tmp_path, "job", wait=False):
+def test_a_planted_link_is_neither_followed_nor_the_result(tmp_path: Path) -> None:
+    victim, target = tmp_path / "victim", tmp_path / "x"
+    victim.write_text("mine")
+    for name in ("x", ".torn-x-8cdc1683", ".torn-x-8cdc1683-0"):  # as the temporary file is called, and was
+        (tmp_path / name).symlink_to(victim)
+    with whole_file(target) as temporary:
+        temporary.write_text("new")
+    assert (victim.read_text(), target.read_text()) == ("mine", "new")
+    assert not target.is_symlink()
+    (tmp_path / f"{LOCK}job").symlink_to(victim)
+    with pytest.raises(OSError, match=LOCK) as error, file_lock(tmp_path, "job"):
         pass
-    assert [*refused, *vanished] == []
+    assert "link" in str(sentence_of(error.value))
+    assert victim.read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "x", tmp_path / "pipe"):
+        with pytest.raises(InputError, match=f"^{path} .*a file is needed"), whole_file(path):
+            pass
+    with pytest.raises(InputError, match=f"{tmp_path}/y"), whole_file(tmp_path / "y\ud800"):
+        pass
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError, match="large") as error:  # noqa: PT012, SIM117
+        with whole_file(tmp_path / "z") as temporary:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+            try:
+                temporary.write_bytes(b"x" * 100)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "ulimit" in str(sentence_of(error.value))
+    assert not (tmp_path / "z").exists()
+
+
+def test_a_lock_is_had_though_another_removes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, vanished = os.open, iter([1, 2, 3])
+
+    def open_and_lose(path: Any, *given: Any) -> int:
+        file = begin(path, *given)
+        if next(vanished, None) is not None:
+            Path(path).unlink()
+        return file
+
+    monkeypatch.setattr(os, "open", open_and_lose)
+    with file_lock(tmp_path, "job"):
+        remove_leftovers(tmp_path)
+        assert [*vanished] == []
+        with pytest.raises(BlockingIOError), file_lock(tmp_path, "job", wait=False):
+            pass
+    with pytest.raises(FileNotFoundError, match="mine"), file_lock(tmp_path, "job"):
+        raise FileNotFoundError("mine")
+    assert os.listdir(tmp_path) == []
 
 
 @dataclass(frozen=True)
@@ -319,7 +368,7 @@ def write(out: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("place", ["/proc/x", "nowhere/x", "loop"])
+@pytest.mark.parametrize("place", ["/proc", "/proc/x", "nowhere/x", "loop"])
 @pytest.mark.parametrize("make", [lock, write])
 def test_a_place_where_nothing_can_be_made_is_told(
     make: Callable[[Path], object],

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from filelock import Timeout
 
 from circuitry.comparison import compare_models
 from circuitry.comparison.models import OVER_MODELS
@@ -98,7 +97,7 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
     def train(out: Path, *job: object, wait: bool = True, work: TrainingWork) -> StudyRun:
         asked.append(job)
         if not wait and len(asked) == 1:
-            raise Timeout("held by another process")
+            raise BlockingIOError("held by another process")
         setting, domain, _, settings = job
         assert isinstance(settings, ToySettings)
         return StudyRun(Path(f"{setting}-{domain}"), "rn-tiny", str(setting), str(domain), settings.held_out)

@@ -1,5 +1,6 @@
 """A disk that fills up in the middle of a file."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,6 @@ def tear_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     def torn(path: Path, content: bytes) -> int:
         with open(path, "wb") as file:
             file.write(content[:4])
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", torn)
