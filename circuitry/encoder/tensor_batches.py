@@ -4,7 +4,6 @@ import logging
 import math
 import weakref
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import weights_digest
 
 Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
 """A tensor [B, 3, H, W]; or an iterable or data set of such batches, of images [3, H, W], or of (images, labels)."""
@@ -21,22 +21,43 @@ Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
 log = logging.getLogger(__name__)
 LARGEST = 20.0
 """No normalised image has a larger value: with CLIP's, white is 2.1, and with a standard deviation of 0.05 it is 20."""
+_SLACK = 0.02
+"""How far rounding moves black and white."""
+_COMPARED = 8
+"""Images of each pass that are compared with those of the first."""
+_MARK = "version_in_a_task"
+"""Attribute of a task's tensor of images."""
 
 
 class ImageBatches:
     """Batches of at most ``rows`` images on the encoder's device; every pass gives the same ones.
 
-    What a one-shot iterator gives is kept in memory, since attribution needs the images twice (nodes, then edges).
+    What a one-shot iterator gives is kept in memory, since attribution needs the images twice (nodes, then edges). A
+    second pass that begins with other images is refused; values that are not normalised are named in the first.
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
         self._images = list(checked_batches(images)) if isinstance(images, Iterator) else images
         self._encoder, self._rows = encoder, rows
+        self._first, self._named = "", isinstance(images, ImageBatches)  # which does both itself
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
-        for batch in checked_batches(self._images):
+        for place, batch in enumerate(checked_batches(self._images)):
+            if not (place or isinstance(self._images, ImageBatches | Tensor)):
+                self._check_first(batch)
+            if not self._named and _MARK not in vars(batch):
+                self._named = name_values(batch, self._encoder)
             for part in torch.split(batch, self._rows) if len(batch) else ():
-                yield self._prepared(part)
+                yield marked(self._prepared(part))
+
+    def _check_first(self, batch: Tensor) -> None:
+        first = weights_digest({"images": batch[:_COMPARED]})
+        if self._first not in ("", first):
+            raise InputError(
+                "Images are gone through several times and are the same each time, but a second pass began with other "
+                "ones: read them without shuffling and random changes, or give torch.cat(list(loader))."
+            )
+        self._first = first
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)
@@ -44,9 +65,48 @@ class ImageBatches:
         return part.clone() if made_without_gradients else part
 
 
+def images_of_task(images: Images | None, encoder: Encoder, memory_gib: float) -> Any:
+    """Return images as a task holds them: a tensor whose values were looked at, or batches for several passes."""
+    if isinstance(images, Tensor) and _MARK not in vars(images):
+        for batch in checked_batches(images):
+            name_values(batch, encoder)
+        return marked(images.detach())
+    if images is None or isinstance(images, Tensor | ImageBatches):
+        return images
+    return ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib))
+
+
+def marked(images: Tensor) -> Tensor:
+    """Mark images as a task's: their values were looked at, and they stay as they are."""
+    vars(images)[_MARK] = _times_written(images)
+    return images
+
+
+def _times_written(images: Tensor) -> int:
+    return 0 if images.is_inference() else images._version
+
+
+def name_shared(*sets: object) -> None:
+    """Warn about images of a new task that are among its others, too."""
+    fresh = [x for x in sets if isinstance(x, Tensor) and x.dim() == 4 and not x.is_meta and _MARK not in vars(x)]
+    if len(fresh) < 2:
+        return
+    places: dict[bytes, list[int]] = {}
+    own, others = (x.detach().flatten(1)[:, ::97].float().cpu().numpy() for x in fresh)
+    for j, pixels in enumerate(others):
+        places.setdefault(pixels.tobytes(), []).append(j)
+    twice = [any(torch.equal(fresh[0][i], fresh[1][j]) for j in places.get(x.tobytes(), ())) for i, x in enumerate(own)]
+    if any(twice):
+        log.warning(
+            "%d of the %d images of the class are among those of other classes, too, so selectivity compares them with "
+            "themselves: leave them out of the others.",
+            *(sum(twice), len(twice)),
+        )
+
+
 def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
     """Return images, however they come, as one tensor."""
-    return torch.cat(list(checked_batches(images)))
+    return marked(torch.cat(list(checked_batches(images))))
 
 
 def checked_batches(images: object) -> Iterator[Tensor]:
@@ -58,11 +118,15 @@ def checked_batches(images: object) -> Iterator[Tensor]:
         images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable):
         raise _no_images(images)
+    if isinstance(images, Tensor) and vars(images).get(_MARK) not in (None, _times_written(images)):
+        raise InputError("The images of a task were changed in place after it was made: make it again of these images.")
     return map(_checked, [images] if isinstance(images, Tensor) else images)
 
 
 def count_batches(images: object, rows: int) -> int | None:
     """Return how many batches of at most ``rows`` images `ImageBatches` cuts, for a bar; None where reading tells."""
+    if isinstance(images, ImageBatches):
+        return count_batches(images._images, min(rows, images._rows))
     batches = [images] if isinstance(images, Tensor) else images
     if not isinstance(batches, (list, tuple)) or not all(isinstance(one, Tensor) for one in batches):
         return None
@@ -87,22 +151,37 @@ def _checked(batch: object) -> Tensor:
             f"Images are floating-point numbers, normalised as the model was trained, but {batch.dtype} was given: "
             "prepare them by clip.preprocess."
         )
-    if batch.numel() and not batch.is_meta:
-        low, high = map(float, torch.aminmax(batch.detach()))
-        if LARGEST < max(-low, high) < math.inf:
-            _name_pixels(f"reach beyond {LARGEST:g}")
-        if 0 <= low < high <= 1:
-            _name_pixels("lie between 0 and 1")
     return batch
 
 
-@cache
-def _name_pixels(where: str) -> None:
+def name_values(images: Tensor, encoder: Encoder) -> bool:
+    """Warn about values that no preprocessing gives, and return whether there are such; see `LARGEST`.
+
+    The towers of whole models know their own means and deviations, from which black and white follow.
+    """
+    if not images.numel() or images.is_meta:
+        return False
+    low, high = map(float, torch.aminmax(images.detach()))
+    mean, std = (getattr(encoder.tower, f"image_{name}", None) for name in ("mean", "std"))
+    ends = [(value - m) / s for m, s in zip(mean or (), std or (), strict=True) for value in (0, 1)] or [
+        -LARGEST,
+        LARGEST,
+    ]
+    black, white = min(ends), max(ends)
+    if (low < black - _SLACK or high > white + _SLACK) and max(-low, high) < math.inf:
+        where = f"reach from {low:.3g} to {high:.3g}, beyond {black:.3g} to {white:.3g}"
+    elif black < -_SLACK and 0 <= low < high <= 1:
+        where = "lie between 0 and 1"
+    elif mean and black < -1.2 and -1 <= low < -0.9 and 0.9 < high <= 1:
+        where = "lie between -1 and 1"
+    else:
+        return False
     log.warning(
         "The values of these images %s, as if they were not normalised: prepare them by clip.preprocess, unless the "
         "model was trained on such images.",
         where,
     )
+    return True
 
 
 def _no_images(given: object) -> InputError:

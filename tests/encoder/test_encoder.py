@@ -17,7 +17,7 @@ from circuitry import Encoder, InputError, Task, mean_baseline
 from circuitry.circuits import score_units
 from circuitry.encoder import Counterfactual, Stage
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.tensor_batches import ImageBatches, _name_pixels, checked_batches, rows_that_fit
+from circuitry.encoder.tensor_batches import ImageBatches, checked_batches, rows_that_fit
 from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
 
@@ -219,7 +219,6 @@ def test_images_come_as_people_have_them(way: str) -> None:
 def test_pixels_that_are_not_normalised_are_named_once_and_computed(
     resnet: nn.Module, scale: float, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _name_pixels.cache_clear()
     task = Task(Encoder.from_tower(resnet), scale * torch.rand(1, 3, 64, 64), lambda e: e[:, 0], work=QUIET)
     assert all(score_units(task, "gradient")["attnpool"].any() for _ in range(2))
     (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
