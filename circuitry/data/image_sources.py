@@ -81,7 +81,8 @@ def read_source(source: Source, split: str | None) -> ImageList:
     if split in splits:
         by_domain, classes = images_of_lists(root, split, splits)
         if splits == (split,):
-            n, there = sum(map(len, by_domain.values())), len(_images_below(root, 2))
+            there = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in root.glob("*/*/*"))
+            n = sum(map(len, by_domain.values()))
             if 2 * n < there:
                 say_once(
                     log,

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _16_BIT_FORMATS = ("PNG", "PPM")
 """Formats whose pixels Pillow may give as 32-bit integers that reach from 0 to 65535."""
-_lock, _inside = Lock(), list[Any]()
+_lock, _before = Lock(), list[bool]()
 MOST_STRETCHED = 1000
 """How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
 
@@ -65,17 +64,13 @@ def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> 
 def _whole_files() -> Iterator[None]:
     """Within the block Pillow refuses files that are cut short, whatever another library has set; threads share it."""
     with _lock:
-        if not _inside:
-            _inside.append(ImageFile.LOAD_TRUNCATED_IMAGES)
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
-        _inside.append(True)
+        _before.append(ImageFile.LOAD_TRUNCATED_IMAGES)
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         yield
     finally:
         with _lock:
-            _inside.pop()
-            if len(_inside) == 1:
-                ImageFile.LOAD_TRUNCATED_IMAGES = _inside.pop()
+            ImageFile.LOAD_TRUNCATED_IMAGES = _before.pop()
 
 
 def reason_of(error: Exception) -> str:

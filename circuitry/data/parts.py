@@ -93,6 +93,8 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
             f"A listing of items has the columns {' or '.join(_PATH_COLUMNS)} and {column}, but {path} has "
             f"{', '.join(map(str, table.columns))}: name the column of the item."
         )
+    if (twice := table[paths][table.groupby(paths)[column].transform("nunique") > 1]).any():
+        raise InputError(f"An image shows one item, but {path} names several of {twice.iloc[0]}: keep one line.")
     return dict(zip(table[paths], table[column], strict=True))
 
 

@@ -170,7 +170,7 @@ def name_values(images: Tensor, encoder: Encoder) -> bool:
     black, white = min(ends), max(ends)
     if (low < black - _SLACK or high > white + _SLACK) and max(-low, high) < math.inf:
         where = f"reach from {low:.3g} to {high:.3g}, beyond {black:.3g} to {white:.3g}"
-    elif black < -_SLACK and 0 <= low < high <= 1:
+    elif black < -_SLACK and 0 <= low < 0.1 and 0.9 < high <= 1:
         where = "lie between 0 and 1"
     elif mean and black < -1.2 and -1 <= low < -0.9 and 0.9 < high <= 1:
         where = "lie between -1 and 1"

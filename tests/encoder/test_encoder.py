@@ -1,6 +1,7 @@
 """A tower as a chain of sites: equal to itself, hooked, digested, fed with images, and its tokens."""
 
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import timm.models as timm_models
 import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from circuitry import Encoder, InputError, Task, mean_baseline
 from circuitry.circuits import score_units
@@ -183,6 +184,12 @@ def inference_weights() -> Encoder:
         return Encoder.from_tower(make_tower("vit"))
 
 
+def without_running_statistics() -> nn.Module:
+    tower: Any = make_tower("resnet")
+    tower.bn1.running_mean = tower.bn1.running_var = None
+    return tower  # type: ignore[no-any-return]
+
+
 UNKNOWN = r"no site 'layer9\.0'; this encoder's sites are input, act1"
 REFUSED: tuple[tuple[Callable[[Encoder], object], str], ...] = (
     (lambda one: one(images_for(one), stop="layer9.0"), UNKNOWN),
@@ -192,6 +199,10 @@ REFUSED: tuple[tuple[Callable[[Encoder], object], str], ...] = (
     (lambda _: Encoder.from_tower(nn.Linear(2, 2)), "Linear.*ModifiedResNet.*Swin"),
     (lambda _: Encoder(nn.Linear(1, 1), [Stage(INPUT, nn.Identity(), 1)], (1, 1)), "must differ"),
     (lambda _: rows_that_fit(inference_weights(), 1.0), r"torch.inference_mode\(\)"),
+    (lambda one: changed_in_place(one), "changed in place"),
+    (lambda one: gone_through_twice(one, Augmented()), "a second pass"),
+    (lambda one: gone_through_twice(one, DataLoader(list(images_for(one, 9)), shuffle=True)), "a second pass"),
+    (lambda _: Encoder.from_tower(without_running_statistics()), "bn1.*running statistics"),
 )
 
 
@@ -215,14 +226,74 @@ def test_images_come_as_people_have_them(way: str) -> None:
         assert torch.equal(torch.cat(list(batches)), images)
 
 
-@pytest.mark.parametrize(("scale", "where"), [(1, "lie between 0 and 1"), (255, "reach beyond 20")])
-def test_pixels_that_are_not_normalised_are_named_once_and_computed(
-    resnet: nn.Module, scale: float, where: str, caplog: pytest.LogCaptureFixture
+CLIPS, SIGLIPS = ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)), ((0.5,) * 3, (0.5,) * 3)
+RAW = ((0.0,) * 3, (1.0,) * 3)
+VALUES: tuple[tuple[Any, Callable[[Tensor], Tensor], str], ...] = (
+    (None, lambda x: x, "lie between 0 and 1"),
+    (None, lambda x: 255 * x, "reach from 0 to 255"),
+    (None, lambda x: 2 * x - 1, ""),
+    (CLIPS, lambda x: x, "lie between 0 and 1"),
+    (CLIPS, lambda x: 2 * x - 1, "lie between -1 and 1"),
+    (CLIPS, lambda x: 20 * x, "beyond -1.78 to 2.11"),
+    (CLIPS, lambda x: normalised(normalised(x, CLIPS), CLIPS), "beyond -1.78 to 2.11"),
+    (CLIPS, lambda x: normalised(x, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))), "beyond -1.78 to 2.11"),
+    (SIGLIPS, lambda x: normalised(x, CLIPS), "beyond -1 to 1"),
+    *((stated, lambda x, stated=stated: normalised(x, stated), "") for stated in (CLIPS, SIGLIPS, RAW)),
+    (CLIPS, lambda x: normalised(x, CLIPS).bfloat16(), ""),
+)
+
+
+def normalised(pixels: Tensor, stated: Any) -> Tensor:
+    mean, std = (torch.tensor(one)[:, None, None] for one in stated)
+    return (pixels - mean) / std
+
+
+@pytest.mark.parametrize("kind", ["tensor", "batches", "loader"])
+@pytest.mark.parametrize(("stated", "prepare", "where"), VALUES)
+def test_values_that_no_preprocessing_gives_are_named_once_in_a_task(
+    stated: Any, prepare: Any, where: str, kind: str, resnet: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = Task(Encoder.from_tower(resnet), scale * torch.rand(1, 3, 64, 64), lambda e: e[:, 0], work=QUIET)
-    assert all(score_units(task, "gradient")["attnpool"].any() for _ in range(2))
-    (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
-    assert f"{where}, as if they were not normalised: prepare them by clip.preprocess" in record.getMessage()
+    if stated:
+        resnet.image_mean, resnet.image_std = stated
+    images = prepare(torch.linspace(0, 1, 64 * 64).reshape(64, 64).repeat(2, 3, 1, 1))
+    ways: dict[str, Any] = {"batches": [images[:1], images[1:]], "loader": DataLoader(images, batch_size=1)}
+    for number in (1, 2):
+        task = Task(Encoder.from_tower(resnet), ways.get(kind, images), lambda e: e[:, 0], work=QUIET)
+        assert all(score_units(task, "gradient")["attnpool"].any() for _ in range(2))
+        assert len(caplog.messages) == (number if where else 0), caplog.messages
+    assert where in caplog.text
+
+
+def changed_in_place(encoder: Encoder) -> object:
+    images = images_for(encoder)
+    task = Task(encoder, images, lambda e: e[:, 0], work=QUIET)
+    images.mul_(0.1)
+    return score_units(task, "gradient")
+
+
+class Augmented(Dataset[Tensor]):
+    """Four images with other noise at every reading."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, place: int) -> Tensor:
+        return torch.randn(3, 64, 64)
+
+
+def gone_through_twice(encoder: Encoder, images: Any) -> object:
+    task = Task(encoder, images, lambda e: e[:, 0], work=QUIET)
+    return [score_units(task, "gradient") for _ in range(2)]
+
+
+def test_a_leak_into_the_others_is_counted(resnet: Any, caplog: pytest.LogCaptureFixture) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(5, 3, 64, 64)
+    Task(encoder, images[:3], torch.sum, others=images[3:])
+    assert not caplog.messages
+    task = Task(encoder, images[:3], torch.sum, others=images[1:])
+    dataclasses.replace(task, sites=["attnpool"])
+    (message,) = caplog.messages
+    assert "2 of the 3 images" in message
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 3, 8, 8), (3, 4, 4)])
