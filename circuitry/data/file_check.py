@@ -70,13 +70,12 @@ class FileCheck:
         self.missing.add(path)
         return False
 
-    def refuse(self, source: str) -> None:
-        """Refuse missing files where the policy says so; ``source`` begins the sentence: who names the files."""
+    def refuse(self, source: str, how: str = "missing_files='skip', on the command line --missing-files skip") -> None:
+        """Refuse missing files where the policy says so; ``source`` names them, and ``how`` they are left out."""
         if self.policy == "refuse" and self.missing.count:
             raise InputError(
                 f"{source} {self.missing.count} files that do not exist, such as {self.missing}; "
-                f"complete the download, or leave them out (missing_files='skip', on the command line "
-                f"--missing-files skip)."
+                f"complete the download, or leave them out ({how})."
             )
 
     def _is_there(self, path: str) -> bool:

@@ -102,8 +102,8 @@ def _from_folders(root: Path) -> ImageList:
     by_domain: dict[str, list[ListedImage]] = {}
     for domain, class_name, name in _images_below(root, 2):
         by_domain.setdefault(domain, []).append(ListedImage(f"{domain}/{class_name}/{name}", class_name))
-    found = ImageList(root, by_domain, _classes_of(by_domain)) if by_domain else _one_domain(root, root.name)
-    if not any(found.by_domain.values()):
+    found = ImageList(root, by_domain, _classes_of(by_domain)) if by_domain else _from_domains({root.name: root}, root)
+    if not found.classes:
         raise InputError(
             f"Found no images in {root}; expected files {root}/<domain>/<class>/<file>, or {root}/<class>/<file> of "
             "one domain."
@@ -118,20 +118,21 @@ def _from_several(folders: Mapping[str, str | os.PathLike[str]]) -> ImageList:
     for domain, root in roots.items():
         if not root.is_dir():
             raise InputError(f"Expected a folder of the images of {domain}, but {root} is none: check the path.")
-    found = [_one_domain(root, domain) for domain, root in roots.items()]
-    by_domain = {domain: images for one in found for domain, images in one.by_domain.items()}
+    found = _from_domains(roots, Path(os.path.commonpath(list(roots.values()))))
     for domain, root in roots.items():
-        if not by_domain[domain]:
+        if not found.by_domain[domain]:
             raise InputError(f"Found no images of {domain} in {root}; expected files {root}/<class>/<file>.")
-    files = {relative: path for one in found for relative, path in one.files.items()}
-    return ImageList(Path(os.path.commonpath(list(roots.values()))), by_domain, _classes_of(by_domain), files=files)
+    return found
 
 
-def _one_domain(root: Path, domain: str) -> ImageList:
-    names = _images_below(root, 1)
-    images = [ListedImage(f"{domain}/{class_name}/{name}", class_name) for class_name, name in names]
-    files = {image.relative: str(root.joinpath(*name)) for image, name in zip(images, names, strict=True)}
-    return ImageList(root, {domain: images}, _classes_of({domain: images}), files=files)
+def _from_domains(roots: Mapping[str, Path], root: Path) -> ImageList:
+    places = {
+        domain: {f"{domain}/{class_name}/{name}": (class_name, name) for class_name, name in _images_below(folder, 1)}
+        for domain, folder in roots.items()
+    }
+    by_domain = {d: [ListedImage(relative, place[0]) for relative, place in of.items()] for d, of in places.items()}
+    files = {relative: str(roots[d].joinpath(*place)) for d, of in places.items() for relative, place in of.items()}
+    return ImageList(root, by_domain, _classes_of(by_domain), files=files)
 
 
 def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
@@ -143,13 +144,19 @@ def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
     found, left_out = list[tuple[str, ...]](), Tally()
     for at, folders, files in os.walk(root, onerror=lambda error: left_out.add(str(error)), followlinks=True):
         inside = Path(at).relative_to(root).parts
-        folders[:] = sorted(name for name in folders if len(inside) <= depth and _is_seen(inside, name, left_out))
-        for name in sorted(name for name in files if _is_seen(inside, name, left_out)):
+        seen = {
+            name: name.encode("utf-8", "backslashreplace").decode() for name in (*folders, *files) if name[0] != "."
+        }
+        strange = {name for name in seen if name != seen[name]}
+        folders[:] = sorted(set(folders) & seen.keys() - strange) if len(inside) <= depth else []
+        for name in sorted(set(files) & seen.keys() | strange):
             suffix = os.path.splitext(name)[1].lower()
-            if suffix in IMAGE_SUFFIXES and len(inside) == depth:
+            if suffix in IMAGE_SUFFIXES and len(inside) == depth and name not in strange:
                 found.append((*inside, name))
-            elif suffix in IMAGE_SUFFIXES or (len(inside) >= depth and suffix not in HARMLESS_SUFFIXES):
-                left_out.add("/".join((*inside, name)))
+            elif {name, suffix} & (strange | IMAGE_SUFFIXES) or (
+                len(inside) >= depth and suffix not in HARMLESS_SUFFIXES
+            ):
+                left_out.add("/".join((*inside, seen[name])))
     if found and left_out.count:
         say_once(
             log,
@@ -158,16 +165,6 @@ def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
             f"{', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
     return found
-
-
-def _is_seen(inside: Sequence[str], name: str, left_out: Tally) -> bool:
-    """Return whether a file or folder is visible, and has a name in UTF-8, which tables need."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
-        left_out.add(ascii("/".join((*inside, name))))
-        return False
-    return not name.startswith(".")
 
 
 def _classes_of(by_domain: Mapping[str, Sequence[ListedImage]]) -> tuple[str, ...]:

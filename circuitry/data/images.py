@@ -117,15 +117,13 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(_identified, [record.path for record in chosen]))
     first: dict[str, ImageRecord] = {}
-    same = [(first.setdefault(one, record), record) for record, one in zip(chosen, found, strict=True) if " " in one]
-    same = list({(a.relative, b.relative): (a, b) for a, b in same if a.relative != b.relative}.values())
-    if same:
-        classes = sum(a.class_name != b.class_name for a, b in same)
+    pairs = {record: first.setdefault(one, record) for record, one in zip(chosen, found, strict=True) if " " in one}
+    if again := [(record, other) for record, other in pairs.items() if record.relative != other.relative]:
         say_once(
             log,
-            f"{len(same)} of {len(chosen)} images are the picture of another one, such as {same[0][1].relative} and "
-            f"{same[0][0].relative}; {classes} of them are in another class than that. Parts that share pictures are "
-            "more alike, which raises ceilings: keep each picture once.",
+            f"{len(again)} of {len(chosen)} images are the picture of another one, such as {again[0][0].relative} and "
+            f"{again[0][1].relative}; {sum(a.class_name != b.class_name for a, b in again)} of them are in another "
+            "class than that. Parts that share pictures are more alike, which raises ceilings: keep each picture once.",
         )
     return {record.relative: one for record, one in zip(chosen, found, strict=True)}
 

@@ -33,7 +33,6 @@ from circuitry.encoder.tensor_batches import (
     checked_batches,
     images_of_task,
     marked,
-    name_shared,
     rows_that_fit,
 )
 from circuitry.runs.errors import InputError
@@ -113,8 +112,7 @@ class Task:
             >>> seen = Task(encoder, cats, metric, baseline="mean-position", others=not_cats)
             >>> unseen = Task(encoder, more_cats, metric, baseline=seen.baseline, others=more_not_cats)
         """
-        name_shared(images, others)
-        images, others = (images_of_task(some, encoder, work.memory_gib) for some in (images, others))
+        images, others = images_of_task((images, others), encoder, work.memory_gib)
         if isinstance(baseline, str) and baseline in MEANS and others is not None:
             rows = rows_that_fit(encoder, work.memory_gib)
             together = chain(*(ImageBatches(some, encoder, rows) for some in (images, others)))

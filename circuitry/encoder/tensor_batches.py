@@ -23,10 +23,8 @@ LARGEST = 20.0
 """No normalised image has a larger value: with CLIP's, white is 2.1, and with a standard deviation of 0.05 it is 20."""
 _SLACK = 0.02
 """How far rounding moves black and white."""
-_COMPARED = 8
-"""Images of each pass that are compared with those of the first."""
-_MARK = "version_in_a_task"
-"""Attribute of a task's tensor of images."""
+_MARK = "times_written"
+"""Attribute of a task's tensor of images: how often PyTorch had seen its memory being written when it was looked at."""
 
 
 class ImageBatches:
@@ -39,25 +37,20 @@ class ImageBatches:
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
         self._images = list(checked_batches(images)) if isinstance(images, Iterator) else images
         self._encoder, self._rows = encoder, rows
-        self._first, self._named = "", isinstance(images, ImageBatches)  # which does both itself
+        self._first, self._named = "", isinstance(images, ImageBatches)
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
         for place, batch in enumerate(checked_batches(self._images)):
             if not (place or isinstance(self._images, ImageBatches | Tensor)):
-                self._check_first(batch)
-            if not self._named and _MARK not in vars(batch):
-                self._named = name_values(batch, self._encoder)
+                then, self._first = self._first, weights_digest({"images": batch[:8]})  # enough to notice, and cheap
+                if then not in ("", self._first):
+                    raise InputError(
+                        "Images are gone through several times and are the same each time, but a second pass began "
+                        "with other ones: read them without shuffling and random changes, or as one tensor."
+                    )
+            self._named = self._named or (_MARK not in vars(batch) and name_values(batch, self._encoder))
             for part in torch.split(batch, self._rows) if len(batch) else ():
                 yield marked(self._prepared(part))
-
-    def _check_first(self, batch: Tensor) -> None:
-        first = weights_digest({"images": batch[:_COMPARED]})
-        if self._first not in ("", first):
-            raise InputError(
-                "Images are gone through several times and are the same each time, but a second pass began with other "
-                "ones: read them without shuffling and random changes, or give torch.cat(list(loader))."
-            )
-        self._first = first
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)
@@ -65,43 +58,40 @@ class ImageBatches:
         return part.clone() if made_without_gradients else part
 
 
-def images_of_task(images: Images | None, encoder: Encoder, memory_gib: float) -> Any:
-    """Return images as a task holds them: a tensor whose values were looked at, or batches for several passes."""
-    if isinstance(images, Tensor) and _MARK not in vars(images):
-        for batch in checked_batches(images):
-            name_values(batch, encoder)
-        return marked(images.detach())
-    if images is None or isinstance(images, Tensor | ImageBatches):
-        return images
-    return ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib))
+def images_of_task(sets: Sequence[Images | None], encoder: Encoder, memory_gib: float) -> list[Any]:
+    """Return sets of images as a task holds them: tensors that were looked at, or batches for several passes."""
+    fresh = [x for x in sets if isinstance(x, Tensor) and x.dim() == 4 and _MARK not in vars(x)]
+    if len(fresh) == 2 and (shared := _shared(*fresh)):
+        log.warning(
+            "%d of the %d images of the class are among those of other classes, too, so selectivity compares them with "
+            "themselves: leave them out of the others.",
+            *(shared, len(fresh[0])),
+        )
+    held = list[Any]()
+    for images in sets:
+        if isinstance(images, Tensor) and _MARK not in vars(images):
+            for batch in checked_batches(images):
+                name_values(batch, encoder)
+            images = marked(images.detach())
+        kept = images is None or isinstance(images, Tensor | ImageBatches)
+        held.append(images if kept else ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib)))
+    return held
 
 
 def marked(images: Tensor) -> Tensor:
     """Mark images as a task's: their values were looked at, and they stay as they are."""
-    vars(images)[_MARK] = _times_written(images)
+    vars(images)[_MARK] = 0 if images.is_inference() else images._version
     return images
 
 
-def _times_written(images: Tensor) -> int:
-    return 0 if images.is_inference() else images._version
-
-
-def name_shared(*sets: object) -> None:
-    """Warn about images of a new task that are among its others, too."""
-    fresh = [x for x in sets if isinstance(x, Tensor) and x.dim() == 4 and not x.is_meta and _MARK not in vars(x)]
-    if len(fresh) < 2:
-        return
+def _shared(images: Tensor, others: Tensor) -> int:
+    """Return how many images are among the others; some of their pixels tell which ones are compared."""
+    own, theirs = (list(x.detach().flatten(1)[:, ::97].float().cpu()) for x in (images, others))
     places: dict[bytes, list[int]] = {}
-    own, others = (x.detach().flatten(1)[:, ::97].float().cpu().numpy() for x in fresh)
-    for j, pixels in enumerate(others):
-        places.setdefault(pixels.tobytes(), []).append(j)
-    twice = [any(torch.equal(fresh[0][i], fresh[1][j]) for j in places.get(x.tobytes(), ())) for i, x in enumerate(own)]
-    if any(twice):
-        log.warning(
-            "%d of the %d images of the class are among those of other classes, too, so selectivity compares them with "
-            "themselves: leave them out of the others.",
-            *(sum(twice), len(twice)),
-        )
+    for j, pixels in enumerate(theirs):
+        places.setdefault(pixels.numpy().tobytes(), []).append(j)
+    pairs = [(i, places.get(pixels.numpy().tobytes(), ())) for i, pixels in enumerate(own)]
+    return sum(any(torch.equal(images[i], others[j]) for j in some) for i, some in pairs)
 
 
 def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
@@ -118,7 +108,11 @@ def checked_batches(images: object) -> Iterator[Tensor]:
         images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable):
         raise _no_images(images)
-    if isinstance(images, Tensor) and vars(images).get(_MARK) not in (None, _times_written(images)):
+    if (
+        isinstance(images, Tensor)
+        and not images.is_inference()
+        and vars(images).get(_MARK) not in (None, images._version)
+    ):
         raise InputError("The images of a task were changed in place after it was made: make it again of these images.")
     return map(_checked, [images] if isinstance(images, Tensor) else images)
 
@@ -155,33 +149,29 @@ def _checked(batch: object) -> Tensor:
 
 
 def name_values(images: Tensor, encoder: Encoder) -> bool:
-    """Warn about values that no preprocessing gives, and return whether there are such; see `LARGEST`.
+    """Warn about values that no preprocessing gives, and return whether there are such.
 
-    The towers of whole models know their own means and deviations, from which black and white follow.
+    Towers of whole models know the means and deviations from which black and white follow; see `LARGEST` for others.
     """
     if not images.numel() or images.is_meta:
         return False
     low, high = map(float, torch.aminmax(images.detach()))
-    mean, std = (getattr(encoder.tower, f"image_{name}", None) for name in ("mean", "std"))
-    ends = [(value - m) / s for m, s in zip(mean or (), std or (), strict=True) for value in (0, 1)] or [
-        -LARGEST,
-        LARGEST,
-    ]
-    black, white = min(ends), max(ends)
+    stated = [getattr(encoder.tower, f"image_{name}", None) or () for name in ("mean", "std")]
+    ends = [(value - mean) / std for mean, std in zip(*stated, strict=True) for value in (0, 1)]
+    black, white = min(ends, default=-LARGEST), max(ends, default=LARGEST)
+    where = ""
     if (low < black - _SLACK or high > white + _SLACK) and max(-low, high) < math.inf:
         where = f"reach from {low:.3g} to {high:.3g}, beyond {black:.3g} to {white:.3g}"
-    elif black < -_SLACK and 0 <= low < 0.1 and 0.9 < high <= 1:
-        where = "lie between 0 and 1"
-    elif mean and black < -1.2 and -1 <= low < -0.9 and 0.9 < high <= 1:
-        where = "lie between -1 and 1"
-    else:
-        return False
-    log.warning(
-        "The values of these images %s, as if they were not normalised: prepare them by clip.preprocess, unless the "
-        "model was trained on such images.",
-        where,
-    )
-    return True
+    for least, known in ((0, black < -_SLACK), (-1, ends and black < -1.2)):
+        if known and least <= low < least + 0.1 and 0.9 < high <= 1:
+            where = f"lie between {least} and 1"
+    if where:
+        log.warning(
+            "The values of these images %s, as if they were not normalised: prepare them by clip.preprocess, unless "
+            "the model was trained on such images.",
+            where,
+        )
+    return bool(where)
 
 
 def _no_images(given: object) -> InputError:

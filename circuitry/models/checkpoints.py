@@ -37,11 +37,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     state = state if isinstance(state, Mapping) else {}
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
-        if isinstance(value, Tensor) and not _same(value, tensors.setdefault(_PREFIX.sub("", key), value)):
-            raise InputError(
-                f"{file} holds two different tensors {_PREFIX.sub('', key)}, with and without a prefix such as "
-                "module.: save one model's state dict alone."
-            )
+        if isinstance(value, Tensor):
+            other = tensors.setdefault(name := _PREFIX.sub("", key), value)
+            if value is not other and (value.dtype != other.dtype or not torch.equal(value, other)):
+                raise InputError(
+                    f"{file} holds two different tensors {name}, with and without a prefix such as module.: save one "
+                    "model's state dict alone."
+                )
     if not tensors:
         raise InputError(
             f"{file} holds no state dict: expected names and tensors, or an open_clip training checkpoint."
@@ -146,10 +148,6 @@ def _what(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS to a file that was not fetched"
     return f"a file that begins with the bytes {start[:8]!r}"
-
-
-def _same(tensor: Tensor, other: Tensor) -> bool:
-    return tensor is other or (tensor.dtype == other.dtype and torch.equal(tensor, other))
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -85,15 +85,13 @@ def load_open_clip(
     if state is not None:
         check_state(clip.model, state, f"{checkpoint}", model_name)
         known = (open_clip.get_pretrained_cfg(model_name, tag) for tag in tags)
-        used, *others = (
-            {name: cfg[name] for name in ("mean", "std")}
-            for cfg in (open_clip.get_model_preprocess_cfg(clip.model), *known)
-        )
+        settings = (open_clip.get_model_preprocess_cfg(clip.model), *known)
+        used, *others = ((one["mean"], one["std"]) for one in settings)
         if others and used not in others:
             log.warning(
-                "A checkpoint does not say how its images were normalised: %s is taken, but open_clip's weights of %s "
-                "have %s. Where this one has it, too, give replace(clip, preprocess=...).",
-                *(used, model_name, others[0]),
+                "A checkpoint does not say how its images were normalised: mean and deviation are %s and %s, but of "
+                "open_clip's weights of %s %s and %s: give replace(clip, preprocess=...) where it has those.",
+                *(*used, model_name, *others[0]),
             )
         clip.model.load_state_dict(state)
     clip.model.to(where).eval().requires_grad_(False)

@@ -15,8 +15,6 @@ from circuitry.runs.progress import say_once
 log = logging.getLogger(__name__)
 Tokenizer = Callable[..., Tensor]
 """Texts -> tokens [texts, context]; open_clip's and ours for transformers also take ``context_length``."""
-_CODE = re.compile(r"[a-z]?\d+")
-"""Numbers, and codes such as WordNet's, which ImageNet's folders have."""
 _WORDS = 8
 """Words that an error shows at most."""
 
@@ -26,12 +24,9 @@ def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[
     tokens = tokenizer(prompts)
     if "context_length" in signature(tokenizer).parameters:
         _check_length(tokenizer, prompts, tokens)
-    if codes := [name for name in names if _CODE.fullmatch(name)]:
-        say_once(
-            log,
-            f"{len(codes)} of {len(names)} class names, such as {codes[0]!r}, are numbers or codes, so prompts with "
-            "them mean nothing: name the folders of the images by words.",
-        )
+    if codes := [name for name in names if re.fullmatch(r"[a-z]?\d+", name)]:
+        text = f"{len(codes)} of {len(names)} class names, such as {codes[0]!r}, are no words: prompts mean nothing."
+        say_once(log, text)
     known: dict[tuple[int, ...], str] = {}
     for name, row in zip(names, tokens[:: len(prompts) // len(names)].tolist(), strict=True):
         if (other := known.setdefault(tuple(row), name)) != name:
