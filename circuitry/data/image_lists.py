@@ -87,10 +87,9 @@ def images_of_lists(
             if other != split:
                 _fill_gaps(names, _lists(root, other))
     if sorted(names) != list(range(len(names))):
+        first = ", ".join(map(str, sorted(names)[:8]))
         say_once(
-            log,
-            f"Labels in the lists of {root} are {', '.join(map(str, sorted(names)[:8]))}, not 0 to {len(names) - 1}: "
-            "the label of a class is its place among them.",
+            log, f"Labels in {root} are {first}, not 0 to {len(names) - 1}: that of a class is its place among them."
         )
     return by_domain, tuple(names[label] for label in sorted(names))
 

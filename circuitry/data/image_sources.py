@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 
-from circuitry.data.file_check import Tally, check_file
+from circuitry.data.file_check import Tally, read_table
 from circuitry.data.image_lists import ListedImage, images_of_lists, listed_splits
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import say_once
@@ -22,8 +22,8 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".
 """Suffixes (lower case) of the files taken for images when a folder is searched."""
 HARMLESS_SUFFIXES = frozenset({".csv", ".db", ".ini", ".json", ".md", ".npy", ".npz", ".tsv", ".txt", ".xml", ".yaml"})
 """Suffixes of the files that may lie beside images and are passed over without a word."""
-TABLE_SUFFIXES = {".csv": ",", ".tsv": "\t"}
-"""Suffixes of tables of images, and the separators of their columns."""
+TABLE_SUFFIXES = (".csv", ".tsv")
+"""Suffixes of tables of images."""
 TABLE_COLUMNS = ("path", "class", "domain")
 """Columns that a table of images has; ``item`` may be added."""
 
@@ -65,13 +65,7 @@ def read_source(source: Source, split: str | None) -> ImageList:
         return _from_samples(source)
     root = Path(source).resolve()
     if root.suffix.lower() in TABLE_SUFFIXES and not root.is_dir():
-        check_file(root, "a table of images", "check the path")
-        separator = TABLE_SUFFIXES[root.suffix.lower()]
-        try:
-            table = pd.read_csv(root, sep=separator, dtype=str, keep_default_na=False)
-        except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise InputError(f"Expected a table of images in {root}, but it cannot be read: {error}.") from None
-        return _from_table(table, root.parent, str(root))
+        return _from_table(read_table(root, "a table of images"), root.parent, str(root))
     if not root.is_dir():
         why = "is a file" if root.exists() else "does not exist"
         raise InputError(f"Expected a folder of domains, or a table of images (.csv, .tsv), but {root} {why}.")
@@ -84,10 +78,7 @@ def read_source(source: Source, split: str | None) -> ImageList:
             there = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in root.glob("*/*/*"))
             n = sum(map(len, by_domain.values()))
             if 2 * n < there:
-                say_once(
-                    log,
-                    f"The lists of the split {split!r} name {n} of the {there} images in {root}: split=None takes all.",
-                )
+                say_once(log, f"The lists of {split!r} name {n} of the {there} images in {root}: split=None takes all.")
         return ImageList(root, by_domain, classes, listed=True)
     raise InputError(
         f"There is no list <domain>_{split}.txt in {root}; there are lists for the splits "

@@ -60,21 +60,21 @@ class ImageBatches:
 
 def images_of_task(sets: Sequence[Images | None], encoder: Encoder, memory_gib: float) -> list[Any]:
     """Return sets of images as a task holds them: tensors that were looked at, or batches for several passes."""
-    fresh = [x for x in sets if isinstance(x, Tensor) and x.dim() == 4 and _MARK not in vars(x)]
+    fresh = [x for x in sets if isinstance(x, Tensor) and x.dim() == 4 and not x.is_meta and _MARK not in vars(x)]
     if len(fresh) == 2 and (shared := _shared(*fresh)):
         log.warning(
             "%d of the %d images of the class are among those of other classes, too, so selectivity compares them with "
             "themselves: leave them out of the others.",
             *(shared, len(fresh[0])),
         )
-    held = list[Any]()
-    for images in sets:
+    held = list[Any](sets)
+    for place, images in enumerate(sets):
         if isinstance(images, Tensor) and _MARK not in vars(images):
             for batch in checked_batches(images):
                 name_values(batch, encoder)
-            images = marked(images.detach())
-        kept = images is None or isinstance(images, Tensor | ImageBatches)
-        held.append(images if kept else ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib)))
+            held[place] = marked(images.detach())
+        elif images is not None and not isinstance(images, Tensor | ImageBatches):
+            held[place] = ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib))
     return held
 
 
@@ -84,14 +84,11 @@ def marked(images: Tensor) -> Tensor:
     return images
 
 
-def _shared(images: Tensor, others: Tensor) -> int:
-    """Return how many images are among the others; some of their pixels tell which ones are compared."""
-    own, theirs = (list(x.detach().flatten(1)[:, ::97].float().cpu()) for x in (images, others))
-    places: dict[bytes, list[int]] = {}
-    for j, pixels in enumerate(theirs):
-        places.setdefault(pixels.numpy().tobytes(), []).append(j)
-    pairs = [(i, places.get(pixels.numpy().tobytes(), ())) for i, pixels in enumerate(own)]
-    return sum(any(torch.equal(images[i], others[j]) for j in some) for i, some in pairs)
+def _shared(*sets: Tensor) -> int:
+    """Return how many images of the first set are in the second, by every seventh of their numbers."""
+    own, others = ([one.numpy().tobytes() for one in x.detach().flatten(1)[:, ::7].float().cpu()] for x in sets)
+    known = set(others)
+    return sum(one in known for one in own)
 
 
 def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:

@@ -156,6 +156,7 @@ REFUSALS: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
     # Parts and names
     (lambda w: part_numbers(records_of({"a": [4]}), 2, with_items(w)), ("a/axe/a_4.png",)),
     (lambda w: [with_items(w), item_column(w / "pictures.tsv", "item")], ("path or filepath and item", "path, source")),
+    (lambda w: with_items(w, b'"a'), ("pictures.tsv", "cannot be read")),
     (lambda w: with_items(w, b"a.png\tx\na.png\ty\n"), ("a.png", "several")),
     (lambda w: imagenet_index([f"n{i:08d}" for i in range(999)]), ("1000 ", " 999")),
     (lambda w: study_held_out(["cat"]), ("15 classes", "--held-out")),

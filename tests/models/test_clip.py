@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,10 @@ def compressed(path: Path) -> Path:
     return path
 
 
+def with_first_as(dtype: torch.dtype, state: dict[str, Tensor], folder: Path) -> Path:
+    return saved(state | {FIRST: state[FIRST].to(dtype)}, folder / "x.pt")
+
+
 State = dict[str, Tensor]
 FIRST = "visual.conv1.weight"
 NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
@@ -183,7 +188,7 @@ NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
     "more": (lambda state, folder: saved(state | {"extra": torch.ones(5)}, folder / "x.pt"), "extra is absent in the"),
     **{
         str(dtype): (
-            lambda state, folder, dtype=dtype: saved(state | {FIRST: state[FIRST].to(dtype)}, folder / "x.pt"),
+            partial(with_first_as, dtype),
             f"{FIRST} as {str(dtype).removeprefix('torch.')}",
         )
         for dtype in (torch.int8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
