@@ -121,8 +121,8 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     if again := [(record, other) for record, other in pairs.items() if record.relative != other.relative]:
         say_once(
             log,
-            f"{len(again)} of {len(chosen)} images are the picture of another one, such as {again[0][0].relative} and "
-            f"{again[0][1].relative}; {sum(a.class_name != b.class_name for a, b in again)} of them are in another "
+            f"{len(again)} of {len(chosen)} images are the picture of another one, such as {again[0][0].path} and "
+            f"{again[0][1].path}; {sum(a.class_name != b.class_name for a, b in again)} of them are in another "
             "class than that. Parts that share pictures are more alike, which raises ceilings: keep each picture once.",
         )
     return {record.relative: one for record, one in zip(chosen, found, strict=True)}

@@ -27,14 +27,7 @@ from circuitry.encoder.baselines import (
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import ClassLogit, Metric, metric_name
 from circuitry.encoder.site_activations import checked_sites, clean_activations
-from circuitry.encoder.tensor_batches import (
-    ImageBatches,
-    Images,
-    checked_batches,
-    images_of_task,
-    marked,
-    rows_that_fit,
-)
+from circuitry.encoder.tensor_batches import ImageBatches, Images, checked_batches, images_of_task, rows_that_fit, seen
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.workers import Work
@@ -152,7 +145,7 @@ class Task:
         kept, n = chosen, self.baseline.n_images
         if self.others is not None and n is not None:  # it has activations for those, too
             kept = torch.cat([torch.arange(len(images))[chosen], torch.arange(len(images), n)])
-        return replace(self, images=marked(images[chosen]), baseline=self.baseline.select(kept))
+        return replace(self, images=seen(images[chosen]), baseline=self.baseline.select(kept))
 
     def __repr__(self) -> str:
         own, others = (f"{len(x)} images" if isinstance(x, Tensor) else "images" for x in (self.images, self.others))

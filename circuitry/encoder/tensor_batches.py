@@ -50,7 +50,7 @@ class ImageBatches:
                     )
             self._named = self._named or (_MARK not in vars(batch) and name_values(batch, self._encoder))
             for part in torch.split(batch, self._rows) if len(batch) else ():
-                yield marked(self._prepared(part))
+                yield seen(self._prepared(part))
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)
@@ -72,13 +72,13 @@ def images_of_task(sets: Sequence[Images | None], encoder: Encoder, memory_gib: 
         if isinstance(images, Tensor) and _MARK not in vars(images):
             for batch in checked_batches(images):
                 name_values(batch, encoder)
-            held[place] = marked(images.detach())
+            held[place] = seen(images.detach())
         elif images is not None and not isinstance(images, Tensor | ImageBatches):
             held[place] = ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib))
     return held
 
 
-def marked(images: Tensor) -> Tensor:
+def seen(images: Tensor) -> Tensor:
     """Mark images as a task's: their values were looked at, and they stay as they are."""
     vars(images)[_MARK] = 0 if images.is_inference() else images._version
     return images
@@ -93,7 +93,7 @@ def _shared(*sets: Tensor) -> int:
 
 def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
     """Return images, however they come, as one tensor."""
-    return marked(torch.cat(list(checked_batches(images))))
+    return seen(torch.cat(list(checked_batches(images))))
 
 
 def checked_batches(images: object) -> Iterator[Tensor]:
