@@ -23,7 +23,7 @@ takes the plain way instead of PyTorch's fused kernel, which hides them, and a m
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
 from circuitry.encoder.stages import ConvBlock, Stage
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+from circuitry.runs.progress import say_once
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
 BLOCK_POINTS = (
@@ -152,22 +153,17 @@ def _heads(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch posi
     projected = block.project(block.norm_attention(x))
     q, k, v = (points[f"attn.hook_{name}"](part) for name, part in zip("qkv", projected, strict=True))
     if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
-        _say_the_plain_way()
+        say_once(
+            log,
+            "PyTorch's fused attention hides scores and patterns: where hooks look at them, attention is computed step "
+            "by step, equal up to rounding, and slower.",
+        )
         scores = points["attn.hook_attn_scores"](block.scores(q, k))
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
     else:
         z = block.mix(q, k, v)
     z = points["attn.hook_z"](z)
     return torch.cat([z, rearrange(x, "batch position (head d) -> batch position head d", head=block.n_heads)], 2)
-
-
-@cache
-def _say_the_plain_way() -> None:
-    """Log once in a process."""
-    log.warning(
-        "PyTorch's fused attention hides scores and patterns: where hooks look at them, attention is computed step by "
-        "step, equal up to rounding, and slower."
-    )
 
 
 def _neurons(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units d_head"]) -> Tensor:

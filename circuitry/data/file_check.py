@@ -5,6 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from circuitry.runs.errors import InputError
 
 MissingFiles = Literal["refuse", "skip", "unchecked"]
@@ -30,6 +32,15 @@ def read_text(path: Path) -> str:
         raise InputError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
         ) from None
+
+
+def read_table(path: Path, what: str) -> pd.DataFrame:
+    """Return a table as text, of values separated by commas (.csv) or by tabs; InputError for one that is none."""
+    check_file(path, what, "check the path")
+    try:
+        return pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", dtype=str, keep_default_na=False)
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"Expected {what} in {path}, but it cannot be read: {error}.") from None
 
 
 class Tally:
@@ -70,13 +81,12 @@ class FileCheck:
         self.missing.add(path)
         return False
 
-    def refuse(self, source: str) -> None:
-        """Refuse missing files where the policy says so; ``source`` begins the sentence: who names the files."""
+    def refuse(self, source: str, how: str = "missing_files='skip', on the command line --missing-files skip") -> None:
+        """Refuse missing files where the policy says so; ``source`` names them, and ``how`` they are left out."""
         if self.policy == "refuse" and self.missing.count:
             raise InputError(
                 f"{source} {self.missing.count} files that do not exist, such as {self.missing}; "
-                f"complete the download, or leave them out (missing_files='skip', on the command line "
-                f"--missing-files skip)."
+                f"complete the download, or leave them out ({how})."
             )
 
     def _is_there(self, path: str) -> bool:

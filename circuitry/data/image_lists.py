@@ -1,13 +1,18 @@
 """Lists ``root/<domain>_<split>.txt`` with lines ``domain/class/file label``, as DomainNet has them. No torch."""
 
+import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from circuitry.data.file_check import read_text
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import say_once
+
+log = logging.getLogger(__name__)
 
 
 class ListedImage(NamedTuple):
@@ -72,12 +77,20 @@ def images_of_lists(
                     f"a label must mean one class."
                 )
             by_domain[domain].append(ListedImage(relative, class_name))
+        if len(set(by_domain[domain])) < len(by_domain[domain]):
+            twice = Counter(by_domain[domain]).most_common(1)[0][0].relative
+            raise InputError(f"{path} names {twice} more than once: keep one line.")
     if not names:
         raise InputError(f"The lists <domain>_{split}.txt in {root} name no images.")
     if len(names) <= max(names):  # a class without a single image in this split must not shift the labels after it
         for other in splits:
             if other != split:
                 _fill_gaps(names, _lists(root, other))
+    if sorted(names) != list(range(len(names))):
+        first = ", ".join(map(str, sorted(names)[:8]))
+        say_once(
+            log, f"Labels in {root} are {first}, not 0 to {len(names) - 1}: that of a class is its place among them."
+        )
     return by_domain, tuple(names[label] for label in sorted(names))
 
 

@@ -5,22 +5,25 @@ Lists ``root/<domain>_<split>.txt`` are used when any exists (`image_lists`), el
 a folder for each domain, a table with a row per image, and torchvision's ``ImageFolder``.
 """
 
+import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 
-from circuitry.data.file_check import check_file
+from circuitry.data.file_check import Tally, read_table
 from circuitry.data.image_lists import ListedImage, images_of_lists, listed_splits
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import say_once
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes (lower case) of the files taken for images when a folder is searched."""
-TABLE_SUFFIXES = {".csv": ",", ".tsv": "\t"}
-"""Suffixes of tables of images, and the separators of their columns."""
+HARMLESS_SUFFIXES = frozenset({".csv", ".db", ".ini", ".json", ".md", ".npy", ".npz", ".tsv", ".txt", ".xml", ".yaml"})
+"""Suffixes of the files that may lie beside images and are passed over without a word."""
+TABLE_SUFFIXES = (".csv", ".tsv")
+"""Suffixes of tables of images."""
 TABLE_COLUMNS = ("path", "class", "domain")
 """Columns that a table of images has; ``item`` may be added."""
 
@@ -35,6 +38,8 @@ class ListedImages(Protocol):
 
 Source = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | pd.DataFrame | ListedImages
 """A source of images; see `DomainFolder`."""
+
+log = logging.getLogger(__name__)
 
 
 class ImageList(NamedTuple):
@@ -60,13 +65,7 @@ def read_source(source: Source, split: str | None) -> ImageList:
         return _from_samples(source)
     root = Path(source).resolve()
     if root.suffix.lower() in TABLE_SUFFIXES and not root.is_dir():
-        check_file(root, "a table of images", "check the path")
-        separator = TABLE_SUFFIXES[root.suffix.lower()]
-        try:
-            table = pd.read_csv(root, sep=separator, dtype=str, keep_default_na=False)
-        except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise InputError(f"Expected a table of images in {root}, but it cannot be read: {error}.") from None
-        return _from_table(table, root.parent, str(root))
+        return _from_table(read_table(root, "a table of images"), root.parent, str(root))
     if not root.is_dir():
         why = "is a file" if root.exists() else "does not exist"
         raise InputError(f"Expected a folder of domains, or a table of images (.csv, .tsv), but {root} {why}.")
@@ -75,6 +74,11 @@ def read_source(source: Source, split: str | None) -> ImageList:
         return _from_folders(root)
     if split in splits:
         by_domain, classes = images_of_lists(root, split, splits)
+        if splits == (split,):
+            there = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in root.glob("*/*/*"))
+            n = sum(map(len, by_domain.values()))
+            if 2 * n < there:
+                say_once(log, f"The lists of {split!r} name {n} of the {there} images in {root}: split=None takes all.")
         return ImageList(root, by_domain, classes, listed=True)
     raise InputError(
         f"There is no list <domain>_{split}.txt in {root}; there are lists for the splits "
@@ -86,12 +90,11 @@ def read_source(source: Source, split: str | None) -> ImageList:
 
 
 def _from_folders(root: Path) -> ImageList:
-    strange: list[str] = []
-    by_domain = {folder.name: _images_of_domain(folder, folder.name, strange) for folder in _subfolders(root, strange)}
-    by_domain = {domain: images for domain, images in by_domain.items() if images}
-    found = ImageList(root, by_domain, _classes_of(by_domain)) if by_domain else _one_domain(root, root.name, strange)
-    warn_of_names(strange, root)
-    if not found.by_domain:
+    by_domain: dict[str, list[ListedImage]] = {}
+    for domain, class_name, name in _images_below(root, 2):
+        by_domain.setdefault(domain, []).append(ListedImage(f"{domain}/{class_name}/{name}", class_name))
+    found = ImageList(root, by_domain, _classes_of(by_domain)) if by_domain else _from_domains({root.name: root}, root)
+    if not found.classes:
         raise InputError(
             f"Found no images in {root}; expected files {root}/<domain>/<class>/<file>, or {root}/<class>/<file> of "
             "one domain."
@@ -100,37 +103,59 @@ def _from_folders(root: Path) -> ImageList:
 
 
 def _from_several(folders: Mapping[str, str | os.PathLike[str]]) -> ImageList:
-    strange: list[str] = []
     roots = {domain: Path(folder).resolve() for domain, folder in folders.items()}
     if not roots:
         raise InputError("Expected a folder of images for each domain, but there is no domain: add one.")
-    found = {}
     for domain, root in roots.items():
         if not root.is_dir():
             raise InputError(f"Expected a folder of the images of {domain}, but {root} is none: check the path.")
-        found[domain] = _one_domain(root, domain, strange)
-        if not found[domain].by_domain:
+    found = _from_domains(roots, Path(os.path.commonpath(list(roots.values()))))
+    for domain, root in roots.items():
+        if not found.by_domain[domain]:
             raise InputError(f"Found no images of {domain} in {root}; expected files {root}/<class>/<file>.")
-    by_domain = {domain: one.by_domain[domain] for domain, one in found.items()}
-    files = {relative: path for one in found.values() for relative, path in one.files.items()}
-    warn_of_names(strange, next(iter(roots.values())))
-    root = Path(os.path.commonpath(list(roots.values())))
+    return found
+
+
+def _from_domains(roots: Mapping[str, Path], root: Path) -> ImageList:
+    places = {
+        domain: {f"{domain}/{class_name}/{name}": (class_name, name) for class_name, name in _images_below(folder, 1)}
+        for domain, folder in roots.items()
+    }
+    by_domain = {d: [ListedImage(relative, place[0]) for relative, place in of.items()] for d, of in places.items()}
+    files = {relative: str(roots[d].joinpath(*place)) for d, of in places.items() for relative, place in of.items()}
     return ImageList(root, by_domain, _classes_of(by_domain), files=files)
 
 
-def _one_domain(root: Path, domain: str, strange: list[str]) -> ImageList:
-    images = _images_of_domain(root, domain, strange)
-    files = {image.relative: str(root / image.relative.removeprefix(f"{domain}/")) for image in images}
-    by_domain = {domain: images} if images else {}
-    return ImageList(root, by_domain, _classes_of(by_domain), files=files)
+def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
+    """Return the folders and the name of each image that lies so many folders below a root, in order of their names.
 
-
-def _images_of_domain(folder: Path, domain: str, strange: list[str]) -> list[ListedImage]:
-    return [
-        ListedImage(f"{domain}/{sub.name}/{name}", sub.name)
-        for sub in _subfolders(folder, strange)
-        for name in image_names(sub, strange)
-    ]
+    Where there are some, images in fewer or more folders, other files beside images and names that are not UTF-8, which
+    tables refuse, are counted and told once in a process.
+    """
+    found, left_out = list[tuple[str, ...]](), Tally()
+    for at, folders, files in os.walk(root, onerror=lambda error: left_out.add(str(error)), followlinks=True):
+        inside = Path(at).relative_to(root).parts
+        seen = {
+            name: name.encode("utf-8", "backslashreplace").decode() for name in (*folders, *files) if name[0] != "."
+        }
+        strange = {name for name in seen if name != seen[name]}
+        folders[:] = sorted(set(folders) & seen.keys() - strange) if len(inside) <= depth else []
+        for name in sorted(set(files) & seen.keys() | strange):
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in IMAGE_SUFFIXES and len(inside) == depth and name not in strange:
+                found.append((*inside, name))
+            elif {name, suffix} & (strange | IMAGE_SUFFIXES) or (
+                len(inside) >= depth and suffix not in HARMLESS_SUFFIXES
+            ):
+                left_out.add("/".join((*inside, seen[name])))
+    if found and left_out.count:
+        say_once(
+            log,
+            f"Passed over {left_out.count} files or folders in {root}, such as {left_out}: an image lies in "
+            "<domain>/<class>, or of one domain in <class>, its name is UTF-8, and its suffix is one of "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}.",
+        )
+    return found
 
 
 def _classes_of(by_domain: Mapping[str, Sequence[ListedImage]]) -> tuple[str, ...]:
@@ -146,6 +171,12 @@ def _from_table(table: pd.DataFrame, root: Path, name: str) -> ImageList:
         raise InputError(
             f"A table of images has the columns {', '.join(TABLE_COLUMNS)} and perhaps item, but {name} has "
             f"{', '.join(map(str, table.columns))}: add {absent[0]}."
+        )
+    if unread := [str(column) for column in table if column not in (*TABLE_COLUMNS, "item")]:
+        say_once(
+            log,
+            f"Columns of {name} that are not read: {', '.join(unread)}. All rows are taken, and the label of a class "
+            "is its place among the sorted names of classes.",
         )
     by_domain: dict[str, list[ListedImage]] = {}
     files: dict[str, str] = {}
@@ -181,41 +212,3 @@ def _from_samples(images: ListedImages) -> ImageList:
     rows = [(os.path.relpath(path, root), images.classes[label], root.name) for path, label in images.samples]
     found = _from_table(pd.DataFrame(rows, columns=list(TABLE_COLUMNS)), root, "the ImageFolder")
     return found._replace(classes=tuple(images.classes))
-
-
-# --- names --------------------------------------------------------------------------------------------------
-
-
-def _subfolders(folder: Path, strange: list[str]) -> list[Path]:
-    return [folder / name for name in _in_utf8([entry.name for entry in os.scandir(folder) if entry.is_dir()], strange)]
-
-
-def image_names(folder: Path, strange: list[str]) -> list[str]:
-    """Return the names of the image files in a folder, sorted; names that are not UTF-8 go to ``strange``."""
-    names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
-    return _in_utf8([name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES], strange)
-
-
-def warn_of_names(strange: Sequence[str], root: Path) -> None:
-    """Warn about files or folders below ``root`` that are skipped because their names are not UTF-8."""
-    if strange:
-        warnings.warn(
-            f"Left out {len(strange)} files or folders whose names are not UTF-8, such as {strange[0]!r} in {root}; "
-            "rename them.",
-            stacklevel=3,
-        )
-
-
-def _in_utf8(names: Sequence[str], strange: list[str]) -> list[str]:
-    """Return the visible names, sorted; names that are not UTF-8, which tables refuse, go to ``strange``."""
-    good = []
-    for name in sorted(names):
-        if name.startswith("."):
-            continue
-        try:
-            name.encode()
-        except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
-            strange.append(name)
-        else:
-            good.append(name)
-    return good

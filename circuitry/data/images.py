@@ -7,19 +7,28 @@ it in its own mode and converts it to RGB, which ignores orientation and transpa
 """
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from circuitry.data.domains import ImageRecord
 from circuitry.data.shared_options import Decoding as Decoding
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+from circuitry.runs.progress import say_once
 
+log = logging.getLogger(__name__)
+
+_16_BIT_FORMATS = ("PNG", "PPM")
+"""Formats whose pixels Pillow may give as 32-bit integers that reach from 0 to 65535."""
+_lock, _before = Lock(), list[bool]()
 MOST_STRETCHED = 1000
 """How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
 
@@ -38,7 +47,7 @@ def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> 
     if file.stat().st_size == 0:
         raise InputError(f"Cannot read {file}: the file is empty.")
     try:
-        with Image.open(file) as image:
+        with _whole_files(), Image.open(file) as image:
             if max(image.size) > MOST_STRETCHED * min(image.size):
                 raise ValueError(f"it has {image.width} x {image.height} pixels, too long and thin to be resized")
             if decoding == "upright":
@@ -51,6 +60,19 @@ def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> 
         raise InputError(f"Cannot read {file}: {reason_of(error)}.") from error
 
 
+@contextmanager
+def _whole_files() -> Iterator[None]:
+    """Within the block Pillow refuses files that are cut short, whatever another library has set; threads share it."""
+    with _lock:
+        _before.append(ImageFile.LOAD_TRUNCATED_IMAGES)
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        with _lock:
+            ImageFile.LOAD_TRUNCATED_IMAGES = _before.pop()
+
+
 def reason_of(error: Exception) -> str:
     """Return the message of an error, or its kind if it has none, without a full stop."""
     return str(error).strip().rstrip(".") or type(error).__name__
@@ -58,9 +80,10 @@ def reason_of(error: Exception) -> str:
 
 def upright(image: Image.Image) -> Image.Image:
     """Return a picture upright, in 8-bit RGB over white; ValueError for pixels without a defined range."""
+    if image.mode == "F" or (image.mode == "I" and image.format not in _16_BIT_FORMATS):
+        kind = "floating-point numbers" if image.mode == "F" else "32-bit integers"
+        raise ValueError(f"pixels are {kind} without a defined range; save it with 8 or 16 bits")
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers without a defined range; save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bit(image)
     if not image.has_transparency_data:
@@ -73,8 +96,10 @@ def upright(image: Image.Image) -> Image.Image:
 def _from_16_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion clips at 255, which turns a 16-bit drawing white.
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("pixels are 32-bit integers; save it with 8 or 16 bits")
+    if 0 < values.max() < 4096:
+        raise ValueError(
+            f"its 16-bit pixels reach {values.max()} of 65535, as those of 12 bits do; save it with its whole range"
+        )
     return Image.fromarray(np.round(values / 257).astype(np.uint8))
 
 
@@ -91,6 +116,15 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     chosen = list(records)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(_identified, [record.path for record in chosen]))
+    first: dict[str, ImageRecord] = {}
+    pairs = {record: first.setdefault(one, record) for record, one in zip(chosen, found, strict=True) if " " in one}
+    if again := [(record, other) for record, other in pairs.items() if record.relative != other.relative]:
+        say_once(
+            log,
+            f"{len(again)} of {len(chosen)} images are the picture of another one, such as {again[0][0].path} and "
+            f"{again[0][1].path}; {sum(a.class_name != b.class_name for a, b in again)} of them are in another "
+            "class than that. Parts that share pictures are more alike, which raises ceilings: keep each picture once.",
+        )
     return {record.relative: one for record, one in zip(chosen, found, strict=True)}
 
 

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int
 
 from circuitry.data.domains import ImageRecord
-from circuitry.data.file_check import check_file
+from circuitry.data.file_check import read_table
 from circuitry.data.names import drawn_by_name
 from circuitry.data.shared_options import DEFAULT_PARTS as DEFAULT_PARTS
 from circuitry.runs.errors import InputError
@@ -85,14 +84,15 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
     Example:
         >>> part_numbers(records, key=item_column("pictures.tsv", "source"))
     """
-    check_file(Path(path), "a listing of images", "check the path")
-    table = pd.read_csv(path, sep="," if Path(path).suffix == ".csv" else "\t", dtype=str, keep_default_na=False)
+    table = read_table(Path(path), "a listing of images")
     paths = next((name for name in _PATH_COLUMNS if name in table), None)
     if paths is None or column not in table:
         raise InputError(
             f"A listing of items has the columns {' or '.join(_PATH_COLUMNS)} and {column}, but {path} has "
             f"{', '.join(map(str, table.columns))}: name the column of the item."
         )
+    if (twice := table[paths][table.groupby(paths)[column].transform("nunique") > 1]).any():
+        raise InputError(f"An image shows one item, but {path} names several of {twice.iloc[0]}: keep one line.")
     return dict(zip(table[paths], table[column], strict=True))
 
 

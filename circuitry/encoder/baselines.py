@@ -11,6 +11,7 @@ A baseline is given as one of
 whole run, so that its cut into batches changes nothing.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.site_activations import check_finite
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.tensor_batches import Images, checked_batches
+from circuitry.encoder.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked, one_of
 from circuitry.runs.identity import OF_TOWER, Identity
@@ -244,10 +245,7 @@ def mean_baseline(
     """
     count, sums = 0, dict[str, Tensor]()
     with encoder.running():
-        for batch in checked_batches(images):
-            if not len(batch):
-                continue
-            batch = batch.to(encoder.device, encoder.dtype)
+        for batch in ImageBatches(images, encoder, sys.maxsize):
             _, cache = encoder.run_with_cache(batch, names_filter=lambda name: name in encoder.sites)
             count += len(batch)
             for site, activation in cache.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import ConvBlock, EnteredBlock, PlacedBlock, Stage
@@ -99,6 +100,12 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
 
 def check_chain(tower: nn.Module, chain: Chain) -> None:
     """Run an image of noise through a chain and through its tower, both in the tower's present mode."""
+    for name, module in tower.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise InputError(
+                f"An encoder sees each image by itself, but {name} ({type(module).__name__}) has no running "
+                "statistics, so it takes those of the batch: train it with track_running_stats=True."
+            )
     weight = next(tower.parameters(), None)
     if weight is None or weight.is_meta:
         return

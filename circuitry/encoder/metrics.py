@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from circuitry.encoder.doubles import in_double
 from circuitry.runs.errors import InputError
@@ -188,6 +190,25 @@ def metric_of_class(metric: str | MetricOfClass | None, scale: float = SCALE) ->
     return metric
 
 
+_tried: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Metrics that were tried on an image by itself."""
+
+
+def _check_rows(metric: Metric, embedding: Tensor, value: Tensor) -> None:
+    """Check once that the metric of an image is the same without the images beside it."""
+    if isinstance(metric, ClassLogit) or len(value) < 2 or metric in _tried:
+        return
+    with suppress(TypeError):  # of what has no weak references, and is tried each time
+        _tried[metric] = True
+    with torch.no_grad():
+        alone, beside = metric(embedding[:1].detach()).flatten().tolist(), value[:1].tolist()
+    if len(alone) != 1 or abs(alone[0] - beside[0]) > 0.01 * float(value.detach().abs().max()):
+        raise InputError(
+            f"A metric looks at each image by itself, but {metric_name(metric)!r} gives {beside} for an image among "
+            f"{len(value)} and {alone} for it alone: let no number depend on other rows, as softmax over them does."
+        )
+
+
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
     """Return the metric [B] of embeddings [B, D]."""
     value: object = metric(embedding)
@@ -206,6 +227,7 @@ def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
             f"A metric gives finite numbers, but the metric {metric_name(metric)!r} is NaN or infinite for one of "
             f"{len(embedding)} embeddings: look at the metric and at the activations that the embeddings are made from."
         )
+    _check_rows(metric, embedding, value)
     if torch.is_grad_enabled() and embedding.requires_grad and not value.requires_grad:
         raise InputError(
             f"The gradient of a metric by the embedding is needed, but what {metric_name(metric)!r} returned has none: "

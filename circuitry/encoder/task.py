@@ -27,7 +27,7 @@ from circuitry.encoder.baselines import (
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import ClassLogit, Metric, metric_name
 from circuitry.encoder.site_activations import checked_sites, clean_activations
-from circuitry.encoder.tensor_batches import ImageBatches, Images, checked_batches, rows_that_fit
+from circuitry.encoder.tensor_batches import ImageBatches, Images, checked_batches, images_of_task, rows_that_fit, seen
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.identity import Identity
@@ -106,7 +106,7 @@ class Task:
             >>> seen = Task(encoder, cats, metric, baseline="mean-position", others=not_cats)
             >>> unseen = Task(encoder, more_cats, metric, baseline=seen.baseline, others=more_not_cats)
         """
-        images, others = (_held(some, encoder, work) for some in (images, others))
+        images, others = images_of_task((images, others), encoder, work.memory_gib)
         if isinstance(baseline, str) and baseline in MEANS and others is not None:
             rows = rows_that_fit(encoder, work.memory_gib)
             together = chain(*(ImageBatches(some, encoder, rows) for some in (images, others)))
@@ -148,7 +148,7 @@ class Task:
         kept, n = chosen, self.baseline.n_images
         if self.others is not None and n is not None:  # it has activations for those, too
             kept = torch.cat([torch.arange(len(images))[chosen], torch.arange(len(images), n)])
-        return replace(self, images=images[chosen], baseline=self.baseline.select(kept))
+        return replace(self, images=seen(images[chosen]), baseline=self.baseline.select(kept))
 
     def __repr__(self) -> str:
         own, others = (f"{len(x)} images" if isinstance(x, Tensor) else "images" for x in (self.images, self.others))
@@ -173,10 +173,3 @@ def with_others(task: Task) -> tuple[Task, int]:
             "were given."
         )
     return replace(task, images=[batch for batches in sets for batch in batches if len(batch)], others=None), counts[0]
-
-
-def _held(images: Images | None, encoder: Encoder, work: Work) -> Any:
-    """Return images that can be gone through again."""
-    if not isinstance(images, Iterator):
-        return images
-    return ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))

@@ -4,7 +4,6 @@ import logging
 import math
 import weakref
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import weights_digest
 
 Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
 """A tensor [B, 3, H, W]; or an iterable or data set of such batches, of images [3, H, W], or of (images, labels)."""
@@ -21,22 +21,36 @@ Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
 log = logging.getLogger(__name__)
 LARGEST = 20.0
 """No normalised image has a larger value: with CLIP's, white is 2.1, and with a standard deviation of 0.05 it is 20."""
+_SLACK = 0.02
+"""How far rounding moves black and white."""
+_MARK = "times_written"
+"""Attribute of a task's tensor of images: how often PyTorch had seen its memory being written when it was looked at."""
 
 
 class ImageBatches:
     """Batches of at most ``rows`` images on the encoder's device; every pass gives the same ones.
 
-    What a one-shot iterator gives is kept in memory, since attribution needs the images twice (nodes, then edges).
+    What a one-shot iterator gives is kept in memory, since attribution needs the images twice (nodes, then edges). A
+    second pass that begins with other images is refused; values that are not normalised are named in the first.
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
         self._images = list(checked_batches(images)) if isinstance(images, Iterator) else images
         self._encoder, self._rows = encoder, rows
+        self._first, self._named = "", isinstance(images, ImageBatches)
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
-        for batch in checked_batches(self._images):
+        for place, batch in enumerate(checked_batches(self._images)):
+            if not (place or isinstance(self._images, ImageBatches | Tensor)):
+                then, self._first = self._first, weights_digest({"images": batch[:8]})  # enough to notice, and cheap
+                if then not in ("", self._first):
+                    raise InputError(
+                        "Images are gone through several times and are the same each time, but a second pass began "
+                        "with other ones: read them without shuffling and random changes, or as one tensor."
+                    )
+            self._named = self._named or (_MARK not in vars(batch) and name_values(batch, self._encoder))
             for part in torch.split(batch, self._rows) if len(batch) else ():
-                yield self._prepared(part)
+                yield seen(self._prepared(part))
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)
@@ -44,9 +58,42 @@ class ImageBatches:
         return part.clone() if made_without_gradients else part
 
 
+def images_of_task(sets: Sequence[Images | None], encoder: Encoder, memory_gib: float) -> list[Any]:
+    """Return sets of images as a task holds them: tensors that were looked at, or batches for several passes."""
+    fresh = [x for x in sets if isinstance(x, Tensor) and x.dim() == 4 and not x.is_meta and _MARK not in vars(x)]
+    if len(fresh) == 2 and (shared := _shared(*fresh)):
+        log.warning(
+            "%d of the %d images of the class are among those of other classes, too, so selectivity compares them with "
+            "themselves: leave them out of the others.",
+            *(shared, len(fresh[0])),
+        )
+    held = list[Any](sets)
+    for place, images in enumerate(sets):
+        if isinstance(images, Tensor) and _MARK not in vars(images):
+            for batch in checked_batches(images):
+                name_values(batch, encoder)
+            held[place] = seen(images.detach())
+        elif images is not None and not isinstance(images, Tensor | ImageBatches):
+            held[place] = ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib))
+    return held
+
+
+def seen(images: Tensor) -> Tensor:
+    """Mark images as a task's: their values were looked at, and they stay as they are."""
+    vars(images)[_MARK] = 0 if images.is_inference() else images._version
+    return images
+
+
+def _shared(*sets: Tensor) -> int:
+    """Return how many images of the first set are in the second, by every seventh of their numbers."""
+    own, others = ([one.numpy().tobytes() for one in x.detach().flatten(1)[:, ::7].float().cpu()] for x in sets)
+    known = set(others)
+    return sum(one in known for one in own)
+
+
 def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
     """Return images, however they come, as one tensor."""
-    return torch.cat(list(checked_batches(images)))
+    return seen(torch.cat(list(checked_batches(images))))
 
 
 def checked_batches(images: object) -> Iterator[Tensor]:
@@ -58,11 +105,19 @@ def checked_batches(images: object) -> Iterator[Tensor]:
         images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable):
         raise _no_images(images)
+    if (
+        isinstance(images, Tensor)
+        and not images.is_inference()
+        and vars(images).get(_MARK) not in (None, images._version)
+    ):
+        raise InputError("The images of a task were changed in place after it was made: make it again of these images.")
     return map(_checked, [images] if isinstance(images, Tensor) else images)
 
 
 def count_batches(images: object, rows: int) -> int | None:
     """Return how many batches of at most ``rows`` images `ImageBatches` cuts, for a bar; None where reading tells."""
+    if isinstance(images, ImageBatches):
+        return count_batches(images._images, min(rows, images._rows))
     batches = [images] if isinstance(images, Tensor) else images
     if not isinstance(batches, (list, tuple)) or not all(isinstance(one, Tensor) for one in batches):
         return None
@@ -87,22 +142,33 @@ def _checked(batch: object) -> Tensor:
             f"Images are floating-point numbers, normalised as the model was trained, but {batch.dtype} was given: "
             "prepare them by clip.preprocess."
         )
-    if batch.numel() and not batch.is_meta:
-        low, high = map(float, torch.aminmax(batch.detach()))
-        if LARGEST < max(-low, high) < math.inf:
-            _name_pixels(f"reach beyond {LARGEST:g}")
-        if 0 <= low < high <= 1:
-            _name_pixels("lie between 0 and 1")
     return batch
 
 
-@cache
-def _name_pixels(where: str) -> None:
-    log.warning(
-        "The values of these images %s, as if they were not normalised: prepare them by clip.preprocess, unless the "
-        "model was trained on such images.",
-        where,
-    )
+def name_values(images: Tensor, encoder: Encoder) -> bool:
+    """Warn about values that no preprocessing gives, and return whether there are such.
+
+    Towers of whole models know the means and deviations from which black and white follow; see `LARGEST` for others.
+    """
+    if not images.numel() or images.is_meta:
+        return False
+    low, high = map(float, torch.aminmax(images.detach()))
+    stated = [getattr(encoder.tower, f"image_{name}", None) or () for name in ("mean", "std")]
+    ends = [(value - mean) / std for mean, std in zip(*stated, strict=True) for value in (0, 1)]
+    black, white = min(ends, default=-LARGEST), max(ends, default=LARGEST)
+    where = ""
+    if (low < black - _SLACK or high > white + _SLACK) and max(-low, high) < math.inf:
+        where = f"reach from {low:.3g} to {high:.3g}, beyond {black:.3g} to {white:.3g}"
+    for least, known in ((0, black < -_SLACK), (-1, ends and black < -1.2)):
+        if known and least <= low < least + 0.1 and 0.9 < high <= 1:
+            where = f"lie between {least} and 1"
+    if where:
+        log.warning(
+            "The values of these images %s, as if they were not normalised: prepare them by clip.preprocess, unless "
+            "the model was trained on such images.",
+            where,
+        )
+    return bool(where)
 
 
 def _no_images(given: object) -> InputError:

@@ -14,7 +14,6 @@ from .open_clip_models import register_model as register_model
 from .options import FolderSettings as FolderSettings
 from .options import ModelOptions as ModelOptions
 from .prompts import default_templates as default_templates
-from .prompts import style_templates as style_templates
 from .prompts import templates_of as templates_of
 from .sae_files import SaeFile as SaeFile
 from .sae_readers import load_sae as load_sae

@@ -35,7 +35,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     content = read_content(file)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     state = state if isinstance(state, Mapping) else {}
-    tensors = {_PREFIX.sub("", key): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            other = tensors.setdefault(name := _PREFIX.sub("", key), value)
+            if value is not other and (value.dtype != other.dtype or not torch.equal(value, other)):
+                raise InputError(
+                    f"{file} holds two different tensors {name}, with and without a prefix such as module.: save one "
+                    "model's state dict alone."
+                )
     if not tensors:
         raise InputError(
             f"{file} holds no state dict: expected names and tensors, or an open_clip training checkpoint."
@@ -87,8 +95,18 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name
                 f"{source} is not a checkpoint of {name}: {key} is {_shape(ours)} in the model and "
                 f"{_shape(theirs)} in the file."
             )
-        if theirs.is_floating_point() and not bool(theirs.isfinite().all()):
-            raise InputError(f"{source} holds NaN or infinite values in {key}: take an earlier checkpoint.")
+        check_numbers(theirs, source, key, weight=ours.is_floating_point())
+
+
+def check_numbers(tensor: Tensor, source: object, key: str, *, weight: bool = True) -> None:
+    """Raise `InputError` for a tensor of a file that is not finite, or a ``weight`` that is no plain real number."""
+    if weight and (not tensor.is_floating_point() or tensor.itemsize < 2):
+        raise InputError(
+            f"{source} holds {key} as {str(tensor.dtype).removeprefix('torch.')}, but weights are real numbers of 16 "
+            "bits or more: undo a quantisation, and save them as bfloat16, float16 or float32."
+        )
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise InputError(f"{source} holds NaN or infinite values in {key}: take an earlier checkpoint.")
 
 
 def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:

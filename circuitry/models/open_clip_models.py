@@ -17,6 +17,7 @@ from circuitry.models.clip import Clip, checked_device
 from circuitry.models.shipped_weights import shipped_file, shipped_models
 from circuitry.runs.errors import InputError
 
+log = logging.getLogger(__name__)
 SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 """Model configurations that come with this package."""
 
@@ -83,6 +84,15 @@ def load_open_clip(
     clip = _built(model_name, pretrained, random=state is not None)
     if state is not None:
         check_state(clip.model, state, f"{checkpoint}", model_name)
+        known = (open_clip.get_pretrained_cfg(model_name, tag) for tag in tags)
+        settings = (open_clip.get_model_preprocess_cfg(clip.model), *known)
+        used, *others = ((one["mean"], one["std"]) for one in settings)
+        if others and used not in others:
+            log.warning(
+                "A checkpoint does not say how its images were normalised: mean and deviation are %s and %s, but of "
+                "open_clip's weights of %s %s and %s: give replace(clip, preprocess=...) where it has those.",
+                *(*used, model_name, *others[0]),
+            )
         clip.model.load_state_dict(state)
     clip.model.to(where).eval().requires_grad_(False)
     return clip

@@ -1,5 +1,6 @@
 """Tokens of prompts; a prompt that the text encoder would read in part, or not at all, is refused."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from inspect import signature
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from circuitry.models.shipped_weights import shipped_classes
 from circuitry.runs.errors import InputError, shortened
+from circuitry.runs.progress import say_once
 
+log = logging.getLogger(__name__)
 Tokenizer = Callable[..., Tensor]
 """Texts -> tokens [texts, context]; open_clip's and ours for transformers also take ``context_length``."""
 _WORDS = 8
@@ -21,6 +24,9 @@ def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[
     tokens = tokenizer(prompts)
     if "context_length" in signature(tokenizer).parameters:
         _check_length(tokenizer, prompts, tokens)
+    if codes := [name for name in names if re.fullmatch(r"[a-z]?\d+", name)]:
+        text = f"{len(codes)} of {len(names)} class names, such as {codes[0]!r}, are no words: prompts mean nothing."
+        say_once(log, text)
     known: dict[tuple[int, ...], str] = {}
     for name, row in zip(names, tokens[:: len(prompts) // len(names)].tolist(), strict=True):
         if (other := known.setdefault(tuple(row), name)) != name:

@@ -40,13 +40,8 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
             f"Expected class texts {' or '.join(map(repr, TEXTS))}, or a list of templates such as ['a photo of a "
             f"{{}}.'], but the string {texts!r} was given."
         )
-    return default_templates() if texts == "pooled" else style_templates(domain)
-
-
-def style_templates(domain: str) -> tuple[str, ...]:
-    """Return templates that do nothing but name a domain's style: "a sketch of a {}." and "a sketch of the {}."."""
     style = with_article(style_word(domain))
-    return f"{style} of a {{}}.", f"{style} of the {{}}."
+    return default_templates() if texts == "pooled" else (f"{style} of a {{}}.", f"{style} of the {{}}.")
 
 
 def style_word(domain: str) -> str:
@@ -64,4 +59,11 @@ def default_templates() -> tuple[str, ...]:
 
 def as_patterns(templates: Sequence[Template]) -> tuple[str, ...]:
     """Return templates as strings with one ``{}`` for the class name; open_clip writes them as functions."""
-    return tuple(t if isinstance(t, str) else t("{}") for t in templates)
+    found = tuple(t if isinstance(t, str) else t("{}") for t in templates)
+    for template, pattern in zip(templates, found, strict=True):
+        if not isinstance(template, str) and template("owl") != pattern.replace("{}", "owl"):
+            raise InputError(
+                f"A template puts each name into one sentence, but this one makes {template('owl')!r} of 'owl' and "
+                f"{pattern!r} of '{{}}': give strings with {{}}, or the names as they should be written."
+            )
+    return found

@@ -17,7 +17,7 @@ from huggingface_hub import list_repo_files, snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from circuitry.models.checkpoints import read_content
+from circuitry.models.checkpoints import check_numbers, read_content
 from circuitry.runs.errors import InputError
 
 HUB = "hf-hub:"
@@ -116,7 +116,10 @@ class SaeFile:
         state = next(
             (self.content[name] for name in names if isinstance(self.content.get(name), Mapping)), self.content
         )
-        return {name: value.detach().float() for name, value in state.items() if isinstance(value, Tensor)}
+        found = {name: value.detach() for name, value in state.items() if isinstance(value, Tensor)}
+        for name, value in found.items():
+            check_numbers(value, self.path, name, weight=value.dim() > 1)
+        return {name: value.float() for name, value in found.items()}
 
     def take(self, *names: str) -> list[Tensor]:
         """Return weights by name; raise `InputError` for a name that is not there."""

@@ -1,9 +1,11 @@
 """Progress: a bar on a terminal and in a notebook, elsewhere a plain line now and then. No torch."""
 
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from tqdm import tqdm
@@ -58,3 +60,9 @@ class Bar(tqdm):  # type: ignore[type-arg]
 def _drawn(file: Any) -> bool:
     """Return whether a file is a terminal, or stands for a notebook."""
     return "ipykernel" in sys.modules or bool(file.isatty())
+
+
+@cache
+def say_once(log: logging.Logger, sentence: str) -> None:
+    """Log a warning once in a process."""
+    log.warning("%s", sentence)

@@ -85,16 +85,12 @@ class ImageFiles:
         parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
         for table in tables:
             check_file(table, "a table of images", "give one with the column filepath")
-            folder, there = table.absolute().parent, FileCheck("skip")
+            folder, there = table.absolute().parent, FileCheck("refuse")
             for lines in read_chunks(table, ("filepath",)):
                 paths = [os.path.join(folder, file) for file in lines["filepath"].dropna()]
                 found = [os.fsencode(path) for path in paths if there.keeps(path)]
                 parts += [np.array(found)] if found else []
-            if there.missing.count:
-                raise InputError(
-                    f"The table {table} names {there.missing.count} files that do not exist, such as {there.missing}: "
-                    "relative paths start from its folder; correct the paths, or remove these lines."
-                )
+            there.refuse(f"The table {table} names", "remove their lines; relative paths start from its folder")
         names = np.concatenate([np.zeros(0, dtype="S1"), *parts])
         return cls(names[np.sort(np.unique(names, return_index=True)[1])])
 

@@ -66,7 +66,7 @@ def check_training_table(
     """
     check_file(path, "a training table", "write_captioned_table makes one")
     present: list[np.ndarray] = []
-    files, blank = FileCheck("skip"), {name: Tally() for name in columns[1:]}
+    files, blank = FileCheck("skip" if skip_missing else "refuse"), {name: Tally() for name in columns[1:]}
     for lines in read_chunks(path, columns):
         paths = lines[columns[0]].fillna("")
         present.append(np.array([files.keeps(file) for file in paths], dtype=bool))
@@ -74,11 +74,7 @@ def check_training_table(
             for file in paths[lines[name].isna()]:
                 without.add(file)
     checked = CheckedTable(path, np.concatenate([np.zeros(0, dtype=bool), *present]))
-    if checked.n_missing and not skip_missing:
-        raise InputError(
-            f"The table {path} names {checked.n_missing} files that do not exist, such as {files.missing}: complete "
-            "the download, or train without them (skip_missing)."
-        )
+    files.refuse(f"The table {path} names", "skip_missing")
     for name, without in blank.items():
         if without.count:
             raise InputError(

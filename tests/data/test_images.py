@@ -51,7 +51,8 @@ def make_images(folder: Path, n: int) -> list[Path]:
         ("I;16", 65535, "png", (255, 255, 255)),
         ("I;16", 257 * 100, "png", (100, 100, 100)),
         ("I;16", 257 * 100, "tif", (100, 100, 100)),
-        ("I", 257 * 3, "tif", (3, 3, 3)),
+        ("I;16", 0, "tif", (0, 0, 0)),
+        ("I", 257 * 100, "ppm", (100, 100, 100)),
     ],
 )
 def test_every_mode_becomes_rgb_over_white(

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
-from circuitry.data import DomainFolder, ShuffledImages, item_column, load_image, part_numbers
+from circuitry.data import DomainFolder, ShuffledImages, image_listing, item_column, load_image, part_numbers
 from circuitry.data.decoding import numbered_batches
 from circuitry.data.imagenet_classes import class_key, imagenet_index, study_held_out
 from circuitry.data.names import chosen_names
@@ -53,14 +53,14 @@ def with_folder(root: Path, name: str) -> DomainFolder:
     return DomainFolder(root)
 
 
-def with_table(root: Path, *rows: Sequence[str]) -> DomainFolder:
-    columns = ["path", "class", "domain"][: len(rows[0]) if rows else 3]
+def with_table(root: Path, *rows: Sequence[str], label: str = "item") -> DomainFolder:
+    columns = ["path", "class", "domain", label][: len(rows[0]) if rows else 3]
     pd.DataFrame(rows, columns=columns).to_csv(root / "plain" / "images.csv", index=False)
     return DomainFolder(root / "plain" / "images.csv")
 
 
-def with_items(root: Path) -> dict[str, str]:
-    with_bytes(root, "pictures.tsv", b"path\tsource\na/axe/a_4.png\t\n")
+def with_items(root: Path, lines: bytes = b"a/axe/a_4.png\t\n") -> dict[str, str]:
+    with_bytes(root, "pictures.tsv", b"path\tsource\n" + lines)
     return item_column(root / "pictures.tsv", "source")
 
 
@@ -120,6 +120,7 @@ REFUSALS: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
         for line, why in LINES
         for m, words in (("refuse", ("real_test.txt, line 3", why, repr(line))), ("unchecked", ("line 3", why)))
     ),
+    (lambda w: with_list(w, "real", *["real/cello/c 1.png 0"] * 2), ("real_test.txt names real/cello/c 1.png", "one")),
     (lambda w: with_list(w, "painting", "painting/cello/c.png 1"), ("class 'cello' the label 0", " 1")),
     (lambda w: with_list(w, "painting", "painting/harp/c.png 0"), ("label 0 to class 'cello'", "'harp'")),
     (
@@ -146,7 +147,8 @@ REFUSALS: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
             (lambda: jpeg()[:1500], "truncated"),
             (broken_png, "broken"),
             (lambda: saved("F", 0.5, "tiff"), "floating-point numbers"),
-            (lambda: saved("I", 1 << 20, "tiff"), "32-bit integers"),
+            (lambda: saved("I", 200, "tiff"), "32-bit integers"),
+            (lambda: saved("I;16", 4095, "tiff"), "4095 of 65535"),
         )
     ),
     (lambda w: tensors(w, lambda i: torch.ones(3, 2, 2) * 1j), ("real numbers", "000.png", "complex64")),
@@ -154,6 +156,8 @@ REFUSALS: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
     # Parts and names
     (lambda w: part_numbers(records_of({"a": [4]}), 2, with_items(w)), ("a/axe/a_4.png",)),
     (lambda w: [with_items(w), item_column(w / "pictures.tsv", "item")], ("path or filepath and item", "path, source")),
+    (lambda w: with_items(w, b'"a'), ("pictures.tsv", "cannot be read")),
+    (lambda w: with_items(w, b"a.png\tx\na.png\ty\n"), ("a.png", "several")),
     (lambda w: imagenet_index([f"n{i:08d}" for i in range(999)]), ("1000 ", " 999")),
     (lambda w: study_held_out(["cat"]), ("15 classes", "--held-out")),
     (
@@ -164,7 +168,57 @@ REFUSALS: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("use", "words"), REFUSALS)
-def test_refusals(use: Callable[[Path], object], words: tuple[str, ...], world: Path) -> None:
+def test_refusals(
+    use: Callable[[Path], object], words: tuple[str, ...], world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as another library may do
     with pytest.raises(InputError) as refused:
         use(world)
     assert all(word in str(refused.value) for word in words), refused.value
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def with_files(root: Path, *names: str) -> object:
+    touch(root / "plain", *names)
+    return plain(root)
+
+
+def with_pictures(root: Path, source: Callable[[Path], Any]) -> object:
+    """Ask for the content of pictures of a source that is made in a folder of two equal pictures and another one."""
+    touch(root, "photo/owl/none.png")
+    first, second, other = make_images(root / "photo" / "owl", 3)
+    second.unlink()
+    second.symlink_to(first)
+    table = [(str(first), "owl", "ink"), (str(first), "axe", "ink"), (str(other), "axe", "ink")]
+    return image_listing(DomainFolder(source(root) or pd.DataFrame(table, columns=["path", "class", "domain"])).records)
+
+
+SEVERAL = "keep each picture once"
+TOLD: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
+    (lambda w: with_files(w, "photo/owl/a.txt", "photo/owl/.b.png", "photo/Thumbs.db", "photo/owl/c.npy"), ()),
+    (
+        lambda w: with_files(w, "photo/owl/old/1.png", "photo/owl/2.heic", "photo/owl/3", "4.png"),
+        ("over 4", "old/1.png"),
+    ),
+    (lambda w: with_list(w / "plain", "photo", "photo/owl/1.webp 0"), ()),
+    (
+        lambda w: [with_files(w, "photo/owl/2.png"), with_list(w / "plain", "photo", "photo/owl/1.webp 0")],
+        ("1 of the 3",),
+    ),
+    (lambda w: with_list(w, "real", "real/cello/c 1.png 0", "real/zebra/z.png 17"), ("0, 17", "not 0 to 1")),
+    (lambda w: with_table(w, ("photo/owl/1.webp", "owl", "photo", "7"), label="label"), ("not read: label",)),
+    (lambda w: with_table(w, ("photo/owl/1.webp", "owl", "photo", "x"), label="item"), ()),
+    (lambda w: with_pictures(w, lambda root: root / "photo"), ("1 of 4", "0 of them are in another class", SEVERAL)),
+    (lambda w: with_pictures(w, lambda root: None), ("1 of 3", "1 of them are in another class", SEVERAL)),
+    (lambda w: with_pictures(w, lambda root: {"a": root / "photo", "b": root / "photo"}), ("5 of 8", SEVERAL)),
+]
+
+
+@pytest.mark.parametrize(("use", "words"), TOLD)
+def test_what_is_passed_over_or_said_twice_is_told_once(
+    use: Callable[[Path], object], words: tuple[str, ...], world: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        use(world)
+    assert len(caplog.messages) == bool(words), caplog.messages
+    assert all(word in caplog.text for word in words), caplog.text

@@ -1,6 +1,7 @@
 """A tower as a chain of sites: equal to itself, hooked, digested, fed with images, and its tokens."""
 
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from circuitry import Encoder, InputError, Task, mean_baseline
 from circuitry.circuits import score_units
 from circuitry.encoder import Counterfactual, Stage
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.tensor_batches import ImageBatches, _name_pixels, checked_batches, rows_that_fit
+from circuitry.encoder.tensor_batches import ImageBatches, checked_batches, rows_that_fit
 from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
 
@@ -183,6 +184,20 @@ def inference_weights() -> Encoder:
         return Encoder.from_tower(make_tower("vit"))
 
 
+def scored_twice(encoder: Encoder, images: Any, change: Callable[[Any], object] = len) -> None:
+    task = Task(encoder, images, lambda e: e[:, 0], work=QUIET)
+    for _ in range(2):
+        score_units(task, "gradient")
+        change(images)
+
+
+def without_running_statistics() -> nn.Module:
+    tower: Any = make_tower("resnet")
+    tower.bn1.running_mean = tower.bn1.running_var = None
+    return tower  # type: ignore[no-any-return]
+
+
+loader: Any = DataLoader  # which takes any sequence
 UNKNOWN = r"no site 'layer9\.0'; this encoder's sites are input, act1"
 REFUSED: tuple[tuple[Callable[[Encoder], object], str], ...] = (
     (lambda one: one(images_for(one), stop="layer9.0"), UNKNOWN),
@@ -192,6 +207,10 @@ REFUSED: tuple[tuple[Callable[[Encoder], object], str], ...] = (
     (lambda _: Encoder.from_tower(nn.Linear(2, 2)), "Linear.*ModifiedResNet.*Swin"),
     (lambda _: Encoder(nn.Linear(1, 1), [Stage(INPUT, nn.Identity(), 1)], (1, 1)), "must differ"),
     (lambda _: rows_that_fit(inference_weights(), 1.0), r"torch.inference_mode\(\)"),
+    (lambda one: scored_twice(one, torch.zeros(2, 3, 64, 64), lambda images: images.add_(1)), "changed in place"),
+    (lambda one: scored_twice(one, loader(range(4), collate_fn=lambda _: images_for(one))), "a second pass"),
+    (lambda one: scored_twice(one, loader(list(images_for(one, 9)), shuffle=True)), "a second pass"),
+    (lambda _: Encoder.from_tower(without_running_statistics()), "bn1.*running statistics"),
 )
 
 
@@ -215,15 +234,50 @@ def test_images_come_as_people_have_them(way: str) -> None:
         assert torch.equal(torch.cat(list(batches)), images)
 
 
-@pytest.mark.parametrize(("scale", "where"), [(1, "lie between 0 and 1"), (255, "reach beyond 20")])
-def test_pixels_that_are_not_normalised_are_named_once_and_computed(
-    resnet: nn.Module, scale: float, where: str, caplog: pytest.LogCaptureFixture
+CLIPS, SIGLIPS = ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)), ((0.5,) * 3, (0.5,) * 3)
+RAW = ((0.0,) * 3, (1.0,) * 3)
+VALUES: tuple[tuple[Any, Callable[[Tensor], Tensor], str], ...] = (
+    (None, lambda x: x, "lie between 0 and 1"),
+    (None, lambda x: 255 * x, "reach from 0 to 255"),
+    (None, lambda x: 2 * x - 1, ""),
+    (CLIPS, lambda x: x, "lie between 0 and 1"),
+    (CLIPS, lambda x: 2 * x - 1, "lie between -1 and 1"),
+    (CLIPS, lambda x: 20 * x, "beyond -1.78 to 2.11"),
+    (CLIPS, lambda x: normalised(normalised(x, CLIPS), CLIPS), "beyond -1.78 to 2.11"),
+    (CLIPS, lambda x: normalised(x, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))), "beyond -1.78 to 2.11"),
+    (SIGLIPS, lambda x: normalised(x, CLIPS), "beyond -1 to 1"),
+    *((stated, lambda x, stated=stated: normalised(x, stated), "") for stated in (CLIPS, SIGLIPS, RAW)),
+    (CLIPS, lambda x: normalised(x, CLIPS).bfloat16(), ""),
+)
+
+
+def normalised(pixels: Tensor, stated: Any) -> Tensor:
+    mean, std = (torch.tensor(one)[:, None, None] for one in stated)
+    return (pixels - mean) / std
+
+
+@pytest.mark.parametrize("kind", ["tensor", "batches", "loader"])
+@pytest.mark.parametrize(("stated", "prepare", "where"), VALUES)
+def test_values_that_no_preprocessing_gives_are_named_once_in_a_task(
+    stated: Any, prepare: Any, where: str, kind: str, resnet: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _name_pixels.cache_clear()
-    task = Task(Encoder.from_tower(resnet), scale * torch.rand(1, 3, 64, 64), lambda e: e[:, 0], work=QUIET)
-    assert all(score_units(task, "gradient")["attnpool"].any() for _ in range(2))
-    (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
-    assert f"{where}, as if they were not normalised: prepare them by clip.preprocess" in record.getMessage()
+    if stated:
+        resnet.image_mean, resnet.image_std = stated
+    images = prepare(torch.linspace(0, 1, 64 * 64).reshape(64, 64).repeat(2, 3, 1, 1))
+    ways: dict[str, Any] = {"batches": [images[:1], images[1:]], "loader": loader(images)}
+    for number in (1, 2):
+        task = Task(Encoder.from_tower(resnet), ways.get(kind, images), lambda e: e[:, 0], work=QUIET)
+        assert all(score_units(task, "gradient")["attnpool"].any() for _ in range(2))
+        assert len(caplog.messages) == (number if where else 0), caplog.messages
+    assert where in caplog.text
+
+
+def test_a_leak_into_the_others_is_counted_once(resnet: Any, caplog: pytest.LogCaptureFixture) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(5, 3, 64, 64)
+    for first in (3, 1):
+        task = Task(encoder, images[:3], torch.sum, others=images[first:])
+        dataclasses.replace(task, sites=("attnpool",))
+    assert ["2 of the 3 images" in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 3, 8, 8), (3, 4, 4)])

@@ -71,6 +71,7 @@ def cut_off(e: Tensor) -> Tensor:
     return e.detach()[:, 0]
 
 
+IN_BATCHES = (lambda e: e.softmax(0)[:, 0], lambda e: e[:, 0] - e[:, 0].mean(), lambda e: (e * WEIGHTS[:2]).sum(1))
 BOTH = (class_logit, class_margin)
 REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     *(
@@ -86,6 +87,7 @@ REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     (lambda: checked_metric(half_way, EMBEDDINGS), r"half_way.* 2 "),
     (lambda: checked_metric(as_array, EMBEDDINGS), r"as_array.*ndarray"),
     (lambda: checked_metric(cut_off, EMBEDDINGS.clone().requires_grad_()), "cut_off"),
+    *((lambda one=one: checked_metric(one, EMBEDDINGS), "alone") for one in IN_BATCHES),
     (lambda: metric_of_class(class_logit(WEIGHTS, 0)), "class_logit or class_margin"),  # type: ignore[arg-type]
 )
 

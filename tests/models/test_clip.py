@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
     "compiled": lambda state, folder: saved({f"_orig_mod.{k}": v for k, v in state.items()}, folder / "model.bin"),
     "both wrappers": lambda state, folder: saved(
         {f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "m.pt"
+    ),
+    "twice the same": lambda state, folder: saved(
+        {**state, **{f"module.{key}": value for key, value in state.items()}}, folder / "t.pt"
     ),
     "half precision": lambda state, folder: saved(
         {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, folder / "h.pt"
@@ -151,7 +155,12 @@ def compressed(path: Path) -> Path:
     return path
 
 
+def with_first_as(dtype: torch.dtype, state: dict[str, Tensor], folder: Path) -> Path:
+    return saved(state | {FIRST: state[FIRST].to(dtype)}, folder / "x.pt")
+
+
 State = dict[str, Tensor]
+FIRST = "visual.conv1.weight"
 NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
     "missing": (lambda _, folder: folder / "epoch_1.pt", "epoch_1.pt.*no such file"),
     "folder": (lambda _, folder: folder, "a folder"),
@@ -177,6 +186,17 @@ NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
         r"logit_scale is \[\] in the model and \[2\] in the file",
     ),
     "more": (lambda state, folder: saved(state | {"extra": torch.ones(5)}, folder / "x.pt"), "extra is absent in the"),
+    **{
+        str(dtype): (
+            partial(with_first_as, dtype),
+            f"{FIRST} as {str(dtype).removeprefix('torch.')}",
+        )
+        for dtype in (torch.int8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
+    },
+    "two models": (
+        lambda state, folder: saved(state | {f"module.{FIRST}": state[FIRST] / 2}, folder / "x.pt"),
+        f"two different tensors {FIRST}",
+    ),
     "infinite": (
         lambda state, folder: saved(state | {"logit_scale": torch.tensor(torch.inf)}, folder / "x.pt"),
         "infinite values in logit_scale",
@@ -206,6 +226,15 @@ def test_files_that_are_no_checkpoints_are_refused(kind: str, tiny: Tiny, tmp_pa
 def test_names_and_tags_that_are_not_known_are_refused(name: str, weights: dict[str, str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_clip(name, **weights)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "RN50"])
+def test_a_checkpoint_of_a_model_that_is_normalised_in_another_way_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clip: Clip, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("circuitry.models.open_clip_models._built", lambda *_, **__: clip)
+    load_clip(name, saved(clip.model.state_dict(), tmp_path / "x.pt"))
+    assert [name in one and "0.5, 0.5, 0.5" in one for one in caplog.messages] == [True] * (name != "RN50")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -110,6 +110,7 @@ BATCH_TOPK = {"trainer": TRAINER | {"dict_class": "MatryoshkaBatchTopKSAE"}}
     ("state", "config", "words"),
     [
         (WEIGHTS, PRISMA | {"architecture": "jumprelu"}, "'jumprelu'"),
+        (WEIGHTS | {"W_enc": WEIGHTS["W_enc"].to(torch.int8)}, PRISMA, "W_enc as int8"),
         (WEIGHTS, PRISMA | {"activation_fn_str": "tanh-relu"}, "'tanh-relu'"),
         (WEIGHTS, PRISMA | {"normalize_activations": "expected_average"}, "'expected_average'"),
         (WEIGHTS, PRISMA | {"hook_point_head_index": 3}, r"head.* 3,"),

@@ -126,6 +126,7 @@ LONG = f"{'a ' * 14}{{}}"  # with start and end 17 tokens, of 16
         (["cat"], ["a {}", "a photo"], "'a photo'"),
         ("cat", TEMPLATES, r"\['cat'\]"),
         (["cat"], "a {}.", r"'a \{\}\.'"),
+        (["cat"], [lambda c: f"a{'n' * (c[0] in 'aeiou')} {c}."], "'an owl.' of 'owl'"),
         (["cat", "dog"], ["a {}", LONG], r"16 tokens.*'a a a .*cat'.* 17,"),
         (["dog", "ice_cream", "ice cream"], TEMPLATES, "'ice_cream'.*'ice cream'"),
         (["dog", "Cat", "cat"], TEMPLATES, "'Cat'.*'cat'"),
@@ -141,6 +142,13 @@ def test_refusals(clip: Clip, tiny: Tiny, names: list[str], templates: list[str]
     broken.model.state_dict()["text_projection"].fill_(torch.inf)
     with pytest.raises(InputError, match="'cat'"):
         broken.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
+
+
+def test_codes_in_the_place_of_names_are_told(clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        clip.text_weights(["n02084071", "7", "cat7", "cat"], ["the {}"], cache_dir=tmp_path)
+    (message,) = caplog.messages
+    assert "2 of 4 class names, such as 'n02084071'" in message
 
 
 CLASSES = {"cat": [1, 3], "dog": [2]}

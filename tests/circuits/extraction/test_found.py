@@ -31,7 +31,7 @@ from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, 
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.interventions import MaskSettings, learn_masks, unit_methods
-from circuitry.models import FolderBaseline, style_templates
+from circuitry.models import FolderBaseline, templates_of
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
 from tests.support.work import AS_STUDIED, QUIET
 
@@ -171,7 +171,7 @@ def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, 
         scores.append(by_hand.completeness["attnpool"].metric_difference)
     assert compare(graphs, "node_overlap")["value"].notna().all()
     assert graphs["axe", "real"].settings["classes"] == ["axe", "cat", "fish"]
-    assert graphs.manifest["config"]["templates"]["sketch"] == list(style_templates("sketch"))
+    assert graphs.manifest["config"]["templates"]["sketch"] == list(templates_of("own-style", "sketch"))
     assert scores[0] != pytest.approx(scores[1], abs=1e-4)
 
 
