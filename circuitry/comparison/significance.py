@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from itertools import permutations
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from circuitry.runs.given import Count, Seed, checked
+from circuitry.runs.given import FINITE, Count, Seed, checked
 
 LEVEL = 0.05
 
@@ -41,13 +42,12 @@ def fewest_units(n_tests: int) -> int:
 
 
 @checked
-def sign_flip_p(values: Float[np.ndarray, " n"], *, seed: Seed = 0) -> float:
+def sign_flip_p(values: Annotated[Float[np.ndarray, " n"], FINITE], *, seed: Seed = 0) -> float:
     """Return the two-sided p value of a mean of zero: the share of random signs with at least as large a mean.
 
     Exact, by all 2^n signs, up to twelve values; else by random signs together with the given ones, so that p is at
     least one over their number plus one. NaN for no values, or only zeros.
     """
-    values = values[~np.isnan(values)]
     n = len(values)
     if n == 0 or not values.any():
         return float("nan")

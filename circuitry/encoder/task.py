@@ -134,6 +134,11 @@ class Task:
         fit = rows_that_fit(self.encoder, self.work.memory_gib)
         count = 0
         for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
+            if not count and self.encoder.hooked_sites and (found := len(self.encoder(images))) != len(images):
+                raise InputError(
+                    f"Each image has one embedding, but hooks at {', '.join(self.encoder.hooked_sites)} make {found} "
+                    f"of {len(images)}: take off the one that repeats rows."
+                )
             yield Batch(images, count, self)
             count += len(images)
         if not count:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import lacking_values
 
 Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
 """A tensor [B, 3, H, W]; or an iterable or data set of such batches, of images [3, H, W], or of (images, labels)."""
@@ -76,6 +77,8 @@ def _checked(batch: object) -> Tensor:
         batch = batch if alike else first
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
+    if lacking := lacking_values(batch):
+        raise InputError(f"Images are tensors with all their values, but {lacking} was given: prepare them.")
     batch = batch[None] if batch.dim() == 3 else batch
     if batch.dim() != 4:
         raise InputError(
@@ -87,7 +90,7 @@ def _checked(batch: object) -> Tensor:
             f"Images are floating-point numbers, normalised as the model was trained, but {batch.dtype} was given: "
             "prepare them by clip.preprocess."
         )
-    if batch.numel() and not batch.is_meta:
+    if batch.numel():
         low, high = map(float, torch.aminmax(batch.detach()))
         if LARGEST < max(-low, high) < math.inf:
             _name_pixels(f"reach beyond {LARGEST:g}")
