@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Condition, checked, fitting
 
@@ -123,7 +123,8 @@ def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None 
 @checked
 def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
     """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`."""
-    return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
+    with naming_damage(path):
+        return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
 
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
