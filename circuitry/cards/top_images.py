@@ -142,9 +142,7 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
                     {site: found.effects[site].index_select(1, some).float().cpu() for site, some in chosen.items()},
                 )
             if end != len(ids):
-                raise InputError(
-                    f"Each image has a name, but {len(ids)} names of {end} images were given: correct them."
-                )
+                raise InputError(f"Each image has a name, but {len(ids)} names of {end} images were given.")
 
 
 Top = tuple[Tensor, Tensor, Tensor | None]

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from circuitry.runs.given import FINITE, Count, Seed, checked
+from circuitry.runs.given import FINITE, Condition, Count, Seed, checked
 
 LEVEL = 0.05
 
@@ -20,12 +20,13 @@ EXACT_SIGNS, EXACT_DOMAINS = 12, 8
 _SIGN_DRAWS = 10_000
 """Random signs of more values."""
 
+_IN_RANGE = Condition("p values", lambda p: None if p.dropna().between(0, 1).all() else "others", "correct them")
 ROUNDING = 1e-12
 """Tolerance, so that the given order counts among the permutations."""
 
 
 @checked
-def holm(p: pd.Series) -> pd.Series:
+def holm(p: Annotated[pd.Series, _IN_RANGE]) -> pd.Series:
     """Return p values corrected for their number (Holm 1979); NaN values are not counted."""
     tested = p.astype(float).dropna().sort_values(kind="stable")
     return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)

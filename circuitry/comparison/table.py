@@ -21,6 +21,8 @@ NUMBERS = (
     *("rank", "rank_alone", "rank_centred"),
 )
 """Columns that hold numbers in any table."""
+NAMES = ("class", "domain", "other", "domain_a", "domain_b", "class_a", "class_b")
+"""Columns that hold a name in each row."""
 CHANCE = ("site", "value")
 """Columns of a table of chance levels."""
 
@@ -31,6 +33,8 @@ def with_columns(*columns: str) -> Condition:
     def wrong(table: pd.DataFrame) -> str | None:
         if missing := [column for column in columns if column not in table.columns]:
             return f"one without {', '.join(missing)}"
+        if nameless := [name for name in NAMES if name in columns and table[name].isna().any()]:
+            return f"one without a name in {', '.join(nameless)}"
         return f"one with words in {words}" if (words := _words_in(table)) else None
 
     return Condition(f"a table with the columns {', '.join(columns)}", wrong, "correct it")

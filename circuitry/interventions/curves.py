@@ -222,6 +222,8 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     for name in ("fractions", "ranking", "n_units", "settings", "numbers"):
         if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
             raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
+    if len(set(map(id, curves))) < len(curves):
+        raise InputError(f"Curves are pooled once each, but one is twice among {len(curves)}: remove it.")
     fewest = min(curve.foreign.shape[1] for curve in curves)
     curves = [replace(curve, foreign=curve.foreign[:, :fewest]) for curve in curves]
     first = curves[0]

@@ -20,6 +20,7 @@ from circuitry import (
     InputError,
     attribute,
     bases,
+    cards,
     circuits,
     comparison,
     encoder,
@@ -84,6 +85,12 @@ SILENT: Any = {
     "a part that is not there": (lambda w: w.graphs.file("cat", "real", 10**9), "2 parts"),
     "NaN that is tested": (lambda w: comparison.sign_flip_p(np.array([0.1, np.nan])), "NaN"),
     "keys of others": (lambda w: circuitry.compare({("cat", d): w.graphs["axe", d] for d in w.graphs.domains}), "axe"),
+    "a value that is none": (lambda w: circuitry.Patch("act1", float("nan")), "value.*NaN"),
+    "p beyond 1": (lambda w: comparison.holm(pd.Series([0.5, 7.0])), "p values"),
+    "no name": (lambda w: circuitry.Comparison("x", w.tables[0].assign(domain_a=None)), "name in domain_a"),
+    "parts below 0": (lambda w: circuits.attribute_parts(w.task, circuits.AttributionSettings(), -np.arange(3)), "-2"),
+    "a curve twice": (lambda w: interventions.pool_curves([w.curve, w.curve]), "twice among 2"),
+    "names of other images": (lambda w: cards.top_images([(["a"], w.task)], w.named["units"]), "1 names of 3"),
     "half a character": (lambda w: replace(w.graph, class_name="\ud800"), "ud800"),
 }
 
