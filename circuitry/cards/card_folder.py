@@ -23,7 +23,7 @@ from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages, 
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import at_home
-from circuitry.runs.jobs import Job
+from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME, read_manifest
 
 CARDS_FORMAT = "circuitry unit cards 2"
@@ -94,7 +94,8 @@ class CardFolder:
         if not (self.path / NAME).is_file():
             raise InputError(f"There are no unit cards at {self.path}: make them with {COMMAND}.")
         self.manifest = read_manifest(self.path, CARDS_FORMAT)
-        jobs = [tuple(map(str, job)) for job in self.manifest["jobs"]]
+        self._folder = JobFolder.made(self.path, self.manifest)
+        jobs = self._folder.jobs
         missing = [job for job in jobs if not card_file(self.path, job).is_file()]
         if missing:
             raise InputError(
@@ -121,15 +122,21 @@ class CardFolder:
     @cached_property
     def images(self) -> dict[str, CardImage]:
         """The images that cards show, by id."""
-        listed = (
-            CardImage(*row) for domain in self.domains for row in read_beside(self.path / "images" / f"{domain}.json")
-        )
+        listed = (CardImage(*row) for domain in self.domains for row in self._listed(domain))
         return {image.id: image for image in listed}
+
+    def _whole(self, job: Job, suffix: str = "") -> Path:
+        """Return the path of the file that a job leaves last, or of one beside it, after checking it."""
+        path = card_file(self.path, job)
+        return self._folder.whole(job, path.with_suffix(suffix) if suffix else path, COMMAND)
+
+    def _listed(self, domain: str) -> Any:
+        return read_beside(self._whole((IMAGES, domain), ".json"))
 
     @cached_property
     def words(self) -> WordCheck:
         """Whether the model's words work on these images."""
-        return WordCheck(**read_beside(self.path / "words.json"))
+        return WordCheck(**read_beside(self._whole((WORDS,))))
 
     def thumbnail(self, image_id: str) -> bytes:
         """Return an image as the model sees it, 160 x 160 pixels as WebP; KeyError for an unknown one."""
@@ -139,16 +146,16 @@ class CardFolder:
 
     def activations(self, domain: str) -> ActivationTable:
         """Return the ids of a domain's images, and activations [images, units]; units as in `CardFolder.units`."""
-        ids = tuple(row[0] for row in read_beside(self.path / "images" / f"{domain}.json"))
-        return ids, np.load(self.path / "images" / f"{domain}.npy", mmap_mode="r")
+        ids = tuple(row[0] for row in self._listed(domain))
+        return ids, np.load(self._whole((IMAGES, domain), ".npy"), mmap_mode="r")
 
     def card(self, site: str, unit: int) -> UnitCard:
         """Return the card of a unit; KeyError for a unit that is in no circuit, `InputError` for a damaged file."""
         if unit not in self._units.get(site, ()):
             raise KeyError(f"no card of {site}/{unit} in {self.path}: the unit is in none of the circuits")
         if site not in self._read:
-            header, arrays = read_arrays(card_file(self.path, (SITE, site)), CARDS_FORMAT, "file of unit cards")
-            self._read[site] = header, arrays, read_beside(self.path / "sites" / f"{site}.json")
+            header, arrays = read_arrays(self._whole((SITE, site)), CARDS_FORMAT, "file of unit cards")
+            self._read[site] = header, arrays, read_beside(self._whole((SITE, site), ".json"))
         header, arrays, names = self._read[site]
         row = self._units[site].index(unit)
         of, found = {name: array[row] for name, array in arrays.items()}, names[row]

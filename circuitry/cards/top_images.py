@@ -38,6 +38,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.models.clip import Clip
 from circuitry.runs.arrays import write_arrays
+from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Count, checked
 from circuitry.runs.manifest import write_json
@@ -129,15 +130,19 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
             for found in image_effects(task, left_rule(1)):
                 maps = {site: unit_maps(encoder, site, found.clean[site], some) for site, some in chosen.items()}
                 grids = {site: map_grid(encoder, site, one) for site, one in maps.items()}
-                start = found.batch.start
+                end = found.batch.start + len(found.batch.images)
+                if end > len(ids):
+                    break
                 yield Watched(
-                    ids[start : start + len(found.batch.images)],
+                    ids[found.batch.start : end],
                     found.batch.images,
                     found.clean[encoder.sites[-1]].float().cpu(),
                     {site: one.amax(-1).float().cpu() for site, one in maps.items()},
                     {site: None if one is None else one.float().cpu() for site, one in grids.items()},
                     {site: found.effects[site].index_select(1, some).float().cpu() for site, some in chosen.items()},
                 )
+            if end != len(ids):
+                raise InputError(f"Each image has a name, but {len(ids)} names of {end} images were given.")
 
 
 Top = tuple[Tensor, Tensor, Tensor | None]

@@ -8,6 +8,7 @@ A pair without one of its circuits (a class absent in one domain) is absent from
 one class at a time, and each is checked once against those before it.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
@@ -26,6 +27,8 @@ from circuitry.comparison.table import class_groups
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, checked, fitting
+
+log = logging.getLogger(__name__)
 
 COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
 """Measures of `compare_domains`; the kernel at depth 1."""
@@ -146,9 +149,21 @@ def _compare(
             found[domain, WHOLE] = graphs[name, domain]
             for part, graph in parts(name, domain).items() if parts else ():
                 found[domain, part] = graph
+        for (domain, _), graph in found.items():
+            if graph.class_name not in (None, class_name) or graph.domain not in (None, domain):
+                raise InputError(
+                    f"A graph of {class_name} in {domain} was expected, but one of {graph.title} was given: correct "
+                    "the keys."
+                )
         return found
 
     wanted = list(keys if classes is None else classes)
+    domains = {domain for _, domain in graphs}
+    if lacking := [name for name in wanted if len(keys[name]) < len(domains)]:
+        log.warning(
+            "%d of %d classes have no graph in some of the %d domains, first %s, and do not count there.",
+            *(len(lacking), len(wanted), len(domains), lacking[0]),
+        )
     drawn = sorted(wanted, key=lambda name: drawn_by_name(one_pass.settings.seed, name))
     with ThreadPoolExecutor(1) as pool:  # reading and checksums leave the interpreter free
         waiting = [pool.submit(read, name) for name in drawn[:1]]

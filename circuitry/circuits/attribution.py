@@ -156,9 +156,12 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
     settings = with_size(settings, encoder)
     if task.others is None:
         settings = replace(settings, method=without_others(settings.method))
-    if not isinstance(images, Tensor) or len(parts) != len(images):
-        given = len(images) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"Every image is in one part, but {given} images and {len(parts)} parts were given.")
+    if not isinstance(images, Tensor) or len(parts) != len(images) or (parts < 0).any():
+        given = f"{len(images)} images" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(
+            f"Every image is in one part, a number from 0, but {given} and {len(parts)} numbers, the smallest "
+            f"{min(parts, default=0)}, were given."
+        )
     check_count(own.baseline, len(images))
     with task.running(gradients=True):
         merged, nodes = score_parts(task, settings, parts)

@@ -57,7 +57,7 @@ def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor,
                 f"The text weight of a class has the {width} numbers of an embedding, but one of shape "
                 f"{list(weight.shape)} was given: give one row of the text weights."
             )
-        weight = weight.detach().to(encoder.device, encoder.dtype)
+        weight = weight.detach().to(encoder.device, encoder.dtype).clone()  # it may be of inference mode
         for batch in ImageBatches(images, components, rows_that_fit(encoder, Work().memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
             last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]

@@ -67,16 +67,16 @@ class AttributionGraph:
     or gates of a mask. None where they are ranked by their effects."""
 
     def __post_init__(self) -> None:
-        if lacking := [site for site in self.sites if site not in self.node_scores]:
-            raise InputError(f"A graph has node scores at every site, but lacks {lacking[0]}: add it.")
+        if differing := set(self.sites) ^ set(self.node_scores):
+            raise InputError(f"A graph has node scores at each of its sites, and no others: look at {min(differing)}.")
         for site in self.node_scores | self.ranked_by:
             n, ranked = (len(by.get(site, ())) for by in (self.node_scores, self.ranked_by))
             if ranked != n:
                 raise InputError(f"The importance of the {n} units of {site} has {ranked} numbers: correct it.")
         for site, kept in self.kept_units.items():
             n = len(self.node_scores[site]) if site in self.node_scores else 0
-            if len(kept) and not 0 <= kept.min() <= kept.max() < n:
-                raise InputError(f"The kept units of {site} are not among its {n} units: correct them.")
+            if len(kept) and not (0 <= kept.min() <= kept.max() < n and np.bincount(kept).max() == 1):
+                raise InputError(f"The kept units of {site} are not among its {n} units, each once: correct them.")
         for (up, down), scores in self.edge_scores.items():
             expected = [len(self.kept_units[site]) if site in self.kept_units else 0 for site in (down, up)]
             if list(scores.shape) != expected:
@@ -257,8 +257,10 @@ class Circuit:
             raise no_circuit_at(missing, self.source.inner_sites)
         for site, units in self.units.items():
             n, known = len(self.source.node_scores[site]), units is self.source.kept_units.get(site)
-            if not known and len(units) and not 0 <= units.min() <= units.max() < n:
-                raise InputError(f"Site {site!r} has units 0 to {n - 1}, but a circuit has others there: correct it.")
+            if not known and len(units) and not (0 <= units.min() <= units.max() < n and np.bincount(units).max() == 1):
+                raise InputError(
+                    f"Site {site!r} has units 0 to {n - 1}, each once, but a circuit has others there: correct it."
+                )
         edges = self.edges
         if edges is not None and not all(
             units is self.units.get(site) or np.array_equal(units, self.units.get(site, ()))

@@ -153,6 +153,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
         """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
+        if not isinstance(part, str) and part not in range(self.n_parts):
+            raise InputError(f"The images of {self.path} are cut into {self.n_parts} parts, but {part!r} was given.")
         return graph_file(self._place, class_name, domain, part)
 
     def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:

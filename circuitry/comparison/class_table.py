@@ -59,7 +59,8 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     spread = dual_bootstrap(values, lambda means: _contrast(means, contrasts), draws._replace(classes=weights))
     low, high = spread.interval()
     of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
-    p_of_effects = [sign_flip_p(effect, seed=seed) for effect in _contrast(of_class, contrasts[4:]).T]
+    effects = _contrast(of_class, contrasts[4:]).T
+    p_of_effects = [sign_flip_p(effect[~np.isnan(effect)], seed=seed) for effect in effects]
     p = [float("nan")] * len(CELLS) + p_of_effects
     n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
     detectable = np.where(n_classes >= fewest_units(1), spread.detectable(LEVEL), np.inf)

@@ -3,6 +3,7 @@
 Circuits, features, representations, embeddings and transfer all end in one.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -18,11 +19,14 @@ from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, p
 from circuitry.comparison.class_table import class_by_domain
 from circuitry.comparison.domain_tests import ceiling_tests, domain_spread, domain_tests, part_means, part_tests
 from circuitry.comparison.part_array import PARTS, PartArray, PartTable, ceilings_of, check_parts, part_kinds
+from circuitry.comparison.significance import ROUNDING
 from circuitry.comparison.statistics import INTERVALS, per_domain
 from circuitry.comparison.table import CHANCE, ValueTable, both_directions, check_pairs, domain_matrix, with_columns
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Seed, checked
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
+
+log = logging.getLogger(__name__)
 
 _TABLES = ("values", "parts", "chance", "intervals")
 _FORMAT = "circuitry comparison 4"
@@ -82,9 +86,21 @@ class Comparison:
             )
         check_parts(self.parts)
         check_pairs(self.values, in_order=self.directions is not None)
-        if "all" not in self.groups:
+        if "all" not in self.groups:  # made by hand, and not of another
+            self._tell_odd_values()
             classes = tuple(sorted({*self.values["class"], *self.ceilings["class"]}))
             object.__setattr__(self, "groups", {"all": classes} | dict(self.groups))
+
+    def _tell_odd_values(self) -> None:
+        values = self.values["value"].astype(float)
+        if unknown := int(values.isna().sum()):
+            log.warning("%d of %d values of %s are NaN, and do not count in means.", unknown, len(values), self.measure)
+        if self.alike and self.directions is None and values.max() > 1 + ROUNDING:
+            log.warning(
+                "Values of %s reach %.3g, but a similarity is at most 1: look at the table, or give alike=False for a "
+                "distance.",
+                *(self.measure, values.max()),
+            )
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from itertools import permutations
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from circuitry.runs.given import Count, Seed, checked
+from circuitry.runs.given import FINITE, Condition, Count, Seed, checked
 
 LEVEL = 0.05
 
@@ -19,12 +20,13 @@ EXACT_SIGNS, EXACT_DOMAINS = 12, 8
 _SIGN_DRAWS = 10_000
 """Random signs of more values."""
 
+_IN_RANGE = Condition("p values", lambda p: None if p.dropna().between(0, 1).all() else "others", "correct them")
 ROUNDING = 1e-12
 """Tolerance, so that the given order counts among the permutations."""
 
 
 @checked
-def holm(p: pd.Series) -> pd.Series:
+def holm(p: Annotated[pd.Series, _IN_RANGE]) -> pd.Series:
     """Return p values corrected for their number (Holm 1979); NaN values are not counted."""
     tested = p.astype(float).dropna().sort_values(kind="stable")
     return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
@@ -41,13 +43,12 @@ def fewest_units(n_tests: int) -> int:
 
 
 @checked
-def sign_flip_p(values: Float[np.ndarray, " n"], *, seed: Seed = 0) -> float:
+def sign_flip_p(values: Annotated[Float[np.ndarray, " n"], FINITE], *, seed: Seed = 0) -> float:
     """Return the two-sided p value of a mean of zero: the share of random signs with at least as large a mean.
 
     Exact, by all 2^n signs, up to twelve values; else by random signs together with the given ones, so that p is at
     least one over their number plus one. NaN for no values, or only zeros.
     """
-    values = values[~np.isnan(values)]
     n = len(values)
     if n == 0 or not values.any():
         return float("nan")

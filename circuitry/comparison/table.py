@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Condition, checked, fitting
 
@@ -21,6 +21,8 @@ NUMBERS = (
     *("rank", "rank_alone", "rank_centred"),
 )
 """Columns that hold numbers in any table."""
+NAMES = ("class", "domain", "other", "domain_a", "domain_b", "class_a", "class_b")
+"""Columns that hold a name in each row."""
 CHANCE = ("site", "value")
 """Columns of a table of chance levels."""
 
@@ -31,6 +33,8 @@ def with_columns(*columns: str) -> Condition:
     def wrong(table: pd.DataFrame) -> str | None:
         if missing := [column for column in columns if column not in table.columns]:
             return f"one without {', '.join(missing)}"
+        if nameless := [name for name in NAMES if name in columns and table[name].isna().any()]:
+            return f"one without a name in {', '.join(nameless)}"
         return f"one with words in {words}" if (words := _words_in(table)) else None
 
     return Condition(f"a table with the columns {', '.join(columns)}", wrong, "correct it")
@@ -123,7 +127,8 @@ def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None 
 @checked
 def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
     """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`."""
-    return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
+    with naming_damage(path):
+        return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
 
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

@@ -128,7 +128,7 @@ def _check(weights: Tensor, label: int) -> None:
         )
     lengths = weights.detach().float().norm(dim=1)
     apart = (lengths - 1).abs() > UNIT
-    if not weights.is_meta and bool(apart.any()):
+    if bool(apart.any()):
         row = int(apart.int().argmax())
         log.warning(
             "Row %d of the text weights has length %.3g, not 1, so the metric is no cosine: give "
@@ -211,7 +211,8 @@ def _check_rows(metric: Metric, embedding: Tensor, value: Tensor) -> None:
 
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
     """Return the metric [B] of embeddings [B, D]."""
-    value: object = metric(embedding)
+    own = embedding.clone()  # a metric may work in place
+    value: object = metric(own)
     if not isinstance(value, Tensor):
         raise InputError(
             f"A metric returns a tensor with one number per image, but {metric_name(metric)!r} returned "
@@ -232,5 +233,10 @@ def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
         raise InputError(
             f"The gradient of a metric by the embedding is needed, but what {metric_name(metric)!r} returned has none: "
             "compute it from the embedding by torch alone, without detach, item, no_grad or argmax."
+        )
+    if torch.is_grad_enabled() and own.requires_grad and own._version:
+        raise InputError(
+            f"The gradient of a metric by the embedding is needed, but {metric_name(metric)!r} writes into the "
+            "embedding, which PyTorch does not follow back: write e = e / e.norm() in place of e /= e.norm()."
         )
     return value

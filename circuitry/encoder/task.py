@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -137,6 +137,11 @@ class Task:
         fit = rows_that_fit(self.encoder, self.work.memory_gib)
         count = 0
         for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
+            if not count and self.encoder.hooked_sites and (found := len(self.encoder(images))) != len(images):
+                raise InputError(
+                    f"Each image has one embedding, but hooks at {', '.join(self.encoder.hooked_sites)} make {found} "
+                    f"of {len(images)}: take off the one that repeats rows."
+                )
             yield Batch(images, count, self)
             count += len(images)
         if not count:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import lacking_values
 from circuitry.runs.provenance import weights_digest
 
 Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
@@ -131,6 +132,8 @@ def _checked(batch: object) -> Tensor:
         batch = batch if alike else first
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
+    if lacking := lacking_values(batch):
+        raise InputError(f"Images are tensors with all their values, but {lacking} was given: prepare them.")
     batch = batch[None] if batch.dim() == 3 else batch
     if batch.dim() != 4:
         raise InputError(

@@ -31,6 +31,7 @@ CURVE_FORMAT = "circuitry faithfulness curve 3"
 """Name and version of the file format."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurve:
     """The metric and the answer of every image with circuits of growing size kept; the circuits are nested.
@@ -227,6 +228,8 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     for one, two in pairwise(curves):
         titles = [f"the curve of {curve.class_name} in {curve.domain}" for curve in (one, two)]
         Identity(one.settings).check(two.settings, titles[0], titles[1], _POOLED)
+    if len(set(map(id, curves))) < len(curves):
+        raise InputError(f"Curves are pooled once each, but one is twice among {len(curves)}: remove it.")
     fewest = min(curve.foreign.shape[1] for curve in curves)
     curves = [replace(curve, foreign=curve.foreign[:, :fewest]) for curve in curves]
     first = curves[0]

@@ -10,12 +10,13 @@ import pandas as pd
 from scipy import stats
 
 from circuitry.encoder.sites import INPUT
-from circuitry.runs.given import DISTINCT, Count
+from circuitry.runs.given import DISTINCT, Count, checked, one_of
 
 PATCHED_BY = ("unit", "site", "position")
 DIRECTIONS = ("noise", "denoise")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class PatchEffects:
     """Exact effects on the metric of moving one thing from its clean activation to the baseline.
@@ -28,9 +29,9 @@ class PatchEffects:
     scores: dict[str, np.ndarray]
     """Mean effect over images by site: [units], [] for whole sites, or [height, width] or [tokens] for positions.
     NaN for units that were not asked for."""
-    by: str
-    """One of `PATCHED_BY`."""
-    direction: str
+    by: Annotated[str, one_of(*PATCHED_BY)]
+    """What moves."""
+    direction: Annotated[str, one_of(*DIRECTIONS)]
     """``noise``: the clean run with the baseline written in; ``denoise``: the baseline's run with the clean
     activation written back, effect = metric(written back) - metric(baseline)."""
     clean_metric: float

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from circuitry.encoder.baselines import Baseline, Counterfactual, check_count
 from circuitry.encoder.encoder import Encoder
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import FINITE, checked
 from circuitry.runs.identity import UNKNOWN
 from circuitry.runs.provenance import digest, weights_digest
 
@@ -74,7 +74,8 @@ def mark_kept(units: Chosen, size: int, site: str) -> Bool[np.ndarray, " size"]:
     return Places.read(units, "units").mask(size, site, "units")
 
 
-PatchValue = int | float | Float[Tensor, "..."] | Baseline | Counterfactual | Callable[[Tensor], Tensor]
+_Finite = Annotated[float, FINITE] | Annotated[Float[Tensor, "..."], FINITE]
+PatchValue = int | _Finite | Baseline | Counterfactual | Callable[[Tensor], Tensor]
 """A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
 the site's whole activation that returns one of the same shape. Only the patched part of each is written."""
 

@@ -86,7 +86,7 @@ class Classifier(Clip):
         Example:
             >>> graph = attribute(clip.encoder, images, lambda embeddings: clip.logits(embeddings)[:, 404])
         """
-        return F.linear(embeddings, self.rows, self.bias)
+        return F.linear(embeddings.to(self.rows), self.rows, self.bias)
 
 
 def as_classifier(

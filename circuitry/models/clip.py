@@ -219,7 +219,7 @@ class Clip:
         scale, bias = (getattr(self.model, name, None) for name in ("logit_scale", "logit_bias"))
         if scale is None:
             raise InputError(f"{self.name} has no scale of logits, for it was not trained on texts: take cosines.")
-        logits: Tensor = F.normalize(embeddings, dim=-1) @ weights.T * scale.exp()
+        logits: Tensor = F.normalize(embeddings, dim=-1).to(weights) @ weights.T * scale.exp()
         return logits if bias is None else logits + bias
 
     def _encode(self, tokens: Tensor, classes: int) -> Tensor:

@@ -27,7 +27,7 @@ def write_arrays(
 ) -> None:
     """Write arrays and header; ``format_name`` holds the version of what is in them."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    about = {"format": format_name, "header": header}
+    about = {"format": format_name, "header": dict(header)}
     about["checksum"] = _checksum(about, contiguous)
     # One entry: safetensors writes several in any order, and equal contents should be equal files.
     content = save(contiguous, {_ENTRY: json.dumps(about, sort_keys=True)})

@@ -8,7 +8,7 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -170,7 +170,7 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
 
 
 def _fitting(value: Any, hint: Any, name: str) -> Any:
-    if type(value) is hint and hint is not int and hint is not str:
+    if type(value) is hint and hint is not int and hint is not str and not hasattr(hint, "layout"):
         return value
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
@@ -187,19 +187,41 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         value = Path(at_home(value))
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
-    if isinstance(value, str | Path) and "\0" in str(value):
-        raise _MisfitError("text without null characters", name, shown(str(value)), "remove them")
+    if isinstance(value, str | Path) and not _can_be_written(str(value)):
+        raise _MisfitError("text without null characters and lone surrogates", name, shown(str(value)), "remove them")
+    if (lacking := lacking_values(value)) is not None:
+        raise _MisfitError("an array with all its values", name, lacking, "fill in what is not there, or leave it out")
     if not is_of_type(value, kind):
         words = type_in_words(hint, name), name, shown(value), how_to_give(value, hint, name)
         raise _MisfitError(*words, inner=False)
     if kind is int and abs(value) >= 2**63:
         raise _MisfitError("a whole number of 64 bits", name, shown(value), "give a smaller one")
-    if isinstance(value, dict) and len(inner) == 2:
+    if isinstance(value, Mapping) and len(inner) == 2 and not hasattr(value, "HOW_TO_GET"):  # which reads lazily
         keys = _each(value, inner[0], [f"key of {name}"] * len(value))
         return dict(zip(keys, _each(value.values(), inner[1], [f"{name}[{key!r}]" for key in value]), strict=True))
     if isinstance(value, list | tuple | set | frozenset | range) and kind in LIST_TYPES and inner:
         return _list_fitting(value, kind, inner, name)
-    return value.item() if kind in (int, float) and isinstance(value, np.generic) else value
+    if isinstance(value, np.ma.MaskedArray):
+        return value.data
+    return value.item() if kind in (int, float, str) and isinstance(value, np.generic) else value
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def lacking_values(array: Any) -> str | None:
+    """Say what an array or a tensor has in place of some of its values; None where all are there."""
+    if np.ma.is_masked(array):
+        return "one with masked values"
+    if not hasattr(array, "is_meta"):
+        return None
+    if array.is_meta:
+        return "a tensor without values, of the device meta"
+    return "a tensor that is sparse or nested" if array.is_nested or str(array.layout) != "torch.strided" else None
 
 
 def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
@@ -233,16 +255,14 @@ def _list_fitting(value: Collection[Any], kind: Any, inner: tuple[Any, ...], nam
 
 def _each(values: Collection[Any], hint: Any, names: str | Sequence[str]) -> Collection[Any]:
     """Return several values as their annotation means them; quickly where all are just of its type, as many images."""
-    plain = set(map(type, values)) <= {hint} and hint is not int and not (hint is str and "\0" in "".join(values))
-    if plain or hint is Any:
+    plain = set(map(type, values)) <= {hint} and hint is not int and not hasattr(hint, "layout")
+    if hint is Any or (plain and (hint is not str or _can_be_written("".join(values)))):
         return values
-    found, is_array = [], hasattr(hint, "dim_str")
+    found = []
     for place, one in enumerate(values):
         try:
             with jaxtyped("context"):  # sizes of one are not those of the next
-                fits = is_array and isinstance(one, hint)
-                name = f"{names}[{place}]" if isinstance(names, str) else names[place]
-                found.append(one if fits else _fitting(one, hint, name))
+                found.append(_fitting(one, hint, f"{names}[{place}]" if isinstance(names, str) else names[place]))
         except _MisfitError as misfit:
             misfit.inner = True
             raise

@@ -69,6 +69,20 @@ class JobFolder:
         if not self._is_finished() and (other := difference(versions(), self._manifest["versions"])):
             log.warning("%s was begun by other versions; what is left is made by those of today: %s", self.path, other)
 
+    @classmethod
+    def made(cls, path: Path, manifest: dict[str, Any]) -> "JobFolder":
+        """Return a folder that is there, to read it."""
+        folder = cls.__new__(cls)
+        folder.path, folder._manifest = path, manifest
+        folder.jobs = tuple(tuple(map(str, job)) for job in manifest["jobs"])
+        return folder
+
+    def whole(self, job: Job, path: Path, command: str) -> Path:
+        """Return the path of a file of a job; `InputError` unless the file is as the job of the command left it."""
+        if self._entries(job).get(path.relative_to(self.path).as_posix()) != _sha256(path):
+            raise InputError(f"{path} is damaged, its checksum does not fit: run {command} again, which repairs it.")
+        return path
+
     def unfinished(self) -> list[Job]:
         """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""
         left = []
@@ -197,10 +211,10 @@ class JobFolder:
 
     def _entries(self, job: Job) -> dict[str, str]:
         """Return the checksums of a job's files by their names; `InputError` for a damaged record, or another job's."""
-        found = read_sealed(self._record(job), "the job is done again")
+        found = read_sealed(self._record(job), "do the job again")
         files: dict[str, str] = found.pop("files", {})
         if found != self._owner(job):
-            raise InputError(f"{self._record(job)} is damaged, or of another job: the job is done again.")
+            raise InputError(f"{self._record(job)} is damaged, or of another job: do the job again.")
         return files
 
     def _owner(self, job: Job) -> dict[str, Any]:

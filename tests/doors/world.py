@@ -31,13 +31,15 @@ SIZES = {"d": 16, "features": 20, "classes": 4, "w": 64, "h": 64, "n": 20, "part
 
 
 class World:
-    """A CLIP model and a transformer, 24 images, and what was found on them."""
+    """A CLIP model and a transformer, 24 images, and what was found on them; ``scale`` makes other weights."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scale: float = 1.0) -> None:
         torch.manual_seed(0)
         self.folder, self.scratch = folder, folder / "scratch"
         root = write_noise(folder / "images", DOMAINS, CLASSES, 3)
-        clip, data = Tiny.write(folder).load(), circuitry.DomainFolder(root)
+        tiny = Tiny.write(folder)
+        state = {name: scale * weight if weight.is_floating_point() else weight for name, weight in tiny.state.items()}
+        clip, data = replace(tiny, state=state).load(), circuitry.DomainFolder(root)
         encoder, batch, sites = clip.encoder, torch.randn(3, 3, 64, 64), list(clip.encoder.sites[-3:])
         rule, weights = circuitry.left_rule(1), F.normalize(torch.randn(4, 16), dim=-1)
         settings = circuits.ExtractionSettings(
@@ -52,7 +54,9 @@ class World:
         sae = replace(make_sae(16, dtype=torch.float32), site=sites[-1])
         found, other = (similarities(3, ("u",), seed) for seed in range(2))
         array = comparison.PartArray.from_table(found.parts)
-        self.task, self.graph, self.comparison = task, graph, found
+        self.task, self.graph, self.comparison, self.few = task, graph, found, few
+        self.curve, self.effects = circuitry.faithfulness_curve(task, graph, few), circuitry.patch_effects(task)
+        self.mean = circuitry.mean_baseline(encoder, batch)
         self.graphs = circuitry.GraphFolder(folder / "graphs")
         self.in_stream = circuitry.Task(vit, torch.randn(3, 3, 32, 32), metric, work=QUIET)
         self.tables = [found.values, found.parts, found.summary(), comparison.domain_matrix(found.values)]
@@ -60,7 +64,7 @@ class World:
         self.named |= {"metric": metric, "weights": weights, "comparisons": [found, other]}
         self.values = [
             *(clip, data, encoder, data.records[0], task, graph, graph.circuit(2), graph.edges, self.graphs, rule),
-            *(circuitry.faithfulness_curve(task, graph, few), found, array, pair_cells(array), sae, QUIET, few),
+            *(self.curve, self.effects, self.mean, found, array, pair_cells(array), sae, QUIET, few),
             *(comparison.draw_resamples(["a", "b", "c"], 4, resamples=10), bases.ResidualStream.of(vit), batch),
             *(circuitry.Patch(sites[0], 0.0), pd.Series([0.1, 0.2])),
             *(representations.embed_texts(clip, CLASSES, cache_dir=folder), *self.tables[:1], self.named["checks"]),
@@ -144,11 +148,19 @@ def _by_name(world: World, clip: Any, data: Any, sae: Any) -> dict[str, Any]:
     class_names, texts, labels, parts = classes, ["a", "b", "c"], ["a", "b"] * 10, np.array([0, 0, 1])
     table = values = world.tables[0]
     matrix = similarity = world.tables[-1]
-    tasks = {("axe", one): world.task for one in DOMAINS}
+    tasks, curves = {("axe", one): world.task for one in DOMAINS}, [world.curve]
+    baseline = world.mean
     graphs = {("axe", one): replace(world.graph, class_name="axe", domain=one) for one in DOMAINS}
     circuit, pair = world.graph.circuit(None), sites[:2]
     units, kept, n_units = dict.fromkeys(pair, np.array([0, 1])), {"u": np.arange(2)}, {"u": 5}
     circuits, heads = [circuit], {"all": lambda found: found[:, :4]}
+    foreign, key, shown, made_with = (
+        circuits,
+        ("axe", "real"),
+        [(list("abc"), world.task)],
+        world.graphs.manifest["config"],
+    )
+    measure = "node_overlap"
     scores = {"u": np.arange(3.0)}
     edges = [("embed", "blocks.0.attn.0.q")]
     label, unit, seed, permutations, resamples, size, n_images = 1, 0, 0, 5, 10, 0.3, 2
