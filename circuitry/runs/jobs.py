@@ -6,7 +6,7 @@
    left, then waits for jobs that others are doing.
 3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a sealed record of
    configuration, job and files. A job counts as done while its record is whole and its own, and its files agree.
-4. Missing and damaged files are made again. When no job is left, what killed processes left goes.
+4. Missing and damaged files are made again. What killed processes left goes.
 """
 
 import hashlib
@@ -66,7 +66,8 @@ class JobFolder:
         self.path, self.jobs = Path(path), tuple(jobs)
         listed = [list(job) for job in self.jobs]
         self._manifest = claim(self.path, format_name, config, listings, jobs=listed)
-        if not self._is_finished() and (other := difference(versions(), self._manifest["versions"])):
+        finished = all(self._record(job).is_file() for job in self.jobs)
+        if not finished and (other := difference(versions(), self._manifest["versions"])):
             log.warning("%s was begun by other versions; what is left is made by those of today: %s", self.path, other)
 
     @classmethod
@@ -136,7 +137,7 @@ class JobFolder:
         seconds: dict[Job, float] = {}
         todo = [job for job in self.unfinished() if only is None or job in only]
         if not todo:
-            self._tidy()
+            remove_leftovers(self.path)
             return seconds
         damaged = {job for job in todo if self._record(job).is_file()}
         order = rank.order(todo)
@@ -151,7 +152,7 @@ class JobFolder:
                 bar.set_postfix_str(f"{len(seconds)} of {len(todo)} jobs, {' in '.join(job)}")
                 if len(seconds) == most:
                     return seconds
-        self._tidy()
+        remove_leftovers(self.path)
         return seconds
 
     def _claimed(self, order: Sequence[Job], prepare: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
@@ -228,15 +229,6 @@ class JobFolder:
         """Return a file name for a job: readable, of bounded length, another one for every job."""
         readable = "".join(c if c.isalnum() and c.isascii() else "_" for c in "-".join(job))
         return f"{readable[:60]}-{digest(list(job))[:8]}"
-
-    def _tidy(self) -> None:
-        """Remove what killed processes left, when nothing is left to do."""
-        if self._is_finished():
-            remove_leftovers(self.path)
-
-    def _is_finished(self) -> bool:
-        """Return whether every job has its record; files are not looked at."""
-        return all(self._record(job).is_file() for job in self.jobs)
 
 
 def _prefetch(items: Iterable[Item], prepare: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:

@@ -91,21 +91,17 @@ def test_what_is_meant_is_taken() -> None:
 
 def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @checked
-    def given(*, a: Path = Path(), b: str | os.PathLike[str] | None = None, c: Sequence[Path] = (), d: str = "") -> Any:
-        return a, b, c, d
+    def given(path: Path, text: str | os.PathLike[str], paths: Sequence[Path], name: str) -> Any:
+        return path, text, *paths, name
 
     monkeypatch.setenv("HOME", str(tmp_path))
     call: Any = given
-    assert call(a="~/x", b="~", c=["~/x", "y/~"], d="~/x") == (
-        tmp_path / "x", str(tmp_path), [tmp_path / "x", Path("y/~")], "~/x",
-    )  # fmt: skip
-    assert call(a=Path("~/x"), b=Path("~/x"), d="~") == (tmp_path / "x", tmp_path / "x", (), "~")
-    (tmp_path / "s.toml").write_text('out = "~/x"\n')
-    assert read_line(Folders, ["--out=~/y", "--config=~/s.toml"])[0] == Folders(tmp_path / "y")
-    assert read_line(Folders, ["--config=~/s.toml"])[0] == Folders(tmp_path / "x")
-    with whole_file("~/new/x") as temporary:
-        temporary.write_text("")
-    assert (tmp_path / "new" / "x").is_file()
+    home = tmp_path / "x"
+    assert call("~/x", "~/x", ["~/x", "y/~"], "~/x") == (home, str(home), home, Path("y/~"), "~/x")
+    with whole_file("~/new/s.toml") as temporary:
+        temporary.write_text('out = "~/x"\n')
+    assert (tmp_path / "new" / "s.toml").is_file()
+    assert read_line(Folders, ["--config=~/new/s.toml"])[0] == Folders(home)
 
 
 def test_images_stay_unread() -> None:
