@@ -35,9 +35,13 @@ class ImageBatches:
         self._encoder, self._rows = encoder, rows
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
+        empty = True
         for batch in checked_batches(self._images):
             for part in torch.split(batch, self._rows) if len(batch) else ():
                 yield self._prepared(part)
+                empty = False
+        if empty:
+            raise InputError("A run needs at least one image, but there were none.")
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)

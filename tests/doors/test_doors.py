@@ -118,8 +118,8 @@ def test_what_gave_wrong_numbers_silently_is_refused(name: str, walk: Walk) -> N
 
 TOLD: Any = {
     "2 of 4 classes": lambda w: circuitry.compare({key: w.graphs[key] for key in list(w.graphs)[1:-1]}),
-    "4 of 9 values": lambda w: circuitry.Comparison("x", w.tables[0].replace(w.tables[0]["value"][0], np.nan)),
-    "reach 77": lambda w: circuitry.Comparison("x", w.tables[0].replace(w.tables[0]["value"][0], 77.0)),
+    "4 are NaN": lambda w: circuitry.Comparison("x", w.tables[0].replace(w.tables[0]["value"][0], np.nan)),
+    "4 are beyond 1": lambda w: circuitry.Comparison("x", w.tables[0].replace(w.tables[0]["value"][0], 77.0)),
 }
 
 
