@@ -205,8 +205,8 @@ def _quietly(folder: Path) -> Iterator[None]:
                 yield
     finally:
         os.environ["HOME"] = home
-        for kind, (timer, _) in timers.items():
-            signal.setitimer(timer, 0)
+        for kind, (which, _) in timers.items():
+            signal.setitimer(which, 0)
             signal.signal(kind, before[kind])
 
 
