@@ -157,10 +157,10 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
     if task.others is None:
         settings = replace(settings, method=without_others(settings.method))
     if not isinstance(images, Tensor) or len(parts) != len(images) or (parts < 0).any():
-        given = f"{len(images)} images" if isinstance(images, Tensor) else type(images).__name__
+        given = len(images) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(
-            f"Every image is in one part, a number from 0, but {given} and {len(parts)} numbers, the smallest "
-            f"{min(parts, default=0)}, were given."
+            f"Every image is in one part, but {given} images and {len(parts)} parts were given, the first number "
+            f"{min(parts, default=0)}: number the part of each image from 0."
         )
     check_count(own.baseline, len(images))
     with task.running(gradients=True):

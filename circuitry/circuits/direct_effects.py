@@ -9,7 +9,7 @@ so it is the sum of what each writer put there (Gandelsman et al. 2024, arXiv 23
 For CLIP's ResNets see `pooling_pairs`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -46,28 +46,21 @@ def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor,
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
         >>> found.to_pandas().head()
     """
-    width = _check_linear(stream)
-    encoder, components = stream.encoder, stream.components
-    wanted = {*stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
+    width, encoder = _check_linear(stream), stream.encoder
+    if weight.shape != (width,):
+        raise InputError(
+            f"The text weight of a class has the {width} numbers of an embedding, but one of shape "
+            f"{list(weight.shape)} was given: give one row of the text weights."
+        )
     parts = []
-    with components.running():
-        _check_hooks(stream)
-        if weight.shape != (width,):
-            raise InputError(
-                f"The text weight of a class has the {width} numbers of an embedding, but one of shape "
-                f"{list(weight.shape)} was given: give one row of the text weights."
-            )
+    with stream.components.running():
         weight = weight.detach().to(encoder.device, encoder.dtype).clone()  # it may be of inference mode
-        for batch in ImageBatches(images, components, rows_that_fit(encoder, Work().memory_gib)):
-            embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
-            last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
+        for embedding, cache, last in _runs(stream, images, Work()):
             slope, constant = _last_step(encoder, last, weight)
             effects = torch.einsum("wbpm,bpm->bw", stream.written(cache), slope)
             rest = constant + sum(slope.sum(1) @ bias for i in range(len(stream.blocks)) for bias in stream.biases(i))
             logits = F.normalize(embedding, dim=-1) @ weight
             parts.append([one.cpu().double().numpy() for one in (effects, rest, logits)])
-    if not parts:
-        raise InputError("Direct effects need at least one image, but there were none.")
     return DirectEffects(tuple(map(str, stream.writers)), *(np.concatenate(some) for some in zip(*parts, strict=True)))
 
 
@@ -80,21 +73,25 @@ def direct_vectors(
     Takes the arguments of `direct_effects`, and does not divide by the length of the embedding.
     """
     _check_linear(stream)
-    components, last = stream.components, stream.encoder.stages[-1].run
-    end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
-    parts = []
-    with components.running():
-        _check_hooks(stream)
-        for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
-            _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
+    last, parts = stream.encoder.stages[-1].run, []
+    with stream.components.running():
+        for _, cache, end in _runs(stream, images, work):
             with _held_norms(stream.encoder.tower):
-                last(cache[end])
-                nothing = last(torch.zeros_like(cache[end]))
+                last(end)
+                nothing = last(torch.zeros_like(end))
                 vectors = [last(written) - nothing for written in stream.written(cache)]
             parts.append(torch.stack(vectors, 1).cpu().double().numpy())
-    if not parts:
-        raise InputError("Direct effects need at least one image, but there were none.")
     return np.concatenate(parts)
+
+
+def _runs(stream: ResidualStream, images: Images, work: Work) -> Iterator[tuple[Tensor, Mapping[str, Tensor], Tensor]]:
+    """Yield the embeddings of each batch, what writers wrote, and the last residual stream."""
+    _check_hooks(stream)
+    end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
+    wanted = {*stream.sites, end}
+    for batch in ImageBatches(images, stream.components, rows_that_fit(stream.encoder, work.memory_gib)):
+        embedding, cache = stream.components.run_with_cache(batch, names_filter=lambda name: name in wanted)
+        yield embedding, cache, cache[end]
 
 
 def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

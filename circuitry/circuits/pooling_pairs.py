@@ -77,8 +77,6 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
         encoder.check_unhooked("pairs add up to an embedding that nothing changes behind them", encoder.sites[-2])
         batches = ImageBatches(images, encoder, rows_that_fit(encoder, Work().memory_gib))
         parts = [_read(pool, encoder(batch, stop=encoder.sites[-2])) for batch in batches]
-        if not parts:
-            raise InputError("Pairs of heads and units need at least one image, but none was given.")
         value = rearrange(pool.v_proj.weight, "(head s) c -> head c s", head=pool.num_heads)
         out = rearrange(pool.c_proj.weight, "d (head s) -> head s d", head=pool.num_heads)
         read, rest = (torch.cat(some) for some in zip(*parts, strict=True))

@@ -87,20 +87,16 @@ class Comparison:
         check_parts(self.parts)
         check_pairs(self.values, in_order=self.directions is not None)
         if "all" not in self.groups:  # made by hand, and not of another
-            self._tell_odd_values()
+            values = self.values["value"].astype(float)
+            beyond = values > 1 + ROUNDING if self.alike and self.directions is None else values == np.inf
+            if (unknown := values.isna()).any() or beyond.any():
+                log.warning(
+                    "Of the %d values of %s %d are NaN, which do not count in means, and %d are beyond 1, which no "
+                    "similarity is: look at them, or give alike=False for a distance.",
+                    *(len(values), self.measure, unknown.sum(), beyond.sum()),
+                )
             classes = tuple(sorted({*self.values["class"], *self.ceilings["class"]}))
             object.__setattr__(self, "groups", {"all": classes} | dict(self.groups))
-
-    def _tell_odd_values(self) -> None:
-        values = self.values["value"].astype(float)
-        if unknown := int(values.isna().sum()):
-            log.warning("%d of %d values of %s are NaN, and do not count in means.", unknown, len(values), self.measure)
-        if self.alike and self.directions is None and values.max() > 1 + ROUNDING:
-            log.warning(
-                "Values of %s reach %.3g, but a similarity is at most 1: look at the table, or give alike=False for a "
-                "distance.",
-                *(self.measure, values.max()),
-            )
 
     @property
     def domains(self) -> tuple[str, ...]:

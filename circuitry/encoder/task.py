@@ -144,8 +144,6 @@ class Task:
                 )
             yield Batch(images, count, self)
             count += len(images)
-        if not count:
-            raise InputError("At least one image is needed, but there were none.")
         check_count(self.baseline, count)
 
     def of_some(self, images: Tensor, chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Task":

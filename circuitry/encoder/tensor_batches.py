@@ -41,6 +41,7 @@ class ImageBatches:
         self._first, self._named = "", isinstance(images, ImageBatches)
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
+        empty = True
         for place, batch in enumerate(checked_batches(self._images)):
             if not (place or isinstance(self._images, ImageBatches | Tensor)):
                 then, self._first = self._first, weights_digest({"images": batch[:8]})  # enough to notice, and cheap
@@ -52,6 +53,9 @@ class ImageBatches:
             self._named = self._named or (_MARK not in vars(batch) and name_values(batch, self._encoder))
             for part in torch.split(batch, self._rows) if len(batch) else ():
                 yield seen(self._prepared(part))
+                empty = False
+        if empty:
+            raise InputError("A run needs at least one image, but there were none.")
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)

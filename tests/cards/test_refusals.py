@@ -29,6 +29,7 @@ class World(NamedTuple):
         cards = CardFolder(copy)
         assert cards.words
         cards.card(*cards.units()[0])
+        assert all(cards.activations(domain) for domain in cards.domains)
 
     def vocabulary(self, content: bytes) -> None:
         (self.empty / "words.txt").write_bytes(content)
@@ -38,6 +39,18 @@ class World(NamedTuple):
 def other_version(cards: Path) -> None:
     about = read_sealed(cards / "manifest.json", "make it again")
     write_sealed(cards / "manifest.json", about | {"format": "circuitry unit cards 0"})
+
+
+def other_bit(name: str) -> Callable[[Path], object]:
+    """Return how to change a bit in the last third of a file, where JSON and arrays stay readable."""
+
+    def change(cards: Path) -> None:
+        content = bytearray((cards / name).read_bytes())
+        place = content.rfind(b"1") if name.endswith("json") else len(content) - 3
+        content[place] ^= 2
+        (cards / name).write_bytes(content)
+
+    return change
 
 
 def top_at(site: str) -> Any:
@@ -57,6 +70,10 @@ REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
     (
         lambda w: w.read(lambda cards: (cards / "sites" / "layer3.0.safetensors").write_bytes(b"torn")),
         ("layer3.0.safetensors",),
+    ),
+    *(
+        (lambda w, name=name: w.read(other_bit(name)), (name, "checksum", "circuitry cards"))
+        for name in ("images/real.npy", "images/sketch.json", "words.json", "sites/layer3.0.json")
     ),
     (lambda w: made(w.clip, w.root, w.root / "cards", top=4), ("top: 3 -> 4",)),
     (lambda w: read_vocabulary(w.empty / "words.txt"), ("words.txt",)),

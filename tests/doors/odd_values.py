@@ -176,16 +176,18 @@ def same(good: Any) -> dict[str, Any]:
     if isinstance(good, torch.Tensor) and good.numel():
         with torch.inference_mode():
             inferred = good.clone()
-        found = {"of inference mode": inferred, "with gaps": torch.stack([good, good], -1)[..., 0]}
+        found: dict[str, Any] = {"of inference mode": inferred, "with gaps": torch.stack([good, good], -1)[..., 0]}
         if good.is_floating_point():
             found |= {"as parameter": nn.Parameter(good.clone()), "double": good.double(), "half": good.half()}
         return found
     if isinstance(good, pd.DataFrame | pd.Series) and len(good):
-        several = pd.MultiIndex.from_product([["x"], range(len(good))])
-        tables = {"other labels": range(5, 5 + len(good)), "one label": [0] * len(good), "two labels": several}
-        found = {name: good.set_axis(index) for name, index in tables.items()} | {"nullable": good.convert_dtypes()}
+        rows = range(5, 5 + len(good))
+        several = pd.MultiIndex.from_product([["x"], rows])
+        tables: dict[str, Any] = {"other labels": rows, "one label": [0] * len(good), "two labels": several}
+        found = {name: good.set_axis(index) for name, index in tables.items()}
+        found["nullable"] = good.convert_dtypes()
         if isinstance(good, pd.DataFrame):
-            words = [name for name in good if good[name].map(type).eq(str).all()]
+            words = [name for name in good if good[name].map(lambda one: isinstance(one, str)).all()]
             found |= {"categories": good.astype(dict.fromkeys(words, "category")), "columns": good[good.columns[::-1]]}
         return found
     if isinstance(good, list | tuple) and not hasattr(good, "_fields") and good:

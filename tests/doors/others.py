@@ -19,49 +19,35 @@ WEIGHTS, NET, METRIC, TEXTS = "other weights", "another architecture", "another 
 CLASS = "another class"
 
 
-CONTROL = "a circuit of another class is a control"
-DOORS_THAT_TAKE_ANOTHER = {
-    "judge_circuit(task)": ((CLASS,), CONTROL),
-    "judge_circuit(circuit)": ((CLASS,), CONTROL),
-    "measure_circuits(task)": ((CLASS,), CONTROL),
-    "measure_circuits(circuits)": ((CLASS,), CONTROL),
-    "measure_circuits(fitted)": ((CLASS,), CONTROL),
-    "faithfulness_curve(task)": ((CLASS,), CONTROL),
-    "faithfulness_curve(graph)": ((CLASS,), CONTROL),
-    "faithfulness_curve(foreign)": ((CLASS,), CONTROL),
-    "optimal_baseline(task)": ((CLASS,), CONTROL),
-    "optimal_baseline(circuit)": ((CLASS,), CONTROL),
-    "logit_pixels(circuit)": ((CLASS,), CONTROL),
-    "kept_embeddings(task)": ((METRIC, CLASS, TEXTS), "embeddings are of no metric"),
-    "kept_embeddings(circuits)": ((METRIC, CLASS, TEXTS), "embeddings are of no metric"),
-    "similarity(a)": ((CLASS,), "circuits of two classes are compared"),
-    "similarity(b)": ((CLASS,), "circuits of two classes are compared"),
-    "node_overlap(a)": ((CLASS,), "circuits of two classes are compared"),
-    "node_overlap(b)": ((CLASS,), "circuits of two classes are compared"),
-    "pool_curves(curves)": ((CLASS,), "curves of classes are pooled"),
-    "transfer_circuits(tasks)": ((TEXTS,), "texts may be in the style of a domain"),
-    "interchange(tasks)": ((TEXTS,), "texts may be in the style of a domain"),
+COMPARED = "similarity(a) similarity(b) node_overlap(a) node_overlap(b)"
+CONTROLLED = "judge_circuit(task) judge_circuit(circuit) measure_circuits(task) measure_circuits(circuits)"
+CONTROLLED += " measure_circuits(fitted) faithfulness_curve(task) faithfulness_curve(graph) faithfulness_curve(foreign)"
+CONTROLLED += " optimal_baseline(task) optimal_baseline(circuit) logit_pixels(circuit)"
+DOORS_THAT_TAKE_ANOTHER: dict[str, tuple[str, tuple[str, ...]]] = {
+    "a circuit of another class is a control": (CONTROLLED, (CLASS,)),
+    "circuits of two classes are compared": (COMPARED, (CLASS,)),
+    "curves of classes are pooled": ("pool_curves(curves)", (CLASS,)),
+    "embeddings are of no metric": ("kept_embeddings(task) kept_embeddings(circuits)", (METRIC, CLASS, TEXTS)),
+    "texts may be in the style of a domain": ("transfer_circuits(tasks) interchange(tasks)", (TEXTS,)),
 }
-"""Calls that take another object, and why that is fair."""
-TAKEN_TODAY: dict[str, tuple[str, ...]] = {
-    "transfer_circuits(tasks)": (CLASS,),
-    "transfer_circuits(circuits)": (CLASS,),
-    "interchange(tasks)": (CLASS,),
-    "interchange(circuits)": (CLASS,),
-    "logit_pixels(circuit)": (WEIGHTS, METRIC, TEXTS),
-    "lesion(parts)": (CLASS, TEXTS),
-    "kept_embeddings(task)": (WEIGHTS,),
-    "kept_embeddings(circuits)": (WEIGHTS,),
-    "measure_circuits(circuits)": (WEIGHTS, METRIC, TEXTS),
-    "measure_circuits(fitted)": (WEIGHTS, METRIC, TEXTS),
-    "pool_curves(curves)": (WEIGHTS, METRIC, TEXTS),
-    "optimal_baseline(task)": (WEIGHTS, METRIC, TEXTS),
-    "optimal_baseline(circuit)": (WEIGHTS, METRIC, TEXTS),
-    "Task(baseline)": (WEIGHTS, NET),
-    "attribute(baseline)": (WEIGHTS,),
-    "export_explorer(curves)": (WEIGHTS, NET, METRIC, CLASS, TEXTS),
+"""Calls that take another object, by why that is fair."""
+MEASURED = "measure_circuits(circuits) measure_circuits(fitted) pool_curves(curves) optimal_baseline(task)"
+MEASURED += " optimal_baseline(circuit) logit_pixels(circuit) export_explorer(curves)"
+TAKEN_TODAY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "circuits and curves of another model or metric": (MEASURED, (WEIGHTS, METRIC, TEXTS)),
+    "embeddings of another model": ("kept_embeddings(task) kept_embeddings(circuits)", (WEIGHTS,)),
+    "baselines of another model": ("Task(baseline) attribute(baseline)", (WEIGHTS,)),
+    "of another tower": ("Task(baseline) export_explorer(curves)", (NET,)),
+    "another class under its name": ("transfer_circuits(tasks) transfer_circuits(circuits)", (CLASS,)),
+    "another class beside it": ("interchange(tasks) interchange(circuits) export_explorer(curves)", (CLASS,)),
+    "parts of another class": ("lesion(parts)", (CLASS, TEXTS)),
 }
-"""Calls that give numbers of two models or metrics: they are to be refused."""
+"""Calls that mix two models or metrics in one result: they are to be refused."""
+
+
+def listed(table: dict[str, tuple[str, tuple[str, ...]]]) -> set[tuple[str, str]]:
+    """Return the calls of a table, each with the name of the other object."""
+    return {(call, name) for calls, names in table.values() for call in calls.split() for name in names}
 
 
 class Others:

@@ -164,7 +164,7 @@ def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
         yield at, value.digest
     elif isinstance(value, np.ndarray | np.generic | torch.Tensor | int | float):
         yield at, np.asarray(value.detach() if isinstance(value, torch.Tensor) else value)
-    elif isinstance(value, str):
+    elif isinstance(value, str | Path):
         yield at, np.asarray(str(value))
     elif isinstance(value, nn.Module):
         inner = value.state_dict()
@@ -205,8 +205,8 @@ def _quietly(folder: Path) -> Iterator[None]:
                 yield
     finally:
         os.environ["HOME"] = home
-        for kind, (timer, _) in timers.items():
-            signal.setitimer(timer, 0)
+        for kind, (which, _) in timers.items():
+            signal.setitimer(which, 0)
             signal.signal(kind, before[kind])
 
 
