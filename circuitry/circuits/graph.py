@@ -148,6 +148,7 @@ class AttributionGraph:
             return sites_table(self.sites, self.node_scores, self.kept_units, self.completeness)
         return nodes_table(self.node_scores, self.kept_units)
 
+    @checked
     def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
         """Return the n units with the largest absolute score: site, unit, score.
 

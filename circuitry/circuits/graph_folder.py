@@ -18,7 +18,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.errors import InputError, UnknownNameError, naming_damage
 from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, check_folder, claim, read_manifest
 from circuitry.runs.provenance import digest, versions
@@ -175,19 +175,15 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return {(name.split("->")[0], name.split("->")[1]): scores for name, scores in found.items()}
 
     def __getitem__(self, key: Key) -> AttributionGraph:
-        if key not in self._keys:
-            raise KeyError(self._unknown(key))
+        self._check(key)
         return _loaded(self.file(*key), *key)
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:
-            raise InputError(self._unknown(key))
-
-    def _unknown(self, key: Key) -> str:
-        return (
-            f"There is no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
-            f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}."
-        )
+            raise UnknownNameError(
+                f"There is no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
+                f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}."
+            )
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys

@@ -181,5 +181,5 @@ def with_others(task: Task) -> tuple[Task, int]:
 def _held(images: Images | None, encoder: Encoder, work: Work) -> Any:
     """Return images that can be gone through again."""
     if not isinstance(images, Iterator):
-        return images
+        return images[None] if isinstance(images, Tensor) and images.dim() == 3 else images
     return ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))

@@ -29,6 +29,7 @@ CURVE_FORMAT = "circuitry faithfulness curve 3"
 """Name and version of the file format."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurve:
     """The metric and the answer of every image with circuits of growing size kept; the circuits are nested.
