@@ -21,9 +21,8 @@ With idle hooks outputs equal the tower's up to rounding; where something looks 
 takes the plain way instead of PyTorch's fused kernel, which hides them, and a message says so once.
 """
 
-import logging
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,8 +50,6 @@ BLOCK_POINTS = (
 
 BETWEEN = (nn.LayerNorm, nn.Conv2d)
 """Stages between blocks that belong to the block behind them: they make one stream of another."""
-
-log = logging.getLogger(__name__)
 
 
 @checked
@@ -152,22 +149,12 @@ def _heads(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch posi
     projected = block.project(block.norm_attention(x))
     q, k, v = (points[f"attn.hook_{name}"](part) for name, part in zip("qkv", projected, strict=True))
     if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
-        _say_the_plain_way()
         scores = points["attn.hook_attn_scores"](block.scores(q, k))
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
     else:
         z = block.mix(q, k, v)
     z = points["attn.hook_z"](z)
     return torch.cat([z, rearrange(x, "batch position (head d) -> batch position head d", head=block.n_heads)], 2)
-
-
-@cache
-def _say_the_plain_way() -> None:
-    """Log once in a process."""
-    log.warning(
-        "PyTorch's fused attention hides scores and patterns: where hooks look at them, attention is computed step by "
-        "step, equal up to rounding, and slower."
-    )
 
 
 def _neurons(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units d_head"]) -> Tensor:
