@@ -114,7 +114,7 @@ class FaithfulnessCurve:
 
         Intervals of one class are over images, intervals of several classes (`pool_curves`) over classes and images
         (`curve_reading`). Columns class, domain, circuit (``kept``, ``complement``, ``random``, ``foreign``; for right
-        and false also ``empty`` and ``full``), ranking, measure, fraction, n_units, weights, value, low, high,
+        and false also ``empty`` and ``full``), measure, value, low, high, fraction, n_units, weights, ranking,
         n_images, reason. Intervals of random units, and of other classes' circuits, resample them too. They are NaN
         where one class has a single image, or a single image of others; values, too, where there is a reason.
         """
@@ -156,8 +156,8 @@ class FaithfulnessCurve:
         """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
 
         Trapezoid over the fractions (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
-        MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, ranking,
-        measure, value, low, high, n_images, reason.
+        MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, measure,
+        value, low, high, ranking, n_images, reason.
         """
         reading, x = self._readings["faithfulness"], np.asarray(self.fractions)
 
@@ -190,16 +190,13 @@ class FaithfulnessCurve:
         return {name: CurveReading(measure, self) for name, measure in CURVE_MEASURES.items()}
 
     def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], reason: str) -> pd.DataFrame:
-        names = ("value", "low", "high")
+        names = {"class": self.class_name, "domain": self.domain, "circuit": None, "measure": None}
+        more = {**columns, "ranking": self.ranking, "n_images": int(self.own.sum()), "reason": reason}
         parts = [
-            pd.DataFrame({"circuit": circuit, **columns, **dict(zip(names, values, strict=True))})
-            for circuit, values in found.items()
+            pd.DataFrame({**names, "value": value, "low": low, "high": high}).assign(circuit=circuit, **more)
+            for circuit, (value, low, high) in found.items()
         ]
-        table = pd.concat(parts, ignore_index=True)
-        table.insert(0, "class", self.class_name)
-        table.insert(1, "domain", self.domain)
-        table.insert(3, "ranking", self.ranking)
-        return table.assign(n_images=int(self.own.sum()), reason=reason)
+        return pd.concat(parts, ignore_index=True)
 
 
 CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")

@@ -7,12 +7,13 @@ one that gives every image the same answer.
 - circuit: the measure of the circuit alone, with its bootstrap interval over images. Holds if the circuit works (see
   `verdicts`; where there is no verdict: recovers half of the measure) and the interval lies above what random circuits
   with as many units at every site reach (97.5 % of them).
-- complement: the measure of everything but the circuit. Holds if it lies below the circuit's interval.
+- complement: the measure of everything but the circuit. Holds if the row of the circuit does, and the complement does
+  not work and lies below the circuit's interval.
 - sufficiency: the circuit against the random circuits. Null: the circuit beats at most a share q of them; with s wins
   of n, p = P(Binomial(n, q) >= s). To beat random circuits that recover nothing is easy: it holds if p is below `LEVEL`
   and the row of the circuit holds. Neither says that the circuit recovers all; the value of its row says how much.
 - necessity: the same for what is left without the circuit, or without as many random units: it is to do worse. Holds if
-  p is below `LEVEL`.
+  p is below `LEVEL` and what is left does not work.
 - minimality: each unit in turn is taken out of the circuit. Null: the metric's contrast does not fall; one-sided t-test
   over images (Welch's, between images of the class and others, for selectivity), Holm over units. Holds if it falls
   without each.
@@ -37,7 +38,7 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import measure_circuits, measure_each
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.made_with import ANY_CLASS, check_made_with, named_sites
-from circuitry.interventions.verdicts import ANSWERS, WORKING, verdict_of, why_open
+from circuitry.interventions.verdicts import ANSWERS, does_work, why_open
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -51,7 +52,7 @@ LONG = 60
 """Seconds from which on a test of each unit says how long it will take."""
 log = logging.getLogger(__name__)
 
-Row = tuple[str, str, float, float, float, int, float, bool, float, float]
+Row = tuple[str, str, float, float, float, float, float, int, float, bool]
 NAN = float("nan")
 
 
@@ -69,10 +70,10 @@ def judge_circuit(
             take where it is more than a minute.
 
     Returns:
-        One row per test, with "(edges)" in the name of a test of edges: columns test, measure, value, low, high, n, p,
-        holds, random_low, random_high. The value is the share of random circuits beaten (sufficiency, necessity), the
-        share of units or edges without which the measure falls (minimality, p the largest after Holm), and the measure
-        itself (circuit, complement; with low and high, no p). Between random_low and random_high lies the measure of
+        One row per test, with "(edges)" in the name of a test of edges: columns test, measure, value, low, high,
+        random_low, random_high, n, p, holds. The value is the share of random circuits beaten (sufficiency, necessity),
+        the share of units or edges without which the measure falls (minimality, p the largest after Holm), and the
+        measure itself (circuit, complement; with low and high, no p). Between random_low and random_high lies that of
         95 % of the random circuits (circuit, sufficiency), or of the model without them (complement, necessity). The
         module's docstring says when a row holds.
 
@@ -93,7 +94,7 @@ def judge_circuit(
             )
     rng = np.random.default_rng(settings.seed)
     rows = [row for kind, one in tested.items() for row in _rows(task, one, kind, settings, rng, minimality)]
-    columns = ["test", "measure", "value", "low", "high", "n", "p", "holds", "random_low", "random_high"]
+    columns = ["test", "measure", "value", "low", "high", "random_low", "random_high", "n", "p", "holds"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -136,13 +137,16 @@ def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -
     beaten, worse = _win_test(circuits[1:] < circuits[0]), _win_test(rests[1:] > rests[0])
     kept, rest = table.loc[["kept", "complement"], ["value", "low", "high"]].to_numpy(dtype=float).tolist()
     of_random, without = (np.percentile((some[1:] - empty) / lead, OF_RANDOM).tolist() for some in (circuits, rests))
-    works = kept[0] >= ANSWERS if why_open(curve) else verdict_of(curve) in WORKING
+    works, left = (
+        value >= ANSWERS if why_open(curve) else does_work(curve.at(0), name)
+        for name, value in (("kept", kept[0]), ("complement", rest[0]))
+    )
     enough, n = bool(works and kept[1] > of_random[1]), int(curve.own.sum())
     return [
-        ("circuit", measure, *kept, n, NAN, enough, *of_random),
-        ("complement", measure, *rest, n, NAN, bool(rest[0] < kept[1]), *without),
-        ("sufficiency", measure, *beaten, enough and beaten[-1] < LEVEL, *of_random),
-        ("necessity", measure, *worse, worse[-1] < LEVEL, *without),
+        ("circuit", measure, *kept, *of_random, n, NAN, enough),
+        ("complement", measure, *rest, *without, n, NAN, enough and not left and rest[0] < kept[1]),
+        ("sufficiency", measure, *beaten[:3], *of_random, *beaten[3:], enough and beaten[-1] < LEVEL),
+        ("necessity", measure, *worse[:3], *without, *worse[3:], not left and worse[-1] < LEVEL),
     ]
 
 
@@ -178,4 +182,4 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     value, low, high = float(needed.mean()), float(interval.low), float(interval.high)
     p_value = float(corrected.max())
-    return f"minimality{kind}", measure, value, low, high, len(needed), p_value, bool(needed.all()), NAN, NAN
+    return f"minimality{kind}", measure, value, low, high, NAN, NAN, len(needed), p_value, bool(needed.all())

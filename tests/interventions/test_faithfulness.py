@@ -56,7 +56,7 @@ def test_hand_worked_curve() -> None:
     assert curve.random.shape == (1, 3, 3, 2)
     assert np.array_equal(curve.random[0, :, 2], np.broadcast_to(curve.full[0], (3, 2)))
     table = curve.to_pandas()
-    columns = "class domain circuit ranking measure fraction n_units weights value low high n_images reason"
+    columns = "class domain circuit measure value low high fraction n_units weights ranking n_images reason"
     assert list(table.columns) == columns.split()
     row = table[(table["circuit"] == "kept") & (table["fraction"] == 0.5)].iloc[0]
     assert row["class"] == "cat"
