@@ -13,6 +13,7 @@ from circuitry.comparison.domain_tests import too_few
 from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 from circuitry.interventions import CheckSettings
+from circuitry.interventions.check_images import without_images
 from circuitry.reports.page import Written
 from circuitry.runs import InputError, Work
 
@@ -27,6 +28,8 @@ def main(config: Config) -> Written | None:
     check_names(config, images)
     if few := too_few(len(images.classes), len(images.domains)):
         print(few, flush=True)
+    if untested := cells_without_others(config, images):
+        print(untested, flush=True)
     if config.dry_run:
         for line in analysis_of(config, config.work()).extraction().estimate(config.work()):
             print(line, flush=True)
@@ -64,6 +67,13 @@ def find_and_test(config: Config, work: Work) -> Analysis:
     if config.shares:
         run.own_parts(config.shares, work)
     return run
+
+
+def cells_without_others(config: Config, images: DomainFolder) -> str:
+    """Say which circuits will have no images to be tested on; nothing where all have."""
+    numbers = {(c, d): len(images.select(c, d)) for c in images.classes for d in images.domains}
+    found = [key for key, n in numbers.items() if 0 < n <= config.n_images and config.n_unseen]
+    return without_images(found, sum(map(bool, numbers.values()))) if found else ""
 
 
 def check_names(config: Config, images: DomainFolder) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from circuitry.data.file_check import FileCheck, MissingFiles
 from circuitry.data.image_sources import Source, read_source
 from circuitry.data.names import chosen_names, drawn_by_name
+from circuitry.runs.errors import number_of
 from circuitry.runs.given import Count, Names, Seed, checked
 
 
@@ -111,7 +112,8 @@ class DomainFolder:
     def __repr__(self) -> str:
         return (
             f"DomainFolder({str(self.root)!r}, split={self.split!r}: "
-            f"{len(self.records)} images, {len(self.domains)} domains, {len(self.classes)} classes)"
+            f"{number_of(self.records, 'image')}, {number_of(self.domains, 'domain')}, "
+            f"{number_of(self.classes, 'class')})"
         )
 
     def label(self, class_name: str) -> int:

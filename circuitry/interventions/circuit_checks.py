@@ -158,7 +158,7 @@ class CausalChecks(FolderWork):
             fractions = sorted({*MIB_FRACTIONS, self.size})
         sizes = {"budget": self.settings.budget, "fractions": list(fractions)}
         asked = {"rankings": list(rankings), **sizes, "random_draws": random_draws}
-        folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.keys, **asked, one_site=one_site)
+        folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.tested, **asked, one_site=one_site)
         settings = AblationSettings(
             budget=self.settings.budget,
             fractions=fractions,
@@ -202,7 +202,7 @@ class CausalChecks(FolderWork):
             image.
         """
         by_class: dict[str, list[Key]] = {}
-        for key in self.chosen.keys:
+        for key in self.chosen.tested:
             by_class.setdefault(key[0], []).append(key)
         jobs = [(class_name,) for class_name in by_class]
         folder = self._claim(out, TRANSFER_FORMAT, jobs, one_site=one_site, exchange=exchange)
@@ -247,7 +247,7 @@ class CausalChecks(FolderWork):
         return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 
     def _claim(self, out: str | os.PathLike[str], file_format: str, jobs: Sequence[Job], **asked: Any) -> JobFolder:
-        records = {key: (*self.chosen.own(key), *self.chosen.others(key)) for key in self.chosen.keys}
+        records = {key: (*self.chosen.own(key), *self.chosen.others(key)) for key in self.chosen.tested}
         settings = self.settings
         mine = {name: getattr(settings, name) for name in ("n_others", "seen")}
         circuits = self.graphs.manifest["config_hash"]

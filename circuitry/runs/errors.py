@@ -5,14 +5,14 @@ Errors of the operating system that a user can mend become such messages, about 
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
-SHOWN, LISTED = 160, 20
-"""Messages shorten texts of this length or more, and list this many names."""
+SHOWN, LISTED, NAMED = 160, 20, 12
+"""Messages shorten texts of this length or more; the names that may be given, and that are told of, at most."""
 Value = TypeVar("Value")
 
 
@@ -45,9 +45,8 @@ def unknown_name(kind: str, name: str, available: Iterable[str], written: Mappin
     """
     names = list(available)
     near = [name] if name in names else difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    listed = f"available: {', '.join(written.get(one, one) for one in names[:LISTED]) or 'none'}{more}"
-    hint = f"perhaps you meant {' or '.join(written.get(one, one) for one in near)}" if near else listed
+    listed = name_some([written.get(one, one) for one in names], LISTED) or "none"
+    hint = f"perhaps you meant {' or '.join(written.get(one, one) for one in near)}" if near else f"available: {listed}"
     return UnknownNameError(f"There is no {kind} {name!r} here; {hint}.")
 
 
@@ -64,6 +63,17 @@ def naming_damage(path: object) -> Iterator[None]:
             raise
         what = f"it lacks {error}" if type(error) is KeyError else str(error).rstrip(".")
         raise InputError(f"{path} is damaged, or another file ({what}): make it again.") from error
+
+
+def number_of(things: Sized, noun: str) -> str:
+    """Return the number of some things with their noun."""
+    return f"{len(things)} {noun}{('es' if noun.endswith('s') else 's') * (len(things) != 1)}"
+
+
+def name_some(names: Sequence[str], most: int = NAMED) -> str:
+    """Return names in one line, with the number of those beyond the first few."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def shortened(text: str) -> str:

@@ -29,8 +29,9 @@ from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_de
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES, name_some
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.reports.sections.one_circuit import in_cells, said_of, weights_said
+from circuitry.runs.errors import name_some
 
 OVER = "over images, and over classes where there are several"
 ONE_BY_ONE = "These circuits are lists of units that matter one by one."
