@@ -112,8 +112,8 @@ class DomainFolder:
     def __repr__(self) -> str:
         return (
             f"DomainFolder({str(self.root)!r}, split={self.split!r}: "
-            f"{number_of(self.records, 'image')}, {number_of(self.domains, 'domain')}, "
-            f"{number_of(self.classes, 'class')})"
+            f"{number_of(len(self.records), 'image')}, {number_of(len(self.domains), 'domain')}, "
+            f"{number_of(len(self.classes), 'class')})"
         )
 
     def label(self, class_name: str) -> int:

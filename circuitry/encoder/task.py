@@ -148,7 +148,9 @@ class Task:
         return replace(self, images=images[chosen], baseline=self.baseline.select(kept))
 
     def __repr__(self) -> str:
-        own, others = (number_of(x, "image") if isinstance(x, Tensor) else "images" for x in (self.images, self.others))
+        own, others = (
+            number_of(len(x), "image") if isinstance(x, Tensor) else "images" for x in (self.images, self.others)
+        )
         beside = "" if self.others is None else f", {others} of other classes"
         asked = f"metric {metric_name(self.metric)}, baseline {self.baseline.name}, {len(self.sites)} sites"
         return f"Task: {own} of a class{beside}; {asked}"

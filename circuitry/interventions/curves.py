@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from circuitry.interventions.curve_reading import CURVE_MEASURES, CURVE_NUMBERS, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.errors import InputError, naming_damage, number_of
 from circuitry.runs.given import SOME, checked
 
 TENTH = 0.1
@@ -103,9 +103,8 @@ class FaithfulnessCurve:
         place = self.fractions.index(size)
         read = {measure: values["kept"] for measure, values in self.at(place).items()}
         known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
-        n_sizes = len(self.fractions)
         return (
-            f"FaithfulnessCurve of {name}: {n_sizes} size{'s' * (n_sizes > 1)}, {int(self.own.sum())} images; "
+            f"FaithfulnessCurve of {name}: {number_of(len(self.fractions), 'size')}, {int(self.own.sum())} images; "
             f"{known or 'nothing known'} with {size:.3g} of the units"
         )
 

@@ -21,8 +21,6 @@ one that gives every image the same answer.
 A circuit of edges is put to the same tests, edge by edge, against random edges (`Circuit.random`).
 """
 
-import logging
-import time
 import warnings
 from dataclasses import replace
 from itertools import chain
@@ -48,9 +46,6 @@ SHARE = 0.9
 """The share q of random circuits that a circuit has to beat."""
 OF_RANDOM = (2.5, 97.5)
 """Percentiles of random circuits that are shown; a circuit is to lie above the second."""
-LONG = 60
-"""Seconds from which on a test of each unit says how long it will take."""
-log = logging.getLogger(__name__)
 
 Row = tuple[str, str, float, float, float, float, float, int, float, bool]
 NAN = float("nan")
@@ -66,8 +61,7 @@ def judge_circuit(
         task: See `faithfulness_curve`; with a baseline of the same name as the circuit's, such as that of the task that
             it was found with.
         circuit: A circuit of `find_circuit`, or one with edges such as ``graph.circuit(3)``: its edges are tested too.
-        minimality: Whether to test each unit and each edge, a run for each; a line of the log says how long that will
-            take where it is more than a minute.
+        minimality: Whether to test each unit and each edge, a run for each.
 
     Returns:
         One row per test, with "(edges)" in the name of a test of edges: columns test, measure, value, low, high,
@@ -106,18 +100,9 @@ def _rows(
     random = [circuit.random(rng) for _ in range(2 * DRAWS)]
     rests = (one.complement() for one in (circuit, *random[DRAWS:]))
     curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
-    n, started = 2 * (1 + DRAWS), time.perf_counter()
-    beside = measure_each(task, chain([circuit, *random[:DRAWS]], rests), n, "random circuits")
-    seconds = (time.perf_counter() - started) / n
+    beside = measure_each(task, chain([circuit, *random[:DRAWS]], rests), 2 * (1 + DRAWS), "random circuits")
     rows = [(row[0] + named, *row[1:]) for row in _beside_random(curve, beside, measure)]
     if minimality:
-        if seconds * circuit.count > LONG:
-            log.warning(
-                "Testing each of %d %s takes about %.0f minutes: minimality=False leaves this out.",
-                circuit.count,
-                kind,
-                seconds * circuit.count / 60,
-            )
         changed = measure_each(task, chain([circuit], circuit.without_each()), 1 + circuit.count, "one by one")
         rows.append(_minimality(f" ({kind})", measure, changed, curve.own))
     return rows

@@ -5,7 +5,7 @@ Errors of the operating system that a user can mend become such messages, about 
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -65,9 +65,9 @@ def naming_damage(path: object) -> Iterator[None]:
         raise InputError(f"{path} is damaged, or another file ({what}): make it again.") from error
 
 
-def number_of(things: Sized, noun: str) -> str:
-    """Return the number of some things with their noun."""
-    return f"{len(things)} {noun}{('es' if noun.endswith('s') else 's') * (len(things) != 1)}"
+def number_of(n: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{n:,} {noun}{('es' if noun.endswith('s') else 's') * (n != 1)}"
 
 
 def name_some(names: Sequence[str], most: int = NAMED) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from scipy.optimize import isotonic_regression
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 
 INK = "#22262b"
 GREY = "#7c858e"
@@ -126,9 +126,7 @@ def need_values(table: pd.DataFrame, name: str, column: str, wanted: Iterable[st
     """Refuse a table that lacks a value to be drawn, and name the values that it has."""
     there = list(dict.fromkeys(map(str, table[column])))
     if absent := [value for value in wanted if value not in there]:
-        raise InputError(
-            f"The {name} table has no row for the {column} {', '.join(absent)}; it has {', '.join(there)}."
-        )
+        raise unknown_name(f"{column} in the {name} table", absent[0], there)
 
 
 def small_multiples(
