@@ -161,7 +161,7 @@ def _missing(self: object, name: str) -> Any:
         if name.startswith("_") or hasattr(type(self), name):
             raise
         names = [one for one in dir(self) if not one.startswith("_") and not one.isupper()]
-        functions = [one for one in circuitry.__all__ if one.startswith(name) and not find_spec(f"circuitry.{one}")]
+        functions = [one for one in dir(circuitry) if one.startswith(name) and not find_spec(f"circuitry.{one}")]
         written = {name: f"circuitry.{functions[0]}(...)"} if functions else {}
         sentence = str(unknown_name(f"attribute of {type(self).__name__}", name, [*names, *written], written))
         raise AttributeError(sentence, name=name, obj=self) from None
