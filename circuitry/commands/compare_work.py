@@ -23,10 +23,9 @@ def main(config: Config) -> Written | None:
         held_out = chosen_names("class of --held-out", config.held_out, images.all_classes, class_key)
         config = replace(config, held_out=held_out)  # as the folder spells them
     check_names(config, images)
-    if few := too_few(len(images.classes), len(images.domains)):
-        print(few, flush=True)
-    if untested := cells_without_others(config, images):
-        print(untested, flush=True)
+    told = too_few(len(images.classes), len(images.domains)), cells_without_others(config, images)
+    for sentence in filter(None, told):
+        print(sentence, flush=True)
     if config.dry_run:
         for line in analysis_of(config, config.work()).extraction().estimate(config.work()):
             print(line, flush=True)
@@ -75,8 +74,7 @@ def cells_without_others(config: Config, images: DomainFolder) -> str:
 
 def check_names(config: Config, images: DomainFolder) -> None:
     """Refuse unknown names before the work begins, and a pair that cannot be drawn."""
-    if config.apart is not None:
-        chosen_names("domain of --apart", (config.apart,), images.domains)
+    chosen_names("domain of --apart", config.apart and (config.apart,), images.domains)
     if config.pair is None:
         return
     class_name, *domains = config.pair

@@ -110,11 +110,9 @@ class DomainFolder:
         return len(self.records)
 
     def __repr__(self) -> str:
-        return (
-            f"DomainFolder({str(self.root)!r}, split={self.split!r}: "
-            f"{number_of(len(self.records), 'image')}, {number_of(len(self.domains), 'domain')}, "
-            f"{number_of(len(self.classes), 'class')})"
-        )
+        counted = {"image": self.records, "domain": self.domains, "class": self.classes}
+        said = ", ".join(number_of(len(those), one) for one, those in counted.items())
+        return f"DomainFolder({str(self.root)!r}, split={self.split!r}: {said})"
 
     def label(self, class_name: str) -> int:
         """Return the index of a class among all classes of the data set, whatever was selected."""

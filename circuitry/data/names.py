@@ -14,18 +14,10 @@ def chosen_names(
     Names with an equal ``key`` are the same name; it is returned in its available spelling.
 
     Raises:
-        InputError: For no names, a single string, or an unknown name; the message shows similar names of this ``kind``.
-
-    Example:
-        >>> chosen_names("class", ["axe", "axe"], ("axe", "lion"))
-        ('axe',)
+        InputError: For no names, or an unknown name; the message shows similar names of this ``kind``.
     """
     if given is None:
         return tuple(available)
-    if isinstance(given, str):
-        raise InputError(
-            f"Expected a sequence of {kind} names, but the single string {given!r} was given: write ({given!r},)."
-        )
     names = tuple(given)
     if not names:
         raise InputError(f"Expected at least one {kind} name, but none was given; None takes all.")

@@ -52,9 +52,7 @@ class CheckImages:
     @property
     def in_words(self) -> str:
         """Which images these are."""
-        where = "the images that they were found on" if self.settings.seen else "images that they were not found on"
-        untested = len(self.keys) - len(self.tested)
-        return f"{where} ({untested} of {len(self.keys)} circuits have none)" if untested else where
+        return "the images that they were found on" if self.settings.seen else "images that they were not found on"
 
     def found_on(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return the images of a class and domain on which its circuit was found."""

@@ -48,7 +48,6 @@ OF_RANDOM = (2.5, 97.5)
 """Percentiles of random circuits that are shown; a circuit is to lie above the second."""
 
 Row = tuple[str, str, float, float, float, float, float, int, float, bool]
-NAN = float("nan")
 
 
 @checked
@@ -117,7 +116,7 @@ def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -
     contrasts, (full, empty) = (
         _contrasts(some, curve.own, measure) for some in (values, [curve.full[0], curve.empty[0]])
     )
-    lead = NAN if table["reason"].iloc[0] else full - empty
+    lead = np.nan if table["reason"].iloc[0] else full - empty
     circuits, rests = np.split(contrasts, 2)
     beaten, worse = _win_test(circuits[1:] < circuits[0]), _win_test(rests[1:] > rests[0])
     kept, rest = table.loc[["kept", "complement"], ["value", "low", "high"]].to_numpy(dtype=float).tolist()
@@ -128,8 +127,8 @@ def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -
     )
     enough, n = bool(works and kept[1] > of_random[1]), int(curve.own.sum())
     return [
-        ("circuit", measure, *kept, *of_random, n, NAN, enough),
-        ("complement", measure, *rest, *without, n, NAN, enough and not left and rest[0] < kept[1]),
+        ("circuit", measure, *kept, *of_random, n, np.nan, enough),
+        ("complement", measure, *rest, *without, n, np.nan, enough and not left and rest[0] < kept[1]),
         ("sufficiency", measure, *beaten[:3], *of_random, *beaten[3:], enough and beaten[-1] < LEVEL),
         ("necessity", measure, *worse[:3], *without, *worse[3:], not left and worse[-1] < LEVEL),
     ]
@@ -167,4 +166,4 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     value, low, high = float(needed.mean()), float(interval.low), float(interval.high)
     p_value = float(corrected.max())
-    return f"minimality{kind}", measure, value, low, high, NAN, NAN, len(needed), p_value, bool(needed.all())
+    return f"minimality{kind}", measure, value, low, high, np.nan, np.nan, len(needed), p_value, bool(needed.all())

@@ -85,10 +85,7 @@ Share = Annotated[float, between("a share in (0, 1]", ABOVE_ZERO, 1, "give one s
 Amount = Annotated[float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")]
 Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
 Positive = Annotated[float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")]
-_NAMED = [
-    *((Names, "Names"), (Count, "Count"), (Natural, "Natural"), (Seed, "Seed")),
-    *((Share, "Share"), (Amount, "Amount"), (Part, "Part"), (Positive, "Positive")),
-]
+_NAMED = [(hint, name) for name, hint in globals().items() if get_origin(hint) is Annotated]
 
 
 class _MisfitError(Exception):
@@ -110,9 +107,6 @@ def checked(made: Made) -> Made:
 
     Sizes of the same name in the shapes of several arguments have to agree. Paths that the file system refuses are
     refused, too. A dataclass that inherits from a checked one has its own ``__init__``, so it is to be checked itself.
-
-    Raises:
-        InputError: which names the argument, what was expected and what was given.
 
     Example:
         >>> @checked

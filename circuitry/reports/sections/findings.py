@@ -25,10 +25,10 @@ NEARLY_ALL, HARDLY_ANY = 0.9, 0.1
 """Shares from which on all is called shared or recovered, and below which nothing is."""
 
 
-def not_tested(why: str) -> Finding:
-    """Say that it cannot be told whether circuits work; ``why`` is a sentence."""
+def not_tested() -> Finding:
+    """Say that it cannot be told whether circuits work."""
     return Finding(
-        f"Do the circuits work? {UNKNOWN}: they were not tested. {why}",
+        f"Do the circuits work? {UNKNOWN}: they were not tested. A smaller --n-images leaves images to test them on.",
         "An attribution claims causes; it does not prove them.",
         "Tests on images that the circuits were not found on, beside random units.",
     )
