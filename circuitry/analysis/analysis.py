@@ -140,18 +140,18 @@ class Analysis:
         work: Work = Work(),
         rankings: Sequence[str] = ("absolute",),
         random_draws: int = 2,
-        fractions: Sequence[float] | None = None,
+        sizes: Sequence[float] | None = None,
     ) -> list[FaithfulnessCurve]:
         """Test each circuit on images that it was not found on; no curves where there are none."""
         if not self._has_others():
             return self._keep("curves", [])
-        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "fractions": fractions}
+        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "sizes": sizes}
         asked["work"] = work
         return self._keep("curves", self.checks.extract_faithfulness(self.out / "faithfulness", **asked))
 
     def curves_by_site(self, work: Work = Work(), random_draws: int = 2) -> list[FaithfulnessCurve]:
         """Test each circuit at one site at a time, with all else as it is."""
-        cut: dict[str, Any] = {"rankings": ("absolute",), "fractions": (self.checks.size,), "one_site": True}
+        cut: dict[str, Any] = {"rankings": ("absolute",), "sizes": (self.checks.size,), "one_site": True}
         cut |= {"random_draws": random_draws, "work": work}
         return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
 

@@ -26,7 +26,7 @@ COMPARED_SETTINGS = {
     "class_weights": "the text weights of the class",
     "texts": "the texts of the classes",
     "classes": "the list of classes",
-    "node_fraction": "the share of kept units",
+    "size": "the share of kept units",
     "budget": "the budget",
     "method": "the method that ranks units",
     "n_others": "the number of images of other classes",

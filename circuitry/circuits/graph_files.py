@@ -11,7 +11,7 @@ from circuitry.circuits.edges import Edges
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-FORMAT = "circuitry attribution graph 6"
+FORMAT = "circuitry attribution graph 7"
 """Name and version of the file format."""
 _PLAIN = ("n_images", "class_name", "domain", "settings", "provenance")
 _CUT, _PLAIN_OF_CUT = "circuit", ("made_with", "keep_error")

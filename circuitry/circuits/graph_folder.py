@@ -23,7 +23,7 @@ from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, check_folder, claim, read_manifest
 from circuitry.runs.provenance import digest, versions
 
-EXTRACTION_FORMAT = "circuitry extraction 4"
+EXTRACTION_FORMAT = "circuitry extraction 5"
 """Name and version of the folder's format."""
 
 PART_EDGES = "circuitry edges of parts 1"
@@ -103,7 +103,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
             raise InputError(f"A folder is of circuits with units, and of the images that found them, {what}: add it.")
         folder, first = Path(path), next(iter(graphs.values()))
         facts = {"sites": list(first.sites), "budget": first.settings["budget"], "n_parts": 0}
-        facts |= {"node_fraction": max(sizes)}
+        facts |= {"size": max(sizes)}
         facts["circuits"] = digest([[*key, one.to_pandas().to_csv()] for key, one in circuits.items()])
         records = sorted({record for some in images.values() for record in some}, key=lambda record: record.relative)
         listings = {"images": image_listing(records)}

@@ -25,7 +25,7 @@ TENTH = 0.1
 RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
 """Which ranking each area is taken of (MIB, arXiv 2504.13151)."""
 
-CURVE_FORMAT = "circuitry faithfulness curve 3"
+CURVE_FORMAT = "circuitry faithfulness curve 4"
 """Name and version of the file format."""
 
 
@@ -45,21 +45,21 @@ class FaithfulnessCurve:
     - right, false: the share of the class's images, and of other images, that get the class.
     """
 
-    fractions: tuple[float, ...]
+    sizes: tuple[float, ...]
     """Share of the units kept, ascending."""
     ranking: str
     """Which units come first, see `budgets.RANKINGS`."""
     n_units: tuple[int, ...]
-    """Units kept over all sites, by fraction."""
+    """Units kept over all sites, by size."""
     full: Float[np.ndarray, "numbers images"]
     empty: Float[np.ndarray, "numbers images"]
-    kept: Float[np.ndarray, "numbers fractions images"]
+    kept: Float[np.ndarray, "numbers sizes images"]
     """With only the circuit."""
-    complement: Float[np.ndarray, "numbers fractions images"]
+    complement: Float[np.ndarray, "numbers sizes images"]
     """With all but the circuit."""
-    random: Float[np.ndarray, "numbers draws fractions images"]
+    random: Float[np.ndarray, "numbers draws sizes images"]
     """With random units, as many at every site as the circuit has."""
-    foreign: Float[np.ndarray, "numbers others fractions images"]
+    foreign: Float[np.ndarray, "numbers others sizes images"]
     """With circuits of other classes, of the same sizes."""
     own: Bool[np.ndarray, " images"]
     """Whether an image is of the class; the others are of other classes."""
@@ -73,9 +73,9 @@ class FaithfulnessCurve:
 
     @property
     def size(self) -> float:
-        """The fraction that is nearest, by ratio, to the size that circuits have as they were found."""
+        """The one of the sizes that is nearest, by ratio, to that which circuits have as they were found."""
         found = self.settings.get("size") or TENTH
-        return min(self.fractions, key=lambda fraction: abs(np.log(fraction / found)))
+        return min(self.sizes, key=lambda size: abs(np.log(size / found)))
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -83,28 +83,28 @@ class FaithfulnessCurve:
         return CURVE_NUMBERS[: len(self.full)]
 
     @property
-    def faithfulness(self) -> Float[np.ndarray, " fractions"]:
+    def faithfulness(self) -> Float[np.ndarray, " sizes"]:
         """1 is the whole model, 0 the baseline."""
         return self._readings["faithfulness"].values()["kept"]
 
     @property
-    def completeness(self) -> Float[np.ndarray, " fractions"]:
+    def completeness(self) -> Float[np.ndarray, " sizes"]:
         """Faithfulness of the complement: near 0 when the circuit holds all that matters."""
         return self._readings["faithfulness"].values()["complement"]
 
     @property
-    def selectivity(self) -> Float[np.ndarray, " fractions"]:
+    def selectivity(self) -> Float[np.ndarray, " sizes"]:
         """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
         return self._readings["selectivity"].values()["kept"]
 
     def __repr__(self) -> str:
         name = " in ".join(filter(None, [self.class_name, self.domain])) or "a circuit without a name"
         size = self.size
-        place = self.fractions.index(size)
+        place = self.sizes.index(size)
         read = {measure: values["kept"] for measure, values in self.at(place).items()}
         known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
         return (
-            f"FaithfulnessCurve of {name}: {number_of(len(self.fractions), 'size')}, {int(self.own.sum())} images; "
+            f"FaithfulnessCurve of {name}: {number_of(len(self.sizes), 'size')}, {int(self.own.sum())} images; "
             f"{known or 'nothing known'} with {size:.3g} of the units"
         )
 
@@ -122,11 +122,11 @@ class FaithfulnessCurve:
         reading = self._readings[measure]
         found = reading.intervals(reading.ratios)
         weights = self.weights or np.nan
-        columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units, "weights": weights}
+        columns = {"measure": measure, "fraction": self.sizes, "n_units": self.n_units, "weights": weights}
         return self._tidy(found, columns, reading.reason)
 
     def at(self, place: int) -> dict[str, dict[str, float]]:
-        """Return the value of each measure at one of the fractions by circuit, named as in `to_pandas`."""
+        """Return the value of each measure at one of the sizes by circuit, named as in `to_pandas`."""
         read = {name: reading.values() for name, reading in self._readings.items()}
         return {name: {one: float(value[place]) for one, value in values.items()} for name, values in read.items()}
 
@@ -154,11 +154,11 @@ class FaithfulnessCurve:
     def areas(self) -> pd.DataFrame:
         """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
 
-        Trapezoid over the fractions (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
+        Trapezoid over the sizes (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
         MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, measure,
         value, low, high, ranking, n_images, reason.
         """
-        reading, x = self._readings["faithfulness"], np.asarray(self.fractions)
+        reading, x = self._readings["faithfulness"], np.asarray(self.sizes)
 
         def areas(weights: Weights) -> dict[str, np.ndarray]:
             ratios = {name: f for name, f in reading.ratios(weights).items() if name in ("kept", "random")}
@@ -180,7 +180,7 @@ class FaithfulnessCurve:
         """Read a curve that `save` wrote."""
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
-            sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units", "weights")}
+            sizes = {name: tuple(header.pop(name)) for name in ("sizes", "n_units", "weights")}
             everything: dict[str, Any] = {**sizes, **header, **tensors}
             return cls(**everything)
 
@@ -201,7 +201,7 @@ class FaithfulnessCurve:
 CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
 """The runs of a curve; from the third on they have sizes."""
 _CURVE_ARRAYS = (*CURVE_RUNS, "own", "group")
-_CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings", "weights")
+_CURVE_HEADER = ("sizes", "ranking", "n_units", "class_name", "domain", "settings", "weights")
 
 
 @checked
@@ -215,7 +215,7 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     Example:
         >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).to_pandas()
     """
-    for name in ("fractions", "ranking", "n_units", "settings", "numbers"):
+    for name in ("sizes", "ranking", "n_units", "settings", "numbers"):
         if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
             raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
     fewest = min(curve.foreign.shape[1] for curve in curves)

@@ -53,7 +53,7 @@ def with_norm_over_tokens() -> ResidualStream:
 
 STREAM, NONE = [("embed", "blocks.1.mlp")], torch.zeros(0, 3, 64, 64)
 ATTRIBUTION: list[tuple[Call, str]] = [
-    (lambda: attribute(node_fraction=1.5), r"\(0, 1\] as node_fraction, but 1.5 "),
+    (lambda: attribute(size=1.5), r"\(0, 1\] as size, but 1.5 "),
     (lambda: attribute(baseline="mean"), r"mean_baseline\(encoder, images\), but 'mean' was given"),
     (lambda: attribute(sites=("act2", "act1")), "in the encoder's order, but act2, act1 was given; the order is input"),
     (lambda: attribute(sites=("act9",)), "no site 'act9'"),

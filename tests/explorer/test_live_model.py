@@ -58,7 +58,7 @@ def test_other_classes_need_no_images(clip: Clip, tmp_path: Path, caplog: pytest
     left = CausalChecks(clip, DomainFolder(tmp_path / "images"), checks.graphs, checks.settings)
     assert LiveModel(left).effects("cat", [f"{clip.encoder.sites[-2]}/0"], "zero")["real"]["images"] == 2
     tested = [key for key in left.chosen.keys if key != ("axe", "real")]
-    curves = left.extract_faithfulness(tmp_path / "curves", rankings=["signed"], fractions=[0.5], random_draws=0)
+    curves = left.extract_faithfulness(tmp_path / "curves", rankings=["signed"], sizes=[0.5], random_draws=0)
     assert [(curve.class_name, curve.domain) for curve in curves] == left.chosen.tested == tested
     (told,) = caplog.messages
     assert told.startswith(f"1 of {len(tested) + 1} circuits cannot be tested")

@@ -247,7 +247,7 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     assert graphs.lesions is not None
     assert len(graphs.lesions) == len(lesions) / 2  # of the share that is told
     for share in (0.005, 0.02, 0.02):  # classes that are known tell another share
-        assert run.save_circuits(share).manifest["config"]["node_fraction"] == pytest.approx(share, rel=0.2)
+        assert run.save_circuits(share).manifest["config"]["size"] == pytest.approx(share, rel=0.2)
     (config.out / "circuits" / LESIONS).unlink()
     with pytest.raises(InputError, match="circuits"):  # not of own parts: they stay
         run.save_circuits(0.005)

@@ -80,7 +80,7 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet:
     assert (found.source.importance is not None) == (method in ONLY_RANK)
     assert all(np.array_equal(units, found.source.kept_units[site]) for site, units in found.units.items())
     assert found.source.settings | task.made_with == found.source.settings
-    curve = faithfulness_curve(task, found.source, AblationSettings(fractions=(0.5,), random_draws=1))
+    curve = faithfulness_curve(task, found.source, AblationSettings(sizes=(0.5,), random_draws=1))
     assert curve.kept.shape[1:] == (1, 6)
 
 
