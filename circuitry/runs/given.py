@@ -170,8 +170,8 @@ def _wrong_call(
     if unknown := [one for one in given if one not in taken]:
         written: dict[str, str] = {}
         for one, parameter in taken.items():
-            settings = getattr(parameter.default, "__dataclass_fields__", {})
-            written |= {inner: f"{one}={type(parameter.default).__name__}({inner}=)" for inner in settings}
+            kind, inner = type(parameter.default).__name__, getattr(parameter.default, "__dataclass_fields__", {})
+            written |= {field_name: f"{one}={kind}({field_name}=)" for field_name in inner if field_name.islower()}
         written |= {one: f"{one}=" for one in taken}
         return unknown_name(f"argument of {name}", unknown[0], written, written)
     call = ", ".join(one if parameter.default is parameter.empty else f"{one}=" for one, parameter in taken.items())

@@ -116,6 +116,7 @@ def test_classes_check_their_fields() -> None:
         (circuitry.Clip.text_weights, {"template": "x"}, "text_weights 'template'.*templates="),
         (circuitry.find_circuit, {"steps": 3}, r"meant masks=MaskSettings\(steps=\)\."),
         (circuitry.judge_circuit, {"n_draws": 3}, r"settings=AblationSettings\(random_draws=\)"),
+        (circuitry.faithfulness_curve, {"fraction": 0.1}, r"available: settings=AblationSettings\(ranking=\)"),
         (circuitry.plot, {"kind": "x"}, "plot 'kind'.*available: result="),
         (circuitry.find_circuit, ("task", "fisher", 0.3), r"too many.*find_circuit\(task, method=, size="),
         (circuitry.patched, (1, 2, 3), r"too many.*with patched\(encoder, patches\):"),
