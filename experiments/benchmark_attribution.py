@@ -147,7 +147,7 @@ def timed(
         started = time.perf_counter()
         nodes = node_effects(task, settings.node_rule)
         node_seconds = time.perf_counter() - started
-        kept = strongest_units(nodes.scores, settings.node_fraction or 0.1)
+        kept = strongest_units(nodes.scores, settings.size or 0.1)
         started = time.perf_counter()
         edges = chain_edges(task, kept, settings.resolved_edge_rule)
         edge_seconds = time.perf_counter() - started
@@ -227,7 +227,7 @@ def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFram
     settings += [("sites", len(sites), 1, 0.1, sites) for sites in (every[-6:], every[-11:], every)]
     rows = []
     for what, value, k, fraction, sites in settings:
-        chosen = AttributionSettings(node_fraction=fraction, rule=one)
+        chosen = AttributionSettings(size=fraction, rule=one)
         nodes, _, node_seconds, edge_seconds = timed(encoder, images[:k], weights, chosen, sites)
         kept = sum(math.ceil(fraction * len(v)) for v in nodes.values())
         rows.append((what, value, k, kept, len(sites), node_seconds, edge_seconds))

@@ -67,7 +67,7 @@ METHODS: dict[str, Callable[[World], Any]] = {
     "FolderBaseline": lambda w: FolderBaseline("mean-unit", w.one(Clip), w.one(DomainFolder)).of("axe", "real", 2),
     "CausalChecks": lambda w: CausalChecks(
         *(w.one(Clip), w.one(DomainFolder), w.graphs, w.named["checks"])
-    ).extract_faithfulness(w.scratch, rankings=["absolute"], fractions=(0.5,), random_draws=1, work=QUIET),
+    ).extract_faithfulness(w.scratch, rankings=["absolute"], sizes=(0.5,), random_draws=1, work=QUIET),
 }
 
 
@@ -114,7 +114,7 @@ def test_modes_of_the_caller_change_nothing(world: World, name: str) -> None:
     arguments = world.arguments(FOUND[name], more=(*FEW, *SMALL)) if name in FOUND else {}
     if name == "extract":
         arguments |= {
-            "node_fraction": 0.02,
+            "size": 0.02,
             "rule": left_rule(1),
             "sites": world.named["sites"][1:],
             "texts": ["a {}."],

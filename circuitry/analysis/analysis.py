@@ -140,18 +140,18 @@ class Analysis:
         work: Work = Work(),
         rankings: Sequence[str] = ("absolute",),
         random_draws: int = 2,
-        fractions: Sequence[float] | None = None,
+        sizes: Sequence[float] | None = None,
     ) -> list[FaithfulnessCurve]:
-        """Test each circuit on images that it was not found on; no curves where a class has no others in a domain."""
+        """Test each circuit on images that it was not found on; no curves where there are none."""
         if not self._has_others():
             return self._keep("curves", [])
-        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "fractions": fractions}
+        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "sizes": sizes}
         asked["work"] = work
         return self._keep("curves", self.checks.extract_faithfulness(self.out / "faithfulness", **asked))
 
     def curves_by_site(self, work: Work = Work(), random_draws: int = 2) -> list[FaithfulnessCurve]:
         """Test each circuit at one site at a time, with all else as it is."""
-        cut: dict[str, Any] = {"rankings": ("absolute",), "fractions": (self.checks.size,), "one_site": True}
+        cut: dict[str, Any] = {"rankings": ("absolute",), "sizes": (self.checks.size,), "one_site": True}
         cut |= {"random_draws": random_draws, "work": work}
         return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
 
@@ -197,7 +197,7 @@ class Analysis:
         """Test each circuit in the other domains of its class; tables as `CausalChecks.extract_transfer` has them."""
         if not self._has_others():
             return {}
-        if len(domains := {domain for _, domain in self.checks.chosen.keys}) < 2:
+        if len(domains := {domain for _, domain in self.checks.chosen.tested}) < 2:
             raise InputError(
                 f"Transfer is between domains, but the chosen circuits in {self.graphs.path} are of {min(domains)} "
                 "alone: give more with --domains, or extract more."
@@ -208,7 +208,7 @@ class Analysis:
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
         """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""
-        key = key or self.checks.chosen.keys[0]
+        key = key or self.checks.chosen.tested[0]
         check = check_attribution(self.checks.task_found_with(key, work), self.graphs[key])
         self.results |= {"attribution": (key, check), "pixels": (key, *self.checks.pixels(*key, work=work))}
         return check.points
@@ -308,7 +308,7 @@ class Analysis:
     def _has_others(self) -> bool:
         """Whether there are images that circuits were not found on; those of given circuits are looked for later."""
         n_found = int(self.graphs.manifest["config"]["n_images"])
-        return self._given is not None or min(len(self.images.select(*key)) for key in self.graphs) > n_found
+        return self._given is not None or max(len(self.images.select(*key)) for key in self.graphs) > n_found
 
     @property
     def _unknown(self) -> list[Key]:
@@ -329,4 +329,4 @@ class Analysis:
         if self._given is None:
             return listings_of(self.images, self.settings.n_images, self.settings.seed)
         chosen = self.checks.chosen
-        return listings_of_records(record for key in chosen.keys for record in chosen.own(key))
+        return listings_of_records(record for key in chosen.tested for record in chosen.own(key))

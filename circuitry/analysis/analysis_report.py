@@ -123,8 +123,7 @@ def findings_of(found: Found) -> list[Finding | None]:
     if found.get("curves"):
         answers += faithfulness_findings(found["curves"], found.get("one_site", []))
     elif "comparisons" in found:
-        why = "Tests take images that circuits were not found on: a smaller --n-images leaves some."
-        answers.append(not_tested(why))
+        answers.append(not_tested())
     if not own_first(found):
         answers += own
     if found.get("comparisons"):

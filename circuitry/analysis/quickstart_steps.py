@@ -118,7 +118,7 @@ def find_circuits(
     run.circuits(work, config.classes[:: max(1, len(config.classes) // ENOUGH)][:ENOUGH])
     if worker == 0:
         say("5/6 causal checks: do these circuits recover the answer?")
-    run.curves(work, fractions=sorted({*SIZES, run.checks.size}))
+    run.curves(work, sizes=sorted({*SIZES, run.checks.size}))
     return run.results
 
 

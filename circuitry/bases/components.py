@@ -21,7 +21,6 @@ With idle hooks outputs equal the tower's up to rounding; where something looks 
 takes the plain way instead of PyTorch's fused kernel, which hides them, and a message says so once.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -41,7 +40,6 @@ from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
 from circuitry.encoder.stages import ConvBlock, Stage
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
-from circuitry.runs.progress import say_once
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
 BLOCK_POINTS = (
@@ -52,8 +50,6 @@ BLOCK_POINTS = (
 
 BETWEEN = (nn.LayerNorm, nn.Conv2d)
 """Stages between blocks that belong to the block behind them: they make one stream of another."""
-
-log = logging.getLogger(__name__)
 
 
 @checked
@@ -153,11 +149,6 @@ def _heads(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch posi
     projected = block.project(block.norm_attention(x))
     q, k, v = (points[f"attn.hook_{name}"](part) for name, part in zip("qkv", projected, strict=True))
     if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
-        say_once(
-            log,
-            "PyTorch's fused attention hides scores and patterns: where hooks look at them, attention is computed step "
-            "by step, equal up to rounding, and slower.",
-        )
         scores = points["attn.hook_attn_scores"](block.scores(q, k))
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
     else:

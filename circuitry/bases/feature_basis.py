@@ -40,13 +40,12 @@ from torch import Tensor
 from circuitry.bases.components import in_components
 from circuitry.bases.latent_basis import FeatureBasis, sae_digest
 from circuitry.bases.sae import SparseAutoencoder, Transcoder
-from circuitry.data.names import unknown_name
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import in_order, narrow_stage
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import NarrowStage, Stage
 from circuitry.encoder.tokens import CLASS_TOKEN
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.given import checked
 from circuitry.runs.identity import OF_TOWER, Identity
 

@@ -140,7 +140,7 @@ class ResidualStream:
                 stream one by one, or a unit that does not exist.
 
         Example:
-            >>> graph = attribute(clip.in_components().encoder, photos, metric, node_fraction=0.02)
+            >>> graph = attribute(clip.in_components().encoder, photos, metric, size=0.02)
             >>> stream = ResidualStream.of(clip.encoder, graph.kept_units)
         """
         if encoder.carried:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.runs.arrays import read_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, UnknownNameError
 from circuitry.runs.files import at_home
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME, read_manifest
@@ -141,7 +141,7 @@ class CardFolder:
     def thumbnail(self, image_id: str) -> bytes:
         """Return an image as the model sees it, 160 x 160 pixels as WebP; KeyError for an unknown one."""
         if image_id not in self.images:
-            raise KeyError(f"no image {image_id!r} in {self.path}")
+            raise UnknownNameError(f"There is no image {image_id!r} in {self.path}: see images.")
         return thumbnail_file(self.path, image_id).read_bytes()
 
     def activations(self, domain: str) -> ActivationTable:
@@ -152,7 +152,7 @@ class CardFolder:
     def card(self, site: str, unit: int) -> UnitCard:
         """Return the card of a unit; KeyError for a unit that is in no circuit, `InputError` for a damaged file."""
         if unit not in self._units.get(site, ()):
-            raise KeyError(f"no card of {site}/{unit} in {self.path}: the unit is in none of the circuits")
+            raise UnknownNameError(f"There is no card of {site}/{unit} in {self.path}: take one of units().")
         if site not in self._read:
             header, arrays = read_arrays(self._whole((SITE, site)), CARDS_FORMAT, "file of unit cards")
             self._read[site] = header, arrays, read_beside(self._whole((SITE, site), ".json"))

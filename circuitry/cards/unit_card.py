@@ -3,7 +3,7 @@
 import html
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -103,7 +103,7 @@ class WordCheck:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class UnitCard:
     """One unit: the images that activate it in every domain, its effects, and its name.
 
@@ -139,7 +139,7 @@ class UnitCard:
     attributed_like: str
     """The baseline of `effects`."""
     name: UnitName | None
-    thumbnail: Callable[[str], bytes] | None = field(default=None, repr=False)
+    thumbnail: Callable[[str], bytes] | None = None
     """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""
 
     @property
@@ -147,10 +147,13 @@ class UnitCard:
         """Site and unit, as nodes of circuits are called."""
         return f"{self.site}/{self.unit}"
 
+    def __repr__(self) -> str:
+        named = "" if self.name is None else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"
+        return f"UnitCard of {self.kind} {self.title}{named}"
+
     def _repr_html_(self) -> str:
         """Show its name and the images that activate it most in a notebook."""
-        named = "" if self.name is None else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"
-        page = f"<p>{html.escape(f'{self.kind} {self.title}{named}')}</p>"
+        page = f"<p>{html.escape(repr(self).partition(' of ')[2])}</p>"
         for domain, top in self.top[ACTIVATION].items():
             images = [b64encode(self.thumbnail(one)).decode("ascii") for one in top.ids[:6]] if self.thumbnail else []
             shown = "".join(f'<img alt="" src="data:image/webp;base64,{image}">' for image in images)

@@ -25,7 +25,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.part_array import WHOLE
 from circuitry.comparison.table import class_groups
 from circuitry.data.names import drawn_by_name
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import ByName, InputError
 from circuitry.runs.given import Count, Names, checked, fitting
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def compare_domains(
     about |= {"circuits": graphs.identity.key} if isinstance(graphs, GraphFolder) else {}
     about |= {"n": float(np.mean(one_pass.n_images))} if one_pass.n_images else {}
     about |= {"n_per_part": float(np.mean(one_pass.n_per_part))} if one_pass.n_per_part else {}
-    found = {}
+    found = ByName[Comparison]()
     for measure in wanted:
         values = one_pass.values(measure, classes)
         sites = set(values["site"])

@@ -46,7 +46,7 @@ def attribute(
     encoder: Encoder,
     images: Images,
     metric: Metric,
-    node_fraction: Share | None = None,
+    size: Share | None = None,
     rule: AnyRule | None = None,
     baseline: AnyBaseline | None = None,
     sites: Names | None = None,
@@ -103,7 +103,7 @@ def attribute(
     """
     if others is None:
         method = without_others(method, ["these images"])
-    settings = AttributionSettings(node_fraction, budget, as_rule(rule), as_rule(edge_rule), edges, method=method)
+    settings = AttributionSettings(size, budget, as_rule(rule), as_rule(edge_rule), edges, method=method)
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)

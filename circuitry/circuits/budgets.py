@@ -50,7 +50,7 @@ def strongest_units(
 
 def describe_budget(settings: Mapping[str, Any]) -> str:
     """Return a sentence on which units a circuit keeps, and of how many they are a share."""
-    if (share := settings.get("node_fraction")) is None:
+    if (share := settings.get("size")) is None:
         return "Every site is counted except for the image."
     of = {SAME_SHARE: "of the units of every site", GLOBAL: "of the units of all sites, cut once over all of them,"}
     return f"A circuit keeps {share:.3g} {of[settings.get('budget', SAME_SHARE)]} except for the image."

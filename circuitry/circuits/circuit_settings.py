@@ -33,11 +33,11 @@ class AttributionSettings:
     """How to attribute; the study's settings are those of ``--study``.
 
     Example:
-        >>> settings = AttributionSettings(node_fraction=0.05, rule=left_rule(10))
+        >>> settings = AttributionSettings(size=0.05, rule=left_rule(10))
         >>> graph = attribute(encoder, images, metric, rule=settings.rule)
     """
 
-    node_fraction: Annotated[Share | None, tyro.conf.arg(name="size")] = None
+    size: Share | None = None
     """Share of the units to keep (default: by the kind of tower and unit, see `DEFAULT_SIZES`)."""
     budget: Annotated[BudgetName, option(choices=BUDGETS)] = GLOBAL
     """How a size is shared out over the sites: global, in one cut over all of them, or same-share, the study's, of
@@ -70,7 +70,7 @@ class AttributionSettings:
     def as_dict(self) -> dict[str, Any]:
         """Return what changes the scores, in plain values; `Task.identity` has the rest."""
         return {
-            "node_fraction": self.node_fraction,
+            "size": self.size,
             "budget": self.budget,
             "method": self.method,
             "node_rule": self.node_rule.name,

@@ -20,6 +20,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.measures import Matrices, Measure, mean_chance_overlap, permuted_units, similarity_matrices
 from circuitry.comparison.part_array import PARTS, WHOLE
 from circuitry.comparison.table import CHANCE, VALUES
+from circuitry.runs.errors import number_of
 from circuitry.runs.given import Count, Natural, Seed, checked
 
 Node = tuple[str, int]
@@ -203,7 +204,7 @@ class SiteMarks:
     def left_out(self) -> dict[str, str]:
         """Return the sites that do not count, with the reason; few units are none if every site has few."""
         repeats = {site: f"repeats {before}" for site, before in (self._repeats or {}).items()}
-        few = {site: f"keeps {n} unit{'s' * (n != 1)}" for site, n in self._kept.items() if n < FEWEST_KEPT}
+        few = {site: f"keeps {number_of(n, 'unit')}" for site, n in self._kept.items() if n < FEWEST_KEPT}
         left_out = few | repeats
         if len(left_out) == len(self._kept):
             left_out = repeats

@@ -56,7 +56,7 @@ class AttributionGraph:
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of the computation: fraction, rules, baseline; compared graphs must agree on them, see `comparable`."""
+    """Settings of the computation: size, rules, baseline; compared graphs must agree on them, see `comparable`."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Versions, model digest and seed of the run that made it."""
     error_scores: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
@@ -148,6 +148,7 @@ class AttributionGraph:
             return sites_table(self.sites, self.node_scores, self.kept_units, self.completeness)
         return nodes_table(self.node_scores, self.kept_units)
 
+    @checked
     def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
         """Return the n units with the largest absolute score: site, unit, score.
 

@@ -18,7 +18,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.errors import InputError, UnknownNameError, naming_damage
 from circuitry.runs.given import checked
 from circuitry.runs.identity import OF_MODEL, OF_TOWER, Identity
 from circuitry.runs.manifest import NAME, check_folder, claim, read_manifest
@@ -103,7 +103,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
             raise InputError(f"A folder is of circuits with units, and of the images that found them, {what}: add it.")
         folder, first = Path(path), next(iter(graphs.values()))
         facts = {"sites": list(first.sites), "budget": first.settings["budget"], "n_parts": 0}
-        facts |= {"node_fraction": max(sizes)}
+        facts |= {"size": max(sizes)}
         facts["circuits"] = digest([[*key, one.to_pandas().to_csv()] for key, one in circuits.items()])
         records = sorted({record for some in images.values() for record in some}, key=lambda record: record.relative)
         listings = {"images": image_listing(records)}
@@ -182,8 +182,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return {(name.split("->")[0], name.split("->")[1]): scores for name, scores in found.items()}
 
     def __getitem__(self, key: Key) -> AttributionGraph:
-        if key not in self._keys:
-            raise KeyError(self._unknown(key))
+        self._check(key)
         return self._loaded(*key, WHOLE)
 
     def _loaded(self, class_name: str, domain: str, part: int | str) -> AttributionGraph:
@@ -201,13 +200,10 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:
-            raise InputError(self._unknown(key))
-
-    def _unknown(self, key: Key) -> str:
-        return (
-            f"There is no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
-            f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}."
-        )
+            raise UnknownNameError(
+                f"There is no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
+                f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}."
+            )
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys

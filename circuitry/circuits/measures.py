@@ -26,7 +26,7 @@ from circuitry.circuits.similarity_matrix import (
     spearman_matrix,
     wl_matrices,
 )
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.given import Natural, checked
 
 Matrices = dict[str | None, np.ndarray]
@@ -96,7 +96,7 @@ class Measure:
 
     def __post_init__(self) -> None:
         if self.name not in MEASURES:
-            raise InputError(f"Unknown measure {self.name!r}: choose one of {', '.join(MEASURES)}.")
+            raise unknown_name("measure", self.name, MEASURES)
 
     @property
     def label(self) -> str:

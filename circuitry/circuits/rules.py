@@ -62,7 +62,7 @@ def default_sites(encoder: Encoder, budget: str) -> tuple[str, ...]:
 
 def with_size(settings: _Settings, encoder: Encoder) -> _Settings:
     """Return settings with the default size where none is given."""
-    return replace(settings, node_fraction=settings.node_fraction or default_size(encoder))
+    return replace(settings, size=settings.size or default_size(encoder))
 
 
 def with_rules(settings: _Settings, encoder: Encoder) -> _Settings:
@@ -121,7 +121,7 @@ def _nodes(task: Task, rule: AnyRule) -> dict[str, np.ndarray]:
 
 
 def _keep(task: Task, scores: Mapping[str, np.ndarray], settings: AttributionSettings) -> dict[str, np.ndarray]:
-    return strongest_units(scores, settings.node_fraction or default_size(task.encoder), settings.budget)
+    return strongest_units(scores, settings.size or default_size(task.encoder), settings.budget)
 
 
 def _errors(found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -91,9 +91,9 @@ def path_effects(
 
 def kept_units(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
     """Return the units that a graph keeps by site, the strongest first; the settings name their size."""
-    assert settings.node_fraction is not None
+    assert settings.size is not None
     ranked = nodes_of(encoder, nodes.scores if nodes.importance is None else nodes.importance)
-    return strongest_units(ranked, settings.node_fraction, settings.budget)
+    return strongest_units(ranked, settings.size, settings.budget)
 
 
 def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> AttributionGraph:

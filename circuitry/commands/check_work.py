@@ -17,11 +17,11 @@ def main(config: Config) -> Written | None:
     chosen, model = run.checks.chosen, run.clip.name
     if config.transfer:
         title = f"Do the circuits of {model} work in other domains?"
-        done = f"{len(chosen.keys)} circuits, each kept on images of every domain of its class, on {chosen.in_words}."
+        done = f"{len(chosen.tested)} circuits, each kept on images of every domain of its class, on {chosen.in_words}."
     else:
         run.scores(work=work)
         title = f"Do the circuits of {model} recover its answer?"
-        done = f"Causal checks of {len(chosen.keys)} circuits, on {chosen.in_words}."
+        done = f"Causal checks of {len(chosen.tested)} circuits, on {chosen.in_words}."
     return run.report(title, done, results=config.results)
 
 

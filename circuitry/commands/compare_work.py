@@ -1,7 +1,5 @@
 """Find and compare circuits, and write the report."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +11,7 @@ from circuitry.comparison.domain_tests import too_few
 from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 from circuitry.interventions import CheckSettings
+from circuitry.interventions.check_images import without_images
 from circuitry.reports.page import Written
 from circuitry.runs import InputError, Work
 
@@ -21,12 +20,12 @@ def main(config: Config) -> Written | None:
     """Extract, compare, write; print where the report is."""
     images = config.images()
     if config.held_out:
-        with naming("held-out"):
-            held_out = chosen_names("class", config.held_out, images.all_classes, class_key)
+        held_out = chosen_names("class of --held-out", config.held_out, images.all_classes, class_key)
         config = replace(config, held_out=held_out)  # as the folder spells them
     check_names(config, images)
-    if few := too_few(len(images.classes), len(images.domains)):
-        print(few, flush=True)
+    told = too_few(len(images.classes), len(images.domains)), cells_without_others(config, images)
+    for sentence in filter(None, told):
+        print(sentence, flush=True)
     if config.dry_run:
         for line in analysis_of(config, config.work()).extraction().estimate(config.work()):
             print(line, flush=True)
@@ -66,25 +65,22 @@ def find_and_test(config: Config, work: Work) -> Analysis:
     return run
 
 
+def cells_without_others(config: Config, images: DomainFolder) -> str:
+    """Say which circuits will have no images to be tested on; nothing where all have."""
+    numbers = {(c, d): len(images.select(c, d)) for c in images.classes for d in images.domains}
+    found = [key for key, n in numbers.items() if 0 < n <= config.n_images and config.n_unseen]
+    return without_images(found, sum(map(bool, numbers.values()))) if found else ""
+
+
 def check_names(config: Config, images: DomainFolder) -> None:
     """Refuse unknown names before the work begins, and a pair that cannot be drawn."""
-    if config.apart is not None:
-        with naming("apart"):
-            chosen_names("domain", (config.apart,), images.domains)
+    chosen_names("domain of --apart", config.apart and (config.apart,), images.domains)
     if config.pair is None:
         return
     class_name, *domains = config.pair
-    with naming("pair"):
-        empty = [domain for domain in domains if not images.select(class_name, domain, 1)]
+    chosen_names("class of --pair", (class_name,), images.classes)
+    chosen_names("domain of --pair", domains, images.domains)
+    empty = [domain for domain in domains if not images.select(class_name, domain, 1)]
     if empty or len(set(domains)) < 2:
         wrong = f"there are no images of {class_name} in {empty[0]}" if empty else f"{domains[0]} was given twice"
         raise InputError(f"--pair is a class and two domains in which it has images, but {wrong}.")
-
-
-@contextmanager
-def naming(option: str) -> Iterator[None]:
-    """Say which option a refusal is about."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"--{option}: {error}") from error

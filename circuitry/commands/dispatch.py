@@ -1,6 +1,5 @@
 """Hand a command line over to the command that it names. No torch, until the options are right."""
 
-import difflib
 import gc
 import importlib
 import os
@@ -16,7 +15,7 @@ import tyro
 import circuitry
 from circuitry.commands.named_run import check_the_quickstart, with_the_run
 from circuitry.runs.command_line import end_with, run_script, with_general
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "quickstart": ("start here", "the whole study in miniature, on drawn images"),
@@ -73,9 +72,7 @@ def run_command() -> None:
         elif name == "--completion":
             print_completion(" ".join(arguments) or "bash")
         elif name not in COMMANDS:
-            near = " or ".join(difflib.get_close_matches(name, COMMANDS, n=2))
-            meant = f", perhaps you meant {near}" if near else ""
-            raise InputError(f"There is no command {name!r}{meant}: see circuitry --help.")
+            raise unknown_name("command", name, COMMANDS)
         else:
             module = importlib.import_module(module_of(name))
             sys.argv = [f"circuitry {name}", *with_the_run(module.Config, arguments)]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.statistics import per_domain
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import unknown_name
 
 ALL_PAIRS = "all"
 """The name of all domains together."""
@@ -66,7 +66,4 @@ def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
 
 def _check(comparison: Comparison, apart: str) -> None:
     if apart not in comparison.domains:
-        raise InputError(
-            f"The domain compared with the others must be in the comparison, but {apart!r} is not: choose among "
-            f"{', '.join(comparison.domains)}."
-        )
+        raise unknown_name("domain", apart, comparison.domains)

@@ -18,6 +18,7 @@ from circuitry.comparison.part_array import PartArray, mean_known, without_own
 from circuitry.comparison.significance import LEVEL, fewest_units, holm, smallest_p
 from circuitry.comparison.statistics import INTERVALS, Spread, mean_spreads
 from circuitry.comparison.table import both_directions
+from circuitry.runs.errors import number_of
 from circuitry.runs.given import checked
 
 THIS_MODEL = "this trained model"
@@ -102,7 +103,8 @@ def too_few(n_classes: int, n_domains: int) -> str:
     needed = fewest_units(max(1, n_domains * (n_domains - 1) // 2))
     if n_classes >= needed:
         return ""
-    return f"With {n_classes} classes no test of {n_domains} domains can be significant: it takes {needed} classes."
+    few = number_of(n_classes, "class")
+    return f"With {few} no test of {n_domains} domains can be significant: it takes {needed} classes."
 
 
 def could_find(tests: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.errors import InputError, naming_damage, unknown_name
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Condition, checked, fitting
 
@@ -100,10 +100,7 @@ def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Ite
     """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``)."""
     by = list(key)
     if missing := [column for column in dict.fromkeys((*columns, *by)) if column not in table.columns]:
-        raise InputError(
-            f"The {name} table lacks the column {', '.join(missing)}; "
-            f"it has {', '.join(map(str, table.columns)) or 'none'}."
-        )
+        raise unknown_name(f"column in the {name} table", missing[0], map(str, table.columns))
     if words := _words_in(table):
         raise InputError(f"The {name} table has words in the column {words}, where it needs numbers: correct it.")
     if table.empty:

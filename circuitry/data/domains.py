@@ -13,6 +13,7 @@ import pandas as pd
 from circuitry.data.file_check import FileCheck, MissingFiles
 from circuitry.data.image_sources import Source, read_source
 from circuitry.data.names import chosen_names, drawn_by_name
+from circuitry.runs.errors import number_of
 from circuitry.runs.given import Count, Names, Seed, checked
 
 
@@ -109,10 +110,9 @@ class DomainFolder:
         return len(self.records)
 
     def __repr__(self) -> str:
-        return (
-            f"DomainFolder({str(self.root)!r}, split={self.split!r}: "
-            f"{len(self.records)} images, {len(self.domains)} domains, {len(self.classes)} classes)"
-        )
+        counted = {"image": self.records, "domain": self.domains, "class": self.classes}
+        said = ", ".join(number_of(len(those), one) for one, those in counted.items())
+        return f"DomainFolder({str(self.root)!r}, split={self.split!r}: {said})"
 
     def label(self, class_name: str) -> int:
         """Return the index of a class among all classes of the data set, whatever was selected."""

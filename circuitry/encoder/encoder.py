@@ -85,6 +85,10 @@ class Encoder(HookedSites):
         self.image_size = image_size
         self._made_of = dict(tower.named_modules())
 
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return f"Encoder of {type(self.tower).__name__}: {len(self.sites)} sites, images of {height} x {width} pixels"
+
     @classmethod
     @checked
     def from_tower(cls, tower: nn.Module) -> "Encoder":

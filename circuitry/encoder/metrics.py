@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ MetricOfClass = Callable[[Tensor, int], Metric]
 class ClassLogit:
     """The cosine logit of one class, ``normalize(embedding) @ weights[label]``, without logit scale."""
 
-    weights: Tensor
+    weights: Tensor = field(repr=False)
     """A row [D] for every class [K, D]: text weights (normalised ones make the logit a cosine), or margins."""
     label: int
     name: str = "logit"

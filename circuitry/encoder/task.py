@@ -28,7 +28,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import ClassLogit, Metric, metric_name
 from circuitry.encoder.site_activations import checked_sites, clean_activations
 from circuitry.encoder.tensor_batches import ImageBatches, Images, checked_batches, images_of_task, rows_that_fit, seen
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, number_of
 from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.identity import Identity
 from circuitry.runs.workers import Work
@@ -154,7 +154,9 @@ class Task:
         return replace(self, images=seen(images[chosen]), baseline=self.baseline.select(kept))
 
     def __repr__(self) -> str:
-        own, others = (f"{len(x)} images" if isinstance(x, Tensor) else "images" for x in (self.images, self.others))
+        own, others = (
+            number_of(len(x), "image") if isinstance(x, Tensor) else "images" for x in (self.images, self.others)
+        )
         beside = "" if self.others is None else f", {others} of other classes"
         asked = f"metric {metric_name(self.metric)}, baseline {self.baseline.name}, {len(self.sites)} sites"
         return f"Task: {own} of a class{beside}; {asked}"

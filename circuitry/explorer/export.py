@@ -232,7 +232,7 @@ def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSe
         "sites": [{"name": site, "units": size} for site, size in sizes.items()],
         "circuits": [[graphs.classes.index(name), graphs.domains.index(domain)] for name, domain in graphs],
         "budget": first.settings.get("budget", SAME_SHARE),
-        "nodeFraction": graphs.manifest["config"]["node_fraction"],
+        "nodeFraction": graphs.manifest["config"]["size"],
         "edgesPerNode": settings.edges_per_node,
         "scored": "the class's log-odds" if of_log_odds else f"the metric ({made.get('metric')})",
         "made": made | graphs.manifest["versions"],

@@ -58,7 +58,7 @@ def view_model(
     answers: dict[str, ImageAnswers] = {}
     found: dict[Key, _Vectors] = {}
     reason = ""
-    for key in Bar(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
+    for key in Bar(checks.chosen.tested, desc="model", unit="circuit", disable=not work.progress):
         records, images = read_images(checks.clip, checks.chosen.own(key)[:n_images], strict=work.strict)
         if not len(images):
             continue

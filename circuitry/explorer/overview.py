@@ -87,8 +87,8 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
 def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], budget: str) -> dict[str, object]:
     """Return measurements of the page's cuts by ``class/domain``: these sites and budget, units by absolute score.
 
-    Each measure has rows [value, low, high] by fraction, of the circuit (``kept``), of random circuits (``random``) and
-    of other classes' circuits (``foreign``); each fraction has a verdict.
+    Each measure has rows [value, low, high] by size, of the circuit (``kept``), of random circuits (``random``) and
+    of other classes' circuits (``foreign``); each size has a verdict.
     """
     found: dict[str, object] = {}
     for curve in curves:
@@ -97,12 +97,12 @@ def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], b
             continue
         measured = {measure: _by_circuit(curve.to_pandas(measure)) for measure in CURVE_MEASURES}
         found[f"{curve.class_name}/{curve.domain}"] = {
-            "fractions": list(curve.fractions),
+            "fractions": list(curve.sizes),
             "images": int(curve.own.sum()),
             "others": int((~curve.own).sum()),
             "draws": curve.random.shape[1],
             "baseline": curve.settings["baseline"],
-            "verdicts": [verdict_of(curve, place) for place in range(len(curve.fractions))],
+            "verdicts": [verdict_of(curve, place) for place in range(len(curve.sizes))],
             **measured,
         }
     return found

@@ -13,7 +13,7 @@ from .gated import Gated as Gated
 from .gated import circuit_of as circuit_of
 from .gated import kept_embeddings as kept_embeddings
 from .gated_units import ablate_all_but as ablate_all_but
-from .intervention_settings import MIB_FRACTIONS as MIB_FRACTIONS
+from .intervention_settings import MIB_SIZES as MIB_SIZES
 from .intervention_settings import AblationSettings as AblationSettings
 from .intervention_settings import CheckSettings as CheckSettings
 from .intervention_settings import MaskSettings as MaskSettings

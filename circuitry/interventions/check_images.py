@@ -1,6 +1,8 @@
 """On which images circuits are checked, and by what."""
 
-from collections.abc import Mapping, Set
+import logging
+from collections.abc import Mapping, Sequence, Set
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -10,10 +12,17 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
 from circuitry.interventions.intervention_settings import CheckSettings
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, name_some
 
+log = logging.getLogger(__name__)
 CheckedImages = tuple[Tensor, Tensor | None]
 """The images of a circuit's checks that can be read: of the class [B, 3, H, W], and of other classes, if there are."""
+
+
+def without_images(keys: Sequence[Key], n: int) -> str:
+    """Say which of ``n`` circuits cannot be tested, since they are found on all images."""
+    named = name_some([" in ".join(key) for key in keys])
+    return f"{len(keys)} of {n} circuits cannot be tested, since their classes have no other images there: {named}."
 
 
 class CheckImages:
@@ -30,6 +39,16 @@ class CheckImages:
         if not self.keys:
             raise InputError(f"No circuit in {graphs.path} is of a class and domain of {images!r}.")
 
+    @cached_property
+    def tested(self) -> list[Key]:
+        """The circuits that have images to check them on; a warning names the others."""
+        found = [key for key in self.keys if self._left(key)]
+        if not found:
+            self.own(self.keys[0])  # which refuses
+        if len(found) < len(self.keys):
+            log.warning(without_images([key for key in self.keys if key not in found], len(self.keys)))
+        return found
+
     @property
     def in_words(self) -> str:
         """Which images these are."""
@@ -41,7 +60,7 @@ class CheckImages:
 
     def own(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return images of a class and domain on which its circuit was not found."""
-        chosen = self._unseen(key)
+        chosen = self._left(key)
         if not chosen:
             raise InputError(
                 f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(self.ranked(key))} images: find "
@@ -55,7 +74,7 @@ class CheckImages:
         class_name, domain = key
         seen = () if self.settings.seen else self._looked_at(key, "others")
         unseen = (
-            [r for r in self._unseen((c, domain)) if r.relative not in seen] for c in self.images.following(class_name)
+            [r for r in self._left((c, domain)) if r.relative not in seen] for c in self.images.following(class_name)
         )
         return tuple(islice((records[0] for records in unseen if records), self.settings.n_others))
 
@@ -77,6 +96,6 @@ class CheckImages:
             self._made_on[key] = self.graphs[key].provenance if key in self.graphs else {}
         return set(self._made_on[key].get(kind, ()))
 
-    def _unseen(self, key: Key) -> tuple[ImageRecord, ...]:
+    def _left(self, key: Key) -> tuple[ImageRecord, ...]:
         ranked = self.ranked(key)
         return ranked if self.settings.seen else ranked[self._n_found[key] :]

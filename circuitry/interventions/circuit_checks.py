@@ -26,7 +26,7 @@ from circuitry.encoder.task import Task
 from circuitry.interventions.check_images import CheckedImages, CheckImages
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import faithfulness_curve
-from circuitry.interventions.intervention_settings import MIB_FRACTIONS, AblationSettings, CheckSettings
+from circuitry.interventions.intervention_settings import MIB_SIZES, AblationSettings, CheckSettings
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.interventions.transfer import interchange, transfer_circuits
 from circuitry.models.clip import Clip
@@ -37,7 +37,7 @@ from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
-FAITHFULNESS_FORMAT = "circuitry faithfulness 3"
+FAITHFULNESS_FORMAT = "circuitry faithfulness 4"
 TRANSFER_FORMAT = "circuitry transfer 2"
 FOREIGN = 3
 """Other classes whose circuits are measured beside each circuit, at most."""
@@ -79,7 +79,7 @@ class CausalChecks(FolderWork):
     @property
     def size(self) -> float:
         """The share of units that circuits kept when they were found."""
-        return float(self.graphs.manifest["config"]["node_fraction"])
+        return float(self.graphs.manifest["config"]["size"])
 
     def circuit(self, key: Key) -> Circuit:
         """Return the units of a class and domain that are kept."""
@@ -129,7 +129,7 @@ class CausalChecks(FolderWork):
         out: str | os.PathLike[str],
         *,
         rankings: Names = RANKINGS,
-        fractions: Sequence[float] | None = None,
+        sizes: Sequence[float] | None = None,
         random_draws: Natural = 5,
         one_site: bool = False,
         work: Work = Work(),
@@ -138,7 +138,7 @@ class CausalChecks(FolderWork):
 
         Args:
             rankings: Which units come first, a curve for each; see `AblationSettings`.
-            fractions: Sizes of the circuits (default: MIB's, and that of the circuits as they were found).
+            sizes: Sizes of the circuits (default: MIB's, and that of the circuits as they were found).
             one_site: Ablate at one site at a time, a curve for each, instead of at all sites together, and leave out
                 the circuits of other classes.
 
@@ -149,14 +149,14 @@ class CausalChecks(FolderWork):
             InputError: for a folder made with other settings or images, with the difference; when no image at all can
                 be read; and what `faithfulness_curve` raises.
         """
-        if fractions is None:
-            fractions = sorted({*MIB_FRACTIONS, self.size})
-        sizes = {"budget": self.settings.budget, "fractions": list(fractions)}
-        asked = {"rankings": list(rankings), **sizes, "random_draws": random_draws}
-        folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.keys, **asked, one_site=one_site)
+        if sizes is None:
+            sizes = sorted({*MIB_SIZES, self.size})
+        cut = {"budget": self.settings.budget, "sizes": list(sizes)}
+        asked = {"rankings": list(rankings), **cut, "random_draws": random_draws}
+        folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.tested, **asked, one_site=one_site)
         settings = AblationSettings(
             budget=self.settings.budget,
-            fractions=fractions,
+            sizes=sizes,
             random_draws=random_draws,
             seed=self.settings.seed,
         )
@@ -198,7 +198,7 @@ class CausalChecks(FolderWork):
             image.
         """
         by_class: dict[str, list[Key]] = {}
-        for key in self.chosen.keys:
+        for key in self.chosen.tested:
             by_class.setdefault(key[0], []).append(key)
         jobs = [(class_name,) for class_name in by_class]
         folder = self._claim(out, TRANSFER_FORMAT, jobs, one_site=one_site, exchange=exchange)
@@ -243,7 +243,7 @@ class CausalChecks(FolderWork):
         return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 
     def _claim(self, out: str | os.PathLike[str], file_format: str, jobs: Sequence[Job], **asked: Any) -> JobFolder:
-        records = {key: (*self.chosen.own(key), *self.chosen.others(key)) for key in self.chosen.keys}
+        records = {key: (*self.chosen.own(key), *self.chosen.others(key)) for key in self.chosen.tested}
         settings = self.settings
         mine = {name: getattr(settings, name) for name in ("n_others", "seen")}
         circuits = self.graphs.identity.key

@@ -111,12 +111,12 @@ class CurveReading:
         return self._weights(lambda n: np.ones((1, n)), rows=1)
 
     def values(self, statistic: Statistic | None = None) -> dict[str, np.ndarray]:
-        """Return a statistic (default: the measure [fractions]) by circuit; NaN where there is a `reason`."""
+        """Return a statistic (default: the measure [sizes]) by circuit; NaN where there is a `reason`."""
         found = (statistic or self.ratios)(self.weights)
         return {name: np.full_like(value, np.nan) if self.reason else value for name, (value,) in found.items()}
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
-        """Return the measure [rows, fractions] by circuit; NaN where the whole model has no lead.
+        """Return the measure [rows, sizes] by circuit; NaN where the whole model has no lead.
 
         Shares of answers are also those of the whole model (``full``) and with nothing kept (``empty``).
         """

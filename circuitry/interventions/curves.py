@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from circuitry.interventions.curve_reading import CURVE_MEASURES, CURVE_NUMBERS, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.errors import InputError, naming_damage, number_of
 from circuitry.runs.given import SOME, checked
 from circuitry.runs.identity import OF_MODEL, Identity
 
@@ -27,7 +27,7 @@ TENTH = 0.1
 RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
 """Which ranking each area is taken of (MIB, arXiv 2504.13151)."""
 
-CURVE_FORMAT = "circuitry faithfulness curve 3"
+CURVE_FORMAT = "circuitry faithfulness curve 4"
 """Name and version of the file format."""
 
 
@@ -47,21 +47,21 @@ class FaithfulnessCurve:
     - right, false: the share of the class's images, and of other images, that get the class.
     """
 
-    fractions: tuple[float, ...]
+    sizes: tuple[float, ...]
     """Share of the units kept, ascending."""
     ranking: str
     """Which units come first, see `budgets.RANKINGS`."""
     n_units: tuple[int, ...]
-    """Units kept over all sites, by fraction."""
+    """Units kept over all sites, by size."""
     full: Float[np.ndarray, "numbers images"]
     empty: Float[np.ndarray, "numbers images"]
-    kept: Float[np.ndarray, "numbers fractions images"]
+    kept: Float[np.ndarray, "numbers sizes images"]
     """With only the circuit."""
-    complement: Float[np.ndarray, "numbers fractions images"]
+    complement: Float[np.ndarray, "numbers sizes images"]
     """With all but the circuit."""
-    random: Float[np.ndarray, "numbers draws fractions images"]
+    random: Float[np.ndarray, "numbers draws sizes images"]
     """With random units, as many at every site as the circuit has."""
-    foreign: Float[np.ndarray, "numbers others fractions images"]
+    foreign: Float[np.ndarray, "numbers others sizes images"]
     """With circuits of other classes, of the same sizes."""
     own: Bool[np.ndarray, " images"]
     """Whether an image is of the class; the others are of other classes."""
@@ -75,9 +75,9 @@ class FaithfulnessCurve:
 
     @property
     def size(self) -> float:
-        """The fraction that is nearest, by ratio, to the size that circuits have as they were found."""
+        """The one of the sizes that is nearest, by ratio, to that which circuits have as they were found."""
         found = self.settings.get("size") or TENTH
-        return min(self.fractions, key=lambda fraction: abs(np.log(fraction / found)))
+        return min(self.sizes, key=lambda size: abs(np.log(size / found)))
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -85,29 +85,28 @@ class FaithfulnessCurve:
         return CURVE_NUMBERS[: len(self.full)]
 
     @property
-    def faithfulness(self) -> Float[np.ndarray, " fractions"]:
+    def faithfulness(self) -> Float[np.ndarray, " sizes"]:
         """1 is the whole model, 0 the baseline."""
         return self._readings["faithfulness"].values()["kept"]
 
     @property
-    def completeness(self) -> Float[np.ndarray, " fractions"]:
+    def completeness(self) -> Float[np.ndarray, " sizes"]:
         """Faithfulness of the complement: near 0 when the circuit holds all that matters."""
         return self._readings["faithfulness"].values()["complement"]
 
     @property
-    def selectivity(self) -> Float[np.ndarray, " fractions"]:
+    def selectivity(self) -> Float[np.ndarray, " sizes"]:
         """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
         return self._readings["selectivity"].values()["kept"]
 
     def __repr__(self) -> str:
         name = " in ".join(filter(None, [self.class_name, self.domain])) or "a circuit without a name"
         size = self.size
-        place = self.fractions.index(size)
+        place = self.sizes.index(size)
         read = {measure: values["kept"] for measure, values in self.at(place).items()}
         known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
-        n_sizes = len(self.fractions)
         return (
-            f"FaithfulnessCurve of {name}: {n_sizes} size{'s' * (n_sizes > 1)}, {int(self.own.sum())} images; "
+            f"FaithfulnessCurve of {name}: {number_of(len(self.sizes), 'size')}, {int(self.own.sum())} images; "
             f"{known or 'nothing known'} with {size:.3g} of the units"
         )
 
@@ -116,7 +115,7 @@ class FaithfulnessCurve:
 
         Intervals of one class are over images, intervals of several classes (`pool_curves`) over classes and images
         (`curve_reading`). Columns class, domain, circuit (``kept``, ``complement``, ``random``, ``foreign``; for right
-        and false also ``empty`` and ``full``), ranking, measure, fraction, n_units, weights, value, low, high,
+        and false also ``empty`` and ``full``), measure, value, low, high, fraction, n_units, weights, ranking,
         n_images, reason. Intervals of random units, and of other classes' circuits, resample them too. They are NaN
         where one class has a single image, or a single image of others; values, too, where there is a reason.
         """
@@ -125,11 +124,11 @@ class FaithfulnessCurve:
         reading = self._readings[measure]
         found = reading.intervals(reading.ratios)
         weights = self.weights or np.nan
-        columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units, "weights": weights}
+        columns = {"measure": measure, "fraction": self.sizes, "n_units": self.n_units, "weights": weights}
         return self._tidy(found, columns, reading.reason)
 
     def at(self, place: int) -> dict[str, dict[str, float]]:
-        """Return the value of each measure at one of the fractions by circuit, named as in `to_pandas`."""
+        """Return the value of each measure at one of the sizes by circuit, named as in `to_pandas`."""
         read = {name: reading.values() for name, reading in self._readings.items()}
         return {name: {one: float(value[place]) for one, value in values.items()} for name, values in read.items()}
 
@@ -157,11 +156,11 @@ class FaithfulnessCurve:
     def areas(self) -> pd.DataFrame:
         """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
 
-        Trapezoid over the fractions (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
-        MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, ranking,
-        measure, value, low, high, n_images, reason.
+        Trapezoid over the sizes (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
+        MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, measure,
+        value, low, high, ranking, n_images, reason.
         """
-        reading, x = self._readings["faithfulness"], np.asarray(self.fractions)
+        reading, x = self._readings["faithfulness"], np.asarray(self.sizes)
 
         def areas(weights: Weights) -> dict[str, np.ndarray]:
             ratios = {name: f for name, f in reading.ratios(weights).items() if name in ("kept", "random")}
@@ -183,7 +182,7 @@ class FaithfulnessCurve:
         """Read a curve that `save` wrote."""
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
-            sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units", "weights")}
+            sizes = {name: tuple(header.pop(name)) for name in ("sizes", "n_units", "weights")}
             everything: dict[str, Any] = {**sizes, **header, **tensors}
             return cls(**everything)
 
@@ -192,23 +191,20 @@ class FaithfulnessCurve:
         return {name: CurveReading(measure, self) for name, measure in CURVE_MEASURES.items()}
 
     def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], reason: str) -> pd.DataFrame:
-        names = ("value", "low", "high")
+        names = {"class": self.class_name, "domain": self.domain, "circuit": None, "measure": None}
+        more = {**columns, "ranking": self.ranking, "n_images": int(self.own.sum()), "reason": reason}
         parts = [
-            pd.DataFrame({"circuit": circuit, **columns, **dict(zip(names, values, strict=True))})
-            for circuit, values in found.items()
+            pd.DataFrame({**names, "value": value, "low": low, "high": high}).assign(circuit=circuit, **more)
+            for circuit, (value, low, high) in found.items()
         ]
-        table = pd.concat(parts, ignore_index=True)
-        table.insert(0, "class", self.class_name)
-        table.insert(1, "domain", self.domain)
-        table.insert(3, "ranking", self.ranking)
-        return table.assign(n_images=int(self.own.sum()), reason=reason)
+        return pd.concat(parts, ignore_index=True)
 
 
 CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
 """The runs of a curve; from the third on they have sizes."""
 _CURVE_ARRAYS = (*CURVE_RUNS, "own", "group")
 _POOLED = (*OF_MODEL, "metric", "baseline", "circuits", "sites", "budget", "size", "seed")
-_CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings", "weights")
+_CURVE_HEADER = ("sizes", "ranking", "n_units", "class_name", "domain", "settings", "weights")
 
 
 @checked
@@ -222,7 +218,7 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     Example:
         >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).to_pandas()
     """
-    for name in ("fractions", "ranking", "n_units", "numbers"):
+    for name in ("sizes", "ranking", "n_units", "numbers"):
         if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
             raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
     for one, two in pairwise(curves):

@@ -61,13 +61,12 @@ def faithfulness_curve(
     """
     budget, sites = settings.budget or SAME_SHARE, named_sites(task)
     circuits, *others = (
-        [one.strongest(share, settings.ranking, budget, sites) for share in settings.fractions]
-        for one in (graph, *foreign)
+        [one.strongest(share, settings.ranking, budget, sites) for share in settings.sizes] for one in (graph, *foreign)
     )
     curve = measure_circuits(task, circuits, settings, others)
-    fractions = tuple(map(float, settings.fractions))
-    found = {"budget": budget, "size": graph.settings.get("node_fraction")}
-    return replace(curve, fractions=fractions, settings=curve.settings | found)
+    sizes = tuple(map(float, settings.sizes))
+    found = {"budget": budget, "size": graph.settings.get("size")}
+    return replace(curve, sizes=sizes, settings=curve.settings | found)
 
 
 @checked
@@ -89,7 +88,7 @@ def measure_circuits(
             too (`optimal_baseline`); such as the task that the circuits were found with.
 
     Returns:
-        A curve whose fractions are shares of all units, or of all edges. Random circuits of units are nested like the
+        A curve whose sizes are shares of all units, or of all edges. Random circuits of units are nested like the
         circuits themselves.
 
     Example:
@@ -131,7 +130,7 @@ def measure_circuits(
         return measured[name].reshape(len(values), n, len(kept), len(own))
 
     return FaithfulnessCurve(
-        fractions=tuple(circuit.size for circuit in kept),
+        sizes=tuple(circuit.size for circuit in kept),
         ranking="edges" if of_edges else settings.ranking,
         n_units=tuple(circuit.count for circuit in kept),
         full=measured["full"][:, 0],

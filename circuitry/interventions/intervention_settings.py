@@ -14,7 +14,7 @@ from circuitry.models.options import BaselineChoice, FolderSettings, MetricChoic
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import ABOVE_ZERO, DISTINCT, SOME, Count, Natural, Seed, Share, between, checked, one_of
 
-MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
 MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
@@ -59,7 +59,7 @@ class AblationSettings:
     budget: BudgetName | None = None
     """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default: the same share
     of every site, the study's)."""
-    fractions: Annotated[Sequence[Share], SOME] = MIB_FRACTIONS
+    sizes: Annotated[Sequence[Share], SOME] = MIB_SIZES
     """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
     random_draws: Natural = 5
     """Random circuits of every size, nested like the circuit itself."""
@@ -67,8 +67,8 @@ class AblationSettings:
     """Seed of the random circuits."""
 
     def __post_init__(self) -> None:
-        if list(self.fractions) != sorted(set(self.fractions)):
-            raise InputError(f"A curve needs ascending fractions, but {tuple(self.fractions)} was given: sort them.")
+        if list(self.sizes) != sorted(set(self.sizes)):
+            raise InputError(f"A curve needs ascending sizes, but {tuple(self.sizes)} was given: sort them.")
 
 
 @checked

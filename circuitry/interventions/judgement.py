@@ -7,12 +7,13 @@ one that gives every image the same answer.
 - circuit: the measure of the circuit alone, with its bootstrap interval over images. Holds if the circuit works (see
   `verdicts`; where there is no verdict: recovers half of the measure) and the interval lies above what random circuits
   with as many units at every site reach (97.5 % of them).
-- complement: the measure of everything but the circuit. Holds if it lies below the circuit's interval.
+- complement: the measure of everything but the circuit. Holds if the row of the circuit does, and the complement does
+  not work and lies below the circuit's interval.
 - sufficiency: the circuit against the random circuits. Null: the circuit beats at most a share q of them; with s wins
   of n, p = P(Binomial(n, q) >= s). To beat random circuits that recover nothing is easy: it holds if p is below `LEVEL`
   and the row of the circuit holds. Neither says that the circuit recovers all; the value of its row says how much.
 - necessity: the same for what is left without the circuit, or without as many random units: it is to do worse. Holds if
-  p is below `LEVEL`.
+  p is below `LEVEL` and what is left does not work.
 - minimality: each unit in turn is taken out of the circuit. Null: the metric's contrast does not fall; one-sided t-test
   over images (Welch's, between images of the class and others, for selectivity), Holm over units. Holds if it falls
   without each.
@@ -20,8 +21,6 @@ one that gives every image the same answer.
 A circuit of edges is put to the same tests, edge by edge, against random edges (`Circuit.random`).
 """
 
-import logging
-import time
 import warnings
 from dataclasses import replace
 from itertools import chain
@@ -37,7 +36,7 @@ from circuitry.encoder.task import Task
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import measure_circuits, measure_each
 from circuitry.interventions.intervention_settings import AblationSettings
-from circuitry.interventions.verdicts import ANSWERS, WORKING, verdict_of, why_open
+from circuitry.interventions.verdicts import ANSWERS, does_work, why_open
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -47,12 +46,8 @@ SHARE = 0.9
 """The share q of random circuits that a circuit has to beat."""
 OF_RANDOM = (2.5, 97.5)
 """Percentiles of random circuits that are shown; a circuit is to lie above the second."""
-LONG = 60
-"""Seconds from which on a test of each unit says how long it will take."""
-log = logging.getLogger(__name__)
 
-Row = tuple[str, str, float, float, float, int, float, bool, float, float]
-NAN = float("nan")
+Row = tuple[str, str, float, float, float, float, float, int, float, bool]
 
 
 @checked
@@ -65,14 +60,13 @@ def judge_circuit(
         task: See `faithfulness_curve`; with a baseline of the same name as the circuit's, such as that of the task that
             it was found with.
         circuit: A circuit of `find_circuit`, or one with edges such as ``graph.circuit(3)``: its edges are tested too.
-        minimality: Whether to test each unit and each edge, a run for each; a line of the log says how long that will
-            take where it is more than a minute.
+        minimality: Whether to test each unit and each edge, a run for each.
 
     Returns:
-        One row per test, with "(edges)" in the name of a test of edges: columns test, measure, value, low, high, n, p,
-        holds, random_low, random_high. The value is the share of random circuits beaten (sufficiency, necessity), the
-        share of units or edges without which the measure falls (minimality, p the largest after Holm), and the measure
-        itself (circuit, complement; with low and high, no p). Between random_low and random_high lies the measure of
+        One row per test, with "(edges)" in the name of a test of edges: columns test, measure, value, low, high,
+        random_low, random_high, n, p, holds. The value is the share of random circuits beaten (sufficiency, necessity),
+        the share of units or edges without which the measure falls (minimality, p the largest after Holm), and the
+        measure itself (circuit, complement; with low and high, no p). Between random_low and random_high lies that of
         95 % of the random circuits (circuit, sufficiency), or of the model without them (complement, necessity). The
         module's docstring says when a row holds.
 
@@ -93,7 +87,7 @@ def judge_circuit(
             )
     rng = np.random.default_rng(settings.seed)
     rows = [row for kind, one in tested.items() for row in _rows(task, one, kind, settings, rng, minimality)]
-    columns = ["test", "measure", "value", "low", "high", "n", "p", "holds", "random_low", "random_high"]
+    columns = ["test", "measure", "value", "low", "high", "random_low", "random_high", "n", "p", "holds"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -105,18 +99,9 @@ def _rows(
     random = [circuit.random(rng) for _ in range(2 * DRAWS)]
     rests = (one.complement() for one in (circuit, *random[DRAWS:]))
     curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
-    n, started = 2 * (1 + DRAWS), time.perf_counter()
-    beside = measure_each(task, chain([circuit, *random[:DRAWS]], rests), n, "random circuits")
-    seconds = (time.perf_counter() - started) / n
+    beside = measure_each(task, chain([circuit, *random[:DRAWS]], rests), 2 * (1 + DRAWS), "random circuits")
     rows = [(row[0] + named, *row[1:]) for row in _beside_random(curve, beside, measure)]
     if minimality:
-        if seconds * circuit.count > LONG:
-            log.warning(
-                "Testing each of %d %s takes about %.0f minutes: minimality=False leaves this out.",
-                circuit.count,
-                kind,
-                seconds * circuit.count / 60,
-            )
         changed = measure_each(task, chain([circuit], circuit.without_each()), 1 + circuit.count, "one by one")
         rows.append(_minimality(f" ({kind})", measure, changed, curve.own))
     return rows
@@ -131,18 +116,21 @@ def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -
     contrasts, (full, empty) = (
         _contrasts(some, curve.own, measure) for some in (values, [curve.full[0], curve.empty[0]])
     )
-    lead = NAN if table["reason"].iloc[0] else full - empty
+    lead = np.nan if table["reason"].iloc[0] else full - empty
     circuits, rests = np.split(contrasts, 2)
     beaten, worse = _win_test(circuits[1:] < circuits[0]), _win_test(rests[1:] > rests[0])
     kept, rest = table.loc[["kept", "complement"], ["value", "low", "high"]].to_numpy(dtype=float).tolist()
     of_random, without = (np.percentile((some[1:] - empty) / lead, OF_RANDOM).tolist() for some in (circuits, rests))
-    works = kept[0] >= ANSWERS if why_open(curve) else verdict_of(curve) in WORKING
+    works, left = (
+        value >= ANSWERS if why_open(curve) else does_work(curve.at(0), name)
+        for name, value in (("kept", kept[0]), ("complement", rest[0]))
+    )
     enough, n = bool(works and kept[1] > of_random[1]), int(curve.own.sum())
     return [
-        ("circuit", measure, *kept, n, NAN, enough, *of_random),
-        ("complement", measure, *rest, n, NAN, bool(rest[0] < kept[1]), *without),
-        ("sufficiency", measure, *beaten, enough and beaten[-1] < LEVEL, *of_random),
-        ("necessity", measure, *worse, worse[-1] < LEVEL, *without),
+        ("circuit", measure, *kept, *of_random, n, np.nan, enough),
+        ("complement", measure, *rest, *without, n, np.nan, enough and not left and rest[0] < kept[1]),
+        ("sufficiency", measure, *beaten[:3], *of_random, *beaten[3:], enough and beaten[-1] < LEVEL),
+        ("necessity", measure, *worse[:3], *without, *worse[3:], not left and worse[-1] < LEVEL),
     ]
 
 
@@ -178,4 +166,4 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     value, low, high = float(needed.mean()), float(interval.low), float(interval.high)
     p_value = float(corrected.max())
-    return f"minimality{kind}", measure, value, low, high, len(needed), p_value, bool(needed.all()), NAN, NAN
+    return f"minimality{kind}", measure, value, low, high, np.nan, np.nan, len(needed), p_value, bool(needed.all())

@@ -49,4 +49,4 @@ def _by_gates(task: Task, measure: Callable[[Gated, Answers, ImageSets], Tensor]
 
 def mask_gates(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
     """Score each unit by its final gate in a learned mask of the size of the settings."""
-    return gates_of(learn_masks(task, [settings.node_fraction or default_size(task.encoder)]).scores)
+    return gates_of(learn_masks(task, [settings.size or default_size(task.encoder)]).scores)

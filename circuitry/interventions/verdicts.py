@@ -37,7 +37,7 @@ WORKING = VERDICTS[:3]
 
 
 def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
-    """Return one of the `VERDICTS` on the circuit of one of a curve's fractions."""
+    """Return one of the `VERDICTS` on the circuit of one of a curve's sizes."""
     if why_open(curve):
         return OPEN
     values = curve.at(place)

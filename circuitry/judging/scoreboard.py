@@ -18,7 +18,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import CURVE_RUNS, FaithfulnessCurve, pool_curves
-from circuitry.interventions.intervention_settings import MIB_FRACTIONS
+from circuitry.interventions.intervention_settings import MIB_SIZES
 from circuitry.interventions.verdicts import does_work, why_open
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share
@@ -116,11 +116,11 @@ def smallest_size(sizes: Sequence[float], reached: Iterable[bool]) -> float:
 
 
 def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, float]:
-    """Return CPR and CMD over MIB's sizes (`MIB_FRACTIONS`) if the grid has all of them, else over the grid."""
-    on_grid = set(MIB_FRACTIONS) <= set(sizes)
-    chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
+    """Return CPR and CMD over MIB's sizes (`MIB_SIZES`) if the grid has all of them, else over the grid."""
+    on_grid = set(MIB_SIZES) <= set(sizes)
+    chosen = [i for i, size in enumerate(sizes) if size in MIB_SIZES or not on_grid]
     taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in CURVE_RUNS[2:]}
-    taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("fractions", "n_units")}
+    taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("sizes", "n_units")}
     taken["weights"] = ()
     areas = replace(curve, **taken).areas().query("circuit == 'kept'")
     return dict(zip(areas["measure"], areas["value"], strict=True))

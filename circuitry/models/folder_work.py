@@ -13,7 +13,6 @@ from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
-from circuitry.data.names import unknown_name
 from circuitry.data.parts import Key
 from circuitry.encoder.metrics import Metric, metric_name, metric_of_class
 from circuitry.encoder.task import Task
@@ -23,7 +22,7 @@ from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.options import FolderSettings
 from circuitry.models.prompts import as_patterns, templates_of
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.given import Names
 from circuitry.runs.identity import Identity
 from circuitry.runs.jobs import Job, JobFolder

@@ -10,12 +10,11 @@ from pathlib import Path
 import open_clip
 import torch
 
-from circuitry.data.names import unknown_name
 from circuitry.encoder.encoder import Encoder
 from circuitry.models.checkpoints import check_state, loading, read_checkpoint
 from circuitry.models.clip import Clip, checked_device
 from circuitry.models.shipped_weights import shipped_file, shipped_models
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 
 log = logging.getLogger(__name__)
 SHIPPED_CONFIGS = Path(__file__).parent / "configs"

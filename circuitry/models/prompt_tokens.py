@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from circuitry.models.shipped_weights import shipped_classes
-from circuitry.runs.errors import InputError, shortened
+from circuitry.runs.errors import InputError, name_some, shortened
 from circuitry.runs.progress import say_once
 
 log = logging.getLogger(__name__)
 Tokenizer = Callable[..., Tensor]
 """Texts -> tokens [texts, context]; open_clip's and ours for transformers also take ``context_length``."""
-_WORDS = 8
-"""Words that an error shows at most."""
 
 
 def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
@@ -66,10 +64,9 @@ def check_known_words(
         return
     words = dict.fromkeys(word for prompt in prompts for word in re.findall(r"\w+|[^\w\s]", prompt))
     unknown = [repr(word) for word in words if torch.isin(tokenizer([word]), absent).any()]
-    more = f" and {len(unknown) - _WORDS} more" if len(unknown) > _WORDS else ""
     known = ", ".join(shipped_classes(model))
     raise InputError(
-        f"The weights of {model} have no embedding of {', '.join(unknown[:_WORDS])}{more}, so it reads nothing there: "
+        f"The weights of {model} have no embedding of {name_some(unknown)}, so it reads nothing there: "
         "give words that it was trained on"
         + (f" (the {model} of this package: {known})" if known else "")
         + ", or another model."

@@ -1,12 +1,13 @@
 """Figures as files of their own: PNG by kaleido and a browser, and HTML. No torch."""
 
 import importlib.util
+import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 
 import plotly.graph_objects as go
 
@@ -19,23 +20,19 @@ FIGURE_CONFIG = {
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 }
-NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
 _BROWSER_FAILED = "the browser that draws them failed ({}): see that there is room in {}, or set TMPDIR, and run again"
+log = logging.getLogger(__name__)
 WIDTH = 1000
 """Width in pixels of a PNG figure that sets none; it is drawn at twice the size."""
 
 
-class StaticImages(NamedTuple):
-    """The PNG files that `write_static` wrote, or what is missing to write them."""
+def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) -> list[Path]:
+    """Write ``folder/<name>.png`` for every figure, and return the paths; none without kaleido or a browser.
 
-    paths: list[Path]
-    missing: str | None
-
-
-def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) -> StaticImages:
-    """Write ``folder/<name>.png`` for every figure, or none where kaleido or a browser is missing."""
+    A warning says what is wrong with the browser; who has no kaleido has asked for no PNG figures.
+    """
     if importlib.util.find_spec("kaleido") is None:
-        return StaticImages([], NEEDS_KALEIDO)
+        return []
     import kaleido
     from kaleido.errors import ChromeNotFoundError, KaleidoError
 
@@ -60,12 +57,19 @@ def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) 
             if failed:
                 raise failed[0]
     except ChromeNotFoundError:
-        return StaticImages([], "they need Chrome or Chromium: install one, or run plotly_get_chrome")
+        return _without("they need Chrome or Chromium: install one, or run plotly_get_chrome")
     except (OSError, RuntimeError, KaleidoError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk; the browser's have no number
             raise
-        return StaticImages([], _BROWSER_FAILED.format(type(error).__name__, tempfile.gettempdir()))
-    return StaticImages(paths, None)
+        return _without(_BROWSER_FAILED.format(type(error).__name__, tempfile.gettempdir()))
+    return paths
+
+
+@cache
+def _without(why: str) -> list[Path]:
+    """Log once in a process why there are no PNG figures."""
+    log.warning("no PNG figures: %s", why)
+    return []
 
 
 def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
@@ -73,4 +77,4 @@ def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
     page = Path(f"{stem}.html")
     with whole_file(page) as temporary:
         figure.write_html(temporary, include_plotlyjs=True, config=FIGURE_CONFIG)
-    return [page, *write_static({page.stem: figure}, page.parent).paths]
+    return [page, *write_static({page.stem: figure}, page.parent)]

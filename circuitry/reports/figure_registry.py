@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,23 +13,15 @@ COMMITTED = Path("experiments/results")
 
 Draw = Callable[[Path, str], go.Figure]  # from a folder of tables and a title
 
-
-class RegisteredFigure(NamedTuple):
-    """A figure of the registry, with the folder of its committed tables (None: there are none)."""
-
-    draw: Draw
-    title: str
-    results: Path | None
-
-
-FIGURES: dict[str, RegisteredFigure] = {}
+FIGURES: dict[str, tuple[Draw, str, Path | None]] = {}
+"""What draws each figure, its title, and the folder of its committed tables (None: there are none)."""
 
 
 def figure(title: str, results: str | None = None) -> Callable[[Draw], Draw]:
     """Register the function below as the figure of its name."""
 
     def register(draw: Draw) -> Draw:
-        FIGURES[draw.__name__] = RegisteredFigure(draw, title, None if results is None else COMMITTED / results)
+        FIGURES[draw.__name__] = draw, title, None if results is None else COMMITTED / results
         return draw
 
     return register

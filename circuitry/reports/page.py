@@ -20,7 +20,7 @@ import plotly.offline
 from PIL import Image
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.reports.figure_files import FIGURE_CONFIG, StaticImages, write_static
+from circuitry.reports.figure_files import FIGURE_CONFIG, write_static
 from circuitry.reports.result_tables import write_with_provenance
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
 from circuitry.runs.errors import InputError
@@ -209,7 +209,7 @@ class Written(NamedTuple):
 
     report: Path
     tables: list[Path]
-    figures: StaticImages
+    figures: list[Path]
     refused: str | None = None
     """Why nothing was written."""
     claims: tuple[str, ...] = ()
@@ -218,17 +218,15 @@ class Written(NamedTuple):
     def facts(self) -> dict[str, Any]:
         """Return the answer in short, and the paths, in plain values."""
         pages = {"report": str(self.report), "tables": list(map(str, self.tables))}
-        return {"in_short": list(self.claims), **pages, "figures": list(map(str, self.figures.paths))}
+        return {"in_short": list(self.claims), **pages, "figures": list(map(str, self.figures))}
 
     def __str__(self) -> str:
         if self.refused is not None:
             earlier = f"; an earlier report: {self.report}" if self.report.is_file() else ""
             return f"nothing is written, {self.refused}{earlier}"
         lines = [*self.claims, f"report: {self.report}"]
-        if self.figures.paths:
-            lines.append(f"PNG figures: {self.figures.paths[0].parent}")
-        elif self.figures.missing is not None:
-            lines.append(f"no PNG figures: {self.figures.missing}")
+        if self.figures:
+            lines.append(f"PNG figures: {self.figures[0].parent}")
         return "\n".join(lines)
 
 
@@ -265,7 +263,7 @@ def write_results(
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         refused = f"{out} can only be read: {error.strerror}"
-        return Written(out / REPORT_PAGE, [], StaticImages([], refused), refused)
+        return Written(out / REPORT_PAGE, [], [], refused)
     if results is not None:
         chosen = {name: tables[name] for name in (tables if small is None else small)}
         paths += write_with_provenance(chosen, results, provenance, listings)

@@ -22,7 +22,7 @@ from circuitry.comparison.table import with_columns
 from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import ByName, InputError
 from circuitry.runs.given import SOME, Count, Names, Seed
 
 
@@ -41,7 +41,7 @@ class RepresentationSimilarity(NamedTuple):
     ) -> dict[str, Comparison]:
         """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``."""
         parts = pd.DataFrame(columns=["kernel", *PARTS]) if parts is None else parts
-        found = {}
+        found = ByName[Comparison]()
         for kernel in dict.fromkeys(self.pairs["kernel"]):
             pairs, domains, own = (
                 table[table["kernel"] == kernel].drop(columns="kernel") for table in (self.pairs, self.domains, parts)

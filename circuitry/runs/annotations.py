@@ -64,7 +64,7 @@ _WORDS: dict[Any, str] = {
 _HOW_TO_GET = {
     "int": "give a whole number such as 3",
     "float": "give a number such as 0.1",
-    "Tensor": "make it one by torch.as_tensor",
+    "Tensor": "prepare pictures by clip.preprocess, make other arrays one by torch.as_tensor",
     "ndarray": "make it one by numpy.asarray",
 }
 """How to get objects of others; classes of this package say it in their attribute ``HOW_TO_GET``."""

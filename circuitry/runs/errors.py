@@ -3,15 +3,17 @@
 Errors of the operating system that a user can mend become such messages, about the path that they name.
 """
 
+import difflib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-SHOWN = 160
-"""Messages shorten texts of this length or more."""
+SHOWN, LISTED, NAMED = 160, 20, 12
+"""Messages shorten texts of this length or more; the names that may be given, and that are told of, at most."""
+Value = TypeVar("Value")
 
 
 class InputError(ValueError):
@@ -20,6 +22,32 @@ class InputError(ValueError):
     Its message is one complete sentence for the user: what was expected, what was given, what to do.
     Scripts catch it at the door and print it without a traceback.
     """
+
+
+class UnknownNameError(InputError, KeyError):
+    """Raised for a name that nothing has."""
+
+    __str__ = Exception.__str__
+
+
+class ByName(dict[str, Value]):
+    """Values by name; an unknown one is refused with those that are near."""
+
+    def __missing__(self, name: str) -> Value:
+        raise unknown_name("entry", str(name), self)
+
+
+def unknown_name(kind: str, name: str, available: Iterable[str], written: Mapping[str, str] = {}) -> UnknownNameError:
+    """Return the error for an unknown name: it shows similar names, or else the available ones.
+
+    Args:
+        written: How some of them are written, if not as they are.
+    """
+    names = list(available)
+    near = [name] if name in names else difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    listed = name_some([written.get(one, one) for one in names], LISTED) or "none"
+    hint = f"perhaps you meant {' or '.join(written.get(one, one) for one in near)}" if near else f"available: {listed}"
+    return UnknownNameError(f"There is no {kind} {name!r} here; {hint}.")
 
 
 @contextmanager
@@ -33,8 +61,19 @@ def naming_damage(path: object) -> Iterator[None]:
     except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, InputError) and str(path) in str(error):
             raise
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        what = f"it lacks {error}" if type(error) is KeyError else str(error).rstrip(".")
         raise InputError(f"{path} is damaged, or another file ({what}): make it again.") from error
+
+
+def number_of(n: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{n:,} {noun}{('es' if noun.endswith('s') else 's') * (n != 1)}"
+
+
+def name_some(names: Sequence[str], most: int = NAMED) -> str:
+    """Return names in one line, with the number of those beyond the first few."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def shortened(text: str) -> str:

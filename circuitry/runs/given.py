@@ -1,6 +1,7 @@
 """Check the arguments that users give to public functions against the annotations. No torch.
 
-1. `checked` marks a door: a call whose arguments do not fit the annotations is refused in one sentence;
+1. `checked` marks a door: a call that the function does not take, or whose arguments do not fit the annotations, is
+   refused in one sentence; an attribute that a class lacks, too;
 2. an annotation asks for more than a type by a `Condition`: `Names`, `Count`, `Share`, `FINITE`;
 3. numpy's numbers, text for a path and a list for a tuple are taken as what they mean.
 """
@@ -9,6 +10,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -16,8 +18,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import numpy as np
 from jaxtyping import jaxtyped
 
+import circuitry
 from circuitry.runs.annotations import LIST_TYPES, annotation_in_words, how_to_give, is_of_type, type_in_words
-from circuitry.runs.errors import InputError, refuse_path, shown
+from circuitry.runs.errors import InputError, refuse_path, shown, unknown_name
 from circuitry.runs.files import at_home
 
 Made = TypeVar("Made", bound=Callable[..., Any])
@@ -84,10 +87,7 @@ Share = Annotated[float, between("a share in (0, 1]", ABOVE_ZERO, 1, "give one s
 Amount = Annotated[float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")]
 Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
 Positive = Annotated[float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")]
-_NAMED = [
-    *((Names, "Names"), (Count, "Count"), (Natural, "Natural"), (Seed, "Seed")),
-    *((Share, "Share"), (Amount, "Amount"), (Part, "Part"), (Positive, "Positive")),
-]
+_NAMED = [(hint, name) for name, hint in globals().items() if get_origin(hint) is Annotated]
 
 
 class _MisfitError(Exception):
@@ -105,13 +105,10 @@ DOOR = "checks_its_arguments"
 
 
 def checked(made: Made) -> Made:
-    """Return a function, or a class, that refuses arguments which do not fit its annotations.
+    """Return a function, or a class, that refuses arguments which it does not take or which do not fit its annotations.
 
     Sizes of the same name in the shapes of several arguments have to agree. Paths that the file system refuses are
     refused, too. A dataclass that inherits from a checked one has its own ``__init__``, so it is to be checked itself.
-
-    Raises:
-        InputError: which names the argument, what was expected and what was given.
 
     Example:
         >>> @checked
@@ -119,6 +116,7 @@ def checked(made: Made) -> Made:
     """
     if isinstance(made, type):
         made.__init__ = checked(made.__init__)  # type: ignore[misc]
+        made.__getattr__ = _missing  # type: ignore[attr-defined]
         return made
     signature = inspect.signature(made)
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -132,8 +130,8 @@ def checked(made: Made) -> Made:
     def door(*args: Any, **kwargs: Any) -> Any:
         try:
             bound = signature.bind(*args, **kwargs)
-        except TypeError:
-            return made(*args, **kwargs)  # Python's own sentence
+        except TypeError as error:
+            raise _wrong_call(made, signature, kwargs, error) from None
         given = bound.arguments
         try:
             with jaxtyped("context"):
@@ -149,6 +147,38 @@ def checked(made: Made) -> Made:
     setattr(door, DOOR, True)
     door.__signature__ = _readable(signature)  # type: ignore[attr-defined]  # what `help` shows
     return door  # type: ignore[return-value]
+
+
+def _missing(self: object, name: str) -> Any:
+    """Stand for an attribute that an object lacks; Python asks only where there is none, or a property fails."""
+    try:
+        return object.__getattribute__(self, name)
+    except AttributeError:
+        if name.startswith("_") or hasattr(type(self), name):
+            raise
+        names = [one for one in dir(self) if not one.startswith("_") and not one.isupper()]
+        functions = [one for one in dir(circuitry) if one.startswith(name) and not find_spec(f"circuitry.{one}")]
+        written = {name: f"circuitry.{functions[0]}(...)"} if functions else {}
+        sentence = str(unknown_name(f"attribute of {type(self).__name__}", name, [*names, *written], written))
+        raise AttributeError(sentence, name=name, obj=self) from None
+
+
+def _wrong_call(
+    made: Callable[..., Any], signature: inspect.Signature, given: Collection[str], error: TypeError
+) -> InputError:
+    """Return what to say of a call that a function does not take."""
+    name = made.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
+    taken = {one: parameter for one, parameter in signature.parameters.items() if one not in ("self", "cls")}
+    if unknown := [one for one in given if one not in taken]:
+        written: dict[str, str] = {}
+        for one, parameter in taken.items():
+            kind, inner = type(parameter.default).__name__, getattr(parameter.default, "__dataclass_fields__", {})
+            written |= {field_name: f"{one}={kind}({field_name}=)" for field_name in inner if field_name.islower()}
+        written |= {one: f"{one}=" for one in taken}
+        return unknown_name(f"argument of {name}", unknown[0], written, written)
+    call = ", ".join(one if parameter.default is parameter.empty else f"{one}=" for one, parameter in taken.items())
+    within = ("with ", ":") if inspect.isgeneratorfunction(inspect.unwrap(made)) else ("", "")
+    return InputError(f"{name} cannot be called like this ({error}): write {within[0]}{name}({call}){within[1]}.")
 
 
 def _readable(signature: inspect.Signature) -> inspect.Signature:

@@ -22,7 +22,7 @@ OF_MODEL = (*OF_TOWER, "basis", "hooks", "text_encoder", "preprocessing")
 SHARED_PARTS = (
     *OF_MODEL,
     *("metric", "text_weights", "class_weights", "texts", "classes", "baseline", "baseline_digest"),
-    *("method", "budget", "node_fraction", "n_others", "node_rule", "edge_rule", "edge_method", "correction", "scale"),
+    *("method", "budget", "size", "n_others", "node_rule", "edge_rule", "edge_method", "correction", "scale"),
 )
 """Parts in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
 

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 
 import tyro
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.files import at_home, whole_file
 from circuitry.runs.provenance import WHERE
 
@@ -80,8 +80,7 @@ def _found(name: str, command: str, *folders: Path) -> Path:
     files = (path for folder in (*folders, PACKAGE) for path in sorted(folder.glob(f"presets/*/{command}.toml")))
     known = {path.parent.name: path for path in files}
     if name not in known:
-        has = f"but {', '.join(known)}" if known else "and none of another name"
-        raise InputError(f"There is no preset {name!r} of {command}, {has}: see --preset, --study in its help.")
+        raise unknown_name(f"preset (--preset, --study) of {command}", name, known)
     return known[name]
 
 

@@ -14,9 +14,8 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from circuitry.comparison.table import with_columns
-from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.errors import InputError, naming_damage, unknown_name
 from circuitry.runs.given import Names, checked
 from circuitry.runs.manifest import read_listing
 

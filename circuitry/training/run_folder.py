@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.files import file_lock
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
@@ -95,10 +95,7 @@ def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> d
     if not kept:
         raise InputError(f"{run_folder} holds no checkpoints: finish its training first.")
     if missing := [epoch for epoch in epochs or () if epoch not in kept]:
-        raise InputError(
-            f"{run_folder} holds no checkpoint of epoch {missing[0]}, only of {', '.join(map(str, kept))}: choose one "
-            "of these, or train into another folder with keep_checkpoints."
-        )
+        raise unknown_name(f"checkpoint in {run_folder} of epoch", str(missing[0]), map(str, kept))
     return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}
 
 

@@ -13,7 +13,7 @@ from circuitry.analysis import QuickstartModel
 from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName, OperationCounter
 from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
 from circuitry.encoder import Baseline, Counterfactual, Task, counted_sites, mean_baseline, metric_of_class
-from circuitry.interventions import MIB_FRACTIONS, AblationSettings, MaskSettings, measure_circuits, propose_circuits
+from circuitry.interventions import MIB_SIZES, AblationSettings, MaskSettings, measure_circuits, propose_circuits
 from experiments.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 
@@ -42,7 +42,7 @@ class ContestSettings(QuickstartModel):
     """Judged classes whose circuits are measured on each class's images, too."""
     metric: Literal["logit", "margin"] = "margin"
     """What units are scored by: the class's cosine logit, or its lead over the mean of the other classes."""
-    sizes: tuple[Share, ...] = tuple(sorted({*MIB_FRACTIONS, 0.3, 0.4, 0.6, 0.75, 0.9}))
+    sizes: tuple[Share, ...] = tuple(sorted({*MIB_SIZES, 0.3, 0.4, 0.6, 0.75, 0.9}))
     """Shares of the units that are kept: those of MIB, over which CPR and CMD are areas, and where circuits begin to
     work."""
     steps: Count = 360

@@ -187,9 +187,9 @@ class Config:
 def main(config: Config) -> None:
     """Draw the figures that were asked for."""
     if config.list:
-        print(*(f"{name}: {one.title}" for name, one in FIGURES.items()), sep="\n")
+        print(*(f"{name}: {title}" for name, (_, title, _) in FIGURES.items()), sep="\n")
         return
-    committed = [name for name, one in FIGURES.items() if one.results is not None]
+    committed = [name for name, (*_, results) in FIGURES.items() if results is not None]
     for name in chosen_names("figure", config.names or committed, tuple(FIGURES)):
         draw, title, results = FIGURES[name]
         tables = config.tables or results

@@ -11,7 +11,6 @@ from circuitry.analysis import Analysis
 from circuitry.circuits import ExtractionSettings, midpoint_rule
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CheckSettings
-from circuitry.reports.figure_files import StaticImages
 from tests.support.work import QUIET
 
 CLASSES, STYLES = ("fish", "key"), ("quickdraw", "real")
@@ -50,7 +49,7 @@ def files(out: Path, *folders: str) -> dict[Path, int]:
 
 
 def test_steps_are_done_once(images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], None))
+    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: [])
     page, made = take_all_steps(begun(images, tmp_path)), files(tmp_path, *STEPS)
     tables = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
@@ -71,7 +70,7 @@ def test_steps_are_done_once(images: DomainFolder, tmp_path: Path, monkeypatch: 
 
 
 def test_the_report_says_what_is_missing(images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], None))
+    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: [])
     photos = DomainFolder(images.root, split="test", domains=("real",), classes=("fish",))
     run = begun(photos, tmp_path, n_images=4)
     run.circuits(QUIET)

@@ -213,7 +213,7 @@ def test_other_edges_are_cuts_to_first_order(kind: str) -> None:
     near = Baseline("near", {site: clean[site] + 1e-6 * (ends[site] - clean[site]) for site in clean})
     cuts, *others = (
         circuitry.attribute(
-            case.encoder, case.images, case.metric, baseline=near, node_fraction=0.02, edges=method,
+            case.encoder, case.images, case.metric, baseline=near, size=0.02, edges=method,
             rule=circuitry.left_rule(1), sites=case.encoder.sites[2:], progress=False, **AS_STUDIED,
         ).edge_scores
         for method in ("cuts", "gradient", "exact-readers")

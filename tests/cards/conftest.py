@@ -23,7 +23,7 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
     rules |= AS_STUDIED
     images = DomainFolder(root / "images")
-    extract(clip, images, root / "graphs", CLASSES[:2], n_images=3, work=QUIET, node_fraction=0.05, **rules)
+    extract(clip, images, root / "graphs", CLASSES[:2], n_images=3, work=QUIET, size=0.05, **rules)
     made(clip, root, root / "cards")
     return root
 

@@ -251,6 +251,8 @@ def test_thumbnails_are_what_the_model_sees(clip: Clip, folder: Path) -> None:
     with Image.open(folder / "images" / image.relative) as original:
         large = np.asarray(original.resize((160, 160), Image.Resampling.BOX)).astype(float)
     assert abs(shown.mean() - large.mean()) < 3
+    site, unit = cards.units()[0]
+    assert repr(cards.card(site, unit)).startswith(f"UnitCard of channel {site}/{unit}")
     with pytest.raises(KeyError, match="nothing"):
         cards.thumbnail("nothing")
     with pytest.raises(KeyError, match="100000"):

@@ -110,7 +110,7 @@ def test_edges_are_the_same_from_either_side(any_tower: nn.Module, monkeypatch: 
         with monkeypatch.context() as patch:
             for other in routes:
                 patch.setattr(chain_edges, other, getattr(chain_edges, route))
-            graph = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.2)
+            graph = attribute(encoder, images, weights, rule=midpoint_rule(2), size=0.2)
         found.append(graph.edge_scores)
     assert worst(*found) < 1e-8
     assert torch.backends.mha.get_fastpath_enabled()
@@ -119,7 +119,7 @@ def test_edges_are_the_same_from_either_side(any_tower: nn.Module, monkeypatch: 
 @pytest.mark.parametrize("sites", [("layer1.0", "layer2.1", "attnpool"), ("input", "act2", "layer4.0")])
 def test_edges_between_sites_further_apart(resnet: Any, sites: tuple[str, ...]) -> None:
     encoder, images, weights = setting(resnet)
-    graph = attribute(encoder, images, weights, rule=left_rule(3), node_fraction=0.05, sites=sites)
+    graph = attribute(encoder, images, weights, rule=left_rule(3), size=0.05, sites=sites)
     assert tuple(graph.node_scores) == sites
     expected = {pair: brute_force_edges(encoder, images, pair, graph.kept_units, 3) for pair in graph.edge_scores}
     assert len(expected) == (2 if "input" not in sites else 1)
@@ -181,9 +181,7 @@ def test_equal_to_the_study() -> None:
         off = max(off, worst(graph.node_scores, nodes))
         if key.endswith("umbrella"):  # three of six tell how far scores move
             near = images * (1 + 1e-5 * torch.randn_like(images))
-            other = circuitry.attribute(
-                encoder, near, metric, rule=rule, node_fraction=0.001, progress=False, **AS_STUDIED
-            )
+            other = circuitry.attribute(encoder, near, metric, rule=rule, size=0.001, progress=False, **AS_STUDIED)
             moved = max(moved, worst(other.node_scores, graph.node_scores))
         assert worst(graph.edge_scores, edges) < 1e-4
         for site in encoder.sites:
@@ -234,7 +232,7 @@ def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
         baseline = Baseline("random", ends)
     elif kind == "zero":
         baseline, ends = "zero", {site: torch.zeros_like(a) for site, a in ends.items()}
-    graph = attribute(encoder, images, weights, baseline, rule=left_rule(3), node_fraction=0.1)
+    graph = attribute(encoder, images, weights, baseline, rule=left_rule(3), size=0.1)
     nodes = {site: brute_force_nodes(encoder, images, weights, site, 3, ends[site]) for site in encoder.sites}
     assert worst(graph.node_scores, nodes) < 1e-8
     kept = graph.kept_units
@@ -248,7 +246,7 @@ def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
 def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     ends = random_activations(encoder, images)
-    graph = attribute(encoder, images, weights, Baseline("random", ends), rule=midpoint_rule(60), node_fraction=0.01)
+    graph = attribute(encoder, images, weights, Baseline("random", ends), rule=midpoint_rule(60), size=0.01)
     metric = class_logit(weights, 1)
     for site in encoder.sites:
         with torch.no_grad():
@@ -335,7 +333,7 @@ def test_each_part_goes_with_all_others_and_their_baselines(resnet: Any) -> None
 
 def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
-    coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n), node_fraction=0.01) for n in (2, 60))
+    coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n), size=0.01) for n in (2, 60))
     assert fine.completeness["attnpool"].effect_sum == pytest.approx(0, abs=1e-5)  # the cosine ignores scale
     for site in encoder.sites[:-1]:
         with torch.no_grad():

@@ -67,7 +67,7 @@ def test_other_widths_error_units_and_sites_are_refused() -> None:
         assert_refused(a, replace(b, sites=sites, node_scores=b.node_scores | {"d": np.ones(8)}), words)
 
 
-DIFFERENT = {"basis": ({}, {"b": "c3"}), "hooks": ({}, {"b": ["8f"]}), "node_fraction": (0.1, 0.5)}
+DIFFERENT = {"basis": ({}, {"b": "c3"}), "hooks": ({}, {"b": ["8f"]}), "size": (0.1, 0.5)}
 """Values of settings that are no words."""
 
 
@@ -158,8 +158,8 @@ def test_all_graphs_of_a_set_are_checked() -> None:
     # The first graph does not know its rule; the second and the third differ.
     with pytest.raises(InputError, match=r"fox in b and axe in b .*'left-5' and 'left-10'"):
         compare([replace(graphs[0], settings={}), graphs[1], graphs[3]])
-    a, b = (replace(g, settings={"node_fraction": 0.1}) for g in pair())
-    part = replace(a, settings={"node_fraction": 0.2})
+    a, b = (replace(g, settings={"size": 0.1}) for g in pair())
+    part = replace(a, settings={"size": 0.2})
     with pytest.raises(InputError, match=r"0\.1 and 0\.2"):
         compare_domains({("axe", "real"): a, ("axe", "sketch"): b}, parts=lambda *_: {0: part})
 

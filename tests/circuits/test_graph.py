@@ -57,7 +57,7 @@ def small_graph(**changes: object) -> AttributionGraph:
         n_images=7,
         class_name="alarm clock",
         domain="sketch",
-        settings={"node_fraction": 0.5, "baseline": "zero"},
+        settings={"size": 0.5, "baseline": "zero"},
         provenance={"seed": 3, "versions": {"numpy": "2"}},
     )
     return replace(graph, **changes)  # type: ignore[arg-type]
@@ -348,7 +348,7 @@ def test_circuits_found_in_any_way_become_a_folder(tmp_path: Path) -> None:
     assert {site: kept.tolist() for site, kept in alone.kept_units.items()} == {"input": [], "conv": [], "head": [1, 0]}
     assert not alone.edge_scores
     assert not written.parts("cat", "photo")
-    assert written.manifest["config"]["node_fraction"] == 4 / 7
+    assert written.manifest["config"]["size"] == 4 / 7
     overlap = compare(written, measure="node_overlap").set_index("site")["value"]
     assert overlap["head"] == 1.0
     with pytest.raises(InputError, match="another configuration"):

@@ -79,7 +79,7 @@ def on_the_path(sae: SparseAutoencoder, clean: tuple[Tensor, ...], t: float) -> 
 @pytest.mark.parametrize("name", ["resnet", "vit", "timm-vit"])
 def test_latents_equal_brute_force(name: str, kind: str) -> None:
     plain, saes, images, weights = setting(name, kind)
-    graph = attribute(in_feature_basis(plain, saes), images, weights, rule=left_rule(3), node_fraction=0.01)
+    graph = attribute(in_feature_basis(plain, saes), images, weights, rule=left_rule(3), size=0.01)
     for site, sae in saes.items():
         clean = clean_by_hand(plain, sae, images, site)
         total = torch.zeros_like(clean[0])
@@ -100,7 +100,7 @@ def test_edges_equal_brute_force(name: str, kind: str) -> None:
     features = in_feature_basis(plain, saes)
     sites = features.sites[-6:-2]
     assert [site in saes for site in sites] == [False, True, True, False]
-    graph = attribute(features, images, weights, rule=left_rule(3), node_fraction=0.05, sites=sites)
+    graph = attribute(features, images, weights, rule=left_rule(3), size=0.05, sites=sites)
     for (up, down), found in graph.edge_scores.items():
         with torch.no_grad():
             target = plain(images, stop=down).movedim(plain.unit_dim(down), -1)
@@ -180,7 +180,7 @@ def test_latents_and_error_sum_to_the_effect_of_the_site(name: str, kind: str, r
     ]
     for baseline, decoded in pairs:
         found, expected = (
-            attribute(encoder, images, weights, rule=rule, baseline=b, node_fraction=0.01, sites=sites)
+            attribute(encoder, images, weights, rule=rule, baseline=b, size=0.01, sites=sites)
             for encoder, b in ((features, baseline), (plain, decoded))
         )
         for site in sites:

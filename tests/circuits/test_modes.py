@@ -48,9 +48,9 @@ OF_HALF_PRECISION.remove(
 @pytest.mark.parametrize(("name", "dtype"), OF_HALF_PRECISION)
 def test_encoders_of_half_precision_are_attributed(name: str, dtype: torch.dtype) -> None:
     encoder, images, weights = setting(make_tower(name))
-    exact = scored(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)
+    exact = scored(encoder, images, weights, rule=midpoint_rule(2), size=0.1)
     encoder.tower.to(dtype)
-    half = scored(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)
+    half = scored(encoder, images, weights, rule=midpoint_rule(2), size=0.1)
     assert half.settings["weights"] != exact.settings["weights"]
     scores = [np.concatenate([graph.node_scores[site] for site in encoder.sites]) for graph in (exact, half)]
     assert np.corrcoef(scores[0], scores[1])[0, 1] > 0.9

@@ -53,7 +53,7 @@ def with_norm_over_tokens() -> ResidualStream:
 
 STREAM, NONE = [("embed", "blocks.1.mlp")], torch.zeros(0, 3, 64, 64)
 ATTRIBUTION: list[tuple[Call, str]] = [
-    (lambda: attribute(node_fraction=1.5), r"\(0, 1\] as node_fraction, but 1.5 "),
+    (lambda: attribute(size=1.5), r"\(0, 1\] as size, but 1.5 "),
     (lambda: attribute(baseline="mean"), r"mean_baseline\(encoder, images\), but 'mean' was given"),
     (lambda: attribute(sites=("act2", "act1")), "in the encoder's order, but act2, act1 was given; the order is input"),
     (lambda: attribute(sites=("act9",)), "no site 'act9'"),
@@ -100,7 +100,7 @@ COMPARED: list[tuple[Call, str]] = [
     (lambda: compare([random_graph(0), random_graph(1, domain="b")], classes=["cat"]), "cat; the classes are axe"),
     (lambda: compare([random_graph(0)]), "two"),
     (lambda: compare_domains({("axe", "real"): random_graph(0)}), "class in at least two domains"),
-    (lambda: c.similarity(FIRST, SECOND, "jaccard"), "'jaccard'.*node_overlap, edge_jaccard, wl"),
+    (lambda: c.similarity(FIRST, SECOND, "jaccard"), "'jaccard'.*edge_jaccard"),
     (lambda: c.Measure("wl_kernel", -1), r"depth.* -1"),
     (lambda: c.chance_overlap(5, 6, 1), "5 units .* 6 and 1 were given"),
     (lambda: find_consensus(FIRST.circuit(), [FIRST], {}), r"two parts .* 1 was given"),

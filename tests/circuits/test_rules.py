@@ -51,7 +51,7 @@ def image() -> Tensor:
 
 def errors(images: Images, rule: str, kind: str, reference: str = "gauss-legendre-3") -> dict[str, float]:
     task = Task(cubing(), images, total, work=QUIET)
-    table = relative_error(task, [rule], reference, AttributionSettings(node_fraction=1.0))
+    table = relative_error(task, [rule], reference, AttributionSettings(size=1.0))
     return dict(table[table["kind"] == kind].set_index("place")["error"])
 
 
@@ -99,8 +99,8 @@ def test_a_folder_has_the_rules_of_its_kind_of_tower(tower: str, kind: str, rule
     assert with_rules(given, encoder) == given
     own = with_rules(AttributionSettings(edge_rule=midpoint_rule(7)), encoder)
     assert (own.node_rule.name, own.resolved_edge_rule.name) == (rules[0], "midpoint-7")
-    assert found.node_fraction == CHANNELS
-    assert with_rules(AttributionSettings(), in_components(encoder)).node_fraction == DEFAULT_SIZES[kind]
+    assert found.size == CHANNELS
+    assert with_rules(AttributionSettings(), in_components(encoder)).size == DEFAULT_SIZES[kind]
     if tower == "vit":  # through a stream edges have one gradient
         assert with_rules(AttributionSettings(), in_components(encoder)).resolved_edge_rule == left_rule(1)
 
@@ -166,7 +166,7 @@ def summed(embedding: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("points", [1, 3])
 def test_operations_by_hand(points: int) -> None:
-    settings = AttributionSettings(rule=midpoint_rule(points), node_fraction=0.4, **AS_STUDIED)
+    settings = AttributionSettings(rule=midpoint_rule(points), size=0.4, **AS_STUDIED)
     found = count_operations(two_layers(), summed, settings)
     # Nodes: one clean run, one run from the baseline of each site, and for each point forward and backward.
     assert found.nodes == 80 + (80 + 20) + points * 2 * (80 + 20)
@@ -182,10 +182,10 @@ def test_an_attribution_takes_what_is_counted(units: str) -> None:
     else:
         encoder, weights = ResidualStream.of(Encoder.from_tower(make_tower("vit"))).components, torch.eye(16)
     metric = class_logit(weights, 1)
-    settings = AttributionSettings(rule=midpoint_rule(2), node_fraction=0.2, **AS_STUDIED)
+    settings = AttributionSettings(rule=midpoint_rule(2), size=0.2, **AS_STUDIED)
     image = torch.randn(1, 3, *encoder.image_size, dtype=encoder.dtype)
     found = count_operations(encoder, metric, settings)
     with OperationCounter() as counter:
-        attribute(encoder, image, metric, settings.node_fraction, settings.rule, progress=False, **AS_STUDIED)
+        attribute(encoder, image, metric, settings.size, settings.rule, progress=False, **AS_STUDIED)
     assert found.nodes + found.edges == counter.total
     assert min(found) > 0

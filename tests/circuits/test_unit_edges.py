@@ -31,7 +31,7 @@ def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
 
 def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stream() -> None:
     encoder, images = opened()
-    settings: dict[str, Any] = {"node_fraction": 0.2, "rule": left_rule(2), "progress": False, **AS_STUDIED}
+    settings: dict[str, Any] = {"size": 0.2, "rule": left_rule(2), "progress": False, **AS_STUDIED}
     found = attribute(encoder, images, metric, **settings).completeness
     singles = [attribute(encoder, image[None], metric, **settings).completeness for image in images]
     for site, whole in found.items():
@@ -112,7 +112,7 @@ def _without(tower: Any, images: Tensor, block: Any, change: Tensor, neuron: int
 def test_where_norms_lie_between_exact_readers_score_edges_of_any_two_sites() -> None:
     encoder = in_components(Encoder.from_tower(make_tower("norms").double()))
     images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
-    settings: dict[str, Any] = {"node_fraction": 0.1, "baseline": images.flip(0), "progress": False}
+    settings: dict[str, Any] = {"size": 0.1, "baseline": images.flip(0), "progress": False}
     found, exact = (attribute(encoder, images, metric, edges=name, **settings) for name in (None, "cuts"))
     assert list(found.edge_scores) == list(combinations(found.inner_sites, 2)) == list(exact.edge_scores)
     scores, cuts = (one.edges.to_pandas()["score"] for one in (found, exact))
@@ -145,7 +145,7 @@ def test_some_sites_alone_have_the_same_edges_between_them() -> None:
 
 def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest_to_it() -> None:
     encoder, images = opened()
-    settings: dict[str, Any] = {"node_fraction": 0.1, "baseline": images.roll(1, 0) * 0.7 + 0.1, "progress": False}
+    settings: dict[str, Any] = {"size": 0.1, "baseline": images.roll(1, 0) * 0.7 + 0.1, "progress": False}
     methods = ("cuts", "exact-readers", "gradient")
     found = {name: attribute(encoder, images, metric, edges=name, **settings) for name in methods}
     exact = found["cuts"]

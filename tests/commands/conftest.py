@@ -12,7 +12,6 @@ import pytest
 from circuitry.analysis import quickstart_settings, quickstart_steps
 from circuitry.circuits import ExtractionSettings, midpoint_rule
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.reports.figure_files import StaticImages
 from circuitry.runs import file_lock
 from circuitry.training import ClipTraining, train_clip
 from tests.support.clip_training import WORK
@@ -22,9 +21,9 @@ GIVEN_RULE = midpoint_rule(2)
 """An extraction that is given no rule chooses one, which takes many runs."""
 
 
-def no_static_images(*_: object) -> StaticImages:
+def no_static_images(*_: object) -> list[Path]:
     """Stand for `write_static`: a browser takes seconds for the PNG figures of a report."""
-    return StaticImages([], None)
+    return []
 
 
 @pytest.fixture(scope="module", autouse=True)

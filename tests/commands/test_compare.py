@@ -102,6 +102,9 @@ def test_a_dry_run_counts_and_estimates(quickstart: Path, tmp_path: Path, capsys
     assert "min on this worker" in printed
     module.main(config)
     assert "3 jobs with 6 images, 2 jobs finished" in capsys.readouterr().out
+    module.main(replace(config, out=tmp_path / "all", n_images=50, classes=("star",)))
+    printed = capsys.readouterr().out
+    assert printed.index("1 of 1 circuits cannot be tested") < printed.index("star in real") < printed.index("1 jobs")
     assert not (tmp_path / "report.html").exists()
 
 

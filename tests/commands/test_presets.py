@@ -69,7 +69,7 @@ def test_the_study_names_all_that_shapes_its_circuits() -> None:
     assert studied.items() <= preset("icml2025", "compare").items()
     found = read("compare", "--study")
     named = {name: getattr(found, name) for name in studied if name not in ("size", "rule")}
-    assert named | {"size": found.node_fraction, "rule": found.rule.name} == studied
+    assert named | {"size": found.size, "rule": found.rule.name} == studied
 
 
 def test_the_page_says_what_the_study_sets() -> None:

@@ -97,6 +97,7 @@ def test_folders_without_lists(folders: Path) -> None:
     assert (counts.index.name, counts.columns.name) == ("domain", "class")
     assert DomainFolder(folders, classes=["owl"]).counts().columns.tolist() == ["owl"]
     assert "4 images, 2 domains, 2 classes" in repr(images)
+    assert "1 image, 1 domain, 1 class)" in repr(DomainFolder(folders, domains=["photo"], classes=["owl"]))
 
 
 @pytest.fixture(scope="module")

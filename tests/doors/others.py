@@ -65,7 +65,7 @@ class Others:
         }
         settings = world.one(circuits.AttributionSettings)
         graphs = {name: circuits.attribute_parts(one, settings, parts).whole for name, one in tasks.items()}
-        few = replace(world.few, fractions=(1.0,))
+        few = replace(world.few, sizes=(1.0,))
         self.world = world
         self.of: dict[type, dict[str, Any]] = {
             circuitry.Task: tasks,

@@ -55,7 +55,7 @@ def test_every_name_at_the_top_is_a_door() -> None:
 TURNED = {"domain_a": "domain_b", "domain_b": "domain_a"}
 COLUMN: Any = pd.Series(["a", "b"])
 SILENT: Any = {
-    "no number": (lambda w: interventions.AblationSettings(fractions=(0.1, float("nan"))), "fractions.* nan"),
+    "no number": (lambda w: interventions.AblationSettings(sizes=(0.1, float("nan"))), "sizes.* nan"),
     "a baseline of uint8": (lambda w: encoder.Baseline("x", {"a": torch.zeros(1, 2).byte()}), "uint8"),
     "a counterfactual of uint8": (lambda w: encoder.Counterfactual(torch.zeros(1, 3, 8, 8).byte()), "uint8"),
     "a patch of uint8": (lambda w: circuitry.Patch("act1", torch.zeros(1).byte()), "uint8"),

@@ -43,11 +43,11 @@ class World:
         encoder, batch, sites = clip.encoder, torch.randn(3, 3, 64, 64), list(clip.encoder.sites[-3:])
         rule, weights = circuitry.left_rule(1), F.normalize(torch.randn(4, 16), dim=-1)
         settings = circuits.ExtractionSettings(
-            rule=rule, node_fraction=0.1, sites=tuple(sites), n_images=2, parts=2, texts=["a {}."]
+            rule=rule, size=0.1, sites=tuple(sites), n_images=2, parts=2, texts=["a {}."]
         )
         circuits.Extraction(clip, data, folder / "graphs", settings).run(QUIET)
         metric = circuitry.class_logit(weights, 1)
-        few = interventions.AblationSettings(fractions=(1.0,), random_draws=1)
+        few = interventions.AblationSettings(sizes=(1.0,), random_draws=1)
         task = circuitry.Task(encoder, batch, metric, others=torch.randn(3, 3, 64, 64), sites=sites, work=QUIET)
         graph = circuits.attribute_parts(task, settings, np.array([0, 0, 1])).whole
         vit = circuitry.in_components(circuitry.Encoder.from_tower(make_tower("vit")))

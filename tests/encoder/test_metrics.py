@@ -164,8 +164,11 @@ def test_a_mean_by_name_is_over_all_images_of_a_task(resnet: Any, per: str) -> N
         assert_same(found, np.broadcast_to(expected, found.shape), at_least=0.1)
     assert Task(encoder, images, torch.sum, baseline=tasks[0].baseline).baseline is tasks[0].baseline
     assert repr(tasks[0]).startswith("Task: 3 images of a class, 4 images of other classes; metric ")
+    assert "1 image of other classes" in repr(Task(encoder, images, torch.sum, others=images[0]))
     assert f"baseline mean-{per}, " in repr(tasks[1])
     assert repr(tasks[0].baseline) == f"Baseline(name='mean-{per}')"
+    assert repr(encoder) == "Encoder of ModifiedResNet: 11 sites, images of 64 x 64 pixels"
+    assert repr(class_logit(torch.eye(64), 3)) == "ClassLogit(label=3, name='logit', scale=100.0)"
 
 
 NAN = float("nan")

@@ -56,7 +56,7 @@ def make_graphs(folder: Path, classes: Sequence[str] = CLASSES, domains: Sequenc
         for pair, scores in whole.edge_scores.items():
             edges[pair] = np.stack([scores + 0.2, scores - 0.2])
         write_part_edges(graph_file(folder, name, domain, "edges"), edges, range(2))
-    config = MADE | {"n_parts": 2, "node_fraction": 0.2}
+    config = MADE | {"n_parts": 2, "size": 0.2}
     claim(folder, EXTRACTION_FORMAT, config, jobs=jobs)
     return GraphFolder(folder)
 
@@ -78,7 +78,7 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
         "complement": np.stack([full, 0.5 * full, 0 * full])[None],
         "random": np.stack([np.stack([0.01 * k * full, 0.02 * k * full, full]) for k in (1, 2)])[None],
         "foreign": np.zeros((1, 0, 3, 8)),
-        "fractions": (0.1, 0.2, 1.0),
+        "sizes": (0.1, 0.2, 1.0),
         "ranking": "absolute",
         "n_units": (9, 18, 90),
         "full": full[None],

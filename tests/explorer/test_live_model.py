@@ -67,13 +67,19 @@ def test_a_group_is_replaced_in_one_run(checks: CausalChecks) -> None:
     assert_same(found["effect"], expected, 1e-5, atol=1e-6)
 
 
-def test_other_classes_need_no_images(clip: Clip, tmp_path: Path) -> None:
+def test_other_classes_need_no_images(clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The circuit of the other class was found on all images that are left of it."""
     checks = found_in(clip, tmp_path)
     for record in checks.chosen.own(("axe", "real")):
         record.path.unlink()
     left = CausalChecks(clip, DomainFolder(tmp_path / "images"), checks.graphs, checks.settings)
     assert LiveModel(left).effects("cat", [f"{clip.encoder.sites[-2]}/0"], "zero")["real"]["images"] == 2
+    tested = [key for key in left.chosen.keys if key != ("axe", "real")]
+    curves = left.extract_faithfulness(tmp_path / "curves", rankings=["signed"], sizes=[0.5], random_draws=0)
+    assert [(curve.class_name, curve.domain) for curve in curves] == left.chosen.tested == tested
+    (told,) = caplog.messages
+    assert told.startswith(f"1 of {len(tested) + 1} circuits cannot be tested")
+    assert told.endswith(": axe in real.")
 
 
 def test_an_own_image_is_seen_whole_and_by_the_circuit_alone(checks: CausalChecks) -> None:

@@ -38,7 +38,7 @@ from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import AS_STUDIED, QUIET
 
 CLASSES, DOMAINS = ("axe", "cat", "fish"), ("real", "sketch")
-FAST: dict[str, Any] = {"fractions": (0.1, 1.0), "random_draws": 1, "work": QUIET}
+FAST: dict[str, Any] = {"sizes": (0.1, 1.0), "random_draws": 1, "work": QUIET}
 RULES: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": ("layer4.0", "attnpool")}
 
 
@@ -102,7 +102,7 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
     given = checks.baseline.of(*key, 4)
     assert given.n_images == (4 if baseline == "counterfactual" else None)
     task = Task(clip.encoder, own, checks.metric_of(*key), baseline=given, others=others, work=QUIET)
-    settings = AblationSettings(ranking="signed", fractions=(0.1, 1.0), random_draws=1)
+    settings = AblationSettings(ranking="signed", sizes=(0.1, 1.0), random_draws=1)
     direct = faithfulness_curve(
         task, checks.graphs[key], settings, [checks.graphs[name, "sketch"] for name in ("fish", "axe")]
     )
@@ -122,7 +122,7 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
 def test_one_site_at_a_time_and_class_by_class(clip: Clip, folder: Path, tmp_path: Path) -> None:
     checks, sites = checks_of(clip, folder), list(clip.encoder.sites[1:])
     alone = checks.extract_faithfulness(
-        tmp_path / "f", rankings=("absolute",), fractions=(0.1,), random_draws=0, one_site=True, work=QUIET
+        tmp_path / "f", rankings=("absolute",), sizes=(0.1,), random_draws=0, one_site=True, work=QUIET
     )
     assert [curve.settings["sites"] for curve in alone[: len(sites)]] == [[site] for site in sites]
     found = checks.extract_transfer(tmp_path / "t", one_site=True, work=QUIET)
@@ -146,7 +146,7 @@ def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path,
     for settings, asked, words in refused:
         with pytest.raises(InputError, match=rf"\({words}"):
             faithfulness(checks_of(clip, folder, **({"baseline": ones} | settings)), tmp_path / "f", **asked)
-    with pytest.raises(InputError, match=r"'circuitry faithfulness 3'.*'circuitry transfer 2'"):
+    with pytest.raises(InputError, match=r"'circuitry faithfulness 4'.*'circuitry transfer 2'"):
         checks_of(clip, folder).extract_transfer(tmp_path / "f", work=QUIET)
 
 
@@ -225,7 +225,7 @@ def test_circuits_of_features_and_their_error(clip: Clip, folder: Path, tmp_path
     SparseAutoencoder(w, torch.zeros(20), w.T.contiguous(), b).save(tmp_path / "sae")
     features = clip.in_basis({"layer4.0": load_sae(tmp_path / "sae")})
     images = DomainFolder(folder / "images", classes=("cat",))
-    asked = RULES | {"node_fraction": 1.0, "n_images": 2, "texts": ["a {}."], "sites": ("layer2.0", "layer4.0")}
+    asked = RULES | {"size": 1.0, "n_images": 2, "texts": ["a {}."], "sites": ("layer2.0", "layer4.0")}
     graphs = extract(features, images, tmp_path / "graphs", work=QUIET, **asked)
     assert len(graphs["cat", "real"].node_scores["layer4.0"]) == 20
     with pytest.raises(InputError, match="differ in basis"):

@@ -17,7 +17,7 @@ from torch import Tensor
 from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, class_logit, mean_baseline, midpoint_rule
 from circuitry.encoder import AnyBaseline
 from circuitry.interventions import (
-    MIB_FRACTIONS,
+    MIB_SIZES,
     AblationSettings,
     FaithfulnessCurve,
     curves_by_domain,
@@ -46,7 +46,7 @@ def measured(settings: AblationSettings, images: Tensor = IMAGES, **given: Any) 
 
 
 def test_hand_worked_curve() -> None:
-    curve = measured(AblationSettings(fractions=(0.1, 0.5, 1.0), random_draws=3))
+    curve = measured(AblationSettings(sizes=(0.1, 0.5, 1.0), random_draws=3))
     # 0.1: u0; v0: the product misses u1. 0.5: u0, u1; v0: 6 and 1; the means first, then 3.5 / 6.
     assert curve.n_units == (2, 3, 5)
     assert curve.kept[0].tolist() == [[0, 0], [6, 1], [11, 1]]
@@ -56,7 +56,7 @@ def test_hand_worked_curve() -> None:
     assert curve.random.shape == (1, 3, 3, 2)
     assert np.array_equal(curve.random[0, :, 2], np.broadcast_to(curve.full[0], (3, 2)))
     table = curve.to_pandas()
-    columns = "class domain circuit ranking measure fraction n_units weights value low high n_images reason"
+    columns = "class domain circuit measure value low high fraction n_units weights ranking n_images reason"
     assert list(table.columns) == columns.split()
     row = table[(table["circuit"] == "kept") & (table["fraction"] == 0.5)].iloc[0]
     assert row["class"] == "cat"
@@ -89,7 +89,7 @@ def test_ends_of_the_curve(tower: str, kind: str) -> None:
     graph = attribute(encoder, images, metric, rule=midpoint_rule(2), progress=False)
     given: dict[str, AnyBaseline] = {"zero": "zero", "mean": mean_baseline(encoder, [reference]), "images": reference}
     task = Task(encoder, images, metric, baseline=given[kind], work=QUIET)
-    curve = faithfulness_curve(task, graph, AblationSettings(fractions=(0.2, 1.0), random_draws=1))
+    curve = faithfulness_curve(task, graph, AblationSettings(sizes=(0.2, 1.0), random_draws=1))
     with torch.no_grad():
         assert curve.full[0] == pytest.approx(metric(encoder(images)).numpy(), rel=1e-9)
         if kind == "images":
@@ -107,7 +107,7 @@ def test_chosen_sites_only_and_any_cut() -> None:
     graph = attribute(encoder, images, metric, rule=midpoint_rule(1), progress=False)
     others = torch.randn_like(images)
     task = Task(encoder, images, metric, baseline=others, sites=["layer2.0", "layer4.0"], work=QUIET)
-    settings = AblationSettings(fractions=(0.1,))
+    settings = AblationSettings(sizes=(0.1,))
     whole = faithfulness_curve(task, graph, settings)
     parts = faithfulness_curve(replace(task, images=[images[:2], images[2:]]), graph, settings)
     assert_same(parts.kept[0], whole.kept[0], 0.01, atol=1e-6)
@@ -127,7 +127,7 @@ def test_areas_of_known_curves() -> None:
     assert areas(0.0) == {"CPR": 0, "CMD": pytest.approx(0.999)}
     assert areas(1.5) == {"CPR": pytest.approx(1.5 * 0.999), "CMD": pytest.approx(0.5 * 0.999)}
     # Faithfulness equal to the fraction: the trapezoid of a straight line is exact, (1 - 0.001^2) / 2.
-    line = np.repeat(np.array(MIB_FRACTIONS)[:, None], 2, 1)
+    line = np.repeat(np.array(MIB_SIZES)[:, None], 2, 1)
     assert curve_of(line).areas()["value"].iloc[0] == pytest.approx((1 - 1e-6) / 2)
 
 
@@ -175,7 +175,7 @@ def test_a_ratio_knows_no_scale(kept: float, full: float, empty: float, scale: f
 def test_hand_worked_selectivity() -> None:
     # Metric u0 u1 + u2: 11 and 1 for the class, 2 * 1 + 6 = 8 for another class.
     other = torch.tensor([2.0, 1, 6])[None, :, None, None]
-    settings = AblationSettings(fractions=(0.5, 1.0), random_draws=2)
+    settings = AblationSettings(sizes=(0.5, 1.0), random_draws=2)
     curve = measured(settings, others=other)
     # With u0, u1; v0 kept: 6 and 1 for the class, 2 for the other.
     assert curve.own.tolist() == [True, True, False]
@@ -255,14 +255,14 @@ def test_one_class_with_a_single_image_has_no_interval(own: list[int], group: li
 
 def two_curves() -> list[FaithfulnessCurve]:
     other = torch.tensor([2.0, 1, 6])[None, :, None, None]
-    settings = AblationSettings(fractions=(0.5, 1.0), random_draws=1)
+    settings = AblationSettings(sizes=(0.5, 1.0), random_draws=1)
     one, two = (measured(settings, images, others=other) for images in (IMAGES[:1], IMAGES[1:]))
     return [one, replace(two, class_name="dog")]
 
 
 def test_pooling_averages_before_dividing() -> None:
     pooled = pool_curves(two_curves())
-    whole = measured(AblationSettings(fractions=(0.5, 1.0), random_draws=1))
+    whole = measured(AblationSettings(sizes=(0.5, 1.0), random_draws=1))
     assert pooled.faithfulness.tolist() == whole.faithfulness.tolist() == [pytest.approx(3.5 / 6), 1]
     assert (pooled.class_name, pooled.domain) == (None, "sketch")
     assert pooled.group.tolist() == [0, 0, 1, 1]
@@ -271,14 +271,14 @@ def test_pooling_averages_before_dividing() -> None:
     assert set(table["domain"]) == {"sketch"}
     assert set(table["sites"]) == {"all"}
     assert table["n_images"].unique().tolist() == [2]
-    with pytest.raises(InputError, match="their fractions agree, but there are"):
-        pool_curves([whole, replace(whole, fractions=(0.4, 1.0))])
+    with pytest.raises(InputError, match="their sizes agree, but there are"):
+        pool_curves([whole, replace(whole, sizes=(0.4, 1.0))])
     with pytest.raises(InputError, match="curves"):
         pool_curves([])
 
 
 def test_a_baseline_for_every_image_goes_on_with_the_others() -> None:
-    other, settings = torch.tensor([2.0, 1, 6])[None, :, None, None], AblationSettings(fractions=(0.5, 1.0))
+    other, settings = torch.tensor([2.0, 1, 6])[None, :, None, None], AblationSettings(sizes=(0.5, 1.0))
     baseline = torch.cat([IMAGES.flip(0), IMAGES[:1]])
     curve = measured(settings, baseline=baseline, others=other)
     assert curve.empty[0].tolist() == first(by_hand().encoder(baseline)).tolist() == [1, 11, 11]

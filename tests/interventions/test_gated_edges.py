@@ -188,4 +188,4 @@ def test_no_edges_leave_the_baseline_and_all_edges_the_model() -> None:
     graph = AttributionGraph(tuple(sizes), scores, kept, dict(EVERY.scores), {}, 1)
     curve = measure_circuits(by_hand(), [graph.circuit(9, any_sign=True)], AblationSettings(random_draws=1))
     assert (curve.full.tolist(), curve.empty.tolist(), curve.kept.tolist()) == ([[14]], [[0]], [[[14]]])
-    assert (curve.fractions, curve.complement.tolist(), curve.random.tolist()) == ((1.0,), [[[0]]], [[[[14]]]])
+    assert (curve.sizes, curve.complement.tolist(), curve.random.tolist()) == ((1.0,), [[[0]]], [[[[14]]]])

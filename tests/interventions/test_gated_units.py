@@ -155,7 +155,7 @@ def test_gates_leave_alone_what_is_carried() -> None:
 def test_only_latents_are_nodes(tmp_path: Path) -> None:
     plain, saes, images, weights = setting("resnet", "relu")
     features = in_feature_basis(plain, saes)
-    graph = attribute(features, images, weights, node_fraction=1.0, rule=left_rule(1))
+    graph = attribute(features, images, weights, size=1.0, rule=left_rule(1))
     for site, sae in saes.items():
         assert sorted(graph.kept_units[site]) == list(range(sae.n_features))
         assert graph.error_scores[site].shape == (sae.d,)
@@ -198,7 +198,7 @@ def test_circuits_with_and_without_error(name: str) -> None:
 def test_transfer_keeps_the_error_where_told() -> None:
     plain, saes, images, weights = setting("vit", "relu")
     features = in_feature_basis(plain, saes)
-    graph = attribute(features, images, weights, node_fraction=1.0, rule=left_rule(1))
+    graph = attribute(features, images, weights, size=1.0, rule=left_rule(1))
     key = ("a", "x")
 
     def row(keep_error: bool) -> Any:

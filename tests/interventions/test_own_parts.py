@@ -18,7 +18,6 @@ from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import OwnParts, circuit_of, find_circuit, lesion, own_part, part_overlaps
 from circuitry.reports import Report, page
-from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
 from circuitry.runs import InputError
 from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
@@ -226,7 +225,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_parts_are_found_on_other_images_than_those_that_test_them(
     config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "write_static", lambda figures, out: StaticImages([], "PNG files take long"))
+    monkeypatch.setattr(page, "write_static", lambda figures, out: [])
     written = command_module("own_parts").main(config)
     assert written.claims[0].startswith("Do classes have parts of their own?")
     run = OwnParts(config.clip(parts=True), config.images(), config.out, config)
@@ -248,7 +247,7 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     assert graphs.lesions is not None
     assert len(graphs.lesions) == len(lesions) / 2  # of the share that is told
     for share in (0.005, 0.02, 0.02):  # classes that are known tell another share
-        assert run.save_circuits(share).manifest["config"]["node_fraction"] == pytest.approx(share, rel=0.2)
+        assert run.save_circuits(share).manifest["config"]["size"] == pytest.approx(share, rel=0.2)
     (config.out / "circuits" / LESIONS).unlink()
     with pytest.raises(InputError, match="circuits"):  # not of own parts: they stay
         run.save_circuits(0.005)

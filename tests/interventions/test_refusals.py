@@ -133,8 +133,8 @@ RUNS: list[tuple[Call, str]] = [
     (lambda: i.circuit_of(in_stream(), {"blocks.7.mlp": [0]}), "'blocks.7.mlp'"),
     (lambda: i.kept_embeddings(Task(VIT, torch.zeros(2, 3, *VIT.image_size), first), [stream_circuit()]),
      r"blocks.0.*in_components"),
-    (lambda: curve({"fractions": (0.5, 0.1)}), r"ascending.*\(0.5, 0.1\)"),
-    (lambda: curve({"fractions": (0.5, 1.5)}), r"\(0, 1\].*1.5"),
+    (lambda: curve({"sizes": (0.5, 0.1)}), r"ascending.*\(0.5, 0.1\)"),
+    (lambda: curve({"sizes": (0.5, 1.5)}), r"\(0, 1\].*1.5"),
     (lambda: curve(sites=["embedding"]), "embedding.*first, second"),
     (lambda: curve(images=IMAGES[:1], baseline=IMAGES), "2 activations.*'input'.*1 images"),
     (lambda: curve(others=[]), "at least one image"),
@@ -199,7 +199,7 @@ RANDOM = torch.rand(4, 3, 1, 1)
 WEIGHTS = nn.functional.normalize(torch.randn(3, 3), dim=1)
 SKETCHED = nn.functional.normalize(WEIGHTS + 0.3, dim=1)
 """As by the texts of another domain."""
-FEW = AblationSettings(fractions=(0.5,), random_draws=1)
+FEW = AblationSettings(sizes=(0.5,), random_draws=1)
 
 
 def task(place: int = 0, weights: Tensor = WEIGHTS, label: int = 0, make: Any = class_logit, **given: Any) -> Task:

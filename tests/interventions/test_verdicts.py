@@ -194,7 +194,7 @@ def test_a_circuit_holds_only_where_it_works(kept: tuple[float, float, float], h
     curve = curve_by_hand(kept=kept)  # selectivity 0.89, 0.56 and 0.44, of random circuits 0
     none = np.zeros((40, 20))
     rows = beside_random(curve, np.concatenate([curve.kept[0], none, curve.complement[0], none]), "selectivity")
-    assert [row[7] for row in rows if row[0] in ("circuit", "sufficiency")] == [holds, holds]
+    assert [row[-1] for row in rows if row[0] in ("circuit", "sufficiency")] == [holds, holds]
 
 
 def test_scales_are_those_of_the_models(clip: Clip) -> None:

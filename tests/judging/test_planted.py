@@ -113,7 +113,7 @@ def test_areas_are_over_the_sizes_of_the_benchmark_where_the_grid_has_them() -> 
     alone = {"CPR": np.trapezoid(own, few), "CMD": np.trapezoid(1 - np.array(own), few)}
     assert areas_of(curve(own), few) == pytest.approx(alone)
     sizes = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
-    eleven = replace(curve([1.0] * 8 + [-5.0] + [1.0] * 2), fractions=sizes)
+    eleven = replace(curve([1.0] * 8 + [-5.0] + [1.0] * 2), sizes=sizes)
     assert areas_of(eleven, sizes) == pytest.approx({"CPR": 0.999, "CMD": 0.0})
 
 

@@ -19,7 +19,6 @@ from typing import Annotated
 import pytest
 import tyro
 
-from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.page import Written
 from circuitry.runs import InputError, file_lock, progress, run_script, short_waits
 from circuitry.runs.errors import SENTENCES
@@ -163,7 +162,7 @@ def test_a_command_sets_how_threads_wait_before_torch_is_loaded() -> None:
 def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    written = Written(tmp_path / "report.html", [], StaticImages([], None), claims=("A third is shared.",))
+    written = Written(tmp_path / "report.html", [], [], claims=("A third is shared.",))
 
     def main(config: Config) -> Written:
         print("work")

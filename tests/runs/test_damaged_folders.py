@@ -77,7 +77,7 @@ def checks(subject: Subject) -> CausalChecks:
 
 
 def faithfulness(subject: Subject, out: Path) -> object:
-    return checks(subject).extract_faithfulness(out, rankings=["absolute"], fractions=[0.5], random_draws=1, work=QUIET)
+    return checks(subject).extract_faithfulness(out, rankings=["absolute"], sizes=[0.5], random_draws=1, work=QUIET)
 
 
 def transfer(subject: Subject, out: Path) -> object:

@@ -1,5 +1,6 @@
 """Arguments are checked against annotations, by functions that say what each one is."""
 
+import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ import pytest
 import torch
 from jaxtyping import Float
 
+import circuitry
 from circuitry import InputError
 from circuitry.runs.command_line import read_line
+from circuitry.runs.errors import ByName
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import DISTINCT, FINITE, Count, Names, Seed, Share, checked, one_of
 
@@ -118,7 +121,40 @@ def test_classes_check_their_fields() -> None:
 
     with pytest.raises(InputError, match=r"whole number.*2\.5"):
         Settings(2.5)  # type: ignore[arg-type]
-    assert Settings() == Settings(3)
+    made: Any = Settings()
+    assert made == Settings(3) == copy.deepcopy(made)
+    for name, words in (("step", "'step'.*meant steps"), ("judge", r"circuitry\.judge_circuit\("), ("x", "steps")):
+        assert not hasattr(made, name)
+        with pytest.raises(AttributeError, match=f"Settings.*{words}"):
+            getattr(made, name)
+    with pytest.raises(AttributeError, match="object has no attribute '_repr_png_'"):
+        made._repr_png_()
+
+
+@pytest.mark.parametrize(
+    ("door", "arguments", "words"),
+    [
+        (circuitry.Task, {"other": 1}, "Task 'other'.*others="),
+        (circuitry.load_clip, {"pretraind": "x"}, "load_clip 'pretraind'.*pretrained="),
+        (circuitry.Clip.text_weights, {"template": "x"}, "text_weights 'template'.*templates="),
+        (circuitry.find_circuit, {"steps": 3}, r"meant masks=MaskSettings\(steps=\)\."),
+        (circuitry.judge_circuit, {"n_draws": 3}, r"settings=AblationSettings\(random_draws=\)"),
+        (circuitry.faithfulness_curve, {"fraction": 0.1}, r"available: settings=AblationSettings\(ranking=\)"),
+        (circuitry.plot, {"kind": "x"}, "plot 'kind'.*available: result="),
+        (circuitry.find_circuit, ("task", "fisher", 0.3), r"too many.*find_circuit\(task, method=, size="),
+        (circuitry.patched, (1, 2, 3), r"too many.*with patched\(encoder, patches\):"),
+        (circuitry.attribute, {"metric": 1}, r"'encoder'.*attribute\(encoder, images, metric, "),
+    ],
+)
+def test_a_call_that_is_not_taken_is_one_sentence(door: Any, arguments: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        door(**arguments) if isinstance(arguments, dict) else door(*arguments)
+
+
+def test_an_unknown_name_is_a_key_error_too() -> None:
+    with pytest.raises(KeyError, match=r"^There is no entry 'edge' here; perhaps you meant edge_jaccard\.$") as caught:
+        ByName(edge_jaccard=1)["edge"]
+    assert isinstance(caught.value, InputError)
 
 
 def test_paths_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.support.scripts import EXPERIMENTS, FIGURES, program_module
 
 figures = program_module("figures")
 
-COMMITTED = {name for name, one in figures.FIGURES.items() if one.results is not None}
+COMMITTED = {name for name, (*_, results) in figures.FIGURES.items() if results is not None}
 OF_THE_STUDY = {
     "sharing_by_setting": "study/sharing",
     "units_apart": "study/circuits",
@@ -30,10 +30,10 @@ def test_every_picture_is_drawn_from_committed_tables(tmp_path: Path, monkeypatc
         return (path,)
 
     monkeypatch.setattr(figures, "write_figure", write)
-    titled = {name: one._replace(title=f"Title of {name}") for name, one in figures.FIGURES.items()}
+    titled = {name: (draw, f"Title of {name}", place) for name, (draw, _, place) in figures.FIGURES.items()}
     monkeypatch.setattr(figures, "FIGURES", titled)
     figures.main(figures.Config(out=tmp_path))
-    assert headings == {name: titled[name].title for name in COMMITTED}
+    assert headings == {name: titled[name][1] for name in COMMITTED}
 
 
 @pytest.mark.parametrize("name", OF_THE_STUDY)

@@ -12,7 +12,6 @@ import pytest
 from circuitry import Comparison, DomainFolder, InputError
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.models.shipped_weights import shipped_file
-from circuitry.reports.figure_files import StaticImages
 from circuitry.representations import compare_representations
 from circuitry.representations.grams import Grams
 from circuitry.training import SaeTraining
@@ -43,7 +42,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def _no_static_images() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], None))
+        patch.setattr("circuitry.reports.page.write_static", lambda *_: [])
         yield
 
 

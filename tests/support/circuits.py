@@ -7,7 +7,7 @@ import numpy as np
 
 from circuitry import AttributionGraph, Circuit
 from circuitry.circuits import Edges
-from circuitry.interventions import MIB_FRACTIONS, FaithfulnessCurve
+from circuitry.interventions import MIB_SIZES, FaithfulnessCurve
 
 
 def circuit_with(edges: Edges) -> Circuit:
@@ -27,7 +27,7 @@ def circuit_by(masks: dict[tuple[str, str], np.ndarray]) -> Circuit:
 
 
 def curve_of(
-    kept: np.ndarray, fractions: Sequence[float] = MIB_FRACTIONS, ranking: str = "signed", **given: np.ndarray
+    kept: np.ndarray, fractions: Sequence[float] = MIB_SIZES, ranking: str = "signed", **given: np.ndarray
 ) -> FaithfulnessCurve:
     """A curve with these metrics [sizes, images]; the complement keeps nothing, and there are no circuits beside."""
     sizes, n = kept.shape

@@ -14,7 +14,7 @@ from plotly.colors import hex_to_rgb
 
 from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures import style
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, number_of
 from circuitry.runs.given import Names
 
 MOST_OF_PAIR, MOST_ALONE = 300, 30
@@ -101,7 +101,7 @@ def _draw(circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, 
     figure = go.Figure()
     for kind, (name, colour) in kinds.items():
         own = {edge: weights for edge, weights in edges.items() if kind_of_edge[edge] == kind}
-        label = f"{name}: {_counted(list(kind_of.values()).count(kind), 'node')}, {_counted(len(own), 'edge')}"
+        label = f"{name}: {number_of(list(kind_of.values()).count(kind), 'node')}, {number_of(len(own), 'edge')}"
         _draw_edges(figure, own, places, kind, colour)
         points = [node for node in shown if node.kind == kind]
         sizes = [6 + 14 * abs(*node.scores.values()) / largest for node in points] if MIDDLE not in kinds else size
@@ -236,7 +236,3 @@ def _axes(
     if MIDDLE in lanes:
         low, high = lanes[MIDDLE]
         figure.add_hrect(y0=low, y1=high, fillcolor=style.FAINT, opacity=0.6, line_width=0, layer="below")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
+from circuitry.runs.errors import number_of
 from circuitry.runs.given import SOME, Names
 
 RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
@@ -109,7 +110,7 @@ def _kept_units(chance: pd.DataFrame | None) -> dict[str, str]:
     if chance is None or "kept" not in chance:
         return {}
     known = chance.dropna(subset="kept")
-    return {site: f"{n:.0f} unit{'' if n == 1 else 's'}" for site, n in zip(known["site"], known["kept"], strict=True)}
+    return {site: number_of(int(n), "unit") for site, n in zip(known["site"], known["kept"], strict=True)}
 
 
 def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:

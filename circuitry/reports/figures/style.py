@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from scipy.optimize import isotonic_regression
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 
 INK = "#22262b"
 GREY = "#7c858e"
@@ -65,16 +65,14 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
         >>> marks = domain_marks(["sketch", "photo", "clipart"])
         >>> overlap_over_depth(depth.query("domain != 'clipart'"), sites, marks=marks)
     """
-    return assign_looks(sorted(set(domains)), MARKS, "domains", "draw fewer of them or pass your own marks")
+    return assign_looks(sorted(set(domains)), MARKS, "domains")
 
 
-def assign_looks(
-    names: Iterable[str], looks: Sequence[_Look], what: str, advice: str = "draw fewer of them"
-) -> dict[str, _Look]:
+def assign_looks(names: Iterable[str], looks: Sequence[_Look], what: str) -> dict[str, _Look]:
     """Return a look for every name, in order; refuse more names (``what`` they are) than looks."""
     known = list(dict.fromkeys(names))
     if len(known) > len(looks):
-        raise InputError(f"A figure shows at most {len(looks)} {what}, but {len(known)} were given; {advice}.")
+        raise InputError(f"A figure shows at most {len(looks)} {what}, but {len(known)} were given; draw fewer.")
     return dict(zip(known, looks, strict=False))
 
 
@@ -84,10 +82,7 @@ def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mappi
     if marks is None:
         return domain_marks(names)
     if missing := [name for name in names if name not in marks]:
-        raise InputError(
-            f"marks has no entry for {', '.join(map(str, missing))}, only for {', '.join(marks) or 'nothing'}; "
-            "make it with domain_marks(all domains)."
-        )
+        raise unknown_name("mark (see domain_marks) of", missing[0], marks)
     return marks
 
 
@@ -126,9 +121,7 @@ def need_values(table: pd.DataFrame, name: str, column: str, wanted: Iterable[st
     """Refuse a table that lacks a value to be drawn, and name the values that it has."""
     there = list(dict.fromkeys(map(str, table[column])))
     if absent := [value for value in wanted if value not in there]:
-        raise InputError(
-            f"The {name} table has no row for the {column} {', '.join(absent)}; it has {', '.join(there)}."
-        )
+        raise unknown_name(f"{column} in the {name} table", absent[0], there)
 
 
 def small_multiples(

@@ -7,7 +7,8 @@ import pandas as pd
 from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
-from circuitry.reports.sections.findings import NO, PARTLY, YES, name_some
+from circuitry.reports.sections.findings import NO, PARTLY, YES
+from circuitry.runs.errors import name_some
 
 READING = (
     "Accuracy on held-out classes among all classes mixes two things: how well the features separate these classes, "

@@ -29,8 +29,9 @@ from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_de
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES, name_some
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.reports.sections.one_circuit import in_cells, said_of, weights_said
+from circuitry.runs.errors import name_some
 
 OVER = "over images, and over classes where there are several"
 ONE_BY_ONE = "These circuits are lists of units that matter one by one."
@@ -40,20 +41,20 @@ ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit
 def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]) -> list[Finding]:
     """Say whether circuits work: with all sites ablated, and at the most selective site.
 
-    ``alone`` are curves of one site at a time, of one fraction.
+    ``alone`` are curves of one site at a time, of one size.
     """
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     found = [circuits_work(by_size, by_size[0].size)]
     if alone:
         site = most_selective_site(curves_by_domain(alone, "selectivity"))
         if there := [curve for curve in alone if curve.settings["sites"] == [site]]:
-            found.append(circuits_work(there, there[0].fractions[0], f"at {site} alone, the best site"))
+            found.append(circuits_work(there, there[0].sizes[0], f"at {site} alone, the best site"))
     return found
 
 
 def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str = "at all sites") -> Finding:
     """Count the verdicts on circuits of one size, beside what they do on average."""
-    place = curves[0].fractions.index(size)
+    place = curves[0].sizes.index(size)
     told = [verdict_of(curve, place) for curve in curves]
     known = [curve for curve, one in zip(curves, told, strict=True) if one != OPEN]
     pooled = pool_curves(known or curves)
@@ -101,7 +102,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     tables = {name: curves_by_domain(by_size, name) for name in CURVE_MEASURES}
     size = first.size
     if not all(map(why_open, by_size)):
-        place = first.fractions.index(size)
+        place = first.sizes.index(size)
         told = [(curve.class_name, curve.domain, verdict_of(curve, place)) for curve in by_size]
         verdicts = pd.DataFrame(told, columns=["class", "domain", "verdict"])
         report.table(
@@ -149,8 +150,8 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
 def add_selectivity_over_depth(
     report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark], sites: Sequence[str]
 ) -> None:
-    """Add the figure on circuits kept at one site at a time; curves of one ranking, drawn at their first fraction."""
-    size = curves[0].fractions[0]
+    """Add the figure on circuits kept at one site at a time; curves of one ranking, drawn at their first size."""
+    size = curves[0].sizes[0]
     table = curves_by_domain(curves, "selectivity").query("fraction == @size")
     kept = table[table["circuit"] == "kept"].rename(columns={"sites": "site"})
     if kept["value"].isna().all():

@@ -3,7 +3,7 @@
 Every number comes from a table. Where intervals or tests do not separate, the answer cannot be told.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -21,22 +21,14 @@ ANOTHER_MODEL = "another training of the model"
 YES, PARTLY, NO, UNKNOWN = "Yes", "Partly", "No", "Cannot be told"
 FEW_PER_PART = 2
 """Images in a part below which a ratio to the ceiling tells nothing: fewer than 8 images in 4 parts."""
-NAMED = 12
-"""Most things that an answer names."""
 NEARLY_ALL, HARDLY_ANY = 0.9, 0.1
 """Shares from which on all is called shared or recovered, and below which nothing is."""
 
 
-def name_some(names: Sequence[str]) -> str:
-    """Return names in one line, with the number of those beyond the first few."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
-def not_tested(why: str) -> Finding:
-    """Say that it cannot be told whether circuits work; ``why`` is a sentence."""
+def not_tested() -> Finding:
+    """Say that it cannot be told whether circuits work."""
     return Finding(
-        f"Do the circuits work? {UNKNOWN}: they were not tested. {why}",
+        f"Do the circuits work? {UNKNOWN}: they were not tested. A smaller --n-images leaves images to test them on.",
         "An attribution claims causes; it does not prove them.",
         "Tests on images that the circuits were not found on, beside random units.",
     )

@@ -77,7 +77,7 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
     kept, random, rest = (_row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement"))
     beaten, worse = (_row(tested, "test", name) for name in ("sufficiency", "necessity"))
     certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
-    units = f"{curve.n_units[0]} units ({curve.fractions[0]:.1%}{weights_said(curve, 0)})"
+    units = f"{curve.n_units[0]} units ({curve.sizes[0]:.1%}{weights_said(curve, 0)})"
     told = verdict_of(curve)
     if told == OPEN:
         said = (

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
         ({"parts": 2}, r"n_parts: 4 -> 2\)"),
         ({"items": lambda record: record.path.stem}, r"items: others "),
         ({"metric": "margin"}, r"metric: 'logit' -> 'margin'\)"),
-        ({"node_fraction": 0.2}, r"node_fraction: 0.1 -> 0.2\)"),
+        ({"size": 0.2}, r"size: 0.1 -> 0.2\)"),
         ({"rule": left_rule(3)}, "edge_rule: 'left-2' -> 'left-3'; node_rule: 'left-2' -> 'left-3'"),
         ({"sites": ("act1", "attnpool")}, "sites: "),
         ({"baseline": Baseline("zero", {"act1": torch.ones(1, 4, 32, 32)})}, "baseline_digest: .* -> "),

@@ -45,7 +45,7 @@ def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Pat
     graph = graphs["cat", "sketch"]
     assert (graph.class_name, graph.domain, graph.n_images) == ("cat", "sketch", 3)
     assert graph.sites == clip.encoder.sites
-    expected = {"node_fraction": 0.1, "node_rule": "left-2", "metric": "logit", "texts": TEMPLATES}
+    expected = {"size": 0.1, "node_rule": "left-2", "metric": "logit", "texts": TEMPLATES}
     assert graph.settings.items() >= expected.items()
     assert clip.identity.items() <= graph.settings.items()
     assert graph.settings["seed"] == 0

@@ -31,13 +31,13 @@ def twice(table: pd.DataFrame) -> pd.DataFrame:
 
 CASES: list[tuple[Draw, str]] = [
     (lambda: figures.overlap_over_depth(DEPTH.drop(columns="high"), SITES), "depth.*high"),
-    (lambda: figures.overlap_over_depth(DEPTH, [*SITES, "layer9"]), "site layer9; it has attnpool"),
+    (lambda: figures.overlap_over_depth(DEPTH, [*SITES, "layer9"]), "site.*'layer9' here"),
     (lambda: figures.overlap_over_depth(twice(DEPTH), SITES), "depth.*sketch, attnpool"),
     (lambda: figures.overlap_over_depth(DEPTH, SITES, marks=figures.domain_marks(["sketch"])), "real.*sketch"),
     (lambda: figures.domain_marks([str(i) for i in range(11)]), "10 domains.*11"),
-    (lambda: figures.faithfulness_curves(CURVES.query("circuit == 'random'")), "circuit kept; it has random"),
+    (lambda: figures.faithfulness_curves(CURVES.query("circuit == 'random'")), "'kept' here; available: random"),
     (lambda: figures.faithfulness_curves(twice(CURVES)), "photo, kept"),
-    (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "site c; it has a, b"),
+    (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "'c' here; available: a, b"),
     (lambda: figures.attribution_against_patching(UNITS.drop(columns="exact"), ["a"]), "points.*exact"),
     (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows sketch, real and columns"),
     (lambda: figures.component_heatmap(HEADS[:0], title="", measure="effect"), "block, component and effect"),

@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from circuitry.reports.figure_files import StaticImages
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser
 from tests.support.scripts import assert_drawn, program_module
@@ -19,7 +18,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     """The folder of a finished measurement of two models, one of them with two seeds."""
     out = tmp_path_factory.mktemp("separation")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], "not wanted"))
+        patch.setattr("circuitry.reports.page.write_static", lambda *_: [])
         module = program_module("separation")
         draw(out / "data", NAMES)
         tiny.load()
