@@ -136,12 +136,7 @@ def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
     rows = averages[averages["measure"] == MEASURE]
     seen, held, both = (rows[rows["part"] == part].set_index(_BY[:2]) for part in ("seen", "held-out", "all"))
     value = harmonic_mean(seen["value"], held["value"]).reindex(both.index)
-    return (
-        both[["n_images", "n_classes"]]
-        .assign(part="all", measure=HARMONIC_MEAN, value=value)
-        .dropna(subset="value")
-        .reset_index()
-    )
+    return both.assign(measure=HARMONIC_MEAN, value=value).dropna(subset="value").reset_index()
 
 
 def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
