@@ -1,7 +1,7 @@
 """Is anything lost or wrong when commands are killed, meet in a folder, and find their files damaged?
 
 Every command runs on a tiny model and tiny images, three times as a new process: with other hash seeds, time zones,
-locales and working folders all files are equal byte for byte, but for what `VARYING` names; with two threads numbers of
+locales and working folders all files are equal byte for byte, except what `VARYING` names; with two threads numbers of
 graphs and tables differ by `ROUNDING` at most. Then a process of it is disturbed, and another one runs to its end:
 
 1. SIGKILL ends it as it syncs a file, whose second half is lost, or SIGTERM as it renames one. No file is half there.
@@ -47,7 +47,8 @@ from safetensors.numpy import load
 MODEL = """{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "patch_size": null},
 "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}"""
 DRAWN = DrawingSettings(3, 4, classes=("car", "fish", "key", "star"), styles=("quickdraw", "real", "sketch"), size=32)
-TINY = "--model {root}/tiny.json --checkpoint {root}/finished/train --data {root}/toy"
+TRAINED = "{root}/finished/train/clip/checkpoints/epoch_2.pt"
+TINY = f"--model {{root}}/tiny.json --checkpoint {TRAINED} --data {{root}}/toy"
 FEW = f"{TINY} --classes fish key --domains real sketch"
 FOUND, TWO = "--circuits {root}/finished/compare/circuits", "--n-images 2 --n-others 2"
 TRAIN = "--model {root}/tiny.json --data {root}/toy --batch-size 12 --device cpu --workers 0"
@@ -56,15 +57,15 @@ COMMANDS: Mapping[str, str] = {  # without --out
     "mixtures": "mixtures --data {root}/toy --held-out fish --test-domain quickdraw",
     "train": f"train {TRAIN} --table {{root}}/finished/mixtures/cg-high-quickdraw.tsv --epochs 2 --warmup 1",
     "own-parts": f"own-parts --model rn-tiny --data {{root}}/toy --domains real sketch {TWO} --shares 0.1",
-    "separation": "separation --models a={root}/finished/train --model {root}/tiny.json --data {root}/toy --map pca",
+    "separation": f"separation --models a={TRAINED} --model {{root}}/tiny.json --data {{root}}/toy --map pca",
     "scoreboard": f"scoreboard {TINY} --domain real {TWO} --methods fisher patching --sizes 0.2 0.5",
     "compare": f"compare {FEW} --n-images 2 --rule left-2 --parts 2 --units channels",
     "components": f"compare {FEW} --n-images 2 --rule left-1 --parts 2 --units components --shares",
     "find": f"find {TINY} --domain real --class fish {TWO} --size 0.3",
     "cards": f"cards {FOUND} --n-images 2 --top 2 --exact-units 1",
     "explore": f"explore {FOUND} --cards {{root}}/finished/cards",
-    "check": f"check {FEW} {FOUND} --n-images 1 --n-others 2 --random-draws 1",
-    "transfer": f"check --transfer {FEW} {FOUND} --n-images 1 --n-others 2",
+    "check": f"check {FOUND} --n-images 1 --n-others 2 --random-draws 1",
+    "transfer": f"check --transfer {FOUND} --n-images 1 --n-others 2",
     "represent": f"represent {TINY} --parts 2 --n-images 4 --permutations 20 --folds 2",
     "features": f"features {TINY} --training.steps 300 --parts 2",
     "train-sae": f"train-sae {TINY} --steps 1500 --resample-every 100 --batch-size 16",
@@ -247,7 +248,7 @@ def run(environment: Mapping[str, str], logs: Sequence[str], write: int, work: s
     os.chdir(environment["PWD"])
     for number, log in enumerate(logs[:2], start=1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    tempfile.tempdir = None  # the environment's, not that of the process of which this one is a fork
+    tempfile.tempdir = None  # the environment's, not that of the process that was forked
     sys.modules["kaleido"] = None  # type: ignore[assignment]  # a browser for every page takes too long
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     turns = itertools.count(1)

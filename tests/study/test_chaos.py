@@ -14,9 +14,26 @@ import numpy as np
 import open_clip
 from safetensors.torch import save_file
 
+from circuitry import AttributionGraph
+from circuitry.comparison.table import write_named_table
+from circuitry.data.drawn import write_toy
 from circuitry.models.open_clip_models import register_model
+from circuitry.runs import JobFolder, whole_file
+from experiments import chaos
 
 GRAPH, TABLE = "circuits/graphs/fish/real.part-0.safetensors", "tables/node_overlap.csv"
+COMMAND = (
+    "compare --model {root}/tiny.json --checkpoint {root}/tiny.safetensors --data {root}/toy --classes fish --domains "
+    "real sketch --n-images 2 --rule left-1 --parts 2 --units channels --shares --n-unseen 0 --no-accuracy"
+)
+
+
+def test_trials_find_faults(tmp_path: Path) -> None:
+    code = "import sys, pathlib, tests.study.test_chaos as test; test.try_faults(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])  # by a process without threads, since its forks would miss them
+    wrong = {fault: ["WRONG"] for fault in ("checksums", "tables", "noise")}
+    assert found == {"none": ["equal"], "in place": ["torn"], **wrong}
 
 
 def put(function: Callable[..., Any], other: Callable[..., Any]) -> None:
@@ -33,46 +50,19 @@ def in_place(path: Path) -> Iterator[Path]:
         os.fsync(file.fileno())
 
 
-def test_trials_find_faults(tmp_path: Path) -> None:
-    code = "import sys, pathlib, tests.study.test_chaos as test; test.try_faults(pathlib.Path(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, stdout=subprocess.PIPE, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])  # of a process that has no threads, which forks would wait for
-    assert found == {
-        "none": ["equal"],
-        "checksums": ["WRONG"],
-        "tables": ["WRONG"],
-        "in place": ["torn"],
-        "noise": ["WRONG"],
-    }
-
-
-def save_model(root: Path) -> None:
-    save_file(open_clip.create_model(register_model(root / "tiny.json")).state_dict(), root / "tiny.safetensors")
-
-
 def try_faults(root: Path) -> None:
     """Print how trials end by the fault, in forks of this process; faults stay."""
-    from circuitry import AttributionGraph
-    from circuitry.comparison.table import write_named_table
-    from circuitry.data.drawn import write_toy
-    from circuitry.runs import JobFolder, whole_file
-    from experiments import chaos
-
     chaos.preload()
-    of_one = "--classes fish --domains real sketch --n-images 2 --rule left-1 --parts 2 --units channels --shares"
-    model = "--model {root}/tiny.json --checkpoint {root}/tiny.safetensors"
-    words = f"compare {model} --data {{root}}/toy {of_one} --n-unseen 0 --no-accuracy"
-    chaos.COMMANDS, chaos.ELSEWHERE = {"sound": words, "noisy": words}, {}
+    chaos.COMMANDS, chaos.ELSEWHERE = {"sound": COMMAND, "noisy": COMMAND}, {}
     write_toy(root / "toy", chaos.DRAWN, workers=1, progress=False)
-    (root / "tiny.json").write_text(chaos.MODEL)
-    made = chaos.CONTEXT.Process(target=save_model, args=(root,))  # torch's threads are not to begin in this process
-    made.start()
-    made.join()
+    (config := root / "tiny.json").write_text(chaos.MODEL)
+    if not (made := os.fork()):  # torch's threads are not to begin in this process
+        save_file(open_clip.create_model(register_model(config)).state_dict(), root / "tiny.safetensors")
+        os._exit(0)
+    os.waitpid(made, 0)
     trials = chaos.Trials(root, "sound", 1)
-    found = {
-        "none": [*trials.undisturbed(), trials.kill(5), trials.damage(GRAPH, "foreign"), trials.damage(TABLE, "torn")]
-    }
-
+    found = {"none": [*trials.undisturbed(), trials.kill(5), trials.damage(TABLE, "torn")]}
+    found["none"].append(trials.damage(GRAPH, "foreign"))
     JobFolder._damage = lambda self, job: None if self._record(job).is_file() else ""  # type: ignore[method-assign]
     found["checksums"] = [trials.damage(GRAPH, "foreign")]
     put(write_named_table, lambda path, *rest: path.exists() or write_named_table(path, *rest))
