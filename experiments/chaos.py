@@ -1,81 +1,92 @@
-"""Is anything lost or wrong when commands are killed and their files are damaged?
+"""Is anything lost or wrong when commands are killed, meet in a folder, and find their files damaged?
 
-Every command runs twice from nothing on a tiny model and tiny images: what it leaves and prints is the reference. Then
-it is ended at a random time, by SIGKILL and SIGTERM in turn, and runs again to its end; and in a finished folder a file
-is emptied, torn, removed, replaced by another one of its kind, or one of its bits changes, and the command runs again.
+Every command runs on a tiny model and tiny images, three times as a new process: with other hash seeds, time zones,
+locales and working folders all files are equal byte for byte, except what `VARYING` names; with two threads numbers of
+graphs and tables differ by `ROUNDING` at most. Then a process of it is disturbed, and another one runs to its end:
 
-A disturbance ends well where everything is made again and equal, where the command refuses the damaged file by its
-name, or where the damaged file stays as it is and all others, and what is printed, are right. One trial that ends
-otherwise refutes it: WRONG (another result, or another end than a sentence), lost (a sound file is gone) or litter (a
-file too many, in the folder or in that of temporary files).
+1. SIGKILL ends it as it syncs a file, whose second half is lost, or SIGTERM as it renames one. No file is half there.
+2. Two processes are in one folder at once. Both end well, print the same and leave the same.
+3. A file of a finished folder is emptied, torn, removed, replaced by another of its kind, or a bit of it changes. It is
+   made again, or refused by a sentence about this very file. A given file may stay, where all else is right.
 
-    python experiments/chaos.py      # 100 kills and 100 damages: a quarter of an hour
+One trial that ends otherwise refutes it: WRONG (another result, a damaged one that stays, another end than a sentence),
+torn (half a file), lost (a sound file is gone) or litter (a file too many, or a temporary one).
+
+    python experiments/chaos.py      # 12 writes, 12 files and 3 pairs of processes a command
 """
 
 import importlib
-import json
+import itertools
+import multiprocessing
 import os
 import pkgutil
 import random
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from circuitry.runs import InputError, run_script
+from circuitry.runs import Count, InputError, run_script
 from circuitry.commands import run_command
-from circuitry.data import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.models.open_clip_models import register_model
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.training import clip_preset, generated_captions, record_run
-from experiments.study.__main__ import PROGRAMS
-from experiments.study.__main__ import main as run_program
-from experiments.study.mixture_files import write_mixture
-from experiments.study.selection import MixtureSettings, mixture
+from experiments.study import __main__ as study
 
-import open_clip
+import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
-from tqdm import tqdm
+from safetensors.numpy import load
 
-MODEL = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "patch_size": None},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+MODEL = """{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "patch_size": null},
+"text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}"""
+DRAWN = DrawingSettings(3, 4, classes=("car", "fish", "key", "star"), styles=("quickdraw", "real", "sketch"), size=32)
+TRAINED = "{root}/finished/train/clip/checkpoints/epoch_2.pt"
+TINY = f"--model {{root}}/tiny.json --checkpoint {TRAINED} --data {{root}}/toy"
+FEW = f"{TINY} --classes fish key --domains real sketch"
+FOUND, TWO = "--circuits {root}/finished/compare/circuits", "--n-images 2 --n-others 2"
+TRAIN = "--model {root}/tiny.json --data {root}/toy --batch-size 12 --device cpu --workers 0"
+COMMANDS: Mapping[str, str] = {  # without --out
+    "quickstart": f"quickstart --classes bicycle car key cup --domains real sketch {TWO} --n-test 6 --processes 1",
+    "mixtures": "mixtures --data {root}/toy --held-out fish --test-domain quickdraw",
+    "train": f"train {TRAIN} --table {{root}}/finished/mixtures/cg-high-quickdraw.tsv --epochs 2 --warmup 1",
+    "own-parts": f"own-parts --model rn-tiny --data {{root}}/toy --domains real sketch {TWO} --shares 0.1",
+    "separation": f"separation --models a={TRAINED} --model {{root}}/tiny.json --data {{root}}/toy --map pca",
+    "scoreboard": f"scoreboard {TINY} --domain real {TWO} --methods fisher patching --sizes 0.2 0.5",
+    "compare": f"compare {FEW} --n-images 2 --rule left-2 --parts 2 --units channels",
+    "components": f"compare {FEW} --n-images 2 --rule left-1 --parts 2 --units components --shares",
+    "find": f"find {TINY} --domain real --class fish {TWO} --size 0.3",
+    "cards": f"cards {FOUND} --n-images 2 --top 2 --exact-units 1",
+    "explore": f"explore {FOUND} --cards {{root}}/finished/cards",
+    "check": f"check {FOUND} --n-images 1 --n-others 2 --random-draws 1",
+    "transfer": f"check --transfer {FOUND} --n-images 1 --n-others 2",
+    "represent": f"represent {TINY} --parts 2 --n-images 4 --permutations 20 --folds 2",
+    "features": f"features {TINY} --training.steps 300 --parts 2",
+    "train-sae": f"train-sae {TINY} --steps 1500 --resample-every 100 --batch-size 16",
+    "train-supervised": f"train-supervised {TRAIN} --epochs 3 --milestones 2",
+    "evaluate": f"evaluate {TINY} --held-out fish",
+    "generalization": "generalization --runs {out}/runs --data {root}/toy",
 }
-DRAWN = DrawingSettings(
-    n_train=3, n_test=4, classes=("car", "fish", "key", "star"), styles=("quickdraw", "real", "sketch"), size=32
-)
-SUBJECT = ("--model", "{ready}/tiny.json", "--checkpoint", "{ready}/tiny.safetensors", "--data", "{ready}/toy")
-FEW = ("--classes", "fish", "key", "--domains", "real", "sketch")
-COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "circuits": ("compare", *SUBJECT, *FEW, "--n-images", "2", "--rule", "left-2", "--parts", "2",
-                 "--out", "{out}"),
-    "faithfulness": ("check", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
-                     "--n-others", "2", "--random-draws", "1", "--out", "{out}"),
-    "transfer": ("check", "--transfer", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
-                 "--n-others", "2", "--out", "{out}"),
-    "representations": ("represent", *SUBJECT, "--parts", "2", "--n-images", "4", "--permutations", "20",
-                        "--folds", "2", "--out", "{out}"),
-    "features": ("features", *SUBJECT, "--training.steps", "300", "--parts", "2", "--out", "{out}"),
-    "autoencoder": ("train-sae", *SUBJECT, "--steps", "1500", "--resample-every", "100", "--batch-size", "16",
-                    "--out", "{out}"),
-    "supervised": ("train-supervised", "--model", "{ready}/tiny.json", "--data", "{ready}/toy", "--epochs", "3",
-                   "--milestones", "2", "--batch-size", "12", "--device", "cpu", "--workers", "0", "--out", "{out}"),
-    "evaluation": ("generalization", "--runs", "{out}/runs", "--data", "{ready}/toy", "--out", "{out}/tables"),
-}  # fmt: skip
-"""Arguments of each command."""
+ELSEWHERE: Mapping[str, Mapping[str, str]] = {  # environments of new processes; all others are forks
+    "somewhere": {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C", "PWD": "/tmp"},
+    "elsewhere": {"PYTHONHASHSEED": "2", "TZ": "Asia/Kolkata", "LC_ALL": "C.UTF-8", "PWD": "/"},
+    "two threads": {"PYTHONHASHSEED": "3", "OMP_NUM_THREADS": "2", "PWD": "/"},
+}
+VARYING: Mapping[str, tuple[bytes, str]] = {  # by name of a file what may differ between two runs, and why
+    "*.html": (rb"[0-9a-f]{8}-[0-9a-f-]{27}", "the name that plotly draws for a figure"),
+    "*metrics.csv": (rb"(?m),[\d.]+$", "images per second"),
+}
+ROUNDING = 1e-5  # how far numbers of one thread and of two may lie apart, as a share of the largest in their file
 DAMAGES = ("emptied", "torn", "removed", "foreign", "bit", "bit at the end")
-INTERRUPTED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}
-"""The status of a command that a signal ends, where it has begun."""
-GOOD = ("made again and equal", "refused by name", "left, right")
+GOOD = ("equal", "refused by name", "left, right")
+Row = tuple[str, str, str, str, str]  # the command, what disturbs it, the file, how it ends, and what is amiss
+CONTEXT = multiprocessing.get_context("fork")  # not new interpreters, whose imports take longer than the work
 
 
 @dataclass(frozen=True)
@@ -84,229 +95,218 @@ class Config(KeepSettings):
 
     out: Path = Path("runs/chaos")
     """Folder of models, images, folders of commands, and their logs."""
-    trials: int = 100
-    """How many runs are ended at a random time, and how many files are damaged."""
-    seed: int = 0
-    """Seed of times, files and damages."""
-
-
-class Ended(NamedTuple):
-    """How a command ended: its status, what it printed on the two outputs, and its seconds."""
-
-    status: int
-    printed: str
-    said: str
-    seconds: float
-
-
-class Damaged(NamedTuple):
-    """A file below the folder of a command, and what the damage left of it; None where it is gone."""
-
-    path: str
-    content: bytes | None
-
-
-class Reference(NamedTuple):
-    """An undisturbed run: what it left, what it prints then, its seconds, and the files that hold times."""
-
-    finished: Path
-    again: str
-    seconds: float
-    varying: frozenset[str]
+    commands: tuple[str, ...] = tuple(COMMANDS)
+    """Commands that are tried."""
+    trials: Count = 12
+    """How many writes end a command, and how many files are damaged; two processes meet a quarter as often."""
 
 
 def main(config: Config) -> None:
-    """Make the subject, run undisturbed, disturb, and print the table."""
-    for module in pkgutil.walk_packages(importlib.import_module("circuitry").__path__, "circuitry."):
-        if not module.name.endswith("open_clip_main"):  # a program
-            importlib.import_module(module.name)  # once, here: the processes of the trials are forks of this one
+    """Make the subject, try every command, and print the table."""
+    preload()
     if config.out.exists() and any(config.out.iterdir()):
         raise InputError(f"The trials need an empty folder, but {config.out} has files: remove them.")
-    torch.set_num_threads(1)  # a child forked while other threads run may wait for them for ever
-    tqdm.monitor_interval = 0
-    trials = Trials(config)
-    rows = list[tuple[str, ...]]()
-    for i in tqdm(range(config.trials)):
-        turn, place = divmod(i, len(COMMANDS))
-        rows += [disturb([*COMMANDS][place], turn) for disturb in (trials.kill, trials.damage)]
+    write_toy(config.out / "toy", DRAWN, workers=1, progress=False)
+    (config.out / "tiny.json").write_text(MODEL)
+    names = list(config.commands)
+    for name in ("cards", "compare", "train", "mixtures"):
+        names = [name] * any(f"finished/{name}" in COMMANDS[one] for one in names) + names
+    trials = {name: Trials(config.out, name, config.trials) for name in names}
+    rows = [row for name in names[: -len(config.commands)] for row in trials[name].undisturbed()]
+    with ProcessPoolExecutor(os.cpu_count(), CONTEXT) as pool:
+        rows += itertools.chain(*pool.map(Trials.disturbed, [trials[name] for name in config.commands]))
     table = pd.DataFrame(rows, columns=["command", "disturbance", "file", "outcome", "detail"])
-    counts = table.groupby(["command", "disturbance", "outcome"], sort=False).size().unstack(fill_value=0)
-    columns = [*GOOD, *sorted(set(counts.columns) - set(GOOD))]
-    summary = counts.reindex(columns=columns, fill_value=0).reset_index()
+    summary = pd.crosstab([table["command"], table["disturbance"]], table["outcome"]).reset_index()
     config.keep({"chaos": summary, "trials": table}, shown=["chaos"])
     print(table[~table["outcome"].isin(GOOD)].to_string())
 
 
+def preload() -> None:
+    """Import the package once, here: the processes of the trials are forks of this one."""
+    for module in pkgutil.walk_packages(importlib.import_module("circuitry").__path__, "circuitry."):
+        if not module.name.endswith("open_clip_main"):  # a program
+            importlib.import_module(module.name)
+
+
 class Trials:
-    """The commands, their undisturbed runs, and what disturbs them."""
+    """A command, its undisturbed runs, and what disturbs them."""
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.random = config, random.Random(config.seed)
-        out = config.out.absolute()
-        self.ready, self.work, self.temporary = out / "ready", out / "work", out / "tmp"
-        self.logs = out / "printed.txt", out / "said.txt"
-        prepare(self.ready)
-        self._start_empty("circuits")
-        self._run_to_its_end("circuits")
-        shutil.copytree(self.work / "circuits", self.ready / "circuits")
-        self.references = {name: self._undisturbed(name) for name in COMMANDS}
+    def __init__(self, out: Path, name: str, n: int) -> None:
+        self.name, self.n, self.root, self.random = name, n, out.absolute(), random.Random(name)
+        self.finished, *self.emptied = (self.root / at / name for at in ("finished", "work", "tmp", "cache", "logs"))
+        self.work, self.temporary, self.cache, self.logs = self.emptied
 
-    def run(self, name: str, end: tuple[float, int] | None = None) -> Ended:
-        """Run a command in a process of its own; end it after so many seconds by a signal, if it still runs."""
-        given = [argument.format(ready=self.ready, out=self.work) for argument in COMMANDS[name]]
-        started = time.perf_counter()
-        child = os.fork()  # not a new interpreter, whose imports take longer than the work
-        if not child:
-            self._become(given)
-        if end is not None:
-            seconds, number = end
-            time.sleep(seconds)
-            os.kill(child, number)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        printed, said = (log.read_text(errors="replace") for log in self.logs)
-        return Ended(status, printed, said, time.perf_counter() - started)
+    def undisturbed(self) -> list[Row]:
+        """Run as new processes elsewhere, then as a fork; return how they agree with the first, a row each."""
+        rows = list[Row]()
+        for where, elsewhere in [*ELSEWHERE.items(), ("fork", {})]:
+            self._begin()
+            self.given = contents(self.work)
+            ended = self._end(self._start(elsewhere=elsewhere))
+            if not self.finished.exists():
+                if ended[0]:
+                    raise InputError(f"The command {self.name} fails undisturbed: {ended[2][-2000:]}")
+                shutil.copytree(self.work, self.finished)
+                self.left, self.printed = contents(self.finished), {ended[1]}
+            rows.append((self.name, where, "", *self._outcome(ended, rounded=where == "two threads")))
+        lines = (self.logs / "only.writes").read_text().splitlines()
+        self.writes, self.whole = len(lines), {*lines, *noted(self.given), *noted(self.left)}
+        self.printed.add(self._end(self._start())[1])
+        return rows
 
-    def _become(self, arguments: list[str]) -> None:
-        """Turn this process into one that runs the command ``circuitry``, and end it."""
-        status = 1
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a new process, until the command sets its own
-        try:
-            for number, log in enumerate(self.logs, start=1):
-                os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-            tempfile.tempdir = str(self.temporary)
-            sys.modules["kaleido"] = None  # type: ignore[assignment]  # a browser for every page takes too long
-            sys.argv = ["circuitry", *arguments]
-            run_program() if arguments[0] in PROGRAMS else run_command()
-            status = 0
-        except SystemExit as ended:
-            status = ended.code if isinstance(ended.code, int) else 1
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+    def disturbed(self) -> list[Row]:
+        """Run once for each disturbance; return how they end, a row each."""
+        rows = [] if self.finished.exists() else self.undisturbed()
+        writes = sorted(self.random.sample(range(1, self.writes + 1), min(self.n, self.writes)))
+        rows += [self.kill(write) for write in writes]
+        rows += [self.double(turn / 8) for turn in range(0, self.n, 4)]
+        files = self.random.sample(sorted(self.left), len(self.left))
+        places = [os.path.dirname(path) for path in files]
+        turns = {path: places[:i].count(places[i]) for i, path in enumerate(files) if self.left[path]}
+        chosen = sorted(turns, key=turns.__getitem__)[: self.n]  # one of each folder, then the second of each
+        return rows + [self.damage(path, DAMAGES[i % len(DAMAGES)]) for i, path in enumerate(chosen)]
 
-    def _start_empty(self, name: str) -> None:
-        """Begin with what a command needs in its folder."""
-        for folder in (self.work, self.temporary):
+    def kill(self, write: int) -> Row:
+        """End a run within a write, look at what it left, and run again."""
+        self._begin()
+        status, _, said = self._end(self._start(write))
+        there = noted({path: one for path, one in contents(self.work).items() if "/." not in f"/{path}"})
+        torn = [there[line] for line in there.keys() - self.whole]
+        outcome = self._outcome(self._end(self._start()))
+        if torn or "Traceback" in said or status not in (-signal.SIGKILL, 128 + signal.SIGTERM):
+            outcome = "torn" if torn else "WRONG", f"{', '.join(torn)}, status {status} at the signal: {said[-300:]}"
+        name = "SIGTERM" if status == 128 + signal.SIGTERM else "SIGKILL"
+        return self.name, name, f"write {write} of {self.writes}", *outcome
+
+    def double(self, later: float) -> Row:
+        """Start a second process in the folder some seconds after the first one."""
+        self._begin()
+        first = self._start(log="first")
+        time.sleep(later)
+        second = self._start(log="second")
+        outcome = self._outcome(self._end(first, "first"), self._end(second, "second"))
+        return self.name, "two processes", f"the second {later} s later", *outcome
+
+    def damage(self, path: str, kind: str) -> Row:
+        """Damage a file of the finished folder, and run again."""
+        self._begin()
+        shutil.copytree(self.finished, self.work, dirs_exist_ok=True)
+        spoil(self.work / path, kind, self.random)
+        return self.name, kind, path, *self._outcome(self._end(self._start()), damaged=path)
+
+    def _begin(self) -> None:
+        """Empty the folders, except for a run that the command reads in its own."""
+        for folder in self.emptied:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        if name == "evaluation":
-            shutil.copytree(self.ready / "runs", self.work / "runs")
+        if "{out}" in COMMANDS[self.name]:
+            shutil.copytree(self.root / "finished" / "train", self.work / "runs" / "run")
 
-    def _undisturbed(self, name: str) -> Reference:
-        kept = self.config.out / "finished" / name
-        self._start_empty(name)
-        first = self._run_to_its_end(name)
-        shutil.copytree(self.work, kept)
-        self._start_empty(name)
-        self._run_to_its_end(name)
-        differing = self._differing(kept)
-        if set(differing.values()) - {"differs"}:
-            raise InputError(f"Two undisturbed runs of {name} leave other files: {', '.join(differing)}.")
-        varying = frozenset(differing)
-        again = self._run_to_its_end(name)
-        print(f"{name}: {first.seconds:.1f} s; files that differ between two runs: {', '.join(varying) or 'none'}")
-        return Reference(kept, again.printed, first.seconds, varying)
+    def _start(self, write: int = 0, elsewhere: Mapping[str, str] | None = None, log: str = "only") -> Any:
+        """Start the command in a process of its own, which ends within a write; in a new one elsewhere."""
+        words = f"{COMMANDS[self.name]} --out {{out}}".format(root=self.root, out=self.work).split()
+        places = {"TMPDIR": str(self.temporary), "XDG_CACHE_HOME": str(self.cache), "PWD": str(self.temporary)}
+        environment = {"OMP_NUM_THREADS": "1", **places, **(elsewhere or {})}
+        logs = [str(self.logs / f"{log}.{kind}") for kind in ("printed", "said", "writes")]
+        process = CONTEXT.Process(target=run, args=(environment, logs, write, str(self.work), words))
+        process.start()
+        return process
 
-    def _run_to_its_end(self, name: str) -> Ended:
-        """Run a command undisturbed."""
-        ended = self.run(name)
-        if ended.status:
-            raise InputError(f"The command {name} fails undisturbed: see {self.logs[1]}.")
-        return ended
+    def _end(self, process: Any, log: str = "only") -> tuple[int, str, str]:
+        process.join()
+        printed, said = ((self.logs / f"{log}.{kind}").read_text(errors="replace") for kind in ("printed", "said"))
+        return process.exitcode or 0, printed, said
 
-    def kill(self, name: str, turn: int) -> tuple[str, ...]:
-        """End a run, run it again, and return the row of the table."""
-        number, reference = (signal.SIGKILL, signal.SIGTERM)[turn % 2], self.references[name]
-        self._start_empty(name)
-        ended = self.run(name, (self.random.uniform(0, reference.seconds), number))
-        outcome, detail = self._outcome(reference, self.run(name))
-        if "Traceback" in ended.said or ended.status not in (0, -number, INTERRUPTED[number]):
-            outcome, detail = "WRONG", f"status {ended.status} at the signal: {ended.said[-300:]}"
-        return name, number.name, "", outcome, detail
-
-    def damage(self, name: str, turn: int) -> tuple[str, ...]:
-        """Damage a file of a finished folder, run again, and return the row of the table."""
-        kind, reference = DAMAGES[turn % len(DAMAGES)], self.references[name]
-        self._start_empty("")
-        shutil.copytree(reference.finished, self.work, dirs_exist_ok=True)
-        files = sorted(path for path in self.work.rglob("*") if path.is_file() and path.stat().st_size)
-        chosen = self.random.choice(files)
-        damage(chosen, kind, files, self.random)
-        path = chosen.relative_to(self.work).as_posix()
-        damaged = Damaged(path, contents(self.work).get(path))
-        outcome, detail = self._outcome(reference, self.run(name), damaged)
-        return name, kind, path, outcome, detail
-
-    def _outcome(self, reference: Reference, again: Ended, damaged: Damaged | None = None) -> tuple[str, str]:
-        """Return in a word how a disturbance ended, and what is not as it should be."""
-        if damaged is not None and again.status == 2 and Path(damaged.path).name in again.said:
-            return "refused by name", again.said.strip().splitlines()[-1]
-        if again.status:
-            return "WRONG", f"status {again.status}: {again.said[-300:]}"
-        found = self._differing(reference.finished)
-        left = damaged is not None and contents(self.work).get(damaged.path) == damaged.content
-        may_differ = reference.varying - ({damaged.path} if damaged is not None and left else set())
-        differing = {path: how for path, how in found.items() if how != "differs" or path not in may_differ}
-        if leftovers := [path.name for path in self.temporary.iterdir()]:
-            return "litter", f"temporary files: {', '.join(leftovers)}"
-        if not differing:
-            return "made again and equal", ""
-        if damaged is not None and list(differing) == [damaged.path]:
-            same = again.printed == reference.again
-            return ("left, right", "") if same else ("WRONG", f"prints {again.printed[-300:]}")
-        kinds = set(differing.values())
-        word = "lost" if "lost" in kinds else "litter" if kinds == {"litter"} else "WRONG"
-        return word, "; ".join(f"{path} {what}" for path, what in differing.items())
-
-    def _differing(self, finished: Path) -> dict[str, str]:
-        """Return what differs from a finished folder: its path, and how."""
-        ours, theirs = contents(self.work), contents(finished)
+    def _outcome(self, *ended: tuple[int, str, str], damaged: str = "", rounded: bool = False) -> tuple[str, str]:
+        """Return in a word how a trial ended, and what is not as it should be."""
+        ours, theirs = contents(self.work), self.left
         how = dict.fromkeys(theirs.keys() - ours.keys(), "lost") | dict.fromkeys(ours.keys() - theirs.keys(), "litter")
-        how |= {path: "differs" for path in ours.keys() & theirs.keys() if ours[path] != theirs[path]}
-        return dict(sorted(how.items()))
+        both = [path for path in ours.keys() & theirs.keys() if ours[path] != theirs[path]]
+        how |= {path: "WRONG" for path in both if not rounded or not close(path, ours[path], theirs[path])}
+        stays = how.pop(damaged, "")
+        left = [path for path in self.temporary.iterdir() if not path.name.startswith("torchinductor")]
+        how |= {f"temporary file {path.name}": "litter" for path in left}
+        for status, printed, said in ended:
+            sentence = (said.strip().splitlines() or [""])[-1]
+            subject = re.search(rf"{self.work}/[^\s:;,()'\"]*", sentence)
+            if damaged and status == 2 and subject and subject[0].rstrip(".") == str(self.work / damaged) and not how:
+                return "refused by name", sentence
+            if status or not (rounded or printed in self.printed):
+                return "WRONG", f"status {status}, prints {printed[-300:]}, says {said[-300:]}"
+        if how:
+            return max(how.values()), "; ".join(sorted(how))
+        good = damaged in self.given or not stays
+        return ("left, right" if stays else "equal") if good else "WRONG", damaged if stays else ""
 
 
-def prepare(ready: Path) -> None:
-    """Write images, a tiny model with random weights, and a run of it to evaluate."""
-    write_toy(ready / "toy", DRAWN, workers=1, progress=False)
-    (ready / "tiny.json").write_text(json.dumps(MODEL))
-    torch.manual_seed(0)
-    save_file(open_clip.create_model(register_model(ready / "tiny.json")).state_dict(), ready / "tiny.safetensors")
-    run = ready / "runs" / "run"
-    (run / "checkpoints").mkdir(parents=True)
-    for epoch in (0, 1):
-        shutil.copy(ready / "tiny.safetensors", run / "checkpoints" / f"epoch_{epoch}.safetensors")
-    settings = MixtureSettings("cg-high", "quickdraw", ("fish",))
-    chosen = mixture(DomainFolder(ready / "toy", split="train").records, settings)
-    table = write_mixture(chosen, generated_captions(), ready / "train.tsv", settings)
-    record_run(run, table, replace(clip_preset("rn-tiny"), model=ready / "tiny.json"))
+def run(environment: Mapping[str, str], logs: Sequence[str], write: int, work: str, words: list[str]) -> None:
+    """Run a command in this process, or in a new one where the hash seed is another; its n-th write ends it."""
+    if environment.get("PYTHONHASHSEED") not in (None, os.environ.get("PYTHONHASHSEED")):
+        code = f"from experiments.chaos import run; run{(dict(environment), logs, write, work, words)}"
+        os.execve(sys.executable, [sys.executable, "-c", code], {**os.environ, **environment})
+    os.environ |= environment
+    os.chdir(environment["PWD"])
+    for number, log in enumerate(logs[:2], start=1):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    tempfile.tempdir = None  # the environment's, not that of the process that was forked
+    sys.modules["kaleido"] = None  # type: ignore[assignment]  # a browser for every page takes too long
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    turns = itertools.count(1)
+
+    def counted(call: Callable[..., None], source: Any, *target: Any) -> None:
+        path = Path(target[0] if target else os.readlink(f"/proc/self/fd/{source}"))
+        if path.is_relative_to(work) and not path.is_dir():
+            if next(turns) == write:
+                if not target:
+                    os.ftruncate(source, os.fstat(source).st_size // 2)  # what is not synced may be lost
+                os.kill(os.getpid(), signal.SIGTERM if target else signal.SIGKILL)
+            name, content = path.relative_to(work).as_posix(), Path(source if target else path).read_bytes()
+            with open(logs[2], "a") as file:
+                file.writelines(f"{line}\n" for line in noted({name: cleaned(name, content)}))
+        call(source, *target)
+
+    calls = [lambda *given, call=call: counted(call, *given) for call in (os.fsync, os.replace)]
+    os.fsync, os.replace = calls  # type: ignore[assignment]
+    sys.argv = ["circuitry", *words]
+    study.main() if words[0] in study.PROGRAMS else run_command()
 
 
-def damage(path: Path, kind: str, files: list[Path], chance: random.Random) -> None:
+def spoil(path: Path, kind: str, chance: random.Random) -> None:
     """Damage a file."""
     content = bytearray(path.read_bytes())
-    if kind == "removed":
-        path.unlink()
-        return
-    if kind == "foreign":
-        others = [file for file in files if file.read_bytes() != bytes(content)]
-        alike = [file for file in others if file.suffix == path.suffix]
-        content = bytearray(chance.choice(alike or others).read_bytes())
-    elif kind == "torn":
-        del content[len(content) // 2 :]
-    elif kind == "emptied":
-        content.clear()
-    elif content:
-        content[-1 if kind == "bit at the end" else chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-    path.write_bytes(bytes(content))
+    others = [one.read_bytes() for one in sorted(path.parent.glob(f"*{path.suffix}")) if one.is_file() and one != path]
+    damaged = {"emptied": b"", "torn": bytes(content[: len(content) // 2]), "foreign": chance.choice(others or [b"0"])}
+    content[-1 if kind == "bit at the end" else chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.unlink() if kind == "removed" else path.write_bytes(damaged.get(kind, bytes(content)))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every file below a folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Return what is compared of every file below a folder."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: cleaned(name, path.read_bytes()) for name, path in files.items()}
+
+
+def cleaned(name: str, content: bytes) -> bytes:
+    """Return a file's bytes without what may vary."""
+    patterns = [pattern for known, (pattern, _) in VARYING.items() if Path(name).match(known)]
+    return re.sub(b"|".join(patterns), b"", content) if patterns else content
+
+
+def noted(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return a line for each file, which tells its content, and its path."""
+    return {f"{path} {hash(content)}": path for path, content in files.items()}
+
+
+def close(name: str, *files: bytes) -> bool:
+    """Return whether two graphs or tables differ by rounding; other files, which show what these hold, always do."""
+    if name.endswith(".safetensors"):
+        ours, theirs = (np.concatenate([array.ravel() for _, array in sorted(load(one).items())]) for one in files)
+    else:
+        ours, theirs = (
+            np.array(re.findall(rb"-?\d+\.?\d*(?:e[+-]?\d+)?", one) * name.endswith(".csv"), float) for one in files
+        )
+    rounding = ROUNDING * np.nanmax(np.abs(ours), initial=0)
+    return ours.shape == theirs.shape and np.allclose(ours, theirs, ROUNDING, rounding, equal_nan=True)
 
 
 if __name__ == "__main__":

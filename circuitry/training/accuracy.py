@@ -132,11 +132,10 @@ def _f1(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
-    rows = averages[averages["measure"] == MEASURE].set_index(_BY)
-    seen, held = (rows.xs(part, level="part") for part in ("seen", "held-out"))
-    both = rows.xs("all", level="part")[["n_images", "n_classes"]]
+    rows = averages[averages["measure"] == MEASURE]
+    seen, held, both = (rows[rows["part"] == part].set_index(_BY[:2]) for part in ("seen", "held-out", "all"))
     value = harmonic_mean(seen["value"], held["value"]).reindex(both.index)
-    return both.assign(part="all", measure=HARMONIC_MEAN, value=value).dropna(subset="value").reset_index()
+    return both.assign(measure=HARMONIC_MEAN, value=value).dropna(subset="value").reset_index()
 
 
 def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":

@@ -243,6 +243,10 @@ def test_what_guessing_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isnan(chance["all", F1])
 
 
+def test_without_seen_classes_there_is_no_harmonic_mean() -> None:
+    assert ("all", HARMONIC_MEAN) not in values(tidy_accuracy(INK, CLASSES))
+
+
 def test_macro_f1_is_over_the_classes_and_images_of_the_part() -> None:
     found = values(tidy_accuracy(INK, HELD_OUT))
     # Held-out images: cat is right once, predicted twice, there twice; dog is never predicted.

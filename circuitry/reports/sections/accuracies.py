@@ -53,14 +53,14 @@ def add_accuracy(
     ends = f" Best: {best} ({means[best]:.1%}); worst: {worst} ({means[worst]:.1%})." if len(means) > 1 else ""
     words = f"Accuracy on test images; guessing reaches {accuracy['chance'].iloc[0]:.1%}."
     held_out = accuracy["held_out"].notna().any()  # the figure then draws seen and held-out classes, not all
-    there = _in_the_test_domain(accuracy, test_domain) if held_out and test_domain is not None else ""
+    there = _in_the_test_domain(accuracy, test_domain) if held_out and test_domain in set(accuracy["domain"]) else ""
     report.figure(accuracy_bars(accuracy, marks=marks), words + (there if held_out else ends))
     if held_out:
         table = accuracy.drop(columns=["sd", "seeds"])
         add_told_apart(report, table, f"Accuracies on test images by domain.{ends}")
 
 
-def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
+def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str | None) -> str:
     there = accuracy["domain"] == test_domain
     own, others = accuracy[there].iloc[0], accuracy.loc[~there, "held_out"]
     words = (

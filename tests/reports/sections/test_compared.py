@@ -12,7 +12,7 @@ import pytest
 from circuitry import Comparison
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections.accuracies import recognised
+from circuitry.reports.sections.accuracies import add_accuracy, recognised
 from circuitry.reports.sections.compared import add_comparison, add_matrix, add_over_depth, add_summary, with_intervals
 from tests.support.parts import parts_of_halves
 
@@ -28,6 +28,11 @@ def accuracy() -> pd.DataFrame:
     return table.assign(
         **kinds, chance=0.125, chance_alone=0.5, sd=float("nan"), seeds=1, n_classes=2, held_out_classes="a, b"
     )
+
+
+def test_accuracy_is_told_where_nobody_looks_at_the_test_domain(tmp_path: Path) -> None:
+    add_accuracy(report := Report("t"), accuracy(), MARKS, test_domain="quickdraw")
+    assert not any("quickdraw" in caption for caption in captions(report, tmp_path))
 
 
 def test_classes_that_the_model_does_not_know_are_named() -> None:
