@@ -42,5 +42,5 @@ from .training_settings import ModelTraining as ModelTraining
 from .training_settings import SaeTraining as SaeTraining
 from .training_settings import TrainingWork as TrainingWork
 from .training_settings import clip_preset as clip_preset
-from .training_table import CheckedTable as CheckedTable
 from .training_table import check_training_table as check_training_table
+from .training_table import read_chunks as read_chunks

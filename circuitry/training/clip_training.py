@@ -27,7 +27,7 @@ from circuitry.training.devices import available_device
 from circuitry.training.open_clip_process import diverged, run_trainer
 from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run, described
 from circuitry.training.training_settings import ClipTraining, TrainingWork
-from circuitry.training.training_table import CheckedTable, check_training_table
+from circuitry.training.training_table import check_training_table
 
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
@@ -65,9 +65,12 @@ def train_clip(
     """
     out = Path(out).absolute()
     device = available_device(work.device, settings.processes)
-    tables = [_checked(table, settings, settings.batch_size)]
-    tables += [] if validation is None else [_checked(validation, settings, 1)]
-    steps = _steps(tables[0].n_images, settings)
+    tables = [Path(one).absolute() for one in (table, validation) if one is not None]
+    n_images, *_ = (
+        check_training_table(one, ("filepath", "title"), least)
+        for one, least in zip(tables, (settings.batch_size, 1), strict=False)
+    )
+    steps = _steps(n_images, settings)
     name = register_model(settings.model)
     built, config = _built(name), open_clip.get_model_config(name)
     arguments = _arguments(out, name, tables, settings, work) | {
@@ -77,7 +80,7 @@ def train_clip(
     for argument in settings.extra:
         if argument.partition("=")[0] in {f"--{name}" for name in arguments}:
             raise InputError(f"{argument} is set by another setting of the training: remove it from extra.")
-    held = {"validation": described(tables[1].path)} if validation is not None else {}
+    held = {"validation": described(tables[1])} if validation is not None else {}
     folder = claim_run(out, settings, {name: config}, tables[0], **held)
     checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
     console = out / "console.log"
@@ -85,8 +88,6 @@ def train_clip(
     def train(job: Job, nothing: Any) -> list[Path]:
         _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
         write_json(arguments["model"], config)
-        for part, path in zip(tables, (arguments["train-data"], arguments.get("val-data")), strict=False):
-            part.without_missing(path)
         run_trainer(arguments, console, settings, work, steps * settings.batch_size)
         if not checkpoint.is_file():
             raise RuntimeError(f"open_clip's trainer ended without {checkpoint}; all it printed is in {console}")
@@ -104,17 +105,12 @@ def train_clip(
 
 
 def _arguments(
-    out: Path, name: str, tables: Sequence[CheckedTable], settings: ClipTraining, work: TrainingWork
+    out: Path, name: str, tables: Sequence[Path], settings: ClipTraining, work: TrainingWork
 ) -> dict[str, Any]:
     """Return the arguments of open_clip's trainer, without their dashes."""
-    paths = [
-        out / f"{part}without_missing.tsv" if one.n_missing else one.path
-        for part, one in zip(("", "validation_"), tables, strict=False)
-    ]
     return {
         "model": out / f"{name}.json",
-        "train-data": paths[0],
-        **({"val-data": paths[1]} if len(paths) > 1 else {}),
+        **dict(zip(("train-data", "val-data"), tables, strict=False)),
         "dataset-type": "csv",
         "csv-separator": "\t",
         "logs": out.parent,
@@ -159,12 +155,6 @@ def _write_validation(results: Path, target: Path) -> None:
 
 
 # --- checks ---------------------------------------------------------------------------------------------------
-
-
-def _checked(table: Path, settings: ClipTraining, least: int) -> CheckedTable:
-    return check_training_table(
-        Path(table).absolute(), ("filepath", "title"), least, skip_missing=settings.skip_missing
-    )
 
 
 def _built(name: str) -> nn.Module:

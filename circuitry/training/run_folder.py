@@ -20,9 +20,8 @@ from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 from circuitry.training.captioned_table import description_file, read_description
 from circuitry.training.training_settings import ModelTraining
-from circuitry.training.training_table import CheckedTable
 
-_FORMAT = "circuitry training 1"
+_FORMAT = "circuitry training 2"
 _RUN_FORMAT = "circuitry run 3"
 RUN_FILE = "run.json"
 TRAINING_JOB: Job = ("training",)
@@ -35,14 +34,14 @@ def claim_run(
     out: Path,
     settings: ModelTraining,
     model: Mapping[str, Any],
-    table: CheckedTable,
+    table: Path,
     **more: object,
 ) -> JobFolder:
     """Return the folder of a run, new or with the same settings.
 
     It compares the settings, the configuration of the model by name, the table, and ``more`` that shapes the weights.
     """
-    about = {"model": dict(model), "table": described(table.path), "skipped": table.n_missing}
+    about = {"model": dict(model), "table": described(table)}
     return JobFolder(out, _FORMAT, asdict(settings) | about | more, [TRAINING_JOB])
 
 

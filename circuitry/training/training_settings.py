@@ -49,8 +49,6 @@ class ModelTraining:
     keep_checkpoints: Natural = 0
     """Keep a checkpoint after every so many epochs, and the untrained model (epoch 0); 0 keeps only the last."""
     decoding: Decoding = "upright"
-    skip_missing: bool = False
-    """Leave out images whose files do not exist; otherwise the table is refused."""
     seed: SeedOption = 0
     threads: Count = 1
     """PyTorch's CPU threads: in each process; another number rounds sums differently and so gives other weights."""

@@ -5,79 +5,35 @@ it in chunks, as in open_clip's trainer, so the check sees the lines that traini
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 
 from circuitry.data.file_check import FileCheck, Tally, check_file
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
 
 _CHUNK = 100_000
 """Lines in memory at a time."""
 
 
-@dataclass(frozen=True, eq=False)
-class CheckedTable:
-    """A checked table."""
-
-    path: Path
-    present: Bool[np.ndarray, " lines"]
-    """Whether the file of each line exists."""
-
-    @property
-    def n_images(self) -> int:
-        """Return the number of images for training."""
-        return int(self.present.sum())
-
-    @property
-    def n_missing(self) -> int:
-        """Return the number of lines whose file does not exist."""
-        return len(self.present) - self.n_images
-
-    def chunks(self) -> Iterator[pd.DataFrame]:
-        """Yield the lines whose files exist, in chunks."""
-        start = 0
-        for chunk in read_chunks(self.path, ("filepath",)):
-            yield chunk[self.present[start : start + len(chunk)]]
-            start += len(chunk)
-
-    def without_missing(self, target: Path) -> Path:
-        """Return a table of the files that exist: this one, or a copy at ``target`` if some are missing."""
-        if not self.n_missing:
-            return self.path
-        with whole_file(target) as temporary:
-            for i, chunk in enumerate(self.chunks()):
-                chunk.to_csv(temporary, sep="\t", index=False, lineterminator="\n", mode="a", header=i == 0)
-        return target
-
-
-def check_training_table(
-    path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False
-) -> CheckedTable:
-    """Check a table of images from end to end.
+def check_training_table(path: Path, columns: Sequence[str], batch_size: int) -> int:
+    """Check a table of images from end to end, and return their number.
 
     Args:
         columns: Needed columns, with a value in every line; the first one names the files.
-        skip_missing: Whether to leave out lines whose file does not exist.
     """
     check_file(path, "a training table", "write_captioned_table makes one")
-    present: list[np.ndarray] = []
-    files, blank = FileCheck("skip"), {name: Tally() for name in columns[1:]}
+    n_images, files, blank = 0, FileCheck("skip"), {name: Tally() for name in columns[1:]}
     for lines in read_chunks(path, columns):
         paths = lines[columns[0]].fillna("")
-        present.append(np.array([files.keeps(file) for file in paths], dtype=bool))
+        n_images += sum([files.keeps(file) for file in paths])
         for name, without in blank.items():
             for file in paths[lines[name].isna()]:
                 without.add(file)
-    checked = CheckedTable(path, np.concatenate([np.zeros(0, dtype=bool), *present]))
-    if checked.n_missing and not skip_missing:
+    if files.missing.count:
         raise InputError(
-            f"The table {path} names {checked.n_missing} files that do not exist, such as {files.missing}: complete "
-            "the download, or train without them (skip_missing)."
+            f"The table {path} names {files.missing.count} files that do not exist, such as {files.missing}: complete "
+            "the download, or remove their lines."
         )
     for name, without in blank.items():
         if without.count:
@@ -85,12 +41,12 @@ def check_training_table(
                 f"The table {path} has {without.count} images without a {name}, such as {without}: give them one, or "
                 "remove their lines."
             )
-    if checked.n_images < batch_size:
+    if n_images < batch_size:
         raise InputError(
-            f"The table {path} has {checked.n_images} images, fewer than one batch of {batch_size}: lower batch_size, "
-            "or add images."
+            f"The table {path} has {n_images} images, fewer than one batch of {batch_size}: lower batch_size, or add "
+            "images."
         )
-    return checked
+    return n_images
 
 
 def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:

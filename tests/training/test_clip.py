@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from circuitry.runs import InputError
 from circuitry.training import ClipTraining, TrainingWork, clip_training, train_clip
@@ -144,18 +143,6 @@ def test_images_are_counted_as_the_trainer_counts_them(settings: ClipTraining) -
     assert clip_training._steps(10, replace(six, processes=2)) == 1
     # In parts of one image, of which three are a step: four images of a process are four parts, one of them left over.
     assert clip_training._steps(8, replace(six, processes=2, accumulation=3)) == 1
-
-
-def test_missing_files_can_be_skipped(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
-    (tmp_path / "3.png").unlink()
-    train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
-    table = tmp_path / "run" / "without_missing.tsv"
-    assert f"--train-data={table}" in arguments(calls)[0]
-    lines = train.read_text().splitlines()
-    assert table.read_text().splitlines() == [line for line in lines if "3.png" not in line]
-    Image.new("RGB", (32, 32)).save(tmp_path / "3.png")
-    with pytest.raises(InputError, match="skipped: 1 -> 0"):
-        train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
 
 
 def test_checkpoints_of_another_model(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
