@@ -7,7 +7,7 @@ any of them.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -178,9 +178,8 @@ def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out
         rows = (about["domain"] == domain).to_numpy(
             copy=True
         )  # a tensor of one boolean indexes arrays as a number does
-        found = outcomes(scores[rows], labels[rows], held_out)
-        top[rows] = found.top[:, : top.shape[1]].numpy()
-        ranks[rows] = torch.stack([found.rank, found.alone, found.centred], dim=1).numpy()
+        highest, ranks[rows] = (found.numpy() for found in outcomes(scores[rows], labels[rows], held_out))
+        top[rows] = highest[:, : top.shape[1]]
     table = about.copy()
     for i in range(top.shape[1]):
         table[f"top_{i + 1}"] = class_column(top[:, i], classes)
@@ -188,34 +187,19 @@ def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out
     return table
 
 
-class Outcomes(NamedTuple):
-    """Ranks of the images of one domain, from 1, the highest score."""
-
-    top: Int[Tensor, "images classes"]
-    """Classes by falling score."""
-    rank: Int[Tensor, " images"]
-    """Rank of the true class among all."""
-    alone: Int[Tensor, " images"]
-    """Its rank among the classes of its part: among held-out classes for a held-out one, else among seen ones."""
-    centred: Int[Tensor, " images"]
-    """Its rank among all classes, after subtracting each class's mean score over the images."""
-
-
 def outcomes(
     scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], held_out: Bool[Tensor, " classes"]
-) -> Outcomes:
-    """Rank the classes for images of one domain; ties go to the earlier class.
+) -> tuple[Int[Tensor, "images classes"], Int[Tensor, "images ranks"]]:
+    """Return the classes by falling score for images of one domain, and `RANKS` of the true class, from 1.
 
-    Centring needs no labels. It removes the model's bias towards a class in this domain, and with it the frequency of
-    the class there.
+    Alone, it competes with the classes of its part: held-out or seen ones. Centring subtracts each class's mean score
+    over the images. It needs no labels, and removes the model's bias towards a class in this domain, and with it the
+    frequency of the class there.
     """
     same_part = held_out[None] == held_out[labels][:, None]
-    return Outcomes(
-        scores.sort(dim=1, descending=True, stable=True).indices,
-        _ranks(scores, labels),
-        _ranks(scores.masked_fill(~same_part, -torch.inf), labels),
-        _ranks(scores - scores.mean(0), labels),
-    )
+    competing = (scores, scores.masked_fill(~same_part, -torch.inf), scores - scores.mean(0))
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    return order, torch.stack([_ranks(among, labels) for among in competing], dim=1)
 
 
 def _ranks(scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Int[Tensor, " images"]:

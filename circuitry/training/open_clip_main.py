@@ -27,11 +27,6 @@ from torchvision.transforms import Compose
 
 from circuitry.data.images import upright
 
-END_WITH_STDIN = "--end-with-stdin"
-KEEP_UNTRAINED = "--keep-untrained"
-UPRIGHT = "--upright"
-
-
 _parallel = nn.parallel.DistributedDataParallel
 
 
@@ -91,14 +86,9 @@ def decode_upright() -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    if END_WITH_STDIN in given:
-        given.remove(END_WITH_STDIN)
-        end_with_stdin()
-    if KEEP_UNTRAINED in given:
-        given.remove(KEEP_UNTRAINED)
-        keep_untrained()
-    if UPRIGHT in given:
-        given.remove(UPRIGHT)
-        decode_upright()
+    changes = {"--end-with-stdin": end_with_stdin, "--keep-untrained": keep_untrained, "--upright": decode_upright}
+    for option in changes.keys() & given:
+        given.remove(option)
+        changes[option]()
     torch.nn.parallel.DistributedDataParallel = parallel_on_any_device  # type: ignore[assignment,misc]
     sys.exit(trainer.main(with_registered_model(given)) or 0)
