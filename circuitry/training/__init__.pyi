@@ -17,8 +17,8 @@ from .captioned_table import read_captions as read_captions
 from .captioned_table import read_description as read_description
 from .captioned_table import with_captions as with_captions
 from .captioned_table import write_captioned_table as write_captioned_table
+from .clip_training import available_device as available_device
 from .clip_training import train_clip as train_clip
-from .devices import available_device as available_device
 from .evaluation import ZERO_SHOT_TEXTS as ZERO_SHOT_TEXTS
 from .evaluation import predictions as predictions
 from .evaluation import zero_shot_accuracy as zero_shot_accuracy
@@ -36,11 +36,11 @@ from .samples import sample_activations as sample_activations
 from .trainer_table import CaptionedImage as CaptionedImage
 from .trainer_table import NoCaption as NoCaption
 from .trainer_table import caption_rows as caption_rows
+from .trainer_table import check_training_table as check_training_table
+from .trainer_table import read_chunks as read_chunks
 from .training_settings import CLIP_PRESETS as CLIP_PRESETS
 from .training_settings import ClipTraining as ClipTraining
 from .training_settings import ModelTraining as ModelTraining
 from .training_settings import SaeTraining as SaeTraining
 from .training_settings import TrainingWork as TrainingWork
 from .training_settings import clip_preset as clip_preset
-from .training_table import check_training_table as check_training_table
-from .training_table import read_chunks as read_chunks

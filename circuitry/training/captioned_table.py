@@ -1,6 +1,5 @@
 """A table of images and captions on disk, as the trainer reads it, with a JSON that describes it. No torch."""
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -8,14 +7,14 @@ from typing import Any
 
 from circuitry.data.captions import PATTERNS, caption, image_rng
 from circuitry.data.domains import ImageRecord
-from circuitry.data.file_check import MissingFiles, check_file
+from circuitry.data.file_check import MissingFiles
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked
-from circuitry.runs.manifest import write_json
+from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 from circuitry.training.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
 
-_FORMAT = "circuitry table 1"
+_FORMAT = "circuitry table 2"
 
 Captions = Mapping[str, str] | Callable[[ImageRecord], str]
 """The captions of images: {path below the root: caption}, as of `read_captions`, or a function."""
@@ -74,16 +73,8 @@ def write_captioned_table(
 
     Args:
         images: Images with captions, from `with_captions`, or any stream; white space becomes single spaces.
-        about: What else the JSON says of the table.
         missing_files, no_caption: Whether images without a file, or without a caption that the trainer reads as text,
             are refused or left out and counted.
-
-    Returns:
-        The path of the table.
-
-    Raises:
-        InputError: For no images, missing files or captions (unless they are left out), a repeated image, and a path
-            with tabs or line breaks.
 
     Example:
         >>> photos = DomainFolder("DomainNet", split="train", domains=("real",))
@@ -92,7 +83,7 @@ def write_captioned_table(
     table = Path(path)
     written = write_table(images, table, missing_files=missing_files, no_caption=no_caption)
     made = {"format": _FORMAT, **written, **(about or {}), "versions": versions()}
-    write_json(description_file(table), made)
+    write_sealed(description_file(table), made)
     return table
 
 
@@ -107,11 +98,6 @@ def description_file(table: Path) -> Path:
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the JSON beside a table; InputError if it is missing, damaged, or describes no table."""
     path = description_file(Path(table))
-    check_file(path, "a table's description", "make it with write_captioned_table")
-    try:
-        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): make the table again.") from None
-    if not isinstance(described, dict) or described.get("format") != _FORMAT:
-        raise InputError(f"{path} does not describe a table (format {_FORMAT!r}): make it again.")
+    described = read_sealed(path, "make the table again, with write_captioned_table")
+    check_format(path, described.get("format"), _FORMAT)
     return described

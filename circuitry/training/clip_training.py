@@ -1,8 +1,8 @@
 """Train a CLIP model with open_clip's trainer, on one device or several.
 
 Several processes share each batch and gather embeddings with their gradients, so a step equals the step of one process
-with the whole batch. Batch norm is the exception: each process has its own statistics, unless ``extra`` has
-``--use-bn-sync``, which needs GPUs. A process holds logits of its share against the whole batch.
+with the whole batch. Batch norm is the exception: each process has its own statistics. A process holds logits of its
+share against the whole batch.
 """
 
 import importlib.util
@@ -23,11 +23,10 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
-from circuitry.training.devices import available_device
 from circuitry.training.open_clip_process import diverged, run_trainer
 from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run, described
+from circuitry.training.trainer_table import check_training_table
 from circuitry.training.training_settings import ClipTraining, TrainingWork
-from circuitry.training.training_table import check_training_table
 
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
@@ -52,9 +51,6 @@ def train_clip(
             numbers, so the weights differ from a training without it.
 
     Raises:
-        InputError: For an unusable table, model or device; a training that diverges; a folder that holds a run with
-            other settings, the checkpoint of another model, or a running training.
-        ImportError: When the trainer's own dependencies are not installed.
         RuntimeError: When the trainer failed; the message ends with the last lines it printed.
 
     Example:
@@ -73,13 +69,8 @@ def train_clip(
     steps = _steps(n_images, settings)
     name = register_model(settings.model)
     built, config = _built(name), open_clip.get_model_config(name)
-    arguments = _arguments(out, name, tables, settings, work) | {
-        "device": device,
-        "log-every-n-steps": max(1, steps // 10),
-    }
-    for argument in settings.extra:
-        if argument.partition("=")[0] in {f"--{name}" for name in arguments}:
-            raise InputError(f"{argument} is set by another setting of the training: remove it from extra.")
+    arguments = _arguments(out, name, tables, settings, work)
+    arguments |= {"device": device, "log-every-n-steps": max(1, steps // 10)}
     held = {"validation": described(tables[1])} if validation is not None else {}
     folder = claim_run(out, settings, {name: config}, tables[0], **held)
     checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
@@ -102,6 +93,33 @@ def train_clip(
             # Only now: a run whose last checkpoint was cut short resumes from it.
             checkpoint.with_name(_LATEST).unlink(missing_ok=True)
     return checkpoint
+
+
+def available_device(wanted: str | None, processes: int = 1) -> str:
+    """Return PyTorch's name of the device to work on.
+
+    Args:
+        wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: a GPU if there is one).
+        processes: Processes that work together, each on its own GPU; the device then has no number.
+    """
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
+        raise InputError(f"A device is cpu, cuda, cuda:<number> or mps, but {name!r} was given.")
+    if processes > 1 and (number or kind == "mps"):
+        raise InputError(
+            f"Several processes run on cpu, or on cuda with a GPU each, but {processes} on {name!r} were given: name "
+            "one of these."
+        )
+    gpus = torch.cuda.device_count()
+    if kind == "cuda" and gpus < max(processes, int(number or 0) + 1):
+        raise InputError(
+            f"The device {name!r} for {processes} process{'es' if processes > 1 else ''} was given, but PyTorch finds "
+            f"{gpus} GPUs on this machine: take fewer, or the device cpu."
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("The device 'mps' was given, but PyTorch finds none on this machine: take the device cpu.")
+    return name
 
 
 def _arguments(
@@ -152,9 +170,6 @@ def _write_validation(results: Path, target: Path) -> None:
         first = ["epoch", "loss"]
         with whole_file(target) as temporary:
             table[[*first, *table.columns.difference(first, sort=False)]].to_csv(temporary, index=False)
-
-
-# --- checks ---------------------------------------------------------------------------------------------------
 
 
 def _built(name: str) -> nn.Module:

@@ -113,10 +113,8 @@ def predictions(
     """Classify images by each head, in one pass.
 
     Args:
-        encoder: From images to embeddings, which need not be normalised.
         heads: By name; each gives one score per class of ``images.all_classes``. A head may be a mapping from each
             domain to its own.
-        preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         images: Images to classify; unreadable files are left out with a warning.
         held_out: In ``rank_alone`` these classes compete with each other, and so do all others.
 
@@ -124,10 +122,6 @@ def predictions(
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (up to
         five classes with the highest scores), and the ranks of the true class, from 1, where ties go to the earlier
         class: ``rank``, ``rank_alone`` and ``rank_centred``, see `outcomes`.
-
-    Raises:
-        InputError: For a wrong number of scores, embeddings that are not finite or of another width, or a held-out
-            class that the images lack.
     """
     chosen = chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
     apart = torch.tensor([name in chosen for name in images.all_classes])

@@ -4,9 +4,6 @@
 - ``--end-with-stdin``: end when the standard input is closed, as happens when the parent process dies;
 - ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``;
 - ``--upright``: turn pictures upright and put them over white before they are transformed, as `load_image` does.
-
-For several devices: ``torchrun --nproc-per-node 8 circuitry/training/open_clip_main.py --model my-model.json
---train-data ...``. It also runs as a plain file.
 """
 
 import os

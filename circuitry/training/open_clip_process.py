@@ -38,7 +38,7 @@ def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
     given += ["--grad-checkpointing"] if settings.grad_checkpointing else []
     given += ["--keep-untrained"] if settings.keep_checkpoints else []
     given += ["--upright"] if settings.decoding == "upright" else []
-    last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)", *settings.extra]
+    last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)"]
     return [*_start(settings.processes), "--end-with-stdin", "--save-most-recent", *given, *last]
 
 

@@ -105,14 +105,7 @@ def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> d
 
 
 def record_run(folder: Path, table: Path, training: Any) -> None:
-    """Write ``run.json``, the table and the settings of a training, into a model's folder, unless it is there.
-
-    Args:
-        table: Its table; the description beside it (`write_captioned_table`) is stored word for word.
-
-    Example:
-        >>> record_run(Path("runs/x"), Path("runs/train.tsv"), clip_preset("rn50-cc3m"))
-    """
+    """Write ``run.json``, the table's description and the settings of a training, into a model's folder."""
     if (folder / RUN_FILE).is_file():
         return
     told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()}
@@ -125,8 +118,6 @@ def record_run(folder: Path, table: Path, training: Any) -> None:
 def read_run(folder: Path) -> dict[str, Any]:
     """Return what `record_run` wrote: kind and settings of the training, description of the table (or None), commit."""
     path = folder / RUN_FILE
-    if not path.is_file():
-        raise InputError(f"A run has a {RUN_FILE}, but {folder} has none: train a model there first.")
-    content = read_sealed(path, "train it again")
+    content = read_sealed(path, "train a model there")
     check_format(path, content.pop("format", "unknown"), _RUN_FORMAT)
     return content

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.given import Count, Seed
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
-from circuitry.training.training_table import read_chunks
+from circuitry.training.trainer_table import read_chunks
 
 _FORMAT = "circuitry samples 1"
 
@@ -68,50 +67,35 @@ def sample_activations(
     return torch.cat(samples)
 
 
-@dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """The files of very many images, as one array of names."""
+def image_files(records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> np.ndarray:
+    """Return the files of image records, and then those in tables with the column ``filepath``, as bytes in one array.
 
-    names: np.ndarray
-    """Paths as bytes."""
+    Relative paths start from the folder of their table. An image counts once, wherever it is named.
+    """
+    parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
+    for table in tables:
+        check_file(table, "a table of images", "give one with the column filepath")
+        folder, there = table.absolute().parent, FileCheck("skip")
+        for lines in read_chunks(table, ("filepath",)):
+            paths = [os.path.join(folder, file) for file in lines["filepath"].dropna()]
+            found = [os.fsencode(path) for path in paths if there.keeps(path)]
+            parts += [np.array(found)] if found else []
+        if there.missing.count:
+            raise InputError(
+                f"The table {table} names {there.missing.count} files that do not exist, such as {there.missing}: "
+                "relative paths start from its folder; correct the paths, or remove these lines."
+            )
+    names = np.concatenate([np.zeros(0, dtype="S1"), *parts])
+    return np.asarray(names[np.sort(np.unique(names, return_index=True)[1])])
 
-    @classmethod
-    def of(cls, records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> "ImageFiles":
-        """Return the files of image records, and then the files in tables with the column ``filepath``.
 
-        Relative paths start from the folder of their table. An image counts once, wherever it is named.
-        """
-        parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
-        for table in tables:
-            check_file(table, "a table of images", "give one with the column filepath")
-            folder, there = table.absolute().parent, FileCheck("skip")
-            for lines in read_chunks(table, ("filepath",)):
-                paths = [os.path.join(folder, file) for file in lines["filepath"].dropna()]
-                found = [os.fsencode(path) for path in paths if there.keeps(path)]
-                parts += [np.array(found)] if found else []
-            if there.missing.count:
-                raise InputError(
-                    f"The table {table} names {there.missing.count} files that do not exist, such as {there.missing}: "
-                    "relative paths start from its folder; correct the paths, or remove these lines."
-                )
-        names = np.concatenate([np.zeros(0, dtype="S1"), *parts])
-        return cls(names[np.sort(np.unique(names, return_index=True)[1])])
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def records(self, places: Sequence[int]) -> list[ImageRecord]:
-        """Return image records of these indices."""
-        paths = [Path(os.fsdecode(self.names[place])) for place in places]
-        return [ImageRecord(path, str(path), "", path.parent.name) for path in paths]
-
-    def digest(self) -> str:
-        """Return a short digest of names and sizes, which changes when files are replaced or repaired."""
-        total = hashlib.sha256()
-        for name in self.names.tolist():
-            size = os.path.getsize(name) if os.path.isfile(name) else -1
-            total.update(name + b"\0%d\0" % size)
-        return total.hexdigest()[:16]
+def _digest(files: np.ndarray) -> str:
+    """Return a short digest of names and sizes, which changes when files are replaced or repaired."""
+    total = hashlib.sha256()
+    for name in files.tolist():
+        size = os.path.getsize(name) if os.path.isfile(name) else -1
+        total.update(name + b"\0%d\0" % size)
+    return total.hexdigest()[:16]
 
 
 class SampleFiles(Sequence[Tensor]):
@@ -130,7 +114,7 @@ class SampleFiles(Sequence[Tensor]):
 def extract_samples(
     encoder: Encoder,
     preprocess: Preprocess,
-    files: ImageFiles,
+    files: np.ndarray,
     out: Path,
     about: Mapping[str, Any],
     *,
@@ -142,11 +126,9 @@ def extract_samples(
     piece keep their order; more are drawn into random pieces, so each piece is a random sample of all.
 
     Args:
+        files: From `image_files`.
         about: ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`), ``piece`` (images in a piece),
             and everything else that shapes the samples, such as the model's digest.
-
-    Raises:
-        InputError: When ``out`` holds other samples, while hooks act at sites, and as `sample_activations`.
     """
     encoder.check_unhooked("what they do is in no digest, so no samples are kept in a folder meanwhile: take them off")
     seed, size = about["seed"], about["piece"]
@@ -154,19 +136,15 @@ def extract_samples(
     if len(files) > size:
         places = np.random.default_rng(seed).permutation(len(files))
     jobs: dict[Job, int] = {(f"piece_{i}",): i for i in range(-(-len(files) // size))}
-    folder = JobFolder(out, _FORMAT, {**about, "images": files.digest()}, list(jobs))
+    folder = JobFolder(out, _FORMAT, {**about, "images": _digest(files)}, list(jobs))
 
     def write(job: Job, nothing: Any) -> list[Path]:
         i = jobs[job]
+        paths = [Path(os.fsdecode(name)) for name in files[places[i * size : (i + 1) * size]].tolist()]
         samples = sample_activations(
-            encoder,
-            preprocess,
-            files.records(places[i * size : (i + 1) * size].tolist()),
-            about["site"],
-            positions_per_image=about["positions_per_image"],
-            seed=seed + i,
-            work=work,
-        )
+            encoder, preprocess, [ImageRecord(path, str(path), "", path.parent.name) for path in paths], about["site"],
+            positions_per_image=about["positions_per_image"], seed=seed + i, work=work,
+        )  # fmt: skip
         path = folder.path / f"{job[0]}.npy"
         with whole_file(path) as temporary:
             np.save(temporary, samples.numpy())

@@ -12,25 +12,24 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
+import pandas as pd
 
 from circuitry.data.file_check import FileCheck, MissingFiles, Tally, check_file
-from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
 NoCaption = Literal["refuse", "skip"]
 """Images without a caption that the trainer reads as text are an error, or are left out and counted."""
 
-_PATH_COLUMNS = ("filepath", "path", "file", "filename", "image")
-CAPTION_COLUMNS = ("title", "caption", "text")
 BATCH = 10_000
 """Lines that are written at a time."""
+_CHUNK = 100_000
+"""Lines that are read at a time."""
 
 
 class CaptionedImage(NamedTuple):
@@ -178,13 +177,8 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
 def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """Read (path, caption) of every line of a tab-separated table, in constant memory; skip empty lines.
 
-    The header may name the columns (`_PATH_COLUMNS`, `CAPTION_COLUMNS`) in any order, with others; a table of two
-    columns, path and caption, needs no header. Quotes around a field are csv's, other quotes are characters. In tables
-    of two columns further tabs belong to the caption.
-
-    Raises:
-        InputError: For a missing file, a file that is not UTF-8, a missing header, and a line with another number of
-            columns.
+    The header names the columns filepath and title in any order, with others. Quotes around a field are csv's, other
+    quotes are characters. In tables of two columns, path and caption, further tabs belong to the caption.
     """
     table = Path(path)
     check_file(table, "a table of captions", "it has the columns filepath and title")
@@ -197,22 +191,14 @@ def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
 
 def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
     first = file.readline().rstrip("\r\n")
-    names = [unquoted(name).strip().lower() for name in first.split("\t")]
-    path_at, caption_at = (
-        next((names.index(name) for name in known if name in names), None) for known in (_PATH_COLUMNS, CAPTION_COLUMNS)
-    )
-    lines: Iterator[tuple[int, str]] = enumerate(file, start=2)
-    columns = len(names)
-    if path_at is None or caption_at is None:
-        if os.path.splitext(names[0])[1] not in IMAGE_SUFFIXES or columns < 2:
-            raise InputError(
-                f"The first line of {table} must be the header filepath<TAB>title, or the path of an image, a tab and "
-                f"its caption, but it is {first[:200]!r}: correct it."
-            )
-        lines = chain([(1, first)], lines)
-        path_at, caption_at, columns = 0, 1, 2
+    names = [unquoted(name) for name in first.split("\t")]
+    if not {"filepath", "title"} <= set(names):
+        raise InputError(
+            f"The first line of {table} must be the header filepath<TAB>title, but it is {first[:200]!r}: correct it."
+        )
+    path_at, caption_at, columns = names.index("filepath"), names.index("title"), len(names)
     simple = (columns, path_at, caption_at) == (2, 0, 1)
-    for number, line in lines:
+    for number, line in enumerate(file, start=2):
         line = line.rstrip("\r\n")
         if simple and '"' not in line and "\t" in line:  # nearly all of millions of lines
             path, _, caption = line.partition("\t")
@@ -234,3 +220,50 @@ def unquoted(field: str) -> str:
         if '"' not in inner:
             return inner.replace("\0", '"')
     return field
+
+
+def check_training_table(path: Path, columns: Sequence[str], batch_size: int) -> int:
+    """Check a table of images from end to end, and return their number.
+
+    Args:
+        columns: Needed columns, with a value in every line; the first one names the files.
+    """
+    check_file(path, "a training table", "write_captioned_table makes one")
+    n_images, files, blank = 0, FileCheck("skip"), {name: Tally() for name in columns[1:]}
+    for lines in read_chunks(path, columns):
+        paths = lines[columns[0]].fillna("")
+        n_images += sum([files.keeps(file) for file in paths])
+        for name, without in blank.items():
+            for file in paths[lines[name].isna()]:
+                without.add(file)
+    if files.missing.count:
+        raise InputError(
+            f"The table {path} names {files.missing.count} files that do not exist, such as {files.missing}: complete "
+            "the download, or remove their lines."
+        )
+    for name, without in blank.items():
+        if without.count:
+            raise InputError(
+                f"The table {path} has {without.count} images without a {name}, such as {without}: give them one, or "
+                "remove their lines."
+            )
+    if n_images < batch_size:
+        raise InputError(
+            f"The table {path} has {n_images} images, fewer than one batch of {batch_size}: lower batch_size, or add "
+            "images."
+        )
+    return n_images
+
+
+def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yield the lines of a table as text, in chunks; InputError if it is unreadable or lacks a column."""
+    expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
+    try:
+        with pd.read_csv(path, sep="\t", dtype=str, chunksize=_CHUNK) as reader:
+            for i, lines in enumerate(reader):
+                if i == 0 and not set(columns) <= set(lines.columns):
+                    header = "<TAB>".join(map(str, lines.columns))
+                    raise InputError(f"The table {path} must have {expected}; its first line is {header!r}.")
+                yield lines
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read the table {path} ({str(error).strip()}); expected {expected}.") from error
