@@ -18,7 +18,7 @@ from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
-from circuitry.training.captioned_table import description_file, read_description
+from circuitry.training.trainer_table import description_file, read_description
 from circuitry.training.training_settings import ModelTraining
 
 _FORMAT = "circuitry training 2"

@@ -3,8 +3,9 @@
 import hashlib
 import io
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,21 +24,17 @@ from circuitry.training import (
     write_captioned_table,
 )
 from circuitry.training import trainer_table as module
-from circuitry.training.trainer_table import (
-    CaptionedImage,
-    caption_rows,
-    check_training_table,
-    clean,
-    is_text,
-    quoted,
-    unquoted,
-    write_table,
-)
+from circuitry.training.image_captions import caption_rows, unquoted
+from circuitry.training.trainer_table import CaptionedImage, check_training_table, clean, is_text, quoted
 from tests.data.test_domains import touch
 
 
 def image(name: str, caption: str = "a cat", folder: str = "/data") -> CaptionedImage:
     return CaptionedImage(f"{folder}/{name}", name, "real", "cat", caption)
+
+
+def write_table(images: Iterable[CaptionedImage], path: Path, **how: Any) -> dict[str, Any]:
+    return read_description(write_captioned_table(images, path, **how))
 
 
 def rows(path: Path, text: str) -> list[tuple[str, str]]:
