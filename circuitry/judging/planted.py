@@ -174,10 +174,6 @@ def score_methods(planted: PlantedCircuit) -> pd.DataFrame:
 
     Columns network, method, kind (``node`` or ``edge``), site (the downstream one of an edge), auroc. Sites where
     everything or nothing was planted are left out.
-
-    Example:
-        >>> table = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())])
-        >>> table.pivot_table(values="auroc", index="method", columns=["network", "kind"])
     """
     encoder, images = planted.encoder, planted.images(N_IMAGES, 0)
     sites = [site for site in encoder.sites if site != INPUT]

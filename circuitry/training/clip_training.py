@@ -56,8 +56,6 @@ def train_clip(
     Example:
         >>> checkpoint = train_clip(Path("train.tsv"), Path("runs/cg-high"), clip_preset("rn-tiny"))
         >>> clip = circuitry.load_clip("rn-tiny", checkpoint=checkpoint)
-        >>> eight = dataclasses.replace(clip_preset("rn50-imagenet-captions"), processes=8, precision="amp")
-        >>> train_clip(Path("train.tsv"), Path("runs/rn50"), eight, TrainingWork(workers=8))
     """
     out = Path(out).absolute()
     device = available_device(work.device, settings.processes)
@@ -111,14 +109,12 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
             f"Several processes run on cpu, or on cuda with a GPU each, but {processes} on {name!r} were given: name "
             "one of these."
         )
-    gpus = torch.cuda.device_count()
-    if kind == "cuda" and gpus < max(processes, int(number or 0) + 1):
+    gpus = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if kind != "cpu" and gpus < max(processes, int(number or 0) + 1):
         raise InputError(
             f"The device {name!r} for {processes} process{'es' if processes > 1 else ''} was given, but PyTorch finds "
             f"{gpus} GPUs on this machine: take fewer, or the device cpu."
         )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError("The device 'mps' was given, but PyTorch finds none on this machine: take the device cpu.")
     return name
 
 

@@ -169,9 +169,7 @@ def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out
     top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)
     ranks = np.zeros((len(about), len(RANKS)), dtype=int)
     for domain in set(about["domain"]):
-        rows = (about["domain"] == domain).to_numpy(
-            copy=True
-        )  # a tensor of one boolean indexes arrays as a number does
+        rows = (about["domain"] == domain).to_numpy(copy=True)  # a tensor of one boolean indexes as a number does
         highest, ranks[rows] = (found.numpy() for found in outcomes(scores[rows], labels[rows], held_out))
         top[rows] = highest[:, : top.shape[1]]
     table = about.copy()
