@@ -24,9 +24,10 @@ from circuitry.reports.page import Finding, Written
 from circuitry.reports.sections.own_parts import own_part_findings
 from circuitry.runs.provenance import command, versions
 from circuitry.runs.workers import Rank, Work
-from circuitry.training.captioned_table import caption_words, read_captions, with_captions, write_captioned_table
 from circuitry.training.clip_training import train_clip
+from circuitry.training.image_captions import caption_words, read_captions, with_captions
 from circuitry.training.run_folder import record_run
+from circuitry.training.trainer_table import write_captioned_table
 from circuitry.training.training_settings import clip_preset
 
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}

@@ -20,7 +20,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
-from circuitry.comparison.part_array import PartArray, known_ratio, mean_known
+from circuitry.comparison.part_array import PartArray, mean_known, mean_of_members
 from circuitry.comparison.statistics import Spread
 from circuitry.runs.given import checked
 
@@ -120,13 +120,7 @@ def domain_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: 
     member = np.zeros((len(cells.domains), len(cells.pairs)))
     for i, pair in enumerate(cells.pairs):
         member[list(pair), i] = 1.0
-
-    def over_others(ratios: np.ndarray) -> np.ndarray:
-        known = ~np.isnan(ratios)
-        total, n = member @ np.nan_to_num(ratios), member @ known
-        return known_ratio(total, n)
-
-    return _ratio_spread(cells, chance, draws, over_others)[0]
+    return _ratio_spread(cells, chance, draws, lambda ratios: mean_of_members(member, ratios))[0]
 
 
 def _ratio_spread(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.comparison.part_array import PartTable, known_ratio, mean_known, of_whole
+from circuitry.comparison.part_array import PartTable, mean_known, mean_of_members, of_whole
 from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
 from circuitry.runs.given import Seed, checked
 
@@ -100,5 +100,4 @@ def _by_class(
     """Return each class's mean over its pairs."""
     member = np.zeros((n_classes, len(values)))
     member[a, np.arange(len(values))] = member[b, np.arange(len(values))] = 1.0
-    total, n = member @ np.nan_to_num(values), member @ ~np.isnan(values)
-    return known_ratio(total, n)
+    return mean_of_members(member, values)

@@ -10,9 +10,6 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.statistics import per_domain
 from circuitry.runs.errors import unknown_name
 
-ALL_PAIRS = "all"
-"""The name of all domains together."""
-
 
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
     """Return each domain's mean similarity with the others, with and without one domain; `InputError` if it is unknown.
@@ -30,7 +27,7 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
         off = matrix.where(~np.eye(len(matrix), dtype=bool))
         both = {"value": off, "without": off.drop(columns=apart, errors="ignore")}
         means = pd.DataFrame({name: values.mean(axis=1) for name, values in both.items()})
-        means.loc[ALL_PAIRS] = [np.nanmean(values.to_numpy(dtype=float)) for values in both.values()]
+        means.loc["all"] = [np.nanmean(values.to_numpy(dtype=float)) for values in both.values()]
         rows.append(means.rename_axis(index="domain", columns=None).reset_index().assign(group=group))
     return pd.concat(rows, ignore_index=True)[["group", "domain", "value", "without"]]
 

@@ -7,14 +7,11 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import TESTS, corrected_tests
+from circuitry.comparison.domain_tests import corrected_tests
 from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import mean_spreads
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
-
-OVER_MODELS = tuple("n_models" if column == "n_classes" else column for column in TESTS)
-"""Columns of `compare_models`."""
 
 
 @checked
@@ -27,10 +24,7 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     no p below 0.0625.
 
     Returns:
-        Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
-
-    Example:
-        >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
+        Columns `TESTS`, with n_models in the place of n_classes; difference is the mean of domain_a minus domain_b.
     """
     measures = list(dict.fromkeys(one.measure for one in comparisons))
     twice = any(a.values.equals(b.values) for a, b in combinations(comparisons, 2))

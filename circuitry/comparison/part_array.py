@@ -111,10 +111,12 @@ def without_own(
 
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
     """Return the mean of the known numbers along an axis; NaN, without a warning, where none is known."""
-    known = ~np.isnan(values)
-    n = known.sum(axis)
-    total = np.where(known, values, 0.0).sum(axis)
-    return known_ratio(total, n)
+    return known_ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
+
+
+def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the mean of the known numbers of each row's members [rows, members]; NaN where none is known."""
+    return known_ratio(member @ np.nan_to_num(values), member @ ~np.isnan(values))
 
 
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -90,9 +90,6 @@ def planted_convolution(noise: Amount = WEAK) -> PlantedCircuit:
 
     Sites conv1 (units 0 red, 1 green), conv2 (clamped to [0, 1]: units 0 and 1), head. Loud distractors: blue and a
     copy of red, which lead nowhere.
-
-    Args:
-        noise: Standard deviation of the weak weights between everything.
     """
     conv1, conv2, head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
     tower = nn.ModuleList([conv1, conv2, head]).requires_grad_(False)
@@ -122,9 +119,6 @@ def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
 
     Sites embed (four patches and a class token; units 0 red, 1 green, 7 one at the class token), attention (unit 4:
     what was read), mlp (unit 5: that above a threshold), head. Loud distractors: blue and a copy of red.
-
-    Args:
-        noise: Standard deviation of the weak weights between everything.
     """
     names = ("query", "key", "value", "up", "down")
     embed, head = nn.Linear(3, 8, bias=False), nn.Linear(8, 4)
@@ -180,10 +174,6 @@ def score_methods(planted: PlantedCircuit) -> pd.DataFrame:
 
     Columns network, method, kind (``node`` or ``edge``), site (the downstream one of an edge), auroc. Sites where
     everything or nothing was planted are left out.
-
-    Example:
-        >>> table = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())])
-        >>> table.pivot_table(values="auroc", index="method", columns=["network", "kind"])
     """
     encoder, images = planted.encoder, planted.images(N_IMAGES, 0)
     sites = [site for site in encoder.sites if site != INPUT]

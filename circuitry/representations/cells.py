@@ -64,7 +64,6 @@ def compare_by_parts(
         describe: From the rows of a cell's images to an array of fixed shape.
         compare: From the arrays of the first and of the second cells of many pairs to their values; symmetric.
         about, more: Further fields of the `Comparison`.
-        groups: Further groups of classes; see `class_groups`.
     """
     cells = cut_images(images, n_parts)
     described, names = np.stack([describe(rows) for rows in cells.values()]), list(cells)

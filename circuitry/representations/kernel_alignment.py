@@ -40,10 +40,6 @@ def cka(
     Args:
         a, b: One row per class (or image), in the same order.
 
-    Raises:
-        InputError: for different numbers of rows, fewer than four of them, features that are not finite, rows without
-            differences, or an unknown kernel.
-
     Example:
         >>> cka(photos, 3 * photos @ rotation)  # class means [classes, features]
         1.0
@@ -82,13 +78,14 @@ class Alignment:
     @property
     def value(self) -> float:
         """The CKA."""
-        return float(_ratio(_product(self.u, self.v), *self._own()))
+        return float(_product(self.u, self.v) / self._scale())
 
     def without_each(self) -> Float[np.ndarray, " rows"]:
         """Return the CKA without each row in turn, the kernels (sigma) as they are; NaN where too few are left."""
         sides = ((self.u, self.v), (self.u, self.u), (self.v, self.v))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(_ratio(*(_products_without_each(a, b) for a, b in sides)))
+            both, first, second = (_products_without_each(a, b) for a, b in sides)
+            return np.asarray(both / np.sqrt(first * second))
 
     def null(self, permutations: int, seed: int) -> Float[np.ndarray, " permutations"]:
         """Return the CKA with the second one's rows permuted at random."""
@@ -97,15 +94,10 @@ class Alignment:
         for i in range(permutations):
             order = np.argsort(rng.permutation(len(self.v)))  # permuting commutes with U-centring
             found[i] = _product(self.u, self.v[np.ix_(order, order)])
-        return np.asarray(_ratio(found, *self._own()))
+        return np.asarray(found / self._scale())
 
-    def _own(self) -> tuple[float, float]:
-        return _product(self.u, self.u), _product(self.v, self.v)
-
-
-def _ratio(kl: np.ndarray | float, kk: np.ndarray | float, ll: np.ndarray | float) -> np.ndarray | float:
-    """Return the CKA from the HSIC of both, of the first with itself, and of the second with itself."""
-    return kl / np.sqrt(kk * ll)
+    def _scale(self) -> float:
+        return float(np.sqrt(_product(self.u, self.u) * _product(self.v, self.v)))
 
 
 def _u_centred(kernel: np.ndarray) -> np.ndarray:

@@ -49,15 +49,6 @@ def probe_accuracy(
 
     Args:
         items: Item of each image; images of one item are in one fold (default: each image is an item).
-        folds: Number of folds; each is tested once, by a classifier of the others.
-
-    Raises:
-        InputError: for fewer than two folds or classes, a class with fewer items than folds, features that are not
-            finite, or another number of labels or items than of images.
-
-    Example:
-        >>> accuracy = probe_accuracy(embeddings, [record.domain for record in records])
-        >>> accuracy.mean(), chance_accuracy([record.domain for record in records])
     """
     x, y = _checked(features, label=labels, item=items)
     of = np.arange(len(y)).astype(str) if items is None else np.asarray(items)
@@ -89,7 +80,6 @@ def probe_left_out(
     groups either; its accuracy is the mean over folds.
 
     Args:
-        features, labels, items: As in `probe_accuracy`.
         groups: Group of each image, left out of training in turn: the domain.
         folds: Folds of the items of a group, if other groups have them too.
     """

@@ -68,14 +68,8 @@ def compare_representations(
     """Compare all pairs of domains at every site.
 
     Args:
-        grams: One of each domain, with the same sites.
         permutations: Permutations of classes for the null; p is at least one over their number plus one.
         apart: A domain to set apart: its mean with the others against the others' mean (the study's quickdraw).
-
-    Raises:
-        InputError: for fewer than two domains, different sites, two domains with fewer than four common classes, a
-            domain whose classes do not differ at a site, an unknown kernel, no permutations, or a domain ``apart`` that
-            is unknown or has fewer than two others.
 
     Example:
         >>> found = extract_representations(clip, images, "runs/x")
@@ -125,11 +119,7 @@ class RepresentationParts(NamedTuple):
 def compare_representation_parts(
     domains: Annotated[Sequence[DomainRepresentation], SOME], classes: Names | None = None
 ) -> RepresentationParts:
-    """Compare each part of a domain's images with the other parts of every domain, at every site and by both kernels.
-
-    Args:
-        domains: From `extract_representations`, with the same sites and as many parts.
-    """
+    """Compare each part of a domain's images with the other parts of every domain, at every site by both kernels."""
     cells = [(ALL, one.grams.domain, part) for one in domains for part in (WHOLE, *range(len(one.parts)))]
     grams = [part if classes is None else part.only(classes) for one in domains for part in (one.grams, *one.parts)]
     tables, without = [], []

@@ -170,9 +170,6 @@ def accuracy_kinds(accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Se
         ``sd`` of ``held_out`` over ``seeds``; the ``held_out_classes`` that count (joined by ", ") and their number
         ``n_classes``. NaN marks own style of supervised models, and everything about held-out classes if there are
         none.
-
-    Example:
-        >>> accuracy_kinds(zero_shot_accuracy(clip, images, held_out=("axe", "lion")))
     """
     rows, by = accuracy if by else accuracy.assign(seed=0), [*by, "domain"]
     main = rows[rows["classifier"].isin([classifier, SUPERVISED])]

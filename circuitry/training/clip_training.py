@@ -1,8 +1,8 @@
 """Train a CLIP model with open_clip's trainer, on one device or several.
 
 Several processes share each batch and gather embeddings with their gradients, so a step equals the step of one process
-with the whole batch. Batch norm is the exception: each process has its own statistics, unless ``extra`` has
-``--use-bn-sync``, which needs GPUs. A process holds logits of its share against the whole batch.
+with the whole batch. Batch norm is the exception: each process has its own statistics. A process holds logits of its
+share against the whole batch.
 """
 
 import importlib.util
@@ -23,11 +23,10 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
-from circuitry.training.devices import available_device
 from circuitry.training.open_clip_process import diverged, run_trainer
 from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run, described
+from circuitry.training.trainer_table import check_training_table
 from circuitry.training.training_settings import ClipTraining, TrainingWork
-from circuitry.training.training_table import CheckedTable, check_training_table
 
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
@@ -52,32 +51,25 @@ def train_clip(
             numbers, so the weights differ from a training without it.
 
     Raises:
-        InputError: For an unusable table, model or device; a training that diverges; a folder that holds a run with
-            other settings, the checkpoint of another model, or a running training.
-        ImportError: When the trainer's own dependencies are not installed.
         RuntimeError: When the trainer failed; the message ends with the last lines it printed.
 
     Example:
         >>> checkpoint = train_clip(Path("train.tsv"), Path("runs/cg-high"), clip_preset("rn-tiny"))
         >>> clip = circuitry.load_clip("rn-tiny", checkpoint=checkpoint)
-        >>> eight = dataclasses.replace(clip_preset("rn50-imagenet-captions"), processes=8, precision="amp")
-        >>> train_clip(Path("train.tsv"), Path("runs/rn50"), eight, TrainingWork(workers=8))
     """
     out = Path(out).absolute()
     device = available_device(work.device, settings.processes)
-    tables = [_checked(table, settings, settings.batch_size)]
-    tables += [] if validation is None else [_checked(validation, settings, 1)]
-    steps = _steps(tables[0].n_images, settings)
+    tables = [Path(one).absolute() for one in (table, validation) if one is not None]
+    n_images, *_ = (
+        check_training_table(one, ("filepath", "title"), least)
+        for one, least in zip(tables, (settings.batch_size, 1), strict=False)
+    )
+    steps = _steps(n_images, settings)
     name = register_model(settings.model)
     built, config = _built(name), open_clip.get_model_config(name)
-    arguments = _arguments(out, name, tables, settings, work) | {
-        "device": device,
-        "log-every-n-steps": max(1, steps // 10),
-    }
-    for argument in settings.extra:
-        if argument.partition("=")[0] in {f"--{name}" for name in arguments}:
-            raise InputError(f"{argument} is set by another setting of the training: remove it from extra.")
-    held = {"validation": described(tables[1].path)} if validation is not None else {}
+    arguments = _arguments(out, name, tables, settings, work)
+    arguments |= {"device": device, "log-every-n-steps": max(1, steps // 10)}
+    held = {"validation": described(tables[1])} if validation is not None else {}
     folder = claim_run(out, settings, {name: config}, tables[0], **held)
     checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
     console = out / "console.log"
@@ -85,8 +77,6 @@ def train_clip(
     def train(job: Job, nothing: Any) -> list[Path]:
         _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
         write_json(arguments["model"], config)
-        for part, path in zip(tables, (arguments["train-data"], arguments.get("val-data")), strict=False):
-            part.without_missing(path)
         run_trainer(arguments, console, settings, work, steps * settings.batch_size)
         if not checkpoint.is_file():
             raise RuntimeError(f"open_clip's trainer ended without {checkpoint}; all it printed is in {console}")
@@ -103,18 +93,38 @@ def train_clip(
     return checkpoint
 
 
+def available_device(wanted: str | None, processes: int = 1) -> str:
+    """Return PyTorch's name of the device to work on.
+
+    Args:
+        wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: a GPU if there is one).
+        processes: Processes that work together, each on its own GPU; the device then has no number.
+    """
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
+        raise InputError(f"A device is cpu, cuda, cuda:<number> or mps, but {name!r} was given.")
+    if processes > 1 and (number or kind == "mps"):
+        raise InputError(
+            f"Several processes run on cpu, or on cuda with a GPU each, but {processes} on {name!r} were given: name "
+            "one of these."
+        )
+    gpus = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if kind != "cpu" and gpus < max(processes, int(number or 0) + 1):
+        raise InputError(
+            f"The device {name!r} for {processes} process{'es' if processes > 1 else ''} was given, but PyTorch finds "
+            f"{gpus} GPUs on this machine: take fewer, or the device cpu."
+        )
+    return name
+
+
 def _arguments(
-    out: Path, name: str, tables: Sequence[CheckedTable], settings: ClipTraining, work: TrainingWork
+    out: Path, name: str, tables: Sequence[Path], settings: ClipTraining, work: TrainingWork
 ) -> dict[str, Any]:
     """Return the arguments of open_clip's trainer, without their dashes."""
-    paths = [
-        out / f"{part}without_missing.tsv" if one.n_missing else one.path
-        for part, one in zip(("", "validation_"), tables, strict=False)
-    ]
     return {
         "model": out / f"{name}.json",
-        "train-data": paths[0],
-        **({"val-data": paths[1]} if len(paths) > 1 else {}),
+        **dict(zip(("train-data", "val-data"), tables, strict=False)),
         "dataset-type": "csv",
         "csv-separator": "\t",
         "logs": out.parent,
@@ -156,15 +166,6 @@ def _write_validation(results: Path, target: Path) -> None:
         first = ["epoch", "loss"]
         with whole_file(target) as temporary:
             table[[*first, *table.columns.difference(first, sort=False)]].to_csv(temporary, index=False)
-
-
-# --- checks ---------------------------------------------------------------------------------------------------
-
-
-def _checked(table: Path, settings: ClipTraining, least: int) -> CheckedTable:
-    return check_training_table(
-        Path(table).absolute(), ("filepath", "title"), least, skip_missing=settings.skip_missing
-    )
 
 
 def _built(name: str) -> nn.Module:

@@ -7,7 +7,7 @@ any of them.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -113,10 +113,8 @@ def predictions(
     """Classify images by each head, in one pass.
 
     Args:
-        encoder: From images to embeddings, which need not be normalised.
         heads: By name; each gives one score per class of ``images.all_classes``. A head may be a mapping from each
             domain to its own.
-        preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         images: Images to classify; unreadable files are left out with a warning.
         held_out: In ``rank_alone`` these classes compete with each other, and so do all others.
 
@@ -124,10 +122,6 @@ def predictions(
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (up to
         five classes with the highest scores), and the ranks of the true class, from 1, where ties go to the earlier
         class: ``rank``, ``rank_alone`` and ``rank_centred``, see `outcomes`.
-
-    Raises:
-        InputError: For a wrong number of scores, embeddings that are not finite or of another width, or a held-out
-            class that the images lack.
     """
     chosen = chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
     apart = torch.tensor([name in chosen for name in images.all_classes])
@@ -175,12 +169,9 @@ def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out
     top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)
     ranks = np.zeros((len(about), len(RANKS)), dtype=int)
     for domain in set(about["domain"]):
-        rows = (about["domain"] == domain).to_numpy(
-            copy=True
-        )  # a tensor of one boolean indexes arrays as a number does
-        found = outcomes(scores[rows], labels[rows], held_out)
-        top[rows] = found.top[:, : top.shape[1]].numpy()
-        ranks[rows] = torch.stack([found.rank, found.alone, found.centred], dim=1).numpy()
+        rows = (about["domain"] == domain).to_numpy(copy=True)  # a tensor of one boolean indexes as a number does
+        highest, ranks[rows] = (found.numpy() for found in outcomes(scores[rows], labels[rows], held_out))
+        top[rows] = highest[:, : top.shape[1]]
     table = about.copy()
     for i in range(top.shape[1]):
         table[f"top_{i + 1}"] = class_column(top[:, i], classes)
@@ -188,34 +179,19 @@ def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out
     return table
 
 
-class Outcomes(NamedTuple):
-    """Ranks of the images of one domain, from 1, the highest score."""
-
-    top: Int[Tensor, "images classes"]
-    """Classes by falling score."""
-    rank: Int[Tensor, " images"]
-    """Rank of the true class among all."""
-    alone: Int[Tensor, " images"]
-    """Its rank among the classes of its part: among held-out classes for a held-out one, else among seen ones."""
-    centred: Int[Tensor, " images"]
-    """Its rank among all classes, after subtracting each class's mean score over the images."""
-
-
 def outcomes(
     scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], held_out: Bool[Tensor, " classes"]
-) -> Outcomes:
-    """Rank the classes for images of one domain; ties go to the earlier class.
+) -> tuple[Int[Tensor, "images classes"], Int[Tensor, "images ranks"]]:
+    """Return the classes by falling score for images of one domain, and `RANKS` of the true class, from 1.
 
-    Centring needs no labels. It removes the model's bias towards a class in this domain, and with it the frequency of
-    the class there.
+    Alone, it competes with the classes of its part: held-out or seen ones. Centring subtracts each class's mean score
+    over the images. It needs no labels, and removes the model's bias towards a class in this domain, and with it the
+    frequency of the class there.
     """
     same_part = held_out[None] == held_out[labels][:, None]
-    return Outcomes(
-        scores.sort(dim=1, descending=True, stable=True).indices,
-        _ranks(scores, labels),
-        _ranks(scores.masked_fill(~same_part, -torch.inf), labels),
-        _ranks(scores - scores.mean(0), labels),
-    )
+    competing = (scores, scores.masked_fill(~same_part, -torch.inf), scores - scores.mean(0))
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    return order, torch.stack([_ranks(among, labels) for among in competing], dim=1)
 
 
 def _ranks(scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Int[Tensor, " images"]:

@@ -4,9 +4,6 @@
 - ``--end-with-stdin``: end when the standard input is closed, as happens when the parent process dies;
 - ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``;
 - ``--upright``: turn pictures upright and put them over white before they are transformed, as `load_image` does.
-
-For several devices: ``torchrun --nproc-per-node 8 circuitry/training/open_clip_main.py --model my-model.json
---train-data ...``. It also runs as a plain file.
 """
 
 import os
@@ -26,11 +23,6 @@ from torch import nn
 from torchvision.transforms import Compose
 
 from circuitry.data.images import upright
-
-END_WITH_STDIN = "--end-with-stdin"
-KEEP_UNTRAINED = "--keep-untrained"
-UPRIGHT = "--upright"
-
 
 _parallel = nn.parallel.DistributedDataParallel
 
@@ -91,14 +83,9 @@ def decode_upright() -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    if END_WITH_STDIN in given:
-        given.remove(END_WITH_STDIN)
-        end_with_stdin()
-    if KEEP_UNTRAINED in given:
-        given.remove(KEEP_UNTRAINED)
-        keep_untrained()
-    if UPRIGHT in given:
-        given.remove(UPRIGHT)
-        decode_upright()
+    changes = {"--end-with-stdin": end_with_stdin, "--keep-untrained": keep_untrained, "--upright": decode_upright}
+    for option in changes.keys() & given:
+        given.remove(option)
+        changes[option]()
     torch.nn.parallel.DistributedDataParallel = parallel_on_any_device  # type: ignore[assignment,misc]
     sys.exit(trainer.main(with_registered_model(given)) or 0)

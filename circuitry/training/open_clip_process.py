@@ -23,23 +23,19 @@ _TRAINER = Path(__file__).with_name("open_clip_main.py")
 _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-]+)")
 
 
-def _start(processes: int) -> list[str]:
-    """Return the command that starts the trainer, without its arguments."""
-    if processes == 1:
-        return [sys.executable, str(_TRAINER)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    # Without the two dashes torchrun would read the trainer's --logs as its own --logs-specs.
-    return [*torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
-
-
 def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
     """Return the command that trains; the trainer takes model and crops in two words, the rest in one."""
+    start = [sys.executable, str(_TRAINER)]
+    if settings.processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.processes}"]
+        # Without the two dashes torchrun would read the trainer's --logs as its own --logs-specs.
+        start = [sys.executable, *torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
     given = [f"--{name}={value}" for name, value in arguments.items() if name != "model"]
     given += ["--grad-checkpointing"] if settings.grad_checkpointing else []
     given += ["--keep-untrained"] if settings.keep_checkpoints else []
     given += ["--upright"] if settings.decoding == "upright" else []
-    last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)", *settings.extra]
-    return [*_start(settings.processes), "--end-with-stdin", "--save-most-recent", *given, *last]
+    last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)"]
+    return [*start, "--end-with-stdin", "--save-most-recent", *given, *last]
 
 
 def run_trainer(

@@ -16,11 +16,10 @@ from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
-from circuitry.training.captioned_table import description_file, read_description
+from circuitry.training.trainer_table import description_file, read_description
 from circuitry.training.training_settings import ModelTraining
-from circuitry.training.training_table import CheckedTable
 
-_FORMAT = "circuitry training 1"
+_FORMAT = "circuitry training 2"
 _RUN_FORMAT = "circuitry run 3"
 RUN_FILE = "run.json"
 TRAINING_JOB: Job = ("training",)
@@ -33,14 +32,14 @@ def claim_run(
     out: Path,
     settings: ModelTraining,
     model: Mapping[str, Any],
-    table: CheckedTable,
+    table: Path,
     **more: object,
 ) -> JobFolder:
     """Return the folder of a run, new or with the same settings.
 
     It compares the settings, the configuration of the model by name, the table, and ``more`` that shapes the weights.
     """
-    about = {"model": dict(model), "table": described(table.path), "skipped": table.n_missing}
+    about = {"model": dict(model), "table": described(table)}
     return JobFolder(out, _FORMAT, asdict(settings) | about | more, [TRAINING_JOB])
 
 
@@ -100,14 +99,7 @@ def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> d
 
 
 def record_run(folder: Path, table: Path, training: Any) -> None:
-    """Write ``run.json``, the table and the settings of a training, into a model's folder, unless it is there.
-
-    Args:
-        table: Its table; the description beside it (`write_captioned_table`) is stored word for word.
-
-    Example:
-        >>> record_run(Path("runs/x"), Path("runs/train.tsv"), clip_preset("rn50-cc3m"))
-    """
+    """Write ``run.json``, the table's description and the settings of a training, into a model's folder."""
     if (folder / RUN_FILE).is_file():
         return
     told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()}
@@ -120,8 +112,6 @@ def record_run(folder: Path, table: Path, training: Any) -> None:
 def read_run(folder: Path) -> dict[str, Any]:
     """Return what `record_run` wrote: kind and settings of the training, description of the table (or None), commit."""
     path = folder / RUN_FILE
-    if not path.is_file():
-        raise InputError(f"A run has a {RUN_FILE}, but {folder} has none: train a model there first.")
-    content = read_sealed(path, "train it again")
+    content = read_sealed(path, "train a model there")
     check_format(path, content.pop("format", "unknown"), _RUN_FORMAT)
     return content

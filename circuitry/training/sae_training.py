@@ -1,8 +1,8 @@
 """Train a sparse autoencoder on samples of activations (`samples`), or on the images of a model."""
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,10 +18,9 @@ from circuitry.runs.given import Count, checked
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
-from circuitry.training.devices import pinned_threads
 from circuitry.training.run_folder import described
 from circuitry.training.sae_loop import SaeLoop, diagnose_sae
-from circuitry.training.samples import ImageFiles, extract_samples, sample_activations
+from circuitry.training.samples import extract_samples, image_files, sample_activations
 from circuitry.training.training_settings import SaeTraining
 
 
@@ -44,7 +43,7 @@ def train_sae_on_images(
 
     Args:
         tables: More images: tables with the column ``filepath``, such as a mixture with a base set; see
-            `ImageFiles.of`.
+            `image_files`.
         folder: Folder of activations and of the training's state, from which a killed training resumes (default:
             memory, or a temporary folder). It may be removed afterwards.
         site: Site (default: the embedding, normalised as CLIP compares it).
@@ -57,7 +56,7 @@ def train_sae_on_images(
     place = clip.encoder.sites[-1] if site is None else site
     model = {"model": clip.name, **clip.identity, "positions_per_image": positions_per_image}
     read = {"site": place, "positions_per_image": positions_per_image, "seed": settings.seed}
-    files = ImageFiles.of(images.records, tables) if tables or folder or len(images.records) > settings.piece else None
+    files = image_files(images.records, tables) if tables or folder or len(images.records) > settings.piece else None
     with ExitStack() as stack:
         stack.enter_context(pinned_threads(settings.threads))  # for the encoder, too
         samples: Tensor | Sequence[Tensor]
@@ -76,6 +75,20 @@ def train_sae_on_images(
         )  # fmt: skip
     on = {"images": digest([r.relative for r in images.records]), "tables": [described(table) for table in tables]}
     return replace(sae, about=sae.about | model | on)
+
+
+@contextmanager
+def pinned_threads(number: int) -> Iterator[None]:
+    """Set the number of PyTorch's CPU threads, and restore it afterwards.
+
+    Another number rounds sums differently, so weights would depend on the cores of the machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @own_modes(gradients=True)

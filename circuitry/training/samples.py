@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Count, Seed
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
-from circuitry.training.training_table import read_chunks
+from circuitry.training.trainer_table import read_chunks
 
 _FORMAT = "circuitry samples 1"
 
@@ -69,42 +67,27 @@ def sample_activations(
     return torch.cat(samples)
 
 
-@dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """The files of very many images, as one array of names."""
+def image_files(records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> np.ndarray:
+    """Return the files of image records, and then those in tables with the column ``filepath``, as bytes in one array.
 
-    names: np.ndarray
-    """Paths as bytes."""
+    Relative paths start from the folder of their table. An image counts once, wherever it is named.
+    """
+    parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
+    for table in tables:
+        check_file(table, "a table of images", "give one with the column filepath")
+        folder, there = table.absolute().parent, FileCheck("refuse")
+        for lines in read_chunks(table, ("filepath",)):
+            paths = [os.path.join(folder, file) for file in lines["filepath"].dropna()]
+            found = [os.fsencode(path) for path in paths if there.keeps(path)]
+            parts += [np.array(found)] if found else []
+        there.refuse(f"The table {table} names", "remove their lines; relative paths start from its folder")
+    names = np.concatenate([np.zeros(0, dtype="S1"), *parts])
+    return np.asarray(names[np.sort(np.unique(names, return_index=True)[1])])
 
-    @classmethod
-    def of(cls, records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> "ImageFiles":
-        """Return the files of image records, and then the files in tables with the column ``filepath``.
 
-        Relative paths start from the folder of their table. An image counts once, wherever it is named.
-        """
-        parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
-        for table in tables:
-            check_file(table, "a table of images", "give one with the column filepath")
-            folder, there = table.absolute().parent, FileCheck("refuse")
-            for lines in read_chunks(table, ("filepath",)):
-                paths = [os.path.join(folder, file) for file in lines["filepath"].dropna()]
-                found = [os.fsencode(path) for path in paths if there.keeps(path)]
-                parts += [np.array(found)] if found else []
-            there.refuse(f"The table {table} names", "remove their lines; relative paths start from its folder")
-        names = np.concatenate([np.zeros(0, dtype="S1"), *parts])
-        return cls(names[np.sort(np.unique(names, return_index=True)[1])])
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def records(self, places: Sequence[int]) -> list[ImageRecord]:
-        """Return image records of these indices."""
-        paths = [Path(os.fsdecode(self.names[place])) for place in places]
-        return [ImageRecord(path, str(path), "", path.parent.name) for path in paths]
-
-    def digest(self) -> str:
-        """Return a short digest of names and contents."""
-        return digest(image_listing(self.records(range(len(self)))))
+def _records(files: np.ndarray) -> list[ImageRecord]:
+    paths = [Path(os.fsdecode(name)) for name in files.tolist()]
+    return [ImageRecord(path, str(path), "", path.parent.name) for path in paths]
 
 
 class SampleFiles(Sequence[Tensor]):
@@ -123,7 +106,7 @@ class SampleFiles(Sequence[Tensor]):
 def extract_samples(
     encoder: Encoder,
     preprocess: Preprocess,
-    files: ImageFiles,
+    files: np.ndarray,
     out: Path,
     about: Mapping[str, Any],
     *,
@@ -135,30 +118,24 @@ def extract_samples(
     piece keep their order; more are drawn into random pieces, so each piece is a random sample of all.
 
     Args:
+        files: From `image_files`.
         about: ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`), ``piece`` (images in a piece),
             and whatever shapes the samples beside the encoder's identity.
-
-    Raises:
-        InputError: When ``out`` holds other samples, while functions act at sites, and as `sample_activations`.
     """
     seed, size = about["seed"], about["piece"]
     places = np.arange(len(files))
     if len(files) > size:
         places = np.random.default_rng(seed).permutation(len(files))
     jobs: dict[Job, int] = {(f"piece_{i}",): i for i in range(-(-len(files) // size))}
-    folder = JobFolder(out, _FORMAT, {**encoder.identity, **about, "images": files.digest()}, list(jobs))
+    listing = {"images": image_listing(_records(files))}
+    folder = JobFolder(out, _FORMAT, {**encoder.identity, **about}, list(jobs), listing)
 
     def write(job: Job, nothing: Any) -> list[Path]:
         i = jobs[job]
         samples = sample_activations(
-            encoder,
-            preprocess,
-            files.records(places[i * size : (i + 1) * size].tolist()),
-            about["site"],
-            positions_per_image=about["positions_per_image"],
-            seed=seed + i,
-            work=work,
-        )
+            encoder, preprocess, _records(files[places[i * size : (i + 1) * size]]), about["site"],
+            positions_per_image=about["positions_per_image"], seed=seed + i, work=work,
+        )  # fmt: skip
         path = folder.path / f"{job[0]}.npy"
         with whole_file(path) as temporary:
             np.save(temporary, samples.numpy())

@@ -12,25 +12,28 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from circuitry.data.file_check import FileCheck, MissingFiles, Tally, check_file
-from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import checked
+from circuitry.runs.manifest import check_format, read_sealed, write_sealed
+from circuitry.runs.provenance import versions
 
 NoCaption = Literal["refuse", "skip"]
 """Images without a caption that the trainer reads as text are an error, or are left out and counted."""
 
-_PATH_COLUMNS = ("filepath", "path", "file", "filename", "image")
-CAPTION_COLUMNS = ("title", "caption", "text")
 BATCH = 10_000
 """Lines that are written at a time."""
+_FORMAT = "circuitry table 2"
+_CHUNK = 100_000
+"""Lines that are read at a time."""
 
 
 class CaptionedImage(NamedTuple):
@@ -47,16 +50,27 @@ class CaptionedImage(NamedTuple):
     caption: str
 
 
-def write_table(
+def write_captioned_table(
     images: Iterable[CaptionedImage],
     path: str | os.PathLike[str],
     *,
+    about: Mapping[str, Any] | None = None,
     missing_files: MissingFiles = "refuse",
     no_caption: NoCaption = "refuse",
-) -> dict[str, Any]:
-    """Write the table of `write_captioned_table` atomically; return its digest and its numbers of images.
+) -> Path:
+    """Write the table of open_clip's trainer, ``filepath<TAB>title``, and a ``.json`` that describes it.
 
-    The digest of relative paths and captions does not depend on the folder of the images.
+    The JSON has ``about``, the numbers of images per domain and class and of images left out, package versions, and a
+    digest of relative paths and captions, which is the same on every machine.
+
+    Args:
+        images: Images with captions, from `with_captions`, or any stream; white space becomes single spaces.
+        missing_files, no_caption: Whether images without a file, or without a caption that the trainer reads as text,
+            are refused or left out and counted.
+
+    Example:
+        >>> photos = DomainFolder("DomainNet", split="train", domains=("real",))
+        >>> write_captioned_table(with_captions(photos.records, read_captions("DomainNet")), "runs/train.tsv")
     """
     target = Path(path)
     files, untitled = FileCheck(missing_files), Tally()
@@ -84,7 +98,26 @@ def write_table(
     for (domain, class_name), n in counts.items():
         by_domain.setdefault(domain, {})[class_name] = n
     left_out = {"missing_files": files.missing.count, "no_caption": untitled.count}
-    return {"digest": digest.hexdigest()[:16], "images": len(hashes), "left_out": left_out, "counts": by_domain}
+    written = {"digest": digest.hexdigest()[:16], "images": len(hashes), "left_out": left_out, "counts": by_domain}
+    described = {"format": _FORMAT, **written, **(about or {}), "versions": versions()}
+    write_sealed(description_file(target), described)
+    return target
+
+
+def description_file(table: Path) -> Path:
+    """Return the path of the JSON beside a table."""
+    if not table.name:
+        raise InputError(f"Expected the path of a table, but {str(table)!r} was given: add the name of its file.")
+    return table.with_suffix(".json")
+
+
+@checked
+def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the JSON beside a table; InputError if it is missing, damaged, or describes no table."""
+    path = description_file(Path(table))
+    described = read_sealed(path, "make the table again, with write_captioned_table")
+    check_format(path, described.get("format"), _FORMAT)
+    return described
 
 
 def _batches(
@@ -175,62 +208,44 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
         )
 
 
-def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """Read (path, caption) of every line of a tab-separated table, in constant memory; skip empty lines.
+def check_training_table(path: Path, columns: Sequence[str], batch_size: int) -> int:
+    """Check a table of images from end to end, and return their number.
 
-    The header may name the columns (`_PATH_COLUMNS`, `CAPTION_COLUMNS`) in any order, with others; a table of two
-    columns, path and caption, needs no header. Quotes around a field are csv's, other quotes are characters. In tables
-    of two columns further tabs belong to the caption.
-
-    Raises:
-        InputError: For a missing file, a file that is not UTF-8, a missing header, and a line with another number of
-            columns.
+    Args:
+        columns: Needed columns, with a value in every line; the first one names the files.
     """
-    table = Path(path)
-    check_file(table, "a table of captions", "it has the columns filepath and title")
-    try:
-        with open(table, encoding="utf-8-sig", newline="\n") as file:
-            yield from _rows(table, file)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
-
-
-def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
-    first = file.readline().rstrip("\r\n")
-    names = [unquoted(name).strip().lower() for name in first.split("\t")]
-    path_at, caption_at = (
-        next((names.index(name) for name in known if name in names), None) for known in (_PATH_COLUMNS, CAPTION_COLUMNS)
-    )
-    lines: Iterator[tuple[int, str]] = enumerate(file, start=2)
-    columns = len(names)
-    if path_at is None or caption_at is None:
-        if os.path.splitext(names[0])[1] not in IMAGE_SUFFIXES or columns < 2:
+    check_file(path, "a training table", "write_captioned_table makes one")
+    n_images, files, blank = 0, FileCheck("refuse"), {name: Tally() for name in columns[1:]}
+    for lines in read_chunks(path, columns):
+        paths = lines[columns[0]].fillna("")
+        n_images += sum([files.keeps(file) for file in paths])
+        for name, without in blank.items():
+            for file in paths[lines[name].isna()]:
+                without.add(file)
+    files.refuse(f"The table {path} names", "remove their lines")
+    for name, without in blank.items():
+        if without.count:
             raise InputError(
-                f"The first line of {table} must be the header filepath<TAB>title, or the path of an image, a tab and "
-                f"its caption, but it is {first[:200]!r}: correct it."
+                f"The table {path} has {without.count} images without a {name}, such as {without}: give them one, or "
+                "remove their lines."
             )
-        lines = chain([(1, first)], lines)
-        path_at, caption_at, columns = 0, 1, 2
-    simple = (columns, path_at, caption_at) == (2, 0, 1)
-    for number, line in lines:
-        line = line.rstrip("\r\n")
-        if simple and '"' not in line and "\t" in line:  # nearly all of millions of lines
-            path, _, caption = line.partition("\t")
-            yield path, caption
-        elif line.strip():
-            fields = line.split("\t", 1 if simple else -1)
-            if len(fields) != columns:
-                raise InputError(
-                    f"{table}, line {number}: expected {columns} columns with tabs between them, given {len(fields)}: "
-                    f"{line[:200]!r}; correct the line."
-                )
-            yield unquoted(fields[path_at]), unquoted(fields[caption_at])
+    if n_images < batch_size:
+        raise InputError(
+            f"The table {path} has {n_images} images, fewer than one batch of {batch_size}: lower batch_size, or add "
+            "images."
+        )
+    return n_images
 
 
-def unquoted(field: str) -> str:
-    """Return the field without csv's quotes; other quotes stay."""
-    if len(field) >= 2 and field[0] == field[-1] == '"':
-        inner = field[1:-1].replace('""', "\0")
-        if '"' not in inner:
-            return inner.replace("\0", '"')
-    return field
+def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yield the lines of a table as text, in chunks; InputError if it is unreadable or lacks a column."""
+    expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
+    try:
+        with pd.read_csv(path, sep="\t", dtype=str, chunksize=_CHUNK) as reader:
+            for i, lines in enumerate(reader):
+                if i == 0 and not set(columns) <= set(lines.columns):
+                    header = "<TAB>".join(map(str, lines.columns))
+                    raise InputError(f"The table {path} must have {expected}; its first line is {header!r}.")
+                yield lines
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read the table {path} ({str(error).strip()}); expected {expected}.") from error

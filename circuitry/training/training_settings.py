@@ -49,8 +49,6 @@ class ModelTraining:
     keep_checkpoints: Natural = 0
     """Keep a checkpoint after every so many epochs, and the untrained model (epoch 0); 0 keeps only the last."""
     decoding: Decoding = "upright"
-    skip_missing: bool = False
-    """Leave out images whose files do not exist; otherwise the table is refused."""
     seed: SeedOption = 0
     threads: Count = 1
     """PyTorch's CPU threads: in each process; another number rounds sums differently and so gives other weights."""
@@ -59,12 +57,7 @@ class ModelTraining:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ClipTraining(ModelTraining):
-    """Settings of `train_clip`; `clip_preset` has the study's.
-
-    Example:
-        >>> settings = ClipTraining(model="rn-tiny", epochs=15, batch_size=128, lr=1e-3, warmup=50)
-        >>> dataclasses.replace(settings, seed=1)
-    """
+    """Settings of `train_clip`; `clip_preset` has the study's."""
 
     warmup: Natural
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
@@ -77,8 +70,6 @@ class ClipTraining(ModelTraining):
     """Parts into which a process cuts its share of a batch to save memory; batch norms see one part."""
     processes: Count = 1
     """Processes that train together, each on its own GPU or threads; batch norms see the share of one process."""
-    extra: tuple[str, ...] = ()
-    """More arguments of open_clip's trainer; --aug-cfg replaces the crop scale."""
 
     def __post_init__(self) -> None:
         shares = self.processes * self.accumulation

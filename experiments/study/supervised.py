@@ -31,7 +31,14 @@ from circuitry.runs import (
 )
 from circuitry.data import Decoding, load_image
 from circuitry.models import register_model
-from circuitry.training import ModelTraining, TrainingWork, available_device, check_training_table, claim_run
+from circuitry.training import (
+    ModelTraining,
+    TrainingWork,
+    available_device,
+    check_training_table,
+    claim_run,
+    read_chunks,
+)
 from experiments.study.supervised_model import LabelTable, Transform, build_classifier, found_labels, write_classifier
 
 import numpy as np
@@ -225,13 +232,14 @@ def train_supervised(
             f"The batch_size of all processes together must be a multiple of their number, but "
             f"{settings.batch_size} for {processes} processes was given."
         )
-    checked = check_training_table(
-        Path(table).absolute(), ("filepath",), settings.batch_size, skip_missing=settings.skip_missing
+    table = Path(table).absolute()
+    check_training_table(table, ("filepath",), settings.batch_size)
+    files, targets, labels = read_samples(
+        pd.concat(read_chunks(table, ("filepath",)), ignore_index=True), choose_labels
     )
-    files, targets, labels = read_samples(pd.concat(checked.chunks(), ignore_index=True), choose_labels)
     name = register_model(settings.model)
     config, about_labels = {name: open_clip.get_model_config(name)}, [labels.classes, dict(labels.labels)]
-    folder = claim_run(out, settings, config, checked, labels=about_labels, processes=processes)
+    folder = claim_run(out, settings, config, table, labels=about_labels, processes=processes)
     last, state = out / "checkpoints" / f"epoch_{settings.epochs}.safetensors", out / "state.pt"
 
     def keep(loop: TrainingLoop) -> None:

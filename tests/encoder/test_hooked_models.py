@@ -35,7 +35,7 @@ from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images, extract_features, extract_representations, image_features
 from circuitry.runs.identity import UNKNOWN
 from circuitry.training import extract_samples
-from circuitry.training.samples import ImageFiles
+from circuitry.training.samples import image_files
 from tests.representations.test_embeddings import draw
 from tests.support.extraction import planned, run
 from tests.support.feature_bases import make_sae
@@ -95,7 +95,7 @@ def _sae(**about: object) -> SparseAutoencoder:
 
 def _sampled(clip: Clip, images: DomainFolder, out: Path) -> object:
     about = {"site": "attnpool", "positions_per_image": None, "seed": 0, "piece": 4}
-    return extract_samples(clip.encoder, clip.preprocess, ImageFiles.of(images.records, []), out, about, work=QUIET)
+    return extract_samples(clip.encoder, clip.preprocess, image_files(images.records, []), out, about, work=QUIET)
 
 
 Making = Callable[[Clip, DomainFolder, GraphFolder, Path], object]

@@ -27,7 +27,7 @@ from circuitry.representations.grams import DomainRepresentation
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.manifest import write_sealed
 from circuitry.training import SaeTraining, train_sae_on_images
-from circuitry.training.samples import ImageFiles, extract_samples
+from circuitry.training.samples import extract_samples, image_files
 from tests.bases.test_feature_basis import small_sae
 from tests.circuits.test_graph import small_graph
 from tests.comparison.test_comparison import comparison
@@ -96,7 +96,7 @@ def features(subject: Subject, out: Path) -> object:
 
 
 def samples(subject: Subject, out: Path) -> object:
-    files, about = ImageFiles.of(subject.images.records), {"site": None, "positions_per_image": None, "seed": 0}
+    files, about = image_files(subject.images.records), {"site": None, "positions_per_image": None, "seed": 0}
     encoder, preprocess = subject.clip.encoder, subject.clip.preprocess
     return extract_samples(encoder, preprocess, files, out, {**about, "piece": 4}, work=QUIET)
 

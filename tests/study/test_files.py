@@ -42,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos").mkdir()
     for i in range(3):
         (folder / f"photos/{i}.jpg").touch()
-    (folder / "photos.tsv").write_text("".join(f"photos/{i}.jpg\tphoto  {i}\n" for i in range(3)))
+    (folder / "photos.tsv").write_text("filepath\ttitle\n" + "".join(f"photos/{i}.jpg\tphoto  {i}\n" for i in range(3)))
     return folder
 
 

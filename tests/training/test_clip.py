@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from circuitry.runs import InputError
 from circuitry.training import ClipTraining, TrainingWork, clip_training, train_clip
@@ -59,14 +58,14 @@ def arguments(calls: Path) -> list[list[str]]:
 
 def test_arguments_of_the_trainer(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "a"
-    checkpoint = train_clip(train, out, replace(settings, crop_scale=0.6, extra=("--siglip",)), WORK)
+    checkpoint = train_clip(train, out, replace(settings, crop_scale=0.6), WORK)
     assert checkpoint == out / "checkpoints" / "epoch_2.pt"
     (given,) = arguments(calls)
     words = "save-most-recent upright resume=latest dataset-type=csv name=a epochs=2 batch-size=4 accum-freq=1 lr=0.001"
     words += " warmup=1 wd=0.2 seed=0 workers=0 device=cpu precision=fp32 log-every-n-steps=1"
     paths = {f"--train-data={train}", f"--logs={tmp_path / 'runs'}", "--csv-separator=\t"}
     assert {f"--{word}" for word in words.split()} | paths <= set(given)
-    assert given[-5:] == ["--model", str(out / "rn-smallest.json"), "--aug-cfg", "scale=(0.6,1.0)", "--siglip"]
+    assert given[-4:] == ["--model", str(out / "rn-smallest.json"), "--aug-cfg", "scale=(0.6,1.0)"]
     assert json.loads((out / "rn-smallest.json").read_text()) == CONFIG
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch_2.pt"]
     train_clip(train, tmp_path / "runs" / "stored", replace(settings, decoding="as-stored"), WORK)
@@ -124,8 +123,6 @@ def test_missing_dependencies_of_the_trainer(
         ({"warmup": 4}, "warmup.* 4 "),
         ({"model": "rn-tinny"}, "'rn-tinny'"),
         ({"batch_size": 10}, r"train\.tsv.* 9 .* 10"),
-        ({"extra": ("--lr=3",)}, "--lr=3.*extra"),
-        ({"extra": ("--name", "b")}, "--name.*extra"),
     ],
 )
 def test_settings_that_do_not_fit_the_data(
@@ -144,18 +141,6 @@ def test_images_are_counted_as_the_trainer_counts_them(settings: ClipTraining) -
     assert clip_training._steps(10, replace(six, processes=2)) == 1
     # In parts of one image, of which three are a step: four images of a process are four parts, one of them left over.
     assert clip_training._steps(8, replace(six, processes=2, accumulation=3)) == 1
-
-
-def test_missing_files_can_be_skipped(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
-    (tmp_path / "3.png").unlink()
-    train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
-    table = tmp_path / "run" / "without_missing.tsv"
-    assert f"--train-data={table}" in arguments(calls)[0]
-    lines = train.read_text().splitlines()
-    assert table.read_text().splitlines() == [line for line in lines if "3.png" not in line]
-    Image.new("RGB", (32, 32)).save(tmp_path / "3.png")
-    with pytest.raises(InputError, match="skipped: 1 -> 0"):
-        train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
 
 
 def test_checkpoints_of_another_model(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:

@@ -43,12 +43,13 @@ def test_outcomes_on_paper() -> None:
             [6.0, 5, 3, 1],  # an axe
         ]
     )
-    found = outcomes(scores, torch.tensor([CAT, DOG, BED, AXE]), torch.tensor([False, False, True, True]))
-    assert found.rank.tolist() == [2, 2, 2, 1]
-    assert found.alone.tolist() == [1, 1, 2, 1]
+    top, ranks = outcomes(scores, torch.tensor([CAT, DOG, BED, AXE]), torch.tensor([False, False, True, True]))
+    rank, alone, centred = ranks.T.tolist()
+    assert rank == [2, 2, 2, 1]
+    assert alone == [1, 1, 2, 1]
     # Means are 7.5, 3.5, 4, 2; what is left: (1.5 -2.5 4 0), (-0.5 -3.5 -2 2), (0.5 4.5 -1 -1), (-1.5 1.5 -1 -1).
-    assert found.centred.tolist() == [1, 1, 1, 4]
-    assert found.top.tolist() == [[0, 2, 3, 1], [0, 3, 2, 1], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert centred == [1, 1, 1, 4]
+    assert top.tolist() == [[0, 2, 3, 1], [0, 3, 2, 1], [0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def preprocess(image: Image.Image) -> Tensor:

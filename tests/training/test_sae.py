@@ -1,5 +1,6 @@
 """Autoencoders: their samples, their training from a planted dictionary, and what is measured."""
 
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -27,7 +28,7 @@ from circuitry.training import (
 )
 from circuitry.training import sae_loop as training
 from circuitry.training.sae_loop import SaeLoop, initial_weights
-from circuitry.training.samples import ImageFiles, SampleBatches
+from circuitry.training.samples import SampleBatches, image_files
 from tests.data.test_domains import touch
 from tests.support.noise_images import write_noise
 from tests.support.scripts import study_config
@@ -129,9 +130,9 @@ def test_refusals(resnet: nn.Module, tmp_path: Path) -> None:
         (lambda: sample_activations(encoder, shown, [], None), "none"),
         (lambda: sample_activations(encoder, shown, shown.records, "layer9"), "'layer9'"),
         (lambda: train_sae(torch.tensor([[1.0, float("nan")], [1, 2]])), "NaN"),
-        (lambda: ImageFiles.of([], [tmp_path / "x.tsv"]), r"x.tsv.* 60 .*nowhere/0\.png"),
-        (lambda: ImageFiles.of([], [tmp_path / "y.tsv"]), "filepath"),
-        (lambda: ImageFiles.of([], [tmp_path / "none.tsv"]), "none.tsv"),
+        (lambda: image_files([], [tmp_path / "x.tsv"]), r"x.tsv.* 60 .*nowhere/0\.png"),
+        (lambda: image_files([], [tmp_path / "y.tsv"]), "filepath"),
+        (lambda: image_files([], [tmp_path / "none.tsv"]), "none.tsv"),
     ]
     for call, words in refused:
         with pytest.raises(InputError, match=words):
@@ -222,8 +223,8 @@ def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
     records = data.records
     table = tmp_path / "table.tsv"
     table.write_text("filepath\ttitle\n" + "".join(f"{record.path}\ta\n" for record in records[7:]))
-    files = ImageFiles.of(records[:7], [table])
-    assert [record.path for record in files.records(range(11))] == [record.path for record in records]
+    files = image_files(records[:7], [table])
+    assert files.tolist() == [os.fsencode(record.path) for record in records]
     about = {"site": "attnpool", "positions_per_image": None, "seed": 0, "piece": 4}
     pieces = extract_samples(clip.encoder, clip.preprocess, files, tmp_path / "pieces", about, work=QUIET)
     assert [len(pieces[i]) for i in range(len(pieces))] == [4, 4, 3]
@@ -253,8 +254,8 @@ def test_images_of_tables_count_once_and_relative_paths_start_from_the_table(tmp
     records = DomainFolder(tmp_path, domains=("real",)).records
     table = tmp_path / "mixture.tsv"
     table.write_text(f"filepath\ttitle\nbase/3.png\ta\n{tmp_path}/real/cat/2.png\tb\nbase/3.png\tc\n")
-    files = ImageFiles.of(records, [table, table])
-    names = [record.path.relative_to(tmp_path).as_posix() for record in files.records(range(len(files)))]
+    files = image_files(records, [table, table])
+    names = [Path(os.fsdecode(file)).relative_to(tmp_path).as_posix() for file in files.tolist()]
     assert names == ["real/cat/1.png", "real/cat/2.png", "base/3.png"]
 
 

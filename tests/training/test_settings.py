@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -23,10 +22,10 @@ from circuitry.training import (
     record_run,
     write_captioned_table,
 )
-from circuitry.training.devices import available_device, pinned_threads
+from circuitry.training.clip_training import available_device
 from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
+from circuitry.training.sae_training import pinned_threads
 from circuitry.training.training_settings import CLIP_PRESETS
-from circuitry.training.training_table import CheckedTable
 
 CLIP = ClipTraining(model="rn-tiny", epochs=2, batch_size=4, lr=1e-3, warmup=1)
 
@@ -106,7 +105,7 @@ def test_threads_are_put_back() -> None:
 
 def test_settings_are_compared(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("filepath\n/a\n")
-    table = CheckedTable(tmp_path / "x.tsv", np.array([True]))
+    table = tmp_path / "x.tsv"
     settings, model = replace(clip_preset("rn-tiny"), model="anywhere/x.json", epochs=4), {"x": {"width": 8}}
     assert not claim_run(tmp_path / "run", settings, model, table, labels="a").is_done(TRAINING_JOB)
     claim_run(tmp_path / "run", replace(settings, model="elsewhere/x.json"), model, table, labels="a")

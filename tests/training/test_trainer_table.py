@@ -3,8 +3,9 @@
 import hashlib
 import io
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,18 +20,21 @@ from circuitry.training import (
     generated_captions,
     read_captions,
     read_description,
-    training_table,
     with_captions,
     write_captioned_table,
 )
 from circuitry.training import trainer_table as module
-from circuitry.training.trainer_table import CaptionedImage, caption_rows, clean, is_text, quoted, unquoted, write_table
-from circuitry.training.training_table import check_training_table
+from circuitry.training.image_captions import caption_rows, unquoted
+from circuitry.training.trainer_table import CaptionedImage, check_training_table, clean, is_text, quoted
 from tests.data.test_domains import touch
 
 
 def image(name: str, caption: str = "a cat", folder: str = "/data") -> CaptionedImage:
     return CaptionedImage(f"{folder}/{name}", name, "real", "cat", caption)
+
+
+def write_table(images: Iterable[CaptionedImage], path: Path, **how: Any) -> dict[str, Any]:
+    return read_description(write_captioned_table(images, path, **how))
 
 
 def rows(path: Path, text: str) -> list[tuple[str, str]]:
@@ -145,9 +149,8 @@ def test_headers(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     expected = [("a.jpg", "a cat"), ("b.jpg", "a dog")]
     assert rows(path, "filepath\ttitle\na.jpg\ta cat\n\nb.jpg\ta dog") == expected
-    assert rows(path, "a.jpg\ta cat\r\nb.jpg\ta dog\r\n") == expected
-    assert rows(path, "\ufeffcaption\tid\tPath\na cat\t1\ta.jpg\na dog\t2\tb.jpg\n") == expected
-    assert rows(path, '"image"\t"text"\n"a.jpg"\t"a cat"\nb.jpg\ta dog\n') == expected
+    assert rows(path, "\ufefftitle\tid\tfilepath\r\na cat\t1\ta.jpg\r\na dog\t2\tb.jpg\r\n") == expected
+    assert rows(path, '"filepath"\t"title"\n"a.jpg"\t"a cat"\nb.jpg\ta dog\n') == expected
 
 
 def test_quotes_and_tabs_in_captions(tmp_path: Path) -> None:
@@ -173,9 +176,9 @@ def test_quoting_is_undone(field: str) -> None:
     ("content", "words"),
     [
         (b"a cat\thttp://x.org/a.jpg\nb.jpg\ta dog\n", r"t\.tsv.*filepath<TAB>title"),
-        (b"a.jpg\nb.jpg\ta dog\n", r"t\.tsv.*filepath<TAB>title"),
+        (b"a.jpg\ta cat\nb.jpg\ta dog\n", r"t\.tsv.*filepath<TAB>title"),
         (b"filepath\ttitle\na.jpg\ta cat\nb.jpg\n", r"t\.tsv, line 3.* 2 .* 1: 'b\.jpg'"),
-        (b"path\tid\ttext\na.jpg\t1\ta\tcat\n", r"line 2.* 3 .* 4: 'a\.jpg"),
+        (b"filepath\tid\ttitle\na.jpg\t1\ta\tcat\n", r"line 2.* 3 .* 4: 'a\.jpg"),
         (b"filepath\ttitle\na.jpg\tcaf\xe9\n", r"t\.tsv.*UTF-8"),
         (None, r"t\.tsv"),
     ],
@@ -249,25 +252,14 @@ def listed(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
 def test_chunks_change_nothing(listed: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_table, "_CHUNK", chunk)
+    monkeypatch.setattr(module, "_CHUNK", chunk)
     with pytest.raises(InputError, match=r" 2 .*/2\.png, .*/6\.png"):
         check_training_table(listed, ("filepath", "title"), 2)
+    (tmp_path / "2.png").touch()
+    (tmp_path / "6.png").touch()
     with pytest.raises(InputError, match=r" 1 .*title.*/3\.png"):
-        check_training_table(listed, ("filepath", "title"), 2, skip_missing=True)
-    checked = check_training_table(listed, ("filepath",), 2, skip_missing=True)
-    assert checked.present.tolist() == [True, True, False, True, True, True, False]
-    assert (checked.n_images, checked.n_missing) == (5, 2)
-    copy = checked.without_missing(tmp_path / "copy.tsv")
-    whole = pd.read_csv(listed, sep="\t")
-    pd.testing.assert_frame_equal(pd.read_csv(copy, sep="\t"), whole[checked.present].reset_index(drop=True))
-
-
-def test_a_table_without_missing_files_is_used_itself(tmp_path: Path) -> None:
-    path = tmp_path / "train.tsv"
-    path.write_text(f"filepath\n{path}\n{path}\n")
-    checked = check_training_table(path, ("filepath",), 2, skip_missing=True)
-    assert checked.without_missing(tmp_path / "copy.tsv") == path
-    assert not (tmp_path / "copy.tsv").exists()
+        check_training_table(listed, ("filepath", "title"), 2)
+    assert check_training_table(listed, ("filepath",), 2) == 7
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import os
 import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import wait
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -26,11 +25,10 @@ from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import DISTINCT, Count, Natural, Seed, at_least, checked
-from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
+from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.processes import process_pool
-from circuitry.runs.progress import Bar
-from circuitry.runs.workers import ALONE, Rank
+from circuitry.runs.workers import Rank
 
 RENDERERS: Mapping[str, Callable[[Sequence[DrawnPart], np.random.Generator, int], Image.Image]] = {
     renderer.__name__: renderer for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
@@ -122,22 +120,16 @@ def write_toy(
     """
     root, settings = Path(root), settings or DrawingSettings()
     _check_free(root)
-    folder = _folder(root, settings)
-    left = folder.unfinished()
+    left = _folder(root, settings).unfinished()
     if not left:
         return root
     images = len(left) * (settings.n_train + settings.n_test)
     n_workers = workers or min(os.cpu_count() or 1, -(-images // IMAGES_PER_PROCESS))
-    if n_workers == 1:
-        _draw_share(root, settings, ALONE, "drawing" if progress else None)
-        return root
+    bars = ["drawing" if progress else None, *[None] * (n_workers - 1)]
     with process_pool(n_workers) as pool:
-        drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), None) for i in range(n_workers)]
-        with Bar(total=len(folder.jobs), desc="drawing", unit="job", disable=not progress) as bar:
-            while wait(drawn, timeout=0.5).not_done:
-                bar.update(sum(1 for _ in (root / CHECKSUMS).glob("*.json")) - bar.n)
-    for share in drawn:
-        share.result()
+        drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), bar) for i, bar in enumerate(bars)]
+        for share in drawn:
+            share.result()
     return root
 
 

@@ -1,0 +1,94 @@
+"""Captions of images: tables of them, or drawn image by image. No torch."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from circuitry.data.captions import PATTERNS, caption, image_rng
+from circuitry.data.domains import ImageRecord
+from circuitry.data.file_check import check_file
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import Seed, checked
+from circuitry.training.trainer_table import CaptionedImage
+
+Captions = Mapping[str, str] | Callable[[ImageRecord], str]
+"""The captions of images: {path below the root: caption}, as of `read_captions`, or a function."""
+
+
+@checked
+def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
+    """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}."""
+    path = Path(place)
+    return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
+
+
+def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
+
+    Articles and the words of the sentences round style and class are left out.
+    """
+    found = {word.strip(".,") for caption in read_captions(place).values() for word in caption.split()}
+    sentence = {word.strip(".,") for pattern in PATTERNS for word in pattern.split()}
+    return tuple(sorted(found - sentence - {"", "a", "an"}))
+
+
+def generated_captions(seed: Seed = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
+    """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class."""
+    return lambda record: caption(record.class_name, record.domain, image_rng(record.relative, seed), aligned=aligned)
+
+
+def with_captions(records: Iterable[ImageRecord], captions: Captions) -> Iterator[CaptionedImage]:
+    """Join images and captions; a caption that a mapping lacks is empty."""
+    of_image = captions if callable(captions) else lambda record: captions.get(record.relative, "")
+    for record in records:
+        path = str(record.path.absolute())
+        yield CaptionedImage(path, record.relative, record.domain, record.class_name, of_image(record))
+
+
+def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+    """Read (path, caption) of every line of a tab-separated table, in constant memory; skip empty lines.
+
+    The header names the columns filepath and title in any order, with others. Quotes around a field are csv's, other
+    quotes are characters. In tables of two columns, path and caption, further tabs belong to the caption.
+    """
+    table = Path(path)
+    check_file(table, "a table of captions", "it has the columns filepath and title")
+    try:
+        with open(table, encoding="utf-8-sig", newline="\n") as file:
+            yield from _rows(table, file)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
+
+
+def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
+    first = file.readline().rstrip("\r\n")
+    names = [unquoted(name) for name in first.split("\t")]
+    if not {"filepath", "title"} <= set(names):
+        raise InputError(
+            f"The first line of {table} must be the header filepath<TAB>title, but it is {first[:200]!r}: correct it."
+        )
+    path_at, caption_at, columns = names.index("filepath"), names.index("title"), len(names)
+    simple = (columns, path_at, caption_at) == (2, 0, 1)
+    for number, line in enumerate(file, start=2):
+        line = line.rstrip("\r\n")
+        if simple and '"' not in line and "\t" in line:  # nearly all of millions of lines
+            path, _, caption = line.partition("\t")
+            yield path, caption
+        elif line.strip():
+            fields = line.split("\t", 1 if simple else -1)
+            if len(fields) != columns:
+                raise InputError(
+                    f"{table}, line {number}: expected {columns} columns with tabs between them, given {len(fields)}: "
+                    f"{line[:200]!r}; correct the line."
+                )
+            yield unquoted(fields[path_at]), unquoted(fields[caption_at])
+
+
+def unquoted(field: str) -> str:
+    """Return the field without csv's quotes; other quotes stay."""
+    if len(field) >= 2 and field[0] == field[-1] == '"':
+        inner = field[1:-1].replace('""', "\0")
+        if '"' not in inner:
+            return inner.replace("\0", '"')
+    return field
