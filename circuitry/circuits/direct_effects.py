@@ -2,9 +2,8 @@
 
 The class logit is the cosine of the embedding with a class's text weight. With the length of the embedding, and the
 scale of the tower's last norm, as they are on the image, it is linear in the residual stream behind the last block, and
-so it is the sum of what each writer put there (Gandelsman et al. 2024, arXiv 2310.05916):
-
-    logit = sum over writers of  sum over positions of  written . g   + rest,   g = d logit / d stream
+so it is the sum of what the last stage makes of what each writer put there (Gandelsman et al. 2024, arXiv 2310.05916),
+and of the biases.
 
 For CLIP's ResNets see `pooling_pairs`.
 """
@@ -14,13 +13,11 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuitry.bases.residual import ResidualStream
 from circuitry.circuits.component_effects import DirectEffects
-from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import NORMS, normed_with, scale_of
 from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
@@ -47,28 +44,18 @@ def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor,
         >>> found.to_pandas().head()
     """
     width = _check_linear(stream)
-    encoder, components = stream.encoder, stream.components
-    wanted = {*stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
+    if weight.shape != (width,):
+        raise InputError(
+            f"The text weight of a class has the {width} numbers of an embedding, but one of shape "
+            f"{list(weight.shape)} was given: give one row of the text weights."
+        )
+    class_text = weight.detach().cpu().double().numpy()
     parts = []
-    with components.running():
-        _check_hooks(stream)
-        if weight.shape != (width,):
-            raise InputError(
-                f"The text weight of a class has the {width} numbers of an embedding, but one of shape "
-                f"{list(weight.shape)} was given: give one row of the text weights."
-            )
-        weight = weight.detach().to(encoder.device, encoder.dtype)
-        for batch in ImageBatches(images, components, rows_that_fit(encoder, Work().memory_gib)):
-            embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
-            last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
-            slope, constant = _last_step(encoder, last, weight)
-            effects = torch.einsum("wbpm,bpm->bw", stream.written(cache), slope)
-            rest = constant + sum(slope.sum(1) @ bias for i in range(len(stream.blocks)) for bias in stream.biases(i))
-            logits = F.normalize(embedding, dim=-1) @ weight
-            parts.append([one.cpu().double().numpy() for one in (effects, rest, logits)])
-    if not parts:
-        raise InputError("Direct effects need at least one image, but there were none.")
-    return DirectEffects(tuple(map(str, stream.writers)), *(np.concatenate(some) for some in zip(*parts, strict=True)))
+    for vectors, rest, embedding in _added(stream, images, Work()):
+        lengths = np.linalg.norm(embedding, axis=-1)
+        parts.append([(one @ class_text).T / lengths for one in (vectors, rest, embedding)])
+    effects, of_rest, logits = (np.concatenate(some, -1).T for some in zip(*parts, strict=True))
+    return DirectEffects(tuple(map(str, stream.writers)), effects, of_rest, logits)
 
 
 @checked
@@ -80,33 +67,27 @@ def direct_vectors(
     Takes the arguments of `direct_effects`, and does not divide by the length of the embedding.
     """
     _check_linear(stream)
-    components, last = stream.components, stream.encoder.stages[-1].run
-    end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
-    parts = []
+    return np.concatenate([vectors for vectors, *_ in _added(stream, images, work)])
+
+
+def _added(stream: ResidualStream, images: Images, work: Work) -> Iterator[list[np.ndarray]]:
+    """Yield what each writer [images, writers, d] and all biases [images, d] add to the embeddings, and these."""
+    components, last, n_blocks = stream.components, stream.encoder.stages[-1].run, len(stream.blocks)
+    end, some = f"blocks.{n_blocks - 1}.hook_resid_post", False
     with components.running():
         _check_hooks(stream)
         for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
             _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
+            biases = sum(bias for i in range(n_blocks) for bias in stream.biases(i))
             with _held_norms(stream.encoder.tower):
-                last(cache[end])
+                embedding = last(cache[end])
                 nothing = last(torch.zeros_like(cache[end]))
                 vectors = [last(written) - nothing for written in stream.written(cache)]
-            parts.append(torch.stack(vectors, 1).cpu().double().numpy())
-    if not parts:
+                rest = last(torch.zeros_like(cache[end]) + biases)
+            yield [one.cpu().double().numpy() for one in (torch.stack(vectors, 1), rest, embedding)]
+            some = True
+    if not some:
         raise InputError("Direct effects need at least one image, but there were none.")
-    return np.concatenate(parts)
-
-
-def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the logit by the last stream, and the logit of a zero stream, scales of norms fixed."""
-    last = encoder.stages[-1].run
-    with _held_norms(encoder.tower), torch.enable_grad():
-        x = stream.detach().requires_grad_()
-        embedding = last(x)
-        length = embedding.detach().norm(dim=-1)
-        (slope,) = torch.autograd.grad(((embedding @ weight) / length).sum(), x)
-        constant = (last(torch.zeros_like(stream)) @ weight) / length
-    return slope, constant.detach()
 
 
 @contextmanager
