@@ -91,7 +91,7 @@ def _transformers(attn: Any, places: AddedByPlace) -> AttentionParts:
     _, n_heads = found_by_role(inner, "number of heads", "num_heads", "num_attention_heads")
     d_head = projections[0].out_features // n_heads
     _check_width(out.out_features, n_heads, d_head)
-    turn = partial(_turned_by_cosines, places)
+    turn = partial(_turned, places, True)
     return AttentionParts(
         n_heads, _apart(projections, d_head, n_heads), *_dot_product(turn, turn), in_order(_joined, out)
     )
@@ -105,7 +105,7 @@ def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
     if isinstance(attn, RelPosAttention):
         kernel = _dot_product(attn.q_norm, attn.k_norm, places if attn.rel_pos is None else attn.rel_pos.get_bias)
     else:
-        turn = _turning(attn, places)
+        turn = partial(_turned, places, getattr(attn, "rotate_half", False))
         kernel = _dot_product(in_order(attn.q_norm, turn), in_order(attn.k_norm, turn))
     return AttentionParts(attn.num_heads, _projection(attn), *kernel, in_order(_joined, norm, attn.proj), (norm,))
 
@@ -147,30 +147,16 @@ def _check_width(width: int, n_heads: int, d_head: int) -> None:
         )
 
 
-def _turned_by_cosines(places: Callable[[], Any], x: Heads) -> Heads:
-    """Turn queries or keys as DINOv3 does; the class token and registers stay unturned."""
+def _turned(places: AddedByPlace, half: bool, x: Heads) -> Heads:
+    """Turn queries or keys by their position; the class token and registers stay unturned."""
     rotary = places()
     if rotary is None:
         return x
-    cos, sin = rotary
-    first, patches = x.transpose(1, 2).tensor_split([x.shape[1] - len(cos)], 2)
-    turned: Tensor = apply_rot_embed_cat(patches, torch.cat([sin, cos], -1), half=True)
+    if isinstance(rotary, tuple):  # cosines and sines of transformers
+        rotary = torch.cat(rotary[::-1], -1)
+    first, patches = x.transpose(1, 2).tensor_split([x.shape[1] - rotary.shape[-2]], 2)
+    turned: Tensor = apply_rot_embed_cat(patches, rotary, half=half)
     return torch.cat([first, turned], 2).type_as(x).transpose(1, 2)
-
-
-def _turning(attn: Any, places: AddedByPlace) -> Callable[[Tensor], Tensor]:
-    """Return the function that turns queries and keys by their position; class token and registers stay unturned."""
-
-    def turned(x: Heads) -> Heads:
-        rotary = places()
-        if rotary is None:
-            return x
-        first, patches = x.transpose(1, 2).tensor_split([attn.num_prefix_tokens], 2)
-        half = {"half": True} if getattr(attn, "rotate_half", False) else {}
-        found: Tensor = torch.cat([first, apply_rot_embed_cat(patches, rotary, **half)], 2)
-        return found.type_as(x).transpose(1, 2)
-
-    return turned
 
 
 def _dot_product(
