@@ -16,7 +16,6 @@ from tests.reports.figures.test_lines import CURVES
 from tests.reports.figures.test_scatters import UNITS
 from tests.reports.sections.test_compared import accuracy
 
-HEADS = pd.DataFrame({"block": [0], "component": ["0"], "effect": [0.5]})
 IMAGE = np.zeros((64, 32, 3), np.uint8)
 Draw = Callable[[], object]
 
@@ -40,8 +39,6 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "site c; it has a, b"),
     (lambda: figures.attribution_against_patching(UNITS.drop(columns="exact"), ["a"]), "points.*exact"),
     (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows sketch, real and columns"),
-    (lambda: figures.component_heatmap(HEADS[:0], title="", measure="effect"), "block, component and effect"),
-    (lambda: figures.component_heatmap(HEADS, title="", measure="logit"), "logit"),
     (lambda: figures.pixel_maps(IMAGE[None], {"m": np.zeros((1, 2, 2))}, names=["a"]), r"\[1, 2, 2\]"),
     (lambda: figures.accuracy_bars(accuracy().drop(columns="held_out")), "accuracy.*held_out"),
     (lambda: figures.accuracy_bars(twice(accuracy())), "clipart"),
