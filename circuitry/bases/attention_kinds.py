@@ -51,32 +51,28 @@ _AS_IT_IS = nn.Identity()
 
 def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
     """Return the parts of an attention module in evaluation mode; none of a kind that is not known."""
-    if isinstance(attn, nn.MultiheadAttention):
-        return AttentionParts(
-            attn.num_heads,
-            lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
-            *_dot_product(),
-            in_order(_joined, attn.out_proj),
-        )
-    if isinstance(attn, OpenClipAttention):
-        return _open_clip(attn)
+    if isinstance(attn, nn.MultiheadAttention | OpenClipAttention):
+        return _together(attn)
     if isinstance(attn, TIMM_ATTENTION):
         return _timm(attn, places)
     return _transformers(attn, places) if isinstance(attn, nn.Module) and from_transformers(attn) else None
 
 
-def _open_clip(attn: Any) -> AttentionParts:
+def _together(attn: Any) -> AttentionParts:
+    """Return the parts of PyTorch's attention, or open_clip's, which may have norms and scales besides."""
+    inner, q_norm, k_norm = (getattr(attn, name, _AS_IT_IS) for name in ("ln_inner", "ln_q", "ln_k"))
+
     def out(z: Tensor) -> Tensor:
-        z = z if attn.head_scale is None else z * attn.head_scale.reshape(-1, 1)
-        found: Tensor = attn.out_proj(attn.ln_inner(_joined(z)))
+        scale = getattr(attn, "head_scale", None)
+        found: Tensor = attn.out_proj(inner(_joined(z if scale is None else z * scale.reshape(-1, 1))))
         return found
 
     return AttentionParts(
         attn.num_heads,
         lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
-        *(_dot_product(attn.ln_q, attn.ln_k) if attn.logit_scale is None else _cosine(attn)),
+        *(_dot_product(q_norm, k_norm) if getattr(attn, "logit_scale", None) is None else _cosine(attn)),
         out,
-        (attn.ln_inner,),
+        (inner,),
     )
 
 
@@ -112,16 +108,16 @@ def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
 
 def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return how a module of timm's projects: by one matrix or by three; fewer keys and values serve several heads."""
+    if attn.qkv is None:
+        return _apart((attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads)
+    if getattr(attn, "q_bias", None) is None:
+        return lambda x: _split(attn.qkv(x), attn.num_heads)
 
-    def together(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if getattr(attn, "q_bias", None) is None:
-            return _split(attn.qkv(x), attn.num_heads)
+    def biased(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))  # EVA's, which has none for keys
         return _split(F.linear(x, attn.qkv.weight, bias), attn.num_heads)
 
-    if attn.qkv is not None:
-        return together
-    return _apart((attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads)
+    return biased
 
 
 def _apart(
