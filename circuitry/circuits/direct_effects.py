@@ -74,8 +74,10 @@ def _added(stream: ResidualStream, images: Images, work: Work) -> Iterator[list[
     """Yield what each writer [images, writers, d] and all biases [images, d] add to the embeddings, and these."""
     components, last, n_blocks = stream.components, stream.encoder.stages[-1].run, len(stream.blocks)
     end, some = f"blocks.{n_blocks - 1}.hook_resid_post", False
+    why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
     with components.running():
-        _check_hooks(stream)
+        components.check_unhooked(why, stream.sites[0])
+        stream.encoder.check_unhooked(why)
         for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
             _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
             biases = sum(bias for i in range(n_blocks) for bias in stream.biases(i))
@@ -125,10 +127,3 @@ def _check_linear(stream: ResidualStream) -> int:
             "look at the effects of its heads as units instead (in_components)."
         )
     return at_zero.shape[-1]
-
-
-def _check_hooks(stream: ResidualStream) -> None:
-    """Raise `InputError` where hooks act in the blocks or behind them, or on the encoder that is not run."""
-    why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
-    stream.components.check_unhooked(why, stream.sites[0])
-    stream.encoder.check_unhooked(why)

@@ -77,8 +77,7 @@ def reader_gradients(
 ) -> StreamGradients:
     """Return the gradients by what readers read, on the line of the stream before the blocks to the baseline's.
 
-    Args:
-        points: Hook points of each block, such as ``attn.hook_pattern``, by which gradients are taken too.
+    ``points`` are hook points of each block, such as ``attn.hook_pattern``, by which gradients are taken too.
     """
     a, b = clean[stream.sites[0]], other[stream.sites[0]]
     total = a.new_zeros(len(stream.readers), *a.shape)
