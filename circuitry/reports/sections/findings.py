@@ -33,24 +33,6 @@ def name_some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def not_tested(why: str) -> Finding:
-    """Say that it cannot be told whether circuits work; ``why`` is a sentence."""
-    return Finding(
-        f"Do the circuits work? {UNKNOWN}: they were not tested. {why}",
-        "An attribution claims causes; it does not prove them.",
-        "Tests on images that the circuits were not found on, beside random units.",
-    )
-
-
-def no_part(why: str) -> Finding:
-    """Say why no class's own part was found; ``why`` is a sentence."""
-    return Finding(
-        f"Do classes have parts of their own? {UNKNOWN}: none was found. {why}",
-        "A class's own part is found by contrast with other classes, and tested on other images.",
-        "Other classes beside each class, and two images or more of each.",
-    )
-
-
 def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     """Say how much two domains share of what two samples of one domain share: from ratios and tests against ceilings.
 
