@@ -28,7 +28,7 @@ from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.chain_edges import chain_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.nodes import part_effects
 from circuitry.interventions import patch_effects
 from circuitry.models.open_clip_models import register_model
 from circuitry.reports.result_tables import KeepSettings
@@ -145,7 +145,7 @@ def timed(
     task = Task(encoder, images, class_logit(weights, 0), sites=sites, work=Work(progress=False))
     with task.running(gradients=True):
         started = time.perf_counter()
-        nodes = node_effects(task, settings.node_rule)
+        nodes = part_effects(task, settings.node_rule)[0]
         node_seconds = time.perf_counter() - started
         kept = strongest_units(nodes.scores, settings.size or 0.1)
         started = time.perf_counter()

@@ -28,9 +28,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.data.parts import Key
 from circuitry.encoder.metrics import answer_metric
-from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.export import Exported
-from circuitry.explorer.view_files import ModelView
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
@@ -76,8 +74,6 @@ class Analysis:
         """Say what is analysed, and how.
 
         Args:
-            clip: The model.
-            images: Its images, sorted by domain and class.
             out: Folder of everything that is made.
             settings: How circuits are found.
             checks: How circuits are tested.
@@ -118,18 +114,17 @@ class Analysis:
         self,
         held_out: Sequence[str] = (),
         test_domain: str | None = None,
-        images: DomainFolder | None = None,
         work: Work = Work(),
         *,
         least: float = 0.0,
     ) -> pd.DataFrame:
-        """Measure zero-shot accuracy by domain, on these or other ``images``; classes held out in training apart.
+        """Measure zero-shot accuracy by domain; classes held out in training apart.
 
         Comparisons and own parts leave out a class in the domains where a smaller share than ``least`` of its images
         is right.
         """
         self.results["test_domain"] = test_domain
-        found = zero_shot_predictions(self.clip, images or self.images, held_out, work=work)
+        found = zero_shot_predictions(self.clip, self.images, held_out, work=work)
         if least:
             right = class_accuracy(found)
             self.results["accuracy_by_class"] = right.assign(known=right["right"] >= least)
@@ -228,9 +223,9 @@ class Analysis:
         graphs = self.drawn
         return unit_cards(self.clip, self.images, graphs, out or graphs.path.parent / CARDS[0], work=work, **settings)
 
-    def explore(self, settings: ExplorerSettings = ExplorerSettings(), model: ModelView | None = None) -> Exported:
+    def explore(self) -> Exported:
         """Write the explorer of what is in the folder."""
-        return explore_run(self.out, self.drawn, model=model, settings=settings)
+        return explore_run(self.out, self.drawn)
 
     @property
     def drawn(self) -> GraphFolder:
@@ -252,7 +247,6 @@ class Analysis:
         Own parts come before circuits that are enough where they were found first.
 
         Args:
-            title: Title of the page.
             introduction: What was done, in a few sentences.
             results: A second folder, for tables of at most `SMALL` rows.
             provenance: What made the numbers, beside model, settings and versions.

@@ -32,7 +32,7 @@ from circuitry.reports.sections.circuits import (
     add_similarity,
     circuit_findings,
 )
-from circuitry.reports.sections.findings import no_part, not_tested
+from circuitry.reports.sections.findings import UNKNOWN
 from circuitry.reports.sections.one_circuit import add_circuit
 from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings
 from circuitry.reports.sections.transfers import add_interchange, add_transfer, transfer_findings, transfer_value
@@ -56,18 +56,10 @@ def add_findings(
     apart: str | None = None,
     pair: tuple[str, str, str] | None = None,
 ) -> None:
-    """Add what the steps found to a report.
+    """Add what the steps found to an empty report; ``apart`` and ``pair`` are those of `Analysis.report`.
 
-    Args:
-        report: An empty one.
-        graphs: The circuits.
-        images: Their images.
-        found: See `Analysis.results`.
-        cut: How circuits are cut; see `AttributionGraph.circuit`.
-        tested_on: Names the images of tests, if there were any.
-        apart: A domain to set against the others.
-        pair: Class and two domains whose circuits are drawn (default: the first class in its two least similar
-            domains).
+    ``cut`` says how circuits are cut; see `AttributionGraph.circuit`. ``tested_on`` names the images of tests, if there
+    were any.
     """
     first, marks = next(iter(graphs.values())), domain_marks(graphs.domains)
     sites = list(first.inner_sites)
@@ -117,15 +109,26 @@ def findings_of(found: Found) -> list[Finding | None]:
     if "own_part_tables" in found:
         own += own_part_findings(found["own_part_tables"])
     elif "own_parts" in found:
-        own.append(no_part(found["own_parts"]))
-    if own_first(found):
-        answers += own
+        own = [
+            Finding(
+                f"Do classes have parts of their own? {UNKNOWN}: none was found. {found['own_parts']}",
+                "A class's own part is found by contrast with other classes, and tested on other images.",
+                "Other classes beside each class, and two images or more of each.",
+            )
+        ]
+    whole: list[Finding | None] = []
     if found.get("curves"):
-        answers += faithfulness_findings(found["curves"], found.get("one_site", []))
+        whole += faithfulness_findings(found["curves"], found.get("one_site", []))
     elif "comparisons" in found:
-        answers.append(not_tested())
-    if not own_first(found):
-        answers += own
+        whole = [
+            Finding(
+                f"Do the circuits work? {UNKNOWN}: they were not tested. A smaller --n-images leaves images to test "
+                "them on.",
+                "An attribution claims causes; it does not prove them.",
+                "Tests on images that the circuits were not found on, beside random units.",
+            )
+        ]
+    answers += [*own, *whole] if own_first(found) else [*whole, *own]
     if found.get("comparisons"):
         answers += circuit_findings(found["comparisons"])
     if "transfer" in found:
@@ -216,7 +219,14 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
         if "one_site" in found:
             tables[f"{name}_one_site"] = curves_by_domain(found["one_site"], measure)
     if "transfer" in found:
-        tables |= _transfer_tables(found["transfer"], found["similarity"])
+        transfer, similarity = found["transfer"], found["similarity"]
+        tables |= {
+            "matrices": transfer_matrices(transfer),
+            "edge_jaccard_matrix": similarity.rename_axis(index="domain").reset_index(),
+            "correlations": transfer_correlations(transfer, similarity),
+        }
+        if (transfer["sites"] != "all").any():
+            tables["selectivity_over_depth"] = transfer_over_depth(transfer, transfer_value(transfer))
     if "attribution" in found:
         check = found["attribution"][1]
         tables |= {"attribution_against_patching": check.points, "scores_across_sites": check.across_sites()}
@@ -228,15 +238,3 @@ def without_cells(table: pd.DataFrame, cells: Sequence[Key], *columns: str) -> p
     for pair in columns:
         table = table[~pd.MultiIndex.from_frame(table[pair.split()]).isin(cells)]
     return table
-
-
-def _transfer_tables(transfer: pd.DataFrame, similarity: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return what a table of transfer says, beside structural similarity."""
-    tables = {
-        "matrices": transfer_matrices(transfer),
-        "edge_jaccard_matrix": similarity.rename_axis(index="domain").reset_index(),
-        "correlations": transfer_correlations(transfer, similarity),
-    }
-    if (transfer["sites"] != "all").any():
-        tables["selectivity_over_depth"] = transfer_over_depth(transfer, transfer_value(transfer))
-    return tables

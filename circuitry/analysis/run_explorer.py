@@ -27,13 +27,7 @@ def explore_run(
 ) -> Exported:
     """Write the explorer of circuits, with the comparisons, curves and cards in the folder of their run.
 
-    Args:
-        run: The folder.
-        graphs: The circuits.
-        out: Folder of the page (default: explorer in the run).
-        cards: Folder of the cards (default: cards beside the circuits).
-        model: What only the model can tell.
-        settings: How much of it.
+    The default folder of the page is ``explorer`` in the run, that of the cards ``cards`` beside the circuits.
     """
     within = [run / name for name in WITHIN] if graphs.lesions is None else []  # they are of other circuits
     out, beside = out or run / "explorer", [path for name in CARDS if (path := graphs.path.parent / name).is_dir()]

@@ -51,32 +51,28 @@ _AS_IT_IS = nn.Identity()
 
 def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
     """Return the parts of an attention module in evaluation mode; none of a kind that is not known."""
-    if isinstance(attn, nn.MultiheadAttention):
-        return AttentionParts(
-            attn.num_heads,
-            lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
-            *_dot_product(),
-            in_order(_joined, attn.out_proj),
-        )
-    if isinstance(attn, OpenClipAttention):
-        return _open_clip(attn)
+    if isinstance(attn, nn.MultiheadAttention | OpenClipAttention):
+        return _together(attn)
     if isinstance(attn, TIMM_ATTENTION):
         return _timm(attn, places)
     return _transformers(attn, places) if isinstance(attn, nn.Module) and from_transformers(attn) else None
 
 
-def _open_clip(attn: Any) -> AttentionParts:
+def _together(attn: Any) -> AttentionParts:
+    """Return the parts of PyTorch's attention, or open_clip's, which may have norms and scales besides."""
+    inner, q_norm, k_norm = (getattr(attn, name, _AS_IT_IS) for name in ("ln_inner", "ln_q", "ln_k"))
+
     def out(z: Tensor) -> Tensor:
-        z = z if attn.head_scale is None else z * attn.head_scale.reshape(-1, 1)
-        found: Tensor = attn.out_proj(attn.ln_inner(_joined(z)))
+        scale = getattr(attn, "head_scale", None)
+        found: Tensor = attn.out_proj(inner(_joined(z if scale is None else z * scale.reshape(-1, 1))))
         return found
 
     return AttentionParts(
         attn.num_heads,
         lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
-        *(_dot_product(attn.ln_q, attn.ln_k) if attn.logit_scale is None else _cosine(attn)),
+        *(_dot_product(q_norm, k_norm) if getattr(attn, "logit_scale", None) is None else _cosine(attn)),
         out,
-        (attn.ln_inner,),
+        (inner,),
     )
 
 
@@ -91,7 +87,7 @@ def _transformers(attn: Any, places: AddedByPlace) -> AttentionParts:
     _, n_heads = found_by_role(inner, "number of heads", "num_heads", "num_attention_heads")
     d_head = projections[0].out_features // n_heads
     _check_width(out.out_features, n_heads, d_head)
-    turn = partial(_turned_by_cosines, places)
+    turn = partial(_turned, places, True)
     return AttentionParts(
         n_heads, _apart(projections, d_head, n_heads), *_dot_product(turn, turn), in_order(_joined, out)
     )
@@ -105,23 +101,23 @@ def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
     if isinstance(attn, RelPosAttention):
         kernel = _dot_product(attn.q_norm, attn.k_norm, places if attn.rel_pos is None else attn.rel_pos.get_bias)
     else:
-        turn = _turning(attn, places)
+        turn = partial(_turned, places, getattr(attn, "rotate_half", False))
         kernel = _dot_product(in_order(attn.q_norm, turn), in_order(attn.k_norm, turn))
     return AttentionParts(attn.num_heads, _projection(attn), *kernel, in_order(_joined, norm, attn.proj), (norm,))
 
 
 def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return how a module of timm's projects: by one matrix or by three; fewer keys and values serve several heads."""
+    if attn.qkv is None:
+        return _apart((attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads)
+    if getattr(attn, "q_bias", None) is None:
+        return lambda x: _split(attn.qkv(x), attn.num_heads)
 
-    def together(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if getattr(attn, "q_bias", None) is None:
-            return _split(attn.qkv(x), attn.num_heads)
+    def biased(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))  # EVA's, which has none for keys
         return _split(F.linear(x, attn.qkv.weight, bias), attn.num_heads)
 
-    if attn.qkv is not None:
-        return together
-    return _apart((attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads)
+    return biased
 
 
 def _apart(
@@ -147,30 +143,16 @@ def _check_width(width: int, n_heads: int, d_head: int) -> None:
         )
 
 
-def _turned_by_cosines(places: Callable[[], Any], x: Heads) -> Heads:
-    """Turn queries or keys as DINOv3 does; the class token and registers stay unturned."""
+def _turned(places: AddedByPlace, half: bool, x: Heads) -> Heads:
+    """Turn queries or keys by their position; the class token and registers stay unturned."""
     rotary = places()
     if rotary is None:
         return x
-    cos, sin = rotary
-    first, patches = x.transpose(1, 2).tensor_split([x.shape[1] - len(cos)], 2)
-    turned: Tensor = apply_rot_embed_cat(patches, torch.cat([sin, cos], -1), half=True)
+    if isinstance(rotary, tuple):  # cosines and sines of transformers
+        rotary = torch.cat(rotary[::-1], -1)
+    first, patches = x.transpose(1, 2).tensor_split([x.shape[1] - rotary.shape[-2]], 2)
+    turned: Tensor = apply_rot_embed_cat(patches, rotary, half=half)
     return torch.cat([first, turned], 2).type_as(x).transpose(1, 2)
-
-
-def _turning(attn: Any, places: AddedByPlace) -> Callable[[Tensor], Tensor]:
-    """Return the function that turns queries and keys by their position; class token and registers stay unturned."""
-
-    def turned(x: Heads) -> Heads:
-        rotary = places()
-        if rotary is None:
-            return x
-        first, patches = x.transpose(1, 2).tensor_split([attn.num_prefix_tokens], 2)
-        half = {"half": True} if getattr(attn, "rotate_half", False) else {}
-        found: Tensor = torch.cat([first, apply_rot_embed_cat(patches, rotary, **half)], 2)
-        return found.type_as(x).transpose(1, 2)
-
-    return turned
 
 
 def _dot_product(

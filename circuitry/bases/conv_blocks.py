@@ -97,15 +97,9 @@ def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
 def conv_stages(path: str, block: ConvBlock, read: Step, x: Tensor) -> tuple[list[Stage], Tensor]:
     """Return the stages that end at a block's hidden channels, and at the channels of its projection shortcut.
 
-    A projection comes right before the last hidden activation, so that a site holds channels of one resolution.
-
-    Args:
-        path: Goes before the names of the sites.
-        read: From the activation of the site before to the stream.
-        x: An activation of the site before, which tells the numbers of channels.
-
-    Returns:
-        The stages, and what they make of the activation.
+    A projection comes right before the last hidden activation, so that a site holds channels of one resolution. An
+    activation ``x`` of the site before, which ``read`` makes the stream, tells the numbers of channels; what the stages
+    make of it is returned, too.
     """
     stages = list[Stage]()
     before: Callable[[Tensor], _Pair] = partial(_enter, in_order(read, block.entry), block.shortcut is not None)

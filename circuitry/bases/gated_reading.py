@@ -58,11 +58,7 @@ def read_through(
 ) -> Float[Tensor, "image ..."]:
     """Return the downstream activation, each unit under its own row of gates.
 
-    Args:
-        gates: A row for every downstream unit in each.
-        read: Returns the activation under each of some rows of gates.
-        unit_dim: The axis of units in the activation.
-        at_once: Rows in a call of ``read``.
+    ``read`` returns the activation under each of some rows of gates, ``at_once`` at most.
     """
     rows, which = different_rows(gates)
     parts, order = list[Tensor](), list[Tensor]()

@@ -114,7 +114,6 @@ class ResidualStream:
         >>> stream = ResidualStream.of(clip.encoder)
         >>> [str(writer) for writer in stream.writers[:3]]
         ['embed', 'blocks.0.attn.0', 'blocks.0.attn.1']
-        >>> stream.edge("blocks.2.attn.5", "blocks.3.mlp")    # row and column in stream.edges
     """
 
     HOW_TO_GET: ClassVar = "make one with ResidualStream.of(clip.encoder)"
@@ -211,23 +210,6 @@ class ResidualStream:
         if before is None or after is None:
             return False
         return before < after and up in self.layers[before].names
-
-    def edge(self, writer: str, reader: str) -> tuple[int, int]:
-        """Return the row and column of an edge in `edges`, by the names of its ends.
-
-        Example:
-            >>> keep = stream.edges.clone()
-            >>> keep[stream.edge("blocks.0.attn.3", "blocks.5.mlp")] = False
-        """
-        writers, readers = ([str(one) for one in some] for some in (self.writers, self.readers))
-        if writer in writers and reader in readers:
-            row, column = readers.index(reader), writers.index(writer)
-            if self.edges[row, column]:
-                return row, column
-        raise InputError(
-            f"There is no edge from {writer!r} to {reader!r}: edges go from a writer ({writers[0]}, {writers[1]}, ... "
-            f"{writers[-1]}) to a later reader ({readers[0]}, ... {readers[-1]})."
-        )
 
     @property
     def sites(self) -> tuple[str, ...]:

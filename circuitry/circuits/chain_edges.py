@@ -57,9 +57,7 @@ def chain_edges(
 ) -> dict[Pair, np.ndarray]:
     """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
 
-    Args:
-        task: With gradients running; its metric plays no part. Products with the Jacobian take less than its memory on
-            a CPU, see `CACHED_BYTES`.
+    The task's gradients run, and its metric plays no part; see `CACHED_BYTES` on its memory.
     """
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
@@ -162,12 +160,7 @@ class _Joint(NamedTuple):
         return cls(narrowest(encoder.stages[first:last], up, down, up_dim), up, down, up_dim, down_dim)
 
     def scores(self, a: Tensor, end: Tensor, after: Tensor, rule: QuadratureRule, budget: int) -> Tensor:
-        """Return sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k.
-
-        Args:
-            a, end, after: Activations upstream and their ends, and the activations downstream.
-            budget: Bytes of a chunk of products.
-        """
+        """Return sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k."""
         dims = self.up_dim % a.dim(), self.down_dim % after.dim()
         at_once = max(1, budget // (4 * a.element_size() * max(a.numel(), after.numel())))
         step, target = end - a, after.index_select(dims[1], self.down)

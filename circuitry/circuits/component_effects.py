@@ -28,9 +28,10 @@ class DirectEffects:
     def to_pandas(self) -> pd.DataFrame:
         """Return means over images: writer, effect, largest first, then ``rest``; they add up to the mean logit."""
         table = pd.DataFrame({"writer": self.writers, "effect": self.effects.mean(0)})
-        order = np.argsort(-table["effect"].abs().to_numpy(), kind="stable")
         rest = pd.DataFrame({"writer": ["rest"], "effect": [self.rest.mean()]})
-        return pd.concat([table.iloc[order], rest], ignore_index=True)
+        return pd.concat(
+            [table.sort_values("effect", key=abs, ascending=False, kind="stable"), rest], ignore_index=True
+        )
 
     def __repr__(self) -> str:
         first = self.to_pandas().iloc[0]

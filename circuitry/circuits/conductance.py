@@ -38,10 +38,6 @@ def conductance_effects(
 
     The path leads to the baseline's activation of `input`: zeros after normalisation, the mean image, or the
     counterfactual images.
-
-    Args:
-        task: With gradients running.
-        parts: The part of each image (default: no parts).
     """
     sites, hidden, rows = task.sites, not task.work.progress, rows_that_fit(task.encoder, task.work.memory_gib)
     told = [site for site in sites if site not in task.encoder.carried]

@@ -2,25 +2,22 @@
 
 The class logit is the cosine of the embedding with a class's text weight. With the length of the embedding, and the
 scale of the tower's last norm, as they are on the image, it is linear in the residual stream behind the last block, and
-so it is the sum of what each writer put there (Gandelsman et al. 2024, arXiv 2310.05916):
-
-    logit = sum over writers of  sum over positions of  written . g   + rest,   g = d logit / d stream
+so it is the sum of what the last stage makes of what each writer put there (Gandelsman et al. 2024, arXiv 2310.05916),
+and of the biases.
 
 For CLIP's ResNets see `pooling_pairs`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuitry.bases.residual import ResidualStream
 from circuitry.circuits.component_effects import DirectEffects
-from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import NORMS, normed_with, scale_of
 from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
@@ -46,22 +43,19 @@ def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor,
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
         >>> found.to_pandas().head()
     """
-    width, encoder = _check_linear(stream), stream.encoder
+    width = _check_linear(stream)
     if weight.shape != (width,):
         raise InputError(
             f"The text weight of a class has the {width} numbers of an embedding, but one of shape "
             f"{list(weight.shape)} was given: give one row of the text weights."
         )
+    class_text = weight.detach().cpu().double().numpy()
     parts = []
-    with stream.components.running():
-        weight = weight.detach().to(encoder.device, encoder.dtype).clone()  # it may be of inference mode
-        for embedding, cache, last in _runs(stream, images, Work()):
-            slope, constant = _last_step(encoder, last, weight)
-            effects = torch.einsum("wbpm,bpm->bw", stream.written(cache), slope)
-            rest = constant + sum(slope.sum(1) @ bias for i in range(len(stream.blocks)) for bias in stream.biases(i))
-            logits = F.normalize(embedding, dim=-1) @ weight
-            parts.append([one.cpu().double().numpy() for one in (effects, rest, logits)])
-    return DirectEffects(tuple(map(str, stream.writers)), *(np.concatenate(some) for some in zip(*parts, strict=True)))
+    for vectors, rest, embedding in _added(stream, images, Work()):
+        lengths = np.linalg.norm(embedding, axis=-1)
+        parts.append([(one @ class_text).T / lengths for one in (vectors, rest, embedding)])
+    effects, of_rest, logits = (np.concatenate(some, -1).T for some in zip(*parts, strict=True))
+    return DirectEffects(tuple(map(str, stream.writers)), effects, of_rest, logits)
 
 
 @checked
@@ -73,37 +67,26 @@ def direct_vectors(
     Takes the arguments of `direct_effects`, and does not divide by the length of the embedding.
     """
     _check_linear(stream)
-    last, parts = stream.encoder.stages[-1].run, []
-    with stream.components.running():
-        for _, cache, end in _runs(stream, images, work):
+    return np.concatenate([vectors for vectors, *_ in _added(stream, images, work)])
+
+
+def _added(stream: ResidualStream, images: Images, work: Work) -> Iterator[list[np.ndarray]]:
+    """Yield what each writer [images, writers, d] and all biases [images, d] add to the embeddings, and these."""
+    components, last, n_blocks = stream.components, stream.encoder.stages[-1].run, len(stream.blocks)
+    end = f"blocks.{n_blocks - 1}.hook_resid_post"
+    why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
+    with components.running():
+        components.check_unhooked(why, stream.sites[0])
+        stream.encoder.check_unhooked(why)
+        for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
+            _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
+            biases = sum(bias for i in range(n_blocks) for bias in stream.biases(i))
             with _held_norms(stream.encoder.tower):
-                last(end)
-                nothing = last(torch.zeros_like(end))
+                embedding = last(cache[end])
+                nothing = last(torch.zeros_like(cache[end]))
                 vectors = [last(written) - nothing for written in stream.written(cache)]
-            parts.append(torch.stack(vectors, 1).cpu().double().numpy())
-    return np.concatenate(parts)
-
-
-def _runs(stream: ResidualStream, images: Images, work: Work) -> Iterator[tuple[Tensor, Mapping[str, Tensor], Tensor]]:
-    """Yield the embeddings of each batch, what writers wrote, and the last residual stream."""
-    _check_hooks(stream)
-    end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
-    wanted = {*stream.sites, end}
-    for batch in ImageBatches(images, stream.components, rows_that_fit(stream.encoder, work.memory_gib)):
-        embedding, cache = stream.components.run_with_cache(batch, names_filter=lambda name: name in wanted)
-        yield embedding, cache, cache[end]
-
-
-def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the logit by the last stream, and the logit of a zero stream, scales of norms fixed."""
-    last = encoder.stages[-1].run
-    with _held_norms(encoder.tower), torch.enable_grad():
-        x = stream.detach().requires_grad_()
-        embedding = last(x)
-        length = embedding.detach().norm(dim=-1)
-        (slope,) = torch.autograd.grad(((embedding @ weight) / length).sum(), x)
-        constant = (last(torch.zeros_like(stream)) @ weight) / length
-    return slope, constant.detach()
+                rest = last(torch.zeros_like(cache[end]) + biases)
+            yield [one.cpu().double().numpy() for one in (torch.stack(vectors, 1), rest, embedding)]
 
 
 @contextmanager
@@ -141,10 +124,3 @@ def _check_linear(stream: ResidualStream) -> int:
             "look at the effects of its heads as units instead (in_components)."
         )
     return at_zero.shape[-1]
-
-
-def _check_hooks(stream: ResidualStream) -> None:
-    """Raise `InputError` where hooks act in the blocks or behind them, or on the encoder that is not run."""
-    why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
-    stream.components.check_unhooked(why, stream.sites[0])
-    stream.encoder.check_unhooked(why)

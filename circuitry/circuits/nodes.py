@@ -61,16 +61,9 @@ class ImageEffects(NamedTuple):
 
 
 def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
-    """Yield every unit's effect on the metric in each image, batch by batch.
+    """Yield every unit's effect on the metric in each image, batch by batch; the gradients of the task run.
 
-    Args:
-        task: With gradients running.
-        rule: Points and weights of the path integral; ``left_rule(1)`` is gradient times activation, and takes a single
-            run for all sites.
-
-    Raises:
-        InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
-            finite, or a baseline that does not fit.
+    The rule ``left_rule(1)`` is gradient times activation, and takes a single run for all sites.
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     rows = rows_that_fit(encoder, task.work.memory_gib)
@@ -87,19 +80,13 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
             yield ImageEffects(batch, clean, ends, effects, values)
 
 
-def node_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
-    """Return every unit's mean effect on the metric at every site.
-
-    Args:
-        task: With gradients running.
-    """
-    return part_effects(task, rule)[0]
-
-
 def part_effects(
     task: Task, rule: QuadratureRule, parts: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return `node_effects`, and those of each part of the images, from one pass over all of them."""
+    """Return every unit's mean effect on the metric on all images, and on each part of them, from one pass.
+
+    The gradients of the task run.
+    """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     same = [site for site in sites if task.baseline.n_images is None and site not in encoder.carried]
     at_same = dict[str, float]()
@@ -111,14 +98,6 @@ def part_effects(
         for part, found in part_sums(parts, batch, effects, clean, at_ends):
             sums[part].append(found)
     return effects_of(sums, parts, at_same)
-
-
-def members_of(parts: Int[np.ndarray, " images"] | None, batch: Batch) -> dict[int, Any]:
-    """Return the indices of the images of each part in a batch; a slice if all images are of one part."""
-    numbers = None if parts is None else parts[batch.start : batch.start + len(batch.images)]
-    if numbers is None or (numbers == numbers[0]).all():
-        return {0 if numbers is None else int(numbers[0]): slice(None)}
-    return {part: torch.from_numpy(np.flatnonzero(numbers == part)) for part in np.unique(numbers).tolist()}
 
 
 def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
@@ -151,7 +130,11 @@ def part_sums(
     at_ends: Mapping[str, Tensor],
 ) -> Iterator[tuple[int, PartSum]]:
     """Yield the sums of each part in a batch, of effects [batch, units] and of the metric [batch]."""
-    for part, members in members_of(parts, batch).items():
+    last = batch.start + len(batch.images)
+    numbers = np.zeros(len(batch.images), int) if parts is None else parts[batch.start : last]
+    for part in np.unique(numbers).tolist():
+        alone = (numbers == part).all()
+        members: Any = slice(None) if alone else torch.from_numpy(np.flatnonzero(numbers == part))
         by_site = {site: found[members].sum(0).cpu().double().numpy() for site, found in effects.items()}
         ends = {site: float(values[members].sum()) for site, values in at_ends.items()}
         yield part, PartSum(by_site, float(clean[members].sum()), ends, len(clean[members]))

@@ -46,11 +46,7 @@ class PoolingPairs:
         return found
 
     def effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, "images heads units"]:
-        """Return the direct effect of each pair on a class logit, or on a difference of two.
-
-        Args:
-            weight: Text weight of a class, normalised, or the difference of two.
-        """
+        """Return the direct effect of each pair on the logit of a normalised text weight, or a difference of two."""
         lengths = np.linalg.norm(self.embeddings, axis=-1)
         found: np.ndarray = self.read * (self.directions @ weight) / lengths[:, None, None]
         return found
@@ -59,9 +55,6 @@ class PoolingPairs:
 @checked
 def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
     """Decompose the embeddings of a CLIP ResNet into pairs of a head of its pooling and a unit that it reads.
-
-    Args:
-        encoder: A ResNet with CLIP's attention pooling.
 
     Example:
         >>> pairs = pooling_pairs(clip.encoder, photos)

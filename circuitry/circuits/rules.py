@@ -14,7 +14,7 @@ from torch import nn
 from circuitry.circuits.budgets import GLOBAL, strongest_units
 from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
 from circuitry.circuits.edge_methods import edge_method, score_edges
-from circuitry.circuits.nodes import node_effects, nodes_of
+from circuitry.circuits.nodes import nodes_of, part_effects
 from circuitry.circuits.quadrature import AnyRule, as_rule, gauss_radau_rule, midpoint_rule
 from circuitry.circuits.stream_edges import PLAIN
 from circuitry.encoder.counted_sites import counted_sites
@@ -117,7 +117,7 @@ def relative_error(
 
 
 def _nodes(task: Task, rule: AnyRule) -> dict[str, np.ndarray]:
-    return nodes_of(task.encoder, node_effects(task, as_rule(rule)).scores)
+    return nodes_of(task.encoder, part_effects(task, as_rule(rule))[0].scores)
 
 
 def _keep(task: Task, scores: Mapping[str, np.ndarray], settings: AttributionSettings) -> dict[str, np.ndarray]:

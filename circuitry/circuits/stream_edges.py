@@ -142,8 +142,8 @@ ATTRIBUTED: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], Stream
     "exact-softmax": partial(attributed, exact=BY_PATTERN),
     "gradient-dropping": partial(attributed, passes=without_each_block),
     "atp-star": partial(attributed, passes=without_each_block, exact=BY_PATTERN),
-    "relp": partial(attributed, passes=relevance),
-    "relp-with-patterns": partial(attributed, passes=partial(relevance, frozen_patterns=False)),
+    "relp": partial(attributed, passes=lambda stream: [relevance(stream, True)]),
+    "relp-with-patterns": partial(attributed, passes=lambda stream: [relevance(stream, False)]),
     "path-by-layer": partial(attributed, gradients=layer_gradients),
 }
 """Methods that score edges of a stream by gradients; see the module."""

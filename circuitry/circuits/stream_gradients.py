@@ -73,12 +73,11 @@ def reader_gradients(
     clean: Activations,
     other: Activations,
     rule: QuadratureRule,
-    points: Sequence[str] = (),
+    points: Sequence[str],
 ) -> StreamGradients:
     """Return the gradients by what readers read, on the line of the stream before the blocks to the baseline's.
 
-    Args:
-        points: Hook points of each block, such as ``attn.hook_pattern``, by which gradients are taken too.
+    ``points`` are hook points of each block, such as ``attn.hook_pattern``, by which gradients are taken too.
     """
     a, b = clean[stream.sites[0]], other[stream.sites[0]]
     total = a.new_zeros(len(stream.readers), *a.shape)
@@ -97,7 +96,7 @@ def layer_gradients(
     clean: Activations,
     other: Activations,
     rule: QuadratureRule,
-    points: Sequence[str] = (),
+    points: Sequence[str],
 ) -> StreamGradients:
     """Return the gradients by what readers read, layer by layer on the line of what that layer alone reads.
 
@@ -236,20 +235,16 @@ def without_each_block(stream: ResidualStream) -> Sequence[AbstractContextManage
     return [stream.components.hooks(fwd_hooks=of_block) for of_block in hooks]
 
 
-def relevance(stream: ResidualStream, frozen_patterns: bool = True) -> Sequence[AbstractContextManager[Any]]:
-    """Return a context in which norms, activations and attention are differentiated by the rules of RelP.
-
-    Within it an `InputError` is raised where a norm runs that is not of `circuitry.encoder.norms`.
-    """
-    return [_relevance(stream, frozen_patterns)]
-
-
 def _constant(tensor: Tensor, hook: Any) -> Tensor:
     return tensor.detach()
 
 
 @contextmanager
-def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
+def relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
+    """Within the block norms, activations and attention are differentiated by the rules of RelP.
+
+    An `InputError` is raised where a norm runs that is not of `circuitry.encoder.norms`.
+    """
     hooks: list[tuple[str, _Hook]] = []
     for block in range(len(stream.blocks)):
         pre = list[Tensor]()

@@ -15,7 +15,7 @@ from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.conductance import conductance_effects
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.methods import CONDUCTANCE, ONLY_RANK, SITE_PATH, MethodName, scorer_called
-from circuitry.circuits.nodes import NodeEffects, image_effects, node_effects, nodes_of, part_effects
+from circuitry.circuits.nodes import NodeEffects, image_effects, nodes_of, part_effects
 from circuitry.circuits.quadrature import left_rule
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
@@ -53,10 +53,7 @@ def score_parts(
     The site path and conductance score all parts in one pass, and return the completeness of the scores; the site path
     scores the pixels, too. Every other method scores the images of each part with all images of other classes: in one
     run where it takes ``parts``, else in runs of their own. Methods that only rank have effects by conductance beside.
-
-    Args:
-        task: With gradients running; with parts its images are a tensor.
-        parts: The part of each image (default: no parts).
+    Gradients are running; with parts the task's images are a tensor.
     """
     method = settings.method
     if method == SITE_PATH:
@@ -115,7 +112,7 @@ def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> At
 def along_sites(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
     """Score units by integrated gradients at their sites."""
     with task.running(gradients=True):
-        return node_effects(own_images(task), settings.node_rule).scores
+        return part_effects(own_images(task), settings.node_rule)[0].scores
 
 
 def along_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:

@@ -1,7 +1,4 @@
-"""A finished analysis as one page: text, figures, images and tables in a single HTML file.
-
-The file needs no network and no other file: plotly.js and images are in it.
-"""
+"""A finished analysis as one HTML file that needs no network and no other file: plotly.js and images are in it."""
 
 import base64
 import errno
@@ -23,7 +20,6 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figure_files import FIGURE_CONFIG, write_static
 from circuitry.reports.result_tables import write_with_provenance
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
-from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import checked
 from circuitry.runs.provenance import command
@@ -62,7 +58,7 @@ class Report:
     def __init__(self, title: str, introduction: str = "") -> None:
         self._title = title
         self._introduction = introduction
-        self._blocks: list[tuple[str, Any]] = []
+        self._sections: list[dict[str, Any]] = [{"heading": None, "folded": False, "blocks": []}]
         self._findings: list[Finding] = []
         self._provenance: dict[str, str] = {}
         self.plotly_figures: dict[str, go.Figure] = {}
@@ -74,12 +70,12 @@ class Report:
 
     def section(self, heading: str, *, folded: bool = False) -> None:
         """Start a section, which the table of contents lists; a folded one shows its heading until it is opened."""
-        name = f"section-{self._next('section')}"
-        self._blocks.append(("section", {"name": name, "heading": heading, "folded": folded}))
+        name = f"section-{len(self._sections)}"
+        self._sections.append({"name": name, "heading": heading, "folded": folded, "blocks": []})
 
     def text(self, text: str) -> None:
         """Add plain text; empty lines separate paragraphs."""
-        self._blocks.append(("text", text))
+        self._add("text", text)
 
     def figure(self, figure: go.Figure, caption: str) -> None:
         """Add an interactive plotly figure with its caption."""
@@ -97,19 +93,19 @@ class Report:
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
         """Embed an image; ``alt`` says what it shows."""
-        if not alt.strip():
-            raise InputError(
-                "An image needs an alternative text, but an empty one was given; say what the image shows."
-            )
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         self._add_figure(caption, png=base64.b64encode(buffer.getvalue()).decode("ascii"), alt=alt)
 
     def _add_figure(self, caption: str, **content: str) -> None:
-        self._blocks.append(("figure", {"label": f"Figure {self._next('figure')}.", "caption": caption, **content}))
+        self._add("figure", {"label": f"Figure {self._next('figure')}.", "caption": caption, **content})
+
+    def _add(self, kind: str, block: object) -> None:
+        self._sections[-1]["blocks"].append((kind, block))
 
     def _next(self, kind: str) -> int:
-        return 1 + sum(of == kind for of, _ in self._blocks)
+        n: int = sum(of == kind for section in self._sections for of, _ in section["blocks"])
+        return n + 1
 
     def table(
         self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None, folded: bool = False
@@ -141,15 +137,12 @@ class Report:
                 for row in shown.itertuples(index=False)
             ],
         }
-        self._blocks.append(("table", block))
+        self._add("table", block)
 
     def _open_tables(self) -> int:
         """Return how many tables stand open in open sections."""
-        n, hidden = 0, False
-        for kind, block in self._blocks:
-            hidden = block["folded"] if kind == "section" else hidden
-            n += kind == "table" and not (hidden or block["folded"])
-        return n
+        shown = [block for section in self._sections if not section["folded"] for block in section["blocks"]]
+        return sum(kind == "table" and not block["folded"] for kind, block in shown)
 
     def provenance(self, facts: Mapping[str, object]) -> None:
         """Add checkpoint, settings, versions and seeds at the end of the page."""
@@ -158,30 +151,20 @@ class Report:
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
         target = Path(path)
-        links = [(block["name"], block["heading"]) for kind, block in self._blocks if kind == "section"]
+        links = [(section["name"], section["heading"]) for section in self._sections[1:]]
         page = TEMPLATES.get_template("page.html.jinja").render(
             title=self._title,
             introduction=self._introduction,
             beside=BESIDE,
             findings=self._findings,
             links=[*links, *([("provenance", "Provenance")] if self._provenance else [])],
-            sections=self._by_section(),
+            sections=self._sections,
             provenance=self._provenance,
             plotly_js=plotly.offline.get_plotlyjs() if self.plotly_figures else "",
         )
         with whole_file(target) as temporary:
             temporary.write_text(page, encoding="utf-8")
         return target
-
-    def _by_section(self) -> list[dict[str, Any]]:
-        """Return the sections with their blocks; what stands before the first one has no heading."""
-        sections: list[dict[str, Any]] = [{"heading": None, "folded": False, "blocks": []}]
-        for kind, block in self._blocks:
-            if kind == "section":
-                sections.append({**block, "blocks": []})
-            else:
-                sections[-1]["blocks"].append((kind, block))
-        return sections
 
 
 def _counts(column: "pd.Series[Any]") -> bool:
@@ -250,9 +233,8 @@ def write_results(
     Args:
         out: Folder for ``report.html``, ``tables`` and ``figures``.
         results: Folder for the small tables with the same ``provenance.json``, if any.
-        provenance: Facts for ``provenance.json``; the script's command is added.
+        provenance, listings: Those of `write_with_provenance`.
         small: Names of the tables that are small enough to be committed (default: all).
-        listings: Names of what the report looked at, e.g. classes and images: one a line in ``<name>.txt``.
     """
     provenance = {"command": command(), **provenance}
     try:

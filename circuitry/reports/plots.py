@@ -1,6 +1,5 @@
 """One result as its figure. Figures for several results, and with more options, are in `circuitry.reports.figures`."""
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.circuits.component_effects import DirectEffects
@@ -17,8 +16,6 @@ from circuitry.runs.given import checked
 
 Plotted = AttributionGraph | Circuit | FaithfulnessCurve | DirectEffects | Comparison | AttributionCheck
 """Types of results that `plot` draws."""
-
-_EFFECT = "mean direct effect"
 
 
 @checked
@@ -46,7 +43,7 @@ def plot(result: Plotted) -> go.Figure:
         case FaithfulnessCurve():
             return _plot_curve(result)
         case DirectEffects():
-            return component_heatmap(_by_layer(result), title="Direct effects of heads and MLPs", measure=_EFFECT)
+            return component_heatmap(result)
         case Comparison():
             return draw_matrix(result, title=f"Domains by {measure_name(result.measure)}")
         case AttributionCheck():
@@ -59,13 +56,3 @@ def _plot_curve(curve: FaithfulnessCurve) -> go.Figure:
     name = " in ".join(filter(None, [curve.class_name, curve.domain])) or "the circuit"
     figure = faithfulness_curves(curve.to_pandas(measure).assign(domain=name), measure=measure)
     return figure.update_xaxes(title_text=f"{'edges' if curve.ranking == 'edges' else 'units'} kept (%)")
-
-
-def _by_layer(effects: DirectEffects) -> pd.DataFrame:
-    """Return the effects of heads and MLPs: block, component, effect."""
-    rows = []
-    for name, effect in zip(effects.writers, effects.effects.mean(0), strict=True):
-        if name.startswith("blocks."):
-            _, block, component = name.split(".", 2)
-            rows.append((int(block), component.removeprefix("attn."), effect))
-    return pd.DataFrame(rows, columns=["block", "component", _EFFECT])

@@ -127,17 +127,3 @@ def test_gradients_of_closed_edges_are_finite_differences(closed: str) -> None:
 def test_towers_with_norms_between_are_refused() -> None:
     with pytest.raises(InputError, match=r"no heads and neurons that add .* one by one, as where a norm lies"):
         opened("norms")
-
-
-def test_edges_go_by_names_and_those_that_are_not_there_are_told() -> None:
-    stream, _ = opened()
-    row, column = stream.edge("blocks.0.attn.1", "blocks.1.attn.0.k")
-    assert (str(stream.readers[row]), str(stream.writers[column])) == ("blocks.1.attn.0.k", "blocks.0.attn.1")
-    for writer, reader in (
-        ("blocks.0.attn.2", "embedding"),
-        ("blocks.7.mlp", "embedding"),
-        ("blocks.1.mlp", "blocks.0.mlp"),
-        ("embed", "blocks.0.attn.0"),
-    ):
-        with pytest.raises(InputError, match=f"There is no edge from '{writer}' to '{reader}': edges go from a writer"):
-            stream.edge(writer, reader)

@@ -18,7 +18,7 @@ from circuitry.interventions import kept_embeddings
 from tests.support.circuits import circuit_with
 from tests.support.metrics import product
 from tests.support.micro_transformer import IMAGE, metric, micro_tower, scaling_tower
-from tests.support.stream_scores import edge_scores, of_edges, run_stream
+from tests.support.stream_scores import edge_scores, of_edges, place_of, run_stream
 from tests.support.towers import make_tower
 from tests.support.work import AS_STUDIED, QUIET
 
@@ -77,7 +77,7 @@ def test_cuts_of_edges_are_those_worked_on_paper() -> None:
     found = {}
     for edge in ON_PAPER:
         keep = stream.edges.clone()
-        keep[stream.edge(*edge)] = False
+        keep[place_of(stream, *edge)] = False
         found[edge] = 33 - metric(run_stream(stream, IMAGE, keep)).item()
     assert found == pytest.approx({edge: exact for edge, (_, exact) in ON_PAPER.items()}, abs=1e-12)
 

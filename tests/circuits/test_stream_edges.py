@@ -19,7 +19,7 @@ from circuitry.circuits.stream_gradients import StreamGradients, reader_gradient
 from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
 from circuitry.runs import Work
 from tests.support.metrics import product as metric
-from tests.support.stream_scores import edge_scores, linear_transformer, opened, run_stream
+from tests.support.stream_scores import edge_scores, linear_transformer, opened, place_of, run_stream
 from tests.support.towers import make_tower
 
 HEAD = Component("blocks.0.attn", 1)
@@ -128,7 +128,7 @@ def test_cutting_an_edge_into_a_neuron_equals_a_hook_on_that_neuron() -> None:
     stream = ResidualStream.of(Encoder.from_tower(tower), {"trunk.blocks.0.mlp": [5]})
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     keep, neuron = stream.edges.clone(), 5
-    keep[stream.edge("embed", f"blocks.0.mlp.{neuron}")] = False
+    keep[place_of(stream, "embed", f"blocks.0.mlp.{neuron}")] = False
     mlp, norm = tower.trunk.blocks[0].mlp, tower.trunk.blocks[0].norm2
     read: list[Tensor] = []
     embed = stream.encoder(images, stop="trunk.norm_pre")

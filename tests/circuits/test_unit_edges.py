@@ -18,7 +18,7 @@ from circuitry.runs import InputError
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as metric
 from tests.support.metrics import product as total
-from tests.support.stream_scores import edge_scores, run_stream
+from tests.support.stream_scores import edge_scores, place_of, run_stream
 from tests.support.stream_scores import opened as opened_stream
 from tests.support.towers import make_tower
 from tests.support.work import AS_STUDIED, QUIET
@@ -154,7 +154,7 @@ def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest
     head, reader = exact.kept_units[up][0], exact.kept_units[down][0]
     keep = stream.edges.clone()
     for port in "qkv":
-        keep[stream.edge(f"blocks.0.attn.{head}", f"blocks.1.attn.{reader}.{port}")] = False
+        keep[place_of(stream, f"blocks.0.attn.{head}", f"blocks.1.attn.{reader}.{port}")] = False
     with torch.no_grad():
         cut = (metric(encoder.tower(images)) - metric(run_stream(stream, images, keep, settings["baseline"]))).mean()
     assert_same(exact.edge_scores[up, down][0, 0], cut, at_least=1e-4, rtol=1e-8)
@@ -206,7 +206,7 @@ def test_neurons_are_named_and_what_all_write_adds_up_to_the_stream() -> None:
     names = [str(one) for one in stream.writers]
     assert names[3:6] == ["blocks.0.mlp.5", "blocks.0.mlp.2", "blocks.0.mlp"]
     assert [str(one) for one in stream.readers][6:9] == names[3:6]
-    row, _ = stream.edge("blocks.0.mlp.2", "blocks.1.mlp.0")
+    row, _ = place_of(stream, "blocks.0.mlp.2", "blocks.1.mlp.0")
     assert not stream.edges[row, names.index("blocks.1.mlp")]
     with torch.no_grad():
         _, seen = stream.components.run_with_cache(images)
@@ -246,7 +246,7 @@ def test_exact_readers_know_neurons_apart() -> None:
     with torch.no_grad():
         edges = [("blocks.0.mlp.2", r) for r in ("blocks.1.mlp.0", "blocks.1.mlp", "embedding.1", "embedding")]
         for writer, reader in [*edges, ("embed.3", "embedding.1"), ("embed", "blocks.1.mlp")]:
-            row, column = stream.edge(writer, reader)
+            row, column = place_of(stream, writer, reader)
             keep = stream.edges.clone()
             keep[row, column] = False
             change = (tower(images) - run_stream(stream, images, keep)).mean(0)

@@ -18,7 +18,7 @@ from tests.circuits.test_measures import random_graph
 from tests.explorer.made import make_curve, make_graphs, unpack
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import command_module, script
-from tests.support.stream_scores import edge_scores
+from tests.support.stream_scores import edge_scores, place_of
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -87,7 +87,7 @@ def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
     cuts = module.with_nodes(edge_scores(stream, IMAGE, metric, "cuts"))
     readers = tuple(map(str, stream.readers))
     for edge, (_, cut) in ON_PAPER.items():
-        assert cuts[stream.edge(*edge)] == pytest.approx(cut)
+        assert cuts[place_of(stream, *edge)] == pytest.approx(cut)
     # Head 0 writes b at both tokens: without it streams are (4, 0) and (4, 1), n0 = 8, 7, the metric 12 + 11 + 2.
     assert cuts[-1, 1] == pytest.approx(33 - 25)
     # The embedding of nothing: the metric is 0.

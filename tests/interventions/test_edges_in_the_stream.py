@@ -27,7 +27,7 @@ from circuitry.interventions import (
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by
 from tests.support.metrics import product as metric
-from tests.support.stream_scores import run_stream
+from tests.support.stream_scores import place_of, run_stream
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -161,7 +161,7 @@ def test_edges_of_a_stream_graph_are_those_of_its_readers_and_writers() -> None:
         (up, u), (down, d) = (name.split("/") for name in (tail, node))
         readers = [f"{down}.{d}.{port}" for port in "qkv"] if down.endswith("attn") else [down]
         for reader in readers:
-            keep[stream.edge(f"{up}.{u}" if up.endswith("attn") else up, reader)] = True
+            keep[place_of(stream, f"{up}.{u}" if up.endswith("attn") else up, reader)] = True
     with torch.no_grad():
         expected = run_stream(stream, images, keep)
     assert_same(kept_embeddings(task_of(images), [circuit])[0], expected, 0.1)

@@ -71,6 +71,12 @@ def linear_transformer() -> Any:
     return tower
 
 
+def place_of(stream: ResidualStream, writer: str, reader: str) -> tuple[int, int]:
+    """Return the row and column of an edge in `ResidualStream.edges`, by the names of its ends."""
+    readers, writers = ([str(one) for one in some] for some in (stream.readers, stream.writers))
+    return readers.index(reader), writers.index(writer)
+
+
 def run_stream(stream: ResidualStream, images: Tensor, keep: Tensor, baseline: AnyBaseline = "zero") -> Tensor:
     """Return the embeddings with some edges [readers, writers] kept, or gated by real numbers, and the others cut."""
     with torch.no_grad():

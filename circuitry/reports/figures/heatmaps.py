@@ -1,4 +1,4 @@
-"""Charts of grids of numbers: domains against domains, components by layer. Drawing computes nothing."""
+"""Charts of grids of numbers: domains against domains, components by layer."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
+from circuitry.circuits.component_effects import DirectEffects
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.reports.figures.style import measure_name
@@ -195,23 +196,18 @@ def transfer_beside_similarity(
     return style.lay_out(figure, title=title)
 
 
-def component_heatmap(table: pd.DataFrame, *, title: str, measure: str) -> go.Figure:
-    """Draw a number for every component of every layer of a transformer: heads, then what else there is, by layer.
-
-    Args:
-        table: Columns block, component (a head's number, or another name such as ``mlp``) and the measure.
-    """
-    if table.empty or {"block", "component", measure} - set(table):
-        raise InputError(
-            f"A heatmap of components needs rows with block, component and {measure}, but a table of "
-            f"{', '.join(map(str, table)) or 'no columns'} with {len(table)} rows was given."
-        )
-    names = sorted(set(table["component"]), key=lambda name: (not name.isdigit(), name.zfill(4)))
-    cells = table.pivot(index="component", columns="block", values=measure).loc[names]
+def component_heatmap(effects: DirectEffects) -> go.Figure:
+    """Draw the mean direct effects of the heads and MLPs of every layer of a transformer."""
+    means = zip(effects.writers, effects.effects.mean(0), strict=True)
+    rows = [(*name.split(".", 2)[1:], effect) for name, effect in means if name.startswith("blocks.")]
+    table = pd.DataFrame(rows, columns=["block", "component", "effect"]).astype({"block": int})
+    table["component"] = table["component"].str.replace("attn.", "head ")
+    names = sorted(set(table["component"]), key=lambda name: (name == "mlp", len(name), name))
+    cells = table.pivot(index="component", columns="block", values="effect").loc[names]
     top = float(np.nanmax(np.abs(cells.to_numpy()))) or 1.0
     heat = go.Heatmap(
         x=[f"layer {block}" for block in cells.columns],
-        y=[f"head {name}" if name.isdigit() else name for name in names],
+        y=names,
         z=cells.to_numpy(),
         zmin=-top,
         zmax=top,
@@ -219,10 +215,10 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str) -> go.Fi
         colorbar={"thickness": 10, "outlinewidth": 0},
         texttemplate="%{z:.2g}",
         **_CELLS,
-        hovertemplate=f"<b>%{{x}}, %{{y}}</b><br>{measure} %{{z:.4f}}<extra></extra>",
+        hovertemplate="<b>%{x}, %{y}</b><br>mean direct effect %{z:.4f}<extra></extra>",
     )
     figure = go.Figure(heat)
     height = 160 + ROW * max(len(names), ROWS_AT_LEAST)
-    style.lay_out(figure, title=title, subtitle=measure, height=height)
+    style.lay_out(figure, title="Direct effects of heads and MLPs", subtitle="mean direct effect", height=height)
     figure.update_xaxes(showgrid=False)
     return figure.update_yaxes(showgrid=False, autorange="reversed")

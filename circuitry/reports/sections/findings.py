@@ -25,24 +25,6 @@ NEARLY_ALL, HARDLY_ANY = 0.9, 0.1
 """Shares from which on all is called shared or recovered, and below which nothing is."""
 
 
-def not_tested() -> Finding:
-    """Say that it cannot be told whether circuits work."""
-    return Finding(
-        f"Do the circuits work? {UNKNOWN}: they were not tested. A smaller --n-images leaves images to test them on.",
-        "An attribution claims causes; it does not prove them.",
-        "Tests on images that the circuits were not found on, beside random units.",
-    )
-
-
-def no_part(why: str) -> Finding:
-    """Say why no class's own part was found; ``why`` is a sentence."""
-    return Finding(
-        f"Do classes have parts of their own? {UNKNOWN}: none was found. {why}",
-        "A class's own part is found by contrast with other classes, and tested on other images.",
-        "Other classes beside each class, and two images or more of each.",
-    )
-
-
 def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     """Say how much two domains share of what two samples of one domain share: from ratios and tests against ceilings.
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from circuitry.circuits.component_effects import DirectEffects
 from circuitry.reports.figures import (
     component_heatmap,
     pixel_maps,
@@ -25,9 +26,9 @@ def test_heatmap_shows_the_matrix_and_marks_the_ceilings() -> None:
 
 
 def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer() -> None:
-    rows = [(0, "0", 0.5), (0, "10", 0.1), (0, "2", -0.2), (0, "mlp", 1.0), (1, "0", 0.3)]
-    table = pd.DataFrame(rows, columns=["block", "component", "effect"])
-    figure = component_heatmap(table, title="Heads", measure="effect")
+    writers = ("embed", "blocks.0.attn.0", "blocks.0.attn.10", "blocks.0.attn.2", "blocks.0.mlp", "blocks.1.attn.0")
+    effects = np.array([[9.0, 0.5, 0.1, -0.2, 1.0, 0.3]])
+    figure = component_heatmap(DirectEffects(writers, effects, np.zeros(1), np.zeros(1)))
     (cells,) = figure.data
     assert list(cells.y) == ["head 0", "head 2", "head 10", "mlp"]
     assert list(cells.x) == ["layer 0", "layer 1"]

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from circuitry import Circuit
-from circuitry.reports import Report, contact_sheet, figures
+from circuitry.reports import contact_sheet, figures
 from circuitry.runs import InputError
 from tests.reports.figures.made import DEPTH, MATRIX, SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
@@ -16,7 +15,6 @@ from tests.reports.figures.test_lines import CURVES
 from tests.reports.figures.test_scatters import UNITS
 from tests.reports.sections.test_compared import accuracy
 
-HEADS = pd.DataFrame({"block": [0], "component": ["0"], "effect": [0.5]})
 IMAGE = np.zeros((64, 32, 3), np.uint8)
 Draw = Callable[[], object]
 
@@ -40,8 +38,6 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "'c' here; available: a, b"),
     (lambda: figures.attribution_against_patching(UNITS.drop(columns="exact"), ["a"]), "points.*exact"),
     (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows sketch, real and columns"),
-    (lambda: figures.component_heatmap(HEADS[:0], title="", measure="effect"), "block, component and effect"),
-    (lambda: figures.component_heatmap(HEADS, title="", measure="logit"), "logit"),
     (lambda: figures.pixel_maps(IMAGE[None], {"m": np.zeros((1, 2, 2))}, names=["a"]), r"\[1, 2, 2\]"),
     (lambda: figures.accuracy_bars(accuracy().drop(columns="held_out")), "accuracy.*held_out"),
     (lambda: figures.accuracy_bars(twice(accuracy())), "clipart"),
@@ -51,7 +47,6 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.circuit_drawing(circuit({}, {}), SITES, title="t"), "circuit is empty"),
     (lambda: contact_sheet({}, [], ["c"]), "0 rows"),
     (lambda: contact_sheet({("fish", "oil"): []}, ["fish"], ["real"]), "'fish', 'oil'"),
-    (lambda: Report("t").image(Image.new("RGB", (2, 2)), "c", alt=""), "alternative text"),
 ]  # fmt: skip
 
 
