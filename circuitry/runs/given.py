@@ -9,10 +9,10 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -226,7 +226,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         raise _MisfitError(*words, inner=False)
     if kind is int and abs(value) >= 2**63:
         raise _MisfitError("a whole number of 64 bits", name, shown(value), "give a smaller one")
-    if isinstance(value, Mapping) and len(inner) == 2 and not hasattr(value, "HOW_TO_GET"):  # which reads lazily
+    if isinstance(value, dict | MappingProxyType) and len(inner) == 2:  # others may read when they are asked
         keys = _each(value, inner[0], [f"key of {name}"] * len(value))
         return dict(zip(keys, _each(value.values(), inner[1], [f"{name}[{key!r}]" for key in value]), strict=True))
     if isinstance(value, list | tuple | set | frozenset | range) and kind in LIST_TYPES and inner:
