@@ -58,7 +58,7 @@ COMMANDS: Mapping[str, str] = {  # without --out
     "train": f"train {TRAIN} --table {{root}}/finished/mixtures/cg-high-quickdraw.tsv --epochs 2 --warmup 1",
     "own-parts": f"own-parts --model rn-tiny --data {{root}}/toy --domains real sketch {TWO} --shares 0.1",
     "separation": f"separation --models a={TRAINED} --model {{root}}/tiny.json --data {{root}}/toy --map pca",
-    "scoreboard": f"scoreboard {TINY} --domain real {TWO} --methods fisher patching --sizes 0.2 0.5",
+    "scoreboard": f"scoreboard --model rn-tiny --data {{root}}/toy {TWO} --methods fisher patching --sizes .2 .5",
     "compare": f"compare {FEW} --n-images 2 --rule left-2 --parts 2 --units channels",
     "components": f"compare {FEW} --n-images 2 --rule left-1 --parts 2 --units components --shares",
     "find": f"find {TINY} --domain real --class fish {TWO} --size 0.3",
