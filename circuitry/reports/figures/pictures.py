@@ -6,32 +6,32 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 from einops import reduce
-from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import SIGNED
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, checked
+from circuitry.runs.given import Count, Names
 
 IMAGE_SIDE, MAP_SIDE = 112, 32
 """Most pixels a side of images and maps as they are drawn."""
 
 
-@checked
-def pixel_maps(
-    images: UInt8[np.ndarray, "images height width 3"],
-    maps: Mapping[str, Shaped[np.ndarray, "images height width"]],
-    *,
-    names: Sequence[str],
-) -> go.Figure:
+def pixel_maps(images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Sequence[str]) -> go.Figure:
     """Draw pixel attributions beside their images: a row per image, a column per map, each map on its own scale.
 
     Args:
-        images: Drawn with at most 112 pixels a side.
-        maps: By the title of their column, drawn as means over blocks, at most 32 a side: strides and kinks leave a
-            grid that hides the picture.
+        images: Bytes [images, height, width, 3], drawn with at most 112 pixels a side.
+        maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
+            side: strides and kinks leave a grid that hides the picture.
     """
+    fits = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and len(names) == len(images)
+    if not fits or any(values.shape != images.shape[:3] for values in maps.values()):
+        shapes = ", ".join(str(list(values.shape)) for values in maps.values())
+        raise InputError(
+            "Pixel maps need images of bytes [images, height, width, 3], a name for each and maps [images, height, "
+            f"width], but images {images.dtype} {list(images.shape)}, {len(names)} names and maps {shapes} were given."
+        )
     columns = 1 + len(maps)
     titles = ["image", *maps] + [""] * columns * (len(images) - 1)
     figure, places = style.small_multiples(
