@@ -62,9 +62,9 @@ def try_faults(root: Path) -> None:
     os.waitpid(made, 0)
     trials = chaos.Trials(root, "sound", 1)
     found = {"none": [*trials.undisturbed(), trials.kill(5), trials.damage(TABLE, "torn")]}
-    found["none"].append(trials.damage(GRAPH, "foreign"))
+    found["none"].append(trials.damage(GRAPH, "removed"))
     JobFolder._damage = lambda self, job: None if self._record(job).is_file() else ""  # type: ignore[method-assign]
-    found["checksums"] = [trials.damage(GRAPH, "foreign")]
+    found["checksums"] = [trials.damage(GRAPH, "removed")]
     put(write_named_table, lambda path, *rest: path.exists() or write_named_table(path, *rest))
     found["tables"] = [trials.damage(TABLE, "torn")]
     put(whole_file, in_place)
