@@ -1,7 +1,4 @@
-"""The explorer: a page in which circuits, units and comparisons are looked at, from disk.
-
-`export_explorer` writes it, a folder that opens from disk or from any web host.
-"""
+"""The explorer: a page in which circuits, units and comparisons are looked at, from disk or any web host."""
 
 import lazy_loader
 

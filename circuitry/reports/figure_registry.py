@@ -36,9 +36,9 @@ def figure(title: str, results: str | None = None) -> Callable[[Draw], Draw]:
     return register
 
 
-def table(tables: Path, name: str, dtype: dict[str, type] | None = None) -> pd.DataFrame:
+def table(tables: Path, name: str) -> pd.DataFrame:
     """Read a table."""
-    return pd.read_csv(tables / f"{name}.csv", dtype=dtype)
+    return pd.read_csv(tables / f"{name}.csv")
 
 
 def matrix(tables: Path, name: str) -> pd.DataFrame:

@@ -1,7 +1,4 @@
-"""A finished analysis as one page: text, figures, images and tables in a single HTML file.
-
-The file needs no network and no other file: plotly.js and images are in it.
-"""
+"""A finished analysis as one HTML file that needs no network and no other file: plotly.js and images are in it."""
 
 import base64
 import errno
@@ -23,7 +20,6 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figure_files import FIGURE_CONFIG, StaticImages, write_static
 from circuitry.reports.result_tables import write_with_provenance
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
-from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command
 
@@ -96,10 +92,6 @@ class Report:
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
         """Embed an image; ``alt`` says what it shows."""
-        if not alt.strip():
-            raise InputError(
-                "An image needs an alternative text, but an empty one was given; say what the image shows."
-            )
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         self._add_figure(caption, png=base64.b64encode(buffer.getvalue()).decode("ascii"), alt=alt)
@@ -111,7 +103,8 @@ class Report:
         self._sections[-1]["blocks"].append((kind, block))
 
     def _next(self, kind: str) -> int:
-        return 1 + sum(of == kind for section in self._sections for of, _ in section["blocks"])
+        n: int = sum(of == kind for section in self._sections for of, _ in section["blocks"])
+        return n + 1
 
     def table(
         self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None, folded: bool = False
@@ -240,9 +233,8 @@ def write_results(
     Args:
         out: Folder for ``report.html``, ``tables`` and ``figures``.
         results: Folder for the small tables with the same ``provenance.json``, if any.
-        provenance: Facts for ``provenance.json``; the script's command is added.
+        provenance, listings: Those of `write_with_provenance`.
         small: Names of the tables that are small enough to be committed (default: all).
-        listings: Names of what the report looked at, e.g. classes and images: one a line in ``<name>.txt``.
     """
     provenance = {"command": command(), **provenance}
     try:

@@ -38,13 +38,13 @@ def link_pages(folder: Path) -> Path | None:
         if n_tables := len(list((folder / "tables").glob("*.csv"))):
             links.append(f'<a href="tables/">{n_tables} tables</a>')
         shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
-        parts = _read(report).split(BESIDE, 2)
+        parts = report.read_text(encoding="utf-8").split(BESIDE, 2)
         if len(parts) == 3:
             written = report.stat()
             _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
             os.utime(report, ns=(written.st_atime_ns, written.st_mtime_ns))  # a link is no new result
     index = folder / "index.html"
-    if index.is_file() and OURS not in _read(index):
+    if index.is_file() and OURS not in index.read_text(encoding="utf-8"):
         return None
     _rewrite(index, TEMPLATES.get_template("run_pages.html.jinja").render(pages=pages, name=folder.name, ours=OURS))
     return index
@@ -60,11 +60,7 @@ def _described(folder: Path, path: Path) -> dict[str, str]:
     return {"title": title, "address": quote(address), "date": date, "kind": kind}
 
 
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
 def _rewrite(path: Path, text: str) -> None:
-    if not path.is_file() or _read(path) != text:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
         with whole_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

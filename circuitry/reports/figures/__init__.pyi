@@ -1,5 +1,4 @@
 from . import style as style
-from .answers_left import lesion_lines as lesion_lines
 from .bars import accuracy_bars as accuracy_bars
 from .bars import accuracy_panels as accuracy_panels
 from .circuit_graphs import circuit_drawing as circuit_drawing
@@ -10,6 +9,7 @@ from .heatmaps import similarity_panels as similarity_panels
 from .heatmaps import transfer_beside_similarity as transfer_beside_similarity
 from .lines import attribution_against_patching as attribution_against_patching
 from .lines import faithfulness_curves as faithfulness_curves
+from .lines import lesion_lines as lesion_lines
 from .lines import overlap_over_depth as overlap_over_depth
 from .pictures import pixel_maps as pixel_maps
 from .style import Mark as Mark

@@ -1,6 +1,6 @@
 """Bars of accuracies on seen and held-out classes, from finished tables of `accuracy_kinds`.
 
-Drawing computes nothing. Everywhere the colour is the domain's; seen classes are solid, held-out ones hatched.
+Everywhere the colour is the domain's; seen classes are solid, held-out ones hatched.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,10 @@ KINDS = {
 }
 """Columns of `accuracy_kinds` that explain accuracy on held-out classes: the name of each and its symbol."""
 _VALUES = ("all", "seen", "held_out", *KINDS, "chance", "chance_alone")
-_GUESSING: Mapping[str, str] = {"chance": "dot", "chance_alone": "dash"}
+_GUESSING = {
+    column: {"color": style.INK, "dash": dash, "width": 1.2}
+    for column, dash in (("chance", "dot"), ("chance_alone", "dash"))
+}
 """How the lines of guessing look, among all classes and among the held-out ones alone."""
 _PERCENT = {"range": [0, 115], "tickvals": list(range(0, 101, 20)), "title_text": "accuracy, mean over classes (%)"}
 
@@ -114,10 +117,9 @@ def _point(symbol: str) -> dict[str, object]:
 
 def _add_guessing(figure: go.Figure, table: pd.DataFrame, orientation: Literal["v", "h"]) -> None:
     """Add lines at what guessing reaches, among all classes and among the held-out ones alone."""
-    for column, dash in _GUESSING.items():
+    add = figure.add_hline if orientation == "v" else figure.add_vline
+    for column, line in _GUESSING.items():
         for chance in sorted(set(table[column].dropna().round(6))):
-            line = {"color": style.INK, "dash": dash, "width": 1.2}
-            add = figure.add_hline if orientation == "v" else figure.add_vline
             add(100 * chance, line=line, row="all", col="all")
 
 
@@ -129,11 +131,10 @@ def _finish_accuracies(figure: go.Figure, table: pd.DataFrame, title: str) -> go
         style.add_key(figure, name, "bar", marker=style.part_filling(part, style.GREY))
     for name, symbol in (look for kind, look in KINDS.items() if table[kind].notna().any()):
         style.add_key(figure, f"held-out, {name}", mode="markers", marker=_point(symbol))
-    for column, dash in _GUESSING.items():
+    for column, line in _GUESSING.items():
         chances = " or ".join(f"{100 * chance:.2g} %" for chance in sorted(set(table[column].dropna().round(6))))
         name = "guessing" if column == "chance" else "guessing among held-out classes alone"
         if chances:
-            line = {"color": style.INK, "dash": dash, "width": 1.2}
             style.add_key(figure, f"{name}, {chances}", mode="lines", line=line)
     style.lay_out(figure, title=title, legend=True)
     figure.update_layout(barmode="overlay", legend_itemclick=False)

@@ -1,4 +1,4 @@
-"""Charts of grids of numbers: domains against domains, components by layer. Drawing computes nothing."""
+"""Charts of grids of numbers: domains against domains, components by layer."""
 
 from collections.abc import Mapping
 

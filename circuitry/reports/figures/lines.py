@@ -1,7 +1,4 @@
-"""Charts of lines and of points, from finished tables: over the depth of a model, over the size of a circuit.
-
-Drawing computes nothing: means, intervals, ceilings and chance levels come in as tables.
-"""
+"""Charts of lines and of points, from finished tables: over the depth of a model, the size of a circuit or a cut."""
 
 import math
 import re
@@ -120,10 +117,7 @@ def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
 
 
 def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float, gap: float) -> None:
-    """Write every label right of ``x`` at its value, at least ``gap`` from the next, and make room for it.
-
-    Ends without a value (not a number) get no label.
-    """
+    """Write every label right of ``x`` at its value, if known, at least ``gap`` from the next, and make room."""
     ordered = sorted(end for end in ends if math.isfinite(end[0]))
     places = style.apart([value for value, _ in ordered], gap)
     for place, (_, label) in zip(places, ordered, strict=True):
@@ -170,6 +164,26 @@ def faithfulness_curves(
         figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
     figure.update_xaxes(title_text="units kept at every site (%)", type="log", tickvals=[0.1, 1, 10, 100])
     figure.update_yaxes(title_text=measure)
+    return figure
+
+
+def lesion_lines(lines: pd.DataFrame, axis: str, title: str) -> go.Figure:
+    """Draw a line with intervals for each kind of answers.
+
+    Args:
+        lines: Columns ``line`` (its name), ``place`` (on the axis: numbers, or words in order), ``value``, ``low``,
+            ``high``.
+    """
+    looks = style.assign_looks(lines["line"], style.MARKS, "lines")
+    figure = go.Figure()
+    for name, rows in lines.groupby("line", sort=False):
+        look = {"name": str(name), "showlegend": True, **looks[str(name)].line(rows)}
+        style.add_points(figure, rows, "place", "value", [], f"<b>{name}</b><br>%{{x}}: %{{y:.2f}}", **look)
+    style.lay_out(
+        figure, title=title, subtitle="right answers that are left, share of the whole model's", height=440, legend=True
+    )
+    figure.update_xaxes(title_text=axis)
+    figure.update_yaxes(title_text="right answers", range=[-0.04, 1.06])
     return figure
 
 

@@ -1,7 +1,4 @@
-"""Charts over images: pixel attributions; and sheets of images.
-
-Drawing computes nothing.
-"""
+"""Charts over images: pixel attributions; and sheets of images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,14 +15,6 @@ from circuitry.runs.given import Count, Names
 
 IMAGE_SIDE, MAP_SIDE = 112, 32
 """Most pixels a side of images and maps as they are drawn."""
-
-
-def _as_pictures(figure: go.Figure) -> go.Figure:
-    """Hide the axes of all panels and give their pixels one size in both directions."""
-    figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, constrain="domain")
-    figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
-    return figure
 
 
 def pixel_maps(images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Sequence[str]) -> go.Figure:
@@ -63,7 +52,9 @@ def pixel_maps(images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Seq
         figure.update_yaxes(range=[height - 0.5, -0.5], **place)
     style.lay_out(figure, title="Pixels for the class (blue) and against it (orange)")
     figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
-    return _as_pictures(figure)
+    figure.update_xaxes(visible=False, constrain="domain")
+    figure.update_yaxes(visible=False, constrain="domain")
+    return figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))  # pixels are squares
 
 
 def _small(picture: np.ndarray, most: int) -> np.ndarray:

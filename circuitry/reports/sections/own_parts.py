@@ -24,8 +24,8 @@ from circuitry.comparison.lesion_reading import (
     style_verdicts,
     told_share,
 )
-from circuitry.reports.figures.answers_left import lesion_lines
 from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.lines import lesion_lines
 from circuitry.reports.figures.style import capitalised, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
@@ -48,9 +48,6 @@ def own_part_tables(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> dict[str, 
 
     Verdicts, styles, classes and overlaps are of one share (`told_share`), of parts that may lie anywhere; depth is of
     the largest.
-
-    Raises:
-        InputError: where the model knows no class on the images that test the parts.
     """
     if known_cells(lesions).empty:
         raise InputError(

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from circuitry import Circuit
-from circuitry.reports import Report, contact_sheet, figures
+from circuitry.reports import contact_sheet, figures
 from circuitry.runs import InputError
 from tests.reports.figures.made import DEPTH, MATRIX, SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
@@ -48,7 +47,6 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.circuit_drawing(circuit({}, {}), SITES, title="t"), "circuit is empty"),
     (lambda: contact_sheet({}, [], ["c"]), "0 rows"),
     (lambda: contact_sheet({("fish", "oil"): []}, ["fish"], ["real"]), "'fish', 'oil'"),
-    (lambda: Report("t").image(Image.new("RGB", (2, 2)), "c", alt=""), "alternative text"),
 ]  # fmt: skip
 
 
