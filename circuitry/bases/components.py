@@ -89,8 +89,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
     stages: list[Stage] = []
     points: dict[str, nn.Module] = {}
     read: Callable[[Tensor], Tensor] | None = None
-    names, left = list(blocks), len(blocks)
-    x = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
+    names, left, x = list(blocks), len(blocks), encoder.blank()
     with encoder.running():  # widths of convolutional blocks are read off a run
         for stage in encoder.chain.stages:
             block = blocks.get(stage.site)

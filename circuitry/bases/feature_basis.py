@@ -196,9 +196,8 @@ def _checked(encoder: Encoder, given: Mapping[str, SparseAutoencoder]) -> dict[s
                 f"The sparse autoencoder given for site {site!r} is of {sae.site!r}: give one of {site!r}, or "
                 "dataclasses.replace(sae, site=None) where both names mean the same place."
             )
-    blank = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     with encoder.running():
-        _, cache = encoder.run_with_cache(blank, names_filter=list(saes))
+        _, cache = encoder.run_with_cache(encoder.blank(), names_filter=list(saes))
     return {site: _basis(encoder, site, sae, cache[site]) for site, sae in saes.items()}
 
 

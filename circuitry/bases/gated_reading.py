@@ -124,7 +124,7 @@ def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
     _, *sites = encoder.sites
     if not encoder.carried:
         return list(pairwise(sites))
-    image, found = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype), []
+    image, found = encoder.blank(), []
     clean = encoder.read_unhooked(image, sites)
     with encoder.running():
         for up in sites:

@@ -229,8 +229,7 @@ class ResidualStream:
         if layer.block is not None:
             return layer.block.n_heads if layer.of_heads else layer.block.n_neurons
         encoder = self.components
-        blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-        return encoder.read_unhooked(blank, [layer.site])[layer.site].shape[-1]
+        return encoder.read_unhooked(encoder.blank(), [layer.site])[layer.site].shape[-1]
 
     @property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:

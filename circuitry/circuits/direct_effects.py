@@ -110,8 +110,7 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
 def _check_linear(stream: ResidualStream) -> int:
     """Return the width of the embedding after checking that it is linear in the last stream with fixed norm scales."""
     encoder, last = stream.encoder, stream.encoder.stages[-1]
-    blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-    x = encoder.read_unhooked(blank, encoder.sites[-2:-1])[encoder.sites[-2]]
+    x = encoder.read_unhooked(encoder.blank(), encoder.sites[-2:-1])[encoder.sites[-2]]
     with encoder.running(), _held_norms(encoder.tower):
         last.run(x)  # which sets the scales
         step = 10 * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)

@@ -124,8 +124,7 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
 
 def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges:
     """Return an encoder with gates on the edges between some sites that follow each other."""
-    image = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
-    found = encoder.read_unhooked(image, sites)
+    found = encoder.read_unhooked(encoder.blank(), sites)
     sizes = {site: encoder.units_of(site, found[site]).shape[encoder.unit_dim(site)] for site in sites}
     joined, run = set(joined_sites(encoder, sites)), partial(_run_chain, encoder, sites)
     return GatedEdges(rows, tuple(sites), sizes, lambda up, down: (up, down) in joined, run)

@@ -56,8 +56,7 @@ def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, 
     a block's, and a run with gradients."""
     encoder = stream.encoder
     with torch.no_grad():
-        blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-        here = encoder(blank, stop=stream.sites[0])
+        here = encoder(encoder.blank(), stop=stream.sites[0])
     # Copies while a block's norm is passed back, or all of its neurons: about four times as many.
     n_readers = [layer.readers.stop - layer.readers.start for layer in stream.layers[1:-1]]
     widest = 4 * max(heads + mlp for heads, mlp in zip(n_readers[::2], n_readers[1::2], strict=True))

@@ -83,7 +83,8 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
             return [tests]
         drawn = replace(found, source=with_edges(subject.found_on, found.source))
         looked_at = {key: [*subject.own[0], *subject.others[0]]}
-        return [GraphFolder.write(circuits, {key: drawn}, asked, looked_at).file(*key), circuits / NAME]
+        graphs = GraphFolder.write(circuits, {key: drawn}, asked, looked_at)
+        return [graphs.file(*key), circuits / NAME, circuits / "images.json"]
 
     _ = subject.metric  # refuses texts, before the folder is claimed
     if config.selectivity is not None and not subject.others[0]:

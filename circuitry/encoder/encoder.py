@@ -26,7 +26,7 @@ from circuitry.encoder.hooked_sites import HookedSites
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.tokens import TokenGrid
-from circuitry.encoder.tower_identity import precision_of, tower_parts
+from circuitry.encoder.tower_identity import global_hooks, precision_of, tower_parts
 from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
@@ -125,6 +125,10 @@ class Encoder(HookedSites):
             check_chain(tower, chain)
         return encoder
 
+    def blank(self, count: int = 1) -> Float[Tensor, "batch 3 h w"]:
+        """Return images of zeros, for what a run tells about the tower alone."""
+        return torch.zeros(count, 3, *self.image_size, device=self.device, dtype=self.dtype)
+
     def in_channels(self) -> "Encoder":
         """Return an encoder of the tower's own stages, without heads, neurons, latents and hooks."""
         return Encoder(self.tower, self.chain.stages, self.chain.image_size, chain=self.chain)
@@ -169,7 +173,11 @@ class Encoder(HookedSites):
         """
         of_tower = self.once("identity", lambda: tower_parts(self.tower))
         self.once(SUMS, lambda: weight_sums(self.tower))
-        acting = {"basis": self.basis, "hooks": self.hook_effects, "precision": precision_of(self.device)}
+        acting = {
+            "basis": self.basis,
+            "hooks": self.hook_effects | global_hooks(),
+            "precision": precision_of(self.device),
+        }
         return Identity(of_tower) | acting
 
     @property

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from circuitry.encoder.tower_identity import global_hooks
 from circuitry.encoder.tower_runs import TowerRuns
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import UNKNOWN
@@ -63,13 +62,9 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
     def hook_effects(self) -> dict[str, list[str]]:
         """What each hook does that acts now, by site: the digest of a `Patch`, or `UNKNOWN`."""
         with self._runs.lock:
-            acting = {
-                site: [*self.hook_dict[site].fwd_hooks, *self.hook_dict[site].bwd_hooks] for site in self.hooked_sites
-            }
-        found = {
-            site: [getattr(hook.user_hook, "identity", UNKNOWN) for hook in hooks] for site, hooks in acting.items()
-        }
-        return found | global_hooks()
+            points = {site: self.hook_dict[site] for site in self.hooked_sites}
+            hooks = {site: (*point.fwd_hooks, *point.bwd_hooks) for site, point in points.items()}
+            return {site: [getattr(h.user_hook, "identity", UNKNOWN) for h in some] for site, some in hooks.items()}
 
     def check_unhooked(self, why: str, up_to: str | None = None) -> None:
         """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""

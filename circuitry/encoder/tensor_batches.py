@@ -205,10 +205,9 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    images = torch.zeros(n_images, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     alive: list[Tensor] = []  # so that no address is used twice while counting
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        alive.append(encoder(images.requires_grad_()))
+        alive.append(encoder(encoder.blank(n_images).requires_grad_()))
     return sum(kept.values())
 
 

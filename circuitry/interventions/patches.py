@@ -17,7 +17,7 @@ from torch import Tensor
 
 from circuitry.encoder.baselines import Baseline, Counterfactual, check_count
 from circuitry.encoder.encoder import Encoder
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.given import FINITE, checked
 from circuitry.runs.identity import UNKNOWN
 from circuitry.runs.provenance import digest, weights_digest
@@ -62,7 +62,7 @@ class Places:
             )
         if outside := [i for i in self.indices if not 0 <= i < size]:
             raise InputError(
-                f"Site {site!r} has {what} 0 to {size - 1}, but {_listed(outside)} was asked for: choose {what} within."
+                f"Site {site!r} has {what} 0 to {size - 1}, but {name_some(outside)} was asked for: choose one there."
             )
         chosen = np.zeros(size, dtype=bool)
         chosen[list(self.indices)] = True
@@ -132,7 +132,7 @@ class Patch:
 
     def __str__(self) -> str:
         chosen = {what: self.places(what) for what in ("units", "positions")}
-        words = [f"all {what}" if p is None else f"{what} {_listed(p.indices)}" for what, p in chosen.items()]
+        words = [f"all {what}" if p is None else f"{what} {name_some(p.indices)}" for what, p in chosen.items()]
         return ", ".join([repr(self.site), *words])
 
 
@@ -238,9 +238,3 @@ def _meet(a: Places | None, b: Places | None) -> bool:
     if a is None or b is None:
         return all(places is None or len(places.indices) > 0 for places in (a, b))
     return not set(a.indices).isdisjoint(b.indices)
-
-
-def _listed(indices: Sequence[int]) -> str:
-    """Return the first places in words."""
-    shown = ", ".join(map(str, indices[:8])) or "none"
-    return f"{shown} and {len(indices) - 8} more" if len(indices) > 8 else shown

@@ -86,8 +86,6 @@ def read_images(
     Example:
         >>> records, photos = read_images(clip, images.select("cat", "real", 8))
     """
-    encoder = clip.encoder
-    none = torch.zeros(0, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
-    parts: list[tuple[list[ImageRecord], Tensor]] = [([], none)]
-    parts += image_batches(encoder, clip.preprocess, records, strict=strict)
+    parts: list[tuple[list[ImageRecord], Tensor]] = [([], clip.encoder.blank(0))]
+    parts += image_batches(clip.encoder, clip.preprocess, records, strict=strict)
     return [record for there, _ in parts for record in there], torch.cat([batch for _, batch in parts])

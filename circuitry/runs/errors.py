@@ -70,10 +70,10 @@ def number_of(n: int, noun: str) -> str:
     return f"{n:,} {noun}{('es' if noun.endswith('s') else 's') * (n != 1)}"
 
 
-def name_some(names: Sequence[str], most: int = NAMED) -> str:
+def name_some(names: Sequence[object], most: int = NAMED) -> str:
     """Return names in one line, with the number of those beyond the first few."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(str, names[:most])) + more
 
 
 def shortened(text: str) -> str:

@@ -6,11 +6,13 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from circuitry.runs.errors import name_some
 
 PACKAGES = (
     "clip-circuitry",
@@ -85,14 +87,13 @@ def _changed(mine: Any, other: Any) -> str:
         return f"({difference(mine, other)})"
     if isinstance(mine, list) and isinstance(other, list):
         new, gone = ([repr(x) for x in a if x not in b] for a, b in ((mine, other), (other, mine)))
-        parts = [f"{_some(items)} {word}" for items, word in ((new, "new"), (gone, "gone")) if items]
+        parts = [
+            f"{name_some(items, 3)} {'is' if len(items) == 1 else 'are'} {word}"
+            for items, word in ((new, "new"), (gone, "gone"))
+            if items
+        ]
         return ", ".join(parts) or "another order"
     return f"{other!r} -> {mine!r}"
-
-
-def _some(items: Sequence[str]) -> str:
-    shown = ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
-    return f"{shown} {'is' if len(items) == 1 else 'are'}"
 
 
 @cache

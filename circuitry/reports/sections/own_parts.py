@@ -200,5 +200,5 @@ def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with values and intervals in one cell."""
-    return table.assign(value=with_intervals(table, ".3f")).drop(columns=["low", "high"])
+    """Return a table with values and intervals in one cell; one without rows may have no columns."""
+    return table if table.empty else table.assign(value=with_intervals(table, ".3f")).drop(columns=["low", "high"])
