@@ -6,7 +6,7 @@ from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
-from circuitry.runs.identity import OF_TOWER, Identity
+from circuitry.runs.identity import OF_TOWER, Identity, same_part
 
 
 def named_sites(task: Task) -> list[str] | None:
@@ -28,23 +28,20 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
         graphs: A graph that does not say what it was made with is taken.
         names: Parts of the identity that have to agree. If both have the same label, only the text weights of this
             class are compared; else all text weights, if both have equally many classes or the metric is a margin; none
-            if texts differ by domain.
+            if texts differ by domain. Labels are compared among the same texts.
     """
     given = task.identity
     for graph in {id(graph.settings): graph for graph in graphs}.values():
         made = Identity(graph.settings)
         made["metric"] = made.get("ready_metric", made.get("metric", given["metric"]))
-        compared = list(names)
-        if "text_weights" in compared:
-            compared.remove("text_weights")
-            compared += _texts_to_compare(made, given)
+        ours, theirs = (one.get("text_weights", [None]) for one in (made, given))
+        compared = dict.fromkeys(names)
+        if not same_part(ours, theirs):
+            compared.pop("label", None)
+        if "text_weights" in compared and made.get("label") == given.get("label"):
+            compared["class_weights"] = compared.pop("text_weights")
+        elif ours[0] != theirs[0] and made["metric"] != "margin":
+            compared.pop("text_weights", None)
+        if made.get("texts") == OWN_STYLE and "text_weights" in names:
+            compared = {name: None for name in compared if name not in ("text_weights", "class_weights")}
         made.check(given, f"the circuit of {graph.title}", "the task", compared)
-
-
-def _texts_to_compare(made: Identity, given: Identity) -> list[str]:
-    if made.get("texts") == OWN_STYLE:
-        return []
-    if made.get("label") == given.get("label"):
-        return ["class_weights"]
-    counts = [one.get("text_weights", [None])[0] for one in (made, given)]
-    return ["text_weights"] if made["metric"] == "margin" or counts[0] == counts[1] else []

@@ -77,7 +77,7 @@ def images_of_task(sets: Sequence[Images | None], encoder: Encoder, memory_gib: 
         if isinstance(images, Tensor) and _MARK not in vars(images):
             for batch in checked_batches(images):
                 name_values(batch, encoder)
-            held[place] = seen(images.detach())
+            held[place] = seen(batch.detach())
         elif images is not None and not isinstance(images, Tensor | ImageBatches):
             held[place] = ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib))
     return held

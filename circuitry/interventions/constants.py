@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
+from circuitry.circuits.made_with import check_made_with
 from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.task import Task, with_others
@@ -67,6 +68,7 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
         )
     sites = tuple(site for site in task.encoder.sites if site in circuit.units)
     with task.running(gradients=True):
+        check_made_with(task, [circuit.source])
         runs, answers = Gated(replace(task, sites=sites), keep_error=circuit.keep_error), default_answers(task.metric)
         target = answers(runs.embeddings).detach()
         variance = variance_of(target)

@@ -223,7 +223,8 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
             raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
     for one, two in pairwise(curves):
         titles = [f"the curve of {curve.class_name} in {curve.domain}" for curve in (one, two)]
-        Identity(one.settings).check(two.settings, titles[0], titles[1], _POOLED)
+        of_domain = ("text_weights",) if one.domain == two.domain else ()  # texts may be in the style of a domain
+        Identity(one.settings).check(two.settings, titles[0], titles[1], (*_POOLED, *of_domain))
     if len(set(map(id, curves))) < len(curves):
         raise InputError(f"Curves are pooled once each, but one is twice among {len(curves)}: remove it.")
     fewest = min(curve.foreign.shape[1] for curve in curves)

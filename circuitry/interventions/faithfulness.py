@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.made_with import check_made_with, named_sites
+from circuitry.circuits.made_with import ANY_TEXTS, check_made_with, named_sites
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, checked_metric
 from circuitry.encoder.modes import own_modes
@@ -96,7 +96,9 @@ def measure_circuits(
         >>> measure_circuits(unseen, [find_circuit(seen, size=0.4)]).to_pandas("selectivity")
     """
     source, sites = circuits[0].source, named_sites(task)
-    check_made_with(task, [source, *(one.source for of_class in foreign for one in of_class)])
+    check_made_with(task, [one.source for of_class in (circuits, *foreign) for one in of_class])
+    if fitted is not None:
+        task.identity.check(fitted.identity, "the task", "the task that fits constants", (*ANY_TEXTS, "class_weights"))
     if wrong := [len(of_class) for of_class in foreign if len(of_class) != len(circuits)]:
         raise InputError(
             f"Another class has a circuit for each of the {len(circuits)} sizes, but {wrong[0]} were given."

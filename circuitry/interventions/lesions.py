@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import ANY_TEXTS, check_made_with
+from circuitry.circuits.made_with import ANY_CLASS, ANY_TEXTS, check_made_with
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
 from circuitry.data.parts import Key
 from circuitry.encoder.doubles import in_double
@@ -71,6 +71,7 @@ def lesion(
     progress, rows = any(task.work.progress for task in tasks.values()), list[dict[str, Any]]()
     for key, task in Bar(tasks.items(), desc="lesion", unit="job", disable=not progress):
         check_made_with(task, [part.source for part in parts.values()], ANY_TEXTS)
+        check_made_with(task, [parts[key].source] if key in parts else [], (*ANY_CLASS, "label"))
         quiet = replace(task, images=one_tensor(task.images), others=None, work=replace(task.work, progress=False))
         found = kept_embeddings(quiet, [runs[0].nothing().complement(), *runs])
         whole, *after = (metrics[key].log_answers(embeddings).cpu() for embeddings in found)

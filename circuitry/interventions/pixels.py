@@ -49,6 +49,7 @@ def logit_pixels(task: Task, circuit: Circuit | None = None) -> Float[Tensor, "b
     # The points of a path are many rows of one image: where each has a baseline of its own, they run image by image.
     one_by_one = circuit is not None and task.baseline.n_images is not None
     with task.running(gradients=True):
+        check_made_with(task, [] if circuit is None else [circuit.source])
         return torch.cat([maps(batch) for batch in task.batches(1 if one_by_one else None)])
 
 
@@ -58,7 +59,6 @@ def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "bat
     The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
     alone at all sites; and the activation of that site's first unit.
     """
-    check_made_with(task, [circuit.source])
     last = [site for site, units in circuit.units.items() if len(units)][-2:][0]
     unit = int(circuit.units[last][0])
     return {

@@ -94,7 +94,7 @@ def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> d
     if not kept:
         raise InputError(f"{run_folder} holds no checkpoints: finish its training first.")
     if missing := [epoch for epoch in epochs or () if epoch not in kept]:
-        raise unknown_name(f"checkpoint in {run_folder} of epoch", str(missing[0]), map(str, kept))
+        raise unknown_name(f"checkpoint in {run_folder} after epoch", str(missing[0]), map(str, kept))
     return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}
 
 

@@ -64,7 +64,11 @@ def test_other_widths_error_units_and_sites_are_refused() -> None:
     a, b = pair()
     assert_refused(a, replace(b, error_scores={"b": np.zeros(2)}), "b has 8 units", "8 units and 2 error units")
     for sites, words in ((("input", "a", "b", "d"), "c and d"), (("input", "a", "b"), "4 and 3 in number")):
-        assert_refused(a, replace(b, sites=sites, node_scores=b.node_scores | {"d": np.ones(8)}), words)
+        assert_refused(
+            a,
+            replace(b, sites=sites, node_scores={site: np.ones(8) for site in sites}, kept_units={}, edge_scores={}),
+            words,
+        )
 
 
 DIFFERENT = {"basis": ({}, {"b": "c3"}), "hooks": ({}, {"b": ["8f"]}), "size": (0.1, 0.5)}
@@ -161,7 +165,7 @@ def test_all_graphs_of_a_set_are_checked() -> None:
     a, b = (replace(g, settings={"size": 0.1}) for g in pair())
     part = replace(a, settings={"size": 0.2})
     with pytest.raises(InputError, match=r"0\.1 and 0\.2"):
-        compare_domains({("axe", "real"): a, ("axe", "sketch"): b}, parts=lambda *_: {0: part})
+        compare_domains({("axe", "real"): a, ("axe", "sketch"): b}, parts=lambda _, d: {0: replace(part, domain=d)})
 
 
 def test_circuits_cut_in_another_way_are_refused() -> None:
@@ -216,8 +220,16 @@ def test_graphs_without_any_effect_are_not_similar(caplog: pytest.LogCaptureFixt
 def test_a_site_without_effect_is_left_out_of_both_circuits() -> None:
     a, b = pair()
     half = dead(a, "c")
+
     # What is left is the circuit of the sites a and b.
-    short = [replace(g, sites=("input", "a", "b"), edge_scores={("a", "b"): g.edge_scores["a", "b"]}) for g in (a, b)]
+    def at_two(graph: AttributionGraph) -> AttributionGraph:
+        named = {
+            name: {s: getattr(graph, name)[s] for s in ("input", "a", "b")} for name in ("node_scores", "kept_units")
+        }
+        edges = {("a", "b"): graph.edge_scores["a", "b"]}
+        return replace(graph, sites=("input", "a", "b"), **named, edge_scores=edges)
+
+    short = [at_two(a), at_two(b)]
     for one, other in ((half, b), (b, half)):
         assert edge_jaccard(one.circuit(), other.circuit()) == edge_jaccard(*(g.circuit() for g in short))
         for depth in (0, 1, 2):

@@ -202,7 +202,9 @@ def test_hand_worked_depth_bias() -> None:
     scores = {"input": np.array([9.0]), "a": np.array([1.0, -1.0]), "b": np.array([50.0]), "c": np.array([-8.0, 0.0])}
     graph = replace(random_graph(0), node_scores=scores, kept_units={}, edge_scores={})
     assert depth_bias(graph) == pytest.approx(math.log(8 / 2))  # b, in the middle, is neither shallow nor deep
-    assert depth_bias(replace(graph, sites=("a", "c"))) == pytest.approx(math.log(4))
+    assert depth_bias(replace(graph, sites=("a", "c"), node_scores={s: scores[s] for s in "ac"})) == pytest.approx(
+        math.log(4)
+    )
     assert math.isnan(depth_bias(replace(graph, node_scores=scores | {"a": np.zeros(2)})))
 
 

@@ -129,6 +129,8 @@ def on_meta(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Tensor, "__float__", lambda _: 0.0, raising=False)
     monkeypatch.setattr(Tensor, "__bool__", lambda _: True, raising=False)
     monkeypatch.setattr(Tensor, "item", lambda _: 0.0)
+    for room in ("runs.given", "encoder.tensor_batches"):
+        monkeypatch.setattr(f"circuitry.{room}.lacking_values", lambda _: None)  # which refuses it
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # the meta device has no autocast
     return Encoder.from_tower(make_tower(request.param).to(META))
 

@@ -78,7 +78,7 @@ ATTRIBUTION: list[tuple[Call, str]] = [
     (lambda: parts(np.array([0, 1])), "in one part, but 3 images and 2 parts were given"),
     (lambda: parts(np.arange(3), metric=lambda e: e.sum(1) * float("nan")), "NaN or infinite"),
     (lambda: parts(np.arange(3), baseline=torch.zeros(2, 3, 32, 32)), "2 activations .* for 3 images: give one for ev"),
-    (lambda: mean_baseline(RESNET, []), "at least one reference image"),
+    (lambda: mean_baseline(RESNET, []), "at least one image"),
     (lambda: left_rule(0), "points, but 0"),
     (lambda: c.parse_rule("simpson-4"), "Unknown quadrature rule .*left-10, midpoint-10, gauss-legendre-10, gauss-ra"),
     (lambda: c.parse_rule("left-99999999999"), "1 to 1000 points"),

@@ -21,7 +21,8 @@ CLASS = "another class"
 
 COMPARED = "similarity(a) similarity(b) node_overlap(a) node_overlap(b)"
 CONTROLLED = "judge_circuit(task) judge_circuit(circuit) measure_circuits(task) measure_circuits(circuits)"
-CONTROLLED += " measure_circuits(fitted) faithfulness_curve(task) faithfulness_curve(graph) faithfulness_curve(foreign)"
+CONTROLLED += " transfer_circuits(tasks) transfer_circuits(circuits) interchange(tasks) interchange(circuits)"
+CONTROLLED += " faithfulness_curve(task) faithfulness_curve(graph) faithfulness_curve(foreign)"
 CONTROLLED += " optimal_baseline(task) optimal_baseline(circuit) logit_pixels(circuit)"
 DOORS_THAT_TAKE_ANOTHER: dict[str, tuple[str, tuple[str, ...]]] = {
     "a circuit of another class is a control": (CONTROLLED, (CLASS,)),
@@ -29,20 +30,10 @@ DOORS_THAT_TAKE_ANOTHER: dict[str, tuple[str, tuple[str, ...]]] = {
     "curves of classes are pooled": ("pool_curves(curves)", (CLASS,)),
     "embeddings are of no metric": ("kept_embeddings(task) kept_embeddings(circuits)", (METRIC, CLASS, TEXTS)),
     "texts may be in the style of a domain": ("transfer_circuits(tasks) interchange(tasks)", (TEXTS,)),
+    "a task refuses when it runs": ("Task(baseline)", (WEIGHTS, NET)),
+    "checks may ask another question": ("export_explorer(curves)", (CLASS, METRIC, TEXTS)),
 }
 """Calls that take another object, by why that is fair."""
-MEASURED = "measure_circuits(circuits) measure_circuits(fitted) pool_curves(curves) optimal_baseline(task)"
-MEASURED += " optimal_baseline(circuit) logit_pixels(circuit) export_explorer(curves)"
-TAKEN_TODAY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "circuits and curves of another model or metric": (MEASURED, (WEIGHTS, METRIC, TEXTS)),
-    "embeddings of another model": ("kept_embeddings(task) kept_embeddings(circuits)", (WEIGHTS,)),
-    "baselines of another model": ("Task(baseline) attribute(baseline)", (WEIGHTS,)),
-    "of another tower": ("Task(baseline) export_explorer(curves)", (NET,)),
-    "another class under its name": ("transfer_circuits(tasks) transfer_circuits(circuits)", (CLASS,)),
-    "another class beside it": ("interchange(tasks) interchange(circuits) export_explorer(curves)", (CLASS,)),
-    "parts of another class": ("lesion(parts)", (CLASS, TEXTS)),
-}
-"""Calls that mix two models or metrics in one result: they are to be refused."""
 
 
 def listed(table: dict[str, tuple[str, tuple[str, ...]]]) -> set[tuple[str, str]]:

@@ -161,11 +161,11 @@ def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
     """Yield numbers and words of a result by their places in it."""
     inner: Any = {}
     if isinstance(value, Encoder):
-        yield at, value.digest
+        yield at, value.identity.key
     elif isinstance(value, np.ndarray | np.generic | torch.Tensor | int | float):
         yield at, np.asarray(value.detach() if isinstance(value, torch.Tensor) else value)
     elif isinstance(value, str | Path):
-        yield at, np.asarray(str(value))
+        yield at, np.asarray(Path(value).name)  # each call has a folder of its own
     elif isinstance(value, nn.Module):
         inner = value.state_dict()
     elif isinstance(value, pd.DataFrame | pd.Series):

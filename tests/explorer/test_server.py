@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -231,7 +232,8 @@ def test_a_client_that_leaves_is_no_failure(folder: Path, access: Access, method
     async def send(message: Any) -> None:
         pass
 
-    asyncio.run(explorer_app(folder, access, Answering())(scope, receive, send))
+    with ThreadPoolExecutor(1) as own:  # where no other test's loop runs
+        own.submit(asyncio.run, explorer_app(folder, access, Answering())(scope, receive, send)).result()
 
 
 IMAGE = "/image?className=cat&domain=real"
