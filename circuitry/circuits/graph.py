@@ -164,11 +164,9 @@ class AttributionGraph:
         return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
 
     def __repr__(self) -> str:
-        kept, units = (
-            sum(len(by.get(site, ())) for site in self.inner_sites) for by in (self.kept_units, self.node_scores)
-        )
-        sites = len(self.inner_sites)
-        return f"AttributionGraph of {self.title}: {sites} sites, {kept} of {units} units kept, {self._made}"
+        sites = self.inner_sites
+        kept, units = (sum(len(by.get(s, ())) for s in sites) for by in (self.kept_units, self.node_scores))
+        return f"AttributionGraph of {self.title}: {len(sites)} sites, {kept} of {units} units kept, {self._made}"
 
     @property
     def _made(self) -> str:

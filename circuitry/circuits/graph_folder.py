@@ -157,11 +157,6 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
             raise InputError(f"The images of {self.path} are cut into {self.n_parts} parts, but {part!r} was given.")
         return graph_file(self._place, class_name, domain, part)
 
-    def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:
-        """Return the images that a circuit was found on, as paths below the root of the data."""
-        self._check((class_name, domain))
-        return tuple(self[class_name, domain].provenance["images"])
-
     def parts(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
         """Return the graphs of the parts of the images by number; parts without images are absent.
 

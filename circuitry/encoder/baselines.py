@@ -106,9 +106,8 @@ class Baseline:
 
     def check_made_of(self, encoder: Encoder) -> None:
         """Raise `InputError` where these are activations of another model."""
-        if self.made_of:
-            here = "the encoder"
-            Identity(self.made_of).check(encoder.identity, f"the baseline {self.name!r}", here, self.made_of)
+        if self.made_of:  # which no digest is taken for, else
+            Identity(self.made_of).check(encoder.identity, f"the baseline {self.name!r}", "the encoder", self.made_of)
 
 
 @checked

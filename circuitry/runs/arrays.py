@@ -61,34 +61,32 @@ def read_arrays(
 
 
 def cached_arrays(
-    folder: Path,
-    identity: Identity,
-    format_name: str,
-    what: str,
-    make: Callable[[], Mapping[str, np.ndarray]],
-    fits: Callable[[Mapping[str, np.ndarray]], bool],
+    folder: Path, identity: Identity, format_name: str, what: str, make: Callable[[], Mapping[str, np.ndarray]]
 ) -> Mapping[str, np.ndarray]:
     """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
 
-    The file's name is the key of the identity, and is written into it; where a part is unknown nothing is kept. Arrays
-    that do not fit what is asked are made again. A cache is no place that must work: a folder that cannot be read or
-    written costs time and a line in the log.
+    The file's name is the key of the identity, and is written into it with the arrays' shapes; where a part is unknown
+    nothing is kept. A cache is no place that must work: a folder that cannot be read or written costs time and a line
+    in the log.
     """
     if identity.unknown:
         return make()
     path = folder / f"{identity.key}.safetensors"
-    header = {"key": path.stem}
+
+    def header(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {"key": path.stem, "shapes": {name: list(array.shape) for name, array in arrays.items()}}
+
     try:
         if path.is_file():
             found_header, found = read_arrays(path, format_name, what)
-            if found_header == header and fits(found):
+            if found_header == header(found):
                 return found
             log.warning("%s are made again: %s was made for something else", what, path)
     except (InputError, OSError) as error:
         log.warning("%s are made again: %s", what, error)
     made = make()
     try:
-        write_arrays(path, format_name, header, made)
+        write_arrays(path, format_name, header(made), made)
     except (InputError, OSError) as error:
         log.warning("%s are not kept for another time: %s", what, error)
     return made

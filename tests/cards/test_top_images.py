@@ -239,7 +239,7 @@ def test_a_card_holds_what_hooks_see_in_all_images(clip: Clip, folder: Path) -> 
         assert_same(card.counts[row], np.histogram(kept, card.bin_edges)[0], at_least=2)
     assert all(image.item == Path(image.relative).stem for image in cards.images.values())
     found_on = {image.relative for image in cards.images.values() if image.found_on}
-    assert found_on == {name for key in graphs for name in graphs.image_names(*key)}
+    assert found_on == {name for key in graphs for name in graphs[key].provenance["images"]}
 
 
 def test_thumbnails_are_what_the_model_sees(clip: Clip, folder: Path) -> None:
@@ -316,6 +316,6 @@ def test_images_that_circuits_were_found_on_come_first_whatever_draw(clip: Clip,
     making = CardJobs(clip, images, graphs, tmp_path, CardSettings(**FEW))
     making.checks.chosen.seed_found = 7
     drawn = making.checks.images.select("cat", "real", 3, 7)
-    found_on = set(graphs.image_names("cat", "real"))
+    found_on = set(graphs["cat", "real"].provenance["images"])
     assert {record.relative for record in drawn} != found_on
     assert {record.relative for record in making.selection["cat", "real"][:3]} == found_on

@@ -223,11 +223,10 @@ def test_a_site_without_effect_is_left_out_of_both_circuits() -> None:
 
     # What is left is the circuit of the sites a and b.
     def at_two(graph: AttributionGraph) -> AttributionGraph:
-        named = {
-            name: {s: getattr(graph, name)[s] for s in ("input", "a", "b")} for name in ("node_scores", "kept_units")
-        }
+        two = ("input", "a", "b")
+        scores, kept = ({s: of[s] for s in two} for of in (graph.node_scores, graph.kept_units))
         edges = {("a", "b"): graph.edge_scores["a", "b"]}
-        return replace(graph, sites=("input", "a", "b"), **named, edge_scores=edges)
+        return replace(graph, sites=two, node_scores=scores, kept_units=kept, edge_scores=edges)
 
     short = [at_two(a), at_two(b)]
     for one, other in ((half, b), (b, half)):

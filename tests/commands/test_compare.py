@@ -156,7 +156,7 @@ def test_circuits_of_the_study_are_found_on_its_draw(quickstart: Path, tmp_path:
         shuffled.sort(key=lambda record: record.relative)  # as the lists of the toy have them
         stream.shuffle(shuffled)
     names = [record.relative for record in shuffled]
-    assert list(graphs.image_names("star", "real")) == names[:2]
+    assert list(graphs["star", "real"].provenance["images"]) == names[:2]
     # Causal checks draw by name, and still take none of these as unseen.
     checked = CheckImages(DomainFolder(data), graphs, CheckSettings(n_images=9, n_others=0))
     assert {record.relative for record in checked.own(("star", "real"))} == set(names[2:])

@@ -69,7 +69,7 @@ def test_cards_checks_and_the_explorer_read_what_is_found(config: Any, toy: Path
     cards = command_module("cards").main
     cards(command_module("cards").Config(**read, n_images=2, exact_units=0))
     made = CardFolder(config.out / "cards")
-    assert {image.relative for image in made.images.values() if image.found_on} == set(graphs.image_names(*key))
+    assert {image.relative for image in made.images.values() if image.found_on} == set(graphs[key].provenance["images"])
     checks = CausalChecks(load_clip("rn-tiny").in_components(), DomainFolder(toy), graphs, CheckSettings(n_others=1))
     (own, others) = checks.chosen.own(key), checks.chosen.others(key)
     assert len(own) == 2  # the other half

@@ -59,7 +59,7 @@ def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: P
     graphs = GraphFolder(made)
     chosen = [record.relative for record in DomainFolder(root).select("cat", "sketch", 50, 0)]
     read = [name for name in chosen if name != "sketch/cat/1.png"]
-    assert graphs.image_names("cat", "sketch") == tuple(read)
+    assert graphs["cat", "sketch"].provenance["images"] == tuple(read)
     parts = graphs.parts("cat", "sketch")
     numbers = part_numbers({("cat", d): DomainFolder(root).select("cat", d, 50, 0) for d in ("real", "sketch")})
     cut = dict(zip(chosen, numbers["cat", "sketch"].tolist(), strict=True))
@@ -79,7 +79,7 @@ def test_graphs_of_attribute(class_name: str, domain: str, clip: Clip, root: Pat
     rule, graphs = left_rule(2), GraphFolder(made)
     found, whole = graphs.parts(class_name, domain), graphs[class_name, domain]
     assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False, **AS_STUDIED))
-    names = list(graphs.image_names(class_name, domain))
+    names = list(graphs[class_name, domain].provenance["images"])
     assert sum(part.n_images for part in found.values()) == len(images)
     for part in found.values():
         chosen = images[[names.index(name) for name in part.provenance["images"]]]
@@ -102,7 +102,7 @@ def test_by_default_units_are_ranked_on_images_of_other_classes_too(
     for domain, follows in (("real", "fish"), ("sketch", "axe")):  # there is no sketch of a fish
         (other,) = (record.relative for record in data.select(follows, domain, 1))
         images, others = tensors(clip, root, "cat", domain), tensors(clip, root, follows, domain, 1)
-        names = list(graphs.image_names("cat", domain))
+        names = list(graphs["cat", domain].provenance["images"])
         for graph in (graphs["cat", domain], *graphs.parts("cat", domain).values()):
             chosen = images[[names.index(name) for name in graph.provenance["images"]]]
             by_hand = attribute(clip.encoder, chosen, metric, others=others, **asked)
