@@ -5,8 +5,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from circuitry.runs.errors import InputError
 
 MissingFiles = Literal["refuse", "skip", "unchecked"]
@@ -32,15 +30,6 @@ def read_text(path: Path) -> str:
         raise InputError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
         ) from None
-
-
-def read_table(path: Path, what: str) -> pd.DataFrame:
-    """Return a table as text, of values separated by commas (.csv) or by tabs; InputError for one that is none."""
-    check_file(path, what, "check the path")
-    try:
-        return pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", dtype=str, keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"Expected {what} in {path}, but it cannot be read: {error}.") from None
 
 
 class Tally:

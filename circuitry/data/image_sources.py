@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 
-from circuitry.data.file_check import Tally, read_table
+from circuitry.data.file_check import Tally, check_file
 from circuitry.data.image_lists import ListedImage, images_of_lists, listed_splits
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import say_once
@@ -53,6 +53,15 @@ class ImageList(NamedTuple):
     """Whether a list names the files, so that they may be missing."""
     files: Mapping[str, str] = {}
     """Path of each image that does not lie in ``root/domain/class/file``, by that name."""
+
+
+def read_table(path: Path, what: str) -> pd.DataFrame:
+    """Return a table as text, of values separated by commas (.csv) or by tabs; InputError for one that is none."""
+    check_file(path, what, "check the path")
+    try:
+        return pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", dtype=str, keep_default_na=False)
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"Expected {what} in {path}, but it cannot be read: {error}.") from None
 
 
 def read_source(source: Source, split: str | None) -> ImageList:

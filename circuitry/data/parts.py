@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Int
 
 from circuitry.data.domains import ImageRecord
-from circuitry.data.file_check import read_table
+from circuitry.data.image_sources import read_table
 from circuitry.data.names import drawn_by_name
 from circuitry.data.shared_options import DEFAULT_PARTS as DEFAULT_PARTS
 from circuitry.runs.errors import InputError

@@ -29,10 +29,10 @@ from circuitry.runs import (
     this_rank,
     whole_file,
 )
+from circuitry import training
 from circuitry.data import Decoding, load_image
 from circuitry.models import register_model
 from circuitry.training import ModelTraining, TrainingWork, available_device, check_training_table, claim_run
-from circuitry.training.trainer_table import read_chunks
 from experiments.study.supervised_model import LabelTable, Transform, build_classifier, found_labels, write_classifier
 
 import numpy as np
@@ -228,7 +228,7 @@ def train_supervised(
         )
     table = Path(table).absolute()
     check_training_table(table, ("filepath",), settings.batch_size)
-    lines = pd.concat(read_chunks(table, ("filepath",)), ignore_index=True)
+    lines = pd.concat(training.read_chunks(table, ("filepath",)), ignore_index=True)
     files, targets, labels = read_samples(lines, choose_labels)
     name = register_model(settings.model)
     config, about_labels = {name: open_clip.get_model_config(name)}, [labels.classes, dict(labels.labels)]
