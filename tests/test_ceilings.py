@@ -12,13 +12,13 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "lines of the package": 35_737,
+    "lines of the package": 35_725,
     "lines of a module": 368,
     "classes": 189,
     "classes of settings": 34,
     "modules that attribute loads": 69,
     "names at the top": 36,
-    "lines of experiments": 8_784,
+    "lines of experiments": 8_786,
     "lines of tests": 32_061,
 }
 

@@ -83,6 +83,7 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
             return [tests]
         drawn = replace(found, source=with_edges(subject.found_on, found.source))
         looked_at = {key: [*subject.own[0], *subject.others[0]]}
+        (circuits / NAME).unlink(missing_ok=True)  # perhaps a damaged one: all of the folder is written again
         graphs = GraphFolder.write(circuits, {key: drawn}, asked, looked_at)
         return [graphs.file(*key), circuits / NAME, circuits / "images.json"]
 

@@ -1,5 +1,6 @@
 """Train a sparse autoencoder, and measure it."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def main(config: Config) -> None:
 
     folder.run(train)
     (config.out / "state.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(config.out / "activations", ignore_errors=True)
     sae = load_sae(path, config.device)
     test = config.images()
     samples = sample_activations(

@@ -47,7 +47,7 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.figures.style import MARKS
 from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import make_folder, whole_file
+from circuitry.runs.files import LOCK, TORN, make_folder, whole_file
 from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
@@ -190,9 +190,10 @@ def _check_free(target: Path) -> None:
     """Raise an `InputError` for a folder with something else in it."""
     path = target / NAME
     ours = path.is_file() and "circuitry explorer" in path.read_text(encoding="utf-8", errors="replace")
-    if target.is_dir() and any(target.iterdir()) and not ours:
-        first = next(target.iterdir()).name
-        raise InputError(f"{target} is not empty, and {first} is of no explorer: choose another folder.")
+    others = [one for one in target.glob("*") if not one.name.startswith((LOCK, TORN))]
+    if others and not ours:
+        first = path if path in others else others[0]
+        raise InputError(f"{first} is of no explorer, which needs an empty folder: choose another one.")
 
 
 def _write_classes(

@@ -44,7 +44,7 @@ def link_pages(folder: Path) -> Path | None:
             _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
             os.utime(report, ns=(written.st_atime_ns, written.st_mtime_ns))  # a link is no new result
     index = folder / "index.html"
-    if index.is_file() and OURS not in index.read_text(encoding="utf-8"):
+    if index.is_file() and (text := index.read_text(encoding="utf-8", errors="replace")) and OURS not in text:
         return None
     _rewrite(index, TEMPLATES.get_template("run_pages.html.jinja").render(pages=pages, name=folder.name, ours=OURS))
     return index

@@ -24,7 +24,7 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
 from circuitry.training.open_clip_process import diverged, run_trainer
-from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run, described
+from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
 from circuitry.training.trainer_table import check_training_table
 from circuitry.training.training_settings import ClipTraining, TrainingWork
 
@@ -86,10 +86,9 @@ def train_clip(
 
     if not folder.is_done(TRAINING_JOB):
         _check_trainer()
-        with alone(out):
-            folder.run(train)
-            # Only now: a run whose last checkpoint was cut short resumes from it.
-            checkpoint.with_name(_LATEST).unlink(missing_ok=True)
+        folder.run(train)  # which waits for another process that trains there
+        # Only now: a run whose last checkpoint was cut short resumes from it.
+        checkpoint.with_name(_LATEST).unlink(missing_ok=True)
     return checkpoint
 
 

@@ -4,14 +4,12 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from circuitry.runs.errors import InputError, unknown_name
-from circuitry.runs.files import file_lock
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
@@ -57,17 +55,6 @@ def described(table: Path) -> dict[str, Any]:
             first = first or (lines[1] if len(lines) > 1 else lines[0])
     shown = first.replace(own_folder, b"").decode(errors="replace").strip()
     return {"sha256": total.hexdigest(), "first image": shown.partition("\t")[0]}
-
-
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Lock ``out`` while this process trains in it; InputError if another holds the lock, which a kill frees."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(file_lock(out, "alone", wait=False))
-        except BlockingIOError:
-            raise InputError(f"Another process trains in {out}: wait for it, or choose another folder.") from None
-        yield
 
 
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:

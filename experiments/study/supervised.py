@@ -253,7 +253,8 @@ def train_supervised(
         for epoch in range(len(loop.history), settings.epochs):
             loop.run_epoch(SeededImages(files, targets, transform, settings.seed, epoch, settings.decoding), work)
             if rank == 0:
-                pd.DataFrame(loop.history).to_csv(out / "metrics.csv", index=False)
+                with whole_file(out / "metrics.csv") as temporary:
+                    pd.DataFrame(loop.history).to_csv(temporary, index=False)
                 keep(loop)
                 loop.save(state)  # last: an epoch that is not in it is repeated, with the same result
             loop.accelerator.wait_for_everyone()
