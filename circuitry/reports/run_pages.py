@@ -55,7 +55,7 @@ def _described(folder: Path, path: Path) -> dict[str, str]:
         found = _TITLE.search(file.read(_HEAD))
     address = path.relative_to(folder).as_posix()
     kind = "explorer" if path.parent.name == "explorer" else "report"
-    date = datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d")
+    date = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d")
     title = html.unescape(found[1]).strip() if found else address
     return {"title": title, "address": quote(address), "date": date, "kind": kind}
 
