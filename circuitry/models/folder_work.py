@@ -97,7 +97,7 @@ class FolderWork:
 
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
         """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`."""
-        self._check_model()
+        self._same_model()
         return read_images(self.clip, records, strict=strict)[1]
 
     @property
@@ -118,11 +118,13 @@ class FolderWork:
         if callable(self.settings.metric):
             of_work["metric_code"] = code_of(self.settings.metric)
         of_work |= {"seed": self.settings.seed, **({} if given is None else {"baseline_digest": given.digest})}
-        return Identity(model=self.clip.name) | self.clip.identity | of_work | self.asked
+        return Identity(model=self.clip.name) | self._same_model() | of_work | self.asked
 
-    def _check_model(self) -> None:
-        """Refuse a model that has changed since this work was set up, or hooks that act only now, or no more."""
-        self._model.check(self.clip.identity, f"the model when this {type(self).__name__} was made", "the model now")
+    def _same_model(self) -> Identity:
+        """Return the model's identity; refuse one that has changed since, or hooks that act only now, or no more."""
+        now = self.clip.identity
+        self._model.check(now, f"the model when this {type(self).__name__} was made", "the model now")
+        return now
 
     def claim(
         self,
@@ -145,7 +147,6 @@ class FolderWork:
             InputError: for a folder that was made with another configuration or other images, with the difference,
                 and as `read`.
         """
-        self._check_model()
         listed = {"images": _listing(record for some in records.values() for record in some), **(listings or {})}
         if self.baseline.given is None:
             listed["baseline_images"] = _listing(self.baseline.records_of(list(records)))

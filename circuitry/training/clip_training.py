@@ -73,10 +73,10 @@ def train_clip(
     folder = claim_run(out, settings, {name: config}, tables[0], **held)
     checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
     console = out / "console.log"
-    write_json(arguments["model"], config)  # each time: perhaps a damaged one is there
 
     def train(job: Job, nothing: Any) -> list[Path]:
         _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
+        write_json(arguments["model"], config)
         run_trainer(arguments, console, settings, work, steps * settings.batch_size)
         if not checkpoint.is_file():
             raise RuntimeError(f"open_clip's trainer ended without {checkpoint}; all it printed is in {console}")
