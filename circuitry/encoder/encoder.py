@@ -19,6 +19,7 @@ from typing import ClassVar, NoReturn, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 
 from circuitry.encoder.adapters import chain_of
 from circuitry.encoder.chain import Chain, Link, check_chain, linked_stages
@@ -67,7 +68,7 @@ class Encoder(HookedSites):
         stages: Sequence[Stage],
         image_size: tuple[int, int],
         *,
-        points: Mapping[str, nn.Module] | None = None,
+        points: Mapping[str, HookPoint] | None = None,
         chain: Chain | None = None,
     ) -> None:
         """Make a chain of stages.
