@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, interval, one, rows, span, table
+from tests.support.committed_tables import Numbers, alike, interval, made_with, one, rows, span, table
 
 OWN, OTHERS = "own class", "other classes"
 NETWORKS = {
@@ -100,6 +100,20 @@ def seeds(share: float, *what: str) -> list[float]:
     return interval("own_parts/seeds/seeds", share=share, what=", ".join(what))
 
 
+def of_seeds(*what: str) -> list[float]:
+    """Return mean and interval over models, without 1 and without 2 % of the units."""
+    return [number for share in (0.01, 0.02) for number in seeds(share, *what)]
+
+
+def of_others(folder: str, share: float) -> list[float]:
+    return interval(f"own_parts/{folder}/by_share", share=share, answers=OTHERS, cut="part")
+
+
+def steering() -> list[float]:
+    """Return the probability of a class before and with its own part."""
+    return [float(table("own_parts/rivals/steering")["before"].mean()), steered("own part")]
+
+
 def beside_colours(folder: str, which: str, column: str = "partial") -> "pd.Series[float]":
     return rows(f"own_parts/{folder}/correlations", pairs="of classes in styles", **{"with": which})[column]
 
@@ -115,75 +129,123 @@ COLOURS = ("colours_lite0", "colours_rn_tiny")
 DEPTH_ROW = "| {:.2f}, {:.2f} | {:.2f}, {:.2f} | {:.2f}, {:.2f} | {:.2f}, {:.2f} |"
 RIVALS = ("contrast", "gradient", "fisher", "fisher difference", "class selectivity", "linear probe", "learned gates")
 CLAIMS: dict[str, Numbers] = {
-    "without 2 % of the hidden channels a class of photographs keeps {:.2f} of its right answers, and other classes "
-    "keep {:.2f} [{:.2f}, {:.2f}]; without as many random channels at the same sites it keeps {:.2f}": lambda: [
-        left("lite0_photo", 0.02),
-        *interval("own_parts/lite0_photo/by_share", share=0.02, answers=OTHERS, cut="part"),
-        left("lite0_photo", 0.02, cut="random"),
+    "without {} % of the hidden channels a class of photographs keeps {:.2f} of its right answers, and other classes "
+    "keep {:.2f} [{:.2f}, {:.2f}]": lambda: [2, left("lite0_photo", 0.02), *of_others("lite0_photo", 0.02)],
+    "without as many random channels at the same sites it keeps {:.2f}": lambda: [left("lite0_photo", 0.02, cut="random")],
+    "Without as many random channels at the same sites the class keeps {:.2f}": lambda: [
+        left("lite0_photo", 0.02, cut="random")
     ],
+    "mean over {} classes. At {} %: own class {:.2f}, other classes {:.2f}, own class without random channels "
+    "{:.2f}": lambda: [classes("lite0_photo"), 2, *row("lite0_photo", 0.02)],
     **{
         f"| {name}, {{}} classes | {{:.2f}}, {{:.2f}}, {{:.2f}} | {{:.2f}}, {{:.2f}}, {{:.2f}} |": partial(
             network, folder
         )
         for name, folder in NETWORKS.items()
     },
+    "Without {} % of the units of the small CLIP other classes keep {:.2f}, and without {} % of those of the small ViT "
+    "the class itself keeps {:.2f}": lambda: [2, left("rn_tiny", 0.02, OTHERS), 2, left("vit_tiny", 0.02)],
+    "beside photographs of {} other classes. The candidate classes are {} of": lambda: [
+        made_with("own_parts/lite0_photo")["n_others"],
+        len(made_with("own_parts/lite0_photo")["classes"]),
+    ],
+    "without {} % of the units a class keeps {:.2f} [{:.2f}, {:.2f}] of its right answers, and other classes keep {:.2f} "
+    "[{:.2f}, {:.2f}].": lambda: [
+        1,
+        *seeds(0.01, OWN, "part", "its own style"),
+        *seeds(0.01, OTHERS, "part", "its own style"),
+    ],
+    "Each cell is a mean over {} models": lambda: [len(table("own_parts/seeds/seeds").filter(like="seed_").columns)],
+    **{
+        f"| {name} | {{:.2f}} [{{:.2f}}, {{:.2f}}] | {{:.2f}} [{{:.2f}}, {{:.2f}}] |": partial(of_seeds, *what)
+        for name, what in {
+            "own class": (OWN, "part", "its own style"),
+            "other classes": (OTHERS, "part", "its own style"),
+            "own class, without random units": (OWN, "random", "its own style"),
+            "other classes, without random units": (OTHERS, "random", "its own style"),
+            "own class, in another style": (OWN, "part", "another style"),
+        }.items()
+    },
+    "in two sets of emoji, too: {:.2f} of its right answers are left": lambda: [
+        alike(across("photo", style) for style in ("clipart", "noto", "fluent3d"))
+    ],
+    "What the class keeps without {} % of": lambda: [2],
     "| photo | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {} to {} |": lambda: styles_of("photo"),
     "| clipart | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {} to {} |": lambda: styles_of("clipart"),
-    "The parts of one class in two styles share {:.3f} of their units, those of two classes in one style {:.3f}, "
-    "chance {:.3f}": lambda: overlaps("lite0_styles"),
-    "In the small CLIP they share {:.3f}, {:.3f} and, by chance, {:.3f}": partial(overlaps, "rn_tiny"),
+    "Parts of one class in two styles share {:.3f} of their units, parts of two classes in one style {:.3f}, and chance is "
+    "{:.3f}": lambda: overlaps("lite0_styles"),
+    "In the small CLIP they share {:.3f}, {:.3f} and, by chance, {:.3f}; over five seeds {:.3f} [{:.3f}, {:.3f}], {:.3f} "
+    "and {:.3f}": lambda: [
+        *overlaps("rn_tiny"),
+        *seeds(0.01, "one class in two styles"),
+        seeds(0.01, "two classes in one style")[0],
+        seeds(0.01, "chance")[0],
+    ],
     "parts of one class in two styles share {:.4f}, of two classes in one style {:.4f}; in the small CLIP {:.4f} and "
     "{:.4f}": lambda: [
         one(f"own_parts/{folder}/overlap", "edges", parts=kind)
         for folder in ("lite0_styles", "rn_tiny")
         for kind in ("one class in two styles", "two classes in one style")
     ],
-    "In {} of {} classes and pairs of styles each part takes the class in the other style, too; {} of them are the "
-    "same part by every measure": lambda: [
+    "In {} of {} classes and pairs of styles each part takes the class in the other style, too. For {} of the {} the "
+    "verdict": lambda: [
         both_taken("lite0_styles"),
         len(table("own_parts/lite0_styles/verdicts")),
         verdicts("lite0_styles", "the same part"),
+        len(table("own_parts/lite0_styles/verdicts")),
     ],
-    "Without 1 % of the units a class keeps {:.2f} [{:.2f}, {:.2f}] of its right answers, other classes {:.2f} "
-    "[{:.2f}, {:.2f}], the class without random units {:.2f} [{:.2f}, {:.2f}]": lambda: [
-        *seeds(0.01, OWN, "part", "its own style"),
-        *seeds(0.01, OTHERS, "part", "its own style"),
-        *seeds(0.01, OWN, "random", "its own style"),
-    ],
-    "Without 2 % the class keeps {:.2f} and others {:.2f}, where random units leave others {:.2f}": lambda: [
-        seeds(0.02, answers, cut, "its own style")[0]
-        for answers, cut in ((OWN, "part"), (OTHERS, "part"), (OTHERS, "random"))
-    ],
-    "the part it keeps {:.2f} [{:.2f}, {:.2f}]": lambda: seeds(0.01, OWN, "part", "another style"),
-    "share {:.3f} [{:.3f}, {:.3f}] of their units, those of two classes in one style {:.3f}, chance {:.3f}": lambda: [
-        *seeds(0.01, "one class in two styles"),
-        seeds(0.01, "two classes in one style")[0],
-        seeds(0.01, "chance")[0],
-    ],
-    "rank correlation of {:.2f} on EfficientNet-Lite0 and of {:.2f} in the small CLIP (permutation p {:.4f}), and "
-    "with colours, given one class, by {:.2f} to {:.2f} and {:.2f} to {:.2f} (no p below {:.2f})": lambda: [
+    "rank correlation of {:.2f} in EfficientNet-Lite0 and {:.2f} in the small CLIP (permutation p "
+    "{:.4f})": lambda: [
         *(float(beside_colours(folder, "one class").mean()) for folder in COLOURS),
         max(beside_colours(folder, "one class", "partial_p").max() for folder in COLOURS),
+    ],
+    "Given the class, it goes with colours by {:.2f} to {:.2f} and by {:.2f} to {:.2f}, with p from {:.2f} on. Colours are "
+    "histograms of {} to {} levels": lambda: [
         *(end for folder in COLOURS for end in span(beside_colours(folder, "colours"))),
         min(beside_colours(folder, "colours", "partial_p").min() for folder in COLOURS),
+        *span(table("own_parts/colours_lite0/correlations")["levels"]),
     ],
-    "the small CLIP ({:.2f} to {:.2f} over {} pairs, p {:.2f})": lambda: of_styles("colours_rn_tiny"),
-    "too few to tell ({:.2f} to {:.2f})": lambda: of_styles("colours_lite0")[:2],
-    "the class {:.2f} [{:.2f}, {:.2f}], and other classes {:.2f}; 2.5 % leave {:.2f} and {:.2f}, "
-    "5 % {:.2f} and {:.2f}": lambda: [
-        *interval("own_parts/lite0_without_last/by_share", share=0.02, answers=OWN, cut="part"),
-        *(left("lite0_without_last", *of) for of in ((0.02, OTHERS), (0.025, OWN), (0.025, OTHERS))),
-        *(left("lite0_without_last", 0.05, answers) for answers in (OWN, OTHERS)),
-    ],
+    "in the small CLIP: the rank correlation is {:.2f} to {:.2f} over {} pairs, p {:.2f}. In EfficientNet-Lite0 it is "
+    "{:.2f} to {:.2f} over {} pairs": lambda: [*of_styles("colours_rn_tiny"), *of_styles("colours_lite0")[:3]],
+    "without {} % of the units from there on the class keeps {:.2f} of its right answers, and other classes keep "
+    "{:.2f}": lambda: [5, *over_depth("from")[-2:]],
+    "are left without {} % of the units up to a place": lambda: [5],
     f"up to there {DEPTH_ROW}": lambda: over_depth("up to"),
     f"from the next on {DEPTH_ROW}": lambda: over_depth("from"),
+    "Up to `blocks.3.0` the class keeps {:.2f} and other classes {:.2f}": lambda: over_depth("up to")[2:4],
+    "Without the last block, {} % of the other units leave the class {:.2f} [{:.2f}, {:.2f}] and other classes {:.2f}; {} "
+    "% leave {:.2f} and {:.2f}, {} % leave {:.2f} and {:.2f}": lambda: [
+        2,
+        *interval("own_parts/lite0_without_last/by_share", share=0.02, answers=OWN, cut="part"),
+        left("lite0_without_last", 0.02, OTHERS),
+        *(2.5, *(left("lite0_without_last", 0.025, answers) for answers in (OWN, OTHERS))),
+        *(5, *(left("lite0_without_last", 0.05, answers) for answers in (OWN, OTHERS))),
+    ],
+    "one takes the class and keeps nine tenths of other classes: {}, which leaves {:.2f} and {:.2f} at {} %": lambda: [
+        *[name for name in RIVALS if rival(name, 0.02) <= 0.2 and rival(name, 0.02, OTHERS) >= 0.9],
+        *of_rival("contrast")[2:],
+        2,
+    ],
     **{f"| {name} | {{:.2f}}, {{:.2f}} | {{:.2f}}, {{:.2f}} |": partial(of_rival, name) for name in RIVALS},
-    "finds {:.2f} of the planted units, exact patching {:.2f}, the gradient {:.2f}, Fisher {:.2f}; where each has "
-    "a copy that replaces it {:.2f}, {:.2f}, {:.2f} and {:.2f}": lambda: [
-        recall(method, copies) for copies in (1, 2) for method in ("contrast", "patching", "gradient", "fisher")
+    "Fisher's difference leave {:.2f} to {:.2f} of other classes": lambda: span(
+        rival(name, 0.02, OTHERS) for name in ("gradient", "fisher", "fisher difference")
+    ),
+    "in {} steps and were not tuned": lambda: [25],
+    "contrast finds {:.2f} of a class's own units; exact patching finds {:.2f}, the gradient {:.2f}, Fisher "
+    "{:.2f}.": lambda: [recall(method, 1) for method in ("contrast", "patching", "gradient", "fisher")],
+    "contrast finds {:.2f}, exact patching {:.2f}, the gradient {:.2f} and Fisher {:.2f}": lambda: [
+        recall(method, 2) for method in ("contrast", "patching", "gradient", "fisher")
     ],
     "from {:.3f} to {:.3f}; by random units to {:.3f}, by the part of a third class to {:.3f}": lambda: [
-        float(table("own_parts/rivals/steering")["before"].mean()),
-        *(steered(units) for units in ("own part", "random", "another class's part")),
+        *steering(),
+        steered("random"),
+        steered("another class's part"),
     ],
+    "activations of a part ({} %) in images of other classes move the probability of the class from {:.3f} to "
+    "{:.3f}": lambda: [2, *steering()],
+    "Random units move it to {:.3f}, and the part of a third class to {:.3f}": lambda: [
+        steered("random"),
+        steered("another class's part"),
+    ],
+    "A probability of {:.3f} is a mean": lambda: steering()[1:],
 }

@@ -1,4 +1,4 @@
-"""Claims about representations, features, embeddings, heads and exact readers."""
+"""Claims about representations, features, embeddings and heads."""
 
 from typing import Any
 
@@ -32,12 +32,6 @@ def shared(what: str) -> float:
 
 def vit(what: str) -> float:
     return one("vit/edge_jaccard_class_by_domain", what=what)
-
-
-def nearest(method: str) -> list[float]:
-    """Return the rank correlation of an edge score with exact cuts, by baseline."""
-    ends = ("counterfactual", "mean")
-    return [one("edges/agreement", "spearman", edges="all", method=method, baseline=end) for end in ends]
 
 
 SEPARATION = "embedding_separation/summary"
@@ -145,16 +139,6 @@ CLAIMS: dict[str, Numbers] = {
     "Painting and real reach {:.2f} [{:.2f}, {:.2f}] of the ceiling, all others {:.2f} to {:.2f}": lambda: (
         *interval("vit/edge_jaccard_ratios", domain_a="painting", domain_b="real"),
         *ratios_but("painting", "real", "vit"),
-    ),
-    "exact readers {:.2f} and {:.2f}, exact softmax {:.2f} and {:.2f}, AtP\\* {:.2f} and {:.2f}, plain attribution "
-    "{:.2f} and {:.2f}, RelP with patterns {:.2f} and {:.2f}, along activations {:.2f} and {:.2f}, RelP {:.2f} and "
-    "{:.2f}, along the input {:.2f} and {:.2f}": lambda: (
-        number
-        for method in (
-            *("exact readers", "exact softmax", "AtP*", "plain", "RelP with patterns"),
-            *("5 points of activations", "RelP", "5 points of the input"),
-        )
-        for number in nearest(method)
     ),
     "other styles grows from {:.2f} to {:.2f} at the input to {:.2f} to {:.2f} at the embedding": lambda: (
         *cka("input"),

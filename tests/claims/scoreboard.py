@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, comparison, rows, span
+from tests.support.committed_tables import Numbers, comparison, made_with, rows, span
 
 SIZES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 METHODS = {
@@ -18,7 +18,7 @@ ALL_METHODS = {**METHODS, "exact patching": "patching", "learned masks": "learne
 LITE0, MORE, OUTPUTS = "efficientnet_lite0", "efficientnet_lite0_44_others", "efficientnet_lite0_outputs"
 NETWORKS = {
     "EfficientNet-Lite0": LITE0,
-    "EfficientNet-Lite0, 44 others": MORE,
+    "EfficientNet-Lite0, many others": MORE,
     "EfficientNet-Lite0, outputs of blocks": OUTPUTS,
     "EfficientNet-Lite1": "efficientnet_lite1",
     "EfficientNet-Lite2": "efficientnet_lite2",
@@ -60,7 +60,7 @@ def grid(model: str) -> list[float]:
 
 
 def row(model: str, method: str) -> list[object]:
-    """Return a network's row: the size that works in the median class, least and most, in how many, measures, seconds.
+    """Return a network's row: units that are counted, sizes that work (median, least, most), how many, measures, seconds.
 
     Measures are those of the size of the grid that is nearest to the median: KL recovered by circuits, by random units
     and by circuits of other classes, and the share of false answers.
@@ -70,7 +70,8 @@ def row(model: str, method: str) -> list[object]:
     answers = [values(model, method, "kl recovered", one, size)[0] for one in ("kept", "random", "foreign")]
     false = 100 * values(model, method, "false", "kept", size)[0]
     seconds = f"{sizes(model, method, 'seconds').median() / 100:.2g}"
-    return [found.median(), found.min(), found.max(), int((found < 100).sum()), len(found), *answers, false, seconds]
+    counts = counted(model), found.median(), found.min(), found.max(), int((found < 100).sum()), len(found)
+    return [*counts, *answers, false, seconds]
 
 
 def work_by(model: str, method: str, size: float, what: str = "size to work, kept") -> int:
@@ -104,11 +105,57 @@ def at(model: str, method: str, size: float, *asked: tuple[str, str], baseline: 
     return [values(model, method, measure, circuit, size, baseline)[0] for measure, circuit in asked]
 
 
+OPTIMAL = "efficientnet_lite0_optimal"
 LITES = (LITE0, "efficientnet_lite1", "efficientnet_lite2")
 ROUNDS = "iterative-fisher"
 EMOJI_METHODS = ("gradient", "fisher", ROUNDS, "learned")
 ANSWERS, SELECTIVITY = ("kl recovered", "kept"), ("selectivity", "kept")
 SIZE_FOR_SELECTIVITY = "size for 0.8 selectivity, kept"
+
+
+def n_counted(model: str) -> int:
+    return int(counted(model).split()[0])
+
+
+def percent(size: float) -> str:
+    """Return a size in percent as a cell of a table."""
+    return f"{size:.0f} %" if size < 100 else "no size of the grid"
+
+
+def for_selectivity(model: str) -> list[object]:
+    """Return the sizes for a selectivity of 0.8, of the median class and of the last, and selectivity with 35 %."""
+    median, _, most = spread(model, ROUNDS, SIZE_FOR_SELECTIVITY)
+    return [percent(median), percent(most), at(model, ROUNDS, 0.35, SELECTIVITY)[0]]
+
+
+def masks(measure: str) -> list[float]:
+    """Return a measure of masks and of other classes' masks, with 10 and with 35 %."""
+    return [at(MORE, "learned", size, (measure, of))[0] for size in (0.1, 0.35) for of in ("kept", "foreign")]
+
+
+def fitted(model: str, size: float, measure: str, scale: float = 1) -> list[float]:
+    """Return a size in percent and a measure of circuits by Fisher in rounds, with the mean and with fitted constants."""
+    return [100 * size] + [scale * at(model, ROUNDS, size, (measure, "kept"), baseline=b)[0] for b in ("mean", "optimal")]
+
+
+def seconds(model: str, method: str) -> float:
+    return float(sizes(model, method, "seconds").median() / 100)
+
+
+def single_units(method: str) -> list[float]:
+    """Return the rank correlation of scores with exact patching on both small networks."""
+    return [sizes(model, method, "rank correlation").median() / 100 for model in ("toy", "toy_vit")]
+
+
+def significance(p: float) -> str:
+    return "significant" if p < 0.05 else "not significant"
+
+
+def rounds_lead() -> str:
+    """Return in a word how rounds and one pass lie to each other up to 35 %."""
+    below = [values(LITE0, method, "kl recovered", "kept", list(SIZES[:6])) for method in (ROUNDS, "fisher")]
+    return {"above": "more"}[comparison(*below)]
+
 
 ROWS = "| {} | {} | {} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{}} of {{}} |" + " {{:.2f}} |" * 3 + " {{:.0f}} % | {{}} |"
 
@@ -126,81 +173,168 @@ CLAIMS: dict[str, Numbers] = {
         for named, method in METHODS.items()
     },
     **{
-        ROWS.format(named, counted(model), method): partial(row, model, name)
+        ROWS.format(named, "{}", method): partial(row, model, name)
         for named, model in NETWORKS.items()
         for method, name in ALL_METHODS.items()
         if name in set(rows(f"scoreboard/{model}/by_class")["method"])
     },
-    "With 35 % Fisher in rounds recovers {:.2f} of the answers, has a selectivity of {:.2f}, and gives the class to "
-    "{:.0f} % of its images and to {:.0f} % of others; as many random units at every site recover {:.2f}.": lambda: (
+    "circuits work from {:.0f} % of the hidden channels on in the median class ({:.0f} to {:.0f} % by class); Fisher in "
+    "rounds finds them in {:.1f} seconds a class": lambda: [*spread(LITE0, ROUNDS), seconds(LITE0, ROUNDS)],
+    "with {} % of the hidden channels: Fisher in rounds {:.2f}, random units {:.2f}": lambda: [
+        35,
+        *at(LITE0, ROUNDS, 0.35, ANSWERS, ("kl recovered", "random")),
+    ],
+    "One or two of these and {} others find a circuit, one or two unseen ones and {} others measure it": lambda: [
+        made_with(f"scoreboard/{LITE0}")["n_others"]
+    ]
+    * 2,
+    "With {} % of the {:,} hidden channels Fisher in rounds recovers {:.2f} of the answers, with a selectivity of {:.2f}. It "
+    "gives the class to {:.0f} % of its images and to {:.0f} % of others": lambda: [
+        35,
+        n_counted(LITE0),
         *at(LITE0, ROUNDS, 0.35, ANSWERS, SELECTIVITY),
         *(100 * value for value in at(LITE0, ROUNDS, 0.35, ("right", "kept"), ("false", "kept"))),
-        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random")),
-    ),
-    "{} of {} classes reach a selectivity of 0.8 by 35 %, {} by 50 %.": lambda: (
-        work_by(LITE0, ROUNDS, 35, SIZE_FOR_SELECTIVITY),
-        len(sizes(LITE0, ROUNDS)),
-        work_by(LITE0, ROUNDS, 50, SIZE_FOR_SELECTIVITY),
-    ),
-    "circuits of two other classes, of this size, recover {:.2f} of the answers and have a selectivity of {:.2f}; they "
-    "work from {:.0f} % on (median; {:.0f} to {:.0f})": lambda: (
-        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ("selectivity", "foreign")),
+    ],
+    **{
+        f"| EfficientNet-Lite{i} | {{}} | {{}} | {{:.2f}} |": partial(for_selectivity, model)
+        for i, model in enumerate(LITES)
+    },
+    "With outputs of blocks as units the same method needs {:.0f} % ({:.0f} to {:.0f} %)": lambda: spread(OUTPUTS, ROUNDS),
+    "with {} % of the hidden channels circuits of two other classes recover {:.2f} of the answers, the circuits of the "
+    "class {:.2f}": lambda: [35, *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ANSWERS)],
+    "The circuits of other classes have a selectivity of {:.2f}, those of the class {:.2f}. They work from {:.0f} % on in the "
+    "median class ({:.0f} to {:.0f} %)": lambda: [
+        *at(LITE0, ROUNDS, 0.35, ("selectivity", "foreign"), SELECTIVITY),
         *spread(LITE0, ROUNDS, "size to work, foreign"),
-    ),
-    "Fisher once needs {} in the median class (less in {}, as much in {}, more in {}; Wilcoxon's p {:.2f}), in a "
-    "quarter of the time; at 25 % it recovers {:.2f} where rounds recover {:.2f}. The gradient needs {:+d} points "
-    "(more in {} of {}, p {:.3f}), conductance {:+d} (more in {}, p {:.3f}).": lambda: (
+    ],
+    "Fisher in one pass needs {} as Fisher in rounds in the median class (Wilcoxon's p {:.2f}), in {:.1f} seconds instead of "
+    "{:.1f}.": lambda: [
         {0: "as much"}[pair(LITE0, "fisher", ROUNDS)[0]],
-        *pair(LITE0, "fisher", ROUNDS)[1:],
+        pair(LITE0, "fisher", ROUNDS)[4],
+        *(seconds(LITE0, method) for method in ("fisher", ROUNDS)),
+    ],
+    "By class one pass needs {} in {}, as much in {} and {} in {}.": lambda: [
+        *("less", pair(LITE0, "fisher", ROUNDS)[1], pair(LITE0, "fisher", ROUNDS)[2]),
+        *("more", pair(LITE0, "fisher", ROUNDS)[3]),
+    ],
+    "With {} % of the hidden channels it recovers {:.2f}, and rounds recover {:.2f}. The gradient needs {:+d} points against "
+    "rounds ({} in {} of {} classes, p {:.3f}), conductance {:+d} ({} in {}, p {:.3f}). Rounds are the default because up to "
+    "{} % they recover {}.": lambda: [
+        25,
         *(at(LITE0, method, 0.25, ANSWERS)[0] for method in ("fisher", ROUNDS)),
-        *(pair(LITE0, "gradient", ROUNDS)[i] for i in (0, 3)),
-        len(sizes(LITE0, ROUNDS)),
+        *(pair(LITE0, "gradient", ROUNDS)[0], "more", pair(LITE0, "gradient", ROUNDS)[3], len(sizes(LITE0, ROUNDS))),
         pair(LITE0, "gradient", ROUNDS)[4],
-        *(pair(LITE0, "conductance", ROUNDS)[i] for i in (0, 3, 4)),
-    ),
-    "With the units of another image in the place of ablated ones circuits by Fisher in rounds work from {:.0f} % on "
-    "({:.0f} to {:.0f}); at 35 % they recover {:.2f}.": lambda: (
-        *spread(LITE0, ROUNDS, baseline="resample"),
-        *at(LITE0, ROUNDS, 0.35, ANSWERS, baseline="resample"),
-    ),
-    "with outputs of blocks the same methods need {:.0f} % ({:.0f} to {:.0f}) in the place of {:.0f} % ({:.0f} to "
-    "{:.0f})": lambda: (*spread(OUTPUTS, ROUNDS), *spread(LITE0, ROUNDS)),
+        *(pair(LITE0, "conductance", ROUNDS)[0], "more", *pair(LITE0, "conductance", ROUNDS)[3:]),
+        *(35, rounds_lead()),
+    ],
+    "With seven classes Wilcoxon's test can give no p under {:.3f}": lambda: [2 / 2 ** len(sizes(LITE0, ROUNDS))],
+    "With {} images of other classes masks work from {:.0f} % on ({:.0f} to {:.0f} %); rounds need {:+d} points ({} in {} "
+    "classes, {} in {}, p {:.2f}).": lambda: [
+        made_with(f"scoreboard/{MORE}")["n_others"],
+        *spread(MORE, "learned"),
+        *(pair(MORE, ROUNDS, "learned")[0], "more", pair(MORE, ROUNDS, "learned")[3]),
+        *("less", pair(MORE, ROUNDS, "learned")[1], pair(MORE, ROUNDS, "learned")[4]),
+    ],
+    "Masks take {:.0f} s a class, Fisher in rounds {:.0f} s. With {} % masks recover {:.2f} with "
+    "a selectivity of {:.2f}; they give the class to {:.0f} % of its images and to {:.0f} % of others. The {} masks are, the "
+    "{} they are the class's own": lambda: [
+        *(seconds(MORE, method) for method in ("learned", ROUNDS)),
+        15,
+        *at(MORE, "learned", 0.15, ANSWERS, SELECTIVITY),
+        *(100 * value for value in at(MORE, "learned", 0.15, ("right", "kept"), ("false", "kept"))),
+        "smaller",
+        {"above": "more"}[comparison(*(leads(MORE, "learned", "selectivity")[i:][:4] for i in (0, 1)))],
+    ],
+    "| KL recovered by masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(masks, "kl recovered"),
+    "| selectivity of masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(masks, "selectivity"),
+    "On the small CLIP rounds need {:+d} points against masks with six images of a class ({} in {} of {} classes, p {:.2f}), "
+    "and {:+d} with ten (p {:.2f}). At {} % masks recover {:.2f} with a selectivity of {:.2f}, Fisher in rounds {:.2f} and "
+    "{:.2f}, other classes' masks {:.2f} and {:.2f}": lambda: [
+        *(pair("toy", ROUNDS, "learned")[0], "more", pair("toy", ROUNDS, "learned")[3], len(sizes("toy", ROUNDS))),
+        pair("toy", ROUNDS, "learned")[4],
+        *(pair("toy_ten_images", ROUNDS, "learned")[i] for i in (0, 4)),
+        30,
+        *at("toy", "learned", 0.3, ANSWERS, SELECTIVITY),
+        *at("toy", ROUNDS, 0.3, ANSWERS, SELECTIVITY),
+        *at("toy", "learned", 0.3, ("kl recovered", "foreign"), ("selectivity", "foreign")),
+    ],
     "{:.0f} % by rounds and {:.0f} % by masks with two images of a class, {:.0f} and {:.0f} % with six, {:.0f} and "
     "{:.0f} % with ten": lambda: [
         sizes(model, method).median()
         for model in ("toy_two_images", "toy", "toy_ten_images")
         for method in (ROUNDS, "learned")
     ],
-    "Beside masks Fisher in rounds needs {:+d} points with six images (more in {} of {} classes, p {:.2f}), {:+d} with "
-    "ten (p {:.2f})": lambda: (
-        *(pair("toy", ROUNDS, "learned")[i] for i in (0, 3)),
-        len(sizes("toy", ROUNDS)),
-        pair("toy", ROUNDS, "learned")[4],
-        *(pair("toy_ten_images", ROUNDS, "learned")[i] for i in (0, 4)),
+    "the difference between masks and rounds is {}": lambda: [significance(pair(MORE, ROUNDS, "learned")[4])],
+    "with the units of another image in the place of ablated ones circuits work from {:.0f} % on ({:.0f} to {:.0f} %), with "
+    "the mean from {:.0f} % on.": lambda: [*spread(LITE0, ROUNDS, baseline="resample"), spread(LITE0, ROUNDS)[0]],
+    "With the units of another image circuits of {} % recover {:.2f}, with the mean {:.2f}. Constants that are fitted to each circuit help on the small CLIP and not on EfficientNet-Lite0, where they are fitted on "
+    "{} images": lambda: [
+        35,
+        *(at(LITE0, ROUNDS, 0.35, ANSWERS, baseline=baseline)[0] for baseline in ("resample", "mean")),
+        sum(made_with("scoreboard/efficientnet_lite0_optimal")[of] for of in ("n_images", "n_others")),
+    ],
+    **{
+        f"| {named}, {{:.0f}} % | {measure} | {{:{digits}}}{unit} | {{:{digits}}}{unit} |": partial(fitted, model, size, of, scale)
+        for named, model, size, measure, of, digits, unit, scale in (
+            ("small CLIP", "toy_ablations", 0.4, "selectivity", "selectivity", ".2f", "", 1),
+            ("small CLIP", "toy_ablations", 0.4, "KL recovered", "kl recovered", ".2f", "", 1),
+            ("small CLIP", "toy_ablations", 0.4, "false answers", "false", ".0f", " %", 100),
+            ("EfficientNet-Lite0", OPTIMAL, 0.3, "selectivity", "selectivity", ".2f", "", 1),
+            ("EfficientNet-Lite0", OPTIMAL, 0.3, "KL recovered", "kl recovered", ".2f", "", 1),
+            ("EfficientNet-Lite0", OPTIMAL, 0.2, "right answers", "right", ".0f", " %", 100),
+            ("EfficientNet-Lite0", OPTIMAL, 0.2, "false answers", "false", ".0f", " %", 100),
+        )
+    },
+    "circuits of other classes have a selectivity of {:.2f} on the small CLIP and recover {:.2f}; random units have {:.2f} and "
+    "recover {:.2f}": lambda: [
+        at("toy_ablations", ROUNDS, 0.4, (measure, circuit), baseline="optimal")[0]
+        for circuit in ("foreign", "random")
+        for measure in ("selectivity", "kl recovered")
+    ],
+    "{:.0f} % of the hidden channels of EfficientNet-Lite0, {:.0f} % of those of the small CLIP, and {:.0f} % of the heads and "
+    "neurons of the small ViT": lambda: [sizes(model, ROUNDS).median() for model in (LITE0, "toy", "toy_vit")],
+    "six images of a class and {} others)": lambda: [made_with("scoreboard/toy")["n_others"]],
+    "random units work from {:.0f} to {:.0f} % on, by method, circuits from {:.0f} to {:.0f} %": lambda: [
+        size
+        for circuit in ("random", "kept")
+        for size in span(sizes("emoji", m, f"size to work, {circuit}").median() for m in EMOJI_METHODS)
+    ],
+    "as many random units at each site recover {:.2f} with {} %, circuits {:.2f}": lambda: [
+        at("toy_vit", ROUNDS, 0.1, ("kl recovered", "random"))[0],
+        10,
+        at("toy_vit", ROUNDS, 0.1, ANSWERS)[0],
+    ],
+    "With latents of sparse autoencoders at three sites in the place of their channels circuits work from {:.0f} % on "
+    "in the place of {:.0f} %; there are four latents for each channel": lambda: (
+        sizes(model, ROUNDS).median() for model in ("toy_latents", "toy_three_outputs")
     ),
-    "On the small CLIP constants of each circuit take selectivity at 40 % from {:.2f} to {:.2f}, KL recovered from "
-    "{:.2f} to {:.2f}; circuits of other classes, with constants of their own, have {:.2f} and {:.2f}, random units "
-    "{:.2f} and {:.2f}. {:.0f} % of other images get the class, by the mean {:.0f} %.": lambda: (
-        *(at("toy_ablations", ROUNDS, 0.4, SELECTIVITY, baseline=b)[0] for b in ("mean", "optimal")),
-        *(at("toy_ablations", ROUNDS, 0.4, ANSWERS, baseline=b)[0] for b in ("mean", "optimal")),
-        *(
-            at("toy_ablations", ROUNDS, 0.4, (measure, circuit), baseline="optimal")[0]
-            for circuit in ("foreign", "random")
-            for measure in ("selectivity", "kl recovered")
-        ),
-        *(100 * at("toy_ablations", ROUNDS, 0.4, ("false", "kept"), baseline=b)[0] for b in ("optimal", "mean")),
+    "its rank correlation with exact patching is {:.2f} on the small CLIP and {:.2f} on the small ViT": partial(
+        single_units, "gradient"
     ),
-    "On the small ViT Fisher in rounds works from {:.0f} % of the heads and neurons on, but as many random units at "
-    "every site recover {:.2f} there, circuits {:.2f}: what counts is how many units each site keeps.": lambda: (
-        sizes("toy_vit", ROUNDS).median(),
-        *at("toy_vit", ROUNDS, 0.1, ("kl recovered", "random"), ANSWERS),
-    ),
-    "At {:.0f} % masks recover {:.2f} and have a selectivity of {:.2f}, Fisher in rounds {:.2f} and {:.2f}, other "
-    "classes' masks {:.2f} and {:.2f}": lambda: (
-        30,
-        *at("toy", "learned", 0.3, ANSWERS, SELECTIVITY),
-        *at("toy", ROUNDS, 0.3, ANSWERS, SELECTIVITY),
-        *at("toy", "learned", 0.3, ("kl recovered", "foreign"), ("selectivity", "foreign")),
+    **{
+        f"| scores by {named} | {{:.2f}} | {{:.2f}} |": partial(single_units, method)
+        for named, method in {
+            "the gradient": "gradient",
+            "conductance": "conductance",
+            "Fisher in rounds": ROUNDS,
+            "learned masks": "learned",
+        }.items()
+    },
+    "together: the gradient needs {} circuits": lambda: [
+        {"above": "larger"}[comparison([sizes(LITE0, "gradient").median()], [sizes(LITE0, ROUNDS).median()])]
+    ],
+    "They said that circuits which tell a class from others take {} % of a real network by masks and {} % by "
+    "Fisher": lambda: [73, 88],
+    "Fisher in rounds needs {:.0f} % ({:.0f} to {:.0f} %), with hidden channels {:.0f} % ({:.0f} to {:.0f} %)": lambda: [
+        *spread(OUTPUTS, ROUNDS),
+        *spread(LITE0, ROUNDS),
+    ],
+    # other pages
+    "With 35 % Fisher in rounds recovers {:.2f} of the answers, has a selectivity of {:.2f}, and gives the class to "
+    "{:.0f} % of its images and to {:.0f} % of others; as many random units at every site recover {:.2f}.": lambda: (
+        *at(LITE0, ROUNDS, 0.35, ANSWERS, SELECTIVITY),
+        *(100 * value for value in at(LITE0, ROUNDS, 0.35, ("right", "kept"), ("false", "kept"))),
+        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random")),
     ),
     "By Fisher in rounds, {:.1f} seconds a class, circuits work from {:.0f} % of the hidden channels on (median class; "
     "{:.0f} to {:.0f} %); of outputs of blocks it takes {:.0f} % ({:.0f} to {:.0f} %). With 35 % they recover {:.2f} "
@@ -213,12 +347,6 @@ CLAIMS: dict[str, Numbers] = {
         100 * at(LITE0, ROUNDS, 0.35, ("false", "kept"))[0],
         *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random"), ("kl recovered", "foreign"), ("selectivity", "foreign")),
     ),
-    "rank correlation with exact patching is {:.2f} and {:.2f} for the gradient, {:.2f} and {:.2f} for conductance, "
-    "{:.2f} and {:.2f} for Fisher in rounds, {:.2f} and {:.2f} for masks": lambda: [
-        sizes(model, method, "rank correlation").median() / 100
-        for method in ("gradient", "conductance", ROUNDS, "learned")
-        for model in ("toy", "toy_vit")
-    ],
     "with 25 % rounds recover more ({:.2f} and {:.2f}). The small CLIP of the package needs more: circuits by Fisher "
     "in rounds work from {:.0f} % on in the median class ({:.0f} to {:.0f} %)": lambda: (
         *(at(LITE0, method, 0.25, ANSWERS)[0] for method in (ROUNDS, "fisher")),
@@ -226,60 +354,4 @@ CLAIMS: dict[str, Numbers] = {
     ),
     "Of the hidden channels of EfficientNet-Lite0 circuits work from {:.0f} to {:.0f} % on, by class, of outputs of "
     "blocks from {:.0f} to {:.0f} %": lambda: (*spread(LITE0, ROUNDS)[1:], *spread(OUTPUTS, ROUNDS)[1:]),
-    "With 44 images of other classes to find circuits, in the place of 12, Fisher in rounds takes {:.0f} s and "
-    "recovers {:.2f} at 25 % and {:.2f} at 35 %, where its selectivity is {:.2f}. Masks take {:.0f} s and work from "
-    "{:.0f} % on ({:.0f} to {:.0f}); rounds need {:+d} points more (more in {} classes, less in {}, "
-    "p {:.2f}).": lambda: (
-        sizes(MORE, ROUNDS, "seconds").median() / 100,
-        at(MORE, ROUNDS, 0.25, ANSWERS)[0],
-        *at(MORE, ROUNDS, 0.35, ANSWERS, SELECTIVITY),
-        sizes(MORE, "learned", "seconds").median() / 100,
-        *spread(MORE, "learned"),
-        *(pair(MORE, ROUNDS, "learned")[i] for i in (0, 3, 1, 4)),
-    ),
-    "At 15 % masks recover {:.2f}, have a selectivity of {:.2f} and give the class to {:.0f} % of its images and "
-    "{:.0f} % of others. The smaller, the {} the class's own: at 10 % they recover {:.2f} and other classes' masks "
-    "{:.2f}, at 35 % {:.2f} and {:.2f}; selectivity is {:.2f} and {:.2f}, at 35 % {:.2f} and {:.2f}.": lambda: (
-        *at(MORE, "learned", 0.15, ANSWERS, SELECTIVITY),
-        *(100 * value for value in at(MORE, "learned", 0.15, ("right", "kept"), ("false", "kept"))),
-        {"above": "more"}[comparison(*(leads(MORE, "learned", "selectivity")[i:][:4] for i in (0, 1)))],
-        *(
-            value
-            for measure in ("kl recovered", "selectivity")
-            for size in (0.1, 0.35)
-            for value in at(MORE, "learned", size, (measure, "kept"), (measure, "foreign"))
-        ),
-    ),
-    "On Lite0, Lite1 and Lite2 the size for a selectivity of 0.8 is {:.0f}, {:.0f} and {:.0f} % in the median class "
-    "(to {:.0f}, {:.0f} and {:.0f} %, where 100 is none of the grid); with 35 % selectivity is {:.2f}, {:.2f} and "
-    "{:.2f}.": lambda: [
-        *(spread(model, ROUNDS, SIZE_FOR_SELECTIVITY)[i] for i in (0, 2) for model in LITES),
-        *(at(model, ROUNDS, 0.35, SELECTIVITY)[0] for model in LITES),
-    ],
-    "On EfficientNet-Lite0, fitted on 14 images, they do not help: KL recovered is {:.2f} with 30 % (mean {:.2f}), "
-    "selectivity {:.2f} ({:.2f}). With 20 % they give more right answers, {:.0f} % ({:.0f} %), and more false ones, "
-    "{:.0f} % ({:.0f} %).": lambda: [
-        scale * at("efficientnet_lite0_optimal", ROUNDS, size, (measure, "kept"), baseline=baseline)[0]
-        for measure, size, scale in (
-            ("kl recovered", 0.3, 1),
-            ("selectivity", 0.3, 1),
-            ("right", 0.2, 100),
-            ("false", 0.2, 100),
-        )
-        for baseline in ("optimal", "mean")
-    ],
-    "With latents of sparse autoencoders at three sites in the place of their channels circuits work from {:.0f} % on "
-    "in the place of {:.0f} %; there are four latents for each channel.": lambda: (
-        sizes(model, ROUNDS).median() for model in ("toy_latents", "toy_three_outputs")
-    ),
-    "Rounds are the default because they recover {} where circuits are small.": lambda: [
-        {"above": "more"}[
-            comparison(*(values(LITE0, m, "kl recovered", "kept", list(SIZES[:6])) for m in (ROUNDS, "fisher")))
-        ]
-    ],
-    "random units work from {:.0f} to {:.0f} % on, by method, circuits from {:.0f} to {:.0f} %": lambda: [
-        size
-        for circuit in ("random", "kept")
-        for size in span(sizes("emoji", m, f"size to work, {circuit}").median() for m in EMOJI_METHODS)
-    ],
 }

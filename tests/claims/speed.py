@@ -4,11 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from tests.support.committed_tables import Numbers, comparison, one, rows, table
-
-
-def faster(scores: str, model: str = "RN50") -> float:
-    return one("benchmarks/attribution/speed", "ratio", model=model, scores=scores)
+from tests.support.committed_tables import Numbers, comparison, made_with, one, rows, table
 
 
 def timed(model: str, scores: str) -> list[object]:
@@ -20,6 +16,12 @@ def timed(model: str, scores: str) -> list[object]:
 
 def growing(what: str, column: str) -> list[float]:
     return list(rows("benchmarks/scale/growth", **{"what grows": what})[column])
+
+
+def grown(what: str, column: str) -> list[float]:
+    """Return three values of what grows, shares in percent, and seconds."""
+    values = growing(what, "value")
+    return [*(100 * value if what.startswith("share") else value for value in values), *growing(what, column)]
 
 
 def growths(*columns: str) -> list[list[float]]:
@@ -42,43 +44,61 @@ def single(name: str, *columns: str) -> list[float]:
 
 
 CLAIMS: dict[str, Numbers] = {
-    "edges cost in proportion to images ({:.1f}, {:.1f} and {:.1f} s for {}, {} and {}) and to kept units "
-    "({:.1f}, {:.1f} and {:.1f} s for {:.0f}, {:.0f} and {:.0f} %). Nodes cost {:.1f} s and {:.1f} s an image "
-    "({:.1f}, {:.1f} and {:.1f} s), and grow {} than the number of sites: {:.1f}, {:.1f} and {:.1f} s for the "
-    "last {:.0f}, {:.0f} and all {:.0f}, so twice the sites take {:.1f} times as long": lambda: (
-        *growing("images", "edge seconds"),
-        *growing("images", "images"),
-        *growing("share of units", "edge seconds"),
-        *(100 * share for share in growing("share of units", "value")),
-        *np.polyfit(growing("images", "images"), growing("images", "node seconds"), 1)[::-1],
-        *growing("images", "node seconds"),
-        {"above": "faster"}[comparison(*growths("node seconds", "value"))],
-        *growing("sites", "node seconds"),
-        *growing("sites", "value"),
+    "The edges of an RN50 take {:.1f} s instead of {:.0f} s, {:.0f} times as fast": lambda: [
+        timed("RN50", "edges")[i] for i in (1, 0, 2)
+    ],
+    "the left rule with {} points, baseline zero, a tenth of the units, {} images": lambda: [
+        10,
+        made_with("benchmarks/attribution")["images"],
+    ],
+    "that of nodes grows {} {} the number of sites, by {:.1f} times for twice the sites": lambda: [
+        *({"above": "faster"}[comparison(*growths("node seconds", "value"))], "than"),
         growths("node seconds")[0][-1],
-    ),
-    "The edge pass reaches {:.0f} %, the node pass {:.0f} % of the {:.0f} GFLOP/s": lambda: (
+    ],
+    **{
+        f"| {named} | {{:.0f}}, {{:.0f}}, {{:.0f}} | {{:.1f}}, {{:.1f}}, {{:.1f}} |": partial(grown, what, column)
+        for named, what, column in (
+            ("images, for edges", "images", "edge seconds"),
+            ("images, for nodes", "images", "node seconds"),
+            ("kept units in percent, for edges", "share of units", "edge seconds"),
+            ("sites, for nodes", "sites", "node seconds"),
+        )
+    },
+    "Nodes cost {:.1f} s, and {:.1f} s an image. The edge pass reaches {:.0f} %, the node pass {:.0f} % of the {:.0f} "
+    "GFLOP/s": lambda: [
+        *np.polyfit(growing("images", "images"), growing("images", "node seconds"), 1)[::-1],
         *(100 * rated(what) / rated("matrix products") for what in ("edge", "node")),
         rated("matrix products"),
-    ),
-    "compared in {:.0f} s by five measures, within {:.1f} GiB": lambda: single(
-        "benchmarks/similarity/similarity", "seconds", "peak GiB"
-    ),
-    "all {:,} edges between the heads and MLPs of a ViT-B/32 on 8 images take {:.1f} forward-backward passes of "
-    "the tower, with 5 points {:.1f} times that, within {:.1f} GiB": lambda: stream_edges("edges"),
-    "the {:,} edges of a ViT-L/14 on 2 images (`--models ViT-L-14 --images-at-once 2`) {:.1f} passes within "
-    "{:.1f} GiB": lambda: [stream_edges("edges-large")[i] for i in (0, 1, 3)],
-    "{:,} listed images are subsampled and merged with {:,} base lines in {:.0f} s of the processor, peak memory "
-    "{:.1f} GiB": lambda: single(
-        "benchmarks/mixtures/mixture", "images listed", "base lines", "CPU seconds", "peak GiB"
-    ),
-    "at {:.2f} of the speed of open_clip's trainer by hand ({:.0f} images/s)": lambda: single(
-        "benchmarks/training/train_clip", "of the trainer by hand", "images per second"
-    ),
-    "scores all RN50 nodes {:.0f} times as fast as the study's site path ({:.2f} against {:.1f} s)": lambda: (
-        faster("nodes, path of the image against study"),
-        *timed("RN50", "nodes, path of the image against study")[1::-1],
-    ),
+    ],
+    "The circuits of {} classes in {} domains are compared in {:.0f} s by five measures, within {:.1f} "
+    "GiB.": lambda: [
+        *(made_with("benchmarks/similarity")["classes"], 6),
+        *single("benchmarks/similarity/similarity", "seconds", "peak GiB"),
+    ],
+    "The circuits are whole and in {} parts": lambda: [made_with("benchmarks/similarity")["parts"]],
+    "The {:,} edges between the heads and MLPs of a ViT-B/32 on {} images take {:.1f} forward-backward passes of the "
+    "tower.": lambda: [
+        stream_edges("edges")[0],
+        made_with("benchmarks/edges")["images_at_once"],
+        stream_edges("edges")[1],
+    ],
+    "With {} points they take {:.1f} times that, within {:.1f} GiB. The {:,} edges of a ViT-L/14 on {} images take {:.1f} "
+    "passes, within {:.1f} GiB": lambda: [
+        made_with("benchmarks/edges")["points"],
+        *stream_edges("edges")[2:],
+        stream_edges("edges-large")[0],
+        made_with("benchmarks/edges-large")["images_at_once"],
+        *(stream_edges("edges-large")[i] for i in (1, 3)),
+    ],
+    "Of {:,} listed images mixtures are drawn and merged with {:,} base lines in {:.0f} s of the processor; `train_clip` has "
+    "{:.2f} of the speed": lambda: [
+        *single("benchmarks/mixtures/mixture", "images listed", "base lines", "CPU seconds"),
+        *single("benchmarks/training/train_clip", "of the trainer by hand"),
+    ],
+    "Mixtures need {:.1f} GiB at their peak. Training has {:.0f} images a second": lambda: [
+        *single("benchmarks/mixtures/mixture", "peak GiB"),
+        *single("benchmarks/training/train_clip", "images per second"),
+    ],
     **{
         f"| {written} |": partial(timed, model, scores)
         for model, scores, written in (
@@ -96,7 +116,7 @@ CLAIMS: dict[str, Numbers] = {
             ("rn-tiny", "edges", "rn-tiny, 64 px | edges | {:.2f} s | {:.2f} s | {:.0f} | {}"),
             (
                 *("rn-tiny", "patching"),
-                "rn-tiny, 64 px | exact patching of all 823 units, 16 images | {:.1f} s | {:.2f} s | {:.1f} | {}",
+                "rn-tiny, 64 px | exact patching of each unit | {:.1f} s | {:.2f} s | {:.1f} | {}",
             ),
         )
     },

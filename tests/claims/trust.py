@@ -4,7 +4,7 @@ from functools import partial
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, alike, one, rows, span, table
+from tests.support.committed_tables import Numbers, alike, made_with, one, rows, span, table
 
 
 def covered(of: str, degrees: str = "Satterthwaite") -> tuple[float, float]:
@@ -26,17 +26,8 @@ MODELS = (
 """Models whose rules were chosen, as the page names them, and their folders."""
 
 
-def above_the_promise() -> list[bool]:
-    found = pd.concat([table(f"rules/{model}/promise") for _, model in MODELS])
-    return list(found["measured"] > found["promised"])
-
-
 def separated(case: str) -> pd.Series:
-    found = rows("measures/measures", case=case).set_index("measure")["value"]
-    return found.drop("depth_bias")
-
-
-NAMED = {"spearman": "rank correlation of node scores"}
+    return rows("measures/measures", case=case).set_index("measure")["value"]
 
 
 def found_nothing(case: str) -> tuple[float, float]:
@@ -44,22 +35,132 @@ def found_nothing(case: str) -> tuple[float, float]:
     return span(100 * rows("trust/family_wise_error", case=case)["error"])
 
 
+def in_percent(values: "pd.Series[float]") -> tuple[float, float]:
+    return span(100 * values)
+
+
+def both_degrees(of: str) -> list[float]:
+    return [end for degrees in ("Satterthwaite", "min(n1, n2) - 1") for end in covered(of, degrees)]
+
+
+def promises() -> pd.DataFrame:
+    return pd.concat([table(f"rules/{model}/promise") for _, model in MODELS])
+
+
+def points(model: str) -> int:
+    """Return the number of points of the integral that errors are measured against."""
+    return int(made_with(f"rules/{model}")["reference"].removeprefix("midpoint-"))
+
+
+def worst_site() -> float:
+    """Return the error of the chosen rule of node scores at `act1`, which is more than its mean over sites."""
+    (found,) = rows("rules/toy/rules", kind="nodes", rule=promised("toy", "nodes")[0]).to_dict("records")
+    assert found["worst at"] == "act1"
+    assert found["worst"] > one("rules/toy/promise", "measured", kind="nodes")
+    return float(found["worst"])
+
+
+def killed(*disturbances: str) -> list[int]:
+    """Return how many trials there were, and how they ended."""
+    found = table(TRIALS)
+    found = found[found["disturbance"].isin(disturbances)] if disturbances else found
+    counts = [int((found["outcome"] == outcome).sum()) for outcome in ("equal", "refused by name", "left, right")]
+    return [len(found), *counts, len(found) - sum(counts)]
+
+
+TRIALS = "chaos/trials"
+SIX = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine", "edge_spearman")
+
 CLAIMS: dict[str, Numbers] = {
-    "the ratio of two identical domains is {:.2f} at low and middle and {:.2f} at high noise, "
-    "of unrelated ones {:.2f}": lambda: (
-        alike(rows("trust/ratio", domains="identical", noise=["low", "middle"])["ratio"]),
-        one("trust/ratio", "ratio", domains="identical", noise="high"),
-        alike(rows("trust/ratio", domains="unrelated")["ratio"]),
-    ),
-    "intervals cover {:.1f} to {:.1f} % for similarities of all images, {:.1f} to {:.1f} % for those of parts, "
-    "{:.1f} to {:.1f} % for ratios, at {} to {} classes": lambda: (
-        *covered("similarity of all images"),
-        *covered("similarity of parts"),
-        *covered("ratio to the ceiling"),
+    "at {} to {} classes 95 % intervals cover the truth in {:.1f} to {:.1f} % of {:,} simulated studies": lambda: [
         *span(table("trust/coverage")["n_classes"]),
+        *in_percent(rows("trust/coverage", degrees="Satterthwaite")["coverage"]),
+        made_with("trust")["draws"],
+    ],
+    **{
+        f"| {named} | {{:.1f}} to {{:.1f}} % | {{:.1f}} to {{:.1f}} % |": partial(both_degrees, of)
+        for named, of in {
+            "similarities of whole sets of images": "similarity of all images",
+            "similarities of parts": "similarity of parts",
+            "ratios to the ceiling": "ratio to the ceiling",
+        }.items()
+    },
+    "have skewed shares, intervals cover {:.1f} to {:.1f} %; where shares are even, {:.1f} to {:.1f} %": lambda: [
+        end for shares in ("skewed", "even") for end in in_percent(rows("trust/skewed", shares=shares)["coverage"])
+    ],
+    "tests over one trained model do so in up to {:.1f} % of the simulated studies, tests over several models in up to {:.1f} "
+    "%": lambda: (
+        found_nothing("models differ, one is tested")[1],
+        max(found_nothing(f"models differ, over {n}")[1] for n in (8, 12)),
     ),
-    "degrees of freedom; min(n1, n2) - 1 covers up to {:.0f} %": lambda: [
-        max(covered(of, "min(n1, n2) - 1")[1] for of in ("similarity of parts", "ratio to the ceiling"))
+    **{
+        f"| {row} | {{:.1f}} to {{:.1f}} % |": partial(found_nothing, case)
+        for row, case in {
+            "classes | classes": "classes alone",
+            "families of classes share noise | families": "families of 4, drawn together",
+            "families of classes share noise | classes, as if each were single": "families of 4, taken for single classes",
+            "models | classes of one model": "models differ, one is tested",
+        }.items()
+    },
+    "| models | models, {} or {} of them | {:.1f} to {:.1f} % |": lambda: [
+        *(8, 12),
+        *in_percent(rows("trust/family_wise_error", case=["models differ, over 8", "models differ, over 12"])["error"]),
+    ],
+    "| Mantel's test | {:.1f} to {:.1f} % |": lambda: in_percent(table("trust/mantel")["mantel"]),
+    "| pairs as if independent | {:.1f} to {:.1f} % |": lambda: in_percent(table("trust/mantel")["pairs as independent"]),
+    "tests over one model find differences that are not there in up to {:.1f} % of simulated studies": lambda: [
+        found_nothing("models differ, one is tested")[1]
+    ],
+    "it is {:.2f} to {:.2f} for identical ones, and {:.2f} for unrelated ones": lambda: [
+        *span(rows("trust/ratio", domains="identical")["ratio"]),
+        alike(rows("trust/ratio", domains="unrelated")["ratio"]),
+    ],
+    **{
+        f"| {domains} | {{:.2f}} | {{:.2f}} | {{:.2f}} |": partial(
+            lambda of: [one("trust/ratio", "ratio", domains=of, noise=noise) for noise in ("low", "middle", "high")],
+            domains,
+        )
+        for domains in ("identical", "unrelated")
+    },
+    "with an area under precision-recall of {:.3f} to {:.3f}; depth bias has {:.3f}": lambda: [
+        *span(separated("fresh images")[list(SIX)]),
+        separated("fresh images")["depth_bias"],
+    ],
+    "In another domain: Spearman {:.2f}, cosine {:.2f}, node overlap {:.2f}, kernel {:.2f}, edges {:.2f}": lambda: [
+        separated("another domain")[measure]
+        for measure in ("spearman", "cosine", "node_overlap", "wl_kernel", "edge_jaccard")
+    ],
+    "The rank correlation of node scores separates circuits of one class in other domains {}:": lambda: [
+        {"spearman": "best"}[str(separated("another domain").idxmax())]
+    ],
+    **{
+        f"| {named} | {{:.3f}} |": partial(lambda measure: [separated("another domain")[measure]], measure)
+        for named, measure in {
+            "rank correlation of node scores": "spearman",
+            "cosine of node scores": "cosine",
+            "node overlap": "node_overlap",
+            "Weisfeiler-Lehman kernel": "wl_kernel",
+            "rank correlation of edge scores": "edge_spearman",
+            "edge Jaccard index": "edge_jaccard",
+            "depth bias": "depth_bias",
+        }.items()
+    },
+    "| guessing | {:.3f} |": lambda: [alike(rows("measures/measures", case="another domain")["guessing"], 6)],
+    "the six put {:.0f} to {:.0f} % in the wrong order, depth bias {:.0f} to {:.0f} %": lambda: [
+        end
+        for measures in (list(SIX), ["depth_bias"])
+        for end in in_percent(rows("measures/measures", case=["units permuted", "noise"], measure=measures)["value"])
+    ],
+    "For {} of {} kinds of scores a rule that costs {:.2f} to {:.2f} of the study's errs by {:.3f} to {:.3f}": lambda: [
+        len(cheap := promises().query("cost < 1")),
+        len(promises()),
+        *span(cheap["cost"]),
+        *span(cheap["measured"]),
+    ],
+    "whose error there does not pass {} (*promised*). *Measured* is its error on other circuits, against {} points "
+    "(EfficientNet-Lite0: {}, ViT: {})": lambda: [
+        alike(promises()["asked"], 1),
+        *(points(model) for model in ("toy", "efficientnet", "vit-mean-position")),
     ],
     **{
         f"| {name} | {kind} | {{}} | {{:.2f}} | {{:.3f}} | {{:.3f}} [{{:.3f}}, {{:.3f}}] | {{:.3f}} |": partial(
@@ -68,49 +169,42 @@ CLAIMS: dict[str, Numbers] = {
         for name, model in MODELS
         for kind in ("nodes", "edges")
     },
-    "(their distance is {:.3f} of the node scores), but not with zero ({:.2f})": lambda: (
-        one(f"rules/vit-{name}/promise", "references differ", kind="nodes") for name in ("mean-position", "zero")
-    ),
-    "by {:.2f} [{:.2f}, {:.2f}] for nodes and {:.2f} [{:.2f}, {:.2f}] for edges against 80 points": lambda: (
-        number for kind in ("nodes", "edges") for number in promised("vit-zero", kind)[3:6]
-    ),
-    "sites are worse ({} {:.2f} on the toy)": lambda: rows(
-        "rules/toy/rules", kind="nodes", rule=promised("toy", "nodes")[0]
-    )[["worst at", "worst"]].iloc[0],
-    "some test between domains is significant in {:.1f} to {:.1f} % of the studies": lambda: found_nothing(
-        "classes alone"
-    ),
-    "it is so in {:.1f} to {:.1f} % if the tests know the families, and in up to {:.1f} % if not": lambda: (
-        *found_nothing("families of 4, drawn together"),
-        found_nothing("families of 4, taken for single classes")[1],
-    ),
-    "find a difference that is not there in up to {:.1f} % of the studies**, tests over 8 or 12 models in up to "
-    "{:.1f} %": lambda: (
-        found_nothing("models differ, one is tested")[1],
-        max(found_nothing(f"models differ, over {n}")[1] for n in (8, 12)),
-    ),
-    "tests over one model find differences that are not there in up to {:.1f} % of simulated studies": lambda: [
-        found_nothing("models differ, one is tested")[1]
+    "In {} of {} rows the measured error passes the promised one.": lambda: [
+        int((promises()["measured"] > promises()["promised"]).sum()),
+        len(promises()),
     ],
-    "in {} of {} rows the error measured on others is larger": lambda: (
-        sum(above_the_promise()),
-        len(above_the_promise()),
-    ),
-    "Mantel's test errs in at most {:.1f} %, pairs taken as independent in up to {:.1f} %": lambda: (
-        100 * table("trust/mantel")[["mantel", "pairs as independent"]].max()
-    ),
-    "those of other classes (area under precision-recall at least {:.3f}), and puts at most {:.0f} % of the "
-    "permuted or noisy circuits in the wrong order": lambda: (
-        separated("fresh images").min(),
-        100 * max(separated(case).max() for case in ("units permuted", "noise")),
-    ),
-    "The {} separates circuits of one class in other domains best (area under precision-recall {:.3f}, cosine "
-    "{:.3f}, node overlap {:.2f}, kernel {:.2f}, edges {:.2f}; guessing {:.2f})": lambda: (
-        NAMED[str(separated("another domain").idxmax())],
-        *(
-            separated("another domain")[measure]
-            for measure in ("spearman", "cosine", "node_overlap", "wl_kernel", "edge_jaccard")
-        ),
-        alike(rows("measures/measures", case="another domain")["guessing"], 6),
-    ),
+    "In {} of {} rows the study's rule errs by {}. Single sites err by {} {} the mean over sites: `act1` by {:.2f} on the "
+    "toy": lambda: [
+        int((promises()["measured"] < promises()["error of the study's rule"]).sum()),
+        *(len(promises()), "more"),
+        *("more", "than"),
+        worst_site(),
+    ],
+    "of the toy after {} epochs the references": lambda: [
+        made_with("rules/vit-zero")["checkpoint"].split("epoch_")[1].removesuffix(".pt")
+    ],
+    "(their distance is {:.3f} of the node scores), and not with zero ({:.2f}). With zero the rule {} errs by {:.2f} [{:.2f}, "
+    "{:.2f}] for nodes and by {:.2f} [{:.2f}, {:.2f}] for edges against {} points": lambda: [
+        *(one(f"rules/vit-{name}/promise", "references differ", kind="nodes") for name in ("mean-position", "zero")),
+        promised("vit-zero", "edges")[0],
+        *(number for kind in ("nodes", "edges") for number in promised("vit-zero", kind)[3:6]),
+        points("vit-zero"),
+    ],
+    "No file was lost in {} trials: {} ended with equal bytes, {} with a refusal that names the damaged file, {} with an "
+    "input as it was, and {} in another way.": killed,
+    "A trial runs one of {} commands": lambda: [table(TRIALS)["command"].nunique()],
+    **{
+        f"| {named} | {{}} | {{}} | {{}} | {{}} | {{}} |": partial(killed, *disturbances)
+        for named, disturbances in {
+            "other environments": ("somewhere", "elsewhere", "two threads", "fork"),
+            "killed within a write": ("SIGKILL", "SIGTERM"),
+            "a second process": ("two processes",),
+            "a damaged file": ("emptied", "torn", "removed", "foreign", "bit", "bit at the end"),
+        }.items()
+    },
+    "The {} are one thing": lambda: killed("elsewhere")[-1:],
+    "did not write the {} states again; what they led to was equal. Of the {} damaged files": lambda: [
+        killed("SIGKILL", "SIGTERM")[-1],
+        killed("emptied", "torn", "removed", "foreign", "bit", "bit at the end")[-1],
+    ],
 }

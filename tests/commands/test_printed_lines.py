@@ -29,7 +29,7 @@ SCRIPT = re.compile(r"experiments/(\w+)\.py")
 VALUE = "1"
 """Stands for what a shell, a reader or a program puts in."""
 OF_DISPATCH = ("--help", "--version", "--completion")
-TEXTS = [*PAGES, *(ROOT / name for name in ("experiments/RESULTS.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+TEXTS = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
 SOURCES = [*sorted((ROOT / "circuitry").rglob("*.py")), *sorted((ROOT / "experiments").glob("*.py"))]
 SCRIPTS_OF_PAGES = sorted((ROOT / "circuitry" / "explorer" / "page").glob("*.js"))
 FENCED = re.compile(r"^```\{?(\w[\w-]*)?.*?\n(.*?)^```", re.DOTALL | re.MULTILINE)

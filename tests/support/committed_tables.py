@@ -1,8 +1,10 @@
 """Committed tables of results and the text that quotes them, for tests."""
 
+import json
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,8 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 """README and the pages of the documentation."""
-RESULTS_PAGE = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
-DOCS = RESULTS_PAGE + "".join(path.read_text(encoding="utf-8") for path in PAGES if path.name != "study.md")
+RESULT_PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
+DOCS = "".join(path.read_text(encoding="utf-8") for path in PAGES if path.name != "study.md")
+
+
+@cache
+def made_with(folder: str) -> dict[str, Any]:
+    """Return the settings that made a folder of results."""
+    return dict(json.loads((RESULTS / folder / "provenance.json").read_text(encoding="utf-8")))
 
 
 @cache
