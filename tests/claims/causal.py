@@ -44,7 +44,14 @@ def edges_by(methods: list[str], what: str = ANSWERS) -> tuple[float, float]:
 def sizes_by(method: str) -> list[object]:
     """Return the share of edges that recovers 0.8 of the answers: points against masks, more in how many classes, p."""
     found = pair(EDGES, method, "learned", ANSWERS)
-    return [sizes(EDGES, method, ANSWERS).median(), found[0], "more", found[3], len(sizes(EDGES, method, ANSWERS)), found[4]]
+    return [
+        sizes(EDGES, method, ANSWERS).median(),
+        found[0],
+        "more",
+        found[3],
+        len(sizes(EDGES, method, ANSWERS)),
+        found[4],
+    ]
 
 
 def recovered(*methods: str) -> list[float]:
@@ -57,7 +64,11 @@ def random_edges() -> float:
 
 def planted(method: str) -> list[float]:
     """Return how well a method finds planted edges, by site."""
-    sites = [("convolution", "conv2"), ("convolution", "head"), *(("attention", of) for of in ("attention", "mlp", "head"))]
+    sites = [
+        ("convolution", "conv2"),
+        ("convolution", "head"),
+        *(("attention", of) for of in ("attention", "mlp", "head")),
+    ]
     return [one(PLANTED, "auroc", network=of, kind="edge", method=method, site=site) for of, site in sites]
 
 
@@ -112,21 +123,24 @@ CLAIMS: dict[str, Numbers] = {
         *elsewhere(),
         *corrected_transfers(),
     ),
-    "with {} % of the {} edges between heads and MLPs masks recover {:.2f} of the answers, exact cuts {:.2f}, the gradient "
+    "with {} % of the {} edges between heads and MLPs masks recover {:.2f} of the answers, exact cuts {:.2f}, the "
+    "gradient "
     "{:.2f} and random edges {:.2f}.": lambda: [
         40,
         n_counted(EDGES),
         *recovered("learned", "exact", "gradient"),
         random_edges(),
     ],
-    "mean over {} classes with 95 % intervals. At {} %: learned {:.2f}, exact cuts {:.2f}, gradient {:.2f}, random edges "
+    "mean over {} classes with 95 % intervals. At {} %: learned {:.2f}, exact cuts {:.2f}, gradient {:.2f}, random "
+    "edges "
     "{:.2f}": lambda: [
         len(sizes(EDGES, "learned", ANSWERS)),
         40,
         *recovered("learned", "exact", "gradient"),
         random_edges(),
     ],
-    "edges that recover {} of the answers, of the median class; beside them how many points a method needs against masks, "
+    "edges that recover {} of the answers, of the median class; beside them how many points a method needs against "
+    "masks, "
     "and in how many classes it needs {}:": lambda: [0.8, "more"],
     "| learned masks | {:.0f} % ({:.0f} to {:.0f} %) |": lambda: spread(EDGES, "learned", ANSWERS),
     **{
@@ -140,11 +154,13 @@ CLAIMS: dict[str, Numbers] = {
         }.items()
     },
     "| random edges | {:.0f} % |": lambda: [alike(edges_by(EDGE_SCORES, ANSWERS.replace("kept", "random")), 0)],
-    "One model, {} classes, the logit of the class. With {} classes Wilcoxon's test can give no p under {:.3f}": lambda: [
+    "One model, {} classes, the logit of the class. With {} classes Wilcoxon's test can give no p under "
+    "{:.3f}": lambda: [
         *[len(sizes(EDGES, "learned", ANSWERS))] * 2,
         2 / 2 ** len(sizes(EDGES, "learned", ANSWERS)),
     ],
-    "paths and the gradient rank the edges with an AUROC of {:.2f} to {:.2f} (0.5 is chance), cuts and learned masks with "
+    "paths and the gradient rank the edges with an AUROC of {:.2f} to {:.2f} (0.5 is chance), cuts and learned masks "
+    "with "
     "{:.1f}": lambda: (
         *into_attention(),
         alike(rows(PLANTED, network="attention", kind="edge", method=["edge cuts", "learned masks"])["auroc"]),

@@ -51,7 +51,8 @@ CLAIMS: dict[str, Numbers] = {
         6,
         int(alike(table("benchmarks/scale/study")["images"], 0)) // 345 // 6,
     ],
-    "default takes {:.2f} s for a circuit that takes {:.2f} s on quiet cores; the setting of the scripts takes {:.2f} s": (
+    "default takes {:.2f} s for a circuit that takes {:.2f} s on quiet cores; the setting of the scripts takes {:.2f} "
+    "s": (
         lambda: [
             *threads("threads that spin")[::-1],
             threads("threads that wait briefly")[1],
@@ -68,8 +69,10 @@ CLAIMS: dict[str, Numbers] = {
             ("one in each of two processes, as in the quickstart", "a process a core, one thread each"),
         )
     },
-    "Of the {:,.0f} edges between the strongest {} % of the units of that ViT after {} epochs, in {} circuits and with two "
-    "baselines, the rank correlation with exact cuts is {:.3f} to {:.3f} by exact readers and {:.3f} to {:.3f} by one gradient. "
+    "Of the {:,.0f} edges between the strongest {} % of the units of that ViT after {} epochs, in {} circuits and "
+    "with two "
+    "baselines, the rank correlation with exact cuts is {:.3f} to {:.3f} by exact readers and {:.3f} to {:.3f} by one "
+    "gradient. "
     "One gradient takes {:.2f} s where exact readers take {:.2f} s": lambda: [
         alike(table(GRAPHS)["n_edges"], 6),
         round(100 * made_with("edges-graphs")["graph_fraction"]),

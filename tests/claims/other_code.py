@@ -46,7 +46,9 @@ CLAIMS: dict[str, Numbers] = {
         }.items()
     },
     **{
-        f"| {name.replace('kl', 'KL')} by two programs | " + " | ".join(["{:.2f} ({:.2f})"] * len(SIZES)) + " |": partial(beside, name)
+        f"| {name.replace('kl', 'KL')} by two programs | "
+        + " | ".join(["{:.2f} ({:.2f})"] * len(SIZES))
+        + " |": partial(beside, name)
         for name in BY_SIZE
     },
 }

@@ -131,7 +131,9 @@ RIVALS = ("contrast", "gradient", "fisher", "fisher difference", "class selectiv
 CLAIMS: dict[str, Numbers] = {
     "without {} % of the hidden channels a class of photographs keeps {:.2f} of its right answers, and other classes "
     "keep {:.2f} [{:.2f}, {:.2f}]": lambda: [2, left("lite0_photo", 0.02), *of_others("lite0_photo", 0.02)],
-    "without as many random channels at the same sites it keeps {:.2f}": lambda: [left("lite0_photo", 0.02, cut="random")],
+    "without as many random channels at the same sites it keeps {:.2f}": lambda: [
+        left("lite0_photo", 0.02, cut="random")
+    ],
     "Without as many random channels at the same sites the class keeps {:.2f}": lambda: [
         left("lite0_photo", 0.02, cut="random")
     ],
@@ -149,7 +151,8 @@ CLAIMS: dict[str, Numbers] = {
         made_with("own_parts/lite0_photo")["n_others"],
         len(made_with("own_parts/lite0_photo")["classes"]),
     ],
-    "without {} % of the units a class keeps {:.2f} [{:.2f}, {:.2f}] of its right answers, and other classes keep {:.2f} "
+    "without {} % of the units a class keeps {:.2f} [{:.2f}, {:.2f}] of its right answers, and other classes keep "
+    "{:.2f} "
     "[{:.2f}, {:.2f}].": lambda: [
         1,
         *seeds(0.01, OWN, "part", "its own style"),
@@ -172,9 +175,11 @@ CLAIMS: dict[str, Numbers] = {
     "What the class keeps without {} % of": lambda: [2],
     "| photo | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {} to {} |": lambda: styles_of("photo"),
     "| clipart | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {} to {} |": lambda: styles_of("clipart"),
-    "Parts of one class in two styles share {:.3f} of their units, parts of two classes in one style {:.3f}, and chance is "
+    "Parts of one class in two styles share {:.3f} of their units, parts of two classes in one style {:.3f}, and "
+    "chance is "
     "{:.3f}": lambda: overlaps("lite0_styles"),
-    "In the small CLIP they share {:.3f}, {:.3f} and, by chance, {:.3f}; over five seeds {:.3f} [{:.3f}, {:.3f}], {:.3f} "
+    "In the small CLIP they share {:.3f}, {:.3f} and, by chance, {:.3f}; over five seeds {:.3f} [{:.3f}, {:.3f}], "
+    "{:.3f} "
     "and {:.3f}": lambda: [
         *overlaps("rn_tiny"),
         *seeds(0.01, "one class in two styles"),
@@ -194,12 +199,12 @@ CLAIMS: dict[str, Numbers] = {
         verdicts("lite0_styles", "the same part"),
         len(table("own_parts/lite0_styles/verdicts")),
     ],
-    "rank correlation of {:.2f} in EfficientNet-Lite0 and {:.2f} in the small CLIP (permutation p "
-    "{:.4f})": lambda: [
+    "rank correlation of {:.2f} in EfficientNet-Lite0 and {:.2f} in the small CLIP (permutation p {:.4f})": lambda: [
         *(float(beside_colours(folder, "one class").mean()) for folder in COLOURS),
         max(beside_colours(folder, "one class", "partial_p").max() for folder in COLOURS),
     ],
-    "Given the class, it goes with colours by {:.2f} to {:.2f} and by {:.2f} to {:.2f}, with p from {:.2f} on. Colours are "
+    "Given the class, it goes with colours by {:.2f} to {:.2f} and by {:.2f} to {:.2f}, with p from {:.2f} on. "
+    "Colours are "
     "histograms of {} to {} levels": lambda: [
         *(end for folder in COLOURS for end in span(beside_colours(folder, "colours"))),
         min(beside_colours(folder, "colours", "partial_p").min() for folder in COLOURS),
@@ -213,7 +218,8 @@ CLAIMS: dict[str, Numbers] = {
     f"up to there {DEPTH_ROW}": lambda: over_depth("up to"),
     f"from the next on {DEPTH_ROW}": lambda: over_depth("from"),
     "Up to `blocks.3.0` the class keeps {:.2f} and other classes {:.2f}": lambda: over_depth("up to")[2:4],
-    "Without the last block, {} % of the other units leave the class {:.2f} [{:.2f}, {:.2f}] and other classes {:.2f}; {} "
+    "Without the last block, {} % of the other units leave the class {:.2f} [{:.2f}, {:.2f}] and other classes "
+    "{:.2f}; {} "
     "% leave {:.2f} and {:.2f}, {} % leave {:.2f} and {:.2f}": lambda: [
         2,
         *interval("own_parts/lite0_without_last/by_share", share=0.02, answers=OWN, cut="part"),

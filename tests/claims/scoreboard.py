@@ -60,7 +60,7 @@ def grid(model: str) -> list[float]:
 
 
 def row(model: str, method: str) -> list[object]:
-    """Return a network's row: units that are counted, sizes that work (median, least, most), how many, measures, seconds.
+    """Return a network's row: units that are counted, sizes that work and of how many classes, measures, seconds.
 
     Measures are those of the size of the grid that is nearest to the median: KL recovered by circuits, by random units
     and by circuits of other classes, and the share of false answers.
@@ -134,8 +134,10 @@ def masks(measure: str) -> list[float]:
 
 
 def fitted(model: str, size: float, measure: str, scale: float = 1) -> list[float]:
-    """Return a size in percent and a measure of circuits by Fisher in rounds, with the mean and with fitted constants."""
-    return [100 * size] + [scale * at(model, ROUNDS, size, (measure, "kept"), baseline=b)[0] for b in ("mean", "optimal")]
+    """Return a size in percent, and a measure of circuits by Fisher in rounds with the mean and fitted constants."""
+    return [100 * size] + [
+        scale * at(model, ROUNDS, size, (measure, "kept"), baseline=b)[0] for b in ("mean", "optimal")
+    ]
 
 
 def seconds(model: str, method: str) -> float:
@@ -178,17 +180,18 @@ CLAIMS: dict[str, Numbers] = {
         for method, name in ALL_METHODS.items()
         if name in set(rows(f"scoreboard/{model}/by_class")["method"])
     },
-    "circuits work from {:.0f} % of the hidden channels on in the median class ({:.0f} to {:.0f} % by class); Fisher in "
+    "circuits work from {:.0f} % of the hidden channels on in the median class ({:.0f} to {:.0f} % by class); Fisher "
+    "in "
     "rounds finds them in {:.1f} seconds a class": lambda: [*spread(LITE0, ROUNDS), seconds(LITE0, ROUNDS)],
     "with {} % of the hidden channels: Fisher in rounds {:.2f}, random units {:.2f}": lambda: [
         35,
         *at(LITE0, ROUNDS, 0.35, ANSWERS, ("kl recovered", "random")),
     ],
-    "One or two of these and {} others find a circuit, one or two unseen ones and {} others measure it": lambda: [
-        made_with(f"scoreboard/{LITE0}")["n_others"]
-    ]
-    * 2,
-    "With {} % of the {:,} hidden channels Fisher in rounds recovers {:.2f} of the answers, with a selectivity of {:.2f}. It "
+    "One or two of these and {} others find a circuit, one or two unseen ones and {} others measure it": lambda: (
+        [made_with(f"scoreboard/{LITE0}")["n_others"]] * 2
+    ),
+    "With {} % of the {:,} hidden channels Fisher in rounds recovers {:.2f} of the answers, with a selectivity of "
+    "{:.2f}. It "
     "gives the class to {:.0f} % of its images and to {:.0f} % of others": lambda: [
         35,
         n_counted(LITE0),
@@ -199,15 +202,19 @@ CLAIMS: dict[str, Numbers] = {
         f"| EfficientNet-Lite{i} | {{}} | {{}} | {{:.2f}} |": partial(for_selectivity, model)
         for i, model in enumerate(LITES)
     },
-    "With outputs of blocks as units the same method needs {:.0f} % ({:.0f} to {:.0f} %)": lambda: spread(OUTPUTS, ROUNDS),
+    "With outputs of blocks as units the same method needs {:.0f} % ({:.0f} to {:.0f} %)": lambda: spread(
+        OUTPUTS, ROUNDS
+    ),
     "with {} % of the hidden channels circuits of two other classes recover {:.2f} of the answers, the circuits of the "
     "class {:.2f}": lambda: [35, *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ANSWERS)],
-    "The circuits of other classes have a selectivity of {:.2f}, those of the class {:.2f}. They work from {:.0f} % on in the "
+    "The circuits of other classes have a selectivity of {:.2f}, those of the class {:.2f}. They work from {:.0f} % "
+    "on in the "
     "median class ({:.0f} to {:.0f} %)": lambda: [
         *at(LITE0, ROUNDS, 0.35, ("selectivity", "foreign"), SELECTIVITY),
         *spread(LITE0, ROUNDS, "size to work, foreign"),
     ],
-    "Fisher in one pass needs {} as Fisher in rounds in the median class (Wilcoxon's p {:.2f}), in {:.1f} seconds instead of "
+    "Fisher in one pass needs {} as Fisher in rounds in the median class (Wilcoxon's p {:.2f}), in {:.1f} seconds "
+    "instead of "
     "{:.1f}.": lambda: [
         {0: "as much"}[pair(LITE0, "fisher", ROUNDS)[0]],
         pair(LITE0, "fisher", ROUNDS)[4],
@@ -217,8 +224,10 @@ CLAIMS: dict[str, Numbers] = {
         *("less", pair(LITE0, "fisher", ROUNDS)[1], pair(LITE0, "fisher", ROUNDS)[2]),
         *("more", pair(LITE0, "fisher", ROUNDS)[3]),
     ],
-    "With {} % of the hidden channels it recovers {:.2f}, and rounds recover {:.2f}. The gradient needs {:+d} points against "
-    "rounds ({} in {} of {} classes, p {:.3f}), conductance {:+d} ({} in {}, p {:.3f}). Rounds are the default because up to "
+    "With {} % of the hidden channels it recovers {:.2f}, and rounds recover {:.2f}. The gradient needs {:+d} points "
+    "against "
+    "rounds ({} in {} of {} classes, p {:.3f}), conductance {:+d} ({} in {}, p {:.3f}). Rounds are the default "
+    "because up to "
     "{} % they recover {}.": lambda: [
         25,
         *(at(LITE0, method, 0.25, ANSWERS)[0] for method in ("fisher", ROUNDS)),
@@ -228,7 +237,8 @@ CLAIMS: dict[str, Numbers] = {
         *(35, rounds_lead()),
     ],
     "With seven classes Wilcoxon's test can give no p under {:.3f}": lambda: [2 / 2 ** len(sizes(LITE0, ROUNDS))],
-    "With {} images of other classes masks work from {:.0f} % on ({:.0f} to {:.0f} %); rounds need {:+d} points ({} in {} "
+    "With {} images of other classes masks work from {:.0f} % on ({:.0f} to {:.0f} %); rounds need {:+d} points ({} "
+    "in {} "
     "classes, {} in {}, p {:.2f}).": lambda: [
         made_with(f"scoreboard/{MORE}")["n_others"],
         *spread(MORE, "learned"),
@@ -236,7 +246,8 @@ CLAIMS: dict[str, Numbers] = {
         *("less", pair(MORE, ROUNDS, "learned")[1], pair(MORE, ROUNDS, "learned")[4]),
     ],
     "Masks take {:.0f} s a class, Fisher in rounds {:.0f} s. With {} % masks recover {:.2f} with "
-    "a selectivity of {:.2f}; they give the class to {:.0f} % of its images and to {:.0f} % of others. The {} masks are, the "
+    "a selectivity of {:.2f}; they give the class to {:.0f} % of its images and to {:.0f} % of others. The {} masks "
+    "are, the "
     "{} they are the class's own": lambda: [
         *(seconds(MORE, method) for method in ("learned", ROUNDS)),
         15,
@@ -247,8 +258,10 @@ CLAIMS: dict[str, Numbers] = {
     ],
     "| KL recovered by masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(masks, "kl recovered"),
     "| selectivity of masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(masks, "selectivity"),
-    "On the small CLIP rounds need {:+d} points against masks with six images of a class ({} in {} of {} classes, p {:.2f}), "
-    "and {:+d} with ten (p {:.2f}). At {} % masks recover {:.2f} with a selectivity of {:.2f}, Fisher in rounds {:.2f} and "
+    "On the small CLIP rounds need {:+d} points against masks with six images of a class ({} in {} of {} classes, p "
+    "{:.2f}), "
+    "and {:+d} with ten (p {:.2f}). At {} % masks recover {:.2f} with a selectivity of {:.2f}, Fisher in rounds "
+    "{:.2f} and "
     "{:.2f}, other classes' masks {:.2f} and {:.2f}": lambda: [
         *(pair("toy", ROUNDS, "learned")[0], "more", pair("toy", ROUNDS, "learned")[3], len(sizes("toy", ROUNDS))),
         pair("toy", ROUNDS, "learned")[4],
@@ -265,16 +278,20 @@ CLAIMS: dict[str, Numbers] = {
         for method in (ROUNDS, "learned")
     ],
     "the difference between masks and rounds is {}": lambda: [significance(pair(MORE, ROUNDS, "learned")[4])],
-    "with the units of another image in the place of ablated ones circuits work from {:.0f} % on ({:.0f} to {:.0f} %), with "
+    "with the units of another image in the place of ablated ones circuits work from {:.0f} % on ({:.0f} to {:.0f} "
+    "%), with "
     "the mean from {:.0f} % on.": lambda: [*spread(LITE0, ROUNDS, baseline="resample"), spread(LITE0, ROUNDS)[0]],
-    "With the units of another image circuits of {} % recover {:.2f}, with the mean {:.2f}. Constants that are fitted to each circuit help on the small CLIP and not on EfficientNet-Lite0, where they are fitted on "
+    "With the units of another image circuits of {} % recover {:.2f}, with the mean {:.2f}. Constants that are fitted "
+    "to each circuit help on the small CLIP and not on EfficientNet-Lite0, where they are fitted on "
     "{} images": lambda: [
         35,
         *(at(LITE0, ROUNDS, 0.35, ANSWERS, baseline=baseline)[0] for baseline in ("resample", "mean")),
         sum(made_with("scoreboard/efficientnet_lite0_optimal")[of] for of in ("n_images", "n_others")),
     ],
     **{
-        f"| {named}, {{:.0f}} % | {measure} | {{:{digits}}}{unit} | {{:{digits}}}{unit} |": partial(fitted, model, size, of, scale)
+        f"| {named}, {{:.0f}} % | {measure} | {{:{digits}}}{unit} | {{:{digits}}}{unit} |": partial(
+            fitted, model, size, of, scale
+        )
         for named, model, size, measure, of, digits, unit, scale in (
             ("small CLIP", "toy_ablations", 0.4, "selectivity", "selectivity", ".2f", "", 1),
             ("small CLIP", "toy_ablations", 0.4, "KL recovered", "kl recovered", ".2f", "", 1),
@@ -285,13 +302,15 @@ CLAIMS: dict[str, Numbers] = {
             ("EfficientNet-Lite0", OPTIMAL, 0.2, "false answers", "false", ".0f", " %", 100),
         )
     },
-    "circuits of other classes have a selectivity of {:.2f} on the small CLIP and recover {:.2f}; random units have {:.2f} and "
+    "circuits of other classes have a selectivity of {:.2f} on the small CLIP and recover {:.2f}; random units have "
+    "{:.2f} and "
     "recover {:.2f}": lambda: [
         at("toy_ablations", ROUNDS, 0.4, (measure, circuit), baseline="optimal")[0]
         for circuit in ("foreign", "random")
         for measure in ("selectivity", "kl recovered")
     ],
-    "{:.0f} % of the hidden channels of EfficientNet-Lite0, {:.0f} % of those of the small CLIP, and {:.0f} % of the heads and "
+    "{:.0f} % of the hidden channels of EfficientNet-Lite0, {:.0f} % of those of the small CLIP, and {:.0f} % of the "
+    "heads and "
     "neurons of the small ViT": lambda: [sizes(model, ROUNDS).median() for model in (LITE0, "toy", "toy_vit")],
     "six images of a class and {} others)": lambda: [made_with("scoreboard/toy")["n_others"]],
     "random units work from {:.0f} to {:.0f} % on, by method, circuits from {:.0f} to {:.0f} %": lambda: [
@@ -325,7 +344,8 @@ CLAIMS: dict[str, Numbers] = {
     ],
     "They said that circuits which tell a class from others take {} % of a real network by masks and {} % by "
     "Fisher": lambda: [73, 88],
-    "Fisher in rounds needs {:.0f} % ({:.0f} to {:.0f} %), with hidden channels {:.0f} % ({:.0f} to {:.0f} %)": lambda: [
+    "Fisher in rounds needs {:.0f} % ({:.0f} to {:.0f} %), with hidden channels {:.0f} % ({:.0f} to {:.0f} "
+    "%)": lambda: [
         *spread(OUTPUTS, ROUNDS),
         *spread(LITE0, ROUNDS),
     ],

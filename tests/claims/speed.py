@@ -70,8 +70,7 @@ CLAIMS: dict[str, Numbers] = {
         *(100 * rated(what) / rated("matrix products") for what in ("edge", "node")),
         rated("matrix products"),
     ],
-    "The circuits of {} classes in {} domains are compared in {:.0f} s by five measures, within {:.1f} "
-    "GiB.": lambda: [
+    "The circuits of {} classes in {} domains are compared in {:.0f} s by five measures, within {:.1f} GiB.": lambda: [
         *(made_with("benchmarks/similarity")["classes"], 6),
         *single("benchmarks/similarity/similarity", "seconds", "peak GiB"),
     ],
@@ -82,7 +81,8 @@ CLAIMS: dict[str, Numbers] = {
         made_with("benchmarks/edges")["images_at_once"],
         stream_edges("edges")[1],
     ],
-    "With {} points they take {:.1f} times that, within {:.1f} GiB. The {:,} edges of a ViT-L/14 on {} images take {:.1f} "
+    "With {} points they take {:.1f} times that, within {:.1f} GiB. The {:,} edges of a ViT-L/14 on {} images take "
+    "{:.1f} "
     "passes, within {:.1f} GiB": lambda: [
         made_with("benchmarks/edges")["points"],
         *stream_edges("edges")[2:],
@@ -90,7 +90,8 @@ CLAIMS: dict[str, Numbers] = {
         made_with("benchmarks/edges-large")["images_at_once"],
         *(stream_edges("edges-large")[i] for i in (1, 3)),
     ],
-    "Of {:,} listed images mixtures are drawn and merged with {:,} base lines in {:.0f} s of the processor; `train_clip` has "
+    "Of {:,} listed images mixtures are drawn and merged with {:,} base lines in {:.0f} s of the processor; "
+    "`train_clip` has "
     "{:.2f} of the speed": lambda: [
         *single("benchmarks/mixtures/mixture", "images listed", "base lines", "CPU seconds"),
         *single("benchmarks/training/train_clip", "of the trainer by hand"),

@@ -88,7 +88,8 @@ CLAIMS: dict[str, Numbers] = {
     "have skewed shares, intervals cover {:.1f} to {:.1f} %; where shares are even, {:.1f} to {:.1f} %": lambda: [
         end for shares in ("skewed", "even") for end in in_percent(rows("trust/skewed", shares=shares)["coverage"])
     ],
-    "tests over one trained model do so in up to {:.1f} % of the simulated studies, tests over several models in up to {:.1f} "
+    "tests over one trained model do so in up to {:.1f} % of the simulated studies, tests over several models in up "
+    "to {:.1f} "
     "%": lambda: (
         found_nothing("models differ, one is tested")[1],
         max(found_nothing(f"models differ, over {n}")[1] for n in (8, 12)),
@@ -98,7 +99,8 @@ CLAIMS: dict[str, Numbers] = {
         for row, case in {
             "classes | classes": "classes alone",
             "families of classes share noise | families": "families of 4, drawn together",
-            "families of classes share noise | classes, as if each were single": "families of 4, taken for single classes",
+            "families of classes share noise | classes, as if each were "
+            "single": "families of 4, taken for single classes",
             "models | classes of one model": "models differ, one is tested",
         }.items()
     },
@@ -107,7 +109,9 @@ CLAIMS: dict[str, Numbers] = {
         *in_percent(rows("trust/family_wise_error", case=["models differ, over 8", "models differ, over 12"])["error"]),
     ],
     "| Mantel's test | {:.1f} to {:.1f} % |": lambda: in_percent(table("trust/mantel")["mantel"]),
-    "| pairs as if independent | {:.1f} to {:.1f} % |": lambda: in_percent(table("trust/mantel")["pairs as independent"]),
+    "| pairs as if independent | {:.1f} to {:.1f} % |": lambda: in_percent(
+        table("trust/mantel")["pairs as independent"]
+    ),
     "tests over one model find differences that are not there in up to {:.1f} % of simulated studies": lambda: [
         found_nothing("models differ, one is tested")[1]
     ],
@@ -173,7 +177,8 @@ CLAIMS: dict[str, Numbers] = {
         int((promises()["measured"] > promises()["promised"]).sum()),
         len(promises()),
     ],
-    "In {} of {} rows the study's rule errs by {}. Single sites err by {} {} the mean over sites: `act1` by {:.2f} on the "
+    "In {} of {} rows the study's rule errs by {}. Single sites err by {} {} the mean over sites: `act1` by {:.2f} on "
+    "the "
     "toy": lambda: [
         int((promises()["measured"] < promises()["error of the study's rule"]).sum()),
         *(len(promises()), "more"),
@@ -183,14 +188,16 @@ CLAIMS: dict[str, Numbers] = {
     "of the toy after {} epochs the references": lambda: [
         made_with("rules/vit-zero")["checkpoint"].split("epoch_")[1].removesuffix(".pt")
     ],
-    "(their distance is {:.3f} of the node scores), and not with zero ({:.2f}). With zero the rule {} errs by {:.2f} [{:.2f}, "
+    "(their distance is {:.3f} of the node scores), and not with zero ({:.2f}). With zero the rule {} errs by {:.2f} "
+    "[{:.2f}, "
     "{:.2f}] for nodes and by {:.2f} [{:.2f}, {:.2f}] for edges against {} points": lambda: [
         *(one(f"rules/vit-{name}/promise", "references differ", kind="nodes") for name in ("mean-position", "zero")),
         promised("vit-zero", "edges")[0],
         *(number for kind in ("nodes", "edges") for number in promised("vit-zero", kind)[3:6]),
         points("vit-zero"),
     ],
-    "No file was lost in {} trials: {} ended with equal bytes, {} with a refusal that names the damaged file, {} with an "
+    "No file was lost in {} trials: {} ended with equal bytes, {} with a refusal that names the damaged file, {} with "
+    "an "
     "input as it was, and {} in another way.": killed,
     "A trial runs one of {} commands": lambda: [table(TRIALS)["command"].nunique()],
     **{
