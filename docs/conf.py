@@ -55,7 +55,7 @@ html_sidebars = {"*": [], "*/*": ["sidebar-nav-bs"]}  # pages by themselves have
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 1,
-    "header_links_before_dropdown": 3,
+    "header_links_before_dropdown": 5,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
