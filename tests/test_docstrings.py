@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import is_dataclass
 from itertools import pairwise
 from textwrap import dedent
-from typing import ClassVar, get_origin, get_type_hints
+from typing import Any, ClassVar, get_origin, get_type_hints
 
 from tests.test_imports import PUBLIC, modules
 
@@ -63,7 +63,7 @@ def undescribed(kind: type) -> Iterator[str]:
     source, hints = dedent(inspect.getsource(kind)), get_type_hints(kind, include_extras=True)
     (definition,) = ast.parse(source).body
     for node, below in pairwise([*getattr(definition, "body", ()), None]):
-        hint = hints[name := ast.unparse(node.target)] if isinstance(node, ast.AnnAssign) else ClassVar
+        hint: Any = hints[name := ast.unparse(node.target)] if isinstance(node, ast.AnnAssign) else ClassVar
         beside = node is not None and "  #: " in source.splitlines()[node.end_lineno - 1]
         helped = any(getattr(mark, "help", None) for mark in getattr(hint, "__metadata__", ()))
         if not (ClassVar in (hint, get_origin(hint)) or isinstance(below, ast.Expr) or beside or helped):
