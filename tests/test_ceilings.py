@@ -19,7 +19,7 @@ CEILINGS = {
     "modules that attribute loads": 69,
     "names at the top": 36,
     "lines of experiments": 8_786,
-    "lines of tests": 32_061,
+    "lines of tests": 32_079,
 }
 
 

@@ -4,6 +4,10 @@ import ast
 import importlib
 import inspect
 from collections.abc import Iterator
+from dataclasses import is_dataclass
+from itertools import pairwise
+from textwrap import dedent
+from typing import Any, ClassVar, get_origin, get_type_hints
 
 from tests.test_imports import PUBLIC, modules
 
@@ -52,3 +56,20 @@ def misfits(code: str) -> list[str]:
 def test_examples_give_arguments_that_exist() -> None:
     wrong = {module: [each for example in examples(module) for each in misfits(example)] for module in modules()}
     assert {module: each for module, each in wrong.items() if each} == {}
+
+
+def undescribed(kind: type) -> Iterator[str]:
+    """Yield the fields that neither a text beside or below them nor the help of their option describes."""
+    source, hints = dedent(inspect.getsource(kind)), get_type_hints(kind, include_extras=True)
+    (definition,) = ast.parse(source).body
+    for node, below in pairwise([*getattr(definition, "body", ()), None]):
+        hint: Any = hints[name := ast.unparse(node.target)] if isinstance(node, ast.AnnAssign) else ClassVar
+        beside = node is not None and "  #: " in source.splitlines()[node.end_lineno - 1]
+        helped = any(getattr(mark, "help", None) for mark in getattr(hint, "__metadata__", ()))
+        if not (ClassVar in (hint, get_origin(hint)) or isinstance(below, ast.Expr) or beside or helped):
+            yield f"{kind.__name__}.{name}"
+
+
+def test_every_field_of_a_public_class_is_described() -> None:
+    kinds = {kind for kind in PLACES if isinstance(kind, type) and (is_dataclass(kind) or hasattr(kind, "_fields"))}
+    assert sorted(field for kind in kinds for field in undescribed(kind)) == []

@@ -25,13 +25,8 @@ def test_every_room_has_a_page() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_examples_of_a_page_give_arguments_that_exist(page: Path) -> None:
+def test_examples_of_a_page_call_what_exists_by_public_names(page: Path) -> None:
     assert [wrong for block in blocks(page) for wrong in misfits(block)] == []
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_names_that_a_page_imports_are_public(page: Path) -> None:
-    for block in blocks(page):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("circuitry"):
-                assert str(node.module).count(".") <= 1 or node.module == "circuitry.data.drawn", "import from rooms"
+    for node in (node for block in blocks(page) for node in ast.walk(ast.parse(block))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("circuitry"):
+            assert str(node.module).count(".") <= 1 or node.module == "circuitry.data.drawn", "import from rooms"

@@ -92,8 +92,8 @@ class QuickstartSettings:
 class QuickstartModel(ModelOptions):
     """A model and images; the defaults are the quickstart's."""
 
-    model: str = QUICKSTART_MODEL
-    data: Path = QUICKSTART / DRAWN_IMAGES
+    model: str = QUICKSTART_MODEL  #: A shipped model, or any that `load_clip` takes.
+    data: Path = QUICKSTART / DRAWN_IMAGES  #: Images by domain and class.
 
     @property
     def known_words(self) -> tuple[str, ...] | None:

@@ -118,7 +118,7 @@ class ResidualStream:
 
     HOW_TO_GET: ClassVar = "make one with ResidualStream.of(clip.encoder)"
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block, ...]  #: Of the tower, in their order.
     apart: Mapping[str, tuple[int, ...]]
     """Units by site that are components of their own, beside all heads."""
     encoder: Encoder

@@ -22,8 +22,8 @@ class CardImage(NamedTuple):
     """16 hexadecimal digits: a digest of its path below the root."""
     relative: str
     """``domain/class/file``."""
-    domain: str
-    class_name: str
+    domain: str  #: Style of the image.
+    class_name: str  #: What it shows.
     found_on: bool
     """Whether the class's circuit in the domain was found on it."""
     item: str = ""
@@ -59,7 +59,7 @@ class UnitName:
     """Correlation and AUPRC in each domain; NaN where the activation does not vary."""
     runner_up: str | None
     """The best other candidate."""
-    runner_up_correlation: float
+    runner_up_correlation: float  #: Its correlation on the same images.
     chance: float
     """The 95 % quantile of the correlations that names reach when whole cells of class and domain are permuted."""
     style: bool
@@ -82,12 +82,12 @@ class UnitName:
 class WordCheck:
     """Whether a model's words work on some images: zero-shot classification by the names of their classes."""
 
-    model: str
-    accuracy: float
-    by_domain: dict[str, float]
+    model: str  #: Name of the model.
+    accuracy: float  #: Share of right answers, over all images.
+    by_domain: dict[str, float]  #: Accuracy in each domain.
     chance: float
     """One over the number of classes."""
-    n_images: int
+    n_images: int  #: Images that are classified.
     works: bool
     """Whether the accuracy is above chance, by the 95 % interval of a binomial."""
 
@@ -113,8 +113,8 @@ class UnitCard:
         >>> card.exact["zero"] - card.effects     # [classes, domains]
     """
 
-    site: str
-    unit: int
+    site: str  #: Where the unit is.
+    unit: int  #: Its number there.
     kind: str
     """channel, feature (of tokens or of the embedding), head, neuron or latent."""
     classes: tuple[str, ...]
@@ -138,7 +138,7 @@ class UnitCard:
     classes and domains), ``other-domains`` (the class's mean there); NaN where it was not measured."""
     attributed_like: str
     """The baseline of `effects`."""
-    name: UnitName | None
+    name: UnitName | None  #: What it responds to, in words; None where names were not asked for.
     thumbnail: Callable[[str], bytes] | None = None
     """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""
 

@@ -53,7 +53,7 @@ class WordedImages:
         >>> name_units(activations, images)
     """
 
-    words: Sequence[str]
+    words: Sequence[str]  #: Candidates for names.
     probabilities: Float[np.ndarray, "images words"]
     """How probable each word is in each image, such as the softmax of its logits."""
     classes: Sequence[str]

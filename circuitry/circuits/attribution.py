@@ -127,7 +127,7 @@ def attribute(
 class AttributionParts:
     """The graphs that `attribute_parts` returns: of all images, and of each part of them."""
 
-    whole: AttributionGraph
+    whole: AttributionGraph  #: The graph of all images.
     parts: dict[int, AttributionGraph]
     """The graph of each part's images, by the number of the part."""
     edges: dict[tuple[str, str], np.ndarray]

@@ -18,8 +18,8 @@ class DirectEffects:
         >>> found.to_pandas().head()    # the components with the largest mean effect
     """
 
-    writers: Annotated[tuple[str, ...], DISTINCT]
-    effects: Float[np.ndarray, "images writers"]
+    writers: Annotated[tuple[str, ...], DISTINCT]  #: Names of heads and MLPs.
+    effects: Float[np.ndarray, "images writers"]  #: What each adds to the logit of each image.
     rest: Float[np.ndarray, " images"]
     """Effect of all biases together."""
     logits: Float[np.ndarray, " images"]

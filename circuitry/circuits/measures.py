@@ -91,8 +91,8 @@ def register_measure(name: str, function: Callable[[Sequence[Circuit]], Matrices
 class Measure:
     """One of `MEASURES`, with the depth of a Weisfeiler-Lehman kernel."""
 
-    name: str
-    depth: Natural = 1
+    name: str  #: A name of `MEASURES`.
+    depth: Natural = 1  #: Rounds of relabelling, of the kernel alone.
 
     def __post_init__(self) -> None:
         if self.name not in MEASURES:

@@ -4,7 +4,7 @@
 |---|---|---|
 | ``site-path`` | integrated gradients at its site, the study's (`nodes`) | points x sites |
 | ``conductance`` | what changes the metric through it along a path of the image (`conductance`) | six |
-| ``gradient`` | gradient x (baseline - activation), attribution patching | one |
+| ``gradient`` | gradient x (activation - baseline), attribution patching | one |
 | ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
 | ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one |
 | ``iterative-fisher`` | its rank by that, scored again as the weakest units close | eight |

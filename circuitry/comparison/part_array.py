@@ -72,9 +72,9 @@ def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
 class PartArray(NamedTuple):
     """The similarities of parts of the same class as an array; NaN where there is none."""
 
-    classes: Annotated[tuple[str, ...], DISTINCT]
-    domains: Annotated[tuple[str, ...], DISTINCT]
-    sites: Annotated[tuple[str | None, ...], DISTINCT]
+    classes: Annotated[tuple[str, ...], DISTINCT]  #: Axis 0 of `values`.
+    domains: Annotated[tuple[str, ...], DISTINCT]  #: Axes 1 and 2.
+    sites: Annotated[tuple[str | None, ...], DISTINCT]  #: Axis 3; None of a similarity of whole circuits.
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
     """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
 

@@ -27,8 +27,8 @@ class ImageRecord:
     """Absolute path of the file."""
     relative: str
     """``domain/class/file`` below the root, with forward slashes on every platform."""
-    domain: str
-    class_name: str
+    domain: str  #: Style, or source.
+    class_name: str  #: What it shows.
     item: str | None = None
     """The thing that the image shows, with one name in every domain, from a table; None to take its file name."""
 

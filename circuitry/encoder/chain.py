@@ -34,7 +34,7 @@ _CONTAINERS = ("Sequential", "RegStage", "AnyStage")
 class Chain:
     """What an adapter reads off a tower; see `register_architecture`."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...]  #: In the order in which they run.
     image_size: tuple[int, int]
     """Height and width of images."""
     blocks: Mapping[str, TransformerBlock | ConvBlock] = field(default_factory=dict)

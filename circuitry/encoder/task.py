@@ -65,7 +65,7 @@ class Task:
 
     HOW_TO_GET: ClassVar = "make one with Task(clip.encoder, images, metric)"
 
-    encoder: Encoder
+    encoder: Encoder  #: The tower that is asked.
     images: Images
     """Images of one class: a tensor [B, 3, H, W] or an iterable of such batches; how they are cut changes nothing."""
     metric: Metric

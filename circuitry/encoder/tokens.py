@@ -11,7 +11,7 @@ class TokenGrid:
 
     first: tuple[str, ...]
     """Names of the tokens before the patches: class token, registers."""
-    height: int
+    height: int  #: Rows of the grid of patches.
     width: int
     """Of the grid of patches."""
 

@@ -70,7 +70,7 @@ log = logging.getLogger(__name__)
 class Exported(NamedTuple):
     """The page that `export_explorer` wrote, and its sizes; as text, the line that a command prints."""
 
-    page: Path
+    page: Path  #: The page to open.
     n_bytes: dict[str, int]
     """Size by kind of file: the page, index, class, site, cards, images, thumbnails."""
 

@@ -46,15 +46,15 @@ class ImageAnswers(NamedTuple):
 
     classes: Int[np.ndarray, "runs shown"]
     """Rows of `RUNS`; numbers of classes, the likeliest first."""
-    shares: Float[np.ndarray, "runs shown"]
+    shares: Float[np.ndarray, "runs shown"]  #: Of the probability, in the same order.
 
 
 class ClassVectors(NamedTuple):
     """Contributions of the strongest components to the embedding of a class's images."""
 
-    components: tuple[str, ...]
-    domains: tuple[str, ...]
-    vectors: Float[np.ndarray, "domains components d"]
+    components: tuple[str, ...]  #: Names of heads and MLPs.
+    domains: tuple[str, ...]  #: Domains of the rows of `vectors`.
+    vectors: Float[np.ndarray, "domains components d"]  #: Mean over the images of the class in a domain.
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class ModelView:
     """By path of the image below the root of the data."""
     baseline: str
     """The replacement of units outside of a run."""
-    words: tuple[str, ...]
+    words: tuple[str, ...]  #: What the rows of `texts` say.
     texts: Float[np.ndarray, "words d"]
     """A vector of length 1 for each word."""
     direct: Mapping[str, ClassVectors]

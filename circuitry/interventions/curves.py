@@ -53,8 +53,8 @@ class FaithfulnessCurve:
     """Which units come first, see `budgets.RANKINGS`."""
     n_units: tuple[int, ...]
     """Units kept over all sites, by size."""
-    full: Float[np.ndarray, "numbers images"]
-    empty: Float[np.ndarray, "numbers images"]
+    full: Float[np.ndarray, "numbers images"]  #: Of the whole model.
+    empty: Float[np.ndarray, "numbers images"]  #: With nothing kept.
     kept: Float[np.ndarray, "numbers sizes images"]
     """With only the circuit."""
     complement: Float[np.ndarray, "numbers sizes images"]
@@ -67,9 +67,9 @@ class FaithfulnessCurve:
     """Whether an image is of the class; the others are of other classes."""
     group: Int[np.ndarray, " images"]
     """Classes by number, which `pool_curves` gives; of several, classes are resampled in place of images."""
-    class_name: str | None = None
-    domain: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    class_name: str | None = None  #: What the images show.
+    domain: str | None = None  #: Their style.
+    settings: dict[str, Any] = field(default_factory=dict)  #: What was asked and how; compared curves agree on it.
     weights: tuple[float, ...] = ()
     """Share of the tower's weights that each circuit touches, see `weights_touched`; nothing where it is not known."""
 

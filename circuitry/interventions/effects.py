@@ -38,7 +38,7 @@ class PatchEffects:
     """Mean metric of the clean images."""
     baseline_metric: dict[str, float]
     """Mean metric with the whole site at the baseline."""
-    n_images: Count
+    n_images: Count  #: Images that effects are means over.
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the computation: the task's, with its baseline."""
 

@@ -93,7 +93,7 @@ class Patch:
         >>> Patch("layer3.0", lambda a: 2 * a, units=[5])             # steering
     """
 
-    site: str
+    site: str  #: Where to write.
     value: PatchValue
     """A number, an activation, a baseline, counterfactual images or a function; see `PatchValue`."""
     units: Chosen | None = None

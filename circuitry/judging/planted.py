@@ -72,13 +72,13 @@ PlantedEdges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
 class PlantedCircuit:
     """A network and the circuit that was built into it."""
 
-    name: str
-    encoder: Encoder
+    name: str  #: What is planted.
+    encoder: Encoder  #: The network, with random units beside the planted ones.
     images: Callable[[int, int], Tensor]
     """(number, seed) -> images [B, 3, 8, 8]."""
     nodes: dict[str, tuple[int, ...]]
     """Planted units by site."""
-    edges: PlantedEdges
+    edges: PlantedEdges  #: Planted edges by pair of sites.
 
     def metric(self, embedding: Tensor) -> Tensor:
         """Return the first number of the embedding, the circuit's output [B]."""

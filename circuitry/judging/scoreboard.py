@@ -39,8 +39,8 @@ class Judged(NamedTuple):
     """One circuit for each size of the grid, measured on images not used to find it."""
     graph: AttributionGraph
     """Scores of all units."""
-    seconds: float
-    operations: int
+    seconds: float  #: Wall time of the search.
+    operations: int  #: Floating-point operations of the search.
 
 
 def scoreboard_tables(

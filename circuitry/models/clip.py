@@ -61,11 +61,11 @@ class Clip:
 
     name: str
     """open_clip's name of the architecture, or where the model comes from."""
-    model: nn.Module
-    encoder: Encoder
+    model: nn.Module  #: The whole model, with its text encoder where it has one.
+    encoder: Encoder  #: Its image tower.
     preprocess: Callable[[Image], Tensor]
     """PIL image -> tensor [3, H, W], the model's own transform for inference."""
-    tokenizer: Callable[[Sequence[str]], Tensor]
+    tokenizer: Callable[[Sequence[str]], Tensor]  #: Texts -> tokens [T, context].
     saes: Mapping[str, SparseAutoencoder] = field(default_factory=dict)
     """Autoencoders by site, where the encoder is in their basis."""
     configuration: Mapping[str, Any] = field(default_factory=dict)

@@ -51,7 +51,7 @@ class FolderBaseline:
 
     choice: AnyBaseline | None
     """One of `BASELINE_NAMES`, or what a `Task` takes for all images alike (default: mean-position)."""
-    clip: Clip
+    clip: Clip  #: The model whose activations are taken.
     images: DomainFolder
     """The data; means and draws are over its selected classes and domains."""
     n_images: Count = 50

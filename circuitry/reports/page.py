@@ -190,9 +190,9 @@ def _cell(value: object, spec: str | None = None) -> str:
 class Written(NamedTuple):
     """The paths that `write_results` wrote; as text, the lines that a command prints."""
 
-    report: Path
-    tables: list[Path]
-    figures: list[Path]
+    report: Path  #: The page.
+    tables: list[Path]  #: A file for each table.
+    figures: list[Path]  #: PNG files, where they were asked for.
     refused: str | None = None
     """Why nothing was written."""
     claims: tuple[str, ...] = ()

@@ -30,8 +30,8 @@ _SHORT_WAITS = {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "passive"}
 class Rank(NamedTuple):
     """Which of the processes this is."""
 
-    worker: Natural
-    workers: Count
+    worker: Natural  #: Number of this process, from 0.
+    workers: Count  #: How many there are.
 
     def order(self, jobs: Sequence[T]) -> list[T]:
         """Return jobs in this process's order: its own share first, then the shares of the others in turn."""
@@ -119,7 +119,7 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
 class Requeued:
     """A task that submitit continues in a new job when its time ends too early."""
 
-    task: Callable[[int, int], object]
+    task: Callable[[int, int], object]  #: From worker and workers to what is done.
 
     def __call__(self, worker: int, workers: int) -> object:
         return self.task(worker, workers)

@@ -47,7 +47,7 @@ class CaptionedImage(NamedTuple):
     """Visual domain, or the name of the base set."""
     class_name: str
     """Empty if images have no class."""
-    caption: str
+    caption: str  #: What the model reads beside the image.
 
 
 def write_captioned_table(

@@ -61,7 +61,7 @@ class ClipTraining(ModelTraining):
 
     warmup: Natural
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
-    weight_decay: Amount = 0.2
+    weight_decay: Amount = 0.2  #: Of all weights except norms and biases.
     precision: Annotated[str, one_of(*CLIP_PRECISIONS), option(choices=CLIP_PRECISIONS)] = "fp32"
     """Precision: as open_clip names it, fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
     grad_checkpointing: bool = False

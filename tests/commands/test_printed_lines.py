@@ -21,6 +21,7 @@ from circuitry import InputError
 from circuitry.commands.dispatch import COMMANDS, module_of
 from circuitry.runs.command_line import read_line
 from circuitry.runs.settings_file import option_name
+from experiments.study.__main__ import PROGRAMS
 from tests.support.committed_tables import PAGES, ROOT
 from tests.support.scripts import script
 
@@ -98,7 +99,7 @@ def commands_of(line: str) -> Iterator[list[str]]:
             command = None
         elif command is not None:
             command.append(VALUE if re.fullmatch(r"[A-Z_]{2,}", word) and command else word)
-        elif word in ("circuitry", "clip-circuitry"):
+        elif word in ("circuitry", "clip-circuitry", "experiments.study"):
             command = []
         elif SCRIPT.fullmatch(word):
             command = [word]
@@ -111,10 +112,11 @@ def wrong_in(line: str, complete: bool) -> list[str]:
         if name in (*OF_DISPATCH, *DOTS, VALUE) or re.fullmatch("[A-Z]+", name) or "--help" in arguments:
             continue
         of_script = SCRIPT.fullmatch(name)
-        if name not in COMMANDS and not (of_script and (ROOT / name).is_file()):
+        if name not in {**COMMANDS, **PROGRAMS} and not (of_script and (ROOT / name).is_file()):
             found.append(f"{line!r}: no command {name!r}")
         elif not of_script:
-            found += wrong_for(importlib.import_module(module_of(name)).Config, line, words, complete)
+            module = module_of(name) if name in COMMANDS else f"experiments.study.{name.replace('-', '_')}_command"
+            found += wrong_for(importlib.import_module(module).Config, line, words, complete)
         elif arguments:
             found += wrong_for(loaded(of_script[1]).Config, line, [word for word in words if word not in DOTS], True)
     return found

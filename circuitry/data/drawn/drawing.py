@@ -77,10 +77,10 @@ class DrawingSettings:
     """Test images of every class in every style."""
     classes: Annotated[tuple[str, ...], DISTINCT] = TOY_CLASSES
     """The things, sorted; a class's place is its label."""
-    styles: Annotated[tuple[str, ...], DISTINCT] = STYLES
+    styles: Annotated[tuple[str, ...], DISTINCT] = STYLES  #: How they are drawn.
     size: Side = 64
     """Pixels of a side."""
-    seed: Seed = 0
+    seed: Seed = 0  #: Of all random choices.
     first: Natural = 0
     """Number of the first drawing of a class: 30 gives only the test images of a set with 30 training images."""
 

@@ -22,9 +22,9 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 class Mark(NamedTuple):
     """How a domain looks in every figure: colour, plotly symbol, and the same symbol as a character."""
 
-    colour: str
-    symbol: str
-    glyph: str
+    colour: str  #: As CSS reads it.
+    symbol: str  #: Name of plotly's marker.
+    glyph: str  #: The symbol as a character, for texts.
 
     def marker(self, size: int, **more: object) -> dict[str, object]:
         """Return it as plotly's marker of points."""
