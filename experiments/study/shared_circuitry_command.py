@@ -22,7 +22,15 @@ from circuitry.data import Decoding, SmallTables
 from circuitry.reports import Report, listings_of, write_results
 from circuitry.reports.figures import domain_marks
 from experiments.study.relations import add_relations, relate_over_models, relation_findings
-from experiments.study.sharing import ACCURACIES, LABEL_FREE, SHARED, Measured, SharingSettings, measure_runs
+from experiments.study.sharing import (
+    ACCURACIES,
+    LABEL_FREE,
+    SHARED,
+    Measured,
+    SharingSettings,
+    known_names,
+    measure_runs,
+)
 from experiments.study.study_run import find_runs
 
 import tyro
@@ -77,7 +85,7 @@ def measured(config: Config, work: Work) -> Measured:
 def write(config: Config, found: Measured) -> None:
     """Relate, and write tables and report."""
     points, images = found.points, config.images
-    names = {column: name for column, name in (SHARED | LABEL_FREE).items() if column in points}
+    names = known_names(points)
     told = [kind for kind in ACCURACIES if points[kind].notna().any()]
     relations = relate_over_models(points, list(names), told, "in_domain", seed=config.sharing.seed)
     report = Report(

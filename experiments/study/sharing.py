@@ -80,7 +80,7 @@ class SharingSettings:
     """Images of a class in a domain that circuits, own parts, CKA and embeddings are found on."""
     n_tested: Count = 6
     """Further images that circuits are tested on."""
-    size: Share = 0.3
+    size: Share = 0.6
     """Share of the units that circuits keep."""
     part_share: Share = 0.01
     """Share of the units that own parts have."""
@@ -141,7 +141,8 @@ def measure_runs(
         of_run = evaluated[evaluated["run"].str.replace("/", "-") == name]
         points += [_accuracies(name, run, of_run, one, screened) for one in _tested(run, test_domains)]
     tested = shared[(shared["domain"] == shared["test_domain"]) & (shared["site"] == WHOLE)]
-    wide = tested.pivot(index=["run", "test_domain"], columns="what", values="value").reset_index()
+    wide = tested.pivot(index=["run", "test_domain"], columns="what", values="value")
+    wide = wide.reindex(columns=[*SHARED, *LABEL_FREE]).reset_index()
     return Measured(pd.DataFrame(points).merge(wide, how="left", on=["run", "test_domain"]), shared, evaluated)
 
 
@@ -181,6 +182,11 @@ def shared_by(
         *_by_own_parts(clip.in_components(), few, out / "own-parts", settings, work),
     ]
     return pd.DataFrame(rows, columns=["what", "site", "domain", "value"]).dropna(subset="value")
+
+
+def known_names(points: pd.DataFrame) -> dict[str, str]:
+    """Return the names of what is shared, of those numbers that some model has."""
+    return {column: name for column, name in (SHARED | LABEL_FREE).items() if points[column].notna().any()}
 
 
 def with_the_others(comparison: Comparison) -> "pd.Series[float]":
@@ -270,6 +276,11 @@ def _by_own_parts(clip: Clip, images: DomainFolder, out: Path, settings: Sharing
         found = OwnParts(clip, images, out, asked).run(work)
     except InputError:  # a model that knows no class has no parts
         return
+    yield from read_own_parts(found)
+
+
+def read_own_parts(found: Mapping[str, pd.DataFrame]) -> Rows:
+    """Yield what own parts of a class share between domains, from `OwnParts.run`."""
     pairs = found["overlaps"]
     pairs = pairs[(pairs["class_a"] == pairs["class_b"]) & (pairs["domain_a"] != pairs["domain_b"])]
     both = pd.concat([pairs, pairs.rename(columns={"domain_a": "domain_b", "domain_b": "domain_a"})])

@@ -24,7 +24,7 @@ from circuitry.training import TrainingWork
 from experiments.study import run_tables
 from experiments.study.relations import add_relations, relate_over_models
 from experiments.study.setting_charts import in_test_domain, robustness_scatter, settings_bars
-from experiments.study.sharing import LABEL_FREE, SHARED, Measured, SharingSettings, measure_runs
+from experiments.study.sharing import LABEL_FREE, Measured, SharingSettings, known_names, measure_runs
 from experiments.study.study_run import StudyRun
 from experiments.study.toy_claims import CLAIMS, KINDS, judged
 from experiments.study.toy_models import DRAWN, TESTED, Toy
@@ -99,7 +99,7 @@ def relations_of(found: Measured, seed: int = 0) -> pd.DataFrame:
     Ranks are taken within models of one architecture in one test domain.
     """
     points = in_strata(found.points)
-    names = [name for name in SHARED | LABEL_FREE if name in points]
+    names = list(known_names(points))
     table = relate_over_models(points, names, list(KINDS), "in_domain", seed=seed)
     without = [
         relate_over_models(points[points["seed"] != one], names, list(KINDS))["rho"] for one in set(points["seed"])
@@ -120,7 +120,7 @@ def ranking(found: Measured) -> pd.DataFrame:
         Columns what, right (share of pairs of models), n_pairs, chance.
     """
     rows = []
-    for what in (name for name in LABEL_FREE if name in found.points):
+    for what in (name for name in known_names(found.points) if name in LABEL_FREE):
         for sign in (1, -1) if what not in ("confidence", "shift") else (1,):
             right = list[float]()
             for _, part in found.points.groupby(["model", "test_domain"]):
@@ -174,7 +174,7 @@ def write(config: Config, found: Measured) -> Written:
         robustness_scatter(tables["robustness"], "real"),
         "Held-out classes: accuracy in the test domain against photographs. The line fits models of photographs alone.",
     )
-    names = {column: name for column, name in (SHARED | LABEL_FREE).items() if column in found.points}
+    names = known_names(found.points)
     strata = found.points.assign(test_domain=found.points["model"] + " in " + found.points["test_domain"])
     add_relations(
         report, strata, tables["relations"], names, list(KINDS), domain_marks(sorted(set(strata["test_domain"])))
