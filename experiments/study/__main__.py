@@ -7,6 +7,7 @@ from circuitry.runs import run_script
 
 PROGRAMS = {
     "plan": "the whole study as one plan",
+    "toy": "the study in small: does its line of argument hold?",
     "mixtures": "write tables of training images: which domains see which classes",
     "train-supervised": "train a classifier in place of a CLIP",
     "generalization": "what must a model have seen to recognise new classes of a domain?",

@@ -1,40 +1,34 @@
 """How and when does CLIP generalize to unseen domains, and to unseen classes of a domain? Accuracies of many runs.
 
 Reads a folder of runs (models trained on mixtures) and writes accuracies at every checkpoint, tables and a figure that
-compare settings and models for each test domain, and effective robustness. On the toy, the default, it first draws the
-images and trains missing models for two test domains and seeds: photographs alone, two domains (cg-low), all (cg-high),
-all except the test domain (leave-out), and nothing held out (upper-high). The held-out classes of the toy rotate, so
-that each is held out once; classes that even the upper bound does not learn are left out. With --study all held-out
-classes count, as in the study, and the table without such classes stands beside.
+compare settings and models for each test domain, and effective robustness. Classes that even the upper bound does not
+learn are left out. With --study all held-out classes count, as in the study, and the table without such classes stands
+beside. The program toy trains small models and reads them so.
 
 The study finds that diversity helps, that an entirely unseen domain is sometimes easier than one that lacks the
 classes, and that upper bounds are far away, most of all in quickdraw. Each is a row of differences.csv, with an
 interval over classes: a difference of the other sign refutes it, also among held-out classes alone.
 
-    python -m experiments.study generalization                              # the toy: 42 models, over an hour
-    torchrun --nproc-per-node 2 -m experiments.study generalization         # the same in two processes
-    python -m experiments.study generalization --cluster slurm --jobs 20    # the same by an array of jobs
     python -m experiments.study generalization --study --runs runs/study --data DomainNet --imagenet ImageNet/val
+    python -m experiments.study generalization --cluster slurm --jobs 20 ...    # the same by an array of jobs
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import ClassVar
 
 from circuitry.runs import Work, WorkSettings, versions
 from circuitry import DomainFolder
 from circuitry.data import Decoding, SmallTables
 from circuitry.reports import Finding, Report, Written, add_told_apart, write_results
 from circuitry.reports.figures import Mark, domain_marks
-from circuitry.training import CLASSIFIER, MEASURE, TrainingWork, available_device
+from circuitry.training import CLASSIFIER, MEASURE, available_device
 from experiments.study import run_tables
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
-from experiments.study.selection import ImagenetNames, Setting
+from experiments.study.selection import ImagenetNames
 from experiments.study.setting_charts import in_test_domain, robustness_scatter, settings_bars
-from experiments.study.study_run import STANDARD, StudyRun, find_runs, held_out_folds, toy_images, toy_run
+from experiments.study.study_run import find_runs
 
 import pandas as pd
 import tyro
@@ -91,20 +85,14 @@ def add_accuracies(report: Report, tables: Mapping[str, pd.DataFrame], screen: b
     )
 
 
-TOY_SETTINGS = [replace(STANDARD, held_out=fold) for fold in held_out_folds(STANDARD.classes, 4)]
-"""The settings of the toy's models for each held-out set; together these are all of its classes."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
-    """Settings of the study of generalization; the defaults are those of the toy."""
+    """Settings of the study of generalization."""
 
-    NEEDS: ClassVar = (("runs", "data"),)
-
-    runs: Path | None = None
-    """Folder of your own runs (default: those of the toy)."""
-    data: Path | None = None
-    """Folder of the images: your own test images, <domain>/<class>/<file>; needed with --runs."""
+    runs: Path
+    """Folder of the runs."""
+    data: Path
+    """Folder of the test images: <domain>/<class>/<file>."""
     imagenet: Path | None = None
     """Folder of ImageNet's validation images, <wnid>/<file>, to be classified, too."""
     imagenet_names: ImagenetNames = "open_clip"
@@ -118,14 +106,8 @@ class Config:
     epochs_shown: tuple[int, ...] | None = None
     """Checkpoints to classify with (default: all that were kept); 0 is the untrained model."""
     decoding: Decoding = "upright"
-    toy: Path = Path("runs/toy-study")
-    """Folder of the toy's images and models; what is there is reused."""
-    settings: tuple[Setting, ...] = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
-    """Settings of the toy's models."""
     test_domains: tuple[str, ...] = ("quickdraw", "sketch")
     """Test domains: classes are held out of them."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the trainings."""
     natural_domain: str = "real"
     """Domain of photographs."""
     device: str = "cpu"
@@ -135,17 +117,16 @@ class Config:
 
 
 def main(config: Config) -> Written | None:
-    """Train what is missing, evaluate, write, and print where the report is."""
+    """Evaluate, write, and print where the report is."""
     if not config.work.share_out(partial(evaluated, config), config.out / "jobs"):
         return None
-    return write(config, evaluated(config, config.work.work()), domain_marks(everything(config).domains))
+    return write(config, evaluated(config, config.work.work()), domain_marks(DomainFolder(config.data).domains))
 
 
 def evaluated(config: Config, work: Work) -> pd.DataFrame:
-    """Return the accuracies of all runs, after this process's share of training and evaluating; done work is read."""
+    """Return the accuracies of all runs, after this process's share of evaluating; done work is read."""
     device = work.rank.device(available_device(config.device))
-    runs = toy_runs(config, work) if config.runs is None else find_runs(config.runs)
-    images = test_images(config)
+    runs, images = find_runs(config.runs), test_images(config)
     sets = [EvaluationSet(images, images.all_classes)]
     if config.imagenet is not None:
         sets.append(imagenet_validation(config.imagenet, config.imagenet_names))
@@ -156,32 +137,10 @@ def evaluated(config: Config, work: Work) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def everything(config: Config) -> DomainFolder:
-    """Return the test images of all domains."""
-    if config.runs is None:
-        return toy_images(config.toy)
-    assert config.data is not None  # it is needed with --runs
-    return DomainFolder(config.data)
-
-
 def test_images(config: Config) -> DomainFolder:
     """Return the test images of the domains that are tested on, and of photographs."""
     domains = tuple(dict.fromkeys([config.natural_domain, *config.test_domains]))
-    return DomainFolder(everything(config).root, domains=domains)
-
-
-def toy_runs(config: Config, work: Work) -> list[StudyRun]:
-    """Return the toy's models, each once; train this process's share first, then the rest."""
-    wanted = list(product(config.settings, config.test_domains, config.seeds, TOY_SETTINGS))
-    training = TrainingWork(progress=work.progress)
-    for setting, domain, seed, settings in work.rank.order(wanted):
-        try:
-            print(f"[{setting}, {domain}, seed {seed}, without {', '.join(settings.held_out)}]", flush=True)
-            toy_run(config.toy, setting, domain, seed, settings, wait=False, work=training)
-        except BlockingIOError:  # another process has it
-            continue
-    runs = (toy_run(config.toy, *job, work=training) for job in wanted)
-    return list({(run.folder, run.held_out): run for run in runs}.values())
+    return DomainFolder(config.data, domains=domains)
 
 
 def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:

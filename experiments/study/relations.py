@@ -149,17 +149,6 @@ def _orders(groups: list[Int[np.ndarray, "_ _"]], seed: int) -> tuple[Int[np.nda
     return found, 1 / (_DRAWS + 1)
 
 
-SHARED = {
-    "overlap": "node overlap",
-    "ratio": "node overlap, ratio to the ceiling",
-    "transfer": "faithfulness of other domains' circuits",
-    "cka": "CKA at the last site",
-    "features": "shared features",
-}  # columns of what a test domain shares with the others, with their names
-LABEL_FREE = {"shift": "circuit shift score", "depth_bias": "depth bias above the other domains'"}
-"""Columns that need no accuracy, with their names."""
-
-
 def relation_findings(
     relations: pd.DataFrame, names: Mapping[str, str], accuracy: str, groups: Sequence[Sequence[str]]
 ) -> list[Finding]:

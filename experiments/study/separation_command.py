@@ -1,15 +1,14 @@
 """Do the images of a domain lie apart in the embedding space, and do captions without style words bring them together?
 
-Two kinds of small CLIP models are trained on the toy, several seeds each: with standard captions, which often name the
-style ("a sketch of a fish"), and with aligned captions, which never do. Classes are held out of quickdraw in both.
-Distances between domains, silhouettes, linear probes of the domain, the modality gap and zero-shot accuracy are
-measured on embeddings of test images and class prompts. The images are mapped, with and without quickdraw.
+Compares kinds of models, perhaps several seeds each, such as some trained with standard captions, which often name the
+style ("a sketch of a fish"), and some with aligned captions, which never do. Distances between domains, silhouettes,
+linear probes of the domain, the modality gap and zero-shot accuracy are measured on embeddings of test images and class
+prompts. The images are mapped, with and without the test domain.
 
 The study finds that quickdraw lies apart, that aligned captions bring it closer, and that accuracy on the held-out
 classes does not follow. A domain that lies farther from the others than quickdraw refutes the first, a distance that
 does not shrink the second, an accuracy that rises with it the third.
 
-    python -m experiments.study separation
     python -m experiments.study separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \\
         --model RN50 --data DomainNet --study --out runs/domainnet/separation
 
@@ -19,7 +18,7 @@ The same name twice means two seeds of one kind of model.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
 from circuitry.runs import Count, InputError, one_of, versions
 from circuitry import DomainFolder, load_clip
@@ -41,9 +40,7 @@ from circuitry.reports import (
 from circuitry.reports.figures import Mark, domain_marks, style
 from circuitry.representations import embed_images, embed_texts
 from experiments.study import separation
-from experiments.study.selection import Setting
 from experiments.study.separation_charts import PANELS, embedding_maps, panel_references, separation_panels
-from experiments.study.study_run import STANDARD, toy_checkpoint, toy_images
 
 import numpy as np
 import pandas as pd
@@ -146,36 +143,29 @@ def add_separation_guide(report: Report) -> None:
     )
 
 
-TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
-"""Names in the report, and the settings that the toy's models are trained in."""
-TOY_SEEDS = (0, 1)
 DISTANCES = ("standardised", "euclidean")
 """What tells apart whether a space shrinks or domains come closer in it, and the study's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
-    """Settings of the measurement; the defaults train the toy's models where they are missing."""
-
-    NEEDS: ClassVar = (("models", "data"),)
+    """Settings of the measurement."""
 
     out: Path = Path("runs/embedding-separation")
     """Folder of the results: embeddings, tables and the report."""
     results: SmallTables = None
-    toy: Path = Path("runs/toy-study")
-    """Folder of the toy's images and models; what is there is reused."""
-    models: tuple[str, ...] = ()
-    """Your own models as name=checkpoint, instead of the toy's; the first name is compared with the last."""
+    models: tuple[str, ...]
+    """Models as name=checkpoint; the first name is compared with the last."""
     model: str = "rn-tiny"
     """The model: its architecture, an open_clip name, a name shipped here, or the path of a model-config JSON."""
-    data: Path | None = None
-    """Folder of the images: <domain>/<class>/<file>, your own; needed with --models."""
+    data: Path
+    """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
     """Which of DomainNet's lists to use, where there are lists."""
     test_domain: str | None = None
-    """Test domain: classes were held out of it in training, and one more map leaves it out; quickdraw for the toy."""
-    held_out: tuple[str, ...] | None = None
-    """Held-out classes: their accuracy is measured separately (default: those of the toy, none with --models)."""
+    """Test domain: classes were held out of it in training, and one more map leaves it out."""
+    held_out: tuple[str, ...] = ()
+    """Held-out classes: their accuracy is measured separately (default: none)."""
     n_images: Count | None = 50
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
     map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
@@ -206,8 +196,8 @@ class Measured(NamedTuple):
 
 
 def main(config: Config) -> Written:
-    """Train where needed, measure, write, and print where the report is."""
-    compared = own_models(config) if config.models else toy_models(config)
+    """Measure, write, and print where the report is."""
+    compared = compared_models(config)
     first_seeds = dict(reversed(compared.checkpoints))  # by name, the first one given
     found = {}
     for (name, seed), checkpoint in compared.checkpoints.items():
@@ -216,18 +206,8 @@ def main(config: Config) -> Written:
     return write(config, compared, found)
 
 
-def toy_models(config: Config) -> ComparedModels:
-    """Return the toy's test images and models, drawn and trained where they are missing."""
-    test_domain = config.test_domain or "quickdraw"
-    asked = [(name, seed) for name in TOY_MODELS for seed in TOY_SEEDS]
-    checkpoints = {(n, seed): toy_checkpoint(config.toy, TOY_MODELS[n], test_domain, seed) for n, seed in asked}
-    held_out = STANDARD.held_out if config.held_out is None else config.held_out
-    return ComparedModels(toy_images(config.toy), checkpoints, test_domain, held_out)
-
-
-def own_models(config: Config) -> ComparedModels:
+def compared_models(config: Config) -> ComparedModels:
     """Return the images and checkpoints that the command line names."""
-    assert config.data is not None  # it is needed with --models
     checkpoints: dict[tuple[str, int], Path] = {}
     for entry in config.models:
         name, is_named, checkpoint = entry.partition("=")

@@ -10,7 +10,6 @@ from circuitry.reports import figure, table
 from circuitry.reports import figures as charts
 from circuitry.training import CLASSIFIER
 from experiments.study.measure_charts import apart_panels, group_panel, relation_panels
-from experiments.study.relations import LABEL_FREE, SHARED
 from experiments.study.run_tables import MODEL, check_like_classes, model_names
 from experiments.study.selection import CLASS_SHARES, DOMAINNET_ROUND
 from experiments.study.setting_charts import (
@@ -20,6 +19,7 @@ from experiments.study.setting_charts import (
     setting_dots,
     settings_bars,
 )
+from experiments.study.sharing import LABEL_FREE, SHARED
 
 import pandas as pd
 import plotly.graph_objects as go

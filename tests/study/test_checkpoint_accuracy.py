@@ -1,8 +1,6 @@
-"""Runs of a study are evaluated once per checkpoint, read from disk, and trained on what they should be."""
+"""Runs of a study are evaluated once per checkpoint, and read from disk."""
 
 from dataclasses import replace
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,7 @@ from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
 from circuitry.runs import InputError, versions
 from circuitry.training import (
-    ClipTraining,
-    TrainingWork,
+    clip_preset,
     read_predictions,
     record_run,
     tidy_accuracy,
@@ -29,11 +26,10 @@ from circuitry.training import (
     write_captioned_table,
 )
 from experiments.study import checkpoint_accuracy as study
-from experiments.study import study_run
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings
-from experiments.study.study_run import STANDARD, TOY_TRAINING, StudyRun, ToySettings, find_runs, run_of, toy_run
+from experiments.study.study_run import StudyRun, find_runs, run_of
 from experiments.study.supervised import SupervisedTraining
 from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
@@ -144,69 +140,7 @@ def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
     assert (tests.names[27], imagenet_validation(tmp_path / "val", "study").names[27]) == ("newt", "eft")
 
 
-SMALL = ToySettings(
-    n_train=2,
-    n_test=1,
-    classes=("car", "fish", "key"),
-    styles=("clipart", "quickdraw", "real"),
-    held_out=("key",),
-    training=replace(TOY_TRAINING, epochs=1),
-)
-
-
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, ClipTraining]]:
-    """What the trainer was asked for; it leaves an empty archive as its checkpoint."""
-    asked: list[tuple[pd.DataFrame, ClipTraining]] = []
-
-    def train(table: Path, out: Path, settings: ClipTraining, work: TrainingWork) -> Path:
-        asked.append((pd.read_csv(table, sep="\t"), settings))
-        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-        return saved({}, out / "checkpoints" / "epoch_1.pt")
-
-    monkeypatch.setattr(study_run, "train_clip", train)
-    monkeypatch.setattr(study_run, "write_toy", partial(write_toy, workers=1, progress=False))
-    return asked
-
-
-def test_the_toy_is_trained_on_its_mixture(tmp_path: Path, trained: list[tuple[pd.DataFrame, ClipTraining]]) -> None:
-    run = toy_run(tmp_path, "cg-low", "quickdraw", 5, SMALL)
-    ((table, settings),) = trained
-    shown = {tuple(Path(file).parts[-3:-1]) for file in table["filepath"]}
-    assert shown == {("real", c) for c in ("car", "fish", "key")} | {("quickdraw", c) for c in ("car", "fish")}
-    assert len(table) == 2 * 5
-    assert (settings.seed, settings.epochs, settings.model) == (5, 1, "rn-tiny")
-    assert find_runs(tmp_path) == [run]
-    assert (run.setting, run.test_domain, run.held_out) == ("cg-low", "quickdraw", ("key",))
-    assert study_run.toy_images(tmp_path, SMALL).domains == ("clipart", "quickdraw", "real")
-
-
-def test_every_class_is_held_out_once() -> None:
-    folds = study_run.held_out_folds(STANDARD.classes, 4)
-    assert [len(fold) for fold in folds] == [4] * 4
-    assert sorted(name for fold in folds for name in fold) == sorted(STANDARD.classes)
-    assert STANDARD.held_out == folds[1]
-    for n_folds in (1, 3):
-        with pytest.raises(InputError, match=f"16.* {n_folds} "):
-            study_run.held_out_folds(STANDARD.classes, n_folds)
-
-
-@pytest.mark.parametrize(
-    ("setting", "models"), [("cg-high", 6), ("leave-out", 2), ("upper-high", 2), ("natural-only", 1)]
-)
-def test_folds_share_models_that_hold_nothing_out_and_domains_those_of_photographs(
-    setting: str, models: int, tmp_path: Path, trained: list[tuple[pd.DataFrame, ClipTraining]]
-) -> None:
-    asked = list(product(("quickdraw", "clipart"), SMALL.classes))
-    runs = [toy_run(tmp_path, setting, domain, 0, replace(SMALL, held_out=(name,))) for domain, name in asked]
-    assert len({run.folder for run in runs}) == models
-    tested = [(None if setting == "natural-only" else domain, (name,)) for domain, name in asked]
-    assert [(run.test_domain, run.held_out) for run in runs] == tested
-    made = {(run.folder, table.to_csv()) for run, (table, _) in zip(runs, trained, strict=True)}
-    assert len(made) == models  # where a model is shared, the mixture is the same
-
-
-CLIP = replace(TOY_TRAINING, seed=4, precision="amp", threads=2)
+CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)
 IMAGES = [ImageRecord(Path(f"/x/real/key/{i}.png"), f"real/key/{i}.png", "real", "key") for i in range(2)]
 
 

@@ -1,3 +1,4 @@
+from .drawing import DRAWN_THINGS as DRAWN_THINGS
 from .drawing import STYLES as STYLES
 from .drawing import TOY_CLASSES as TOY_CLASSES
 from .drawing import DrawingSettings as DrawingSettings

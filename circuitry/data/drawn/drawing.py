@@ -1,4 +1,4 @@
-"""A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed. No torch.
+"""A drawn, DomainNet-like image set: everyday things in six styles, made by code from a seed. No torch.
 
 Class and seed give a vector drawing, style and seed render it, so one seed gives the same thing in every style.
 `write_toy` takes another seed for every image of every style.
@@ -9,6 +9,7 @@ import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -24,26 +25,35 @@ from circuitry.data.drawn.styles_light import painting, real
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import DISTINCT, Count, Natural, Seed, at_least, checked
+from circuitry.runs.given import DISTINCT, Count, Natural, Seed, at_least, between, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.processes import process_pool
 from circuitry.runs.workers import Rank
 
-RENDERERS: Mapping[str, Callable[[Sequence[DrawnPart], np.random.Generator, int], Image.Image]] = {
+Renderer = Callable[[Sequence[DrawnPart], np.random.Generator, int], Image.Image]
+RENDERERS: Mapping[str, Renderer] = {
     renderer.__name__: renderer for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
 }
 """Style -> function that renders parts, back to front, as an RGB image of so many pixels a side."""
+DRAWINGS: Mapping[int, Mapping[str, Renderer]] = {
+    1: RENDERERS,
+    2: {**RENDERERS, "quickdraw": partial(quickdraw, sparse=True), "real": partial(real, plain=True)},
+}
+"""Version of the drawings -> its renderers. A version is never changed: models are published that saw it."""
 STYLES: tuple[str, ...] = tuple(RENDERERS)
 """The styles, by DomainNet's names, sorted."""
-TOY_CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
-"""The drawn things."""
-
-DRAWINGS_VERSION = 1
-"""Raised when a seed gives another drawing, so that folders of old drawings are refused."""
+DRAWN_THINGS: tuple[str, ...] = tuple(sorted(shapes()))
+"""All things that can be drawn."""
+TOY_CLASSES: tuple[str, ...] = (
+    *("bicycle", "butterfly", "car", "clock", "cup", "fish", "flower", "house", "ice_cream", "key", "ladder"),
+    *("mushroom", "sailboat", "star", "tree", "umbrella"),
+)
+"""The things that the shipped models know, the default; sorted."""
 _FORMAT = "circuitry toy 3"
 Side = Annotated[int, at_least(16)]
 """Pixels of a side; of smaller drawings nobody knows what they are."""
+Version = Annotated[int, between("a version of the drawings", 1, len(DRAWINGS), "give 1 or 2")]
 SEEDS_PER_STYLE = 1_000_000
 IMAGES_PER_PROCESS = 400
 """Fewer images take less time than starting a process."""
@@ -52,18 +62,18 @@ LISTS: Job = ("lists",)
 
 
 @checked
-def draw_image(class_name: str, style: str, seed: Seed, size: Side = 64) -> Image.Image:
+def draw_image(class_name: str, style: str, seed: Seed, size: Side = 64, version: Version = 1) -> Image.Image:
     """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
 
     Example:
         >>> draw_image("ice_cream", "sketch", seed=3).size
         (64, 64)
     """
-    chosen_names("toy class", (class_name,), TOY_CLASSES)
+    chosen_names("toy class", (class_name,), DRAWN_THINGS)
     chosen_names("toy style", (style,), STYLES)
     class_key, style_key = zlib.crc32(class_name.encode()), zlib.crc32(style.encode())
     parts = posed_drawing(class_name, np.random.default_rng([seed, class_key]))
-    return RENDERERS[style](parts, np.random.default_rng([seed, class_key, style_key]), size)
+    return DRAWINGS[version][style](parts, np.random.default_rng([seed, class_key, style_key]), size)
 
 
 @checked
@@ -83,9 +93,12 @@ class DrawingSettings:
     seed: Seed = 0  #: Of all random choices.
     first: Natural = 0
     """Number of the first drawing of a class: 30 gives only the test images of a set with 30 training images."""
+    version: Version = 1
+    """1: closed thick strokes in quickdraw, textured grounds in photographs, which the shipped models saw. 2: sparse
+    open strokes, half of the photographs on plain grounds: harder doodles, and photographs that share outlines."""
 
     def __post_init__(self) -> None:
-        for kind, given, known in (("class", self.classes, TOY_CLASSES), ("style", self.styles, STYLES)):
+        for kind, given, known in (("class", self.classes, DRAWN_THINGS), ("style", self.styles, STYLES)):
             chosen_names(f"toy {kind}", given, known)
         object.__setattr__(self, "classes", tuple(sorted(self.classes)))
         object.__setattr__(self, "styles", tuple(sorted(self.styles)))
@@ -148,7 +161,8 @@ def _check_free(root: Path) -> None:
 
 
 def _folder(root: Path, settings: DrawingSettings) -> JobFolder:
-    config = {**asdict(settings), "drawings_version": DRAWINGS_VERSION}
+    config = asdict(settings)
+    config["drawings_version"] = config.pop("version")
     return JobFolder(root, _FORMAT, config, [LISTS, *product(settings.styles, settings.classes)])
 
 
@@ -170,7 +184,7 @@ def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
     paths = []
     for number in _numbers(settings):
         path, seed = _image(settings, style, class_name, number)
-        draw_image(class_name, style, seed, settings.size).save(root / path)
+        draw_image(class_name, style, seed, settings.size, settings.version).save(root / path)
         paths.append(root / path)
     return paths
 

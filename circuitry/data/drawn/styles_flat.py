@@ -164,8 +164,11 @@ THIN = 0.085
 """A stroke thinner than this is one line of the pencil, a wider one shows both its rims."""
 
 
-def quickdraw(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
-    """Draw a few wobbly thick black strokes on white: details missing, ends that do not meet."""
+def quickdraw(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int, *, sparse: bool = False) -> Image.Image:
+    """Draw a few wobbly thick black strokes on white: details missing, ends that do not meet.
+
+    With ``sparse`` strokes are thinner, and a sixth to two fifths of each outline is missing.
+    """
     canvas = Canvas(side, 255)
     width, shake, patience = rng.uniform(0.05, 0.08), rng.uniform(0.008, 0.022), rng.uniform(0.2, 0.7)
     for part in parts:
@@ -174,8 +177,17 @@ def quickdraw(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -
         if part.width == 0:
             canvas.fill(part.points, 255)
         line = part.points if part.width > 0 else _reopened(part.points, rng)
-        _stroke(canvas, _wobbly(line, shake, rng), width)
+        line = _wobbly(line, shake, rng)
+        for stroke in _broken(line, rng) if sparse else (line,):
+            _stroke(canvas, stroke, 0.7 * width if sparse else width)
     return canvas.finished().convert("RGB")
+
+
+def _broken(line: Outline, rng: np.random.Generator) -> list[Outline]:
+    """Return the pieces of a line that a hasty hand draws: one or two, with a gap after each."""
+    dense = resample(line, max(len(line), 12))
+    pieces = np.array_split(dense, int(rng.integers(1, 3)))
+    return [piece[: max(2, round(len(piece) * rng.uniform(0.6, 0.85)))] for piece in pieces]
 
 
 def _reopened(points: Outline, rng: np.random.Generator) -> Outline:

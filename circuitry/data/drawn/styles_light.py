@@ -22,12 +22,16 @@ from circuitry.data.drawn.styles_raster import (
 )
 
 
-def real(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
-    """Draw shaded volumes and a cast shadow on a textured natural ground, a little soft and noisy like a photo."""
+def real(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int, *, plain: bool = False) -> Image.Image:
+    """Draw shaded volumes and a cast shadow on a textured natural ground, a little soft and noisy like a photo.
+
+    With ``plain`` half of the grounds are white or grey, as in a catalogue, and surfaces darken towards their rims.
+    """
     angle = rng.uniform(0, 2 * np.pi)
     light = (float(np.cos(angle)), -abs(float(np.sin(angle))))
     # The ground is drawn without looking at the class: it must not give the class away.
-    picture = (_meadow, _wood, _wall, _cloth)[int(rng.integers(4))](rng, side)
+    grounds = (_meadow, _wood, _wall, _cloth, *[_paper] * 4 * plain)
+    picture = grounds[int(rng.integers(len(grounds)))](rng, side)
     away = np.array(light) * -rng.uniform(0.06, 0.14)
     subject = coverage(parts, side)
     shadow = blurred(coverage([replace(part, points=part.points + away) for part in parts], side), side / 40)
@@ -39,6 +43,7 @@ def real(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Ima
         # A detail is a mark on the surface below and shares its light.
         if role != "detail":
             shade = _relief(mask, light, side) * (1 + roughness * noise(rng, side, 20, 20))
+            shade = shade * _rim(mask, side) if plain else shade
         picture += mask[:, :, None] * (_lit(colour, shade) - picture)
     return _photographed(_set_apart(picture, subject, 0.15), rng, side)
 
@@ -57,6 +62,13 @@ def _relief(mask: Plane, light: tuple[float, float], side: int) -> Plane:
     towards = (across * light[0] + down * light[1]) * -reach
     shade: Plane = np.clip(0.86 + 1.25 * towards + 0.16 * height, 0.4, 1.4)
     return shade
+
+
+def _rim(mask: Plane, side: int) -> Plane:
+    """Return the brightness of a part beside its rim, where less light falls."""
+    inside = blurred(mask, side / 64)
+    rim: Plane = 1 - 0.7 * np.clip(2 - 2 * inside, 0, 1)
+    return rim
 
 
 def _lit(colour: Colour, shade: Plane) -> Picture:
@@ -120,6 +132,11 @@ def _wall(rng: np.random.Generator, side: int) -> Picture:
     rows = np.linspace(-1, 1, side, dtype=np.float32)[:, None, None]
     below = np.clip((rows - edge) * side / 5 + 0.5, 0, 1)
     return wall * (1 - below) + table * below
+
+
+def _paper(rng: np.random.Generator, side: int) -> Picture:
+    """Draw the evenly lit ground of a catalogue's photograph."""
+    return _tinted(pick(rng, "ffffff", "f4f4f2", "e6e8ea", spread=0.01), 1 + 0.01 * noise(rng, side, 3, 3))
 
 
 def _cloth(rng: np.random.Generator, side: int) -> Picture:

@@ -52,20 +52,3 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
 def test_a_browser_draws_the_report(measured: Path) -> None:
     assert_drawn(measured / "run" / "report.html", figures=6)
-
-
-def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[object, ...]] = []
-    module, images = program_module("separation"), draw(tmp_path / "data")
-
-    def toy_checkpoint(*given: object) -> Path:
-        asked.append(given)
-        return tmp_path
-
-    monkeypatch.setattr(module, "toy_checkpoint", toy_checkpoint)
-    monkeypatch.setattr(module, "toy_images", lambda _: images)
-    subject = module.toy_models(module.Config(toy=tmp_path, held_out=("axe",)))
-    assert asked == [(tmp_path, setting, "quickdraw", seed) for setting in ("cg-high", "aligned") for seed in (0, 1)]
-    assert list(subject.checkpoints) == [(f"{kind} captions", s) for kind in ("standard", "aligned") for s in (0, 1)]
-    assert subject[0] == images
-    assert subject[2:] == ("quickdraw", ("axe",))

@@ -1,0 +1,274 @@
+"""The study's claims in order, as predictions about the toy's models that could fail.
+
+A claim has one or more measures. A measure is a table of differences between trained models, or within them: columns
+model, test_domain, seed, value. `judged` takes their mean with Student's 95 % interval over models; models of one
+architecture and seed, which share held-out classes and perhaps photographs, count as one. A claim is *borne out* if the
+interval of its first measure lies on the predicted side of zero, *refuted* if it lies on the other, else it *cannot be
+told*. What is predicted, and what would refute it, was written before the models were trained.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from circuitry.comparison import holm, mean_interval, sign_flip_p
+from experiments.study.run_tables import UPPER, setting_family
+from experiments.study.sharing import WHOLE, Measured
+
+import numpy as np
+import pandas as pd
+
+BORNE_OUT, REFUTED, OPEN = "borne out", "refuted", "cannot be told"
+KINDS = {"held_out": "among all classes", "alone": "among held-out classes alone"}
+"""Accuracies on held-out classes in the test domain."""
+QUICKDRAW = "quickdraw"
+UNIT = ["model", "test_domain", "seed"]
+
+
+class Measure(NamedTuple):
+    """One number that a claim is about."""
+
+    name: str
+    sign: int
+    """1 where the claim predicts a value above zero, -1 below."""
+    values: Callable[[Measured], pd.DataFrame]
+    margin: float = 0.0
+    """A value on the other side that is no larger than this does not count against the claim."""
+
+
+class Claim(NamedTuple):
+    """One of the study's claims."""
+
+    name: str
+    claim: str
+    predicts: str
+    refuted_by: str
+    measures: tuple[Measure, ...]
+
+
+def between(setting: str, other: str, column: str) -> Callable[[Measured], pd.DataFrame]:
+    """Return the difference of two settings in a column of points, by model, test domain and seed."""
+
+    def values(found: Measured) -> pd.DataFrame:
+        points = found.points.assign(family=found.points["setting"].map(setting_family))
+        wide = points.pivot_table(index=UNIT, columns="family", values=column)
+        wide = wide.reindex(columns=sorted({*wide.columns, setting, other}))
+        return (wide[setting] - wide[other]).dropna().rename("value").reset_index()
+
+    return values
+
+
+def gap_beyond(column: str) -> Callable[[Measured], pd.DataFrame]:
+    """Return how much farther the upper bound is from cg-high in quickdraw than in the other test domains."""
+
+    def values(found: Measured) -> pd.DataFrame:
+        gaps = between(UPPER, "cg-high", column)(found)
+        wide = gaps.pivot(index=["model", "seed"], columns="test_domain", values="value")
+        others = wide.drop(columns=QUICKDRAW, errors="ignore")
+        if QUICKDRAW not in wide or others.empty:
+            return gaps.iloc[:0]
+        beyond = (wide[QUICKDRAW] - others.mean(axis=1)).dropna().rename("value").reset_index()
+        return beyond.assign(test_domain=QUICKDRAW)
+
+    return values
+
+
+def beside_others(what: str, site: str | None = WHOLE) -> Callable[[Measured], pd.DataFrame]:
+    """Return what quickdraw shares less the mean of the other domains, in models that saw all domains.
+
+    These are of cg-high with quickdraw as test domain. Without a site: of the mean over sites.
+    """
+
+    def values(found: Measured) -> pd.DataFrame:
+        points = found.points[(found.points["setting"] == "cg-high") & (found.points["test_domain"] == QUICKDRAW)]
+        shared = found.shared[(found.shared["what"] == what) & (found.shared["test_domain"] == QUICKDRAW)]
+        at = shared[shared["site"] == site] if site is not None else shared[shared["site"] != WHOLE]
+        wide = at.pivot_table(index="run", columns="domain", values="value")
+        if QUICKDRAW not in wide:
+            return points[UNIT].assign(value=np.nan).iloc[:0]
+        beside = (wide[QUICKDRAW] - wide.drop(columns=QUICKDRAW).mean(axis=1)).rename("value")
+        return points.merge(beside, left_on="run", right_index=True)[[*UNIT, "value"]].dropna()
+
+    return values
+
+
+def of_points(column: str, *settings: str) -> Callable[[Measured], pd.DataFrame]:
+    """Return a column of points of some settings as it is."""
+
+    def values(found: Measured) -> pd.DataFrame:
+        points = found.points[found.points["setting"].map(setting_family).isin(settings)]
+        return points[[*UNIT, column]].dropna().rename(columns={column: "value"})
+
+    return values
+
+
+def _accuracies(setting: str, other: str, sign: int = 1, margin: float = 0.0) -> tuple[Measure, ...]:
+    return tuple(
+        Measure(f"{setting} minus {other}, {told}", sign, between(setting, other, kind), margin)
+        for kind, told in KINDS.items()
+    )
+
+
+def _beside(name: str, *whats: str, sign: int = -1) -> tuple[Measure, ...]:
+    return tuple(Measure(f"{name} of quickdraw minus the others': {what}", sign, beside_others(what)) for what in whats)
+
+
+CLAIMS = (
+    Claim(
+        "diversity",
+        "Domain diversity drives robustness.",
+        "cg-high (all domains) is above cg-low (photographs and the test domain).",
+        "cg-high below cg-low.",
+        _accuracies("cg-high", "cg-low"),
+    ),
+    Claim(
+        "unseen-domain",
+        "Other domains help in a domain that was never seen.",
+        "leave-out (all domains but the test domain) is above natural-only (photographs).",
+        "leave-out below natural-only.",
+        _accuracies("leave-out", "natural-only"),
+    ),
+    Claim(
+        "leave-out",
+        "A domain that was never seen is sometimes easier than one that lacks the classes.",
+        "leave-out is above cg-high.",
+        "leave-out below cg-high.",
+        _accuracies("leave-out", "cg-high"),
+    ),
+    Claim(
+        "class-interpolation",
+        "Each held-out class that is seen in the test domain helps.",
+        "A quarter of the images of the held-out classes lies above none (cg-high).",
+        "A quarter below none.",
+        (*_accuracies("class-interpolation", "cg-high"), *_accuracies(UPPER, "class-interpolation")),
+    ),
+    Claim(
+        "domain-interpolation",
+        "Each further domain helps.",
+        "Two further domains lie above none (cg-low), and four (cg-high) above two.",
+        "Two below none.",
+        (*_accuracies("domain-interpolation", "cg-low"), *_accuracies("cg-high", "domain-interpolation")),
+    ),
+    Claim(
+        "quickdraw",
+        "Quickdraw is the exception: there the upper bound stays far away.",
+        "The upper bound is farther above cg-high in quickdraw than in sketch.",
+        "It is nearer in quickdraw.",
+        tuple(
+            Measure(f"gap in quickdraw minus in sketch, {told}", 1, gap_beyond(kind)) for kind, told in KINDS.items()
+        ),
+    ),
+    Claim(
+        "embeddings",
+        "Quickdraw lies apart in the embedding space.",
+        "Its distance to the other domains is above the mean distance of these.",
+        "It lies nearer than they do.",
+        _beside("distance", "distance", sign=1),
+    ),
+    Claim(
+        "alignment",
+        "Captions without style words bring quickdraw closer.",
+        "Its distance to the others falls from cg-high to aligned.",
+        "It rises.",
+        (Measure("distance, aligned minus cg-high", -1, between("aligned", "cg-high", "distance")),),
+    ),
+    Claim(
+        "alignment-accuracy",
+        "Alignment of domains does not bring generalization.",
+        "Accuracy on held-out classes rises by less than five points from cg-high to aligned.",
+        "It rises.",
+        _accuracies("aligned", "cg-high", -1, margin=0.05),
+    ),
+    Claim(
+        "features",
+        "Quickdraw shares the fewest features.",
+        "It shares fewer of an autoencoder's features with the others than these do.",
+        "It shares more.",
+        _beside("shared features", "features"),
+    ),
+    Claim(
+        "cka",
+        "Representations of quickdraw are the least similar.",
+        "Its CKA with the others is below theirs at the last site, on held-out classes.",
+        "It is above.",
+        (
+            *_beside("CKA", "cka"),
+            Measure("CKA of quickdraw minus the others', mean over sites", -1, beside_others("cka", None)),
+        ),
+    ),
+    Claim(
+        "units",
+        "Circuits of quickdraw share the fewest units with others.",
+        "Its node overlap with the others is below theirs.",
+        "It is above.",
+        _beside("node overlap", "overlap", "ratio"),
+    ),
+    Claim(
+        "edges",
+        "Circuits of quickdraw share the fewest edges.",
+        "Scores of its edges correlate less with those of the others.",
+        "They correlate more.",
+        (*_beside("rank correlation of edges", "shift"), *_beside("edges of own parts", "edges")),
+    ),
+    Claim(
+        "transfer",
+        "Circuits of other domains do less in quickdraw.",
+        "They keep fewer of its answers than they do elsewhere.",
+        "They keep more.",
+        _beside("answers kept by other domains' circuits", "transfer"),
+    ),
+    Claim(
+        "own-part",
+        "A model that recognises a held-out class in the test domain uses the part there that it uses elsewhere.",
+        "Without the parts of other domains it loses more of these answers than without random units.",
+        "It loses no more.",
+        (
+            Measure("answers lost, part minus random", 1, of_points("lesion", "leave-out", "cg-low", "cg-high")),
+            Measure("overlap of parts above chance", 1, of_points("part", "leave-out", "cg-low", "cg-high")),
+        ),
+    ),
+)
+
+
+def judged(found: Measured) -> pd.DataFrame:
+    """Return a row for each measure of each claim, over all models and for each architecture.
+
+    Returns:
+        Columns claim, measure, models (``all`` or an architecture), sign, value, low, high, p (signs of the models'
+        means exchanged), p_holm (over the first measures of all models), n_models, n_independent, share (of models on
+        the predicted side), verdict.
+    """
+    rows = []
+    for claim in CLAIMS:
+        for place, measure in enumerate(claim.measures):
+            values = measure.values(found)
+            for models, part in [("all", values), *values.groupby("model")]:
+                number = part["value"].to_numpy(dtype=float)
+                of = (part["model"] + " " + part["seed"].astype(str)).tolist()
+                value, low, high = mean_interval(number, of)
+                means = part["value"].groupby(of).mean().to_numpy(dtype=float)
+                rows.append(
+                    {
+                        "claim": claim.name,
+                        "measure": measure.name,
+                        "first": place == 0,
+                        "models": models,
+                        "sign": measure.sign,
+                        "value": value,
+                        "low": low,
+                        "high": high,
+                        "p": sign_flip_p(means) if len(means) else np.nan,
+                        "n_models": len(number),
+                        "n_independent": len(means),
+                        "share": float((measure.sign * number > 0).mean()) if len(number) else np.nan,
+                        "verdict": _verdict(measure, low, high),
+                    }
+                )
+    table = pd.DataFrame(rows)
+    told = table["first"] & (table["models"] == "all")
+    return table.assign(p_holm=holm(table["p"].where(told))).drop(columns="first")
+
+
+def _verdict(measure: Measure, low: float, high: float) -> str:
+    """Return what the interval of a measure says of its claim."""
+    lower, upper = sorted((measure.sign * low, measure.sign * high))
+    return BORNE_OUT if lower > -measure.margin else REFUTED if upper < 0 else OPEN

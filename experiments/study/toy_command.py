@@ -1,0 +1,211 @@
+"""The study in small: does its line of argument hold on models that anyone can train? Every claim could fail.
+
+Forty drawn things in six styles; small CLIPs (a ResNet and a transformer) on mixtures of styles, each seed with another
+quarter of the classes held out of its test domain. Every model is evaluated, and what its domains share is measured by
+circuits, own parts, CKA, features and embeddings. Then each claim of the study is judged over models, and whether
+sharing explains accuracy on held-out pairs of class and domain.
+
+A claim is refuted if the interval over models lies on the other side of zero; `toy_claims` says for each what that is.
+
+    python -m experiments.study toy                                     # hours on two cores; a second call goes on
+    torchrun --nproc-per-node 2 -m experiments.study toy                # the same in two processes
+    python -m experiments.study toy --models rn-tiny --seeds 0 1 2 3    # other models of the same toy
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from circuitry.runs import Work, WorkSettings, versions
+from circuitry.data import SmallTables
+from circuitry.reports import Finding, Report, Written, add_told_apart, with_intervals, write_results
+from circuitry.reports.figures import domain_marks
+from circuitry.training import TrainingWork
+from experiments.study import run_tables
+from experiments.study.relations import add_relations, relate_over_models
+from experiments.study.setting_charts import in_test_domain, robustness_scatter, settings_bars
+from experiments.study.sharing import LABEL_FREE, Measured, SharingSettings, known_names, measure_runs
+from experiments.study.study_run import StudyRun
+from experiments.study.toy_claims import CLAIMS, KINDS, judged
+from experiments.study.toy_models import DRAWN, TESTED, Toy
+
+import numpy as np
+import pandas as pd
+import tyro
+
+SHARING = SharingSettings(domains=("clipart", "painting", "real"), n_classes=6)
+"""Circuits and own parts of the first six held-out classes, in four domains: they take most of the time."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the study in small."""
+
+    out: Path = Path("runs/toy")
+    """Folder of images, models, measurements, tables and the report; what is there is reused."""
+    results: SmallTables = None
+    models: tuple[str, ...] = tuple(TESTED)
+    """Architectures."""
+    seeds: tuple[int, ...] = (0, 1, 2, 4)
+    """Seeds of the trainings: 0 to 3 each hold another quarter of the classes out, 4 the same as 0."""
+    n_train: int = DRAWN.n_train
+    """Drawn training images of a class in a style."""
+    epochs: int | None = None
+    """Passes over the images (default: those of the architecture)."""
+    work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
+    """How the work is shared out."""
+
+    @property
+    def toy(self) -> Toy:
+        """Images and models."""
+        return Toy(self.out, replace(DRAWN, n_train=self.n_train), epochs=self.epochs)
+
+
+def main(config: Config) -> Written | None:
+    """Train what is missing, measure, judge, write, and print where the report is."""
+    if not config.work.share_out(partial(measured, config), config.out / "jobs"):
+        return None
+    return write(config, measured(config, config.work.work()))
+
+
+def measured(config: Config, work: Work) -> Measured:
+    """Return what was measured of all models, after this process's share of training and measuring."""
+    domains = tuple(dict.fromkeys(domain for model in config.models for domain in TESTED[model]))
+    runs = trained(config, work)
+    return measure_runs(runs, config.toy.images(), domains, config.out / "measured", SHARING, work=work)
+
+
+def trained(config: Config, work: Work) -> list[StudyRun]:
+    """Return all models; train this process's share first, then what is left."""
+    wanted = [
+        (model, seed, mixture)
+        for seed in config.seeds
+        for model in config.models
+        for mixture in config.toy.mixtures(model, seed)
+    ]
+    training = TrainingWork(workers=1, progress=work.progress)
+    for model, seed, mixture in work.rank.order(wanted):
+        try:
+            print(f"[{model}, {mixture.name}, seed {seed}]", flush=True)
+            config.toy.run(model, seed, mixture, wait=False, work=training)
+        except BlockingIOError:  # another process has it
+            continue
+    return [config.toy.run(*job, work=training) for job in wanted]
+
+
+def relations_of(found: Measured, seed: int = 0) -> pd.DataFrame:
+    """Relate what is shared to accuracy over models, with the range over left-out seeds as well.
+
+    Ranks are taken within models of one architecture in one test domain.
+    """
+    points = in_strata(found.points)
+    names = list(known_names(points))
+    table = relate_over_models(points, names, list(KINDS), "in_domain", seed=seed)
+    without = [
+        relate_over_models(points[points["seed"] != one], names, list(KINDS))["rho"] for one in set(points["seed"])
+    ]
+    each = pd.concat(without, axis=1)
+    return table.assign(least_seed=each.min(axis=1), most_seed=each.max(axis=1))
+
+
+def in_strata(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the points with each architecture's test domains apart."""
+    return points.assign(test_domain=points["model"] + " in " + points["test_domain"])
+
+
+def ranking(found: Measured) -> pd.DataFrame:
+    """Return how often a number that needs no label picks the better of two models, of one architecture and domain.
+
+    Returns:
+        Columns what, right (share of pairs of models), n_pairs, chance.
+    """
+    rows = []
+    for what in (name for name in known_names(found.points) if name in LABEL_FREE):
+        for sign in (1, -1) if what not in ("confidence", "shift") else (1,):
+            right = list[float]()
+            for _, part in found.points.groupby(["model", "test_domain"]):
+                x, y = sign * part[what].to_numpy(), part["held_out"].to_numpy()
+                i, j = np.triu_indices(len(part), 1)
+                told = (y[i] != y[j]) & ~np.isnan(x[i] - x[j])
+                right += (np.sign(x[i] - x[j]) == np.sign(y[i] - y[j]))[told].tolist()
+            name = LABEL_FREE[what] if sign == 1 else f"{LABEL_FREE[what]}, the smaller"
+            rows.append((name, float(np.mean(right)) if right else np.nan, len(right), 0.5))
+    return pd.DataFrame(rows, columns=["what", "right", "n_pairs", "chance"])
+
+
+def tables_of(found: Measured) -> dict[str, pd.DataFrame]:
+    """Return all tables by name."""
+    screened = run_tables.screened_classes(found.evaluated)
+    seeds = found.points.groupby(["model", "setting", "test_domain"])[list(KINDS)].agg(["mean", "std", "min", "max"])
+    seeds.columns = [" ".join(names) for names in seeds.columns]
+    return {
+        "claims": judged(found),
+        "points": found.points,
+        "shared": found.shared.groupby(["run", "test_domain", "what", "site", "domain"], as_index=False)[
+            "value"
+        ].mean(),
+        "relations": relations_of(found),
+        "ranking": ranking(found),
+        "told_apart": run_tables.kinds_of_runs(found.evaluated, screened=screened),
+        "screened": screened,
+        "seeds": seeds.reset_index(),
+        "robustness": run_tables.effective_robustness(found.evaluated),
+    }
+
+
+def write(config: Config, found: Measured) -> Written:
+    """Write tables, figures and the report, and say where they are."""
+    tables = tables_of(found)
+    marks = domain_marks(config.toy.drawn.styles)
+    report = Report(
+        "Does the study's line of argument hold on small models?",
+        f"{found.points['run'].nunique()} models ({', '.join(config.models)}) of {len(DRAWN.classes)} drawn things.",
+    )
+    report.summary(claim_findings(tables["claims"]))
+    add_claims(report, tables["claims"])
+    report.section("What must a model have seen?")
+    report.figure(
+        settings_bars(tables["told_apart"], marks),
+        "Accuracy in the test domain by setting, of classes that the upper bound learns, mean over models.",
+    )
+    add_told_apart(report, in_test_domain(tables["told_apart"]).drop(columns="domain"), "The same as a table.")
+    report.table(tables["seeds"], "Spread of models that differ in the seed and the held-out classes.")
+    report.figure(
+        robustness_scatter(tables["robustness"], "real"),
+        "Held-out classes: accuracy in the test domain against photographs. The line fits models of photographs alone.",
+    )
+    names = known_names(found.points)
+    strata = found.points.assign(test_domain=found.points["model"] + " in " + found.points["test_domain"])
+    add_relations(
+        report, strata, tables["relations"], names, list(KINDS), domain_marks(sorted(set(strata["test_domain"])))
+    )
+    report.table(tables["ranking"], "How often a number without labels picks the better of two models.")
+    provenance = {"runs": sorted(set(found.points["run"])), **versions()}
+    small = tuple(name for name in tables if name != "shared")
+    return write_results(report, tables, config.out / "results", config.results, provenance, small)
+
+
+def claim_findings(table: pd.DataFrame) -> list[Finding]:
+    """Say of each claim whether it is borne out over all models, what was measured, and what would refute it."""
+    rows = table[table["models"] == "all"].drop_duplicates("claim").set_index("claim")
+    said = with_intervals(rows.reset_index(), "+.2f").set_axis(rows.index)
+    return [
+        Finding(
+            f"{one.claim} {str(rows.loc[one.name, 'verdict']).capitalize()}.",
+            f"{rows.loc[one.name, 'measure']}: {said[one.name]} over {rows.loc[one.name, 'n_models']} models "
+            f"({rows.loc[one.name, 'n_independent']} of another seed or architecture). Predicted: {one.predicts}",
+            f"Refuted by: {one.refuted_by}",
+        )
+        for one in CLAIMS
+    ]
+
+
+def add_claims(report: Report, table: pd.DataFrame) -> None:
+    """Add the table of all measures of all claims."""
+    report.section("Claims")
+    shown = table.assign(value=with_intervals(table, "+.3f")).drop(columns=["low", "high"])
+    report.table(
+        shown,
+        "Mean over models with Student's 95 % interval over architectures and seeds; sign: what the claim predicts.",
+        formats={"p": ".2g", "p_holm": ".2g"},
+    )
