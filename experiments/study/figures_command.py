@@ -2,7 +2,7 @@
 
     python -m experiments.study figures                      # every figure that has committed tables, in a checkout
     python -m experiments.study figures --list               # names and questions
-    python -m experiments.study figures accuracy --tables runs/quickstart/tables --out runs/figures
+    python -m experiments.study figures domain_similarity --tables runs/mine/tables --out runs/figures
 
 An entry is a title, the folder of its committed tables below experiments/results, and the lines that read and draw
 them. Figures without committed tables are drawn by the plan of the study.
@@ -15,21 +15,18 @@ from typing import Annotated
 
 from circuitry.runs import InputError, one_of
 from circuitry.data import chosen_names
-from circuitry.reports import FIGURES, figure, heatmap, lesion_lines_of, matrix, table, write_figure
+from circuitry.reports import FIGURES, figure, heatmap, lesion_lines_of, table, write_figure
 from circuitry.reports import figures as charts
 from circuitry.reports.figures import style
 from experiments.study import study_figures  # noqa: F401  registers them
 from experiments.study.measure_charts import cka_over_depth as draw_cka
 from experiments.study.measure_charts import cost_against_quality, measure_panels, size_curves, size_panels
-from experiments.study.measure_charts import probes_over_depth as draw_probes
 from experiments.study.separation_charts import PANELS, embedding_maps, panel_references, separation_panels
 
 import pandas as pd
 import plotly.graph_objects as go
 from tyro.conf import Positional
 
-SMALL_SITES = {"act1": 1, "act2": 1}
-"""Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
 MODELS = {
     "efficientnet_lite0": "EfficientNet-Lite0, hidden channels",
     "efficientnet_lite0_outputs": "EfficientNet-Lite0, outputs of blocks",
@@ -42,22 +39,9 @@ MEAN = "baseline == 'mean' and (budget == 'global' or budget == method)"
 IN_PANELS = "method in ['learned', 'iterative-fisher', 'fisher', 'gradient']"
 
 
-@figure("Which styles does the model recognise?", "quickstart")
-def accuracy(tables: Path, title: str) -> go.Figure:
-    return charts.accuracy_bars(table(tables, "accuracy"), title=title)
-
-
-@figure("Which styles share their circuits?", "quickstart")
+@figure("Which styles share their circuits?")
 def domain_similarity(tables: Path, title: str) -> go.Figure:
     return heatmap(tables, "edge_jaccard_matrix", title, "edge Jaccard index")
-
-
-@figure("Do styles use the same units of the model?", "quickstart")
-def overlap_over_depth(tables: Path, title: str) -> go.Figure:
-    names = ("node_overlap_over_depth", "node_overlap_ceiling_by_site", "chance_node_overlap")
-    depth, ceiling, chance = (table(tables, name) for name in names)
-    chance["kept"] = chance["site"].map(SMALL_SITES)
-    return charts.overlap_over_depth(depth, list(chance["site"]), ceiling, chance, title=title)
 
 
 @figure("Which styles of emoji share their circuits?", "emoji")
@@ -82,17 +66,6 @@ def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     chance = random.groupby("site", sort=False)["value"].mean().reset_index()
     sites, names = list(kept["site"].unique()), ("selectivity, one site ablated", "random units")
     return charts.overlap_over_depth(kept, sites, None, chance, measure=names[0], chance_label=names[1], title=title)
-
-
-@figure("Do circuits transfer between similar domains?", "transfer")
-def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
-    agreement = table(tables, "correlations").set_index("sites")["selectivity: rho"]
-    site = str(agreement.drop("all").idxmax())
-    at_site = table(tables, "matrices").query("sites == @site")
-    transfer = at_site.pivot(index="circuit of", columns="images of", values="selectivity")
-    similarity = matrix(tables, "edge_jaccard_matrix")
-    measure = f"selectivity at {site}"
-    return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
 
 
 @figure("Does a class have a part of its own? EfficientNet-Lite0, photographs", "own_parts/lite0_photo")
@@ -133,37 +106,24 @@ def scoreboard_edges(tables: Path, title: str) -> go.Figure:
     return drawn.update_xaxes(title_text="edges kept (%)")
 
 
-@figure("Where do the styles look alike to the model?", "representations")
+@figure("Where do the styles look alike to the model?")
 def cka_over_depth(tables: Path, title: str) -> go.Figure:
     domains, ceilings = (table(tables, name).query("group == 'all'") for name in ("cka_over_depth", "cka_ceilings"))
     return draw_cka(domains, ceilings, title=title)
 
 
-@figure("Where does one style part from the others?", "representations")
+@figure("Where does one style part from the others?")
 def cka_apart(tables: Path, title: str) -> go.Figure:
     apart = table(tables, "cka_apart").query("group == 'all' and kernel == 'linear'")
     return charts.overlap_over_depth(apart, list(apart["site"].unique()), measure="CKA, linear kernel", title=title)
 
 
-@figure("What can be read off the activations?", "representations")
-def probes_over_depth(tables: Path, title: str) -> go.Figure:
-    return draw_probes(table(tables, "probes"), title=title)
-
-
-@figure("Which styles share their features?", "shared_features")
-def feature_sharing(tables: Path, title: str) -> go.Figure:
-    drawn = heatmap(tables, "feature_sharing_matrix", title, "feature sharing")
-    levels = table(tables, "feature_sharing_levels").set_index("what")["value"]
-    low = ", ".join(f"{what} {levels[what]:.2f}" for what in ("two classes in two domains", "random features"))
-    return drawn.update_layout(title_subtitle_text=f"{drawn.layout.title.subtitle.text}; {low}")
-
-
-@figure("Do captions that name no style bring the styles together?", "embedding_separation")
+@figure("Do captions that name no style bring the styles together?")
 def embedding_map(tables: Path, title: str) -> go.Figure:
     return embedding_maps(table(tables, "map"), title=title)
 
 
-@figure("How far do the styles lie apart, and does accuracy follow?", "embedding_separation")
+@figure("How far do the styles lie apart, and does accuracy follow?")
 def separation(tables: Path, title: str) -> go.Figure:
     summary = table(tables, "summary").query("domain != 'all'")
     references = panel_references(summary, json.loads((tables / "provenance.json").read_text())["classes"])

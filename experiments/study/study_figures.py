@@ -153,7 +153,7 @@ def compare_settings(
 
 compare_settings(
     *("accuracy_by_setting", "What must a model have seen to recognise new classes of a style?"),
-    *(main_settings, "generalization"),
+    *(main_settings, "toy_study"),
 )
 compare_settings("architectures", "Do architectures differ?", partial(side_by_side, column="model"))
 compare_settings("base_sets", "Does more natural data help?", partial(side_by_side, column="base"))
@@ -167,12 +167,12 @@ compare_settings(
 )
 
 
-@figure("Does accuracy on photographs foretell accuracy on drawings?", "generalization")
+@figure("Does accuracy on photographs foretell accuracy on drawings?", "toy_study")
 def effective_robustness(tables: Path, title: str) -> go.Figure:
     return robustness_scatter(_most(table(tables, "robustness")), title=title)
 
 
-@figure("Do models generalize where domains share circuitry?", "shared_circuitry")
+@figure("Do models generalize where domains share circuitry?", "toy_study")
 def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
     points, relations = table(tables, "points"), table(tables, "relations")
     return relation_panels(points, relations, SHARED | LABEL_FREE, "alone", title=title)

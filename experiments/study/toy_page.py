@@ -24,9 +24,8 @@ test domain. Quickdraw has sparse open strokes; half of the photographs have a p
 and what would refute it, was written before the models were trained.
 
 Intervals are Student's of 95 % over models: models of one architecture and seed, which share held-out classes, count
-as one. A claim is *borne out* if the interval of its first measure lies on the predicted side of zero, *refuted* if it lies
-on the other, else it *cannot be told*. p is of exchanged signs, corrected by Holm over the claims; with few models it
-cannot be small.
+as one. A claim is *borne out* if the interval of its first measure lies on the predicted side of zero, *refuted* if it
+lies on the other, else it *cannot be told*. p is of exchanged signs; with few models it cannot be small.
 """
 LIMITS = """## What this does not show
 
@@ -139,7 +138,7 @@ def _ranking(ranking: pd.DataFrame) -> str:
             "(ranking)=",
             "## Which model is better in a new style, without labels?\n",
             f"Of numbers that need no label, {best['what']} picks the better of two models most often: in "
-            f"{best['right']:.0%} of {best['n_pairs']} pairs of one architecture and test domain; guessing gives 50 %.\n",
+            f"{best['right']:.0%} of {best['n_pairs']} pairs of one architecture and test domain (guessing: 50 %).\n",
             _markdown(ranking, {"right": ".0%", "chance": ".0%"}),
         ]
     )
@@ -160,15 +159,14 @@ def _choices(tables: Mapping[str, pd.DataFrame]) -> str:
         )
     lines += [
         f"- Claims whose measures have opposite verdicts: {'; '.join(unlike) or 'none'}.",
-        f"- {len(out)} of {len(tables['screened'])} held-out classes are left out, since the upper bound does not learn "
-        "them.\n",
+        f"- {len(out)} of {len(tables['screened'])} held-out classes are left out: no upper bound learns them.\n",
         "Accuracy on held-out classes by setting, mean and standard deviation over models:\n",
         _markdown(tables["seeds"], dict.fromkeys([c for c in tables["seeds"] if " " in c], ".2f")),
     ]
     return "\n".join(lines)
 
 
-def _markdown(table: pd.DataFrame, formats: Mapping[str, str] = {}) -> str:  # noqa: B006 - never changed
+def _markdown(table: pd.DataFrame, formats: Mapping[str, str] = {}) -> str:
     """Return a table as Markdown."""
     cells = table.copy().astype(object)
     for name in cells:

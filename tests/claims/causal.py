@@ -3,7 +3,7 @@
 from functools import partial
 
 from tests.claims.scoreboard import n_counted, pair, sizes, spread, values
-from tests.support.committed_tables import Numbers, alike, one, rows, span, table
+from tests.support.committed_tables import Numbers, alike, one, rows, span
 
 ACROSS = "faithfulness/scores_across_sites"
 
@@ -14,26 +14,6 @@ def kept(measure: str, circuit: str) -> list[float]:
 
 def at_site(site: str, circuit: str) -> float:
     return float(rows("faithfulness/selectivity_one_site", sites=site, circuit=circuit)["value"].mean())
-
-
-def transfers(column: str) -> tuple[float, float]:
-    return span(rows("transfer/correlations", sites=["layer1.0", "layer2.0", "layer3.0"])[f"selectivity: {column}"])
-
-
-def elsewhere() -> tuple[float, float]:
-    found = table("transfer/correlations").set_index("sites")["selectivity: rho"]
-    return span(found.drop(["all", "layer1.0", "layer2.0", "layer3.0"]))
-
-
-def corrected_transfers() -> tuple[str, int]:
-    """Return how many correlations are significant after correction, and of how many tests."""
-    found = table("transfer/correlations").filter(like="(Holm)")
-    return {0: "none"}[int((found < 0.05).to_numpy().sum())], found.size
-
-
-PLANTED = "scoreboard/toy/planted"
-EDGES, ANSWERS = "toy_vit_edges", "size for 0.8 kl recovered, kept"
-EDGE_SCORES = ["gradient", "path", "atp-star", "relp"]
 
 
 def edges_by(methods: list[str], what: str = ANSWERS) -> tuple[float, float]:
@@ -105,23 +85,6 @@ CLAIMS: dict[str, Numbers] = {
     "Of the strongest 20 % by score {:.0f} are at the embedding, by exact effect {}.": lambda: (
         one(ACROSS, "strongest_by_score", site="attnpool"),
         {0: "none"}[int(one(ACROSS, "strongest_by_exact", site="attnpool"))],
-    ),
-    "largest scores reach faithfulness {:.2f} to {:.2f} by style (random units {:.1f})": lambda: (
-        *span(kept("faithfulness", "kept")),
-        alike(kept("faithfulness", "random"), 1),
-    ),
-    "the lead over images of other classes, {:.2f}.": lambda: [alike(kept("selectivity", "kept"))],
-    "{:.2f} at layer3.0 (random units {:.2f}), {:.2f} at layer4.0 ({:.2f}); "
-    "all *but* the circuit keeps {:.2f} and {:.2f}": lambda: (
-        *(at_site(site, circuit) for site in ("layer3.0", "layer4.0") for circuit in ("kept", "random")),
-        *(at_site(site, "complement") for site in ("layer3.0", "layer4.0")),
-    ),
-    "(rank correlation of selectivity {:.2f} to {:.2f}, Mantel p {:.2f} to {:.2f}), at the other sites less "
-    "({:.2f} to {:.2f}); {} of the correlations is significant after correction for {} tests": lambda: (
-        *transfers("rho"),
-        *transfers("p"),
-        *elsewhere(),
-        *corrected_transfers(),
     ),
     "with {} % of the {} edges between heads and MLPs masks recover {:.2f} of the answers, exact cuts {:.2f}, the "
     "gradient "
