@@ -171,7 +171,6 @@ def transfer_beside_similarity(
     similarity_measure: str = "edge Jaccard index",
     similarity_diagonal: str = "two parts of a domain's images",
     title: str = "Do circuits transfer between similar domains?",
-    clustered: bool = False,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw a `transfer_matrix` (rows: circuit of, columns: images of) beside the structural similarity of circuits.
@@ -179,11 +178,10 @@ def transfer_beside_similarity(
     Args:
         similarity: From `domain_matrix`, of the same domains.
         similarity_diagonal: Meaning of the numbers on the diagonal of similarity.
-        clustered: Whether both have the order of `cluster_order` of similarity; default: that of transfer.
     """
     check_matrix(transfer)
     check_matrix(similarity)
-    domains = cluster_order(similarity) if clustered else list(transfer.index)
+    domains = list(transfer.index)
     both = (
         (transfer.loc[domains, domains], measure, "own domain's circuit"),
         (similarity.loc[domains, domains], similarity_measure, similarity_diagonal),
