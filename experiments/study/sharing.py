@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from circuitry.runs import ALONE, Count, InputError, Job, JobFolder, Natural, Share, Work, whole_file
+from circuitry.runs import ALONE, Bar, Count, InputError, Job, JobFolder, Natural, Share, Work, whole_file
 from circuitry import CausalChecks, DomainFolder, GraphFolder, compare_domains, extract, load_clip
 from circuitry.circuits import depth_bias
 from circuitry.comparison import Comparison
@@ -116,25 +116,36 @@ def measure_runs(
     """Measure each model, a job each, and return what all have; a model without a test domain is read in each."""
     named = {name.replace("/", "-"): run for name, run in zip(run_names(runs), runs, strict=True)}
     tests = EvaluationSet(images, images.all_classes)
-    jobs: list[Job] = [(name,) for name in named]
     asked = asdict(settings) | {"test_domains": list(test_domains), "decoding": decoding}
-    folder = JobFolder(out, FORMAT, asked, jobs, {"images": tests.listing})
     alone = replace(work, rank=ALONE, progress=False)
 
-    def do(job: Job, _: object) -> list[Path]:
-        run, path = named[job[0]], out / f"{job[0]}.csv"
+    def measure(name: str) -> Path:
+        run, path = named[name], out / name / "shared.csv"
         held_out = chosen_names("held-out class", run.held_out, images.all_classes, class_key) if run.held_out else ()
-        clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=device).with_decoding(decoding)
-        tables = []
-        for one in _tested(run, test_domains):
-            found = shared_by(clip, images, held_out, out / "found" / job[0] / one, _of_domain(settings, one), alone)
-            tables.append(found.assign(run=job[0], test_domain=one))
-        with whole_file(path) as temporary:
-            pd.concat(tables).to_csv(temporary, index=False)
-        return [path]
 
-    folder.run(do, rank=work.rank, progress=work.bar("models"), unit="model")
-    shared = pd.concat([pd.read_csv(folder.files(job)[0]) for job in jobs], ignore_index=True)
+        def do(job: Job, _: object) -> list[Path]:
+            clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=device).with_decoding(decoding)
+            tables = [
+                shared_by(clip, images, held_out, path.parent / one, _of_domain(settings, one), alone).assign(
+                    run=name, test_domain=one
+                )
+                for one in _tested(run, test_domains)
+            ]
+            with whole_file(path) as temporary:
+                pd.concat(tables).to_csv(temporary, index=False)
+            return [path]
+
+        # A folder for each model, so that further models join later.
+        about = asked | {"held_out": list(held_out), "run": name}
+        JobFolder(path.parent, FORMAT, about, [("shared",)], {"images": tests.listing}).run(do)
+        return path
+
+    names = list(named)
+    files = [
+        measure(name) for name in Bar(work.rank.order(names), desc="models", unit="model", disable=not work.progress)
+    ]
+    by_name = pd.concat(map(pd.read_csv, files)).set_index("run")
+    shared = by_name.loc[names].reset_index()
     evaluated = extract_accuracies(runs, tests, decoding=decoding, device=device, work=work)
     points, screened = [], screened_classes(evaluated)
     for name, run in named.items():

@@ -5,7 +5,9 @@ from functools import partial
 from tests.claims.scoreboard import n_counted, pair, sizes, spread, values
 from tests.support.committed_tables import Numbers, alike, one, rows, span
 
-ACROSS = "faithfulness/scores_across_sites"
+PLANTED = "scoreboard/toy/planted"
+EDGES, ANSWERS = "toy_vit_edges", "size for 0.8 kl recovered, kept"
+EDGE_SCORES = ["gradient", "path", "atp-star", "relp"]
 
 
 def kept(measure: str, circuit: str) -> list[float]:
@@ -79,13 +81,6 @@ CLAIMS: dict[str, Numbers] = {
         for site in SITES
     },
     "The units outside the circuit keep {:.2f} and {:.2f}": lambda: [at_site(site, "complement") for site in SITES],
-    "removing a unit is {:.2f} times its score at layer4.0 and {:.2f} times at act3": lambda: (
-        one(ACROSS, "exact_per_score", site=site) for site in ("layer4.0", "act3")
-    ),
-    "Of the strongest 20 % by score {:.0f} are at the embedding, by exact effect {}.": lambda: (
-        one(ACROSS, "strongest_by_score", site="attnpool"),
-        {0: "none"}[int(one(ACROSS, "strongest_by_exact", site="attnpool"))],
-    ),
     "with {} % of the {} edges between heads and MLPs masks recover {:.2f} of the answers, exact cuts {:.2f}, the "
     "gradient "
     "{:.2f} and random edges {:.2f}.": lambda: [
