@@ -113,6 +113,7 @@ def _shared_circuitry(place: StudyPlace, models: list[StudyTraining]) -> Step:
     material, name = place.material, "shared-circuitry"
     results, folders = place.out / "tables" / name, [place.folder(one) for one in models]
     options: list[object] = ["--runs", *folders, "--data", material.domainnet, "--decoding", "as-stored"]
+    options += ["--n-images", N_SHARED_IMAGES]
     options += ["--out", place.out / name, "--results", results, "--device", place.scale.device]
     n_domains = len({domain for domain, _ in material.counts})
     circuits = place.circuit_operations * n_domains * len(material.held_out) * N_SHARED_IMAGES

@@ -30,7 +30,8 @@ lies on the other, else it *cannot be told*. p is of exchanged signs; with few m
 LIMITS = """## What this does not show
 
 - The models are small, and their images are drawn by code. The styles differ in other ways than DomainNet's.
-- Circuits and own parts are of six held-out classes in four domains, with six images each.
+- Circuits and own parts are of six held-out classes in three domains (clipart, real and the
+  test domain), with six images each.
 - Settings change many things at once: a correlation over models shows no cause.
 - The toy was made so that the styles are about equally hard to learn and photographs share outlines with drawings.
   Other drawings, more classes or longer training may give other verdicts.
