@@ -21,7 +21,7 @@ from tests.claims import CLAIMS
 from tests.support.committed_tables import DOCS, RESULTS, ROOT, table
 from tests.support.scripts import program_module, script
 
-MINIATURE = {"study/circuits", "study/generalization", "study/sharing"}
+MINIATURE = {f"study/{name}" for name in ("circuits", "generalization", "representations", "separation", "sharing")}
 """Tables of the study's miniature, without a command: `docs/study.md` says what they are for."""
 
 GONE = {"quickstart": "--robustness 4"}

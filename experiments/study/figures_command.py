@@ -54,11 +54,6 @@ def measures(tables: Path, title: str) -> go.Figure:
     return measure_panels(table(tables, "measures"), title=title)
 
 
-@figure("How much of a model does a circuit need?", "faithfulness")
-def faithfulness_curves(tables: Path, title: str) -> go.Figure:
-    return charts.faithfulness_curves(table(tables, "faithfulness_absolute"), title=title)
-
-
 @figure("Where is the circuit of a class enough to tell it from others?", "faithfulness")
 def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})

@@ -20,6 +20,8 @@ NEEDED = {
     "find": ["--model", "x", "--data", "x", "--class", "x"],
     "evaluate": ["--model", "x", "--data", "x"],
     "mixtures": ["--data", "x"],
+    "generalization": ["--runs", "x", "--data", "x"],
+    "separation": ["--models", "a=x", "--data", "x"],
     "features-over-settings": ["--features", "x"],
     "train": ["--out", "x", "--data", "x"],
     "train-supervised": ["--out", "x", "--data", "x"],

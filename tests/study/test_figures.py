@@ -15,7 +15,9 @@ COMMITTED = {name for name, (*_, results) in figures.FIGURES.items() if results 
 OF_THE_STUDY = {
     "sharing_by_setting": "study/sharing",
     "units_apart": "study/circuits",
-    "cka_by_group": "representations",
+    "domain_similarity": "study/circuits",
+    **dict.fromkeys(("cka_by_group", "cka_over_depth", "cka_apart"), "study/representations"),
+    **dict.fromkeys(("separation", "embedding_map"), "study/separation"),
 }
 """Figures of the study whose tables are not of accuracies."""
 
