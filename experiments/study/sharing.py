@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from circuitry.runs import ALONE, Bar, Count, InputError, Job, JobFolder, Natural, Share, Work, whole_file
 from circuitry import CausalChecks, DomainFolder, GraphFolder, compare_domains, extract, load_clip
-from circuitry.circuits import depth_bias
+from circuitry.circuits import depth_bias, similarity
 from circuitry.comparison import Comparison
 from circuitry.data import Decoding, chosen_names, class_key
 from circuitry.interventions import CheckSettings, OwnParts, OwnPartSettings
@@ -258,14 +258,13 @@ def _by_circuits(clip: Clip, images: DomainFolder, out: Path, settings: SharingS
         seed=settings.seed,
         work=work,
     )
-    found = compare_domains(graphs, measures=["node_overlap", "edge_spearman"])
-    overlap = found["node_overlap"]
+    overlap = compare_domains(graphs, measures=["node_overlap"])["node_overlap"]
     yield from _rows("overlap", with_the_others(overlap))
     for site in overlap.sites:
         yield from _rows("overlap", with_the_others(overlap.at(site)), str(site))
     if overlap.has_ratios:
         yield from _rows("ratio", overlap.matrix(normalise=True).mean(axis=1))  # the diagonal is empty
-    yield from _rows("shift", with_the_others(found["edge_spearman"]))
+    yield from _rows("shift", _edges_alike(graphs))
     yield from _rows("depth_bias", _above_the_others(graphs))
     checks = CausalChecks(clip, images, graphs, CheckSettings(n_images=settings.n_tested, n_others=0))
     table = checks.extract_transfer(out / "transfer", exchange=False, work=work)["transfer"]
@@ -274,6 +273,17 @@ def _by_circuits(clip: Clip, images: DomainFolder, out: Path, settings: SharingS
     kept = sums["accuracy"] / sums["full_accuracy"].where(sums["full_accuracy"] > 0)
     yield from _rows("kept", kept[True])
     yield from _rows("transfer", kept[False])
+
+
+def _edges_alike(graphs: GraphFolder) -> "pd.Series[float]":
+    """Return the rank correlation of the scores of edges with each other domain's, mean over classes and domains."""
+    rows = [
+        (domain, similarity(one, graphs[class_name, other], "edge_spearman")[None])
+        for (class_name, domain), one in graphs.items()
+        for other in graphs.domains
+        if other != domain and (class_name, other) in graphs
+    ]
+    return pd.DataFrame(rows, columns=["domain", "value"]).groupby("domain")["value"].mean()
 
 
 def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":

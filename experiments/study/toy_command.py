@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-SHARING = SharingSettings(domains=("clipart", "real"), n_classes=6)
+SHARING = SharingSettings(domains=("clipart", "real"), n_classes=6, sae_steps=100)
 """Circuits and own parts of the first six held-out classes, in three domains: they take most of the time."""
 
 

@@ -231,6 +231,6 @@ def test_the_second_version_has_sparser_doodles_and_photographs_on_plain_grounds
     assert np.mean(ink[1]) < 0.75 * np.mean(ink[0])
     corners = [[pixels(draw_image(name, "real", seed, version=v))[:6, :6].std() for name, seed in keys] for v in (1, 2)]
     plain = [sum(deviation < 0.03 for deviation in of_version) for of_version in corners]
-    assert plain[1] > plain[0] + 3
+    assert plain[1] >= plain[0] + 3
     same = [pixels(draw_image("fish", style, 1, version=v)) for style in ("clipart", "sketch") for v in (1, 2)]
     np.testing.assert_array_equal(same[::2], same[1::2])
