@@ -15,6 +15,12 @@ def styles(first: list[str], second: list[str]) -> tuple[float, float]:
     return span(found.loc[(a.isin(first) & b.isin(second)) | (a.isin(second) & b.isin(first)), "value"])
 
 
+def of_other_classes() -> list[float]:
+    """Return what parts of other classes in other styles share, relative to parts of one class and style."""
+    found = table("emoji/edge_jaccard_levels").set_index("what")["value"]
+    return [found["two classes in two domains"] / found["two parts of the same images"]]
+
+
 def most_alike() -> list[object]:
     """Return how many ratios there are, and the largest of them with who drew these two styles."""
     found = table("emoji/edge_jaccard_ratios").sort_values("value").iloc[-1]
@@ -87,6 +93,8 @@ CLAIMS: dict[str, Numbers] = {
     "order the {} pairs of styles nearly as circuits do (rank correlation {:.2f} to {:.2f}, by the number of "
     "colours).": lambda: (len(table("emoji/edge_jaccard_ratios")), *as_colours_do()[:2]),
     "the ratios of circuits by rank correlation {:.2f} to {:.2f} ({:.0f} to {:.0f} levels a channel)": as_colours_do,
+    "two *other* classes in two styles share {:.2f} of the ceiling, and the class effect": of_other_classes,
+    "Two *other* classes in two styles share {:.2f} of the ceiling. Histograms of colours": of_other_classes,
     "the class effect on the edge Jaccard index is {:.3f} [{:.3f}, {:.3f}], an interval over classes that {} 0 "
     "beside a permutation p of {:.3f}": lambda: (
         *interval("emoji/edge_jaccard_class_by_domain", what="class effect"),
