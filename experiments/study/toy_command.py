@@ -77,20 +77,20 @@ def measured(config: Config, work: Work) -> Measured:
 
 def trained(config: Config, work: Work) -> list[StudyRun]:
     """Return all models; train this process's share first, then what is left."""
+    toy = config.toy
     wanted = [
-        (model, seed, mixture)
-        for seed in config.seeds
-        for model in config.models
-        for mixture in config.toy.mixtures(model, seed)
+        (model, seed, one) for seed in config.seeds for model in config.models for one in toy.mixtures(model, seed)
     ]
     training = TrainingWork(workers=1, progress=work.progress)
-    for model, seed, mixture in work.rank.order(wanted):
+    runs = dict[int, StudyRun]()
+    for i in work.rank.order(range(len(wanted))):
+        model, seed, mixture = wanted[i]
         try:
             print(f"[{model}, {mixture.name}, seed {seed}]", flush=True)
-            config.toy.run(model, seed, mixture, wait=False, work=training)
+            runs[i] = toy.run(model, seed, mixture, wait=False, work=training)
         except BlockingIOError:  # another process has it
             continue
-    return [config.toy.run(*job, work=training) for job in wanted]
+    return [runs[i] if i in runs else toy.run(*job, work=training) for i, job in enumerate(wanted)]
 
 
 def relations_of(found: Measured, seed: int = 0) -> pd.DataFrame:

@@ -7,6 +7,7 @@ test domains. A lock lets one process train each model.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class Toy:
     n_folds: int = N_FOLDS
     epochs: int | None = None  # passes over the images (default: those of the model)
 
+    @cache  # a process checks the files once  # noqa: B019
     def images(self, split: str = "test") -> DomainFolder:
         """Return the images; draw them if they are missing."""
         with file_lock(self.out, "toy"):
