@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from circuitry.comparison import holm, mean_interval, sign_flip_p
 from experiments.study.run_tables import UPPER, setting_family
-from experiments.study.sharing import WHOLE, Measured
+from experiments.study.sharing import LABEL_FREE, SHARED, WHOLE, Measured
 
 import numpy as np
 import pandas as pd
@@ -108,8 +108,9 @@ def _accuracies(setting: str, other: str, sign: int = 1, margin: float = 0.0) ->
     )
 
 
-def _beside(name: str, *whats: str, sign: int = -1) -> tuple[Measure, ...]:
-    return tuple(Measure(f"{name} of quickdraw minus the others': {what}", sign, beside_others(what)) for what in whats)
+def _beside(*whats: str, sign: int = -1) -> tuple[Measure, ...]:
+    names = SHARED | LABEL_FREE
+    return tuple(Measure(f"{names[what]}, quickdraw minus the others", sign, beside_others(what)) for what in whats)
 
 
 CLAIMS = (
@@ -162,7 +163,7 @@ CLAIMS = (
         "Quickdraw lies apart in the embedding space.",
         "Its distance to the other domains is above the mean distance of these.",
         "It lies nearer than they do.",
-        _beside("distance", "distance", sign=1),
+        _beside("distance", sign=1),
     ),
     Claim(
         "alignment",
@@ -183,7 +184,7 @@ CLAIMS = (
         "Quickdraw shares the fewest features.",
         "It shares fewer of an autoencoder's features with the others than these do.",
         "It shares more.",
-        _beside("shared features", "features"),
+        _beside("features"),
     ),
     Claim(
         "cka",
@@ -191,8 +192,8 @@ CLAIMS = (
         "Its CKA with the others is below theirs at the last site, on held-out classes.",
         "It is above.",
         (
-            *_beside("CKA", "cka"),
-            Measure("CKA of quickdraw minus the others', mean over sites", -1, beside_others("cka", None)),
+            *_beside("cka"),
+            Measure("CKA, mean over sites, quickdraw minus the others", -1, beside_others("cka", None)),
         ),
     ),
     Claim(
@@ -200,21 +201,21 @@ CLAIMS = (
         "Circuits of quickdraw share the fewest units with others.",
         "Its node overlap with the others is below theirs.",
         "It is above.",
-        _beside("node overlap", "overlap", "ratio"),
+        _beside("overlap", "ratio"),
     ),
     Claim(
         "edges",
         "Circuits of quickdraw share the fewest edges.",
         "Scores of its edges correlate less with those of the others.",
         "They correlate more.",
-        (*_beside("rank correlation of edges", "shift"), *_beside("edges of own parts", "edges")),
+        _beside("shift", "edges"),
     ),
     Claim(
         "transfer",
         "Circuits of other domains do less in quickdraw.",
         "They keep fewer of its answers than they do elsewhere.",
         "They keep more.",
-        _beside("answers kept by other domains' circuits", "transfer"),
+        _beside("transfer"),
     ),
     Claim(
         "own-part",
@@ -233,15 +234,16 @@ def judged(found: Measured) -> pd.DataFrame:
     """Return a row for each measure of each claim, over all models and for each architecture.
 
     Returns:
-        Columns claim, measure, models (``all`` or an architecture), sign, value, low, high, p (signs of the models'
-        means exchanged), p_holm (over the first measures of all models), n_models, n_independent, share (of models on
-        the predicted side), verdict.
+        Columns claim, measure, models (``all``, or an architecture where there are several), sign, value, low, high, p
+        (signs of the models' means exchanged), p_holm (over the first measures of all models), n_models,
+        n_independent, share (of models on the predicted side), verdict.
     """
     rows = []
     for claim in CLAIMS:
         for place, measure in enumerate(claim.measures):
             values = measure.values(found)
-            for models, part in [("all", values), *values.groupby("model")]:
+            each = list(values.groupby("model"))
+            for models, part in [("all", values), *(each if len(each) > 1 else [])]:
                 number = part["value"].to_numpy(dtype=float)
                 of = (part["model"] + " " + part["seed"].astype(str)).tolist()
                 value, low, high = mean_interval(number, of)

@@ -32,6 +32,7 @@ LIMITS = """## What this does not show
 - The models are small, and their images are drawn by code. The styles differ in other ways than DomainNet's.
 - Circuits and own parts are of six held-out classes in three domains (clipart, real and the
   test domain), with six images each.
+- Answers kept are quotients: where a model is right on few images of a domain, one image moves them far.
 - Settings change many things at once: a correlation over models shows no cause.
 - The toy was made so that the styles are about equally hard to learn and photographs share outlines with drawings.
   Other drawings, more classes or longer training may give other verdicts.
