@@ -32,7 +32,7 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records
 from circuitry.training.evaluation import zero_shot_predictions
-from experiments.own_parts import LEVELS, colours_in_common, square
+from experiments.emoji_colours import LEVELS, colours_in_common, square
 
 import pandas as pd
 

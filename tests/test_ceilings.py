@@ -12,14 +12,14 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "lines of the package": 35_729,
+    "lines of the package": 35_770,
     "lines of a module": 368,
     "classes": 189,
     "classes of settings": 34,
     "modules that attribute loads": 69,
     "names at the top": 36,
-    "lines of experiments": 8_786,
-    "lines of tests": 32_079,
+    "lines of experiments": 9_760,
+    "lines of tests": 32_530,
 }
 
 

@@ -64,8 +64,8 @@ def computed_in(text: str) -> set[int]:
     """Return the places of a text that claims compute."""
     computed: set[int] = set()
     for phrase in CLAIMS:
-        first, *others = said_in(phrase)
-        for found in re.finditer(f"(?i:{re.escape(first)}){re.escape(''.join(others))}", text):
+        said = said_in(phrase)
+        for found in re.finditer(f"(?i:{re.escape(said[0])}){re.escape(said[1:])}", text):
             start = found.start()
             for piece, is_computed in pieces_of(phrase):
                 computed |= set(range(start, start + len(piece))) if is_computed else set()

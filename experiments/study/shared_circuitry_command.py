@@ -77,9 +77,12 @@ def measured(config: Config, work: Work) -> Measured:
     given = config.test_domains or tuple(sorted({run.test_domain for run in runs if run.test_domain}))
     if not given:
         raise InputError("None of the runs was trained for a test domain: give some that were, or --test-domains.")
-    device = work.rank.device(config.device)
-    asked = {"decoding": config.decoding, "device": device, "work": work}
-    return measure_runs(runs, config.images, given, config.out / "models", config.sharing, **asked)
+    return measure_runs(
+        *(runs, config.images, given, config.out / "models", config.sharing),
+        decoding=config.decoding,
+        device=work.rank.device(config.device),
+        work=work,
+    )
 
 
 def write(config: Config, found: Measured) -> None:

@@ -11,7 +11,7 @@ the answer, and ``reach``, the distance of a domain's images to photographs in u
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from circuitry.runs import ALONE, Bar, Count, InputError, Job, JobFolder, Natural, Share, Work, whole_file
 from circuitry import CausalChecks, DomainFolder, GraphFolder, compare_domains, extract, load_clip
@@ -216,7 +216,8 @@ def _by_embeddings(images: Embeddings, clip: Clip, settings: SharingSettings) ->
     natural = images.vectors[images.domain == settings.natural_domain]
     names = sorted(set(images.class_name.tolist()))
     texts = embed_texts(clip, names)
-    scale = float(clip.model.logit_scale.exp())
+    logit_scale: Any = clip.model.logit_scale
+    scale = float(logit_scale.exp())
     for domain in sorted(set(images.domain.tolist())):
         vectors = images.vectors[images.domain == domain]
         if domain != settings.natural_domain:

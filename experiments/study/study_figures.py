@@ -172,10 +172,15 @@ def effective_robustness(tables: Path, title: str) -> go.Figure:
     return robustness_scatter(_most(table(tables, "robustness")), title=title)
 
 
+DRAWN_SHARED = ("overlap", "transfer", "lesion", "cka", "features", "shift")
+"""What is drawn against accuracy; the tables have more."""
+
+
 @figure("Do models generalize where domains share circuitry?", "toy_study")
 def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
     points, relations = table(tables, "points"), table(tables, "relations")
-    return relation_panels(points, relations, SHARED | LABEL_FREE, "alone", title=title)
+    names = {what: (SHARED | LABEL_FREE)[what] for what in DRAWN_SHARED}
+    return relation_panels(points, relations, names, "alone", title=title)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")

@@ -141,9 +141,7 @@ def tables_of(found: Measured) -> dict[str, pd.DataFrame]:
     return {
         "claims": judged(found),
         "points": found.points,
-        "shared": found.shared.groupby(["run", "test_domain", "what", "site", "domain"], as_index=False)[
-            "value"
-        ].mean(),
+        "shared": found.shared,
         "relations": relations_of(found),
         "ranking": ranking(found),
         "told_apart": run_tables.kinds_of_runs(found.evaluated, screened=screened),
@@ -188,12 +186,13 @@ def write(config: Config, found: Measured) -> Written:
 def claim_findings(table: pd.DataFrame) -> list[Finding]:
     """Say of each claim whether it is borne out over all models, what was measured, and what would refute it."""
     rows = table[table["models"] == "all"].drop_duplicates("claim").set_index("claim")
-    said = with_intervals(rows.reset_index(), "+.2f").set_axis(rows.index)
+    said = dict(zip(rows.index, with_intervals(rows, "+.2f"), strict=True))
+    of = {str(name): {str(column): str(value) for column, value in row.items()} for name, row in rows.iterrows()}
     return [
         Finding(
-            f"{one.claim} {str(rows.loc[one.name, 'verdict']).capitalize()}.",
-            f"{rows.loc[one.name, 'measure']}: {said[one.name]} over {rows.loc[one.name, 'n_models']} models "
-            f"({rows.loc[one.name, 'n_independent']} of another seed or architecture). Predicted: {one.predicts}",
+            f"{one.claim} {of[one.name]['verdict'].capitalize()}.",
+            f"{of[one.name]['measure']}: {said[one.name]} over {of[one.name]['n_models']} models "
+            f"({of[one.name]['n_independent']} of another seed or architecture). Predicted: {one.predicts}",
             f"Refuted by: {one.refuted_by}",
         )
         for one in CLAIMS

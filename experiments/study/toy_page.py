@@ -52,7 +52,8 @@ def written_page(tables: Mapping[str, pd.DataFrame], command: str) -> str:
         f"Trained were {trained}; seeds {seeds}; test domains {', '.join(sorted(points['test_domain'].unique()))}.\n",
         _verdicts(first),
         "![Accuracy by setting](../../figures/accuracy_by_setting.png)\n",
-        "*Accuracy on held-out classes in the test domain by setting, of the table told_apart: mean over models.*\n",
+        "*Accuracy in the test domain by setting, in percent, mean over models; bars over seeds. The numbers:*\n",
+        _accuracies(tables["told_apart"]),
         *(_claim(claims[claims["claim"] == one.name], one.name) for one in CLAIMS),
         _sharing(tables["relations"]),
         _ranking(tables["ranking"]),
@@ -68,14 +69,23 @@ def _said(rows: pd.DataFrame) -> list[str]:
 
 
 def _verdicts(first: pd.DataFrame) -> str:
-    said = dict(zip(first.index, _said(first), strict=True))
+    said = dict(zip(map(str, first.index), _said(first), strict=True))
+    measured = dict(zip(said, map(str, first["measure"]), strict=True))
     lines = ["## What does not hold, and what does\n"]
     for verdict in (REFUTED, OPEN, BORNE_OUT):
         some = [one for one in CLAIMS if first.loc[one.name, "verdict"] == verdict]
         lines.append(f"**{verdict.capitalize()}** ({len(some)} of {len(CLAIMS)}):\n")
-        lines += [f"- [{one.claim}](#{one.name}) {first.loc[one.name, 'measure']}: {said[one.name]}." for one in some]
+        lines += [f"- [{one.claim}](#{one.name}) {measured[one.name]}: {said[one.name]}." for one in some]
         lines.append("" if some else "- none\n")
     return "\n".join(lines)
+
+
+def _accuracies(told: pd.DataFrame) -> str:
+    tested = told[told["domain"] == told["test_domain"]]
+    columns = {"seen": "seen classes", "held_out": "held-out classes", "alone": "held-out among themselves"}
+    table = tested[["model", "test_domain", "setting", *columns]].rename(columns=columns)
+    table[list(columns.values())] *= 100
+    return _markdown(table, dict.fromkeys(columns.values(), ".0f"))
 
 
 def _claim(rows: pd.DataFrame, name: str) -> str:
@@ -99,8 +109,8 @@ def _claim(rows: pd.DataFrame, name: str) -> str:
 def _sharing(relations: pd.DataFrame) -> str:
     clear = relations[(relations["p_holm"] < LEVEL)]
     held = [
-        f"{NAMES[row.what]} with accuracy {KINDS[row._2]}: {row.rho:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
-        for row in clear.itertuples(index=False)
+        f"{NAMES[what]} with accuracy {KINDS[kind]}: {said}"
+        for what, kind, said in zip(clear["what"], clear["with"], with_intervals(clear, "+.2f", "rho"), strict=True)
     ]
     answer = (
         f"Of {len(relations)} correlations {len(clear)} hold after correction: {'; '.join(held)}."
@@ -163,7 +173,7 @@ def _choices(tables: Mapping[str, pd.DataFrame]) -> str:
         f"- Claims whose measures have opposite verdicts: {'; '.join(unlike) or 'none'}.",
         f"- {len(out)} of {len(tables['screened'])} held-out classes are left out: no upper bound learns them.\n",
         "Accuracy on held-out classes by setting, mean and standard deviation over models:\n",
-        _markdown(tables["seeds"], dict.fromkeys([c for c in tables["seeds"] if " " in c], ".2f")),
+        _markdown(tables["seeds"], dict.fromkeys([c for c in map(str, tables["seeds"]) if " " in c], ".2f")),
     ]
     return "\n".join(lines)
 

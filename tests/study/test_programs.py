@@ -68,7 +68,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path,
     points = pd.read_csv(tmp_path / "results" / "points.csv")
     assert points["test_domain"].tolist() == ["quickdraw"] * 3
     assert points["cka"].isna().all()  # two held-out classes are too few
-    shared = points[["overlap", "shift", "depth_bias", "kept", "features"]]
+    shared = points[["overlap", "shift", "depth_bias", "features"]]
     assert shared.notna().all(axis=None)
     assert (shared.nunique() == 1).all()  # one model under three names
     relations = pd.read_csv(tmp_path / "results" / "relations.csv")

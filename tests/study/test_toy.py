@@ -79,7 +79,7 @@ def test_models_that_hold_nothing_out_are_tested_everywhere(
 
 
 def test_several_processes_train_each_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[object, ...]] = []
+    asked: list[tuple[Any, ...]] = []
 
     def run(self: Toy, *job: Any, wait: bool = True, work: TrainingWork) -> StudyRun:
         asked.append(job)
@@ -184,8 +184,8 @@ def test_ranking_counts_pairs_of_models_of_one_kind() -> None:
     rows = settings_of({"cg-low": [0.1, 0.2, 0.3]}) + settings_of({"cg-low": [0.6, 0.5]}, "sketch")
     found = made_up(rows)
     points = found.points.assign(confidence=[1, 3, 2, 9, 8.0])
-    table = ranking(found._replace(points=points)).set_index("what")
-    assert table.loc["confidence", ["right", "n_pairs"]].tolist() == [3 / 4, 4]
+    table = ranking(found._replace(points=points)).query("what == 'confidence'")
+    assert table[["right", "n_pairs"]].to_numpy().tolist() == [[3 / 4, 4]]
 
 
 def test_own_parts_are_read_across_domains() -> None:
@@ -221,7 +221,7 @@ def test_the_study_in_small_is_written(quickstart: Path, tmp_path: Path, monkeyp
         write_run(runs[-1])
     monkeypatch.setattr(toy_command, "trained", lambda *_: runs)
     monkeypatch.setattr(Toy, "images", lambda self: DomainFolder(quickstart / "run" / "toy"))
-    monkeypatch.setitem(toy_command.TESTED, "rn-tiny", ("quickdraw",))
+    monkeypatch.setitem(toy_models.TESTED, "rn-tiny", ("quickdraw",))
     few = SharingSettings(n_images=2, n_tested=1, sae_steps=5, n_classes=2)
     monkeypatch.setattr(toy_command, "SHARING", few)
     config = toy_command.Config(out=tmp_path / "out", models=("rn-tiny",), results=tmp_path / "results")
