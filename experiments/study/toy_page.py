@@ -3,6 +3,7 @@
 python -m experiments.study.toy_page experiments/results/toy_study > docs/results/toy.md
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from circuitry.comparison import LEVEL
 from circuitry.reports import with_intervals
 from experiments.study.sharing import LABEL_FREE, SHARED
-from experiments.study.toy_claims import BORNE_OUT, CLAIMS, KINDS, OPEN, REFUTED
+from experiments.study.toy_claims import BORNE_OUT, CLAIMS, KINDS, OPEN, REFUTED, Claim
 
 import pandas as pd
 
@@ -68,6 +69,15 @@ def _said(rows: pd.DataFrame) -> list[str]:
     return list(with_intervals(rows, "+.2f"))
 
 
+def _question(claim: Claim) -> str:
+    return f"{claim.claim.removesuffix('.')}?"
+
+
+def _place(heading: str) -> str:
+    """Return the anchor of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def _verdicts(first: pd.DataFrame) -> str:
     said = dict(zip(map(str, first.index), _said(first), strict=True))
     measured = dict(zip(said, map(str, first["measure"]), strict=True))
@@ -75,7 +85,7 @@ def _verdicts(first: pd.DataFrame) -> str:
     for verdict in (REFUTED, OPEN, BORNE_OUT):
         some = [one for one in CLAIMS if first.loc[one.name, "verdict"] == verdict]
         lines.append(f"**{verdict.capitalize()}** ({len(some)} of {len(CLAIMS)}):\n")
-        lines += [f"- [{one.claim}](#{one.name}) {measured[one.name]}: {said[one.name]}." for one in some]
+        lines += [f"- [{one.claim}](#{_place(_question(one))}) {measured[one.name]}: {said[one.name]}." for one in some]
         lines.append("" if some else "- none\n")
     return "\n".join(lines)
 
@@ -96,8 +106,7 @@ def _claim(rows: pd.DataFrame, name: str) -> str:
     table = table.rename(columns={"n_models": "n", "n_independent": "seeds"})
     return "\n".join(
         [
-            f"({name})=",
-            f"## {claim.claim.removesuffix('.')}?\n",
+            f"## {_question(claim)}\n",
             f"**{told['verdict'].capitalize()}.** {told['measure']}: {_said(rows.iloc[:1])[0]}; "
             f"{n_right} of {told['n_models']} models are on the predicted side.\n",
             f"Predicted: {claim.predicts} Refuted by: {claim.refuted_by}\n",
@@ -128,7 +137,6 @@ def _sharing(relations: pd.DataFrame) -> str:
     columns = ["what", "accuracy", "rho", "without a model", "without a seed", "p", "p_holm", "partial", "n_models"]
     return "\n".join(
         [
-            "(sharing)=",
             "## Does sharing explain generalization?\n",
             answer,
             "\nRank correlations over models with accuracy on held-out classes, within models of one architecture and "
@@ -147,7 +155,6 @@ def _ranking(ranking: pd.DataFrame) -> str:
     best = ranking.sort_values("right", ascending=False).iloc[0]
     return "\n".join(
         [
-            "(ranking)=",
             "## Which model is better in a new style, without labels?\n",
             f"Of numbers that need no label, {best['what']} picks the better of two models most often: in "
             f"{best['right']:.0%} of {best['n_pairs']} pairs of one architecture and test domain (guessing: 50 %).\n",
@@ -163,7 +170,7 @@ def _choices(tables: Mapping[str, pd.DataFrame]) -> str:
     rest = claims[claims["models"] == "all"].groupby("claim")["verdict"].agg(list)
     unlike = [one.claim.removesuffix(".") for one in CLAIMS if {BORNE_OUT, REFUTED} <= set(rest[one.name])]
     out = tables["screened"][~tables["screened"]["kept"]]
-    lines = ["(choices)=", "## Do the conclusions depend on choices?\n"]
+    lines = ["## Do the conclusions depend on choices?\n"]
     if len(gaps):
         lines.append(
             f"- Seeds 0 and 4 hold the same classes out. Their accuracies on seen classes of the test domain differ by "
