@@ -30,3 +30,8 @@ def test_examples_of_a_page_call_what_exists_by_public_names(page: Path) -> None
     for node in (node for block in blocks(page) for node in ast.walk(ast.parse(block))):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("circuitry"):
             assert str(node.module).count(".") <= 1 or node.module == "circuitry.data.drawn", "import from rooms"
+
+
+def test_no_line_of_a_page_is_a_comment_by_mistake() -> None:
+    """A line that begins with a percent sign is not shown."""
+    assert [path.name for path in PAGES if re.search(r"^\s*%", path.read_text(encoding="utf-8"), re.MULTILINE)] == []

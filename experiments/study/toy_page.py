@@ -46,11 +46,12 @@ def written_page(tables: Mapping[str, pd.DataFrame], command: str) -> str:
     first = claims[claims["models"] == "all"].drop_duplicates("claim").set_index("claim")
     points = tables["points"]
     of_model = points.drop_duplicates("run")["model"].value_counts()
-    trained = " and ".join(f"{n} {model}" for model, n in of_model.items())
+    trained = " and ".join(f"{n} of {model}" for model, n in of_model.items())
     seeds = ", ".join(map(str, sorted(points["seed"].unique())))
     parts = [
         FRONT,
-        f"Trained were {trained}; seeds {seeds}; test domains {', '.join(sorted(points['test_domain'].unique()))}.\n",
+        f"We trained {sum(of_model)} models: {trained}, with the seeds {seeds}. Test domains: "
+        f"{', '.join(sorted(points['test_domain'].unique()))}.\n",
         _verdicts(first),
         "![Accuracy by setting](../../figures/accuracy_by_setting.png)\n",
         "*Accuracy in the test domain by setting, in percent, mean over models; bars over seeds. The numbers:*\n",
