@@ -12,7 +12,7 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "lines of the package": 35_770,
+    "lines of the package": 35_771,
     "lines of a module": 368,
     "classes": 189,
     "classes of settings": 34,

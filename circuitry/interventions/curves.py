@@ -151,7 +151,8 @@ class FaithfulnessCurve:
         """The metric's contrast between the class and others with nothing kept, as a share of the whole model's."""
         images = self._readings["selectivity"].weights[0][0]
         full, empty = images @ self.full[0], images @ self.empty[0]
-        return float(empty / full) if full > 0 else float("nan")
+        rounding = 1e-6 * np.abs(images) @ np.abs(self.full[0])  # processors sum in other orders
+        return float(empty / full) if full > rounding else float("nan")
 
     def areas(self) -> pd.DataFrame:
         """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
