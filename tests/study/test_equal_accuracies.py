@@ -37,7 +37,9 @@ def evaluated() -> pd.DataFrame:
 def tables(evaluated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What generalization --study writes of these models."""
     module, out = program_module("generalization"), tmp_path_factory.mktemp("made_up")
-    for name, table in module.tables_of(study_config("generalization"), evaluated).items():
+    for name, table in module.tables_of(
+        study_config("generalization", "--runs", "x", "--data", "x"), evaluated
+    ).items():
         table.to_csv(out / f"{name}.csv", index=False)
     return out
 
