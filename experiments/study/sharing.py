@@ -77,7 +77,7 @@ class SharingSettings:
     n_classes: Count | None = None
     """Held-out classes that circuits and own parts are of, the first ones (default: all)."""
     n_images: Count = 6
-    """Images of a class in a domain that circuits, own parts, CKA and embeddings are found on."""
+    """Images of a class in a domain that circuits, own parts, features and CKA are found on."""
     n_tested: Count = 6
     """Further images that circuits are tested on."""
     size: Share = 0.6

@@ -37,6 +37,10 @@ SHARING = SharingSettings(domains=("clipart", "real"), n_classes=6, sae_steps=10
 """Circuits and own parts of the first six held-out classes, in three domains: they take most of the time."""
 
 
+FAR = ("reach", "distance")
+"""Numbers without labels of which the smaller is to pick the better model; of the others it is the larger."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of the study in small."""
@@ -121,15 +125,14 @@ def ranking(found: Measured) -> pd.DataFrame:
     """
     rows = []
     for what in (name for name in known_names(found.points) if name in LABEL_FREE):
-        for sign in (1, -1) if what not in ("confidence", "shift") else (1,):
-            right = list[float]()
-            for _, part in found.points.groupby(["model", "test_domain"]):
-                x, y = sign * part[what].to_numpy(), part["held_out"].to_numpy()
-                i, j = np.triu_indices(len(part), 1)
-                told = (y[i] != y[j]) & ~np.isnan(x[i] - x[j])
-                right += (np.sign(x[i] - x[j]) == np.sign(y[i] - y[j]))[told].tolist()
-            name = LABEL_FREE[what] if sign == 1 else f"{LABEL_FREE[what]}, the smaller"
-            rows.append((name, float(np.mean(right)) if right else np.nan, len(right), 0.5))
+        right, far = list[float](), what in FAR
+        for _, part in found.points.groupby(["model", "test_domain"]):
+            x, y = part[what].to_numpy() * (-1 if far else 1), part["held_out"].to_numpy()
+            i, j = np.triu_indices(len(part), 1)
+            told = (y[i] != y[j]) & ~np.isnan(x[i] - x[j])
+            right += (np.sign(x[i] - x[j]) == np.sign(y[i] - y[j]))[told].tolist()
+        name = f"{LABEL_FREE[what]}, the {'smaller' if far else 'larger'}"
+        rows.append((name, float(np.mean(right)) if right else np.nan, len(right), 0.5))
     return pd.DataFrame(rows, columns=["what", "right", "n_pairs", "chance"])
 
 
@@ -173,10 +176,8 @@ def write(config: Config, found: Measured) -> Written:
         "Held-out classes: accuracy in the test domain against photographs. The line fits models of photographs alone.",
     )
     names = known_names(found.points)
-    strata = found.points.assign(test_domain=found.points["model"] + " in " + found.points["test_domain"])
-    add_relations(
-        report, strata, tables["relations"], names, list(KINDS), domain_marks(sorted(set(strata["test_domain"])))
-    )
+    points = in_strata(found.points)
+    add_relations(report, points, tables["relations"], names, list(KINDS), domain_marks(set(points["test_domain"])))
     report.table(tables["ranking"], "How often a number without labels picks the better of two models.")
     provenance = {"runs": sorted(set(found.points["run"])), **versions()}
     small = tuple(name for name in tables if name != "shared")

@@ -158,7 +158,8 @@ def _ranking(ranking: pd.DataFrame) -> str:
         [
             "## Which model is better in a new style, without labels?\n",
             f"Of numbers that need no label, {best['what']} picks the better of two models most often: in "
-            f"{best['right']:.0%} of {best['n_pairs']} pairs of one architecture and test domain (guessing: 50 %).\n",
+            f"{best['right']:.0%} of {best['n_pairs']} pairs of one architecture and test domain (guessing: 50 %). "
+            "Below that a number points the other way.\n",
             _markdown(ranking, {"right": ".0%", "chance": ".0%"}),
         ]
     )

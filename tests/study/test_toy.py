@@ -184,7 +184,7 @@ def test_ranking_counts_pairs_of_models_of_one_kind() -> None:
     rows = settings_of({"cg-low": [0.1, 0.2, 0.3]}) + settings_of({"cg-low": [0.6, 0.5]}, "sketch")
     found = made_up(rows)
     points = found.points.assign(confidence=[1, 3, 2, 9, 8.0])
-    table = ranking(found._replace(points=points)).query("what == 'confidence'")
+    table = ranking(found._replace(points=points)).query("what == 'confidence, the larger'")
     assert table[["right", "n_pairs"]].to_numpy().tolist() == [[3 / 4, 4]]
 
 
