@@ -1,11 +1,13 @@
 """What the domains of a model share, by every measure of the package: a number for each domain; and its accuracies.
 
 Similarities of a domain are means over the other domains. Classes are the held-out ones of the model, except for
-embeddings, confidence and autoencoders, which take all. Circuits and own parts are of components: hidden channels,
-attention heads, MLP neurons. Two measures are those of GenCircuit (arXiv 2604.08192), of the graphs of these circuits:
-``shift``, the rank correlation of the scores of edges, and ``depth_bias``, the log ratio of the score mass of the
-deeper half of the sites to that of the other half. They need no accuracy. So do ``confidence``, the mean probability of
-the answer, and ``reach``, the distance of a domain's images to photographs in units of their spread.
+embeddings, confidence and autoencoders, which take all. Answers that circuits keep, or lesions take, are of classes
+that the model knows there: with few right answers one image moves a share of them far. Circuits and own parts are of
+components: hidden channels, attention heads, MLP neurons. Two measures are those of GenCircuit (arXiv 2604.08192), of
+the graphs of these circuits: ``shift``, the rank correlation of the scores of edges, and ``depth_bias``, the log ratio
+of the score mass of the deeper half of the sites to that of the other half. They need no accuracy. So do
+``confidence``, the mean probability of the answer, and ``reach``, the distance of a domain's images to photographs in
+units of their spread.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +17,9 @@ from typing import Any, NamedTuple
 
 from circuitry.runs import ALONE, Bar, Count, InputError, Job, JobFolder, Natural, Share, Work, whole_file
 from circuitry import CausalChecks, DomainFolder, GraphFolder, compare_domains, extract, load_clip
-from circuitry.circuits import depth_bias, similarity
-from circuitry.comparison import Comparison
+from circuitry.circuits import depth_bias
+from circuitry.comparison import Comparison, lesion_summary
+from circuitry.comparison.lesion_reading import KNOWN, OTHER_STYLE, OWN
 from circuitry.data import Decoding, chosen_names, class_key
 from circuitry.interventions import CheckSettings, OwnParts, OwnPartSettings
 from circuitry.models import Clip
@@ -39,7 +42,7 @@ from experiments.study.study_run import StudyRun
 import numpy as np
 import pandas as pd
 
-FORMAT = "circuitry sharing 2"
+FORMAT = "circuitry sharing 3"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 """Kinds of accuracy in the test domain; see `accuracy_kinds`."""
 WHOLE = "whole"
@@ -125,14 +128,9 @@ def measure_runs(
 
         def do(job: Job, _: object) -> list[Path]:
             clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=device).with_decoding(decoding)
-            tables = [
-                shared_by(clip, images, held_out, path.parent / one, _of_domain(settings, one), alone).assign(
-                    run=name, test_domain=one
-                )
-                for one in _tested(run, test_domains)
-            ]
+            table = shared_by(clip, images, held_out, _tested(run, test_domains), path.parent, settings, alone)
             with whole_file(path) as temporary:
-                pd.concat(tables).to_csv(temporary, index=False)
+                table.assign(run=name).to_csv(temporary, index=False)
             return [path]
 
         # A folder for each model, so that further models join later.
@@ -172,27 +170,36 @@ def _accuracies(
     return {"run": name, **of_run, **there, "in_domain": in_domain}
 
 
-def _of_domain(settings: SharingSettings, test_domain: str) -> SharingSettings:
-    """Return the settings with the test domain among the domains."""
-    domains = None if settings.domains is None else tuple(sorted({test_domain, *settings.domains}))
-    return replace(settings, domains=domains)
-
-
 def shared_by(
-    clip: Clip, images: DomainFolder, held_out: Sequence[str], out: Path, settings: SharingSettings, work: Work
+    clip: Clip,
+    images: DomainFolder,
+    held_out: Sequence[str],
+    test_domains: Sequence[str],
+    out: Path,
+    settings: SharingSettings,
+    work: Work,
 ) -> pd.DataFrame:
-    """Return what the domains of one model share: columns what, site, domain, value."""
+    """Return what the domains of one model share: columns what, site, domain, value, test_domain.
+
+    Embeddings, CKA and features are of all domains, so they are the same in each test domain.
+    """
     these = DomainFolder(images.root, split=images.split, classes=held_out or images.classes)
-    first = these.classes[: settings.n_classes]
-    few = DomainFolder(images.root, split=images.split, classes=first, domains=settings.domains)
     rows = [
         *_by_embeddings(embed_images(clip, images, None, settings.seed), clip, settings),
         *_by_cka(clip, these, out / "representations", settings, work),
         *_by_features(clip, these, images, settings),
-        *_by_circuits(clip.in_components(), few, out, settings, work),
-        *_by_own_parts(clip.in_components(), few, out / "own-parts", settings, work),
     ]
-    return pd.DataFrame(rows, columns=["what", "site", "domain", "value"]).dropna(subset="value")
+    first, components, tables = these.classes[: settings.n_classes], clip.in_components(), list[pd.DataFrame]()
+    for domain in test_domains:
+        domains = None if settings.domains is None else tuple(sorted({domain, *settings.domains}))
+        few = DomainFolder(images.root, split=images.split, classes=first, domains=domains)
+        there = [
+            *_by_circuits(components, few, out / domain, settings, work),
+            *_by_own_parts(components, few, out / domain / "own-parts", settings, work),
+        ]
+        table = pd.DataFrame([*rows, *there], columns=["what", "site", "domain", "value"])
+        tables.append(table.dropna(subset="value").assign(test_domain=domain))
+    return pd.concat(tables)
 
 
 def known_names(points: pd.DataFrame) -> dict[str, str]:
@@ -259,32 +266,25 @@ def _by_circuits(clip: Clip, images: DomainFolder, out: Path, settings: SharingS
         seed=settings.seed,
         work=work,
     )
-    overlap = compare_domains(graphs, measures=["node_overlap"])["node_overlap"]
+    overlap, shift = compare_domains(graphs, measures=["node_overlap", "edge_spearman"]).values()
     yield from _rows("overlap", with_the_others(overlap))
     for site in overlap.sites:
         yield from _rows("overlap", with_the_others(overlap.at(site)), str(site))
     if overlap.has_ratios:
         yield from _rows("ratio", overlap.matrix(normalise=True).mean(axis=1))  # the diagonal is empty
-    yield from _rows("shift", _edges_alike(graphs))
+    yield from _rows("shift", with_the_others(shift))
     yield from _rows("depth_bias", _above_the_others(graphs))
     checks = CausalChecks(clip, images, graphs, CheckSettings(n_images=settings.n_tested, n_others=0))
-    table = checks.extract_transfer(out / "transfer", exchange=False, work=work)["transfer"]
-    table = table.assign(own=table["circuit_domain"] == table["image_domain"])
-    sums = table.groupby(["own", "image_domain"])[["accuracy", "full_accuracy"]].sum()
-    kept = sums["accuracy"] / sums["full_accuracy"].where(sums["full_accuracy"] > 0)
-    yield from _rows("kept", kept[True])
-    yield from _rows("transfer", kept[False])
+    yield from read_transfer(checks.extract_transfer(out / "transfer", exchange=False, work=work)["transfer"])
 
 
-def _edges_alike(graphs: GraphFolder) -> "pd.Series[float]":
-    """Return the rank correlation of the scores of edges with each other domain's, mean over classes and domains."""
-    rows = [
-        (domain, similarity(one, graphs[class_name, other], "edge_spearman")[None])
-        for (class_name, domain), one in graphs.items()
-        for other in graphs.domains
-        if other != domain and (class_name, other) in graphs
-    ]
-    return pd.DataFrame(rows, columns=["domain", "value"]).groupby("domain")["value"].mean()
+def read_transfer(table: pd.DataFrame) -> Rows:
+    """Yield shares of right answers that circuits keep, from `CircuitChecks.extract_transfer`."""
+    known = table[table["full_accuracy"] >= KNOWN]
+    kept = known["accuracy"] / known["full_accuracy"]
+    means = kept.groupby([known["circuit_domain"] == known["image_domain"], known["image_domain"]]).mean()
+    for (own, domain), value in means.items():
+        yield "kept" if own else "transfer", WHOLE, str(domain), value
 
 
 def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":
@@ -309,9 +309,8 @@ def read_own_parts(found: Mapping[str, pd.DataFrame]) -> Rows:
     above = (both["overlap"] - both["chance"]).groupby(both["domain_a"]).mean()
     yield from _rows("part", above)
     yield from _rows("edges", both.groupby("domain_a")["edges"].mean())
-    lesions = found["lesions"]
-    across = lesions[(lesions["part_class"] == lesions["class"]) & (lesions["part_domain"] != lesions["domain"])]
-    sums = across.groupby(["cut", "domain"])[["right", "whole_right"]].sum()
-    lost = 1 - sums["right"] / sums["whole_right"].where(sums["whole_right"] > 0)
-    if {"part", "random"} <= set(lost.index.get_level_values(0)):
-        yield from _rows("lesion", lost["part"] - lost["random"])
+    told = lesion_summary(found["lesions"], ("styles", "domain"))
+    told = told[(told["styles"] == OTHER_STYLE) & (told["answers"] == OWN)]
+    left = told.pivot(index="domain", columns="cut", values="value")
+    if {"part", "random"} <= set(left):
+        yield from _rows("lesion", left["random"] - left["part"])

@@ -210,6 +210,23 @@ def test_own_parts_are_read_across_domains() -> None:
     assert values["edges", "sketch"] == pytest.approx(0.2)
 
 
+def test_answers_kept_are_of_classes_that_the_model_knows() -> None:
+    cells = {  # class, circuit's domain, images' domain: right answers of the circuit and of the model
+        ("key", "real", "real"): (0.6, 0.8),
+        ("key", "sketch", "real"): (0.2, 0.8),
+        ("key", "sketch", "sketch"): (0.5, 0.2),  # the model does not know it
+        ("key", "real", "sketch"): (0.5, 0.2),
+        ("car", "real", "real"): (0.5, 0.5),
+        ("car", "sketch", "real"): (0.5, 0.5),
+    }
+    rows = [(*cell, *right) for cell, right in cells.items()]
+    columns = ["class", "circuit_domain", "image_domain", "accuracy", "full_accuracy"]
+    found = {
+        (what, domain): value for what, _, domain, value in sharing.read_transfer(pd.DataFrame(rows, columns=columns))
+    }
+    assert found == pytest.approx({("kept", "real"): (0.75 + 1) / 2, ("transfer", "real"): (0.25 + 1) / 2})
+
+
 def test_the_study_in_small_is_written(quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
     for setting, seed in (("cg-high", 0), ("natural-only", 0), ("upper-high", 1)):
