@@ -3,6 +3,7 @@
 python -m experiments.study.toy_page experiments/results/toy_study > docs/results/toy.md
 """
 
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -10,12 +11,14 @@ from pathlib import Path
 
 from circuitry.comparison import LEVEL
 from circuitry.reports import with_intervals
-from experiments.study.sharing import LABEL_FREE, SHARED
+from experiments.study.sharing import LABEL_FREE, SHARED, Measured
 from experiments.study.toy_claims import BORNE_OUT, CLAIMS, KINDS, OPEN, REFUTED, Claim
 
 import pandas as pd
 
 TABLES = ("claims", "points", "relations", "ranking", "seeds", "screened", "told_apart")
+SHORT = "toy_short"
+"""Folder of the points of models with less training, beside the tables."""
 NAMES = SHARED | LABEL_FREE
 FRONT = """# The study in small
 
@@ -33,15 +36,18 @@ LIMITS = """## What this does not show
 - The models are small, and their images are drawn by code. The styles differ in other ways than DomainNet's.
 - Circuits and own parts are of six held-out classes in three domains (clipart, real and the
   test domain), with six images each.
-- Answers kept are quotients: where a model is right on few images of a domain, one image moves them far.
+- Answers that circuits keep or lesions take are of classes that a model knows in a domain: of six images
+  at least three are right.
 - Settings change many things at once: a correlation over models shows no cause.
 - The toy was made so that the styles are about equally hard to learn and photographs share outlines with drawings.
   Other drawings, more classes or longer training may give other verdicts.
 """
 
 
-def written_page(tables: Mapping[str, pd.DataFrame], command: str) -> str:
-    """Return the page as Markdown."""
+def written_page(folder: Path) -> str:
+    """Return the page on the tables in a folder as Markdown."""
+    tables = read_tables(folder)
+    commands = [json.loads((one / "provenance.json").read_text())["command"] for one in (folder, folder.parent / SHORT)]
     claims = tables["claims"]
     first = claims[claims["models"] == "all"].drop_duplicates("claim").set_index("claim")
     points = tables["points"]
@@ -61,7 +67,7 @@ def written_page(tables: Mapping[str, pd.DataFrame], command: str) -> str:
         _ranking(tables["ranking"]),
         _choices(tables),
         LIMITS,
-        f"## How to measure it again\n\n    {command}\n",
+        "\n    ".join(["## How to measure it again\n", *commands, ""]),
     ]
     return "\n".join(parts)
 
@@ -179,12 +185,34 @@ def _choices(tables: Mapping[str, pd.DataFrame]) -> str:
             f"{100 * gaps.median():.0f} points in the median of {len(gaps)} pairs, by {100 * gaps.max():.0f} at most."
         )
     lines += [
+        _shorter(points, tables[SHORT]),
         f"- Claims whose measures have opposite verdicts: {'; '.join(unlike) or 'none'}.",
         f"- {len(out)} of {len(tables['screened'])} held-out classes are left out: no upper bound learns them.\n",
         "Accuracy on held-out classes by setting, mean and standard deviation over models:\n",
         _markdown(tables["seeds"], dict.fromkeys([c for c in map(str, tables["seeds"]) if " " in c], ".2f")),
     ]
     return "\n".join(lines)
+
+
+def _shorter(points: pd.DataFrame, short: pd.DataFrame) -> str:
+    """Say which measures of claims have another sign after less training, of the same models and seeds."""
+    same = points.merge(short[["model", "setting", "seed"]].drop_duplicates())
+    whole, less = (_means(one) for one in (same, short))
+    other = [f"{name} ({whole[name]:+.2f}, {less[name]:+.2f})" for name in less if whole[name] * less[name] < 0]
+    seen = [100 * one.loc[one["setting"] == "cg-high", "seen"].mean() for one in (same, short)]
+    seeds = ", ".join(map(str, sorted(set(short["seed"]))))
+    return (
+        f"- After half the training ({short['run'].nunique()} models of seed {seeds}; seen classes of the test domain "
+        f"with all styles: {seen[1]:.0f} % in place of {seen[0]:.0f}) "
+        f"{len(less) - len(other)} of {len(less)} measures have the same sign. Others: {'; '.join(other) or 'none'}."
+    )
+
+
+def _means(points: pd.DataFrame) -> dict[str, float]:
+    """Return the means of the measures that points alone tell."""
+    found = Measured(points, pd.DataFrame(columns=["run", "test_domain", "what", "site", "domain", "value"]), points)
+    means = {one.name: one.values(found)["value"].mean() for claim in CLAIMS for one in claim.measures}
+    return {name: float(value) for name, value in means.items() if not pd.isna(value)}
 
 
 def _markdown(table: pd.DataFrame, formats: Mapping[str, str] = {}) -> str:
@@ -199,11 +227,9 @@ def _markdown(table: pd.DataFrame, formats: Mapping[str, str] = {}) -> str:
 
 def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Read the committed tables."""
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
+    return tables | {SHORT: pd.read_csv(folder.parent / SHORT / "points.csv")}
 
 
 if __name__ == "__main__":
-    import json
-
-    folder = Path(sys.argv[1])
-    print(written_page(read_tables(folder), json.loads((folder / "provenance.json").read_text())["command"]), end="")
+    print(written_page(Path(sys.argv[1])), end="")
