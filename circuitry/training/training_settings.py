@@ -1,6 +1,6 @@
 """Settings of trainings. No torch.
 
-`clip_preset` has the study's trainings, and two for models that train on a laptop:
+`clip_preset` has the study's trainings, and three for models that train on a laptop:
 
 ========================================  ======  ======  =========  =======
 preset                                    epochs  lr      warm-up    batch
@@ -9,6 +9,7 @@ preset                                    epochs  lr      warm-up    batch
 ``<model>-cc3m``, ``<model>-cc12m``       32      5e-4    2000       2048
 ``rn-tiny`` (64 px)                       20      3e-3    50         128
 ``vit-tiny`` (64 px)                      40      1e-3    100        64
+``vit-tiny-8`` (64 px, patches of 8)      40      2e-3    100        64
 ========================================  ======  ======  =========  =======
 
 ``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study names no weight decay, optimizer or augmentation, so the

@@ -22,9 +22,9 @@ from experiments.study.study_run import StudyRun, run_of
 DRAWN = DrawingSettings(80, 20, classes=DRAWN_THINGS, version=2)
 """The images: 80 of a class in a style to train on, 20 to test."""
 N_FOLDS = 4
-EPOCHS = {"rn-tiny": 11, "vit-tiny": 40}  # passes over the images by model
+EPOCHS = {"rn-tiny": 11, "vit-tiny-8": 20}  # passes over the images by model
 CROP_SCALE = 0.9  # larger crops than the presets', for fewer passes
-TESTED = {"rn-tiny": ("quickdraw", "sketch"), "vit-tiny": ("quickdraw",)}  # test domains by model
+TESTED = {"rn-tiny": ("quickdraw", "sketch"), "vit-tiny-8": ("quickdraw",)}  # test domains by model
 SETTINGS = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
 """Settings of every model in every test domain."""
 EVERYWHERE = ("natural-only", "upper-high")

@@ -88,7 +88,7 @@ def test_several_processes_train_each_model_once(tmp_path: Path, monkeypatch: py
         return StudyRun(tmp_path / job[2].name, job[0], job[2].setting, None)
 
     monkeypatch.setattr(Toy, "run", run)
-    config = toy_command.Config(out=tmp_path, models=("vit-tiny",), seeds=(0,))
+    config = toy_command.Config(out=tmp_path, models=("vit-tiny-8",), seeds=(0,))
     found = toy_command.trained(config, Work(Rank(1, 2)))
     assert [one.setting for one in found] == ["natural-only", "leave-out", "cg-low", "cg-high", "upper-high"]
     assert len(asked) == 6  # each once in its own order, and once more the one that another process had

@@ -42,11 +42,13 @@ def test_the_studys_settings() -> None:
             for by_study in (False, True):
                 found = clip_preset(f"{short}-{base}", study=by_study)
                 assert found == replace(one, model=model, accumulation=parts)
-    assert len(CLIP_PRESETS) == 3 * 3 + 2
+    assert len(CLIP_PRESETS) == 3 * 3 + 3
     # Tiny models are trained on one device.
     tiny = ClipTraining(model="rn-tiny", epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6)
     assert clip_preset("rn-tiny") == tiny
     assert clip_preset("vit-tiny") == replace(tiny, model="vit-tiny", epochs=40, batch_size=64, lr=1e-3, warmup=100)
+    fine = clip_preset("vit-tiny-8")
+    assert fine == replace(clip_preset("vit-tiny"), model="vit-tiny-8", lr=2e-3, crop_scale=0.9)
     found = clip_preset("rn-tiny", study=True)
     assert found == replace(tiny, precision="amp", grad_checkpointing=True, keep_checkpoints=1, decoding="as-stored")
 
