@@ -24,9 +24,9 @@ from circuitry.training import TrainingWork
 from experiments.study import run_tables
 from experiments.study.relations import add_relations, relate_over_models
 from experiments.study.setting_charts import in_test_domain, robustness_scatter, settings_bars
-from experiments.study.sharing import LABEL_FREE, Measured, SharingSettings, known_names, measure_runs
+from experiments.study.sharing import LABEL_FREE, WHOLE, Measured, SharingSettings, known_names, measure_runs
 from experiments.study.study_run import StudyRun
-from experiments.study.toy_claims import CLAIMS, KINDS, judged
+from experiments.study.toy_claims import CLAIMS, KINDS, QUICKDRAW, judged
 from experiments.study.toy_models import DRAWN, TESTED, Toy
 
 import numpy as np
@@ -136,6 +136,21 @@ def ranking(found: Measured) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "right", "n_pairs", "chance"])
 
 
+def over_depth(found: Measured) -> pd.DataFrame:
+    """Return what quickdraw and the other domains share at each site, mean over models that saw all domains.
+
+    Returns:
+        Columns model, site, what, quickdraw, others, n_models.
+    """
+    runs = found.points[(found.points["setting"] == "cg-high") & (found.points["test_domain"] == QUICKDRAW)]
+    at = found.shared[found.shared["what"].isin(["cka", "overlap"]) & (found.shared["site"] != WHOLE)]
+    at = at[at["test_domain"] == QUICKDRAW].merge(runs[["run", "model"]])
+    side = np.where(at["domain"] == QUICKDRAW, QUICKDRAW, "others")
+    keys = ["model", "site", "what"]
+    wide = at.assign(side=side).pivot_table(index=keys, columns="side", values="value", sort=False)
+    return wide.assign(n_models=at.groupby(keys)["run"].nunique()).reset_index()
+
+
 def tables_of(found: Measured) -> dict[str, pd.DataFrame]:
     """Return all tables by name."""
     screened = run_tables.screened_classes(found.evaluated)
@@ -150,6 +165,7 @@ def tables_of(found: Measured) -> dict[str, pd.DataFrame]:
         "told_apart": run_tables.kinds_of_runs(found.evaluated, screened=screened),
         "screened": screened,
         "seeds": seeds.reset_index(),
+        "depth": over_depth(found),
         "robustness": run_tables.effective_robustness(found.evaluated),
     }
 
@@ -178,6 +194,7 @@ def write(config: Config, found: Measured) -> Written:
     names = known_names(found.points)
     points = in_strata(found.points)
     add_relations(report, points, tables["relations"], names, list(KINDS), domain_marks(set(points["test_domain"])))
+    report.table(tables["depth"], "What is shared at each site: quickdraw and the mean of the other domains.")
     report.table(tables["ranking"], "How often a number without labels picks the better of two models.")
     provenance = {"runs": sorted(set(found.points["run"])), **versions()}
     small = tuple(name for name in tables if name != "shared")

@@ -16,7 +16,7 @@ from experiments.study.toy_claims import BORNE_OUT, CLAIMS, KINDS, OPEN, REFUTED
 
 import pandas as pd
 
-TABLES = ("claims", "points", "relations", "ranking", "seeds", "screened", "told_apart")
+TABLES = ("claims", "points", "relations", "ranking", "seeds", "depth", "screened", "told_apart")
 SHORT = "toy_short"
 """Folder of the points of models with less training, beside the tables."""
 NAMES = SHARED | LABEL_FREE
@@ -63,6 +63,7 @@ def written_page(folder: Path) -> str:
         "*Accuracy in the test domain by setting, in percent, mean over models; bars over seeds. The numbers:*\n",
         _accuracies(tables["told_apart"]),
         *(_claim(claims[claims["claim"] == one.name], one.name) for one in CLAIMS),
+        _depth(tables["depth"]),
         _sharing(tables["relations"]),
         _ranking(tables["ranking"]),
         _choices(tables),
@@ -118,6 +119,26 @@ def _claim(rows: pd.DataFrame, name: str) -> str:
             f"{n_right} of {told['n_models']} models are on the predicted side.\n",
             f"Predicted: {claim.predicts} Refuted by: {claim.refuted_by}\n",
             _markdown(table, {"p": ".2g"}),
+        ]
+    )
+
+
+def _depth(depth: pd.DataFrame) -> str:
+    rows = depth[(depth["quickdraw"] < 1) | (depth["others"] < 1)]
+    rows, said = rows.assign(what=rows["what"].map(NAMES).str.removesuffix(" at the last site")), list[str]()
+    for (model, what), at in rows.groupby(["model", "what"]):
+        first, last, least = at.iloc[0], at.iloc[-1], (at["quickdraw"] - at["others"]).set_axis(at["site"])
+        said.append(
+            f"- {model}, {what}: quickdraw has {first['quickdraw']:.2f} at `{first['site']}`, {last['quickdraw']:.2f} "
+            f"at `{last['site']}`; quickdraw minus the others is least at `{least.idxmin()}`, {least.min():+.2f}."
+        )
+    return "\n".join(
+        [
+            "## Where over depth does quickdraw share less?\n",
+            *said,
+            "\nMeans over models that saw all domains (cg-high), without sites where all circuits "
+            "keep all units.\n",
+            _markdown(rows, {"quickdraw": ".2f", "others": ".2f"}),
         ]
     )
 

@@ -20,7 +20,7 @@ from experiments.study.selection import MixtureSettings
 from experiments.study.sharing import LABEL_FREE, SHARED, WHOLE, Measured, SharingSettings
 from experiments.study.study_run import StudyRun, find_runs
 from experiments.study.toy_claims import CLAIMS, OPEN, REFUTED, judged
-from experiments.study.toy_command import ranking, relations_of
+from experiments.study.toy_command import over_depth, ranking, relations_of
 from experiments.study.toy_models import Toy, held_out_folds
 from tests.study.made_up_runs import write_run
 from tests.support.tiny_clip import saved
@@ -164,6 +164,20 @@ def test_quickdraw_is_set_beside_the_other_domains() -> None:
     gaps = settings_of({"cg-high": [0.3, 0.4], "upper-high": [0.8, 0.7]})
     gaps += settings_of({"cg-high": [0.6, 0.6], "upper-high": [0.7, 0.8]}, "sketch")
     assert row(judged(made_up(gaps)), "quickdraw")["value"] == pytest.approx(np.mean([0.5 - 0.1, 0.3 - 0.2]))
+
+
+def test_sites_are_told_apart_for_quickdraw_and_the_others() -> None:
+    points = settings_of({"cg-high": [0.3, 0.4], "cg-low": [0.3]})
+    values = {"quickdraw": 0.2, "real": 0.5, "sketch": 0.7}
+    shared = [
+        (one["run"], "quickdraw", "cka", site, domain, value + one["seed"] + (one["setting"] == "cg-low"))
+        for one in points
+        for site in ("late", WHOLE, "early")
+        for domain, value in values.items()
+    ]
+    table = over_depth(made_up(points, shared))
+    assert table["site"].tolist() == ["late", "early"]  # in the order of the model
+    assert table[["quickdraw", "others", "n_models"]].to_numpy() == pytest.approx(np.array([[0.7, 1.1, 2]] * 2))
 
 
 def test_relations_leave_out_each_seed() -> None:
