@@ -78,7 +78,7 @@ def measured(config: Config, work: Work) -> Measured:
     if not given:
         raise InputError("None of the runs was trained for a test domain: give some that were, or --test-domains.")
     return measure_runs(
-        *(runs, config.images, given, config.out / "models", config.sharing),
+        *(runs, config.images, lambda _: given, config.out / "models", config.sharing),
         decoding=config.decoding,
         device=work.rank.device(config.device),
         work=work,

@@ -10,7 +10,7 @@ of the score mass of the deeper half of the sites to that of the other half. The
 units of their spread.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ class Measured(NamedTuple):
 def measure_runs(
     runs: Sequence[StudyRun],
     images: DomainFolder,
-    test_domains: Sequence[str],
+    test_domains: Callable[[StudyRun], Sequence[str]],
     out: Path,
     settings: SharingSettings,
     *,
@@ -116,25 +116,29 @@ def measure_runs(
     device: str = "cpu",
     work: Work = Work(),
 ) -> Measured:
-    """Measure each model, a job each, and return what all have; a model without a test domain is read in each."""
+    """Measure each model, a job each, and return what all have; one without a test domain is read in ``test_domains``.
+
+    Names of models, and so the folders of what was measured, are their paths below the common folder of all models.
+    """
     named = {name.replace("/", "-"): run for name, run in zip(run_names(runs), runs, strict=True)}
+    tested_in = {name: [run.test_domain] if run.test_domain else test_domains(run) for name, run in named.items()}
     tests = EvaluationSet(images, images.all_classes)
-    asked = asdict(settings) | {"test_domains": list(test_domains), "decoding": decoding}
     alone = replace(work, rank=ALONE, progress=False)
 
     def measure(name: str) -> Path:
-        run, path = named[name], out / name / "shared.csv"
+        run, path, tested = named[name], out / name / "shared.csv", tested_in[name]
         held_out = chosen_names("held-out class", run.held_out, images.all_classes, class_key) if run.held_out else ()
 
         def do(job: Job, _: object) -> list[Path]:
             clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=device).with_decoding(decoding)
-            table = shared_by(clip, images, held_out, _tested(run, test_domains), path.parent, settings, alone)
+            table = shared_by(clip, images, held_out, tested, path.parent, settings, alone)
             with whole_file(path) as temporary:
                 table.assign(run=name).to_csv(temporary, index=False)
             return [path]
 
         # A folder for each model, so that further models join later.
-        about = asked | {"held_out": list(held_out), "run": name}
+        about = asdict(settings) | {"decoding": decoding, "held_out": list(held_out), "run": name}
+        about |= {"test_domains": list(tested)}
         JobFolder(path.parent, FORMAT, about, [("shared",)], {"images": tests.listing}).run(do)
         return path
 
@@ -148,16 +152,11 @@ def measure_runs(
     points, screened = [], screened_classes(evaluated)
     for name, run in named.items():
         of_run = evaluated[evaluated["run"].str.replace("/", "-") == name]
-        points += [_accuracies(name, run, of_run, one, screened) for one in _tested(run, test_domains)]
-    tested = shared[(shared["domain"] == shared["test_domain"]) & (shared["site"] == WHOLE)]
-    wide = tested.pivot(index=["run", "test_domain"], columns="what", values="value")
+        points += [_accuracies(name, run, of_run, one, screened) for one in tested_in[name]]
+    there = shared[(shared["domain"] == shared["test_domain"]) & (shared["site"] == WHOLE)]
+    wide = there.pivot(index=["run", "test_domain"], columns="what", values="value")
     wide = wide.reindex(columns=[*SHARED, *LABEL_FREE]).reset_index()
     return Measured(pd.DataFrame(points).merge(wide, how="left", on=["run", "test_domain"]), shared, evaluated)
-
-
-def _tested(run: StudyRun, test_domains: Sequence[str]) -> Sequence[str]:
-    """Return the test domains of a run; one without is tested in all that it may have."""
-    return [run.test_domain] if run.test_domain else test_domains
 
 
 def _accuracies(

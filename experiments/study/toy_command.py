@@ -9,7 +9,7 @@ A claim is refuted if the interval over models lies on the other side of zero; `
 
     python -m experiments.study toy                                     # hours on two cores; a second call goes on
     torchrun --nproc-per-node 2 -m experiments.study toy                # the same in two processes
-    python -m experiments.study toy --models rn-tiny --seeds 0 1 2 3    # other models of the same toy
+    python -m experiments.study toy --models rn-tiny --seeds 0 1 2 3    # other seeds of one architecture
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from experiments.study.setting_charts import in_test_domain, robustness_scatter,
 from experiments.study.sharing import LABEL_FREE, WHOLE, Measured, SharingSettings, known_names, measure_runs
 from experiments.study.study_run import StudyRun
 from experiments.study.toy_claims import CLAIMS, KINDS, QUICKDRAW, judged
-from experiments.study.toy_models import DRAWN, TESTED, Toy
+from experiments.study.toy_models import DRAWN, SEEDS, TESTED, Toy
 
 import numpy as np
 import pandas as pd
@@ -50,8 +50,9 @@ class Config:
     results: SmallTables = None
     models: tuple[str, ...] = tuple(TESTED)
     """Architectures."""
-    seeds: tuple[int, ...] = (0, 1, 2, 4)
-    """Seeds of the trainings: 0 to 3 each hold another quarter of the classes out, 4 the same as 0."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of the trainings: 0 to 3 each hold another quarter of the classes out, 4 the same as 0 (default: those of
+    the architecture)."""
     n_train: int = DRAWN.n_train
     """Drawn training images of a class in a style."""
     epochs: int | None = None
@@ -74,16 +75,18 @@ def main(config: Config) -> Written | None:
 
 def measured(config: Config, work: Work) -> Measured:
     """Return what was measured of all models, after this process's share of training and measuring."""
-    domains = tuple(dict.fromkeys(domain for model in config.models for domain in TESTED[model]))
-    runs = trained(config, work)
-    return measure_runs(runs, config.toy.images(), domains, config.out / "measured", SHARING, work=work)
+    runs, images = trained(config, work), config.toy.images()
+    return measure_runs(runs, images, lambda run: TESTED[str(run.model)], config.out / "measured", SHARING, work=work)
 
 
 def trained(config: Config, work: Work) -> list[StudyRun]:
     """Return all models; train this process's share first, then what is left."""
     toy = config.toy
     wanted = [
-        (model, seed, one) for seed in config.seeds for model in config.models for one in toy.mixtures(model, seed)
+        (model, seed, one)
+        for model in config.models
+        for seed in (SEEDS[model] if config.seeds is None else config.seeds)
+        for one in toy.mixtures(model, seed)
     ]
     training = TrainingWork(workers=1, progress=work.progress)
     runs = dict[int, StudyRun]()

@@ -136,8 +136,7 @@ def _depth(depth: pd.DataFrame) -> str:
         [
             "## Where over depth does quickdraw share less?\n",
             *said,
-            "\nMeans over models that saw all domains (cg-high), without sites where all circuits "
-            "keep all units.\n",
+            "\nMeans over models that saw all domains (cg-high), without sites where all circuits keep all units.\n",
             _markdown(rows, {"quickdraw": ".2f", "others": ".2f"}),
         ]
     )
