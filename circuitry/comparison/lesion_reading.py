@@ -36,7 +36,7 @@ def known_cells(lesions: LesionTable) -> pd.DataFrame:
     cells = set(zip(known["class"], known["domain"], strict=True))
     tested = set(zip(lesions["class"], lesions["domain"], strict=True))
     found_on = list(zip(known["part_class"], known["part_domain"], strict=True))
-    return known[[cell in cells or cell not in tested for cell in found_on]]
+    return known.loc[[cell in cells or cell not in tested for cell in found_on]]  # without loc none would be columns
 
 
 def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.DataFrame:

@@ -298,6 +298,13 @@ def test_one_part_in_two_styles_cannot_be_told_where_none_spares_the_others() ->
     assert "Cannot be told: of 2 classes and pairs of styles 0" in own_part_findings(tables)[1].claim
 
 
+def test_lesions_of_classes_that_the_model_does_not_know_say_nothing() -> None:
+    own = {"part_class": "cat", "class": "cat", "part_domain": "ink", "domain": "ink", "cut": "part"}
+    table = pd.DataFrame([own | {"whole_right": 0.4, "right": 0.1}])
+    assert lesion_summary(table).empty
+    assert list(lesion_summary(table)) == list(lesion_summary(table.assign(whole_right=0.5)))
+
+
 def test_a_folder_without_contrast_and_a_model_that_knows_no_class_are_refused(config: Any) -> None:
     table = lesions(0.0).assign(share=0.02, sites="everywhere", whole_right=0.2)
     with pytest.raises(InputError, match="50%"):
