@@ -1,8 +1,9 @@
 """Claims about causal checks, edges and shared masks."""
 
 from functools import partial
+from typing import Any
 
-from tests.claims.scoreboard import n_counted, pair, sizes, spread, values
+from tests.claims.scoreboard import n_counted, pair, significance, sizes, spread, values, whole_right
 from tests.support.committed_tables import Numbers, alike, one, rows, span
 
 PLANTED = "scoreboard/toy/planted"
@@ -23,7 +24,7 @@ def edges_by(methods: list[str], what: str = ANSWERS) -> tuple[float, float]:
     return span(sizes(EDGES, method, what).median() for method in methods)
 
 
-def sizes_by(method: str) -> list[object]:
+def sizes_by(method: str) -> list[Any]:
     """Return the share of edges that recovers 0.8 of the answers: points against masks, more in how many classes, p."""
     found = pair(EDGES, method, "learned", ANSWERS)
     return [
@@ -81,13 +82,15 @@ CLAIMS: dict[str, Numbers] = {
         for site in SITES
     },
     "The units outside the circuit keep {:.2f} and {:.2f}": lambda: [at_site(site, "complement") for site in SITES],
-    "with {} % of the {} edges between heads and MLPs masks recover {:.2f} of the answers, exact cuts {:.2f}, the "
+    "With {} % of the {} edges between heads and MLPs of the small ViT masks recover {:.2f} of the answers, exact "
+    "cuts {:.2f}, the "
     "gradient "
-    "{:.2f} and random edges {:.2f}.": lambda: [
+    "{:.2f} and random edges {:.2f}. Against exact cuts the difference of sizes is {} (p {:.3f}).": lambda: [
         40,
         n_counted(EDGES),
         *recovered("learned", "exact", "gradient"),
         random_edges(),
+        *(significance(sizes_by("exact")[-1]), sizes_by("exact")[-1]),
     ],
     "mean over {} classes with 95 % intervals. At {} %: learned {:.2f}, exact cuts {:.2f}, gradient {:.2f}, random "
     "edges "
@@ -112,9 +115,12 @@ CLAIMS: dict[str, Numbers] = {
         }.items()
     },
     "| random edges | {:.0f} % |": lambda: [alike(edges_by(EDGE_SCORES, ANSWERS.replace("kept", "random")), 0)],
-    "One model, {} classes, the logit of the class. With {} classes Wilcoxon's test can give no p under "
-    "{:.3f}": lambda: [
-        *[len(sizes(EDGES, "learned", ANSWERS))] * 2,
+    "One model, {} classes, each in another style, the logit of the class. The whole model is right in {:.0f} % of "
+    "these "
+    "images. With {} classes Wilcoxon's test can give no p under {:.3f}": lambda: [
+        len(sizes(EDGES, "learned", ANSWERS)),
+        100 * whole_right(EDGES),
+        len(sizes(EDGES, "learned", ANSWERS)),
         2 / 2 ** len(sizes(EDGES, "learned", ANSWERS)),
     ],
     "paths and the gradient rank the edges with an AUROC of {:.2f} to {:.2f} (0.5 is chance), cuts and learned masks "
@@ -123,6 +129,7 @@ CLAIMS: dict[str, Numbers] = {
         *into_attention(),
         alike(rows(PLANTED, network="attention", kind="edge", method=["edge cuts", "learned masks"])["auroc"]),
     ),
+    "The gradient alone has {:.2f} at each site": lambda: [alike(planted("gradient x activation"))],
     **{
         f"| {named} |" + " {:.2f} |" * 5: partial(planted, method)
         for named, method in {

@@ -36,7 +36,8 @@ def nearest(method: str) -> list[float]:
 GRAPHS = "edges-graphs/graphs"
 
 CLAIMS: dict[str, Numbers] = {
-    "With the study's rule it takes {:.1f} TFLOP an image, with midpoint-10 {:.1f}: {:.0f} and {:.0f} hours on one "
+    "Those of one RN50 take {:.1f} TFLOP an image with the study's rule, {:.1f} with midpoint-10: {:.0f} and {:.0f} "
+    "hours on one "
     "A100": lambda: [
         number
         for column in ("TFLOP an image", "GPU hours")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, comparison, made_with, rows, span
+from tests.support.committed_tables import Numbers, alike, comparison, made_with, rows, span
 
 SIZES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 METHODS = {
@@ -110,11 +110,17 @@ LITES = (LITE0, "efficientnet_lite1", "efficientnet_lite2")
 ROUNDS = "iterative-fisher"
 EMOJI_METHODS = ("gradient", "fisher", ROUNDS, "learned")
 ANSWERS, SELECTIVITY = ("kl recovered", "kept"), ("selectivity", "kept")
-SIZE_FOR_SELECTIVITY = "size for 0.8 selectivity, kept"
+SIZE_FOR_SELECTIVITY, RANDOM_WORK = "size for 0.8 selectivity, kept", "size to work, random"
+BY_IMAGES, LATENTS = ("toy_two_images", "toy", "toy_ten_images"), ("toy_latents", "toy_three_outputs")
 
 
 def n_counted(model: str) -> int:
     return int(counted(model).split()[0])
+
+
+def whole_right(model: str) -> float:
+    """Return the share of right answers of the whole model."""
+    return alike(rows(f"scoreboard/{model}/curves", measure="right", circuit="full")["value"])
 
 
 def percent(size: float) -> str:
@@ -133,11 +139,23 @@ def masks(measure: str) -> list[float]:
     return [at(MORE, "learned", size, (measure, of))[0] for size in (0.1, 0.35) for of in ("kept", "foreign")]
 
 
-def fitted(model: str, size: float, measure: str, scale: float = 1) -> list[float]:
-    """Return a size in percent, and a measure of circuits by Fisher in rounds with the mean and fitted constants."""
-    return [100 * size] + [
-        scale * at(model, ROUNDS, size, (measure, "kept"), baseline=b)[0] for b in ("mean", "optimal")
-    ]
+FITTED = (
+    ("selectivity", "selectivity", "{:.2f}", 1),
+    ("KL recovered", "kl recovered", "{:.2f}", 1),
+    ("right answers", "right", "{:.0f} %", 100),
+    ("false answers", "false", "{:.0f} %", 100),
+)
+"""Measures of circuits with fitted constants, as the page names and writes them."""
+
+
+def fitted(model: str, size: float, n: int) -> list[float]:
+    """Return size in percent, and a measure by Fisher in rounds with mean and fitted constants, of n measures in "
+    "turn."""
+    found = []
+    for _, measure, _, scale in FITTED[:n]:
+        both = (at(model, ROUNDS, size, (measure, "kept"), baseline=baseline)[0] for baseline in ("mean", "optimal"))
+        found += [100 * size, *(scale * value for value in both)]
+    return found
 
 
 def seconds(model: str, method: str) -> float:
@@ -209,9 +227,20 @@ CLAIMS: dict[str, Numbers] = {
     "class {:.2f}": lambda: [35, *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ANSWERS)],
     "The circuits of other classes have a selectivity of {:.2f}, those of the class {:.2f}. They work from {:.0f} % "
     "on in the "
-    "median class ({:.0f} to {:.0f} %)": lambda: [
+    "median class ({:.0f} to {:.0f} %), and as many random units at each site from {:.0f} % on ({:.0f} to {:.0f} "
+    "%)": lambda: [
         *at(LITE0, ROUNDS, 0.35, ("selectivity", "foreign"), SELECTIVITY),
         *spread(LITE0, ROUNDS, "size to work, foreign"),
+        *spread(LITE0, ROUNDS, RANDOM_WORK),
+    ],
+    "random units of these sites work from {:.0f} % on": lambda: spread(LITE0, ROUNDS, RANDOM_WORK)[:1],
+    "With {} % it is the other way round: rounds recover {:.2f} with a selectivity of {:.2f}, masks {:.2f} and "
+    "{:.2f}. Up "
+    "to {} % rounds reach a selectivity of {} in {} of the classes, masks in {}": lambda: [
+        35,
+        *(value for method in (ROUNDS, "learned") for value in at(MORE, method, 0.35, ANSWERS, SELECTIVITY)),
+        *(35, 0.8),
+        *(work_by(MORE, method, 35, SIZE_FOR_SELECTIVITY) for method in (ROUNDS, "learned")),
     ],
     "Fisher in one pass needs {} as Fisher in rounds in the median class (Wilcoxon's p {:.2f}), in {:.1f} seconds "
     "instead of "
@@ -246,72 +275,84 @@ CLAIMS: dict[str, Numbers] = {
         *("less", pair(MORE, ROUNDS, "learned")[1], pair(MORE, ROUNDS, "learned")[4]),
     ],
     "Masks take {:.0f} s a class, Fisher in rounds {:.0f} s. With {} % masks recover {:.2f} with "
-    "a selectivity of {:.2f}; they give the class to {:.0f} % of its images and to {:.0f} % of others. The {} masks "
-    "are, the "
-    "{} they are the class's own": lambda: [
+    "a selectivity of {:.2f}; they give the class to {:.0f} % of its images and to {:.0f} % of others.": lambda: [
         *(seconds(MORE, method) for method in ("learned", ROUNDS)),
         15,
         *at(MORE, "learned", 0.15, ANSWERS, SELECTIVITY),
         *(100 * value for value in at(MORE, "learned", 0.15, ("right", "kept"), ("false", "kept"))),
+    ],
+    "The {} masks are, the {} they are the class's own": lambda: [
         "smaller",
         {"above": "more"}[comparison(*(leads(MORE, "learned", "selectivity")[i:][:4] for i in (0, 1)))],
     ],
     "| KL recovered by masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(masks, "kl recovered"),
     "| selectivity of masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(masks, "selectivity"),
-    "On the small CLIP rounds need {:+d} points against masks with six images of a class ({} in {} of {} classes, p "
-    "{:.2f}), "
-    "and {:+d} with ten (p {:.2f}). At {} % masks recover {:.2f} with a selectivity of {:.2f}, Fisher in rounds "
+    "On the small CLIP rounds need {:+d} points against masks with six images of a class ({} in {} of {} classes, {} "
+    "in "
+    "{}, p {:.2f}), "
+    "and {:+d} with ten ({} in {} of {}, p {:.2f}). At {} % masks recover {:.2f} with a selectivity of {:.2f}, Fisher "
+    "in rounds "
     "{:.2f} and "
     "{:.2f}, other classes' masks {:.2f} and {:.2f}": lambda: [
         *(pair("toy", ROUNDS, "learned")[0], "more", pair("toy", ROUNDS, "learned")[3], len(sizes("toy", ROUNDS))),
-        pair("toy", ROUNDS, "learned")[4],
-        *(pair("toy_ten_images", ROUNDS, "learned")[i] for i in (0, 4)),
+        *("less", pair("toy", ROUNDS, "learned")[1], pair("toy", ROUNDS, "learned")[4]),
+        *(pair("toy_ten_images", ROUNDS, "learned")[0], "more", pair("toy_ten_images", ROUNDS, "learned")[3]),
+        *(len(sizes("toy_ten_images", ROUNDS)), pair("toy_ten_images", ROUNDS, "learned")[4]),
         30,
         *at("toy", "learned", 0.3, ANSWERS, SELECTIVITY),
         *at("toy", ROUNDS, 0.3, ANSWERS, SELECTIVITY),
         *at("toy", "learned", 0.3, ("kl recovered", "foreign"), ("selectivity", "foreign")),
     ],
     "{:.0f} % by rounds and {:.0f} % by masks with two images of a class, {:.0f} and {:.0f} % with six, {:.0f} and "
-    "{:.0f} % with ten": lambda: [
-        sizes(model, method).median()
-        for model in ("toy_two_images", "toy", "toy_ten_images")
-        for method in (ROUNDS, "learned")
+    "{:.0f} % with ten. The classes differ, though: the model knows {}, {} and {} of them": lambda: [
+        *(sizes(model, method).median() for model in BY_IMAGES for method in (ROUNDS, "learned")),
+        *(len(sizes(model, ROUNDS)) for model in BY_IMAGES),
     ],
     "the difference between masks and rounds is {}": lambda: [significance(pair(MORE, ROUNDS, "learned")[4])],
     "with the units of another image in the place of ablated ones circuits work from {:.0f} % on ({:.0f} to {:.0f} "
     "%), with "
     "the mean from {:.0f} % on.": lambda: [*spread(LITE0, ROUNDS, baseline="resample"), spread(LITE0, ROUNDS)[0]],
     "With the units of another image circuits of {} % recover {:.2f}, with the mean {:.2f}. Constants that are fitted "
-    "to each circuit help on the small CLIP and not on EfficientNet-Lite0, where they are fitted on "
-    "{} images": lambda: [
+    "to each circuit help on the small CLIP. On EfficientNet-Lite0, where they are fitted on {} images, they help "
+    "circuits "
+    "of {} % by three measures of four, and circuits of {} % by right answers alone": lambda: [
         35,
         *(at(LITE0, ROUNDS, 0.35, ANSWERS, baseline=baseline)[0] for baseline in ("resample", "mean")),
         sum(made_with("scoreboard/efficientnet_lite0_optimal")[of] for of in ("n_images", "n_others")),
+        *(20, 30),
     ],
     **{
-        f"| {named}, {{:.0f}} % | {measure} | {{:{digits}}}{unit} | {{:{digits}}}{unit} |": partial(
-            fitted, model, size, of, scale
+        " ".join(f"| {named}, {{:.0f}} % | {what} | {form} | {form} |" for what, _, form, _ in FITTED[:n]): partial(
+            fitted, model, size, n
         )
-        for named, model, size, measure, of, digits, unit, scale in (
-            ("small CLIP", "toy_ablations", 0.4, "selectivity", "selectivity", ".2f", "", 1),
-            ("small CLIP", "toy_ablations", 0.4, "KL recovered", "kl recovered", ".2f", "", 1),
-            ("small CLIP", "toy_ablations", 0.4, "false answers", "false", ".0f", " %", 100),
-            ("EfficientNet-Lite0", OPTIMAL, 0.3, "selectivity", "selectivity", ".2f", "", 1),
-            ("EfficientNet-Lite0", OPTIMAL, 0.3, "KL recovered", "kl recovered", ".2f", "", 1),
-            ("EfficientNet-Lite0", OPTIMAL, 0.2, "right answers", "right", ".0f", " %", 100),
-            ("EfficientNet-Lite0", OPTIMAL, 0.2, "false answers", "false", ".0f", " %", 100),
+        for named, model, size, n in (
+            ("small CLIP", "toy_ablations", 0.4, 4),
+            ("EfficientNet-Lite0", OPTIMAL, 0.3, 3),
+            ("EfficientNet-Lite0", OPTIMAL, 0.2, 4),
         )
     },
-    "circuits of other classes have a selectivity of {:.2f} on the small CLIP and recover {:.2f}; random units have "
-    "{:.2f} and "
-    "recover {:.2f}": lambda: [
-        at("toy_ablations", ROUNDS, 0.4, (measure, circuit), baseline="optimal")[0]
-        for circuit in ("foreign", "random")
-        for measure in ("selectivity", "kl recovered")
-    ],
+    "circuits of other classes, at {} %, have a selectivity of {:.2f} on the small CLIP and recover {:.2f}; random "
+    "units "
+    "have {:.2f} and recover {:.2f}": lambda: (
+        [40]
+        + [
+            at("toy_ablations", ROUNDS, 0.4, (measure, circuit), baseline="optimal")[0]
+            for circuit in ("foreign", "random")
+            for measure in ("selectivity", "kl recovered")
+        ]
+    ),
     "{:.0f} % of the hidden channels of EfficientNet-Lite0, {:.0f} % of those of the small CLIP, and {:.0f} % of the "
     "heads and "
     "neurons of the small ViT": lambda: [sizes(model, ROUNDS).median() for model in (LITE0, "toy", "toy_vit")],
+    "On the small ViT as many random units at each site work from {:.0f} % on, too.": lambda: spread(
+        "toy_vit", ROUNDS, RANDOM_WORK
+    )[:1],
+    "In the median class such units, and circuits, work from {:.0f} % on": lambda: [
+        alike((spread("toy_vit", ROUNDS, what)[0] for what in (RANDOM_WORK, "size to work, kept")), 0)
+    ],
+    "on the small CLIP the whole model is right in {:.0f} % of their images, on the small ViT in {:.0f} %": lambda: (
+        100 * whole_right(model) for model in ("toy", "toy_vit")
+    ),
     "six images of a class and {} others)": lambda: [made_with("scoreboard/toy")["n_others"]],
     "random units work from {:.0f} to {:.0f} % on, by method, circuits from {:.0f} to {:.0f} %": lambda: [
         size
@@ -324,9 +365,12 @@ CLAIMS: dict[str, Numbers] = {
         at("toy_vit", ROUNDS, 0.1, ANSWERS)[0],
     ],
     "With latents of sparse autoencoders at three sites in the place of their channels circuits work from {:.0f} % on "
-    "in the place of {:.0f} %; there are four latents for each channel": lambda: (
-        sizes(model, ROUNDS).median() for model in ("toy_latents", "toy_three_outputs")
-    ),
+    "in the place of {:.0f} %. These are {:.0f} latents in the place of {:.0f} channels: there are four latents for "
+    "each "
+    "channel": lambda: [
+        *(sizes(model, ROUNDS).median() for model in LATENTS),
+        *(sizes(model, ROUNDS).median() / 100 * n_counted(model) for model in LATENTS),
+    ],
     "its rank correlation with exact patching is {:.2f} on the small CLIP and {:.2f} on the small ViT": partial(
         single_units, "gradient"
     ),
@@ -339,8 +383,12 @@ CLAIMS: dict[str, Numbers] = {
             "learned masks": "learned",
         }.items()
     },
-    "together: the gradient needs {} circuits": lambda: [
-        {"above": "larger"}[comparison([sizes(LITE0, "gradient").median()], [sizes(LITE0, ROUNDS).median()])]
+    "together: on EfficientNet-Lite0 and the small CLIP the gradient needs {} circuits": lambda: [
+        {"above": "larger"}[
+            comparison(
+                *([sizes(model, method).median() for model in (LITE0, "toy")] for method in ("gradient", ROUNDS))
+            )
+        ]
     ],
     "They said that circuits which tell a class from others take {} % of a real network by masks and {} % by "
     "Fisher": lambda: [73, 88],
@@ -359,19 +407,27 @@ CLAIMS: dict[str, Numbers] = {
     "By Fisher in rounds, {:.1f} seconds a class, circuits work from {:.0f} % of the hidden channels on (median class; "
     "{:.0f} to {:.0f} %); of outputs of blocks it takes {:.0f} % ({:.0f} to {:.0f} %). With 35 % they recover {:.2f} "
     "of the answers with a selectivity of {:.2f} and give the class to {:.0f} % of other images; random units recover "
-    "{:.2f}. But circuits of two other classes recover {:.2f}, with a selectivity of {:.2f}": lambda: (
+    "{:.2f}, and work from {:.0f} % on. But circuits of two other classes recover {:.2f}, with a selectivity of "
+    "{:.2f}": lambda: (
         sizes(LITE0, ROUNDS, "seconds").median() / 100,
         *spread(LITE0, ROUNDS),
         *spread(OUTPUTS, ROUNDS),
         *at(LITE0, ROUNDS, 0.35, ANSWERS, SELECTIVITY),
         100 * at(LITE0, ROUNDS, 0.35, ("false", "kept"))[0],
-        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random"), ("kl recovered", "foreign"), ("selectivity", "foreign")),
+        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random")),
+        spread(LITE0, ROUNDS, RANDOM_WORK)[0],
+        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ("selectivity", "foreign")),
     ),
     "with 25 % rounds recover more ({:.2f} and {:.2f}). The small CLIP of the package needs more: circuits by Fisher "
     "in rounds work from {:.0f} % on in the median class ({:.0f} to {:.0f} %)": lambda: (
         *(at(LITE0, method, 0.25, ANSWERS)[0] for method in (ROUNDS, "fisher")),
         *spread("toy", ROUNDS),
     ),
+    "With {} % of the hidden channels circuits of other classes recover as much of the answers, with a selectivity of "
+    "{:.2f} where those of the class have {:.2f}": lambda: [
+        35,
+        *at(LITE0, ROUNDS, 0.35, ("selectivity", "foreign"), SELECTIVITY),
+    ],
     "Of the hidden channels of EfficientNet-Lite0 circuits work from {:.0f} to {:.0f} % on, by class, of outputs of "
     "blocks from {:.0f} to {:.0f} %": lambda: (*spread(LITE0, ROUNDS)[1:], *spread(OUTPUTS, ROUNDS)[1:]),
 }
