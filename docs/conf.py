@@ -98,7 +98,7 @@ def list_names(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
         function = inspect.isfunction(inspect.unwrap(one)) if callable(one) else False
         kind = "Class" if isinstance(one, type) else "Function" if function else "Value"
         text = text_of_value(obj, public) if kind == "Value" else inspect.getdoc(one) or ""
-        sentence = " ".join(text.split("\n\n")[0].split()).partition(". ")[0].rstrip(".:") + "."
+        sentence = re.split(r"(?<![ .])\. ", " ".join(text.split("\n\n")[0].split()))[0].rstrip(".:") + "."
         shown = f"``{public}``" if kind == "Value" else f":py:obj:`{public} <{name}.{public}>`"
         rows[kind] += [f"   * - {shown}", f"     - {sentence}"]
     for kind, of_kind in rows.items():
@@ -115,9 +115,11 @@ def name_bases(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
 
 
 def say_no_type(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep napoleon from reading what stands before a colon in the text of a field as its type."""
-    if what in ("attribute", "property"):
-        lines.insert(0, "\\")  # says nothing; an empty line would be passed over
+    """Keep napoleon from reading what stands before a colon in the text of a field or a return as its type."""
+    returns = [place + 1 for place, line in enumerate(lines) if line.strip() == "Returns:"]
+    for place in [0] if what in ("attribute", "property") else returns:
+        indent = " " * (len(lines[place]) - len(lines[place].lstrip())) if place else ""
+        lines.insert(place, f"{indent}\\")  # says nothing; an empty line would be passed over
 
 
 def show_options(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
