@@ -27,6 +27,7 @@ version = release = circuitry.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 default_role = "py:obj"
+highlight_language = "none"
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -51,6 +52,7 @@ html_title = "circuitry"
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_show_sourcelink = False
+html_use_index = html_domain_indices = False
 html_sidebars = {"*": [], "*/*": ["sidebar-nav-bs"]}  # pages by themselves have no section to navigate
 html_theme_options = {
     "navigation_with_keys": False,
@@ -96,7 +98,7 @@ def list_names(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
         function = inspect.isfunction(inspect.unwrap(one)) if callable(one) else False
         kind = "Class" if isinstance(one, type) else "Function" if function else "Value"
         text = text_of_value(obj, public) if kind == "Value" else inspect.getdoc(one) or ""
-        sentence = " ".join(text.split("\n\n")[0].split()).partition(". ")[0].rstrip(".:") + "."
+        sentence = re.split(r"(?<![ .])\. ", " ".join(text.split("\n\n")[0].split()))[0].rstrip(".:") + "."
         shown = f"``{public}``" if kind == "Value" else f":py:obj:`{public} <{name}.{public}>`"
         rows[kind] += [f"   * - {shown}", f"     - {sentence}"]
     for kind, of_kind in rows.items():
@@ -113,9 +115,17 @@ def name_bases(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
 
 
 def say_no_type(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep napoleon from reading what stands before a colon in the text of a field as its type."""
-    if what in ("attribute", "property"):
-        lines.insert(0, "\\")  # says nothing; an empty line would be passed over
+    """Keep napoleon from reading what stands before a colon in the text of a field or a return as its type."""
+    returns = [place + 1 for place, line in enumerate(lines) if line.strip() == "Returns:"]
+    for place in [0] if what in ("attribute", "property") else returns:
+        indent = " " * (len(lines[place]) - len(lines[place].lstrip())) if place else ""
+        lines.insert(place, f"{indent}\\")  # says nothing; an empty line would be passed over
+
+
+def show_options(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Show an option as code, whose hyphens would become a dash."""
+    if what == "attribute":
+        lines[:] = [re.sub(r"(?<![\w`-])--[a-z-]+", r"``\g<0>``", line) for line in lines]
 
 
 def link_to_room(app: Sphinx, env: BuildEnvironment, node: nodes.Element, shown: nodes.Element) -> Any:
@@ -126,6 +136,13 @@ def link_to_room(app: Sphinx, env: BuildEnvironment, node: nodes.Element, shown:
         return None
     found = env.domains.python_domain.resolve_any_xref(env, node["refdoc"], app.builder, f"{home}.{name}", node, shown)
     return found[0][1] if found else None
+
+
+def keep_percents(app: Sphinx, page: nodes.document) -> None:
+    """Keep a number and its percent sign in one line."""
+    for text in list(page.findall(nodes.Text)):
+        if not isinstance(text.parent, nodes.literal | nodes.literal_block | nodes.math):
+            text.parent.replace(text, nodes.Text(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)))
 
 
 def write_formula(self: HTML5Translator, node: nodes.Element) -> None:
@@ -141,6 +158,8 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
     app.connect("builder-inited", read_annotations)
     app.connect("autodoc-process-docstring", say_no_type, priority=400)
+    app.connect("autodoc-process-docstring", show_options)
     app.connect("autodoc-process-docstring", list_names)
     app.connect("autodoc-process-docstring", name_bases)
     app.connect("missing-reference", link_to_room)
+    app.connect("doctree-read", keep_percents)

@@ -171,7 +171,7 @@ class Analysis:
     def own_part_tables(self) -> dict[str, pd.DataFrame]:
         """Read own parts of classes that the model knows, and write those that are told as circuits.
 
-        There are no tables where a sentence says why.
+        Where no own part can be found, there are no tables.
         """
         found = self.results.get("own_parts")
         if isinstance(found, dict) and "own_part_tables" not in self.results:
