@@ -183,8 +183,8 @@ def test_verdicts_follow_the_tests(kept: float, rest: float, tests: dict[str, An
 def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = command_module("evaluate")
     written = module.main(module.Config(model="rn-tiny", data=toy, out=tmp_path / "o"))
-    table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
-    assert set(table["domain"]) == {"real", "clipart"} and (tmp_path / "o/tables/accuracy_by_class.csv").is_file()
+    table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy_by_class.csv")
+    assert set(table["domain"]) == {"real", "clipart"}
     assert "guessing reaches 25.0%" in written.claims[0]
     assert "clipart" in capsys.readouterr().out
     run = tmp_path / "run" / "checkpoints"
@@ -222,4 +222,5 @@ def test_one_image_is_evaluated(toy: Path, tmp_path: Path) -> None:
     written = module.main(module.Config(model="rn-tiny", data=tmp_path / "data", out=tmp_path / "o"))
     table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
     assert table[["domain", "all", "chance"]].to_numpy().tolist() == [["real", 1.0, 1.0]]
-    assert "guessing reaches 100.0%" in written.claims[0] and "Cannot be told" in written.claims[1]
+    assert "guessing reaches 100.0%" in written.claims[0]
+    assert "Cannot be told" in written.claims[1]
