@@ -42,7 +42,8 @@ def main(config: Config) -> Written:
     curves = pd.concat([curve.to_pandas(measure) for measure in CURVE_MEASURES], ignore_index=True)
     findings = circuit_verdicts(curve, tested)
     tables = {"recovered": in_cells(curves, ["measure"]), "tests": tested, "curves": curves}
-    print(tables["recovered"].to_string(index=False))
+    if len(tables["recovered"]):
+        print(tables["recovered"].to_string(index=False))
     if subject.images is not None:
         folder = shlex.quote(str(config.folder / "circuits"))
         print(f"To look inside: circuitry cards --circuits {folder} && circuitry explore --circuits {folder} --open")

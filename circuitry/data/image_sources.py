@@ -106,7 +106,7 @@ def _from_folders(root: Path) -> ImageList:
     if not found.classes:
         raise InputError(
             f"Found no images in {root}; expected files {root}/<domain>/<class>/<file>, or {root}/<class>/<file> of "
-            "one domain."
+            "one domain. Only circuitry find takes images of one class without such folders."
         )
     return found
 

@@ -133,7 +133,7 @@ class ImagesOfClass:
         if not self.others:
             raise InputError(
                 "A class's own part is found by contrast with other classes, but there are no images of any that the "
-                "model tells from the class: give the task others=."
+                "model tells from the class: give the task others= that it does not take for the class."
             )
         if len(set(self.answers[self.others].tolist())) == 1:
             log.warning(

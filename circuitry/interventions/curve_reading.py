@@ -70,7 +70,7 @@ def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, s
 
 def describe_missing_lead(full: float, empty: float) -> str:
     """Say that a ratio is undefined because the whole model has no lead over the baseline."""
-    return f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
+    return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
 
 
 def percentile_band(ratios: Float[np.ndarray, "resamples *rest"]) -> Float[np.ndarray, "2 *rest"]:

@@ -159,7 +159,8 @@ class OwnParts(FolderWork):
         if not tables:
             raise InputError(
                 f"{self.clip.name} recognises no class of {self.images.root} on the images that parts are found on, so "
-                "there is no part to test: see the warnings above, and give a model that knows the classes."
+                "there is no part to test: see the warnings above. Give classes that it knows (circuitry evaluate has "
+                "them in tables/accuracy_by_class.csv), other texts, or a linear probe in place of texts."
             )
         return pd.concat(tables, ignore_index=True)
 

@@ -183,7 +183,7 @@ def test_verdicts_follow_the_tests(kept: float, rest: float, tests: dict[str, An
 def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = command_module("evaluate")
     written = module.main(module.Config(model="rn-tiny", data=toy, out=tmp_path / "o"))
-    table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
+    table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy_by_class.csv")
     assert set(table["domain"]) == {"real", "clipart"}
     assert "guessing reaches 25.0%" in written.claims[0]
     assert "clipart" in capsys.readouterr().out
@@ -223,3 +223,4 @@ def test_one_image_is_evaluated(toy: Path, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
     assert table[["domain", "all", "chance"]].to_numpy().tolist() == [["real", 1.0, 1.0]]
     assert "guessing reaches 100.0%" in written.claims[0]
+    assert "Cannot be told" in written.claims[1]

@@ -7,7 +7,7 @@ import pandas as pd
 from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
-from circuitry.reports.sections.findings import NO, PARTLY, YES
+from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 from circuitry.runs.errors import name_some
 
 READING = (
@@ -26,19 +26,20 @@ SHARES = (
 
 def recognised(by_class: pd.DataFrame, accuracy: pd.DataFrame) -> Finding:
     """Say whether the model knows the classes in every domain, and which ones are left out; see `accuracy_kinds`."""
+    question, chance = "Does the model know the classes in these domains?", accuracy["chance"].iloc[0]
+    if chance == 1:
+        claim = f"{question} {UNKNOWN}: there is one class, so every answer is right. Give others, too."
+        return Finding(claim, "Guessing reaches 100%.", "Images of other classes.")
     left_out = by_class[~by_class["known"]]
     n, unknown = len(by_class), len(left_out)
     answer = YES if not unknown else NO if unknown == n else PARTLY
-    means = ", ".join(
-        f"{domain} {value:.0%}" for domain, value in zip(accuracy["domain"], accuracy["all"], strict=True)
-    )
+    means = ", ".join(f"{domain} {value:.0%}" for domain, value in accuracy.set_index("domain")["all"].items())
     named = [f"{row['class']} in {row['domain']} ({row['right']:.0%})" for row in left_out.to_dict("records")]
     out = f" Left out of own parts and comparisons: {name_some(named)}." if unknown else ""
     return Finding(
-        f"Does the model know the classes in these domains? {answer}: right answers in {means}; of {n} pairs of "
-        f"class and domain it knows {n - unknown}.{out}",
-        f"Means over classes, of {by_class['n_images'].sum():,} images, those that circuits were found on among them; "
-        f"guessing reaches {accuracy['chance'].iloc[0]:.0%}.",
+        f"{question} {answer}: right answers in {means}; of {n} pairs of class and domain it knows {n - unknown}.{out}",
+        f"Means over classes, of {by_class['n_images'].sum():,} images, those that circuits are found on among them; "
+        f"guessing reaches {chance:.0%}.",
         "Other images or class texts.",
     )
 
@@ -48,16 +49,13 @@ def add_accuracy(
 ) -> None:
     """Add the section on accuracy, from `accuracy_kinds`."""
     report.section("Does the model recognise the classes?")
-    means = accuracy.set_index("domain")["all"]
-    best, worst = str(means.idxmax()), str(means.idxmin())
-    ends = f" Best: {best} ({means[best]:.1%}); worst: {worst} ({means[worst]:.1%})." if len(means) > 1 else ""
     words = f"Accuracy on test images; guessing reaches {accuracy['chance'].iloc[0]:.1%}."
     held_out = accuracy["held_out"].notna().any()  # the figure then draws seen and held-out classes, not all
     there = _in_the_test_domain(accuracy, test_domain) if held_out and test_domain in set(accuracy["domain"]) else ""
-    report.figure(accuracy_bars(accuracy, marks=marks), words + (there if held_out else ends))
+    report.figure(accuracy_bars(accuracy, marks=marks), words + there)
     if held_out:
         table = accuracy.drop(columns=["sd", "seeds"])
-        add_told_apart(report, table, f"Accuracies on test images by domain.{ends}")
+        add_told_apart(report, table, "Accuracies on test images by domain.")
 
 
 def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str | None) -> str:

@@ -72,7 +72,8 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
     measure = "selectivity" if others else "faithfulness"
     curves = curve.to_pandas(measure)
     if reason := curve.reason(measure):
-        claim = f"Does it work, and is it needed? {UNKNOWN}: {reason}."
+        more = "images that the model recognises" if others else "images of other classes, too"
+        claim = f"Does it work, and is it needed? {UNKNOWN}: {reason}. Give {more}."
         return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
     kept, random, rest = (_row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement"))
     beaten, worse = (_row(tested, "test", name) for name in ("sufficiency", "necessity"))
