@@ -61,7 +61,7 @@ SHARED = {
 """What a domain shares with the others, with names."""
 LABEL_FREE = {
     "shift": "circuit shift score",
-    "depth_bias": "depth bias above the other domains'",
+    "depth_bias": "depth bias beside the other domains",
     "confidence": "confidence",
     "reach": "distance to photographs",
     "distance": "distance to the other domains",

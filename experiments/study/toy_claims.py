@@ -36,10 +36,10 @@ class Measure(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One of the study's claims."""
+    """One of the study's claims, as a question that it answers by yes."""
 
     name: str
-    claim: str
+    question: str
     predicts: str
     refuted_by: str
     measures: tuple[Measure, ...]
@@ -116,42 +116,42 @@ def _beside(*whats: str, sign: int = -1) -> tuple[Measure, ...]:
 CLAIMS = (
     Claim(
         "diversity",
-        "Domain diversity drives robustness.",
+        "Does domain diversity drive robustness?",
         "cg-high (all domains) is above cg-low (photographs and the test domain).",
         "cg-high below cg-low.",
         _accuracies("cg-high", "cg-low"),
     ),
     Claim(
         "unseen-domain",
-        "Other domains help in a domain that was never seen.",
+        "Do other domains help in a domain that was never seen?",
         "leave-out (all domains but the test domain) is above natural-only (photographs).",
         "leave-out below natural-only.",
         _accuracies("leave-out", "natural-only"),
     ),
     Claim(
         "leave-out",
-        "A domain that was never seen is sometimes easier than one that lacks the classes.",
+        "Is a domain that was never seen easier than one that lacks the classes?",
         "leave-out is above cg-high.",
         "leave-out below cg-high.",
         _accuracies("leave-out", "cg-high"),
     ),
     Claim(
         "class-interpolation",
-        "Each held-out class that is seen in the test domain helps.",
+        "Does each held-out class that is seen in the test domain help?",
         "A quarter of the images of the held-out classes lies above none (cg-high).",
         "A quarter below none.",
         (*_accuracies("class-interpolation", "cg-high"), *_accuracies(UPPER, "class-interpolation")),
     ),
     Claim(
         "domain-interpolation",
-        "Each further domain helps.",
+        "Does each further domain help?",
         "Two further domains lie above none (cg-low), and four (cg-high) above two.",
         "Two below none.",
         (*_accuracies("domain-interpolation", "cg-low"), *_accuracies("cg-high", "domain-interpolation")),
     ),
     Claim(
         "quickdraw",
-        "Quickdraw is the exception: there the upper bound stays far away.",
+        "Is quickdraw the exception, where the upper bound stays far away?",
         "The upper bound is farther above cg-high in quickdraw than in sketch.",
         "It is nearer in quickdraw.",
         tuple(
@@ -160,35 +160,35 @@ CLAIMS = (
     ),
     Claim(
         "embeddings",
-        "Quickdraw lies apart in the embedding space.",
+        "Does quickdraw lie apart in the embedding space?",
         "Its distance to the other domains is above the mean distance of these.",
         "It lies nearer than they do.",
         _beside("distance", sign=1),
     ),
     Claim(
         "alignment",
-        "Captions without style words bring quickdraw closer.",
+        "Do captions without style words bring quickdraw closer?",
         "Its distance to the others falls from cg-high to aligned.",
         "It rises.",
         (Measure("distance, aligned minus cg-high", -1, between("aligned", "cg-high", "distance")),),
     ),
     Claim(
         "alignment-accuracy",
-        "Alignment of domains does not bring generalization.",
+        "Does alignment of domains bring no generalization?",
         "Accuracy on held-out classes rises by less than five points from cg-high to aligned.",
         "It rises.",
         _accuracies("aligned", "cg-high", -1, margin=0.05),
     ),
     Claim(
         "features",
-        "Quickdraw shares the fewest features.",
+        "Does quickdraw share the fewest features?",
         "It shares fewer of an autoencoder's features with the others than these do.",
         "It shares more.",
         _beside("features"),
     ),
     Claim(
         "cka",
-        "Representations of quickdraw are the least similar.",
+        "Are representations of quickdraw the least similar?",
         "Its CKA with the others is below theirs at the last site, on held-out classes.",
         "It is above.",
         (
@@ -198,28 +198,28 @@ CLAIMS = (
     ),
     Claim(
         "units",
-        "Circuits of quickdraw share the fewest units with others.",
+        "Do circuits of quickdraw share the fewest units with others?",
         "Its node overlap with the others is below theirs.",
         "It is above.",
         _beside("overlap", "ratio"),
     ),
     Claim(
         "edges",
-        "Circuits of quickdraw share the fewest edges.",
+        "Do circuits of quickdraw share the fewest edges?",
         "Scores of its edges correlate less with those of the others.",
         "They correlate more.",
         _beside("shift", "edges"),
     ),
     Claim(
         "transfer",
-        "Circuits of other domains do less in quickdraw.",
+        "Do circuits of other domains do less in quickdraw?",
         "They keep fewer of its answers than they do elsewhere.",
         "They keep more.",
         _beside("transfer"),
     ),
     Claim(
         "own-part",
-        "A model that recognises a held-out class in the test domain uses the part there that it uses elsewhere.",
+        "Does a model use the part of a held-out class in the test domain that it uses elsewhere?",
         "Without the parts of other domains it loses more of these answers than without random units.",
         "It loses no more.",
         (

@@ -211,7 +211,7 @@ def claim_findings(table: pd.DataFrame) -> list[Finding]:
     of = {str(name): {str(column): str(value) for column, value in row.items()} for name, row in rows.iterrows()}
     return [
         Finding(
-            f"{one.claim} {of[one.name]['verdict'].capitalize()}.",
+            f"{one.question} {of[one.name]['verdict'].capitalize()}.",
             f"{of[one.name]['measure']}: {said[one.name]} over {of[one.name]['n_models']} models "
             f"({of[one.name]['n_independent']} of another seed or architecture). Predicted: {one.predicts}",
             f"Refuted by: {one.refuted_by}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from circuitry.comparison import LEVEL
 from circuitry.reports import with_intervals
 from experiments.study.sharing import LABEL_FREE, SHARED, Measured
-from experiments.study.toy_claims import BORNE_OUT, CLAIMS, KINDS, OPEN, REFUTED, Claim
+from experiments.study.toy_claims import BORNE_OUT, CLAIMS, KINDS, OPEN, REFUTED
 
 import pandas as pd
 
@@ -30,6 +30,12 @@ and what would refute it, was written before the models were trained.
 Intervals are Student's of 95 % over models: models of one architecture and seed, which share held-out classes, count
 as one. A claim is *borne out* if the interval of its first measure lies on the predicted side of zero, *refuted* if it
 lies on the other, else it *cannot be told*. p is of exchanged signs; with few models it cannot be small.
+
+Settings, by what a model saw of its test domain: *natural-only* are photographs; *cg-low* adds the test domain, without
+the held-out classes there, *domain-interpolation* adds two further domains, *cg-high* all domains; *leave-out* is
+cg-high without the test domain, *aligned* is cg-high with captions without style words, *class-interpolation* has a
+quarter of the held-out images, and *upper-high*, the upper bound, all of them. Accuracies are of classes that the upper
+bound learns, *among all classes* or *among held-out classes alone*.
 """
 LIMITS = """## What this does not show
 
@@ -51,13 +57,14 @@ def written_page(folder: Path) -> str:
     claims = tables["claims"]
     first = claims[claims["models"] == "all"].drop_duplicates("claim").set_index("claim")
     points = tables["points"]
-    of_model = points.drop_duplicates("run")["model"].value_counts()
-    trained = " and ".join(f"{n} of {model}" for model, n in of_model.items())
-    seeds = ", ".join(map(str, sorted(points["seed"].unique())))
+    trained = [
+        f"{of['run'].nunique()} of {model} (seed {', '.join(map(str, sorted(set(of['seed']))))})"
+        for model, of in points.groupby("model")
+    ]
     parts = [
         FRONT,
-        f"We trained {sum(of_model)} models: {trained}, with the seeds {seeds}. Test domains: "
-        f"{', '.join(sorted(points['test_domain'].unique()))}.\n",
+        f"We trained {points['run'].nunique()} models, {' and '.join(trained)}. Test domains are "
+        f"{' and '.join(sorted(set(points['test_domain'])))}.\n",
         _verdicts(first),
         "![Accuracy by setting](../../figures/accuracy_by_setting.png)\n",
         "*Accuracy in the test domain by setting, in percent, mean over models; bars over seeds. The numbers:*\n",
@@ -70,15 +77,11 @@ def written_page(folder: Path) -> str:
         LIMITS,
         "\n    ".join(["## How to measure it again\n", *commands, ""]),
     ]
-    return "\n".join(parts)
+    return re.sub(r"[-+](0\.00)\b(?!\d)", r"\1", "\n".join(parts))
 
 
 def _said(rows: pd.DataFrame) -> list[str]:
     return list(with_intervals(rows, "+.2f"))
-
-
-def _question(claim: Claim) -> str:
-    return f"{claim.claim.removesuffix('.')}?"
 
 
 def _place(heading: str) -> str:
@@ -93,14 +96,16 @@ def _verdicts(first: pd.DataFrame) -> str:
     for verdict in (REFUTED, OPEN, BORNE_OUT):
         some = [one for one in CLAIMS if first.loc[one.name, "verdict"] == verdict]
         lines.append(f"**{verdict.capitalize()}** ({len(some)} of {len(CLAIMS)}):\n")
-        lines += [f"- [{one.claim}](#{_place(_question(one))}) {measured[one.name]}: {said[one.name]}." for one in some]
+        lines += [
+            f"- [{one.question}](#{_place(one.question)}) ({measured[one.name]}: {said[one.name]})" for one in some
+        ]
         lines.append("" if some else "- none\n")
     return "\n".join(lines)
 
 
 def _accuracies(told: pd.DataFrame) -> str:
     tested = told[told["domain"] == told["test_domain"]]
-    columns = {"seen": "seen classes", "held_out": "held-out classes", "alone": "held-out among themselves"}
+    columns = {"seen": "seen classes", "held_out": "held-out classes", "alone": "held-out alone"}
     table = tested[["model", "test_domain", "setting", *columns]].rename(columns=columns)
     table[list(columns.values())] *= 100
     return _markdown(table, dict.fromkeys(columns.values(), ".0f"))
@@ -114,7 +119,7 @@ def _claim(rows: pd.DataFrame, name: str) -> str:
     table = table.rename(columns={"n_models": "n", "n_independent": "seeds"})
     return "\n".join(
         [
-            f"## {_question(claim)}\n",
+            f"## {claim.question}\n",
             f"**{told['verdict'].capitalize()}.** {told['measure']}: {_said(rows.iloc[:1])[0]}; "
             f"{n_right} of {told['n_models']} models are on the predicted side.\n",
             f"Predicted: {claim.predicts} Refuted by: {claim.refuted_by}\n",
@@ -183,10 +188,10 @@ def _ranking(ranking: pd.DataFrame) -> str:
     return "\n".join(
         [
             "## Which model is better in a new style, without labels?\n",
-            f"Of numbers that need no label, {best['what']} picks the better of two models most often: in "
-            f"{best['right']:.0%} of {best['n_pairs']} pairs of one architecture and test domain (guessing: 50 %). "
+            f"The best number without labels ({best['what']}) finds the better of two models in "
+            f"{100 * best['right']:.0f} % of {best['n_pairs']} pairs of one architecture and test domain (guessing: 50 %). "
             "Below that a number points the other way.\n",
-            _markdown(ranking, {"right": ".0%", "chance": ".0%"}),
+            _markdown(ranking.drop(columns="chance"), {"right": ".2f"}),
         ]
     )
 
@@ -196,8 +201,10 @@ def _choices(tables: Mapping[str, pd.DataFrame]) -> str:
     of = {seed: points[points["seed"] == seed].set_index(["model", "setting", "test_domain"]) for seed in (0, 4)}
     gaps = (of[0]["seen"] - of[4]["seen"]).abs().dropna()
     rest = claims[claims["models"] == "all"].groupby("claim")["verdict"].agg(list)
-    unlike = [one.claim.removesuffix(".") for one in CLAIMS if {BORNE_OUT, REFUTED} <= set(rest[one.name])]
+    unlike = [one.question for one in CLAIMS if {BORNE_OUT, REFUTED} <= set(rest[one.name])]
     out = tables["screened"][~tables["screened"]["kept"]]
+    columns = {"held_out mean": "all classes", "held_out std": "sd", "alone mean": "held-out alone", "alone std": "sd "}
+    spread = tables["seeds"][["model", "test_domain", "setting", *columns]].rename(columns=columns)
     lines = ["## Do the conclusions depend on choices?\n"]
     if len(gaps):
         lines.append(
@@ -208,8 +215,8 @@ def _choices(tables: Mapping[str, pd.DataFrame]) -> str:
         _shorter(points, tables[SHORT]),
         f"- Claims whose measures have opposite verdicts: {'; '.join(unlike) or 'none'}.",
         f"- {len(out)} of {len(tables['screened'])} held-out classes are left out: no upper bound learns them.\n",
-        "Accuracy on held-out classes by setting, mean and standard deviation over models:\n",
-        _markdown(tables["seeds"], dict.fromkeys([c for c in map(str, tables["seeds"]) if " " in c], ".2f")),
+        "Accuracy on held-out classes by setting, mean and standard deviation (sd) over models:\n",
+        _markdown(spread, dict.fromkeys(columns.values(), ".2f")),
     ]
     return "\n".join(lines)
 
@@ -241,7 +248,8 @@ def _markdown(table: pd.DataFrame, formats: Mapping[str, str] = {}) -> str:
     for name in cells:
         form = formats.get(str(name))
         cells[name] = ["" if pd.isna(value) else f"{value:{form}}" if form else str(value) for value in table[name]]
-    lines = ["| " + " | ".join(map(str, cells)) + " |", "|" + "---|" * cells.shape[1]]
+    heads = [str(name).strip().replace("p_holm", "p (Holm)").replace("n_", "").replace("_", " ") for name in cells]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * cells.shape[1]]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells.to_numpy().tolist()), ""])
 
 

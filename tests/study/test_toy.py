@@ -265,5 +265,5 @@ def test_the_study_in_small_is_written(quickstart: Path, tmp_path: Path, monkeyp
     assert set(claims["claim"]) == {claim.name for claim in CLAIMS}
     assert claims.query("claim == 'quickdraw'")["n_models"].max() == 0  # no cg-high of sketch
     page = (tmp_path / "out" / "results" / "report.html").read_text(encoding="utf-8")
-    assert all(claim.claim in page for claim in CLAIMS)
+    assert all(claim.question in page for claim in CLAIMS)
     assert page.count('class="plotly-graph-div"') == 4
