@@ -281,9 +281,9 @@ def read_transfer(table: pd.DataFrame) -> Rows:
     """Yield shares of right answers that circuits keep, from `CircuitChecks.extract_transfer`."""
     known = table[table["full_accuracy"] >= KNOWN]
     kept = known["accuracy"] / known["full_accuracy"]
-    means = kept.groupby([known["circuit_domain"] == known["image_domain"], known["image_domain"]]).mean()
-    for (own, domain), value in means.items():
-        yield "kept" if own else "transfer", WHOLE, str(domain), value
+    own = known["circuit_domain"] == known["image_domain"]
+    for what, these in (("kept", own), ("transfer", ~own)):
+        yield from _rows(what, kept[these].groupby(known["image_domain"]).mean())
 
 
 def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":

@@ -188,9 +188,9 @@ def _ranking(ranking: pd.DataFrame) -> str:
     return "\n".join(
         [
             "## Which model is better in a new style, without labels?\n",
-            f"The best number without labels ({best['what']}) finds the better of two models in "
-            f"{100 * best['right']:.0f} % of {best['n_pairs']} pairs of one architecture and test domain (guessing: 50 %). "
-            "Below that a number points the other way.\n",
+            f"The best number without labels, {best['what']}, finds the better of two models in "
+            f"{100 * best['right']:.0f} % of {best['n_pairs']} pairs of one architecture and test domain. Guessing "
+            "finds 50 %; below that a number points the other way.\n",
             _markdown(ranking.drop(columns="chance"), {"right": ".2f"}),
         ]
     )
