@@ -44,11 +44,6 @@ def domain_similarity(tables: Path, title: str) -> go.Figure:
     return heatmap(tables, "edge_jaccard_matrix", title, "edge Jaccard index")
 
 
-@figure("Which styles of emoji share their circuits?", "emoji")
-def emoji_ratios(tables: Path, title: str) -> go.Figure:
-    return heatmap(tables, "edge_jaccard_ratio_matrix", title, "edge Jaccard index, ratio to the ceiling")
-
-
 @figure("Which measures tell circuits apart? (dotted: guessing)", "measures")
 def measures(tables: Path, title: str) -> go.Figure:
     return measure_panels(table(tables, "measures"), title=title)
