@@ -92,6 +92,7 @@ def network(config: Config, model: str) -> tuple[OwnParts, dict[str, pd.DataFram
     settings = OwnPartSettings(shares=(config.share,))
     run = OwnParts(chosen.clip(parts=True), chosen.images(), config.out / model, settings)
     lesions, overlaps = run.run(Work(progress=True)).values()
+    run.save_circuits()
     tables = {
         "accuracy": accuracy(seen),
         "left": lesion_summary(lesions),

@@ -74,6 +74,13 @@ def own_parts_depth(tables: Path, title: str) -> go.Figure:
     return charts.lesion_lines(pd.concat([early, gap, late]), axis, title)
 
 
+@figure("Without the part that photographs found, what is left of a class in each style?", "real_networks")
+def real_networks(tables: Path, title: str) -> go.Figure:
+    left = table(tables, "left").query("part_domain == 'photo' and cut == 'part'")
+    lines = left.assign(line=left["model"] + ", " + left["answers"], place=left["domain"])
+    return charts.lesion_lines(lines, "style of the images", title)
+
+
 @figure("Which circuits recover the answers?", "scoreboard")
 def scoreboard_answers(tables: Path, title: str) -> go.Figure:
     parts = [table(tables, f"{name}/curves").assign(panel=panel) for name, panel in MODELS.items()]
