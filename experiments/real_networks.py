@@ -87,7 +87,7 @@ def main(config: Config) -> Written:
 def network(config: Config, model: str) -> tuple[OwnParts, dict[str, pd.DataFrame]]:
     """Find and test the parts of one network, and return them with its tables."""
     options = ModelOptions(model=model, checkpoint=config.checkpoint, data=config.data)
-    seen = zero_shot_predictions(options.clip(), options.images())
+    seen = zero_shot_predictions(options.clip(), options.images()).query("classifier == 'all templates'")
     chosen = replace(options, classes=config.classes, domains=config.domains)
     settings = OwnPartSettings(shares=(config.share,))
     run = OwnParts(chosen.clip(parts=True), chosen.images(), config.out / model, settings)

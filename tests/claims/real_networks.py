@@ -137,6 +137,7 @@ CLAIMS: dict[str, Numbers] = {
     "{} classes have parts with {} % of the hidden channels": lambda: [len(made_with("real_networks")["classes"]), 2],
     "a class keeps {:.2f} to {:.2f} of its right answers in photographs without the part that drawings found, and "
     "{:.2f} to {:.2f} without random units": lambda: [*to_photographs(), *to_photographs(cut="random")],
+    "Without it a class keeps {:.2f} to {:.2f} of its right answers there": to_photographs,
     **{
         row(f"{NAMES[model]}, in photographs", *(CELL if style in drawn else NONE for style in DRAWN)): partial(
             cells, model, [(style, "photo") for style in drawn]
