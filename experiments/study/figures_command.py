@@ -74,11 +74,15 @@ def own_parts_depth(tables: Path, title: str) -> go.Figure:
     return charts.lesion_lines(pd.concat([early, gap, late]), axis, title)
 
 
-@figure("Without the part that photographs found, what is left of a class in each style?", "real_networks")
+@figure("What is left of a class without the part that another style found?", "real_networks")
 def real_networks(tables: Path, title: str) -> go.Figure:
-    left = table(tables, "left").query("part_domain == 'photo' and cut == 'part'")
-    lines = left.assign(line=left["model"] + ", " + left["answers"], place=left["domain"])
-    return charts.lesion_lines(lines, "style of the images", title)
+    left = table(tables, "left").query("answers == 'own class' and cut == 'part' and domain != part_domain")
+    both = {
+        "a drawing without the part of photographs": left.query("part_domain == 'photo'").assign(place=left["domain"]),
+        "a photograph without the part of drawings": left.query("domain == 'photo'").assign(place=left["part_domain"]),
+    }
+    lines = [rows.assign(line=rows["model"] + ": " + name) for name, rows in both.items()]
+    return charts.lesion_lines(pd.concat(lines).sort_values(["line", "place"]), "drawn style", title)
 
 
 @figure("Which circuits recover the answers?", "scoreboard")

@@ -4,9 +4,9 @@ from functools import partial
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, made_with, span, table
+from tests.support.committed_tables import RESULTS, Numbers, span, table
 
-OWN, OTHERS = "own class", "other classes"
+OWN, OTHERS, PHOTO = "own class", "other classes", "photo"
 DRAWN = ["clipart", "noto", "fluent3d", "openmoji"]
 STYLES = {f"efficientnet-lite{n}": DRAWN if n < 2 else ["clipart", "openmoji"] for n in range(3)}
 """Drawn styles by network."""
@@ -29,7 +29,7 @@ def one(name: str, column: str = "value", **equal: object) -> float:
     return float(value)
 
 
-def left(model: str, found_on: str, style: str, answers: str = OWN, cut: str = "part") -> float:
+def left(model: str, found_on: str, style: str, answers: str, cut: str) -> float:
     return one("left", model=model, part_domain=found_on, domain=style, answers=answers, cut=cut)
 
 
@@ -39,35 +39,20 @@ def cells(model: str, pairs: list[tuple[str, str]]) -> list[float]:
     return [left(model, *pair, *kind) for pair in pairs for kind in kinds]
 
 
-def to_drawings(answers: str = OWN, cut: str = "part") -> tuple[float, float]:
-    """Return the span over networks and drawn styles of what is left without the part of photographs."""
-    return span(left(model, "photo", style, answers, cut) for model, drawn in STYLES.items() for style in drawn)
-
-
-def to_photographs(answers: str = OWN, cut: str = "part") -> tuple[float, float]:
-    """Return the span over networks and drawn styles of what photographs keep without the part of drawings."""
-    return span(left(model, style, "photo", answers, cut) for model, drawn in STYLES.items() for style in drawn)
+def across(found_on: str | None, answers: str = OWN, cut: str = "part") -> tuple[float, float]:
+    """Return the span over networks and drawn styles of what is left there, or in photographs, without a part."""
+    pairs = [(model, style) for model, drawn in STYLES.items() for style in drawn]
+    return span(left(m, found_on or style, style if found_on else PHOTO, answers, cut) for m, style in pairs)
 
 
 def of_pairs(photo: bool, model: str | None = None) -> pd.DataFrame:
     """Return the verdicts of pairs of photographs with drawings, or of two drawn styles."""
     pairs = found("verdicts") if model is None else found("verdicts", model=model)
-    return pairs[(pairs["domain_a"] == "photo") == photo]
+    return pairs[(pairs["domain_a"] == PHOTO) == photo]
 
 
-def same_part() -> list[int]:
-    """Return in how many pairs the part is the same, and how many there are: with photographs, and of drawings."""
-    kinds = [of_pairs(photo)["verdict"] for photo in (True, False)]
-    return [number for verdicts in kinds for number in ((verdicts == VERDICTS[0]).sum(), len(verdicts))]
-
-
-def taken() -> list[int]:
-    """Return in how many pairs each part leaves a fifth of the class or less in the other style."""
-    return [(of_pairs(photo)[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2).sum() for photo in (True, False)]
-
-
-def verdicts(model: str) -> list[int]:
-    return [(of_pairs(photo, model)["verdict"] == verdict).sum() for photo in (True, False) for verdict in VERDICTS]
+def verdicts(*photo: bool, model: str | None = None) -> list[int]:
+    return [(of_pairs(asked, model)["verdict"] == verdict).sum() for asked in photo for verdict in VERDICTS]
 
 
 def in_common(kind: str, column: str = "value") -> tuple[float, float]:
@@ -85,38 +70,34 @@ def of_stage(stage: str) -> list[float]:
     return [one("depth", "overlap", stage=stage, model=model, parts=kind) for model in STYLES for kind in KINDS[:2]]
 
 
-def agree(what: str) -> list[float]:
-    """Return rank correlation of two networks over pairs of styles, and its p value."""
-    named = {"model": TWO[0], "with_model": TWO[1], "what": what, "with": what}
-    return [one("agreement", column, **named) for column in ("rho", "p")]
-
-
-def beside(what: str) -> list[float]:
-    """Return within two networks rank correlation of parts of one class with parts of two, and its p value."""
-    named = [{"model": model, "with_model": model, "what": what, "with": "two classes"} for model in TWO]
-    return [one("agreement", column, **asked) for asked in named for column in ("rho", "p")]
+def agree(model: str, with_model: str, what: str, cause: str) -> list[float]:
+    """Return a rank correlation over pairs of styles, and its p value."""
+    (found_one,) = found("agreement", model=model, with_model=with_model, what=what, **{"with": cause})[
+        ["rho", "p"]
+    ].values
+    return list(found_one)
 
 
 def colours(what: str) -> list[float]:
     """Return within two networks the span of the rank correlations with colours over levels, and the least p."""
-    numbers = list[float]()
-    for model in TWO:
-        by_levels = found("agreement", model=model, what=what)
-        by_levels = by_levels[by_levels["with"].str.startswith("colours")]
-        numbers += [*span(by_levels["rho"]), by_levels["p"].min()]
-    return numbers
+    both = [found("agreement", model=m, what=what).query("`with`.str.startswith('colours')") for m in TWO]
+    return [number for rows in both for number in (*span(rows["rho"]), rows["p"].min())]
 
 
 def ends() -> list[float]:
     """Return what the two styles share that share the fewest units, by network, and those that share the most."""
     pairs = [found("pairs", model=model).set_index(["domain_a", "domain_b"])["one class"] for model in TWO]
-    assert {shared.idxmin() for shared in pairs} == {("photo", "openmoji")}
+    assert {shared.idxmin() for shared in pairs} == {(PHOTO, "openmoji")}
     assert {shared.idxmax() for shared in pairs} == {("noto", "fluent3d")}
     return [*(shared.min() for shared in pairs), *(shared.max() for shared in pairs)]
 
 
 def accuracy(style: str) -> list[float]:
     return [100 * one("accuracy", model=model, domain=style) for model in STYLES]
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 NAMES = {model: f"EfficientNet-Lite{n}" for n, model in enumerate(STYLES)}
@@ -127,50 +108,48 @@ AGREED = {
     "what is left of the class": "left",
     "units that parts of two classes share": "two classes",
 }
-
-
-def row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 CLAIMS: dict[str, Numbers] = {
-    "{} classes have parts with {} % of the hidden channels": lambda: [len(made_with("real_networks")["classes"]), 2],
+    "{} classes have parts with {} % of the hidden channels": lambda: [
+        len((RESULTS / "real_networks" / "classes.txt").read_text(encoding="utf-8").split()),
+        2,
+    ],
     "a class keeps {:.2f} to {:.2f} of its right answers in photographs without the part that drawings found, and "
-    "{:.2f} to {:.2f} without random units": lambda: [*to_photographs(), *to_photographs(cut="random")],
-    "Without it a class keeps {:.2f} to {:.2f} of its right answers there": to_photographs,
+    "{:.2f} to {:.2f} without random units": lambda: [*across(None), *across(None, cut="random")],
+    "Without it a class keeps {:.2f} to {:.2f} of its right answers there": lambda: across(None),
     **{
         row(f"{NAMES[model]}, in photographs", *(CELL if style in drawn else NONE for style in DRAWN)): partial(
-            cells, model, [(style, "photo") for style in drawn]
+            cells, model, [(style, PHOTO) for style in drawn]
         )
         for model, drawn in STYLES.items()
     },
     "a class keeps {:.2f} to {:.2f} of its right answers in drawings without the part that photographs found, and "
     "{:.2f} to {:.2f} without random units; other classes keep {:.2f} to {:.2f}": lambda: [
-        *to_drawings(),
-        *to_drawings(cut="random"),
-        *to_drawings(OTHERS),
+        *across(PHOTO),
+        *across(PHOTO, cut="random"),
+        *across(PHOTO, OTHERS),
     ],
-    "part that photographs found, with random units, and other classes: {:.2f} to {:.2f}, {:.2f} to {:.2f}, {:.2f} to "
-    "{:.2f}": lambda: [*to_drawings(), *to_drawings(cut="random"), *to_drawings(OTHERS)],
     **{
         row(f"{NAMES[model]}, in drawings", CELL, *(CELL if style in drawn else NONE for style in DRAWN)): partial(
-            cells, model, [("photo", style) for style in ["photo", *drawn]]
+            cells, model, [(PHOTO, style) for style in [PHOTO, *drawn]]
         )
         for model, drawn in STYLES.items()
     },
     "Cells are of {} to {} classes": lambda: [int(end) for end in span(found("left")["n_classes"])],
-    "it is in {} of {} cases, and between two drawn styles in {} of {}": same_part,
-    "Each part takes the class in the other style in {} cases with photographs, and in {} of drawings": taken,
-    **{row(f"{name}, cases", "{}, {}, {}", "{}, {}, {}"): partial(verdicts, model) for model, name in NAMES.items()},
+    "it is in {} of {} cases, and between two drawn styles in {} of {}": lambda: [
+        count for photo in (True, False) for count in (verdicts(photo)[0], sum(verdicts(photo)))
+    ],
+    "Each part takes the class in the other style in {} cases with photographs, and in {} of drawings": lambda: [
+        (of_pairs(photo)[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2).sum() for photo in (True, False)
+    ],
+    **{
+        row(f"{name}, cases", "{}, {}, {}", "{}, {}, {}"): partial(verdicts, True, False, model=model)
+        for model, name in NAMES.items()
+    },
     "share {:.3f} to {:.3f} of their units in three networks, parts of two classes in one style {:.3f} to {:.3f}, and "
     "chance is {:.3f} to {:.3f}": lambda: [
         *in_common(KINDS[0]),
         *in_common(KINDS[1]),
         *in_common(KINDS[1], "chance"),
-    ],
-    "Of the three strongest edges into each unit they share {:.4f} to {:.4f}, and {:.4f} to {:.4f}": lambda: [
-        *in_common(KINDS[0], "edges"),
-        *in_common(KINDS[1], "edges"),
     ],
     **{
         row(f"{name}, units", INTERVAL, INTERVAL, INTERVAL, "{:.3f}"): partial(units_in_common, model)
@@ -187,12 +166,20 @@ CLAIMS: dict[str, Numbers] = {
         for stage in ("bn1", *(f"blocks.{n}" for n in range(1, 7)))
     },
     "(rank correlation {:.2f}, p {:.3f}), and colours order the pairs in part so ({:.2f} to {:.2f} in Lite0, p from "
-    "{:.3f} on; {:.2f} to {:.2f} in Lite1, p from {:.3f} on)": lambda: [*agree("one class"), *colours("one class")],
+    "{:.3f} on; {:.2f} to {:.2f} in Lite1, p from {:.3f} on)": lambda: [
+        *agree(*TWO, "one class", "one class"),
+        *colours("one class"),
+    ],
     "between a photograph and OpenMoji ({:.3f} in Lite0, {:.3f} in Lite1) and emoji of Noto and Fluent ({:.3f} and "
     "{:.3f})": ends,
-    **{row(f"{name}, Lite0 and Lite1", "{:.2f}", "{:.3f}"): partial(agree, what) for name, what in AGREED.items()},
     **{
-        row(f"{name}, with units of two classes", *["{:.2f} ({:.3f})"] * 2): partial(beside, what)
+        row(f"{name}, Lite0 and Lite1", "{:.2f}", "{:.3f}"): partial(agree, *TWO, what, what)
+        for name, what in AGREED.items()
+    },
+    **{
+        row(f"{name}, with units of two classes", *["{:.2f} ({:.3f})"] * 2): partial(
+            lambda what: [number for model in TWO for number in agree(model, model, what, "two classes")], what
+        )
         for name, what in list(AGREED.items())[:2]
     },
     **{
@@ -200,10 +187,10 @@ CLAIMS: dict[str, Numbers] = {
         for name, what in list(AGREED.items())[:2]
     },
     "Of photographs they recognise {:.0f} to {:.0f} %, of clip art {:.0f} to {:.0f} %, of thin outlines {:.0f} to "
-    "{:.0f} %": lambda: [end for style in ("photo", "clipart", "sketch") for end in span(accuracy(style))],
+    "{:.0f} %": lambda: [end for style in (PHOTO, "clipart", "sketch") for end in span(accuracy(style))],
     "Right images of each style among {} classes": lambda: [found("accuracy")["n_classes"].max()],
     **{
         row(style, *["{:.0f}"] * 3): partial(accuracy, style)
-        for style in ("photo", *DRAWN, "cartoon", "silhouette", "sketch")
+        for style in (PHOTO, *DRAWN, "cartoon", "silhouette", "sketch")
     },
 }
