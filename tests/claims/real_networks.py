@@ -10,7 +10,7 @@ OWN, OTHERS, PHOTO = "own class", "other classes", "photo"
 DRAWN = ["clipart", "noto", "fluent3d", "openmoji"]
 STYLES = {f"efficientnet-lite{n}": DRAWN if n < 2 else ["clipart", "openmoji"] for n in range(3)}
 """Drawn styles by network."""
-TWO = list(STYLES)[:2]
+TWO = ("efficientnet-lite0", "efficientnet-lite1")
 KINDS = ["one class in two styles", "two classes in one style", "two classes in two styles"]
 VERDICTS = ["the same part", "other parts", "no own part"]
 
