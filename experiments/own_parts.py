@@ -19,7 +19,7 @@ own parts; that a part is one in two styles, by overlaps that sharing the class 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ from circuitry.interventions.answers import default_answers, set_importance
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
-from experiments.emoji_colours import LEVELS, colours_in_common, correlations, square
+from experiments.real_networks import LEVELS, colours_in_common, square
 
 import numpy as np
 import pandas as pd
@@ -309,6 +309,15 @@ def compare_colours(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, 
         found.append(correlations(levels, of_cells, causes).assign(pairs="of classes in styles"))
     pairs = pd.DataFrame(rows, columns=["levels", "domain_a", "domain_b", "overlap", "colours"])
     return {"correlations": pd.concat(found), "styles": pairs}, run.provenance | {"n_parts": len(keys)}
+
+
+def correlations(levels: int, x: pd.DataFrame, causes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return rank correlations of a matrix with causes, each alone and given each other one."""
+    rows = [
+        (levels, what, *mantel(x.to_numpy(), y.to_numpy()), given, *mantel(x.to_numpy(), y.to_numpy(), z.to_numpy()))
+        for (what, y), (given, z) in permutations(causes.items(), 2)
+    ]
+    return pd.DataFrame(rows, columns=["levels", "with", "rho", "p", "given", "partial", "partial_p"])
 
 
 def main(config: Config) -> Written:

@@ -7,7 +7,8 @@ and it classifies all images. Then it asks, with the class as the unit and over 
 2. left: what does a class keep in each style without the part that another style found, beside random units and beside
    the parts of other classes?
 3. overlap: do parts of one class in two styles share more units than parts of two classes in one style?
-4. agreement: do two networks order the pairs of styles alike, by the overlap of parts of one class and by what is left?
+4. depth: in which stages do they lie, and share their units?
+5. agreement: do two networks order the pairs of styles alike, by the overlap of parts of one class and by what is left?
    The same is asked of parts of two classes, which know of no class, and of the colours of the images.
 
 That parts are the class's would be refuted by parts of two classes in one style that share as much. That networks agree
@@ -17,14 +18,17 @@ show little.
     python -m experiments.real_networks --results experiments/results/real_networks
 """
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from circuitry.runs import Work, run_script, versions
-from circuitry.comparison import lesion_summary, mantel, mean_interval, overlap_summary, style_verdicts
-from circuitry.comparison.lesion_reading import OWN
+from circuitry.comparison import domain_matrix, lesion_summary, mantel, mean_interval, overlap_summary, style_verdicts
+from circuitry.comparison.lesion_reading import IN_COMMON, OWN
+from circuitry.data import load_image
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import OwnParts, OwnPartSettings
 from circuitry.models import ModelOptions
@@ -32,8 +36,8 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records
 from circuitry.training.evaluation import zero_shot_predictions
-from experiments.emoji_colours import LEVELS, colours_in_common, square
 
+import numpy as np
 import pandas as pd
 
 CLASSES = (
@@ -41,6 +45,8 @@ CLASSES = (
     "teddy trash_can"
 )
 """Classes that EfficientNet-Lite0 recognises in three or four of four drawn styles, by the data set's own table."""
+LEVELS = (2, 3, 4, 8, 16)
+"""Levels of each of red, green and blue in a histogram of colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,8 @@ class Config:
 
     models: tuple[str, ...] = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
     """Networks, as circuitry own-parts takes them."""
+    checkpoint: Path | None = None
+    """Weights of one network that brings none."""
     data: Path = Path("RealStyles")
     """Folder of the images."""
     classes: tuple[str, ...] = tuple(CLASSES.split())
@@ -78,17 +86,19 @@ def main(config: Config) -> Written:
 
 def network(config: Config, model: str) -> tuple[OwnParts, dict[str, pd.DataFrame]]:
     """Find and test the parts of one network, and return them with its tables."""
-    options = ModelOptions(model=model, data=config.data)
-    seen = zero_shot_predictions(options.clip(), options.images())
-    chosen = ModelOptions(model=model, data=config.data, classes=config.classes, domains=config.domains)
+    options = ModelOptions(model=model, checkpoint=config.checkpoint, data=config.data)
+    seen = zero_shot_predictions(options.clip(), options.images()).query("classifier == 'all templates'")
+    chosen = replace(options, classes=config.classes, domains=config.domains)
     settings = OwnPartSettings(shares=(config.share,))
     run = OwnParts(chosen.clip(parts=True), chosen.images(), config.out / model, settings)
     lesions, overlaps = run.run(Work(progress=True)).values()
+    run.save_circuits()
     tables = {
         "accuracy": accuracy(seen),
         "left": lesion_summary(lesions),
         "overlap": overlap_summary(overlaps),
         "verdicts": style_verdicts(lesions, overlaps),
+        "depth": depth(run),
         "pairs": pairs_of_styles(lesions, overlaps).merge(colours(run)),
     }
     for table in tables.values():
@@ -106,6 +116,20 @@ def accuracy(seen: pd.DataFrame) -> pd.DataFrame:
         sizes = {"n_classes": len(by_class), "n_images": len(images), "n_right": images["right"].sum()}
         rows.append({"domain": domain, "value": value, "low": max(low, 0.0), "high": min(high, 1.0), **sizes})
     return pd.DataFrame(rows)
+
+
+def depth(run: OwnParts) -> pd.DataFrame:
+    """Return by stage of the network its share of the units of parts, and what two parts share of their units there."""
+    counts = defaultdict[tuple[str, str], list[int]](lambda: [0, 0])
+    for (a, first), (b, second) in combinations(run.circuits().items(), 2):
+        for site, units in first.units.items():
+            kind, stage = IN_COMMON[a[0] == b[0], a[1] != b[1]], ".".join(site.split(".")[:2])
+            counts[kind, stage][0] += len(units) + len(second.units[site])
+            counts[kind, stage][1] += len(np.intersect1d(units, second.units[site]))
+    columns = ["parts", "stage", "units", "shared"]
+    rows = pd.DataFrame([(*key, *found) for key, found in counts.items()], columns=columns)
+    of_parts = rows["units"] / rows.groupby("parts")["units"].transform("sum")
+    return rows.assign(of_parts=of_parts, overlap=rows["shared"] / (rows["units"] - rows["shared"]))
 
 
 def pairs_of_styles(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
@@ -136,6 +160,16 @@ def colours(run: OwnParts) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def colours_in_common(pictures: Mapping[str, Sequence[Path]], levels: int) -> pd.DataFrame:
+    """Return what the mean histograms of colours of every two sets of pictures have in common, by sorted names."""
+    means, names = list[np.ndarray](), sorted(pictures)
+    for name in names:
+        pixels = (np.asarray(load_image(path), int).reshape(-1, 3) for path in pictures[name])
+        colours = ((of_one * levels // 256) @ (1, levels, levels**2) for of_one in pixels)
+        means.append(np.mean([np.bincount(some, minlength=levels**3) / len(some) for some in colours], axis=0))
+    return pd.DataFrame([[np.minimum(a, b).sum() for b in means] for a in means], names, names)
+
+
 def agreement(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return rank correlations over pairs of styles: of two networks, within each with colours and other classes."""
     measured = ("one class", "two classes", "left")
@@ -151,6 +185,11 @@ def agreement(pairs: pd.DataFrame) -> pd.DataFrame:
         named = {"model": first[0], "what": first[1], "with_model": second[0], "with": second[1]}
         rows.append(named | {"rho": rho, "p": p, "n_pairs": n})
     return pd.DataFrame(rows)
+
+
+def square(pairs: pd.DataFrame, value: str = "overlap") -> pd.DataFrame:
+    """Return a symmetric matrix of the styles from a table of their pairs."""
+    return domain_matrix(pairs.rename(columns={value: "value"}).assign(site=None, **{"class": ""}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ PROGRAMS = {
     "features": "do domains share the features of an autoencoder?",
     "features-over-settings": "do models that saw more share more features?",
     "shared-circuitry": "do models generalize where domains share circuitry?",
-    "circuits-over-models": "do circuits of domains agree over networks?",
     "scoreboard": "which way to find circuits works best on my model?",
     "figures": "draw figures by name, from tables",
 }  # what each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``

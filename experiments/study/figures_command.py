@@ -44,11 +44,6 @@ def domain_similarity(tables: Path, title: str) -> go.Figure:
     return heatmap(tables, "edge_jaccard_matrix", title, "edge Jaccard index")
 
 
-@figure("Which styles of emoji share their circuits?", "emoji")
-def emoji_ratios(tables: Path, title: str) -> go.Figure:
-    return heatmap(tables, "edge_jaccard_ratio_matrix", title, "edge Jaccard index, ratio to the ceiling")
-
-
 @figure("Which measures tell circuits apart? (dotted: guessing)", "measures")
 def measures(tables: Path, title: str) -> go.Figure:
     return measure_panels(table(tables, "measures"), title=title)
@@ -77,6 +72,17 @@ def own_parts_depth(tables: Path, title: str) -> go.Figure:
     gap = early.drop_duplicates("line").assign(place=" ", value=float("nan"), low=float("nan"), high=float("nan"))
     axis = "where the ablated 5 % of units may lie"
     return charts.lesion_lines(pd.concat([early, gap, late]), axis, title)
+
+
+@figure("What is left of a class without the part that another style found?", "real_networks")
+def real_networks(tables: Path, title: str) -> go.Figure:
+    left = table(tables, "left").query("answers == 'own class' and cut == 'part' and domain != part_domain")
+    both = {
+        "a drawing without the part of photographs": left.query("part_domain == 'photo'").assign(place=left["domain"]),
+        "a photograph without the part of drawings": left.query("domain == 'photo'").assign(place=left["part_domain"]),
+    }
+    lines = [rows.assign(line=rows["model"] + ": " + name) for name, rows in both.items()]
+    return charts.lesion_lines(pd.concat(lines).sort_values(["line", "place"]), "drawn style", title)
 
 
 @figure("Which circuits recover the answers?", "scoreboard")

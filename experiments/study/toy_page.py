@@ -235,8 +235,8 @@ def _shorter(tables: Mapping[str, pd.DataFrame]) -> str:
     other = [f"{name} ({whole[name]:+.2f}, {less[name]:+.2f})" for name in less if whole[name] * less[name] < 0]
     seen = [100 * one.loc[one["setting"] == "cg-high", "seen"].mean() for one in (same, short)]
     return (
-        f"- After half the training ({short['run'].nunique()} models of seed {short['seed'].iloc[0]}) {seen[1]:.0f} % of "
-        f"the seen classes of the test domain are right with all styles, in place of {seen[0]:.0f}, and the "
+        f"- After half the training ({short['run'].nunique()} models of seed {short['seed'].iloc[0]}) {seen[1]:.0f} % "
+        f"of the seen classes of the test domain are right with all styles, in place of {seen[0]:.0f}, and the "
         f"upper bound learns {screened['kept'].sum()} of {len(screened)} held-out classes, in place of "
         f"{classes['kept'].sum()}. So {len(less)} of {len(whole)} measures of claims are left; "
         f"{len(less) - len(other)} have the same sign. Others: {'; '.join(other) or 'none'}."

@@ -1,9 +1,7 @@
 """Circuits are compared by one process and by several, and a browser draws the report."""
 
-import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,15 +12,13 @@ import pandas as pd
 import pytest
 import torch
 
-from circuitry import Comparison, DomainFolder, GraphFolder
+from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
 from circuitry.commands import run_command
 from circuitry.interventions.check_images import CheckImages
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.runs import InputError
-from circuitry.runs.manifest import write_sealed
-from circuitry.runs.provenance import digest
-from tests.support.scripts import assert_drawn, command_module, needs_browser, program_module
+from tests.support.scripts import assert_drawn, command_module, needs_browser
 
 TRAINED = Path("clip") / "checkpoints" / "epoch_1.pt"
 
@@ -168,38 +164,3 @@ def test_the_chosen_classes_and_domains_are_compared(compared: Path) -> None:
     keys = pd.read_csv(compared / "tables" / "edge_jaccard.csv")[["class", "domain_a", "domain_b"]]
     assert keys.to_numpy().tolist() == [[name, "clipart", "real"] for name in ("fish", "star")]
     assert_drawn(compared / "report.html")
-
-
-def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_path: Path) -> None:
-    module = program_module("circuits-over-models")
-    for part in ("circuits", "comparisons", "tables"):
-        shutil.copytree(compared / part, tmp_path / "other" / part)
-    manifest = tmp_path / "other" / "circuits" / "manifest.json"
-
-    def call(**config: str) -> None:
-        content = json.loads(manifest.read_text())
-        del content["checksum"]
-        config = content["config"] | config
-        write_sealed(manifest, content | {"config": config, "config_hash": digest(config)})
-
-    call(model="another", weights="another")
-    for measure in module.MEASURES:  # another network has other values
-        one = Comparison.load(compared / "comparisons" / measure)
-        shutil.rmtree(tmp_path / "other" / "comparisons" / measure)
-        half = replace(one, values=one.values.assign(value=one.values["value"] / 2))
-        half.save(tmp_path / "other" / "comparisons" / measure)
-    module.main(module.Config((compared, tmp_path / "other"), tmp_path / "out"))
-    tables = tmp_path / "out" / "tables"
-    assert set(pd.read_csv(tables / "over_models.csv")["n_models"]) == {2}
-    found = pd.read_csv(tables / "domains_by_model.csv")
-    own = pd.read_csv(compared / "tables" / "edge_jaccard_summary.csv")
-    mine = found[(found["model"] == "another") & (found["measure"] == "edge_jaccard")]
-    assert mine["value"].tolist() == pytest.approx((own["value"] / 2).tolist(), rel=2e-6)  # tables have six digits
-    with pytest.raises(InputError, match="1 --runs"):
-        module.main(module.Config((compared,), tmp_path / "out"))
-    call(model="rn-tiny")  # one architecture, two trainings
-    module.main(module.Config((compared, tmp_path / "other"), tmp_path / "out"))
-    names = {f"rn-tiny in {folder}" for folder in (compared, tmp_path / "other")}
-    assert set(pd.read_csv(tables / "domains_by_model.csv")["model"]) == names
-    with pytest.raises(InputError, match=f"{compared}.*{compared}"):
-        module.main(module.Config((compared, compared), tmp_path / "out"))

@@ -5,11 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments.real_networks import accuracy, agreement, colours, pairs_of_styles
+from experiments.real_networks import accuracy, agreement, colours, depth, pairs_of_styles
 
 
 def test_accuracy_counts_each_class_once() -> None:
@@ -17,6 +18,20 @@ def test_accuracy_counts_each_class_once() -> None:
     (row,) = accuracy(seen).to_dict("records")
     assert row["value"] == pytest.approx((1 / 3 + 1) / 2)
     assert (row["n_classes"], row["n_images"], row["n_right"]) == (2, 4, 2)
+
+
+def test_depth_tells_what_two_parts_share_of_the_units_of_a_stage() -> None:
+    units = {"ink": ([0, 1], [2]), "oil": ([1, 3], [2])}
+    parts = {
+        ("cat", style): SimpleNamespace(
+            units=dict(zip(("blocks.1.0.bn2", "blocks.1.1.bn2"), map(np.array, of), strict=True))
+        )
+        for style, of in units.items()
+    }
+    run: Any = SimpleNamespace(circuits=lambda: parts)
+    (row,) = depth(run).to_dict("records")
+    assert (row["parts"], row["stage"], row["overlap"]) == ("one class in two styles", "blocks.1", 2 / 4)
+    assert (row["units"], row["shared"], row["of_parts"]) == (6, 2, 1)
 
 
 def test_pairs_of_styles_tell_overlaps_and_what_is_left_in_both_directions() -> None:

@@ -1,24 +1,9 @@
-"""Claims about real networks, and cost."""
+"""Claims about scores of edges, and cost."""
 
 import re
 from functools import partial
 
 from tests.support.committed_tables import Numbers, alike, made_with, one, rows, span, table
-
-OVER_MODELS = "real_networks/over_models"
-
-
-def shared_edges(domain: str) -> list[float]:
-    return list(rows("real_networks/domains_by_model", measure="edge_jaccard", domain=domain)["value"])
-
-
-def edge_ratios(domain_a: str, domain_b: str) -> list[float]:
-    pair = {"domain_a": domain_a, "domain_b": domain_b}
-    return list(rows("real_networks/pairs_by_model", measure="edge_jaccard", **pair)["value"])
-
-
-def agree(measure: str) -> list[float]:
-    return list(rows("real_networks/agreement", measure=measure)["correlation"])
 
 
 def threads(way: str) -> list[float]:
@@ -102,26 +87,4 @@ CLAIMS: dict[str, Numbers] = {
             "along the input": "5 points of the input",
         }.items()
     },
-    "In all three networks photographs share the least with the other styles, by units and by edges "
-    "(edges {:.3f}, {:.3f}, {:.3f}; clip art {:.3f} to {:.3f})": lambda: (
-        *shared_edges("photo"),
-        *span(shared_edges("clipart")),
-    ),
-    "the least alike ({:.2f}, {:.2f}, {:.2f} of the ceiling), and clip art and shaded emoji the most by edges "
-    "({:.2f}, {:.2f}, {:.2f})": lambda: (*edge_ratios("photo", "sketch"), *edge_ratios("clipart", "noto")),
-    "agrees by edges {:.2f}, {:.2f}, {:.2f} and by units {:.2f}, {:.2f}, {:.2f}": lambda: (
-        *agree("edge_jaccard"),
-        *agree("node_overlap"),
-    ),
-    "Clip art shares {:.3f} [{:.3f}, {:.3f}] more of its edges with the others than photographs do, but three "
-    "networks can give no p below {:.2f}": lambda: (
-        one(OVER_MODELS, column, measure="edge_jaccard", domain_a="clipart", domain_b="photo")
-        for column in ("difference", "low", "high", "p")
-    ),
-    "photographs {:.0f} to {:.0f} %, clip art {:.0f} to {:.0f} %, emoji {:.0f} to {:.0f} %, outlines {:.0f} to "
-    "{:.0f} %": lambda: (
-        number
-        for domain in ("photo", "clipart", "noto", "sketch")
-        for number in span(100 * rows("real_networks/accuracy", domain=domain)["accuracy"])
-    ),
 }

@@ -1,0 +1,198 @@
+"""Claims about own parts in three real networks."""
+
+from functools import partial
+
+import pandas as pd
+
+from tests.support.committed_tables import RESULTS, Numbers, alike, span, table
+
+OWN, OTHERS, PHOTO = "own class", "other classes", "photo"
+DRAWN = ["clipart", "noto", "fluent3d", "openmoji"]
+STYLES = {f"efficientnet-lite{n}": DRAWN if n < 2 else ["clipart", "openmoji"] for n in range(3)}
+"""Drawn styles by network."""
+TWO = ("efficientnet-lite0", "efficientnet-lite1")
+KINDS = ["one class in two styles", "two classes in one style", "two classes in two styles"]
+VERDICTS = ["the same part", "other parts", "no own part"]
+
+
+def found(name: str, **equal: object) -> pd.DataFrame:
+    """Return the rows of a table of the three networks."""
+    both = pd.concat([table(f"real_networks/{name}"), table(f"real_networks/lite2/{name}")])
+    for column, value in equal.items():
+        both = both[both[column] == value]
+    assert len(both), f"{name} has no row with {equal}"
+    return both
+
+
+def one(name: str, column: str = "value", **equal: object) -> float:
+    (value,) = found(name, **equal)[column]
+    return float(value)
+
+
+def left(model: str, found_on: str, style: str, answers: str, cut: str) -> float:
+    return one("left", model=model, part_domain=found_on, domain=style, answers=answers, cut=cut)
+
+
+def cells(model: str, pairs: list[tuple[str, str]]) -> list[float]:
+    """Return of styles (found on, tested on) what own class, other classes, and own class without random units keep."""
+    kinds = ((OWN, "part"), (OTHERS, "part"), (OWN, "random"))
+    return [left(model, *pair, *kind) for pair in pairs for kind in kinds]
+
+
+def across(found_on: str | None, answers: str = OWN, cut: str = "part") -> tuple[float, float]:
+    """Return the span over networks and drawn styles of what is left there, or in photographs, without a part."""
+    pairs = [(model, style) for model, drawn in STYLES.items() for style in drawn]
+    return span(left(m, found_on or style, style if found_on else PHOTO, answers, cut) for m, style in pairs)
+
+
+def of_pairs(photo: bool, model: str | None = None) -> pd.DataFrame:
+    """Return the verdicts of pairs of photographs with drawings, or of two drawn styles."""
+    pairs = found("verdicts") if model is None else found("verdicts", model=model)
+    return pairs[(pairs["domain_a"] == PHOTO) == photo]
+
+
+def verdicts(*photo: bool, model: str | None = None) -> list[int]:
+    return [(of_pairs(asked, model)["verdict"] == verdict).sum() for asked in photo for verdict in VERDICTS]
+
+
+def in_common(kind: str, column: str = "value") -> tuple[float, float]:
+    return span(found("overlap", parts=kind)[column])
+
+
+def units_in_common(model: str) -> list[float]:
+    """Return what parts share by kind, with intervals over classes, and chance."""
+    shared = [one("overlap", column, model=model, parts=kind) for kind in KINDS for column in ("value", "low", "high")]
+    return [*shared, found("overlap", model=model)["chance"].mean()]
+
+
+def of_stage(stage: str) -> list[float]:
+    """Return by network what parts share there: of one class in two styles, and of two classes in one."""
+    return [one("depth", "overlap", stage=stage, model=model, parts=kind) for model in STYLES for kind in KINDS[:2]]
+
+
+def agree(model: str, with_model: str, what: str, cause: str) -> list[float]:
+    """Return a rank correlation over pairs of styles, and its p value."""
+    (found_one,) = found("agreement", model=model, with_model=with_model, what=what, **{"with": cause})[
+        ["rho", "p"]
+    ].values
+    return list(found_one)
+
+
+def colours(what: str) -> list[float]:
+    """Return within two networks the span of the rank correlations with colours over levels, and the least p."""
+    both = [found("agreement", model=m, what=what).query("`with`.str.startswith('colours')") for m in TWO]
+    return [number for rows in both for number in (*span(rows["rho"]), rows["p"].min())]
+
+
+def ends() -> list[float]:
+    """Return what the two styles share that share the fewest units, by network, and those that share the most."""
+    pairs = [found("pairs", model=model).set_index(["domain_a", "domain_b"])["one class"] for model in TWO]
+    assert {shared.idxmin() for shared in pairs} == {(PHOTO, "openmoji")}
+    assert {shared.idxmax() for shared in pairs} == {("noto", "fluent3d")}
+    return [*(shared.min() for shared in pairs), *(shared.max() for shared in pairs)]
+
+
+def accuracy(style: str) -> list[float]:
+    return [100 * one("accuracy", model=model, domain=style) for model in STYLES]
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+NAMES = {model: f"EfficientNet-Lite{n}" for n, model in enumerate(STYLES)}
+CELL, NONE = "{:.2f}, {:.2f}, {:.2f}", "\N{EN DASH}"
+INTERVAL = "{:.3f} [{:.3f}, {:.3f}]"
+AGREED = {
+    "units that parts of one class share": "one class",
+    "what is left of the class": "left",
+    "units that parts of two classes share": "two classes",
+}
+CLAIMS: dict[str, Numbers] = {
+    "{} classes have parts with {} % of the hidden channels": lambda: [
+        len((RESULTS / "real_networks" / "classes.txt").read_text(encoding="utf-8").split()),
+        2,
+    ],
+    "a class keeps {:.2f} to {:.2f} of its right answers in photographs without the part that drawings found, and "
+    "{:.2f} to {:.2f} without random units": lambda: [*across(None), *across(None, cut="random")],
+    "Without it a class keeps {:.2f} to {:.2f} of its right answers there": lambda: across(None),
+    **{
+        row(f"{NAMES[model]}, in photographs", *(CELL if style in drawn else NONE for style in DRAWN)): partial(
+            cells, model, [(style, PHOTO) for style in drawn]
+        )
+        for model, drawn in STYLES.items()
+    },
+    "a class keeps {:.2f} to {:.2f} of its right answers in drawings without the part that photographs found, and "
+    "{:.2f} to {:.2f} without random units; other classes keep {:.2f} to {:.2f}": lambda: [
+        *across(PHOTO),
+        *across(PHOTO, cut="random"),
+        *across(PHOTO, OTHERS),
+    ],
+    **{
+        row(f"{NAMES[model]}, in drawings", CELL, *(CELL if style in drawn else NONE for style in DRAWN)): partial(
+            cells, model, [(PHOTO, style) for style in [PHOTO, *drawn]]
+        )
+        for model, drawn in STYLES.items()
+    },
+    "Cells are of {} to {} classes": lambda: span(
+        found("left").query("part_domain == 'photo' or domain == 'photo'")["n_classes"]
+    ),
+    "it is in {} of {} cases, and between two drawn styles in {} of {}": lambda: [
+        count for photo in (True, False) for count in (verdicts(photo)[0], sum(verdicts(photo)))
+    ],
+    "Each part takes the class in the other style in {} cases with photographs, and in {} of drawings": lambda: [
+        (of_pairs(photo)[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2).sum() for photo in (True, False)
+    ],
+    **{
+        row(f"{name}, cases", "{}, {}, {}", "{}, {}, {}"): partial(verdicts, True, False, model=model)
+        for model, name in NAMES.items()
+    },
+    "share {:.3f} to {:.3f} of their units in three networks, parts of two classes in one style {:.3f} to {:.3f}, and "
+    "chance is {:.3f}": lambda: [
+        *in_common(KINDS[0]),
+        *in_common(KINDS[1]),
+        alike(found("overlap", parts=KINDS[1])["chance"], 3),
+    ],
+    **{
+        row(f"{name}, units", INTERVAL, INTERVAL, INTERVAL, "{:.3f}"): partial(units_in_common, model)
+        for model, name in NAMES.items()
+    },
+    "in `blocks.6` {:.3f} to {:.3f}, where parts of two classes in one style share {:.3f} to {:.3f}; up to `blocks.3` "
+    "{:.3f} to {:.3f}": lambda: [
+        *span(of_stage("blocks.6")[::2]),
+        *span(of_stage("blocks.6")[1::2]),
+        *span(value for n in (1, 2, 3) for value in of_stage(f"blocks.{n}")[::2]),
+    ],
+    **{
+        row(f"`{stage}`", *["{:.3f}, {:.3f}"] * 3): partial(of_stage, stage)
+        for stage in ("bn1", *(f"blocks.{n}" for n in range(1, 7)))
+    },
+    "(rank correlation {:.2f}, p {:.3f}), and colours order the pairs in part so ({:.2f} to {:.2f} in Lite0, p from "
+    "{:.3f} on; {:.2f} to {:.2f} in Lite1, p from {:.3f} on)": lambda: [
+        *agree(*TWO, "one class", "one class"),
+        *colours("one class"),
+    ],
+    "between a photograph and OpenMoji ({:.3f} in Lite0, {:.3f} in Lite1) and emoji of Noto and Fluent ({:.3f} and "
+    "{:.3f})": ends,
+    **{
+        row(f"{name}, Lite0 and Lite1", "{:.2f}", "{:.3f}"): partial(agree, *TWO, what, what)
+        for name, what in AGREED.items()
+    },
+    **{
+        row(f"{name}, with units of two classes", *["{:.2f} ({:.3f})"] * 2): partial(
+            lambda what: [number for model in TWO for number in agree(model, model, what, "two classes")], what
+        )
+        for name, what in list(AGREED.items())[:2]
+    },
+    **{
+        row(f"{name}, with colours", *["{:.2f} to {:.2f} ({:.3f})"] * 2): partial(colours, what)
+        for name, what in list(AGREED.items())[:2]
+    },
+    "Of photographs they recognise {:.0f} to {:.0f} %, of clip art {:.0f} to {:.0f} %, of thin outlines {:.0f} to "
+    "{:.0f} %": lambda: [end for style in (PHOTO, "clipart", "sketch") for end in span(accuracy(style))],
+    "Right images of each style among {} classes": lambda: [found("accuracy")["n_classes"].max()],
+    **{
+        row(style, *["{:.0f}"] * 3): partial(accuracy, style)
+        for style in (PHOTO, *DRAWN, "cartoon", "silhouette", "sketch")
+    },
+}
