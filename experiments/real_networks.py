@@ -59,6 +59,8 @@ class Config:
     """Weights of one network that brings none."""
     data: Path = Path("RealStyles")
     """Folder of the images."""
+    split: str | None = "test"
+    """Which of DomainNet's lists to use, where there are lists."""
     classes: tuple[str, ...] = tuple(CLASSES.split())
     """Classes with parts; accuracy is of all."""
     domains: tuple[str, ...] = ("photo", "clipart", "noto", "fluent3d", "openmoji")
@@ -86,7 +88,7 @@ def main(config: Config) -> Written:
 
 def network(config: Config, model: str) -> tuple[OwnParts, dict[str, pd.DataFrame]]:
     """Find and test the parts of one network, and return them with its tables."""
-    options = ModelOptions(model=model, checkpoint=config.checkpoint, data=config.data)
+    options = ModelOptions(model=model, checkpoint=config.checkpoint, data=config.data, split=config.split)
     seen = zero_shot_predictions(options.clip(), options.images()).query("classifier == 'all templates'")
     chosen = replace(options, classes=config.classes, domains=config.domains)
     settings = OwnPartSettings(shares=(config.share,))
