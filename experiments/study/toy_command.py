@@ -184,15 +184,14 @@ def write(config: Config, found: Measured) -> Written:
     report.summary(claim_findings(tables["claims"]))
     add_claims(report, tables["claims"])
     report.section("What must a model have seen?")
-    for model, told in tables["told_apart"].groupby("model"):
-        said = "Accuracy in the test domain by setting, of classes that the upper bound learns, mean over models"
-        report.figure(settings_bars(told, marks), f"{said} of {model}.")
     add_told_apart(report, in_test_domain(tables["told_apart"]).drop(columns="domain"), "The same as a table.")
     report.table(tables["seeds"], "Spread of models that differ in the seed and the held-out classes.")
-    report.figure(
-        robustness_scatter(tables["robustness"], "real"),
-        "Held-out classes: accuracy in the test domain against photographs. The line fits models of photographs alone.",
-    )
+    for model in tables["told_apart"]["model"].unique():
+        told, robustness = (tables[name][tables[name]["model"] == model] for name in ("told_apart", "robustness"))
+        said = f"Accuracy of {model} in the test domain"
+        report.figure(settings_bars(told, marks), f"{said} by setting, of classes that the upper bound learns; mean.")
+        line = "The line fits models of photographs alone."
+        report.figure(robustness_scatter(robustness, "real"), f"{said} against photographs, held-out classes. {line}")
     names = known_names(found.points)
     points = in_strata(found.points)
     add_relations(report, points, tables["relations"], names, list(KINDS), domain_marks(set(points["test_domain"])))

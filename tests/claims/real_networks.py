@@ -96,6 +96,21 @@ def accuracy(style: str) -> list[float]:
     return [100 * one("accuracy", model=model, domain=style) for model in STYLES]
 
 
+def emoji(name: str) -> pd.DataFrame:
+    return table(f"real_networks/emoji/{name}")
+
+
+def of_emoji(kind: str) -> list[float]:
+    (found_one,) = emoji("overlap").query("parts == @kind")[["value", "low", "high"]].values
+    return list(found_one)
+
+
+def with_colours() -> list[float]:
+    """Return the pairs of styles, and the span of correlations of parts with colours and the least p."""
+    rows = emoji("agreement").query("what == 'one class' and `with`.str.startswith('colours')")
+    return [rows["n_pairs"].max(), *span(rows["rho"]), rows["p"].min()]
+
+
 def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -134,6 +149,28 @@ CLAIMS: dict[str, Numbers] = {
         )
         for model, drawn in STYLES.items()
     },
+    "parts of one class in two styles share {:.2f} [{:.2f}, {:.2f}] of their units, parts of two classes in one style "
+    "{:.3f} [{:.3f}, {:.3f}]. But few of these parts are a class's own: in {} of {} cases it is the same part, in {} "
+    "there is no own part": lambda: [
+        *of_emoji(KINDS[0]),
+        *of_emoji(KINDS[1]),
+        (emoji("verdicts")["verdict"] == VERDICTS[0]).sum(),
+        len(emoji("verdicts")),
+        (emoji("verdicts")["verdict"] == VERDICTS[2]).sum(),
+    ],
+    "the {:.0f} pairs of styles in part as these parts do (rank correlation {:.2f} to {:.2f}, p from {:.3f} on)": (
+        with_colours
+    ),
+    "We trained a tiny CLIP on {} concepts": lambda: emoji("accuracy")["n_images"].unique(),
+    "Parts are of {} groups of concepts, such as birds or tools, with {} % of": lambda: [
+        len((RESULTS / "real_networks" / "emoji" / "classes.txt").read_text(encoding="utf-8").split()),
+        2,
+    ],
+    "right on {:.0f} to {:.0f} % of its training images, mean over {} groups": lambda: [
+        *span(100 * emoji("accuracy")["value"]),
+        emoji("accuracy")["n_classes"].max(),
+    ],
+    "So {} pairs of parts count": lambda: emoji("overlap").query("parts == @KINDS[0]")["n_pairs"],
     "Cells are of {} to {} classes": lambda: span(
         found("left").query("part_domain == 'photo' or domain == 'photo'")["n_classes"]
     ),
