@@ -184,7 +184,9 @@ def write(config: Config, found: Measured) -> Written:
     report.summary(claim_findings(tables["claims"]))
     add_claims(report, tables["claims"])
     report.section("What must a model have seen?")
-    add_told_apart(report, in_test_domain(tables["told_apart"]).drop(columns="domain"), "The same as a table.")
+    add_told_apart(
+        report, in_test_domain(tables["told_apart"]).drop(columns="domain"), "Accuracy in the test domain by setting."
+    )
     report.table(tables["seeds"], "Spread of models that differ in the seed and the held-out classes.")
     for model in tables["told_apart"]["model"].unique():
         told, robustness = (tables[name][tables[name]["model"] == model] for name in ("told_apart", "robustness"))

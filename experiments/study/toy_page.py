@@ -29,7 +29,8 @@ and what would refute it, was written before the models were trained.
 
 Intervals are Student's of 95 % over models: models of one architecture and seed, which share held-out classes, count
 as one. A claim is *borne out* if the interval of its first measure lies on the predicted side of zero, *refuted* if it
-lies on the other, else it *cannot be told*. p is of exchanged signs; with few models it cannot be small.
+lies on the other, else it *cannot be told*. Verdicts are not corrected for their number: of twenty intervals one misses
+by chance. p is of exchanged signs; with few models it cannot be small.
 
 Settings, by what a model saw of its test domain: *natural-only* are photographs; *cg-low* adds the test domain, without
 the held-out classes there, *domain-interpolation* adds two further domains, *cg-high* all domains; *leave-out* is
@@ -73,7 +74,7 @@ def written_page(folder: Path) -> str:
         _ranking(tables["ranking"]),
         _choices(tables),
         _learned(tables["told_apart"]) + LIMITS,
-        "\n    ".join(["## How to measure it again\n", *commands, ""]),
+        "\n    ".join(["## How to measure it again\n", *commands]) + "\n",
     ]
     return re.sub(r"[-+](0\.00)\b(?!\d)", r"\1", "\n".join(parts))
 
@@ -112,8 +113,8 @@ def _accuracies(told: pd.DataFrame) -> str:
 def _learned(told: pd.DataFrame) -> str:
     """Say how well each architecture learns the test domain."""
     rows = told[(told["domain"] == told["test_domain"]) & (told["setting"] == "cg-high")]
-    said = [f"{100 * seen:.0f} % by {model}" for model, seen in rows.groupby("model")["seen"].mean().items()]
-    return f"## What this does not show\n\n- Of seen classes of the test domain (cg-high) {', '.join(said)}.\n"
+    said = [f"{model} is right on {100 * seen:.0f} %" for model, seen in rows.groupby("model")["seen"].mean().items()]
+    return f"## What this does not show\n\n- Of seen classes of the test domain {', '.join(said)} (cg-high).\n"
 
 
 def _claim(rows: pd.DataFrame, name: str) -> str:
@@ -193,7 +194,7 @@ def _ranking(ranking: pd.DataFrame) -> str:
     return "\n".join(
         [
             "## Which model is better in a new style, without labels?\n",
-            f"The best number without labels, {best['what']}, finds the better of two models in "
+            f"The best number without labels ({best['what']}) finds the better of two models in "
             f"{100 * best['right']:.0f} % of {best['n_pairs']} pairs of one architecture and test domain. Guessing "
             "finds 50 %; below that a number points the other way.\n",
             _markdown(ranking.drop(columns="chance"), {"right": ".2f"}),
