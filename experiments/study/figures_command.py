@@ -81,8 +81,11 @@ def real_networks(tables: Path, title: str) -> go.Figure:
         "a drawing without the part of photographs": left.query("part_domain == 'photo'").assign(place=left["domain"]),
         "a photograph without the part of drawings": left.query("domain == 'photo'").assign(place=left["part_domain"]),
     }
-    lines = [rows.assign(line=rows["model"] + ": " + name) for name, rows in both.items()]
-    return charts.lesion_lines(pd.concat(lines).sort_values(["line", "place"]), "drawn style", title)
+    rows = pd.concat([rows.assign(line=rows["model"] + ": " + name) for name, rows in both.items()])
+    styles, lines = sorted(set(rows["place"])), sorted(set(rows["line"]))
+    rows["place"] = rows["place"].map(styles.index) + (rows["line"].map(lines.index) - 1.5) / 8  # bars side by side
+    drawn = charts.lesion_lines(rows.sort_values(["line", "place"]), "drawn style", title).update_traces(mode="markers")
+    return drawn.update_xaxes(tickvals=list(range(len(styles))), ticktext=styles)
 
 
 @figure("Which circuits recover the answers?", "scoreboard")

@@ -51,10 +51,10 @@ SHARED = {
     "overlap": "node overlap of circuits",
     "ratio": "node overlap, ratio to the ceiling",
     "kept": "answers kept by the domain's own circuits",
-    "transfer": "answers kept by other domains' circuits",
+    "transfer": "answers kept by others' circuits",
     "part": "overlap of own parts",
     "edges": "edges of own parts",
-    "lesion": "answers lost without other domains' own parts",
+    "lesion": "answers lost without others' own parts",
     "cka": "CKA at the last site",
     "features": "shared features",
 }
