@@ -18,8 +18,8 @@ CEILINGS = {
     "classes of settings": 34,
     "modules that attribute loads": 69,
     "names at the top": 36,
-    "lines of experiments": 9_701,
-    "lines of tests": 32_751,
+    "lines of experiments": 9_705,
+    "lines of tests": 32_804,
 }
 
 

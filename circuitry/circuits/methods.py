@@ -85,7 +85,7 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
     if where:
         log.warning(
             "The method %r ranks units by images of the class and of others, but there are no others of %s: the "
-            "gradient ranks them there. Give images of other classes, in a folder more classes, or method='gradient'.",
+            "gradient ranks them there. Give others=, or in a folder more classes, or method='gradient'.",
             name,
             ", ".join(where),
         )

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 from circuitry.runs import ALONE, Bar, Count, InputError, Job, JobFolder, Natural, Share, Work, whole_file
 from circuitry import CausalChecks, DomainFolder, GraphFolder, compare_domains, extract, load_clip
 from circuitry.circuits import depth_bias
-from circuitry.comparison import Comparison, lesion_summary
-from circuitry.comparison.lesion_reading import KNOWN, OTHER_STYLE, OWN
+from circuitry.comparison import KNOWN, Comparison, lesion_summary
 from circuitry.data import Decoding, chosen_names, class_key
 from circuitry.interventions import CheckSettings, OwnParts, OwnPartSettings
 from circuitry.models import Clip
@@ -309,7 +308,7 @@ def read_own_parts(found: Mapping[str, pd.DataFrame]) -> Rows:
     yield from _rows("part", above)
     yield from _rows("edges", both.groupby("domain_a")["edges"].mean())
     told = lesion_summary(found["lesions"], ("styles", "domain"))
-    told = told[(told["styles"] == OTHER_STYLE) & (told["answers"] == OWN)]
+    told = told[(told["styles"] == "another style") & (told["answers"] == "own class")]
     left = told.pivot(index="domain", columns="cut", values="value")
     if {"part", "random"} <= set(left):
         yield from _rows("lesion", left["random"] - left["part"])
