@@ -19,7 +19,7 @@ CEILINGS = {
     "modules that attribute loads": 69,
     "names at the top": 36,
     "lines of experiments": 9_705,
-    "lines of tests": 32_805,
+    "lines of tests": 32_804,
 }
 
 

@@ -83,7 +83,7 @@ def real_networks(tables: Path, title: str) -> go.Figure:
     }
     rows = pd.concat([rows.assign(line=rows["model"] + ": " + name) for name, rows in both.items()])
     styles, lines = sorted(set(rows["place"])), sorted(set(rows["line"]))
-    rows["place"] = rows["place"].map(styles.index) + (rows["line"].map(lines.index) - 1.5) / 8  # bars side by side
+    rows["place"] = rows["place"].map(styles.index) + (rows["line"].map(lines.index) - 2.5) / 10  # bars side by side
     drawn = charts.lesion_lines(rows.sort_values(["line", "place"]), "drawn style", title).update_traces(mode="markers")
     return drawn.update_xaxes(tickvals=list(range(len(styles))), ticktext=styles)
 
