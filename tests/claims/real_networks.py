@@ -194,8 +194,8 @@ CLAIMS: dict[str, Numbers] = {
         row(f"{name}, units", INTERVAL, INTERVAL, INTERVAL, "{:.3f}"): partial(units_in_common, model)
         for model, name in NAMES.items()
     },
-    "in `blocks.6` {:.3f} to {:.3f}, where parts of two classes in one style share {:.3f} to {:.3f}; up to `blocks.3` "
-    "{:.3f} to {:.3f}": lambda: [
+    "in `blocks.6` {:.3f} to {:.3f}, where parts of two classes in one style share {:.3f} to {:.3f}; in "
+    "`blocks.1` to `blocks.3` {:.3f} to {:.3f}": lambda: [
         *span(of_stage("blocks.6")[::2]),
         *span(of_stage("blocks.6")[1::2]),
         *span(value for n in (1, 2, 3) for value in of_stage(f"blocks.{n}")[::2]),
