@@ -264,13 +264,13 @@ def _by_circuits(clip: Clip, images: DomainFolder, out: Path, settings: SharingS
         seed=settings.seed,
         work=work,
     )
-    overlap, shift = compare_domains(graphs, measures=["node_overlap", "edge_spearman"]).values()
+    overlap = (found := compare_domains(graphs, measures=["node_overlap", "edge_spearman"]))["node_overlap"]
     yield from _rows("overlap", with_the_others(overlap))
     for site in overlap.sites:
         yield from _rows("overlap", with_the_others(overlap.at(site)), str(site))
     if overlap.has_ratios:
         yield from _rows("ratio", overlap.matrix(normalise=True).mean(axis=1))  # the diagonal is empty
-    yield from _rows("shift", with_the_others(shift))
+    yield from _rows("shift", with_the_others(found["edge_spearman"]))
     yield from _rows("depth_bias", _above_the_others(graphs))
     checks = CausalChecks(clip, images, graphs, CheckSettings(n_images=settings.n_tested, n_others=0))
     yield from read_transfer(checks.extract_transfer(out / "transfer", exchange=False, work=work)["transfer"])
