@@ -146,7 +146,10 @@ class Counterfactual:
         return weights_digest({"counterfactual images": self.images})
 
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
-        """Return the baseline in place of the activations ``clean``; see `Baseline.activations`."""
+        """Return the activations of the counterfactual run in place of ``clean``; see `Baseline.activations`.
+
+        They are whole: what a site carries past its units is that run's, too.
+        """
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
         found = self.run(encoder, clean, slice(start, stop))
