@@ -27,8 +27,8 @@ class PatchEffects:
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
     scores: dict[str, np.ndarray]
-    """Mean effect over images by site: [units], [] for all units of a site, or [height, width] or [tokens] for positions.
-    NaN for units that were not asked for."""
+    """Mean effect over images by site: [units], [] for all units of a site, or [height, width] or [tokens] for
+    positions. NaN for units that were not asked for."""
     by: Annotated[str, one_of(*PATCHED_BY)]
     """What moves."""
     direction: Annotated[str, one_of(*DIRECTIONS)]

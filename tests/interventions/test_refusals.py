@@ -162,7 +162,6 @@ PATCHES: list[tuple[Call, str]] = [
 SEARCH: list[tuple[Call, str]] = [
     (lambda: i.find_circuit(planted(), method="magic", size=0.5), "'site-path', .*'magic'"),
     (lambda: i.find_circuit(planted(), size=0.5, selectivity=0.8), "size= and selectivity="),
-    (lambda: i.find_circuit(planted()), "size= and selectivity="),
     (lambda: i.find_circuit(planted(), selectivity=0.8), "others="),
     (lambda: i.find_circuit(planted(others=SOME), selectivity=80.0), r"\(0, 1.5\].*80.0"),
     (lambda: i.find_circuit(planted(others=SOME), selectivity=0.8, method="gradient"), "no better than the baseline"),
