@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import open_clip
@@ -77,6 +77,21 @@ class Clip:
         return (
             f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}, {height} x {width} px, "
             f"on {self.encoder.device})"
+        )
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Refuse to be called as one function: a model has an encoder of images, and weights of texts."""
+        raise InputError(
+            "A Clip is not called itself: take clip.encoder(images) for embeddings of images [B, 3, H, W], and "
+            "clip.text_weights(class_names) for those of texts."
+        )
+
+    @classmethod
+    def from_pretrained(cls, *_: object, **__: object) -> NoReturn:
+        """Refuse the name that other libraries load by: `load_clip` loads here."""
+        raise InputError(
+            "A Clip is made by circuitry.load_clip(name, pretrained=...), and there is no Clip.from_pretrained: write "
+            "load_clip('ViT-B-32', pretrained='openai'), or load_clip(FOLDER) of transformers' save_pretrained."
         )
 
     @property

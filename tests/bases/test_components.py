@@ -236,3 +236,14 @@ def test_scaled_cosine_attention_is_taken_apart(monkeypatch: pytest.MonkeyPatch)
         expected = encoder.tower(images)
         assert torch.equal(encoder(images), expected)
         torch.testing.assert_close(heads(images), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_cache_takes_the_short_names_of_transformer_lens() -> None:
+    _, heads, images = wrapped(make_tower("timm-vit"))
+    _, cache = heads.run_with_cache(images)
+    for short, full in (("pattern", "attn.hook_pattern"), ("z", "attn.hook_z"), ("resid_post", "hook_resid_post")):
+        assert torch.equal(cache[short, 1], cache[f"blocks.1.{full}"])  # type: ignore[index]
+    with pytest.raises(KeyError, match=r"blocks\.7\.hook_pattern.*blocks\.[01]\.attn\.hook_pattern"):
+        cache["pattern", 7]  # type: ignore[index]
+    with pytest.raises(InputError, match=r"'trunk.blocks.0.attm'.*trunk.blocks.0.attn"):
+        cache["trunk.blocks.0.attm"]
