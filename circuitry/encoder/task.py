@@ -115,7 +115,7 @@ class Task:
         if isinstance(baseline, str) and baseline in MEANS and others is not None:
             rows = rows_that_fit(encoder, work.memory_gib)
             together = chain(*(ImageBatches(some, encoder, rows) for some in (images, others)))
-            baseline = mean_baseline(encoder, together, MEANS[baseline])
+            baseline = mean_baseline(encoder, together, MEANS[baseline], progress=work.progress)
         held = {
             "encoder": encoder,
             "images": images,

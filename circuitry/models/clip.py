@@ -34,6 +34,7 @@ from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked
 from circuitry.runs.identity import Identity
+from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import digest, weights_digest
 
 TEXT_FORMAT = "circuitry text weights 1"
@@ -158,6 +159,7 @@ class Clip:
         templates: Sequence[Template] | None = None,
         *,
         cache_dir: str | os.PathLike[str] | None = None,
+        progress: bool = True,
     ) -> Float[Tensor, "classes d"]:
         """Return zero-shot weights [K, D]: each prompt's embedding normalised, averaged, normalised again.
 
@@ -167,6 +169,7 @@ class Clip:
                 styles).
             cache_dir: Folder of results (default: the user's cache, on Linux below ``XDG_CACHE_HOME``), keyed by
                 text encoder and tokens. A folder that cannot be written is no error.
+            progress: Whether to show a bar where it takes longer.
 
         Raises:
             InputError: for no classes, no templates, a template without ``{}``, prompts that do not fit the text
@@ -191,7 +194,7 @@ class Clip:
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
 
         def make() -> dict[str, np.ndarray]:
-            return {"text_weights": self._encode(tokens, len(names)).cpu().numpy()}
+            return {"text_weights": self._encode(tokens, len(names), progress).cpu().numpy()}
 
         found = cached_arrays(folder, read, TEXT_FORMAT, "text weights", make)
         weights = torch.from_numpy(found["text_weights"])
@@ -234,11 +237,14 @@ class Clip:
         logits: Tensor = F.normalize(embeddings, dim=-1).to(weights) @ weights.T * scale.exp()
         return logits if bias is None else logits + bias
 
-    def _encode(self, tokens: Tensor, classes: int) -> Tensor:
+    def _encode(self, tokens: Tensor, classes: int, progress: bool) -> Tensor:
         model: Any = self.model
         embed = model.get_text_features if hasattr(model, "get_text_features") else model.encode_text
-        parts = torch.split(tokens.to(self.encoder.device), PROMPTS)
-        rows = [F.normalize(pooled_output(embed(part)).float(), dim=-1) for part in parts]
+        rows = []
+        with Bar(total=len(tokens), desc="text weights", unit="text", disable=not progress, **BRIEF) as bar:
+            for part in torch.split(tokens.to(self.encoder.device), PROMPTS):
+                rows.append(F.normalize(pooled_output(embed(part)).float(), dim=-1))
+                bar.update(len(part))
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
         return F.normalize(by_name.mean(1), dim=-1)
 
