@@ -13,7 +13,7 @@ from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.identity import UNKNOWN
 
 
-class Activations(dict[str, Tensor]):
+class RunCache(dict[str, Tensor]):
     """Activations by the names of sites and of points inside blocks, which may be short as in TransformerLens.
 
     Example:
@@ -110,7 +110,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         with self._runs.evaluating(self.tower):
             found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
         output, activations = found
-        return output, Activations(activations)
+        return output, RunCache(activations)
 
     def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
         self._check_hook(name)  # TransformerLens itself would say just KeyError

@@ -15,7 +15,7 @@ QUIET = "CIRCUITRY_QUIET"
 SECONDS = 15
 """Between two lines."""
 BRIEF: dict[str, Any] = {"leave": False, "delay": 1}
-"""Options of a bar over a step of a moment or of minutes: it is shown after a second, and taken off when all is done."""
+"""Options of a bar over a step of a moment or of minutes: it is shown after a second, and goes when all is done."""
 _LINE = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}"
 
 
