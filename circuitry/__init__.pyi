@@ -38,8 +38,10 @@ from .encoder.metrics import class_logit as class_logit
 from .encoder.metrics import class_margin as class_margin
 from .encoder.task import Task as Task
 from .interventions.circuit_checks import CausalChecks as CausalChecks
+from .interventions.contrast import own_part as own_part
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.judgement import judge_circuit as judge_circuit
+from .interventions.lesions import lesion as lesion
 from .interventions.patches import Patch as Patch
 from .interventions.patches import patched as patched
 from .interventions.patching import patch_effects as patch_effects

@@ -94,6 +94,11 @@ class Analysis:
     @cached_property
     def graphs(self) -> GraphFolder:
         """The circuits, once they are found."""
+        if self._given is None and not (self.out / "circuits").is_dir():
+            raise InputError(
+                f"No circuits are found yet in {self.out}, which reports, tests and comparisons are about: call "
+                "circuits() first; own parts are told beside them."
+            )
         return GraphFolder(self._given or self.out / "circuits")
 
     @cached_property
@@ -255,6 +260,11 @@ class Analysis:
                 domains).
         """
         found, graphs = self.results, self.graphs
+        if apart is not None and "comparisons" not in found:
+            raise InputError(
+                f"A domain is set apart in comparisons, but apart={apart!r} was given before there are any: call "
+                "compare() first, or leave out apart=."
+            )
         if "transfer" in found:
             found["similarity"] = self._similarity()
         self.own_part_tables()

@@ -14,6 +14,11 @@ Behind its units such a site carries the residual stream that goes past them, so
 stage reads both. What is carried is no unit: it is never scored, patched, ablated or kept, and moves with the units
 before it. Everything that reads or writes at sites works on heads, neurons and hidden channels as on channels.
 
+A hook of TransformerLens' at such a site (``run_with_hooks``) is given both, and writes both: what it returns of
+another image moves that image's residual stream, too. `Patch` with `patched` and `patch_effects` write the units alone;
+so does a hook on ``blocks.3.attn.hook_z`` or ``blocks.3.mlp.hook_post``, and one that returns
+``encoder.carry(site, value, activation)``.
+
 Besides the sites a transformer has hook points with TransformerLens' names (`BLOCK_POINTS`), such as
 ``blocks.3.attn.hook_pattern``: hooks read and write them, and ``run_with_cache`` returns them.
 

@@ -121,7 +121,13 @@ class Watched(NamedTuple):
 
 def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
     """Yield activations, maps and effects of some units in many images, batch by batch."""
-    for ids, given in shown:
+    for pair in shown:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(
+                f"Expected names of images, each set with its task, as shown, but a {type(pair).__name__} was given: "
+                "give pairs (names, task)."
+            )
+        ids, given = pair
         encoder = given.encoder
         sites = tuple(sorted({*units, encoder.sites[-1]}, key=encoder.position))
         task = replace(given, sites=sites)

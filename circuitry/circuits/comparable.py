@@ -13,13 +13,26 @@ from typing import Any
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import SHARED_PARTS, part_differs, same_part
+from circuitry.runs.identity import OF_MODEL, SHARED_PARTS, part_differs, same_part
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of baselines that differ by class and domain: only their names are compared."""
 
 OWN_STYLE = "own-style"
 """Texts that differ by domain, as do the text weights that are made of them."""
+
+WHAT_TO_DO = {
+    **dict.fromkeys(OF_MODEL, "find both with one and the same model"),
+    **dict.fromkeys(
+        ("baseline", "baseline_digest"),
+        "find both with one baseline, as by Task(..., baseline=first.baseline) with the first one's task",
+    ),
+    **dict.fromkeys(
+        ("metric", "text_weights", "class_weights", "texts", "classes", "scale"),
+        "find both by one metric with the same texts",
+    ),
+}
+"""What to do where a part differs; of others: find both in the same way."""
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +59,9 @@ class Comparable:
             theirs, title = self._settings.setdefault(key, (value, graph.title))
             if not same_part(theirs, value):
                 raise InputError(
-                    "Compared circuits must be found in the same way, but "
-                    f"{part_differs(key[0], theirs, title, value, graph.title)}: attribute both in the same way."
+                    "Compared circuits are found with the same model, question and settings, but "
+                    f"{part_differs(key[0], theirs, title, value, graph.title)}: "
+                    f"{WHAT_TO_DO.get(key[0], 'find both in the same way')}."
                 )
         for site in sorted(graph.sites_without_effect):
             log.warning("%s: no unit has an effect at %s, so nothing is compared there.", graph.title, site)

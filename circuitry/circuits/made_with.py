@@ -6,6 +6,7 @@ from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
+from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_TOWER, Identity, same_part
 
 
@@ -15,6 +16,8 @@ def named_sites(task: Task) -> list[str] | None:
     return None if named == every else named
 
 
+FIRST_LAYER = "embed"
+"""The layer that a `ResidualStream` begins with."""
 ANY_TEXTS = (*OF_TOWER, "basis", "hooks", "metric")
 """Parts on which a circuit and the task that measures it agree, on images of any domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
@@ -33,6 +36,8 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
     given = task.identity
     for graph in {id(graph.settings): graph for graph in graphs}.values():
         made = Identity(graph.settings)
+        if made.get("weights") == given["weights"]:
+            _check_sites(task, graph)
         made["metric"] = made.get("ready_metric", made.get("metric", given["metric"]))
         ours, theirs = (one.get("text_weights", [None]) for one in (made, given))
         compared = dict.fromkeys(names)
@@ -45,3 +50,15 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
         if made.get("texts") == OWN_STYLE and "text_weights" in names:
             compared = {name: None for name in compared if name not in ("text_weights", "class_weights")}
         made.check(given, f"the circuit of {graph.title}", "the task", compared)
+
+
+def _check_sites(task: Task, graph: AttributionGraph) -> None:
+    """Check that a graph of the task's model is in the units of the task's encoder."""
+    absent = [site for site in graph.sites if site not in task.encoder.sites]
+    of_layers = FIRST_LAYER in graph.sites  # layers of the residual stream are no sites
+    if absent and not of_layers:
+        raise InputError(
+            f"A circuit is measured in the units that it was found in, but the circuit of {graph.title} has some at "
+            f"{absent[0]!r}, and the task's encoder has no such site: give the encoder that found it, with "
+            "in_components where that had it and without where not."
+        )

@@ -28,6 +28,7 @@ from circuitry.encoder.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked, one_of
 from circuitry.runs.identity import OF_TOWER, Identity
+from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import weights_digest
 
 
@@ -146,7 +147,10 @@ class Counterfactual:
         return weights_digest({"counterfactual images": self.images})
 
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
-        """Return the baseline in place of the activations ``clean``; see `Baseline.activations`."""
+        """Return the activations of the counterfactual run in place of ``clean``; see `Baseline.activations`.
+
+        They are whole: what a site carries past its units is that run's, too.
+        """
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
         found = self.run(encoder, clean, slice(start, stop))
@@ -223,12 +227,15 @@ def mean_baseline(
     encoder: Encoder,
     images: Images,
     per: Annotated[str, one_of("position", "unit")] = "position",
+    *,
+    progress: bool = True,
 ) -> Baseline:
     """Return the mean activation at every site over a reference set of images.
 
     Args:
         images: Reference images: a tensor [B, 3, H, W], or batches of them.
         per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
+        progress: Whether to show a bar where it takes longer.
 
     Returns:
         A baseline with an activation [1, ...] at every site, for all images, named ``mean-position`` or ``mean-unit``.
@@ -243,13 +250,15 @@ def mean_baseline(
         >>> attribute(encoder, images, metric, baseline=baseline)
     """
     count, sums = 0, dict[str, Tensor]()
-    with encoder.running():
+    total = len(images) if isinstance(images, Tensor) and images.dim() == 4 else None
+    with encoder.running(), Bar(total=total, desc="means", unit="image", disable=not progress, **BRIEF) as bar:
         for batch in ImageBatches(images, encoder, sys.maxsize):
             _, cache = encoder.run_with_cache(batch, names_filter=lambda name: name in encoder.sites)
             count += len(batch)
             for site, activation in cache.items():
-                total = in_double(activation).sum(0, keepdim=True)
-                sums[site] = total if site not in sums else sums[site] + total
+                of_batch = in_double(activation).sum(0, keepdim=True)
+                sums[site] = of_batch if site not in sums else sums[site] + of_batch
+            bar.update(len(batch))
         made_of = {name: encoder.identity[name] for name in OF_TOWER}
     if not count:
         raise InputError("A mean baseline needs at least one reference image, but there were none.")

@@ -20,6 +20,7 @@ from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.given import checked
+from circuitry.runs.progress import BRIEF, Bar
 
 COUNTED, READOUT, REPEAT, IMAGE = "counted", "readout", "repeat", "image"
 """Roles of sites."""
@@ -35,35 +36,46 @@ _known: WeakKeyDictionary[Encoder, dict[str, str]] = WeakKeyDictionary()
 
 
 @checked
-def site_roles(encoder: Encoder) -> dict[str, str]:
+def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
     """Return the role of each of an encoder's sites: ``counted``, ``readout``, ``repeat`` or ``image``.
 
     A site that is a readout and repeats another is a readout. Roles are told by two images of noise, once for an
     encoder, and without its hooks.
+
+    Args:
+        progress: Whether to show a bar where it takes longer.
 
     Example:
         >>> site_roles(encoder)["global_pool"]
         'readout'
     """
     if encoder not in _known:
-        _known[encoder] = _roles(Encoder(encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain))
+        unhooked = Encoder(encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain)
+        _known[encoder] = _roles(unhooked, progress)
     return dict(_known[encoder])
 
 
 @checked
-def counted_sites(encoder: Encoder) -> tuple[str, ...]:
+def counted_sites(encoder: Encoder, *, progress: bool = True) -> tuple[str, ...]:
     """Return the sites that count in a circuit's size; runs ablate no unit of the others.
+
+    Args:
+        progress: As of `site_roles`.
 
     Example:
         >>> find_circuit(Task(encoder, cats, metric, others=not_cats, sites=counted_sites(encoder)), size=0.4)
     """
-    return tuple(site for site, role in site_roles(encoder).items() if role == COUNTED)
+    return tuple(site for site, role in site_roles(encoder, progress=progress).items() if role == COUNTED)
 
 
-def _roles(encoder: Encoder) -> dict[str, str]:
+def _roles(encoder: Encoder, progress: bool) -> dict[str, str]:
     roles, generator = {INPUT: IMAGE}, torch.Generator().manual_seed(0)
     images = torch.randn(N_IMAGES, 3, *encoder.image_size, generator=generator).to(encoder.device, encoder.dtype)
-    with encoder.running(), encoder.fast():
+    with (
+        encoder.running(),
+        encoder.fast(),
+        Bar(total=len(encoder.sites) - 1, desc="which sites count", unit="site", disable=not progress, **BRIEF) as bar,
+    ):
         clean = {site: encoder(images, stop=site) for site in encoder.sites[1:]}
         for before, site in pairwise(encoder.sites):
             if _reads_out(encoder, site, clean[site]):
@@ -72,6 +84,7 @@ def _roles(encoder: Encoder) -> dict[str, str]:
                 roles[site] = REPEAT
             else:
                 roles[site] = COUNTED
+            bar.update()
     return roles
 
 

@@ -41,7 +41,9 @@ class Encoder(HookedSites):
 
     ``encoder(images)`` gives the tower's embeddings [B, D]. ``start`` and ``stop`` make it a partial run:
     ``encoder(activation, start="layer3.2", stop="layer4.0")``. TransformerLens' ``run_with_cache``,
-    ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
+    ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs. Hooks write whole
+    activations: at a site of `in_components` with the residual stream that is carried past the units, which `Patch`
+    leaves alone (`carry`).
 
     Hooks at sites act in everything that is run meanwhile, attribution included. What a `Patch` does is a part of the
     `identity` of all results; what another function does is not known, so it reaches no cache and no folder.

@@ -9,8 +9,27 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from circuitry.encoder.tower_runs import TowerRuns
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.identity import UNKNOWN
+
+
+class RunCache(dict[str, Tensor]):
+    """Activations by the names of sites and of points inside blocks, which may be short as in TransformerLens.
+
+    Example:
+        >>> cache["pattern", 3] is cache["blocks.3.attn.hook_pattern"]
+        True
+    """
+
+    def __missing__(self, name: Any) -> Tensor:
+        asked = str(name)
+        if isinstance(name, tuple) and len(name) == 2:
+            short, block = name
+            asked = f"blocks.{block}.hook_{short}"
+            for full in self:
+                if full.startswith(f"blocks.{block}.") and full.endswith(f".hook_{short}"):
+                    return self[full]
+        raise unknown_name("activation", asked, self)
 
 
 class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
@@ -90,7 +109,8 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
             self._check_hook(name)
         with self._runs.evaluating(self.tower):
             found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
-        return found
+        output, activations = found
+        return output, RunCache(activations)
 
     def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
         self._check_hook(name)  # TransformerLens itself would say just KeyError

@@ -48,8 +48,13 @@ class Batch(NamedTuple):
         return clean_activations(self.task.encoder, self.images, sites)
 
     def ends(self, clean: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the baseline's activations in place of these images' ``clean`` ones."""
-        return self.task.baseline.activations(self.task.encoder, clean, self.start)
+        """Return the ``clean`` activations with all units at the baseline.
+
+        What is carried past the units stays these images' own, counterfactual images or not: it is no unit.
+        """
+        encoder = self.task.encoder
+        ends = self.task.baseline.activations(encoder, clean, self.start)
+        return {site: encoder.carry(site, end, clean[site]) for site, end in ends.items()}
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -110,7 +115,7 @@ class Task:
         if isinstance(baseline, str) and baseline in MEANS and others is not None:
             rows = rows_that_fit(encoder, work.memory_gib)
             together = chain(*(ImageBatches(some, encoder, rows) for some in (images, others)))
-            baseline = mean_baseline(encoder, together, MEANS[baseline])
+            baseline = mean_baseline(encoder, together, MEANS[baseline], progress=work.progress)
         held = {
             "encoder": encoder,
             "images": images,

@@ -18,6 +18,7 @@ from torch import Tensor
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, check_width
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 
 Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
@@ -68,6 +69,7 @@ def set_importance(
     sets: ImageSets,
     gates: Float[Tensor, "sets gates"] | None = None,
     generators: Sequence[torch.Generator] | None = None,
+    bar: Bar | None = None,
 ) -> Float[Tensor, "sets gates"]:
     """Return an estimate of the mean over images of the squared change of the answers by each gate, of each set.
 
@@ -78,12 +80,15 @@ def set_importance(
         runs, answers, sets: Images under gates, as `Gated` holds them, what they are asked, and which are a set.
         gates, generators: Where the change is taken (default: while all are open), and what draws the random vectors
             (default: generators that begin alike in every call).
+        bar: Goes on by the images, of a total that is set here where there is none.
     """
     generators = generators or [torch.Generator().manual_seed(0) for _ in sets]
     opened = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device) if gates is None else gates
     sides = [(number, side, sum(map(bool, of_set))) for number, of_set in enumerate(sets) for side in of_set]
     rows = [(number, place, 1 / (n * len(side))) for number, side, n in sides for place in side]
     importance = torch.zeros_like(opened)
+    if bar is not None and bar.total is None:
+        bar.reset(total=len(rows))
     for i in range(0, len(rows), runs.rows):
         numbers, places, shares = zip(*rows[i : i + runs.rows], strict=True)
         at = opened[list(numbers)].detach().requires_grad_()
@@ -92,20 +97,26 @@ def set_importance(
         changes = torch.autograd.grad(found, [at], [torch.stack(directions).to(found)])[0].square()
         weights = F.one_hot(torch.tensor(numbers), len(sets)) * torch.tensor(shares)[:, None]
         importance += weights.T.to(changes) @ changes
+        if bar is not None:
+            bar.update(len(numbers))
     return importance
 
 
-def iterative_ranks(runs: Any, answers: Answers, sets: ImageSets) -> Float[Tensor, "sets gates"]:
+def iterative_ranks(
+    runs: Any, answers: Answers, sets: ImageSets, bar: Bar | None = None
+) -> Float[Tensor, "sets gates"]:
     """Return the rank in (0, 1] of each gate, where the least important close first and the others are scored again.
 
     Units that replace each other hide each other while all are open. So the importance of the open gates is
     measured in `ROUNDS` rounds, between which their number falls to `SMALLEST` by the same factor. After FORCE (de
     Jorge et al. 2021, arXiv 2006.09081), which prunes weights so. Each set of images has gates of its own.
     """
+    if bar is not None:
+        bar.reset(total=ROUNDS * sum(len(side) for of_set in sets for side in of_set))
     n, generators = runs.n_gates, [torch.Generator().manual_seed(0) for _ in sets]
     opened, ranks = (torch.ones(len(sets), n, device=runs.embeddings.device) for _ in "12")
     for number in range(1, ROUNDS + 1):
-        importance = set_importance(runs, answers, sets, opened, generators)
+        importance = set_importance(runs, answers, sets, opened, generators, bar)
         for of_set, still_open, found in zip(importance, opened, ranks, strict=True):
             left = still_open.nonzero()[:, 0]
             rising = left[of_set[left].argsort(stable=True)]

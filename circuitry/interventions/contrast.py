@@ -113,7 +113,9 @@ def ranks_by_contrast(task: Task, settings: AttributionSettings) -> Mapping[str,
 def _counted(task: Task) -> Task:
     """Return a task at the sites that it names, or at those that compute."""
     sites = named_sites(task)
-    return replace(task, sites=counted_sites(task.encoder)) if sites is None else without_image(task)
+    if sites is not None:
+        return without_image(task)
+    return replace(task, sites=counted_sites(task.encoder, progress=task.work.progress))
 
 
 class ImagesOfClass:

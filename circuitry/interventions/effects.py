@@ -27,8 +27,8 @@ class PatchEffects:
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
     scores: dict[str, np.ndarray]
-    """Mean effect over images by site: [units], [] for whole sites, or [height, width] or [tokens] for positions.
-    NaN for units that were not asked for."""
+    """Mean effect over images by site: [units], [] for all units of a site, or [height, width] or [tokens] for
+    positions. NaN for units that were not asked for."""
     by: Annotated[str, one_of(*PATCHED_BY)]
     """What moves."""
     direction: Annotated[str, one_of(*DIRECTIONS)]
@@ -37,7 +37,8 @@ class PatchEffects:
     clean_metric: float
     """Mean metric of the clean images."""
     baseline_metric: dict[str, float]
-    """Mean metric with the whole site at the baseline."""
+    """Mean metric by site of what the effects are read against: ``noise``: the clean run with all units of the site at
+    the baseline; ``denoise``: the baseline's run, which the clean activation is written into."""
     n_images: Count  #: Images that effects are means over.
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the computation: the task's, with its baseline."""

@@ -21,6 +21,7 @@ one that gives every image the same answer.
 A circuit of edges is put to the same tests, edge by edge, against random edges (`Circuit.random`).
 """
 
+import logging
 import warnings
 from dataclasses import replace
 from itertools import chain
@@ -47,6 +48,8 @@ SHARE = 0.9
 OF_RANDOM = (2.5, 97.5)
 """Percentiles of random circuits that are shown; a circuit is to lie above the second."""
 
+log = logging.getLogger(__name__)
+
 Row = tuple[str, str, float, float, float, float, float, int, float, bool]
 
 
@@ -68,7 +71,8 @@ def judge_circuit(
         the share of units or edges without which the measure falls (minimality, p the largest after Holm), and the
         measure itself (circuit, complement; with low and high, no p). Between random_low and random_high lies that of
         95 % of the random circuits (circuit, sufficiency), or of the model without them (complement, necessity). The
-        module's docstring says when a row holds.
+        module's docstring says when a row holds. Where the model itself has no lead in the measure, as by another
+        class's metric, the shares of it are NaN, and the log says why.
 
     Example:
         >>> circuit = find_circuit(task, size=0.4)
@@ -99,12 +103,29 @@ def _rows(
     random = [circuit.random(rng) for _ in range(2 * DRAWS)]
     rests = (one.complement() for one in (circuit, *random[DRAWS:]))
     curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
+    _say_why_nan(task, circuit, curve, measure)
     beside = measure_each(task, chain([circuit, *random[:DRAWS]], rests), 2 * (1 + DRAWS), "random circuits")
     rows = [(row[0] + named, *row[1:]) for row in _beside_random(curve, beside, measure)]
     if minimality:
         changed = measure_each(task, chain([circuit], circuit.without_each()), 1 + circuit.count, "one by one")
         rows.append(_minimality(f" ({kind})", measure, changed, curve.own))
     return rows
+
+
+def _say_why_nan(task: Task, circuit: Circuit, curve: FaithfulnessCurve, measure: str) -> None:
+    """Say why there is no share of the model's lead; nothing where there is one."""
+    reason = curve.reason(measure)
+    if not reason:
+        return
+    found_by, asked = circuit.source.settings.get("label"), task.identity.get("label")
+    if found_by is not None and asked is not None and found_by != asked:
+        reason += f"; the circuit was found by the metric of label {found_by}, and the task has that of label {asked}"
+    log.warning(
+        "The %s of a circuit is a share of the model's own lead, but there is none, so it is NaN (%s): give the metric "
+        "of the images' class, images that the model recognises, or another baseline.",
+        measure,
+        reason,
+    )
 
 
 def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -> list[Row]:

@@ -11,6 +11,9 @@ For each batch of images:
 
 Both are positive where the unit helps, as node scores are, which they are the oracle for. Where
 the rest of the tower is linear both equal the attribution. (Heimersheim & Nanda 2024, arXiv 2404.15255.)
+
+Units alone are written. What a site carries past its units (`in_components`) stays that of the base's run, as with
+`Patch`; so a site of heads or neurons moves these and no residual stream.
 """
 
 import math
@@ -45,8 +48,8 @@ def patch_effects(
 
     Args:
         task: Whose baseline is patched in, at whose sites.
-        by: The patched thing: one ``"unit"`` at all its positions, ``"position"`` with all its units, or the
-            whole ``"site"``.
+        by: The patched thing: one ``"unit"`` at all its positions, ``"position"`` with all its units, or all units
+            of the ``"site"``. What is carried past the units is never written.
         direction: ``"noise"`` or ``"denoise"``; see the module.
         units: Units to patch by site, at these sites alone (default: all units at the task's sites).
 
@@ -68,6 +71,7 @@ def patch_effects(
     sites = task.sites if units is None else tuple(sorted(units, key=encoder.position))
     sums: dict[str, np.ndarray | float] = dict.fromkeys(sites, 0.0)
     moved, clean_sum, count = dict.fromkeys(sites, 0.0), 0.0, 0
+    noise = direction == "noise"
 
     def run(activation: Tensor, site: str) -> Tensor:
         return in_double(checked_metric(task.metric, encoder(activation, start=site)))
@@ -76,18 +80,22 @@ def patch_effects(
     with task.running(), Bar(total=total, desc="patching", unit="site", disable=not task.work.progress) as bar:
         for batch in task.batches():
             clean = batch.clean(sites)
-            other = batch.ends(clean)
+            if noise:
+                bases, written = clean, batch.ends(clean)
+            else:
+                bases = task.baseline.activations(encoder, clean, batch.start)
+                written = {site: encoder.carry(site, clean[site], base) for site, base in bases.items()}
+            at_baseline = written if noise else bases
             clean_sum += float(run(batch.images, encoder.sites[0]).sum())
             count += len(batch.images)
             for site in sites:
-                noise = direction == "noise"
-                base, written = (clean[site], other[site]) if noise else (other[site], clean[site])
-                moved[site] += float(run(other[site], site).sum())
+                base = bases[site]
+                moved[site] += float(run(at_baseline[site], site).sum())
                 axes = _patched_axes(base, by, encoder.unit_dim(site))
                 units_there = encoder.units_of(site, base)  # not what is carried past them
                 size = math.prod(units_there.shape[axis] for axis in axes)
                 wanted = mark_kept(chosen[site], size, site) if site in chosen else np.ones(size, dtype=bool)
-                effects = _effects(partial(run, site=site), base, written, axes, wanted, rows)
+                effects = _effects(partial(run, site=site), base, written[site], axes, wanted, rows)
                 sums[site] = (effects if noise else -effects) + sums[site]
                 bar.update()
     return PatchEffects(

@@ -7,13 +7,14 @@ Methods score units one by one (`methods`), except for ``learned``. A ranking sh
 cut over all, with which it needs fewer units than with the same share of every site (`AttributionGraph.strongest` takes
 either). A mask has counts of its own.
 
-Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): masks, the default, where a
-circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
-rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
-units are to be ranked as exact patching would, at the least cost. `extract` and ``circuitry find`` take
-``iterative-fisher`` by default, at seconds a circuit. Masks are not the only circuit that works.
+Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): ``iterative-fisher``, the
+default everywhere, at seconds a circuit; masks (``learned``), at minutes, where a circuit is to tell its class from
+others by itself with the fewest units, from as many images of the class as there are; rankings need more, exact
+patching included, and far more with the same share of every site; the gradient, where single units are to be ranked as
+exact patching would, at the least cost. Masks are not the only circuit that works.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -21,8 +22,10 @@ from typing import Annotated, Any
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.methods import LEARNED, MethodName
+from circuitry.circuits.methods import ITERATIVE, LEARNED, MethodName, without_others
+from circuitry.circuits.rules import default_size
 from circuitry.circuits.unit_scores import graph_of, score_parts, without_image
+from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_circuits
 from circuitry.interventions.intervention_settings import AblationSettings, MaskSettings, Selectivity
@@ -33,6 +36,8 @@ from circuitry.runs.given import SOME, Share, checked
 SMALLEST, ROUNDS = 0.05, 4
 """The smallest size that is tried for a selectivity, and the number of sizes."""
 
+log = logging.getLogger(__name__)
+
 Proposer = Callable[[Sequence[float]], list[Circuit]]
 """Makes the circuits of some sizes."""
 
@@ -41,7 +46,7 @@ Proposer = Callable[[Sequence[float]], list[Circuit]]
 def find_circuit(
     task: Task,
     *,
-    method: MethodName = LEARNED,
+    method: MethodName = ITERATIVE,
     size: Share | None = None,
     selectivity: Selectivity | None = None,
     masks: MaskSettings = MaskSettings(),
@@ -50,18 +55,23 @@ def find_circuit(
 
     Args:
         task: Images of one class, in a domain or over several, or of all classes of a domain; with images of other
-            classes, which selectivity needs and on which learned masks keep the answers. A baseline with an activation
-            for every image has them for the images and then for the others.
-        size: Share of the units to keep, in (0, 1]; or
+            classes, which selectivity needs, by which ``iterative-fisher`` ranks and on which learned masks keep the
+            answers. Without them the gradient ranks, and the log tells so, and that the baseline is zero if it is. A
+            baseline with an activation for every image has them for the images and then for the others.
+        method: How units are chosen: ranked by one of the methods, as `attribute` and ``circuitry find`` do by default,
+            or as a mask that is ``learned``, which takes minutes and needs the fewest units.
+        size: Share of the units to keep, in (0, 1] (default: without a selectivity that of ``circuitry find``, by the
+            kind of tower); or
         selectivity: what the circuit is to reach on these images, as small as it can; see `FaithfulnessCurve`.
+        masks: Steps, images of a step and seed of ``learned``; other methods take none.
 
     Returns:
         The circuit. With a selectivity ``made_with`` has those that were tried, by size, and a ``note`` where none
         reached it.
 
     Raises:
-        InputError: for another method, both or none of size and selectivity, a selectivity out of range, without others
-            or of a class that the model does not tell from them, and what the methods raise.
+        InputError: for another method, both size and selectivity, a selectivity out of range, without others or of a
+            class that the model does not tell from them, and what the methods raise.
 
     Example:
         >>> from circuitry.interventions import find_circuit
@@ -69,16 +79,16 @@ def find_circuit(
         >>> circuit = find_circuit(task, size=0.4)
         >>> measure_circuits(unseen, [circuit]).to_pandas()    # beside its complement and random units
     """
-    if (size is None) == (selectivity is None):
+    if size is not None and selectivity is not None:
         raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
-    if size is not None:
+    if selectivity is None:
+        size = default_size(task.encoder) if size is None else size
         return _proposer(task, method, masks)([size])[0]
     if task.others is None:
         raise InputError(
             "Selectivity compares images of the class with others, but the task has no others: make it with "
             "Task(..., others=), or give a size="
         )
-    assert selectivity is not None  # there is no size
     return _bisect(task, selectivity, _proposer(task, method, masks))
 
 
@@ -87,7 +97,7 @@ def propose_circuits(
     task: Task,
     sizes: Annotated[Sequence[Share], SOME],
     *,
-    method: MethodName = LEARNED,
+    method: MethodName = ITERATIVE,
     masks: MaskSettings = MaskSettings(),
 ) -> list[Circuit]:
     """Return one circuit of each size by one search, not measured: of one ranking, or of one training of masks.
@@ -102,6 +112,9 @@ def propose_circuits(
 
 def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
     """Return what makes circuits, with what all sizes share done."""
+    if task.others is None:
+        method = without_others(method, ["this task"])
+        _say_zero(task)
     if method == LEARNED:
         return lambda sizes: learn_masks(task, sizes, masks).circuits
     with task.running(gradients=True):
@@ -113,6 +126,16 @@ def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
         return [replace(one, source=replace(graph, kept_units=dict(one.units))) for one in taken]
 
     return rank
+
+
+def _say_zero(task: Task) -> None:
+    """Say that ablated units are zero, which a task without others has where no baseline is given."""
+    if task.baseline is ZERO:
+        log.warning(
+            "This task has no images of other classes and the baseline 'zero', so all units outside a circuit are "
+            "zero: give Task(..., others=, baseline='mean-position'), at which smaller circuits work, or another "
+            "baseline."
+        )
 
 
 def _bisect(task: Task, target: float, propose: Proposer) -> Circuit:

@@ -11,10 +11,11 @@ from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.rules import default_size
 from circuitry.circuits.unit_scores import own_images
 from circuitry.encoder.task import Task
-from circuitry.interventions.answers import Answers, ImageSets, default_answers, iterative_ranks, set_importance
+from circuitry.interventions.answers import default_answers, iterative_ranks, set_importance
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.masks import gates_of, learn_masks
 from circuitry.interventions.patching import patch_effects
+from circuitry.runs.progress import BRIEF, Bar
 
 PartNumbers = Int[np.ndarray, " images"] | None
 """The part of each image of the class: then scores are [1 + parts, units], on all images and on those of each part."""
@@ -35,13 +36,16 @@ def ranks_by_rounds(task: Task, settings: AttributionSettings, parts: PartNumber
     return _by_gates(task, iterative_ranks, parts)
 
 
-def _by_gates(task: Task, measure: Callable[[Gated, Answers, ImageSets], Tensor], parts: PartNumbers) -> dict[str, Any]:
+def _by_gates(task: Task, measure: Callable[..., Tensor], parts: PartNumbers) -> dict[str, Any]:
     """Return what is measured of gates, by unit; 0 for error units, which have none."""
-    with task.running(gradients=True):
+    with (
+        task.running(gradients=True),
+        Bar(desc="ranking", unit="image", disable=not task.work.progress, **BRIEF) as bar,
+    ):
         runs = Gated(task)
         own = [np.flatnonzero(parts == part).tolist() for part in np.unique([] if parts is None else parts)]
         sets = [(some, range(runs.n_own, len(runs))) for some in (range(runs.n_own), *own)]
-        found = measure(runs, default_answers(task.metric), sets).cpu().numpy()
+        found = measure(runs, default_answers(task.metric), sets, bar=bar).cpu().numpy()
     scored = [runs.scored(of_set.astype(float)) for of_set in found]
     by_site = {site: np.nan_to_num(np.stack([of_set[site] for of_set in scored])) for site in scored[0]}
     return by_site if parts is not None else {site: of_site for site, (of_site,) in by_site.items()}

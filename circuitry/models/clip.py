@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import open_clip
@@ -34,6 +34,7 @@ from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked
 from circuitry.runs.identity import Identity
+from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import digest, weights_digest
 
 TEXT_FORMAT = "circuitry text weights 1"
@@ -77,6 +78,21 @@ class Clip:
         return (
             f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}, {height} x {width} px, "
             f"on {self.encoder.device})"
+        )
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Refuse to be called as one function: a model has an encoder of images, and weights of texts."""
+        raise InputError(
+            "A Clip is not called itself: take clip.encoder(images) for embeddings of images [B, 3, H, W], and "
+            "clip.text_weights(class_names) for those of texts."
+        )
+
+    @classmethod
+    def from_pretrained(cls, *_: object, **__: object) -> NoReturn:
+        """Refuse the name that other libraries load by: `load_clip` loads here."""
+        raise InputError(
+            "A Clip is made by circuitry.load_clip(name, pretrained=...), and there is no Clip.from_pretrained: write "
+            "load_clip('ViT-B-32', pretrained='openai'), or load_clip(FOLDER) of transformers' save_pretrained."
         )
 
     @property
@@ -143,6 +159,7 @@ class Clip:
         templates: Sequence[Template] | None = None,
         *,
         cache_dir: str | os.PathLike[str] | None = None,
+        progress: bool = True,
     ) -> Float[Tensor, "classes d"]:
         """Return zero-shot weights [K, D]: each prompt's embedding normalised, averaged, normalised again.
 
@@ -152,6 +169,7 @@ class Clip:
                 styles).
             cache_dir: Folder of results (default: the user's cache, on Linux below ``XDG_CACHE_HOME``), keyed by
                 text encoder and tokens. A folder that cannot be written is no error.
+            progress: Whether to show a bar where it takes longer.
 
         Raises:
             InputError: for no classes, no templates, a template without ``{}``, prompts that do not fit the text
@@ -176,7 +194,7 @@ class Clip:
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
 
         def make() -> dict[str, np.ndarray]:
-            return {"text_weights": self._encode(tokens, len(names)).cpu().numpy()}
+            return {"text_weights": self._encode(tokens, len(names), progress).cpu().numpy()}
 
         found = cached_arrays(folder, read, TEXT_FORMAT, "text weights", make)
         weights = torch.from_numpy(found["text_weights"])
@@ -219,11 +237,14 @@ class Clip:
         logits: Tensor = F.normalize(embeddings, dim=-1).to(weights) @ weights.T * scale.exp()
         return logits if bias is None else logits + bias
 
-    def _encode(self, tokens: Tensor, classes: int) -> Tensor:
+    def _encode(self, tokens: Tensor, classes: int, progress: bool) -> Tensor:
         model: Any = self.model
         embed = model.get_text_features if hasattr(model, "get_text_features") else model.encode_text
-        parts = torch.split(tokens.to(self.encoder.device), PROMPTS)
-        rows = [F.normalize(pooled_output(embed(part)).float(), dim=-1) for part in parts]
+        rows = []
+        with Bar(total=len(tokens), desc="text weights", unit="text", disable=not progress, **BRIEF) as bar:
+            for part in torch.split(tokens.to(self.encoder.device), PROMPTS):
+                rows.append(F.normalize(pooled_output(embed(part)).float(), dim=-1))
+                bar.update(len(part))
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
         return F.normalize(by_name.mean(1), dim=-1)
 

@@ -102,21 +102,24 @@ class FolderBaseline:
             )
         return tuple(found)
 
-    def of(self, class_name: str, domain: str, count: int, *, strict: bool = False) -> Baseline | Counterfactual:
-        """Return the baseline for ``count`` images of a class in a domain."""
+    def of(
+        self, class_name: str, domain: str, count: int, *, strict: bool = False, progress: bool = True
+    ) -> Baseline | Counterfactual:
+        """Return the baseline for ``count`` images of a class in a domain; with a bar where it takes longer."""
         if self.given is not None:
             return self.given
         if self.name in MEANS:
             identity = self.clip.encoder.identity
             kept, made_of = (self._means, (identity.key, strict)) if not identity.unknown else ({}, ("", strict))
             if made_of not in kept:
-                batches = self._batches(self._everything, strict)
-                kept[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name])
+                batches = self._batches(self._everything, strict, "mean baseline" if progress else None)
+                kept[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name], progress=False)
             return kept[made_of]
         records = self.records(class_name, domain)
         if self.name == "other-domains":
-            return replace(mean_baseline(self.clip.encoder, self._batches(records, strict)), name=self.name)
-        images = list(self._batches(records, strict))
+            batches = self._batches(records, strict, None)
+            return replace(mean_baseline(self.clip.encoder, batches, progress=False), name=self.name)
+        images = list(self._batches(records, strict, None))
         if not images:
             raise InputError(
                 f"No counterfactual image of {class_name} in {domain} can be read, first {records[0].path}."
@@ -152,6 +155,6 @@ class FolderBaseline:
         pairs = [(c, d) for c in self.images.classes for d in self.images.domains]
         return {(c, d): self.images.select(c, d, None, self.seed) for c, d in pairs}
 
-    def _batches(self, records: Sequence[ImageRecord], strict: bool) -> Iterator[Tensor]:
+    def _batches(self, records: Sequence[ImageRecord], strict: bool, progress: str | None) -> Iterator[Tensor]:
         encoder, preprocess = self.clip.encoder, self.clip.preprocess
-        return (batch for _, batch in image_batches(encoder, preprocess, records, strict=strict))
+        return (batch for _, batch in image_batches(encoder, preprocess, records, strict=strict, progress=progress))

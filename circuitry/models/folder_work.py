@@ -83,13 +83,14 @@ class FolderWork:
         sites: Names | None = None,
         work: Work = Work(),
     ) -> Task:
-        """Return the task of a class on images of a domain, and perhaps of other classes, without progress bars."""
+        """Return the task of a class on images of a domain, and perhaps of other classes, without bars of its own."""
         count = len(images) + (0 if others is None else len(others))
+        shown = work.bar("mean baseline") is not None
         return Task(
             self.clip.encoder,
             images,
             self.metric_of(*key),
-            baseline=self.baseline.of(*key, count, strict=work.strict),
+            baseline=self.baseline.of(*key, count, strict=work.strict, progress=shown),
             others=others,
             sites=sites,
             work=replace(work, progress=False),

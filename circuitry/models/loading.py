@@ -1,6 +1,7 @@
 """Load a model by one name, whatever library it is of."""
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -66,6 +67,12 @@ def load_clip(
     # Where a folder also has the name of a model, it needs a configuration.
     is_folder = Path(text).is_dir() and (text not in known_models() or (Path(text) / "config.json").is_file())
     is_hub_id = text.count("/") == 1 and ":" not in text and not text.endswith(".json")
+    named = re.sub("[/@]", "-", text.removesuffix("px"))  # as OpenAI writes them: ViT-B/32, ViT-L/14@336px
+    if is_hub_id and not is_folder and named in known_models():
+        raise InputError(
+            f"There is no model {text!r} here; perhaps you meant {named}: write "
+            f"load_clip({named!r}, pretrained='openai'), in a command --model {named} --pretrained openai."
+        )
     if is_folder or (is_hub_id and checkpoint is None and pretrained is None):
         if checkpoint is not None or pretrained is not None:
             raise InputError(f"The folder {text} brings its own weights: give no checkpoint and no pretrained tag.")

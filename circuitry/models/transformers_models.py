@@ -118,7 +118,14 @@ def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
 
     @cache
     def loaded() -> Any:
-        return _from(place, "tokenizer", transformers.AutoTokenizer)
+        found = _from(place, "tokenizer", transformers.AutoTokenizer)
+        folder, names = Path(place), sorted(set(found.vocab_files_names.values()))
+        if folder.is_dir() and not any((folder / name).is_file() for name in names):
+            raise InputError(
+                f"Class texts are read by the model's own tokenizer, but the folder {folder} has none (no "
+                f"{' or '.join(names)}): save it there, too, by tokenizer.save_pretrained(FOLDER)."
+            )
+        return found
 
     def tokens(texts: Sequence[str], context_length: int = length) -> Tensor:
         limit = {"padding": "max_length", "max_length": context_length, "truncation": True}

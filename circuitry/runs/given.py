@@ -100,6 +100,8 @@ class _MisfitError(Exception):
         return InputError(f"Expected {self.wanted} as {self.name}, but {self.given} was given: {self.how}.")
 
 
+FORMERLY = {"node_fraction": "size"}
+"""Arguments by the names that they had before."""
 DOOR = "checks_its_arguments"
 """Attribute of functions that check what they are given."""
 
@@ -175,7 +177,9 @@ def _wrong_call(
             kind, inner = type(parameter.default).__name__, getattr(parameter.default, "__dataclass_fields__", {})
             written |= {field_name: f"{one}={kind}({field_name}=)" for field_name in inner if field_name.islower()}
         written |= {one: f"{one}=" for one in taken}
-        return unknown_name(f"argument of {name}", unknown[0], written, written)
+        written |= {old: f"{new}=" for old, new in FORMERLY.items() if new in taken}
+        current = [one for one in written if one not in FORMERLY or one == unknown[0]]
+        return unknown_name(f"argument of {name}", unknown[0], current, written)
     call = ", ".join(one if parameter.default is parameter.empty else f"{one}=" for one, parameter in taken.items())
     within = ("with ", ":") if inspect.isgeneratorfunction(inspect.unwrap(made)) else ("", "")
     return InputError(f"{name} cannot be called like this ({error}): write {within[0]}{name}({call}){within[1]}.")

@@ -14,6 +14,8 @@ QUIET = "CIRCUITRY_QUIET"
 """Variable of the environment that hides all progress, in the processes that a command starts, too."""
 SECONDS = 15
 """Between two lines."""
+BRIEF: dict[str, Any] = {"leave": False, "delay": 1}
+"""Options of a bar over a step of a moment or of minutes: it is shown after a second, and goes when all is done."""
 _LINE = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from circuitry import DomainFolder, load_clip
+from circuitry import DomainFolder, InputError, load_clip
 from circuitry.analysis import Analysis
 from circuitry.circuits import ExtractionSettings, midpoint_rule
 from circuitry.data.drawn import DrawingSettings, write_toy
@@ -79,3 +79,13 @@ def test_the_report_says_what_is_missing(images: DomainFolder, tmp_path: Path, m
     assert run.compare() == {}
     page = run.report().report.read_text(encoding="utf-8")
     assert all(words in page for words in ("Nothing was compared", "they were not tested", "The circuit of fish"))
+
+
+def test_a_report_says_which_step_comes_first(images: DomainFolder, tmp_path: Path) -> None:
+    run = begun(images, tmp_path)
+    run.accuracy()
+    with pytest.raises(InputError, match=r"No circuits are found yet.*circuits\(\) first"):
+        run.report()
+    run.circuits(QUIET)
+    with pytest.raises(InputError, match=r"apart='real'.*compare\(\) first"):
+        run.report(apart="real")

@@ -16,6 +16,7 @@ from circuitry.circuits import attribute, midpoint_rule
 from circuitry.encoder import Baseline, Encoder, Task, mean_baseline
 from circuitry.interventions import Patch, ablate_all_but, circuit_of, kept_embeddings, patch_effects, patched
 from circuitry.runs import InputError
+from tests.support.differences import assert_same_differences
 from tests.support.metrics import product as metric
 from tests.support.stream_scores import run_stream
 from tests.support.towers import CUSTOM, FURTHER, make_tower
@@ -98,7 +99,7 @@ def test_patching_a_head_or_a_neuron_equals_a_hook(part: str, size: int, n_units
     effects = patch_effects(Task(heads, images, metric, sites=[site])).scores[site]
     assert effects.shape == (n_units,)
     with torch.no_grad():
-        clean = metric(encoder.tower(images))
+        clean, of_units, exact = metric(encoder.tower(images)), list[float](), list[float]()
         for unit in range(0, n_units, max(1, n_units // 4)):
 
             def without(x: Tensor, unit: int = unit) -> Tensor:
@@ -106,8 +107,9 @@ def test_patching_a_head_or_a_neuron_equals_a_hook(part: str, size: int, n_units
                 x[..., unit * size : (unit + 1) * size] = 0
                 return x
 
-            exact = (clean - metric(by_hand(encoder.tower, 0, part, without, images))).mean()
-            assert effects[unit] == pytest.approx(float(exact), abs=1e-6)
+            exact.append(float((clean - metric(by_hand(encoder.tower, 0, part, without, images))).mean()))
+            of_units.append(effects[unit])
+        assert_same_differences(of_units, exact, of=[clean])
         nothing = by_hand(encoder.tower, 0, part, torch.zeros_like, images)
         with patched(heads, Patch(site, 0.0)):
             torch.testing.assert_close(heads(images), nothing, rtol=1e-5, atol=1e-6)
@@ -234,3 +236,14 @@ def test_scaled_cosine_attention_is_taken_apart(monkeypatch: pytest.MonkeyPatch)
         expected = encoder.tower(images)
         assert torch.equal(encoder(images), expected)
         torch.testing.assert_close(heads(images), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_cache_takes_the_short_names_of_transformer_lens() -> None:
+    _, heads, images = wrapped(make_tower("timm-vit"))
+    _, cache = heads.run_with_cache(images)
+    for short, full in (("pattern", "attn.hook_pattern"), ("z", "attn.hook_z"), ("resid_post", "hook_resid_post")):
+        assert torch.equal(cache[short, 1], cache[f"blocks.1.{full}"])  # type: ignore[index]
+    with pytest.raises(KeyError, match=r"blocks\.7\.hook_pattern.*blocks\.[01]\.attn\.hook_pattern"):
+        cache["pattern", 7]  # type: ignore[index]
+    with pytest.raises(InputError, match=r"'trunk.blocks.0.attm'.*trunk.blocks.0.attn"):
+        cache["trunk.blocks.0.attm"]

@@ -30,6 +30,7 @@ from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
 from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.conftest import shared
 from tests.support.assert_same import assert_same
+from tests.support.differences import assert_same_differences
 from tests.support.oracles import brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import TOWERS, make_tower
 from tests.support.work import AS_STUDIED, QUIET
@@ -251,8 +252,9 @@ def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet:
     for site in encoder.sites:
         with torch.no_grad():
             moved = encoder.run_with_hooks(images, fwd_hooks=[(site, lambda a, hook, site=site: ends[site])])
-            expected = float((metric(encoder(images)) - metric(moved)).mean())
-        assert graph.completeness[site].metric_difference == pytest.approx(expected, abs=1e-6)
+            clean, ablated = float(metric(encoder(images)).mean()), float(metric(moved).mean())
+        told = graph.completeness[site].metric_difference
+        assert_same_differences(told, clean - ablated, of=[clean, ablated])
         assert abs(graph.completeness[site].gap) < 0.02
 
 
@@ -340,6 +342,6 @@ def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
             _, cache = encoder.run_with_cache(images)
             clean = class_logit(weights, 1)(encoder(images)).mean()
             gone = class_logit(weights, 1)(encoder(torch.zeros_like(cache[site]), start=site)).mean()
-        assert fine.completeness[site].metric_difference == pytest.approx(float(clean - gone), abs=1e-5)
+        assert_same_differences(fine.completeness[site].metric_difference, clean - gone, of=[clean, gone])
         assert abs(fine.completeness[site].gap) < 0.02
         assert abs(fine.completeness[site].gap) <= abs(coarse.completeness[site].gap) + 1e-3

@@ -240,3 +240,20 @@ def test_a_site_without_effect_is_left_out_of_both_circuits() -> None:
     # Other pairs of the same set keep the site.
     with_dead = compare([a, b, replace(half, domain="clipart")])
     assert with_dead.query("domain_a == 'real'")["value"].tolist() == compare([a, b])["value"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "advice"),
+    [
+        ("weights", "find both with one and the same model"),
+        ("baseline_digest", "baseline=first.baseline"),
+        ("text_weights", "the same texts"),
+        ("method", "in the same way"),
+    ],
+)
+def test_a_refusal_says_what_differs_and_what_to_do(part: str, advice: str) -> None:
+    values = ([2.0, 1.0], [2.0, 9.0]) if part == "text_weights" else ("one", "another")
+    a, b = (replace(one, settings={part: value}) for one, value in zip(pair(), values, strict=True))
+    with pytest.raises(InputError, match=rf"differ in {part.replace('_', ' ')}.*: .*{advice}") as told:
+        node_overlap(a, b)
+    assert ("in the same way" in str(told.value)) == (part == "method")

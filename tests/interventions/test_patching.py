@@ -9,7 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
+from circuitry import (
+    Encoder,
+    InputError,
+    Task,
+    attribute,
+    class_logit,
+    left_rule,
+    load_clip,
+    mean_baseline,
+    midpoint_rule,
+)
 from circuitry.bases import in_feature_basis
 from circuitry.encoder import AnyBaseline, Counterfactual, Stage
 from circuitry.encoder.baselines import ZERO
@@ -26,6 +36,7 @@ from circuitry.interventions import (
 )
 from circuitry.runs import Work
 from tests.support.assert_same import assert_same
+from tests.support.differences import assert_same_differences, rounding_of
 from tests.support.feature_bases import setting as in_latents
 from tests.support.towers import make_tower
 from tests.support.work import AS_STUDIED, QUIET
@@ -107,14 +118,16 @@ def test_a_sweep_equals_patches_one_by_one(any_tower: nn.Module, by: str, direct
     task = Task(encoder, images, metric, baseline=corrupted, sites=sites, work=QUIET)
     effects = patch_effects(task, by=by, direction=direction)
     base, other = (images, corrupted) if direction == "noise" else (corrupted, images)
+    before = float(metric(encoder(base)).mean())
     for site in sites:
+        found, expected = list[float](), list[float]()
         for index in range(0, effects.scores[site].size, 7):
             only = {"unit": {"units": [index]}, "position": {"positions": [index]}, "site": {}}[by]
             with patched(encoder, [Patch(site, Counterfactual(other), **only)]):
-                change = float((metric(encoder(base))).mean())
-            change -= float(metric(encoder(base)).mean())
-            expected = -change if direction == "noise" else change
-            assert effects.scores[site].reshape(-1)[index] == pytest.approx(expected, abs=1e-6)
+                after = float(metric(encoder(base)).mean())
+            expected.append(before - after if direction == "noise" else after - before)
+            found.append(effects.scores[site].reshape(-1)[index])
+        assert_same_differences(found, expected, of=[metric(encoder(images)), metric(encoder(corrupted))])
 
 
 def linear_encoder() -> Encoder:
@@ -149,7 +162,8 @@ def test_cut_and_memory_change_nothing(resnet: nn.Module) -> None:
     parts = patch_effects(replace(task, images=[images[:2], images[2:]]))
     small = patch_effects(replace(task, work=Work(memory_gib=0.003, progress=False)))
     for found in (parts, small):
-        assert_same(found.scores, whole.scores, 1e-6, atol=1e-6)
+        for site, scores in whole.scores.items():
+            assert_same_differences(found.scores[site], scores, of=[metric(encoder(images))])
 
 
 def task_of(tower: str, n: int = 2, each: bool = False) -> Task:
@@ -291,3 +305,81 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
     # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
     # the metric. From the site on: the base, the source, and one run for each of two units.
     assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
+
+
+def between_images(model: str, direction: str) -> tuple[Task, Tensor, dict[str, Tensor]]:
+    """Return a task between two images in units of components, what patches are written into, and the cache of the
+    other image, which they are taken from."""
+    clip = load_clip(model).in_components()
+    clean, other = torch.randn(2, 1, 3, *clip.encoder.image_size, generator=torch.Generator().manual_seed(3))
+    weights = F.normalize(torch.randn(4, clip.encoder(clean).shape[1]), dim=-1)
+    task = Task(clip.encoder, clean, class_logit(weights, 1), baseline=other, work=QUIET)
+    base, source = (clean, other) if direction == "noise" else (other, clean)
+    return task, base, clip.encoder.run_with_cache(source)[1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("direction", ["noise", "denoise"])
+@pytest.mark.parametrize("model", ["vit-tiny", "rn-tiny"])
+@pytest.mark.parametrize("by", ["site", "position"])
+def test_between_two_images_the_units_of_components_alone_are_written(by: str, model: str, direction: str) -> None:
+    """The residual stream, which is carried past heads, neurons and hidden channels, stays the base's."""
+    task, base, cache = between_images(model, direction)
+    encoder, metric = task.encoder, task.metric
+    effects = patch_effects(task, by=by, direction=direction)
+    before = float(metric(encoder(base)))
+    sign = -1 if direction == "noise" else 1
+    for site in encoder.carried:
+        scores = effects.scores[site].reshape(-1)
+        found, expected, metrics = list[float](), list[float](), [before]
+        for index in range(0, len(scores), max(1, len(scores) // 5)):
+            where = {} if by == "site" else {"positions": [index]}
+            with patched(encoder, Patch(site, cache[site], **where)):
+                metrics.append(float(metric(encoder(base))))
+            found.append(scores[index])
+            expected.append(sign * (metrics[-1] - before))
+        assert_same_differences(found, expected, of=metrics)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("direction", ["noise", "denoise"])
+@pytest.mark.parametrize("model", ["vit-tiny", "rn-tiny"])
+def test_effects_of_sites_are_read_against_the_metric_at_the_baseline(model: str, direction: str) -> None:
+    task, base, cache = between_images(model, direction)
+    encoder, metric = task.encoder, task.metric
+    effects = patch_effects(task, by="site", direction=direction)
+    for site in encoder.carried:
+        with patched(encoder, Patch(site, cache[site])):
+            after = float(metric(encoder(base)))
+        at_baseline = after if direction == "noise" else float(metric(encoder(base)))
+        assert effects.baseline_metric[site] == pytest.approx(at_baseline, abs=rounding_of([at_baseline]))
+
+
+@pytest.mark.parametrize("model", ["vit-tiny", "rn-tiny"])
+def test_on_the_path_to_other_images_the_units_of_components_alone_move(model: str) -> None:
+    task, base, cache = between_images(model, "noise")
+    encoder, metric = task.encoder, task.metric
+    graph = attribute(encoder, base, metric, None, midpoint_rule(40), task.baseline, progress=False, **AS_STUDIED)
+    with torch.no_grad():
+        clean = float(metric(encoder(base)))
+        for site in encoder.carried:
+            with patched(encoder, Patch(site, cache[site])):
+                after = float(metric(encoder(base)))
+            told = graph.completeness[site]
+            assert_same_differences(told.metric_difference, clean - after, of=[clean, after])
+            assert abs(told.gap) < 0.05 * abs(told.metric_difference) + 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("part", "point"), [("attn", "attn.hook_z"), ("mlp", "mlp.hook_post")])
+def test_a_hook_writes_what_is_carried_too_and_a_patch_and_the_points_inside_do_not(part: str, point: str) -> None:
+    task, base, cache = between_images("vit-tiny", "noise")
+    encoder, site, inside = task.encoder, f"transformer.resblocks.2.{part}", f"blocks.2.{point}"
+    by_hook = encoder.run_with_hooks(base, fwd_hooks=[(site, lambda a, hook: cache[site])])
+    by_point = encoder.run_with_hooks(base, fwd_hooks=[(inside, lambda a, hook: cache[inside])])
+    by_carrying = encoder.run_with_hooks(base, fwd_hooks=[(site, lambda a, hook: encoder.carry(site, cache[site], a))])
+    with patched(encoder, Patch(site, cache[site])):
+        expected = encoder(base)
+    assert_same(by_point, expected, 0.1)
+    assert_same(by_carrying, expected, 0.1)
+    assert not torch.allclose(by_hook, expected, rtol=0.01)

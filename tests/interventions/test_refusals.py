@@ -22,7 +22,7 @@ from circuitry import (
     left_rule,
 )
 from circuitry import interventions as i
-from circuitry.bases import ResidualStream
+from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import Circuit, Edges, attribute_components
 from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.encoder import Baseline, Counterfactual, Stage, class_margin
@@ -162,7 +162,6 @@ PATCHES: list[tuple[Call, str]] = [
 SEARCH: list[tuple[Call, str]] = [
     (lambda: i.find_circuit(planted(), method="magic", size=0.5), "'site-path', .*'magic'"),
     (lambda: i.find_circuit(planted(), size=0.5, selectivity=0.8), "size= and selectivity="),
-    (lambda: i.find_circuit(planted()), "size= and selectivity="),
     (lambda: i.find_circuit(planted(), selectivity=0.8), "others="),
     (lambda: i.find_circuit(planted(others=SOME), selectivity=80.0), r"\(0, 1.5\].*80.0"),
     (lambda: i.find_circuit(planted(others=SOME), selectivity=0.8, method="gradient"), "no better than the baseline"),
@@ -275,3 +274,16 @@ def test_circuits_move_between_domains_whose_texts_differ() -> None:
     faithfulness_curve(tasks["cat", "photo"], own_style, FEW)
     with pytest.raises(InputError, match="text weights"):
         check_attribution(tasks["cat", "photo"], own_style)
+
+
+def test_a_circuit_of_components_on_the_tower_without_is_told_by_its_sites() -> None:
+    channels = Encoder.from_tower(make_tower("vit"))
+    images, others = torch.randn(2, 2, 3, *channels.image_size)
+    metric = class_logit(torch.nn.functional.normalize(torch.randn(3, 16), dim=-1), 1)
+    heads = Task(in_components(channels), images, metric, baseline=others, work=QUIET)
+    circuit = i.circuit_of(heads, {"transformer.resblocks.0.attn": [1]})
+    circuit = replace(circuit, source=replace(circuit.source, settings=dict(heads.identity)))
+    assert len(i.kept_embeddings(heads, [circuit])) == 1
+    for measure in (i.judge_circuit, lambda task, one: i.kept_embeddings(task, [one])):
+        with pytest.raises(InputError, match=r"'transformer.resblocks.0.attn'.*in_components"):
+            measure(Task(channels, images, metric, baseline="zero", work=QUIET), circuit)

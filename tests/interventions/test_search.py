@@ -1,5 +1,6 @@
 """Circuits by every method, the sites that count, and tests of a circuit, on networks with a known answer."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,8 @@ from circuitry import (
     left_rule,
 )
 from circuitry.circuits import METHODS
-from circuitry.circuits.methods import CONTRAST, ONLY_RANK
+from circuitry.circuits.methods import CONTRAST, ITERATIVE, ONLY_RANK
+from circuitry.circuits.rules import default_size
 from circuitry.encoder import Stage, counted_sites, site_roles
 from circuitry.interventions import (
     AblationSettings,
@@ -38,6 +40,8 @@ from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 SHORT = MaskSettings(steps=60, batch_size=8)
+TOWER = nn.Linear(1, 1)
+"""What stands behind stages that are functions alone."""
 QUICK = AblationSettings(random_draws=2)
 
 
@@ -282,3 +286,49 @@ def test_better_than_random_is_not_yet_sufficient(weight: float, holds: list[boo
     assert table[["value", "random_low", "random_high"]].to_numpy()[0] == pytest.approx([weight, 0, 0])
     assert table["p"].tolist()[2:] == pytest.approx([stats.binom.sf(39, 40, 0.9)] * 2)  # below 0.05
     assert table["holds"].tolist() == holds
+
+
+def two_things(label: int, others: bool = True) -> Task:
+    """Four images of a thing that the first of two units answers to, and of one that the second answers to."""
+    stages = (Stage("units", lambda x: x.flatten(1)[:, :2], 1), Stage("embedding", lambda u: u + 0.1, 1))
+    images, of_another = (torch.tensor([some] * 4)[:, :, None, None] for some in ([4.0, 1, 3], [1.0, 4, 3]))
+    images[:, 0] += torch.arange(4.0)[:, None, None]
+    return Task(
+        Encoder(TOWER, stages, (1, 1)),
+        images,
+        class_logit(torch.eye(2), label),
+        others=of_another if others else None,
+        baseline="mean-position" if others else "zero",
+        work=QUIET,
+    )
+
+
+def test_by_default_a_circuit_is_found_as_the_command_finds_it() -> None:
+    task = two_things(0)
+    found = find_circuit(task)
+    assert found.source.settings["method"] == ITERATIVE == inspect.signature(find_circuit).parameters["method"].default
+    named = find_circuit(task, method=ITERATIVE, size=default_size(task.encoder))
+    assert {site: units.tolist() for site, units in found.units.items()} == {
+        site: units.tolist() for site, units in named.units.items()
+    }
+    assert propose_circuits(task, [0.5])[0].source.settings["method"] == ITERATIVE
+
+
+def test_a_circuit_without_others_says_what_ranks_and_where_units_are_put(caplog: pytest.LogCaptureFixture) -> None:
+    found = find_circuit(two_things(0, others=False), size=0.5)
+    assert found.source.settings["method"] == "gradient"
+    ranked, put = caplog.messages
+    assert all(word in ranked for word in ("gradient", "iterative-fisher", "others="))
+    assert all(word in put for word in ("'zero'", "others=", "baseline="))
+    caplog.clear()
+    find_circuit(two_things(0), size=0.5)
+    assert not caplog.messages
+
+
+def test_shares_of_no_lead_are_nan_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    circuit = find_circuit(two_things(0), size=0.5)
+    assert judge_circuit(two_things(0), circuit).set_index("test")["value"].to_dict()["circuit"] > 0
+    assert not caplog.messages
+    assert np.isnan(judge_circuit(two_things(1), circuit).set_index("test")["value"].to_dict()["circuit"])
+    (told,) = caplog.messages
+    assert all(word in told for word in ("selectivity", "no better than the baseline", "label 0", "label 1"))

@@ -56,6 +56,18 @@ def test_texts_and_logits_are_the_models_own(saved: Path, name: str) -> None:
     assert_same(found, own.logits_per_image, at_least=0.01)
 
 
+def test_a_folder_without_its_tokenizer_says_so(tmp_path: Path) -> None:
+    """As of a CLIP of which the model and its processor were saved alone."""
+    model = library_tower("clip")[0]
+    save_model(model, tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+    clip = load_clip(tmp_path)
+    assert len(clip.encoder(picture(clip)))
+    with pytest.raises(InputError, match=rf"tokenizer, but the folder {tmp_path} has none \(.*tokenizer.json"):
+        clip.text_weights(["cat", "dog"])
+
+
 _ENDS = {"bos_token": "<start>", "eos_token": "<end>", "cls_token": "<unk>"}
 
 
