@@ -168,7 +168,7 @@ def test_a_mean_by_name_is_over_all_images_of_a_task(resnet: Any, per: str) -> N
     assert f"baseline mean-{per}, " in repr(tasks[1])
     assert repr(tasks[0].baseline) == f"Baseline(name='mean-{per}')"
     assert repr(encoder) == "Encoder of ModifiedResNet: 11 sites, images of 64 x 64 pixels"
-    assert repr(class_logit(torch.eye(64), 3)) == "ClassLogit(label=3, name='logit', scale=100.0)"
+    assert repr(class_logit(torch.eye(64), 3)) == "ClassLogit(label=3, name='logit', scale=None)"
 
 
 NAN = float("nan")

@@ -204,6 +204,7 @@ def test_scales_are_those_of_the_models(clip: Clip) -> None:
     one = Classifier(**values, rows=rows, bias=torch.zeros(4), classes={"cat": (1,), "dog": (0, 2)})
     embeddings = clip.encoder(torch.randn(40, 3, *clip.encoder.image_size))
     assert one.scale == pytest.approx(3 * float(embeddings.norm(dim=-1).mean()), rel=0.1)
+    assert clip.scale == pytest.approx(float(clip.model.logit_scale.exp()))  # type: ignore[operator]  # still its own
     # So answers are about those of its own logits.
     weights = one.text_weights(["cat"])
     found = class_logit(torch.cat([weights, weights]), 0)(embeddings) * one.scale
