@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry import DomainFolder, GraphFolder, Task, in_feature_basis, load_clip
+from circuitry import DomainFolder, GraphFolder, Task, class_logit, in_feature_basis, load_clip
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import score_edges, with_edges
 from circuitry.circuits.graph_folder import LESIONS
@@ -264,6 +264,26 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     assert a
     assert row["edges"] == pytest.approx(len(a & b) / len(a | b))
     assert (config.out / "report.html").is_file()
+
+
+def test_python_finds_the_parts_of_the_command_without_being_told_the_scale(config: Any) -> None:
+    run = OwnParts(config.clip(parts=True), config.images(), config.out, config)
+    run.run(QUIET)
+    clip = load_clip("rn-tiny").in_components()
+    weights = clip.text_weights(run.images.all_classes)
+    by_command = run.circuits(0.02)
+    assert len(by_command) > 3
+    for key, part in by_command.items():
+        own, others = (run.read(records) for records in (run.found_on[key], run.others(key)))
+        metric = class_logit(weights, run.images.label(key[0]))
+        task = Task(clip.encoder, own, metric, baseline=run.task(key, own, others).baseline, others=others, work=QUIET)
+        found = own_part(task, share=0.02)
+        assert {site: sorted(units) for site, units in found.units.items()} == {
+            site: sorted(units) for site, units in part.units.items()
+        }
+        assert found.source.settings["scale"] == part.source.settings["scale"] == pytest.approx(14.585, abs=1e-3)
+    with pytest.raises(InputError, match=r"0\.005, 0\.02.*0\.03"):
+        run.circuits(0.03)
 
 
 def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:
