@@ -18,7 +18,7 @@ from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import OwnParts, circuit_of, find_circuit, lesion, own_part, part_overlaps
 from circuitry.reports import Report, page
-from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
+from circuitry.reports.sections.own_parts import add_own_parts, matrix_with_counts, own_part_findings, own_part_tables
 from circuitry.runs import InputError
 from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
 from tests.support.extraction import contents
@@ -189,6 +189,48 @@ def test_the_smallest_share_that_takes_the_classes_is_told_and_parts_that_share_
     assert told_share(pd.concat(shares)) == 0.01
     apart = OVERLAPS.assign(overlap=0.02)  # no more than two classes in one style
     assert set(style_verdicts(lesions(0.0), apart)["verdict"]) == {"other parts"}
+
+
+def test_the_share_is_told_by_the_style_that_found_the_part_alone() -> None:
+    elsewhere = lesions(0.9)  # taken in its own style, and kept in the other
+    swapped = elsewhere.assign(right=np.where(elsewhere["right"] == 0.0, 0.9, 0.0))
+    own_class = elsewhere["part_class"] == elsewhere["class"]
+    not_own = elsewhere.assign(right=np.where(own_class, swapped["right"], elsewhere["right"]))
+    for table, share in ((elsewhere, 0.01), (not_own, 0.02)):
+        shares = [table.assign(share=one, sites="everywhere") for one in (0.01, 0.02)]
+        assert told_share(pd.concat(shares)) == share
+
+
+def test_answers_that_a_lesion_adds_are_told_as_more_and_not_as_kept() -> None:
+    gained = lesions(0.0)[lambda table: table["class"] != "z"]
+    gained.loc[gained["part_class"] != gained["class"], ["whole_right", "right"]] = [[0.5, 0.6]]
+    gained.loc[(gained["part_class"] == "x") & (gained["class"] == "y"), "right"] = 0.5
+    summary = lesion_summary(gained, ["cut"]).set_index("answers").loc["other classes"]
+    assert summary["value"] == pytest.approx(1.1)
+    assert summary["low"] == 0.0
+    assert summary["high"] == pytest.approx(1.1 + 12.706 * 0.1, abs=1e-3)  # Student's, two classes apart by 0.2
+    kept = lesion_summary(lesions(0.0), ["cut"]).set_index("answers").loc["other classes"]
+    assert (kept["value"], kept["high"]) == (1.0, 1.0)
+    found = [gained.assign(share=0.02, sites="everywhere", cut=cut) for cut in ("part", "random")]
+    tables = own_part_tables(pd.concat(found), OVERLAPS.assign(share=0.02, sites="everywhere"))
+    claim = own_part_findings(tables)[0].claim
+    assert "a class keeps 0.00 [0.00, 0.00] of its right answers; other classes gain some (1.10 [0.00, 2.37] " in claim
+    assert "times as many right answers as before)" in claim
+
+
+def test_a_matrix_of_lesions_says_the_number_of_classes_behind_each_cell() -> None:
+    table = lesions(0.5)
+    alone = table[(table["class"] != "y") | (table["domain"] != "b")]  # y has no unseen image in b
+    said = matrix_with_counts(alone)
+    assert said.loc["a"].tolist() == ["0.00 (2)", "0.50 (1)"]
+    assert lesion_matrix(alone, values="n_classes").to_numpy().tolist() == [[2, 1], [2, 1]]
+    report = Report("Parts")
+    told = [alone.assign(share=0.02, sites="everywhere", cut=cut) for cut in ("part", "random")]
+    add_own_parts(report, own_part_tables(pd.concat(told), OVERLAPS.assign(share=0.02, sites="everywhere")), ["a", "b"])
+    figures = report.plotly_figures.values()
+    (cells,) = [figure for figure in figures if "own class after" in str(figure.layout.title.text)]
+    assert np.asarray(cells.data[0].text).tolist() == [[2, 1], [2, 1]]
+    assert "n = %{text:.0f}" in cells.data[0].texttemplate
 
 
 def test_a_contrast_with_one_class_alone_is_told(caplog: pytest.LogCaptureFixture) -> None:
