@@ -68,7 +68,7 @@ correlation .99 on a small model) and adds no evidence to it.
 """
 
 
-BOUNDS: dict[str, tuple[float, float]] = {}
+_BOUNDS: dict[str, tuple[float, float]] = {}
 """The smallest and the largest similarity by the name of a measure from outside; the package's own are in [-1, 1]."""
 _ROUNDING = 1e-6
 """How far a similarity may be out of bounds by rounding."""
@@ -93,7 +93,7 @@ def register_measure(
         >>> compare(graphs, "as_many_edges")
     """
     MEASURES[name] = _without_depth(function)
-    BOUNDS[name] = bounds
+    _BOUNDS[name] = bounds
 
 
 @checked
@@ -211,7 +211,7 @@ def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
     """Return what a measure gave, which may come from outside; refuse what are no similarities of all pairs."""
     if not isinstance(given, Mapping) or not given:
         raise _no_similarities(name, n_circuits, f"it returned {shown(given)}")
-    low, high = BOUNDS.get(name, (-1.0, 1.0))
+    low, high = _BOUNDS.get(name, (-1.0, 1.0))
     found: Matrices = {}
     for site, values in given.items():
         where = "for the whole circuit" if site is None else f"at {site}"

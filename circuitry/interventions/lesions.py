@@ -30,12 +30,12 @@ from circuitry.runs.progress import Bar
 
 PART, RANDOM = "part", "random"
 KEYS = ("part_class", "part_domain", "class", "domain", "cut")
-PAIR = ("class_a", "domain_a", "class_b", "domain_b")
+_PAIR = ("class_a", "domain_a", "class_b", "domain_b")
 
 log = logging.getLogger(__name__)
 
 
-class Cut(NamedTuple):
+class Ablated(NamedTuple):
     """Units that are ablated."""
 
     found_on: Key
@@ -85,10 +85,10 @@ def lesion(
     asked = _asked_of_cells(tasks)
     part_baseline = _baseline_of_parts(parts, asked["baseline"])
     labels = _labels_of_classes(tasks, parts, asked["text_weights"])
-    rng, cuts = np.random.default_rng(seed), list[Cut]()
+    rng, cuts = np.random.default_rng(seed), list[Ablated]()
     for key, part in parts.items():
-        cuts.append(Cut(key, PART, part))
-        cuts += [Cut(key, RANDOM, one) for one in draw_random([part], random_draws, rng)]
+        cuts.append(Ablated(key, PART, part))
+        cuts += [Ablated(key, RANDOM, one) for one in draw_random([part], random_draws, rng)]
     progress, rows = any(task.work.progress for task in tasks.values()), list[dict[str, Any]]()
     for key, task in Bar(tasks.items(), desc="lesion", unit="job", disable=not progress):
         check_made_with(task, [part.source for part in parts.values()], ANY_TEXTS)
@@ -150,7 +150,7 @@ def _labels_of_classes(
     return labels
 
 
-def _rows_of_cell(key: Key, task: Task, cuts: Sequence[Cut], labels: Mapping[str, int]) -> list[dict[str, Any]]:
+def _rows_of_cell(key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return a row for each cut, of the images of one class in one domain."""
     metric = answer_metric(at_model_scale(task), "A lesion takes")
     quiet = replace(task, images=one_tensor(task.images), others=None, work=replace(task.work, progress=False))
@@ -200,12 +200,12 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
         n_units = {site: len(part_a.source.node_scores[site]) for site in sites}
         by_chance = sum(len(part_a.units[site]) * len(part_b.units[site]) / n for site, n in n_units.items())
         both = part_a.count + part_b.count
-        row: dict[str, Any] = dict(zip(PAIR, (*a, *b), strict=True))
+        row: dict[str, Any] = dict(zip(_PAIR, (*a, *b), strict=True))
         row["overlap"] = shared / (both - shared)
         row["chance"] = by_chance / (both - by_chance)
         row["edges"] = np.nan if by_edges is None else by_edges[i, j]
         rows.append(row | {"size_a": part_a.size, "size_b": part_b.size})
-    return pd.DataFrame(rows, columns=[*PAIR, "overlap", "chance", "edges", "size_a", "size_b"])
+    return pd.DataFrame(rows, columns=[*_PAIR, "overlap", "chance", "edges", "size_a", "size_b"])
 
 
 def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:

@@ -160,7 +160,7 @@ def test_one_image_of_the_class_is_told(caplog: pytest.LogCaptureFixture) -> Non
     task = task_of(2)
     own_part(task, share=0.1)
     assert "one image" not in caplog.text
-    own_part(replace(task, images=NET.images(2, 1, 0), baseline="zero"), share=0.1)
+    own_part(task_of(2, n=1), share=0.1)
     assert "one image of the class" in caplog.text
 
 

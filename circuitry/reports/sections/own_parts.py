@@ -35,7 +35,6 @@ from circuitry.runs.errors import InputError
 Cells = Mapping[tuple[str, str, str], Mapping[str, Any]]
 """Rows of a summary by (styles, cut, answers)."""
 LEFT = "Right answers that are left"
-ANSWERS = " of its right answers"
 _LINES = {
     (OWN_STYLE, "part", OWN): "own class, style that found the part",
     (OTHER_STYLE, "part", OWN): "own class, other styles",
@@ -105,9 +104,10 @@ def _own_part(cells: Cells, share: float) -> Finding:
         answer = YES
     elif own["value"] >= random["low"]:
         answer = NO
+    lost = _kept(own, "keeps", "gains", " of its right answers")
     kept = "" if others is None else f"; other classes {_kept(others, 'keep', 'gain')}"
     return Finding(
-        f"{question} {answer}: without {share:.1%} of the units a class {_kept(own, 'keeps', 'gains', ANSWERS)}{kept}; "
+        f"{question} {answer}: without {share:.1%} of the units a class {lost}{kept}; "
         f"without as many random units it {_kept(random, 'keeps', 'gains')}.",
         f"Shares of the whole model's right answers on images that found no part, mean and 95 % interval over "
         f"{own['n_classes']} classes that the model knows.",
@@ -132,7 +132,9 @@ def matrix_with_counts(lesions: pd.DataFrame) -> pd.DataFrame:
         ]
         for domain in left
     }
-    return pd.DataFrame(said, index=left.index).rename_axis(columns=left.columns.name)
+    matrix = pd.DataFrame(said, index=left.index)
+    matrix.columns.name = left.columns.name
+    return matrix
 
 
 def _across_styles(cells: Cells, verdicts: pd.DataFrame, overlap: pd.DataFrame) -> Finding:
