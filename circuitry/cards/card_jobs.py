@@ -21,6 +21,7 @@ from circuitry.cards.word_check import check_words, vocabulary_of, word_probabil
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
+from circuitry.encoder.metrics import given_classes
 from circuitry.encoder.task import Task
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.intervention_settings import CheckSettings
@@ -183,7 +184,8 @@ class CardJobs:
             weights = self.checks.weights(domain)
             if not seen.images:
                 continue
-            answers = (torch.from_numpy(seen.arrays["embeddings"]).to(weights) @ weights.T).argmax(1).cpu().numpy()
+            logits = torch.from_numpy(seen.arrays["embeddings"]).to(weights) @ weights.T
+            answers = given_classes(logits).cpu().numpy()
             labels = [self.checks.images.label(image.class_name) for image in seen.images]
             right[domain] = answers == np.array(labels, int)
         path = card_file(self.out, job)

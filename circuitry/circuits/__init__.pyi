@@ -25,6 +25,7 @@ from .extraction_settings import ExtractionSettings as ExtractionSettings
 from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
 from .graph_folder import GraphFolder as GraphFolder
+from .measures import MEASURES as MEASURES
 from .measures import Measure as Measure
 from .measures import chance_overlap as chance_overlap
 from .measures import depth_bias as depth_bias

@@ -1,13 +1,18 @@
-"""Check that a task may measure a circuit: both have the same model, metric and baseline, and common sites."""
+"""Check that a task may measure a circuit: both have the same model, metric and baseline, and common sites.
 
-from collections.abc import Iterable, Sequence
+Tasks that are read together are asked alike, too: `check_asked_alike`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.task import Task
+from circuitry.encoder.task import Task, at_model_scale
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_TOWER, Identity, same_part
+from circuitry.runs.identity import OF_TOWER, Identity, part_differs, same_part
 
 
 def named_sites(task: Task) -> list[str] | None:
@@ -22,6 +27,36 @@ ANY_TEXTS = (*OF_TOWER, "basis", "hooks", "metric")
 """Parts on which a circuit and the task that measures it agree, on images of any domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
 """The same on images of one domain: another class's circuit is a control, another baseline another question."""
+
+
+def asked_of(task: Task, who: str) -> dict[str, Any]:
+    """Return what shapes the answers of a task, but the model: its metric, candidate classes, scale and baseline."""
+    metric = answer_metric(at_model_scale(task), who)
+    return {
+        "metric": metric.name,
+        "candidates": len(metric.weights),
+        "text_weights": metric.made_with["text_weights"],
+        "scale": metric.scale,
+        "baseline": task.baseline.name,
+    }
+
+
+def check_asked_alike(asked: Mapping[str, Mapping[str, Any]], what: str, instead: str) -> None:
+    """Refuse things that were asked differently, in a sentence that names two of them and what differs.
+
+    Args:
+        asked: Values by name, such as those of `asked_of`, by what a sentence calls each thing. Values that one of two
+            things lacks are not compared.
+        what: What is asked alike, as the beginning of the sentence.
+        instead: What to do, as its end.
+    """
+    first: dict[str, tuple[str, Any]] = {}
+    for title, values in asked.items():
+        for name, value in values.items():
+            first_title, first_value = first.setdefault(name, (title, value))
+            if not same_part(first_value, value):
+                differs = part_differs(name, first_value, first_title, value, title)
+                raise InputError(f"{what} are asked alike, but {differs}: {instead}.")
 
 
 def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Sequence[str] = ANY_CLASS) -> None:

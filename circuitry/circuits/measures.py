@@ -26,7 +26,7 @@ from circuitry.circuits.similarity_matrix import (
     spearman_matrix,
     wl_matrices,
 )
-from circuitry.runs.errors import InputError, unknown_name
+from circuitry.runs.errors import InputError, shown, unknown_name
 from circuitry.runs.given import Natural, checked
 
 Matrices = dict[str | None, np.ndarray]
@@ -68,13 +68,22 @@ correlation .99 on a small model) and adds no evidence to it.
 """
 
 
-def register_measure(name: str, function: Callable[[Sequence[Circuit]], Matrices]) -> None:
+_BOUNDS: dict[str, tuple[float, float]] = {}
+"""The smallest and the largest similarity by the name of a measure from outside; the package's own are in [-1, 1]."""
+_ROUNDING = 1e-6
+"""How far a similarity may be out of bounds by rounding."""
+
+
+def register_measure(
+    name: str, function: Callable[[Sequence[Circuit]], Matrices], *, bounds: tuple[float, float] = (0.0, 1.0)
+) -> None:
     """Make a similarity of circuits known by a name: `similarity`, `compare`, `compare_domains` and reports take it.
 
     Args:
         name: What to call it; a measure of the same name is replaced.
         function: From circuits, which are checked to be comparable, to the similarity of every two of them [circuits,
             circuits] by site, or under None for the whole circuit; NaN where there is none.
+        bounds: The smallest and the largest similarity, such as (-1.0, 1.0) for a correlation.
 
     Example:
         >>> def as_many_edges(circuits):
@@ -84,6 +93,7 @@ def register_measure(name: str, function: Callable[[Sequence[Circuit]], Matrices
         >>> compare(graphs, "as_many_edges")
     """
     MEASURES[name] = _without_depth(function)
+    _BOUNDS[name] = bounds
 
 
 @checked
@@ -192,8 +202,37 @@ def similarity_matrices(
     found: dict[Measure, Matrices] = {}
     for name in {measure.name for measure in measures}:
         asked = [measure for measure in measures if measure.name == name]
-        found |= zip(asked, MEASURES[name](circuits, [measure.depth for measure in asked]), strict=True)
+        by_depth = MEASURES[name](circuits, [measure.depth for measure in asked])
+        found |= zip(asked, [_as_matrices(name, given, len(circuits)) for given in by_depth], strict=True)
     return {measure: found[measure] for measure in measures}
+
+
+def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
+    """Return what a measure gave, which may come from outside; refuse what are no similarities of all pairs."""
+    if not isinstance(given, Mapping) or not given:
+        raise _no_similarities(name, n_circuits, f"it returned {shown(given)}")
+    low, high = _BOUNDS.get(name, (-1.0, 1.0))
+    found: Matrices = {}
+    for site, values in given.items():
+        where = "for the whole circuit" if site is None else f"at {site}"
+        matrix = np.asarray(values)
+        if matrix.dtype.kind not in "biuf" or matrix.shape != (n_circuits, n_circuits):
+            raise _no_similarities(name, n_circuits, f"{where} it returned {shown(values)}")
+        outside = matrix[(matrix < low - _ROUNDING) | (matrix > high + _ROUNDING)]
+        if len(outside):
+            raise _no_similarities(
+                name, n_circuits, f"{where} one is {float(outside[0]):.4g}, out of its bounds {low:g} and {high:g}"
+            )
+        found[site] = matrix.astype(float)
+    return found
+
+
+def _no_similarities(name: str, n_circuits: int, given: str) -> InputError:
+    return InputError(
+        f"Expected the measure {name!r} to return the similarities [{n_circuits}, {n_circuits}] of every two of "
+        f"{n_circuits} circuits by site, or under None for the whole circuit, but {given}: correct its function, or "
+        "give register_measure its bounds."
+    )
 
 
 def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> AttributionGraph:

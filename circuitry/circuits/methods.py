@@ -30,7 +30,7 @@ ITERATIVE, CONTRAST, LEARNED = "iterative-fisher", "contrast", "learned"
 log = logging.getLogger(__name__)
 
 UnitScorer = Callable[..., Mapping[str, Any]]
-"""Task and `AttributionSettings` -> scores [units] by site, error units too; a positive effect helps."""
+"""Task, `AttributionSettings`, perhaps ``parts`` -> scores [units] by site, error units too; see `register_method`."""
 METHODS: dict[str, UnitScorer | str] = {
     SITE_PATH: "circuitry.circuits.unit_scores:along_sites",
     CONDUCTANCE: "circuitry.circuits.unit_scores:along_image",
@@ -61,8 +61,12 @@ def register_method(name: str, function: UnitScorer, *, effects: bool = True) ->
 
     Args:
         name: What to call it; a method of the same name is replaced.
-        function: From a `Task` and `AttributionSettings` to scores [units] by site, at all its sites. The task has
-            others where they are given.
+        function: From a `Task` and `AttributionSettings` to finite scores [units] by site, arrays or tensors, at all
+            sites of the task and at no other; at a site in a feature basis the error units follow the latents. The task
+            has others where they are given. A function whose third argument is called ``parts`` scores parts of the
+            images in one call, as `extract` needs them for ceilings: it is None, or the number of the part of each
+            image, and then scores are [1 + parts, units], of all images and of each part in the order of its number.
+            Without this argument the function is called once more for each part.
         effects: Whether the scores are effects on the metric, positive where a unit helps. If not, they rank units
             alone, by their absolute value; see `AttributionGraph.importance`.
 
@@ -90,6 +94,11 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
             ", ".join(where),
         )
     return GRADIENT
+
+
+def method_is_outside(name: str) -> bool:
+    """Return whether a method was registered: the package's own are named by their place."""
+    return not isinstance(METHODS[name], str)
 
 
 def scorer_called(name: str) -> UnitScorer:

@@ -14,13 +14,14 @@ from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.conductance import conductance_effects
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.methods import CONDUCTANCE, ONLY_RANK, SITE_PATH, MethodName, scorer_called
+from circuitry.circuits.methods import CONDUCTANCE, ONLY_RANK, SITE_PATH, MethodName, method_is_outside, scorer_called
 from circuitry.circuits.nodes import NodeEffects, image_effects, nodes_of, part_effects
 from circuitry.circuits.quadrature import left_rule
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches, one_tensor
+from circuitry.runs.errors import InputError, shown
 from circuitry.runs.given import checked
 
 
@@ -42,7 +43,63 @@ def score_units(
     Example:
         >>> score_units(Task(encoder, cats, metric, others=not_cats), "fisher")["layer4.0"]
     """
-    return dict(scorer_called(method)(without_image(task), settings or AttributionSettings()))
+    return _scores_by(method, task, settings or AttributionSettings())
+
+
+def _scores_by(
+    method: str, task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"] | None = None
+) -> dict[str, np.ndarray]:
+    """Call a method, which may come from outside, and return what it gives; refuse what are no scores of all sites.
+
+    Scores are [units] by site, with parts [1 + parts, units].
+    """
+    bare = without_image(task)
+    given = (bare, settings) if parts is None else (bare, settings, parts)
+    found: object = scorer_called(method)(*given)
+    if not isinstance(found, Mapping):
+        raise _no_scores(method, f"it returned {shown(found)}")
+    if missing := [site for site in bare.sites if site not in found]:
+        raise _no_scores(method, f"there are none at {missing[0]}")
+    if others := [str(site) for site in found if site not in bare.sites]:
+        raise _no_scores(method, f"there are some at {others[0]!r}, which is no site of the task")
+    rows = None if parts is None else 1 + len(np.unique(parts))
+    scores = {site: _as_scores(method, site, values, rows) for site, values in found.items()}
+    if method_is_outside(method):
+        _check_units(method, bare, scores)
+    return scores
+
+
+def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> None:
+    """Refuse scores of more or fewer units than a site has, which one image tells."""
+    encoder = task.encoder
+    for site, activation in encoder.read_unhooked(encoder.blank(), task.sites).items():
+        n_units = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
+        n_scores = scores[site].shape[-1]
+        if n_scores != n_units:
+            raise _no_scores(method, f"at {site} there are {n_scores} scores for the {n_units} units")
+
+
+def _as_scores(method: str, site: str, values: object, rows: int | None) -> np.ndarray:
+    """Return the scores of a site as an array; a tensor may be on any device."""
+    try:
+        scores = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    except ValueError:  # of rows of unequal lengths
+        scores = np.empty(0, object)
+    if scores.dtype.kind not in "biuf":
+        raise _no_scores(method, f"at {site} it returned {shown(values)}")
+    wanted = 1 if rows is None else 2
+    if scores.ndim != wanted or (rows is not None and len(scores) != rows):
+        raise _no_scores(method, f"at {site} it returned an array {list(scores.shape)}")
+    if not np.isfinite(scores).all():
+        raise _no_scores(method, f"at {site} some are NaN or infinite")
+    return scores
+
+
+def _no_scores(method: str, given: str) -> InputError:
+    return InputError(
+        f"Expected the method {method!r} to return finite scores [units] for every site of the task (for parts [1 + "
+        f"parts, units]), but {given}: correct its function; register_method says what it returns."
+    )
 
 
 def score_parts(
@@ -62,7 +119,7 @@ def score_parts(
         return path_effects(task, parts)
     numbers = [] if parts is None else np.unique(parts).tolist()
     if numbers and "parts" in signature(scorer_called(method)).parameters:
-        found = scorer_called(method)(without_image(task), settings, parts)
+        found = _scores_by(method, task, settings, parts)
         whole, *of_each = ({site: of_site[i] for site, of_site in found.items()} for i in range(1 + len(numbers)))
         of_parts = dict(zip(numbers, of_each, strict=True))
     else:

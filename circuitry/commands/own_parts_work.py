@@ -3,12 +3,11 @@
 from functools import partial
 
 from circuitry.commands.own_parts_command import Config
-from circuitry.comparison import lesion_matrix
 from circuitry.interventions import OwnParts
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records
-from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
+from circuitry.reports.sections.own_parts import add_own_parts, matrix_with_counts, own_part_findings, own_part_tables
 from circuitry.runs import Work, versions
 
 
@@ -20,7 +19,8 @@ def main(config: Config) -> Written | None:
     found = run.run(config.work())
     tables = own_part_tables(found["lesions"], found["overlaps"])
     run.save_circuits(float(tables["told"]["share"].iloc[0]))
-    print(lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format))
+    print("Right answers of the own class after the lesion, as a share of those before (number of classes):")
+    print(matrix_with_counts(tables["told"]).to_string())
     sites = run.sites["everywhere"]
     report = Report(
         f"Which units of {config.model} are a class's own?",

@@ -1,7 +1,7 @@
 """What lesions of own parts say: is a class lost, are the others spared, and is it one part in two styles? No torch."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -48,8 +48,9 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
 
     Returns:
         These columns, then cut, answers (``own class``: of the part; ``other classes``: each part's mean over them),
-        value, low, high (Student's 95 % over classes, within [0, 1]), n_classes. Values are shares of the whole model's
-        right answers, of classes that it knows.
+        value, low, high (Student's 95 % over classes), n_classes. Values are right answers after the lesion as a share
+        of the whole model's before, of classes that it knows. They are more than 1 where images become right without
+        the units; the interval ends at 1 only where the value does not lie above.
     """
     table = known_cells(lesions)
     table = table.assign(
@@ -61,7 +62,8 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
     left, rows = (sums["right"] / sums["whole_right"]).rename("left").reset_index(), []
     for key, part in left.groupby(keys, sort=False):
         value, low, high = mean_interval(part["left"].to_numpy(dtype=float))
-        rows.append((*key, value, max(low, min(value, 0.0)), min(high, max(value, 1.0)), len(part)))
+        high = high if value > 1 else min(high, 1.0)
+        rows.append((*key, value, max(low, 0.0), high, len(part)))
     return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n_classes"])
 
 
@@ -73,11 +75,18 @@ def told_share(lesions: pd.DataFrame) -> float:
     return float(taken.min() if len(taken) else lesions["share"].max())
 
 
-def lesion_matrix(lesions: LesionTable, answers: str = OWN, cut: str = "part") -> pd.DataFrame:
-    """Return `lesion_summary` as a matrix: rows are styles that parts were found on, columns styles of the images."""
+def lesion_matrix(
+    lesions: LesionTable, answers: str = OWN, cut: str = "part", values: Literal["value", "n_classes"] = "value"
+) -> pd.DataFrame:
+    """Return `lesion_summary` as a matrix: rows are styles that parts were found on, columns styles of the images.
+
+    Args:
+        answers, cut: Which rows of the summary.
+        values: What is left, or the number of classes behind it.
+    """
     table = lesion_summary(lesions)
     chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
-    matrix = chosen.pivot(index="part_domain", columns="domain", values="value")
+    matrix = chosen.pivot(index="part_domain", columns="domain", values=values)
     order = sorted({*matrix.index, *matrix.columns})
     return matrix.reindex(index=order, columns=order).rename_axis(index="found on", columns="tested on")
 

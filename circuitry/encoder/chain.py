@@ -10,7 +10,7 @@ A chain is a list of links. A link is
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,16 @@ class Chain:
     """Where the tokens of a transformer lie."""
     embed: Callable[[Tensor], Tensor] | None = None
     """Images -> the tower's own output, where that is not just what calling it returns."""
+    scale: "ModelScale | None" = None
+    """What tells the scale of logits of the model that the tower is of; a `Clip` sets it."""
+
+
+class ModelScale(NamedTuple):
+    """How the scale of logits of a model is told: when it is asked for, since training changes it."""
+
+    known_by: Tensor  #: What it is read off, which tells one model from another.
+    read: Callable[[Any, Tensor], float]
+    """An encoder and that -> the scale."""
 
 
 def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:

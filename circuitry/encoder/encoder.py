@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from circuitry.encoder.adapters import chain_of
-from circuitry.encoder.chain import Chain, Link, check_chain, linked_stages
+from circuitry.encoder.chain import Chain, Link, ModelScale, check_chain, linked_stages
 from circuitry.encoder.hooked_sites import HookedSites
+from circuitry.encoder.metrics import SCALE
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.tokens import TokenGrid
@@ -167,6 +168,27 @@ class Encoder(HookedSites):
     def dtype(self) -> torch.dtype:
         """Floating-point type of the tower's weights."""
         return next(self.tower.parameters()).dtype
+
+    @property
+    def scale(self) -> float:
+        """What makes logits of cosines in the model that the tower is of; CLIP's usual scale where none is known.
+
+        It is read each time. The meta device has no numbers, so there the usual scale stands for it.
+        """
+        scale = self.chain.scale
+        if scale is None or scale.known_by.is_meta:
+            return SCALE
+        return scale.read(self, scale.known_by)
+
+    def of_model(self, scale: ModelScale) -> "Encoder":
+        """Return an encoder that knows its model's scale of logits: this one, unless it knows another model's."""
+        if self.chain.scale is not None and self.chain.scale.known_by is scale.known_by:
+            return self
+        chain = replace(self.chain, scale=scale)
+        if self.chain.scale is not None:
+            return Encoder(self.tower, self.stages, self.image_size, points=self.points, chain=chain)
+        self.chain = chain
+        return self
 
     @property
     def identity(self) -> Identity:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -22,6 +22,8 @@ UNIT = 0.02
 """How far the length of a text weight may be from 1, in any precision."""
 SCALE = 100.0
 """What cosines are multiplied with before the softmax: CLIP's scale of logits at the end of its training."""
+NO_ANSWER = -1
+"""In place of the row of a class: the image gets none."""
 
 Metric = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> one number per image [B], each row by itself."""
@@ -39,8 +41,14 @@ class ClassLogit:
     label: int
     name: str = "logit"
     """For provenance."""
-    scale: float = SCALE
-    """What makes logits of an answer from products with the weights; it shapes no score."""
+    scale: float | None = None
+    """What makes logits of cosines, and so probabilities (default: the model's own, see `Encoder.scale`).
+
+    The logit and its gradients do not depend on it. Log-odds and probabilities do: `own_part`, ``kl`` of curves, and
+    the probabilities of `lesion`.
+    """
+    stretch: float = field(default=1.0, repr=False)
+    """How many times longer the rows are than those that the scale belongs to: margins are longer than texts."""
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -49,15 +57,18 @@ class ClassLogit:
         return {"label": self.label, "class_weights": _sketch(every[self.label]), "text_weights": _sketch(every)}
 
     def log_answers(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, "batch classes"]:
-        """Return log p of each class: the softmax over the classes of the scaled cosines, in double precision."""
+        """Return log p of each class: the softmax over the classes of the scaled cosines, in double precision.
+
+        A metric without a scale takes CLIP's usual one; a task gives it that of its model (`at_model_scale`).
+        """
         check_width(self.weights, embedding)
         direction = F.normalize(in_double(embedding), dim=-1)
-        return F.log_softmax(self.scale * direction @ in_double(self.weights).to(direction.device).T, dim=-1)
+        scale = (SCALE if self.scale is None else self.scale) / self.stretch
+        return F.log_softmax(scale * direction @ in_double(self.weights).to(direction.device).T, dim=-1)
 
     def is_given(self, answers: Float[Tensor, "*runs classes"]) -> Bool[Tensor, "*runs"]:
-        """Return which images get the class, by their answers among at least two; of equal answers none is given."""
-        others = [row for row in range(len(self.weights)) if row != self.label]
-        return answers[..., self.label] > answers[..., others].amax(-1)
+        """Return which images get the class, by their answers; see `given_classes`."""
+        return given_classes(answers) == self.label
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)
@@ -68,8 +79,19 @@ class ClassLogit:
         return direction @ row.to(direction)
 
 
+def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs"]:
+    """Return the row of the class that each image gets, or `NO_ANSWER`: the one place that decides what an answer is.
+
+    The answer is the class above all others. Where two share the first place, and where an answer is NaN, as of an
+    embedding that is not finite, none is given: the first of equals would be right by its place in the list.
+    """
+    highest, rows = answers.max(-1, keepdim=True)  # NaN, if one of the answers is NaN, which equals nothing
+    is_one = (answers == highest).sum(-1) == 1
+    return rows[..., 0].masked_fill(~is_one, NO_ANSWER)
+
+
 @checked
-def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Positive = SCALE) -> ClassLogit:
+def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None) -> ClassLogit:
     """Return the metric of the study: how much the encoder takes an image for class ``label``.
 
     It is the cosine of an embedding [D] with the class's text, ``normalize(embedding) @ weights[label]``, in [-1, 1]
@@ -78,18 +100,19 @@ def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Posi
     Args:
         weights: Text weights [K, D], as `Clip.text_weights` makes them; they are computed with in the precision and
             on the device of the embedding.
-        scale: What makes probabilities of cosines, `Clip.scale`; only `ClassLogit.log_answers` takes it.
+        scale: What makes probabilities of cosines (default: the scale of the model whose encoder a task has, which is
+            `Clip.scale`). The logit has none; `own_part`, `lesion` and ``kl`` of curves take it.
 
     Example:
         >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
         >>> metric(encoder(images))   # one number per image
     """
     _check(weights, label)
-    return ClassLogit(weights, label, scale=float(scale))
+    return ClassLogit(weights, label, scale=None if scale is None else float(scale))
 
 
 @checked
-def class_margin(weights: Float[Tensor, "classes d"], label: Natural, scale: Positive = SCALE) -> ClassLogit:
+def class_margin(weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None) -> ClassLogit:
     """Return the cosine logit of a class minus the mean cosine logit of the other classes.
 
     All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
@@ -108,7 +131,8 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural, scale: Pos
     n = len(weights)
     others = (weights.sum(0) - weights) / (n - 1)
     # A class less the mean of the others is n / (n - 1) times the class less the mean of all, which all answers share.
-    return ClassLogit(weights - others, label, "margin", float(scale) * (n - 1) / n)
+    own_scale = None if scale is None else float(scale)
+    return ClassLogit(weights - others, label, "margin", own_scale, stretch=n / (n - 1))
 
 
 def _sketch(weights: Tensor) -> list[float]:
@@ -169,10 +193,10 @@ METRICS: Mapping[str, Any] = {"logit": class_logit, "margin": class_margin}
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
 
 
-def metric_of_class(metric: str | MetricOfClass | None, scale: float = SCALE) -> MetricOfClass:
+def metric_of_class(metric: str | MetricOfClass | None, scale: float | None = None) -> MetricOfClass:
     """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`.
 
-    The package's own take the ``scale`` of the model's logits.
+    The package's own take a ``scale`` of logits (default: that of the model in whose tasks they are).
     """
     for name, make in METRICS.items():
         if metric in (name, make):

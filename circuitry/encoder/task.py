@@ -174,6 +174,14 @@ class Task:
         return self.encoder.identity | baseline | {"metric": metric_name(self.metric)} | of_metric
 
 
+def at_model_scale(task: Task) -> Metric:
+    """Return the metric of a task, with the model's scale of logits where it names none."""
+    metric = task.metric
+    if isinstance(metric, ClassLogit) and metric.scale is None:
+        return replace(metric, scale=task.encoder.scale)
+    return metric
+
+
 def with_others(task: Task) -> tuple[Task, int]:
     """Return a task of the images followed by the images of other classes, and the number of the first."""
     sets = [list(checked_batches(some)) for some in (task.images, task.others) if some is not None]

@@ -26,17 +26,18 @@ from torch import Tensor
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import named_sites
+from circuitry.circuits.made_with import asked_of, check_asked_alike, named_sites
 from circuitry.circuits.methods import CONTRAST
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.unit_scores import graph_of, without_image
 from circuitry.encoder.counted_sites import counted_sites
-from circuitry.encoder.metrics import answer_metric
-from circuitry.encoder.task import Task
+from circuitry.encoder.metrics import NO_ANSWER, answer_metric, given_classes
+from circuitry.encoder.task import Task, at_model_scale
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.intervention_settings import MOST, OwnShare
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+from circuitry.runs.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
 
     Raises:
         InputError: for a metric without candidate classes, no images of other classes, a class that the model
-            recognises on none of the images, other classes or encoders in one call, and a share out of range.
+            recognises on none of the images, other classes, encoders, candidates, scales or kinds of baselines in one
+            call, and a share out of range.
 
     Example:
         >>> part = own_part(Task(encoder, cats, class_logit(weights, 3), baseline="mean-position", others=not_cats))
@@ -74,15 +76,20 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
     with tasks[0].running(gradients=True):
         images = [ImagesOfClass(one) for one in tasks]
         found = contrast(images, share)
+    if any(one.runs.n_own == 1 for one in images):
+        log.warning(
+            "An own part is found on one image of the class, so it may be the image's rather than the class's: give "
+            "two or more."
+        )
     runs, n_own = images[0].runs, sum(len(one.own) for one in images)
     costs, ranks = (
         {site: np.nan_to_num(values) for site, values in runs.scored(of_gates.cpu().double().numpy()).items()}
         for of_gates in (found.costs, found.ranks)
     )
-    made = {"method": CONTRAST, "price": PRICE, "scale": images[0].metric.scale} | tasks[0].identity
+    made = {"method": CONTRAST, "price": PRICE, "scale": images[0].metric.scale} | _identity_of_all(tasks)
     graph = graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made)
     share_cut, p = found.tried[-1]
-    part = graph.strongest(share_cut, budget=GLOBAL)
+    part = graph.strongest(share_cut if share is None else share, budget=GLOBAL)  # rounded up, as everywhere
     made_with: dict[str, Any] = {"method": CONTRAST, "tried": found.tried}
     if share is None and p > (chance := 1 / len(images[0].metric.weights)):
         made_with["note"] = (
@@ -100,6 +107,14 @@ def check_alike(tasks: Sequence[Task]) -> None:
             f"An own part of several styles is of one class in one encoder at the same sites, but {len(kinds)} kinds "
             f"of tasks were given: find a part for each kind."
         )
+    asked = {f"task {number}": asked_of(one, "An own part is found by") for number, one in enumerate(tasks, start=1)}
+    check_asked_alike(asked, "The styles of one own part", "give all the same, or find a part for each")
+
+
+def _identity_of_all(tasks: Sequence[Task]) -> Identity:
+    """Return what shaped a part: of tasks that are asked alike the first's identity, with the baselines of all."""
+    digests = list(dict.fromkeys(one.baseline.digest for one in tasks))
+    return tasks[0].identity if len(digests) == 1 else tasks[0].identity | {"baseline_digest": digests}
 
 
 def ranks_by_contrast(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
@@ -122,11 +137,13 @@ class ImagesOfClass:
     """Images of a class and of others under gates, and the slopes of the log-odds of their answers."""
 
     def __init__(self, task: Task) -> None:
-        self.metric, self.runs = answer_metric(task.metric, "An own part is found by"), Gated(task, keep_error=True)
+        self.metric = answer_metric(at_model_scale(task), "An own part is found by")
+        self.runs = Gated(task, keep_error=True)
         label, n = self.metric.label, self.runs.n_own
-        self.answers = self.metric.log_answers(self.runs.embeddings).argmax(-1)
-        known = self.answers == label
-        self.own, self.others = known[:n].nonzero()[:, 0].tolist(), (n + (~known[n:]).nonzero()[:, 0]).tolist()
+        self.answers = given_classes(self.metric.log_answers(self.runs.embeddings))
+        of_another = (self.answers != label) & (self.answers != NO_ANSWER)
+        self.own = (self.answers[:n] == label).nonzero()[:, 0].tolist()
+        self.others = (n + of_another[n:].nonzero()[:, 0]).tolist()
         if not self.own:
             raise InputError(
                 f"The model gives none of the {n} images the class, so there is nothing that a lesion could take: "

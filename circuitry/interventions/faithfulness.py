@@ -20,7 +20,7 @@ from circuitry.circuits.made_with import ANY_TEXTS, check_made_with, named_sites
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, checked_metric
 from circuitry.encoder.modes import own_modes
-from circuitry.encoder.task import Task, with_others
+from circuitry.encoder.task import Task, at_model_scale, with_others
 from circuitry.interventions.constants import OPTIMAL, optimal_baseline
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import kept_embeddings
@@ -178,7 +178,7 @@ def measure_answers(
         Them, the metric alone where it has no candidate classes; and which images are of the class.
     """
     everything, n_own = with_others(task)
-    metric, embeddings = task.metric, kept_embeddings(everything, circuits)
+    metric, embeddings = at_model_scale(task), kept_embeddings(everything, circuits)
     values = [torch.stack([in_double(checked_metric(metric, found)) for found in embeddings])]
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         answers = torch.stack([metric.log_answers(found) for found in embeddings])

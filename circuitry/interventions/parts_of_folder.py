@@ -165,8 +165,18 @@ class OwnParts(FolderWork):
         return pd.concat(tables, ignore_index=True)
 
     def circuits(self, share: float | None = None) -> dict[Key, Circuit]:
-        """Return the parts of a share (default: the largest), by (class, domain), once they are found."""
-        return self._parts(max(self.settings.shares) if share is None else share, EVERYWHERE)
+        """Return the parts of a share (default: the largest), by (class, domain), once they are found.
+
+        Raises:
+            InputError: for a share that was not asked for.
+        """
+        share = max(self.settings.shares) if share is None else share
+        if share not in self.settings.shares:
+            raise InputError(
+                f"Expected one of the shares {', '.join(map(str, self.settings.shares))} of the units, but "
+                f"{share} was given: give one of these, or make another OwnParts with it among its shares."
+            )
+        return self._parts(share, EVERYWHERE)
 
     def save_circuits(self, share: float | None = None) -> GraphFolder:
         """Write the parts of a share as a folder that cards, the explorer and checks read, and return it.

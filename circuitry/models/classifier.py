@@ -21,6 +21,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from circuitry.data.domains import ImageRecord
+from circuitry.encoder.chain import ModelScale
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
@@ -48,12 +49,8 @@ class Classifier(Clip):
     """The classifier's outputs that count as a class, by name."""
 
     @property
-    @own_modes()
-    def scale(self) -> float:
-        """What makes logits of cosines: the mean length of its rows times that of embeddings of a few noise images."""
-        noise = torch.randn(NOISE_IMAGES, 3, *self.encoder.image_size, generator=torch.Generator().manual_seed(0))
-        lengths = self.encoder(noise.to(self.encoder.device, self.encoder.dtype)).norm(dim=-1)
-        return float(self.rows.norm(dim=-1).mean() * lengths.mean())
+    def _own_scale(self) -> ModelScale:
+        return ModelScale(self.rows, _mean_lengths)
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
@@ -87,6 +84,14 @@ class Classifier(Clip):
             >>> graph = attribute(clip.encoder, images, lambda embeddings: clip.logits(embeddings)[:, 404])
         """
         return F.linear(embeddings.to(self.rows), self.rows, self.bias)
+
+
+@own_modes()
+def _mean_lengths(encoder: Encoder, rows: Tensor) -> float:
+    """Return the mean length of a classifier's rows times that of embeddings of a few noise images."""
+    noise = torch.randn(NOISE_IMAGES, 3, *encoder.image_size, generator=torch.Generator().manual_seed(0))
+    lengths = encoder(noise.to(encoder.device, encoder.dtype)).norm(dim=-1)
+    return float(rows.norm(dim=-1).mean() * lengths.mean())
 
 
 def as_classifier(

@@ -22,8 +22,8 @@ from circuitry.bases.sae import SparseAutoencoder
 from circuitry.data.decoding import AsStored, with_decoding
 from circuitry.data.images import Decoding, reason_of
 from circuitry.data.names import in_a_sentence
+from circuitry.encoder.chain import ModelScale
 from circuitry.encoder.encoder import Encoder
-from circuitry.encoder.metrics import SCALE
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.tower_identity import global_hooks, precision_of, tower_parts
 from circuitry.encoder.tower_runs import check_modules
@@ -116,11 +116,23 @@ class Clip:
         """Short digest of the `identity`; `InputError` while hooks act whose effect is not known."""
         return self.identity.key
 
+    def __post_init__(self) -> None:
+        if (scale := self._own_scale) is not None:
+            object.__setattr__(self, "encoder", self.encoder.of_model(scale))
+
+    @property
+    def _own_scale(self) -> ModelScale | None:
+        """What tells the model's own scale of logits."""
+        log_scale = getattr(self.model, "logit_scale", None)
+        return None if log_scale is None else ModelScale(log_scale, _exponential)
+
     @property
     def scale(self) -> float:
-        """What makes logits of cosines: the model's own scale, or CLIP's usual one where it has none."""
-        scale = getattr(self.model, "logit_scale", None)
-        return SCALE if scale is None else float(scale.exp())
+        """What makes logits of cosines: the model's own scale, or CLIP's usual one where it has none.
+
+        Its encoder knows it, too, so tasks and their metrics take it without being told.
+        """
+        return self.encoder.scale
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
@@ -247,6 +259,11 @@ class Clip:
                 bar.update(len(part))
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
         return F.normalize(by_name.mean(1), dim=-1)
+
+
+def _exponential(encoder: Encoder, log_scale: Tensor) -> float:
+    """Return the scale that a CLIP learns as its logarithm."""
+    return float(log_scale.exp())
 
 
 def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -> tuple[list[str], list[str]]:

@@ -231,8 +231,10 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
     }
     for i, name in enumerate(classifiers):
         own = predictions[predictions["classifier"] == name]
-        top = [own[column].cat.codes.to_numpy(small) for column in own if str(column).startswith("top_")]
-        arrays |= {f"{i}/top": np.stack(top, axis=1)} | {f"{i}/{rank}": own[rank].to_numpy(small) for rank in RANKS}
+        codes = [own[column].cat.codes.to_numpy(int) for column in own if str(column).startswith("top_")]
+        top = np.stack(codes, axis=1)
+        top[top < 0] = len(classes)  # no answer
+        arrays |= {f"{i}/top": top.astype(small)} | {f"{i}/{rank}": own[rank].to_numpy(small) for rank in RANKS}
     header = {"domain": first["domain"].iloc[0], "classes": classes, "classifiers": classifiers}
     write_arrays(path, _FORMAT, header, arrays)
 
@@ -253,7 +255,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
         about["class"] = class_column(arrays["label"], classes)
         tables = []
         for i, name in enumerate(header["classifiers"]):
-            top = arrays[f"{i}/top"]
+            top = arrays[f"{i}/top"].astype(int)
+            top[top == len(classes)] = -1
             highest = {f"top_{k + 1}": class_column(top[:, k], classes) for k in range(top.shape[1])}
             ranks = {rank: arrays[f"{i}/{rank}"].astype(int) for rank in RANKS}
             tables.append(about.assign(classifier=name, **highest, **ranks))

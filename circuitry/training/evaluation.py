@@ -20,6 +20,7 @@ from circuitry.data.decoding import Preprocess
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.names import chosen_names
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import NO_ANSWER, given_classes
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
@@ -120,8 +121,9 @@ def predictions(
 
     Returns:
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (up to
-        five classes with the highest scores), and the ranks of the true class, from 1, where ties go to the earlier
-        class: ``rank``, ``rank_alone`` and ``rank_centred``, see `outcomes`.
+        five classes with the highest scores), and the ranks of the true class, from 1: ``rank``, ``rank_alone`` and
+        ``rank_centred``, see `outcomes`. Where classes share the highest score, and for embeddings that are not finite,
+        there is no answer (`given_classes`): ``top_1`` is missing, and the true class ranks behind its equals.
     """
     chosen = chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
     apart = torch.tensor([name in chosen for name in images.all_classes])
@@ -184,17 +186,19 @@ def outcomes(
 ) -> tuple[Int[Tensor, "images classes"], Int[Tensor, "images ranks"]]:
     """Return the classes by falling score for images of one domain, and `RANKS` of the true class, from 1.
 
+    The first is `NO_ANSWER` where none is above all others.
     Alone, it competes with the classes of its part: held-out or seen ones. Centring subtracts each class's mean score
     over the images. It needs no labels, and removes the model's bias towards a class in this domain, and with it the
     frequency of the class there.
     """
     same_part = held_out[None] == held_out[labels][:, None]
-    competing = (scores, scores.masked_fill(~same_part, -torch.inf), scores - scores.mean(0))
+    competing = (scores, scores.masked_fill(~same_part, -torch.inf), scores - scores.nanmean(0))
     order = scores.sort(dim=1, descending=True, stable=True).indices
+    order[:, 0] = order[:, 0].where(given_classes(scores) != NO_ANSWER, NO_ANSWER)
     return order, torch.stack([_ranks(among, labels) for among in competing], dim=1)
 
 
 def _ranks(scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Int[Tensor, " images"]:
+    """Return the rank of the true class, behind those that share its score; of NaN it is the last."""
     own = scores.gather(1, labels[:, None])
-    earlier = torch.arange(scores.shape[1]) < labels[:, None]
-    return 1 + ((scores > own) | ((scores == own) & earlier)).sum(1)
+    return scores.shape[1] - (scores < own).sum(1)

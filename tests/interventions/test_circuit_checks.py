@@ -187,7 +187,9 @@ def test_what_is_asked_is_what_the_circuits_were_found_by(clip: Clip, folder: Pa
     assert {"metric": "margin", "texts": "own-style", "baseline": "mean-unit"}.items() <= checks.provenance.items()
     pooled = CausalChecks(clip, images, graphs, CheckSettings(metric="logit", texts="pooled", baseline="zero"))
     scales = [vars(one.metric_of("cat", "real"))["scale"] for one in (pooled, checks)]
-    assert scales == pytest.approx([clip.scale, clip.scale * 2 / 3])  # a margin's weights are longer
+    assert scales == pytest.approx([clip.scale] * 2)
+    stretches = [vars(one.metric_of("cat", "real"))["stretch"] for one in (pooled, checks)]
+    assert stretches == pytest.approx([1, 3 / 2])  # a margin's weights are longer
     assert pooled.provenance["baseline"] == "zero"
     embeddings = torch.randn(2, 16)
     for domain, style in (("real", "photo"), ("sketch", "sketch")):

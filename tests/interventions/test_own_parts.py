@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry import DomainFolder, GraphFolder, Task, in_feature_basis, load_clip
+from circuitry import DomainFolder, GraphFolder, Task, class_logit, in_feature_basis, load_clip
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import score_edges, with_edges
 from circuitry.circuits.graph_folder import LESIONS
@@ -18,7 +18,7 @@ from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import OwnParts, circuit_of, find_circuit, lesion, own_part, part_overlaps
 from circuitry.reports import Report, page
-from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
+from circuitry.reports.sections.own_parts import add_own_parts, matrix_with_counts, own_part_findings, own_part_tables
 from circuitry.runs import InputError
 from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
 from tests.support.extraction import contents
@@ -191,6 +191,48 @@ def test_the_smallest_share_that_takes_the_classes_is_told_and_parts_that_share_
     assert set(style_verdicts(lesions(0.0), apart)["verdict"]) == {"other parts"}
 
 
+def test_the_share_is_told_by_the_style_that_found_the_part_alone() -> None:
+    elsewhere = lesions(0.9)  # taken in its own style, and kept in the other
+    swapped = elsewhere.assign(right=np.where(elsewhere["right"] == 0.0, 0.9, 0.0))
+    own_class = elsewhere["part_class"] == elsewhere["class"]
+    not_own = elsewhere.assign(right=np.where(own_class, swapped["right"], elsewhere["right"]))
+    for table, share in ((elsewhere, 0.01), (not_own, 0.02)):
+        shares = [table.assign(share=one, sites="everywhere") for one in (0.01, 0.02)]
+        assert told_share(pd.concat(shares)) == share
+
+
+def test_answers_that_a_lesion_adds_are_told_as_more_and_not_as_kept() -> None:
+    gained = lesions(0.0).query("`class` != 'z'")
+    gained.loc[gained["part_class"] != gained["class"], ["whole_right", "right"]] = [[0.5, 0.6]]
+    gained.loc[(gained["part_class"] == "x") & (gained["class"] == "y"), "right"] = 0.5
+    summary = lesion_summary(gained, ["cut"]).set_index("answers").loc["other classes"]
+    assert summary["value"] == pytest.approx(1.1)
+    assert summary["low"] == 0.0
+    assert summary["high"] == pytest.approx(1.1 + 12.706 * 0.1, abs=1e-3)  # Student's, two classes apart by 0.2
+    kept = lesion_summary(lesions(0.0), ["cut"]).set_index("answers").loc["other classes"]
+    assert (kept["value"], kept["high"]) == (1.0, 1.0)
+    found = [gained.assign(share=0.02, sites="everywhere", cut=cut) for cut in ("part", "random")]
+    tables = own_part_tables(pd.concat(found), OVERLAPS.assign(share=0.02, sites="everywhere"))
+    claim = own_part_findings(tables)[0].claim
+    assert "a class keeps 0.00 [0.00, 0.00] of its right answers; other classes gain some (1.10 [0.00, 2.37] " in claim
+    assert "times as many right answers as before)" in claim
+
+
+def test_a_matrix_of_lesions_says_the_number_of_classes_behind_each_cell() -> None:
+    table = lesions(0.5)
+    alone = table[(table["class"] != "y") | (table["domain"] != "b")]  # y has no unseen image in b
+    said = matrix_with_counts(alone)
+    assert said.to_numpy().tolist()[0] == ["0.00 (2)", "0.50 (1)"]
+    assert lesion_matrix(alone, values="n_classes").to_numpy().tolist() == [[2, 1], [2, 1]]
+    report = Report("Parts")
+    told = [alone.assign(share=0.02, sites="everywhere", cut=cut) for cut in ("part", "random")]
+    add_own_parts(report, own_part_tables(pd.concat(told), OVERLAPS.assign(share=0.02, sites="everywhere")), ["a", "b"])
+    figures = report.plotly_figures.values()
+    (cells,) = [figure for figure in figures if "own class after" in str(figure.layout.title.text)]
+    assert np.asarray(cells.data[0].text).tolist() == [[2, 1], [2, 1]]
+    assert "n = %{text:.0f}" in cells.data[0].texttemplate
+
+
 def test_a_contrast_with_one_class_alone_is_told(caplog: pytest.LogCaptureFixture) -> None:
     own_part(replace(quiet(NET.task(0)), others=NET.images(3, 4, 0)), share=0.1)
     assert "more classes" in caplog.text
@@ -264,6 +306,26 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     assert a
     assert row["edges"] == pytest.approx(len(a & b) / len(a | b))
     assert (config.out / "report.html").is_file()
+
+
+def test_python_finds_the_parts_of_the_command_without_being_told_the_scale(config: Any) -> None:
+    run = OwnParts(config.clip(parts=True), config.images(), config.out, config)
+    run.run(QUIET)
+    clip = load_clip("rn-tiny").in_components()
+    weights = clip.text_weights(run.images.all_classes)
+    by_command = run.circuits(0.02)
+    assert len(by_command) > 3
+    for key, part in by_command.items():
+        own, others = (run.read(records) for records in (run.found_on[key], run.others(key)))
+        metric = class_logit(weights, run.images.label(key[0]))
+        task = Task(clip.encoder, own, metric, baseline=run.task(key, own, others).baseline, others=others, work=QUIET)
+        found = own_part(task, share=0.02)
+        assert {site: sorted(units) for site, units in found.units.items()} == {
+            site: sorted(units) for site, units in part.units.items()
+        }
+        assert found.source.settings["scale"] == part.source.settings["scale"] == pytest.approx(14.585, abs=1e-3)
+    with pytest.raises(InputError, match=r"0\.005, 0\.02.*0\.03"):
+        run.circuits(0.03)
 
 
 def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:

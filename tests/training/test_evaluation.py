@@ -26,6 +26,7 @@ from circuitry.training.accuracy import (
     FALSE_ALARMS,
     HARMONIC_MEAN,
     class_column,
+    write_predictions,
 )
 from circuitry.training.evaluation import outcomes, text_head, zero_shot_predictions
 from tests.support.work import QUIET
@@ -39,7 +40,7 @@ def test_outcomes_on_paper() -> None:
         [
             [9.0, 1, 8, 2],  # a cat: second among all, first among the held-out classes
             [7.0, 0, 2, 4],  # a dog: second among all, first among the held-out classes
-            [8.0, 8, 3, 1],  # a bed, as high as axe, which comes first
+            [8.0, 8, 3, 1],  # a bed, as high as axe, so there is no answer
             [6.0, 5, 3, 1],  # an axe
         ]
     )
@@ -49,7 +50,7 @@ def test_outcomes_on_paper() -> None:
     assert alone == [1, 1, 2, 1]
     # Means are 7.5, 3.5, 4, 2; what is left: (1.5 -2.5 4 0), (-0.5 -3.5 -2 2), (0.5 4.5 -1 -1), (-1.5 1.5 -1 -1).
     assert centred == [1, 1, 1, 4]
-    assert top.tolist() == [[0, 2, 3, 1], [0, 3, 2, 1], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert top.tolist() == [[0, 2, 3, 1], [0, 3, 2, 1], [-1, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def preprocess(image: Image.Image) -> Tensor:
@@ -146,7 +147,7 @@ def test_several_heads_share_one_pass_and_may_depend_on_the_domain(images: Domai
     assert encoder.tower.passes == [6]
     assert found["classifier"].tolist() == ["words"] * 6 + ["own"] * 6
     assert found["rank"].tolist()[6:] == [1, 1, 1, 3, 1, 3]
-    assert found["rank_centred"].tolist()[5] == 2  # the only photograph is its domain's mean: nothing is left
+    assert found["rank_centred"].tolist()[5] == 3  # the only photograph is its domain's mean: nothing is left
 
 
 def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None:
@@ -157,6 +158,27 @@ def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None
     assert found["top_1"].tolist() == ["blue", "blue", "green", "red", "green"]
     with pytest.raises(InputError, match=r"red/0\.png"):
         predictions(mean_colour(), HEADS, preprocess, images, work=Work(strict=True, progress=False))
+
+
+def test_where_classes_share_the_highest_score_there_is_no_answer(
+    images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = {"one for all": lambda embeddings: embeddings.new_ones(len(embeddings), 3)}
+    found = predictions(mean_colour(), heads, preprocess, images, held_out=("red",), work=QUIET)
+    assert found["rank"].tolist() == [3] * 6
+    assert set(found["rank_alone"]) == {1, 2}  # red alone, and blue and green beside each other
+    assert found["top_1"].isna().all()
+    table = tidy_accuracy(found, held_out=("red",)).set_index(["domain", "part", "measure"])["value"]
+    for measure in ("top-1", "balanced top-1", "predicted held-out", "macro F1"):
+        assert table["ink", "all", measure] == 0.0, measure
+    assert table["ink", "red", "false alarms"] == 0.0
+    of_ink = found[found["domain"] == "ink"]
+    listing = [record.relative for record in images.records]
+    write_predictions(tmp_path / "x.safetensors", of_ink, listing)
+    monkeypatch.setattr(accuracy, "read_listing", lambda path: dict.fromkeys(listing, ""))
+    read = read_predictions(tmp_path / "x.safetensors")
+    assert read["top_1"].isna().all()
+    assert read["top_2"].tolist() == of_ink["top_2"].tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])

@@ -34,6 +34,7 @@ def similarity_heatmap(
     diagonal: str = "two parts of a domain's images",
     clustered: bool = False,
     marks: Mapping[str, style.Mark] | None = None,
+    counts: pd.DataFrame | None = None,
 ) -> go.Figure:
     """Draw a square matrix over domains with its numbers; a dotted diagonal, if any, is the ceiling.
 
@@ -43,6 +44,7 @@ def similarity_heatmap(
         measure: Meaning of the numbers, for the line under the heading.
         diagonal: Meaning of the numbers on the diagonal, for the same line.
         clustered: Whether to order domains by `cluster_order` (default: the matrix's order).
+        counts: How many values are behind each number, for a second line in its cell; rows and columns as the matrix.
     """
     check_matrix(matrix)
     if clustered:
@@ -50,6 +52,9 @@ def similarity_heatmap(
         matrix = matrix.loc[order, order]
     figure, (place,) = style.small_multiples([""], columns=1, height=ROW * max(len(matrix), ROWS_AT_LEAST))
     add_cells(figure, matrix, measure, style.marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
+    if counts is not None:
+        told = counts.loc[matrix.index, matrix.columns].to_numpy()
+        figure.update_traces(text=told, texttemplate="%{z:.2f}<br>n = %{text:.0f}", selector={"type": "heatmap"})
     note = f"; dotted: {diagonal}" if _has_diagonal(matrix) else ""
     return style.lay_out(figure, title=title, subtitle=measure + note)
 

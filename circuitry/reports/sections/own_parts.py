@@ -104,14 +104,37 @@ def _own_part(cells: Cells, share: float) -> Finding:
         answer = YES
     elif own["value"] >= random["low"]:
         answer = NO
-    kept = "" if others is None else f"; other classes keep {others['said']}"
+    lost = _kept(own, "keeps", "gains", " of its right answers")
+    kept = "" if others is None else f"; other classes {_kept(others, 'keep', 'gain')}"
     return Finding(
-        f"{question} {answer}: without {share:.1%} of the units a class keeps {own['said']} of its right answers"
-        f"{kept}; without as many random units it keeps {random['said']}.",
+        f"{question} {answer}: without {share:.1%} of the units a class {lost}{kept}; "
+        f"without as many random units it {_kept(random, 'keeps', 'gains')}.",
         f"Shares of the whole model's right answers on images that found no part, mean and 95 % interval over "
         f"{own['n_classes']} classes that the model knows.",
         f"Other classes that are lost, too; random units that take as much; {ANOTHER_MODEL}.",
     )
+
+
+def _kept(row: Mapping[str, Any], keep: str, gain: str, of_what: str = "") -> str:
+    """Say what is left of right answers, or that there are more: a lesion may make images right that were not."""
+    if row["value"] <= 1:
+        return f"{keep} {row['said']}{of_what}"
+    return f"{gain} some ({row['said']} times as many right answers as before)"
+
+
+def matrix_with_counts(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Return `lesion_matrix` of the own class in words, with the number of classes behind each cell."""
+    left, counts = (lesion_matrix(lesions, values=values) for values in ("value", "n_classes"))
+    said = {
+        domain: [
+            "–" if pd.isna(value) else f"{value:.2f} ({count:.0f})"
+            for value, count in zip(left[domain], counts[domain], strict=True)
+        ]
+        for domain in left
+    }
+    matrix = pd.DataFrame(said, index=left.index)
+    matrix.columns.name = left.columns.name
+    return matrix
 
 
 def _across_styles(cells: Cells, verdicts: pd.DataFrame, overlap: pd.DataFrame) -> Finding:
@@ -170,9 +193,12 @@ def add_own_parts(report: Report, tables: dict[str, pd.DataFrame], domains: Sequ
                     measure="share of the whole model's",
                     marks=domain_marks(domains),
                     diagonal="own style",
+                    counts=lesion_matrix(whole, answers, values="n_classes"),
                 )
                 report.figure(
-                    figure, f"{title}: rows are styles that parts were found on, columns styles of the images."
+                    figure,
+                    f"{title}: rows are styles that parts were found on, columns styles of the images; n is the number "
+                    "of classes behind a cell.",
                 )
         report.table(_shown(tables["by_style"]), "The same with intervals, beside random units.")
         report.table(
