@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -21,6 +20,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from circuitry.data.domains import ImageRecord
+from circuitry.data.image_sources import read_table
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
@@ -117,16 +117,19 @@ def as_classifier(
 @checked
 def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str)
-        indices = zip(table["class"], table["imagenet_index"], strict=True)
-        return {name: tuple(map(int, listed.split(","))) for name, listed in indices}
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        how = "it does not exist" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"Expected the outputs of a classifier by class in {path}, a table with tabs and the columns class and "
-            f"imagenet_index (404, or 294,295), but {how}."
-        ) from error
+    what = "a table with tabs and the columns class and imagenet_index (404, or 294,295)"
+    table, outputs = read_table(path, what), dict[str, tuple[int, ...]]()
+    for column in ("class", "imagenet_index"):
+        if column not in table:
+            raise InputError(f"Expected {what}, but {path} has no column {column}: add it.")
+    for name, listed in zip(table["class"], table["imagenet_index"], strict=True):
+        if name in outputs:
+            raise InputError(f"A class has one row, but {path} has {name!r} in two: give all of its outputs in one.")
+        try:
+            outputs[name] = tuple(map(int, listed.split(",")))
+        except ValueError:
+            raise InputError(f"Expected {what}, but {path} has {listed!r} for {name!r}: write numbers.") from None
+    return outputs
 
 
 def _without_last_layer(net: Any) -> nn.Linear:
