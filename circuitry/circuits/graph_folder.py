@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.circuits.budgets import GLOBAL
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import ImageRecord
 from circuitry.data.images import image_listing
@@ -253,7 +253,8 @@ def named(
     provenance = {"model": identity["model"], "versions": versions()}
     looked_at = {"images": [r.relative for r in own], "others": [r.relative for r in others]}
     of_class, domain = key
-    return replace(graph, class_name=of_class, domain=domain, settings=settings, provenance=provenance | looked_at)
+    provenance |= looked_at | {name: graph.provenance[name] for name in (PIXELS,) if name in graph.provenance}
+    return replace(graph, class_name=of_class, domain=domain, settings=settings, provenance=provenance)
 
 
 def _as_graph(circuit: Circuit) -> AttributionGraph:

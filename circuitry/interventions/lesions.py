@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.comparable import Comparable
+from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.made_with import ANY_CLASS, ANY_TEXTS, check_made_with
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
@@ -62,6 +63,8 @@ def lesion(
     """
     if of_edges := [" in ".join(key) for key, part in parts.items() if part.edges is not None]:
         raise InputError(f"A lesion ablates units, but the part of {of_edges[0]} is of edges: give it without edges.")
+    tested = {" in ".join(key): task.images for key, task in tasks.items()}
+    tell_seen(tested, [part.source for part in parts.values()], "A lesion")
     metrics = {key: answer_metric(task.metric, "A lesion takes") for key, task in tasks.items()}
     labels = {class_name: metric.label for (class_name, _), metric in metrics.items()}
     rng, cuts = np.random.default_rng(seed), list[tuple[Key, str, Circuit]]()
