@@ -114,7 +114,7 @@ def pixel_digests(images: Float[Tensor, "images _ _ _"]) -> tuple[str, ...]:
     """
     if images.is_meta:
         return ()
-    return tuple(weights_digest({"image": image}) for image in images.detach().to(torch.bfloat16))
+    return tuple(weights_digest({"image": image}) for image in images.detach().to("cpu", torch.bfloat16))
 
 
 def digests_of(images: Images) -> tuple[str, ...]:

@@ -23,8 +23,10 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import read_table
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
+from circuitry.encoder.site_activations import clean_activations
+from circuitry.encoder.tensor_batches import pixel_digests
 from circuitry.models.clip import Clip
-from circuitry.models.image_pass import activations
+from circuitry.models.image_pass import image_batches
 from circuitry.models.prompts import Template
 from circuitry.models.ridge import ridge_probe
 from circuitry.runs.errors import InputError
@@ -164,7 +166,7 @@ def _checked_outputs(classes: Mapping[str, Sequence[int]], outputs: int) -> dict
 def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
     """Return a model whose class texts are the rows of a linear probe on its embeddings; its own texts are not used.
 
-    Take other images than the images to explain: the probe has seen its own.
+    Take other images than the images to explain: the probe has seen its own, whose pixels `read_images` refuses.
 
     Raises:
         InputError: for images of fewer than two classes, or embeddings that are not finite.
@@ -174,11 +176,14 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
         >>> clip = linear_probe(dino, DomainFolder(root, split="train").records)
         >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
     """
-    last = clip.encoder.sites[-1]
-    embeddings, names = [], list[str]()
-    for there, found in activations(clip.encoder, clip.preprocess, records, [last]):
-        embeddings.append(found[last].detach().cpu().double().numpy())
+    last, encoder = clip.encoder.sites[-1], clip.encoder
+    embeddings, names, fitted_on = list[np.ndarray](), list[str](), set[str]()
+    for there, images in image_batches(encoder, clip.preprocess, records):
+        with encoder.running():
+            found = encoder.units_of(last, clean_activations(encoder, images, [last])[last])
+        embeddings.append(found.detach().cpu().double().numpy())
         names += [record.class_name for record in there]
+        fitted_on.update(pixel_digests(images))
     classes = sorted(set(names))
     if len(classes) < 2:
         raise InputError(
@@ -196,4 +201,5 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
         for name, values in (("rows", rows), ("bias", bias))
     }
     configuration = {**clip.configuration, "classes": outputs}
-    return Classifier(**{**vars(clip), **last_layer, "classes": outputs, "configuration": configuration})
+    given = {**vars(clip), **last_layer, "classes": outputs, "configuration": configuration}
+    return Classifier(**{**given, "fitted_on": frozenset(fitted_on)})
