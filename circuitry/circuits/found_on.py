@@ -22,11 +22,12 @@ def pixels_of(*sets: Images | None) -> dict[str, Any]:
     return {PIXELS: sorted({digest for images in sets if images is not None for digest in digests_of(images)})}
 
 
-def own_and_others(task: Task, title: str) -> dict[str, Images]:
-    """Return the images of a task by what they are called."""
-    sets = {title: task.images}
+def own_and_others(task: Task, graph: AttributionGraph) -> dict[str, Images]:
+    """Return the images of a task by what they are called, beside a graph of the class: first its own, then others."""
+    title = graph.title if graph.class_name or graph.domain else "the class"
+    sets = {f"images of {title}": task.images}
     if task.others is not None:
-        sets[f"others beside {title}"] = task.others
+        sets[f"others of {title}"] = task.others
     return sets
 
 

@@ -60,7 +60,7 @@ def faithfulness_curve(
         >>> curve.to_pandas("selectivity")    # of a task with others: does the circuit tell the class from them?
         >>> curve.areas()    # CPR and CMD
     """
-    tell_seen(own_and_others(task, graph.title), [graph], "Faithfulness")
+    tell_seen(own_and_others(task, graph), [graph], "Faithfulness")
     budget, sites = settings.budget or SAME_SHARE, named_sites(task)
     circuits, *others = (
         [one.strongest(share, settings.ranking, budget, sites) for share in settings.sizes] for one in (graph, *foreign)

@@ -79,8 +79,8 @@ def judge_circuit(
         >>> judge_circuit(unseen, circuit)
     """
     check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
-    sets = own_and_others(task, circuit.source.title)
-    n_seen = tell_seen(sets, [circuit.source], "A test of a circuit")[circuit.source.title]
+    found_by = [circuit.source]
+    n_seen, *_ = tell_seen(own_and_others(task, circuit.source), found_by, "A test of a circuit").values()
     sites, units = named_sites(task), replace(circuit, edges=None)
     tested = {"units": units if sites is None else units.at(sites)}
     if circuit.edges is not None:

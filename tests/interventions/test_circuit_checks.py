@@ -103,7 +103,7 @@ def test_a_picture_in_other_bytes_that_found_its_circuit_is_told(
     faithfulness(checks_of(clip, place), tmp_path / "f")
     (told,) = [line for line in caplog.messages if "images that found" in line]
     assert told.startswith("Faithfulness is measured on")
-    assert "cat in real (1)" in told
+    assert "images of cat in real (1)" in told
     caplog.clear()
     faithfulness(checks_of(clip, place, seen=True), tmp_path / "seen")
     assert not [line for line in caplog.messages if "images that found" in line]

@@ -26,9 +26,16 @@ def part() -> Circuit:
     return own_part(TASK, share=0.1)
 
 
+def tensors(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images of a task, and its others."""
+    assert isinstance(task.images, torch.Tensor)
+    assert isinstance(task.others, torch.Tensor)
+    return task.images, task.others
+
+
 def other_images(task: Task) -> Task:
-    images, others = (some + 0.01 for some in (task.images, task.others))  # type: ignore[operator]
-    return replace(task, images=images, others=others)
+    images, others = tensors(task)
+    return replace(task, images=images + 0.01, others=others + 0.01)
 
 
 def test_digests_are_of_pixels_whatever_their_type_batches_and_order() -> None:
@@ -51,8 +58,8 @@ def test_batches_of_a_loader_are_digested_in_the_pass_that_is_made_anyway() -> N
             read.append(1)
             return super().__iter__()
 
-    images = torch.randn(5, *TASK.images.shape[1:])  # type: ignore[union-attr]
-    batches = ImageBatches(Loader(images.split(2)), TASK.encoder, 64)
+    images = torch.randn(5, *tensors(TASK)[0].shape[1:])
+    batches = ImageBatches(Loader(torch.split(images, 2)), TASK.encoder, 64)
     list(batches)
     assert digests_of(batches) == pixel_digests(images)
     assert digests_of(ImageBatches(batches, TASK.encoder, 1)) == pixel_digests(images)
@@ -69,14 +76,12 @@ FOUND: dict[str, Callable[[], AttributionGraph]] = {
 
 @pytest.mark.parametrize("how", FOUND)
 def test_whatever_finds_a_circuit_leaves_the_digests_of_its_images(how: str) -> None:
-    expected = {*pixel_digests(TASK.images), *pixel_digests(TASK.others)}  # type: ignore[arg-type]
+    expected = {digest for some in tensors(TASK) for digest in pixel_digests(some)}
     assert set(FOUND[how]().provenance[PIXELS]) == expected
 
 
 def test_graphs_of_parts_have_the_digests_of_their_images() -> None:
-    images, others = TASK.images, TASK.others
-    assert isinstance(images, torch.Tensor)
-    assert isinstance(others, torch.Tensor)
+    images, others = tensors(TASK)
     parts = np.arange(len(images)) % 2
     found = attribute_parts(TASK, AttributionSettings(size=0.3, method="gradient"), parts)
     for number, graph in found.parts.items():
@@ -87,8 +92,8 @@ def test_graphs_of_parts_have_the_digests_of_their_images() -> None:
 def test_a_part_of_two_styles_has_the_digests_of_both() -> None:
     second = other_images(TASK)
     found = own_part([TASK, second], share=0.1).source.provenance[PIXELS]
-    sets = (TASK.images, TASK.others, second.images, second.others)
-    assert set(found) == {digest for some in sets for digest in pixel_digests(some)}  # type: ignore[arg-type]
+    sets = (*tensors(TASK), *tensors(second))
+    assert set(found) == {digest for some in sets for digest in pixel_digests(some)}
 
 
 def test_a_test_on_the_very_images_cannot_be_told(part: Circuit, caplog: pytest.LogCaptureFixture) -> None:
@@ -97,14 +102,14 @@ def test_a_test_on_the_very_images_cannot_be_told(part: Circuit, caplog: pytest.
     assert fresh["n_seen"].unique().tolist() == [0]
     assert fresh["holds"].isin([True, False]).all()
     table = judge_circuit(TASK, part, minimality=False)
-    n = len(TASK.images)  # type: ignore[arg-type]
+    n = len(tensors(TASK)[0])
     assert table["holds"].isna().all()
     assert table["n_seen"].unique().tolist() == [n]
     (told,) = caplog.messages
-    assert f"({n})" in told
+    assert f"images of the class ({n}), others of the class" in told
     assert "images that found the circuits" in told
     half = other_images(TASK)
-    mixed = torch.cat([TASK.images[:1], half.images[1:]])  # type: ignore[index]
+    mixed = torch.cat([tensors(TASK)[0][:1], tensors(half)[0][1:]])
     some = judge_circuit(replace(half, images=mixed), part, minimality=False)
     assert some["n_seen"].unique().tolist() == [1]
     assert some["holds"].notna().all()
