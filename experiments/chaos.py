@@ -6,8 +6,9 @@ graphs and tables differ by `ROUNDING` at most. Then a process of it is disturbe
 
 1. SIGKILL ends it as it syncs a file, whose second half is lost, or SIGTERM as it renames one. No file is half there.
 2. Two processes are in one folder at once. Both end well, print the same and leave the same.
-3. A file of a finished folder is emptied, torn, removed, replaced by another of its kind, or a bit of it changes. It is
-   made again, or refused by a sentence about this very file. A given file may stay, where all else is right.
+3. A file of a finished folder is emptied, torn, removed, replaced by another of its kind, or a bit of it changes. The
+   public readers of stored results read what they read before, or refuse. Then the command runs again: the file is made
+   again, or refused by a sentence about this very file. A given file may stay, where all else is right.
 
 One trial that ends otherwise refutes it: WRONG (another result, a damaged one that stays, another end than a sentence),
 torn (half a file), lost (a sound file is gone) or litter (a file too many, or a temporary one).
@@ -15,6 +16,7 @@ torn (half a file), lost (a sound file is gone) or litter (a file too many, or a
     python experiments/chaos.py      # 12 writes, 12 files and 3 pairs of processes a command
 """
 
+import contextlib
 import importlib
 import itertools
 import multiprocessing
@@ -27,16 +29,21 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circuitry.runs import Count, InputError, run_script
+from circuitry.runs import Count, InputError, JobFolder, run_script
+from circuitry import Comparison, GraphFolder
+from circuitry.cards import CardFolder
 from circuitry.commands import run_command
 from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.interventions import FaithfulnessCurve
 from circuitry.reports.result_tables import KeepSettings
+from circuitry.runs.manifest import NAME as MANIFEST
+from circuitry.runs.manifest import read_sealed
 from experiments.study import __main__ as study
 
 import numpy as np
@@ -191,8 +198,12 @@ class Trials:
         """Damage a file of the finished folder, and run again."""
         self._begin()
         shutil.copytree(self.finished, self.work, dirs_exist_ok=True)
+        whole = readings(self.work)
         spoil(self.work / path, kind, self.random)
-        return self.name, kind, path, *self._outcome(self._end(self._start()), damaged=path)
+        read = readings(self.work)
+        misread = sorted(name for name in whole.keys() & read.keys() if read[name] != whole[name])
+        outcome = self._outcome(self._end(self._start()), damaged=path)
+        return self.name, kind, path, *(("WRONG", f"reads another {misread[0]}") if misread else outcome)
 
     def _begin(self) -> None:
         """Empty the folders, except for a run that the command reads in its own."""
@@ -278,6 +289,52 @@ def spoil(path: Path, kind: str, chance: random.Random) -> None:
     damaged = {"emptied": b"", "torn": bytes(content[: len(content) // 2]), "foreign": chance.choice(others or [b"0"])}
     content[-1 if kind == "bit at the end" else chance.randrange(len(content))] ^= 1 << chance.randrange(8)
     path.unlink() if kind == "removed" else path.write_bytes(damaged.get(kind, bytes(content)))
+
+
+def readings(folder: Path) -> dict[str, bytes]:
+    """Return what public readers of stored results give, by what they read; nothing of what they refuse."""
+    found = dict[str, bytes]()
+    for manifest in folder.rglob(MANIFEST):
+        for read in (read_job_files, read_circuits, read_cards):
+            with contextlib.suppress(InputError):
+                found |= {f"{manifest.parent} {name}": value for name, value in read(manifest.parent)}
+    for place in folder.glob("**/comparisons/*"):
+        with contextlib.suppress(InputError):
+            found[str(place)] = Comparison.load(place).values.to_csv().encode()
+    for path in folder.glob("**/faithfulness/*/*.safetensors"):
+        with contextlib.suppress(InputError):
+            curve = FaithfulnessCurve.load(path)  # which says itself of what it is
+            found[f"{curve.class_name} {curve.domain} {curve.ranking} {curve.settings['sites']}"] = curve.kept.tobytes()
+    return found
+
+
+def read_job_files(place: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of each job of a folder."""
+    manifest = read_sealed(place / MANIFEST, "")
+    for job in JobFolder.made(place, manifest).jobs if "jobs" in manifest else ():
+        with contextlib.suppress(InputError):
+            for path in JobFolder.made(place, manifest).files(job):
+                yield str(path), path.read_bytes()
+
+
+def read_circuits(place: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the circuits of a folder, with their parts, and the table of lesions."""
+    graphs = GraphFolder(place)
+    with contextlib.suppress(InputError):
+        if graphs.lesions is not None:
+            yield "lesions", graphs.lesions.to_csv().encode()
+    for key in graphs:
+        with contextlib.suppress(InputError):
+            for part, graph in {"all": graphs[key], **graphs.parts(*key)}.items():
+                yield f"{key} {part}", graph.to_pandas().to_csv().encode()
+
+
+def read_cards(place: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the effects on the cards of a folder."""
+    cards = CardFolder(place)
+    for site, unit in cards.units():
+        with contextlib.suppress(InputError):
+            yield f"{site}/{unit}", cards.card(site, unit).effects.tobytes()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -16,12 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_made_with, part_edges, rule_of_edges, score_edges
+from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.methods import ITERATIVE, MethodName, without_others
 from circuitry.circuits.nodes import NodeEffects
@@ -176,10 +178,12 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         by_pair = {pair: np.stack([at_whole[part][pair] for part in nodes]) for pair in edges[next(iter(nodes))]}
         shares = np.array([of_part.n_images / len(images) for of_part in nodes.values()])
         of_all = {pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()}
-        graphs = {
-            part: _graph(task, settings, nodes[part], kept[part], _cut(edges[part], scored[part], kept[part]))
-            for part in nodes
-        }
+        graphs = dict[int, AttributionGraph]()
+        for part, effects in nodes.items():
+            edges_of_part = _cut(edges[part], scored[part], kept[part])
+            graph = _graph(task, settings, effects, kept[part], edges_of_part)
+            looked_at = pixels_of(images[torch.from_numpy(parts == part)], task.others)
+            graphs[part] = replace(graph, provenance=looked_at)
         return AttributionParts(_graph(task, settings, merged, whole, of_all), graphs, by_pair)
 
 

@@ -24,6 +24,9 @@ from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
 
+PIXELS = "pixels"
+"""Entry of a graph's provenance: sorted digests of the images that it was made of, see `circuits.found_on`."""
+
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from circuitry.circuits.budgets import GLOBAL
-from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.comparison.table import read_named_table
+from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit
+from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.parts import Key as Key
@@ -21,7 +21,8 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, UnknownNameError, naming_damage
 from circuitry.runs.given import checked
 from circuitry.runs.identity import OF_MODEL, OF_TOWER, Identity
-from circuitry.runs.manifest import NAME, check_folder, claim, read_manifest
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.manifest import NAME, check_folder, read_manifest
 from circuitry.runs.provenance import digest, versions
 
 EXTRACTION_FORMAT = "circuitry extraction 5"
@@ -32,6 +33,8 @@ PART_EDGES = "circuitry edges of parts 1"
 
 LESIONS = "lesions.csv"
 """File beside own parts: what the model loses without each, a table of `lesion`."""
+LESIONS_JOB = ("lesions",)
+"""Job whose record has the checksum of that file."""
 WHOLE, EDGES = "all", "edges"
 """Files of a job beside one for each part: the graph of all images, and the scores of its edges on each part."""
 
@@ -60,7 +63,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         check_folder(self.path)
         self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
         with naming_damage(self.path / NAME):
-            jobs = [(str(class_name), str(domain)) for class_name, domain in self.manifest["jobs"]]
+            self._folder = JobFolder.made(self._place, self.manifest)
+            jobs = [(class_name, domain) for class_name, domain in self._folder.jobs]
         self._keys = dict.fromkeys(job for job in jobs if self.file(*job).is_file())
 
     @classmethod
@@ -107,11 +111,12 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         facts["circuits"] = digest([[*key, one.to_pandas().to_csv()] for key, one in circuits.items()])
         records = sorted({record for some in images.values() for record in some}, key=lambda record: record.relative)
         listings = {"images": image_listing(records)}
-        claim(folder, EXTRACTION_FORMAT, {**identity, **facts}, listings, jobs=[list(key) for key in graphs])
+        jobs = JobFolder(folder, EXTRACTION_FORMAT, {**identity, **facts}, list(graphs), listings)
         for key, graph in graphs.items():
             own = [record for record in images[key] if record.class_name == key[0]]
             others = [record for record in images[key] if record.class_name != key[0]]
-            named(graph, key, WHOLE, Identity(identity), own, others).save(graph_file(folder, *key, WHOLE))
+            told = named(graph, key, WHOLE, Identity(identity), own, others)
+            jobs.seal(key, told.save, graph_file(folder, *key, WHOLE))
         return cls(folder)
 
     def without(self, keys: Container[Key]) -> "GraphFolder":
@@ -149,7 +154,15 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def lesions(self) -> pd.DataFrame | None:
         """What the model loses without each circuit, where they are own parts: a table of `lesion`."""
         path = self._place / LESIONS
-        return read_named_table(path) if path.is_file() else None
+        return read_named_table(self._whole(LESIONS_JOB, path)) if path.is_file() else None
+
+    def write_lesions(self, lesions: pd.DataFrame) -> None:
+        """Write what the model loses without each circuit."""
+        self._folder.seal(LESIONS_JOB, lambda path: write_named_table(path, lesions), self._place / LESIONS)
+
+    def _whole(self, job: Job, path: Path) -> Path:
+        """Return the path of a file; `InputError` for one that is not as its job left it, where there is a record."""
+        return self._folder.whole(job, path) if self._folder.has_record(job) else path
 
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
         """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
@@ -172,7 +185,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         By (upstream, downstream) site, parts in the order of `parts`.
         """
         self._check((class_name, domain))
-        path = self.file(class_name, domain, EDGES)
+        path = self._whole((class_name, domain), self.file(class_name, domain, EDGES))
         _, found = read_arrays(path, PART_EDGES, "file of edges")
         return {(name.split("->")[0], name.split("->")[1]): scores for name, scores in found.items()}
 
@@ -190,7 +203,9 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
                 f"{file} is in the place of {class_name} in {domain} ({part}), but holds a graph of {found[0]} in "
                 f"{found[1]} ({found[2]}): run what made the folder again, which makes it again."
             )
-        self.identity.check(graph.settings, f"the folder {self.path}", f"the graph in {file.name}", (*OF_MODEL, "seed"))
+        title = f"the graph of {graph.title} in {file}"
+        self.identity.check(graph.settings, f"the folder {self.path}", title, (*OF_MODEL, *_ASKED))
+        self._whole((class_name, domain), file)  # last, for the checks before it say more
         return graph
 
     def _check(self, key: Key) -> None:
@@ -238,7 +253,8 @@ def named(
     provenance = {"model": identity["model"], "versions": versions()}
     looked_at = {"images": [r.relative for r in own], "others": [r.relative for r in others]}
     of_class, domain = key
-    return replace(graph, class_name=of_class, domain=domain, settings=settings, provenance=provenance | looked_at)
+    provenance |= looked_at | {name: graph.provenance[name] for name in (PIXELS,) if name in graph.provenance}
+    return replace(graph, class_name=of_class, domain=domain, settings=settings, provenance=provenance)
 
 
 def _as_graph(circuit: Circuit) -> AttributionGraph:

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.conductance import conductance_effects
+from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.methods import CONDUCTANCE, ONLY_RANK, SITE_PATH, MethodName, method_is_outside, scorer_called
 from circuitry.circuits.nodes import NodeEffects, image_effects, nodes_of, part_effects
@@ -161,6 +162,7 @@ def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> At
         nodes.completeness,
         nodes.n_images,
         settings=dict(made_with),
+        provenance=pixels_of(task.images, task.others),
         error_scores={site: nodes.scores[site][start:] for site, start in errors.items()},
         importance=None if nodes.importance is None else nodes_of(task.encoder, nodes.importance),
     )

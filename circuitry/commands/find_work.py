@@ -86,7 +86,7 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
         looked_at = {key: [*subject.own[0], *subject.others[0]]}
         (circuits / NAME).unlink(missing_ok=True)  # perhaps a damaged one: all of the folder is written again
         graphs = GraphFolder.write(circuits, {key: drawn}, asked, looked_at)
-        return [graphs.file(*key), circuits / NAME, circuits / "images.json"]
+        return [path for path in sorted(graphs.path.rglob("[!.]*")) if path.is_file()]
 
     _ = subject.metric  # refuses texts, before the folder is claimed
     if config.selectivity is not None and not subject.others[0]:

@@ -88,6 +88,7 @@ def class_groups(
     classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, tuple[str, ...]]:
     """Return the classes as group ``all``, and the members of each further group among them; empty groups go."""
+    fitting(list(groups or ()), list[str], "the names of groups")
     known = set(classes)
     found = {"all": tuple(sorted(known))}
     for name, members in (groups or {}).items():

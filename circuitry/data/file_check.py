@@ -17,7 +17,8 @@ MOST_NAMES = 1_000_000
 def check_file(path: Path, what: str, advice: str) -> None:
     """Refuse a path that is no file; the advice ends the sentence."""
     if not path.is_file():
-        why = "is a folder" if path.is_dir() else "does not exist"
+        there = "is a folder" if path.is_dir() else "is no file but a device or a pipe"
+        why = there if path.exists() else "does not exist"
         raise InputError(f"Expected {what}, but {path} {why}; {advice}.")
 
 

@@ -12,8 +12,10 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Lock
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -26,11 +28,26 @@ from circuitry.runs.progress import say_once
 
 log = logging.getLogger(__name__)
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""Formats of pictures that are read. Pillow tries all that it knows on any content, whatever its name, and starts
+Ghostscript for PostScript: so none is added that is decoded by another program."""
 _16_BIT_FORMATS = ("PNG", "PPM")
 """Formats whose pixels Pillow may give as 32-bit integers that reach from 0 to 65535."""
 _lock, _before = Lock(), list[bool]()
 MOST_STRETCHED = 1000
 """How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
+
+
+@cache
+def picture_formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this Pillow can decode."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def open_picture(file: Path | IO[bytes]) -> Image.Image:
+    """Open a picture of a format of `FORMATS`, its pixels undecoded; the only place that opens pictures."""
+    return Image.open(file, formats=picture_formats())
 
 
 @checked
@@ -47,7 +64,7 @@ def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> 
     if file.stat().st_size == 0:
         raise InputError(f"Cannot read {file}: the file is empty.")
     try:
-        with _whole_files(), Image.open(file) as image:
+        with _whole_files(), open_picture(file) as image:
             if max(image.size) > MOST_STRETCHED * min(image.size):
                 raise ValueError(f"it has {image.width} x {image.height} pixels, too long and thin to be resized")
             if decoding == "upright":
@@ -55,7 +72,10 @@ def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> 
             image.load()
             return image.copy()
     except UnidentifiedImageError:
-        raise InputError(f"Cannot read {file}: it is not an image in a known format.") from None
+        raise InputError(
+            f"Cannot read {file}: it is not an image in one of the formats {', '.join(FORMATS)}: save it "
+            "as one of them."
+        ) from None
     except Exception as error:  # decoders of broken files raise almost anything (OSError, SyntaxError, struct.error)
         raise InputError(f"Cannot read {file}: {reason_of(error)}.") from error
 

@@ -2,17 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from circuitry.runs.given import checked
+from circuitry.runs.errors import shown
+from circuitry.runs.given import Condition, checked
 
 Step = Callable[[Tensor], Tensor]
 NO_STEP = nn.Identity()
 NarrowStage = Callable[[Tensor, Tensor], Tensor]
 """Maps (activation x, change ``delta`` of the chosen upstream units) to the chosen downstream units of
 ``stage(x + delta)``, differentiable in ``delta`` only."""
+
+
+def _no_block(given: object) -> str | None:
+    """Say what is given in the place of a block, whose class is in a room above."""
+    return None if hasattr(given, "n_neurons") else shown(given)
 
 
 @checked
@@ -37,7 +43,7 @@ class Stage:
     scored or written; see `components`."""
     basis: Callable[[], str] | None = None
     """Where the output is in a feature basis: returns the digest of the autoencoder."""
-    block: Any = None
+    block: Annotated[Any, Condition("a Block", _no_block, "take that of `block_of`, or leave it out")] = None
     """Where the units are neurons: the `Block` that they are of."""
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import weakref
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import chain
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ LARGEST = 20.0
 """No normalised image has a larger value: with CLIP's, white is 2.1, and with a standard deviation of 0.05 it is 20."""
 _SLACK = 0.02
 """How far rounding moves black and white."""
+_DIGESTS = "pixel_digests"
+"""Attribute of a task's tensor of images: `pixel_digests` of them, once they were asked for."""
 _MARK = "times_written"
 """Attribute of a task's tensor of images: how often PyTorch had seen its memory being written when it was looked at."""
 
@@ -39,10 +42,13 @@ class ImageBatches:
         self._images = list(checked_batches(images)) if isinstance(images, Iterator) else images
         self._encoder, self._rows = encoder, rows
         self._first, self._named = "", isinstance(images, ImageBatches)
+        self._digests: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
-        empty = True
+        empty, digests = True, list[str]()
         for place, batch in enumerate(checked_batches(self._images)):
+            if self._digests is None and not isinstance(self._images, ImageBatches | Tensor):
+                digests += pixel_digests(batch)
             if not (place or isinstance(self._images, ImageBatches | Tensor)):
                 then, self._first = self._first, weights_digest({"images": batch[:8]})  # enough to notice, and cheap
                 if then not in ("", self._first):
@@ -56,6 +62,17 @@ class ImageBatches:
                 empty = False
         if empty:
             raise InputError("A run needs at least one image, but there were none.")
+        self._digests = self._digests or tuple(digests)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The `pixel_digests` of all images, which the first whole pass takes."""
+        if isinstance(self._images, ImageBatches | Tensor):
+            return digests_of(self._images)
+        if self._digests is None:
+            for _ in self:
+                pass
+        return self._digests or ()
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)
@@ -87,6 +104,31 @@ def seen(images: Tensor) -> Tensor:
     """Mark images as a task's: their values were looked at, and they stay as they are."""
     vars(images)[_MARK] = 0 if images.is_inference() else images._version
     return images
+
+
+def pixel_digests(images: Float[Tensor, "images _ _ _"]) -> tuple[str, ...]:
+    """Return a short digest of the pixels of each image: equal for equal pictures, whatever files they come from.
+
+    Numbers of bfloat16 are compared, which are the same in single and in double precision, so that the device and the
+    type of the encoder make no difference; they still tell neighbouring grey values apart, or nearly.
+    """
+    if images.is_meta:
+        return ()
+    return tuple(weights_digest({"image": image}) for image in images.detach().to("cpu", torch.bfloat16))
+
+
+def digests_of(images: Images) -> tuple[str, ...]:
+    """Return the `pixel_digests` of a task's images, however they come."""
+    if isinstance(images, ImageBatches):
+        return images.digests
+    if not isinstance(images, Tensor):
+        return tuple(chain.from_iterable(map(pixel_digests, checked_batches(images))))
+    if _MARK not in vars(images):
+        return pixel_digests(images)
+    if _DIGESTS not in vars(images):
+        vars(images)[_DIGESTS] = pixel_digests(images)
+    found: tuple[str, ...] = vars(images)[_DIGESTS]
+    return found
 
 
 def _shared(*sets: Tensor) -> int:

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from circuitry.cards.card_arrays import REPLACED_BY
 from circuitry.cards.top_images import unit_maps
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
+from circuitry.data.images import open_picture
 from circuitry.data.parts import Key
 from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
@@ -129,7 +129,7 @@ class LiveModel:
     def _read(self, content: bytes) -> Tensor:
         pixels = 0
         with suppress(Exception), warnings.catch_warnings(action="ignore"):  # whoever decodes it says what is wrong
-            pixels = prod(Image.open(BytesIO(content)).size)
+            pixels = prod(open_picture(BytesIO(content)).size)
         if pixels > MOST_PIXELS:
             raise InputError(f"The image has {pixels:,} pixels: give one of at most {MOST_PIXELS:,}.")
         with TemporaryDirectory() as folder:

@@ -86,9 +86,13 @@ class CausalChecks(FolderWork):
         return self._graph(key).circuit(None)
 
     def _graph(self, key: Key) -> AttributionGraph:
-        """Return a graph; if the checks may have another metric or texts, without the settings that name its own."""
+        """Return a graph; if the checks may have another metric or texts, without the settings that name its own.
+
+        Where the checks are asked to take the images that found it, it does not name those.
+        """
         graph, left_out = self.graphs[key], _FOUND_BY if self._found_by is not self else ()
-        return replace(graph, settings={name: made for name, made in graph.settings.items() if name not in left_out})
+        settings = {name: made for name, made in graph.settings.items() if name not in left_out}
+        return replace(graph, settings=settings, provenance={} if self.settings.seen else graph.provenance)
 
     def _followers(self, key: Key) -> list[str]:
         """Return the classes that follow, whose circuits of the domain are measured on the class's images."""

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.made_with import asked_of, check_asked_alike, named_sites
 from circuitry.circuits.methods import CONTRAST
@@ -87,7 +88,8 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         for of_gates in (found.costs, found.ranks)
     )
     made = {"method": CONTRAST, "price": PRICE, "scale": images[0].metric.scale} | _identity_of_all(tasks)
-    graph = graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made)
+    looked_at = pixels_of(*(some for one in tasks for some in (one.images, one.others)))
+    graph = replace(graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made), provenance=looked_at)
     share_cut, p = found.tried[-1]
     part = graph.strongest(share_cut if share is None else share, budget=GLOBAL)  # rounded up, as everywhere
     made_with: dict[str, Any] = {"method": CONTRAST, "tried": found.tried}

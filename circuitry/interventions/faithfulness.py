@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from circuitry.circuits.budgets import SAME_SHARE
+from circuitry.circuits.found_on import own_and_others, tell_seen
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.made_with import ANY_TEXTS, check_made_with, named_sites
 from circuitry.encoder.doubles import in_double
@@ -59,6 +60,7 @@ def faithfulness_curve(
         >>> curve.to_pandas("selectivity")    # of a task with others: does the circuit tell the class from them?
         >>> curve.areas()    # CPR and CMD
     """
+    tell_seen(own_and_others(task, graph), [graph], "Faithfulness")
     budget, sites = settings.budget or SAME_SHARE, named_sites(task)
     circuits, *others = (
         [one.strongest(share, settings.ranking, budget, sites) for share in settings.sizes] for one in (graph, *foreign)

@@ -30,10 +30,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from circuitry.circuits.found_on import own_and_others, tell_seen
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.made_with import ANY_CLASS, check_made_with, named_sites
 from circuitry.comparison.significance import LEVEL, holm
 from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import digests_of
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import measure_circuits, measure_each
 from circuitry.interventions.intervention_settings import AblationSettings
@@ -72,7 +74,8 @@ def judge_circuit(
         measure itself (circuit, complement; with low and high, no p). Between random_low and random_high lies that of
         95 % of the random circuits (circuit, sufficiency), or of the model without them (complement, necessity). The
         module's docstring says when a row holds. Where the model itself has no lead in the measure, as by another
-        class's metric, the shares of it are NaN, and the log says why.
+        class's metric, the shares of it are NaN, and the log says why. Column n_seen counts the images of the class
+        that found the circuit, and the log tells of them; where all did, nothing was tested and holds is None.
 
     Example:
         >>> circuit = find_circuit(task, size=0.4)
@@ -80,6 +83,8 @@ def judge_circuit(
         >>> judge_circuit(unseen, circuit)
     """
     check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
+    found_by = [circuit.source]
+    n_seen, *_ = tell_seen(own_and_others(task, circuit.source), found_by, "A test of a circuit").values()
     sites, units = named_sites(task), replace(circuit, edges=None)
     tested = {"units": units if sites is None else units.at(sites)}
     if circuit.edges is not None:
@@ -92,7 +97,10 @@ def judge_circuit(
     rng = np.random.default_rng(settings.seed)
     rows = [row for kind, one in tested.items() for row in _rows(task, one, kind, settings, rng, minimality)]
     columns = ["test", "measure", "value", "low", "high", "random_low", "random_high", "n", "p", "holds"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns).assign(n_seen=n_seen)
+    if n_seen == len(digests_of(task.images)):
+        table["holds"] = None
+    return table
 
 
 def _rows(

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.comparable import Comparable
+from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.made_with import ANY_CLASS, ANY_TEXTS, asked_of, check_asked_alike, check_made_with
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
@@ -82,6 +83,8 @@ def lesion(
     """
     if of_edges := [" in ".join(key) for key, part in parts.items() if part.edges is not None]:
         raise InputError(f"A lesion ablates units, but the part of {of_edges[0]} is of edges: give it without edges.")
+    tested = {" in ".join(key): task.images for key, task in tasks.items()}
+    tell_seen(tested, [part.source for part in parts.values()], "A lesion")
     asked = _asked_of_cells(tasks)
     part_baseline = _baseline_of_parts(parts, asked["baseline"])
     labels = _labels_of_classes(tasks, parts, asked["text_weights"])

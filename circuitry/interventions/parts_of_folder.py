@@ -198,7 +198,7 @@ class OwnParts(FolderWork):
             shutil.rmtree(path)  # own parts of another share, which can be written again
             folder = GraphFolder.write(path, parts, identity, images)
         told = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
-        write_named_table(folder.path / LESIONS, told.drop(columns=["share", "sites"]))
+        folder.write_lesions(told.drop(columns=["share", "sites"]))
         return folder
 
     def _read(self, job: Job, work: Work) -> tuple[Tensor, Tensor] | None:

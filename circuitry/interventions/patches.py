@@ -45,7 +45,10 @@ class Places:
     @classmethod
     def read(cls, given: Chosen, what: str) -> "Places":
         """Read places as a user gives them; ``what`` (units or positions) is for messages."""
-        array = np.asarray(given)
+        try:
+            array = np.asarray(given)
+        except (ValueError, TypeError, RecursionError):  # lists of several lengths, or within themselves
+            array = np.asarray("no numbers")
         if array.dtype == bool and array.ndim:
             flat = array.reshape(-1)
             return cls(tuple(np.flatnonzero(flat).tolist()), len(flat))

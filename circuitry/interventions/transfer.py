@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.made_with import ANY_TEXTS, check_made_with, named_sites
@@ -66,6 +67,8 @@ def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
         >>> transfer_matrix(table, "accuracy")
     """
     rows: list[dict[str, Any]] = []
+    tested = {" in ".join(key): task.images for key, task in tasks.items()}
+    tell_seen(tested, [circuit.source for circuit in circuits.values()], "Transfer")
     for key, task, by_domain in _jobs(tasks, circuits):
         sites = named_sites(task)
         kept = [one if sites is None else one.at(sites) for one in by_domain.values()]

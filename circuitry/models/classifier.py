@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -21,11 +20,14 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from circuitry.data.domains import ImageRecord
+from circuitry.data.image_sources import read_table
 from circuitry.encoder.chain import ModelScale
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
+from circuitry.encoder.site_activations import clean_activations
+from circuitry.encoder.tensor_batches import pixel_digests
 from circuitry.models.clip import Clip
-from circuitry.models.image_pass import activations
+from circuitry.models.image_pass import image_batches
 from circuitry.models.prompts import Template
 from circuitry.models.ridge import ridge_probe
 from circuitry.runs.errors import InputError
@@ -122,16 +124,19 @@ def as_classifier(
 @checked
 def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str)
-        indices = zip(table["class"], table["imagenet_index"], strict=True)
-        return {name: tuple(map(int, listed.split(","))) for name, listed in indices}
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        how = "it does not exist" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"Expected the outputs of a classifier by class in {path}, a table with tabs and the columns class and "
-            f"imagenet_index (404, or 294,295), but {how}."
-        ) from error
+    what = "a table with tabs and the columns class and imagenet_index (404, or 294,295)"
+    table, outputs = read_table(path, what), dict[str, tuple[int, ...]]()
+    for column in ("class", "imagenet_index"):
+        if column not in table:
+            raise InputError(f"Expected {what}, but {path} has no column {column}: add it.")
+    for name, listed in zip(table["class"], table["imagenet_index"], strict=True):
+        if name in outputs:
+            raise InputError(f"A class has one row, but {path} has {name!r} in two: give all of its outputs in one.")
+        try:
+            outputs[name] = tuple(map(int, listed.split(",")))
+        except ValueError:
+            raise InputError(f"Expected {what}, but {path} has {listed!r} for {name!r}: write numbers.") from None
+    return outputs
 
 
 def _without_last_layer(net: Any) -> nn.Linear:
@@ -166,7 +171,7 @@ def _checked_outputs(classes: Mapping[str, Sequence[int]], outputs: int) -> dict
 def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
     """Return a model whose class texts are the rows of a linear probe on its embeddings; its own texts are not used.
 
-    Take other images than the images to explain: the probe has seen its own.
+    Take other images than the images to explain: the probe has seen its own, whose pixels `read_images` refuses.
 
     Raises:
         InputError: for images of fewer than two classes, or embeddings that are not finite.
@@ -176,11 +181,14 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
         >>> clip = linear_probe(dino, DomainFolder(root, split="train").records)
         >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
     """
-    last = clip.encoder.sites[-1]
-    embeddings, names = [], list[str]()
-    for there, found in activations(clip.encoder, clip.preprocess, records, [last]):
-        embeddings.append(found[last].detach().cpu().double().numpy())
+    last, encoder = clip.encoder.sites[-1], clip.encoder
+    embeddings, names, fitted_on = list[np.ndarray](), list[str](), set[str]()
+    for there, images in image_batches(encoder, clip.preprocess, records):
+        with encoder.running():
+            found = encoder.units_of(last, clean_activations(encoder, images, [last])[last])
+        embeddings.append(found.detach().cpu().double().numpy())
         names += [record.class_name for record in there]
+        fitted_on.update(pixel_digests(images))
     classes = sorted(set(names))
     if len(classes) < 2:
         raise InputError(
@@ -198,4 +206,5 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
         for name, values in (("rows", rows), ("bias", bias))
     }
     configuration = {**clip.configuration, "classes": outputs}
-    return Classifier(**{**vars(clip), **last_layer, "classes": outputs, "configuration": configuration})
+    given = {**vars(clip), **last_layer, "classes": outputs, "configuration": configuration}
+    return Classifier(**{**given, "fitted_on": frozenset(fitted_on)})

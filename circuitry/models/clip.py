@@ -71,6 +71,8 @@ class Clip:
     """Autoencoders by site, where the encoder is in their basis."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The model's own configuration: everything besides the weights that shapes an embedding."""
+    fitted_on: frozenset[str] = frozenset()
+    """Digests of the images that a `linear_probe` was fitted on, which it does not explain; see `pixel_digests`."""
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size

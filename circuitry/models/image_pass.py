@@ -15,6 +15,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.site_activations import checked_sites, clean_activations
+from circuitry.encoder.tensor_batches import pixel_digests
 from circuitry.models.clip import Clip
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, checked
@@ -83,9 +84,27 @@ def read_images(
 ) -> tuple[list[ImageRecord], Float[Tensor, "batch 3 h w"]]:
     """Return the images that can be read, perhaps none, with their records; see `image_batches`.
 
+    Raises:
+        InputError: for pictures that the model's linear probe was fitted on, under whatever name; and as
+            `image_batches`.
+
     Example:
         >>> records, photos = read_images(clip, images.select("cat", "real", 8))
     """
     parts: list[tuple[list[ImageRecord], Tensor]] = [([], clip.encoder.blank(0))]
-    parts += image_batches(clip.encoder, clip.preprocess, records, strict=strict)
+    for there, batch in image_batches(clip.encoder, clip.preprocess, records, strict=strict):
+        _refuse_fitted(clip, there, batch)
+        parts.append((there, batch))
     return [record for there, _ in parts for record in there], torch.cat([batch for _, batch in parts])
+
+
+def _refuse_fitted(clip: Clip, records: Sequence[ImageRecord], images: Tensor) -> None:
+    """Refuse images that the model's linear probe was fitted on, whatever their files are called."""
+    digests = pixel_digests(images) if clip.fitted_on else ()
+    known = [record for record, digest in zip(records, digests, strict=False) if digest in clip.fitted_on]
+    if known:
+        raise InputError(
+            f"A linear probe is fitted on other images than those that it explains, but it was fitted on the pixels of "
+            f"{known[0].path}, and of {len(known)} of {len(records)} images here: fit it on other images, or leave "
+            "these out."
+        )

@@ -16,7 +16,7 @@ import circuitry
 from circuitry import encoder, models
 from circuitry.data.shared_options import Decoding, NImages, SeedOption, option
 from circuitry.encoder.choices import BASELINE_NAMES, METRIC_NAMES
-from circuitry.models.prompts import Template
+from circuitry.models.prompts import TEXTS, Template, templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Condition, checked
 from circuitry.runs.workers import ALONE, Rank
@@ -114,6 +114,12 @@ def _texts(*words: str) -> str | tuple[str, ...]:
     return words[0] if len(words) == 1 and "{}" not in words[0] else words
 
 
+def _no_texts(value: object) -> str | None:
+    if isinstance(value, str) and value not in TEXTS:
+        templates_of(value, "")
+    return None
+
+
 def _no_baseline(value: object) -> str | None:
     if value is not None and not isinstance(value, str):
         encoder.as_baseline(value)
@@ -130,6 +136,7 @@ MetricChoice = Annotated[
 ]
 TextsChoice = Annotated[
     str | Sequence[Template] | None,
+    Condition("class texts", _no_texts, "give 'pooled', 'own-style' or templates"),
     option(_texts, "TEXT", "*"),
     arg(
         help="Texts of a class: pooled (all default templates averaged), own-style (the prompts of the images' own "

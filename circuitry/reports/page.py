@@ -18,7 +18,7 @@ from PIL import Image
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figure_files import FIGURE_CONFIG, write_static
-from circuitry.reports.result_tables import write_with_provenance
+from circuitry.reports.result_tables import TABLES, remove_stale_tables, write_with_provenance
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import checked
@@ -228,7 +228,8 @@ def write_results(
 
     The folder gets an index of its pages, and the report links to those beside it, see `link_pages`.
 
-    A finished run may lie where nothing can be written: then nothing is, and the result says so.
+    Tables of an earlier run of the same command there that this one does not have are removed. A finished run may lie
+    where nothing can be written: then nothing is, and the result says so.
 
     Args:
         out: Folder for ``report.html``, ``tables`` and ``figures``.
@@ -240,7 +241,8 @@ def write_results(
     try:
         for name, comparison in (comparisons or {}).items():
             comparison.save(out / "comparisons" / name)
-        paths = write_with_provenance(tables, out / "tables", provenance, listings)
+        remove_stale_tables(out / "tables", tables)
+        paths = write_with_provenance(tables, out / "tables", provenance, {**(listings or {}), TABLES: list(tables)})
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise

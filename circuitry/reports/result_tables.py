@@ -1,7 +1,7 @@
 """The files of an experiment: tables, their provenance, and its classes and images. No torch."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +27,30 @@ class KeepSettings:
         if self.results is not None:
             settings = {name: value for name, value in asdict(self).items() if name != "results"}
             write_with_provenance(tables, self.results, settings | facts | versions())
+
+
+TABLES = "tables"
+"""Listing of the tables that a command wrote, ``tables.txt`` beside them."""
+
+
+def remove_stale_tables(folder: Path, written: Collection[str]) -> None:
+    """Remove the tables in a folder that the same command left there, and does not write now; others stay."""
+    try:
+        before = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["command"]
+        listed = (folder / f"{TABLES}.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # nothing is known of what is there
+    if _program(str(before)) != _program(command()):
+        return
+    stale = set(listed) - set(written)
+    for path in folder.rglob("*.csv"):
+        if path.relative_to(folder).with_suffix("").as_posix() in stale:
+            path.unlink()
+
+
+def _program(line: str) -> list[str]:
+    """Return a command line without its options."""
+    return [word for word in line.split()[:2] if not word.startswith("-")]
 
 
 def write_with_provenance(

@@ -78,11 +78,23 @@ class JobFolder:
         folder.jobs = tuple(tuple(map(str, job)) for job in manifest["jobs"])
         return folder
 
-    def whole(self, job: Job, path: Path, command: str) -> Path:
+    def whole(self, job: Job, path: Path, command: str = "what made it") -> Path:
         """Return the path of a file of a job; `InputError` unless the file is as the job of the command left it."""
         if self._entries(job).get(path.relative_to(self.path).as_posix()) != _sha256(path):
-            raise InputError(f"{path} is damaged, its checksum does not fit: run {command} again, which repairs it.")
+            raise InputError(
+                f"{path} is damaged or was edited, its checksum does not fit: run {command} again, which repairs it."
+            )
         return path
+
+    def has_record(self, job: Job) -> bool:
+        """Return whether there is a record of the files that a job left; there may be none while they are made."""
+        return self._record(job).is_file()
+
+    def seal(self, job: Job, write: Callable[[Path], object], path: Path) -> None:
+        """Write a file that is made outside of `run`, and the record of it."""
+        self._record(job).unlink(missing_ok=True)  # it is of the file before
+        write(path)
+        self._keep(job, [path])
 
     def unfinished(self) -> list[Job]:
         """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""
@@ -100,10 +112,10 @@ class JobFolder:
         return self._damage(job) is None
 
     def files(self, job: Job) -> list[Path]:
-        """Return the files that a finished job left, in the order in which it wrote them."""
-        if not self._record(job).is_file():
+        """Return the files that a finished job left, in the order in which it wrote them; refuse damaged ones."""
+        if not self.has_record(job):
             raise InputError(f"The job {job} of {self.path} is not done: run it first.")
-        return [self.path / name for name in self._entries(job)]
+        return [self.whole(job, self.path / name) for name in self._entries(job)]
 
     def run(
         self,

@@ -19,10 +19,11 @@ if "wandb" not in " ".join(sys.argv):  # timm imports it, and it leaves folders 
 import open_clip
 import open_clip_train.main as trainer
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.transforms import Compose
 
-from circuitry.data.images import upright
+from circuitry.data.images import picture_formats, upright
 
 _parallel = nn.parallel.DistributedDataParallel
 
@@ -83,6 +84,7 @@ def decode_upright() -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
+    Image.ID[:] = picture_formats()  # what its data sets open, too: no file is handed to another program
     changes = {"--end-with-stdin": end_with_stdin, "--keep-untrained": keep_untrained, "--upright": decode_upright}
     for option in changes.keys() & given:
         given.remove(option)

@@ -141,12 +141,13 @@ def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
 
 def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
     """Return what is said of a circuit; as many random units recover 20 %, and 5 % to 80 % is left without them."""
-    given = {"missed": True, "without": 0.8, "others": 4, "numbers": 3} | tests
+    given = {"missed": True, "without": 0.8, "others": 4, "numbers": 3, "seen": 0} | tests
     rows = [
         ("sufficiency", 1.0, 40, 0.01, True, 0.1, 0.3),
         ("necessity", 0.9, 40, 0.01, given["missed"], 0.05, given["without"]),
     ]
     tested = pd.DataFrame(rows, columns=["test", "value", "n", "p", "holds", "random_low", "random_high"])
+    tested["n_seen"] = given["seen"]
     own = np.arange(8 + given["others"]) < 8
     runs = {"full": 1.0, "empty": 0.0, "kept": kept, "complement": rest, "random": 0.2, "foreign": 0.2}
     shape = {"full": (), "empty": (), "kept": (1,), "complement": (1,), "random": (1, 1), "foreign": (1, 1)}
@@ -157,7 +158,7 @@ def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
 
     arrays: Any = {name: numbers(runs[name])[: given["numbers"]].reshape(-1, *shape[name], len(own)) for name in runs}
     curve = FaithfulnessCurve((0.3,), "absolute", (30,), **arrays, own=own, group=np.zeros(len(own), int))
-    return " ".join(one.claim for one in circuit_verdicts(curve, tested))
+    return " ".join(f"{one.claim} {one.certainty}" for one in circuit_verdicts(curve, tested))
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,8 @@ def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
         (0.9, -0.2, {"without": 0.07}, ("needed? Cannot be told", "(keeps -20%)", "so does", "(keeps 5% to 7%)")),
         (0.9, -0.2, {"missed": False}, ("needed? Cannot be told", "-20%", "5% to 80%")),
         (0.9, 0.1, {"others": 0}, ("work? Cannot be told: no images of other", "needed? Cannot be told", "90%")),
+        (0.9, 0.1, {"seen": 3}, ("It works", "needed? Yes", "3 of them have pixels that found")),
+        (0.9, 0.1, {"seen": 8}, ("needed? Cannot be told: the 8 images that test it", "none of them new")),
         (0.9, 0.1, {"numbers": 1}, ("work? Cannot be told: the metric has no candidate", "90%", "20%")),
     ],
 )

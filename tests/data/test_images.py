@@ -1,6 +1,9 @@
 """Reading image files of every kind, many of them ahead of the consumer, and looking them up."""
 
+import contextlib
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,13 +11,13 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torch import Tensor
 
-from circuitry.data import ImageRecord, file_check, image_listing, load_image
+from circuitry.data import ImageRecord, file_check, image_listing, images, load_image
 from circuitry.data.decoding import numbered_batches, with_decoding
 from circuitry.data.file_check import FileCheck
-from circuitry.data.images import upright
+from circuitry.data.images import FORMATS, picture_formats, upright
 from circuitry.runs import InputError
 
 
@@ -91,6 +94,42 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert image.size == (8, 16)
     assert min(pixel(image, 4, 2)) > 240
     assert max(pixel(image, 4, 13)) < 15
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_postscript_under_the_name_of_a_picture_starts_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ghostscript, picture = tmp_path / "bin" / "gs", tmp_path / "cat.png"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    ghostscript.chmod(0o755)
+    picture.write_bytes(POSTSCRIPT)
+    monkeypatch.setenv("PATH", f"{ghostscript.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it is looked for once in a process
+    with pytest.raises(InputError) as refused:
+        load_image(picture)
+    assert not (tmp_path / "started").exists()
+    assert all(word in str(refused.value) for word in ("cat.png", "formats", *FORMATS))
+    with Image.open(picture) as opened, contextlib.suppress(Exception):
+        opened.load()  # as Pillow does it by itself
+    assert (tmp_path / "started").exists()
+
+
+def test_pictures_are_opened_in_one_place() -> None:
+    package = Path(images.__file__).parents[1]
+    opening = [path for path in package.rglob("*.py") if re.search(r"\bImage\.open\(", path.read_text())]
+    assert opening == [Path(images.__file__)]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_that_is_named_is_read(kind: str, tmp_path: Path) -> None:
+    if kind not in picture_formats():
+        pytest.skip(f"this Pillow has no {kind}")
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(tmp_path / "picture", kind)
+    assert np.allclose(pixel(load_image(tmp_path / "picture")), (200, 100, 50), atol=3)
 
 
 def numbers(batches: Iterable[tuple[list[int], Tensor]]) -> list[list[int]]:

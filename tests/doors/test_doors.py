@@ -25,6 +25,7 @@ from circuitry import (
     comparison,
     encoder,
     interventions,
+    models,
 )
 from circuitry.comparison import compare_models, domain_matrix
 from circuitry.runs.arrays import read_arrays, write_arrays
@@ -91,8 +92,19 @@ SILENT: Any = {
     "parts below 0": (lambda w: circuits.attribute_parts(w.task, circuits.AttributionSettings(), -np.arange(3)), "-2"),
     "a curve twice": (lambda w: interventions.pool_curves([w.curve, w.curve]), "twice among 2"),
     "names of other images": (lambda w: cards.top_images([(["a"], w.task)], w.named["units"]), "1 names of 3"),
+    "a list that holds itself": (lambda w: circuitry.Patch("act1", 0.0, positions=in_itself()), "positions"),
+    "circuits as groups": (lambda w: circuitry.compare_domains(w.graphs, w.graphs), "names of groups.*tuple"),
+    "a path as a block": (lambda w: encoder.Stage("a", torch.relu, 1, block=Path("x")), "a Block as block"),
+    "texts without a word": (lambda w: models.FolderSettings(texts=""), "pooled"),
     "half a character": (lambda w: replace(w.graph, class_name="\ud800"), "ud800"),
 }
+
+
+def in_itself() -> list[Any]:
+    """Return a list that holds itself."""
+    places = list[Any]()
+    places.append(places)
+    return places
 
 
 def repeating(world: Any) -> Any:

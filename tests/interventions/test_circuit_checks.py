@@ -93,6 +93,22 @@ def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder
     assert checks_of(clip, folder, n_others=0).images_of(key)[1] is None
 
 
+def test_a_picture_in_other_bytes_that_found_its_circuit_is_told(
+    clip: Clip, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = copied(folder, tmp_path)
+    ranked = DomainFolder(place / "images").select("cat", "real", None, 0)
+    Image.open(ranked[0].path).save(ranked[2].path, compress_level=0)
+    assert ranked[0].path.read_bytes() != ranked[2].path.read_bytes()
+    faithfulness(checks_of(clip, place), tmp_path / "f")
+    (told,) = [line for line in caplog.messages if "images that found" in line]
+    assert told.startswith("Faithfulness is measured on")
+    assert "images of cat in real (1)" in told
+    caplog.clear()
+    faithfulness(checks_of(clip, place, seen=True), tmp_path / "seen")
+    assert not [line for line in caplog.messages if "images that found" in line]
+
+
 @pytest.mark.parametrize("baseline", ["zero", "mean-unit", "other-domains", "counterfactual"])
 def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: Path, tmp_path: Path) -> None:
     checks = checks_of(clip, folder, baseline=baseline)

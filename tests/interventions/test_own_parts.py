@@ -1,6 +1,9 @@
 """A class's own part and lesions, on networks whose own units are known, and against plain loops."""
 
+import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -326,6 +329,45 @@ def test_python_finds_the_parts_of_the_command_without_being_told_the_scale(conf
         assert found.source.settings["scale"] == part.source.settings["scale"] == pytest.approx(14.585, abs=1e-3)
     with pytest.raises(InputError, match=r"0\.005, 0\.02.*0\.03"):
         run.circuits(0.03)
+
+
+def edited(path: Path) -> str:
+    """Change a digit of a table; return a pattern of what is said of it."""
+    *rows, last = path.read_text().splitlines()
+    digit = re.search(r"\d(?=\D*$)", last)
+    assert digit is not None
+    last = last[: digit.start()] + str((int(digit[0]) + 1) % 10) + last[digit.end() :]
+    path.write_text("\n".join([*rows, last, ""]))
+    return rf"{path} is damaged or was edited.*again, which repairs it"
+
+
+def test_what_was_edited_or_exchanged_in_a_folder_of_own_parts_is_refused(
+    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "write_static", lambda figures, out: [])
+    command_module("own_parts").main(config)
+    shutil.copytree(config.out, tmp_path / "run")
+    config = replace(config, out=tmp_path / "run")
+    finished, parts, circuits = contents(config.out), config.out / "parts", config.out / "circuits"
+    explore = command_module("explore").Config(circuits=circuits, run=config.out)
+
+    def opened() -> OwnParts:
+        return OwnParts(config.clip(parts=True), config.images(), config.out, config)
+
+    told = edited(circuits / LESIONS)
+    with pytest.raises(InputError, match=told):
+        command_module("explore").main(explore)
+    told = edited(parts / "lesioned" / "car" / "real.csv")
+    with pytest.raises(InputError, match=told):
+        opened().lesions()
+    one, other = (parts / "found" / name / "real.everywhere.0.02.safetensors" for name in ("car", "clock"))
+    exchanged = other.read_bytes(), one.read_bytes()
+    one.write_bytes(exchanged[0])
+    other.write_bytes(exchanged[1])
+    with pytest.raises(InputError, match=f"{one} is damaged or was edited"):
+        opened().circuits()
+    command_module("own_parts").main(config)
+    assert contents(config.out) == finished
 
 
 def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:

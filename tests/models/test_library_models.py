@@ -185,7 +185,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("classes", [("cat", "dog"), ("cat", "dog", "fox")])
-def test_a_linear_probe_stands_in_for_texts(saved: Path, pictures: Path, classes: tuple[str, ...]) -> None:
+def test_a_linear_probe_stands_in_for_texts(
+    saved: Path, pictures: Path, classes: tuple[str, ...], tmp_path: Path
+) -> None:
     clip = load_clip(saved / "dinov2")
     records, images = read_images(clip, DomainFolder(pictures, classes=classes).records)
     with pytest.raises(InputError, match="linear_probe"):
@@ -202,6 +204,17 @@ def test_a_linear_probe_stands_in_for_texts(saved: Path, pictures: Path, classes
     assert_same(weights, F.normalize(probed.rows, dim=-1), at_least=0.1)
     assert probed.digest == probed.with_classes(probed.classes).digest
     assert probed.digest != probed.with_classes({"cat": [1], "dog": [0]}).digest
+    copies = tmp_path / "photo" / "cat"
+    copies.mkdir(parents=True)
+    for record in records[:1]:
+        Image.open(record.path).save(copies / "copy.png", compress_level=0)  # other bytes, and another name
+    assert (copies / "copy.png").read_bytes() != records[0].path.read_bytes()
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(copies / "other.png")
+    found = DomainFolder(tmp_path).records
+    with pytest.raises(InputError, match=r"fitted on the pixels of .*copy.png, and of 1 of 2 images"):
+        read_images(probed, found)
+    assert len(read_images(probed, found[1:])[0]) == 1
+    assert len(read_images(clip, found)[0]) == 2
     metric = class_logit(weights, 0)
     graph = attribute(probed.encoder, images[:1], metric, sites=["layernorm"], progress=False, **AS_STUDIED)
     assert graph.completeness["layernorm"].gap < 0.1

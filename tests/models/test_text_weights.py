@@ -1,5 +1,9 @@
 """Text weights against a direct computation, and rows of a classifier in their place."""
 
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +216,31 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier
         read_outputs(table)
     with pytest.raises(InputError, match=r"none.*does not exist"):
         read_outputs(tmp_path / "none" / "classes.tsv")
+    with pytest.raises(InputError, match="imagenet_index"):
+        read_outputs(written(table, "class\tindex\ncat\t1\n"))
+    with pytest.raises(InputError, match=r"classes.tsv has 'car' in two"):
+        read_outputs(written(table, "class\timagenet_index\ncar\t817\ncat\t2\ncar\t1\n"))
+    os.mkfifo(tmp_path / "pipe.tsv")
+    for endless in (Path("/dev/full"), Path("/dev/zero"), tmp_path / "pipe.tsv"):
+        with pytest.raises(InputError, match=f"{endless} is no file"), limited_memory():
+            read_outputs(endless)
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    """Within the block this process ends in an error, and not the machine, where a file is read for ever."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + (1 << 30), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 RIGHT_BY_README = {"photo": (0.966, 0.921), "cartoon": (0.393, 0.250), "silhouette": (0.125, 0.014)}

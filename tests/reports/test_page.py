@@ -228,7 +228,7 @@ def test_results_are_written_together(tmp_path: Path, monkeypatch: pytest.Monkey
     run, committed = tmp_path / "run", tmp_path / "committed"
     done = write_results(Report("t"), tables, run, committed, made_by, ["small"], looked_at)
     small = ["images.txt", "provenance.json", "small.csv"]
-    assert sorted(path.name for path in (run / "tables").iterdir()) == sorted([*small, "large.csv"])
+    assert sorted(path.name for path in (run / "tables").iterdir()) == sorted([*small, "large.csv", "tables.txt"])
     assert sorted(path.name for path in committed.iterdir()) == small
     assert all((run / "tables" / name).read_bytes() == (committed / name).read_bytes() for name in small)
     assert (committed / "images.txt").read_text() == "real/axe/1.png\nreal/axe/2.png\n"
@@ -239,3 +239,17 @@ def test_results_are_written_together(tmp_path: Path, monkeypatch: pytest.Monkey
     }
     assert "rn-tiny" in (run / "report.html").read_text(encoding="utf-8")
     assert f"report: {run / 'report.html'}" in str(done)
+
+
+def test_tables_that_a_command_leaves_out_the_next_time_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(line: str, *names: str) -> set[str]:
+        monkeypatch.setattr("sys.argv", line.split())
+        write_results(Report("t"), {name: pd.DataFrame({"a": [1]}) for name in names}, tmp_path, None, {})
+        return {path.relative_to(tmp_path / "tables").as_posix() for path in (tmp_path / "tables").rglob("*.csv")}
+
+    assert write("bin/circuitry compare --kernel-depths 1 2", "one", "deep/two") == {"one.csv", "deep/two.csv"}
+    (tmp_path / "tables" / "mine.csv").write_text("a\n")
+    assert write("bin/circuitry compare --kernel-depths 1", "one") == {"one.csv", "mine.csv"}
+    assert write("bin/circuitry check", "other") == {"one.csv", "mine.csv", "other.csv"}
+    (tmp_path / "tables" / "provenance.json").write_text("[")
+    assert write("bin/circuitry check", "more") == {"one.csv", "mine.csv", "other.csv", "more.csv"}

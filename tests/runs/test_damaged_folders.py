@@ -2,9 +2,11 @@
 
 import ast
 import random
+import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from contextlib import nullcontext
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +23,13 @@ from circuitry.circuits import extract, midpoint_rule
 from circuitry.data import load_image
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCurve
+from circuitry.interventions.circuit_checks import TRANSFER_FORMAT
 from circuitry.models import load_sae
 from circuitry.representations import ImageFeatures, RepresentationSettings, extract_features, extract_representations
 from circuitry.representations.grams import DomainRepresentation
 from circuitry.runs.arrays import write_arrays
-from circuitry.runs.manifest import write_sealed
+from circuitry.runs.jobs import JobFolder
+from circuitry.runs.manifest import read_manifest, write_sealed
 from circuitry.training import SaeTraining, train_sae_on_images
 from circuitry.training.samples import extract_samples, image_files
 from tests.bases.test_feature_basis import small_sae
@@ -146,6 +150,32 @@ def test_a_graph_in_the_place_of_another_is_refused(subject: Subject, tmp_path: 
     for read in (lambda: graphs["key", "sketch"], lambda: graphs.parts("key", "sketch")):
         with pytest.raises(InputError, match=r"key in sketch.* fish in real"):
             read()
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_graph_of_another_search_is_refused(sealed: bool, subject: Subject, tmp_path: Path) -> None:
+    """By what it says of itself, in folders without records, too; and by its checksum."""
+    shutil.copytree(subject.graphs.path, tmp_path / "copy")
+    if not sealed:
+        shutil.rmtree(tmp_path / "copy" / "checksums")
+    graphs = GraphFolder(tmp_path / "copy")
+    graph, file = graphs["fish", "real"], graphs.file("fish", "real")
+    replace(graph, settings=graph.settings | {"n_others": 77}).save(file)
+    with pytest.raises(InputError, match=rf"{re.escape(file.name)} differ in n others \(.* and 77\)"):
+        graphs["fish", "real"]
+    fewer = {site: units[:-1] for site, units in graph.kept_units.items()}
+    replace(graph, kept_units=fewer, edge_scores={}).save(file)
+    with pytest.raises(InputError, match=f"{file.name} is damaged") if sealed else nullcontext():
+        graphs["fish", "real"]
+
+
+def test_tables_of_transfer_are_read_as_they_were_left(subject: Subject, tmp_path: Path) -> None:
+    transfer(subject, tmp_path)
+    folder = JobFolder.made(tmp_path, read_manifest(tmp_path, TRANSFER_FORMAT))
+    (table,) = folder.files(("fish",))
+    table.write_bytes(table.read_bytes().replace(b"1", b"2"))
+    with pytest.raises(InputError, match=rf"{table.name} is damaged or was edited.*again"):
+        folder.files(("fish",))
 
 
 def test_a_folder_is_read_where_it_was_opened(

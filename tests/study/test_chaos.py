@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,14 +13,18 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import pandas as pd
 from safetensors.torch import save_file
 
-from circuitry import AttributionGraph
+from circuitry import AttributionGraph, Circuit, GraphFolder
+from circuitry.circuits.graph_folder import LESIONS
 from circuitry.comparison.table import write_named_table
+from circuitry.data import ImageRecord
 from circuitry.data.drawn import write_toy
 from circuitry.models.open_clip_models import register_model
 from circuitry.runs import JobFolder, whole_file
 from experiments import chaos
+from tests.circuits.test_graph import MADE, small_graph
 
 GRAPH, TABLE = "circuits/graphs/fish/real.part-0.safetensors", "tables/node_overlap.csv"
 COMMAND = (
@@ -79,3 +84,19 @@ def try_faults(root: Path) -> None:
     AttributionGraph.save, chaos.ELSEWHERE = save_noise, {"before": {}}  # type: ignore[method-assign,assignment]
     found["noise"] = chaos.Trials(root, "noisy", 1).undisturbed()[1:]
     print(json.dumps({fault: sorted({row[3] for row in rows}) for fault, rows in found.items()}))
+
+
+def test_readers_give_what_they_gave_before_a_table_was_edited(tmp_path: Path) -> None:
+    """And a table without a record, as folders of before have it, is seen to be read as another one."""
+    key, source = ("cat", "photo"), small_graph(kept_units={}, edge_scores={})
+    images = {key: [ImageRecord(tmp_path / "0.png", "photo/cat/0.png", "photo", "cat")]}
+    circuits = GraphFolder.write(tmp_path / "x", {key: Circuit(source, {"conv": np.array([1])})}, MADE, images)
+    circuits.write_lesions(pd.DataFrame({"class": ["cat"], "right": [0.25]}))
+    whole = chaos.readings(tmp_path)
+    assert {name.removeprefix(f"{tmp_path}/x ") for name in whole} >= {"lesions", f"{key} all"}
+    (table := tmp_path / "x" / LESIONS).write_text("class,right\ncat,0.75\n")
+    read = chaos.readings(tmp_path)
+    assert read == {name: value for name, value in whole.items() if "lesions" not in name}
+    shutil.rmtree(tmp_path / "x" / "checksums")
+    assert chaos.readings(tmp_path)[f"{tmp_path}/x lesions"] != whole[f"{tmp_path}/x lesions"]
+    assert table.is_file()

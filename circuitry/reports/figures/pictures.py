@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from einops import reduce
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from circuitry.data.images import open_picture
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import SIGNED
 from circuitry.runs.errors import InputError
@@ -107,6 +108,6 @@ def contact_sheet(
 
 def _fitted(image: Path | Image.Image) -> Image.Image:
     if not isinstance(image, Image.Image):
-        with Image.open(image) as opened:
+        with open_picture(image) as opened:
             return _fitted(opened)
     return ImageOps.pad(image.convert("RGB"), (TILE, TILE), color="white")

@@ -75,9 +75,15 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
         more = "images that the model recognises" if others else "images of other classes, too"
         claim = f"Does it work, and is it needed? {UNKNOWN}: {reason}. Give {more}."
         return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
+    seen = int(tested["n_seen"].max()) if "n_seen" in tested else 0  # tables of earlier versions do not say
+    if seen == n:
+        claim = f"Does it work, and is it needed? {UNKNOWN}: the {n} images that test it have the pixels of those that "
+        claim += "found it. Give others."
+        return [Finding(claim, f"{n} images of the class, none of them new.", "New images.")]
     kept, random, rest = (_row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement"))
     beaten, worse = (_row(tested, "test", name) for name in ("sufficiency", "necessity"))
     certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
+    certainty += f" ({seen} of them have pixels that found the circuit)" if seen else ""
     units = f"{curve.n_units[0]} units ({curve.sizes[0]:.1%}{weights_said(curve, 0)})"
     told = verdict_of(curve)
     if told == OPEN:

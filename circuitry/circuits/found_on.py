@@ -1,0 +1,52 @@
+"""Which images found a circuit, by digests of their pixels, and whether others test it.
+
+A graph carries the digests of the images that it was made of, the class's and the others'. So a test knows the images
+of its circuit again, whatever their files are called and however they are compressed. A graph of earlier versions
+carries none, and nothing is said of it.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from circuitry.circuits.graph import PIXELS, AttributionGraph
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import Images, digests_of
+from circuitry.runs.errors import name_some
+
+log = logging.getLogger(__name__)
+
+
+def pixels_of(*sets: Images | None) -> dict[str, Any]:
+    """Return the digests of all images of some sets, as the provenance of what is made of them."""
+    return {PIXELS: sorted({digest for images in sets if images is not None for digest in digests_of(images)})}
+
+
+def own_and_others(task: Task, graph: AttributionGraph) -> dict[str, Images]:
+    """Return the images of a task by what they are called, beside a graph of the class: first its own, then others."""
+    title = graph.title if graph.class_name or graph.domain else "the class"
+    sets = {f"images of {title}": task.images}
+    if task.others is not None:
+        sets[f"others of {title}"] = task.others
+    return sets
+
+
+def tell_seen(sets: Mapping[str, Images], graphs: Iterable[AttributionGraph], what: str) -> dict[str, int]:
+    """Count the images of each set that found some graphs, and warn where there are such.
+
+    Args:
+        sets: Images by what they are called.
+        what: What is measured on them, as the beginning of the sentence.
+    """
+    known = {digest for graph in graphs for digest in graph.provenance.get(PIXELS, ())}
+    counts = dict.fromkeys(sets, 0)
+    for name, images in sets.items() if known else ():
+        counts[name] = sum(digest in known for digest in digests_of(images))
+    if told := [f"{name} ({n})" for name, n in counts.items() if n]:
+        log.warning(
+            "%s is measured on images that found the circuits, which fit these better than others: %s. Give images "
+            "that found none.",
+            what,
+            name_some(told),
+        )
+    return counts
