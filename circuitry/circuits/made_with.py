@@ -6,7 +6,7 @@ from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
-from circuitry.runs.identity import OF_TOWER, Identity, same_part
+from circuitry.runs.identity import OF_ENCODER, Identity, same_part
 
 
 def named_sites(task: Task) -> list[str] | None:
@@ -15,7 +15,7 @@ def named_sites(task: Task) -> list[str] | None:
     return None if named == every else named
 
 
-ANY_TEXTS = (*OF_TOWER, "basis", "hooks", "metric")
+ANY_TEXTS = (*OF_ENCODER, "metric")
 """Parts on which a circuit and the task that measures it agree, on images of any domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
 """The same on images of one domain: another class's circuit is a control, another baseline another question."""

@@ -28,6 +28,8 @@ from circuitry.circuits.similarity_matrix import (
 )
 from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.given import Natural, checked
+from circuitry.runs.leaves import Leaves
+from circuitry.runs.provenance import digest
 
 Matrices = dict[str | None, np.ndarray]
 """Similarities [graphs, graphs] by site, or under None for the whole circuit."""
@@ -74,7 +76,8 @@ def register_measure(name: str, function: Callable[[Sequence[Circuit]], Matrices
     Args:
         name: What to call it; a measure of the same name is replaced.
         function: From circuits, which are checked to be comparable, to the similarity of every two of them [circuits,
-            circuits] by site, or under None for the whole circuit; NaN where there is none.
+            circuits] by site, or under None for the whole circuit; NaN where there is none. Comparisons by it say what
+            it is, as for `register_method`.
 
     Example:
         >>> def as_many_edges(circuits):
@@ -84,6 +87,13 @@ def register_measure(name: str, function: Callable[[Sequence[Circuit]], Matrices
         >>> compare(graphs, "as_many_edges")
     """
     MEASURES[name] = _without_depth(function)
+
+
+def measure_code(name: str) -> str | dict[str, str]:
+    """Return what a measure is: the package's own its name, else the digest of its function, or what is unknown."""
+    leaves = Leaves()
+    found = leaves.read(MEASURES[name], f"the measure {name!r}")
+    return leaves.unknown or (digest(found) if leaves.foreign else name)
 
 
 @checked

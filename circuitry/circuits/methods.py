@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
+from circuitry.runs.leaves import part_of
 
 SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
 ITERATIVE, CONTRAST, LEARNED = "iterative-fisher", "contrast", "learned"
@@ -62,7 +63,8 @@ def register_method(name: str, function: UnitScorer, *, effects: bool = True) ->
     Args:
         name: What to call it; a method of the same name is replaced.
         function: From a `Task` and `AttributionSettings` to scores [units] by site, at all its sites. The task has
-            others where they are given.
+            others where they are given. Its code and all that it reads belong to what is found by it; where they cannot
+            be read, give it an attribute ``identity``, a text that is another one for another function.
         effects: Whether the scores are effects on the metric, positive where a unit helps. If not, they rank units
             alone, by their absolute value; see `AttributionGraph.importance`.
 
@@ -90,6 +92,14 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
             ", ".join(where),
         )
     return GRADIENT
+
+
+def method_code(name: str) -> str | dict[str, str]:
+    """Return what a method is: the place of the package's own, else the digest of its function, or what is unknown."""
+    found = METHODS.get(name, name)
+    if isinstance(found, str):
+        return found
+    return part_of((found, name in ONLY_RANK), f"the method {name!r}")
 
 
 def scorer_called(name: str) -> UnitScorer:

@@ -250,7 +250,8 @@ def mean_baseline(
             for site, activation in cache.items():
                 total = in_double(activation).sum(0, keepdim=True)
                 sums[site] = total if site not in sums else sums[site] + total
-        made_of = {name: encoder.identity[name] for name in OF_TOWER}
+        identity = encoder.identity
+        made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
     if not count:
         raise InputError("A mean baseline needs at least one reference image, but there were none.")
     means = {site: total / count for site, total in sums.items()}

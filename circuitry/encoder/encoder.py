@@ -27,7 +27,14 @@ from circuitry.encoder.hooked_sites import HookedSites
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.tokens import TokenGrid
-from circuitry.encoder.tower_identity import global_hooks, precision_of, tower_parts
+from circuitry.encoder.tower_identity import (
+    answers_to_noise,
+    global_hooks,
+    noise_pictures,
+    precision_of,
+    stage_parts,
+    tower_parts,
+)
 from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
@@ -81,7 +88,7 @@ class Encoder(HookedSites):
             chain: The tower's own chain, where these stages are a finer one (default: these stages).
         """
         super().__init__(tower, (INPUT, *(stage.site for stage in stages)), points or {})
-        self.stages = tuple(stages)
+        self.stages = self._own_stages = tuple(stages)  # the second ones stay while runs are `fast`
         self.chain = chain or Chain(self.stages, image_size)
         self.image_size = image_size
         self._made_of = dict(tower.named_modules())
@@ -168,18 +175,30 @@ class Encoder(HookedSites):
 
     @property
     def identity(self) -> Identity:
-        """What shapes an activation: weights, modules, feature basis, hooks and precision.
+        """What shapes an activation: weights, modules, stages, feature basis, hooks, precision, and answers to noise.
 
-        Weights and settings are read anew each time, within a run once.
+        Weights and settings are read, and two images of noise are run, anew each time, within a run once.
+
+        Raises:
+            InputError: as `running`.
         """
         of_tower = self.once("identity", lambda: tower_parts(self.tower))
         self.once(SUMS, lambda: weight_sums(self.tower))
         acting = {
+            "behaviour": self.once(("behaviour", self), self._answers_to_noise),
+            "stages": self.once(("stages", self), lambda: stage_parts(self._own_stages, self.tower, self.hook_dict)),
             "basis": self.basis,
             "hooks": self.hook_effects | global_hooks(),
             "precision": precision_of(self.device),
         }
         return Identity(of_tower) | acting
+
+    def _answers_to_noise(self) -> list[float]:
+        if next(self.tower.parameters()).is_meta:
+            return []
+        pictures = torch.from_numpy(noise_pictures(*self.image_size))
+        with self.running():
+            return answers_to_noise(self.chain.stages, pictures.to(self.device, self.dtype))
 
     @property
     def basis(self) -> dict[str, str]:

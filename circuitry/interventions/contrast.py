@@ -27,7 +27,7 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.made_with import named_sites
-from circuitry.circuits.methods import CONTRAST
+from circuitry.circuits.methods import CONTRAST, METHODS
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.unit_scores import graph_of, without_image
 from circuitry.encoder.counted_sites import counted_sites
@@ -79,7 +79,12 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         {site: np.nan_to_num(values) for site, values in runs.scored(of_gates.cpu().double().numpy()).items()}
         for of_gates in (found.costs, found.ranks)
     )
-    made = {"method": CONTRAST, "price": PRICE, "scale": images[0].metric.scale} | tasks[0].identity
+    made = {
+        "method": CONTRAST,
+        "method_code": METHODS[CONTRAST],
+        "price": PRICE,
+        "scale": images[0].metric.scale,
+    } | tasks[0].identity
     graph = graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made)
     share_cut, p = found.tried[-1]
     part = graph.strongest(share_cut, budget=GLOBAL)
