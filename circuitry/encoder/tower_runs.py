@@ -104,7 +104,7 @@ class TowerRuns:
 def _check_followed(tower: nn.Module) -> None:
     """Refuse quantised layers: what they return has no gradient, so scores would be of the ways past them alone."""
     for name, module in tower.named_modules():
-        if ".quantized" in type(module).__module__:
+        if type(module).__module__.startswith("torch.ao.nn.") and hasattr(module, "_packed_params"):
             raise InputError(
                 f"Gradients need layers that PyTorch follows, but {name!r} ({type(module).__name__}) is quantised: "
                 "give the model before it was quantised."

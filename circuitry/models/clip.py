@@ -103,8 +103,9 @@ class Clip:
 
         A tokenizer is known by that and by two sentences; a classifier has none, and is known by its rows.
         """
+        _, prompts = _prompts(class_names, templates)
         try:
-            return weights_digest({"tokens": self.tokenizer(_prompts(class_names, templates)[1])})
+            return weights_digest({"tokens": self.tokenizer(prompts)})
         except InputError:
             return "reads no text"
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from circuitry.runs.identity import UNKNOWN, Identity
+from circuitry.runs.identity import ROUNDED, UNKNOWN, Identity
 from circuitry.runs.provenance import digest, weights_digest
 
 _PLAIN = (type(None), bool, int, float, str)
@@ -125,7 +125,9 @@ class Leaves:
     def _read(self, value: Any, place: str) -> Any:
         if (own := _own_identity(value)) is not None:
             self.foreign = True
-            return self._cannot(place) if Identity(own=own).unknown else ["identity", own]
+            if Identity(own=own).unknown:
+                return self._cannot(place)
+            return ["identity", own if isinstance(own, str) else self._exact(own, place)]
         if isinstance(value, types.ModuleType | logging.Logger):
             return [type(value).__name__, getattr(value, "__name__", None) or getattr(value, "name", None)]
         if isinstance(value, type):
@@ -261,6 +263,10 @@ class Leaves:
         read = {name: self.read(inner, f"{place}.{name}") for name, inner in named.items() if name not in self._without}
         return sorted(read.items())
 
+    def _exact(self, own: Mapping[str, Any], place: str) -> Any:
+        """Return an object's own parts that no other rounding changes."""
+        return self._items([pair for pair in own.items() if pair[0] not in ROUNDED], place)
+
     def _tensor(self, value: Any) -> Any:
         if not value.is_quantized:
             return weights_digest({"": value})
@@ -303,7 +309,6 @@ def _import_path(value: Any) -> str | None:
     return f"{module}.{name}" if found is value else None
 
 
-@functools.cache
 def is_of_library(module: str | None) -> bool:
     """Whether a module is Python's, of an installed package, or of this one."""
     if module is None or module not in sys.modules:
@@ -316,6 +321,7 @@ def is_of_library(module: str | None) -> bool:
     return _in_library(file)
 
 
+@functools.cache
 def _in_library(file: str) -> bool:
     """Whether a file is Python's, of an installed package, or of this one."""
     path = Path(file)
