@@ -44,6 +44,8 @@ class Chain:
     """Where the tokens of a transformer lie."""
     embed: Callable[[Tensor], Tensor] | None = None
     """Images -> the tower's own output, where that is not just what calling it returns."""
+    by_hand: bool = False
+    """Whether somebody wrote the stages down: a reader makes the same ones of the same tower, a hand may not."""
 
 
 def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:

@@ -14,7 +14,7 @@ Here and in `components` hook points are made; `adapters` turns architectures in
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from transformer_lens.hook_points import HookPoint
 from circuitry.encoder.adapters import chain_of
 from circuitry.encoder.chain import Chain, Link, check_chain, linked_stages
 from circuitry.encoder.hooked_sites import HookedSites
+from circuitry.encoder.modes import own_modes
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.tokens import TokenGrid
@@ -89,7 +90,7 @@ class Encoder(HookedSites):
         """
         super().__init__(tower, (INPUT, *(stage.site for stage in stages)), points or {})
         self.stages = self._own_stages = tuple(stages)  # the second ones stay while runs are `fast`
-        self.chain = chain or Chain(self.stages, image_size)
+        self.chain = chain or Chain(self.stages, image_size, by_hand=True)
         self.image_size = image_size
         self._made_of = dict(tower.named_modules())
 
@@ -124,7 +125,7 @@ class Encoder(HookedSites):
             >>> links = [("conv1", "bn1", "relu"), "layer1", "layer2", ("avgpool", nn.Flatten()), "fc"]
             >>> encoder = Encoder.from_stages(net, links, (64, 64))
         """
-        return cls._checked(tower, Chain(tuple(linked_stages(tower, links, unit_dim)), image_size))
+        return cls._checked(tower, Chain(tuple(linked_stages(tower, links, unit_dim)), image_size, by_hand=True))
 
     @classmethod
     def _checked(cls, tower: nn.Module, chain: Chain) -> "Encoder":
@@ -178,26 +179,29 @@ class Encoder(HookedSites):
         """What shapes an activation: weights, modules, stages, feature basis, hooks, precision, and answers to noise.
 
         Weights and settings are read, and two images of noise are run, anew each time, within a run once.
-
-        Raises:
-            InputError: as `running`.
         """
         of_tower = self.once("identity", lambda: tower_parts(self.tower))
         self.once(SUMS, lambda: weight_sums(self.tower))
         acting = {
             "behaviour": self.once(("behaviour", self), self._answers_to_noise),
-            "stages": self.once(("stages", self), lambda: stage_parts(self._own_stages, self.tower, self.hook_dict)),
+            "stages": self.once(("stages", self), self._read_stages),
             "basis": self.basis,
             "hooks": self.hook_effects | global_hooks(),
             "precision": precision_of(self.device),
         }
         return Identity(of_tower) | acting
 
+    def _read_stages(self) -> dict[str, Any]:
+        of_chain = {id(stage) for stage in self.chain.stages}
+        finer = [stage for stage in self._own_stages if id(stage) not in of_chain]
+        found = stage_parts(self.chain.stages, self.tower, self.hook_dict, every=self.chain.by_hand)
+        return found | stage_parts(finer, self.tower, self.hook_dict, every=False)
+
     def _answers_to_noise(self) -> list[float]:
         if next(self.tower.parameters()).is_meta:
             return []
         pictures = torch.from_numpy(noise_pictures(*self.image_size))
-        with self.running():
+        with self._runs.evaluating(self.tower), own_modes():  # a tower that `running` refuses has an identity, too
             return answers_to_noise(self.chain.stages, pictures.to(self.device, self.dtype))
 
     @property

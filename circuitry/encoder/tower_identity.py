@@ -17,7 +17,7 @@ from circuitry.runs.provenance import digest, weights_digest
 _CHANGE_NO_NUMBER = {
     *("training", "grad_checkpointing", "gradient_checkpointing", "fused_attn", "inplace"),
     *("name_or_path", "pretrained_cfg", "default_cfg", "_name_or_path", "_commit_hash", "transformers_version"),
-    *("_attn_implementation_internal", "_attn_implementation_autoset"),
+    *("_attn_implementation_internal", "_attn_implementation_autoset", "_gradient_checkpointing_func"),
 }
 """Settings of modules that change how it is computed, or say where it comes from: not what is computed."""
 _OF_PYTORCH = {*vars(nn.Module())}
@@ -43,13 +43,12 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
     Args:
         without: How the names of parts begin that are left out, each with its dot.
     """
-    tensors = {
-        **dict(tower.named_parameters(remove_duplicate=False)),
-        **dict(tower.named_buffers(remove_duplicate=False)),
-    }
-    kept = {name: value for name, value in tower.state_dict().items() if not name.startswith(without)}
-    packed = {name: value for name, value in kept.items() if name not in tensors}
+    tensors = {**dict(tower.named_parameters()), **dict(tower.named_buffers())}
     weights = weights_digest({name: tensor for name, tensor in tensors.items() if not name.startswith(without)})
+    by_name = {name for name, _ in tower.named_parameters(remove_duplicate=False)}
+    by_name |= {name for name, _ in tower.named_buffers(remove_duplicate=False)}
+    kept = {name: value for name, value in tower.state_dict().items() if not name.startswith(without)}
+    packed = {name: value for name, value in kept.items() if name not in by_name}
     leaves = Leaves(without=_CHANGE_NO_NUMBER)
     modules = [
         [name, type(module).__name__, _settings(module, name, leaves, {*packed})]
@@ -61,8 +60,10 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
     return {"weights": weights, "modules": leaves.unknown or digest(modules)}
 
 
-def stage_parts(stages: Iterable[Stage], tower: nn.Module, points: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """Return a digest, by site, of the stages that run anything but the tower's own modules and this package's code.
+def stage_parts(
+    stages: Iterable[Stage], tower: nn.Module, points: Mapping[str, nn.Module], *, every: bool
+) -> dict[str, Any]:
+    """Return a digest, by site, of the stages that run anything but the tower's own modules and libraries' code.
 
     A stage with a ``basis`` is known by that.
 
@@ -70,15 +71,16 @@ def stage_parts(stages: Iterable[Stage], tower: nn.Module, points: Mapping[str, 
         stages: Of an encoder.
         tower: Whose modules they run.
         points: Hook points inside the stages, by name.
+        every: Whether the other stages have a digest, too.
     """
     modules = {id(module): name for name, module in tower.named_modules()}
     inside = {id(point): name for name, point in points.items()}
-    found = dict[str, Any]()
-    for stage in stages:
-        leaves = Leaves(modules | inside)
+    leaves, found = Leaves(modules | inside), dict[str, Any]()
+    for stage in stages:  # in order: stages hold those before them, which are read by then
+        leaves.foreign, leaves.unknown = False, {}
         axes = [stage.unit_dim, stage.carried, stage.error_units]
-        read = leaves.read([stage.run, axes], f"the stage of {stage.site}") if stage.basis is None else None
-        if leaves.foreign:
+        read = leaves.read([stage.run, axes], f"the stage of {stage.site}")
+        if stage.basis is None and (every or leaves.foreign or leaves.unknown):
             found[stage.site] = leaves.unknown or digest(read)
     return found
 

@@ -101,7 +101,7 @@ def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) 
     if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
         part, values = "text weights", ""
     elif name == "behaviour":
-        part, values = "behaviour, in what the encoder answers to noise", ""
+        part = "behaviour, in what the encoder answers to noise"
     elif name == "classes":  # there may be hundreds
         values = f" ({difference({name: other}, {name: one})})"
     return f"{title} and {other_title} differ in {part}{values}"

@@ -45,7 +45,7 @@ _BY_TEXT = (
     type(NotImplemented),
 )
 """Kinds of values that their text says all about."""
-_OF_TORCH = ("dtype", "device", "Size", "layout", "memory_format")
+_OF_TORCH = ("device", "Size", "layout", "memory_format")
 """The same among PyTorch's."""
 _HOLD_ATTRIBUTES = (object, dict, list, tuple, set, frozenset, str, int, float, deque, types.SimpleNamespace)
 """Kinds written in C that hold nothing besides attributes and what `Leaves` reads of containers and plain values."""
@@ -70,6 +70,8 @@ def part_of(value: Any, name: str) -> str | dict[str, str]:
 
     Example:
         >>> Identity(metric_code=part_of(lambda embeddings: embeddings[:, 3], "the metric"))
+        >>> part_of([1, open("notes.txt")], "the list")
+        {'the list[1]': 'unknown'}
     """
     leaves = Leaves()
     found = leaves.read(value, name)
@@ -77,14 +79,7 @@ def part_of(value: Any, name: str) -> str | dict[str, str]:
 
 
 class Leaves:
-    """A walk through values to their leaves.
-
-    Example:
-        >>> leaves = Leaves()
-        >>> found = leaves.read(settings, "the settings")
-        >>> leaves.unknown
-        {'the settings.lock': 'unknown'}
-    """
+    """A walk through values to their leaves; see `part_of`."""
 
     def __init__(self, names: Mapping[int, str] | None = None, without: Collection[str] = ()) -> None:
         """Start a walk.
@@ -96,7 +91,7 @@ class Leaves:
         self.unknown: dict[str, str] = {}
         """The places that cannot be read."""
         self.foreign = False
-        """Whether anything was read that is neither named nor of a library."""
+        """Whether any code was read that is of no library, or an object of such a kind."""
         self._names, self._without = dict(names or {}), set(without)
         self._open, self._kept = list[int](), list[Any]()
 
@@ -104,6 +99,8 @@ class Leaves:
         """Return a value in plain values, which are a digest where it holds others."""
         if isinstance(value, _PLAIN) and type(value) in _PLAIN:
             return value
+        if type(value).__name__ == "dtype" and type(value).__module__ == "torch":
+            return str(value).removeprefix("torch.")  # as configurations write it, too
         number = id(value)
         if number in self._names:
             return ["named", self._names[number]]
@@ -124,7 +121,7 @@ class Leaves:
 
     def _read(self, value: Any, place: str) -> Any:
         if (own := _own_identity(value)) is not None:
-            self.foreign = True
+            self.foreign |= _import_path(type(value)) is None
             if Identity(own=own).unknown:
                 return self._cannot(place)
             return ["identity", own if isinstance(own, str) else self._exact(own, place)]
@@ -228,12 +225,10 @@ class Leaves:
         if isinstance(value, enum.Enum):
             return [self.read(kind, place), value.name]
         if isinstance(value, _tensor_type()):
-            self.foreign = True
             return ["tensor", self._tensor(value)]
         if isinstance(value, np.ufunc):
             return ["ufunc", value.__name__]
         if isinstance(value, np.ndarray):
-            self.foreign = True
             return ["array", value.dtype.str, value.shape, self._numbers(value, place)]
         if isinstance(value, types.MappingProxyType):
             return ["mapping", self._items(value.items(), place)]
