@@ -31,7 +31,7 @@ from circuitry.encoder.tokens import TokenGrid
 from circuitry.encoder.tower_identity import (
     answers_to_noise,
     global_hooks,
-    noise_pictures,
+    noise_image,
     precision_of,
     stage_parts,
     tower_parts,
@@ -178,7 +178,7 @@ class Encoder(HookedSites):
     def identity(self) -> Identity:
         """What shapes an activation: weights, modules, stages, feature basis, hooks, precision, and answers to noise.
 
-        Weights and settings are read, and two images of noise are run, anew each time, within a run once.
+        Weights and settings are read, and an image of noise is run, anew each time, within a run once.
         """
         of_tower = self.once("identity", lambda: tower_parts(self.tower))
         self.once(SUMS, lambda: weight_sums(self.tower))
@@ -198,11 +198,13 @@ class Encoder(HookedSites):
         return found | stage_parts(finer, self.tower, self.hook_dict, every=False)
 
     def _answers_to_noise(self) -> list[float]:
-        if next(self.tower.parameters()).is_meta:
+        if (
+            self.device.type == "meta" or self.dtype == torch.bfloat16
+        ):  # whose rounding is larger than `same_part` takes
             return []
-        pictures = torch.from_numpy(noise_pictures(*self.image_size))
+        image = torch.from_numpy(noise_image(*self.image_size))
         with self._runs.evaluating(self.tower), own_modes():  # a tower that `running` refuses has an identity, too
-            return answers_to_noise(self.chain.stages, pictures.to(self.device, self.dtype))
+            return answers_to_noise(self.chain.stages, image.to(self.device, self.dtype))
 
     @property
     def basis(self) -> dict[str, str]:

@@ -37,7 +37,7 @@ _GLOBAL_HOOKS = (
 def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return digests of the ``weights`` and buffers of a tower or a whole model, and of its ``modules``' settings.
 
-    It reads all of them: 0.25 seconds for the tower of RN50 and 0.55 for ViT-B/32's, on one core of a busy machine.
+    It reads all of them: 0.12 seconds for the tower of RN50 and 0.24 for ViT-B/32's, on one core.
     What cannot be read is `UNKNOWN` by its place.
 
     Args:
@@ -85,16 +85,16 @@ def stage_parts(
     return found
 
 
-def noise_pictures(height: int, width: int) -> np.ndarray:
-    """Return two images [2, 3, H, W] of numbers from -2 to 2: noise, and a smooth one."""
-    places = np.arange(3 * height * width)
+def noise_image(height: int, width: int) -> np.ndarray:
+    """Return an image [1, 3, H, W] of numbers from -2 to 2 that are the same everywhere: noise above, waves below."""
+    places = np.arange(3 * height * width).reshape(1, 3, height, width)
     noise = (places * KNUTH >> 13) % 256 / 64 - 2
-    smooth = 2 * np.sin(places / 7)
-    return np.stack([noise, smooth]).reshape(2, 3, height, width).astype(np.float32)
+    noise[:, :, height // 2 :] = 2 * np.sin(places / 7)[:, :, height // 2 :]
+    return noise.astype(np.float32)
 
 
 def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
-    """Return a few numbers of what stages make of each image of noise: its length, and some directions of it.
+    """Return a few numbers of what stages make of each image: its length, and its products with some directions.
 
     They change with whatever is computed, also with what no digest can read, and hardly with rounding.
     """

@@ -89,7 +89,8 @@ def _once_checked(function: Callable[..., Any]) -> Callable[..., Any]:
         return _checked(function)(*args, **kwargs)
 
     # A check belongs to what it checks, where an identity tells the package's code from others'.
-    call.__code__ = call.__code__.replace(co_filename=function.__code__.co_filename)
+    made: Any = call
+    made.__code__ = made.__code__.replace(co_filename=function.__code__.co_filename)
     return call
 
 
