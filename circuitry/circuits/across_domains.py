@@ -20,7 +20,7 @@ import pandas as pd
 from circuitry.circuits.class_pass import ClassPass, Node, ReadingSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
-from circuitry.circuits.measures import Measure
+from circuitry.circuits.measures import Measure, measure_code
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.part_array import WHOLE
 from circuitry.comparison.table import class_groups
@@ -125,7 +125,7 @@ def compare_domains(
             one_pass.chance(measure),
             groups=class_groups(classes, groups),
             left_out={s: why for s, why in one_pass.marks.left_out().items() if s in sites and not settings.all_sites},
-            about=about,
+            about=about | {"measure_code": measure_code(measure.name)},
         )
     return found
 

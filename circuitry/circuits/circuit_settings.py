@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from circuitry.circuits.budgets import BUDGETS, GLOBAL, BudgetName
-from circuitry.circuits.methods import ITERATIVE, METHODS, MethodName
+from circuitry.circuits.methods import ITERATIVE, METHODS, MethodName, method_code
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.shared_options import option
 from circuitry.runs.given import Share, checked, one_of
@@ -73,6 +73,7 @@ class AttributionSettings:
             "size": self.size,
             "budget": self.budget,
             "method": self.method,
+            "method_code": method_code(self.method),
             "node_rule": self.node_rule.name,
             "edge_rule": self.resolved_edge_rule.name,
             "edge_method": self.edges,

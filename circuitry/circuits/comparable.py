@@ -2,10 +2,10 @@
 
 Circuits are compared unit by unit, so a similarity of graphs with other widths, feature bases, rules, kinds of edges or
 models means nothing. A graph stores how many units its sites have, and the `SHARED_PARTS` of its identity. A part that
-one of two graphs lacks is not compared, and named in the log. Numbers of images may differ, as they do between domains.
-Text weights of all classes are compared between graphs with equally many classes, and wherever they are the metric's (a
-margin); text weights of one class between graphs of this class. If texts are in the images' own style, text weights are
-compared within a domain alone.
+one of two graphs lacks is not compared, and named in the log. Numbers of images may differ, as they do between
+domains. Text weights of all classes are compared between graphs with equally many classes, and wherever they are the
+metric's (a margin); text weights of one class, and metrics that are functions, between graphs of this class. If texts
+are in the images' own style, text weights are compared within a domain alone.
 """
 
 import logging
@@ -85,6 +85,7 @@ def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
     common: dict[str, Any] = {"class_weights": (graph.class_name or graph.settings.get("label"), domain)}
     n_classes = None if found.get("metric") == "margin" else found.get("text_weights", [None])[0]
     common["text_weights"] = n_classes, domain
+    common["metric_code"] = common["class_weights"]  # a ready metric is of its class
     return {(name, common.get(name)): value for name, value in found.items()}
 
 

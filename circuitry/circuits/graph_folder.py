@@ -20,7 +20,7 @@ from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, UnknownNameError, naming_damage
 from circuitry.runs.given import checked
-from circuitry.runs.identity import OF_MODEL, OF_TOWER, Identity
+from circuitry.runs.identity import OF_MODEL, Identity
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME, check_folder, read_manifest
 from circuitry.runs.provenance import digest, versions
@@ -38,8 +38,11 @@ LESIONS_JOB = ("lesions",)
 WHOLE, EDGES = "all", "edges"
 """Files of a job beside one for each part: the graph of all images, and the scores of its edges on each part."""
 
-_ASKED = ("seed", "classes", "metric", "texts", "baseline", "n_others")
+_ALWAYS_ASKED = ("seed", "classes", "metric", "texts", "baseline")
+_ASKED = (*_ALWAYS_ASKED, "metric_code", "n_others")
 """What made circuits: `named` takes it over into the settings of a graph."""
+_NEEDED = ("model", "weights", "modules", "n_images", *_ALWAYS_ASKED)
+"""What a folder of circuits says in any case."""
 _FEW = 12
 
 
@@ -94,7 +97,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
             >>> circuit = find_circuit(work.task(key, work.read(records)), size=0.1)
             >>> GraphFolder.write("runs/x/circuits", {key: circuit}, work.identity, {key: records})
         """
-        if lacking := [name for name in ("model", *OF_TOWER, "n_images", *_ASKED[:-1]) if name not in identity]:
+        if lacking := [name for name in _NEEDED if name not in identity]:
             raise InputError(f"The identity of circuits lacks {', '.join(lacking)}: give FolderWork(...).identity.")
         graphs = {key: _as_graph(one) for key, one in circuits.items()}
         sizes = [

@@ -12,7 +12,7 @@ from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_TOWER, Identity, part_differs, same_part
+from circuitry.runs.identity import OF_ENCODER, Identity, part_differs, same_part
 
 
 def named_sites(task: Task) -> list[str] | None:
@@ -23,7 +23,7 @@ def named_sites(task: Task) -> list[str] | None:
 
 FIRST_LAYER = "embed"
 """The layer that a `ResidualStream` begins with."""
-ANY_TEXTS = (*OF_TOWER, "basis", "hooks", "metric")
+ANY_TEXTS = (*OF_ENCODER, "metric")
 """Parts on which a circuit and the task that measures it agree, on images of any domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
 """The same on images of one domain: another class's circuit is a control, another baseline another question."""

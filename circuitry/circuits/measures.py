@@ -28,6 +28,8 @@ from circuitry.circuits.similarity_matrix import (
 )
 from circuitry.runs.errors import InputError, shown, unknown_name
 from circuitry.runs.given import Natural, checked
+from circuitry.runs.leaves import Leaves
+from circuitry.runs.provenance import digest
 
 Matrices = dict[str | None, np.ndarray]
 """Similarities [graphs, graphs] by site, or under None for the whole circuit."""
@@ -82,7 +84,8 @@ def register_measure(
     Args:
         name: What to call it; a measure of the same name is replaced.
         function: From circuits, which are checked to be comparable, to the similarity of every two of them [circuits,
-            circuits] by site, or under None for the whole circuit; NaN where there is none.
+            circuits] by site, or under None for the whole circuit; NaN where there is none. Comparisons by it say what
+            it is, as for `register_method`.
         bounds: The smallest and the largest similarity, such as (-1.0, 1.0) for a correlation.
 
     Example:
@@ -94,6 +97,13 @@ def register_measure(
     """
     MEASURES[name] = _without_depth(function)
     _BOUNDS[name] = bounds
+
+
+def measure_code(name: str) -> str | dict[str, str]:
+    """Return what a measure is: the package's own its name, else the digest of its function, or what is unknown."""
+    leaves = Leaves()
+    found = leaves.read(MEASURES[name], f"the measure {name!r}")
+    return leaves.unknown or (digest(found) if leaves.foreign else name)
 
 
 @checked

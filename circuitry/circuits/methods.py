@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
+from circuitry.runs.leaves import part_of
 
 SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
 ITERATIVE, CONTRAST, LEARNED = "iterative-fisher", "contrast", "learned"
@@ -66,7 +67,9 @@ def register_method(name: str, function: UnitScorer, *, effects: bool = True) ->
             has others where they are given. A function whose third argument is called ``parts`` scores parts of the
             images in one call, as `extract` needs them for ceilings: it is None, or the number of the part of each
             image, and then scores are [1 + parts, units], of all images and of each part in the order of its number.
-            Without this argument the function is called once more for each part.
+            Without this argument the function is called once more for each part. Its code and all that it reads
+            belong to what is found by it; where they cannot be read, give it an attribute ``identity``, a text that is
+            another one for another function.
         effects: Whether the scores are effects on the metric, positive where a unit helps. If not, they rank units
             alone, by their absolute value; see `AttributionGraph.importance`.
 
@@ -99,6 +102,14 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
 def method_is_outside(name: str) -> bool:
     """Return whether a method was registered: the package's own are named by their place."""
     return not isinstance(METHODS[name], str)
+
+
+def method_code(name: str) -> str | dict[str, str]:
+    """Return what a method is: the place of the package's own, else the digest of its function, or what is unknown."""
+    found = METHODS.get(name, name)
+    if isinstance(found, str):
+        return found
+    return part_of((found, name in ONLY_RANK), f"the method {name!r}")
 
 
 def scorer_called(name: str) -> UnitScorer:

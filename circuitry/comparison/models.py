@@ -12,6 +12,7 @@ from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import mean_spreads
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+from circuitry.runs.identity import Identity
 
 
 @checked
@@ -34,6 +35,9 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
             f"Expected comparisons of two or more trained models by one measure, but {given} were given: give "
             "one of each model."
         )
+    first = Identity(comparisons[0].about)
+    for other in comparisons[1:]:
+        first.check(other.about, "one comparison", "another", ["measure_code"])
     summaries = [one.among(group).summary() for one in comparisons]
     means = [one[one["group"] == "all"].set_index("domain")["value"] for one in summaries]
     return model_tests(pd.DataFrame(means).astype(float))

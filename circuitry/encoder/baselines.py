@@ -259,7 +259,8 @@ def mean_baseline(
                 of_batch = in_double(activation).sum(0, keepdim=True)
                 sums[site] = of_batch if site not in sums else sums[site] + of_batch
             bar.update(len(batch))
-        made_of = {name: encoder.identity[name] for name in OF_TOWER}
+        identity = encoder.identity
+        made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
     if not count:
         raise InputError("A mean baseline needs at least one reference image, but there were none.")
     means = {site: total / count for site, total in sums.items()}

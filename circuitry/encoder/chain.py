@@ -46,6 +46,8 @@ class Chain:
     """Images -> the tower's own output, where that is not just what calling it returns."""
     scale: "ModelScale | None" = None
     """What tells the scale of logits of the model that the tower is of; a `Clip` sets it."""
+    by_hand: bool = False
+    """Whether somebody wrote the stages down: a reader makes the same ones of the same tower, a hand may not."""
 
 
 class ModelScale(NamedTuple):

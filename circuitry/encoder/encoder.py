@@ -14,7 +14,7 @@ Here and in `components` hook points are made; `adapters` turns architectures in
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -25,10 +25,18 @@ from circuitry.encoder.adapters import chain_of
 from circuitry.encoder.chain import Chain, Link, ModelScale, check_chain, linked_stages
 from circuitry.encoder.hooked_sites import HookedSites
 from circuitry.encoder.metrics import SCALE
+from circuitry.encoder.modes import own_modes
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.tokens import TokenGrid
-from circuitry.encoder.tower_identity import global_hooks, precision_of, tower_parts
+from circuitry.encoder.tower_identity import (
+    answers_to_noise,
+    global_hooks,
+    noise_image,
+    precision_of,
+    stage_parts,
+    tower_parts,
+)
 from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
@@ -84,8 +92,8 @@ class Encoder(HookedSites):
             chain: The tower's own chain, where these stages are a finer one (default: these stages).
         """
         super().__init__(tower, (INPUT, *(stage.site for stage in stages)), points or {})
-        self.stages = tuple(stages)
-        self.chain = chain or Chain(self.stages, image_size)
+        self.stages = self._own_stages = tuple(stages)  # the second ones stay while runs are `fast`
+        self.chain = chain or Chain(self.stages, image_size, by_hand=True)
         self.image_size = image_size
         self._made_of = dict(tower.named_modules())
 
@@ -120,7 +128,7 @@ class Encoder(HookedSites):
             >>> links = [("conv1", "bn1", "relu"), "layer1", "layer2", ("avgpool", nn.Flatten()), "fc"]
             >>> encoder = Encoder.from_stages(net, links, (64, 64))
         """
-        return cls._checked(tower, Chain(tuple(linked_stages(tower, links, unit_dim)), image_size))
+        return cls._checked(tower, Chain(tuple(linked_stages(tower, links, unit_dim)), image_size, by_hand=True))
 
     @classmethod
     def _checked(cls, tower: nn.Module, chain: Chain) -> "Encoder":
@@ -192,18 +200,35 @@ class Encoder(HookedSites):
 
     @property
     def identity(self) -> Identity:
-        """What shapes an activation: weights, modules, feature basis, hooks and precision.
+        """What shapes an activation: weights, modules, stages, feature basis, hooks, precision, and answers to noise.
 
-        Weights and settings are read anew each time, within a run once.
+        Weights and settings are read, and an image of noise is run, anew each time, within a run once.
         """
         of_tower = self.once("identity", lambda: tower_parts(self.tower))
         self.once(SUMS, lambda: weight_sums(self.tower))
         acting = {
+            "behaviour": self.once(("behaviour", self), self._answers_to_noise),
+            "stages": self.once(("stages", self), self._read_stages),
             "basis": self.basis,
             "hooks": self.hook_effects | global_hooks(),
             "precision": precision_of(self.device),
         }
         return Identity(of_tower) | acting
+
+    def _read_stages(self) -> dict[str, Any]:
+        of_chain = {id(stage) for stage in self.chain.stages}
+        finer = [stage for stage in self._own_stages if id(stage) not in of_chain]
+        found = stage_parts(self.chain.stages, self.tower, self.hook_dict, every=self.chain.by_hand)
+        return found | stage_parts(finer, self.tower, self.hook_dict, every=False)
+
+    def _answers_to_noise(self) -> list[float]:
+        if (
+            self.device.type == "meta" or self.dtype == torch.bfloat16
+        ):  # whose rounding is larger than `same_part` takes
+            return []
+        image = torch.from_numpy(noise_image(*self.image_size))
+        with self._runs.evaluating(self.tower), own_modes():  # a tower that `running` refuses has an identity, too
+            return answers_to_noise(self.chain.stages, image.to(self.device, self.dtype))
 
     @property
     def basis(self) -> dict[str, str]:

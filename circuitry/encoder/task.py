@@ -31,6 +31,7 @@ from circuitry.encoder.tensor_batches import ImageBatches, Images, checked_batch
 from circuitry.runs.errors import InputError, number_of
 from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.identity import Identity
+from circuitry.runs.leaves import part_of
 from circuitry.runs.workers import Work
 
 
@@ -169,7 +170,10 @@ class Task:
     @property
     def identity(self) -> Identity:
         """What shaped the numbers, except for the images and the settings of a method."""
-        of_metric = self.metric.made_with if isinstance(self.metric, ClassLogit) else {}
+        if isinstance(self.metric, ClassLogit):
+            of_metric = self.metric.made_with
+        else:
+            of_metric = {"metric_code": part_of(self.metric, "the metric")}
         baseline = {"baseline": self.baseline.name, "baseline_digest": self.baseline.digest}
         return self.encoder.identity | baseline | {"metric": metric_name(self.metric)} | of_metric
 

@@ -67,6 +67,8 @@ class TowerRuns:
                 "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
                 "the model outside of it."
             )
+        if gradients:
+            _check_followed(tower)
         if self.go_on:
             with torch.set_grad_enabled(gradients):
                 yield
@@ -97,6 +99,16 @@ class TowerRuns:
             self._made[name] = make()
         found: T = self._made[name]
         return found
+
+
+def _check_followed(tower: nn.Module) -> None:
+    """Refuse quantised layers: what they return has no gradient, so scores would be of the ways past them alone."""
+    for name, module in tower.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.") and hasattr(module, "_packed_params"):
+            raise InputError(
+                f"Gradients need layers that PyTorch follows, but {name!r} ({type(module).__name__}) is quantised: "
+                "give the model before it was quantised."
+            )
 
 
 def weight_sums(tower: nn.Module) -> list[str]:

@@ -28,7 +28,7 @@ from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.made_with import asked_of, check_asked_alike, named_sites
-from circuitry.circuits.methods import CONTRAST
+from circuitry.circuits.methods import CONTRAST, METHODS
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.unit_scores import graph_of, without_image
 from circuitry.encoder.counted_sites import counted_sites
@@ -87,7 +87,12 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         {site: np.nan_to_num(values) for site, values in runs.scored(of_gates.cpu().double().numpy()).items()}
         for of_gates in (found.costs, found.ranks)
     )
-    made = {"method": CONTRAST, "price": PRICE, "scale": images[0].metric.scale} | _identity_of_all(tasks)
+    made = {
+        "method": CONTRAST,
+        "method_code": METHODS[CONTRAST],
+        "price": PRICE,
+        "scale": images[0].metric.scale,
+    } | _identity_of_all(tasks)
     looked_at = pixels_of(*(some for one in tasks for some in (one.images, one.others)))
     graph = replace(graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made), provenance=looked_at)
     share_cut, p = found.tried[-1]

@@ -49,7 +49,7 @@ def kept_embeddings(task: Task, circuits: Annotated[Sequence[Circuit], SOME]) ->
         >>> logit = metric(kept_embeddings(task, [graph.circuit(None)])[0]).mean()       # its units
         >>> logit = metric(kept_embeddings(task, [circuit_of(task, {"layer4.0": [3, 5]})])[0]).mean()
     """
-    check_made_with(task, [one.source for one in circuits], (*OF_TOWER, "basis"))
+    check_made_with(task, [one.source for one in circuits], (*OF_TOWER, "stages", "basis"))
     kinds = {None if one.edges is None else frozenset(one.edges.scores) for one in circuits}
     if len(kinds) > 1:
         raise InputError(f"Circuits of edges run between the same sites, but {len(kinds)} kinds were given.")

@@ -16,7 +16,7 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import with_edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
-from circuitry.circuits.methods import CONTRAST, ONLY_RANK
+from circuitry.circuits.methods import CONTRAST, ONLY_RANK, method_code
 from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
@@ -121,6 +121,7 @@ class OwnParts(FolderWork):
         """Everything except for images that shapes a number, in plain values."""
         names = ("n_others", "method", "random_draws", "depth")
         asked = {name: getattr(self.settings, name) for name in names} | {"shares": list(self.settings.shares)}
+        asked |= {"method_code": method_code(self.settings.method)}
         return self.identity | asked | {"sites": {name: list(some) for name, some in self.sites.items()}}
 
     @cached_property

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.methods import ITERATIVE, LEARNED, MethodName, without_others
+from circuitry.circuits.methods import ITERATIVE, LEARNED, MethodName, method_code, without_others
 from circuitry.circuits.rules import default_size
 from circuitry.circuits.unit_scores import graph_of, score_parts, without_image
 from circuitry.encoder.baselines import ZERO
@@ -119,7 +119,8 @@ def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
         return lambda sizes: learn_masks(task, sizes, masks).circuits
     with task.running(gradients=True):
         effects, _ = score_parts(without_image(task), AttributionSettings(method=method))
-    graph = graph_of(task, effects, {"method": method, "ranking": "absolute", "budget": GLOBAL} | task.identity)
+    made = {"method": method, "method_code": method_code(method), "ranking": "absolute", "budget": GLOBAL}
+    graph = graph_of(task, effects, made | task.identity)
 
     def rank(sizes: Sequence[float]) -> list[Circuit]:
         taken = [graph.strongest(size, budget=GLOBAL) for size in sizes]

@@ -6,6 +6,7 @@ and tasks, reads images, and claims the `JobFolder` of the results. Extraction, 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from circuitry.data.images import image_listing
 from circuitry.data.parts import Key
 from circuitry.encoder.metrics import Metric, metric_name, metric_of_class
 from circuitry.encoder.task import Task
-from circuitry.encoder.tower_identity import code_of
 from circuitry.models.clip import Clip
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
@@ -26,6 +26,7 @@ from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.given import Names
 from circuitry.runs.identity import Identity
 from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.leaves import part_of
 from circuitry.runs.workers import Work
 
 
@@ -117,9 +118,19 @@ class FolderWork:
         given = self.baseline.given
         of_work: dict[str, Any] = {"classes": list(self.images.all_classes), "n_images": self.settings.n_images}
         if callable(self.settings.metric):
-            of_work["metric_code"] = code_of(self.settings.metric)
+            of_work["metric_code"] = part_of(self.settings.metric, "the metric")
+        of_work["tokens"] = self._tokens
         of_work |= {"seed": self.settings.seed, **({} if given is None else {"baseline_digest": given.digest})}
         return Identity(model=self.clip.name) | self._same_model() | of_work | self.asked
+
+    @cached_property
+    def _tokens(self) -> str | dict[str, str]:
+        """Digest of the tokens of all texts, by domain where those differ by it."""
+        classes = self.images.all_classes
+        found = {texts: self.clip.tokens_digest(classes, texts) for texts in {*self.templates.values()}}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        return {domain: found[texts] for domain, texts in self.templates.items()}
 
     def _same_model(self) -> Identity:
         """Return the model's identity; refuse one that has changed since, or hooks that act only now, or no more."""

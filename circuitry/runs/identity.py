@@ -12,22 +12,37 @@ import numpy as np
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import difference, digest
 
-UNKNOWN = "unknown function"
-"""What a function does that acts as a hook: it is equal to nothing, not even to itself."""
+UNKNOWN = "unknown"
+"""What cannot be read to its leaves, such as what a function does as a hook: equal to nothing, not even to itself."""
 
-OF_TOWER = ("weights", "modules")
-"""Weights and buffers of an image tower; its modules and their settings."""
-OF_MODEL = (*OF_TOWER, "basis", "hooks", "text_encoder", "preprocessing")
-"""The same, autoencoders at sites, what hooks do there, everything that reads texts, and the transform of images."""
+OF_TOWER = ("weights", "modules", "behaviour")
+"""Weights and buffers of an image tower; its modules and their settings; what it answers to noise."""
+OF_ENCODER = (*OF_TOWER, "stages", "basis", "hooks")
+"""The same, stages that run other code than the tower's and this package's, autoencoders at sites, and what hooks do
+there."""
+OF_MODEL = (*OF_ENCODER, "text_encoder", "preprocessing")
+"""The same, everything that reads texts, and the transform of images."""
 SHARED_PARTS = (
     *OF_MODEL,
-    *("metric", "text_weights", "class_weights", "texts", "classes", "baseline", "baseline_digest"),
-    *("method", "budget", "size", "n_others", "node_rule", "edge_rule", "edge_method", "correction", "scale"),
+    *("metric", "metric_code", "text_weights", "class_weights", "texts", "classes"),
+    *("baseline", "baseline_digest", "method", "method_code", "budget", "size", "n_others"),
+    *("node_rule", "edge_rule", "edge_method", "correction", "scale"),
 )
 """Parts in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
+ROUNDED = ("behaviour",)
+"""Parts in numbers that another machine may round otherwise: they are compared (`same_part`), and are in no digest."""
 
 _NEAR = 2e-3
-"""How far numbers of the same texts may differ between machines and devices."""
+"""How far numbers of the same texts, or of the same noise, may differ between machines and devices."""
+_OF_HOOKS = (
+    "give a Patch with a number, an activation or a baseline, which is known, do it outside of the block, or take "
+    "permanent hooks off by encoder.reset_hooks(including_permanent=True)"
+)
+_OF_OTHERS = (
+    "let it hold only numbers, texts, arrays, tensors, functions and objects of these, or give the function or object "
+    "an attribute identity, a text that is another one wherever it computes something else (metric.identity = 'mine 2')"
+)
+"""What to do about a part that is not known."""
 
 
 class Identity(dict[str, Any]):
@@ -47,21 +62,20 @@ class Identity(dict[str, Any]):
 
     @property
     def key(self) -> str:
-        """Short digest of all parts, for the names of files.
+        """Short digest of all parts but the `ROUNDED`, for the names of files.
 
         Raises:
             InputError: where a part is unknown, for then nothing may be kept.
         """
         self.check_known()
-        return digest(self)
+        return digest({name: value for name, value in self.items() if name not in ROUNDED})
 
     def check_known(self) -> None:
         """Raise `InputError` where a part is unknown."""
         for name in self.unknown:
             raise InputError(
                 f"No result goes to a folder or a cache while the part {name!r} is not known ({self[name]}): "
-                "give a Patch with a number, an activation or a baseline, which is known, do it outside of the block, "
-                "or take permanent hooks off by encoder.reset_hooks(including_permanent=True)."
+                f"{_OF_HOOKS if name == 'hooks' else _OF_OTHERS}."
             )
 
     def check(self, other: Mapping[str, Any], ours: str, theirs: str, names: Iterable[str] = OF_MODEL) -> None:
@@ -86,6 +100,8 @@ def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) 
     part, values = name.replace("_", " "), f" ({one!r} and {other!r})"
     if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
         part, values = "text weights", ""
+    elif name == "behaviour":
+        part = "behaviour, in what the encoder answers to noise"
     elif name == "classes":  # there may be hundreds
         values = f" ({difference({name: other}, {name: one})})"
     return f"{title} and {other_title} differ in {part}{values}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, whole_file
-from circuitry.runs.identity import Identity
+from circuitry.runs.identity import ROUNDED, Identity, same_part
 from circuitry.runs.provenance import difference, digest, versions
 
 NAME = "manifest.json"
@@ -55,6 +55,7 @@ def claim(
                 write_sealed(folder / NAME, made | {"versions": versions()})
     manifest = read_manifest(folder, format_name)
     theirs = manifest["config"]
+    ours |= {name: theirs[name] for name in ROUNDED if name in theirs and same_part(theirs[name], ours.get(name))}
     if theirs == ours:
         for name, listing in lists.items():
             path = folder / f"{name}.json"

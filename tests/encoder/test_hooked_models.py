@@ -114,7 +114,7 @@ FOLDERS: dict[str, Making] = {
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_folders_of_a_patched_model_are_its_own(kind: str, clip: Clip, root: Path, tmp_path: Path) -> None:
     images, graphs = DomainFolder(root / "data"), GraphFolder(root / "graphs")
-    with patched(clip.encoder, FUNCTION), pytest.raises(InputError, match=f"(?s){SITE}.*unknown function"):
+    with patched(clip.encoder, FUNCTION), pytest.raises(InputError, match=f"(?s){SITE}.*unknown"):
         FOLDERS[kind](clip, images, graphs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     if kind in ("faithfulness", "transfer", "cards"):  # of circuits that were found without the patch

@@ -1,10 +1,17 @@
 """Results of two models, metrics or searches are never taken for one: each refusal names the part that differs."""
 
+import json
+import os
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,19 +42,27 @@ from circuitry import (
     node_overlap,
     patched,
 )
+from circuitry.bases import in_components
+from circuitry.circuits import METHODS, register_measure, register_method
 from circuitry.circuits.consensus import find_consensus
+from circuitry.circuits.measures import MEASURES
+from circuitry.comparison import compare_models
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
 from circuitry.explorer.view_files import ModelView
 from circuitry.interventions import check_attribution, own_part, part_overlaps, transfer_circuits
 from circuitry.representations import embed_images
-from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.arrays import cached_arrays, read_arrays, write_arrays
+from circuitry.runs.identity import UNKNOWN, Identity, same_part
+from circuitry.runs.manifest import claim
 from circuitry.training import SaeTraining, train_sae_on_images
 from tests.explorer.made import make_curve
+from tests.support.identities import identities
 from tests.support.tiny_clip import Tiny
 from tests.support.work import QUIET
 
+ROOT = Path(__file__).parents[2]
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 64 * 64).sin().reshape(2, 3, 64, 64)
 WEIGHTS = torch.eye(4, 16)
 
@@ -157,6 +172,187 @@ def a_metric_of_the_same_name(w: World, out: Path) -> None:
         w.extract(out.name, metric=lambda weights, label, sign=sign: lambda e: sign * e @ weights[label])
 
 
+def of_sign(weights: Tensor, label: int, *, sign: int = 1) -> Callable[[Tensor], Tensor]:
+    return lambda embeddings: sign * embeddings @ weights[label]
+
+
+@dataclass
+class Signed:
+    sign: int
+
+    def of_class(self, weights: Tensor, label: int) -> Callable[[Tensor], Tensor]:
+        return of_sign(weights, label, sign=self.sign)
+
+
+def with_keyword_default(sign: int) -> Any:
+    def metric(weights: Tensor, label: int, *, factor: int = sign) -> Callable[[Tensor], Tensor]:
+        return of_sign(weights, label, sign=factor)
+
+    return metric
+
+
+def in_module(sign: int) -> Any:
+    found: dict[str, Any] = {"sign": sign}
+    exec("def metric(weights, label):\n    return lambda e: sign * e @ weights[label]", found)
+    return found["metric"]
+
+
+def within_a_function(sign: int) -> Any:
+    if sign > 0:
+        return lambda weights, label: lambda e: F.normalize(e, dim=-1) @ weights[label]
+    return lambda weights, label: lambda e: -(F.normalize(e, dim=-1) @ weights[label])
+
+
+METRICS: dict[str, Callable[[int], Any]] = {
+    "a function within": within_a_function,
+    "a keyword-only default": with_keyword_default,
+    "a global": in_module,
+    "the object of a method": lambda sign: Signed(sign).of_class,
+    "a partial": lambda sign: partial(of_sign, sign=sign),
+    "a closure": lambda sign: lambda weights, label: of_sign(weights, label, sign=sign),
+}
+"""Metrics that are equal but for a sign, by where it stands."""
+
+
+@pytest.mark.parametrize("place", METRICS)
+def test_a_folder_is_of_one_metric_wherever_its_functions_differ(place: str, world: World, tmp_path: Path) -> None:
+    def found(sign: int) -> GraphFolder:
+        one = {"classes": ["fish"], "domains": ["real"], "method": "gradient"}
+        return world.extract(str(tmp_path / "out"), metric=METRICS[place](sign), **one)
+
+    graph = found(1)["fish", "real"]
+    np.testing.assert_array_equal(found(1)["fish", "real"].node_scores["layer3.0"], graph.node_scores["layer3.0"])
+    with pytest.raises(InputError, match="metric_code"):
+        found(-1)
+
+
+def test_a_metric_that_cannot_be_read_reaches_no_folder_unless_it_says_what_it_is(world: World, tmp_path: Path) -> None:
+    numbers = iter([1.0])  # whatever it gives is gone then
+
+    def metric(weights: Tensor, label: int) -> Callable[[Tensor], Tensor]:
+        return lambda e: e @ weights[label] * next((one for one in numbers), 1.0)
+
+    opened = (tmp_path / "file").open("w")
+    unreadable = partial(lambda file, weights, label: of_sign(weights, label), opened)
+    with opened, pytest.raises(InputError, match=r"(?s)'metric_code'.*the metric.*attribute identity"):
+        world.extract(str(tmp_path / "out"), metric=unreadable)
+    assert not (tmp_path / "out").exists()
+    metric.identity = "mine 1"  # type: ignore[attr-defined]
+    few = {"classes": ["fish"], "domains": ["real"], "method": "gradient"}
+    world.extract(str(tmp_path / "out"), metric=metric, **few)
+    world.extract(str(tmp_path / "out"), metric=metric, **few)
+    metric.identity = "mine 2"  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="metric_code"):
+        world.extract(str(tmp_path / "out"), metric=metric, **few)
+
+
+def scores_of_sign(sign: int) -> Any:
+    return lambda task, settings: {s: sign + np.arange(float(w)) for s, w in widths(task).items()}
+
+
+def widths(task: Task) -> dict[str, int]:
+    _, cache = task.encoder.run_with_cache(task.encoder.blank())
+    return {site: cache[site].shape[task.encoder.unit_dim(site)] for site in task.sites}
+
+
+@pytest.fixture
+def _no_more_methods() -> Iterator[None]:
+    before, measures = dict(METHODS), dict(MEASURES)
+    yield
+    for registered, kept in ((METHODS, before), (MEASURES, measures)):
+        registered.clear()
+        registered.update(kept)
+
+
+@pytest.mark.usefixtures("_no_more_methods")
+def test_a_method_is_its_function_not_its_name(world: World, tmp_path: Path) -> None:
+    few = {"classes": ["fish"], "domains": ["real"], "method": "mine"}
+    register_method("mine", scores_of_sign(1))
+    world.extract(str(tmp_path / "out"), **few)
+    one = world.graph()
+    first = attribute(world.clip.encoder, IMAGES, class_logit(WEIGHTS, 1), method="mine", progress=False)
+    register_method("mine", scores_of_sign(1))
+    world.extract(str(tmp_path / "out"), **few)
+    again = attribute(world.clip.encoder, IMAGES, class_logit(WEIGHTS, 1), method="mine", progress=False)
+    assert "layer3.0" in node_overlap(first, again)
+    register_method("mine", scores_of_sign(2))
+    with pytest.raises(InputError, match="method_code"):
+        world.extract(str(tmp_path / "out"), **few)
+    other = attribute(world.clip.encoder, IMAGES, class_logit(WEIGHTS, 1), method="mine", progress=False)
+    with pytest.raises(InputError, match="method code"):
+        node_overlap(first, other)
+    assert one.settings["method_code"].startswith("circuitry.")
+    register_method("mine", scores_of_sign(1), effects=False)
+    with pytest.raises(InputError, match="method_code"):
+        world.extract(str(tmp_path / "out"), **few)
+
+
+@pytest.mark.usefixtures("_no_more_methods")
+def test_a_measure_is_its_function_not_its_name(world: World) -> None:
+    found = []
+    for factor in (0.5, 0.25):
+        register_measure("mine", lambda circuits, factor=factor: {None: np.full((len(circuits),) * 2, factor)})
+        found.append(compare_domains(world.graphs, measures=["mine"])["mine"])
+    with pytest.raises(InputError, match="measure code"):
+        compare_models(found)
+    assert compare_domains(world.graphs, measures=["node_overlap"])["node_overlap"].about["measure_code"] == (
+        "node_overlap"
+    )
+
+
+def rotated(encoder: Encoder, seed: int, site: str = "layer2.0") -> Encoder:
+    """The same tower with one site in the basis of a random rotation."""
+    place = encoder.sites.index(site)
+    stages = list(encoder.stages)
+    at, after = stages[place - 1 : place + 1]
+    generator = torch.Generator().manual_seed(seed)
+    width = encoder(encoder.blank(), stop=site).shape[1]
+    turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+
+    def to_new(x: Tensor) -> Tensor:
+        return torch.einsum("bchw,cd->bdhw", at.run(x), turn)
+
+    def back(x: Tensor) -> Tensor:
+        return after.run(torch.einsum("bdhw,cd->bchw", x, turn))
+
+    stages[place - 1] = replace(at, run=to_new, fast=None, narrow=None)
+    stages[place] = replace(after, run=back, fast=None, narrow=None)
+    return Encoder.from_stages(encoder.tower, stages, encoder.image_size)
+
+
+def test_what_stages_are_cut_into_is_a_part() -> None:
+    net = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 1), end=nn.Flatten()))
+    before, behind = (
+        Encoder.from_stages(nn.Sequential(net, nn.ReLU()).requires_grad_(False), links, (4, 4))
+        for links in ([("0.conv", torch.relu), "0.end"], ["0.conv", (torch.relu, "0.end")])
+    )
+    assert before.identity["stages"] != behind.identity["stages"]
+
+
+def test_encoders_of_other_stages_are_others(world: World) -> None:
+    plain = world.clip.encoder
+    first, again, second = (rotated(plain, seed) for seed in (1, 1, 2))
+    torch.testing.assert_close(first(IMAGES), second(IMAGES))
+    assert first.identity == again.identity
+    assert {"layer2.0", "layer2.1"} <= {*first.identity["stages"]}
+    assert plain.identity["stages"] == in_components(plain).identity["stages"] == {}
+    given = {"rule": left_rule(1), "method": "gradient", "progress": False}
+    graphs = [attribute(one, IMAGES, class_logit(WEIGHTS, 1), **given) for one in (plain, first, second)]
+    for other in (plain, second):
+        assert other.identity != first.identity
+    for one, two in ((0, 1), (1, 2)):
+        with pytest.raises(InputError, match=r"stages.*layer2\.0"):
+            node_overlap(graphs[one], graphs[two])
+    mean = mean_baseline(first, IMAGES)
+    mean.check_made_of(again)
+    with pytest.raises(InputError, match="stages"):
+        mean.check_made_of(second)
+    names = [
+        replace(stage, basis=lambda: "turned by 1") if stage.site == "layer2.0" else stage for stage in first.stages
+    ]
+    assert Encoder.from_stages(plain.tower, names, plain.image_size).identity["basis"] == {"layer2.0": "turned by 1"}
+
+
 def parts_of_two_models(w: World, out: Path) -> None:
     models = {"real": w.clip, "sketch": w.other}
     part_overlaps({("fish", d): find_circuit(w.task(c), method="gradient", size=0.1) for d, c in models.items()})
@@ -208,9 +404,29 @@ def test_results_that_do_not_belong_together_are_refused(
         situation(world, tmp_path / "out")
 
 
+@dataclass
+class Cfg:
+    gain: float = 1.0
+
+
+class Plain:
+    def __init__(self, gain: float) -> None:
+        self.within = {"gain": Cfg(gain)}
+
+
+class Kind(Enum):
+    SUM = "sum"
+    MEAN = "mean"
+
+
 class Net(nn.Module):
+    gain = 1.0
+
     def __init__(self) -> None:
         super().__init__()
+        self.cfg, self.plain, self.kind, self._gain = Cfg(), Plain(1.0), Kind.SUM, 1.0
+        self.chosen, self.cut, self.array, self.power = {1, 2}, slice(0, 3), np.zeros(3), None
+        self.hidden: Any = [nn.Linear(1, 1)]  # a list that PyTorch does not look into
         self.conv, self.scales, self.table, self.act = nn.Conv2d(3, 4, 1), [1.0, 2.0], {"on": True}, torch.relu
         self.shift: Any = torch.zeros(1)
         self.end = nn.Identity()
@@ -234,7 +450,30 @@ CHANGES: list[Callable[[Any], object]] = [
     lambda net: setattr(net, "act", partial(torch.clamp, min=1.0)),
     lambda net: net.shift.add_(1),
     lambda net: setattr(net.conv, "padding_mode", "reflect"),
+    lambda net: setattr(net.cfg, "gain", 7.0),
+    lambda net: setattr(net.plain.within["gain"], "gain", 7.0),
+    lambda net: setattr(net, "kind", Kind.MEAN),
+    lambda net: net.chosen.add(3),
+    lambda net: setattr(net, "cut", slice(0, 2)),
+    lambda net: net.array.__setitem__(1, 1.0),
+    lambda net: setattr(net, "power", 2.0),
+    lambda net: setattr(net, "_gain", 7.0),
+    lambda net: setattr(type(net), "gain", 7.0),
+    lambda net: setattr(net, "act", from_module("def act(x):\n    return x")),
+    lambda net: setattr(net, "act", from_module("def act(x):\n    return 7 * x")),
+    lambda net: setattr(net, "act", from_module("def act(x, *, by=1):\n    return by * x")),
+    lambda net: setattr(net, "act", from_module("def act(x, *, by=2):\n    return by * x")),
+    lambda net: setattr(net, "act", Signed(1).of_class),
+    lambda net: setattr(net, "act", Signed(2).of_class),
+    lambda net: net.hidden[0].weight.data.add_(1),
 ]
+
+
+def from_module(code: str) -> Any:
+    """Return a function that could be imported by its name, whatever its code is."""
+    module = ModuleType("somebodys_module")
+    exec(code, vars(module))
+    return vars(module)["act"]
 
 
 def test_settings_of_modules_are_a_part_whatever_they_are_kept_in() -> None:
@@ -256,7 +495,126 @@ def test_settings_of_modules_are_a_part_whatever_they_are_kept_in() -> None:
     assert len(found | {first}) == len(CHANGES) + 1
 
 
+def test_a_setting_that_cannot_be_read_is_unknown_unless_it_says_what_it_is(world: World, tmp_path: Path) -> None:
+    net = Net()
+    encoder = Encoder.from_stages(net, [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))], (4, 4))
+    assert encoder.identity.unknown == ()
+    with (tmp_path / "file").open("w") as opened:
+        net.conv.log = opened  # type: ignore[assignment]
+        assert encoder.identity["modules"] == {"conv.log": UNKNOWN}
+        net.plain.within["log"] = opened  # type: ignore[assignment]
+        assert {*encoder.identity["modules"]} == {"conv.log", "Net.plain.within['log']"}
+        with pytest.raises(InputError, match=r"(?s)'modules'.*conv\.log.*attribute identity"):
+            encoder.identity.check_known()
+        del net.plain.within["log"]
+        net.conv.identity = "conv 1"  # type: ignore[assignment]
+        first = encoder.identity
+        assert first.unknown == ()
+        net.conv.identity = "conv 2"  # type: ignore[assignment]
+        assert encoder.identity["modules"] != first["modules"]
+
+
+def test_a_mean_of_a_model_with_another_setting_is_refused(world: World) -> None:
+    net, plain = Net(), [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))]
+    encoder = Encoder.from_stages(net, plain, (4, 4))
+    mean = mean_baseline(encoder, IMAGES[:, :, :4, :4])
+    mean.check_made_of(encoder)
+    net.cfg.gain = 3.0
+    with pytest.raises(InputError, match="modules"):
+        mean.check_made_of(encoder)
+
+
+class Quadratic(nn.Module):
+    """Code that changes where no setting does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) + FACTOR[0] * x.amax((2, 3))
+
+
+FACTOR = [1.0]
+
+
+def test_what_no_reader_sees_is_seen_by_the_answers_to_noise() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), Quadratic())
+    encoder = Encoder.from_stages(net, ["0", "1"], (4, 4))
+    first = encoder.identity
+    assert encoder.identity == first
+    try:
+        FACTOR[0] = 1.2
+        other = encoder.identity
+    finally:
+        FACTOR[0] = 1.0
+    assert [name for name in first if other[name] != first[name]] == ["behaviour"]
+    with pytest.raises(InputError, match="behaviour"):
+        first.check(other, "one", "another")
+    assert all(isinstance(number, float) for number in first["behaviour"])
+
+
+def test_answers_to_noise_agree_up_to_rounding_and_are_in_no_key(tmp_path: Path) -> None:
+    one = Identity(weights="0", behaviour=[0.25, 0.5, 3.0])
+    near, far = (one | {"behaviour": [0.25 + by, 0.5, 3.0]} for by in (1e-4, 1e-2))
+    one.check(near, "one", "near")
+    with pytest.raises(InputError, match="behaviour"):
+        one.check(far, "one", "far")
+    assert one.key == near.key == far.key != Identity(weights="1").key
+    claim(tmp_path / "out", "format 1", one)
+    assert claim(tmp_path / "out", "format 1", near)["config"] == one
+    with pytest.raises(InputError, match="behaviour"):
+        claim(tmp_path / "out", "format 1", far)
+    for made_of, value in ((one, 1.0), (near, 2.0), (far, 3.0)):
+        found = cached_arrays(tmp_path, made_of, "cache 1", "numbers", lambda value=value: {"x": np.array([value])})
+        assert found["x"] == (3.0 if made_of is far else 1.0)
+
+
+class Layered(nn.Module):
+    """Stages around linear layers, as a transformer's, which may be quantised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc, self.end = nn.Conv2d(3, 4, 2, 2), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.end(self.fc(self.conv(x).mean((2, 3))))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_packed_weights_are_weights_and_give_no_gradients() -> None:
+    def quantised(factor: float) -> Encoder:
+        torch.manual_seed(0)
+        net = Layered()
+        net.fc.weight.data.mul_(factor)
+        packed = torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+        return Encoder.from_stages(packed, [("conv", lambda x: x.mean((2, 3))), "fc", "end"], (4, 4))
+
+    one, again, other = quantised(1), quantised(1), quantised(3)
+    assert one.identity == again.identity
+    assert one.identity.unknown == ()
+    assert one.identity["weights"] != other.identity["weights"]
+    assert not same_part(one.identity["behaviour"], other.identity["behaviour"])
+    images = IMAGES[:, :, :4, :4]
+    with pytest.raises(InputError, match=r"'fc'.*quantised"):
+        attribute(one, images, class_logit(torch.eye(3), 0), method="gradient", progress=False)
+
+
+def test_identities_of_towers_and_functions_are_known_and_the_same_in_another_process() -> None:
+    script = "import json; from tests.support.identities import identities; print(json.dumps(identities()))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    there, here = json.loads(done.stdout), identities()
+    assert here.keys() == there.keys()
+    for name, identity in here.items():
+        assert Identity(identity).unknown == ()
+        assert same_part(identity, there[name]), name
+
+
 OTHER_CLIPS: dict[str, Callable[[Clip], Clip]] = {
+    "large pictures": lambda clip: replace(clip, preprocess=partial(brighter_where_large, clip.preprocess)),
     "small pictures": lambda clip: replace(clip, preprocess=partial(brighter_where_small, clip.preprocess)),
     "tokens": lambda clip: replace(clip, tokenizer=lambda texts: clip.tokenizer([f"{text}s" for text in texts])),
 }
@@ -264,6 +622,21 @@ OTHER_CLIPS: dict[str, Callable[[Clip], Clip]] = {
 
 def brighter_where_small(preprocess: Callable[[Image], Tensor], picture: Image) -> Tensor:
     return preprocess(picture) + (picture.width < 64)
+
+
+def brighter_where_large(preprocess: Callable[[Image], Tensor], picture: Image) -> Tensor:
+    return preprocess(picture) + (picture.width > 400 and picture.height > 400)
+
+
+def test_folders_are_of_the_tokens_of_their_own_texts(world: World, tmp_path: Path) -> None:
+    def other(texts: list[str]) -> Tensor:
+        return world.clip.tokenizer([text.replace("key", "lock") for text in texts])
+
+    few: dict[str, Any] = {"classes": ["fish"], "domains": ["real"], "n_images": 1, "method": "gradient"}
+    extract(world.clip, world.images, tmp_path / "out", work=QUIET, **few)
+    extract(replace(world.clip), world.images, tmp_path / "out", work=QUIET, **few)
+    with pytest.raises(InputError, match="tokens"):
+        extract(replace(world.clip, tokenizer=other), world.images, tmp_path / "out", work=QUIET, **few)
 
 
 @pytest.mark.parametrize("change", OTHER_CLIPS)

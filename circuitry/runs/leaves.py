@@ -1,0 +1,363 @@
+"""What a function or an object is, read to its leaves, as a short digest. No torch.
+
+A value that cannot be read makes what holds it `UNKNOWN`, which is equal to nothing, and nothing is kept of it.
+
+1. Plain values, arrays and tensors are read as they are; containers, whatever their order in memory.
+2. A function or class of Python or of an installed library is its import path.
+3. Another function is its code, what is nested in it, its defaults, what it closes over, and the globals that it reads.
+   Another class is all that it defines.
+4. An object is its class and its attributes; an object of a library written in C is what it is pickled to.
+5. An object or a function with an attribute ``identity`` that is a text, as a `Patch` has one, or a mapping, as a
+   `Clip` has one, is that: nothing else of it is read.
+"""
+
+import dis
+import enum
+import functools
+import json
+import logging
+import re
+import sys
+import sysconfig
+import types
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from circuitry.runs.identity import ROUNDED, UNKNOWN, Identity
+from circuitry.runs.provenance import digest, weights_digest
+
+_PLAIN = (type(None), bool, int, float, str)
+_BY_TEXT = (
+    complex,
+    bytes,
+    range,
+    slice,
+    np.generic,
+    np.dtype,
+    PurePath,
+    re.Pattern,
+    type(Ellipsis),
+    type(NotImplemented),
+)
+"""Kinds of values that their text says all about."""
+_OF_TORCH = ("device", "Size", "layout", "memory_format")
+"""The same among PyTorch's."""
+_HOLD_ATTRIBUTES = (object, dict, list, tuple, set, frozenset, str, int, float, deque, types.SimpleNamespace)
+"""Kinds written in C that hold nothing besides attributes and what `Leaves` reads of containers and plain values."""
+_OF_CLASSES = {
+    *("__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__slots__"),
+    *("__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__", "__match_args__", "__hash__"),
+    *("__dataclass_fields__", "__dataclass_params__", "__firstlineno__", "__static_attributes__"),
+}
+"""What Python itself notes about a class."""
+_INSTALLED = {"site-packages", "dist-packages"}
+_STANDARD = Path(sysconfig.get_paths()["stdlib"])
+_HEAP_TYPE = 1 << 9
+"""Flag of types that are not written in C as a whole."""
+
+
+def part_of(value: Any, name: str) -> str | dict[str, str]:
+    """Return the digest of a value as a part of an `Identity`; where it cannot be read, the places that are unknown.
+
+    Args:
+        value: A function, an object, anything.
+        name: What to call it, where a place is named.
+
+    Example:
+        >>> Identity(metric_code=part_of(lambda embeddings: embeddings[:, 3], "the metric"))
+        >>> part_of([1, open("notes.txt")], "the list")
+        {'the list[1]': 'unknown'}
+    """
+    leaves = Leaves()
+    found = leaves.read(value, name)
+    return leaves.unknown or digest(found)
+
+
+class Leaves:
+    """A walk through values to their leaves; see `part_of`."""
+
+    def __init__(self, names: Mapping[int, str] | None = None, without: Collection[str] = ()) -> None:
+        """Start a walk.
+
+        Args:
+            names: What else says all about some objects, by their `id`.
+            without: Attributes that are not read.
+        """
+        self.unknown: dict[str, str] = {}
+        """The places that cannot be read."""
+        self.foreign = False
+        """Whether any code was read that is of no library, or an object of such a kind."""
+        self._names, self._without = dict(names or {}), set(without)
+        self._open, self._kept = list[int](), list[Any]()
+
+    def read(self, value: Any, place: str) -> Any:
+        """Return a value in plain values, which are a digest where it holds others."""
+        if isinstance(value, _PLAIN) and type(value) in _PLAIN:
+            return value
+        if type(value).__name__ == "dtype" and type(value).__module__ == "torch":
+            return str(value).removeprefix("torch.")  # as configurations write it, too
+        number = id(value)
+        if number in self._names:
+            return ["named", self._names[number]]
+        if number in self._open:  # it holds itself
+            return ["held by", len(self._open) - self._open.index(number)]
+        self._open.append(number)
+        self._kept.append(value)  # so that no other object gets its number meanwhile
+        try:
+            found = self._read(value, place)
+        except Exception:  # of whatever somebody's objects do, a RecursionError too
+            found = self._cannot(place)
+        finally:
+            self._open.pop()
+        short = found if isinstance(found, str) else digest(found)
+        if place not in self.unknown:
+            self._names[number] = short
+        return ["named", short]
+
+    def _read(self, value: Any, place: str) -> Any:
+        if (own := _own_identity(value)) is not None:
+            self.foreign |= _import_path(type(value)) is None
+            if Identity(own=own).unknown:
+                return self._cannot(place)
+            return ["identity", own if isinstance(own, str) else self._exact(own, place)]
+        if isinstance(value, types.ModuleType | logging.Logger):
+            return [type(value).__name__, getattr(value, "__name__", None) or getattr(value, "name", None)]
+        if isinstance(value, type):
+            return self._class(value, place)
+        if (routine := self._routine(value, place)) is not None:
+            return routine
+        return self._object(value, place)
+
+    def _routine(self, value: Any, place: str) -> Any:
+        """Return what a function or a part of one is; None for another object."""
+        if isinstance(value, types.CodeType):
+            return self._code(value, place)
+        if isinstance(value, types.FunctionType):
+            return self._function(value, place)
+        if isinstance(value, types.MethodType):
+            held = self.read(value.__self__, f"{place}.__self__")
+            return ["method", self.read(value.__func__, place), held]
+        if isinstance(value, functools.partial):
+            held = [value.func, value.args, value.keywords]
+            return ["partial", *(self.read(one, place) for one in held)]
+        if isinstance(value, staticmethod | classmethod):
+            return [type(value).__name__, self.read(value.__func__, place)]
+        if isinstance(value, property):
+            return ["property", *(self.read(one, place) for one in (value.fget, value.fset))]
+        if isinstance(value, functools.cached_property):
+            return ["cached property", self.read(value.func, place)]
+        if isinstance(value, functools._lru_cache_wrapper):
+            return ["cached", self.read(value.__wrapped__, place)]
+        if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
+            holder = value.__self__
+            held = None if isinstance(holder, types.ModuleType) else self.read(holder, place)
+            return ["built in", getattr(value, "__module__", None), value.__qualname__, held]
+        if isinstance(
+            value, types.MethodDescriptorType | types.WrapperDescriptorType | types.ClassMethodDescriptorType
+        ):
+            return ["built in", self.read(value.__objclass__, place), value.__qualname__]
+        if isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType):
+            return ["slot", value.__qualname__]
+        return None
+
+    def _function(self, value: types.FunctionType, place: str) -> Any:
+        if (path := _import_path(value)) is not None:
+            return path
+        of_library = is_of_library(value.__module__) and _in_library(value.__code__.co_filename)
+        self.foreign |= not of_library
+        cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
+        held = {name: self._cell(cell, f"{place}, {name} that it closes over") for name, cell in cells.items()}
+        defaults = [value.__defaults__, value.__kwdefaults__, vars(value)]
+        read = [self.read(one, f"{place}, a default") for one in defaults]
+        # Code of a library changes with its version alone, and so does what it takes of its own module.
+        taken = {} if of_library else self._globals(value, place)
+        return ["function", self._code(value.__code__, place), sorted(held.items()), read, sorted(taken.items())]
+
+    def _cell(self, cell: types.CellType, place: str) -> Any:
+        try:
+            content = cell.cell_contents
+        except ValueError:  # it is not filled yet
+            return ["empty"]
+        return self.read(content, place)
+
+    def _globals(self, value: types.FunctionType, place: str) -> dict[str, Any]:
+        """Return what a function takes from its module, by name."""
+        found = dict[str, Any]()
+        for code in _nested(value.__code__):
+            for name in _global_names(code):
+                if name in value.__globals__:
+                    one = value.__globals__[name]
+                    found[name] = self.read(one, f"{place}, its global {name}")
+                    found |= self._taken(one, name, code, place)
+        return found
+
+    def _taken(self, module: Any, name: str, code: types.CodeType, place: str) -> dict[str, Any]:
+        """Return what some code may take from a module that is no library's."""
+        if not isinstance(module, types.ModuleType) or is_of_library(module.__name__):
+            return {}
+        there = {f"{name}.{one}": vars(module)[one] for one in code.co_names if one in vars(module)}
+        return {one: self.read(inner, f"{place}, its global {one}") for one, inner in there.items()}
+
+    def _code(self, code: types.CodeType, place: str) -> Any:
+        counts = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags]
+        names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
+        constants = [self.read(one, place) for one in code.co_consts]
+        jumps = getattr(code, "co_exceptiontable", b"")
+        return [code.co_code.hex(), jumps.hex(), counts, names, constants]
+
+    def _class(self, kind: type, place: str) -> Any:
+        if (path := _import_path(kind)) is not None:
+            return path
+        self.foreign = True
+        own = {name: inner for name, inner in vars(kind).items() if name not in _OF_CLASSES}
+        bases = [self.read(base, place) for base in kind.__bases__]
+        return ["class", kind.__qualname__, bases, self._attributes(own, f"{place}, class {kind.__name__}")]
+
+    def _object(self, value: Any, place: str) -> Any:
+        kind = type(value)
+        if isinstance(value, _BY_TEXT) or _is_of_torch(kind):
+            return [kind.__name__, str(value)]
+        if isinstance(value, enum.Enum):
+            return [self.read(kind, place), value.name]
+        if isinstance(value, _tensor_type()):
+            return ["tensor", self._tensor(value)]
+        if isinstance(value, np.ufunc):
+            return ["ufunc", value.__name__]
+        if isinstance(value, np.ndarray):
+            return ["array", value.dtype.str, value.shape, self._numbers(value, place)]
+        if isinstance(value, types.MappingProxyType):
+            return ["mapping", self._items(value.items(), place)]
+        content = self._content(value, place)
+        if kind in (dict, list, tuple, set, frozenset, deque):
+            return content
+        self.foreign |= _import_path(kind) is None
+        if not _is_of_attributes(kind) or not (hasattr(value, "__dict__") or hasattr(kind, "__slots__")):
+            return self._pickled(value, place)
+        return [self.read(kind, place), content, self._attributes(_state(value), place)]
+
+    def _content(self, value: Any, place: str) -> Any:
+        """Return what a container or a plain value of a derived kind holds."""
+        if isinstance(value, dict):
+            return ["mapping", self._items(value.items(), place)]
+        if isinstance(value, list | tuple | deque):
+            return ["list", [self.read(one, f"{place}[{i}]") for i, one in enumerate(value)]]
+        if isinstance(value, set | frozenset):
+            return ["set", sorted(json.dumps(self.read(one, place)) for one in value)]
+        return next((kind(value) for kind in (str, int, float) if isinstance(value, kind)), None)
+
+    def _items(self, items: Iterable[tuple[Any, Any]], place: str) -> Any:
+        found = [[json.dumps(self.read(key, place)), self.read(inner, f"{place}[{key!r}]")] for key, inner in items]
+        return sorted(found, key=lambda pair: pair[0])
+
+    def _attributes(self, named: Mapping[str, Any], place: str) -> Any:
+        read = {name: self.read(inner, f"{place}.{name}") for name, inner in named.items() if name not in self._without}
+        return sorted(read.items())
+
+    def _exact(self, own: Mapping[str, Any], place: str) -> Any:
+        """Return an object's own parts that no other rounding changes."""
+        return self._items([pair for pair in own.items() if pair[0] not in ROUNDED], place)
+
+    def _tensor(self, value: Any) -> Any:
+        if not value.is_quantized:
+            return weights_digest({"": value})
+        scales = value.q_per_channel_scales() if "channel" in str(value.qscheme()) else value.q_scale()
+        zeros = value.q_per_channel_zero_points() if "channel" in str(value.qscheme()) else value.q_zero_point()
+        return [weights_digest({"": value.int_repr()}), str(value.qscheme()), str(scales), str(zeros)]
+
+    def _numbers(self, array: np.ndarray, place: str) -> Any:
+        if array.dtype.hasobject:
+            return self.read(array.tolist(), place)
+        return digest(np.ascontiguousarray(array).tobytes().hex())
+
+    def _pickled(self, value: Any, place: str) -> Any:
+        """Return what an object of a kind written in C is pickled to, which raises for one that has no value."""
+        found = value.__reduce_ex__(4)
+        pieces = [found] if isinstance(found, str) else [list(p) if hasattr(p, "__next__") else p for p in found]
+        return ["pickled", type(value).__name__, [self.read(piece, place) for piece in pieces]]
+
+    def _cannot(self, place: str) -> str:
+        self.unknown[place] = UNKNOWN
+        return UNKNOWN
+
+
+def _own_identity(value: Any) -> str | Mapping[str, Any] | None:
+    """Return the identity that a value brings: its attribute of that name, where it is a text or a mapping."""
+    found = None
+    with suppress(Exception):  # of whatever somebody's attribute does
+        found = getattr(value, "identity", None)
+    return found if found and isinstance(found, str | dict) else None
+
+
+def _import_path(value: Any) -> str | None:
+    """Return the place of a function or class of a library; None for another, or one that is not found there."""
+    module, name = getattr(value, "__module__", None), value.__qualname__
+    if not isinstance(module, str) or not is_of_library(module):
+        return None
+    found: Any = sys.modules[module]
+    for step in name.split("."):
+        found = getattr(found, step, None)
+    return f"{module}.{name}" if found is value else None
+
+
+def is_of_library(module: str | None) -> bool:
+    """Whether a module is Python's, of an installed package, or of this one."""
+    if module is None or module not in sys.modules:
+        return False
+    if module.partition(".")[0] == "circuitry":
+        return True
+    file = getattr(sys.modules[module], "__file__", None)
+    if file is None:
+        return module != "__main__" and module.partition(".")[0] in sys.stdlib_module_names
+    return _in_library(file)
+
+
+@functools.cache
+def _in_library(file: str) -> bool:
+    """Whether a file is Python's, of an installed package, or of this one."""
+    path = Path(file)
+    ours = Path(__file__).parents[1]
+    return bool(_INSTALLED & set(path.parts)) or path.is_relative_to(_STANDARD) or path.is_relative_to(ours)
+
+
+def _is_of_torch(kind: type) -> bool:
+    return kind.__module__ in ("torch", "torch._C") and kind.__name__ in _OF_TORCH
+
+
+def _tensor_type() -> Any:
+    """PyTorch's tensors, where it is loaded."""
+    return getattr(sys.modules.get("torch"), "Tensor", ())
+
+
+def _is_of_attributes(kind: type) -> bool:
+    """Whether all that objects of a kind hold are attributes and the content of a container."""
+    return all(base.__flags__ & _HEAP_TYPE or base in _HOLD_ATTRIBUTES for base in kind.__mro__)
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, without what it computed from them and keeps."""
+    found = dict(getattr(value, "__dict__", {}))
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                found[name] = getattr(value, name)
+    kept = (functools.cached_property,)
+    return {name: inner for name, inner in found.items() if not isinstance(getattr(type(value), name, None), kept)}
+
+
+def _nested(code: types.CodeType) -> Iterable[types.CodeType]:
+    """Yield code and all code that is nested in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    reads = {"LOAD_GLOBAL", "LOAD_NAME"}
+    return sorted({str(step.argval) for step in dis.get_instructions(code) if step.opname in reads})
