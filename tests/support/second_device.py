@@ -22,7 +22,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = torch.device("lazy")
@@ -95,6 +94,10 @@ def _with_lists_moved(index: Any) -> Any:
 class _Mode(TorchDispatchMode):
     """Catches what makes tensors on the device from none of it."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would wrap every operation once more
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
 
@@ -102,7 +105,7 @@ class _Mode(TorchDispatchMode):
 def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Run an operation on the values of its tensors, and put on the device what belongs there."""
     met = list[Any]()
-    held_args = tuple(_held(one, met) for one in args)
+    held_args = [_held(one, met) for one in args]
     held_kwargs = {name: _held(one, met) for name, one in kwargs.items()}
     on_device = [one for one in met if isinstance(one, DeviceTensor)]
     wanted = kwargs.get("device")
@@ -111,8 +114,10 @@ def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return func(*args, **kwargs)
     if func not in _MOVES:
         _check(func, args, met)
-    if wanted is not None:
+    if makes:
         held_kwargs["device"] = torch.device("cpu")
+    if func is _aten._efficientzerotensor.default:  # has no memory, and a wrapper would not show it
+        func = _aten.zeros.default
     found = func(*held_args, **held_kwargs)
     writes_away = func in _MOVES and not isinstance(args[0], DeviceTensor)
     if writes_away if wanted is None else not makes:
@@ -125,8 +130,9 @@ def _held(value: Any, met: list[Any]) -> Any:
     """Return a value with the values of tensors in place of tensors; tensors and generators are ``met``."""
     if isinstance(value, list | tuple):
         return [_held(one, met) for one in value]
-    if isinstance(value, Tensor | torch.Generator):
-        met.append(value)
+    if not isinstance(value, Tensor | torch.Generator):
+        return value
+    met.append(value)
     return value.held if isinstance(value, DeviceTensor) else value
 
 
@@ -168,19 +174,20 @@ def _check(func: Any, args: Sequence[Any], met: Sequence[Any]) -> None:
         fits = torch.Tag.pointwise in func.tags and numbers_alone and (home or not writes)
     if not fits:
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE} and cpu, in {func}."
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{DEVICE} and cpu, in {func}."
         )
 
 
-class _Makers(TorchFunctionMode):
-    """Tensors of lists and numbers are made on the CPU, then moved: PyTorch makes them below the other mode."""
+def _made_there(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function that makes tensors of lists on the CPU, then moves them: PyTorch does so below the mode."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = dict(kwargs or {})
-        if func in (torch.tensor, torch.as_tensor, torch.asarray) and named.get("device") is not None:
-            device = torch.device(named.pop("device"))
-            return func(*args, **named).to(device)
-        return func(*args, **named)
+    def made(*args: Any, device: Any = None, **kwargs: Any) -> Tensor:
+        if device is None or torch.device(device) != DEVICE:
+            return make(*args, device=device, **kwargs)
+        return make(*args, **kwargs).to(DEVICE)
+
+    return made
 
 
 @contextmanager
@@ -199,7 +206,7 @@ def second_device() -> Iterator[torch.device]:
 
     def submit_there(pool: ThreadPoolExecutor, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def run() -> Any:
-            with _Makers(), _Mode():  # PyTorch's modes are those of a thread
+            with _Mode():  # PyTorch's modes are those of a thread
                 return function(*args, **kwargs)
 
         return submit(pool, run)
@@ -207,7 +214,8 @@ def second_device() -> Iterator[torch.device]:
     with (
         patch.object(torch, "autocast", autocast_there),
         patch.object(ThreadPoolExecutor, "submit", submit_there),
-        _Makers(),
+        patch.object(torch, "tensor", _made_there(torch.tensor)),
+        patch.object(torch, "as_tensor", _made_there(torch.as_tensor)),
         _Mode(),
     ):
         yield DEVICE
