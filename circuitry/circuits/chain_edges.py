@@ -106,17 +106,21 @@ def reader_edges(
             sizes = {site: units[site].shape[encoder.unit_dim(site)] for site in kept_units}
             for site, kept in kept_units.items():
                 _check_units(site, kept, sizes[site])
+            chosen = {site: torch.tensor(kept, device=encoder.device) for site, kept in kept_units.items()}
+            columns: dict[Pair, list[Tensor]] = {pair: [] for pair in sums}
             for up, i in [(site, i) for site in ups for i in range(0, len(kept_units[site]), at_once)]:
-                some = torch.from_numpy(kept_units[up][i : i + at_once]).to(encoder.device)
+                some = chosen[up][i : i + at_once]
                 gates = {up: F.one_hot(some, sizes[up]) == 0}
                 for down, read in read_paths(encoder, clean, ends, gates):
                     if (up, down) in sums:
                         effects = per_unit(((units[down] - read) * slopes[down]).sum(1), encoder.unit_dim(down))
-                        sums[up, down][:, i : i + at_once] += effects[:, kept_units[down]].T.cpu().double().numpy()
+                        columns[up, down].append(effects[:, chosen[down]].T)
                     if down == ups[up]:  # no site behind reads it
                         break
                 bar.update(len(some))
             for pair, scores in sums.items():
+                if columns[pair]:
+                    scores += torch.cat(columns[pair], 1).cpu().double().numpy()
                 _check_scores(pair, scores)
     return {pair: found / n_images for pair, found in sums.items()}
 
@@ -186,7 +190,7 @@ def _residuals_times_jacobian(
         return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
 
     residual, weight, rows = y.detach() - target, _units_first(step, up_dim), list[Tensor]()
-    for chunk in torch.split(torch.arange(target.shape[down_dim]), units_at_once):
+    for chunk in torch.split(torch.arange(target.shape[down_dim], device=target.device), units_at_once):
         found = torch.func.vmap(product)(_one_unit_each(residual, down_dim, chunk))
         rows.append(torch.einsum("nbup,bup->nu", _units_first(found, up_dim + 1, lead=2), weight))
     return torch.cat(rows)
@@ -203,7 +207,7 @@ def _jacobian_times_steps(
         return torch.func.jvp(stage, (start,), (tangent,))
 
     with _batchable():
-        for chunk in torch.split(torch.arange(step.shape[up_dim]), units_at_once):
+        for chunk in torch.split(torch.arange(step.shape[up_dim], device=step.device), units_at_once):
             tangents = _one_unit_each(step, up_dim, chunk)
             y, movement = torch.func.vmap(moved, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
             residual = _units_first(y - target, down_dim)
@@ -231,7 +235,7 @@ def _batchable() -> Iterator[None]:
 def _one_unit_each(x: Tensor, unit_dim: int, units: Tensor) -> Float[Tensor, "units ..."]:
     """Return copies of ``x``, each zero except at one of the units."""
     out = torch.zeros(len(units), *x.shape, dtype=x.dtype, device=x.device)
-    out.movedim(unit_dim + 1, 1)[torch.arange(len(units)), units] = x.movedim(unit_dim, 0)[units]
+    out.movedim(unit_dim + 1, 1)[torch.arange(len(units), device=x.device), units] = x.movedim(unit_dim, 0)[units]
     return out
 
 

@@ -231,11 +231,13 @@ def _effects(task: Task, gated: GatedEdges, cuts: Sequence[Cut]) -> tuple[Float[
         for batch in task.batches(gated.rows):
             clean = batch.clean(gated.sites)
             ends, n_images = batch.ends(clean), n_images + len(batch.images)
-            for i, cut in enumerate([{}, *cuts]):
+            of_cuts = list[Tensor]()
+            for cut in [{}, *cuts]:
                 masks = {(up, down): np.ones((gated.sizes[down], gated.sizes[up]), dtype=bool) for up, down in cut}
                 for pair, place in cut.items():
                     masks[pair][place] = False
                 (embedding,) = gated.run(clean[gated.start], ends, _gates(masks, batch.images.device))
-                values[i] += float(in_double(checked_metric(task.metric, embedding)).sum())
+                of_cuts.append(in_double(checked_metric(task.metric, embedding)).sum())
                 bar.update()
+            values += torch.stack(of_cuts).cpu().numpy()  # a GPU is waited for once, not at every cut
     return (values[0] - values[1:]) / n_images, n_images

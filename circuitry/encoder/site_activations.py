@@ -22,12 +22,14 @@ def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) ->
 
 def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
     """Raise `InputError` for the first site with a value that is NaN or infinite; ``what`` begins the sentence."""
-    for site, activation in activations.items():
-        if not bool(activation.isfinite().all()):
-            raise InputError(
-                f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
-                "the weights of the stages up to it."
-            )
+    finite = [activation.isfinite().all() for activation in activations.values()]
+    if not finite or bool(torch.stack([one.to(finite[0].device) for one in finite]).all()):  # a GPU is waited for once
+        return
+    site = next(site for site, fine in zip(activations, finite, strict=True) if not fine)
+    raise InputError(
+        f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
+        "the weights of the stages up to it."
+    )
 
 
 def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ class ImagesOfClass:
     ) -> Iterator[tuple[Float[Tensor, "some gates"], Float[Tensor, " some"]]]:
         """Yield d log-odds of the answers / d gates, and the probability of the answers, of some images at a time."""
         for i in range(0, len(places), self.runs.rows):
-            some = torch.tensor(places[i : i + self.runs.rows])
+            some = torch.tensor(places[i : i + self.runs.rows], device=self.answers.device)
             gates = opened.expand(len(some), -1).detach().clone().requires_grad_()
             answers = self.metric.log_answers(self.runs.run(gates, some))
             given = torch.zeros_like(answers, dtype=torch.bool).scatter(1, self.answers[some][:, None], True)

@@ -157,7 +157,7 @@ class Gated:
                 for site, n in gated.sizes(self._ends).items()
             }
         )
-        self._places = [torch.from_numpy(mask).nonzero(as_tuple=True) for mask in self._with_gate.values()]
+        self._places = [_places(mask, self._start.device) for mask in self._with_gate.values()]
         self._sizes = [len(rows) for rows, _ in self._places]
         self.n_gates = sum(self._sizes)
 
@@ -176,6 +176,7 @@ class Gated:
         differentiable, too.
         """
         images = torch.arange(len(self)) if chosen is None else chosen
+        images = images.to(self._start.device)  # once, where each use would copy and wait
         whole = self._ends if shift is None else self.shifted(shift)
         ends = {site: end[images] if len(end) > 1 else end for site, end in whole.items()}
         if gates.shape[-1] != self.n_gates:
@@ -213,8 +214,7 @@ class Gated:
 
     def flat(self, values: Mapping[str, Shaped[np.ndarray, " units"]]) -> Shaped[Tensor, " gates"]:
         """Return values [units] by site in the order of the gates."""
-        pairs = zip(self._with_gate, self._places, strict=True)
-        return torch.cat([torch.from_numpy(values[site])[units] for site, (_, units) in pairs])
+        return torch.cat([torch.from_numpy(values[site][mask[0]]) for site, mask in self._with_gate.items()])
 
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
@@ -236,3 +236,9 @@ class Gated:
         """Return the numbers of the chosen units by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))
         return found if self._edges is not None else {s: np.flatnonzero(~np.isnan(kept)) for s, kept in found.items()}
+
+
+def _places(mask: Bool[np.ndarray, "rows units"], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the row and the column of every entry that is true, on a device: what is written there has to be, too."""
+    rows, columns = torch.from_numpy(mask).nonzero(as_tuple=True)
+    return rows.to(device), columns.to(device)

@@ -61,7 +61,7 @@ class GatedUnits:
     ) -> tuple[Iterator[UnitGates], list[int]]:
         """Return the gates of all different circuits, ``at_once`` at a time, and the number of each circuit in these.
 
-        Equal circuits are run once, and so are equal to the last bit.
+        Equal circuits are run once, and so are equal to the last bit. Gates are on the CPU, where `run` compares them.
         """
         sizes, places, different = self.sizes(clean), dict[bytes, int](), list[dict[str, Tensor]]()
         whole = {site: torch.ones(size, dtype=torch.bool) for site, size in sizes.items()}
@@ -72,8 +72,7 @@ class GatedUnits:
             if len(places) > len(different):
                 different.append(kept)
         chunks = (different[i : i + at_once] for i in range(0, len(different), at_once))
-        device = self.encoder.device
-        return ({s: torch.stack([kept[s] for kept in some]).to(device) for s in self.sites} for some in chunks), which
+        return ({s: torch.stack([kept[s] for kept in some]) for s in self.sites} for some in chunks), which
 
     def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates) -> Float[Tensor, "stack b d"]:
         """Return the embeddings under each row of gates; rows that begin alike are one run up to where they part.
@@ -81,7 +80,8 @@ class GatedUnits:
         Args:
             start: Activations of the images at the first site.
             ends: Baselines by site, one for every image or one for all.
-            gates: Gates of the units; the embeddings are differentiable in real gates.
+            gates: Gates of the units, of which only different ones are moved to the device; the embeddings are
+                differentiable in real gates.
         """
         n, hooks = len(next(iter(gates.values()), start[:1])), list[tuple[str, Callable[..., Tensor]]]()
         runs = [0] * n
@@ -91,7 +91,8 @@ class GatedUnits:
             runs = [places.setdefault((run, row.tobytes()), len(places)) for run, row in zip(before, rows, strict=True)]
             first = [runs.index(place) for place in range(len(places))]
             parents = torch.tensor([before[row] for row in first], device=start.device)
-            hooks.append((site, self._hook(of_site[first], ends[site], parents, len(start))))
+            different = of_site[first].to(start.device)
+            hooks.append((site, self._hook(different, ends[site], parents, len(start))))
         with self.encoder.hooks(fwd_hooks=hooks):
             found: Tensor = self.encoder(start, start=self.start)
         embeddings: Tensor = rearrange(found, "(stack b) d -> stack b d", b=len(start))

@@ -211,7 +211,7 @@ class _Learning:
             n = min(len(side), left // (len(self.sides) - i))
             parts.append(side[torch.randperm(len(side), generator=generator)[:n]])
             left -= n
-        return torch.cat(parts)
+        return torch.cat(parts).to(self.device)
 
     def _lost(self, embeddings: Tensor, chosen: Tensor) -> Tensor:
         return (self.answers(embeddings) - self.target[chosen]).square().sum(1).mean() / self.variance

@@ -126,9 +126,9 @@ def _effects(
     places = math.prod(shape)
     out = np.full(len(wanted), np.nan)
     for chunk in torch.split(torch.from_numpy(np.flatnonzero(wanted)), max(1, rows // len(base))):
-        mask = torch.zeros(len(chunk), places, dtype=torch.bool, device=base.device)
+        mask = torch.zeros(len(chunk), places, dtype=torch.bool)
         mask[torch.arange(len(chunk)), chunk] = True
-        stack = torch.where(mask.view(len(chunk), 1, *shape), written, base)
+        stack = torch.where(mask.view(len(chunk), 1, *shape).to(base.device), written, base)
         values = run(stack.flatten(0, 1)).view(len(chunk), len(base))
         out[chunk.numpy()] = (reference - values).sum(1).cpu().numpy()
     return out if len(axes) == 1 else out.reshape([base.shape[axis] for axis in axes])

@@ -42,7 +42,7 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
         if not embeddings.requires_grad:
             return 0
         found: tuple[Tensor | None, ...] = torch.autograd.grad(embeddings, weights, direction, allow_unused=True)
-        return sum(0 if one is None else int(one.count_nonzero()) for one in found)
+        return int(sum(one.count_nonzero() for one in found if one is not None))
 
     with encoder.running(gradients=True):
         try:
