@@ -59,6 +59,7 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
     settings = chosen.groupby("test_domain")["setting"].transform("nunique")
     chosen = chosen[settings > 1] if (settings > 1).any() else chosen  # photographs alone are tested in every domain
+    check_like_classes(chosen)
     return _needed(chosen, f"differ in their {column} alone")
 
 
