@@ -5,7 +5,10 @@ from functools import partial
 from itertools import combinations
 
 import pandas as pd
+from scipy import stats
+from scipy.special import logit
 
+from circuitry.comparison.lesion_reading import known_cells
 from tests.support.committed_tables import RESULTS, Numbers, alike, span, table
 
 OWN, OTHERS, PHOTO = "own class", "other classes", "photo"
@@ -73,6 +76,24 @@ def same_parts() -> list[int]:
     """Return in how many tested cases it is the same part, and in how many of these of cups."""
     same = tested().query("verdict == @VERDICTS[0]")
     return [len(same), int((same["class"] == "cup").sum())]
+
+
+def falls(cut: str = "part") -> pd.DataFrame:
+    """Return by class and style its log-odds (``whole``), and what a cut of the other style's part takes (``fall``)."""
+    lesions = known_cells(table("own_parts/lite0_margins/lesions"))
+    of_class = lesions[lesions["part_class"] == lesions["class"]]
+    across = of_class[(of_class["part_domain"] != of_class["domain"]) & (of_class["cut"] == cut)]
+    whole = logit(across["whole_probability"])
+    told = across.assign(whole=whole, fall=whole - logit(across["probability"]))
+    return told.pivot(index="class", columns="domain", values=["whole", "fall"]).dropna()
+
+
+def margins() -> list[float]:
+    """Return log-odds in photographs and in OpenMoji, what the other style's part takes there, classes, and p."""
+    by_class = falls()
+    in_photographs, in_emoji = (by_class["fall"][style] for style in (PHOTO, "openmoji"))
+    numbers = [by_class[of][style].mean() for of in ("whole", "fall") for style in (PHOTO, "openmoji")]
+    return [*numbers, len(by_class), stats.wilcoxon(in_photographs, in_emoji).pvalue]
 
 
 def in_common(kind: str, column: str = "value") -> tuple[float, float]:
@@ -193,6 +214,9 @@ CLAIMS: dict[str, Numbers] = {
     "Cells are of {} to {} classes": lambda: span(
         found("left").query("part_domain == 'photo' or domain == 'photo'")["n_classes"]
     ),
+    "In EfficientNet-Lite0 the class's log-odds are {:.1f} in photographs and {:.1f} in OpenMoji; there the part of "
+    "the other style takes {:.1f} and {:.1f} of them ({} classes, Wilcoxon's p {:.2f})": margins,
+    "random units {:.1f} and {:.1f}:": lambda: [falls("random")["fall"][style].mean() for style in (PHOTO, "openmoji")],
     "each part takes the class in {} of {} cases with photographs, and in {} of {} of drawings": lambda: [
         count for photo in (True, False) for count in (taken(of_pairs(photo)), len(of_pairs(photo)))
     ],
@@ -201,7 +225,8 @@ CLAIMS: dict[str, Numbers] = {
         *same_parts(),
     ],
     "Of {} cases {} have an unseen image in each of the two styles": lambda: [len(found("verdicts")), len(tested())],
-    "{} have no such image in these styles. Of the {} cases {} have the same part, {} has other parts, and in {} there is no own part": lambda: [
+    "{} have no such image in these styles. Of the {} cases {} have the same part, {} has other parts, and in {} there "
+    "is no own part": lambda: [
         found("verdicts")[OWN_CELLS].isna().all(axis=1).sum(),
         len(tested()),
         *((tested()["verdict"] == verdict).sum() for verdict in VERDICTS),
