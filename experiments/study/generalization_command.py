@@ -67,11 +67,14 @@ def add_accuracies(report: Report, tables: Mapping[str, pd.DataFrame], screen: b
         report.text(f"There are no models of the upper bound ({run_tables.UPPER}): no class was screened.")
     else:
         out = screened[~screened["kept"]]
-        classes = (out["class"] + " in " + out["test_domain"] + out["upper"].map(" ({:.0%})".format)).tolist()
+        names = run_tables.model_names(screened)[out.index]
+        model = (", " + names).where(names != "", "")
+        classes = (out["class"] + " in " + out["test_domain"] + model + out["upper"].map(" ({:.0%})".format)).tolist()
         report.text(
             f"A class is screened out if the upper bound ({run_tables.UPPER}), which saw it in the test domain, comes "
-            f"less than {run_tables.SHARE:.0%} of the way from guessing to perfect accuracy on it. Above "
-            f"{'they are left out' if screen else 'all held-out classes count'}. {len(out)} of {len(screened)} are "
+            f"less than {run_tables.SHARE:.0%} of the way from guessing to perfect accuracy on it. It is left out for "
+            "models of this kind, and of kinds that have no upper bound and are most like it. Above "
+            f"{'these are left out' if screen else 'all held-out classes count'}. {len(out)} of {len(screened)} are "
             f"screened out: {', '.join(classes) or 'none'}."
         )
         beside = in_test_domain(tables["told_apart_all" if screen else "told_apart_screened"])
@@ -101,8 +104,9 @@ class Config:
     """Folder of the results: tables and the report."""
     results: SmallTables = None
     screen: bool = True
-    """Leave held-out classes that even the upper bound does not learn out of figures and told_apart.csv, for all models
-    of the test domain. The other choice stands beside, in told_apart_all.csv or told_apart_screened.csv."""
+    """Leave out of figures and told_apart.csv, for each model, the held-out classes that its own upper bound does not
+    learn; a model without one takes that of the model most like it. The other choice stands beside, in
+    told_apart_all.csv or told_apart_screened.csv."""
     epochs_shown: tuple[int, ...] | None = None
     """Checkpoints to classify with (default: all that were kept); 0 is the untrained model."""
     decoding: Decoding = "upright"

@@ -148,19 +148,37 @@ def kinds_of_runs(
 
 
 def counted_rows(evaluated: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the rows of last checkpoints, without classes that a model of the test domain screens out."""
+    """Return the rows of last checkpoints, without the classes that the upper bound of their kind of model misses.
+
+    A kind (`MODEL`) is judged by its own upper bound. One that has none takes the upper bounds of the kinds that differ
+    from it in the fewest columns: aligned captions those of standard captions, a transformer those of a ResNet.
+    """
     rows = last_checkpoints(by_test_domain(evaluated))
     if screened is None or screened.empty:
         return rows
-    out = screened.loc[~screened["kept"], ["test_domain", "class"]].drop_duplicates()
-    marked = rows.merge(out.assign(out=True), how="left", left_on=["test_domain", "part"], right_on=list(out))
+    kinds = rows[list(MODEL)].drop_duplicates()
+    out = pd.concat([_missed_classes(screened, kind) for _, kind in kinds.iterrows()])
+    place = ["test_domain", *MODEL]
+    marked = rows.merge(out.assign(out=True), how="left", left_on=[*place, "part"], right_on=[*place, "class"])
     return marked[marked["out"].isna()]
 
 
-def check_like_classes(table: pd.DataFrame) -> None:
-    """Refuse rows that a figure would compare although they count other held-out classes."""
+def _missed_classes(screened: pd.DataFrame, kind: "pd.Series[str]") -> pd.DataFrame:
+    """Return the classes that a kind of model is not judged on: columns test_domain, class and `MODEL`."""
+    differing = screened[list(MODEL)].ne(kind).sum(axis=1)
+    nearest = differing == differing.groupby(screened["test_domain"]).transform("min")
+    missed = screened.loc[nearest & ~screened["kept"], ["test_domain", "class"]].drop_duplicates()
+    return missed.assign(**kind)
+
+
+def check_like_classes(table: pd.DataFrame, apart: Sequence[str] = ()) -> None:
+    """Refuse rows that a figure would compare although they count other held-out classes.
+
+    Args:
+        apart: Columns whose values are not compared, since each has a panel of its own.
+    """
     rows = table[table["held_out_classes"].fillna("") != ""]
-    for domain, compared in rows.groupby("test_domain", sort=False):
+    for place, compared in rows.groupby(["test_domain", *apart], sort=False):
         counted = {
             ", ".join(map(str, key)): set(", ".join(names).split(", "))
             for key, names in compared.groupby([*MODEL, "setting"], sort=False)["held_out_classes"]
@@ -169,7 +187,7 @@ def check_like_classes(table: pd.DataFrame) -> None:
         for name, theirs in others:
             if unlike := classes ^ theirs:
                 raise InputError(
-                    f"A figure compares rows that count the same held-out classes, but in {domain} the rows of "
+                    f"A figure compares rows that count the same held-out classes, but in {place[0]} the rows of "
                     f"({first}) and ({name}) differ in {', '.join(sorted(unlike))}: draw them separately."
                 )
 

@@ -6,7 +6,7 @@ from itertools import product
 
 from circuitry.reports.figures import accuracy_panels, style
 from experiments.study.point_panels import Look, Options, finish_panels, point_panels
-from experiments.study.run_tables import check_like_classes, logit, model_names, setting_family
+from experiments.study.run_tables import MODEL, check_like_classes, logit, model_names, setting_family
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -24,9 +24,12 @@ def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
 def settings_bars(
     table: pd.DataFrame, marks: Mapping[str, style.Mark], title: str = "Accuracy in the test domain by setting"
 ) -> go.Figure:
-    """Draw accuracy in the test domain by setting, as `accuracy_bars`: a panel per test domain and model."""
+    """Draw accuracy in the test domain by setting, as `accuracy_bars`: a panel per test domain and model.
+
+    Settings of one panel count the same held-out classes. Panels may not, since each model has its upper bound.
+    """
     tested = in_test_domain(table)
-    check_like_classes(tested)
+    check_like_classes(tested, MODEL)
     tested, titles, columns = in_panels(tested, "test domain ")
     settings = list(dict.fromkeys(tested["setting"]))
     panels = {title: tested[tested["panel"] == title].set_index("setting").reindex(settings) for title in titles}

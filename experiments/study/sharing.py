@@ -151,21 +151,26 @@ def measure_runs(
     points, screened = [], screened_classes(evaluated)
     for name, run in named.items():
         of_run = evaluated[evaluated["run"].str.replace("/", "-") == name]
-        points += [_accuracies(name, run, of_run, one, screened) for one in tested_in[name]]
+        points += [accuracies_of(name, run, of_run, one, screened) for one in tested_in[name]]
     there = shared[(shared["domain"] == shared["test_domain"]) & (shared["site"] == WHOLE)]
     wide = there.pivot(index=["run", "test_domain"], columns="what", values="value")
     wide = wide.reindex(columns=[*SHARED, *LABEL_FREE]).reset_index()
     return Measured(pd.DataFrame(points).merge(wide, how="left", on=["run", "test_domain"]), shared, evaluated)
 
 
-def _accuracies(
+def accuracies_of(
     name: str, run: StudyRun, evaluated: pd.DataFrame, domain: str, screened: pd.DataFrame
 ) -> dict[str, object]:
-    """Return the accuracies of a run in a test domain, of classes that the upper bound learns, and on other domains."""
-    table = kinds_of_runs(evaluated.assign(test_domain=domain), screened=screened).set_index("domain")
+    """Return the accuracies of a run in a test domain, and on other domains.
+
+    All held-out classes count; beside them stands ``held_out_learned``, of those that its upper bound learns.
+    """
+    tested = evaluated.assign(test_domain=domain)
+    table, learned = (kinds_of_runs(tested, screened=classes).set_index("domain") for classes in (None, screened))
     there, in_domain = table.loc[domain, ["seen", *ACCURACIES]], float(table["all"].drop(domain).mean())
     of_run = {"setting": run.setting, "model": str(run.model), "seed": run.seed, "test_domain": domain}
-    return {"run": name, **of_run, **there, "in_domain": in_domain}
+    classes = {"held_out_classes": ", ".join(run.held_out), "held_out_learned": learned.loc[domain, "held_out"]}
+    return {"run": name, **of_run, **there, **classes, "in_domain": in_domain}
 
 
 def shared_by(

@@ -59,6 +59,7 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
     settings = chosen.groupby("test_domain")["setting"].transform("nunique")
     chosen = chosen[settings > 1] if (settings > 1).any() else chosen  # photographs alone are tested in every domain
+    check_like_classes(chosen)
     return _needed(chosen, f"differ in their {column} alone")
 
 
@@ -153,7 +154,7 @@ def compare_settings(
 
 compare_settings(
     *("accuracy_by_setting", "What must a model have seen to recognise new classes of a style?"),
-    *(main_settings, "toy_study"),
+    *(main_settings, "toy_recounted"),
 )
 compare_settings("architectures", "Do architectures differ?", partial(side_by_side, column="model"))
 compare_settings("base_sets", "Does more natural data help?", partial(side_by_side, column="base"))
@@ -176,11 +177,11 @@ DRAWN_SHARED = ("overlap", "transfer", "lesion", "cka", "features", "shift")
 """What is drawn against accuracy; the tables have more."""
 
 
-@figure("Do models generalize where domains share circuitry?", "toy_study")
+@figure("Do models generalize where domains share circuitry?", "toy_recounted")
 def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
     points, relations = table(tables, "points"), table(tables, "relations")
     names = {what: (SHARED | LABEL_FREE)[what] for what in DRAWN_SHARED}
-    return relation_panels(points, relations, names, "alone", title=title)
+    return relation_panels(points, relations, names, "held_out", title=title)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")

@@ -2,12 +2,13 @@
 
 A claim has one or more measures. A measure is a table of differences between trained models, or within them: columns
 model, test_domain, seed, value. `judged` takes their mean with Student's 95 % interval over models; models of one
-architecture and seed, which share held-out classes and perhaps photographs, count as one. A claim is *borne out* if the
+architecture and seed count as one. Models of several seeds may hold out the same classes, so beside it stands the mean
+over held-out sets, each with the mean of its models: the least that could be drawn again. A claim is *borne out* if the
 interval of its first measure lies on the predicted side of zero, *refuted* if it lies on the other, else it *cannot be
 told*. What is predicted, and what would refute it, was written before the models were trained.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from circuitry.comparison import holm, mean_interval, sign_flip_p
@@ -22,6 +23,8 @@ KINDS = {"held_out": "among all classes", "alone": "among held-out classes alone
 """Accuracies on held-out classes in the test domain."""
 QUICKDRAW = "quickdraw"
 UNIT = ["model", "test_domain", "seed"]
+ALL_MODELS, BY_SET = "all", "by held-out set"
+"""Rows of `judged`: over all models, and over the sets of held-out classes."""
 
 
 class Measure(NamedTuple):
@@ -231,43 +234,55 @@ CLAIMS = (
 
 
 def judged(found: Measured) -> pd.DataFrame:
-    """Return a row for each measure of each claim, over all models and for each architecture.
+    """Return rows for each measure of each claim: over all models, for each architecture, and over held-out sets.
 
     Returns:
-        Columns claim, measure, models (``all``, or an architecture where there are several), sign, value, low, high, p
-        (signs of the models' means exchanged), p_holm (over the first measures of all models), n_models,
-        n_independent, share (of models on the predicted side), verdict.
+        Columns claim, measure, models (`ALL_MODELS`, an architecture where there are several, `BY_SET`), sign, value,
+        low, high, p (signs of the means of what is independent exchanged), p_holm (over the first measures of all
+        models), n_models, n_independent, share (on the predicted side, of models or sets), verdict.
     """
+    held_out = found.points.drop_duplicates(UNIT).set_index(UNIT)["held_out_classes"]
     rows = []
     for claim in CLAIMS:
         for place, measure in enumerate(claim.measures):
-            values = measure.values(found)
-            each = list(values.groupby("model"))
-            for models, part in [("all", values), *(each if len(each) > 1 else [])]:
-                number = part["value"].to_numpy(dtype=float)
-                of = (part["model"] + " " + part["seed"].astype(str)).tolist()
-                value, low, high = mean_interval(number, of)
-                means = part["value"].groupby(of).mean().to_numpy(dtype=float)
-                rows.append(
-                    {
-                        "claim": claim.name,
-                        "measure": measure.name,
-                        "first": place == 0,
-                        "models": models,
-                        "sign": measure.sign,
-                        "value": value,
-                        "low": low,
-                        "high": high,
-                        "p": sign_flip_p(means) if len(means) else np.nan,
-                        "n_models": len(number),
-                        "n_independent": len(means),
-                        "share": float((measure.sign * number > 0).mean()) if len(number) else np.nan,
-                        "verdict": _verdict(measure, low, high),
-                    }
-                )
+            values = measure.values(found).join(held_out, on=UNIT)
+            for models, numbers, independent in _groups(values):
+                about = {"claim": claim.name, "measure": measure.name, "first": place == 0, "models": models}
+                rows.append(about | _told(measure, numbers, independent) | {"n_models": len(_of(values, models))})
     table = pd.DataFrame(rows)
-    told = table["first"] & (table["models"] == "all")
+    told = table["first"] & (table["models"] == ALL_MODELS)
     return table.assign(p_holm=holm(table["p"].where(told))).drop(columns="first")
+
+
+def _of(values: pd.DataFrame, models: str) -> pd.DataFrame:
+    """Return the values of an architecture, or all."""
+    return values if models in (ALL_MODELS, BY_SET) else values[values["model"] == models]
+
+
+def _groups(values: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, list[str]]]:
+    """Yield which models are taken, their numbers, and for each number what it is of that is independent."""
+    architectures = sorted(set(values["model"]))
+    for models in (ALL_MODELS, *(architectures if len(architectures) > 1 else [])):
+        taken = _of(values, models)
+        yield models, taken["value"].to_numpy(dtype=float), (taken["model"] + " " + taken["seed"].astype(str)).tolist()
+    sets = values.groupby("held_out_classes")["value"].mean()
+    yield BY_SET, sets.to_numpy(dtype=float), list(map(str, sets.index))
+
+
+def _told(measure: Measure, numbers: np.ndarray, independent: list[str]) -> dict[str, object]:
+    """Return the mean of numbers with its interval, and what it says of the claim."""
+    value, low, high = mean_interval(numbers, independent)
+    means = pd.Series(numbers).groupby(independent).mean().to_numpy(dtype=float)
+    return {
+        "sign": measure.sign,
+        "value": value,
+        "low": low,
+        "high": high,
+        "p": sign_flip_p(means) if len(means) else np.nan,
+        "n_independent": len(means),
+        "share": float((measure.sign * numbers > 0).mean()) if len(numbers) else np.nan,
+        "verdict": _verdict(measure, low, high),
+    }
 
 
 def _verdict(measure: Measure, low: float, high: float) -> str:

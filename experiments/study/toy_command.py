@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from circuitry.runs import Work, WorkSettings, versions
+from circuitry.comparison import jackknife_interval
 from circuitry.data import SmallTables
 from circuitry.reports import Finding, Report, Written, add_told_apart, with_intervals, write_results
 from circuitry.reports.figures import domain_marks
@@ -101,18 +102,33 @@ def trained(config: Config, work: Work) -> list[StudyRun]:
 
 
 def relations_of(found: Measured, seed: int = 0) -> pd.DataFrame:
-    """Relate what is shared to accuracy over models, with the range over left-out seeds as well.
+    """Relate what is shared to accuracy over models, also after each seed and each held-out set is left out.
 
     Ranks are taken within models of one architecture in one test domain.
+
+    Returns:
+        The columns of `relate_over_models`, the range over left-out seeds (``least_seed``, ``most_seed``), and the
+        jackknife interval over held-out sets (``low_set``, ``high_set``).
     """
     points = in_strata(found.points)
     names = list(known_names(points))
     table = relate_over_models(points, names, list(KINDS), "in_domain", seed=seed)
-    without = [
-        relate_over_models(points[points["seed"] != one], names, list(KINDS))["rho"] for one in set(points["seed"])
-    ]
-    each = pd.concat(without, axis=1)
-    return table.assign(least_seed=each.min(axis=1), most_seed=each.max(axis=1))
+    by_seed, by_set = (_rho_after_leaving_out(points, names, column) for column in ("seed", "held_out_classes"))
+    intervals = [jackknife_interval(rho, each) for rho, each in zip(table["rho"], by_set, strict=True)]
+    low, high = np.array(intervals).T
+    return table.assign(
+        least_seed=by_seed.min(axis=1),
+        most_seed=by_seed.max(axis=1),
+        low_set=np.maximum(low, -1.0),
+        high_set=np.minimum(high, 1.0),
+    )
+
+
+def _rho_after_leaving_out(points: pd.DataFrame, names: list[str], column: str) -> np.ndarray:
+    """Return the correlations of `relate_over_models` (rows) after the models of each value (columns) are left out."""
+    values = sorted(set(points[column]))
+    left = [relate_over_models(points[points[column] != one], names, list(KINDS)) for one in values]
+    return np.array([table["rho"].to_numpy(dtype=float) for table in left]).T
 
 
 def in_strata(points: pd.DataFrame) -> pd.DataFrame:
@@ -165,7 +181,8 @@ def tables_of(found: Measured) -> dict[str, pd.DataFrame]:
         "shared": found.shared,
         "relations": relations_of(found),
         "ranking": ranking(found),
-        "told_apart": run_tables.kinds_of_runs(found.evaluated, screened=screened),
+        "told_apart": run_tables.kinds_of_runs(found.evaluated),
+        "told_apart_screened": run_tables.kinds_of_runs(found.evaluated, screened=screened),
         "screened": screened,
         "seeds": seeds.reset_index(),
         "depth": over_depth(found),
@@ -191,7 +208,7 @@ def write(config: Config, found: Measured) -> Written:
     for model in tables["told_apart"]["model"].unique():
         told, robustness = (tables[name][tables[name]["model"] == model] for name in ("told_apart", "robustness"))
         said = f"Accuracy of {model} in the test domain"
-        report.figure(settings_bars(told, marks), f"{said} by setting, of classes that the upper bound learns; mean.")
+        report.figure(settings_bars(told, marks), f"{said} by setting, of all held-out classes; mean.")
         line = "The line fits models of photographs alone."
         report.figure(robustness_scatter(robustness, "real"), f"{said} against photographs, held-out classes. {line}")
     names = known_names(found.points)
@@ -226,6 +243,7 @@ def add_claims(report: Report, table: pd.DataFrame) -> None:
     shown = table.assign(value=with_intervals(table, "+.3f")).drop(columns=["low", "high"])
     report.table(
         shown,
-        "Mean over models with Student's 95 % interval over architectures and seeds; sign: what the claim predicts.",
+        "Mean over models with Student's 95 % interval over architectures and seeds, and over held-out sets; sign: "
+        "what the claim predicts.",
         formats={"p": ".2g", "p_holm": ".2g"},
     )

@@ -1,10 +1,14 @@
 """Claims about own parts in three real networks."""
 
+import math
 from functools import partial
 from itertools import combinations
 
 import pandas as pd
+from scipy import stats
+from scipy.special import logit
 
+from circuitry.comparison.lesion_reading import known_cells
 from tests.support.committed_tables import RESULTS, Numbers, alike, span, table
 
 OWN, OTHERS, PHOTO = "own class", "other classes", "photo"
@@ -13,6 +17,7 @@ NAMES = {f"efficientnet-lite{n}": f"EfficientNet-Lite{n}" for n in range(3)}
 PAIRS = list(combinations(NAMES, 2))
 KINDS = ["one class in two styles", "two classes in one style", "two classes in two styles"]
 VERDICTS = ["the same part", "other parts", "no own part"]
+OWN_CELLS = ["own_a", "own_b"]
 
 
 def found(name: str, **equal: object) -> pd.DataFrame:
@@ -51,8 +56,44 @@ def of_pairs(photo: bool, model: str | None = None) -> pd.DataFrame:
     return pairs[(pairs["domain_a"] == PHOTO) == photo]
 
 
-def verdicts(*photo: bool, model: str | None = None) -> list[int]:
-    return [(of_pairs(asked, model)["verdict"] == verdict).sum() for asked in photo for verdict in VERDICTS]
+def taken(pairs: pd.DataFrame) -> int:
+    """Return in how many pairs each part leaves a fifth of the class or less in the other style."""
+    return int((pairs[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2).sum())
+
+
+def tested() -> pd.DataFrame:
+    """Return the verdicts of cases whose part was tested in both styles that found it."""
+    cases = found("verdicts")
+    return cases[cases[OWN_CELLS].notna().all(axis=1)]
+
+
+def said_same() -> pd.DataFrame:
+    """Return the cases that the verdict calls the same part, tested or not."""
+    return found("verdicts", verdict=VERDICTS[0])
+
+
+def same_parts() -> list[int]:
+    """Return in how many tested cases it is the same part, and in how many of these of cups."""
+    same = tested().query("verdict == @VERDICTS[0]")
+    return [len(same), int((same["class"] == "cup").sum())]
+
+
+def falls(cut: str = "part") -> pd.DataFrame:
+    """Return by class and style its log-odds (``whole``), and what a cut of the other style's part takes (``fall``)."""
+    lesions = known_cells(table("own_parts/lite0_margins/lesions"))
+    of_class = lesions[lesions["part_class"] == lesions["class"]]
+    across = of_class[(of_class["part_domain"] != of_class["domain"]) & (of_class["cut"] == cut)]
+    whole = logit(across["whole_probability"])
+    told = across.assign(whole=whole, fall=whole - logit(across["probability"]))
+    return told.pivot(index="class", columns="domain", values=["whole", "fall"]).dropna()
+
+
+def margins() -> list[float]:
+    """Return log-odds in photographs and in OpenMoji, what the other style's part takes there, classes, and p."""
+    by_class = falls()
+    in_photographs, in_emoji = (by_class["fall"][style] for style in (PHOTO, "openmoji"))
+    numbers = [by_class[of][style].mean() for of in ("whole", "fall") for style in (PHOTO, "openmoji")]
+    return [*numbers, len(by_class), stats.wilcoxon(in_photographs, in_emoji).pvalue]
 
 
 def in_common(kind: str, column: str = "value") -> tuple[float, float]:
@@ -132,15 +173,14 @@ CLAIMS: dict[str, Numbers] = {
         len((RESULTS / "real_networks" / "classes.txt").read_text(encoding="utf-8").split()),
         2,
     ],
-    "a class keeps {:.2f} to {:.2f} of its right answers in photographs without the part that drawings found, and "
-    "{:.2f} to {:.2f} without random units": lambda: [*across(None), *across(None, cut="random")],
-    "Without it a class keeps {:.2f} to {:.2f} of its right answers there": lambda: across(None),
+    "a class keeps {:.2f} to {:.2f} of its right answers in photographs after removing the part that drawings found, "
+    "and {:.2f} to {:.2f} after removing random units": lambda: [*across(None), *across(None, cut="random")],
     **{
         row(f"{name}, in photographs", *[CELL] * 4): partial(cells, model, [(style, PHOTO) for style in DRAWN])
         for model, name in NAMES.items()
     },
-    "a class keeps {:.2f} to {:.2f} of its right answers in drawings without the part that photographs found, and "
-    "{:.2f} to {:.2f} without random units; other classes keep {:.2f} to {:.2f}": lambda: [
+    "a class keeps {:.2f} to {:.2f} of its right answers in drawings after removing the part that photographs found, "
+    "and {:.2f} to {:.2f} after removing random units; other classes keep {:.2f} to {:.2f}": lambda: [
         *across(PHOTO),
         *across(PHOTO, cut="random"),
         *across(PHOTO, OTHERS),
@@ -174,16 +214,41 @@ CLAIMS: dict[str, Numbers] = {
     "Cells are of {} to {} classes": lambda: span(
         found("left").query("part_domain == 'photo' or domain == 'photo'")["n_classes"]
     ),
-    "it is in {} of {} cases, and between two drawn styles in {} of {}": lambda: [
-        count for photo in (True, False) for count in (verdicts(photo)[0], sum(verdicts(photo)))
+    "In EfficientNet-Lite0 the class's log-odds are {:.1f} in photographs and {:.1f} in OpenMoji; there the part of "
+    "the other style takes {:.1f} and {:.1f} of them ({} classes, Wilcoxon's p {:.2f})": margins,
+    "random units {:.1f} and {:.1f}:": lambda: [falls("random")["fall"][style].mean() for style in (PHOTO, "openmoji")],
+    "each part takes the class in {} of {} cases with photographs, and in {} of {} of drawings": lambda: [
+        count for photo in (True, False) for count in (taken(of_pairs(photo)), len(of_pairs(photo)))
     ],
-    "Each part takes the class in the other style in {} cases with photographs, and in {} of drawings": lambda: [
-        (of_pairs(photo)[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2).sum() for photo in (True, False)
+    "Of {} cases that were tested in the two styles it is in {}, and {} of these are the cup.": lambda: [
+        len(tested()),
+        *same_parts(),
     ],
-    **{
-        row(f"{name}, cases", "{}, {}, {}", "{}, {}, {}"): partial(verdicts, True, False, model=model)
-        for model, name in NAMES.items()
-    },
+    "Of {} cases {} have an unseen image in each of the two styles": lambda: [len(found("verdicts")), len(tested())],
+    "{} have no such image in these styles. Of the {} cases {} have the same part, {} has other parts, and in {} there "
+    "is no own part": lambda: [
+        found("verdicts")[OWN_CELLS].isna().all(axis=1).sum(),
+        len(tested()),
+        *((tested()["verdict"] == verdict).sum() for verdict in VERDICTS),
+    ],
+    "{} cases of *the same part*. In {} of them": lambda: [
+        len(said_same()),
+        said_same()[OWN_CELLS].isna().any(axis=1).sum(),
+    ],
+    "{} cases of the same part.** In {} the part": lambda: [
+        len(said_same()),
+        said_same()[OWN_CELLS].isna().any(axis=1).sum(),
+    ],
+    "the {} cases are of three classes": lambda: [len(tested())] if tested()["class"].nunique() == 3 else [],
+    "In {} of {} cases the part was tested in the two styles that found it: {} are the same part, {} of them the "
+    "cup": lambda: [len(tested()), len(found("verdicts")), *same_parts()],
+    "The {} cases are of {} groups, and the {} of the same part are of one, food-fruit": lambda: [
+        len(emoji("verdicts")),
+        emoji("verdicts")["class"].nunique(),
+        int((emoji("verdicts").query("verdict == @VERDICTS[0]")["class"] == "food-fruit").sum()),
+    ],
+    "so {:.3f} to {:.3f} have no ceiling": lambda: in_common(KINDS[0]),
+    "Orders of five styles can give no p under {:.3f}": lambda: [1 / math.factorial(5)],
     "share {:.3f} to {:.3f} of their units in three networks, parts of two classes in one style {:.3f} to {:.3f}, and "
     "chance is {:.3f}": lambda: [
         *in_common(KINDS[0]),

@@ -1,29 +1,33 @@
 """Claims about the study in small; its page is made of the tables as a whole."""
 
-import pandas as pd
-
-from experiments.study.toy_claims import BORNE_OUT, OPEN, REFUTED
+from experiments.study.toy_claims import ALL_MODELS, BORNE_OUT, BY_SET, OPEN, REFUTED
 from experiments.study.toy_claims import CLAIMS as OF_THE_STUDY
-from tests.support.committed_tables import Numbers, one, table
+from experiments.study.toy_page import N_COUNTS, agreeing, published_or_again
+from tests.support.committed_tables import Numbers, one, rows, table
 
-STUDY = "toy_study"
-
-
-def first(claim: str) -> "pd.Series[float]":
-    """Return the row of a claim over all models."""
-    claims = table(f"{STUDY}/claims")
-    return claims[(claims["claim"] == claim) & (claims["models"] == "all")].iloc[0]
+STUDY, AGAIN = "toy_study", "toy_recounted"
+SHARED_BY_REPRESENTATIONS = ("cka", "features")
 
 
-def points(claim: str) -> list[float]:
+def points(claim: str, models: str = ALL_MODELS) -> list[float]:
     """Return a difference with its interval, in points."""
-    return [100 * first(claim)[column] for column in ("value", "low", "high")]
+    (measure, *_) = next(one for one in OF_THE_STUDY if one.name == claim).measures
+    return [
+        100 * one(f"{AGAIN}/claims", column, measure=measure.name, models=models) for column in ("value", "low", "high")
+    ]
 
 
-def verdicts() -> list[int]:
-    """Return how many claims there are, and how many are borne out, refuted, and neither."""
-    found = [str(first(claim.name)["verdict"]) for claim in OF_THE_STUDY]
-    return [len(found), *(found.count(verdict) for verdict in (BORNE_OUT, REFUTED, OPEN))]
+def published() -> list[int]:
+    """Return how many claims had been said to be borne out, refuted, and neither."""
+    claims = rows(f"{STUDY}/claims", models=ALL_MODELS).drop_duplicates("claim")["verdict"]
+    return [int((claims == verdict).sum()) for verdict in (BORNE_OUT, REFUTED, OPEN)]
+
+
+def in_each_count() -> list[int]:
+    """Return how many claims there are, and how many have each verdict in all counts."""
+    counted = published_or_again(table(f"{STUDY}/claims"), table(f"{AGAIN}/claims"))
+    told = [agreeing(counted[claim.name]) for claim in OF_THE_STUDY]
+    return [len(told), *(told.count((verdict, N_COUNTS, N_COUNTS)) for verdict in (BORNE_OUT, REFUTED, OPEN))]
 
 
 def n_seeds() -> list[str]:
@@ -35,65 +39,62 @@ def n_seeds() -> list[str]:
 
 def held_out(setting: str) -> float:
     """Return the accuracy on held-out classes in quickdraw, in percent."""
-    same = {"setting": setting, "test_domain": "quickdraw", "domain": "quickdraw", "model": "rn-tiny"}
-    return 100 * one(f"{STUDY}/told_apart", "held_out", **same)
+    same = {"setting": setting, "test_domain": "quickdraw", "model": "rn-tiny"}
+    return 100 * one(f"{AGAIN}/told_apart", "held_out", **same)
 
 
 def n_models() -> int:
     return int(table(f"{STUDY}/points")["run"].nunique())
 
 
-def related(what: str, accuracy: str, *columns: str) -> list[float]:
-    return [one(f"{STUDY}/relations", column, what=what, **{"with": accuracy}) for column in columns]
+def of_one_class() -> int:
+    """Return how many models share the held-out classes of those that were judged on one class."""
+    few = rows(f"{AGAIN}/told_apart", n_classes_screened=1)["held_out_classes"].unique()
+    return int(rows(f"{AGAIN}/points", held_out_classes=list(few))["run"].nunique())
 
 
-def least_p(what: str, accuracy: str) -> list[str | float]:
-    """Return the correlation that has the least p, after this word."""
-    least = table(f"{STUDY}/relations").sort_values("p").iloc[0]
-    assert (least["what"], least["with"]) == (what, accuracy)
-    return ["least", *related(what, accuracy, "rho", "low", "high", "p_holm")]
+def related(what: str, *columns: str) -> list[float]:
+    return [one(f"{AGAIN}/relations", column, what=what, **{"with": "held_out"}) for column in columns]
 
 
-def significant() -> tuple[str, str]:
-    """Return how many correlations hold after correction, in words."""
-    return {0: "none"}[int((table(f"{STUDY}/relations")["p_holm"] < 0.05).sum())], "significant"
+def of_representations(*columns: str) -> list[float]:
+    return [number for what in SHARED_BY_REPRESENTATIONS for number in related(what, *columns)]
+
+
+def of_circuits() -> tuple[int, int, str]:
+    """Return how many other numbers there are, how many go with accuracy after correction, and the word for it."""
+    others = rows(f"{AGAIN}/relations", **{"with": "held_out"})
+    others = others[~others["what"].isin(SHARED_BY_REPRESENTATIONS)]
+    assert {"overlap", "edges", "part"} <= set(others["what"])
+    return len(others), int((others["p_holm"] < 0.05).sum()), "significant"
 
 
 CLAIMS: dict[str, Numbers] = {
     "{} tiny CLIPs of forty drawn things, ResNets of {} seeds and transformers of {}; held-out classes in quickdraw, "
     "ResNets, as in the picture: {:.0f} % are right after photographs alone, {:.0f} % with photographs and quickdraw, "
-    "{:.0f} % with all styles, {:.0f} % with all styles but quickdraw, and {:.0f} % where the classes were seen there. "
-    "Of {} claims of the study {} are borne out over models, {} is refuted, and {}": lambda: (
+    "{:.0f} % with all styles, {:.0f} % with all styles but quickdraw, and {:.0f} % where the classes were seen "
+    "there.": lambda: (
         n_models(),
         *n_seeds(),
         *map(held_out, ("natural-only", "cg-low", "cg-high", "leave-out", "upper-high")),
-        *((n := verdicts())[0], n[1], ["none"][n[2]], n[3]),
     ),
-    "**We did {} that sharing explains generalization.** Of {} rank correlations over these {} models {} is {} after "
-    "correction. Among held-out classes alone, as in the picture, CKA has {:.2f} [{:.2f}, {:.2f}], and answers kept by "
-    "other styles' circuits have {:.2f} [{:.2f}, {:.2f}], *against* the claim. The {} p has CKA among all classes: "
-    "{:.2f} [{:.2f}, {:.2f}], p {:.2f}.": lambda: (
-        "not find",  # since none is significant
-        len(table(f"{STUDY}/relations")),
-        n_models(),
-        *significant(),
-        *related("cka", "alone", "rho", "low", "high"),
-        *related("transfer", "alone", "rho", "low", "high"),
-        *least_p("cka", "held_out"),
+    "Of {} claims of the study {} is borne out in each of three counts, {} is refuted, and {} cannot be told in "
+    "any": in_each_count,
+    "raise this accuracy by {:.0f} points [{:.0f}, {:.0f}], *against* the claim": lambda: points("alignment-accuracy"),
+    "We had published {} borne out, {} refuted and {} open: a screen had left one held-out class of ten to {} of these "
+    "models": lambda: [*published(), of_one_class()],
+    "Rank correlations over these {} models": lambda: [n_models()],
+    "CKA {:.2f} [{:.2f}, {:.2f}], corrected p {:.4f}, and shared features {:.2f} [{:.2f}, {:.2f}], corrected p "
+    "{:.4f}": lambda: of_representations("rho", "low", "high", "p_holm"),
+    "they are {:.2f} [{:.2f}, {:.2f}] and {:.2f} [{:.2f}, {:.2f}]; given accuracy on the other domains": lambda: (
+        of_representations("rho", "low_set", "high_set")
     ),
-    "- **We did {} that sharing explains generalization.** {} of": lambda: ("not find", significant()[0].capitalize()),
-    "without it it loses {:.0f} points [{:.0f}, {:.0f}] more of these answers": lambda: points("own-part"),
-    "Of {} claims of the study {} are borne out over {} small CLIPs, {} is refuted, and {} cannot be told.": lambda: (
-        (n := verdicts())[0],
-        n[1],
-        n_models(),
-        ["none"][n[2]],
-        n[3],
+    "given accuracy on the other domains {:.2f} (p {:.2g}) and {:.2f} (p {:.2g})": lambda: of_representations(
+        "partial", "partial_p"
     ),
-    "{} of {} rank correlations between what styles share and accuracy on held-out classes {} {}": lambda: (
-        significant()[0].capitalize(),
-        len(table(f"{STUDY}/relations")),
-        "is",
-        significant()[1],
+    "Of {} other numbers, among them node overlap, edges and own parts, {} are {} after correction": of_circuits,
+    "by held-out sets lesions tell nothing ({:.0f} points [{:.0f}, {:.0f}])": lambda: points("own-part", BY_SET),
+    "CKA with a rank correlation of {:.2f} [{:.2f}, {:.2f}], shared features with {:.2f} [{:.2f}, {:.2f}]": lambda: (
+        of_representations("rho", "low", "high")
     ),
 }

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from circuitry.training import AMONG_PART, MEASURE
-from experiments.study.run_tables import CONTRASTS, difference_findings, paired_differences
+from experiments.study.run_tables import CONTRASTS, MODEL, difference_findings, paired_differences
 from tests.study.made_up_runs import HELD_OUT, Asked, made_up_runs
 
 BY_SETTING = {"natural-only": 0.1, "leave-out": 0.5, "cg-low": 0.3, "cg-high": 0.4, "upper-high": 0.9}
@@ -56,7 +56,7 @@ def test_differences_are_those_of_a_loop(evaluated: pd.DataFrame) -> None:
 
 
 def test_classes_that_are_screened_out_do_not_count(evaluated: pd.DataFrame) -> None:
-    out = pd.DataFrame({"test_domain": ["sketch"], "class": ["bed"], "kept": [False]})
+    out = evaluated[list(MODEL)].drop_duplicates().assign(test_domain="sketch", kept=False, **{"class": "bed"})
     counted = paired_differences(evaluated, screened=out).groupby("test_domain")["n_classes"].unique()
     assert {name: list(numbers) for name, numbers in counted.items()} == {"quickdraw": [3], "sketch": [2]}
 

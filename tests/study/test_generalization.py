@@ -3,11 +3,13 @@
 import math
 import re
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from circuitry.reports.figures import domain_marks
 from circuitry.runs import InputError
 from circuitry.training import accuracy_kinds
 from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
@@ -25,7 +27,9 @@ from experiments.study.run_tables import (
     settings_table,
 )
 from experiments.study.run_tables import logit as training_logit
-from experiments.study.setting_charts import robustness_scatter
+from experiments.study.setting_charts import robustness_scatter, settings_bars
+from experiments.study.sharing import accuracies_of
+from experiments.study.study_run import StudyRun
 
 RUN = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
 RUN |= {"precision": "fp32", "held_out_classes": "cat"}
@@ -153,6 +157,64 @@ def test_classes_that_the_upper_bound_does_not_learn_are_left_out(monkeypatch: p
     alone = rotated().query("setting == 'cg-low'")
     assert screened_classes(alone).empty
     pd.testing.assert_frame_equal(kinds_of_runs(alone, screened=screened_classes(alone)), kinds_of_runs(alone))
+
+
+def two_architectures() -> pd.DataFrame:
+    """Accuracies by hand; the transformer's upper bound learns no cats, and aligned captions have no upper bound."""
+    by_class = {
+        ("RN50", "generated", "upper-high"): {"cat": 0.9, "dog": 0.8},
+        ("RN50", "generated", "cg-high"): {"cat": 0.2, "dog": 0.4},
+        ("RN50", "aligned", "aligned"): {"cat": 0.6, "dog": 0.5},
+        ("ViT-S-32", "generated", "upper-high"): {"cat": 0.0, "dog": 0.7},
+        ("ViT-S-32", "generated", "cg-high"): {"cat": 0.0, "dog": 0.3},
+    }
+    rows = []
+    for (model, captions, setting), values in by_class.items():
+        run = {"run": f"{model}-{setting}", "model": model, "captions": captions, "setting": setting}
+        run |= {"held_out_classes": "cat, dog"}
+        rows += [row(0.5, **run, part=part) for part in ("all", "seen")]
+        for name, value in values.items():
+            rows += [row(value, **run, part=name), row(0.0, **run, part=name, measure=FALSE_ALARMS)]
+            rows += [row(0.5, **run, part=name, classifier="own style"), row(0.5, **run, part=name, measure=AMONG_PART)]
+    return pd.DataFrame(rows)
+
+
+def test_a_model_is_judged_by_its_own_upper_bound() -> None:
+    table = two_architectures()
+    screened = screened_classes(table)
+    assert screened[~screened["kept"]][["model", "class"]].to_numpy().tolist() == [["ViT-S-32", "cat"]]
+    found = kinds_of_runs(table, screened=screened).set_index(["model", "setting"])
+    counted = found["held_out_classes"].to_dict()
+    assert counted["RN50", "cg-high"] == "cat, dog"  # although the transformer learns no cats
+    assert counted["RN50", "aligned"] == "cat, dog"  # the upper bound most like it is that of standard captions
+    assert counted["ViT-S-32", "cg-high"] == "dog"
+    assert found.loc[("RN50", "cg-high"), "held_out"] == pytest.approx((0.2 + 0.4) / 2)
+    assert found.loc[("ViT-S-32", "cg-high"), "held_out"] == pytest.approx(0.3)
+    only_the_transformer_has_one = screened[screened["model"] == "ViT-S-32"]
+    like_it = kinds_of_runs(table, screened=only_the_transformer_has_one)
+    assert set(like_it["held_out_classes"]) == {"dog"}
+
+
+def test_points_of_models_count_all_held_out_classes(tmp_path: Path) -> None:
+    table = two_architectures().query("model == 'ViT-S-32' and setting == 'cg-high'")
+    elsewhere = pd.DataFrame([dict(table.iloc[0]) | {"domain": "real", "part": "all"}])
+    run = StudyRun(tmp_path, "ViT-S-32", "cg-high", "ink", ("cat", "dog"), 0)
+    screened = screened_classes(two_architectures())
+    found = accuracies_of("vit", run, pd.concat([table, elsewhere]), "ink", screened)
+    assert found["held_out"] == pytest.approx((0.0 + 0.3) / 2)
+    assert found["held_out_learned"] == pytest.approx(0.3)
+    assert found["held_out_classes"] == "cat, dog"
+
+
+def test_models_with_unlike_classes_have_panels_of_their_own() -> None:
+    table = two_architectures()
+    found = kinds_of_runs(table, screened=screened_classes(table))
+    drawn = settings_bars(found, domain_marks(["ink"]))
+    assert {trace.xaxis for trace in drawn.data if trace.type == "bar"} >= {"x", "x2", "x3"}
+    unlike = found.assign(captions="generated")  # as if settings of one panel counted other classes
+    unlike.loc[unlike["setting"] == "aligned", "held_out_classes"] = "dog"
+    with pytest.raises(InputError, match=r"ink.*RN50.*cat"):
+        settings_bars(unlike, domain_marks(["ink"]))
 
 
 def test_accuracies_of_one_model_are_told_apart_by_domain() -> None:

@@ -19,7 +19,7 @@ from experiments.study import sharing, toy_command, toy_models
 from experiments.study.selection import MixtureSettings
 from experiments.study.sharing import LABEL_FREE, SHARED, WHOLE, Measured, SharingSettings
 from experiments.study.study_run import StudyRun, find_runs
-from experiments.study.toy_claims import CLAIMS, OPEN, REFUTED, judged
+from experiments.study.toy_claims import BY_SET, CLAIMS, OPEN, REFUTED, judged
 from experiments.study.toy_command import over_depth, ranking, relations_of
 from experiments.study.toy_models import Toy, held_out_folds
 from tests.study.made_up_runs import write_run
@@ -109,6 +109,7 @@ def settings_of(values: dict[str, list[float]], domain: str = "quickdraw") -> li
     return [
         {"run": f"{setting}-{domain}-{seed}", "setting": setting, "model": "rn-tiny", "seed": seed}
         | {"test_domain": domain, "held_out": value, "alone": value, "in_domain": 0.5, "distance": 1 + value}
+        | {"held_out_classes": f"fold {seed % 2}"}
         for setting, of_seeds in values.items()
         for seed, value in enumerate(of_seeds)
     ]
@@ -149,6 +150,16 @@ def test_test_domains_of_one_seed_count_once() -> None:
     told = row(judged(made_up(both)), "diversity")
     assert (told["n_models"], told["n_independent"]) == (4, 2)
     assert told["high"] - told["value"] == pytest.approx(stats.t.ppf(0.975, 1) * 0.05)  # as if each were there once
+
+
+def test_models_that_hold_out_the_same_classes_count_once() -> None:
+    found = made_up(settings_of({"cg-low": [0.1, 0.2, 0.3], "cg-high": [0.3, 0.5, 0.4]}))  # seeds 0 and 2 share them
+    told = row(judged(found), "diversity", BY_SET)
+    sets = np.array([(0.2 + 0.1) / 2, 0.3])
+    half = stats.t.ppf(0.975, 1) * sets.std(ddof=1) / np.sqrt(2)
+    assert (told["value"], told["high"]) == pytest.approx((sets.mean(), sets.mean() + half))
+    assert (told["n_models"], told["n_independent"], told["verdict"]) == (3, 2, OPEN)
+    assert told["p"] == pytest.approx(2 / 4)
 
 
 def test_quickdraw_is_set_beside_the_other_domains() -> None:
@@ -193,6 +204,13 @@ def test_relations_leave_out_each_seed() -> None:
     ]
     assert table.loc[("cka", "alone"), "least_seed"] == pytest.approx(min(each))
     assert table.loc[("cka", "alone"), "most_seed"] == pytest.approx(max(each))
+    whole, *by_set = (
+        stats.spearmanr(*points.loc[points["held_out_classes"] != one, ["cka", "alone"]].to_numpy().T).statistic
+        for one in ("none", "fold 0", "fold 1")
+    )
+    half = stats.t.ppf(0.975, 1) * abs(by_set[0] - by_set[1]) / 2  # the jackknife's error of two
+    assert table.loc[("cka", "alone"), "low_set"] == pytest.approx(max(whole - half, -1))
+    assert table.loc[("cka", "alone"), "high_set"] == pytest.approx(min(whole + half, 1))
 
 
 def test_ranking_counts_pairs_of_models_of_one_kind() -> None:
