@@ -73,11 +73,16 @@ def told_share(lesions: pd.DataFrame) -> float:
     return float(taken.min() if len(taken) else lesions["share"].max())
 
 
-def lesion_matrix(lesions: LesionTable, answers: str = OWN, cut: str = "part") -> pd.DataFrame:
-    """Return `lesion_summary` as a matrix: rows are styles that parts were found on, columns styles of the images."""
+def left_by_style(lesions: LesionTable, answers: str = OWN, cut: str = "part") -> pd.DataFrame:
+    """Return the rows of `lesion_summary` by style of one kind of answers and cut: value, low, high, n_classes."""
     table = lesion_summary(lesions)
     chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
-    matrix = chosen.pivot(index="part_domain", columns="domain", values="value")
+    return chosen.drop(columns=["answers", "cut"])
+
+
+def lesion_matrix(lesions: LesionTable, answers: str = OWN, cut: str = "part") -> pd.DataFrame:
+    """Return `lesion_summary` as a matrix: rows are styles that parts were found on, columns styles of the images."""
+    matrix = left_by_style(lesions, answers, cut).pivot(index="part_domain", columns="domain", values="value")
     order = sorted({*matrix.index, *matrix.columns})
     return matrix.reindex(index=order, columns=order).rename_axis(index="found on", columns="tested on")
 

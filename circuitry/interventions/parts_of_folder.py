@@ -168,13 +168,13 @@ class OwnParts(FolderWork):
         """Return the parts of a share (default: the largest), by (class, domain), once they are found."""
         return self._parts(max(self.settings.shares) if share is None else share, EVERYWHERE)
 
-    def save_circuits(self, share: float | None = None) -> GraphFolder:
+    def save_circuits(self, share: float | None = None, told: pd.DataFrame | None = None) -> GraphFolder:
         """Write the parts of a share as a folder that cards, the explorer and checks read, and return it.
 
-        The table of their lesions lies in it, which the explorer shows.
+        The table of their lesions lies in it, which the explorer shows: all of `lesions`, or those that are told.
         """
         share = max(self.settings.shares) if share is None else share
-        parts, tested = self.circuits(share), self.lesions()
+        parts, tested = self.circuits(share), self.lesions() if told is None else told
         images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
         identity = self.identity | {"n_others": self.settings.n_others, "method": self.settings.method}
         path = self.out / "circuits"
@@ -187,8 +187,8 @@ class OwnParts(FolderWork):
                 raise
             shutil.rmtree(path)  # own parts of another share, which can be written again
             folder = GraphFolder.write(path, parts, identity, images)
-        told = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
-        write_named_table(folder.path / LESIONS, told.drop(columns=["share", "sites"]))
+        of_share = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
+        write_named_table(folder.path / LESIONS, of_share.drop(columns="sites"))
         return folder
 
     def _read(self, job: Job, work: Work) -> tuple[Tensor, Tensor] | None:

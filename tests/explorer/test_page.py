@@ -251,6 +251,7 @@ def test_own_parts_show_what_the_model_loses_without_them(browser: Any, graphs: 
     assert rows == [[".00", ".25"], [".50", "–"], [".90", "–"], [".70", "–"], ["1.00", ".75"]]
     matrix = reader.tab.eval_on_selector_all(".matrix td button", "cells => cells.map(c => c.textContent)")
     assert matrix == [".00", ".25"]
+    assert "mean of 1 class" in str(reader.tab.get_attribute(".matrix td button >> nth=0", "title"))
     reader.tab.context.close()
 
 
