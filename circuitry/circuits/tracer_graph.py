@@ -11,7 +11,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import pandas as pd
 
 from circuitry.circuits.graph import Circuit
 from circuitry.runs.files import whole_file
@@ -19,15 +21,6 @@ from circuitry.runs.given import Share, checked
 
 PINNED = 10
 """The strongest units are pinned, with the class: readers draw these at first."""
-
-
-class _Unit(NamedTuple):
-    """A unit of the circuit."""
-
-    name: str  #: ``site/unit``.
-    layer: int  #: Place of its site.
-    number: int
-    score: float
 
 
 @checked
@@ -58,21 +51,26 @@ def write_tracer_json(
 
 def tracer_graph(circuit: Circuit, labels: Mapping[str, str], probability: float | None) -> dict[str, Any]:
     """Return the content of the file; see `write_tracer_json`."""
-    source, units = circuit.source, _units_of(circuit)
+    source = circuit.source
     class_name = source.class_name or "class"
     tokens = ["an", " image", " of", f" {class_name}"]
     if source.domain is not None:
         tokens += [" in", f" {source.domain}"]
     position, top = len(tokens) - 1, len(source.inner_sites)
-    ids = {unit.name: f"{unit.layer}_{unit.number}_{position}" for unit in units}
-    logit = f"{top}_0_{position}"
+    units = _units_of(circuit, position)
+    ids = dict(zip(units["name"], units["id"], strict=True))
+    scores = dict(zip(units["id"], units["score"], strict=True))
+    output = _id(top, 0, position)
 
-    nodes = [_node(unit, position, _label(unit, labels)) for unit in units]
-    nodes.append(_class_node(class_name, top, position, probability))
+    nodes = [
+        _node(layer, unit, position) | {"clerp": f"{name} {labels[name]}" if name in labels else name, "score": score}
+        for layer, unit, name, score in units[["layer", "unit", "name", "score"]].itertuples(index=False)
+    ]
+    nodes.append(_node(top, 0, position) | _as_class(class_name, probability))
+    last = units.loc[units["layer"] == units["layer"].max(), "id"]
     links = [_link(ids[up], ids[down], weight) for up, down, weight in circuit.graph.edges(data="weight")]
-    last = max((unit.layer for unit in units), default=top)
-    links += [_link(ids[unit.name], logit, unit.score) for unit in units if unit.layer == last]
-    strongest = sorted(units, key=lambda unit: -abs(unit.score))[:PINNED]
+    links += [_link(one, output, scores[one]) for one in last]
+    strongest = sorted(scores, key=lambda one: -abs(scores[one]))[:PINNED]
     return {
         "metadata": {
             "slug": _plain("-".join(filter(None, [class_name, source.domain]))),
@@ -84,7 +82,7 @@ def tracer_graph(circuit: Circuit, labels: Mapping[str, str], probability: float
             "info": {"description": f"{circuit!r}.", "generator": {"name": "circuitry"}},
         },
         "qParams": {
-            "pinnedIds": [*(ids[unit.name] for unit in units if unit in strongest), logit],
+            "pinnedIds": [*(one for one in scores if one in strongest), output],
             "supernodes": [],
             "linkType": "both",
             "clickedId": "",
@@ -95,27 +93,27 @@ def tracer_graph(circuit: Circuit, labels: Mapping[str, str], probability: float
     }
 
 
-def _units_of(circuit: Circuit) -> list[_Unit]:
-    """Return the units site by site, by their numbers."""
-    found = list[_Unit]()
-    for layer, site in enumerate(circuit.source.inner_sites):
-        scores = circuit.source.node_scores[site]
-        for number in sorted(map(int, circuit.units.get(site, ()))):
-            found.append(_Unit(f"{site}/{number}", layer, number, float(scores[number])))
-    return found
+def _units_of(circuit: Circuit, position: int) -> pd.DataFrame:
+    """Return the units by site and number: site, unit, score, layer, name, id."""
+    layers = {site: place for place, site in enumerate(circuit.source.inner_sites)}
+    units = circuit.to_pandas()
+    units = units[units["site"].isin(list(layers))]
+    units = units.assign(layer=units["site"].map(layers)).sort_values(["layer", "unit"])
+    names = units["site"] + "/" + units["unit"].astype(str)
+    ids = [_id(layer, unit, position) for layer, unit in zip(units["layer"], units["unit"], strict=True)]
+    return units.assign(name=names, id=ids)
 
 
-def _label(unit: _Unit, labels: Mapping[str, str]) -> str:
-    return f"{unit.name} {labels[unit.name]}" if unit.name in labels else unit.name
+def _id(layer: int, unit: int, position: int) -> str:
+    return f"{layer}_{unit}_{position}"
 
 
-def _node(unit: _Unit, position: int, label: str) -> dict[str, Any]:
+def _node(layer: int, unit: int, position: int) -> dict[str, Any]:
     """Return a feature, whose number is one for each layer and unit (Cantor's pairing)."""
-    layer, number = unit.layer, unit.number
-    name = f"{layer}_{number}_{position}"
+    name = _id(layer, unit, position)
     return {
         "node_id": name,
-        "feature": (layer + number) * (layer + number + 1) // 2 + number,
+        "feature": (layer + unit) * (layer + unit + 1) // 2 + unit,
         "layer": str(layer),
         "ctx_idx": position,
         "feature_type": "cross layer transcoder",
@@ -124,20 +122,22 @@ def _node(unit: _Unit, position: int, label: str) -> dict[str, Any]:
         "run_idx": 0,
         "reverse_ctx_idx": 0,
         "jsNodeId": f"{name}-0",
-        "clerp": label,
         "influence": None,
         "activation": None,
-        "score": unit.score,
     }
 
 
-def _class_node(class_name: str, layer: int, position: int, probability: float | None) -> dict[str, Any]:
-    """Return the class as a logit; readers cut its label at the quotes and at ``(p=``."""
+def _as_class(class_name: str, probability: float | None) -> dict[str, Any]:
+    """Return what makes a node the class; readers cut its label at the quotes and at ``(p=``."""
     quoted = class_name.replace('"', "'").replace("(p=", "(p ")
     said = "?" if probability is None else f"{probability:.3f}"
-    node = _node(_Unit(class_name, layer, 0, 0.0), position, f'Output "{quoted}" (p={said})')
-    as_logit = {"feature_type": "logit", "is_target_logit": True, "token_prob": probability or 0, "score": None}
-    return node | as_logit
+    return {
+        "feature_type": "logit",
+        "is_target_logit": True,
+        "token_prob": probability or 0,
+        "clerp": f'Output "{quoted}" (p={said})',
+        "score": None,
+    }
 
 
 def _plain(name: str) -> str:
