@@ -188,7 +188,7 @@ class Analysis:
                 self.results["own_parts"] = str(error)
             else:
                 if self.parts is not None:
-                    self.parts.save_circuits(float(told["share"].iloc[0]))
+                    self.parts.save_circuits(float(told["share"].iloc[0]), told)
         return dict(self.results.get("own_part_tables", {}))
 
     def transfer(

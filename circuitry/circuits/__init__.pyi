@@ -48,4 +48,5 @@ from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
 from .rules import DEFAULT_RULES as DEFAULT_RULES
 from .rules import relative_error as relative_error
+from .tracer_graph import write_tracer_json as write_tracer_json
 from .unit_scores import score_units as score_units

@@ -1,5 +1,6 @@
 """How a circuit is found: settings of an attribution. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,10 +16,20 @@ STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
 SQUARED = "squared"
 """The study's score of edges: squared movements between neighbouring sites."""
-EDGE_METHODS = (
-    *(SQUARED, "gradient", "exact-readers", "exact-softmax", "gradient-dropping", "atp-star", "relp"),
-    *("relp-with-patterns", "path-by-layer", "cuts"),
-)
+EDGE_WORDS: Mapping[str, str] = {
+    SQUARED: "how far the later unit moves when the earlier one goes to the baseline",
+    "gradient": "by one gradient",
+    "exact-readers": "the later unit is run without it, and what follows is taken as linear",
+    "exact-softmax": "by a gradient that counts the change of attention patterns themselves",
+    "gradient-dropping": "by gradients that leave out one block after the other",
+    "atp-star": "by gradients that count the change of attention patterns and leave out one block after the other",
+    "relp": "by relevance, with norms and attention patterns as constants",
+    "relp-with-patterns": "by relevance, with norms as constants",
+    "path-by-layer": "by gradients along a path of what each layer reads",
+    "cuts": "measured, by a run for each edge",
+}
+"""How a method scores an edge, as reports say it, by its name."""
+EDGE_METHODS = tuple(EDGE_WORDS)
 """Names of methods that score edges; see `edge_methods`."""
 DEFAULT_RULE = midpoint_rule(10)
 """The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
@@ -78,3 +89,20 @@ class AttributionSettings:
             "edge_rule": self.resolved_edge_rule.name,
             "edge_method": self.edges,
         }
+
+
+def describe_edges(settings: Mapping[str, Any]) -> str:
+    """Return sentences on the edges of a graph and what their scores say, from its settings."""
+    method = settings.get("edge_method") or SQUARED
+    measured = method == "cuts"
+    if method == SQUARED:
+        rule = settings.get("edge_rule", "an unknown rule")
+        joined = f"units of neighbouring sites; an edge's score says {EDGE_WORDS[SQUARED]}, integrated by {rule}"
+    else:
+        joined = (
+            "units where a later one reads what an earlier one wrote, also of sites further apart; an edge's score "
+            f"{'is' if measured else 'estimates'} what the metric loses when the later unit alone misses that "
+            f"({EDGE_WORDS[method]})"
+        )
+    limit = "" if measured else " Scores of edges rank them and do not measure what a cut costs."
+    return f"Edges join kept {joined}. Each unit keeps its few strongest incoming edges.{limit}"

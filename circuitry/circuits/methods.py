@@ -18,6 +18,7 @@ used.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from inspect import getdoc, isroutine
 from pkgutil import resolve_name
 from typing import Annotated, Any
 
@@ -45,6 +46,25 @@ METHODS: dict[str, UnitScorer | str] = {
 """The function that scores units, or its import path, by the name of the method."""
 ONLY_RANK = {FISHER, ITERATIVE, CONTRAST, LEARNED}
 """Methods whose scores rank units and are no effects on the metric; graphs have effects by conductance beside them."""
+METHOD_WORDS: Mapping[str, str] = {
+    SITE_PATH: "Integrated gradients score each unit: how much the class's metric changes as its site goes from the "
+    "activation to the baseline",
+    CONDUCTANCE: "Conductance scores each unit: how much of the metric's change passes through it as the image goes "
+    "to its baseline",
+    GRADIENT: "Attribution patching scores each unit: what the metric would lose without it if it were linear, by "
+    "one gradient",
+    "patching": "Activation patching scores each unit: what the metric loses, measured, when this unit alone goes to "
+    "the baseline",
+    FISHER: "Fisher information ranks the units: how far all answers move, on images of the class and of others, as "
+    "a unit closes a little",
+    ITERATIVE: "Fisher information in rounds ranks the units: how far all answers move, on images of the class and of "
+    "others, as a unit closes a little, measured again each time that the weakest units have closed",
+    CONTRAST: "Contrast ranks the units: what the class loses without a unit, over the damage to the answers of other "
+    "classes",
+    LEARNED: "A learned mask ranks the units: gates that are trained together keep the model's answers while most of "
+    "them close",
+}
+"""What a method of the package does, as reports say it, by its name."""
 
 MethodName = Annotated[
     str,
@@ -110,6 +130,24 @@ def method_code(name: str) -> str | dict[str, str]:
     if isinstance(found, str):
         return found
     return part_of((found, name in ONLY_RANK), f"the method {name!r}")
+
+
+def describe_method(settings: Mapping[str, Any]) -> str:
+    """Return two sentences on how the units of a graph were scored and which are kept, from its settings."""
+    name = settings.get("method", SITE_PATH)
+    function, kept = METHODS.get(name), "The units with the largest absolute scores are kept."
+    if isinstance(function, str):
+        words = METHOD_WORDS[name]
+        words += f", integrated by {settings.get('node_rule', 'an unknown rule')}" if name == SITE_PATH else ""
+    else:
+        words = f"The method {name}, registered from outside, scores the units"
+        text = getdoc(function) if isroutine(function) else None
+        words += f": {text.splitlines()[0].rstrip('.')}" if text else ""
+    if name in ONLY_RANK:
+        kept = "The first units of this ranking are kept; it measures no effect."
+    if function is None:
+        kept = "The units that it puts first are kept."
+    return f"{words}. {kept}"
 
 
 def scorer_called(name: str) -> UnitScorer:

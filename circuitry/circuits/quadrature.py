@@ -5,13 +5,11 @@ baseline (t = 1). The rule says where it is evaluated. Sundararajan et al. 2017 
 Riemann sum; the study uses the left one with ten points.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, overload
+from typing import Annotated, ClassVar, overload
 
 import numpy as np
 
-from circuitry.circuits.methods import SITE_PATH
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import between, checked
 
@@ -131,11 +129,3 @@ def as_rule(rule: AnyRule | None) -> QuadratureRule | None: ...
 def as_rule(rule: AnyRule | None) -> QuadratureRule | None:
     """Return the rule that is meant; None stays None."""
     return parse_rule(rule) if isinstance(rule, str) else rule
-
-
-def describe_rules(settings: Mapping[str, Any]) -> str:
-    """Return a sentence on how the units of a graph were scored, and on its rules, from its settings."""
-    if (method := settings.get("method", SITE_PATH)) != SITE_PATH:
-        return f"The method {method} scores the units."
-    nodes, edges = settings.get("node_rule", "an unknown rule"), settings.get("edge_rule", "an unknown rule")
-    return f"Paths are integrated by {nodes}" + ("." if nodes == edges else f" for nodes and {edges} for edges.")

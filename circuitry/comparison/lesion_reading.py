@@ -75,6 +75,13 @@ def told_share(lesions: pd.DataFrame) -> float:
     return float(taken.min() if len(taken) else lesions["share"].max())
 
 
+def left_by_style(lesions: LesionTable, answers: str = OWN, cut: str = "part") -> pd.DataFrame:
+    """Return the rows of `lesion_summary` by style of one kind of answers and cut: value, low, high, n_classes."""
+    table = lesion_summary(lesions)
+    chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
+    return chosen.drop(columns=["answers", "cut"])
+
+
 def lesion_matrix(
     lesions: LesionTable, answers: str = OWN, cut: str = "part", values: Literal["value", "n_classes"] = "value"
 ) -> pd.DataFrame:
@@ -84,9 +91,7 @@ def lesion_matrix(
         answers, cut: Which rows of the summary.
         values: What is left, or the number of classes behind it.
     """
-    table = lesion_summary(lesions)
-    chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
-    matrix = chosen.pivot(index="part_domain", columns="domain", values=values)
+    matrix = left_by_style(lesions, answers, cut).pivot(index="part_domain", columns="domain", values=values)
     order = sorted({*matrix.index, *matrix.columns})
     return matrix.reindex(index=order, columns=order).rename_axis(index="found on", columns="tested on")
 

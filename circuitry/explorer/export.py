@@ -142,6 +142,8 @@ def export_explorer(
     if (lesions := graphs.lesions) is not None:
         header["comparisons"] = [describe_lesions(lesions)]
         header |= {"tested": tested_cells(lesions), "known": KNOWN}
+        if "share" in lesions:  # as it was asked for: of 1,104 units 1 % are 12, which are 1.1 %
+            header["nodeFraction"] = float(lesions["share"].iloc[0])
     header["curves"] = describe_curves(curves, first.inner_sites, str(header["budget"]))
     of_units = None if cards is None else cards.manifest["config"], None if model is None else model.digest
     export = digest([header, list(graphs), of_units, repr(settings), versions()])

@@ -7,7 +7,7 @@ import pandas as pd
 
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.lesion_reading import BY_STYLE, OWN, lesion_summary
+from circuitry.comparison.lesion_reading import BY_STYLE, OWN, left_by_style, lesion_summary
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.verdicts import verdict_of
@@ -44,14 +44,17 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
 
 
 def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
-    """Return the right answers that lesions of own parts leave as a comparison of domains, found on by tested on."""
+    """Return the right answers that lesions of own parts leave as a comparison of domains, found on by tested on.
+
+    Rows of the matrix have the interval and the number of classes, too, as in a report.
+    """
     own = lesion_summary(lesions, ("part_class", *BY_STYLE))
     own = own[(own["cut"] == "part") & (own["answers"] == OWN)]
-    mean = own.groupby(list(BY_STYLE), sort=False)["value"].mean().reset_index()
     columns = [*BY_STYLE, "value"]
     by_class = {name: _rows(table, columns) for name, table in own.groupby("part_class", sort=False)}
+    matrix = _rows(left_by_style(lesions), [*columns, "low", "high", "n_classes"])
     named = {"measure": "right_answers_left", "alike": True, "directions": ["part found on", "tested on"]}
-    return {**named, "matrix": _rows(mean, columns), "byClass": by_class, "ratios": [], "depth": [], "depthIs": ""}
+    return {**named, "matrix": matrix, "byClass": by_class, "ratios": [], "depth": [], "depthIs": ""}
 
 
 def tested_cells(lesions: pd.DataFrame) -> list[list[object]]:

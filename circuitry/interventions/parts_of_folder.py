@@ -179,13 +179,13 @@ class OwnParts(FolderWork):
             )
         return self._parts(share, EVERYWHERE)
 
-    def save_circuits(self, share: float | None = None) -> GraphFolder:
+    def save_circuits(self, share: float | None = None, told: pd.DataFrame | None = None) -> GraphFolder:
         """Write the parts of a share as a folder that cards, the explorer and checks read, and return it.
 
-        The table of their lesions lies in it, which the explorer shows.
+        The table of their lesions lies in it, which the explorer shows: all of `lesions`, or those that are told.
         """
         share = max(self.settings.shares) if share is None else share
-        parts, tested = self.circuits(share), self.lesions()
+        parts, tested = self.circuits(share), self.lesions() if told is None else told
         images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
         identity = self.identity | {"n_others": self.settings.n_others, "method": self.settings.method}
         path = self.out / "circuits"
@@ -198,8 +198,8 @@ class OwnParts(FolderWork):
                 raise
             shutil.rmtree(path)  # own parts of another share, which can be written again
             folder = GraphFolder.write(path, parts, identity, images)
-        told = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
-        folder.write_lesions(told.drop(columns=["share", "sites"]))
+        of_share = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
+        folder.write_lesions(of_share.drop(columns="sites"))
         return folder
 
     def _read(self, job: Job, work: Work) -> tuple[Tensor, Tensor] | None:

@@ -15,9 +15,10 @@ import warnings
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
@@ -122,9 +123,25 @@ def with_general(config_type: type[Config]) -> type[Config]:
     return made
 
 
+def _unwrap_helps(config_type: type[Any]) -> None:
+    """Take the line breaks of the source out of the options' helps: a terminal breaks their lines once more."""
+    try:
+        from docstring_parser import parse_from_object  # tyro reads helps by it, and loads it for them alone
+    except ImportError:  # another tyro
+        return
+    texts = dict[str, str]()
+    for kind in reversed([one for one in config_type.__mro__ if is_dataclass(one)]):
+        texts |= {found.arg_name: found.description or "" for found in parse_from_object(kind).params}
+    for one in fields(config_type):
+        if one.name in texts:
+            one.metadata = MappingProxyType({"help": " ".join(texts[one.name].split())})
+
+
 def _parsed(config_type: type[Config], description: str | None, arguments: Sequence[str]) -> Config:
     """Return the settings that tyro reads; an `InputError` of a class of settings stays one, without tyro's box."""
     shown = io.StringIO()
+    if {"-h", "--help"} & {*arguments}:
+        _unwrap_helps(config_type)
     try:
         with redirect_stderr(shown):
             return tyro.cli(config_type, description=description, args=arguments)

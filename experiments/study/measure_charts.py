@@ -37,7 +37,7 @@ def cost_against_quality(
         told=with_intervals(points, ".2f"),
     )
     hollow = {"symbol": "circle-open", "color": style.GREY}
-    marks = style.domain_marks(summary["method"])
+    marks = style.method_marks(summary["method"])
 
     def look(rows: pd.DataFrame) -> Options:
         mark = marks[rows["series"].iloc[0]]
@@ -179,21 +179,19 @@ def relation_panels(
     return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
 
 
-def size_curves(
-    curves: pd.DataFrame, measure: str, title: str, marks: Mapping[str, style.Mark] | None = None
-) -> go.Figure:
+def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     """Draw a measure over the size of the circuit, a line per method, random units dotted."""
-    table = curves.rename(columns={"method": "domain", "size": "fraction"})
+    table, marks = curves.rename(columns={"method": "domain", "size": "fraction"}), style.method_marks(curves["method"])
     figure = faithfulness_curves(table, measure=measure.replace("kl", "KL"), title=title, marks=marks)
     return figure.update_xaxes(title_text="units kept (%)", type="linear", tickvals=None)
 
 
 def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     """Draw `size_curves` in a panel for each ``panel``; a method looks alike in all."""
-    panels, marks, named = list(dict.fromkeys(curves["panel"])), style.domain_marks(curves["method"]), set[str]()
+    panels, named = list(dict.fromkeys(curves["panel"])), set[str]()
     figure, places = style.small_multiples(panels, columns=3, height=330, gap=100, shared_yaxes=True)
     for panel, place in zip(panels, places, strict=True):
-        for trace in size_curves(curves[curves["panel"] == panel], measure, "", marks).data:
+        for trace in size_curves(curves[curves["panel"] == panel], measure, "").data:
             figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and trace.name not in named), **place)
             named |= {trace.name} if trace.showlegend else set()
     style.lay_out(figure, title=title, subtitle=style.interval_note(curves), legend=True)

@@ -11,6 +11,7 @@ from circuitry.analysis import Analysis
 from circuitry.circuits import ExtractionSettings, midpoint_rule
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CheckSettings
+from tests.explorer.made import unpack
 from tests.support.work import QUIET
 
 CLASSES, STYLES = ("fish", "key"), ("quickdraw", "real")
@@ -42,6 +43,30 @@ def take_all_steps(run: Analysis) -> str:
     report = run.report(apart="quickdraw", pair=("fish", "real", "quickdraw")).report
     assert run.explore().page.is_file()
     return report.read_text(encoding="utf-8")
+
+
+def test_the_explorer_has_the_reports_numbers_of_own_parts(tmp_path: Path) -> None:
+    classes = ("car", "clock", "fish", "key")
+    drawing = DrawingSettings(0, 4, classes=classes, styles=STYLES)
+    drawn = DomainFolder(write_toy(tmp_path / "drawn", drawing, progress=False), split="test")
+    run = begun(drawn, tmp_path / "run")
+    right = pd.DataFrame([(name, style) for style in STYLES for name in classes], columns=["class", "domain"])
+    known = ~((right["class"] == "clock") & (right["domain"] == "real"))  # of all its images too few are right
+    run.results["accuracy_by_class"] = right.assign(known=known)
+    found = run.own_parts([0.01], QUIET)
+    assert isinstance(found, dict)
+    cell = found["lesions"][(found["lesions"]["class"] == "clock") & (found["lesions"]["domain"] == "real")]
+    assert (cell["whole_right"] >= 0.5).all()  # of the images that test parts enough are
+    report = run.own_part_tables()
+    own = report["by_style"].query("cut == 'part' and answers == 'own class'")
+    script = (run.explore().page.parent / "data" / "index.js").read_text(encoding="utf-8")
+    _, index, _ = unpack(script)
+    (shown,) = index["comparisons"]
+    rows = own[["part_domain", "domain", "value", "low", "high", "n_classes"]].to_numpy()
+    assert [row[2] for row in shown["matrix"]] == pytest.approx(rows[:, 2].tolist(), rel=1e-3)
+    assert [[a, b, n] for a, b, _, _, _, n in shown["matrix"]] == rows[:, [0, 1, 5]].tolist()
+    assert own.set_index(["part_domain", "domain"]).loc[("real", "real"), "n_classes"] == len(classes) - 1
+    assert index["nodeFraction"] == report["told"]["share"].iloc[0]  # 12 of 1,104 units are 1 % in both
 
 
 def files(out: Path, *folders: str) -> dict[Path, int]:

@@ -71,14 +71,25 @@ class Reader:
 
     def export(self, kind: str) -> str:
         """The text of an exported file, caught before the browser takes it: a download takes a second."""
-        self.tab.evaluate(CAUGHT)
+        (text,) = self.exports(kind, 1).values()
+        return text
+
+    def exports(self, kind: str, files: int) -> dict[str, str]:
+        """The texts of several exported files by name."""
+        self.tab.evaluate(CAUGHT, files)
         self.click_export(kind)
-        return str(self.tab.evaluate("globalThis.caught"))
+        return dict(self.tab.evaluate("globalThis.caught"))
 
 
-CAUGHT = """globalThis.caught = new Promise(done => {
+CAUGHT = """files => { globalThis.caught = new Promise(done => {
     const { createObjectURL } = URL, { click } = HTMLAnchorElement.prototype;
-    URL.createObjectURL = blob => { blob.text().then(done); return "blob:caught"; };
-    HTMLAnchorElement.prototype.click = () => Object.assign(URL, { createObjectURL })
-        && Object.assign(HTMLAnchorElement.prototype, { click });
-}), 0"""
+    const texts = [], names = [];
+    URL.createObjectURL = blob => { texts.push(blob.text()); return "blob:caught"; };
+    HTMLAnchorElement.prototype.click = function () {
+        names.push(this.download);
+        if (names.length < files) return;
+        Object.assign(URL, { createObjectURL });
+        Object.assign(HTMLAnchorElement.prototype, { click });
+        Promise.all(texts).then(all => done(all.map((text, i) => [names[i], text])));
+    };
+}); return 0; }"""

@@ -15,9 +15,11 @@ import pytest
 
 from circuitry import GraphFolder, compare_domains
 from circuitry.circuits.graph_folder import LESIONS
+from circuitry.circuits.tracer_graph import tracer_graph
 from circuitry.explorer import ClassVectors, ExplorerSettings, export_explorer
 from circuitry.reports.figures.style import domain_marks
-from tests.explorer.made import ATTACK, DOMAINS, INNER, UNITS, MadeCards, write_alone
+from tests.circuits.test_tracer_graph import refusals
+from tests.explorer.made import ATTACK, DOMAINS, INNER, MADE, UNITS, MadeCards, write_alone
 from tests.explorer.reader import CAT, Reader
 from tests.explorer.test_export import a_view
 from tests.support.browser import find_browser
@@ -170,11 +172,6 @@ def test_what_is_seen_is_exported_with_how_far_to_trust_it(reader: Reader, graph
     space = {"g": "http://graphml.graphdrawing.org/xmlns"}
     assert {node.get("id") for node in graphml.iterfind(".//g:node", space)} == set(real) | set(sketch)
     assert len(graphml.findall(".//g:edge", space)) == len(found)
-    tracer = json.loads(reader.export("circuit-tracer.json"))
-    assert set(tracer) == {"metadata", "qParams", "nodes", "links"}
-    ids = {node["node_id"] for node in tracer["nodes"]}
-    assert {link[end] for link in tracer["links"] for end in ("source", "target")} <= ids
-    assert "selectivity" in tracer["metadata"]["info"]["description"]
     drawing = ET.fromstring(reader.export("svg"))
     marks = [e for e in drawing.iter() if e.tag.endswith(("circle", "polygon"))]
     assert len(marks) == len(set(real) | set(sketch))
@@ -191,6 +188,41 @@ def test_what_is_seen_is_exported_with_how_far_to_trust_it(reader: Reader, graph
         reader.open(**CAT, hidden=hidden)
         remarks = [line for line in reader.export("units.csv").splitlines() if line.startswith("# ")]
         assert any(INNER[0] in line and "hidden" in line for line in remarks) == bool(hidden)
+
+
+@pytest.mark.parametrize("class_name", ["cat", ATTACK])
+def test_the_page_writes_the_graph_that_python_writes(reader: Reader, graphs: GraphFolder, class_name: str) -> None:
+    domains = list(DOMAINS[:2])
+    reader.open(className=class_name, domains=domains)
+    files = [json.loads(text) for text in reader.exports("circuit-tracer.json", len(domains)).values()]
+    assert "2 files" in reader.tab.inner_text(".message[role=status]")
+    cards = MadeCards(graphs)
+    named = {f"{site}/{unit}": cards.card(site, unit).name for site, unit in cards.units()}
+    labels = {unit: name.name for unit, name in named.items() if name is not None}
+    for domain, page in zip(domains, files, strict=True):
+        graph = replace(graphs[class_name, domain], provenance={"model": MADE["model"]})
+        python = tracer_graph(graph.circuit(3), labels, None)
+        assert refusals(page) == refusals(python) == []
+        told = page["metadata"]["info"].pop("description")
+        python["metadata"]["info"].pop("description")
+        assert all((f"{one}: " in told) == (one == domain) for one in domains)  # each file tells of its own circuit
+        for one, other in zip(page["nodes"][:-1], python["nodes"][:-1], strict=True):
+            assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-3)  # the page has three digits
+        for one, other in zip(page["links"], python["links"], strict=True):
+            assert one.pop("weight") == pytest.approx(other.pop("weight"), rel=1e-3)
+        assert page == python
+
+
+def test_pins_and_groups_go_into_the_graph(reader: Reader, graphs: GraphFolder) -> None:
+    units = [f"{site}/{graphs['cat', 'real'].kept_units[site][0]}" for site in INNER]
+    group = {"name": "edge & <corner>", "units": units[1:]}
+    reader.open(className="cat", domains=["real"], pins=units[:1], groups=[group])
+    file = json.loads(reader.export("circuit-tracer.json"))
+    ids = {node["clerp"].split()[0]: node["node_id"] for node in file["nodes"]}
+    logit = file["nodes"][-1]["node_id"]
+    assert file["qParams"]["pinnedIds"] == [ids[units[0]], logit]
+    assert file["qParams"]["supernodes"] == [[group["name"], *(ids[unit] for unit in units[1:])]]
+    assert refusals(file) == []
 
 
 def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
@@ -251,6 +283,7 @@ def test_own_parts_show_what_the_model_loses_without_them(browser: Any, graphs: 
     assert rows == [[".00", ".25"], [".50", "–"], [".90", "–"], [".70", "–"], ["1.00", ".75"]]
     matrix = reader.tab.eval_on_selector_all(".matrix td button", "cells => cells.map(c => c.textContent)")
     assert matrix == [".00", ".25"]
+    assert "mean of 1 class" in str(reader.tab.get_attribute(".matrix td button >> nth=0", "title"))
     reader.tab.context.close()
 
 

@@ -45,6 +45,24 @@ def run(main: object, *arguments: str) -> None:
         run_script(Config, main, "What it is for.")  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Wrapped(Config):
+    """Settings with a help of two lines."""
+
+    model: str = "a"
+    """The model, with its
+    weights."""
+
+
+def test_a_help_is_wrapped_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["script", "--help"])
+    with pytest.raises(SystemExit):
+        run_script(Wrapped, lambda config: None, "What it is for.")
+    told = capsys.readouterr().out
+    assert "The model, with its weights." in told
+    assert "How many." in told  # of the class that it inherits
+
+
 def raising(error: BaseException) -> Callable[[Config], None]:
     def main(config: Config) -> None:
         raise error

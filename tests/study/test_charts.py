@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from circuitry.reports.figures import domain_marks
-from experiments.study.measure_charts import cost_against_quality, measure_panels
+from experiments.study.measure_charts import cost_against_quality, measure_panels, size_curves, size_panels
 from experiments.study.separation_charts import embedding_maps, separation_panels
 from experiments.study.setting_charts import in_panels, interpolation_lines, mixture_bars
 
@@ -31,6 +31,28 @@ def test_a_point_for_each_method_and_its_random_units_in_a_panel_for_each_settin
     assert {y for (_, _, y), bars in points.items() if bars is None} == {1.0, 0.95}
     np.testing.assert_allclose(points["x", 2.0, 0.9], 0.1)
     assert {trace.name for trace in figure.data if trace.showlegend} == {"gradient", "learned", "random units"}
+
+
+def test_a_method_looks_the_same_in_every_figure_of_the_scoreboard() -> None:
+    methods = ("conductance", "fisher", "gradient", "iterative-fisher", "learned", "of-mine", "patching")
+    rows = [("one", method, "seconds", 1.0, 1.0, 1.0) for method in methods]
+    rows += [("one", method, "size to work, kept", 0.5, 0.4, 0.6) for method in methods]
+    costs = cost_against_quality(pd.DataFrame(rows, columns=["setting", "method", "what", "value", "low", "high"]))
+    curve = ("kept", 0.1, 0.5, 0.4, 0.6)
+    columns = ["panel", "method", "circuit", "size", "value", "low", "high"]
+    few = pd.DataFrame([("one", method, *curve) for method in ("gradient", "learned")], columns=columns)
+    more = pd.concat([few, few.assign(method=["fisher", "of-mine"])])
+
+    def looks(figure: go.Figure) -> dict[str, tuple[str, str]]:
+        shown = [trace for trace in figure.data if trace.showlegend and "random" not in trace.name]
+        return {trace.name: (trace.marker.color, trace.marker.symbol) for trace in shown}
+
+    found = looks(costs)
+    assert set(found) == set(methods)
+    assert len(set(found.values())) == len(methods)
+    for figure in (size_curves(few, "kl", ""), size_panels(more, "kl", "")):
+        assert looks(figure).items() <= found.items()
+    assert {"of-mine", "fisher"} <= looks(size_panels(more, "kl", "")).keys()
 
 
 def test_a_panel_for_each_case_and_a_point_for_each_measure() -> None:

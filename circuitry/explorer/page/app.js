@@ -128,9 +128,10 @@ function App({ index, store, first }) {
       return;
     }
     const here = share.current ?? {};
-    const seen = { index, state, shown, names, bandNames, picture, drawn, trust: trust(index, state, shown, picture, series.lesions), layout: here.layout, theme: here.theme?.() };
-    const file = exported(kind, seen);
-    await download(file.name, file.content);
+    const seen = { index, state, shown, names, bandNames, picture, drawn, lesions: series.lesions, trust: trust(index, state, shown, picture, series.lesions), layout: here.layout, theme: here.theme?.() };
+    const files = exported(kind, seen);
+    for (const file of files) await download(file.name, file.content);
+    if (files.length > 1) setMessage(`${files.length} files were written: such a file is of one circuit.`);
   };
 
   useKeys({ index, store, share, pin, act, setNaming, setNoting, setLitGroup, setMessage, setHelp, picture });

@@ -1,17 +1,23 @@
 // What is seen, as files: PNG, SVG, GraphML, CSV, circuit-tracer's JSON; each says how far it can be trusted.
 import { canvasPen, escaped, paint, svgPen } from "circuitry/paint.js";
 import { siteLabels } from "circuitry/graph.js";
+import { trust } from "circuitry/measured.js";
 import { unitName } from "circuitry/names.js";
 import { placeName } from "circuitry/table.js";
 
-export const KINDS = [["png", "PNG picture"], ["svg", "SVG drawing"], ["units.csv", "CSV of units"], ["edges.csv", "CSV of edges"], ["graphml", "GraphML"], ["circuit-tracer.json", "circuit-tracer JSON"]];
-const LINE = 15;
+const TRACER = "circuit-tracer.json";
+export const KINDS = [["png", "PNG picture"], ["svg", "SVG drawing"], ["units.csv", "CSV of units"], ["edges.csv", "CSV of edges"], ["graphml", "GraphML"], [TRACER, "circuit-tracer JSON, a file for each circuit"]];
+const LINE = 15, PINNED = 10;
 
-// Return a file's name and its content, a promise of a Blob.
+const plain = name => name.replace(/[^\w.-]+/g, "_");
+
+// Return files, each a name and its content, a promise of a Blob: one of all circuits that are shown, or one of each.
 export function exported(kind, seen) {
-  const name = `${seen.state.className}-${seen.shown.map(one => one.label).join("-")}`.replace(/[^\w.-]+/g, "_");
-  const makers = { png: asPng, svg: asSvg, "units.csv": unitsCsv, "edges.csv": edgesCsv, graphml: asGraphml, "circuit-tracer.json": asTracer };
-  return { name: `${name}.${kind}`, content: Promise.resolve(makers[kind](visible(seen))) };
+  const fileName = labels => plain([seen.state.className, ...labels].join("-"));
+  const labels = seen.shown.map(one => one.label), here = visible(seen);
+  if (kind === TRACER) return labels.map((label, c) => ({ name: `${fileName([label])}.${kind}`, content: Promise.resolve(asTracer(here, c)) }));
+  const makers = { png: asPng, svg: asSvg, "units.csv": unitsCsv, "edges.csv": edgesCsv, graphml: asGraphml };
+  return [{ name: `${fileName(labels)}.${kind}`, content: Promise.resolve(makers[kind](here)) }];
 }
 
 // Leave out what hidden sites hide.
@@ -112,30 +118,45 @@ function asGraphml(seen) {
   ], { type: "application/xml" });
 }
 
-// The layout of circuit-tracer's files: sites are its layers, all at one position; the class is its logit.
-function asTracer(seen) {
-  const { index, shown, state, names, trust } = seen;
-  const idOf = node => `${node.site}_${node.unit}_0`;
-  const units = new Map(seen.units.map(node => [unitName(index, node.site, node.unit), node]));
-  const ids = list => list.filter(name => units.has(name)).map(name => idOf(units.get(name)));
-  const last = index.sites.length;
-  const mean = values => { const known = values.filter(value => value !== null); return known.reduce((a, b) => a + b, 0) / known.length; };
-  const nodes = [...units].map(([name, node]) => ({
-    node_id: idOf(node), feature: ((node.site + node.unit) * (node.site + node.unit + 1)) / 2 + node.unit, layer: String(node.site), ctx_idx: 0, feature_type: "cross layer transcoder", token_prob: 0,
-    is_target_logit: false, run_idx: 0, reverse_ctx_idx: 0, jsNodeId: `${idOf(node)}-0`, clerp: `${name}${state.labels[name] ? ` ${state.labels[name]}` : names.get(name) ? ` ${names.get(name).name}` : ""}`,
-    influence: mean(node.scores), activation: null,
-  }));
-  const logit = `${last}_0_0`;
-  nodes.push({ node_id: logit, feature: 0, layer: String(last), ctx_idx: 0, feature_type: "logit", token_prob: 0, is_target_logit: true, run_idx: 0, reverse_ctx_idx: 0, jsNodeId: `L_${logit}`, clerp: state.className, influence: null, activation: null });
-  const links = seen.links.map(edge => ({ source: idOf(edge.from), target: idOf(edge.to), weight: mean(edge.weights) }));
-  const final = Math.max(...seen.units.map(node => node.site));
-  for (const node of seen.units) if (node.site === final) links.push({ source: idOf(node), target: logit, weight: mean(node.scores) });
+// A circuit as circuit-tracer's page and Neuronpedia open it; circuits/tracer_graph.py writes the same, and says why it is so.
+function asTracer(seen, c) {
+  const { index, shown, state, names, picture, lesions } = seen;
+  const { className } = state, { label } = shown[c];
+  const tokens = ["an", " image", " of", ` ${className}`, " in", ` ${label}`];
+  const position = tokens.length - 1, top = index.sites.length;
+  const inCircuit = seen.units.filter(node => node.scores[c] !== null).sort((a, b) => a.site - b.site || a.unit - b.unit);
+  const idOf = node => `${node.site}_${node.unit}_${position}`;
+  const byName = new Map(inCircuit.map(node => [unitName(index, node.site, node.unit), node]));
+  const ids = list => list.filter(name => byName.has(name)).map(name => idOf(byName.get(name)));
+  const labelOf = name => state.labels[name] || names.get(name)?.name;
+  const logit = `${top}_0_${position}`;
+
+  const nodes = [...byName].map(([name, node]) => tracerNode(node.site, node.unit, position, labelOf(name) ? `${name} ${labelOf(name)}` : name, node.scores[c]));
+  const quoted = className.replaceAll('"', "'").replaceAll("(p=", "(p ");
+  nodes.push({ ...tracerNode(top, 0, position, `Output "${quoted}" (p=?)`, null), feature_type: "logit", is_target_logit: true });
+  const links = seen.links.filter(edge => edge.weights[c] !== null).map(edge => ({ source: idOf(edge.from), target: idOf(edge.to), weight: edge.weights[c] }));
+  const last = Math.max(...inCircuit.map(node => node.site));
+  for (const node of inCircuit) if (node.site === last) links.push({ source: idOf(node), target: logit, weight: node.scores[c] });
+  const key = link => `${link.source} ${link.target}`;
+  links.sort((a, b) => (key(a) < key(b) ? -1 : 1));
+  const strongest = new Set([...inCircuit].sort((a, b) => Math.abs(b.scores[c]) - Math.abs(a.scores[c])).slice(0, PINNED));
   const file = {
-    metadata: { slug: index.study, scan: index.made.model, transcoder_list: [], prompt_tokens: [state.className], prompt: `${state.className} in ${shown.map(one => one.label).join(", ")}`, node_threshold: null, schema_version: 1, info: { description: trust.join(" "), generator: { name: "circuitry" } } },
-    qParams: { pinnedIds: ids(state.pins), supernodes: state.groups.map(group => [group.name, ...ids(group.units)]), linkType: "both", clickedId: "", sg_pos: "" },
+    metadata: {
+      slug: plain(`${className}-${label}`), scan: plain(index.made.model), transcoder_list: [], prompt_tokens: tokens, prompt: tokens.join(""), schema_version: 1,
+      info: { description: trust(index, state, [shown[c]], picture, lesions).join(" "), generator: { name: "circuitry" } },
+    },
+    qParams: { pinnedIds: [...(state.pins.length ? ids(state.pins) : inCircuit.filter(node => strongest.has(node)).map(idOf)), logit], supernodes: state.groups.map(group => [group.name, ...ids(group.units)]), linkType: "both", clickedId: "", sg_pos: "" },
     nodes, links,
   };
   return new Blob([JSON.stringify(file)], { type: "application/json" });
+}
+
+function tracerNode(layer, unit, position, label, score) {
+  const id = `${layer}_${unit}_${position}`;
+  return {
+    node_id: id, feature: ((layer + unit) * (layer + unit + 1)) / 2 + unit, layer: String(layer), ctx_idx: position, feature_type: "cross layer transcoder", token_prob: 0,
+    is_target_logit: false, run_idx: 0, reverse_ctx_idx: 0, jsNodeId: `${id}-0`, clerp: label, influence: null, activation: null, score,
+  };
 }
 
 // Hand a file to the reader.

@@ -79,6 +79,10 @@ export function trust(index, state, shown, picture, lesions) {
       lines.push(`${one.label}: ${saysLoss(index, lesion, one, state.className)}.`);
       continue;
     }
+    if (index.tested) {
+      lines.push(`${one.label}: what is lost without this part was not tested, or the model does not know the class there.`);
+      continue;
+    }
     if (!curve) {
       lines.push(`${one.label}: what this cut does was not measured.`);
       continue;

@@ -19,6 +19,12 @@ export function Ways({ index, state, set, cutsOf, colourOf }) {
   </section>`;
 }
 
+// How many classes the means are of: one number, or the least and the most.
+function counted(rows) {
+  const counts = rows.map(row => row[5]), least = Math.min(...counts), most = Math.max(...counts);
+  return least === most ? `${most}` : `${least} to ${most}`;
+}
+
 const words = name => name.replaceAll("_", " ");
 
 function Matrix({ comparison, index, state, set }) {
@@ -44,7 +50,7 @@ function Matrix({ comparison, index, state, set }) {
   const say = row => kind === "ratio" && row[0] !== row[1]
     ? `${row[0]} and ${row[1]}: ratio ${number(row[2])} [${number(row[3])}, ${number(row[4])}] over ${row[5]} classes; similarity ${number(row[6])}, ceilings ${number(row[7])} and ${number(row[8])}`
     : kind === "ratio" ? `${row[0]}: 1; the similarity of two parts of its images, the ceiling, is ${number(row[3])}`
-    : comparison.directions ? `${comparison.directions[0]} ${row[0]}, ${comparison.directions[1]} ${row[1]}: ${number(row[2])}`
+    : comparison.directions ? `${comparison.directions[0]} ${row[0]}, ${comparison.directions[1]} ${row[1]}: ${number(row[2])}${row[5] ? `, mean of ${row[5]} class${row[5] === 1 ? "" : "es"}` : ""}`
     : `${row[0]} and ${row[1]}: ${number(row[2])}`;
   return html`<div class="matrix">
     <div class="line">
@@ -70,7 +76,7 @@ function Matrix({ comparison, index, state, set }) {
     </table></div>
     <p class="hint">${kind === "ratio"
       ? "1 is as similar as two parts of one domain's images, the ceiling. Point at a cell for its interval."
-      : comparison.measure === "right_answers_left" ? `Share of right answers that are left without the own part of ${kind === "class" ? state.className : "a class"}: rows are domains that it was found in, columns domains of the images.`
+      : comparison.measure === "right_answers_left" ? `Share of right answers that are left without the own part of ${kind === "class" ? state.className : `a class, mean over the classes that the model knows (${counted(comparison.matrix)})`}: rows are domains that it was found in, columns domains of the images.`
       : kind === "class" ? `Similarity of the circuits of ${state.className}.` : "Mean similarity of circuits over classes."} A click shows the pair.</p>
   </div>`;
 }

@@ -56,6 +56,28 @@ MARKS = (
 )
 
 
+METHODS_DRAWN = (
+    *("iterative-fisher", "fisher", "learned", "gradient", "patching", "conductance"),
+    *("exact", "site-path"),
+)
+"""Names of methods in figures, in the order of their looks; ``exact`` is of edges. Two marks are left for others."""
+
+
+def method_marks(methods: Iterable[str]) -> dict[str, Mark]:
+    """Return a mark for every method, by its name: it looks the same in every figure, whatever is drawn beside it.
+
+    A method that figures do not know takes, by alphabetical order, a mark that is left.
+
+    Example:
+        >>> method_marks(["gradient", "learned"])["gradient"] == method_marks(["gradient"])["gradient"]
+        True
+    """
+    names, fixed = sorted(set(methods)), assign_looks(METHODS_DRAWN, MARKS, "methods")
+    found = {name: fixed[name] for name in names if name in fixed}
+    free = [mark for mark in (*MARKS[len(fixed) :], *MARKS[: len(fixed)]) if mark not in found.values()]
+    return found | assign_looks((name for name in names if name not in fixed), free, "methods")
+
+
 def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
     """Return a mark for every domain, by alphabetical order, so that one set of domains always looks the same.
 

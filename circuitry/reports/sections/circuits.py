@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from circuitry.circuits.budgets import describe_budget
+from circuitry.circuits.circuit_settings import describe_edges
 from circuitry.circuits.consensus import mean_stability
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.quadrature import describe_rules
+from circuitry.circuits.methods import describe_method
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_apart import apart_over_depth, means_without
 from circuitry.comparison.domain_tests import THIS_MODEL
@@ -79,14 +80,8 @@ def add_guide(report: Report, settings: Mapping[str, Any], tested_on: str | None
     """Add the section on how to read all of it; ``settings`` are a graph's, ``tested_on`` names images of tests."""
     report.section("How to read this", folded=True)
     report.text(
-        "Every class has a circuit in every domain. Integrated gradients score each unit (channel) of each site: how "
-        "much the class's metric changes from its activation to the baseline. The units with the largest absolute "
-        f"scores are kept. {describe_budget(settings)} Edges join kept units of neighbouring sites; an edge's score "
-        "says how far the later unit moves when the earlier one goes to the baseline, and each unit keeps its few "
-        "strongest incoming edges. Where the units are parts of blocks (heads, neurons, hidden channels), edges also "
-        "join sites further apart; the score estimates what the metric loses when the later unit alone misses what the "
-        "earlier one wrote to the residual stream. Scores of edges rank them and do not measure what a cut costs. "
-        f"{describe_rules(settings)}\n\n"
+        f"Every class has a circuit in every domain. {describe_method(settings)} {describe_budget(settings)} "
+        f"{describe_edges(settings)}\n\n"
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
         "An edge needs a score above zero, except with the study's settings. The Weisfeiler-Lehman kernel at depth 1 "
         "mostly compares names of units, so it ranks like node overlap and is no further evidence. Compare every "
