@@ -30,8 +30,8 @@ from circuitry.circuits.made_with import named_sites
 from circuitry.circuits.methods import CONTRAST
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.unit_scores import graph_of, without_image
-from circuitry.encoder.counted_sites import counted_sites
 from circuitry.encoder.metrics import answer_metric
+from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.intervention_settings import MOST, OwnShare
