@@ -15,7 +15,7 @@ from itertools import combinations, product
 from circuitry.runs import run_script
 from circuitry.comparison import domain_tests, draw_resamples, dual_bootstrap, mantel, mean_spread, part_tests
 from circuitry.comparison.ceiling import pair_cells, ratio
-from circuitry.comparison.domain_tests import domain_spread
+from circuitry.comparison.domain_testing import domain_spread
 from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL
 from circuitry.comparison.statistics import Spread

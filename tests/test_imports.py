@@ -180,3 +180,14 @@ def test_the_study_uses_the_package_by_public_names() -> None:
             elif isinstance(node, ast.Import):
                 deep += [f"{path.name}: {name}" for name in names if name.startswith("circuitry")]
     assert deep == []
+
+
+def test_no_module_has_the_name_of_what_its_room_takes_from_a_module() -> None:
+    """Python binds a loaded module to its room by its name, in place of a function that is loaded lazily."""
+    hidden = []
+    for package, stub in STUBS.items():
+        inside = {path.stem for path in stub.parent.iterdir()}
+        lines = [line for line in ast.parse(stub.read_text()).body if isinstance(line, ast.ImportFrom)]
+        taken = [alias.name for line in lines if line.module for alias in line.names]
+        hidden += [f"{package}.{name}" for name in taken if name in inside]
+    assert hidden == []

@@ -13,7 +13,7 @@ import torch
 from circuitry.cards.card_arrays import REPLACED_BY, CircuitScores, site_arrays
 from circuitry.cards.card_folder import CARDS_FORMAT, EXACT, IMAGES, SITE, WORDS, CardFolder, SeenImages, card_file
 from circuitry.cards.card_settings import CardSettings
-from circuitry.cards.top_images import unit_kind, write_domain
+from circuitry.cards.strongest_images import unit_kind, write_domain
 from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.cards.unit_names import WordedImages, name_units
 from circuitry.cards.vocabulary import words_of_domains

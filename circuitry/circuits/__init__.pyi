@@ -12,13 +12,15 @@ from .completeness import Completeness as Completeness
 from .component_effects import DirectEffects as DirectEffects
 from .cost import OperationCounter as OperationCounter
 from .cost import count_operations as count_operations
-from .direct_effects import direct_effects as direct_effects
-from .direct_effects import direct_vectors as direct_vectors
+from .direct_decomposition import direct_effects as direct_effects
+from .direct_decomposition import direct_vectors as direct_vectors
 from .edge_cuts import cut_effects as cut_effects
 from .edge_methods import attribute_components as attribute_components
 from .edge_methods import score_edges as score_edges
 from .edge_methods import with_edges as with_edges
 from .edges import Edges as Edges
+from .embedding_pairs import PoolingPairs as PoolingPairs
+from .embedding_pairs import pooling_pairs as pooling_pairs
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .extraction_settings import ExtractionSettings as ExtractionSettings
@@ -38,8 +40,6 @@ from .methods import LEARNED as LEARNED
 from .methods import METHODS as METHODS
 from .methods import MethodName as MethodName
 from .methods import register_method as register_method
-from .pooling_pairs import PoolingPairs as PoolingPairs
-from .pooling_pairs import pooling_pairs as pooling_pairs
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import gauss_radau_rule as gauss_radau_rule

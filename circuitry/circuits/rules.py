@@ -17,9 +17,9 @@ from circuitry.circuits.edge_methods import edge_method, score_edges
 from circuitry.circuits.nodes import nodes_of, part_effects
 from circuitry.circuits.quadrature import AnyRule, as_rule, gauss_radau_rule, midpoint_rule
 from circuitry.circuits.stream_edges import PLAIN
-from circuitry.encoder.counted_sites import counted_sites
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import has_rescaling_norms
+from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
 from circuitry.runs.given import SOME, checked
 

@@ -7,7 +7,7 @@ from circuitry import DomainFolder
 from circuitry.analysis import Analysis
 from circuitry.circuits import Measure, ReadingSettings
 from circuitry.commands.compare_command import Config
-from circuitry.comparison.domain_tests import too_few
+from circuitry.comparison.domain_testing import too_few
 from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 from circuitry.interventions import CheckSettings

@@ -11,8 +11,8 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.data.names import chosen_names
 from circuitry.encoder.baselines import AnyBaseline
-from circuitry.encoder.counted_sites import counted_sites
 from circuitry.encoder.metrics import Metric, metric_of_class
+from circuitry.encoder.roles import counted_sites
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import templates_of

@@ -4,9 +4,9 @@ from .ceiling import domain_ratios as domain_ratios
 from .ceiling import pair_ratios as pair_ratios
 from .class_table import class_by_domain as class_by_domain
 from .comparison import Comparison as Comparison
-from .domain_tests import ceiling_tests as ceiling_tests
-from .domain_tests import domain_tests as domain_tests
-from .domain_tests import part_tests as part_tests
+from .domain_testing import ceiling_tests as ceiling_tests
+from .domain_testing import domain_tests as domain_tests
+from .domain_testing import part_tests as part_tests
 from .lesion_reading import KNOWN as KNOWN
 from .lesion_reading import lesion_matrix as lesion_matrix
 from .lesion_reading import lesion_summary as lesion_summary

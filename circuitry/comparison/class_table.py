@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
-from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.domain_testing import THIS_MODEL
 from circuitry.comparison.part_array import PartTable, mean_known, mean_of_members, of_whole
 from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
 from circuitry.runs.given import Seed, checked

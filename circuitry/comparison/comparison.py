@@ -17,7 +17,7 @@ import pandas as pd
 from circuitry.comparison.bootstrap import Draws, draw_resamples
 from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, pair_cells, pair_ratios
 from circuitry.comparison.class_table import class_by_domain
-from circuitry.comparison.domain_tests import ceiling_tests, domain_spread, domain_tests, part_means, part_tests
+from circuitry.comparison.domain_testing import ceiling_tests, domain_spread, domain_tests, part_means, part_tests
 from circuitry.comparison.part_array import PARTS, PartArray, PartTable, ceilings_of, check_parts, part_kinds
 from circuitry.comparison.significance import ROUNDING
 from circuitry.comparison.statistics import INTERVALS, per_domain

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import corrected_tests
+from circuitry.comparison.domain_testing import corrected_tests
 from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import mean_spreads
 from circuitry.runs.errors import InputError

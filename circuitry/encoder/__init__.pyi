@@ -6,14 +6,14 @@ from .baselines import as_baseline as as_baseline
 from .baselines import mean_baseline as mean_baseline
 from .chain import Chain as Chain
 from .chain import linked_stages as linked_stages
-from .counted_sites import counted_sites as counted_sites
-from .counted_sites import site_roles as site_roles
 from .encoder import Encoder as Encoder
 from .metrics import Metric as Metric
 from .metrics import MetricOfClass as MetricOfClass
 from .metrics import class_logit as class_logit
 from .metrics import class_margin as class_margin
 from .metrics import metric_of_class as metric_of_class
+from .roles import counted_sites as counted_sites
+from .roles import site_roles as site_roles
 from .stages import ConvBlock as ConvBlock
 from .stages import Stage as Stage
 from .task import Task as Task

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from circuitry.cards.card_arrays import REPLACED_BY
-from circuitry.cards.top_images import unit_maps
+from circuitry.cards.strongest_images import unit_maps
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
 from circuitry.data.images import open_picture

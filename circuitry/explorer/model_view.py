@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuitry.bases.residual import ResidualStream
-from circuitry.circuits.direct_effects import direct_vectors
-from circuitry.circuits.pooling_pairs import pooling_pairs
+from circuitry.circuits.direct_decomposition import direct_vectors
+from circuitry.circuits.embedding_pairs import pooling_pairs
 from circuitry.data.captions import distinct_words
 from circuitry.data.parts import Key
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView

@@ -31,8 +31,8 @@ from circuitry.circuits.made_with import asked_of, check_asked_alike, named_site
 from circuitry.circuits.methods import CONTRAST, METHODS
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.unit_scores import graph_of, without_image
-from circuitry.encoder.counted_sites import counted_sites
 from circuitry.encoder.metrics import NO_ANSWER, answer_metric, given_classes
+from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.intervention_settings import MOST, OwnShare

@@ -21,7 +21,7 @@ from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
-from circuitry.encoder.counted_sites import counted_sites
+from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
 from circuitry.interventions.contrast import own_part
 from circuitry.interventions.intervention_settings import OwnPartSettings

@@ -26,7 +26,7 @@ from circuitry.comparison import (
 )
 from circuitry.comparison.class_table import CELLS, EFFECTS
 from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
-from circuitry.comparison.domain_tests import TESTS, THIS_MODEL, corrected_tests, could_find, too_few
+from circuitry.comparison.domain_testing import TESTS, THIS_MODEL, corrected_tests, could_find, too_few
 from circuitry.comparison.models import model_tests
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
 from circuitry.comparison.significance import fewest_units, smallest_p

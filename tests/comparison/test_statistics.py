@@ -24,7 +24,7 @@ from circuitry.comparison import (
 )
 from circuitry.comparison.bootstrap import dual_variance, resampled_means
 from circuitry.comparison.ceiling import mean_ratio, pair_cells, ratio
-from circuitry.comparison.domain_tests import domain_spread
+from circuitry.comparison.domain_testing import domain_spread
 from experiments.simulation import Planted, jaccard, keep, simulate
 
 

@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components, left_rule
 from circuitry.bases import ResidualStream, site_named
-from circuitry.cards.top_images import map_grid
+from circuitry.cards.strongest_images import map_grid
 from circuitry.circuits import attribute_components, direct_effects
 from circuitry.encoder import Chain, adapters, linked_stages, register_architecture
 from tests.support.assert_same import assert_same

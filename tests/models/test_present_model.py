@@ -230,7 +230,7 @@ def test_direct_effects_leave_the_tower_as_it_was(monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> Tensor:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(import_module("circuitry.circuits.direct_effects"), "scale_of", fail)
+    monkeypatch.setattr(import_module("circuitry.circuits.direct_decomposition"), "scale_of", fail)
     for call in (lambda: direct_effects(stream, images, torch.ones(16)), lambda: direct_vectors(stream, images)):
         with pytest.raises(ZeroDivisionError):
             call()

@@ -13,7 +13,7 @@ from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import describe_method
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_apart import apart_over_depth, means_without
-from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.domain_testing import THIS_MODEL
 from circuitry.interventions.effects import AttributionCheck, map_agreement
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.ceiling import missing_ratios
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import THIS_MODEL, below_ceiling, could_find, too_few
+from circuitry.comparison.domain_testing import THIS_MODEL, below_ceiling, could_find, too_few
 from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth

@@ -10,7 +10,7 @@ import pandas as pd
 
 from circuitry.comparison.ceiling import missing_ratios
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import below_ceiling, could_find
+from circuitry.comparison.domain_testing import below_ceiling, could_find
 from circuitry.comparison.significance import LEVEL, smallest_p
 from circuitry.reports.figures.style import capitalised, measure_name
 from circuitry.reports.page import Finding

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from circuitry.circuits.graph import Circuit
-from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.domain_testing import THIS_MODEL
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.verdicts import OPEN, describe_leak, verdict_of, why_open
 from circuitry.reports.page import Finding, Report

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.domain_testing import THIS_MODEL
 from circuitry.comparison.significance import LEVEL
 from circuitry.interventions.transfer_tables import (
     OTHER,
