@@ -119,15 +119,20 @@ def published_or_again(published: pd.DataFrame, again: pd.DataFrame) -> dict[str
     found = dict[str, Counts]()
     for claim in CLAIMS:
         name = claim.measures[0].name
-        before, now = (table[table["measure"] == name].set_index("models") for table in (published, again))
+        before, now = (_by_models(table[table["measure"] == name]) for table in (published, again))
         found[claim.name] = {
-            "published": before.loc[ALL_MODELS].to_dict(),
-            "by seed": now.loc[ALL_MODELS].to_dict(),
-            "ResNets": now.loc[RESNETS if RESNETS in now.index else ALL_MODELS].to_dict(),
+            "published": before[ALL_MODELS],
+            "by seed": now[ALL_MODELS],
+            "ResNets": now[RESNETS if RESNETS in now else ALL_MODELS],
         }
-        if BY_SET in now.index:
-            found[claim.name][BY_SET] = now.loc[BY_SET].to_dict()
+        if BY_SET in now:
+            found[claim.name][BY_SET] = now[BY_SET]
     return found
+
+
+def _by_models(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the rows of a measure by the models that they are of."""
+    return {str(row["models"]): dict(row) for _, row in rows.iterrows()}
 
 
 def agreeing(counts: Counts) -> tuple[str, int, int]:
@@ -288,9 +293,10 @@ def _choices(tables: Mapping[str, pd.DataFrame]) -> str:
     of = {seed: points[points["seed"] == seed].set_index(["model", "setting", "test_domain"]) for seed in (0, 4)}
     gaps = (of[0]["seen"] - of[4]["seen"]).abs().dropna()
     screened = tables["screened"]
-    learned = screened[screened["kept"]].groupby(["model", "test_domain"]).size()
-    of_model = screened.groupby(["model", "test_domain"]).size()
-    each = [f"{learned[key]} of {n} of {key[0]} in {key[1]}" for key, n in of_model.items()]
+    each = [
+        f"{of['kept'].sum()} of {len(of)} of {model} in {domain}"
+        for (model, domain), of in screened.groupby(["model", "test_domain"])
+    ]
     return "\n".join(
         [
             "## Do the conclusions depend on choices?\n",
