@@ -325,8 +325,8 @@ def read_circuits(place: Path) -> Iterator[tuple[str, bytes]]:
             yield "lesions", graphs.lesions.to_csv().encode()
     for key in graphs:
         with contextlib.suppress(InputError):
-            for part, graph in {"all": graphs[key], **graphs.parts(*key)}.items():
-                yield f"{key} {part}", graph.to_pandas().to_csv().encode()
+            for graph in (graphs[key], *graphs.parts(*key).values()):
+                yield f"{key} {graph.settings['part']}", graph.to_pandas().to_csv().encode()
 
 
 def read_cards(place: Path) -> Iterator[tuple[str, bytes]]:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import IO
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -45,7 +45,7 @@ def picture_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def open_picture(file: Path | IO[bytes]) -> Image.Image:
+def open_picture(file: Path | BytesIO) -> Image.Image:
     """Open a picture of a format of `FORMATS`, its pixels undecoded; the only place that opens pictures."""
     return Image.open(file, formats=picture_formats())
 
