@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from circuitry import Encoder, InputError, Task, attribute, class_logit, class_margin
 from circuitry.encoder import Baseline, Counterfactual, MetricOfClass, as_baseline, mean_baseline, metric_of_class
 from circuitry.encoder.baselines import ZERO, check_count
-from circuitry.encoder.metrics import checked_metric
+from circuitry.encoder.metrics import checked_metric, given_classes
 from circuitry.interventions.answers import default_answers
 from tests.support.assert_same import assert_same
 
@@ -169,6 +169,24 @@ def test_a_mean_by_name_is_over_all_images_of_a_task(resnet: Any, per: str) -> N
     assert repr(tasks[0].baseline) == f"Baseline(name='mean-{per}')"
     assert repr(encoder) == "Encoder of ModifiedResNet: 11 sites, images of 64 x 64 pixels"
     assert repr(class_logit(torch.eye(64), 3)) == "ClassLogit(label=3, name='logit', scale=None)"
+
+
+def test_an_answer_is_the_class_above_all_others() -> None:
+    nan = float("nan")
+    rows = [
+        [0.1, 0.7, 0.2],
+        [0.5, 0.5, 0.1],
+        [0.5, 0.1, 0.5],
+        [0.1, 0.5, 0.5],
+        [0.9, 0.2, 0.2],
+        [nan] * 3,
+        [0.9, nan, 0.0],
+    ]
+    expected = [1, -1, -1, -1, 0, -1, -1]
+    assert given_classes(torch.tensor(rows)).tolist() == expected
+    for label in range(3):
+        given = class_logit(torch.eye(3), label).is_given(torch.tensor([rows]))
+        assert given.tolist() == [[row == label for row in expected]]
 
 
 NAN = float("nan")

@@ -170,3 +170,9 @@ def test_overlaps_say_the_sizes_of_both_parts() -> None:
     small, large = (circuit_of(task, {SITE: list(range(count))}) for count in (2, 5))
     row: pd.Series[Any] = part_overlaps({REAL: small, CLIPART: large}).iloc[0]
     assert (row["overlap"], row["size_a"], row["size_b"]) == (0.4, 2 / n, 5 / n)
+
+
+def test_scales_that_differ_by_rounding_are_one_scale(part: Circuit) -> None:
+    """A classifier's scale is measured, so it differs in its last digits between machines."""
+    rounded = task_of(2, seed=1, metric=class_logit(NET.weights, 2, 20.0 * (1 + 1e-7)))
+    assert len(lesion({REAL: task_of(2), CLIPART: rounded}, {REAL: part}, random_draws=0)) == 2

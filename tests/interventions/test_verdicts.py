@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from scipy import special, stats
 from torch import Tensor, nn
 
-from circuitry import Clip, Encoder, InputError, Task, class_logit, class_margin
+from circuitry import Clip, Encoder, InputError, Task, class_logit, class_margin, in_components
 from circuitry.interventions import AblationSettings, FaithfulnessCurve, circuit_of, measure_circuits, pool_curves
+from circuitry.interventions.faithfulness import measure_answers
 from circuitry.interventions.judgement import _beside_random as beside_random
 from circuitry.interventions.verdicts import (
     AS_ANOTHERS,
@@ -209,6 +210,24 @@ def test_scales_are_those_of_the_models(clip: Clip) -> None:
     weights = one.text_weights(["cat"])
     found = class_logit(torch.cat([weights, weights]), 0)(embeddings) * one.scale
     torch.testing.assert_close(found, one.logits(embeddings)[:, 1], rtol=0.2, atol=0.01)
+
+
+@pytest.mark.parametrize("make", [class_logit, class_margin])
+def test_a_metric_takes_the_scale_of_the_model_whatever_its_units_are(clip: Clip, make: Any) -> None:
+    weights = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    images = torch.randn(2, 3, *clip.encoder.image_size, generator=torch.Generator().manual_seed(1))
+    for encoder in (clip.encoder, clip.encoder.in_channels(), in_components(clip.encoder)):
+        default, told, other = (
+            Task(encoder, images, metric, work=QUIET)
+            for metric in (make(weights, 0), make(weights, 0, scale=clip.scale), make(weights, 0, scale=100.0))
+        )
+        cut = circuit_of(told, {encoder.sites[-2]: [0, 1]})
+        whole = cut.nothing().complement()
+        kl, expected, apart = (measure_answers(task, [whole, cut])[0][1, 1] for task in (default, told, other))
+        np.testing.assert_allclose(kl, expected, rtol=1e-6)
+        assert (np.abs(apart / expected - 1) > 0.1).all()
+    alone = Encoder(clip.encoder.tower, clip.encoder.stages, clip.encoder.image_size)
+    assert alone.scale == 100.0  # of no model
 
 
 def test_what_passes_by_all_circuits_is_said() -> None:
