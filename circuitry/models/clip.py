@@ -116,6 +116,7 @@ class Clip:
             "preprocessing": prepared if upright else f"{prepared}, as stored",
         }
 
+    @own_modes()
     def tokens_digest(self, class_names: Names, templates: Sequence[Template]) -> str:
         """Return a short digest of what the tokenizer makes of class names in templates, as `text_weights` takes them.
 

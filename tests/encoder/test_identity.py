@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
@@ -46,6 +46,7 @@ from circuitry.bases import in_components
 from circuitry.circuits import METHODS, register_measure, register_method
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.measures import MEASURES
+from circuitry.circuits.methods import ONLY_RANK
 from circuitry.comparison import compare_models
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import class_margin
@@ -257,11 +258,11 @@ def widths(task: Task) -> dict[str, int]:
 
 @pytest.fixture
 def _no_more_methods() -> Iterator[None]:
-    before, measures = dict(METHODS), dict(MEASURES)
-    yield
-    for registered, kept in ((METHODS, before), (MEASURES, measures)):
-        registered.clear()
-        registered.update(kept)
+    with pytest.MonkeyPatch.context() as patch:
+        for registered in (METHODS, MEASURES):
+            patch.setitem(registered, "mine", None)  # taken out again afterwards
+        patch.setattr("circuitry.circuits.methods.ONLY_RANK", set(ONLY_RANK))
+        yield
 
 
 @pytest.mark.usefixtures("_no_more_methods")
@@ -289,9 +290,12 @@ def test_a_method_is_its_function_not_its_name(world: World, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("_no_more_methods")
 def test_a_measure_is_its_function_not_its_name(world: World) -> None:
+    def always(factor: float) -> Any:
+        return lambda circuits: {None: np.full((len(circuits),) * 2, factor)}
+
     found = []
     for factor in (0.5, 0.25):
-        register_measure("mine", lambda circuits, factor=factor: {None: np.full((len(circuits),) * 2, factor)})
+        register_measure("mine", always(factor))
         found.append(compare_domains(world.graphs, measures=["mine"])["mine"])
     with pytest.raises(InputError, match="measure code"):
         compare_models(found)
@@ -322,9 +326,9 @@ def rotated(encoder: Encoder, seed: int, site: str = "layer2.0") -> Encoder:
 
 def test_what_stages_are_cut_into_is_a_part() -> None:
     net = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 1), end=nn.Flatten()))
+    ways: Any = [("0.conv", torch.relu), "0.end"], ["0.conv", (torch.relu, "0.end")]
     before, behind = (
-        Encoder.from_stages(nn.Sequential(net, nn.ReLU()).requires_grad_(False), links, (4, 4))
-        for links in ([("0.conv", torch.relu), "0.end"], ["0.conv", (torch.relu, "0.end")])
+        Encoder.from_stages(nn.Sequential(net, nn.ReLU()).requires_grad_(False), links, (4, 4)) for links in ways
     )
     assert before.identity["stages"] != behind.identity["stages"]
 
@@ -336,7 +340,7 @@ def test_encoders_of_other_stages_are_others(world: World) -> None:
     assert first.identity == again.identity
     assert {"layer2.0", "layer2.1"} <= {*first.identity["stages"]}
     assert plain.identity["stages"] == in_components(plain).identity["stages"] == {}
-    given = {"rule": left_rule(1), "method": "gradient", "progress": False}
+    given: dict[str, Any] = {"rule": left_rule(1), "method": "gradient", "progress": False}
     graphs = [attribute(one, IMAGES, class_logit(WEIGHTS, 1), **given) for one in (plain, first, second)]
     for other in (plain, second):
         assert other.identity != first.identity
@@ -562,9 +566,9 @@ def test_answers_to_noise_agree_up_to_rounding_and_are_in_no_key(tmp_path: Path)
     assert claim(tmp_path / "out", "format 1", near)["config"] == one
     with pytest.raises(InputError, match="behaviour"):
         claim(tmp_path / "out", "format 1", far)
-    for made_of, value in ((one, 1.0), (near, 2.0), (far, 3.0)):
-        found = cached_arrays(tmp_path, made_of, "cache 1", "numbers", lambda value=value: {"x": np.array([value])})
-        assert found["x"] == (3.0 if made_of is far else 1.0)
+    for made_of, value, expected in ((one, 1.0, 1.0), (near, 2.0, 1.0), (far, 3.0, 3.0)):
+        make: Any = partial(dict, x=np.array([value]))
+        assert cached_arrays(tmp_path, made_of, "cache 1", "numbers", make)["x"] == expected
 
 
 class Layered(nn.Module):
@@ -584,7 +588,8 @@ def test_packed_weights_are_weights_and_give_no_gradients() -> None:
         torch.manual_seed(0)
         net = Layered()
         net.fc.weight.data.mul_(factor)
-        packed = torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+        quantise: Any = torch.ao.quantization.quantize_dynamic
+        packed: nn.Module = quantise(net, {nn.Linear})
         return Encoder.from_stages(packed, [("conv", lambda x: x.mean((2, 3))), "fc", "end"], (4, 4))
 
     one, again, other = quantised(1), quantised(1), quantised(3)
@@ -629,7 +634,7 @@ def brighter_where_large(preprocess: Callable[[Image], Tensor], picture: Image) 
 
 
 def test_folders_are_of_the_tokens_of_their_own_texts(world: World, tmp_path: Path) -> None:
-    def other(texts: list[str]) -> Tensor:
+    def other(texts: Sequence[str]) -> Tensor:
         return world.clip.tokenizer([text.replace("key", "lock") for text in texts])
 
     few: dict[str, Any] = {"classes": ["fish"], "domains": ["real"], "n_images": 1, "method": "gradient"}
