@@ -354,7 +354,7 @@ def features(made: Made, clip: Clip, _: Path) -> Any:
 
 def in_features(made: Made, clip: Clip, _: Path) -> Any:
     sae = made.sae(clip)
-    encoder = in_feature_basis(clip.encoder, {sae.site: sae})
+    encoder = in_feature_basis(clip.encoder, {clip.encoder.sites[-1]: sae})
     task = made.alone(replace(clip, encoder=encoder))
     graph = attribute(
         *(encoder, task.images, task.metric, 0.05, RULE, task.baseline, made.sites),
