@@ -246,10 +246,6 @@ def found(made: Made, clip: Clip, _: Path) -> Any:
     return find_circuit(made.task(clip), size=0.3, masks=MASKS)
 
 
-def found_by_selectivity(made: Made, clip: Clip, _: Path) -> Any:
-    return find_circuit(made.task(clip), method="fisher", selectivity=0.5)
-
-
 def masks_on_edges(made: Made, clip: Clip, _: Path) -> Any:
     return learn_masks(made.task(clip), [0.5], MASKS, among=made.graph.circuit(2)).scores.scores
 
@@ -358,11 +354,11 @@ def features(made: Made, clip: Clip, _: Path) -> Any:
 
 def in_features(made: Made, clip: Clip, _: Path) -> Any:
     sae = made.sae(clip)
-    encoder = in_feature_basis(clip.encoder, {sae.site: sae})
+    encoder = in_feature_basis(clip.encoder, {clip.encoder.sites[-1]: sae})
     task = made.alone(replace(clip, encoder=encoder))
     graph = attribute(
         *(encoder, task.images, task.metric, 0.05, RULE, task.baseline, made.sites),
-        others=task.images.flip(-1),
+        others=made.pixels[KEY].flip(-1),
         progress=False,
     )
     return graph.node_scores, kept_embeddings(task, [replace(graph.circuit(None), keep_error=True)])
@@ -466,7 +462,6 @@ OF_CNN: dict[str, Job] = {
         f"edges between sites by {name}": partial(edges_of_sites, name) for name in ("squared", "exact-readers", "cuts")
     },
     "edges between hidden channels": partial(edges_of_components, "exact-readers"),
-    "find by selectivity": found_by_selectivity,
     "masks on edges": masks_on_edges,
     "own part of two styles": own_of_styles,
     "curve with optimal constants": fitted_curve,

@@ -39,7 +39,7 @@ class DeviceTensor(Tensor):
     """A tensor of `DEVICE`; ``held`` has its values."""
 
     held: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "DeviceTensor":
@@ -56,10 +56,12 @@ class DeviceTensor(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _run(func, args, kwargs or {})
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"{self.held!r} on {DEVICE}"
 
     def numpy(self, **_: Any) -> NoReturn:
@@ -68,7 +70,7 @@ class DeviceTensor(Tensor):
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
-    def new_tensor(self, data: Any, **named: Any) -> Tensor:
+    def new_tensor(self, data: Any, **named: Any) -> Tensor:  # type: ignore[override]
         return torch.tensor(data, **{"dtype": self.dtype, **named}).to(DEVICE)
 
     def untyped_storage(self) -> torch.UntypedStorage:
@@ -91,7 +93,7 @@ def _with_lists_moved(index: Any) -> Any:
     return torch.as_tensor(index).to(DEVICE) if isinstance(index, list | np.ndarray) else index
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Catches what makes tensors on the device from none of it."""
 
     @classmethod
@@ -206,7 +208,7 @@ def second_device() -> Iterator[torch.device]:
 
     def submit_there(pool: ThreadPoolExecutor, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def run() -> Any:
-            with _Mode():  # PyTorch's modes are those of a thread
+            with _Mode():  # type: ignore[no-untyped-call]  # PyTorch's modes are those of a thread
                 return function(*args, **kwargs)
 
         return submit(pool, run)
@@ -216,6 +218,6 @@ def second_device() -> Iterator[torch.device]:
         patch.object(ThreadPoolExecutor, "submit", submit_there),
         patch.object(torch, "tensor", _made_there(torch.tensor)),
         patch.object(torch, "as_tensor", _made_there(torch.as_tensor)),
-        _Mode(),
+        _Mode(),  # type: ignore[no-untyped-call]
     ):
         yield DEVICE
