@@ -40,7 +40,8 @@ def main(config: Config) -> None:
         print(f"cache of {name}: {folder}" + ("" if folder.is_dir() else " (empty)"))
     for extra, (module, what) in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
-        print(f"extra {extra} ({what}): " + ("there" if there else f"missing, pip install 'clip-circuitry[{extra}]'"))
+        mended = f"missing, in the checkout: pip install '.[{extra}]'"
+        print(f"extra {extra} ({what}): " + ("there" if there else mended))
 
 
 def devices() -> list[str]:

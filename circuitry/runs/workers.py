@@ -99,7 +99,7 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
     """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise."""
     if importlib.util.find_spec("submitit") is None:
         raise InputError(
-            "Arrays of jobs need submitit: pip install 'clip-circuitry[cluster]' (in a checkout '.[cluster]')."
+            "Arrays of jobs need submitit: pip install submitit (or '.[cluster]' in the checkout of circuitry)."
         )
     if cluster not in CLUSTERS:
         raise InputError(f"Jobs run on {' or '.join(CLUSTERS)}, but {cluster!r} was asked for.")

@@ -76,7 +76,7 @@ def test_a_failed_job_is_named_with_its_last_words(tmp_path: Path) -> None:
 
 def test_arrays_need_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"submitit.*clip-circuitry\[cluster\]"):
+    with pytest.raises(InputError, match=r"submitit.*pip install submitit.*\.\[cluster\].*checkout"):
         run_array(fail_second, 1, tmp_path)
 
 
