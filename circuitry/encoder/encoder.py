@@ -222,8 +222,8 @@ class Encoder(HookedSites):
         return found | stage_parts(finer, self.tower, self.hook_dict, every=False)
 
     def _answers_to_noise(self) -> list[float]:
-        # Numbers in bfloat16 are rounded by more than `same_part` takes for equal.
-        if self.device.type == "meta" or self.dtype == torch.bfloat16:
+        # Numbers of half precision are rounded by more than `same_part` takes for equal.
+        if self.device.type == "meta" or self.dtype in (torch.bfloat16, torch.float16):
             return []
         image = torch.from_numpy(noise_image(*self.image_size))
         with self._runs.evaluating(self.tower), own_modes():  # a tower that `running` refuses has an identity, too

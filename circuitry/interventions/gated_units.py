@@ -80,8 +80,8 @@ class GatedUnits:
         Args:
             start: Activations of the images at the first site.
             ends: Baselines by site, one for every image or one for all.
-            gates: Gates of the units, of which only different ones are moved to the device; the embeddings are
-                differentiable in real gates.
+            gates: Gates of the units; only different ones are moved to the device. The embeddings are differentiable in
+                real gates.
         """
         n, hooks = len(next(iter(gates.values()), start[:1])), list[tuple[str, Callable[..., Tensor]]]()
         runs = [0] * n

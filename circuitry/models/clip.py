@@ -280,7 +280,7 @@ class Clip:
 
 def _exponential(encoder: Encoder, log_scale: Tensor) -> float:
     """Return the scale that a CLIP learns as its logarithm."""
-    return float(log_scale.exp())
+    return float(log_scale.detach().exp())
 
 
 def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -> tuple[list[str], list[str]]:

@@ -159,7 +159,13 @@ def test_circuits_of_other_edges(any_sign: bool) -> None:
     found = comparisons(settings=ReadingSettings(edges_per_node=1, any_sign=any_sign))["edge_jaccard"]
     expected = compare(three_domains(), edges_per_node=1, any_sign=any_sign)
     pd.testing.assert_frame_equal(found.values, expected)
-    assert found.about == {"edges_per_node": 1, "any_sign": any_sign, "n": 4.0, "n_per_part": 4.0}
+    assert found.about == {
+        "measure_code": "edge_jaccard",
+        "edges_per_node": 1,
+        "any_sign": any_sign,
+        "n": 4.0,
+        "n_per_part": 4.0,
+    }
 
 
 def keeping(seed: int, **kept: list[int]) -> AttributionGraph:

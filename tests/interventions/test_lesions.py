@@ -86,11 +86,11 @@ def test_a_part_of_two_styles_says_the_baselines_of_both() -> None:
 def test_another_baseline_than_that_which_found_the_part_is_told(
     part: Circuit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    table = lesion({REAL: task_of(2)}, {REAL: part})
+    table = lesion({REAL: task_of(2, seed=1)}, {REAL: part})
     told = table[["candidates", "scale", "baseline", "part_baseline"]].drop_duplicates()
     assert told.to_numpy().tolist() == [[6, 20.0, "mean-position", "mean-position"]]
     assert not caplog.text
-    at_zero = lesion({REAL: task_of(2, baseline="zero")}, {REAL: part})
+    at_zero = lesion({REAL: task_of(2, seed=1, baseline="zero")}, {REAL: part})
     assert set(zip(at_zero["baseline"], at_zero["part_baseline"], strict=True)) == {("zero", "mean-position")}
     assert "found with the baseline 'mean-position', and are tested with 'zero'" in caplog.text
     found_at_zero = own_part(task_of(2, n=6, baseline="zero"), share=0.1)

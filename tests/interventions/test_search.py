@@ -288,11 +288,16 @@ def test_better_than_random_is_not_yet_sufficient(weight: float, holds: list[boo
     assert table["holds"].tolist() == holds
 
 
-def two_things(label: int, others: bool = True) -> Task:
-    """Four images of a thing that the first of two units answers to, and of one that the second answers to."""
+def two_things(label: int, others: bool = True, shift: float = 0.0) -> Task:
+    """Four images of a thing that the first of two units answers to, and of one that the second answers to.
+
+    They are other images by a shift of a channel that no unit sees.
+    """
     stages = (Stage("units", lambda x: x.flatten(1)[:, :2], 1), Stage("embedding", lambda u: u + 0.1, 1))
     images, of_another = (torch.tensor([some] * 4)[:, :, None, None] for some in ([4.0, 1, 3], [1.0, 4, 3]))
     images[:, 0] += torch.arange(4.0)[:, None, None]
+    images[:, 2] += shift
+    of_another[:, 2] += shift
     return Task(
         Encoder(TOWER, stages, (1, 1)),
         images,
@@ -326,9 +331,10 @@ def test_a_circuit_without_others_says_what_ranks_and_where_units_are_put(caplog
 
 
 def test_shares_of_no_lead_are_nan_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
-    circuit = find_circuit(two_things(0), size=0.5)
-    assert judge_circuit(two_things(0), circuit).set_index("test")["value"].to_dict()["circuit"] > 0
+    found_on, first, second = two_things(0), two_things(0, shift=0.1), two_things(1, shift=0.1)
+    circuit = find_circuit(found_on, size=0.5)
+    assert judge_circuit(first, circuit).set_index("test")["value"].to_dict()["circuit"] > 0
     assert not caplog.messages
-    assert np.isnan(judge_circuit(two_things(1), circuit).set_index("test")["value"].to_dict()["circuit"])
+    assert np.isnan(judge_circuit(second, circuit).set_index("test")["value"].to_dict()["circuit"])
     (told,) = caplog.messages
     assert all(word in told for word in ("selectivity", "no better than the baseline", "label 0", "label 1"))
