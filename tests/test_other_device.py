@@ -23,6 +23,7 @@ from circuitry import (
     Clip,
     DomainFolder,
     GraphFolder,
+    Patch,
     Task,
     attribute,
     class_logit,
@@ -37,6 +38,7 @@ from circuitry import (
     mean_baseline,
     midpoint_rule,
     patch_effects,
+    patched,
     score_edges,
 )
 from circuitry.bases import ResidualStream, SparseAutoencoder
@@ -53,7 +55,7 @@ from circuitry.circuits import (
 )
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.encoder import counted_sites
+from circuitry.encoder import Counterfactual, counted_sites
 from circuitry.explorer import LiveModel, view_model
 from circuitry.interventions import (
     AblationSettings,
@@ -301,6 +303,17 @@ def patched_components(made: Made, clip: Clip, _: Path) -> Any:
     return patch_effects(task, units=units)
 
 
+def patched_runs(made: Made, clip: Clip, _: Path) -> Any:
+    """Embeddings with units put to a number, to a stored activation of the CPU, and to that of other images."""
+    site, other = made.sites[-2], made.pixels["fish", "real"]
+    stored = mean_baseline(made.clip.encoder, other)
+    found = []
+    for value in (0.5, stored, Counterfactual(other)):
+        with patched(clip.encoder, [Patch(site, value, units=[0, 2])]):
+            found.append(clip.encoder(made.pixels[KEY].to(clip.encoder.device)))
+    return found
+
+
 def checked_scores(made: Made, clip: Clip, _: Path) -> Any:
     return check_attribution(made.task(clip), made.graph, top=2, random=2)
 
@@ -449,6 +462,7 @@ ANY: dict[str, Job] = {
     "optimal baseline": optimal,
     "patching by unit": partial(patched_by, "unit"),
     "patching components": patched_components,
+    "patches": patched_runs,
     "edges between components by cuts": partial(edges_of_components, "cuts"),
     "pixels": pixels,
     "attribution in features": in_features,
