@@ -14,13 +14,13 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 265_624,
-    "classes": 189,
+    "tokens of the package": 277_708,
+    "classes": 193,
     "classes of settings": 34,
-    "modules that attribute loads": 69,
-    "names at the top": 36,
-    "tokens of experiments": 81_689,
-    "tokens of tests": 353_540,
+    "modules that attribute loads": 71,
+    "names at the top": 38,
+    "tokens of experiments": 83_963,
+    "tokens of tests": 384_733,
 }
 
 

@@ -80,6 +80,8 @@ class JobFolder:
 
     def whole(self, job: Job, path: Path, command: str = "what made it") -> Path:
         """Return the path of a file of a job; `InputError` unless the file is as the job of the command left it."""
+        if not path.is_file():
+            raise InputError(f"{path} is missing: run {command} again, which makes it.")
         if self._entries(job).get(path.relative_to(self.path).as_posix()) != _sha256(path):
             raise InputError(
                 f"{path} is damaged or was edited, its checksum does not fit: run {command} again, which repairs it."

@@ -58,6 +58,14 @@ def test_jobs_are_done_once_in_order_and_leave_no_litter(tmp_path: Path) -> None
     assert second.done == []
 
 
+def test_a_file_that_is_gone_is_named_with_what_makes_it_again(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.run()
+    (gone := tmp_path / "cat.photo.b.txt").unlink()
+    with pytest.raises(InputError, match=f"{gone} is missing.*again"):
+        work.folder.files(JOBS[0])
+
+
 @pytest.mark.parametrize("damage", ["flip", "remove", "no record", "a record of another job"])
 def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     Work(tmp_path).run()

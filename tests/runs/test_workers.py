@@ -148,7 +148,7 @@ def test_names_shapes_and_types_change_the_digest_of_weights(changed: dict[str, 
 
 def test_versions_name_what_can_change_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     found = versions()
-    assert found["torch"] == torch.__version__
+    assert torch.__version__.partition("+")[0] == found["torch"].partition("+")[0]  # its build may stand behind
     assert found["numpy"] == np.__version__
     assert {"python", "clip-circuitry", "open_clip_torch", "timm", "transformer-lens", "commit"} <= found.keys()
 
