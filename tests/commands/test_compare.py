@@ -60,7 +60,8 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")]))
     line = (
         f"compare --model rn-tiny --checkpoint {quickstart / 'run' / TRAINED} --data {quickstart / 'run' / 'toy'} "
-        "--classes star fish --domains real clipart --n-images 2 --rule left-2 --edge-rule midpoint-1 --no-accuracy"
+        "--classes star fish --domains real clipart --n-images 2 --rule left-2 --edge-rule midpoint-1 --no-accuracy "
+        "--shares --n-unseen 0"  # own parts and tests are shared out in the same way
     )
     folders = {name: tmp_path / name for name in ("one", "torchrun", "array")}
     where = {name: ["--out", str(out), "--results", str(out / "results")] for name, out in folders.items()}
