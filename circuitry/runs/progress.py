@@ -22,13 +22,24 @@ _LINE = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} le
 class Bar(tqdm):  # type: ignore[type-arg]
     """tqdm's bar, as plain lines with the time left where it cannot be drawn over, as in a file.
 
+    A bar writes a line every `SECONDS`. Where shorter steps follow each other, a line is written by the step that is at
+    work when `SECONDS` have passed since the last line of any bar.
+
     Example:
         >>> with Bar(total=3, desc="circuits", unit="run") as bar:
         ...     bar.update()
     """
 
+    _last_sign = 0.0
+    """When the last line of any bar was written, or work began after a rest."""
+    _last_move = 0.0
+    """When any bar last moved."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._last_line = time.monotonic()
+        if self._last_line > Bar._last_move + SECONDS:  # nothing was under way
+            Bar._last_sign = self._last_line
+        Bar._last_move = self._last_line
         self._in_lines = not _drawn(options.get("file") or sys.stderr)
         if QUIET in os.environ:
             options["disable"] = True
@@ -36,13 +47,22 @@ class Bar(tqdm):  # type: ignore[type-arg]
             options |= {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS, "bar_format": _LINE}
         super().__init__(*arguments, **options)
 
+    def update(self, n: Any = 1) -> bool | None:
+        """Move on, and show it where no bar has written a line for long."""
+        shown: bool | None = super().update(n)
+        Bar._last_move = time.monotonic()
+        silent = Bar._last_move >= Bar._last_sign + SECONDS
+        if self._in_lines and silent and not shown and not self.disable:
+            self.refresh()
+        return shown
+
     def refresh(self, *arguments: Any, **options: Any) -> None:
         """Show the state; as lines not more often than now and then, whoever asks for it."""
         if self._in_lines:
             now = time.monotonic()
-            if now < self._last_line + SECONDS:
+            if now < min(self._last_line, Bar._last_sign) + SECONDS:
                 return
-            self._last_line = now
+            self._last_line = Bar._last_sign = now
         super().refresh(*arguments, **options)
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Steps that take minutes on a real network show a bar, unless progress is off."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -61,3 +62,36 @@ def test_means_of_a_folder(on: bool, shown: Callable[[], str], tmp_path: object,
     images = DomainFolder(write_noise(tmp_path, ["real"], ["axe", "cat"], 3))  # type: ignore[arg-type]
     FolderBaseline("mean-position", clip, images).of("axe", "real", 3, progress=on)
     assert ("mean baseline: image" in shown()) == on
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_short_steps_in_a_row_are_not_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(progress.Bar, "_last_sign", 0.0)
+    monkeypatch.setattr(progress.Bar, "_last_move", 0.0)
+
+    def step(name: str) -> None:
+        with progress.Bar(total=2, desc=name, unit="image") as bar:
+            for _ in range(2):
+                clock.now += 5
+                bar.update()
+
+    for name in ("first", "second", "third"):
+        step(name)
+    lines = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert lines == ["second: image 1 of 2", "third: image 2 of 2"]
+    clock.now += 600  # a rest is no silence of work
+    step("a moment later")
+    assert "later" not in capsys.readouterr().err
