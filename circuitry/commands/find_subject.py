@@ -111,6 +111,7 @@ class Subject:
             for name in islice((one for one in names if len(images.select(one, self.domain, 2)) == 2), n):
                 other = Subject(replace(self.config, class_name=name))
                 other.clip = self.clip
+                other._baseline = self._baseline  # of the same images, whose means are taken once
                 yield other
 
     @cached_property

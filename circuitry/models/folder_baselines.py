@@ -112,13 +112,13 @@ class FolderBaseline:
             identity = self.clip.encoder.identity
             kept, made_of = (self._means, (identity.key, strict)) if not identity.unknown else ({}, ("", strict))
             if made_of not in kept:
-                batches = self._batches(self._everything, strict, "mean baseline" if progress else None)
-                kept[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name], progress=False)
+                batches = self._batches(self._everything, strict, "images of the baseline" if progress else None)
+                kept[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name], progress=progress)
             return kept[made_of]
         records = self.records(class_name, domain)
         if self.name == "other-domains":
             batches = self._batches(records, strict, None)
-            return replace(mean_baseline(self.clip.encoder, batches, progress=False), name=self.name)
+            return replace(mean_baseline(self.clip.encoder, batches, progress=progress), name=self.name)
         images = list(self._batches(records, strict, None))
         if not images:
             raise InputError(

@@ -61,7 +61,9 @@ def test_text_weights(on: bool, shown: Callable[[], str], tmp_path: object, monk
 def test_means_of_a_folder(on: bool, shown: Callable[[], str], tmp_path: object, clip: Clip) -> None:
     images = DomainFolder(write_noise(tmp_path, ["real"], ["axe", "cat"], 3))  # type: ignore[arg-type]
     FolderBaseline("mean-position", clip, images).of("axe", "real", 3, progress=on)
-    assert ("mean baseline: image" in shown()) == on
+    told = shown()
+    assert ("images of the baseline: image" in told) == on  # while they are read
+    assert ("means: image" in told) == on  # while the tower runs
 
 
 class Clock:
