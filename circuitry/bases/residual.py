@@ -29,6 +29,7 @@ from circuitry.bases.blocks import Block, take_apart
 from circuitry.bases.components import in_components
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
+from circuitry.encoder.sites import FIRST_LAYER
 from circuitry.encoder.stages import ConvBlock
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural
@@ -163,7 +164,7 @@ class ResidualStream:
         """All layers in order; the first does not read, the last does not write."""
         n = len(self.blocks)
         first, *inner, last = self.components.sites[-2 * n - 2 :]
-        named = [("embed", first, -1, "")]
+        named = [(FIRST_LAYER, first, -1, "")]
         for i in range(n):
             named.append((f"blocks.{i}.attn", inner[2 * i], i, f"blocks.{i}.hook_resid_pre"))
             named.append((f"blocks.{i}.mlp", inner[2 * i + 1], i, f"blocks.{i}.hook_resid_mid"))
@@ -173,7 +174,7 @@ class ResidualStream:
             block, heads = self.blocks[index] if 0 <= index < n else None, name.endswith(".attn")
             apart = tuple(range(block.n_heads)) if block and heads else self.apart.get(site, ())
             n_writers = 0 if name == "embedding" else len(apart) + (not heads)
-            n_readers = 0 if name == "embed" else len(PORTS) * len(apart) if heads else len(apart) + 1
+            n_readers = 0 if name == FIRST_LAYER else len(PORTS) * len(apart) if heads else len(apart) + 1
             writers, readers = slice(writer, writer + n_writers), slice(reader, reader + n_readers)
             found.append(Layer(name, site, index, block, reads, apart, writers, readers))
             writer, reader = writers.stop, readers.stop

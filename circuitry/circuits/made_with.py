@@ -9,7 +9,7 @@ from typing import Any
 from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.metrics import answer_metric
-from circuitry.encoder.sites import INPUT
+from circuitry.encoder.sites import FIRST_LAYER, INPUT
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_ENCODER, Identity, part_differs, same_part
@@ -21,8 +21,6 @@ def named_sites(task: Task) -> list[str] | None:
     return None if named == every else named
 
 
-FIRST_LAYER = "embed"
-"""The layer that a `ResidualStream` begins with."""
 ANY_TEXTS = (*OF_ENCODER, "metric")
 """Parts on which a circuit and the task that measures it agree, on images of any domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")

@@ -2,3 +2,5 @@
 
 INPUT = "input"
 """Name of the first site, the image itself."""
+FIRST_LAYER = "embed"
+"""Name of the first layer of a residual stream, whose layers are no sites; see `ResidualStream`."""

@@ -24,8 +24,7 @@ _OF_PYTORCH = {*vars(nn.Module())}
 """What PyTorch itself notes about a module: weights, which are read by themselves, and hooks, which are refused."""
 _DIRECTIONS = 5
 _SHORTEST = 1e-12
-KNUTH = 2654435761
-"""Its multiples look random, and are the same everywhere."""
+_KNUTH = 2654435761
 _GLOBAL_HOOKS = (
     "_global_forward_hooks",
     "_global_forward_pre_hooks",
@@ -85,11 +84,18 @@ def stage_parts(
     return found
 
 
+def noise_numbers(*shape: int) -> np.ndarray:
+    """Return whole numbers from 0 to 255 that look random, and are the same everywhere (Knuth's hash of places)."""
+    places = np.arange(np.prod(shape)).reshape(shape)
+    return (places * _KNUTH >> 13) % 256
+
+
 def noise_image(height: int, width: int) -> np.ndarray:
     """Return an image [1, 3, H, W] of numbers from -2 to 2 that are the same everywhere: noise above, waves below."""
-    places = np.arange(3 * height * width).reshape(1, 3, height, width)
-    noise = (places * KNUTH >> 13) % 256 / 64 - 2
-    noise[:, :, height // 2 :] = 2 * np.sin(places / 7)[:, :, height // 2 :]
+    shape = 1, 3, height, width
+    waves = 2 * np.sin(np.arange(3 * height * width).reshape(shape) / 7)
+    noise = noise_numbers(*shape) / 64 - 2
+    noise[:, :, height // 2 :] = waves[:, :, height // 2 :]
     return noise.astype(np.float32)
 
 

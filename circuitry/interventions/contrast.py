@@ -28,7 +28,7 @@ from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.made_with import asked_of, check_asked_alike, named_sites
-from circuitry.circuits.methods import CONTRAST, METHODS
+from circuitry.circuits.methods import CONTRAST, method_code
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.unit_scores import graph_of, without_image
 from circuitry.encoder.metrics import NO_ANSWER, answer_metric, given_classes
@@ -89,7 +89,7 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
     )
     made = {
         "method": CONTRAST,
-        "method_code": METHODS[CONTRAST],
+        "method_code": method_code(CONTRAST),
         "price": PRICE,
         "scale": images[0].metric.scale,
     } | _identity_of_all(tasks)

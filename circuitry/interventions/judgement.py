@@ -83,8 +83,8 @@ def judge_circuit(
         >>> judge_circuit(unseen, circuit)
     """
     check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
-    found_by = [circuit.source]
-    n_seen, *_ = tell_seen(own_and_others(task, circuit.source), found_by, "A test of a circuit").values()
+    seen = tell_seen(own_and_others(task, circuit.source), [circuit.source], "A test of a circuit")
+    n_seen = next(iter(seen.values()))  # the images of the class come first
     sites, units = named_sites(task), replace(circuit, edges=None)
     tested = {"units": units if sites is None else units.at(sites)}
     if circuit.edges is not None:
@@ -98,7 +98,7 @@ def judge_circuit(
     rows = [row for kind, one in tested.items() for row in _rows(task, one, kind, settings, rng, minimality)]
     columns = ["test", "measure", "value", "low", "high", "random_low", "random_high", "n", "p", "holds"]
     table = pd.DataFrame(rows, columns=columns).assign(n_seen=n_seen)
-    if n_seen == len(digests_of(task.images)):
+    if n_seen and n_seen == len(digests_of(task.images)):
         table["holds"] = None
     return table
 

@@ -42,7 +42,9 @@ class Ablated(NamedTuple):
     found_on: Key
     """Class and domain of the part that they are, or that random units stand beside."""
     kind: str
-    circuit: Circuit
+    n_units: int
+    rest: Circuit
+    """All units but these."""
 
 
 @own_modes()
@@ -90,8 +92,9 @@ def lesion(
     labels = _labels_of_classes(tasks, parts, asked["text_weights"])
     rng, cuts = np.random.default_rng(seed), list[Ablated]()
     for key, part in parts.items():
-        cuts.append(Ablated(key, PART, part))
-        cuts += [Ablated(key, RANDOM, one) for one in draw_random([part], random_draws, rng)]
+        cuts.append(Ablated(key, PART, part.count, part.complement()))
+        for one in draw_random([part], random_draws, rng):
+            cuts.append(Ablated(key, RANDOM, one.count, one.complement()))
     progress, rows = any(task.work.progress for task in tasks.values()), list[dict[str, Any]]()
     for key, task in Bar(tasks.items(), desc="lesion", unit="job", disable=not progress):
         check_made_with(task, [part.source for part in parts.values()], ANY_TEXTS)
@@ -157,14 +160,14 @@ def _rows_of_cell(key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping
     """Return a row for each cut, of the images of one class in one domain."""
     metric = answer_metric(at_model_scale(task), "A lesion takes")
     quiet = replace(task, images=one_tensor(task.images), others=None, work=replace(task.work, progress=False))
-    runs = [cut.circuit.complement() for cut in cuts]
-    embeddings = kept_embeddings(quiet, [runs[0].nothing().complement(), *runs])
+    everything = cuts[0].rest.nothing().complement()
+    embeddings = kept_embeddings(quiet, [everything, *(cut.rest for cut in cuts)])
     whole, *after = (metric.log_answers(found).cpu() for found in embeddings)
     before = {f"whole_{name}": value for name, value in _read(whole, metric.label).items()}
     rows, broken = list[dict[str, Any]](), list[str]()
     for cut, answers in zip(cuts, after, strict=True):
         named = dict(zip(KEYS, (*cut.found_on, *key, cut.kind), strict=True))
-        row = {**named, "n_units": cut.circuit.count, "n_images": len(answers), **before}
+        row = {**named, "n_units": cut.n_units, "n_images": len(answers), **before}
         row |= _read(answers, metric.label)
         part_label = labels.get(cut.found_on[0])
         row["taken_for"] = np.nan if part_label is None else _share(answers, part_label)

@@ -34,7 +34,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.methods import LEARNED, METHODS
+from circuitry.circuits.methods import LEARNED, method_code
 from circuitry.circuits.unit_scores import graph_of, path_effects
 from circuitry.encoder.task import Task
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks, variance_of
@@ -113,9 +113,8 @@ def learn_masks(
             [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores
         )
     effects = replace(path_effects(task)[0], importance=gates_of(scores))
-    source = graph_of(
-        task, effects, {"method": LEARNED, "method_code": METHODS[LEARNED], "budget": LEARNED, **task.identity}
-    )
+    made_with = {"method": LEARNED, "method_code": method_code(LEARNED), "budget": LEARNED}
+    source = graph_of(task, effects, made_with | task.identity)
     circuits = []
     for units, by in zip(kept, made, strict=True):
         first = {site: some[np.argsort(-source.ranked_by[site][some])] for site, some in units.items()}

@@ -26,7 +26,7 @@ from circuitry.data.names import in_a_sentence
 from circuitry.encoder.chain import ModelScale
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
-from circuitry.encoder.tower_identity import KNUTH, global_hooks, precision_of, tower_parts
+from circuitry.encoder.tower_identity import global_hooks, noise_numbers, precision_of, tower_parts
 from circuitry.encoder.tower_runs import check_modules
 from circuitry.encoder.transformers_towers import pooled_output
 from circuitry.models.prompt_tokens import absent_tokens, check_known_words, prompt_tokens
@@ -319,8 +319,7 @@ def _prepared_digest(preprocess: Callable[[Image], Tensor], size: tuple[int, int
 @cache
 def _noise_picture(height: int, width: int) -> np.ndarray:
     """Return the pixels [H, W, 3] of a picture that looks random, and is the same everywhere."""
-    numbers = np.arange(height * width * 3) * KNUTH >> 13
-    return (numbers % 256).astype(np.uint8).reshape(height, width, 3)
+    return noise_numbers(height, width, 3).astype(np.uint8)
 
 
 def checked_device(device: str | torch.device) -> torch.device:
