@@ -51,9 +51,8 @@ class Bar(tqdm):  # type: ignore[type-arg]
         """Move on, and show it where no bar has written a line for long."""
         shown: bool | None = super().update(n)
         Bar._last_move = time.monotonic()
-        silent = Bar._last_move >= Bar._last_sign + SECONDS
-        if self._in_lines and silent and not shown and not self.disable:
-            self.refresh()
+        if self._in_lines and not shown and not self.disable:
+            self.refresh()  # which writes nothing before a line is due
         return shown
 
     def refresh(self, *arguments: Any, **options: Any) -> None:

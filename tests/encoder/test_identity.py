@@ -529,26 +529,27 @@ def test_a_mean_of_a_model_with_another_setting_is_refused(world: World) -> None
 
 
 class Quadratic(nn.Module):
-    """Code that changes where no setting does."""
+    """Code that changes where no setting does: in what it adds, or in the length of it all."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3)) + FACTOR[0] * x.amax((2, 3))
+        return LENGTH[0] * (x.mean((2, 3)) + FACTOR[0] * x.amax((2, 3)))
 
 
-FACTOR = [1.0]
+FACTOR, LENGTH = [1.0], [1.0]
 
 
-def test_what_no_reader_sees_is_seen_by_the_answers_to_noise() -> None:
+@pytest.mark.parametrize("changed", [FACTOR, LENGTH], ids=["direction", "length"])
+def test_what_no_reader_sees_is_seen_by_the_answers_to_noise(changed: list[float]) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 1), Quadratic())
     encoder = Encoder.from_stages(net, ["0", "1"], (4, 4))
     first = encoder.identity
     assert encoder.identity == first
     try:
-        FACTOR[0] = 1.2
+        changed[0] = 1.2
         other = encoder.identity
     finally:
-        FACTOR[0] = 1.0
+        changed[0] = 1.0
     assert [name for name in first if other[name] != first[name]] == ["behaviour"]
     with pytest.raises(InputError, match="behaviour"):
         first.check(other, "one", "another")
