@@ -1,17 +1,10 @@
 """Results of two models, metrics or searches are never taken for one: each refusal names the part that differs."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuitry import (
     AttributionGraph,
@@ -54,16 +47,12 @@ from circuitry.explorer import export_explorer
 from circuitry.explorer.view_files import ModelView
 from circuitry.interventions import check_attribution, own_part, part_overlaps, transfer_circuits
 from circuitry.representations import embed_images
-from circuitry.runs.arrays import cached_arrays, read_arrays, write_arrays
-from circuitry.runs.identity import UNKNOWN, Identity, same_part
-from circuitry.runs.manifest import claim
+from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.training import SaeTraining, train_sae_on_images
 from tests.explorer.made import make_curve
-from tests.support.identities import identities
 from tests.support.tiny_clip import Tiny
 from tests.support.work import QUIET
 
-ROOT = Path(__file__).parents[2]
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 64 * 64).sin().reshape(2, 3, 64, 64)
 WEIGHTS = torch.eye(4, 16)
 
@@ -324,15 +313,6 @@ def rotated(encoder: Encoder, seed: int, site: str = "layer2.0") -> Encoder:
     return Encoder.from_stages(encoder.tower, stages, encoder.image_size)
 
 
-def test_what_stages_are_cut_into_is_a_part() -> None:
-    net = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 1), end=nn.Flatten()))
-    ways: Any = [("0.conv", torch.relu), "0.end"], ["0.conv", (torch.relu, "0.end")]
-    before, behind = (
-        Encoder.from_stages(nn.Sequential(net, nn.ReLU()).requires_grad_(False), links, (4, 4)) for links in ways
-    )
-    assert before.identity["stages"] != behind.identity["stages"]
-
-
 def test_encoders_of_other_stages_are_others(world: World) -> None:
     plain = world.clip.encoder
     first, again, second = (rotated(plain, seed) for seed in (1, 1, 2))
@@ -406,217 +386,6 @@ def test_results_that_do_not_belong_together_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"(?s){SITUATIONS[situation]}"):
         situation(world, tmp_path / "out")
-
-
-@dataclass
-class Cfg:
-    gain: float = 1.0
-
-
-class Plain:
-    def __init__(self, gain: float) -> None:
-        self.within = {"gain": Cfg(gain)}
-
-
-class Kind(Enum):
-    SUM = "sum"
-    MEAN = "mean"
-
-
-class Net(nn.Module):
-    gain = 1.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cfg, self.plain, self.kind, self._gain = Cfg(), Plain(1.0), Kind.SUM, 1.0
-        self.chosen, self.cut, self.array, self.power = {1, 2}, slice(0, 3), np.zeros(3), None
-        self.hidden: Any = [nn.Linear(1, 1)]  # a list that PyTorch does not look into
-        self.conv, self.scales, self.table, self.act = nn.Conv2d(3, 4, 1), [1.0, 2.0], {"on": True}, torch.relu
-        self.shift: Any = torch.zeros(1)
-        self.end = nn.Identity()
-
-    def forward(self, x: Tensor) -> Any:
-        return (self.act(self.conv(x)) * self.scales[0] + self.shift).mean((2, 3))
-
-
-def times(factor: float) -> Callable[[Tensor], Tensor]:
-    return lambda x: factor * x
-
-
-CHANGES: list[Callable[[Any], object]] = [
-    lambda net: net.scales.__setitem__(0, -1.0),
-    lambda net: net.table.update(on=False),
-    lambda net: setattr(net, "act", torch.tanh),
-    lambda net: setattr(net, "act", times(2)),
-    lambda net: setattr(net, "act", times(3)),
-    lambda net: setattr(net, "act", lambda x: x - 1),
-    lambda net: setattr(net, "act", partial(torch.clamp, min=0.0)),
-    lambda net: setattr(net, "act", partial(torch.clamp, min=1.0)),
-    lambda net: net.shift.add_(1),
-    lambda net: setattr(net.conv, "padding_mode", "reflect"),
-    lambda net: setattr(net.cfg, "gain", 7.0),
-    lambda net: setattr(net.plain.within["gain"], "gain", 7.0),
-    lambda net: setattr(net, "kind", Kind.MEAN),
-    lambda net: net.chosen.add(3),
-    lambda net: setattr(net, "cut", slice(0, 2)),
-    lambda net: net.array.__setitem__(1, 1.0),
-    lambda net: setattr(net, "power", 2.0),
-    lambda net: setattr(net, "_gain", 7.0),
-    lambda net: setattr(type(net), "gain", 7.0),
-    lambda net: setattr(net, "act", from_module("def act(x):\n    return x")),
-    lambda net: setattr(net, "act", from_module("def act(x):\n    return 7 * x")),
-    lambda net: setattr(net, "act", from_module("def act(x, *, by=1):\n    return by * x")),
-    lambda net: setattr(net, "act", from_module("def act(x, *, by=2):\n    return by * x")),
-    lambda net: setattr(net, "act", Signed(1).of_class),
-    lambda net: setattr(net, "act", Signed(2).of_class),
-    lambda net: net.hidden[0].weight.data.add_(1),
-]
-
-
-def from_module(code: str) -> Any:
-    """Return a function that could be imported by its name, whatever its code is."""
-    module = ModuleType("somebodys_module")
-    exec(code, vars(module))
-    return vars(module)["act"]
-
-
-def test_settings_of_modules_are_a_part_whatever_they_are_kept_in() -> None:
-    torch.manual_seed(0)
-    net = Net()
-    links = [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))]
-
-    def parts() -> tuple[str, ...]:
-        identity = Encoder.from_stages(net, links, (4, 4)).identity
-        return identity["weights"], identity["modules"]
-
-    (weights, first), found = parts(), set[str]()
-    assert parts() == (weights, first)
-    encoder = Encoder.from_stages(net, links, (4, 4))
-    for change in CHANGES:
-        change(net)
-        found.add(encoder.identity["modules"])
-        assert encoder.identity["weights"] == weights
-    assert len(found | {first}) == len(CHANGES) + 1
-
-
-def test_a_setting_that_cannot_be_read_is_unknown_unless_it_says_what_it_is(world: World, tmp_path: Path) -> None:
-    net = Net()
-    encoder = Encoder.from_stages(net, [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))], (4, 4))
-    assert encoder.identity.unknown == ()
-    with (tmp_path / "file").open("w") as opened:
-        net.conv.log = opened  # type: ignore[assignment]
-        assert encoder.identity["modules"] == {"conv.log": UNKNOWN}
-        net.plain.within["log"] = opened  # type: ignore[assignment]
-        assert {*encoder.identity["modules"]} == {"conv.log", "Net.plain.within['log']"}
-        with pytest.raises(InputError, match=r"(?s)'modules'.*conv\.log.*attribute identity"):
-            encoder.identity.check_known()
-        del net.plain.within["log"]
-        net.conv.identity = "conv 1"  # type: ignore[assignment]
-        first = encoder.identity
-        assert first.unknown == ()
-        net.conv.identity = "conv 2"  # type: ignore[assignment]
-        assert encoder.identity["modules"] != first["modules"]
-
-
-def test_a_mean_of_a_model_with_another_setting_is_refused(world: World) -> None:
-    net, plain = Net(), [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))]
-    encoder = Encoder.from_stages(net, plain, (4, 4))
-    mean = mean_baseline(encoder, IMAGES[:, :, :4, :4])
-    mean.check_made_of(encoder)
-    net.cfg.gain = 3.0
-    with pytest.raises(InputError, match="modules"):
-        mean.check_made_of(encoder)
-
-
-class Quadratic(nn.Module):
-    """Code that changes where no setting does: in what it adds, or in the length of it all."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return LENGTH[0] * (x.mean((2, 3)) + FACTOR[0] * x.amax((2, 3)))
-
-
-FACTOR, LENGTH = [1.0], [1.0]
-
-
-@pytest.mark.parametrize("changed", [FACTOR, LENGTH], ids=["direction", "length"])
-def test_what_no_reader_sees_is_seen_by_the_answers_to_noise(changed: list[float]) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), Quadratic())
-    encoder = Encoder.from_stages(net, ["0", "1"], (4, 4))
-    first = encoder.identity
-    assert encoder.identity == first
-    try:
-        changed[0] = 1.2
-        other = encoder.identity
-    finally:
-        changed[0] = 1.0
-    assert [name for name in first if other[name] != first[name]] == ["behaviour"]
-    with pytest.raises(InputError, match="behaviour"):
-        first.check(other, "one", "another")
-    assert all(isinstance(number, float) for number in first["behaviour"])
-
-
-def test_answers_to_noise_agree_up_to_rounding_and_are_in_no_key(tmp_path: Path) -> None:
-    one = Identity(weights="0", behaviour=[0.25, 0.5, 3.0])
-    near, far = (one | {"behaviour": [0.25 + by, 0.5, 3.0]} for by in (1e-4, 1e-2))
-    one.check(near, "one", "near")
-    with pytest.raises(InputError, match="behaviour"):
-        one.check(far, "one", "far")
-    assert one.key == near.key == far.key != Identity(weights="1").key
-    claim(tmp_path / "out", "format 1", one)
-    assert claim(tmp_path / "out", "format 1", near)["config"] == one
-    with pytest.raises(InputError, match="behaviour"):
-        claim(tmp_path / "out", "format 1", far)
-    for made_of, value, expected in ((one, 1.0, 1.0), (near, 2.0, 1.0), (far, 3.0, 3.0)):
-        make: Any = partial(dict, x=np.array([value]))
-        assert cached_arrays(tmp_path, made_of, "cache 1", "numbers", make)["x"] == expected
-
-
-class Layered(nn.Module):
-    """Stages around linear layers, as a transformer's, which may be quantised."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.fc, self.end = nn.Conv2d(3, 4, 2, 2), nn.Linear(4, 4), nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.end(self.fc(self.conv(x).mean((2, 3))))
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_packed_weights_are_weights_and_give_no_gradients() -> None:
-    def quantised(factor: float) -> Encoder:
-        torch.manual_seed(0)
-        net = Layered()
-        net.fc.weight.data.mul_(factor)
-        quantise: Any = torch.ao.quantization.quantize_dynamic
-        packed: nn.Module = quantise(net, {nn.Linear})
-        return Encoder.from_stages(packed, [("conv", lambda x: x.mean((2, 3))), "fc", "end"], (4, 4))
-
-    one, again, other = quantised(1), quantised(1), quantised(3)
-    assert one.identity == again.identity
-    assert one.identity.unknown == ()
-    assert one.identity["weights"] != other.identity["weights"]
-    assert not same_part(one.identity["behaviour"], other.identity["behaviour"])
-    images = IMAGES[:, :, :4, :4]
-    with pytest.raises(InputError, match=r"'fc'.*quantised"):
-        attribute(one, images, class_logit(torch.eye(3), 0), method="gradient", progress=False)
-
-
-def test_identities_of_towers_and_functions_are_known_and_the_same_in_another_process() -> None:
-    script = "import json; from tests.support.identities import identities; print(json.dumps(identities()))"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    there, here = json.loads(done.stdout), identities()
-    assert here.keys() == there.keys()
-    for name, identity in here.items():
-        assert Identity(identity).unknown == ()
-        assert same_part(identity, there[name]), name
 
 
 OTHER_CLIPS: dict[str, Callable[[Clip], Clip]] = {
