@@ -14,13 +14,13 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 277_881,
+    "tokens of the package": 277_916,
     "classes": 193,
     "classes of settings": 34,
     "modules that attribute loads": 71,
     "names at the top": 38,
     "tokens of experiments": 83_963,
-    "tokens of tests": 385_142,
+    "tokens of tests": 385_333,
 }
 
 

@@ -29,7 +29,7 @@ ANY_CLASS = (*ANY_TEXTS, "text_weights")
 
 def asked_of(task: Task, who: str) -> dict[str, Any]:
     """Return what shapes the answers of a task, but the model: its metric, candidate classes, scale and baseline."""
-    metric = answer_metric(at_model_scale(task), who)
+    metric = answer_metric(at_model_scale(task).metric, who)
     return {
         "metric": metric.name,
         "candidates": len(metric.weights),

@@ -178,12 +178,12 @@ class Task:
         return self.encoder.identity | baseline | {"metric": metric_name(self.metric)} | of_metric
 
 
-def at_model_scale(task: Task) -> Metric:
-    """Return the metric of a task, with the model's scale of logits where it names none."""
+def at_model_scale(task: Task) -> Task:
+    """Return a task whose metric has a scale: the model's, where it names none. A classifier's takes a run to tell."""
     metric = task.metric
     if isinstance(metric, ClassLogit) and metric.scale is None:
-        return replace(metric, scale=task.encoder.scale)
-    return metric
+        return replace(task, metric=replace(metric, scale=task.encoder.scale))
+    return task
 
 
 def with_others(task: Task) -> tuple[Task, int]:

@@ -72,7 +72,7 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         >>> part = own_part(Task(encoder, cats, class_logit(weights, 3), baseline="mean-position", others=not_cats))
         >>> lesion({("cat", "photo"): unseen}, {("cat", "photo"): part})
     """
-    tasks = [_counted(one) for one in ([task] if isinstance(task, Task) else task)]
+    tasks = [_prepared(one) for one in ([task] if isinstance(task, Task) else task)]
     check_alike(tasks)
     with tasks[0].running(gradients=True):
         images = [ImagesOfClass(one) for one in tasks]
@@ -132,19 +132,19 @@ def ranks_by_contrast(task: Task, settings: AttributionSettings) -> Mapping[str,
     return {site: np.nan_to_num(of_site) for site, of_site in images.runs.scored(ranks).items()}
 
 
-def _counted(task: Task) -> Task:
-    """Return a task at the sites that it names, or at those that compute."""
-    sites = named_sites(task)
-    if sites is not None:
-        return without_image(task)
-    return replace(task, sites=counted_sites(task.encoder, progress=task.work.progress))
+def _prepared(task: Task) -> Task:
+    """Return a task at the sites that it names, or at those that compute, whose metric has the model's scale."""
+    told = at_model_scale(task)
+    if named_sites(told) is not None:
+        return without_image(told)
+    return replace(told, sites=counted_sites(told.encoder, progress=told.work.progress))
 
 
 class ImagesOfClass:
     """Images of a class and of others under gates, and the slopes of the log-odds of their answers."""
 
     def __init__(self, task: Task) -> None:
-        self.metric = answer_metric(at_model_scale(task), "An own part is found by")
+        self.metric = answer_metric(at_model_scale(task).metric, "An own part is found by")
         self.runs = Gated(task, keep_error=True)
         label, n = self.metric.label, self.runs.n_own
         self.answers = given_classes(self.metric.log_answers(self.runs.embeddings))

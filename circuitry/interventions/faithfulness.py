@@ -180,7 +180,7 @@ def measure_answers(
         Them, the metric alone where it has no candidate classes; and which images are of the class.
     """
     everything, n_own = with_others(task)
-    metric, embeddings = at_model_scale(task), kept_embeddings(everything, circuits)
+    metric, embeddings = at_model_scale(task).metric, kept_embeddings(everything, circuits)
     values = [torch.stack([in_double(checked_metric(metric, found)) for found in embeddings])]
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         answers = torch.stack([metric.log_answers(found) for found in embeddings])

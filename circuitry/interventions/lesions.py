@@ -87,6 +87,7 @@ def lesion(
         raise InputError(f"A lesion ablates units, but the part of {of_edges[0]} is of edges: give it without edges.")
     tested = {" in ".join(key): task.images for key, task in tasks.items()}
     tell_seen(tested, [part.source for part in parts.values()], "A lesion")
+    tasks = {key: at_model_scale(task) for key, task in tasks.items()}
     asked = _asked_of_cells(tasks)
     part_baseline = _baseline_of_parts(parts, asked["baseline"])
     labels = _labels_of_classes(tasks, parts, asked["text_weights"])
@@ -158,7 +159,7 @@ def _labels_of_classes(
 
 def _rows_of_cell(key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return a row for each cut, of the images of one class in one domain."""
-    metric = answer_metric(at_model_scale(task), "A lesion takes")
+    metric = answer_metric(task.metric, "A lesion takes")
     quiet = replace(task, images=one_tensor(task.images), others=None, work=replace(task.work, progress=False))
     everything = cuts[0].rest.nothing().complement()
     embeddings = kept_embeddings(quiet, [everything, *(cut.rest for cut in cuts)])

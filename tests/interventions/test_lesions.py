@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from circuitry import Circuit, Task, class_logit, class_margin
 from circuitry.encoder import Encoder, Stage
+from circuitry.encoder.chain import ModelScale
 from circuitry.interventions import circuit_of, lesion, own_part, part_overlaps
 from circuitry.interventions.contrast import ImagesOfClass
 from circuitry.runs import InputError
@@ -176,3 +177,21 @@ def test_scales_that_differ_by_rounding_are_one_scale(part: Circuit) -> None:
     """A classifier's scale is measured, so it differs in its last digits between machines."""
     rounded = task_of(2, seed=1, metric=class_logit(NET.weights, 2, 20.0 * (1 + 1e-7)))
     assert len(lesion({REAL: task_of(2), CLIPART: rounded}, {REAL: part}, random_draws=0)) == 2
+
+
+def test_the_scale_of_a_model_is_read_once_a_task() -> None:
+    """A classifier runs images of noise to tell it."""
+    read = list[Encoder]()
+
+    def telling(encoder: Encoder, known_by: Tensor) -> float:
+        read.append(encoder)
+        return 20.0
+
+    encoder = Encoder(NET.encoder.tower, NET.encoder.stages, NET.encoder.image_size)
+    encoder = encoder.of_model(ModelScale(torch.ones(1), telling))
+    one, two = (task_of(2, seed=seed, encoder=encoder, metric=class_logit(NET.weights, 2)) for seed in (0, 1))
+    part = own_part(one, share=0.1)
+    assert len(read) == 1
+    assert part.source.settings["scale"] == 20.0
+    assert lesion({REAL: one, CLIPART: two}, {REAL: part})["scale"].unique().tolist() == [20.0]
+    assert len(read) == 3
