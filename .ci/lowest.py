@@ -34,35 +34,53 @@ TESTS = (
 
 def lowest_versions() -> list[str]:
     """Return ``name==version`` for the bound of every package; a requirement of another form is an error."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     extras = project["optional-dependencies"]
     pins = {}
-    for requirement in [*project["dependencies"], *(one for extra in EXTRAS for one in extras[extra])]:
+    for requirement in [
+        *project["dependencies"],
+        *(one for extra in EXTRAS for one in extras[extra]),
+    ]:
         found = BOUND.fullmatch(requirement)
         if found is None:
-            raise SystemExit(f"Expected NAME>=VERSION in pyproject.toml, but {requirement!r} is there.")
+            raise SystemExit(
+                f"Expected NAME>=VERSION in pyproject.toml, but {requirement!r} is there."
+            )
         pin = f"{found['name']}=={found['version']}"
         if pins.setdefault(found["name"], pin) != pin:
-            raise SystemExit(f"Expected one bound of {found['name']} in pyproject.toml, but there are two.")
+            raise SystemExit(
+                f"Expected one bound of {found['name']} in pyproject.toml, but there are two."
+            )
     return list(pins.values())
 
 
 def lowest_python() -> tuple[int, int]:
     """Return the lowest Python that the project allows."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     major, minor = project["requires-python"].removeprefix(">=").split(".")
     return int(major), int(minor)
 
 
 def example() -> str:
     """Return the ten lines of the README."""
-    return (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    return (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("```python\n")[1]
+        .split("```")[0]
+    )
 
 
 def main(folder: Path) -> None:
     """Make the environment in a folder, and run what has to run in it."""
     if sys.version_info[:2] != lowest_python():
-        print(f"not tried: lowest versions are of Python {'.'.join(map(str, lowest_python()))}, this is another one")
+        print(
+            f"not tried: lowest versions are of Python {'.'.join(map(str, lowest_python()))}, this is another one"
+        )
         return
     venv.create(folder, with_pip=True)
     versions = folder / "lowest.txt"
@@ -70,14 +88,27 @@ def main(folder: Path) -> None:
     programs = folder / "bin"
     sources = f"{ROOT}[{','.join(EXTRAS)}]"
     commands = [
-        [programs / "pip", "install", "--quiet", "--constraint", versions, "--editable", sources],
+        [
+            programs / "pip",
+            "install",
+            "--quiet",
+            "--constraint",
+            versions,
+            "--editable",
+            sources,
+        ],
         [programs / "pip", "check"],
         [programs / "python", "-c", example()],
         [programs / "circuitry", "quickstart", "--out", folder / "quickstart"],
         [programs / "python", "-m", "pytest", "-q", "-n", "2", *TESTS],
     ]
     for command in commands:
-        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+        subprocess.run(
+            command,
+            cwd=ROOT,
+            check=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
 
 
 if __name__ == "__main__":

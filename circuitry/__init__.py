@@ -28,7 +28,11 @@ def __getattr__(name: str) -> object:
     for room in __all__:
         if find_spec(f"circuitry.{room}") and name in dir(_load(room)):
             written[name] = f"circuitry.{room}.{name}"
-    sentence = str(unknown_name("attribute of circuitry", name, [*__all__, *written], written))
+    sentence = str(
+        unknown_name("attribute of circuitry", name, [*__all__, *written], written)
+    )
     if sys._getframe(1).f_code.co_name == "_handle_fromlist":
-        raise ImportError(sentence, name=name)  # of an AttributeError "from circuitry import" leaves out the sentence
+        raise ImportError(
+            sentence, name=name
+        )  # of an AttributeError "from circuitry import" leaves out the sentence
     raise AttributeError(sentence, name=name)

@@ -24,7 +24,12 @@ from typing import Any
 
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
-from circuitry.circuits import AttributionSettings, count_operations, parse_rule, score_units
+from circuitry.circuits import (
+    AttributionSettings,
+    count_operations,
+    parse_rule,
+    score_units,
+)
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.chain_edges import chain_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
@@ -72,7 +77,9 @@ class Config(KeepSettings):
 class FullTower:
     """The baseline: every gradient by a run of the whole tower, with the activation at one site replaced."""
 
-    def __init__(self, tower: nn.Module, sites: tuple[str, ...], images: Tensor) -> None:
+    def __init__(
+        self, tower: nn.Module, sites: tuple[str, ...], images: Tensor
+    ) -> None:
         self.tower, self.images = tower, images
         self.replaced: dict[str, Tensor] = {}
         self.seen: Scores = {}
@@ -80,14 +87,18 @@ class FullTower:
             tower.get_submodule(site).register_forward_hook(self._writer(site))
         with torch.no_grad():
             self.embedding = self.run()
-        self.clean = {"input": images} | {site: activation.detach() for site, activation in self.seen.items()}
+        self.clean = {"input": images} | {
+            site: activation.detach() for site, activation in self.seen.items()
+        }
 
     def run(self) -> Tensor:
         """Return the embeddings, with what is replaced."""
         embedding: Tensor = self.tower(self.replaced.get("input", self.images))
         return embedding
 
-    def _writer(self, site: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+    def _writer(
+        self, site: str
+    ) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
         def write(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
             self.seen[site] = self.replaced.get(site, output)
             return self.seen[site]
@@ -105,7 +116,9 @@ class FullTower:
         effect = total / POINTS * -a
         return (effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)
 
-    def without(self, site: str, unit: int, metric: Callable[[Tensor], Tensor]) -> float:
+    def without(
+        self, site: str, unit: int, metric: Callable[[Tensor], Tensor]
+    ) -> float:
         """Exact effect on the mean metric of putting a unit to zero."""
         self.replaced[site] = self.clean[site].clone()
         self.replaced[site][:, unit] = 0
@@ -120,29 +133,46 @@ class FullTower:
 
 
 def baseline(
-    tower: nn.Module, sites: tuple[str, ...], images: Tensor, weights: Tensor, units_per_pair: int
+    tower: nn.Module,
+    sites: tuple[str, ...],
+    images: Tensor,
+    weights: Tensor,
+    units_per_pair: int,
 ) -> tuple[Scores, EdgeRows, float, float]:
     """Return node scores, the computed rows of the edge scores, seconds for nodes and for all edges."""
     runs = FullTower(tower, sites, images)
     started = time.perf_counter()
-    nodes = {site: -runs.effect(site, lambda e: (F.normalize(e) @ weights[0]).sum()) for site in sites}
+    nodes = {
+        site: -runs.effect(site, lambda e: (F.normalize(e) @ weights[0]).sum())
+        for site in sites
+    }
     node_seconds, edge_seconds = time.perf_counter() - started, 0.0
-    kept = {site: v.abs().topk(math.ceil(0.1 * len(v))).indices for site, v in nodes.items()}
+    kept = {
+        site: v.abs().topk(math.ceil(0.1 * len(v))).indices for site, v in nodes.items()
+    }
     edges: EdgeRows = {}
     for up, down in pairwise(sites[1:]):
         units = kept[down][:units_per_pair]
         started = time.perf_counter()
         rows = [runs.effect(up, partial(runs.gap, down, int(unit))) for unit in units]
         edge_seconds += (time.perf_counter() - started) * len(kept[down]) / len(units)
-        edges[up, down] = len(images) * torch.stack(rows)[:, kept[up]]  # the gap is a mean over images already
+        edges[up, down] = (
+            len(images) * torch.stack(rows)[:, kept[up]]
+        )  # the gap is a mean over images already
     return nodes, edges, node_seconds, edge_seconds
 
 
 def timed(
-    encoder: Encoder, images: Tensor, weights: Tensor, settings: AttributionSettings, sites: Sequence[str] | None = None
+    encoder: Encoder,
+    images: Tensor,
+    weights: Tensor,
+    settings: AttributionSettings,
+    sites: Sequence[str] | None = None,
 ) -> tuple[Scores, EdgeRows, float, float]:
     """Return this package's node scores, scores of all edges between kept units, and the seconds that each took."""
-    task = Task(encoder, images, class_logit(weights, 0), sites=sites, work=Work(progress=False))
+    task = Task(
+        encoder, images, class_logit(weights, 0), sites=sites, work=Work(progress=False)
+    )
     with task.running(gradients=True):
         started = time.perf_counter()
         nodes = part_effects(task, settings.node_rule)[0]
@@ -152,13 +182,20 @@ def timed(
         edges = chain_edges(task, kept, settings.resolved_edge_rule)
         edge_seconds = time.perf_counter() - started
     node_scores = {site: torch.from_numpy(v) for site, v in nodes.scores.items()}
-    return node_scores, {pair: torch.from_numpy(v) for pair, v in edges.items()}, node_seconds, edge_seconds
+    return (
+        node_scores,
+        {pair: torch.from_numpy(v) for pair, v in edges.items()},
+        node_seconds,
+        edge_seconds,
+    )
 
 
 def _prepared(name: str, n_images: int) -> tuple[nn.Module, Encoder, Tensor, Tensor]:
     """Return tower, encoder, images and text weights, all random, after a first run."""
     torch.manual_seed(0)
-    tower = open_clip.create_model(register_model(name)).visual.eval().requires_grad_(False)
+    tower = (
+        open_clip.create_model(register_model(name)).visual.eval().requires_grad_(False)
+    )
     _randomise_norms(tower)
     encoder = Encoder.from_tower(tower)
     images = torch.randn(n_images, 3, *encoder.image_size)
@@ -175,26 +212,54 @@ def run(config: Config) -> pd.DataFrame:
         tower, encoder, images, weights = _prepared(name, config.images)
         with encoder.fast():  # as `attribute` does
             study = AttributionSettings(rule=STUDY_RULE)
-            nodes, edges, node_seconds, edge_seconds = timed(encoder, images, weights, study)
-            better = AttributionSettings(rule=parse_rule(NODE_RULE), edge_rule=parse_rule(EDGE_RULE))
+            nodes, edges, node_seconds, edge_seconds = timed(
+                encoder, images, weights, study
+            )
+            better = AttributionSettings(
+                rule=parse_rule(NODE_RULE), edge_rule=parse_rule(EDGE_RULE)
+            )
             *_, better_nodes, better_edges = timed(encoder, images, weights, better)
             started = time.perf_counter()
-            score_units(Task(encoder, images, class_logit(weights, 0), work=Work(progress=False)), "conductance")
+            score_units(
+                Task(
+                    encoder, images, class_logit(weights, 0), work=Work(progress=False)
+                ),
+                "conductance",
+            )
             by_conductance = time.perf_counter() - started
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
             tower, encoder.sites, images, weights, config.units_per_pair
         )
-        first_rows = {pair: scores[: config.units_per_pair] for pair, scores in edges.items()}
+        first_rows = {
+            pair: scores[: config.units_per_pair] for pair, scores in edges.items()
+        }
         for what, slow, fast, error in (
             ("nodes", naive_node_seconds, node_seconds, _worst(nodes, naive_nodes)),
-            ("edges", naive_edge_seconds, edge_seconds, _worst(first_rows, naive_edges)),
+            (
+                "edges",
+                naive_edge_seconds,
+                edge_seconds,
+                _worst(first_rows, naive_edges),
+            ),
             (f"nodes, {NODE_RULE}", naive_node_seconds, better_nodes, math.nan),
             (f"edges, {EDGE_RULE}", naive_edge_seconds, better_edges, math.nan),
-            ("nodes, conductance against study", node_seconds, by_conductance, math.nan),
+            (
+                "nodes, conductance against study",
+                node_seconds,
+                by_conductance,
+                math.nan,
+            ),
         ):
             table.append((name, what, slow, fast, slow / fast, error))
     table.append(sweep(config.units_per_pair))
-    columns = ["model", "scores", "full-tower seconds", "circuitry seconds", "ratio", "largest relative difference"]
+    columns = [
+        "model",
+        "scores",
+        "full-tower seconds",
+        "circuitry seconds",
+        "ratio",
+        "largest relative difference",
+    ]
     return pd.DataFrame(table, columns=columns)
 
 
@@ -205,7 +270,11 @@ def sweep(units_per_site: int) -> tuple[str, str, float, float, float, float]:
     started = time.perf_counter()
     exact = patch_effects(Task(encoder, images, metric, work=Work(progress=False)))
     fast, slow = time.perf_counter() - started, 0.0
-    runs, mine, theirs = FullTower(tower, encoder.sites, images), list[float](), list[float]()
+    runs, mine, theirs = (
+        FullTower(tower, encoder.sites, images),
+        list[float](),
+        list[float](),
+    )
     for site, activation in runs.clean.items():
         n = activation.shape[1]
         units = range(0, n, max(1, n // units_per_site))[:units_per_site]
@@ -214,7 +283,14 @@ def sweep(units_per_site: int) -> tuple[str, str, float, float, float, float]:
         slow += (time.perf_counter() - started) * n / len(units)
         mine += [float(exact.scores[site][unit]) for unit in units]
     both = (torch.tensor(effects, dtype=torch.double) for effects in (mine, theirs))
-    return SWEEP_MODEL, "patching", slow, fast, slow / fast, _worst(*({"all": effects} for effects in both))
+    return (
+        SWEEP_MODEL,
+        "patching",
+        slow,
+        fast,
+        slow / fast,
+        _worst(*({"all": effects} for effects in both)),
+    )
 
 
 def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFrame:
@@ -223,16 +299,26 @@ def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFram
     every, n = encoder.sites, len(images)
     settings: list[tuple[str, float, int, float, tuple[str, ...]]]
     settings = [("images", k, k, 0.1, every) for k in (n // 4, n // 2, n)]
-    settings += [("share of units", fraction, 1, fraction, every) for fraction in (0.05, 0.1, 0.2)]
-    settings += [("sites", len(sites), 1, 0.1, sites) for sites in (every[-6:], every[-11:], every)]
+    settings += [
+        ("share of units", fraction, 1, fraction, every)
+        for fraction in (0.05, 0.1, 0.2)
+    ]
+    settings += [
+        ("sites", len(sites), 1, 0.1, sites)
+        for sites in (every[-6:], every[-11:], every)
+    ]
     rows = []
     for what, value, k, fraction, sites in settings:
         chosen = AttributionSettings(size=fraction, rule=one)
-        nodes, _, node_seconds, edge_seconds = timed(encoder, images[:k], weights, chosen, sites)
+        nodes, _, node_seconds, edge_seconds = timed(
+            encoder, images[:k], weights, chosen, sites
+        )
         kept = sum(math.ceil(fraction * len(v)) for v in nodes.values())
         rows.append((what, value, k, kept, len(sites), node_seconds, edge_seconds))
     counts = ["images", "kept units", "sites"]
-    return pd.DataFrame(rows, columns=["what grows", "value", *counts, "node seconds", "edge seconds"])
+    return pd.DataFrame(
+        rows, columns=["what grows", "value", *counts, "node seconds", "edge seconds"]
+    )
 
 
 def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
@@ -242,22 +328,46 @@ def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     with encoder.fast():
         growth = cost_table(encoder, images, weights)
     metric, whole = class_logit(weights, 0), growth.iloc[-1]  # one image, all sites
-    single = AttributionSettings(0.1, "same-share", parse_rule("midpoint-1"), method="site-path")
+    single = AttributionSettings(
+        0.1, "same-share", parse_rule("midpoint-1"), method="site-path"
+    )
     once = count_operations(encoder, metric, single)
     reached = [
         ("matrix products", rate),
-        *((k, getattr(once, f"{k}s") / whole[f"{k} seconds"]) for k in ("node", "edge")),
+        *(
+            (k, getattr(once, f"{k}s") / whole[f"{k} seconds"])
+            for k in ("node", "edge")
+        ),
     ]
     rates = [(what, reach / 1e9, reach / rate) for what, reach in reached]
     hours, n_images = [], STUDY_CLASSES * STUDY_DOMAINS * STUDY_IMAGES
     for rule in (STUDY_RULE, DEFAULT_RULE):
         nodes, edges = count_operations(encoder, metric, replace(single, rule=rule))
         total = nodes + 2 * edges  # edges of all images, and of all parts
-        hours.append((rule.name, n_images, total / 1e12, GPU_RATE / 1e12, n_images * total / GPU_RATE / 3600))
+        hours.append(
+            (
+                rule.name,
+                n_images,
+                total / 1e12,
+                GPU_RATE / 1e12,
+                n_images * total / GPU_RATE / 3600,
+            )
+        )
     return {
         "growth": growth,
-        "rates": pd.DataFrame(rates, columns=["what", "GFLOP/s", "share of matrix products"]),
-        "study": pd.DataFrame(hours, columns=["rule", "images", "TFLOP an image", "TFLOP/s of a GPU", "GPU hours"]),
+        "rates": pd.DataFrame(
+            rates, columns=["what", "GFLOP/s", "share of matrix products"]
+        ),
+        "study": pd.DataFrame(
+            hours,
+            columns=[
+                "rule",
+                "images",
+                "TFLOP an image",
+                "TFLOP/s of a GPU",
+                "GPU hours",
+            ],
+        ),
     }
 
 
@@ -271,7 +381,9 @@ def _randomise_norms(tower: nn.Module) -> None:
 
 def _worst(mine: dict[Any, Tensor], theirs: dict[Any, Tensor]) -> float:
     """Return the largest norm of a difference relative to the norm, over sites or pairs of sites."""
-    return max(float((mine[key] - theirs[key]).norm() / theirs[key].norm()) for key in theirs)
+    return max(
+        float((mine[key] - theirs[key]).norm() / theirs[key].norm()) for key in theirs
+    )
 
 
 def main(config: Config) -> None:
@@ -287,13 +399,18 @@ def matrix_product_rate(size: int = 2048, seconds: float = 2.0) -> float:
     """
     a, b = (torch.randn(size, size) for _ in range(2))
     image, kernels = b.view(1, size, size, 1), a.view(size, size, 1, 1)
-    products: tuple[Callable[[], Tensor], ...] = (lambda: a @ b, lambda: F.conv2d(image, kernels))
+    products: tuple[Callable[[], Tensor], ...] = (
+        lambda: a @ b,
+        lambda: F.conv2d(image, kernels),
+    )
     best = float("inf")
     for product in products:
         deadline, once = time.perf_counter() + seconds / 2, False
         while time.perf_counter() < deadline or not once:
             started, once = time.perf_counter(), True
-            product().flatten()[0].item()  # reading one number waits for a GPU to finish
+            product().flatten()[
+                0
+            ].item()  # reading one number waits for a GPU to finish
             best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
 

@@ -51,7 +51,13 @@ METHODS = {
     "exact readers": ("exact-readers", PLAIN),
 }
 """How edges are scored, by the name to show."""
-KINDS = {"all": "", "queries and keys": ".q .k", "values": ".v", "MLPs": ".mlp", "embedding": "embedding"}
+KINDS = {
+    "all": "",
+    "queries and keys": ".q .k",
+    "values": ".v",
+    "MLPs": ".mlp",
+    "embedding": "embedding",
+}
 """Kinds of edges by what the names of their readers end in."""
 NODES = ("all into a reader", "all out of a writer")
 QUIET = Work(progress=False)
@@ -86,23 +92,41 @@ def main(config: Config) -> None:
     tables = {}
     if config.models:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            tables["speed"] = pd.DataFrame([pool.apply(measure, (name, config)) for name in config.models])
+            tables["speed"] = pd.DataFrame(
+                [pool.apply(measure, (name, config)) for name in config.models]
+            )
     if config.checkpoint is not None or config.pretrained is not None:
-        tables["agreement"] = summarise(pd.concat(list(agreement(config)), ignore_index=True))
-        tables["graphs"] = pd.concat(list(agreement_of_graphs(config)), ignore_index=True)
+        tables["agreement"] = summarise(
+            pd.concat(list(agreement(config)), ignore_index=True)
+        )
+        tables["graphs"] = pd.concat(
+            list(agreement_of_graphs(config)), ignore_index=True
+        )
     config.keep(tables)
 
 
 def circuits(config: Config) -> Iterator[tuple[str, str, ResidualStream, Task]]:
     """Yield classes, one in each domain in turn, with either baseline: its name, theirs, the stream and the task."""
     clip, folder = config.clip(), config.images()
-    stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(folder.all_classes)
+    stream, weights = (
+        ResidualStream.of(clip.encoder),
+        clip.text_weights(folder.all_classes),
+    )
     domains, n = list(folder.domains), config.images_at_once
     for i, name in enumerate(folder.classes[: config.n_circuits]):
         domain = domains[i % len(domains)]
-        others = [folder.select(other, domain, 1, config.seed)[0] for other in folder.classes if other != name][:n]
+        others = [
+            folder.select(other, domain, 1, config.seed)[0]
+            for other in folder.classes
+            if other != name
+        ][:n]
         own, unlike = (
-            torch.cat([batch for _, batch in image_batches(clip.encoder, clip.preprocess, some)])
+            torch.cat(
+                [
+                    batch
+                    for _, batch in image_batches(clip.encoder, clip.preprocess, some)
+                ]
+            )
             for some in (folder.select(name, domain, len(others), config.seed), others)
         )
         metric = class_logit(weights, folder.label(name))
@@ -121,8 +145,12 @@ def agreement(config: Config) -> Iterator[pd.DataFrame]:
             started = time.perf_counter()
             found = scored(stream, task, name, rule)
             taken = time.perf_counter() - started
-            rows = pd.DataFrame(correlations(tuple(map(str, found.readers)), with_nodes(found), cuts))
-            yield rows.assign(baseline=baseline, method=method, circuit=circuit, seconds=taken)
+            rows = pd.DataFrame(
+                correlations(tuple(map(str, found.readers)), with_nodes(found), cuts)
+            )
+            yield rows.assign(
+                baseline=baseline, method=method, circuit=circuit, seconds=taken
+            )
 
 
 def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
@@ -143,12 +171,21 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
         )
         rows = [
             (method, len(exact), stats.spearmanr(scores, exact).statistic)
-            for method, scores in zip(("gradient", "exact-readers"), others, strict=True)
+            for method, scores in zip(
+                ("gradient", "exact-readers"), others, strict=True
+            )
         ]
-        yield pd.DataFrame(rows, columns=["method", "n_edges", "spearman"]).assign(baseline=baseline, circuit=circuit)
+        yield pd.DataFrame(rows, columns=["method", "n_edges", "spearman"]).assign(
+            baseline=baseline, circuit=circuit
+        )
 
 
-def scored(stream: ResidualStream, task: Task, method: str = "gradient", rule: QuadratureRule = PLAIN) -> StreamScores:
+def scored(
+    stream: ResidualStream,
+    task: Task,
+    method: str = "gradient",
+    rule: QuadratureRule = PLAIN,
+) -> StreamScores:
     """Score all edges between heads and MLPs."""
     with task.running(gradients=True):
         return COMPONENT_SCORERS[method](stream, task, rule)
@@ -156,25 +193,45 @@ def scored(stream: ResidualStream, task: Task, method: str = "gradient", rule: Q
 
 def with_nodes(found: StreamScores) -> np.ndarray:
     """Return scores [readers, writers] with those of all edges into a reader behind, out of a writer below."""
-    return np.block([[found.scores, found.into[:, None]], [found.out_of[None], np.full((1, 1), np.nan)]])
+    return np.block(
+        [
+            [found.scores, found.into[:, None]],
+            [found.out_of[None], np.full((1, 1), np.nan)],
+        ]
+    )
 
 
-def correlations(readers: tuple[str, ...], scores: np.ndarray, cuts: np.ndarray) -> Iterator[dict[str, object]]:
+def correlations(
+    readers: tuple[str, ...], scores: np.ndarray, cuts: np.ndarray
+) -> Iterator[dict[str, object]]:
     """Yield, for each kind of edges, correlations of scores with exact cuts, and the strongest tenth found."""
-    of_kind = {kind: [reader.endswith(tuple(end.split() or [""])) for reader in readers] for kind, end in KINDS.items()}
-    places: dict[str, Any] = {kind: (np.array([*rows, False]), slice(0, -1)) for kind, rows in of_kind.items()}
+    of_kind = {
+        kind: [reader.endswith(tuple(end.split() or [""])) for reader in readers]
+        for kind, end in KINDS.items()
+    }
+    places: dict[str, Any] = {
+        kind: (np.array([*rows, False]), slice(0, -1)) for kind, rows in of_kind.items()
+    }
     places |= dict(zip(NODES, ((slice(0, -1), -1), (-1, slice(0, -1))), strict=True))
     for kind, place in places.items():
         x, y = (one[place][~np.isnan(cuts[place])] for one in (scores, cuts))
-        strongest = [set(np.argsort(-np.abs(one))[: round(len(y) / 10) or 1]) for one in (x, y)]
-        constant = np.ptp(x) == 0  # RelP gives edges into queries and keys no effect: it does not rank them
+        strongest = [
+            set(np.argsort(-np.abs(one))[: round(len(y) / 10) or 1]) for one in (x, y)
+        ]
+        constant = (
+            np.ptp(x) == 0
+        )  # RelP gives edges into queries and keys no effect: it does not rank them
         yield {
             "edges": kind,
             "n_edges": len(y),
             "spearman": 0.0 if constant else stats.spearmanr(x, y).statistic,
             "pearson": 0.0 if constant else stats.pearsonr(x, y).statistic,
-            "spearman of sizes": 0.0 if constant else stats.spearmanr(np.abs(x), np.abs(y)).statistic,
-            "strongest tenth found": 0.0 if constant else len(strongest[0] & strongest[1]) / len(strongest[1]),
+            "spearman of sizes": 0.0
+            if constant
+            else stats.spearmanr(np.abs(x), np.abs(y)).statistic,
+            "strongest tenth found": 0.0
+            if constant
+            else len(strongest[0] & strongest[1]) / len(strongest[1]),
         }
 
 
@@ -182,13 +239,22 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Return means over circuits, and in how many the ranks are nearer to those of exact cuts than plain ones are."""
     places = ["baseline", "edges", "circuit"]
     plain = table[table["method"] == "plain"].set_index(places)["spearman"]
-    beaten = plain[pd.MultiIndex.from_frame(table[places])].to_numpy() < table["spearman"].to_numpy()
-    table = table.assign(edges=pd.Categorical(table["edges"], [*KINDS, *NODES]), circuits=1)
+    beaten = (
+        plain[pd.MultiIndex.from_frame(table[places])].to_numpy()
+        < table["spearman"].to_numpy()
+    )
+    table = table.assign(
+        edges=pd.Categorical(table["edges"], [*KINDS, *NODES]), circuits=1
+    )
     table["nearer than plain"] = beaten.astype(int)
-    groups = table.drop(columns="circuit").groupby(["baseline", "edges", "method"], sort=False, observed=True)
+    groups = table.drop(columns="circuit").groupby(
+        ["baseline", "edges", "method"], sort=False, observed=True
+    )
     found, counted = groups.mean(), ["nearer than plain", "circuits"]
     found[counted] = groups[counted].sum()
-    return found.reset_index().sort_values(["baseline", "edges"], kind="stable", ignore_index=True)
+    return found.reset_index().sort_values(
+        ["baseline", "edges"], kind="stable", ignore_index=True
+    )
 
 
 def measure(name: str, config: Config) -> dict[str, object]:
@@ -199,7 +265,9 @@ def measure(name: str, config: Config) -> dict[str, object]:
     images = torch.randn(config.images_at_once, 3, *stream.encoder.image_size)
     work = Work(memory_gib=0.45, progress=False)
     task = Task(stream.components, images, metric, work=work)
-    scored(stream, Task(stream.components, images[:1], metric, work=work))  # weights are read once
+    scored(
+        stream, Task(stream.components, images[:1], metric, work=work)
+    )  # weights are read once
     start = peak_memory_gib()
     inputs = images.clone().requires_grad_()
     one_pass = seconds(lambda: torch.autograd.grad(metric(tower(inputs)).sum(), inputs))
@@ -207,8 +275,17 @@ def measure(name: str, config: Config) -> dict[str, object]:
     peak = peak_memory_gib()
     rule = midpoint_rule(POINTS)
     integrated = seconds(lambda: scored(stream, task, rule=rule))
-    found = {"model": name, "edges": int(stream.edges.sum()), "pass s": one_pass, "scores / pass": plain / one_pass}
-    found |= {f"{POINTS} points / scores": integrated / plain, "peak GiB before": start, "peak GiB": peak}
+    found = {
+        "model": name,
+        "edges": int(stream.edges.sum()),
+        "pass s": one_pass,
+        "scores / pass": plain / one_pass,
+    }
+    found |= {
+        f"{POINTS} points / scores": integrated / plain,
+        "peak GiB before": start,
+        "peak GiB": peak,
+    }
     return found | {"cores": torch.get_num_threads()}
 
 

@@ -26,7 +26,23 @@ from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, mixtur
 import pandas as pd
 
 WORDS = (
-    *("a", "the", "of", "in", "on", "with", "by", "black", "white", "old", "new", "dog", "house", "street", "view"),
+    *(
+        "a",
+        "the",
+        "of",
+        "in",
+        "on",
+        "with",
+        "by",
+        "black",
+        "white",
+        "old",
+        "new",
+        "dog",
+        "house",
+        "street",
+        "view",
+    ),
     *("photo", "sea", "mountain", "portrait", "girl"),
 )
 
@@ -57,10 +73,20 @@ def main(config: Config) -> None:
     listed = time.perf_counter()
     merged = config.out / "mixture.tsv", settings
     lines = caption_table(base, "base")
-    table = write_mixture(chosen, generated_captions(), *merged, base=lines, missing_files="unchecked")
+    table = write_mixture(
+        chosen, generated_captions(), *merged, base=lines, missing_files="unchecked"
+    )
     done, worked = time.perf_counter(), time.process_time() - worked
-    counts = {"images listed": len(train), "chosen": len(chosen), "base lines": config.base_images}
-    times = {"seconds of listing": listed - started, "seconds of merging": done - listed, "CPU seconds": worked}
+    counts = {
+        "images listed": len(train),
+        "chosen": len(chosen),
+        "base lines": config.base_images,
+    }
+    times = {
+        "seconds of listing": listed - started,
+        "seconds of merging": done - listed,
+        "CPU seconds": worked,
+    }
     sizes = {"GiB written": table.stat().st_size / 2**30, "peak GiB": peak_memory_gib()}
     config.keep({"mixture": pd.DataFrame([counts | times | sizes])})
 
@@ -70,11 +96,16 @@ def write_lists(root: Path, images: int) -> None:
     names = [name.replace(" ", "_") for name in imagenet_partners()]
     mean = images / (len(DOMAINNET_ROUND) * len(names))
     for domain in DOMAINNET_ROUND:
-        (root / domain).mkdir(parents=True, exist_ok=True)  # by its folder a list is known to be of a domain
+        (root / domain).mkdir(
+            parents=True, exist_ok=True
+        )  # by its folder a list is known to be of a domain
         with open(root / f"{domain}_train.txt", "w", encoding="utf-8") as file:
             for label, name in enumerate(names):
                 n = round(mean * (0.5 + label / (len(names) - 1)))
-                file.writelines(f"{domain}/{name}/{domain}_{label:03d}_{i:06d}.jpg {label}\n" for i in range(n))
+                file.writelines(
+                    f"{domain}/{name}/{domain}_{label:03d}_{i:06d}.jpg {label}\n"
+                    for i in range(n)
+                )
 
 
 def write_base(table: Path, images: int) -> None:
@@ -82,7 +113,9 @@ def write_base(table: Path, images: int) -> None:
     with whole_file(table) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("filepath\ttitle\n")
         for i in range(images):
-            caption = " ".join(WORDS[(i * step + step) % len(WORDS)] for step in range(1, 21))
+            caption = " ".join(
+                WORDS[(i * step + step) % len(WORDS)] for step in range(1, 21)
+            )
             file.write(f"{i // 10_000:05d}/{i:09d}.jpg\t{caption}\n")
 
 

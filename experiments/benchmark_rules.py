@@ -20,7 +20,12 @@ from typing import Annotated, Any
 from circuitry.runs import InputError, one_of, run_script
 from circuitry import Clip, DomainFolder, Task, class_logit
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import AttributionSettings, count_operations, parse_rule, relative_error
+from circuitry.circuits import (
+    AttributionSettings,
+    count_operations,
+    parse_rule,
+    relative_error,
+)
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric
@@ -35,8 +40,24 @@ import torch
 
 STUDY = "left-10"
 CANDIDATES = (
-    *("left-1", "gauss-radau-3", "midpoint-3", "gauss-legendre-4", "midpoint-4", "gauss-radau-5", "midpoint-5"),
-    *("midpoint-6", "midpoint-8", "left-10", "midpoint-10", "midpoint-12", "midpoint-15", "midpoint-20"),
+    *(
+        "left-1",
+        "gauss-radau-3",
+        "midpoint-3",
+        "gauss-legendre-4",
+        "midpoint-4",
+        "gauss-radau-5",
+        "midpoint-5",
+    ),
+    *(
+        "midpoint-6",
+        "midpoint-8",
+        "left-10",
+        "midpoint-10",
+        "midpoint-12",
+        "midpoint-15",
+        "midpoint-20",
+    ),
 )
 """Rules to choose from, in the order of their cost."""
 REFERENCE, SECOND = "midpoint-40", "gauss-legendre-40"
@@ -74,11 +95,19 @@ def main(config: Config) -> None:
     few = list(circuits(clip, images, fewer, first))
     chosen = choose(measure(few, (SECOND, *CANDIDATES), REFERENCE), ERROR)
     rules = tuple(dict.fromkeys((*config.rules, *chosen["rule"])))
-    by_circuit = measure(circuits(clip, images, config, others), rules, config.reference)
-    table = summary(by_circuit).join(relative_costs(clip, few[0][1].metric, rules), on="rule")
+    by_circuit = measure(
+        circuits(clip, images, config, others), rules, config.reference
+    )
+    table = summary(by_circuit).join(
+        relative_costs(clip, few[0][1].metric, rules), on="rule"
+    )
     tables = {
         "by_circuit": by_circuit,
-        "by_site": by_circuit.groupby(["kind", "rule", "place", "apart"], sort=False)["error"].mean().reset_index(),
+        "by_site": by_circuit.groupby(["kind", "rule", "place", "apart"], sort=False)[
+            "error"
+        ]
+        .mean()
+        .reset_index(),
         "rules": table,
         "promise": promise(chosen, table),
     }
@@ -98,7 +127,12 @@ def spread(keys: Sequence[Key], most: int) -> list[Key]:
 
 def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], list[Key]]:
     """Return the (class, domain) that a rule is chosen by, and others that its promise is measured on."""
-    there = [(c, d) for c in images.classes for d in images.domains if images.select(c, d, 1, config.seed)]
+    there = [
+        (c, d)
+        for c in images.classes
+        for d in images.domains
+        if images.select(c, d, 1, config.seed)
+    ]
     first = min(max(FEW_CIRCUITS, len(images.domains)), len(there), config.circuits)
     found = spread(there, first + config.circuits)
     if len(found) <= first:
@@ -109,26 +143,46 @@ def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], lis
     return found[:first], found[first:]
 
 
-def circuits(clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Key]) -> Iterator[tuple[str, Task]]:
+def circuits(
+    clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Key]
+) -> Iterator[tuple[str, Task]]:
     """Yield (name, task) of circuits."""
     weights = clip.text_weights(images.all_classes)
-    name = config.baseline or ("mean-position" if has_rescaling_norms(clip.encoder.tower) else "zero")
+    name = config.baseline or (
+        "mean-position" if has_rescaling_norms(clip.encoder.tower) else "zero"
+    )
     baseline = FolderBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
-        _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
-        metric, end = class_logit(weights, images.label(class_name)), baseline.of(class_name, domain, len(batch))
-        yield f"{class_name} in {domain}", Task(clip.encoder, batch, metric, baseline=end)
+        _, batch = read_images(
+            clip,
+            images.select(class_name, domain, config.n_images, config.seed),
+            strict=True,
+        )
+        metric, end = (
+            class_logit(weights, images.label(class_name)),
+            baseline.of(class_name, domain, len(batch)),
+        )
+        yield (
+            f"{class_name} in {domain}",
+            Task(clip.encoder, batch, metric, baseline=end),
+        )
 
 
-def measure(tasks: Iterable[tuple[str, Task]], rules: Sequence[str], reference: str) -> pd.DataFrame:
+def measure(
+    tasks: Iterable[tuple[str, Task]], rules: Sequence[str], reference: str
+) -> pd.DataFrame:
     """Return the errors of every rule: circuit, kind, rule, place, apart, error; share of kept units as a kind."""
     tables = []
     for name, task in tasks:
-        table = relative_error(task, rules, reference, AttributionSettings(budget="same-share"))
+        table = relative_error(
+            task, rules, reference, AttributionSettings(budget="same-share")
+        )
         apart = (table["kind"] != "edges") & ~table["place"].isin(converging(task))
         tables.append(table.assign(circuit=name, apart=apart))
         print(name, flush=True)
-    return pd.concat(tables, ignore_index=True)[["circuit", "kind", "rule", "place", "apart", "error"]]
+    return pd.concat(tables, ignore_index=True)[
+        ["circuit", "kind", "rule", "place", "apart", "error"]
+    ]
 
 
 def converging(task: Task) -> list[str]:
@@ -143,9 +197,14 @@ def converging(task: Task) -> list[str]:
         clean = batch.clean(sites)
         ends = batch.ends(clean)
         value = task.metric(task.encoder(batch.images))
-        halves = {s: task.metric(task.encoder(clean[s].lerp(ends[s], 0.5), start=s)) for s in sites}
+        halves = {
+            s: task.metric(task.encoder(clean[s].lerp(ends[s], 0.5), start=s))
+            for s in sites
+        }
     rounding = 100 * torch.finfo(value.dtype).eps * float(value.abs().max())
-    return [site for site in sites if float((halves[site] - value).abs().max()) > rounding]
+    return [
+        site for site in sites if float((halves[site] - value).abs().max()) > rounding
+    ]
 
 
 def choose(measured: pd.DataFrame, error: float) -> pd.DataFrame:
@@ -153,12 +212,24 @@ def choose(measured: pd.DataFrame, error: float) -> pd.DataFrame:
     rows = []
     for kind in ("nodes", "edges"):
         of_kind = measured[measured["kind"] == kind]
-        counted = of_kind[~of_kind["place"].isin(of_kind.loc[of_kind["apart"], "place"])]
-        means = counted.groupby(["rule", "place"])["error"].mean().groupby("rule").mean()
-        rule = next((name for name in CANDIDATES if means[name] <= error), CANDIDATES[-1])
-        agree = means[SECOND] <= error / 2  # else the distance to a reference is none to the integral
-        rows.append((kind, rule, error, means[rule] if agree else float("nan"), means[SECOND]))
-    return pd.DataFrame(rows, columns=["kind", "rule", "asked", "promised", "references differ"])
+        counted = of_kind[
+            ~of_kind["place"].isin(of_kind.loc[of_kind["apart"], "place"])
+        ]
+        means = (
+            counted.groupby(["rule", "place"])["error"].mean().groupby("rule").mean()
+        )
+        rule = next(
+            (name for name in CANDIDATES if means[name] <= error), CANDIDATES[-1]
+        )
+        agree = (
+            means[SECOND] <= error / 2
+        )  # else the distance to a reference is none to the integral
+        rows.append(
+            (kind, rule, error, means[rule] if agree else float("nan"), means[SECOND])
+        )
+    return pd.DataFrame(
+        rows, columns=["kind", "rule", "asked", "promised", "references differ"]
+    )
 
 
 def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
@@ -170,11 +241,28 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
         n, interval = len(per_circuit), mean_interval(per_circuit.to_numpy())
         by_place = part.groupby("place")["error"].mean()
         least = kind == "kept alike"  # a share: the smallest is the worst
-        worst = (by_place.min(), by_place.idxmin()) if least else (by_place.max(), by_place.idxmax())
+        worst = (
+            (by_place.min(), by_place.idxmin())
+            if least
+            else (by_place.max(), by_place.idxmax())
+        )
         image = apart["place"] == INPUT
-        at_input, diverging = (apart[place]["error"].mean() for place in (image, ~image))
+        at_input, diverging = (
+            apart[place]["error"].mean() for place in (image, ~image)
+        )
         rows.append((kind, rule, *interval, n, *worst, diverging, at_input))
-    columns = ["kind", "rule", "mean", "low", "high", "circuits", "worst", "worst at", "not converging", "image"]
+    columns = [
+        "kind",
+        "rule",
+        "mean",
+        "low",
+        "high",
+        "circuits",
+        "worst",
+        "worst at",
+        "not converging",
+        "image",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -183,21 +271,40 @@ def promise(chosen: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
     def measured(row: "pd.Series[Any]") -> "pd.Series[Any]":
         of_kind = table[table["kind"] == row["kind"]].set_index("rule")
-        cost = of_kind["node cost" if row["kind"] == "nodes" else "edge cost"][row["rule"]]
-        found = {"measured": of_kind["mean"][row["rule"]], **of_kind.loc[row["rule"], ["low", "high"]]}
-        return pd.Series(found | {"cost": cost, "error of the study's rule": of_kind["mean"][STUDY]})
+        cost = of_kind["node cost" if row["kind"] == "nodes" else "edge cost"][
+            row["rule"]
+        ]
+        found = {
+            "measured": of_kind["mean"][row["rule"]],
+            **of_kind.loc[row["rule"], ["low", "high"]],
+        }
+        return pd.Series(
+            found | {"cost": cost, "error of the study's rule": of_kind["mean"][STUDY]}
+        )
 
     differ = chosen.pop("references differ")
-    return chosen.join(chosen.apply(measured, axis=1)).assign(**{"references differ": differ})
+    return chosen.join(chosen.apply(measured, axis=1)).assign(
+        **{"references differ": differ}
+    )
 
 
 def relative_costs(clip: Clip, metric: Metric, rules: Sequence[str]) -> pd.DataFrame:
     """Return the counted operations of nodes and edges by kind and rule, beside those of the study's rule."""
     parsed = {name: parse_rule(name) for name in (STUDY, *rules)}
-    asked = {name: AttributionSettings(0.1, "same-share", rule, method="site-path") for name, rule in parsed.items()}
-    counts = {name: count_operations(clip.encoder, metric, one) for name, one in asked.items()}
-    rows = [(r, n / counts[STUDY].nodes, e / counts[STUDY].edges) for r, (n, e) in counts.items()]
-    return pd.DataFrame(rows, columns=["rule", "node cost", "edge cost"]).set_index("rule")
+    asked = {
+        name: AttributionSettings(0.1, "same-share", rule, method="site-path")
+        for name, rule in parsed.items()
+    }
+    counts = {
+        name: count_operations(clip.encoder, metric, one) for name, one in asked.items()
+    }
+    rows = [
+        (r, n / counts[STUDY].nodes, e / counts[STUDY].edges)
+        for r, (n, e) in counts.items()
+    ]
+    return pd.DataFrame(rows, columns=["rule", "node cost", "edge cost"]).set_index(
+        "rule"
+    )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,11 @@ UNITS = {
     "act2": 32,
     "act3": 64,
     "avgpool": 64,
-    **{f"layer{stage}.{i}": 128 * 2**stage for stage, n in enumerate((3, 4, 6, 3), start=1) for i in range(n)},
+    **{
+        f"layer{stage}.{i}": 128 * 2**stage
+        for stage, n in enumerate((3, 4, 6, 3), start=1)
+        for i in range(n)
+    },
     "attnpool": 1024,
 }
 """Units of RN50 by site."""
@@ -56,12 +60,21 @@ def main(config: Config) -> None:
     if not (folder / "manifest.json").is_file():
         write_graphs(folder, config)
     started = time.perf_counter()
-    measures = [Measure("node_overlap"), Measure("edge_jaccard"), *(Measure("wl_kernel", d) for d in (1, 2, 3))]
+    measures = [
+        Measure("node_overlap"),
+        Measure("edge_jaccard"),
+        *(Measure("wl_kernel", d) for d in (1, 2, 3)),
+    ]
     comparisons = compare_domains(GraphFolder(folder), measures=measures)
     seconds = time.perf_counter() - started
     found = comparisons["edge_jaccard"]
     pairs = len(found.values) + len(found.parts)
-    row = {"pairs": pairs, "measures": len(measures), "seconds": seconds, "peak GiB": peak_memory_gib()}
+    row = {
+        "pairs": pairs,
+        "measures": len(measures),
+        "seconds": seconds,
+        "peak GiB": peak_memory_gib(),
+    }
     config.keep({"similarity": pd.DataFrame([row])})
 
 
@@ -74,12 +87,24 @@ def write_graphs(folder: Path, config: Config) -> None:
         if domain == DOMAINS[0]:
             shared = {site: rng.normal(size=n) for site, n in UNITS.items()}
         for part in (WHOLE, *range(config.parts)):
-            scores = {site: shared[site] + rng.normal(size=n) for site, n in UNITS.items()}
+            scores = {
+                site: shared[site] + rng.normal(size=n) for site, n in UNITS.items()
+            }
             kept = strongest_units(scores, 0.1)
-            edges = {(u, d): rng.normal(size=(len(kept[d]), len(kept[u]))) for u, d in pairwise(inner)}
-            graph = AttributionGraph(tuple(UNITS), scores, kept, edges, {}, 50, name, domain)
+            edges = {
+                (u, d): rng.normal(size=(len(kept[d]), len(kept[u])))
+                for u, d in pairwise(inner)
+            }
+            graph = AttributionGraph(
+                tuple(UNITS), scores, kept, edges, {}, 50, name, domain
+            )
             graph.save(graph_file(folder, name, domain, part))
-    claim(folder, EXTRACTION_FORMAT, {"n_parts": config.parts, "model": "random", "seed": 0}, jobs=jobs)
+    claim(
+        folder,
+        EXTRACTION_FORMAT,
+        {"n_parts": config.parts, "model": "random", "seed": 0},
+        jobs=jobs,
+    )
 
 
 if __name__ == "__main__":

@@ -75,11 +75,19 @@ class Config(KeepSettings):
 
 def seconds_a_circuit(way: str, model: str) -> float:
     """Return the seconds by which a circuit more takes longer: of n processes at once, an n-th of the slowest's."""
-    n_processes = len(os.sched_getaffinity(0)) if way.startswith("a process a core") else 1
-    ours = {name: value for name, value in os.environ.items() if name not in {*short_waits({}), *ONE_THREAD}}
+    n_processes = (
+        len(os.sched_getaffinity(0)) if way.startswith("a process a core") else 1
+    )
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {*short_waits({}), *ONE_THREAD}
+    }
     command = [sys.executable, "-c", TIMED, model, str(IMAGES[model]), str(REPEATS)]
     running = [
-        subprocess.Popen(command, env={**ours, **WAYS[way]}, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env={**ours, **WAYS[way]}, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(n_processes)
     ]
     printed = [process.communicate()[0] for process in running]
@@ -102,14 +110,28 @@ def main(config: Config) -> None:
     """Print the median seconds a circuit of every model and way, quiet and beside busy processes."""
     rows = []
     for model in config.models:
-        found: dict[tuple[str, int], list[float]] = {(way, busy): [] for way in WAYS for busy in (0, BUSY_PROCESSES)}
+        found: dict[tuple[str, int], list[float]] = {
+            (way, busy): [] for way in WAYS for busy in (0, BUSY_PROCESSES)
+        }
         for _ in range(config.rounds):
             for (way, busy), seconds in found.items():
                 with busy_processes(busy):
                     seconds.append(seconds_a_circuit(way, model))
         times = {key: median(seconds) for key, seconds in found.items()}
-        rows += [(model, IMAGES[model], way, times[way, 0], times[way, BUSY_PROCESSES]) for way in WAYS]
-    table = pd.DataFrame(rows, columns=["model", "images", "way", "seconds, quiet", f"seconds, {BUSY_PROCESSES} busy"])
+        rows += [
+            (model, IMAGES[model], way, times[way, 0], times[way, BUSY_PROCESSES])
+            for way in WAYS
+        ]
+    table = pd.DataFrame(
+        rows,
+        columns=[
+            "model",
+            "images",
+            "way",
+            "seconds, quiet",
+            f"seconds, {BUSY_PROCESSES} busy",
+        ],
+    )
     config.keep({"threads": table}, cores=len(os.sched_getaffinity(0)))
 
 

@@ -72,22 +72,35 @@ def run(config: Config) -> pd.DataFrame:
     """Return images per second of every run: columns trainer, repeat, images_per_second."""
     root = write_toy(config.out / "toy", DrawingSettings(config.n_train, 1))
     records = DomainFolder(root, split="train").records
-    table = write_captioned_table(with_captions(records, read_captions(root)), config.out / "train.tsv")
-    settings = replace(clip_preset("rn-tiny"), epochs=config.epochs, warmup=0, threads=1)  # too short to warm up
+    table = write_captioned_table(
+        with_captions(records, read_captions(root)), config.out / "train.tsv"
+    )
+    settings = replace(
+        clip_preset("rn-tiny"), epochs=config.epochs, warmup=0, threads=1
+    )  # too short to warm up
     rows = []
     for repeat in range(config.repeats):
         for name, train in (("by hand", by_hand), ("train_clip", train_clip)):
             folder = config.out / "run"
             shutil.rmtree(folder, ignore_errors=True)
             started = time.perf_counter()
-            train(table.absolute(), folder.absolute(), settings, TrainingWork("cpu", config.workers, progress=False))
+            train(
+                table.absolute(),
+                folder.absolute(),
+                settings,
+                TrainingWork("cpu", config.workers, progress=False),
+            )
             speed = len(records) * config.epochs / (time.perf_counter() - started)
-            rows.append({"trainer": name, "repeat": repeat + 1, "images_per_second": speed})
+            rows.append(
+                {"trainer": name, "repeat": repeat + 1, "images_per_second": speed}
+            )
             shutil.rmtree(folder)
     return pd.DataFrame(rows)
 
 
-def by_hand(table: Path, folder: Path, preset: ClipTraining, work: TrainingWork) -> None:
+def by_hand(
+    table: Path, folder: Path, preset: ClipTraining, work: TrainingWork
+) -> None:
     """Train as a user of open_clip would."""
     arguments = {
         "model": preset.model,
@@ -107,11 +120,18 @@ def by_hand(table: Path, folder: Path, preset: ClipTraining, work: TrainingWork)
         "precision": "fp32",
         "save-frequency": 0,
     }
-    command = [sys.executable, "-c", BY_HAND, str(SHIPPED_CONFIGS / f"{preset.model}.json")]
+    command = [
+        sys.executable,
+        "-c",
+        BY_HAND,
+        str(SHIPPED_CONFIGS / f"{preset.model}.json"),
+    ]
     command += [f"--{name}={value}" for name, value in arguments.items()]
     command += ["--save-most-recent", "--aug-cfg", f"scale=({preset.crop_scale},1.0)"]
     threads = {"OMP_NUM_THREADS": str(preset.threads)}
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **threads})
+    subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, **threads}
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,13 @@ from safetensors.numpy import load
 
 MODEL = """{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4, "patch_size": null},
 "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}"""
-DRAWN = DrawingSettings(3, 4, classes=("car", "fish", "key", "star"), styles=("quickdraw", "real", "sketch"), size=32)
+DRAWN = DrawingSettings(
+    3,
+    4,
+    classes=("car", "fish", "key", "star"),
+    styles=("quickdraw", "real", "sketch"),
+    size=32,
+)
 TRAINED = "{root}/finished/train/clip/checkpoints/epoch_2.pt"
 TINY = f"--model {{root}}/tiny.json --checkpoint {TRAINED} --data {{root}}/toy"
 FEW = f"{TINY} --classes fish key --domains real sketch"
@@ -79,21 +85,40 @@ COMMANDS: Mapping[str, str] = {  # without --out
     "evaluate": f"evaluate {TINY} --held-out fish",
     "generalization": "generalization --runs {out}/runs --data {root}/toy",
 }
-ELSEWHERE: Mapping[str, Mapping[str, str]] = {  # environments of new processes; all others are forks
+ELSEWHERE: Mapping[
+    str, Mapping[str, str]
+] = {  # environments of new processes; all others are forks
     "somewhere": {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C", "PWD": "/tmp"},
-    "elsewhere": {"PYTHONHASHSEED": "2", "TZ": "Asia/Kolkata", "LC_ALL": "C.UTF-8", "PWD": "/"},
+    "elsewhere": {
+        "PYTHONHASHSEED": "2",
+        "TZ": "Asia/Kolkata",
+        "LC_ALL": "C.UTF-8",
+        "PWD": "/",
+    },
     "two threads": {"PYTHONHASHSEED": "3", "OMP_NUM_THREADS": "2", "PWD": "/"},
 }
-VARYING: Mapping[str, tuple[bytes, str]] = {  # by name of a file what may differ between two runs, and why
-    "*.html": (rb"[0-9a-f]{8}-[0-9a-f-]{27}", "the name that plotly draws for a figure"),
+VARYING: Mapping[
+    str, tuple[bytes, str]
+] = {  # by name of a file what may differ between two runs, and why
+    "*.html": (
+        rb"[0-9a-f]{8}-[0-9a-f-]{27}",
+        "the name that plotly draws for a figure",
+    ),
     "*metrics.csv": (rb"(?m),[\d.]+$", "images per second"),
     "*.log": (rb"(?s).*", "times, as open_clip's trainer logs them line by line"),
 }
-ROUNDING = {".safetensors": 1e-5, ".csv": 5e-3}  # of a file's largest number, for two threads; tables hold quotients
+ROUNDING = {
+    ".safetensors": 1e-5,
+    ".csv": 5e-3,
+}  # of a file's largest number, for two threads; tables hold quotients
 DAMAGES = ("emptied", "torn", "removed", "foreign", "bit", "bit at the end")
 GOOD = ("equal", "refused by name", "left, right")
-Row = tuple[str, str, str, str, str]  # the command, what disturbs it, the file, how it ends, and what is amiss
-CONTEXT = multiprocessing.get_context("fork")  # not new interpreters, whose imports take longer than the work
+Row = tuple[
+    str, str, str, str, str
+]  # the command, what disturbs it, the file, how it ends, and what is amiss
+CONTEXT = multiprocessing.get_context(
+    "fork"
+)  # not new interpreters, whose imports take longer than the work
 
 
 @dataclass(frozen=True)
@@ -112,25 +137,41 @@ def main(config: Config) -> None:
     """Make the subject, try every command, and print the table."""
     preload()
     if config.out.exists() and any(config.out.iterdir()):
-        raise InputError(f"The trials need an empty folder, but {config.out} has files: remove them.")
+        raise InputError(
+            f"The trials need an empty folder, but {config.out} has files: remove them."
+        )
     write_toy(config.out / "toy", DRAWN, workers=1, progress=False)
     (config.out / "tiny.json").write_text(MODEL)
     names = list(config.commands)
     for name in ("cards", "compare", "train", "mixtures"):
-        names = [name] * any(f"finished/{name}" in COMMANDS[one] for one in names) + names
+        names = [name] * any(
+            f"finished/{name}" in COMMANDS[one] for one in names
+        ) + names
     trials = {name: Trials(config.out, name, config.trials) for name in names}
-    rows = [row for name in names[: -len(config.commands)] for row in trials[name].undisturbed()]
+    rows = [
+        row
+        for name in names[: -len(config.commands)]
+        for row in trials[name].undisturbed()
+    ]
     with ProcessPoolExecutor(os.cpu_count(), CONTEXT) as pool:
-        rows += itertools.chain(*pool.map(Trials.disturbed, [trials[name] for name in config.commands]))
-    table = pd.DataFrame(rows, columns=["command", "disturbance", "file", "outcome", "detail"])
-    summary = pd.crosstab([table["command"], table["disturbance"]], table["outcome"]).reset_index()
+        rows += itertools.chain(
+            *pool.map(Trials.disturbed, [trials[name] for name in config.commands])
+        )
+    table = pd.DataFrame(
+        rows, columns=["command", "disturbance", "file", "outcome", "detail"]
+    )
+    summary = pd.crosstab(
+        [table["command"], table["disturbance"]], table["outcome"]
+    ).reset_index()
     config.keep({"chaos": summary, "trials": table}, shown=["chaos"])
     print(table[~table["outcome"].isin(GOOD)].to_string())
 
 
 def preload() -> None:
     """Import the package once, here: the processes of the trials are forks of this one."""
-    for module in pkgutil.walk_packages(importlib.import_module("circuitry").__path__, "circuitry."):
+    for module in pkgutil.walk_packages(
+        importlib.import_module("circuitry").__path__, "circuitry."
+    ):
         if not module.name.endswith("open_clip_main"):  # a program
             importlib.import_module(module.name)
 
@@ -139,8 +180,15 @@ class Trials:
     """A command, its undisturbed runs, and what disturbs them."""
 
     def __init__(self, out: Path, name: str, n: int) -> None:
-        self.name, self.n, self.root, self.random = name, n, out.absolute(), random.Random(name)
-        self.finished, *self.emptied = (self.root / at / name for at in ("finished", "work", "tmp", "cache", "logs"))
+        self.name, self.n, self.root, self.random = (
+            name,
+            n,
+            out.absolute(),
+            random.Random(name),
+        )
+        self.finished, *self.emptied = (
+            self.root / at / name for at in ("finished", "work", "tmp", "cache", "logs")
+        )
         self.work, self.temporary, self.cache, self.logs = self.emptied
 
     def undisturbed(self) -> list[Row]:
@@ -152,36 +200,72 @@ class Trials:
             ended = self._end(self._start(elsewhere=elsewhere))
             if not self.finished.exists():
                 if ended[0]:
-                    raise InputError(f"The command {self.name} fails undisturbed: {ended[2][-2000:]}")
+                    raise InputError(
+                        f"The command {self.name} fails undisturbed: {ended[2][-2000:]}"
+                    )
                 shutil.copytree(self.work, self.finished)
                 self.left, self.printed = contents(self.finished), {ended[1]}
-            rows.append((self.name, where, "", *self._outcome(ended, rounded=where == "two threads")))
+            rows.append(
+                (
+                    self.name,
+                    where,
+                    "",
+                    *self._outcome(ended, rounded=where == "two threads"),
+                )
+            )
         lines = (self.logs / "only.writes").read_text().splitlines()
-        self.writes, self.whole = len(lines), {*lines, *noted(self.given), *noted(self.left)}
+        self.writes, self.whole = (
+            len(lines),
+            {*lines, *noted(self.given), *noted(self.left)},
+        )
         self.printed.add(self._end(self._start())[1])
         return rows
 
     def disturbed(self) -> list[Row]:
         """Run once for each disturbance; return how they end, a row each."""
         rows = [] if self.finished.exists() else self.undisturbed()
-        writes = sorted(self.random.sample(range(1, self.writes + 1), min(self.n, self.writes)))
+        writes = sorted(
+            self.random.sample(range(1, self.writes + 1), min(self.n, self.writes))
+        )
         rows += [self.kill(write) for write in writes]
         rows += [self.double(turn / 8) for turn in range(0, self.n, 4)]
         files = self.random.sample(sorted(self.left), len(self.left))
         places = [os.path.dirname(path) for path in files]
-        turns = {path: places[:i].count(places[i]) for i, path in enumerate(files) if self.left[path]}
-        chosen = sorted(turns, key=turns.__getitem__)[: self.n]  # one of each folder, then the second of each
-        return rows + [self.damage(path, DAMAGES[i % len(DAMAGES)]) for i, path in enumerate(chosen)]
+        turns = {
+            path: places[:i].count(places[i])
+            for i, path in enumerate(files)
+            if self.left[path]
+        }
+        chosen = sorted(turns, key=turns.__getitem__)[
+            : self.n
+        ]  # one of each folder, then the second of each
+        return rows + [
+            self.damage(path, DAMAGES[i % len(DAMAGES)])
+            for i, path in enumerate(chosen)
+        ]
 
     def kill(self, write: int) -> Row:
         """End a run within a write, look at what it left, and run again."""
         self._begin()
         status, _, said = self._end(self._start(write))
-        there = noted({path: one for path, one in contents(self.work).items() if "/." not in f"/{path}"})
+        there = noted(
+            {
+                path: one
+                for path, one in contents(self.work).items()
+                if "/." not in f"/{path}"
+            }
+        )
         torn = [there[line] for line in there.keys() - self.whole]
         outcome = self._outcome(self._end(self._start()))
-        if torn or "Traceback" in said or status not in (-signal.SIGKILL, 128 + signal.SIGTERM):
-            outcome = "torn" if torn else "WRONG", f"{', '.join(torn)}, status {status} at the signal: {said[-300:]}"
+        if (
+            torn
+            or "Traceback" in said
+            or status not in (-signal.SIGKILL, 128 + signal.SIGTERM)
+        ):
+            outcome = (
+                "torn" if torn else "WRONG",
+                f"{', '.join(torn)}, status {status} at the signal: {said[-300:]}",
+            )
         name = "SIGTERM" if status == 128 + signal.SIGTERM else "SIGKILL"
         return self.name, name, f"write {write} of {self.writes}", *outcome
 
@@ -201,9 +285,16 @@ class Trials:
         whole = readings(self.work)
         spoil(self.work / path, kind, self.random)
         read = readings(self.work)
-        misread = sorted(name for name in whole.keys() & read.keys() if read[name] != whole[name])
+        misread = sorted(
+            name for name in whole.keys() & read.keys() if read[name] != whole[name]
+        )
         outcome = self._outcome(self._end(self._start()), damaged=path)
-        return self.name, kind, path, *(("WRONG", f"reads another {misread[0]}") if misread else outcome)
+        return (
+            self.name,
+            kind,
+            path,
+            *(("WRONG", f"reads another {misread[0]}") if misread else outcome),
+        )
 
     def _begin(self) -> None:
         """Empty the folders, except for a run that the command reads in its own."""
@@ -211,55 +302,113 @@ class Trials:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         if "{out}" in COMMANDS[self.name]:
-            shutil.copytree(self.root / "finished" / "train", self.work / "runs" / "run")
+            shutil.copytree(
+                self.root / "finished" / "train", self.work / "runs" / "run"
+            )
 
-    def _start(self, write: int = 0, elsewhere: Mapping[str, str] | None = None, log: str = "only") -> Any:
+    def _start(
+        self,
+        write: int = 0,
+        elsewhere: Mapping[str, str] | None = None,
+        log: str = "only",
+    ) -> Any:
         """Start the command in a process of its own, which ends within a write; in a new one elsewhere."""
-        words = f"{COMMANDS[self.name]} --out {{out}}".format(root=self.root, out=self.work).split()
-        places = {"TMPDIR": str(self.temporary), "XDG_CACHE_HOME": str(self.cache), "PWD": str(self.temporary)}
+        words = f"{COMMANDS[self.name]} --out {{out}}".format(
+            root=self.root, out=self.work
+        ).split()
+        places = {
+            "TMPDIR": str(self.temporary),
+            "XDG_CACHE_HOME": str(self.cache),
+            "PWD": str(self.temporary),
+        }
         environment = {"OMP_NUM_THREADS": "1", **places, **(elsewhere or {})}
-        logs = [str(self.logs / f"{log}.{kind}") for kind in ("printed", "said", "writes")]
-        process = CONTEXT.Process(target=run, args=(environment, logs, write, str(self.work), words))
+        logs = [
+            str(self.logs / f"{log}.{kind}") for kind in ("printed", "said", "writes")
+        ]
+        process = CONTEXT.Process(
+            target=run, args=(environment, logs, write, str(self.work), words)
+        )
         process.start()
         return process
 
     def _end(self, process: Any, log: str = "only") -> tuple[int, str, str]:
         process.join()
-        printed, said = ((self.logs / f"{log}.{kind}").read_text(errors="replace") for kind in ("printed", "said"))
+        printed, said = (
+            (self.logs / f"{log}.{kind}").read_text(errors="replace")
+            for kind in ("printed", "said")
+        )
         return process.exitcode or 0, re.sub(r"\d+ s in all", "", printed), said
 
-    def _outcome(self, *ended: tuple[int, str, str], damaged: str = "", rounded: bool = False) -> tuple[str, str]:
+    def _outcome(
+        self, *ended: tuple[int, str, str], damaged: str = "", rounded: bool = False
+    ) -> tuple[str, str]:
         """Return in a word how a trial ended, and what is not as it should be."""
         ours, theirs = contents(self.work), self.left
-        how = dict.fromkeys(theirs.keys() - ours.keys(), "lost") | dict.fromkeys(ours.keys() - theirs.keys(), "litter")
-        both = [path for path in ours.keys() & theirs.keys() if ours[path] != theirs[path]]
-        how |= {path: "WRONG" for path in both if not rounded or not close(path, ours[path], theirs[path])}
+        how = dict.fromkeys(theirs.keys() - ours.keys(), "lost") | dict.fromkeys(
+            ours.keys() - theirs.keys(), "litter"
+        )
+        both = [
+            path for path in ours.keys() & theirs.keys() if ours[path] != theirs[path]
+        ]
+        how |= {
+            path: "WRONG"
+            for path in both
+            if not rounded or not close(path, ours[path], theirs[path])
+        }
         stays = how.pop(damaged, "")
-        left = [path for path in self.temporary.iterdir() if not path.name.startswith("torchinductor")]
+        left = [
+            path
+            for path in self.temporary.iterdir()
+            if not path.name.startswith("torchinductor")
+        ]
         how |= {f"temporary file {path.name}": "litter" for path in left}
         for status, printed, said in ended:
             sentence = (said.strip().splitlines() or [""])[-1]
             subject = re.search(rf"{self.work}/[^\s:;,()'\"]*", sentence)
-            if damaged and status == 2 and subject and subject[0].rstrip(".") == str(self.work / damaged) and not how:
+            if (
+                damaged
+                and status == 2
+                and subject
+                and subject[0].rstrip(".") == str(self.work / damaged)
+                and not how
+            ):
                 return "refused by name", sentence
             if status or not (rounded or printed in self.printed):
-                return "WRONG", f"status {status}, prints {printed[-300:]}, says {said[-300:]}"
+                return (
+                    "WRONG",
+                    f"status {status}, prints {printed[-300:]}, says {said[-300:]}",
+                )
         if how:
             return max(how.values()), "; ".join(sorted(how))
         good = damaged in self.given or not stays
-        return ("left, right" if stays else "equal") if good else "WRONG", damaged if stays else ""
+        return (
+            "left, right" if stays else "equal"
+        ) if good else "WRONG", damaged if stays else ""
 
 
-def run(environment: Mapping[str, str], logs: Sequence[str], write: int, work: str, words: list[str]) -> None:
+def run(
+    environment: Mapping[str, str],
+    logs: Sequence[str],
+    write: int,
+    work: str,
+    words: list[str],
+) -> None:
     """Run a command in this process, or in a new one where the hash seed is another; its n-th write ends it."""
-    if environment.get("PYTHONHASHSEED") not in (None, os.environ.get("PYTHONHASHSEED")):
+    if environment.get("PYTHONHASHSEED") not in (
+        None,
+        os.environ.get("PYTHONHASHSEED"),
+    ):
         code = f"from experiments.chaos import run; run{(dict(environment), logs, write, work, words)}"
-        os.execve(sys.executable, [sys.executable, "-c", code], {**os.environ, **environment})
+        os.execve(
+            sys.executable, [sys.executable, "-c", code], {**os.environ, **environment}
+        )
     os.environ |= environment
     os.chdir(environment["PWD"])
     for number, log in enumerate(logs[:2], start=1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    tempfile.tempdir = None  # the environment's, not that of the process that was forked
+    tempfile.tempdir = (
+        None  # the environment's, not that of the process that was forked
+    )
     sys.modules["kaleido"] = None  # type: ignore[assignment]  # a browser for every page takes too long
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     turns = itertools.count(1)
@@ -269,14 +418,24 @@ def run(environment: Mapping[str, str], logs: Sequence[str], write: int, work: s
         if path.is_relative_to(work) and not path.is_dir():
             if next(turns) == write:
                 if not target:
-                    os.ftruncate(source, os.fstat(source).st_size // 2)  # what is not synced may be lost
+                    os.ftruncate(
+                        source, os.fstat(source).st_size // 2
+                    )  # what is not synced may be lost
                 os.kill(os.getpid(), signal.SIGTERM if target else signal.SIGKILL)
-            name, content = path.relative_to(work).as_posix(), Path(source if target else path).read_bytes()
+            name, content = (
+                path.relative_to(work).as_posix(),
+                Path(source if target else path).read_bytes(),
+            )
             with open(logs[2], "a") as file:
-                file.writelines(f"{line}\n" for line in noted({name: cleaned(name, content)}))
+                file.writelines(
+                    f"{line}\n" for line in noted({name: cleaned(name, content)})
+                )
         call(source, *target)
 
-    calls = [lambda *given, call=call: counted(call, *given) for call in (os.fsync, os.replace)]
+    calls = [
+        lambda *given, call=call: counted(call, *given)
+        for call in (os.fsync, os.replace)
+    ]
     os.fsync, os.replace = calls  # type: ignore[assignment]
     sys.argv = ["circuitry", *words]
     study.main() if words[0] in study.PROGRAMS else run_command()
@@ -285,10 +444,22 @@ def run(environment: Mapping[str, str], logs: Sequence[str], write: int, work: s
 def spoil(path: Path, kind: str, chance: random.Random) -> None:
     """Damage a file."""
     content = bytearray(path.read_bytes())
-    others = [one.read_bytes() for one in sorted(path.parent.glob(f"*{path.suffix}")) if one.is_file() and one != path]
-    damaged = {"emptied": b"", "torn": bytes(content[: len(content) // 2]), "foreign": chance.choice(others or [b"0"])}
-    content[-1 if kind == "bit at the end" else chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-    path.unlink() if kind == "removed" else path.write_bytes(damaged.get(kind, bytes(content)))
+    others = [
+        one.read_bytes()
+        for one in sorted(path.parent.glob(f"*{path.suffix}"))
+        if one.is_file() and one != path
+    ]
+    damaged = {
+        "emptied": b"",
+        "torn": bytes(content[: len(content) // 2]),
+        "foreign": chance.choice(others or [b"0"]),
+    }
+    content[-1 if kind == "bit at the end" else chance.randrange(len(content))] ^= (
+        1 << chance.randrange(8)
+    )
+    path.unlink() if kind == "removed" else path.write_bytes(
+        damaged.get(kind, bytes(content))
+    )
 
 
 def readings(folder: Path) -> dict[str, bytes]:
@@ -297,14 +468,19 @@ def readings(folder: Path) -> dict[str, bytes]:
     for manifest in folder.rglob(MANIFEST):
         for read in (read_job_files, read_circuits, read_cards):
             with contextlib.suppress(InputError):
-                found |= {f"{manifest.parent} {name}": value for name, value in read(manifest.parent)}
+                found |= {
+                    f"{manifest.parent} {name}": value
+                    for name, value in read(manifest.parent)
+                }
     for place in folder.glob("**/comparisons/*"):
         with contextlib.suppress(InputError):
             found[str(place)] = Comparison.load(place).values.to_csv().encode()
     for path in folder.glob("**/faithfulness/*/*.safetensors"):
         with contextlib.suppress(InputError):
             curve = FaithfulnessCurve.load(path)  # which says itself of what it is
-            found[f"{curve.class_name} {curve.domain} {curve.ranking} {curve.settings['sites']}"] = curve.kept.tobytes()
+            found[
+                f"{curve.class_name} {curve.domain} {curve.ranking} {curve.settings['sites']}"
+            ] = curve.kept.tobytes()
     return found
 
 
@@ -326,7 +502,10 @@ def read_circuits(place: Path) -> Iterator[tuple[str, bytes]]:
     for key in graphs:
         with contextlib.suppress(InputError):
             for graph in (graphs[key], *graphs.parts(*key).values()):
-                yield f"{key} {graph.settings['part']}", graph.to_pandas().to_csv().encode()
+                yield (
+                    f"{key} {graph.settings['part']}",
+                    graph.to_pandas().to_csv().encode(),
+                )
 
 
 def read_cards(place: Path) -> Iterator[tuple[str, bytes]]:
@@ -339,13 +518,19 @@ def read_cards(place: Path) -> Iterator[tuple[str, bytes]]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return what is compared of every file below a folder."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     return {name: cleaned(name, path.read_bytes()) for name, path in files.items()}
 
 
 def cleaned(name: str, content: bytes) -> bytes:
     """Return a file's bytes without what may vary."""
-    patterns = [pattern for known, (pattern, _) in VARYING.items() if Path(name).match(known)]
+    patterns = [
+        pattern for known, (pattern, _) in VARYING.items() if Path(name).match(known)
+    ]
     return re.sub(b"|".join(patterns), b"", content) if patterns else content
 
 
@@ -357,14 +542,23 @@ def noted(files: Mapping[str, bytes]) -> dict[str, str]:
 def close(name: str, *files: bytes) -> bool:
     """Return whether two graphs or tables differ by rounding; other files, which show what these hold, always do."""
     if name.endswith(".safetensors"):
-        ours, theirs = (np.concatenate([array.ravel() for _, array in sorted(load(one).items())]) for one in files)
+        ours, theirs = (
+            np.concatenate([array.ravel() for _, array in sorted(load(one).items())])
+            for one in files
+        )
     else:
         ours, theirs = (
-            np.array(re.findall(rb"-?\d+\.?\d*(?:e[+-]?\d+)?", one) * name.endswith(".csv"), float) for one in files
+            np.array(
+                re.findall(rb"-?\d+\.?\d*(?:e[+-]?\d+)?", one) * name.endswith(".csv"),
+                float,
+            )
+            for one in files
         )
     share = ROUNDING.get(Path(name).suffix, 0.0)
     most = share * np.nanmax(np.abs(ours), initial=0)
-    return ours.shape == theirs.shape and np.allclose(ours, theirs, share, most, equal_nan=True)
+    return ours.shape == theirs.shape and np.allclose(
+        ours, theirs, share, most, equal_nan=True
+    )
 
 
 if __name__ == "__main__":

@@ -18,13 +18,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from circuitry.runs import Work, run_script
-from circuitry import AttributionGraph, DomainFolder, class_logit, left_rule, midpoint_rule
+from circuitry import (
+    AttributionGraph,
+    DomainFolder,
+    class_logit,
+    left_rule,
+    midpoint_rule,
+)
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
-from circuitry.circuits import EDGE_METHODS, LEARNED, Circuit, attribute_components, cut_effects
+from circuitry.circuits import (
+    EDGE_METHODS,
+    LEARNED,
+    Circuit,
+    attribute_components,
+    cut_effects,
+)
 from circuitry.circuits.cost import OperationCounter
 from circuitry.encoder import Task, mean_baseline
-from circuitry.interventions import AblationSettings, MaskSettings, learn_masks, measure_circuits
+from circuitry.interventions import (
+    AblationSettings,
+    MaskSettings,
+    learn_masks,
+    measure_circuits,
+)
 from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables
 from circuitry.judging.scoreboard import JOB
 from circuitry.reports.result_tables import KeepSettings
@@ -61,34 +78,63 @@ def main(config: Config) -> None:
     """Judge class by class, print and write the tables."""
     clip, images = config.clip(), config.images()
     classes = images.classes[: config.n_classes]
-    stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
+    stream, weights = (
+        ResidualStream.of(clip.encoder),
+        clip.text_weights(images.all_classes),
+    )
     judged = dict[tuple[str, ...], Judged]()
     for name in classes:
-        found_on, measured_on = (read_class(clip, side) for side in parts_of(config, images, name))
+        found_on, measured_on = (
+            read_class(clip, side) for side in parts_of(config, images, name)
+        )
         baseline = mean_baseline(stream.components, found_on.together)
         metric = class_logit(weights, images.label(name))
         seen, unseen = (
-            Task(stream.components, side.own, metric, baseline=baseline, others=side.others, work=Work(progress=False))
+            Task(
+                stream.components,
+                side.own,
+                metric,
+                baseline=baseline,
+                others=side.others,
+                work=Work(progress=False),
+            )
             for side in (found_on, measured_on)
         )
         random = None
         for method in METHODS:
             budget = LEARNED if method == LEARNED else "global"
-            one = judged[name, method, budget, "mean", "logit"] = judge(config, seen, unseen, method, random)
+            one = judged[name, method, budget, "mean", "logit"] = judge(
+                config, seen, unseen, method, random
+            )
             random = one.curve.random
-    config.keep(tables_of(judged, config.sizes), ("summary",), model_digest=clip.digest, judged=classes)
+    config.keep(
+        tables_of(judged, config.sizes),
+        ("summary",),
+        model_digest=clip.digest,
+        judged=classes,
+    )
 
 
-def parts_of(config: Config, images: DomainFolder, name: str) -> tuple[ClassRecords, ClassRecords]:
+def parts_of(
+    config: Config, images: DomainFolder, name: str
+) -> tuple[ClassRecords, ClassRecords]:
     """Return images of a class and one of every other to find edges on, and as many to measure on."""
     domain = images.domains[images.classes.index(name) % len(images.domains)]
     own = images.select(name, domain, 2 * config.n_images, config.seed)
-    others = [images.select(other, domain, 2, config.seed) for other in images.classes if other != name]
+    others = [
+        images.select(other, domain, 2, config.seed)
+        for other in images.classes
+        if other != name
+    ]
     half = len(own) // 2
-    return ClassRecords(own[:half], [two[0] for two in others]), ClassRecords(own[half:], [two[1] for two in others])
+    return ClassRecords(own[:half], [two[0] for two in others]), ClassRecords(
+        own[half:], [two[1] for two in others]
+    )
 
 
-def judge(config: Config, seen: Task, unseen: Task, method: str, random: np.ndarray | None) -> Judged:
+def judge(
+    config: Config, seen: Task, unseen: Task, method: str, random: np.ndarray | None
+) -> Judged:
     """Find the edges of a class by a method, and measure them on images that they were not found on.
 
     Random sets of the same sizes are the same for all methods: those measured with the first are given to the others.
@@ -98,11 +144,20 @@ def judge(config: Config, seen: Task, unseen: Task, method: str, random: np.ndar
         graph, sets = find(config, seen, method)
     seconds = time.process_time() - started
     draws = RANDOM_DRAWS if random is None else 0
-    curve = measure_circuits(unseen, sets, AblationSettings(random_draws=draws, seed=config.seed))
-    return Judged(curve if random is None else replace(curve, random=random), graph, seconds, counter.total)
+    curve = measure_circuits(
+        unseen, sets, AblationSettings(random_draws=draws, seed=config.seed)
+    )
+    return Judged(
+        curve if random is None else replace(curve, random=random),
+        graph,
+        seconds,
+        counter.total,
+    )
 
 
-def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Sequence[Circuit]]:
+def find(
+    config: Config, task: Task, method: str
+) -> tuple[AttributionGraph, Sequence[Circuit]]:
     """Return the edges with their scores by a method, positive where they help, and its sets by size."""
     rule = midpoint_rule(5) if method == "path" else left_rule(1)
     scorer = method if method in EDGE_METHODS else "gradient"
@@ -110,16 +165,22 @@ def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Seq
     edges = graph.edges
     if method == LEARNED:
         masks = MaskSettings(steps=config.steps, batch_size=16, seed=config.seed)
-        found = learn_masks(task, config.sizes, masks, among=Circuit(graph, edges.units, edges))
+        found = learn_masks(
+            task, config.sizes, masks, among=Circuit(graph, edges.units, edges)
+        )
         surely = {pair: expit(scores) for pair, scores in found.scores.scores.items()}
-        return replace(graph, edge_scores={**graph.edge_scores, **surely}), found.circuits
+        return replace(
+            graph, edge_scores={**graph.edge_scores, **surely}
+        ), found.circuits
     if method == "exact":
         edges = cut_effects(task, edges)
     sets = [Circuit(graph, edges.units, edges.top(size)) for size in config.sizes]
     return replace(graph, edge_scores={**graph.edge_scores, **edges.scores}), sets
 
 
-def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> dict[str, pd.DataFrame]:
+def tables_of(
+    judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]
+) -> dict[str, pd.DataFrame]:
     """Return the tables of the scoreboard, with the rank correlation of scores and exact effects over all edges."""
     n_edges = len(scores_of(next(iter(judged.values())).graph)["edges"])
     counted = f"{n_edges} edges between heads and MLPs"
@@ -138,7 +199,14 @@ def scores_of(graph: AttributionGraph) -> dict[str, np.ndarray]:
     """Return the scores of all edges, in the order of units."""
     kept = {site: np.argsort(units) for site, units in graph.kept_units.items()}
     blocks = graph.edge_scores.items()
-    return {"edges": np.concatenate([scores[np.ix_(kept[down], kept[up])].ravel() for (up, down), scores in blocks])}
+    return {
+        "edges": np.concatenate(
+            [
+                scores[np.ix_(kept[down], kept[up])].ravel()
+                for (up, down), scores in blocks
+            ]
+        )
+    }
 
 
 if __name__ == "__main__":

@@ -27,14 +27,26 @@ from circuitry.runs import Work, run_script, versions
 from circuitry.analysis.quickstart_settings import QuickstartSettings
 from circuitry.analysis.quickstart_steps import train
 from circuitry.circuits import register_method
-from circuitry.comparison import lesion_summary, mantel, mean_interval, overlap_summary, style_verdicts
+from circuitry.comparison import (
+    lesion_summary,
+    mantel,
+    mean_interval,
+    overlap_summary,
+    style_verdicts,
+)
 from circuitry.comparison.lesion_reading import SAME_PART, TAKEN
 from circuitry.data import SmallTables
 from circuitry.data.drawn import write_toy
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
 from circuitry.encoder.task import with_others
 from circuitry.encoder.tensor_batches import one_tensor
-from circuitry.interventions import Gated, OwnParts, OwnPartSettings, find_circuit, kept_embeddings
+from circuitry.interventions import (
+    Gated,
+    OwnParts,
+    OwnPartSettings,
+    find_circuit,
+    kept_embeddings,
+)
 from circuitry.interventions.answers import default_answers, set_importance
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
@@ -62,16 +74,25 @@ class PlantedClasses:
     @staticmethod
     def images(label: int, n: int, seed: int) -> Tensor:
         """Return images [n, 3, 8, 8] of a class: its sixth of the numbers is brighter."""
-        noise = torch.rand(n, CLASSES, 32, generator=torch.Generator().manual_seed(97 * seed + label))
+        noise = torch.rand(
+            n, CLASSES, 32, generator=torch.Generator().manual_seed(97 * seed + label)
+        )
         noise[:, label] += 1.5
         return noise.reshape(n, 3, 8, 8)
 
     def task(self, label: int, n: int = 6, seed: int = 0) -> Task:
         """Return the task of a class, with as many images of each other class."""
-        others = torch.cat([self.images(other, n, seed) for other in range(CLASSES) if other != label])
+        others = torch.cat(
+            [self.images(other, n, seed) for other in range(CLASSES) if other != label]
+        )
         metric = class_logit(self.weights, label, 20.0)
         return Task(
-            self.encoder, self.images(label, n, seed), metric, baseline="mean-position", others=others, sites=["units"]
+            self.encoder,
+            self.images(label, n, seed),
+            metric,
+            baseline="mean-position",
+            others=others,
+            sites=["units"],
         )
 
 
@@ -88,19 +109,34 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
 
     def units(x: Tensor) -> Tensor:
         blocks = x.flatten(1).reshape(len(x), CLASSES, 32).mean(-1)
-        own = (blocks[:, :, None, None] * gains[:, None] - 0.6).relu().expand(-1, -1, -1, copies).flatten(1)
+        own = (
+            (blocks[:, :, None, None] * gains[:, None] - 0.6)
+            .relu()
+            .expand(-1, -1, -1, copies)
+            .flatten(1)
+        )
         own = own * torch.linspace(1, 0.9, copies).repeat(CLASSES * OWN_UNITS)
         common = x.flatten(1).mean(1, keepdim=True) * torch.linspace(0.5, 1, COMMON)
         pairs = (blocks + blocks.roll(-1, 1)).relu()
         return torch.cat([own, common, pairs, (x.flatten(1) @ loud.T).relu()], 1)
 
     def code(u: Tensor) -> Tensor:
-        own: Tensor = u[:, :n_own].reshape(len(u), CLASSES, OWN_UNITS, copies).amax(-1).sum(-1)
-        common, pairs = u[:, n_own : n_own + COMMON].sum(1, keepdim=True), u[:, n_own + COMMON :][:, :CLASSES]
+        own: Tensor = (
+            u[:, :n_own].reshape(len(u), CLASSES, OWN_UNITS, copies).amax(-1).sum(-1)
+        )
+        common, pairs = (
+            u[:, n_own : n_own + COMMON].sum(1, keepdim=True),
+            u[:, n_own + COMMON :][:, :CLASSES],
+        )
         return own * common + 0.2 * (pairs + pairs.roll(1, 1))
 
-    own = {c: tuple(range(c * OWN_UNITS * copies, (c + 1) * OWN_UNITS * copies)) for c in range(CLASSES)}
-    encoder = Encoder(nn.Linear(1, 1), (Stage("units", units, 1), Stage("code", code, 1)), (8, 8))
+    own = {
+        c: tuple(range(c * OWN_UNITS * copies, (c + 1) * OWN_UNITS * copies))
+        for c in range(CLASSES)
+    }
+    encoder = Encoder(
+        nn.Linear(1, 1), (Stage("units", units, 1), Stage("code", code, 1)), (8, 8)
+    )
     return PlantedClasses(encoder, torch.eye(CLASSES), own)
 
 
@@ -108,7 +144,10 @@ def fisher_difference(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     """Score units by how much more their gates change all answers on images of the class than on others."""
     with task.running(gradients=True):
         runs = Gated(task)
-        answers, sides = default_answers(task.metric), (range(runs.n_own), range(runs.n_own, len(runs)))
+        answers, sides = (
+            default_answers(task.metric),
+            (range(runs.n_own), range(runs.n_own, len(runs))),
+        )
         own, others = set_importance(runs, answers, [(side, ()) for side in sides])
         scores: dict[str, np.ndarray] = runs.scored((own - others).double().numpy())
         return scores
@@ -122,16 +161,28 @@ def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
         found = [batch.clean(task.sites) for batch in whole.batches()]
     means = {}
     for site in task.sites:
-        units, dim = torch.cat([task.encoder.units_of(site, some[site]) for some in found]), task.encoder.unit_dim(site)
-        means[site] = (units.movedim(dim, 1).flatten(2).mean(2) if units.dim() > 2 else units).double().numpy()
+        units, dim = (
+            torch.cat([task.encoder.units_of(site, some[site]) for some in found]),
+            task.encoder.unit_dim(site),
+        )
+        means[site] = (
+            (units.movedim(dim, 1).flatten(2).mean(2) if units.dim() > 2 else units)
+            .double()
+            .numpy()
+        )
     return means, np.arange(len(units)) < n_own
 
 
 def class_selectivity(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     """Score units by the class selectivity index: own mean less the others', over their sum of sizes."""
     means, own = unit_means(task)
-    sides = {site: (of_site[own].mean(0), of_site[~own].mean(0)) for site, of_site in means.items()}
-    return {site: (a - b) / (np.abs(a) + np.abs(b) + 1e-9) for site, (a, b) in sides.items()}
+    sides = {
+        site: (of_site[own].mean(0), of_site[~own].mean(0))
+        for site, of_site in means.items()
+    }
+    return {
+        site: (a - b) / (np.abs(a) + np.abs(b) + 1e-9) for site, (a, b) in sides.items()
+    }
 
 
 def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
@@ -140,7 +191,11 @@ def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     scores = {}
     for site, of_site in means.items():
         scaled = (of_site - of_site.mean(0)) / (of_site.std(0) + 1e-9)
-        scores[site] = LogisticRegression(C=0.01, class_weight="balanced", max_iter=200).fit(scaled, own).coef_[0]
+        scores[site] = (
+            LogisticRegression(C=0.01, class_weight="balanced", max_iter=200)
+            .fit(scaled, own)
+            .coef_[0]
+        )
     return scores
 
 
@@ -155,10 +210,19 @@ def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
         optimizer = torch.optim.Adam([closed], 0.25)
         generator = torch.Generator().manual_seed(0)
         for _ in range(STEPS):
-            places = torch.cat([torch.arange(n_own), n_own + torch.randperm(n_others, generator=generator)[:8]])
-            answers = metric.log_answers(runs.run((1 - closed.sigmoid()).expand(len(places), -1), places))
+            places = torch.cat(
+                [
+                    torch.arange(n_own),
+                    n_own + torch.randperm(n_others, generator=generator)[:8],
+                ]
+            )
+            answers = metric.log_answers(
+                runs.run((1 - closed.sigmoid()).expand(len(places), -1), places)
+            )
             lost = answers[:n_own, metric.label].exp().mean()
-            kept = (whole[places].exp() * (whole[places] - answers)).sum(-1)[n_own:].mean()
+            kept = (
+                (whole[places].exp() * (whole[places] - answers)).sum(-1)[n_own:].mean()
+            )
             loss = lost + kept + SPARSE * closed.sigmoid().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -178,7 +242,9 @@ RIVALS: dict[str, Callable[..., Any] | None] = {
 }
 
 
-def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any], seed: int = 0) -> pd.DataFrame:
+def steered(
+    tasks: Mapping[str, Task], parts: Mapping[str, Any], seed: int = 0
+) -> pd.DataFrame:
     """Put the activations of a class's part, from its images, into images of other classes, beside other parts.
 
     Returns:
@@ -187,18 +253,41 @@ def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any], seed: int = 0) 
     """
     rng, rows, names = np.random.default_rng(seed), list[dict[str, Any]](), list(parts)
     for place, name in enumerate(names):
-        donors, another = one_tensor(tasks[name].images), parts[names[(place + 1) % len(names)]]
+        donors, another = (
+            one_tensor(tasks[name].images),
+            parts[names[(place + 1) % len(names)]],
+        )
         metric: Any = tasks[name].metric
-        cuts = {"own part": parts[name], "random": parts[name].random(rng), "another class's part": another}
-        runs = [parts[name].nothing().complement(), *(cut.complement() for cut in cuts.values())]
+        cuts = {
+            "own part": parts[name],
+            "random": parts[name].random(rng),
+            "another class's part": another,
+        }
+        runs = [
+            parts[name].nothing().complement(),
+            *(cut.complement() for cut in cuts.values()),
+        ]
         for other in names[:place] + names[place + 1 :]:
             images = one_tensor(tasks[other].images)
             chosen = donors[torch.arange(len(images)) % len(donors)]
-            task = replace(tasks[name], images=images, others=None, baseline=Counterfactual(chosen))
-            found = (metric.log_answers(e)[:, metric.label].exp().mean().item() for e in kept_embeddings(task, runs))
+            task = replace(
+                tasks[name], images=images, others=None, baseline=Counterfactual(chosen)
+            )
+            found = (
+                metric.log_answers(e)[:, metric.label].exp().mean().item()
+                for e in kept_embeddings(task, runs)
+            )
             before, named = next(found), {"class": name, "of": other}
             for units, after in zip(cuts, found, strict=True):
-                rows.append({**named, "units": units, "before": before, "after": after, "n_images": len(images)})
+                rows.append(
+                    {
+                        **named,
+                        "units": units,
+                        "before": before,
+                        "after": after,
+                        "n_images": len(images),
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -213,8 +302,17 @@ def score_planted() -> pd.DataFrame:
                 task, size = net.task(label), len(net.own[label])
                 n_units = net.encoder(net.images(label, 1, 0), stop="units").shape[1]
                 found = find_circuit(task, method=method, size=size / n_units)
-                recalls.append(len({*found.units["units"].tolist()} & {*net.own[label]}) / size)
-            rows.append({"copies": copies, "method": method, "recall": np.mean(recalls), "n_classes": CLASSES})
+                recalls.append(
+                    len({*found.units["units"].tolist()} & {*net.own[label]}) / size
+                )
+            rows.append(
+                {
+                    "copies": copies,
+                    "method": method,
+                    "recall": np.mean(recalls),
+                    "n_classes": CLASSES,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -237,7 +335,12 @@ class Config(ModelOptions):
     def own_parts(self, name: str, method: str = "contrast") -> OwnParts:
         """Return the own parts of the model, in a folder of this name."""
         settings = OwnPartSettings(shares=self.shares, method=method)
-        return OwnParts(self.clip(parts=True), self.images(), self.out / self.tables / name, settings)
+        return OwnParts(
+            self.clip(parts=True),
+            self.images(),
+            self.out / self.tables / name,
+            settings,
+        )
 
 
 def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
@@ -252,24 +355,49 @@ def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, A
         tables.append(lesion_summary(lesions, ("share", "styles")).assign(method=name))
         if name == "contrast":
             domain = run.images.domains[0]
-            unseen = {c: run.task((c, d), run.read(run.unseen[c, d])) for c, d in run.circuits(0.02) if d == domain}
-            steering = steered(unseen, {c: part for (c, d), part in run.circuits(0.02).items() if d == domain})
-    found = {"rivals": pd.concat(tables, ignore_index=True), "planted": score_planted(), "steering": steering}
+            unseen = {
+                c: run.task((c, d), run.read(run.unseen[c, d]))
+                for c, d in run.circuits(0.02)
+                if d == domain
+            }
+            steering = steered(
+                unseen,
+                {c: part for (c, d), part in run.circuits(0.02).items() if d == domain},
+            )
+    found = {
+        "rivals": pd.concat(tables, ignore_index=True),
+        "planted": score_planted(),
+        "steering": steering,
+    }
     return found, run.provenance | {"method": list(RIVALS)}
 
 
 def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Train four more models on the same images, from seeds 1 to 4, and read the parts of each; seed 0 is shipped."""
-    values, digests, shown = dict[int, "pd.Series[float]"](), dict[int, str](), QuickstartSettings(train=True)
+    values, digests, shown = (
+        dict[int, "pd.Series[float]"](),
+        dict[int, str](),
+        QuickstartSettings(train=True),
+    )
     write_toy(config.data, shown.drawing)
     for seed in range(5):
         asked = replace(shown, out=config.out / "models" / str(seed), seed=seed)
-        run = replace(config, checkpoint=train(asked, config.data) if seed else None).own_parts(f"seed-{seed}")
-        values[seed], digests[seed] = read_parts(**run.run(Work(progress=True))), run.clip.digest
+        run = replace(
+            config, checkpoint=train(asked, config.data) if seed else None
+        ).own_parts(f"seed-{seed}")
+        values[seed], digests[seed] = (
+            read_parts(**run.run(Work(progress=True))),
+            run.clip.digest,
+        )
     table = pd.DataFrame(values)
-    spread = pd.DataFrame(map(mean_interval, table.to_numpy()), table.index, ["value", "low", "high"])
+    spread = pd.DataFrame(
+        map(mean_interval, table.to_numpy()), table.index, ["value", "low", "high"]
+    )
     found = spread.clip(0, 1).join(table.add_prefix("seed_")).reset_index()
-    return {"seeds": found}, run.provenance | {"model_digest": digests, "n_models": len(values)}
+    return {"seeds": found}, run.provenance | {
+        "model_digest": digests,
+        "n_models": len(values),
+    }
 
 
 def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[float]":
@@ -277,12 +405,24 @@ def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[floa
     known = lesions.drop_duplicates(["class", "domain"])
     values = {(0.0, "right answers of the whole model"): known["whole_right"].mean()}
     for share in lesions["share"].unique():
-        of_share, alike = (table[table["share"] == share] for table in (lesions, overlaps))
-        left, pairs = lesion_summary(of_share, ("styles",)), style_verdicts(of_share, alike)
+        of_share, alike = (
+            table[table["share"] == share] for table in (lesions, overlaps)
+        )
+        left, pairs = (
+            lesion_summary(of_share, ("styles",)),
+            style_verdicts(of_share, alike),
+        )
         kinds = overlap_summary(alike)
-        names = [*(left["answers"] + ", " + left["cut"] + ", " + left["styles"]), *kinds["parts"]]
-        told = dict(zip(names, [*left["value"], *kinds["value"]], strict=True)) | {"chance": kinds["chance"].mean()}
-        told["each takes the class in the other style"] = (pairs[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN).mean()
+        names = [
+            *(left["answers"] + ", " + left["cut"] + ", " + left["styles"]),
+            *kinds["parts"],
+        ]
+        told = dict(zip(names, [*left["value"], *kinds["value"]], strict=True)) | {
+            "chance": kinds["chance"].mean()
+        }
+        told["each takes the class in the other style"] = (
+            pairs[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN
+        ).mean()
         told[SAME_PART] = (pairs["verdict"] == SAME_PART).mean()
         values |= {(share, name): value for name, value in told.items()}
     return pd.Series(values).rename_axis(["share", "what"])
@@ -290,39 +430,91 @@ def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[floa
 
 def compare_colours(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Set overlaps of parts of the largest share beside colours of the images that found them."""
-    run, found, rows = config.own_parts("contrast"), list[pd.DataFrame](), list[tuple[Any, ...]]()
+    run, found, rows = (
+        config.own_parts("contrast"),
+        list[pd.DataFrame](),
+        list[tuple[Any, ...]](),
+    )
     overlaps = run.run(Work(progress=True))["overlaps"]
     overlaps = overlaps[overlaps["share"] == max(config.shares)]
-    by_styles = overlaps[overlaps["class_a"] == overlaps["class_b"]].groupby(["domain_a", "domain_b"])
-    named = {f"domain_{side}": overlaps[f"class_{side}"] + "/" + overlaps[f"domain_{side}"] for side in "ab"}
-    of_styles, of_cells = square(by_styles["overlap"].mean().reset_index()), square(overlaps.assign(**named))
-    keys = [(name, style) for name, style in (cell.split("/") for cell in of_cells.index)]
-    cells = {"/".join(key): [record.path for record in run.found_on[key]] for key in keys}
-    styles = {d: [path for key in keys if key[1] == d for path in cells["/".join(key)]] for d in of_styles.index}
+    by_styles = overlaps[overlaps["class_a"] == overlaps["class_b"]].groupby(
+        ["domain_a", "domain_b"]
+    )
+    named = {
+        f"domain_{side}": overlaps[f"class_{side}"] + "/" + overlaps[f"domain_{side}"]
+        for side in "ab"
+    }
+    of_styles, of_cells = (
+        square(by_styles["overlap"].mean().reset_index()),
+        square(overlaps.assign(**named)),
+    )
+    keys = [
+        (name, style) for name, style in (cell.split("/") for cell in of_cells.index)
+    ]
+    cells = {
+        "/".join(key): [record.path for record in run.found_on[key]] for key in keys
+    }
+    styles = {
+        d: [path for key in keys if key[1] == d for path in cells["/".join(key)]]
+        for d in of_styles.index
+    }
     one_class = pd.DataFrame([[float(a[0] == b[0]) for b in keys] for a in keys])
     for levels in LEVELS:
         colours = colours_in_common(styles, levels)
-        rows += [(levels, a, b, of_styles.loc[a, b], colours.loc[a, b]) for a, b in combinations(styles, 2)]
+        rows += [
+            (levels, a, b, of_styles.loc[a, b], colours.loc[a, b])
+            for a, b in combinations(styles, 2)
+        ]
         rho, p = mantel(of_styles.to_numpy(), colours.to_numpy())
-        found.append(pd.DataFrame({"pairs": "of styles", "levels": [levels], "with": "colours", "rho": rho, "p": p}))
+        found.append(
+            pd.DataFrame(
+                {
+                    "pairs": "of styles",
+                    "levels": [levels],
+                    "with": "colours",
+                    "rho": rho,
+                    "p": p,
+                }
+            )
+        )
         causes = {"one class": one_class, "colours": colours_in_common(cells, levels)}
-        found.append(correlations(levels, of_cells, causes).assign(pairs="of classes in styles"))
-    pairs = pd.DataFrame(rows, columns=["levels", "domain_a", "domain_b", "overlap", "colours"])
-    return {"correlations": pd.concat(found), "styles": pairs}, run.provenance | {"n_parts": len(keys)}
+        found.append(
+            correlations(levels, of_cells, causes).assign(pairs="of classes in styles")
+        )
+    pairs = pd.DataFrame(
+        rows, columns=["levels", "domain_a", "domain_b", "overlap", "colours"]
+    )
+    return {"correlations": pd.concat(found), "styles": pairs}, run.provenance | {
+        "n_parts": len(keys)
+    }
 
 
-def correlations(levels: int, x: pd.DataFrame, causes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def correlations(
+    levels: int, x: pd.DataFrame, causes: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
     """Return rank correlations of a matrix with causes, each alone and given each other one."""
     rows = [
-        (levels, what, *mantel(x.to_numpy(), y.to_numpy()), given, *mantel(x.to_numpy(), y.to_numpy(), z.to_numpy()))
+        (
+            levels,
+            what,
+            *mantel(x.to_numpy(), y.to_numpy()),
+            given,
+            *mantel(x.to_numpy(), y.to_numpy(), z.to_numpy()),
+        )
         for (what, y), (given, z) in permutations(causes.items(), 2)
     ]
-    return pd.DataFrame(rows, columns=["levels", "with", "rho", "p", "given", "partial", "partial_p"])
+    return pd.DataFrame(
+        rows, columns=["levels", "with", "rho", "p", "given", "partial", "partial_p"]
+    )
 
 
 def main(config: Config) -> Written:
     """Compare, and write the tables."""
-    compare = {"rivals": compare_rivals, "seeds": compare_seeds, "colours": compare_colours}[config.tables]
+    compare = {
+        "rivals": compare_rivals,
+        "seeds": compare_seeds,
+        "colours": compare_colours,
+    }[config.tables]
     report = Report("Is a class's own part what it claims to be?", "See the tables.")
     tables, facts = compare(config)
     return write_results(report, tables, config.out, config.results, facts | versions())

@@ -26,7 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.runs import Work, run_script, versions
-from circuitry.comparison import domain_matrix, lesion_summary, mantel, mean_interval, overlap_summary, style_verdicts
+from circuitry.comparison import (
+    domain_matrix,
+    lesion_summary,
+    mantel,
+    mean_interval,
+    overlap_summary,
+    style_verdicts,
+)
 from circuitry.comparison.lesion_reading import IN_COMMON, OWN
 from circuitry.data import load_image
 from circuitry.data.shared_options import SmallTables
@@ -53,7 +60,11 @@ LEVELS = (2, 3, 4, 8, 16)
 class Config:
     """Networks, images and parts."""
 
-    models: tuple[str, ...] = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+    models: tuple[str, ...] = (
+        "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
+    )
     """Networks, as circuitry own-parts takes them."""
     checkpoint: Path | None = None
     """Weights of one network that brings none."""
@@ -75,24 +86,42 @@ class Config:
 def main(config: Config) -> Written:
     """Read each network, then their agreement; write the tables."""
     runs = {model: network(config, model) for model in config.models}
-    tables = {name: pd.concat([found[name] for _, found in runs.values()]) for name in next(iter(runs.values()))[1]}
+    tables = {
+        name: pd.concat([found[name] for _, found in runs.values()])
+        for name in next(iter(runs.values()))[1]
+    }
     tables["agreement"] = agreement(tables["pairs"])
     digests = {model: run.clip.digest for model, (run, _) in runs.items()}
     shown, _ = next(iter(runs.values()))
     records = (record for of_cell in shown.found_on.values() for record in of_cell)
-    facts = shown.provenance | {"model": list(config.models), "model_digest": digests} | versions()
-    report = Report("Do real networks agree on which styles share the own part of a class?", "See the tables.")
+    facts = (
+        shown.provenance
+        | {"model": list(config.models), "model_digest": digests}
+        | versions()
+    )
+    report = Report(
+        "Do real networks agree on which styles share the own part of a class?",
+        "See the tables.",
+    )
     listings = listings_of_records(records)
-    return write_results(report, tables, config.out, config.results, facts, listings=listings)
+    return write_results(
+        report, tables, config.out, config.results, facts, listings=listings
+    )
 
 
 def network(config: Config, model: str) -> tuple[OwnParts, dict[str, pd.DataFrame]]:
     """Find and test the parts of one network, and return them with its tables."""
-    options = ModelOptions(model=model, checkpoint=config.checkpoint, data=config.data, split=config.split)
-    seen = zero_shot_predictions(options.clip(), options.images()).query("classifier == 'all templates'")
+    options = ModelOptions(
+        model=model, checkpoint=config.checkpoint, data=config.data, split=config.split
+    )
+    seen = zero_shot_predictions(options.clip(), options.images()).query(
+        "classifier == 'all templates'"
+    )
     chosen = replace(options, classes=config.classes, domains=config.domains)
     settings = OwnPartSettings(shares=(config.share,))
-    run = OwnParts(chosen.clip(parts=True), chosen.images(), config.out / model, settings)
+    run = OwnParts(
+        chosen.clip(parts=True), chosen.images(), config.out / model, settings
+    )
     lesions, overlaps = run.run(Work(progress=True)).values()
     run.save_circuits()
     tables = {
@@ -115,8 +144,20 @@ def accuracy(seen: pd.DataFrame) -> pd.DataFrame:
     for domain, images in right.groupby("domain"):
         by_class = images.groupby("class")["right"].mean()
         value, low, high = mean_interval(by_class.to_numpy(dtype=float))
-        sizes = {"n_classes": len(by_class), "n_images": len(images), "n_right": images["right"].sum()}
-        rows.append({"domain": domain, "value": value, "low": max(low, 0.0), "high": min(high, 1.0), **sizes})
+        sizes = {
+            "n_classes": len(by_class),
+            "n_images": len(images),
+            "n_right": images["right"].sum(),
+        }
+        rows.append(
+            {
+                "domain": domain,
+                "value": value,
+                "low": max(low, 0.0),
+                "high": min(high, 1.0),
+                **sizes,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -125,73 +166,133 @@ def depth(run: OwnParts) -> pd.DataFrame:
     counts = defaultdict[tuple[str, str], list[int]](lambda: [0, 0])
     for (a, first), (b, second) in combinations(run.circuits().items(), 2):
         for site, units in first.units.items():
-            kind, stage = IN_COMMON[a[0] == b[0], a[1] != b[1]], ".".join(site.split(".")[:2])
+            kind, stage = (
+                IN_COMMON[a[0] == b[0], a[1] != b[1]],
+                ".".join(site.split(".")[:2]),
+            )
             counts[kind, stage][0] += len(units) + len(second.units[site])
             counts[kind, stage][1] += len(np.intersect1d(units, second.units[site]))
     columns = ["parts", "stage", "units", "shared"]
-    rows = pd.DataFrame([(*key, *found) for key, found in counts.items()], columns=columns)
+    rows = pd.DataFrame(
+        [(*key, *found) for key, found in counts.items()], columns=columns
+    )
     of_parts = rows["units"] / rows.groupby("parts")["units"].transform("sum")
-    return rows.assign(of_parts=of_parts, overlap=rows["shared"] / (rows["units"] - rows["shared"]))
+    return rows.assign(
+        of_parts=of_parts, overlap=rows["shared"] / (rows["units"] - rows["shared"])
+    )
 
 
 def pairs_of_styles(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
     """Return by pair of styles the overlaps of parts, and what is left of a class without the other style's part."""
-    left = lesion_summary(lesions).set_index(["answers", "cut", "part_domain", "domain"])["value"]
+    left = lesion_summary(lesions).set_index(
+        ["answers", "cut", "part_domain", "domain"]
+    )["value"]
     left = left.sort_index()[OWN, "part"]
     rows = list[dict[str, Any]]()
     for (a, b), both in overlaps.groupby(["domain_a", "domain_b"]):
         if a == b:
             continue
         same = both["class_a"] == both["class_b"]
-        named = {"domain_a": a, "domain_b": b, "one class": both.loc[same, "overlap"].mean(), "n_classes": same.sum()}
+        named = {
+            "domain_a": a,
+            "domain_b": b,
+            "one class": both.loc[same, "overlap"].mean(),
+            "n_classes": same.sum(),
+        }
         moved = left.reindex([(a, b), (b, a)]).mean()
-        rows.append(named | {"two classes": both.loc[~same, "overlap"].mean(), "left": moved})
+        rows.append(
+            named | {"two classes": both.loc[~same, "overlap"].mean(), "left": moved}
+        )
     return pd.DataFrame(rows)
 
 
 def colours(run: OwnParts) -> pd.DataFrame:
     """Return by pair of styles what the colours of the images that found parts have in common, by number of levels."""
     domains = run.images.domains
-    paths = {d: [r.path for (_, of), some in run.found_on.items() if of == d for r in some] for d in domains}
+    paths = {
+        d: [r.path for (_, of), some in run.found_on.items() if of == d for r in some]
+        for d in domains
+    }
     tables = {levels: colours_in_common(paths, levels) for levels in LEVELS}
     rows = [
-        {"domain_a": a, "domain_b": b, **{f"colours, {n} levels": found.loc[a, b] for n, found in tables.items()}}
+        {
+            "domain_a": a,
+            "domain_b": b,
+            **{f"colours, {n} levels": found.loc[a, b] for n, found in tables.items()},
+        }
         for pair in combinations(domains, 2)
         for a, b in (pair, pair[::-1])  # the order of the overlaps is theirs
     ]
     return pd.DataFrame(rows)
 
 
-def colours_in_common(pictures: Mapping[str, Sequence[Path]], levels: int) -> pd.DataFrame:
+def colours_in_common(
+    pictures: Mapping[str, Sequence[Path]], levels: int
+) -> pd.DataFrame:
     """Return what the mean histograms of colours of every two sets of pictures have in common, by sorted names."""
     means, names = list[np.ndarray](), sorted(pictures)
     for name in names:
-        pixels = (np.asarray(load_image(path), int).reshape(-1, 3) for path in pictures[name])
-        colours = ((of_one * levels // 256) @ (1, levels, levels**2) for of_one in pixels)
-        means.append(np.mean([np.bincount(some, minlength=levels**3) / len(some) for some in colours], axis=0))
-    return pd.DataFrame([[np.minimum(a, b).sum() for b in means] for a in means], names, names)
+        pixels = (
+            np.asarray(load_image(path), int).reshape(-1, 3) for path in pictures[name]
+        )
+        colours = (
+            (of_one * levels // 256) @ (1, levels, levels**2) for of_one in pixels
+        )
+        means.append(
+            np.mean(
+                [
+                    np.bincount(some, minlength=levels**3) / len(some)
+                    for some in colours
+                ],
+                axis=0,
+            )
+        )
+    return pd.DataFrame(
+        [[np.minimum(a, b).sum() for b in means] for a in means], names, names
+    )
 
 
 def agreement(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return rank correlations over pairs of styles: of two networks, within each with colours and other classes."""
     measured = ("one class", "two classes", "left")
-    causes = ("two classes", *(name for name in map(str, pairs) if name.startswith("colours")))
-    tables = {(m, what): square(own, what) for m, own in pairs.groupby("model") for what in (*measured, *causes)}
+    causes = (
+        "two classes",
+        *(name for name in map(str, pairs) if name.startswith("colours")),
+    )
+    tables = {
+        (m, what): square(own, what)
+        for m, own in pairs.groupby("model")
+        for what in (*measured, *causes)
+    }
     models = list(dict.fromkeys(pairs["model"]))
-    asked = [((a, what), (b, what)) for what in measured for a, b in combinations(models, 2)]
-    asked += [((m, what), (m, cause)) for m in models for what in ("one class", "left") for cause in causes]
+    asked = [
+        ((a, what), (b, what)) for what in measured for a, b in combinations(models, 2)
+    ]
+    asked += [
+        ((m, what), (m, cause))
+        for m in models
+        for what in ("one class", "left")
+        for cause in causes
+    ]
     rows = list[dict[str, Any]]()
     for first, second in asked:
         rho, p = mantel(tables[first].to_numpy(), tables[second].to_numpy())
         n = int((tables[first].notna() & tables[second].notna()).to_numpy().sum() / 2)
-        named = {"model": first[0], "what": first[1], "with_model": second[0], "with": second[1]}
+        named = {
+            "model": first[0],
+            "what": first[1],
+            "with_model": second[0],
+            "with": second[1],
+        }
         rows.append(named | {"rho": rho, "p": p, "n_pairs": n})
     return pd.DataFrame(rows)
 
 
 def square(pairs: pd.DataFrame, value: str = "overlap") -> pd.DataFrame:
     """Return a symmetric matrix of the styles from a table of their pairs."""
-    return domain_matrix(pairs.rename(columns={value: "value"}).assign(site=None, **{"class": ""}))
+    return domain_matrix(
+        pairs.rename(columns={value: "value"}).assign(site=None, **{"class": ""})
+    )
 
 
 if __name__ == "__main__":

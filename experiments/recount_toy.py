@@ -28,7 +28,13 @@ import pandas as pd
 
 AGAIN, OLD_SCREEN, PUBLISHED = "all held-out classes", "old screen", "as published"
 """How a row of claims is counted."""
-NEED_THE_MODELS = ["alone", "own_style", "centred", "predicted_held_out", "chance_alone"]
+NEED_THE_MODELS = [
+    "alone",
+    "own_style",
+    "centred",
+    "predicted_held_out",
+    "chance_alone",
+]
 """Accuracies that cannot be counted again."""
 
 
@@ -51,7 +57,9 @@ def main(config: Config) -> None:
         "claims": recounted_claims(judged(found), published["claims"]),
         "relations": relations_of(found),
         "ranking": ranking(found),
-        "told_apart": recounted_settings(published["told_apart"], published["robustness"]),
+        "told_apart": recounted_settings(
+            published["told_apart"], published["robustness"]
+        ),
     }
     config.keep(tables, ["claims", "relations", "ranking"])
 
@@ -62,7 +70,9 @@ def recounted_points(points: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataF
     of_all = of_all[["run", "test_domain", "test", "held_out_classes"]]
     both = points.merge(of_all, on=["run", "test_domain"], validate="one_to_one")
     if len(both) != len(points):
-        raise ValueError("Each model and test domain has an accuracy on all held-out classes.")
+        raise ValueError(
+            "Each model and test domain has an accuracy on all held-out classes."
+        )
     both = both.rename(columns={"held_out": "held_out_screened", "test": "held_out"})
     both["harmonic_mean"] = harmonic_mean(both["seen"], both["held_out"])
     return both.drop(columns=["own_style", "centred"])
@@ -73,32 +83,51 @@ def recounted_claims(again: pd.DataFrame, published: pd.DataFrame) -> pd.DataFra
     alone = again["measure"].str.endswith(KINDS["alone"])
     again = again.assign(counted=np.where(alone, OLD_SCREEN, AGAIN))
     again = again[again["n_models"] > 0]
-    kept = published[~published["measure"].isin(again["measure"])].assign(counted=PUBLISHED)
+    kept = published[~published["measure"].isin(again["measure"])].assign(
+        counted=PUBLISHED
+    )
     both = pd.concat([again, kept])
     order = [measure.name for claim in CLAIMS for measure in claim.measures]
-    both = both.sort_values("measure", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
-    first = both["measure"].isin([claim.measures[0].name for claim in CLAIMS]) & (both["models"] == ALL_MODELS)
+    both = both.sort_values(
+        "measure",
+        key=lambda names: names.map(order.index),
+        kind="stable",
+        ignore_index=True,
+    )
+    first = both["measure"].isin([claim.measures[0].name for claim in CLAIMS]) & (
+        both["models"] == ALL_MODELS
+    )
     return both.assign(p_holm=holm(both["p"].where(first)))
 
 
-def recounted_settings(told_apart: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
+def recounted_settings(
+    told_apart: pd.DataFrame, robustness: pd.DataFrame
+) -> pd.DataFrame:
     """Return the accuracies by setting in the test domain, of all held-out classes, beside the published ones."""
     keys = ["test_domain", *MODEL, "setting"]
     groups = robustness.groupby(keys)
-    classes = groups["held_out_classes"].agg(lambda joined: ", ".join(sorted(set(", ".join(joined).split(", ")))))
-    again = groups["test"].agg(held_out="mean", sd="std").assign(held_out_classes=classes)
+    classes = groups["held_out_classes"].agg(
+        lambda joined: ", ".join(sorted(set(", ".join(joined).split(", "))))
+    )
+    again = (
+        groups["test"].agg(held_out="mean", sd="std").assign(held_out_classes=classes)
+    )
     again["n_classes"] = again["held_out_classes"].str.split(", ").map(len)
     tested = told_apart[told_apart["domain"] == told_apart["test_domain"]]
     beside = {"held_out": "held_out_screened", "n_classes": "n_classes_screened"}
     before = tested.rename(columns=beside).drop(columns=["sd", "held_out_classes"])
     both = before.merge(again.reset_index(), on=keys, validate="one_to_one")
     withdrawn = dict.fromkeys(NEED_THE_MODELS, np.nan)
-    return both.assign(harmonic_mean=harmonic_mean(both["seen"], both["held_out"]), **withdrawn)
+    return both.assign(
+        harmonic_mean=harmonic_mean(both["seen"], both["held_out"]), **withdrawn
+    )
 
 
 def _nothing_shared() -> pd.DataFrame:
     """Return an empty table of what domains share."""
-    return pd.DataFrame(columns=["run", "test_domain", "what", "site", "domain", "value"])
+    return pd.DataFrame(
+        columns=["run", "test_domain", "what", "site", "domain", "value"]
+    )
 
 
 if __name__ == "__main__":

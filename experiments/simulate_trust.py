@@ -13,7 +13,14 @@ from functools import partial
 from itertools import combinations, product
 
 from circuitry.runs import run_script
-from circuitry.comparison import domain_tests, draw_resamples, dual_bootstrap, mantel, mean_spread, part_tests
+from circuitry.comparison import (
+    domain_tests,
+    draw_resamples,
+    dual_bootstrap,
+    mantel,
+    mean_spread,
+    part_tests,
+)
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_testing import domain_spread
 from circuitry.comparison.models import model_tests
@@ -62,8 +69,13 @@ def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:
     for domains, shared in (("identical", 1.0), ("unrelated", 0.0)):
         for level, noise in NOISE.items():
             rng, of = np.random.default_rng(0), np.full((n_classes, 1), shared)
-            cells = (pair_cells(simulate(rng, of, noise, planted).parts).values for _ in range(config.draws))
-            each = np.array([ratio(point(values), chance) for values in cells]).mean((1, 2, 3))
+            cells = (
+                pair_cells(simulate(rng, of, noise, planted).parts).values
+                for _ in range(config.draws)
+            )
+            each = np.array([ratio(point(values), chance) for values in cells]).mean(
+                (1, 2, 3)
+            )
             row = {"domains": domains, "noise": level, "ratio": each.mean()}
             yield row | {"error": stats.sem(each), "draws": len(each)}
 
@@ -85,12 +97,26 @@ def coverage(config: Config) -> Iterator[dict[str, object]]:
             for seed in range(config.draws):
                 made = simulate(rng, some_shared(rng, n_classes), noise, planted)
                 for name, spread in estimates(made, chance, seed).items():
-                    least = spread._replace(degrees=np.full_like(spread.degrees, min(n_classes, planted.n_parts) - 1))
-                    for rule, one in (("Satterthwaite", spread), ("min(n1, n2) - 1", least)):
+                    least = spread._replace(
+                        degrees=np.full_like(
+                            spread.degrees, min(n_classes, planted.n_parts) - 1
+                        )
+                    )
+                    for rule, one in (
+                        ("Satterthwaite", spread),
+                        ("min(n1, n2) - 1", least),
+                    ):
                         low, high = one.interval()
-                        hits.setdefault((name, rule), []).append(bool(low <= truth[name] <= high))
+                        hits.setdefault((name, rule), []).append(
+                            bool(low <= truth[name] <= high)
+                        )
             for (name, rule), each in hits.items():
-                row = {"noise": level, "of": name, "n_classes": n_classes, "degrees": rule}
+                row = {
+                    "noise": level,
+                    "of": name,
+                    "n_classes": n_classes,
+                    "degrees": rule,
+                }
                 yield {**row, "coverage": np.mean(each), "draws": len(each)}
 
 
@@ -99,11 +125,17 @@ def some_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
     return rng.uniform(0.2, 0.9, (n_classes, 1))
 
 
-def estimates(made: SimulatedCircuits, chance: np.ndarray, seed: int) -> dict[str, Spread]:
+def estimates(
+    made: SimulatedCircuits, chance: np.ndarray, seed: int
+) -> dict[str, Spread]:
     """Return the first domain's mean with the others of parts and of the whole, and the first pair's ratio."""
-    draws = draw_resamples(made.parts.classes, made.parts.n_parts, resamples=RESAMPLES, seed=seed)
+    draws = draw_resamples(
+        made.parts.classes, made.parts.n_parts, resamples=RESAMPLES, seed=seed
+    )
     of_parts = domain_spread(made.parts, draws)
-    of_pairs = dual_bootstrap(pair_cells(made.parts).values, lambda means: ratio(means, chance), draws)
+    of_pairs = dual_bootstrap(
+        pair_cells(made.parts).values, lambda means: ratio(means, chance), draws
+    )
     return {
         "similarity of parts": Spread(*(field[0, 0] for field in of_parts)),
         "similarity of all images": mean_spread(made.whole[:, 0, 1:].mean(1)),
@@ -119,7 +151,9 @@ def truths(noise: float, planted: Planted, chance: np.ndarray) -> dict[str, floa
     cells = np.mean([point(pair_cells(one.parts).values) for one in many], axis=0)
     return {
         "similarity of parts": float(between),
-        "similarity of all images": float(np.mean([one.whole[:, 0, 1:].mean() for one in many])),
+        "similarity of all images": float(
+            np.mean([one.whole[:, 0, 1:].mean() for one in many])
+        ),
         "ratio to the ceiling": float(ratio(cells, chance)[0, 0, 0]),
     }
 
@@ -127,20 +161,33 @@ def truths(noise: float, planted: Planted, chance: np.ndarray) -> dict[str, floa
 def few_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
     """Return shares of classes: one in eight shares nearly all, the others little."""
     nearly_all = rng.random((n_classes, 1)) < 1 / 8
-    return np.where(nearly_all, rng.uniform(0.9, 1, (n_classes, 1)), rng.uniform(0, 0.15, (n_classes, 1)))
+    return np.where(
+        nearly_all,
+        rng.uniform(0.9, 1, (n_classes, 1)),
+        rng.uniform(0, 0.15, (n_classes, 1)),
+    )
 
 
-def uneven(rng: np.random.Generator, n_classes: int, level: float, planted: Planted) -> np.ndarray:
+def uneven(
+    rng: np.random.Generator, n_classes: int, level: float, planted: Planted
+) -> np.ndarray:
     """Return noise that differs by class and domain."""
-    return np.asarray(level * np.exp(OFFSET * rng.normal(size=(n_classes, planted.n_domains))))
+    return np.asarray(
+        level * np.exp(OFFSET * rng.normal(size=(n_classes, planted.n_domains)))
+    )
 
 
 def skewed(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often the intervals of a ratio hold the truth where few classes share nearly all."""
-    for (case, shares), n_parts in product((("skewed", few_shared), ("even", some_shared)), (2, 4)):
+    for (case, shares), n_parts in product(
+        (("skewed", few_shared), ("even", some_shared)), (2, 4)
+    ):
         planted, rng = Planted(n_parts=n_parts), np.random.default_rng(0)
         chance = np.array([planted.chance])
-        many = [simulate(rng, shares(rng, 500), uneven(rng, 500, 0.7, planted), planted) for _ in range(40)]
+        many = [
+            simulate(rng, shares(rng, 500), uneven(rng, 500, 0.7, planted), planted)
+            for _ in range(40)
+        ]
         means = np.mean([point(pair_cells(one.parts).values) for one in many], axis=0)
         truth = ratio(means, chance)[0, 0, 0]
         for n_classes in (8, 16, 30, 60):
@@ -148,14 +195,22 @@ def skewed(config: Config) -> Iterator[dict[str, object]]:
             for seed in range(config.draws):
                 noise = uneven(rng, n_classes, 0.7, planted)
                 parts = simulate(rng, shares(rng, n_classes), noise, planted).parts
-                draws = draw_resamples(parts.classes, n_parts, resamples=RESAMPLES, seed=seed)
+                draws = draw_resamples(
+                    parts.classes, n_parts, resamples=RESAMPLES, seed=seed
+                )
                 values = pair_cells(parts).values[:, :, :1]
                 spread = dual_bootstrap(values, partial(ratio, chance=chance), draws)
                 ends.append(np.ravel(spread.interval()))
             low, high = np.transpose(ends)
             row = {"shares": case, "parts": n_parts, "n_classes": n_classes}
-            row |= {"coverage": np.mean((low <= truth) & (truth <= high)), "too low": np.mean(high < truth)}
-            row |= {"too high": np.mean(low > truth), "half width": np.median(high - low) / 2}
+            row |= {
+                "coverage": np.mean((low <= truth) & (truth <= high)),
+                "too low": np.mean(high < truth),
+            }
+            row |= {
+                "too high": np.mean(low > truth),
+                "half width": np.median(high - low) / 2,
+            }
             yield row | {"draws": config.draws}
 
 
@@ -165,14 +220,26 @@ def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
         planted = Planted(n_domains=n_domains)
         for n_classes in numbers:
             for case, (size, together) in FAMILIES.items():
-                found = [any_found(planted, n_classes, size, together, seed) for seed in range(config.draws)]
-                for tested, error in zip(("parts", "all images"), np.mean(found, axis=0), strict=True):
-                    row = {"case": case, "tested": tested, "domains": n_domains, "n_classes": n_classes}
+                found = [
+                    any_found(planted, n_classes, size, together, seed)
+                    for seed in range(config.draws)
+                ]
+                for tested, error in zip(
+                    ("parts", "all images"), np.mean(found, axis=0), strict=True
+                ):
+                    row = {
+                        "case": case,
+                        "tested": tested,
+                        "domains": n_domains,
+                        "n_classes": n_classes,
+                    }
                     yield {**row, "error": error, "draws": config.draws}
     yield from errors_over_models(config)
 
 
-def any_found(planted: Planted, n_classes: int, size: int, averaged: bool, seed: int) -> list[bool]:
+def any_found(
+    planted: Planted, n_classes: int, size: int, averaged: bool, seed: int
+) -> list[bool]:
     """Return whether any test of parts, and of all images, is significant; a family shares the noise of a domain.
 
     Families of one size are drawn together if their means are taken for classes.
@@ -180,12 +247,24 @@ def any_found(planted: Planted, n_classes: int, size: int, averaged: bool, seed:
     rng = np.random.default_rng([0, seed])
     family = np.arange(n_classes) // size
     spread = OFFSET if size > 1 else 0.0
-    noise = 0.7 * np.exp(spread * rng.normal(size=(family.max() + 1, planted.n_domains)))[family]
+    noise = (
+        0.7
+        * np.exp(spread * rng.normal(size=(family.max() + 1, planted.n_domains)))[
+            family
+        ]
+    )
     made = simulate(rng, some_shared(rng, n_classes), noise, planted)
     if averaged:
-        parts, whole = (of.reshape(-1, size, *of.shape[1:]).mean(1) for of in (made.parts.values, made.whole))
-        made = SimulatedCircuits(made.parts._replace(classes=made.parts.classes[::size], values=parts), whole)
-    draws = draw_resamples(made.parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed)
+        parts, whole = (
+            of.reshape(-1, size, *of.shape[1:]).mean(1)
+            for of in (made.parts.values, made.whole)
+        )
+        made = SimulatedCircuits(
+            made.parts._replace(classes=made.parts.classes[::size], values=parts), whole
+        )
+    draws = draw_resamples(
+        made.parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed
+    )
     tests = part_tests(made.parts, draws), domain_tests(as_values(made))
     return [bool((table["p_holm"] < LEVEL).any()) for table in tests]
 
@@ -193,12 +272,22 @@ def any_found(planted: Planted, n_classes: int, size: int, averaged: bool, seed:
 def as_values(made: SimulatedCircuits) -> pd.DataFrame:
     """Return the similarities of all images as a table."""
     pairs = list(combinations(range(len(made.parts.domains)), 2))
-    rows = [(c, pair, made.whole[i][pair]) for i, c in enumerate(made.parts.classes) for pair in pairs]
-    table = pd.DataFrame([(c, *(made.parts.domains[d] for d in pair), value) for c, pair, value in rows])
-    return table.set_axis(["class", "domain_a", "domain_b", "value"], axis=1).assign(site=None)
+    rows = [
+        (c, pair, made.whole[i][pair])
+        for i, c in enumerate(made.parts.classes)
+        for pair in pairs
+    ]
+    table = pd.DataFrame(
+        [(c, *(made.parts.domains[d] for d in pair), value) for c, pair, value in rows]
+    )
+    return table.set_axis(["class", "domain_a", "domain_b", "value"], axis=1).assign(
+        site=None
+    )
 
 
-def errors_over_models(config: Config, n_classes: int = 36) -> Iterator[dict[str, object]]:
+def errors_over_models(
+    config: Config, n_classes: int = 36
+) -> Iterator[dict[str, object]]:
     """Yield errors where models, not domains, differ in how noisy a domain is: of one model's test, and over models."""
     for n_domains, n_models in ((3, 8), (6, 12)):
         planted = Planted(n_domains=n_domains)
@@ -207,17 +296,30 @@ def errors_over_models(config: Config, n_classes: int = 36) -> Iterator[dict[str
             rng = np.random.default_rng([0, seed])
             shared = some_shared(rng, n_classes)
             models = [
-                simulate(rng, shared, 0.7 * np.exp(OFFSET / 2 * rng.normal(size=(1, n_domains))), planted)
+                simulate(
+                    rng,
+                    shared,
+                    0.7 * np.exp(OFFSET / 2 * rng.normal(size=(1, n_domains))),
+                    planted,
+                )
                 for _ in range(n_models)
             ]
-            draws = draw_resamples(models[0].parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed)
+            draws = draw_resamples(
+                models[0].parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed
+            )
             tests = part_tests(models[0].parts, draws)
             within.append(bool((tests["p_holm"] < LEVEL).any()))
-            means = [[np.delete(m.whole[:, d], d, 1).mean() for d in range(n_domains)] for m in models]
+            means = [
+                [np.delete(m.whole[:, d], d, 1).mean() for d in range(n_domains)]
+                for m in models
+            ]
             found = model_tests(pd.DataFrame(means, columns=list(planted.domains)))
             over.append(bool((found["p_holm"] < LEVEL).any()))
         base = {"tested": "parts", "domains": n_domains, "n_classes": n_classes}
-        for case, each in (("models differ, one is tested", within), (f"models differ, over {n_models}", over)):
+        for case, each in (
+            ("models differ, one is tested", within),
+            (f"models differ, over {n_models}", over),
+        ):
             yield {"case": case, **base, "error": np.mean(each), "draws": len(each)}
 
 

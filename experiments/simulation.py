@@ -56,23 +56,35 @@ def simulate(
     n, d, k, u = len(shared), planted.n_domains, planted.n_parts, planted.n_units
     own, common = rng.normal(size=(n, d, u)), rng.normal(size=(n, 1, u))
     scores = np.sqrt(shared)[..., None] * common + np.sqrt(1 - shared)[..., None] * own
-    added = np.broadcast_to(noise, (n, d))[..., None, None] * rng.normal(size=(n, d, k, u))
-    kept, whole = keep(scores[:, :, None] + added, planted.n_kept), keep(scores + added.mean(2), planted.n_kept)
+    added = np.broadcast_to(noise, (n, d))[..., None, None] * rng.normal(
+        size=(n, d, k, u)
+    )
+    kept, whole = (
+        keep(scores[:, :, None] + added, planted.n_kept),
+        keep(scores + added.mean(2), planted.n_kept),
+    )
     values = jaccard(kept[:, :, None, :, None], kept[:, None, :, None])[:, :, :, None]
     values[..., np.arange(k), np.arange(k)] = np.nan
     classes = tuple(f"c{i:03}" for i in range(n))
     return SimulatedCircuits(
-        PartArray(classes, planted.domains, (None,), values), jaccard(whole[:, :, None], whole[:, None])
+        PartArray(classes, planted.domains, (None,), values),
+        jaccard(whole[:, :, None], whole[:, None]),
     )
 
 
-def keep(scores: Float[np.ndarray, "*circuits units"], n_kept: int) -> Bool[np.ndarray, "*circuits units"]:
+def keep(
+    scores: Float[np.ndarray, "*circuits units"], n_kept: int
+) -> Bool[np.ndarray, "*circuits units"]:
     """Return which units have the largest scores."""
     kept = np.zeros(scores.shape, bool)
-    np.put_along_axis(kept, np.argpartition(scores, -n_kept, axis=-1)[..., -n_kept:], True, axis=-1)
+    np.put_along_axis(
+        kept, np.argpartition(scores, -n_kept, axis=-1)[..., -n_kept:], True, axis=-1
+    )
     return kept
 
 
-def jaccard(a: Bool[np.ndarray, "*#circuits units"], b: Bool[np.ndarray, "*#circuits units"]) -> np.ndarray:
+def jaccard(
+    a: Bool[np.ndarray, "*#circuits units"], b: Bool[np.ndarray, "*#circuits units"]
+) -> np.ndarray:
     """Return common members over members of either."""
     return np.asarray((a & b).sum(-1) / (a | b).sum(-1))

@@ -33,7 +33,12 @@ class ClassImages(NamedTuple):
 
 
 def split_records(
-    images: DomainFolder, class_name: str, domain: str, n_images: int, n_others: int, seed: int
+    images: DomainFolder,
+    class_name: str,
+    domain: str,
+    n_images: int,
+    n_others: int,
+    seed: int,
 ) -> tuple[ClassRecords, ClassRecords]:
     """Return disjoint images to find a circuit, and to measure it.
 
@@ -45,12 +50,21 @@ def split_records(
     """
     own = images.select(class_name, domain, None, seed)
     if len(own) < 2:
-        raise InputError(f"A class needs two images, but {class_name} has {len(own)} in {domain}: name another class.")
+        raise InputError(
+            f"A class needs two images, but {class_name} has {len(own)} in {domain}: name another class."
+        )
     n = min(n_images, -(-len(own) // 2))
-    rest = [record for name in images.classes if name != class_name for record in images.select(name, domain)]
+    rest = [
+        record
+        for name in images.classes
+        if name != class_name
+        for record in images.select(name, domain)
+    ]
     rest.sort(key=lambda record: drawn_by_name(seed, record.relative))
     found_on, measured_on = (rest[i::2][:n_others] for i in (0, 1))
-    return ClassRecords(own[:n], found_on), ClassRecords(own[n : n + n_images], measured_on)
+    return ClassRecords(own[:n], found_on), ClassRecords(
+        own[n : n + n_images], measured_on
+    )
 
 
 def read_class(clip: Clip, records: ClassRecords) -> ClassImages:

@@ -57,7 +57,9 @@ def main(config: Config) -> None:
     parts = {key: list(graphs.parts(*key).values())[:2] for key in graphs}
     parts = {key: both for key, both in parts.items() if len(both) == 2}
     if len({name for name, _ in parts}) < 2 or len({domain for _, domain in parts}) < 2:
-        raise InputError(f"{config.circuits} needs two classes and two domains with two parts: extract more circuits.")
+        raise InputError(
+            f"{config.circuits} needs two classes and two domains with two parts: extract more circuits."
+        )
     marks = SiteMarks()
     for graph in (graph for both in parts.values() for graph in both):
         marks.add(graph)
@@ -65,18 +67,32 @@ def main(config: Config) -> None:
     rng = np.random.default_rng(0)
     rows = precision_of_pairs(judge, parts, rng)
     keys = list(parts)
-    chosen = [graphs[key] for key in keys[:: max(1, len(keys) // config.n_circuits)][: config.n_circuits]]
+    chosen = [
+        graphs[key]
+        for key in keys[:: max(1, len(keys) // config.n_circuits)][: config.n_circuits]
+    ]
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
     rows += in_order(judge, chosen, "noise", with_noise, rng)
-    table = pd.DataFrame(rows, columns=["measure", "case", "statistic", "value", "guessing", "n"])
-    config.keep({"measures": table}, **{name: graphs.settings[name] for name in ("model", "weights")})
+    table = pd.DataFrame(
+        rows, columns=["measure", "case", "statistic", "value", "guessing", "n"]
+    )
+    config.keep(
+        {"measures": table},
+        **{name: graphs.settings[name] for name in ("model", "weights")},
+    )
 
 
-def similarities(left_out: Collection[str], graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
+def similarities(
+    left_out: Collection[str], graphs: Sequence[AttributionGraph]
+) -> dict[str, np.ndarray]:
     """Return the matrix of similarities by measure, means over the sites that count."""
     found, measures = {}, [Measure(name) for name in MEASURES]
-    for measure, by_site in similarity_matrices(graphs, measures, ReadingSettings.edges_per_node).items():
-        found[measure.label] = np.mean([matrix for site, matrix in by_site.items() if site not in left_out], axis=0)
+    for measure, by_site in similarity_matrices(
+        graphs, measures, ReadingSettings.edges_per_node
+    ).items():
+        found[measure.label] = np.mean(
+            [matrix for site, matrix in by_site.items() if site not in left_out], axis=0
+        )
     biases = np.array([depth_bias(graph) for graph in graphs])
     return found | {DEPTH_BIAS: -np.abs(biases - biases[:, None])}
 
@@ -85,7 +101,9 @@ Row = tuple[str, str, str, float, float, int]
 Judge = Callable[[Sequence[AttributionGraph]], dict[str, np.ndarray]]
 
 
-def precision_of_pairs(judge: Judge, parts: dict[Key, list[AttributionGraph]], rng: np.random.Generator) -> list[Row]:
+def precision_of_pairs(
+    judge: Judge, parts: dict[Key, list[AttributionGraph]], rng: np.random.Generator
+) -> list[Row]:
     """Return how well each measure separates pairs of one class from pairs of two, within and across domains."""
     keys = list(parts)
     matrices = judge([graph for key in keys for graph in parts[key]])
@@ -93,16 +111,31 @@ def precision_of_pairs(judge: Judge, parts: dict[Key, list[AttributionGraph]], r
     for case, across in (("fresh images", False), ("another domain", True)):
         pairs = []
         for i, (name, domain) in enumerate(keys):
-            others = [j for j, (_, other) in enumerate(keys) if (other != domain) == across]
+            others = [
+                j for j, (_, other) in enumerate(keys) if (other != domain) == across
+            ]
             same = [j for j in others if keys[j][0] == name]
             different = [j for j in others if keys[j][0] != name]
-            drawn = rng.choice(different, min(N_NEGATIVES, len(different)), replace=False)
-            pairs += [(2 * i, 2 * j + 1, True) for j in same] + [(2 * i, 2 * j + 1, False) for j in drawn]
+            drawn = rng.choice(
+                different, min(N_NEGATIVES, len(different)), replace=False
+            )
+            pairs += [(2 * i, 2 * j + 1, True) for j in same] + [
+                (2 * i, 2 * j + 1, False) for j in drawn
+            ]
         a, b, truth = (np.array(column) for column in zip(*pairs, strict=True))
         for measure, matrix in matrices.items():
             known = ~np.isnan(matrix[a, b])
             area = average_precision_score(truth[known], matrix[a, b][known])
-            rows.append((measure, case, "area under precision-recall", area, float(truth.mean()), int(known.sum())))
+            rows.append(
+                (
+                    measure,
+                    case,
+                    "area under precision-recall",
+                    area,
+                    float(truth.mean()),
+                    int(known.sum()),
+                )
+            )
     return rows
 
 
@@ -118,13 +151,23 @@ def in_order(
     for graph in graphs:
         matrices = judge([graph, *(changed(graph, level, rng) for level in LEVELS)])
         for measure, matrix in matrices.items():
-            known = [pair for pair in pairwise(matrix[0, 1:]) if not np.isnan(pair).any()]
-            steps = [0.5 if isclose(*pair, abs_tol=1e-9) else float(pair[0] < pair[1]) for pair in known]
+            known = [
+                pair for pair in pairwise(matrix[0, 1:]) if not np.isnan(pair).any()
+            ]
+            steps = [
+                0.5 if isclose(*pair, abs_tol=1e-9) else float(pair[0] < pair[1])
+                for pair in known
+            ]
             violated.setdefault(measure, []).extend(steps)
-    return [(name, case, "violated orders", float(np.mean(steps)), 0.5, len(steps)) for name, steps in violated.items()]
+    return [
+        (name, case, "violated orders", float(np.mean(steps)), 0.5, len(steps))
+        for name, steps in violated.items()
+    ]
 
 
-def permuted_share(graph: AttributionGraph, share: float, rng: np.random.Generator) -> AttributionGraph:
+def permuted_share(
+    graph: AttributionGraph, share: float, rng: np.random.Generator
+) -> AttributionGraph:
     """Return a graph in which a share of the units of each site has changed places at random."""
     scores, kept = {}, {}
     for site, values in graph.node_scores.items():
@@ -136,15 +179,29 @@ def permuted_share(graph: AttributionGraph, share: float, rng: np.random.Generat
     return replace(graph, node_scores=scores, kept_units=kept)
 
 
-def with_noise(graph: AttributionGraph, size: float, rng: np.random.Generator) -> AttributionGraph:
+def with_noise(
+    graph: AttributionGraph, size: float, rng: np.random.Generator
+) -> AttributionGraph:
     """Return a graph whose scores have noise, in standard deviations, and that keeps the units that lead then."""
-    scores = {s: v + size * v.std() * rng.normal(size=len(v)) for s, v in graph.node_scores.items()}
-    kept = {s: np.argsort(-np.abs(v), kind="stable")[: len(graph.kept_units[s])] for s, v in scores.items()}
-    place = {s: {unit: i for i, unit in enumerate(units.tolist())} for s, units in graph.kept_units.items()}
+    scores = {
+        s: v + size * v.std() * rng.normal(size=len(v))
+        for s, v in graph.node_scores.items()
+    }
+    kept = {
+        s: np.argsort(-np.abs(v), kind="stable")[: len(graph.kept_units[s])]
+        for s, v in scores.items()
+    }
+    place = {
+        s: {unit: i for i, unit in enumerate(units.tolist())}
+        for s, units in graph.kept_units.items()
+    }
     edges = {}
     for (up, down), values in graph.edge_scores.items():
         made = rng.choice(values.ravel(), values.shape)
-        rows, columns = (np.array([place[s].get(u, -1) for u in kept[s].tolist()]) for s in (down, up))
+        rows, columns = (
+            np.array([place[s].get(u, -1) for u in kept[s].tolist()])
+            for s in (down, up)
+        )
         there = np.ix_(rows >= 0, columns >= 0)
         made[there] = values[np.ix_(rows[rows >= 0], columns[columns >= 0])]
         edges[up, down] = made + size * values.std() * rng.normal(size=values.shape)

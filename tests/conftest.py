@@ -15,7 +15,9 @@ from circuitry.runs import short_waits
 from tests.support.tiny_clip import Tiny
 from tests.support.towers import TOWERS, make_tower
 
-os.environ.update({"OMP_NUM_THREADS": "1", **short_waits(os.environ)})  # of the processes that tests start
+os.environ.update(
+    {"OMP_NUM_THREADS": "1", **short_waits(os.environ)}
+)  # of the processes that tests start
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -69,7 +71,9 @@ def shared(path: str) -> Path:
     """Return a file of the material that may lie beside the project, or skip the test."""
     file = SHARED / path
     if not file.exists():
-        pytest.skip(f"needs {path} of the shared material, which is not beside this checkout")
+        pytest.skip(
+            f"needs {path} of the shared material, which is not beside this checkout"
+        )
     return file
 
 

@@ -15,20 +15,46 @@ from types import ModuleType
 import circuitry
 
 PACKAGE = Path(circuitry.__file__).parent
-STUBS = {".".join(path.relative_to(PACKAGE.parent).parent.parts): path for path in PACKAGE.rglob("__init__.pyi")}
+STUBS = {
+    ".".join(path.relative_to(PACKAGE.parent).parent.parts): path
+    for path in PACKAGE.rglob("__init__.pyi")
+}
 """The tables of contents: of the package, and of each of its rooms."""
 
 
 def listed(package: str) -> list[str]:
     body = ast.parse(STUBS[package].read_text()).body
-    return [str(alias.asname) for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return [
+        str(alias.asname)
+        for node in body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
 
 
 PUBLIC = [(package, name) for package in sorted(STUBS) for name in listed(package)]
 
 ROOMS = (
-    *("runs", "comparison", "data", "encoder", "bases", "models", "training", "representations", "circuits"),
-    *("interventions", "cards", "reports", "explorer", "analysis", "judging", "commands"),
+    *(
+        "runs",
+        "comparison",
+        "data",
+        "encoder",
+        "bases",
+        "models",
+        "training",
+        "representations",
+        "circuits",
+    ),
+    *(
+        "interventions",
+        "cards",
+        "reports",
+        "explorer",
+        "analysis",
+        "judging",
+        "commands",
+    ),
 )
 """The rooms; one imports only from itself and from those before it."""
 
@@ -40,9 +66,14 @@ LIGHT_ROOMS = ("runs", "comparison", "reports")
 
 @cache
 def modules() -> dict[str, Path]:
-    found = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
+    found = {
+        path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+    }
     return {
-        name.removesuffix(".__init__"): path for path, name in found.items() if name not in ("__init__", "__main__")
+        name.removesuffix(".__init__"): path
+        for path, name in found.items()
+        if name not in ("__init__", "__main__")
     }
 
 
@@ -61,32 +92,51 @@ def imported(module: str) -> set[str]:
             assert node.level == 0, f"{module} imports relatively"
             names.add(str(node.module))
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    below = {name.removeprefix("circuitry.") for name in names if name.startswith("circuitry.")}
+    below = {
+        name.removeprefix("circuitry.")
+        for name in names
+        if name.startswith("circuitry.")
+    }
     return below & modules().keys()
 
 
 def says_no_torch(module: str) -> bool:
-    return "No torch." in (ast.get_docstring(ast.parse(modules()[module].read_text())) or "")
+    return "No torch." in (
+        ast.get_docstring(ast.parse(modules()[module].read_text())) or ""
+    )
 
 
 def loaded(statement: str) -> tuple[set[str], float]:
     """Top-level modules that a fresh interpreter has after a statement, and the seconds that it took."""
-    code = (
-        f"import json, sys\n{statement}\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    code = f"import json, sys\n{statement}\n"
+    code += (
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     return set(json.loads(done.stdout)), time.perf_counter() - started
 
 
 def test_importing_the_package_is_light() -> None:
     names, seconds = loaded("import circuitry")
-    assert not names & {"torch", "plotly", "captum", "open_clip", "transformer_lens", "pandas", "timm"}
+    assert not names & {
+        "torch",
+        "plotly",
+        "captum",
+        "open_clip",
+        "transformer_lens",
+        "pandas",
+        "timm",
+    }
     assert seconds < 5  # the one time that the specification asks for
 
 
 def test_results_are_studied_without_torch() -> None:
-    light = [name for name in modules() if room(name) in LIGHT_ROOMS or says_no_torch(name)]
+    light = [
+        name for name in modules() if room(name) in LIGHT_ROOMS or says_no_torch(name)
+    ]
     assert {room(name) for name in light} > set(LIGHT_ROOMS)
     names, _ = loaded("import " + ", ".join(f"circuitry.{module}" for module in light))
     assert {"networkx", "plotly"} <= names
@@ -117,7 +167,9 @@ def test_public_names_resolve_and_are_described() -> None:
             assert value.__name__ == name
             assert value.__module__.startswith("circuitry.")
             assert inspect.getdoc(value), name
-            assert not str(value.__doc__).startswith(f"{name}(")  # what a dataclass without one is given
+            assert not str(value.__doc__).startswith(
+                f"{name}("
+            )  # what a dataclass without one is given
 
 
 def test_every_room_has_a_table_of_contents() -> None:
@@ -131,8 +183,17 @@ def test_every_room_has_a_table_of_contents() -> None:
 def test_no_module_hides_a_public_name() -> None:
     """A module becomes an attribute of its package when it is imported, in place of a lazy name from elsewhere."""
     for package, stub in STUBS.items():
-        nodes = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom) and node.module]
-        elsewhere = {alias.name for node in nodes for alias in node.names if node.module != alias.name}
+        nodes = [
+            node
+            for node in ast.parse(stub.read_text()).body
+            if isinstance(node, ast.ImportFrom) and node.module
+        ]
+        elsewhere = {
+            alias.name
+            for node in nodes
+            for alias in node.names
+            if node.module != alias.name
+        }
         assert not elsewhere & {path.stem for path in stub.parent.glob("*.py")}, package
 
 
@@ -143,7 +204,9 @@ def test_a_name_at_the_top_has_its_room_too() -> None:
 
 
 def test_rooms_import_downwards_only() -> None:
-    arrows = {(room(name), room(other)) for name in modules() for other in imported(name)}
+    arrows = {
+        (room(name), room(other)) for name in modules() for other in imported(name)
+    }
     assert len(arrows) > 20
     backwards = {(a, b) for a, b in arrows if ROOMS.index(b) > ROOMS.index(a)}
     assert backwards == set()
@@ -163,9 +226,17 @@ def test_a_module_of_the_package_is_imported_at_the_top() -> None:
     """No import is hidden in a function to break a circle."""
     for name, path in modules().items():
         tree = ast.parse(path.read_text())
-        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-        inner = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.ImportFrom)]
-        assert not [n.module for n in inner if str(n.module).startswith("circuitry")], name
+        functions = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        inner = [
+            n for f in functions for n in ast.walk(f) if isinstance(n, ast.ImportFrom)
+        ]
+        assert not [n.module for n in inner if str(n.module).startswith("circuitry")], (
+            name
+        )
 
 
 def test_the_study_uses_the_package_by_public_names() -> None:
@@ -173,12 +244,27 @@ def test_the_study_uses_the_package_by_public_names() -> None:
     deep = []
     for path in (PACKAGE.parent / "experiments" / "study").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "circuitry":
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                else []
+            )
+            if (
+                isinstance(node, ast.ImportFrom)
+                and str(node.module).partition(".")[0] == "circuitry"
+            ):
                 known = set(listed(str(node.module))) if node.module in STUBS else set()
-                deep += [f"{path.name}: {node.module}.{name}" for name in names if name not in known]
+                deep += [
+                    f"{path.name}: {node.module}.{name}"
+                    for name in names
+                    if name not in known
+                ]
             elif isinstance(node, ast.Import):
-                deep += [f"{path.name}: {name}" for name in names if name.startswith("circuitry")]
+                deep += [
+                    f"{path.name}: {name}"
+                    for name in names
+                    if name.startswith("circuitry")
+                ]
     assert deep == []
 
 
@@ -187,7 +273,11 @@ def test_no_module_has_the_name_of_what_its_room_takes_from_a_module() -> None:
     hidden = []
     for package, stub in STUBS.items():
         inside = {path.stem for path in stub.parent.iterdir()}
-        lines = [line for line in ast.parse(stub.read_text()).body if isinstance(line, ast.ImportFrom)]
+        lines = [
+            line
+            for line in ast.parse(stub.read_text()).body
+            if isinstance(line, ast.ImportFrom)
+        ]
         taken = [alias.name for line in lines if line.module for alias in line.names]
         hidden += [f"{package}.{name}" for name in taken if name in inside]
     assert hidden == []

@@ -33,7 +33,16 @@ from tests.doors.walk import FEW, public_names
 from tests.doors.world import World
 from tests.support.work import QUIET
 
-ROOMS = ("bases", "circuits", "encoder", "interventions", "judging", "models", "representations", "training")
+ROOMS = (
+    "bases",
+    "circuits",
+    "encoder",
+    "interventions",
+    "judging",
+    "models",
+    "representations",
+    "training",
+)
 MODEL = re.compile(r"\b(Encoder|Clip|Task|ResidualStream|PlantedCircuit)\b")
 ELSEWHERE = {
     "in_components": "runs nothing",
@@ -52,7 +61,17 @@ FOUND = {
     if name not in ELSEWHERE
     if MODEL.search(str(list(inspect.signature(value).parameters.values())))
 }
-SMALL = ("cache_dir", "classes", "edge_rule", "masks", "n_images", "rule", "settings", "sites", "size")
+SMALL = (
+    "cache_dir",
+    "classes",
+    "edge_rule",
+    "masks",
+    "n_images",
+    "rule",
+    "settings",
+    "sites",
+    "size",
+)
 """Parameters that are given although they have a default, which takes long."""
 OF_STREAM = ("direct_effects", "direct_vectors", "attribute_components")
 CLASSES = planted_classes()
@@ -61,13 +80,21 @@ PART = circuit_of(RECOGNISED, {"units": [0, 1]})
 METHODS: dict[str, Callable[[World], Any]] = {
     "own_part": lambda w: own_part(RECOGNISED, share=0.1),
     "lesion": lambda w: lesion({("a", "x"): RECOGNISED}, {("a", "x"): PART}),
-    "Clip.text_weights": lambda w: w.one(Clip).text_weights(["axe", "cat"], cache_dir=w.scratch),
+    "Clip.text_weights": lambda w: w.one(Clip).text_weights(
+        ["axe", "cat"], cache_dir=w.scratch
+    ),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
-    "Counterfactual": lambda w: Counterfactual(w.one(Tensor)).run(w.task.encoder, w.task.sites),
-    "FolderBaseline": lambda w: FolderBaseline("mean-unit", w.one(Clip), w.one(DomainFolder)).of("axe", "real", 2),
+    "Counterfactual": lambda w: Counterfactual(w.one(Tensor)).run(
+        w.task.encoder, w.task.sites
+    ),
+    "FolderBaseline": lambda w: FolderBaseline(
+        "mean-unit", w.one(Clip), w.one(DomainFolder)
+    ).of("axe", "real", 2),
     "CausalChecks": lambda w: CausalChecks(
         *(w.one(Clip), w.one(DomainFolder), w.graphs, w.named["checks"])
-    ).extract_faithfulness(w.scratch, rankings=["absolute"], sizes=(0.5,), random_draws=1, work=QUIET),
+    ).extract_faithfulness(
+        w.scratch, rankings=["absolute"], sizes=(0.5,), random_draws=1, work=QUIET
+    ),
 }
 
 
@@ -76,7 +103,11 @@ def hostile() -> Iterator[None]:
     """Autocast and a default of bfloat16, inference mode, and another default device."""
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta"):
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", dtype=torch.bfloat16),
+            torch.device("meta"),
+        ):
             yield
     finally:
         torch.set_default_dtype(torch.float32)
@@ -84,18 +115,32 @@ def hostile() -> Iterator[None]:
 
 def numbers(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return str(value.dtype), str(value.device), numbers(value.detach().double().numpy())
+        return (
+            str(value.dtype),
+            str(value.device),
+            numbers(value.detach().double().numpy()),
+        )
     if isinstance(value, pd.DataFrame):
         return {str(name): numbers(value[name].to_numpy()) for name in value}
     if isinstance(value, np.ndarray):
-        return str(value.dtype), value.shape, value.tolist() if value.dtype == object else value.tobytes()
+        return (
+            str(value.dtype),
+            value.shape,
+            value.tolist() if value.dtype == object else value.tobytes(),
+        )
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: numbers(getattr(value, one.name)) for one in fields(value) if one.name != "provenance"}
+        return {
+            one.name: numbers(getattr(value, one.name))
+            for one in fields(value)
+            if one.name != "provenance"
+        }
     if isinstance(value, Mapping):
         return {str(key): numbers(one) for key, one in value.items()}
     if isinstance(value, list | tuple | Iterator):
         return [numbers(one) for one in value]
-    return value if isinstance(value, int | float | str | None) else type(value).__name__
+    return (
+        value if isinstance(value, int | float | str | None) else type(value).__name__
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +151,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def call(world: World, name: str, arguments: Mapping[str, Any]) -> Any:
     shutil.rmtree(world.scratch, ignore_errors=True)
     torch.manual_seed(0)
-    return numbers(METHODS[name](world) if name in METHODS else FOUND[name](**arguments))
+    return numbers(
+        METHODS[name](world) if name in METHODS else FOUND[name](**arguments)
+    )
 
 
 @pytest.mark.parametrize("name", [*FOUND, *METHODS])
 def test_modes_of_the_caller_change_nothing(world: World, name: str) -> None:
-    arguments = world.arguments(FOUND[name], more=(*FEW, *SMALL)) if name in FOUND else {}
+    arguments = (
+        world.arguments(FOUND[name], more=(*FEW, *SMALL)) if name in FOUND else {}
+    )
     if name == "extract":
         arguments |= {
             "size": 0.02,
@@ -120,7 +169,9 @@ def test_modes_of_the_caller_change_nothing(world: World, name: str) -> None:
             "texts": ["a {}."],
         }
     if name in ("interchange", "transfer_circuits"):
-        arguments["circuits"] = dict.fromkeys(arguments["tasks"], world.named["circuit"])
+        arguments["circuits"] = dict.fromkeys(
+            arguments["tasks"], world.named["circuit"]
+        )
     if name in OF_STREAM:
         stream = {"task": world.in_stream, "images": world.in_stream.images}
         arguments |= {key: value for key, value in stream.items() if key in arguments}
@@ -134,8 +185,16 @@ def test_modes_of_the_caller_change_nothing(world: World, name: str) -> None:
 
 def modes_now() -> Any:
     return (
-        *(torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        *(torch.get_default_device(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+        *(
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+        ),
+        *(
+            torch.get_default_device(),
+            torch.is_autocast_enabled("cpu"),
+            torch.get_autocast_dtype("cpu"),
+        ),
     )
 
 
@@ -195,7 +254,9 @@ def test_caches_keep_no_numbers_of_other_modes(world: World, tmp_path: Path) -> 
     assert both(tmp_path / "filled") == both(tmp_path / "clean")
 
 
-def test_an_encoder_by_itself_follows_the_caller_as_its_tower_does(world: World) -> None:
+def test_an_encoder_by_itself_follows_the_caller_as_its_tower_does(
+    world: World,
+) -> None:
     encoder, images = world.task.encoder, world.task.images
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(encoder(images), encoder.tower(images))
@@ -203,18 +264,30 @@ def test_an_encoder_by_itself_follows_the_caller_as_its_tower_does(world: World)
 
 
 class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         found = func(*args, **(kwargs or {}))
         for one in tree_leaves(found):
-            if isinstance(one, Tensor) and one.device.type == "mps" and one.dtype == torch.float64:
+            if (
+                isinstance(one, Tensor)
+                and one.device.type == "mps"
+                and one.dtype == torch.float64
+            ):
                 raise TypeError(f"{func} makes doubles on MPS")
         return found
 
 
 @pytest.mark.parametrize(
     ("function", "device"),
-    [(in_double, "cpu"), (normal_ranks, "mps"), (lambda x: unit_means(x.expand(2, 3, 4), 1), "cpu")],
+    [
+        (in_double, "cpu"),
+        (normal_ranks, "mps"),
+        (lambda x: unit_means(x.expand(2, 3, 4), 1), "cpu"),
+    ],
 )
-def test_no_doubles_are_made_on_mps(function: Callable[[Tensor], Tensor], device: str) -> None:
+def test_no_doubles_are_made_on_mps(
+    function: Callable[[Tensor], Tensor], device: str
+) -> None:
     with FakeTensorMode(), NoDoublesOnMps():  # type: ignore[no-untyped-call]
         assert function(torch.empty(4, device="mps")).device.type == device

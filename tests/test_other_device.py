@@ -87,7 +87,12 @@ from circuitry.representations import (
     name_features,
     probe_sites,
 )
-from circuitry.training import SaeTraining, diagnose_sae, train_sae_on_images, zero_shot_accuracy
+from circuitry.training import (
+    SaeTraining,
+    diagnose_sae,
+    train_sae_on_images,
+    zero_shot_accuracy,
+)
 from tests.support.feature_bases import make_sae
 from tests.support.second_device import DEVICE, second_device
 from tests.support.work import QUIET
@@ -130,13 +135,23 @@ class Made:
     def pixels(self) -> dict[tuple[str, str], Tensor]:
         """Images by class and style, on the CPU, as they are read."""
         keys = [(name, style) for name in CLASSES for style in STYLES]
-        return {key: read_images(self.clip, self.images.select(*key, 3))[1] for key in keys}
+        return {
+            key: read_images(self.clip, self.images.select(*key, 3))[1] for key in keys
+        }
 
     @cached_property
     def graph(self) -> AttributionGraph:
         task = self.task(self.clip)
         found = attribute(
-            *(task.encoder, task.images, task.metric, 0.05, RULE, task.baseline, self.sites),
+            *(
+                task.encoder,
+                task.images,
+                task.metric,
+                0.05,
+                RULE,
+                task.baseline,
+                self.sites,
+            ),
             others=task.others,
             budget="same-share",
             progress=False,
@@ -153,8 +168,15 @@ class Made:
 
     def extracted(self, clip: Clip, out: Path) -> GraphFolder:
         """Circuits of a class in both styles."""
-        settings: dict[str, Any] = {"rule": RULE, "sites": self.sites, "texts": TEXTS, "size": 0.05}
-        return extract(clip, self.images, out, [KEY[0]], n_images=2, work=QUIET, **settings)
+        settings: dict[str, Any] = {
+            "rule": RULE,
+            "sites": self.sites,
+            "texts": TEXTS,
+            "size": 0.05,
+        }
+        return extract(
+            clip, self.images, out, [KEY[0]], n_images=2, work=QUIET, **settings
+        )
 
     def weights(self, clip: Clip) -> Tensor:
         """Text weights on the model's device."""
@@ -167,8 +189,15 @@ class Made:
     def task(self, clip: Clip, key: tuple[str, str] = KEY, **changes: Any) -> Task:
         """Images of a class, and of the others in its style."""
         metric = class_logit(self.weights(clip), CLASSES.index(key[0]))
-        others = torch.cat([self.pixels[name, key[1]][:1] for name in CLASSES if name != key[0]])
-        settings: dict[str, Any] = {"baseline": "mean-position", "sites": self.sites, "work": QUIET, "others": others}
+        others = torch.cat(
+            [self.pixels[name, key[1]][:1] for name in CLASSES if name != key[0]]
+        )
+        settings: dict[str, Any] = {
+            "baseline": "mean-position",
+            "sites": self.sites,
+            "work": QUIET,
+            "others": others,
+        }
         return Task(clip.encoder, self.pixels[key], metric, **(settings | changes))
 
     def alone(self, clip: Clip, **changes: Any) -> Task:
@@ -212,7 +241,16 @@ def with_baseline(name: str, made: Made, clip: Clip, _: Path) -> Any:
         "counterfactual": lambda: images.flip(-1),
     }
     baseline = baselines[name]()
-    graph = attribute(clip.encoder, images, made.task(clip).metric, 0.05, RULE, baseline, made.sites, progress=False)
+    graph = attribute(
+        clip.encoder,
+        images,
+        made.task(clip).metric,
+        0.05,
+        RULE,
+        baseline,
+        made.sites,
+        progress=False,
+    )
     task = made.task(clip, baseline=baseline, others=None)
     return (
         graph.node_scores,
@@ -241,7 +279,9 @@ def edges_of_components(method: str, made: Made, clip: Clip, _: Path) -> Any:
 
 def edges_of_layers(method: str, made: Made, clip: Clip, _: Path) -> Any:
     images = made.pixels[KEY].flip(-1)
-    return attribute_components(made.alone(clip, sites=None, baseline=images), method=method).edge_scores
+    return attribute_components(
+        made.alone(clip, sites=None, baseline=images), method=method
+    ).edge_scores
 
 
 def found(made: Made, clip: Clip, _: Path) -> Any:
@@ -249,7 +289,9 @@ def found(made: Made, clip: Clip, _: Path) -> Any:
 
 
 def masks_on_edges(made: Made, clip: Clip, _: Path) -> Any:
-    return learn_masks(made.task(clip), [0.5], MASKS, among=made.graph.circuit(2)).scores.scores
+    return learn_masks(
+        made.task(clip), [0.5], MASKS, among=made.graph.circuit(2)
+    ).scores.scores
 
 
 def own(made: Made, clip: Clip, _: Path) -> Any:
@@ -272,16 +314,22 @@ def curve(made: Made, clip: Clip, _: Path) -> Any:
 
 
 def fitted_curve(made: Made, clip: Clip, _: Path) -> Any:
-    return measure_circuits(made.task(clip), [made.circuit], FEW, fitted=made.task(clip))
+    return measure_circuits(
+        made.task(clip), [made.circuit], FEW, fitted=made.task(clip)
+    )
 
 
 def curve_of_edges(made: Made, clip: Clip, _: Path) -> Any:
-    return measure_circuits(made.alone(clip), [made.graph.circuit(1), made.graph.circuit(3)], FEW)
+    return measure_circuits(
+        made.alone(clip), [made.graph.circuit(1), made.graph.circuit(3)], FEW
+    )
 
 
 def judged(made: Made, clip: Clip, _: Path) -> Any:
     rows = judge_circuit(made.task(clip), made.graph.strongest(0.02), FEW)
-    return rows.drop(columns="p")  # a test divides by deviations that are small, and moves with the last bit
+    return rows.drop(
+        columns="p"
+    )  # a test divides by deviations that are small, and moves with the last bit
 
 
 def transferred(made: Made, clip: Clip, _: Path) -> Any:
@@ -294,7 +342,9 @@ def patched_by(by: str, made: Made, clip: Clip, _: Path) -> Any:
     sites = made.sites[-2:]
     means = patch_effects(made.alone(clip, sites=sites), by=by)
     other = made.pixels["fish", "real"]
-    pairs = patch_effects(made.alone(clip, sites=sites, baseline=other), by=by, direction="denoise")
+    pairs = patch_effects(
+        made.alone(clip, sites=sites, baseline=other), by=by, direction="denoise"
+    )
     return means, pairs
 
 
@@ -324,18 +374,31 @@ def optimal(made: Made, clip: Clip, _: Path) -> Any:
 
 def pixels(made: Made, clip: Clip, _: Path) -> Any:
     task = made.alone(clip)
-    return list(circuit_pixels(replace(task, images=made.pixels[KEY][:1]), made.circuit).values())
+    return list(
+        circuit_pixels(
+            replace(task, images=made.pixels[KEY][:1]), made.circuit
+        ).values()
+    )
 
 
 def margins(made: Made, clip: Clip, _: Path) -> Any:
     metric = class_margin(made.weights(clip), 2)
     return attribute(
-        clip.encoder, made.pixels[KEY], metric, 0.05, RULE, sites=made.sites, method="conductance", progress=False
+        clip.encoder,
+        made.pixels[KEY],
+        metric,
+        0.05,
+        RULE,
+        sites=made.sites,
+        method="conductance",
+        progress=False,
     )
 
 
 def parts_of_images(made: Made, clip: Clip, _: Path) -> Any:
-    return attribute_parts(made.task(clip), AttributionSettings(0.05, rule=RULE), np.array([0, 1, 1])).parts
+    return attribute_parts(
+        made.task(clip), AttributionSettings(0.05, rule=RULE), np.array([0, 1, 1])
+    ).parts
 
 
 def counted(made: Made, clip: Clip, _: Path) -> Any:
@@ -344,7 +407,9 @@ def counted(made: Made, clip: Clip, _: Path) -> Any:
 
 def direct(made: Made, clip: Clip, _: Path) -> Any:
     stream, weights = ResidualStream.of(clip.encoder), made.weights(clip)
-    return direct_effects(stream, made.pixels[KEY], weights[0]), direct_vectors(stream, made.pixels[KEY])
+    return direct_effects(stream, made.pixels[KEY], weights[0]), direct_vectors(
+        stream, made.pixels[KEY]
+    )
 
 
 def pairs_of_pooling(made: Made, clip: Clip, _: Path) -> Any:
@@ -353,7 +418,15 @@ def pairs_of_pooling(made: Made, clip: Clip, _: Path) -> Any:
 
 def cards(made: Made, clip: Clip, out: Path) -> Any:
     folder = unit_cards(
-        clip, made.images, made.graphs, out, work=QUIET, n_images=2, top=2, exact_units=1, vocabulary=WORDS
+        clip,
+        made.images,
+        made.graphs,
+        out,
+        work=QUIET,
+        n_images=2,
+        top=2,
+        exact_units=1,
+        vocabulary=WORDS,
     )
     site = made.sites[-2]
     return folder.card(site, int(made.graphs[KEY].kept_units[site][0]))
@@ -374,19 +447,26 @@ def in_features(made: Made, clip: Clip, _: Path) -> Any:
         others=made.pixels[KEY].flip(-1),
         progress=False,
     )
-    return graph.node_scores, kept_embeddings(task, [replace(graph.circuit(None), keep_error=True)])
+    return graph.node_scores, kept_embeddings(
+        task, [replace(graph.circuit(None), keep_error=True)]
+    )
 
 
 def representations(made: Made, clip: Clip, out: Path) -> Any:
     settings = RepresentationSettings(n_images=4, n_parts=2, sites=made.sites[-2:])
     domains = extract_representations(clip, made.images, out, settings, QUIET)
-    return compare_representations([one.grams for one in domains], permutations=20), domains
+    return compare_representations(
+        [one.grams for one in domains], permutations=20
+    ), domains
 
 
 def probes(made: Made, clip: Clip, out: Path) -> Any:
     settings = RepresentationSettings(n_images=4, n_parts=2, sites=made.sites[-2:])
     domains = extract_representations(clip, made.images, out, settings, QUIET)
-    means = {site: np.concatenate([one.unit_means[site] for one in domains]) for site in made.sites[-2:]}
+    means = {
+        site: np.concatenate([one.unit_means[site] for one in domains])
+        for site in made.sites[-2:]
+    }
     classes = [name for one in domains for name in one.image_classes]
     styles = [one.grams.domain for one in domains for _ in one.image_classes]
     return probe_sites(means, classes, styles, folds=2)
@@ -403,7 +483,9 @@ def accuracy(made: Made, clip: Clip, _: Path) -> Any:
 def probe(made: Made, clip: Clip, _: Path) -> Any:
     records = [one for key in made.pixels for one in made.images.select(*key, 2)]
     classifier = linear_probe(clip, records)
-    return classifier.text_weights(CLASSES), classifier.encoder(made.pixels[KEY].to(clip.encoder.device))
+    return classifier.text_weights(CLASSES), classifier.encoder(
+        made.pixels[KEY].to(clip.encoder.device)
+    )
 
 
 def folder_of_graphs(made: Made, clip: Clip, out: Path) -> Any:
@@ -412,8 +494,12 @@ def folder_of_graphs(made: Made, clip: Clip, out: Path) -> Any:
 
 
 def folder_of_parts(made: Made, clip: Clip, out: Path) -> Any:
-    settings = OwnPartSettings(n_images=2, n_others=4, shares=(0.02,), sites=made.sites, texts=TEXTS)
-    two = DomainFolder(made.root, split="test", domains=[KEY[1]], classes=["fish", KEY[0]])
+    settings = OwnPartSettings(
+        n_images=2, n_others=4, shares=(0.02,), sites=made.sites, texts=TEXTS
+    )
+    two = DomainFolder(
+        made.root, split="test", domains=[KEY[1]], classes=["fish", KEY[0]]
+    )
     return OwnParts(clip, two, out, settings).run(QUIET)
 
 
@@ -421,20 +507,31 @@ def checks(made: Made, clip: Clip, out: Path) -> Any:
     settings = CheckSettings(n_images=2, n_others=2)
     run = CausalChecks(clip, made.images, made.graphs, settings)
     curves = run.extract_faithfulness(
-        out / "curves", rankings=["absolute"], sizes=(0.2, 1.0), random_draws=1, work=QUIET
+        out / "curves",
+        rankings=["absolute"],
+        sizes=(0.2, 1.0),
+        random_draws=1,
+        work=QUIET,
     )
     return curves, run.extract_transfer(out / "transfer", exchange=True, work=QUIET)
 
 
 def live(made: Made, clip: Clip, _: Path) -> Any:
-    run = LiveModel(CausalChecks(clip, made.images, made.graphs, CheckSettings(n_images=2, n_others=1)), work=QUIET)
+    run = LiveModel(
+        CausalChecks(
+            clip, made.images, made.graphs, CheckSettings(n_images=2, n_others=1)
+        ),
+        work=QUIET,
+    )
     unit = f"{made.sites[-2]}/{made.graphs[KEY].kept_units[made.sites[-2]][0]}"
     picture = made.images.select(*KEY, 1)[0].path.read_bytes()
     return run.effects(KEY[0], [unit], "mean"), run.look(*KEY, picture)
 
 
 def viewed(made: Made, clip: Clip, _: Path) -> Any:
-    run = CausalChecks(clip, made.images, made.graphs, CheckSettings(n_images=2, n_others=1))
+    run = CausalChecks(
+        clip, made.images, made.graphs, CheckSettings(n_images=2, n_others=1)
+    )
     return view_model(run, n_images=1, vocabulary=WORDS, work=QUIET)
 
 
@@ -446,7 +543,11 @@ def trained_autoencoder(made: Made, clip: Clip, _: Path) -> Any:
 
 
 def identity(made: Made, clip: Clip, _: Path) -> Any:
-    return clip.identity, clip.text_weights(CLASSES, TEXTS), clip.shown(made.pixels[KEY])
+    return (
+        clip.identity,
+        clip.text_weights(CLASSES, TEXTS),
+        clip.shown(made.pixels[KEY]),
+    )
 
 
 STREAMED = [name for name in EDGE_METHODS if name not in ("squared", "cuts")]
@@ -471,9 +572,13 @@ ANY: dict[str, Job] = {
 """Jobs that differ between a CNN and a transformer."""
 OF_CNN: dict[str, Job] = {
     **{f"attribute by {method}": partial(attributed, method) for method in METHODS},
-    **{f"a baseline: {name}": partial(with_baseline, name) for name in ("zero", "mean on the CPU")},
     **{
-        f"edges between sites by {name}": partial(edges_of_sites, name) for name in ("squared", "exact-readers", "cuts")
+        f"a baseline: {name}": partial(with_baseline, name)
+        for name in ("zero", "mean on the CPU")
+    },
+    **{
+        f"edges between sites by {name}": partial(edges_of_sites, name)
+        for name in ("squared", "exact-readers", "cuts")
     },
     "edges between hidden channels": partial(edges_of_components, "exact-readers"),
     "masks on edges": masks_on_edges,
@@ -504,11 +609,20 @@ OF_CNN: dict[str, Job] = {
     "view of a model": viewed,
 }
 OF_TRANSFORMER: dict[str, Job] = {
-    **{f"edges between components by {name}": partial(edges_of_components, name) for name in STREAMED},
-    **{f"edges between layers by {name}": partial(edges_of_layers, name) for name in ("gradient", "exact-readers")},
+    **{
+        f"edges between components by {name}": partial(edges_of_components, name)
+        for name in STREAMED
+    },
+    **{
+        f"edges between layers by {name}": partial(edges_of_layers, name)
+        for name in ("gradient", "exact-readers")
+    },
     "direct effects": direct,
 }
-JOBS: dict[str, dict[str, Job]] = {"rn-tiny": OF_CNN | ANY, "vit-tiny": OF_TRANSFORMER | ANY}
+JOBS: dict[str, dict[str, Job]] = {
+    "rn-tiny": OF_CNN | ANY,
+    "vit-tiny": OF_TRANSFORMER | ANY,
+}
 
 
 OF_ROUNDING = ("baseline_digest",)
@@ -543,9 +657,13 @@ def assert_alike(found: Any, expected: Any) -> None:
     assert ours.keys() == theirs.keys()
     assert any(np.any(value) for value in theirs.values()), "nothing was computed"
     for name, value in theirs.items():
-        if isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+        if isinstance(value, float) or (
+            isinstance(value, np.ndarray) and value.dtype.kind == "f"
+        ):
             largest = np.nanmax(np.abs(value), initial=0.0)
-            np.testing.assert_allclose(ours[name], value, rtol=0, atol=1e-4 * largest + 2e-6, err_msg=name)
+            np.testing.assert_allclose(
+                ours[name], value, rtol=0, atol=1e-4 * largest + 2e-6, err_msg=name
+            )
         else:
             np.testing.assert_array_equal(ours[name], value, err_msg=name)
 
@@ -553,19 +671,29 @@ def assert_alike(found: Any, expected: Any) -> None:
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     root = tmp_path_factory.mktemp("drawn")
-    write_toy(root, DrawingSettings(0, 4, classes=CLASSES, styles=STYLES), progress=False)
-    return {network: Made(network, root, tmp_path_factory.mktemp(network)) for network in JOBS}
+    write_toy(
+        root, DrawingSettings(0, 4, classes=CLASSES, styles=STYLES), progress=False
+    )
+    return {
+        network: Made(network, root, tmp_path_factory.mktemp(network))
+        for network in JOBS
+    }
 
 
 @pytest.fixture
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is learned is learned in a few steps, which run the same operations as many."""
-    monkeypatch.setattr(unit_methods, "learn_masks", partial(learn_masks, settings=MASKS))
+    monkeypatch.setattr(
+        unit_methods, "learn_masks", partial(learn_masks, settings=MASKS)
+    )
     monkeypatch.setattr(constants, "STEPS", 3)
 
 
 @pytest.mark.usefixtures("_few_steps")
-@pytest.mark.parametrize(("network", "name"), [(network, name) for network, jobs in JOBS.items() for name in jobs])
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [(network, name) for network, jobs in JOBS.items() for name in jobs],
+)
 def test_a_job_gives_on_another_device_what_it_gives_on_the_cpu(
     networks: dict[str, Made], network: str, name: str, tmp_path: Path
 ) -> None:

@@ -23,13 +23,24 @@ from tests.claims import CLAIMS
 from tests.support.committed_tables import DOCS, RESULTS, ROOT, table
 from tests.support.scripts import program_module, script
 
-MINIATURE = {f"study/{name}" for name in ("circuits", "generalization", "representations", "separation", "sharing")}
+MINIATURE = {
+    f"study/{name}"
+    for name in (
+        "circuits",
+        "generalization",
+        "representations",
+        "separation",
+        "sharing",
+    )
+}
 """Tables of the study's miniature, without a command: `docs/study.md` says what they are for."""
 
 GONE = {"quickstart": "--robustness 4"}
 """Options that made a folder and that its command no longer has."""
 
-FOLDERS = sorted({path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")})
+FOLDERS = sorted(
+    {path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")}
+)
 
 
 def module_and_words(first: str, *arguments: str) -> tuple[ModuleType, str, list[str]]:
@@ -46,16 +57,26 @@ def module_and_words(first: str, *arguments: str) -> tuple[ModuleType, str, list
 
 @pytest.mark.parametrize("folder", [name for name in FOLDERS if name not in MINIATURE])
 def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
-    made_by = json.loads((RESULTS / folder / "provenance.json").read_text(encoding="utf-8"))
-    assert re.fullmatch(r"[0-9a-f]{12}", made_by["commit"]), "results come from a clean commit"
+    made_by = json.loads(
+        (RESULTS / folder / "provenance.json").read_text(encoding="utf-8")
+    )
+    assert re.fullmatch(r"[0-9a-f]{12}", made_by["commit"]), (
+        "results come from a clean commit"
+    )
     assert "/work" not in made_by["command"], "paths in a command are relative"
-    line = made_by["command"].removeprefix("python -m ").replace(GONE.get(folder, "\0"), "")
+    line = (
+        made_by["command"]
+        .removeprefix("python -m ")
+        .replace(GONE.get(folder, "\0"), "")
+    )
     module, words, options = module_and_words(*shlex.split(line))
     try:
         with redirect_stderr(io.StringIO()) as said:
             read_line(module.Config, options)
     except (InputError, SystemExit) as error:
-        pytest.fail(f"{made_by['command']}: {' '.join(said.getvalue().split()) or error}")
+        pytest.fail(
+            f"{made_by['command']}: {' '.join(said.getvalue().split()) or error}"
+        )
     assert words in DOCS, "a page says how to measure it again"
 
 

@@ -40,25 +40,39 @@ AVOIDED = {
 def public_names() -> dict[str, list[str]]:
     """Return the modules by public name that is defined at their top; each command has its `Config` and `main`."""
     found: dict[str, list[str]] = defaultdict(list)
-    for path in (path for path in PACKAGE.rglob("*.py") if not path.name.endswith(("_command.py", "_work.py"))):
+    for path in (
+        path
+        for path in PACKAGE.rglob("*.py")
+        if not path.name.endswith(("_command.py", "_work.py"))
+    ):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names = [node.name]
             elif isinstance(node, ast.Assign | ast.AnnAssign):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = [target.id for target in targets if isinstance(target, ast.Name)]
+                targets = (
+                    node.targets if isinstance(node, ast.Assign) else [node.target]
+                )
+                names = [
+                    target.id for target in targets if isinstance(target, ast.Name)
+                ]
             else:
                 names = []
             for name in names:
                 module = path.relative_to(PACKAGE).as_posix()
                 # The signatures of an overloaded function are one definition.
-                if not name.startswith("_") and name not in ("log", "T") and module not in found[name]:
+                if (
+                    not name.startswith("_")
+                    and name not in ("log", "T")
+                    and module not in found[name]
+                ):
                     found[name].append(module)
     return found
 
 
 def test_no_public_name_is_defined_twice() -> None:
-    assert {name: where for name, where in public_names().items() if len(where) > 1} == {}
+    assert {
+        name: where for name, where in public_names().items() if len(where) > 1
+    } == {}
 
 
 def test_no_file_name_occurs_twice() -> None:
@@ -74,13 +88,20 @@ def glossary() -> list[tuple[str, list[str]]]:
 
 
 def test_names_in_the_glossary_are_public() -> None:
-    rooms = [importlib.import_module(f"circuitry.{path.parent.name}") for path in PACKAGE.glob("*/__init__.pyi")]
+    rooms = [
+        importlib.import_module(f"circuitry.{path.parent.name}")
+        for path in PACKAGE.glob("*/__init__.pyi")
+    ]
     for word, name in ((word, name) for word, names in glossary() for name in names):
         head, _, field = name.partition(".")
-        homes = [getattr(place, head) for place in (circuitry, *rooms) if head in dir(place)]
+        homes = [
+            getattr(place, head) for place in (circuitry, *rooms) if head in dir(place)
+        ]
         assert homes, f"{word}: {name} is no public name"
         fields = getattr(homes[0], "__dataclass_fields__", {})
-        assert not field or hasattr(homes[0], field) or field in fields, f"{word}: {name}"
+        assert not field or hasattr(homes[0], field) or field in fields, (
+            f"{word}: {name}"
+        )
 
 
 def test_sentences_are_plain() -> None:
@@ -98,7 +119,14 @@ def test_functions_take_at_most_eight_parameters() -> None:
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                names = [
+                    a.arg
+                    for a in (
+                        *node.args.posonlyargs,
+                        *node.args.args,
+                        *node.args.kwonlyargs,
+                    )
+                ]
                 if len([name for name in names if name not in ("self", "cls")]) > 8:
                     many.add(node.name)
     assert many <= {"attribute", "extract"}

@@ -30,10 +30,18 @@ def test_a_module_says_which_name_is_meant(name: str) -> None:
 def test_an_import_says_which_name_is_meant() -> None:
     """In a fresh process, where calls are not checked: how a name is asked for is seen by who asks."""
     lines = [
-        f"try:\n    from circuitry import {name}\nexcept ImportError as error:\n    print(error)" for name in MEANT
+        f"try:\n    from circuitry import {name}\nexcept ImportError as error:\n    print(error)"
+        for name in MEANT
     ]
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
-    for told, (name, meant) in zip(done.stdout.splitlines(), MEANT.items(), strict=True):
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for told, (name, meant) in zip(
+        done.stdout.splitlines(), MEANT.items(), strict=True
+    ):
         assert re.search(rf"'{name}'.*{meant}", told)
 
 
@@ -60,11 +68,23 @@ def test_a_model_says_what_loads_it_and_what_it_is_asked_by() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("ViT-B/32", "ViT-B-32"), ("ViT-L/14@336px", "ViT-L-14-336"), ("ViT-B/16", "ViT-B-16")]
+    ("name", "meant"),
+    [
+        ("ViT-B/32", "ViT-B-32"),
+        ("ViT-L/14@336px", "ViT-L-14-336"),
+        ("ViT-B/16", "ViT-B-16"),
+    ],
 )
-def test_openais_spelling_is_told_before_any_network(name: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuitry.models.loading.load_transformers", lambda *_: pytest.fail("asks the network"))
-    with pytest.raises(InputError, match=rf"'{name}'.*perhaps you meant {meant}.*pretrained='openai'"):
+def test_openais_spelling_is_told_before_any_network(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "circuitry.models.loading.load_transformers",
+        lambda *_: pytest.fail("asks the network"),
+    )
+    with pytest.raises(
+        InputError, match=rf"'{name}'.*perhaps you meant {meant}.*pretrained='openai'"
+    ):
         load_clip(name)
 
 

@@ -81,7 +81,10 @@ class Analysis:
             circuits: A folder of circuits that were found before.
         """
         self.clip, self.images, self.out = clip, images, Path(out)
-        self.settings, self.reading = settings or ExtractionSettings(), reading or ReadingSettings()
+        self.settings, self.reading = (
+            settings or ExtractionSettings(),
+            reading or ReadingSettings(),
+        )
         self._checked, self._given = checks, circuits
         self.parts: OwnParts | None = None
         self.results: dict[str, Any] = {}
@@ -89,7 +92,9 @@ class Analysis:
 
     def extraction(self, classes: Sequence[str] | None = None) -> Extraction:
         """Return the jobs of `circuits`."""
-        return Extraction(self.clip, self.images, self.out / "circuits", self.settings, classes)
+        return Extraction(
+            self.clip, self.images, self.out / "circuits", self.settings, classes
+        )
 
     @cached_property
     def graphs(self) -> GraphFolder:
@@ -106,7 +111,9 @@ class Analysis:
         """The circuits with images to test them on."""
         return CausalChecks(self.clip, self.images, self.graphs, self._checked)
 
-    def circuits(self, work: Work = Work(), classes: Sequence[str] | None = None) -> GraphFolder:
+    def circuits(
+        self, work: Work = Work(), classes: Sequence[str] | None = None
+    ) -> GraphFolder:
         """Find the circuit of every class, or of some classes, in every domain, and of parts of the images."""
         self.extraction(classes).run(work)
         if not self.graphs:
@@ -132,7 +139,9 @@ class Analysis:
         found = zero_shot_predictions(self.clip, self.images, held_out, work=work)
         if least:
             right = class_accuracy(found)
-            self.results["accuracy_by_class"] = right.assign(known=right["right"] >= least)
+            self.results["accuracy_by_class"] = right.assign(
+                known=right["right"] >= least
+            )
         return self._keep("accuracy", accuracy_kinds(tidy_accuracy(found, held_out)))
 
     def curves(
@@ -145,25 +154,48 @@ class Analysis:
         """Test each circuit on images that it was not found on; no curves where there are none."""
         if not self._has_others():
             return self._keep("curves", [])
-        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "sizes": sizes}
+        asked: dict[str, Any] = {
+            "rankings": tuple(rankings),
+            "random_draws": random_draws,
+            "sizes": sizes,
+        }
         asked["work"] = work
-        return self._keep("curves", self.checks.extract_faithfulness(self.out / "faithfulness", **asked))
+        return self._keep(
+            "curves",
+            self.checks.extract_faithfulness(self.out / "faithfulness", **asked),
+        )
 
-    def curves_by_site(self, work: Work = Work(), random_draws: int = 2) -> list[FaithfulnessCurve]:
+    def curves_by_site(
+        self, work: Work = Work(), random_draws: int = 2
+    ) -> list[FaithfulnessCurve]:
         """Test each circuit at one site at a time, with all else as it is."""
-        cut: dict[str, Any] = {"rankings": ("absolute",), "sizes": (self.checks.size,), "one_site": True}
+        cut: dict[str, Any] = {
+            "rankings": ("absolute",),
+            "sizes": (self.checks.size,),
+            "one_site": True,
+        }
         cut |= {"random_draws": random_draws, "work": work}
-        return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
+        return self._keep(
+            "one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut)
+        )
 
-    def own_parts(self, shares: Sequence[float], work: Work = Work()) -> dict[str, pd.DataFrame] | str:
+    def own_parts(
+        self, shares: Sequence[float], work: Work = Work()
+    ) -> dict[str, pd.DataFrame] | str:
         """Find and test the own part of every class in every domain; see `OwnParts`. A sentence says why none can be.
 
         ``shares`` are those of `OwnPartSettings`; metric, texts, baseline and number of images are the circuits'.
         """
-        asked = {one.name: getattr(self.settings, one.name) for one in fields(FolderSettings)}
-        settings = OwnPartSettings(**asked, shares=tuple(shares), sites=self.settings.sites)
+        asked = {
+            one.name: getattr(self.settings, one.name) for one in fields(FolderSettings)
+        }
+        settings = OwnPartSettings(
+            **asked, shares=tuple(shares), sites=self.settings.sites
+        )
         try:
-            parts = self.parts = OwnParts(self.clip, self.images, self.out / OWN_PARTS, settings)
+            parts = self.parts = OwnParts(
+                self.clip, self.images, self.out / OWN_PARTS, settings
+            )
             answer_metric(parts.metric_of(*parts.keys[0]), "An own part is found by")
         except InputError as error:
             return self._keep("own_parts", str(error))
@@ -180,10 +212,19 @@ class Analysis:
         """
         found = self.results.get("own_parts")
         if isinstance(found, dict) and "own_part_tables" not in self.results:
-            lesions = without_cells(found["lesions"], self._unknown, "part_class part_domain", "class domain")
-            alike = without_cells(found["overlaps"], self._unknown, "class_a domain_a", "class_b domain_b")
+            lesions = without_cells(
+                found["lesions"],
+                self._unknown,
+                "part_class part_domain",
+                "class domain",
+            )
+            alike = without_cells(
+                found["overlaps"], self._unknown, "class_a domain_a", "class_b domain_b"
+            )
             try:
-                told = self._keep("own_part_tables", own_part_tables(lesions, alike))["told"]
+                told = self._keep("own_part_tables", own_part_tables(lesions, alike))[
+                    "told"
+                ]
             except InputError as error:
                 self.results["own_parts"] = str(error)
             else:
@@ -202,31 +243,52 @@ class Analysis:
                 f"Transfer is between domains, but the chosen circuits in {self.graphs.path} are of {min(domains)} "
                 "alone: give more with --domains, or extract more."
             )
-        found = self.checks.extract_transfer(self.out / "transfer", one_site=one_site, exchange=exchange, work=work)
+        found = self.checks.extract_transfer(
+            self.out / "transfer", one_site=one_site, exchange=exchange, work=work
+        )
         self.results |= found
         return found
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
         """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""
         key = key or self.checks.chosen.tested[0]
-        check = check_attribution(self.checks.task_found_with(key, work), self.graphs[key])
-        self.results |= {"attribution": (key, check), "pixels": (key, *self.checks.pixels(*key, work=work))}
+        check = check_attribution(
+            self.checks.task_found_with(key, work), self.graphs[key]
+        )
+        self.results |= {
+            "attribution": (key, check),
+            "pixels": (key, *self.checks.pixels(*key, work=work)),
+        }
         return check.points
 
     def compare(
-        self, groups: Mapping[str, Sequence[str]] | None = None, measures: Sequence[str | Measure] = COMPARED
+        self,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        measures: Sequence[str | Measure] = COMPARED,
     ) -> dict[str, Comparison]:
         """Compare circuits between domains; no comparisons where no class that the model knows has circuits in two."""
         graphs = self.graphs.without(self._unknown)
         if len({class_name for class_name, _ in graphs}) == len(graphs):
             return self._keep("comparisons", {})
         self.results["stability"] = circuit_stability(graphs, **self._cut)
-        return self._keep("comparisons", compare_domains(graphs, groups, measures=measures, settings=self.reading))
+        return self._keep(
+            "comparisons",
+            compare_domains(graphs, groups, measures=measures, settings=self.reading),
+        )
 
-    def cards(self, work: Work = Work(), out: str | Path | None = None, **settings: Any) -> CardFolder:
+    def cards(
+        self, work: Work = Work(), out: str | Path | None = None, **settings: Any
+    ) -> CardFolder:
         """Make the cards of the units that are drawn; ``settings`` are fields of `CardSettings`."""
         graphs = self.drawn
-        return unit_cards(self.clip, self.images, graphs, out or graphs.path.parent / CARDS[0], work=work, **settings)
+        return unit_cards(
+            self.clip,
+            self.images,
+            graphs,
+            out or graphs.path.parent / CARDS[0],
+            work=work,
+            **settings,
+        )
 
     def explore(self) -> Exported:
         """Write the explorer of what is in the folder."""
@@ -268,16 +330,32 @@ class Analysis:
         if "transfer" in found:
             found["similarity"] = self._similarity()
         self.own_part_tables()
-        page = Report(title or f"Circuits of {self.clip.name}", introduction or self.introduction)
-        facts = {**(provenance or {}), "model": self.clip.name, **graphs.settings, **graphs.manifest["versions"]}
+        page = Report(
+            title or f"Circuits of {self.clip.name}", introduction or self.introduction
+        )
+        facts = {
+            **(provenance or {}),
+            "model": self.clip.name,
+            **graphs.settings,
+            **graphs.manifest["versions"],
+        }
         tested_on = None
         if found.get("curves") or "transfer" in found:
-            facts["tested"], tested_on = self.checks.provenance, self.checks.chosen.in_words
-        add_findings(page, graphs, self.images, found, self._cut, tested_on, apart, pair)
+            facts["tested"], tested_on = (
+                self.checks.provenance,
+                self.checks.chosen.in_words,
+            )
+        add_findings(
+            page, graphs, self.images, found, self._cut, tested_on, apart, pair
+        )
         tables = tables_of(found, apart)
         small = [name for name, table in tables.items() if len(table) <= SMALL]
-        saved = found.get("comparisons", {}) | transfer_comparisons(found.get("transfer"))
-        return write_results(page, tables, self.out, results, facts, small, self._looked_at(), saved)
+        saved = found.get("comparisons", {}) | transfer_comparisons(
+            found.get("transfer")
+        )
+        return write_results(
+            page, tables, self.out, results, facts, small, self._looked_at(), saved
+        )
 
     @property
     def introduction(self) -> str:
@@ -307,18 +385,30 @@ class Analysis:
 
     @property
     def _cut(self) -> dict[str, Any]:
-        return {"edges_per_node": self.reading.edges_per_node, "any_sign": self.reading.any_sign}
+        return {
+            "edges_per_node": self.reading.edges_per_node,
+            "any_sign": self.reading.any_sign,
+        }
 
     def _has_others(self) -> bool:
         """Whether there are images that circuits were not found on; those of given circuits are looked for later."""
         n_found = int(self.graphs.manifest["config"]["n_images"])
-        return self._given is not None or max(len(self.images.select(*key)) for key in self.graphs) > n_found
+        return (
+            self._given is not None
+            or max(len(self.images.select(*key)) for key in self.graphs) > n_found
+        )
 
     @property
     def _unknown(self) -> list[Key]:
         """The classes that the model does not know, with the domain."""
         right = self.results.get("accuracy_by_class")
-        return [] if right is None else list(right.loc[~right["known"], ["class", "domain"]].itertuples(index=False))
+        return (
+            []
+            if right is None
+            else list(
+                right.loc[~right["known"], ["class", "domain"]].itertuples(index=False)
+            )
+        )
 
     def _similarity(self) -> pd.DataFrame:
         """Return the share of edges that two domains have in common."""
@@ -333,4 +423,6 @@ class Analysis:
         if self._given is None:
             return listings_of(self.images, self.settings.n_images, self.settings.seed)
         chosen = self.checks.chosen
-        return listings_of_records(record for key in chosen.tested for record in chosen.own(key))
+        return listings_of_records(
+            record for key in chosen.tested for record in chosen.own(key)
+        )

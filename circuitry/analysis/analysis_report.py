@@ -7,12 +7,20 @@ import pandas as pd
 
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
+from circuitry.comparison.domain_apart import (
+    apart_over_depth,
+    group_means,
+    means_without,
+)
 from circuitry.data.domains import DomainFolder
 from circuitry.data.parts import Key
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import curves_by_domain
-from circuitry.interventions.transfer_tables import transfer_correlations, transfer_matrices, transfer_over_depth
+from circuitry.interventions.transfer_tables import (
+    transfer_correlations,
+    transfer_matrices,
+    transfer_over_depth,
+)
 from circuitry.reports.figures.pictures import contact_sheet
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
@@ -35,7 +43,12 @@ from circuitry.reports.sections.circuits import (
 from circuitry.reports.sections.findings import UNKNOWN
 from circuitry.reports.sections.one_circuit import add_circuit
 from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings
-from circuitry.reports.sections.transfers import add_interchange, add_transfer, transfer_findings, transfer_value
+from circuitry.reports.sections.transfers import (
+    add_interchange,
+    add_transfer,
+    transfer_findings,
+    transfer_value,
+)
 
 CIRCUITS_DRAWN = 4
 """Most circuits that are drawn one by one, where nothing is compared."""
@@ -65,7 +78,12 @@ def add_findings(
     sites = list(first.inner_sites)
     report.summary(findings_of(found))
     add_guide(report, first.settings, tested_on)
-    add_images(report, images.classes if "own_parts" in found else graphs.classes, graphs.domains, images)
+    add_images(
+        report,
+        images.classes if "own_parts" in found else graphs.classes,
+        graphs.domains,
+        images,
+    )
     if "accuracy" in found:
         add_accuracy(report, found["accuracy"], marks, test_domain=found["test_domain"])
     if own_first(found):
@@ -87,7 +105,13 @@ def add_findings(
         add_attribution_check(report, check, sites, f"{class_name} in {domain}")
     if "pixels" in found:
         (class_name, domain), shown, maps = found["pixels"]
-        add_pixels(report, shown, maps, [f"{domain} {i + 1}" for i in range(len(shown))], class_name)
+        add_pixels(
+            report,
+            shown,
+            maps,
+            [f"{domain} {i + 1}" for i in range(len(shown))],
+            class_name,
+        )
     if len(found.get("stability", ())):
         add_circuit_stability(report, found["stability"])
     if apart is not None and found["comparisons"]:
@@ -136,11 +160,20 @@ def findings_of(found: Found) -> list[Finding | None]:
     return answers
 
 
-def add_images(report: Report, of: Sequence[str], styles: Sequence[str], images: DomainFolder) -> None:
+def add_images(
+    report: Report, of: Sequence[str], styles: Sequence[str], images: DomainFolder
+) -> None:
     """Add the section that shows some images, of classes and domains that are there."""
-    classes, domains = sorted({*of} & {*images.classes}), sorted({*styles} & {*images.domains})
+    classes, domains = (
+        sorted({*of} & {*images.classes}),
+        sorted({*styles} & {*images.domains}),
+    )
     report.section("The images")
-    shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
+    shown = {
+        (c, d): [r.path for r in images.select(c, d, 2)]
+        for c in classes[:SHEET_ROWS]
+        for d in domains
+    }
     report.image(
         contact_sheet(shown, classes[:SHEET_ROWS], domains),
         f"Test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain.",
@@ -182,7 +215,11 @@ def add_circuits(
     for key in list(graphs)[:CIRCUITS_DRAWN]:
         circuit = graphs[key].circuit(**cut)
         found_on = f"found on {circuit.source.n_images} images"
-        add_circuit(report, circuit, f"The kept units at every site, {found_on}, and the strongest edges into them.")
+        add_circuit(
+            report,
+            circuit,
+            f"The kept units at every site, {found_on}, and the strongest edges into them.",
+        )
     if len(graphs) > CIRCUITS_DRAWN:
         report.text(f"{len(graphs) - CIRCUITS_DRAWN} more circuits are not drawn here.")
 
@@ -191,31 +228,51 @@ def least_similar(comparison: Comparison) -> tuple[str, str, str]:
     """Return the first class and the two domains in which its circuits share the fewest edges."""
     table = comparison.values
     class_name = min(table["class"])
-    row = table[table["class"] == class_name].sort_values("value", kind="stable").iloc[0]
+    row = (
+        table[table["class"] == class_name].sort_values("value", kind="stable").iloc[0]
+    )
     return str(class_name), str(row["domain_a"]), str(row["domain_b"])
 
 
 def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]:
     """Return the tables of what the steps found, by name."""
     comparisons = found.get("comparisons", {})
-    tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
+    tables = {
+        name: table
+        for one in comparisons.values()
+        for name, table in one.tables().items()
+    }
     if any(len(one.groups) > 1 for one in comparisons.values()):
         tables["similarity_by_group"] = group_means(comparisons)
     if "accuracy_by_class" in found:
         tables["accuracy_by_class"] = found["accuracy_by_class"]
-    tables |= {f"own_part_{name}": table for name, table in found.get("own_part_tables", {}).items()}
+    tables |= {
+        f"own_part_{name}": table
+        for name, table in found.get("own_part_tables", {}).items()
+    }
     if apart is not None and comparisons:
-        tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], apart)
-        tables |= {f"{name}_without": means_without(one, apart) for name, one in comparisons.items()}
+        tables["domain_apart_over_depth"] = apart_over_depth(
+            comparisons["node_overlap"], apart
+        )
+        tables |= {
+            f"{name}_without": means_without(one, apart)
+            for name, one in comparisons.items()
+        }
     if len(found.get("stability", ())):
         tables["circuit_stability"] = found["stability"]
-    tables |= {name: found[name] for name in ("accuracy", "transfer", "interchange") if name in found}
+    tables |= {
+        name: found[name]
+        for name in ("accuracy", "transfer", "interchange")
+        if name in found
+    }
     rankings = list(dict.fromkeys(curve.ranking for curve in found.get("curves", ())))
     for measure in CURVE_MEASURES:
         name = measure.replace(" ", "_")
         for ranking in rankings:
             curves = [curve for curve in found["curves"] if curve.ranking == ranking]
-            tables[f"{name}_{ranking}" if len(rankings) > 1 else name] = curves_by_domain(curves, measure)
+            tables[f"{name}_{ranking}" if len(rankings) > 1 else name] = (
+                curves_by_domain(curves, measure)
+            )
         if "one_site" in found:
             tables[f"{name}_one_site"] = curves_by_domain(found["one_site"], measure)
     if "transfer" in found:
@@ -226,14 +283,21 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
             "correlations": transfer_correlations(transfer, similarity),
         }
         if (transfer["sites"] != "all").any():
-            tables["selectivity_over_depth"] = transfer_over_depth(transfer, transfer_value(transfer))
+            tables["selectivity_over_depth"] = transfer_over_depth(
+                transfer, transfer_value(transfer)
+            )
     if "attribution" in found:
         check = found["attribution"][1]
-        tables |= {"attribution_against_patching": check.points, "scores_across_sites": check.across_sites()}
+        tables |= {
+            "attribution_against_patching": check.points,
+            "scores_across_sites": check.across_sites(),
+        }
     return tables
 
 
-def without_cells(table: pd.DataFrame, cells: Sequence[Key], *columns: str) -> pd.DataFrame:
+def without_cells(
+    table: pd.DataFrame, cells: Sequence[Key], *columns: str
+) -> pd.DataFrame:
     """Return a table without the rows of some classes in domains, named by columns such as ``class domain``."""
     for pair in columns:
         table = table[~pd.MultiIndex.from_frame(table[pair.split()]).isin(cells)]

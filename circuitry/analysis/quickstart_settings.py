@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 import circuitry
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES, DrawingSettings
 from circuitry.data.names import chosen_names
-from circuitry.data.shared_options import NImages, NOthers, NUnseen, SeedOption, SmallTables
+from circuitry.data.shared_options import (
+    NImages,
+    NOthers,
+    NUnseen,
+    SeedOption,
+    SmallTables,
+)
 from circuitry.models.options import ModelOptions
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, checked
@@ -67,7 +73,11 @@ class QuickstartSettings:
         chosen_names("class", (*self.held_out, *self.classes), TOY_CLASSES)
         chosen_names("domain", (self.test_domain, *self.domains), STYLES)
         standard = {field.name: field.default for field in fields(self)}
-        changed = [f"--{name.replace('_', '-')}" for name in OF_TRAINING if getattr(self, name) != standard[name]]
+        changed = [
+            f"--{name.replace('_', '-')}"
+            for name in OF_TRAINING
+            if getattr(self, name) != standard[name]
+        ]
         if changed and not self.train:
             raise InputError(
                 f"The weights of {self.model} that come with this package were trained by the defaults, but "
@@ -77,7 +87,9 @@ class QuickstartSettings:
     @property
     def folder(self) -> Path:
         """Folder of everything that is made."""
-        other = [self.model] * (self.model != QUICKSTART_MODEL) + ["trained"] * self.train
+        other = [self.model] * (self.model != QUICKSTART_MODEL) + [
+            "trained"
+        ] * self.train
         return self.out or QUICKSTART.with_name("-".join([QUICKSTART.name, *other]))
 
     @property
@@ -98,7 +110,11 @@ class QuickstartModel(ModelOptions):
     @property
     def known_words(self) -> tuple[str, ...] | None:
         """Words of the captions beside the images, if there are any: a small model knows no others."""
-        return circuitry.training.caption_words(self.data) if (self.data / "captions.tsv").is_file() else None
+        return (
+            circuitry.training.caption_words(self.data)
+            if (self.data / "captions.tsv").is_file()
+            else None
+        )
 
 
 def drawn_circuits(run: Path) -> Path:
@@ -110,7 +126,11 @@ def drawn_circuits(run: Path) -> Path:
 def run_of(circuits: Path) -> Path:
     """Return the folder of the run that circuits lie in; own parts lie one deeper, where a run has others, too."""
     beside = circuits.parent
-    return beside.parent if beside.name == OWN_PARTS and not (beside / SETTINGS).is_file() else beside
+    return (
+        beside.parent
+        if beside.name == OWN_PARTS and not (beside / SETTINGS).is_file()
+        else beside
+    )
 
 
 def say(text: str) -> None:

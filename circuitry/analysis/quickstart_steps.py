@@ -25,7 +25,11 @@ from circuitry.reports.sections.own_parts import own_part_findings
 from circuitry.runs.provenance import command, versions
 from circuitry.runs.workers import Rank, Work
 from circuitry.training.clip_training import train_clip
-from circuitry.training.image_captions import caption_words, read_captions, with_captions
+from circuitry.training.image_captions import (
+    caption_words,
+    read_captions,
+    with_captions,
+)
 from circuitry.training.run_folder import record_run
 from circuitry.training.trainer_table import write_captioned_table
 from circuitry.training.training_settings import clip_preset
@@ -48,39 +52,74 @@ IN_CARDS: dict[str, Any] = {"n_images": 8, "top": 6, "exact_units": 0}
 
 def train(config: QuickstartSettings, root: Path) -> Path:
     """Train without the held-out classes of the test domain; return the weights as they come with the package."""
-    captions, left_out = read_captions(root), {"domain": config.test_domain, "classes": config.held_out}
+    captions, left_out = (
+        read_captions(root),
+        {"domain": config.test_domain, "classes": config.held_out},
+    )
     records = [
         record
         for record in DomainFolder(root, split="train").records
-        if record.domain != config.test_domain or record.class_name not in config.held_out
+        if record.domain != config.test_domain
+        or record.class_name not in config.held_out
     ]
-    table = write_captioned_table(with_captions(records, captions), config.folder / "train.tsv")
-    training = replace(clip_preset(config.model), epochs=config.epochs or EPOCHS[config.model], seed=config.seed)
+    table = write_captioned_table(
+        with_captions(records, captions), config.folder / "train.tsv"
+    )
+    training = replace(
+        clip_preset(config.model),
+        epochs=config.epochs or EPOCHS[config.model],
+        seed=config.seed,
+    )
     checkpoint = train_clip(table, config.folder / "clip", training)
     record_run(config.folder / "clip", table, training)
     clip = load_clip(config.model, checkpoint)
-    prompts = [template.replace("{}", in_a_sentence(name)) for template in default_templates() for name in TOY_CLASSES]
+    prompts = [
+        template.replace("{}", in_a_sentence(name))
+        for template in default_templates()
+        for name in TOY_CLASSES
+    ]
     weights = config.folder / f"{config.model}.safetensors"
-    made_by = {"training": asdict(training), "left_out": left_out, "images": asdict(config.drawing)}
-    tokens = torch.tensor(sorted(set(clip.tokenizer([*captions.values(), *prompts]).flatten().tolist())))
-    write_packed(clip.model.state_dict(), tokens, weights, {"command": command(), **made_by, "versions": versions()})
+    made_by = {
+        "training": asdict(training),
+        "left_out": left_out,
+        "images": asdict(config.drawing),
+    }
+    tokens = torch.tensor(
+        sorted(set(clip.tokenizer([*captions.values(), *prompts]).flatten().tolist()))
+    )
+    write_packed(
+        clip.model.state_dict(),
+        tokens,
+        weights,
+        {"command": command(), **made_by, "versions": versions()},
+    )
     return weights
 
 
 @cache  # a process that does several steps loads the model once
-def analysis_of(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Analysis:
+def analysis_of(
+    config: QuickstartSettings, checkpoint: Path | None, root: Path
+) -> Analysis:
     """Return the analysis of the model, in the units that circuits are made of, on the test images."""
     clip = load_clip(config.model, checkpoint)
     if config.units != "channels":
         clip = clip.in_components()
-    images = DomainFolder(root, split="test", classes=config.classes, domains=config.domains)
-    settings = ExtractionSettings(n_images=config.n_images, parts=HALVES, seed=config.seed)
+    images = DomainFolder(
+        root, split="test", classes=config.classes, domains=config.domains
+    )
+    settings = ExtractionSettings(
+        n_images=config.n_images, parts=HALVES, seed=config.seed
+    )
     checks = CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
     return Analysis(clip, images, config.folder, settings, checks)
 
 
 def find_parts(
-    config: QuickstartSettings, checkpoint: Path | None, root: Path, worker: int, workers: int
+    config: QuickstartSettings,
+    checkpoint: Path | None,
+    root: Path,
+    worker: int,
+    workers: int,
 ) -> dict[str, Any]:
     """Find own parts and test them, as one of several processes that do; return what this one found."""
     run = analysis_of(config, checkpoint, root)
@@ -88,13 +127,18 @@ def find_parts(
         held_out = [name for name in config.held_out if name in config.classes]
         run.accuracy(held_out, config.test_domain, least=KNOWN)
         tell(findings_of(run.results))
-        say("3/6 the own part of every class in every style, and what the model loses without it")
+        say(
+            "3/6 the own part of every class in every style, and what the model loses without it"
+        )
     run.own_parts([OWN_SHARE[config.model]], Work(Rank(worker, workers)))
     return run.results
 
 
 def tell_parts(
-    config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]
+    config: QuickstartSettings,
+    checkpoint: Path | None,
+    root: Path,
+    found: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Print and return what is found of own parts, and write them as circuits."""
     run = analysis_of(config, checkpoint, root)
@@ -103,20 +147,31 @@ def tell_parts(
     if tables := run.own_part_tables():
         tell(own_part_findings(tables))
         matrix = lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format)
-        print(f"right answers of a class that are left without its own part:\n{matrix}", flush=True)
+        print(
+            f"right answers of a class that are left without its own part:\n{matrix}",
+            flush=True,
+        )
     else:
         print(run.results["own_parts"], flush=True)
     return run.results
 
 
 def find_circuits(
-    config: QuickstartSettings, checkpoint: Path | None, root: Path, worker: int, workers: int
+    config: QuickstartSettings,
+    checkpoint: Path | None,
+    root: Path,
+    worker: int,
+    workers: int,
 ) -> dict[str, Any]:
     """Find circuits that are enough and test them, as one of several processes that do; return what this one found."""
     run, work = analysis_of(config, checkpoint, root), Work(Rank(worker, workers))
     if worker == 0:
-        say(f"4/6 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images")
-    run.circuits(work, config.classes[:: max(1, len(config.classes) // ENOUGH)][:ENOUGH])
+        say(
+            f"4/6 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images"
+        )
+    run.circuits(
+        work, config.classes[:: max(1, len(config.classes) // ENOUGH)][:ENOUGH]
+    )
     if worker == 0:
         say("5/6 causal checks: do these circuits recover the answer?")
     run.curves(work, sizes=sorted({*SIZES, run.checks.size}))
@@ -126,7 +181,9 @@ def find_circuits(
 def make_cards(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
     """Make cards of the units of own parts."""
     run = analysis_of(config, checkpoint, root)
-    run.cards(out=run.drawn.path.parent / CARDS[1], vocabulary=caption_words(root), **IN_CARDS)
+    run.cards(
+        out=run.drawn.path.parent / CARDS[1], vocabulary=caption_words(root), **IN_CARDS
+    )
 
 
 def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
@@ -134,7 +191,12 @@ def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> 
     print(analysis_of(config, checkpoint, root).explore(), flush=True)
 
 
-def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]) -> Written:
+def conclude(
+    config: QuickstartSettings,
+    checkpoint: Path | None,
+    root: Path,
+    found: Mapping[str, Any],
+) -> Written:
     """Compare the circuits, and write the report."""
     run = analysis_of(config, checkpoint, root)
     run.results = dict(found)

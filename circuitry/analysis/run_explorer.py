@@ -29,15 +29,29 @@ def explore_run(
 
     The default folder of the page is ``explorer`` in the run, that of the cards ``cards`` beside the circuits.
     """
-    within = [run / name for name in WITHIN] if graphs.lesions is None else []  # they are of other circuits
-    out, beside = out or run / "explorer", [path for name in CARDS if (path := graphs.path.parent / name).is_dir()]
+    within = (
+        [run / name for name in WITHIN] if graphs.lesions is None else []
+    )  # they are of other circuits
+    out, beside = (
+        out or run / "explorer",
+        [path for name in CARDS if (path := graphs.path.parent / name).is_dir()],
+    )
     cards = cards or next(iter(beside), None)
-    saved = [path for folder in within for path in sorted((folder / "comparisons").glob("*/"))]
+    saved = [
+        path
+        for folder in within
+        for path in sorted((folder / "comparisons").glob("*/"))
+    ]
     exported = export_explorer(
         graphs,
         out,
         comparisons={path.name: Comparison.load(path) for path in saved},
-        curves=[curve for folder in curve_folders(run) if within for curve in read_curves(folder)],
+        curves=[
+            curve
+            for folder in curve_folders(run)
+            if within
+            for curve in read_curves(folder)
+        ],
         cards=None if cards is None else CardFolder(cards),
         model=model,
         settings=settings,
@@ -49,4 +63,6 @@ def explore_run(
 
 def curve_folders(run: Path) -> list[Path]:
     """Return the folders of a run's faithfulness curves: first its own, then that of circuitry check."""
-    return [folder for name in WITHIN if (folder := run / name / "faithfulness").is_dir()]
+    return [
+        folder for name in WITHIN if (folder := run / name / "faithfulness").is_dir()
+    ]

@@ -55,22 +55,36 @@ def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts
         return _together(attn)
     if isinstance(attn, TIMM_ATTENTION):
         return _timm(attn, places)
-    return _transformers(attn, places) if isinstance(attn, nn.Module) and from_transformers(attn) else None
+    return (
+        _transformers(attn, places)
+        if isinstance(attn, nn.Module) and from_transformers(attn)
+        else None
+    )
 
 
 def _together(attn: Any) -> AttentionParts:
     """Return the parts of PyTorch's attention, or open_clip's, which may have norms and scales besides."""
-    inner, q_norm, k_norm = (getattr(attn, name, _AS_IT_IS) for name in ("ln_inner", "ln_q", "ln_k"))
+    inner, q_norm, k_norm = (
+        getattr(attn, name, _AS_IT_IS) for name in ("ln_inner", "ln_q", "ln_k")
+    )
 
     def out(z: Tensor) -> Tensor:
         scale = getattr(attn, "head_scale", None)
-        found: Tensor = attn.out_proj(inner(_joined(z if scale is None else z * scale.reshape(-1, 1))))
+        found: Tensor = attn.out_proj(
+            inner(_joined(z if scale is None else z * scale.reshape(-1, 1)))
+        )
         return found
 
     return AttentionParts(
         attn.num_heads,
-        lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
-        *(_dot_product(q_norm, k_norm) if getattr(attn, "logit_scale", None) is None else _cosine(attn)),
+        lambda x: _split(
+            F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads
+        ),
+        *(
+            _dot_product(q_norm, k_norm)
+            if getattr(attn, "logit_scale", None) is None
+            else _cosine(attn)
+        ),
         out,
         (inner,),
     )
@@ -83,38 +97,61 @@ def _transformers(attn: Any, places: AddedByPlace) -> AttentionParts:
         found_by_role(inner, f"{letter} projection", f"{letter}_proj", name)[1]
         for letter, name in zip("qkv", ("query", "key", "value"), strict=True)
     ]
-    _, out = found_by_role(attn, "output layer of attention", "out_proj", "o_proj", "output.dense")
-    _, n_heads = found_by_role(inner, "number of heads", "num_heads", "num_attention_heads")
+    _, out = found_by_role(
+        attn, "output layer of attention", "out_proj", "o_proj", "output.dense"
+    )
+    _, n_heads = found_by_role(
+        inner, "number of heads", "num_heads", "num_attention_heads"
+    )
     d_head = projections[0].out_features // n_heads
     _check_width(out.out_features, n_heads, d_head)
     turn = partial(_turned, places, True)
     return AttentionParts(
-        n_heads, _apart(projections, d_head, n_heads), *_dot_product(turn, turn), in_order(_joined, out)
+        n_heads,
+        _apart(projections, d_head, n_heads),
+        *_dot_product(turn, turn),
+        in_order(_joined, out),
     )
 
 
 def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
     if getattr(attn, "gate", None) is not None:
-        raise InputError("Heads behind a gate on attention are not known: use this tower's residual stream.")
+        raise InputError(
+            "Heads behind a gate on attention are not known: use this tower's residual stream."
+        )
     _check_width(attn.proj.out_features, attn.num_heads, attn.head_dim)
     norm = getattr(attn, "norm", nn.Identity())
     if isinstance(attn, RelPosAttention):
-        kernel = _dot_product(attn.q_norm, attn.k_norm, places if attn.rel_pos is None else attn.rel_pos.get_bias)
+        kernel = _dot_product(
+            attn.q_norm,
+            attn.k_norm,
+            places if attn.rel_pos is None else attn.rel_pos.get_bias,
+        )
     else:
         turn = partial(_turned, places, getattr(attn, "rotate_half", False))
         kernel = _dot_product(in_order(attn.q_norm, turn), in_order(attn.k_norm, turn))
-    return AttentionParts(attn.num_heads, _projection(attn), *kernel, in_order(_joined, norm, attn.proj), (norm,))
+    return AttentionParts(
+        attn.num_heads,
+        _projection(attn),
+        *kernel,
+        in_order(_joined, norm, attn.proj),
+        (norm,),
+    )
 
 
 def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return how a module of timm's projects: by one matrix or by three; fewer keys and values serve several heads."""
     if attn.qkv is None:
-        return _apart((attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads)
+        return _apart(
+            (attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads
+        )
     if getattr(attn, "q_bias", None) is None:
         return lambda x: _split(attn.qkv(x), attn.num_heads)
 
     def biased(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))  # EVA's, which has none for keys
+        bias = torch.cat(
+            (attn.q_bias, attn.k_bias, attn.v_bias)
+        )  # EVA's, which has none for keys
         return _split(F.linear(x, attn.qkv.weight, bias), attn.num_heads)
 
     return biased
@@ -127,7 +164,10 @@ def _apart(
 
     def apart(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = [
-            rearrange(proj(x), "batch position (head d) -> batch position head d", d=d_head) for proj in projections
+            rearrange(
+                proj(x), "batch position (head d) -> batch position head d", d=d_head
+            )
+            for proj in projections
         ]
         q, k, v = (one.repeat_interleave(n_heads // one.shape[2], 2) for one in found)
         return q, k, v
@@ -159,7 +199,9 @@ def _dot_product(
     q_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
     k_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
     bias: AddedByPlace = nowhere,
-) -> tuple[Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]]:
+) -> tuple[
+    Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]
+]:
     """Return scores and mix of scaled dot products, of what queries and keys become on their ways.
 
     Norms act on [batch, head, position, d_head], too: their axis is the last.
@@ -177,7 +219,11 @@ def _dot_product(
     return scores, mix
 
 
-def _cosine(attn: Any) -> tuple[Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]]:
+def _cosine(
+    attn: Any,
+) -> tuple[
+    Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]
+]:
     """Return scores and mix of scaled cosine attention (Swin v2, arXiv 2111.09883)."""
 
     def scores(q: Heads, k: Heads) -> Scores:
@@ -192,8 +238,15 @@ def mix_by_pattern(pattern: Scores, v: Heads) -> Heads:
     return torch.einsum("bhqk,bkhd->bqhd", pattern, v)
 
 
-def _split(qkv: Float[Tensor, "batch position three_d_model"], n_heads: int) -> tuple[Heads, Heads, Heads]:
-    q, k, v = rearrange(qkv, "batch position (which head d) -> which batch position head d", which=3, head=n_heads)
+def _split(
+    qkv: Float[Tensor, "batch position three_d_model"], n_heads: int
+) -> tuple[Heads, Heads, Heads]:
+    q, k, v = rearrange(
+        qkv,
+        "batch position (which head d) -> which batch position head d",
+        which=3,
+        head=n_heads,
+    )
     return q, k, v
 
 

@@ -35,7 +35,13 @@ from circuitry.runs.errors import InputError
 POST_NORM = (ResPostBlock, EvaBlockPostNorm, ResPostRelPosBlock)
 TIMM_BLOCKS = (TimmBlock, EvaBlock, RelPosBlock, *POST_NORM)
 TRANSFORMERS_BLOCKS = (
-    *("CLIPEncoderLayer", "SiglipEncoderLayer", "Dinov2Layer", "Dinov2WithRegistersLayer", "DINOv3ViTLayer"),
+    *(
+        "CLIPEncoderLayer",
+        "SiglipEncoderLayer",
+        "Dinov2Layer",
+        "Dinov2WithRegistersLayer",
+        "DINOv3ViTLayer",
+    ),
     "ViTLayer",
 )
 """By name: importing transformers' models takes seconds."""
@@ -95,8 +101,14 @@ class Block:
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:
     """Return the steps of a block in evaluation mode."""
-    module, places = (block.module, block.places) if isinstance(block, PlacedBlock) else (block, nowhere)
-    attn = next((getattr(module, name) for name in _ATTENTION if hasattr(module, name)), None)
+    module, places = (
+        (block.module, block.places)
+        if isinstance(block, PlacedBlock)
+        else (block, nowhere)
+    )
+    attn = next(
+        (getattr(module, name) for name in _ATTENTION if hasattr(module, name)), None
+    )
     attention = attention_parts(attn, places)
     mlp = mlp_parts(getattr(module, "mlp", None))
     if attention is not None and mlp is not None:
@@ -108,10 +120,24 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
         if isinstance(module, POST_NORM):
             norms: Any = module.norm1, module.norm2
             return _block((_NOTHING, _NOTHING), attention, mlp, norms, norms[0])
-        if isinstance(module, (*TIMM_BLOCKS, EncoderBlock)) or type(module).__name__ in TRANSFORMERS_BLOCKS:
-            first, second = (found_by_role(module, "norm", *names)[1] for names in zip(*_NORMS, strict=True))
-            return _block((first, second), attention, mlp, (_scale(module, 1), _scale(module, 2)), _NOTHING)
-    inside = " and ".join(type(one).__name__ for one in (attn, getattr(module, "mlp", None)))
+        if (
+            isinstance(module, (*TIMM_BLOCKS, EncoderBlock))
+            or type(module).__name__ in TRANSFORMERS_BLOCKS
+        ):
+            first, second = (
+                found_by_role(module, "norm", *names)[1]
+                for names in zip(*_NORMS, strict=True)
+            )
+            return _block(
+                (first, second),
+                attention,
+                mlp,
+                (_scale(module, 1), _scale(module, 2)),
+                _NOTHING,
+            )
+    inside = " and ".join(
+        type(one).__name__ for one in (attn, getattr(module, "mlp", None))
+    )
     raise InputError(
         f"Heads and neurons are known of {' and '.join(SUPPORTED_BLOCKS)}, but this tower has a "
         f"{type(module).__name__} with {inside}: use its residual stream, or add it to circuitry/bases/blocks.py."
@@ -121,7 +147,9 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
 def _scale(block: Any, number: int) -> Callable[[Tensor], Tensor]:
     """Return the layer scale of a block, a module or a parameter, if there is one."""
     if getattr(block, f"gamma_{number}", None) is None:
-        return getattr(block, f"ls{number}", getattr(block, f"layer_scale{number}", _NOTHING))
+        return getattr(
+            block, f"ls{number}", getattr(block, f"layer_scale{number}", _NOTHING)
+        )
     return lambda x: getattr(block, f"gamma_{number}") * x
 
 

@@ -48,8 +48,22 @@ from circuitry.runs.given import checked
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
 BLOCK_POINTS = (
-    *("hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v", *PATTERN_POINTS, "attn.hook_z", "hook_attn_out"),
-    *("hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"),
+    *(
+        "hook_resid_pre",
+        "attn.hook_q",
+        "attn.hook_k",
+        "attn.hook_v",
+        *PATTERN_POINTS,
+        "attn.hook_z",
+        "hook_attn_out",
+    ),
+    *(
+        "hook_resid_mid",
+        "mlp.hook_pre",
+        "mlp.hook_post",
+        "hook_mlp_out",
+        "hook_resid_post",
+    ),
 )
 """Names of the hook points of a block, after ``blocks.<number>.``, in order; shapes are TransformerLens'."""
 
@@ -106,35 +120,60 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
             elif block is not None:
                 number = names.index(stage.site)
                 mine = {name: HookPoint() for name in BLOCK_POINTS}
-                points |= {f"blocks.{number}.{name}": point for name, point in mine.items()}
+                points |= {
+                    f"blocks.{number}.{name}": point for name, point in mine.items()
+                }
                 apart = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(block)
                 stages += _stages_of(stage.site, apart, mine, read)
                 read = partial(_after_block, apart, mine)
             elif read is not None and left and isinstance(stage.run, BETWEEN):
                 read = in_order(read, stage.run)
             else:
-                whole = stage if read is None else Stage(stage.site, in_order(read, stage.run), stage.unit_dim)
-                stages += _in_heads(whole, stage.run, read) if isinstance(stage.run, AttentionPool2d) else [whole]
+                whole = (
+                    stage
+                    if read is None
+                    else Stage(stage.site, in_order(read, stage.run), stage.unit_dim)
+                )
+                stages += (
+                    _in_heads(whole, stage.run, read)
+                    if isinstance(stage.run, AttentionPool2d)
+                    else [whole]
+                )
                 x, read = (whole.run(x) if left else x), None
-    return Encoder(encoder.tower, stages, encoder.image_size, points=points, chain=encoder.chain)
+    return Encoder(
+        encoder.tower, stages, encoder.image_size, points=points, chain=encoder.chain
+    )
 
 
-def _in_heads(stage: Stage, pool: AttentionPool2d, read: Callable[[Tensor], Tensor] | None) -> list[Stage]:
+def _in_heads(
+    stage: Stage, pool: AttentionPool2d, read: Callable[[Tensor], Tensor] | None
+) -> list[Stage]:
     """Return the stages of an attention pooling: what its heads read off the positions, and the embedding."""
     heads = partial(pooled_heads, pool)
     to_heads = heads if read is None else in_order(read, heads)
-    return [Stage(f"{stage.site}.heads", to_heads, 1), Stage(stage.site, partial(project_heads, pool), 1)]
+    return [
+        Stage(f"{stage.site}.heads", to_heads, 1),
+        Stage(stage.site, partial(project_heads, pool), 1),
+    ]
 
 
 def _stages_of(
-    path: str, block: Block, points: Mapping[str, Any], read: Callable[[Tensor], Tensor] | None
+    path: str,
+    block: Block,
+    points: Mapping[str, Any],
+    read: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Stage, Stage]:
     """Return the stages that end at the heads and at the neurons of a block, reading what the block before left."""
     attend = partial(_heads, block, points)
     carried = range(block.n_heads, block.n_heads + block.n_heads)
     after = range(block.n_neurons, block.n_neurons + block.width)
     return (
-        Stage(f"{path}.attn", attend if read is None else in_order(read, attend), 2, carried=carried),
+        Stage(
+            f"{path}.attn",
+            attend if read is None else in_order(read, attend),
+            2,
+            carried=carried,
+        ),
         Stage(
             f"{path}.mlp",
             partial(_neurons, block, points),
@@ -147,31 +186,58 @@ def _stages_of(
     )
 
 
-def _heads(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position d_model"]) -> Tensor:
+def _heads(
+    block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position d_model"]
+) -> Tensor:
     """Return z of every head and, behind the heads, the residual stream [batch, position, 2 heads, d_head]."""
     x = points["hook_resid_pre"](x)
     projected = block.project(block.norm_attention(x))
-    q, k, v = (points[f"attn.hook_{name}"](part) for name, part in zip("qkv", projected, strict=True))
+    q, k, v = (
+        points[f"attn.hook_{name}"](part)
+        for name, part in zip("qkv", projected, strict=True)
+    )
     if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
         scores = points["attn.hook_attn_scores"](block.scores(q, k))
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
     else:
         z = block.mix(q, k, v)
     z = points["attn.hook_z"](z)
-    return torch.cat([z, rearrange(x, "batch position (head d) -> batch position head d", head=block.n_heads)], 2)
+    return torch.cat(
+        [
+            z,
+            rearrange(
+                x,
+                "batch position (head d) -> batch position head d",
+                head=block.n_heads,
+            ),
+        ],
+        2,
+    )
 
 
-def _neurons(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units d_head"]) -> Tensor:
+def _neurons(
+    block: Block,
+    points: Mapping[str, Any],
+    x: Float[Tensor, "batch position units d_head"],
+) -> Tensor:
     """Return the neurons and, behind them, the residual stream [batch, position, neurons + d_model]."""
     z, carried = torch.tensor_split(x, [block.n_heads], 2)
     stream = rearrange(carried, "batch position head d -> batch position (head d)")
-    middle = points["hook_resid_mid"](stream + points["hook_attn_out"](block.attention_out(z)))
-    neurons = block.activation(points["mlp.hook_pre"](block.mlp_in(block.norm_mlp(middle))))
+    middle = points["hook_resid_mid"](
+        stream + points["hook_attn_out"](block.attention_out(z))
+    )
+    neurons = block.activation(
+        points["mlp.hook_pre"](block.mlp_in(block.norm_mlp(middle)))
+    )
     return torch.cat([points["mlp.hook_post"](neurons), middle], -1)
 
 
-def _after_block(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units"]) -> Tensor:
+def _after_block(
+    block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units"]
+) -> Tensor:
     """Return the residual stream behind a block [batch, position, d_model]."""
     neurons, stream = torch.tensor_split(x, [block.n_neurons], -1)
-    found: Tensor = points["hook_resid_post"](stream + points["hook_mlp_out"](block.mlp_out(neurons)))
+    found: Tensor = points["hook_resid_post"](
+        stream + points["hook_mlp_out"](block.mlp_out(neurons))
+    )
     return found

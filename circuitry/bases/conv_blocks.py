@@ -27,7 +27,14 @@ from timm.models import convnext as timm_convnext
 from timm.models import regnet as timm_regnet
 from timm.models import resnet as timm_resnet
 from torch import Tensor, nn
-from torchvision.models import convnext, efficientnet, mobilenetv2, mobilenetv3, regnet, resnet
+from torchvision.models import (
+    convnext,
+    efficientnet,
+    mobilenetv2,
+    mobilenetv3,
+    regnet,
+    resnet,
+)
 
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import NO_STEP, ConvBlock, EnteredBlock, Stage, Step
@@ -54,25 +61,48 @@ _SEPARABLE = (("conv_s2d", "bn_s2d", "conv_dw", "bn1", "aa", "se"),)
 _INVERTED = (("conv_s2d", "bn_s2d", "conv_pw", "bn1", "conv_dw", "bn2", "aa", "se"),)
 BLOCK_KINDS: dict[type[nn.Module], Kind] = {
     modified_resnet.Bottleneck: Kind(
-        (("conv1", "bn1", "act1"), ("conv2", "bn2", "act2", "avgpool")), ("conv3", "bn3"), "downsample", "act3"
+        (("conv1", "bn1", "act1"), ("conv2", "bn2", "act2", "avgpool")),
+        ("conv3", "bn3"),
+        "downsample",
+        "act3",
     ),
-    timm_resnet.BasicBlock: Kind(((*_CONVOLUTION[1], "aa"),), ("conv2", "bn2", "se"), "downsample", "act2"),
+    timm_resnet.BasicBlock: Kind(
+        ((*_CONVOLUTION[1], "aa"),), ("conv2", "bn2", "se"), "downsample", "act2"
+    ),
     timm_resnet.Bottleneck: Kind(
-        (_CONVOLUTION[1], (*_CONVOLUTION[2], "aa")), ("conv3", "bn3", "se"), "downsample", "act3"
+        (_CONVOLUTION[1], (*_CONVOLUTION[2], "aa")),
+        ("conv3", "bn3", "se"),
+        "downsample",
+        "act3",
     ),
-    timm_regnet.Bottleneck: Kind((("conv1",), ("conv2", "se")), ("conv3",), "downsample", "act3", whole=False),
-    timm_blocks.DepthwiseSeparableConv: Kind(_SEPARABLE, ("conv_pw", "bn2"), "has_skip"),
+    timm_regnet.Bottleneck: Kind(
+        (("conv1",), ("conv2", "se")), ("conv3",), "downsample", "act3", whole=False
+    ),
+    timm_blocks.DepthwiseSeparableConv: Kind(
+        _SEPARABLE, ("conv_pw", "bn2"), "has_skip"
+    ),
     timm_blocks.InvertedResidual: Kind(_INVERTED, ("conv_pwl", "bn3"), "has_skip"),
     timm_blocks.UniversalInvertedResidual: Kind(
-        (("dw_start", "pw_exp", "dw_mid", "se"),), ("pw_proj", "dw_end", "layer_scale"), "has_skip"
+        (("dw_start", "pw_exp", "dw_mid", "se"),),
+        ("pw_proj", "dw_end", "layer_scale"),
+        "has_skip",
     ),
-    timm_blocks.EdgeResidual: Kind((("conv_exp", "bn1", "aa", "se"),), ("conv_pwl", "bn2"), "has_skip"),
+    timm_blocks.EdgeResidual: Kind(
+        (("conv_exp", "bn1", "aa", "se"),), ("conv_pwl", "bn2"), "has_skip"
+    ),
     timm_blocks.ConvBnAct: Kind((("conv", "bn1", "aa"),), (), "has_skip"),
-    resnet.BasicBlock: Kind((("conv1", "bn1", "relu"),), ("conv2", "bn2"), "downsample", "relu"),
-    resnet.Bottleneck: Kind(
-        (("conv1", "bn1", "relu"), ("conv2", "bn2", "relu")), ("conv3", "bn3"), "downsample", "relu"
+    resnet.BasicBlock: Kind(
+        (("conv1", "bn1", "relu"),), ("conv2", "bn2"), "downsample", "relu"
     ),
-    regnet.ResBottleneckBlock: Kind((("f.a",), ("f.b", "f.se")), ("f.c",), "proj", "activation"),
+    resnet.Bottleneck: Kind(
+        (("conv1", "bn1", "relu"), ("conv2", "bn2", "relu")),
+        ("conv3", "bn3"),
+        "downsample",
+        "relu",
+    ),
+    regnet.ResBottleneckBlock: Kind(
+        (("f.a",), ("f.b", "f.se")), ("f.c",), "proj", "activation"
+    ),
 }
 """Blocks by the names of their modules."""
 ROWS: dict[type[nn.Module], tuple[str, int]] = {
@@ -88,13 +118,19 @@ def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
     """Return the known convolutional blocks among a tower's stages by site."""
     found = {}
     for stage in stages:
-        entered = stage.run if isinstance(stage.run, EnteredBlock) else EnteredBlock(stage.run, NO_STEP)
+        entered = (
+            stage.run
+            if isinstance(stage.run, EnteredBlock)
+            else EnteredBlock(stage.run, NO_STEP)
+        )
         if (block := _taken_apart(entered.module, entered.entry)) is not None:
             found[stage.site] = block
     return found
 
 
-def conv_stages(path: str, block: ConvBlock, read: Step, x: Tensor) -> tuple[list[Stage], Tensor]:
+def conv_stages(
+    path: str, block: ConvBlock, read: Step, x: Tensor
+) -> tuple[list[Stage], Tensor]:
     """Return the stages that end at a block's hidden channels, and at the channels of its projection shortcut.
 
     A projection comes right before the last hidden activation, so that a site holds channels of one resolution. An
@@ -102,17 +138,31 @@ def conv_stages(path: str, block: ConvBlock, read: Step, x: Tensor) -> tuple[lis
     make of it is returned, too.
     """
     stages = list[Stage]()
-    before: Callable[[Tensor], _Pair] = partial(_enter, in_order(read, block.entry), block.shortcut is not None)
+    before: Callable[[Tensor], _Pair] = partial(
+        _enter, in_order(read, block.entry), block.shortcut is not None
+    )
     *first, (name, step) = block.hidden
-    moves: list[tuple[str, Callable[[_Pair], _Pair]]] = [(one, partial(_hidden, to)) for one, to in first]
+    moves: list[tuple[str, Callable[[_Pair], _Pair]]] = [
+        (one, partial(_hidden, to)) for one, to in first
+    ]
     if block.shortcut is not None and block.shortcut[0]:
-        moves += [(block.shortcut[0], partial(_projected, step, block.shortcut[1])), (name, _swapped)]
+        moves += [
+            (block.shortcut[0], partial(_projected, step, block.shortcut[1])),
+            (name, _swapped),
+        ]
     else:
         moves.append((name, partial(_hidden, step)))
     for site, move in moves:
         pair = move(before(x))
         n_units, x = pair[0].shape[1], _joined(pair)
-        stages.append(Stage(f"{path}.{site}", partial(_at_site, before, move), 1, carried=range(n_units, x.shape[1])))
+        stages.append(
+            Stage(
+                f"{path}.{site}",
+                partial(_at_site, before, move),
+                1,
+                carried=range(n_units, x.shape[1]),
+            )
+        )
         before = partial(_split, n_units)
     return stages, x
 
@@ -144,7 +194,9 @@ def _swapped(pair: _Pair) -> _Pair:
     return pair[1], pair[0]
 
 
-def _at_site(before: Callable[[Tensor], _Pair], move: Callable[[_Pair], _Pair], x: Tensor) -> Tensor:
+def _at_site(
+    before: Callable[[Tensor], _Pair], move: Callable[[_Pair], _Pair], x: Tensor
+) -> Tensor:
     return _joined(move(before(x)))
 
 
@@ -167,7 +219,12 @@ def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
         row = list(getattr(module, name))
         n = max(1, len(row) - n_last)
         past = ("", NO_STEP) if module.use_res_connect else None
-        return ConvBlock(((f"{name}.{n - 1}", in_order(*row[:n])),), in_order(*row[n:]), past, entry=entry)
+        return ConvBlock(
+            ((f"{name}.{n - 1}", in_order(*row[:n])),),
+            in_order(*row[n:]),
+            past,
+            entry=entry,
+        )
     if isinstance(module, timm_convnext.ConvNeXtBlock):
         return _convnext(module, entry)
     if isinstance(module, convnext.CNBlock):
@@ -183,14 +240,20 @@ def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
 
     def steps(names: Sequence[str]) -> list[tuple[str, Any]]:
         there = [(name, modules.get(name)) for name in names if name]
-        return [(name, one) for name, one in there if one is not None and not isinstance(one, nn.Identity)]
+        return [
+            (name, one)
+            for name, one in there
+            if one is not None and not isinstance(one, nn.Identity)
+        ]
 
     hidden = []
     for number, names in enumerate(kind.hidden, 1):
         run = steps(names)
         name = run[-1][0]
         shared = name == kind.after  # one module for every activation of the block
-        hidden.append((f"{name}{number}" if shared else name, in_order(*(one for _, one in run))))
+        hidden.append(
+            (f"{name}{number}" if shared else name, in_order(*(one for _, one in run)))
+        )
     past = getattr(block, kind.shortcut)
     shortcut: tuple[str, Step] | None = ("", NO_STEP)
     if past is False or (past is None and not kind.whole):
@@ -198,7 +261,9 @@ def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
     elif isinstance(past, nn.Module) and not isinstance(past, nn.Identity):
         shortcut = kind.shortcut, past
     after = in_order(*(one for _, one in steps((kind.after,))))
-    return ConvBlock(hidden, in_order(*(one for _, one in steps(kind.add))), shortcut, after, entry)
+    return ConvBlock(
+        hidden, in_order(*(one for _, one in steps(kind.add))), shortcut, after, entry
+    )
 
 
 def _convnext(block: Any, entry: Step) -> ConvBlock:
@@ -211,8 +276,17 @@ def _convnext(block: Any, entry: Step) -> ConvBlock:
     def scaled(x: Tensor) -> Tensor:
         return x if block.gamma is None else x * block.gamma.reshape(1, -1, 1, 1)
 
-    past = ("", NO_STEP) if isinstance(block.shortcut, nn.Identity) else ("shortcut", block.shortcut)
-    return ConvBlock((("mlp.act", hidden),), in_order(to, norm, mlp.fc2, back, scaled), past, entry=entry)
+    past = (
+        ("", NO_STEP)
+        if isinstance(block.shortcut, nn.Identity)
+        else ("shortcut", block.shortcut)
+    )
+    return ConvBlock(
+        (("mlp.act", hidden),),
+        in_order(to, norm, mlp.fc2, back, scaled),
+        past,
+        entry=entry,
+    )
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -51,7 +51,9 @@ from circuitry.runs.identity import OF_TOWER, Identity
 
 
 @checked
-def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> Encoder:
+def in_feature_basis(
+    encoder: Encoder, saes: Mapping[str, SparseAutoencoder]
+) -> Encoder:
     """Return an encoder on the same tower whose activations at some sites are latents and error of autoencoders.
 
     Units 0 to F - 1 of such a site are the latents, the others the error: ``error_units[site]`` of the encoder.
@@ -77,8 +79,12 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
     if not saes:
         return encoder
     bases = _checked(encoder, saes)
-    mlps = {stage.site: stage.block for stage in encoder.stages if stage.block is not None}
-    if replaced := {site: bases.pop(site).of_block(mlps[site]) for site in mlps if site in bases}:
+    mlps = {
+        stage.site: stage.block for stage in encoder.stages if stage.block is not None
+    }
+    if replaced := {
+        site: bases.pop(site).of_block(mlps[site]) for site in mlps if site in bases
+    }:
         if other := [site for site in encoder.error_units if site not in mlps]:
             raise InputError(
                 f"MLPs are read in latents before other sites are, but {', '.join(other)} is in a feature basis "
@@ -92,8 +98,16 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
         stages.append(_between(stage, before, after, encoder.unit_dim(previous)))
         before = after
     if before is not None:
-        stages.append(Stage(f"{encoder.sites[-1]}.decoded", before.from_features, before.unit_dim))
-    return Encoder(encoder.tower, stages, encoder.image_size, points=encoder.points, chain=encoder.chain)
+        stages.append(
+            Stage(f"{encoder.sites[-1]}.decoded", before.from_features, before.unit_dim)
+        )
+    return Encoder(
+        encoder.tower,
+        stages,
+        encoder.image_size,
+        points=encoder.points,
+        chain=encoder.chain,
+    )
 
 
 def site_named(encoder: Encoder, name: str) -> str:
@@ -117,12 +131,19 @@ def site_named(encoder: Encoder, name: str) -> str:
     named = {"embedding": encoder.sites[-1]}
     for i, path in enumerate(blocks):
         for number in (i, i - len(blocks)):
-            named |= {f"blocks.{number}.hook_resid_post": path, f"blocks.{number}.hook_mlp_out": f"{path}.mlp"}
+            named |= {
+                f"blocks.{number}.hook_resid_post": path,
+                f"blocks.{number}.hook_mlp_out": f"{path}.mlp",
+            }
     site = named.get(name, name)
     if site in encoder.sites:
         return site
     if name in named or site in named.values():
-        has, lacks = ("heads and neurons", "outputs") if encoder.carried else ("channels", "MLPs")
+        has, lacks = (
+            ("heads and neurons", "outputs")
+            if encoder.carried
+            else ("channels", "MLPs")
+        )
         raise InputError(
             f"{name!r} is {site!r} of this tower, but an encoder in {has} has no {lacks} of blocks as sites: give "
             f"{'clip.encoder itself' if encoder.carried else 'clip.in_components()'} "
@@ -131,7 +152,9 @@ def site_named(encoder: Encoder, name: str) -> str:
     raise unknown_name("site", name, encoder.sites)
 
 
-def _between(stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int) -> Stage:
+def _between(
+    stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int
+) -> Stage:
     """Return the stage that reads the basis of the site before it and writes the basis of its own site."""
     if before is None and after is None:
         return stage
@@ -146,7 +169,9 @@ def _between(stage: Stage, before: FeatureBasis | None, after: FeatureBasis | No
         if stage.narrow is not None:
             inner = stage.narrow(columns, rows)
         else:
-            inner = narrow_stage(stage.fast or stage.run, columns, rows, up_dim, stage.unit_dim)
+            inner = narrow_stage(
+                stage.fast or stage.run, columns, rows, up_dim, stage.unit_dim
+            )
         return _narrow_in_basis(inner, before, after, up, down)
 
     return replace(
@@ -160,7 +185,11 @@ def _between(stage: Stage, before: FeatureBasis | None, after: FeatureBasis | No
 
 
 def _narrow_in_basis(
-    run: NarrowStage, before: FeatureBasis | None, after: FeatureBasis | None, up: Tensor, down: Tensor
+    run: NarrowStage,
+    before: FeatureBasis | None,
+    after: FeatureBasis | None,
+    up: Tensor,
+    down: Tensor,
 ) -> NarrowStage:
     """Return a narrowed stage for some units of the bases.
 
@@ -180,17 +209,26 @@ def _narrow_in_basis(
     return narrow
 
 
-def _checked(encoder: Encoder, given: Mapping[str, SparseAutoencoder]) -> dict[str, FeatureBasis]:
+def _checked(
+    encoder: Encoder, given: Mapping[str, SparseAutoencoder]
+) -> dict[str, FeatureBasis]:
     saes = {site_named(encoder, name): sae for name, sae in given.items()}
     for site, sae in saes.items():
         if sae.about.keys() & set(OF_TOWER):
-            Identity(sae.about).check(encoder.identity, f"the autoencoder given for {site!r}", "the encoder", OF_TOWER)
+            Identity(sae.about).check(
+                encoder.identity,
+                f"the autoencoder given for {site!r}",
+                "the encoder",
+                OF_TOWER,
+            )
         if encoder.position(site) == 0:
             raise InputError(
                 f"A feature basis is one of activations, but {INPUT!r} is the image itself: give a site after it."
             )
         if site in encoder.error_units:
-            raise InputError(f"Site {site!r} is in a feature basis already: start from the encoder without it.")
+            raise InputError(
+                f"Site {site!r} is in a feature basis already: start from the encoder without it."
+            )
         if sae.site is not None and site_named(encoder, sae.site) != site:
             raise InputError(
                 f"The sparse autoencoder given for site {site!r} is of {sae.site!r}: give one of {site!r}, or "
@@ -201,12 +239,18 @@ def _checked(encoder: Encoder, given: Mapping[str, SparseAutoencoder]) -> dict[s
     return {site: _basis(encoder, site, sae, cache[site]) for site, sae in saes.items()}
 
 
-def _basis(encoder: Encoder, site: str, sae: SparseAutoencoder, activation: Tensor) -> FeatureBasis:
+def _basis(
+    encoder: Encoder, site: str, sae: SparseAutoencoder, activation: Tensor
+) -> FeatureBasis:
     """Return the basis of an autoencoder after checking that it fits the site."""
     block = encoder.stages[encoder.position(site) - 1].block
     units = activation.shape[encoder.unit_dim(site)] if block is None else block.width
     if units != sae.d:
-        what = "units" if block is None else "dimensions of the stream that its MLP writes to"
+        what = (
+            "units"
+            if block is None
+            else "dimensions of the stream that its MLP writes to"
+        )
         raise InputError(
             f"Site {site!r} has {units} {what}, but its sparse autoencoder encodes vectors of width {sae.d}: "
             "give one trained at this site of this model."
@@ -217,10 +261,14 @@ def _basis(encoder: Encoder, site: str, sae: SparseAutoencoder, activation: Tens
             "neurons that it replaces."
         )
     moved = sae.to(encoder.device, encoder.dtype)
-    return FeatureBasis(moved, encoder.unit_dim(site), tokens_of(sae, encoder, activation))
+    return FeatureBasis(
+        moved, encoder.unit_dim(site), tokens_of(sae, encoder, activation)
+    )
 
 
-def tokens_of(sae: SparseAutoencoder, encoder: Encoder, activation: Tensor) -> Tensor | None:
+def tokens_of(
+    sae: SparseAutoencoder, encoder: Encoder, activation: Tensor
+) -> Tensor | None:
     """Return one at the tokens [token, 1] that an autoencoder is of, zero at the others; none where it is of all."""
     if sae.tokens == "all":
         return None

@@ -22,9 +22,15 @@ Gates = Shaped[Tensor, "_ _"]
 """[down, up]: booleans, where false is cut, or real numbers, by which results are differentiable."""
 
 
-def mixed(gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def mixed(
+    gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
     """Return x where a gate is open, the baseline where it is closed."""
-    return torch.where(gates, x, end) if gates.dtype == torch.bool else end + gates.to(x) * (x - end)
+    return (
+        torch.where(gates, x, end)
+        if gates.dtype == torch.bool
+        else end + gates.to(x) * (x - end)
+    )
 
 
 def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
@@ -38,14 +44,19 @@ def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
     return torch.where(gates == 0, gates + torch.finfo(gates.dtype).eps ** 2, gates)
 
 
-def different_rows(gates: Sequence[Gates]) -> tuple[Int[Tensor, " different"], Int[Tensor, " down"]]:
+def different_rows(
+    gates: Sequence[Gates],
+) -> tuple[Int[Tensor, " different"], Int[Tensor, " down"]]:
     """Return one of all rows that are equal in all gates, and the number of each row among these.
 
     Where gradients are taken, rows that are equal by chance stay apart; those without a gate do not, see `lifted`.
     """
     values = np.concatenate([one.detach().cpu().numpy() for one in gates], 1)
     apart, first = any(one.requires_grad for one in gates), dict[Any, int]()
-    found = [first.setdefault(i if apart and row.any() else row.tobytes(), i) for i, row in enumerate(values)]
+    found = [
+        first.setdefault(i if apart and row.any() else row.tobytes(), i)
+        for i, row in enumerate(values)
+    ]
     rows, which = torch.unique(torch.tensor(found), return_inverse=True)
     return rows, which
 
@@ -73,7 +84,10 @@ def read_through(
 
 
 def read_paths(
-    encoder: Encoder, activations: Mapping[str, Tensor], ends: Mapping[str, Tensor], gates: Mapping[str, Gates]
+    encoder: Encoder,
+    activations: Mapping[str, Tensor],
+    ends: Mapping[str, Tensor],
+    gates: Mapping[str, Gates],
 ) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
     """Yield each site behind the first with gates, and its units under each row of gates on the sites before it.
 
@@ -93,8 +107,15 @@ def read_paths(
         if up in gates:
             shape[encoder.unit_dim(up) % x.dim() + 1] = -1
             read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up]))
-        stack = encoder(encoder.carry(up, read.flatten(0, 1), stack), start=up, stop=down)
-        yield down, rearrange(encoder.units_of(down, stack), "(row image) ... -> row image ...", row=n)
+        stack = encoder(
+            encoder.carry(up, read.flatten(0, 1), stack), start=up, stop=down
+        )
+        yield (
+            down,
+            rearrange(
+                encoder.units_of(down, stack), "(row image) ... -> row image ...", row=n
+            ),
+        )
         if down not in encoder.carried:
             return
 
@@ -129,7 +150,10 @@ def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
     with encoder.running():
         for up in sites:
             n = encoder.units_of(up, clean[up]).shape[encoder.unit_dim(up)]
-            closed, ends = image.new_zeros(1, n, dtype=torch.bool), {up: torch.full_like(clean[up], torch.nan)}
+            closed, ends = (
+                image.new_zeros(1, n, dtype=torch.bool),
+                {up: torch.full_like(clean[up], torch.nan)},
+            )
             paths = read_paths(encoder, clean, ends, {up: closed})
             found += [(up, down) for down, read in paths if bool(read.isnan().any())]
     return found

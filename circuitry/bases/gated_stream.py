@@ -58,7 +58,8 @@ def run_gated(
         at_once: Different streams that neurons, or units of the embedding, may read at once.
     """
     stream.components.check_unhooked(
-        "runs under gates on edges go through the weights of the blocks: put hooks before the blocks", stream.sites[0]
+        "runs under gates on edges go through the weights of the blocks: put hooks before the blocks",
+        stream.sites[0],
     )
     first, *layers, last = stream.layers
     baseline = stream.components.units_of(first.site, ends[first.site])
@@ -70,7 +71,9 @@ def run_gated(
         read = partial(_streams, stream, baseline, earlier, into)
         if layer.of_heads:
             moved, out = _attend(stream, layer, read, into) - end, block.attention_out
-            wrote = torch.einsum("bphd,hdm->hbpm", moved, stream.write_weights[layer.index])
+            wrote = torch.einsum(
+                "bphd,hdm->hbpm", moved, stream.write_weights[layer.index]
+            )
         else:
             neurons = in_order(block.norm_mlp, block.mlp_in, block.activation)
             moved, out = _units(read, into, neurons, at_once) - end, block.mlp_out
@@ -78,10 +81,17 @@ def run_gated(
         earlier.append(LayerRun(layer, moved, wrote))
         baseline = baseline + out(end)
     into = _gates_into(last, earlier, gates)
-    return _units(partial(_streams, stream, baseline, earlier, into), into, stream.encoder.stages[-1].run, at_once)
+    return _units(
+        partial(_streams, stream, baseline, earlier, into),
+        into,
+        stream.encoder.stages[-1].run,
+        at_once,
+    )
 
 
-def _gates_into(layer: Layer, earlier: Sequence[LayerRun], gates: GatesByLayers) -> list[Gates | None]:
+def _gates_into(
+    layer: Layer, earlier: Sequence[LayerRun], gates: GatesByLayers
+) -> list[Gates | None]:
     """Return the gates of a layer's readers on each earlier layer, port behind port; none where all are open."""
     found = list[Gates | None]()
     for up in (one.layer for one in earlier):
@@ -108,26 +118,41 @@ def _streams(
     """Return the streams under some rows of gates: the baseline's and what every earlier layer writes beyond it."""
     found = baseline.expand(len(rows), *earlier[0].units.shape)
     for one, gate in zip(earlier, into, strict=True):
-        found = found + (one.stream.sum(0) if gate is None else _through(stream, one, gate[rows]))
+        found = found + (
+            one.stream.sum(0) if gate is None else _through(stream, one, gate[rows])
+        )
     return found
 
 
-def _through(stream: ResidualStream, one: LayerRun, gate: Gates) -> Float[Tensor, "rows batch position d_model"]:
+def _through(
+    stream: ResidualStream, one: LayerRun, gate: Gates
+) -> Float[Tensor, "rows batch position d_model"]:
     """Return what a layer writes beyond its baseline through gates on its units, or on all of it."""
     open_, gate = gate.detach().any(0), gate.to(one.units)
     if gate.shape[1] == len(one.stream):
         return torch.einsum("rw,wbpm->rbpm", gate, one.stream)
     if one.layer.block is None:
         return gate[:, None, None] * one.units
-    return (one.units[..., open_] * gate[:, None, None, open_]) @ stream.neuron_weights[one.layer.index][open_]
+    return (one.units[..., open_] * gate[:, None, None, open_]) @ stream.neuron_weights[
+        one.layer.index
+    ][open_]
 
 
-def _units(read: _Read, into: Sequence[Gates | None], step: Callable[[Tensor], Tensor], at_once: int) -> Tensor:
+def _units(
+    read: _Read,
+    into: Sequence[Gates | None],
+    step: Callable[[Tensor], Tensor],
+    at_once: int,
+) -> Tensor:
     """Return the units of a layer, each by the step from its own stream."""
     gates = [gate for gate in into if gate is not None]
 
     def made(rows: Tensor) -> Tensor:
-        return rearrange(step(read(rows).flatten(0, 1)), "(row image) ... -> row image ...", row=len(rows))
+        return rearrange(
+            step(read(rows).flatten(0, 1)),
+            "(row image) ... -> row image ...",
+            row=len(rows),
+        )
 
     if not gates or len(gates[0]) == 1:
         return made(torch.zeros(1, dtype=torch.int64))[0]
@@ -138,10 +163,17 @@ def _attend(
     stream: ResidualStream, layer: Layer, read: _Read, into: Sequence[Gates | None]
 ) -> Float[Tensor, "batch position head d_head"]:
     """Return z of a block whose heads' queries, keys and values each read a stream of their own."""
-    block, (weights, bias) = stream.blocks[layer.index], stream.read_weights[layer.index]
+    block, (weights, bias) = (
+        stream.blocks[layer.index],
+        stream.read_weights[layer.index],
+    )
     gates = [gate for gate in into if gate is not None]
     same = torch.zeros(3 * block.n_heads, dtype=torch.int64)
     rows, which = different_rows(gates) if gates else (same[:1], same)
-    streams = rearrange(block.norm_attention(read(rows))[which], "(port head) b p m -> port head b p m", port=3)
+    streams = rearrange(
+        block.norm_attention(read(rows))[which],
+        "(port head) b p m -> port head b p m",
+        port=3,
+    )
     q, k, v = torch.einsum("ahbpm,ahdm->abphd", streams, weights) + bias[:, None, None]
     return block.mix(q, k, v)

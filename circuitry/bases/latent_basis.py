@@ -34,23 +34,31 @@ class FeatureBasis:
         first = self.sae.n_features
         return range(first, first + self.sae.d + len(self.sae.beside_rows))
 
-    def to_features(self, x: Float[Tensor, "..."], read: Float[Tensor, "..."] | None = None) -> Float[Tensor, "..."]:
+    def to_features(
+        self, x: Float[Tensor, "..."], read: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "..."]:
         """Return the units of an activation; a transcoder encodes ``read`` in its place."""
         x = x.movedim(self.unit_dim, -1)
-        latents, beside = self._encoded(x if read is None else read.movedim(self.unit_dim, -1))
+        latents, beside = self._encoded(
+            x if read is None else read.movedim(self.unit_dim, -1)
+        )
         error = x - self.sae.recompose(latents, beside)
         return torch.cat([latents, error, beside], -1).movedim(-1, self.unit_dim)
 
     def from_features(self, units: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the activation of its units."""
         sizes = [self.sae.n_features, self.sae.d, len(self.sae.beside_rows)]
-        latents, error, beside = torch.split(units.movedim(self.unit_dim, -1), sizes, -1)
+        latents, error, beside = torch.split(
+            units.movedim(self.unit_dim, -1), sizes, -1
+        )
         return (self.sae.recompose(latents, beside) + error).movedim(-1, self.unit_dim)
 
     def directions(self, units: Int[Tensor, " some"]) -> Float[Tensor, "some d"]:
         """Return what one more of each of these units adds to the activation."""
         sae = self.sae
-        return torch.cat([sae.w_dec, torch.eye(sae.d).to(sae.w_dec), sae.beside_rows])[units]
+        return torch.cat([sae.w_dec, torch.eye(sae.d).to(sae.w_dec), sae.beside_rows])[
+            units
+        ]
 
     def some_units(self, units: Int[Tensor, " some"]) -> Callable[[Tensor], Tensor]:
         """Return what makes these units of an activation, with as little of the autoencoder as they need.
@@ -64,7 +72,12 @@ class FeatureBasis:
             return lambda x: self.latents(x).index_select(axis, units)
         threshold = None if sae.threshold is None else sae.threshold[units]
         w_enc, b_enc, w_dec = sae.w_enc[:, units], sae.b_enc[units], sae.w_dec[units]
-        return replace(self, sae=replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec, threshold=threshold)).latents
+        return replace(
+            self,
+            sae=replace(
+                sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec, threshold=threshold
+            ),
+        ).latents
 
     def latents(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the latents of an activation alone."""
@@ -87,7 +100,9 @@ class FeatureBasis:
             latents, rest = pre[..., :n], pre[..., n:]
             beside = rest[..., sae.d :]
             if sae.has_scale:
-                latents = latents / beside[..., :1].clamp_min(torch.finfo(pre.dtype).tiny)
+                latents = latents / beside[..., :1].clamp_min(
+                    torch.finfo(pre.dtype).tiny
+                )
             return torch.cat([sae.in_scale(sae.activate(latents), beside), rest], axis)
 
         return replace(
@@ -112,7 +127,13 @@ class FeatureBasis:
 
 def sae_digest(sae: SparseAutoencoder) -> str:
     """Return a short digest of what an autoencoder computes: weights, activation, scaling."""
-    values: dict[str, Any] = {f.name: getattr(sae, f.name) for f in fields(sae) if f.name not in ("site", "about")}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    values: dict[str, Any] = {
+        f.name: getattr(sae, f.name)
+        for f in fields(sae)
+        if f.name not in ("site", "about")
+    }
+    tensors = {
+        name: value for name, value in values.items() if isinstance(value, Tensor)
+    }
     plain = {name: value for name, value in values.items() if name not in tensors}
     return digest([weights_digest(tensors), plain])

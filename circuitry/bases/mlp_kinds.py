@@ -34,26 +34,42 @@ def mlp_parts(mlp: Any) -> MlpParts | None:
     if isinstance(mlp, TorchvisionMlp):
         layer_in, act, _, layer_out, _ = mlp
         return MlpParts(layer_in, act, _NOTHING, layer_out)
-    if isinstance(mlp, nn.Sequential) and all(hasattr(mlp, name) for name in ("c_fc", "gelu", "c_proj")):
+    if isinstance(mlp, nn.Sequential) and all(
+        hasattr(mlp, name) for name in ("c_fc", "gelu", "c_proj")
+    ):
         steps: Any = mlp
-        return MlpParts(steps.c_fc, steps.gelu, getattr(mlp, "ln", _NOTHING), steps.c_proj)
+        return MlpParts(
+            steps.c_fc, steps.gelu, getattr(mlp, "ln", _NOTHING), steps.c_proj
+        )
     if isinstance(mlp, Mlp):
         return MlpParts(mlp.fc1, mlp.act, mlp.norm, mlp.fc2)
     if isinstance(mlp, GluMlp):
         return MlpParts(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2)
     if isinstance(mlp, SwiGLU):
-        return MlpParts(_side_by_side(mlp.fc1_g, mlp.fc1_x), _gated(mlp.act), mlp.norm, mlp.fc2)
+        return MlpParts(
+            _side_by_side(mlp.fc1_g, mlp.fc1_x), _gated(mlp.act), mlp.norm, mlp.fc2
+        )
     if isinstance(mlp, GeGluMlp):
-        return MlpParts(_side_by_side(mlp.w0, mlp.w1), _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm)
-    return _of_transformers(mlp) if isinstance(mlp, nn.Module) and from_transformers(mlp) else None
+        return MlpParts(
+            _side_by_side(mlp.w0, mlp.w1), _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm
+        )
+    return (
+        _of_transformers(mlp)
+        if isinstance(mlp, nn.Module) and from_transformers(mlp)
+        else None
+    )
 
 
 def _of_transformers(mlp: Any) -> MlpParts:
     """Return the parts of an MLP of transformers by their roles, under either of their names."""
-    _, out = found_by_role(mlp, "output layer of the MLP", "fc2", "down_proj", "weights_out")
+    _, out = found_by_role(
+        mlp, "output layer of the MLP", "fc2", "down_proj", "weights_out"
+    )
     if hasattr(mlp, "weights_in"):
         return MlpParts(mlp.weights_in, _gated(nn.SiLU()), _NOTHING, out)
-    _, act = found_by_role(mlp, "activation of the MLP", "activation_fn", "act_fn", "activation")
+    _, act = found_by_role(
+        mlp, "activation of the MLP", "activation_fn", "act_fn", "activation"
+    )
     _, into = found_by_role(mlp, "first layer of the MLP", "fc1", "up_proj")
     if hasattr(mlp, "gate_proj"):
         return MlpParts(_side_by_side(mlp.gate_proj, into), _gated(act), _NOTHING, out)

@@ -102,7 +102,9 @@ class Layer:
     def groups(self, size: int) -> Bool[Tensor, "components unit"]:
         """Return which of ``size`` units each component is."""
         alone = _one_hot(self.apart, size).bool()
-        return alone if self.of_heads else torch.cat([alone, ~alone.any(0, keepdim=True)])
+        return (
+            alone if self.of_heads else torch.cat([alone, ~alone.any(0, keepdim=True)])
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,9 @@ class ResidualStream:
     """The same tower in heads and neurons."""
 
     @classmethod
-    def of(cls, encoder: Encoder, units: Mapping[str, Units] | None = None) -> "ResidualStream":
+    def of(
+        cls, encoder: Encoder, units: Mapping[str, Units] | None = None
+    ) -> "ResidualStream":
         """Take a tower apart; an encoder in heads and neurons stays as it is, with its hooks.
 
         Args:
@@ -155,8 +159,15 @@ class ResidualStream:
             )
         whole = cls(blocks, {}, encoder, components)
         layers = [layer for layer in whole.layers if units and layer.site in units]
-        chosen = {one.site: _checked_units(one.site, whole.n_units(one), (units or {})[one.site]) for one in layers}
-        apart = {layer.site: chosen[layer.site] for layer in layers if not layer.of_heads}
+        chosen = {
+            one.site: _checked_units(
+                one.site, whole.n_units(one), (units or {})[one.site]
+            )
+            for one in layers
+        }
+        apart = {
+            layer.site: chosen[layer.site] for layer in layers if not layer.of_heads
+        }
         return cls(blocks, apart, encoder, components)
 
     @cached_property
@@ -166,17 +177,39 @@ class ResidualStream:
         first, *inner, last = self.components.sites[-2 * n - 2 :]
         named = [(FIRST_LAYER, first, -1, "")]
         for i in range(n):
-            named.append((f"blocks.{i}.attn", inner[2 * i], i, f"blocks.{i}.hook_resid_pre"))
-            named.append((f"blocks.{i}.mlp", inner[2 * i + 1], i, f"blocks.{i}.hook_resid_mid"))
+            named.append(
+                (f"blocks.{i}.attn", inner[2 * i], i, f"blocks.{i}.hook_resid_pre")
+            )
+            named.append(
+                (f"blocks.{i}.mlp", inner[2 * i + 1], i, f"blocks.{i}.hook_resid_mid")
+            )
         named.append(("embedding", last, n, f"blocks.{n - 1}.hook_resid_post"))
         found, writer, reader = list[Layer](), 0, 0
         for name, site, index, reads in named:
-            block, heads = self.blocks[index] if 0 <= index < n else None, name.endswith(".attn")
-            apart = tuple(range(block.n_heads)) if block and heads else self.apart.get(site, ())
+            block, heads = (
+                self.blocks[index] if 0 <= index < n else None,
+                name.endswith(".attn"),
+            )
+            apart = (
+                tuple(range(block.n_heads))
+                if block and heads
+                else self.apart.get(site, ())
+            )
             n_writers = 0 if name == "embedding" else len(apart) + (not heads)
-            n_readers = 0 if name == FIRST_LAYER else len(PORTS) * len(apart) if heads else len(apart) + 1
-            writers, readers = slice(writer, writer + n_writers), slice(reader, reader + n_readers)
-            found.append(Layer(name, site, index, block, reads, apart, writers, readers))
+            n_readers = (
+                0
+                if name == FIRST_LAYER
+                else len(PORTS) * len(apart)
+                if heads
+                else len(apart) + 1
+            )
+            writers, readers = (
+                slice(writer, writer + n_writers),
+                slice(reader, reader + n_readers),
+            )
+            found.append(
+                Layer(name, site, index, block, reads, apart, writers, readers)
+            )
             writer, reader = writers.stop, readers.stop
         return tuple(found)
 
@@ -189,21 +222,34 @@ class ResidualStream:
     def readers(self) -> tuple[Component, ...]:
         """All readers in order."""
         layers = self.layers[1:]
-        return tuple(one._replace(port=port) for layer in layers for port in layer.ports for one in layer.components)
+        return tuple(
+            one._replace(port=port)
+            for layer in layers
+            for port in layer.ports
+            for one in layer.components
+        )
 
     @cached_property
     @own_modes()
     def edges(self) -> Bool[Tensor, "readers writers"]:
         """Which edges exist: from every writer to every reader of a later layer."""
         ends = self.writers, self.readers
-        written, read = (torch.tensor([self._order[one.layer] for one in some]) for some in ends)
+        written, read = (
+            torch.tensor([self._order[one.layer] for one in some]) for some in ends
+        )
         return written[None] < read[:, None]
 
     @cached_property
     def _order(self) -> dict[str, int]:
         """The place of each layer by all its names."""
-        named = [(place, layer, port) for place, layer in enumerate(self.layers) for port in layer.ports]
-        return {name: place for place, layer, port in named for name in layer.names_of(port)}
+        named = [
+            (place, layer, port)
+            for place, layer in enumerate(self.layers)
+            for port in layer.ports
+        ]
+        return {
+            name: place for place, layer, port in named for name in layer.names_of(port)
+        }
 
     def reads(self, up: str, down: str) -> bool:
         """Say whether edges lead from a layer to another, each given by its site or its name."""
@@ -222,7 +268,10 @@ class ResidualStream:
         """The number of units of each layer by its site, and by its names, where all of an MLP is one."""
         found = {layer.site: self.n_units(layer) for layer in self.layers}
         for layer in self.layers:
-            names = (layer.name, *(name for port in layer.ports for name in layer.names_of(port)[-1:]))
+            names = (
+                layer.name,
+                *(name for port in layer.ports for name in layer.names_of(port)[-1:]),
+            )
             found |= dict.fromkeys(names, found[layer.site] if layer.of_heads else 1)
         return found
 
@@ -230,7 +279,9 @@ class ResidualStream:
         if layer.block is not None:
             return layer.block.n_heads if layer.of_heads else layer.block.n_neurons
         encoder = self.components
-        return encoder.read_unhooked(encoder.blank(), [layer.site])[layer.site].shape[-1]
+        return encoder.read_unhooked(encoder.blank(), [layer.site])[layer.site].shape[
+            -1
+        ]
 
     @property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -245,20 +296,26 @@ class ResidualStream:
     @property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
         """The map of each block from its neurons to what its MLP adds to the stream."""
-        return self._once("neurons", lambda: tuple(map(self._neuron_weights, range(len(self.blocks)))))
+        return self._once(
+            "neurons", lambda: tuple(map(self._neuron_weights, range(len(self.blocks))))
+        )
 
     def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
         """Return weights that hold as long as the run that they are made in; outside of one they are made anew."""
         with self.encoder.running():
             return self.encoder.once((self, name), make)
 
-    def _neuron_weights(self, index: int, neurons: Sequence[int] | None = None) -> Float[Tensor, "neurons d_model"]:
+    def _neuron_weights(
+        self, index: int, neurons: Sequence[int] | None = None
+    ) -> Float[Tensor, "neurons d_model"]:
         block, weight = self.blocks[index], next(self.encoder.tower.parameters())
         chosen = range(block.n_neurons) if neurons is None else neurons
         ones = _one_hot(chosen, block.n_neurons).to(weight)
         return (block.mlp_out(ones[:, None])[:, 0] - self.biases(index)[1]).detach()
 
-    def biases(self, block: Natural) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
+    def biases(
+        self, block: Natural
+    ) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
         if block >= len(self.blocks):
             raise InputError(
@@ -270,28 +327,54 @@ class ResidualStream:
         return one.attention_out(heads)[0, 0].detach(), of_mlp[0, 0].detach()
 
     def _write_weights(self, block: Block) -> Tensor:
-        ones = rearrange(self._eye(block), "rows (head d) -> rows 1 head d", head=block.n_heads)
-        written = block.attention_out(ones) - block.attention_out(torch.zeros_like(ones[:1]))
-        return rearrange(written.detach(), "(head d) 1 model -> head d model", head=block.n_heads)
+        ones = rearrange(
+            self._eye(block), "rows (head d) -> rows 1 head d", head=block.n_heads
+        )
+        written = block.attention_out(ones) - block.attention_out(
+            torch.zeros_like(ones[:1])
+        )
+        return rearrange(
+            written.detach(), "(head d) 1 model -> head d model", head=block.n_heads
+        )
 
     def _read_weights(self, block: Block) -> tuple[Tensor, Tensor]:
-        rows = torch.cat([self._eye(block).new_zeros(1, block.width), self._eye(block)])[:, None]
-        bias, weights = torch.stack(block.project(rows)).detach()[:, :, 0].tensor_split([1], 1)
-        return rearrange(weights - bias, "port model head d -> port head d model").contiguous(), bias[:, 0]
+        rows = torch.cat(
+            [self._eye(block).new_zeros(1, block.width), self._eye(block)]
+        )[:, None]
+        bias, weights = (
+            torch.stack(block.project(rows)).detach()[:, :, 0].tensor_split([1], 1)
+        )
+        return rearrange(
+            weights - bias, "port model head d -> port head d model"
+        ).contiguous(), bias[:, 0]
 
     def _eye(self, block: Block) -> Tensor:
-        return torch.eye(block.width, dtype=self.encoder.dtype, device=self.encoder.device)
+        return torch.eye(
+            block.width, dtype=self.encoder.dtype, device=self.encoder.device
+        )
 
-    def read_by(self, layer: Layer, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
+    def read_by(
+        self, layer: Layer, activations: Mapping[str, Tensor]
+    ) -> Float[Tensor, "batch position d_model"]:
         """Return the stream that a layer reads, given the activations at `sites`, which carry it past their units."""
         site = layer.site if layer.block else self.sites[-1]
         x, past = _at(site, activations), self.components.carried[site]
-        carried = x.narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
-        return carried if layer.block else carried + self.blocks[-1].mlp_out(self.components.units_of(site, x))
+        carried = x.narrow(
+            self.components.unit_dim(site), past.start, len(past)
+        ).flatten(2)
+        return (
+            carried
+            if layer.block
+            else carried + self.blocks[-1].mlp_out(self.components.units_of(site, x))
+        )
 
-    def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
+    def written(
+        self, activations: Mapping[str, Tensor]
+    ) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
-        return torch.cat([self.written_by(layer, activations) for layer in self.layers[:-1]])
+        return torch.cat(
+            [self.written_by(layer, activations) for layer in self.layers[:-1]]
+        )
 
     def written_by(
         self, layer: Layer, activations: Mapping[str, Tensor]
@@ -299,15 +382,24 @@ class ResidualStream:
         """Return what each component of a layer adds to the stream, without biases; it is linear."""
         x = self.components.units_of(layer.site, _at(layer.site, activations))
         if layer.of_heads:
-            heads = rearrange(x, "b p head d -> head (b p) d") @ self.write_weights[layer.index]
+            heads = (
+                rearrange(x, "b p head d -> head (b p) d")
+                @ self.write_weights[layer.index]
+            )
             return heads.reshape(-1, *x.shape[:2], heads.shape[-1])
         if layer.block is None:
-            whole, alone = x, _one_hot(layer.apart, x.shape[-1]).to(x)[:, None, None] * x
+            whole, alone = (
+                x,
+                _one_hot(layer.apart, x.shape[-1]).to(x)[:, None, None] * x,
+            )
         else:
             whole = layer.block.mlp_out(x) - self.biases(layer.index)[1]
             if not layer.apart:
                 return whole[None]
-            weights = self._once(f"{layer.name} apart", lambda: self._neuron_weights(layer.index, layer.apart))
+            weights = self._once(
+                f"{layer.name} apart",
+                lambda: self._neuron_weights(layer.index, layer.apart),
+            )
             alone = torch.einsum("bpn,nm->nbpm", x[..., list(layer.apart)], weights)
         return torch.cat([alone, (whole - alone.sum(0))[None]])
 
@@ -338,13 +430,19 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
-    in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
+    in_neurons = tuple(
+        stage.block for stage in encoder.stages if stage.block is not None
+    )
     named = encoder.chain.blocks.values()
-    return in_neurons or tuple(take_apart(block) for block in named if not isinstance(block, ConvBlock))
+    return in_neurons or tuple(
+        take_apart(block) for block in named if not isinstance(block, ConvBlock)
+    )
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:
     """Return the activation of a site; raise `InputError` where it is missing."""
     if site not in activations:
-        raise InputError(f"The activation at {site!r} is needed, but only {', '.join(activations) or 'none'} given.")
+        raise InputError(
+            f"The activation at {site!r} is needed, but only {', '.join(activations) or 'none'} given."
+        )
     return activations[site]

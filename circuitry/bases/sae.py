@@ -80,7 +80,10 @@ class SparseAutoencoder:
                 f"A threshold belongs to the activation jumprelu and to no other, but {self.activation} was given "
                 f"{'none' if self.threshold is None else 'one'}."
             )
-        if self.activation.endswith("topk") != (self.k is not None) or not 1 <= (self.k or 1) <= features:
+        if (
+            self.activation.endswith("topk") != (self.k is not None)
+            or not 1 <= (self.k or 1) <= features
+        ):
             raise InputError(
                 f"The activations topk and signed-topk, and no others, need a k from 1 to the number of features "
                 f"({features}), but {self.activation} was given k={self.k}."
@@ -100,7 +103,9 @@ class SparseAutoencoder:
         """Return the features' activations, zero or positive except of signed-topk; differentiable in ``x``."""
         return self.activate(self.before_activation(x))
 
-    def before_activation(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
+    def before_activation(
+        self, x: Float[Tensor, "*batch d"]
+    ) -> Float[Tensor, "*batch features"]:
         """Return what the activation takes; raise `InputError` for inputs of another width."""
         if x.shape[-1] != self.d:
             raise InputError(
@@ -112,19 +117,29 @@ class SparseAutoencoder:
             x = x - self.b_dec
         return x @ self.w_enc + self.b_enc
 
-    def activate(self, before: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
+    def activate(
+        self, before: Float[Tensor, "*batch features"]
+    ) -> Float[Tensor, "*batch features"]:
         """Return the features' activations of their pre-activations."""
         if self.k is not None:
             top = before.topk(self.k, dim=-1)
-            values = top.values if self.activation == "signed-topk" else top.values.relu()
+            values = (
+                top.values if self.activation == "signed-topk" else top.values.relu()
+            )
             found = torch.zeros_like(before).scatter(-1, top.indices, values)
         elif self.threshold is not None:
             found = before.relu() * (before > self.threshold)
         else:
             found = before.relu()
-        return found if self.soft_cap is None else torch.tanh(found / self.soft_cap) * self.soft_cap
+        return (
+            found
+            if self.soft_cap is None
+            else torch.tanh(found / self.soft_cap) * self.soft_cap
+        )
 
-    def decode(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d"]:
+    def decode(
+        self, features: Float[Tensor, "*batch features"]
+    ) -> Float[Tensor, "*batch d"]:
         """Return the reconstruction; of normalised inputs where ``normalised``."""
         return features @ self.w_dec + self.b_dec
 
@@ -163,13 +178,17 @@ class SparseAutoencoder:
         return self.b_dec[None] if self.has_scale else self.b_dec.new_zeros(0, self.d)
 
     def in_scale(
-        self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
+        self,
+        features: Float[Tensor, "*batch features"],
+        beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch features"]:
         """Return features in the scale of the input that they are of."""
         return features * beside[..., :1] if self.has_scale else features
 
     def recompose(
-        self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
+        self,
+        features: Float[Tensor, "*batch features"],
+        beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch d"]:
         """Return the reconstruction in the input's own scale, of features in that scale; linear in both."""
         found = features @ self.w_dec
@@ -177,26 +196,47 @@ class SparseAutoencoder:
             found = found + beside @ self.beside_rows
         return found if self.has_scale else found + self.b_dec
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SparseAutoencoder":
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "SparseAutoencoder":
         """Return the same autoencoder on another device or in another floating-point type."""
         try:
-            moved: dict[str, Any] = {name: tensor.to(device=device, dtype=dtype) for name, tensor in self._tensors()}
+            moved: dict[str, Any] = {
+                name: tensor.to(device=device, dtype=dtype)
+                for name, tensor in self._tensors()
+            }
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"Device {str(device)!r} cannot be used here ({reason}): give cpu, or cuda.") from error
+            raise InputError(
+                f"Device {str(device)!r} cannot be used here ({reason}): give cpu, or cuda."
+            ) from error
         return replace(self, **moved)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with a JSON header and a checksum, whole or not at all."""
         tensors = {name: tensor.detach().cpu() for name, tensor in self._tensors()}
-        header = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors}
+        header = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors
+        }
         # numpy has no bfloat16; float32 holds its values exactly.
-        exact = {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in tensors.items()}
+        exact = {
+            name: t.float() if t.dtype == torch.bfloat16 else t
+            for name, t in tensors.items()
+        }
         header["kind"] = type(self).__name__
-        write_arrays(path, SAE_FORMAT, header, {name: tensor.numpy() for name, tensor in exact.items()})
+        write_arrays(
+            path,
+            SAE_FORMAT,
+            header,
+            {name: tensor.numpy() for name, tensor in exact.items()},
+        )
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
-        return [(f.name, value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
+        return [
+            (f.name, value)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        ]
 
 
 @checked
@@ -235,7 +275,11 @@ class Transcoder(SparseAutoencoder):
     def beside_rows(self) -> Float[Tensor, "beside d"]:
         """What one of each of ``beside`` adds to the output."""
         rows = super().beside_rows
-        return rows if self.w_skip is None else torch.cat([rows, torch.eye(self.d).to(rows)])
+        return (
+            rows
+            if self.w_skip is None
+            else torch.cat([rows, torch.eye(self.d).to(rows)])
+        )
 
 
 def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
@@ -248,10 +292,18 @@ def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
     return b_mag - r_mag.exp() * b_gate
 
 
-def of_shifted_inputs(sae: SparseAutoencoder, mean: Tensor, scale: float) -> SparseAutoencoder:
+def of_shifted_inputs(
+    sae: SparseAutoencoder, mean: Tensor, scale: float
+) -> SparseAutoencoder:
     """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same."""
-    if not 0 < scale < float("inf") or (mean.dim() and tuple(mean.shape) != (sae.d,)) or not mean.isfinite().all():
-        shown = list(mean.shape) if bool(mean.isfinite().all()) else "with NaN or infinity"
+    if (
+        not 0 < scale < float("inf")
+        or (mean.dim() and tuple(mean.shape) != (sae.d,))
+        or not mean.isfinite().all()
+    ):
+        shown = (
+            list(mean.shape) if bool(mean.isfinite().all()) else "with NaN or infinity"
+        )
         raise InputError(
             f"Inputs (x - mean) / scale need a finite mean of width {sae.d} and a positive finite scale, but a mean "
             f"{shown} and {scale} were given."
@@ -263,10 +315,20 @@ def of_shifted_inputs(sae: SparseAutoencoder, mean: Tensor, scale: float) -> Spa
     mean, w_enc = mean.to(sae.w_enc).expand(sae.d), sae.w_enc / scale
     # With b_dec subtracted its new value holds the mean; else the encoder's bias does.
     b_enc = sae.b_enc if sae.subtract_decoder_bias else sae.b_enc - mean @ w_enc
-    return replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=sae.w_dec * scale, b_dec=sae.b_dec * scale + mean)
+    return replace(
+        sae,
+        w_enc=w_enc,
+        b_enc=b_enc,
+        w_dec=sae.w_dec * scale,
+        b_dec=sae.b_dec * scale + mean,
+    )
 
 
-def _moments(x: Float[Tensor, "*batch d"]) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
+def _moments(
+    x: Float[Tensor, "*batch d"],
+) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
     """Return the unbiased standard deviation and the mean of vectors; where it is zero it has a gradient of zero."""
     mean = x.mean(-1, keepdim=True)
-    return torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True) / (x.shape[-1] - 1) ** 0.5, mean
+    return torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True) / (
+        x.shape[-1] - 1
+    ) ** 0.5, mean

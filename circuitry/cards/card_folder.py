@@ -19,7 +19,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages, UnitCard, UnitName, WordCheck
+from circuitry.cards.unit_card import (
+    ACTIVATION,
+    EFFECT,
+    CardImage,
+    TopImages,
+    UnitCard,
+    UnitName,
+    WordCheck,
+)
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError, UnknownNameError
 from circuitry.runs.files import at_home
@@ -54,7 +62,9 @@ def read_beside(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}): run {COMMAND} again, which repairs it.") from error
+        raise InputError(
+            f"{path} is damaged ({error}): run {COMMAND} again, which repairs it."
+        ) from error
 
 
 ActivationTable = tuple[tuple[str, ...], Float[np.ndarray, "images units"]]
@@ -87,12 +97,16 @@ class CardFolder:
         >>> cards.thumbnail(card.top["activation"]["sketch"].ids[0])
     """
 
-    HOW_TO_GET: ClassVar = "make one with unit_cards(...), and open it with CardFolder(path)"
+    HOW_TO_GET: ClassVar = (
+        "make one with unit_cards(...), and open it with CardFolder(path)"
+    )
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(at_home(path)).absolute()
         if not (self.path / NAME).is_file():
-            raise InputError(f"There are no unit cards at {self.path}: make them with {COMMAND}.")
+            raise InputError(
+                f"There are no unit cards at {self.path}: make them with {COMMAND}."
+            )
         self.manifest = read_manifest(self.path, CARDS_FORMAT)
         self._folder = JobFolder.made(self.path, self.manifest)
         jobs = self._folder.jobs
@@ -109,7 +123,9 @@ class CardFolder:
         """The axis "classes" of all arrays."""
         self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
         """The axis "domains" of all arrays."""
-        self._read: dict[str, tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]] = {}
+        self._read: dict[
+            str, tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]
+        ] = {}
 
     def units(self) -> list[tuple[str, int]]:
         """Return (site, unit) of every card, site by site."""
@@ -117,18 +133,25 @@ class CardFolder:
 
     @cached_property
     def _units(self) -> dict[str, list[int]]:
-        return {site: list(map(int, units)) for site, units in self.manifest["config"]["units"].items()}
+        return {
+            site: list(map(int, units))
+            for site, units in self.manifest["config"]["units"].items()
+        }
 
     @cached_property
     def images(self) -> dict[str, CardImage]:
         """The images that cards show, by id."""
-        listed = (CardImage(*row) for domain in self.domains for row in self._listed(domain))
+        listed = (
+            CardImage(*row) for domain in self.domains for row in self._listed(domain)
+        )
         return {image.id: image for image in listed}
 
     def _whole(self, job: Job, suffix: str = "") -> Path:
         """Return the path of the file that a job leaves last, or of one beside it, after checking it."""
         path = card_file(self.path, job)
-        return self._folder.whole(job, path.with_suffix(suffix) if suffix else path, COMMAND)
+        return self._folder.whole(
+            job, path.with_suffix(suffix) if suffix else path, COMMAND
+        )
 
     def _listed(self, domain: str) -> Any:
         return read_beside(self._whole((IMAGES, domain), ".json"))
@@ -141,7 +164,9 @@ class CardFolder:
     def thumbnail(self, image_id: str) -> bytes:
         """Return an image as the model sees it, 160 x 160 pixels as WebP; KeyError for an unknown one."""
         if image_id not in self.images:
-            raise UnknownNameError(f"There is no image {image_id!r} in {self.path}: see images.")
+            raise UnknownNameError(
+                f"There is no image {image_id!r} in {self.path}: see images."
+            )
         return thumbnail_file(self.path, image_id).read_bytes()
 
     def activations(self, domain: str) -> ActivationTable:
@@ -152,15 +177,25 @@ class CardFolder:
     def card(self, site: str, unit: int) -> UnitCard:
         """Return the card of a unit; KeyError for a unit that is in no circuit, `InputError` for a damaged file."""
         if unit not in self._units.get(site, ()):
-            raise UnknownNameError(f"There is no card of {site}/{unit} in {self.path}: take one of units().")
+            raise UnknownNameError(
+                f"There is no card of {site}/{unit} in {self.path}: take one of units()."
+            )
         if site not in self._read:
-            header, arrays = read_arrays(self._whole((SITE, site)), CARDS_FORMAT, "file of unit cards")
-            self._read[site] = header, arrays, read_beside(self._whole((SITE, site), ".json"))
+            header, arrays = read_arrays(
+                self._whole((SITE, site)), CARDS_FORMAT, "file of unit cards"
+            )
+            self._read[site] = (
+                header,
+                arrays,
+                read_beside(self._whole((SITE, site), ".json")),
+            )
         header, arrays, names = self._read[site]
         row = self._units[site].index(unit)
         of, found = {name: array[row] for name, array in arrays.items()}, names[row]
         tops = {
-            by: {domain: self._top_of(of, by, i) for i, domain in enumerate(self.domains)}
+            by: {
+                domain: self._top_of(of, by, i) for i, domain in enumerate(self.domains)
+            }
             for by in (ACTIVATION, EFFECT)
         }
         return UnitCard(
@@ -175,7 +210,11 @@ class CardFolder:
             counts=of["counts"].astype(np.int64),
             effects=of["effects"],
             kept=of["kept"].astype(bool),
-            exact={name.removeprefix("exact/"): of[name] for name in of if name.startswith("exact/")},
+            exact={
+                name.removeprefix("exact/"): of[name]
+                for name in of
+                if name.startswith("exact/")
+            },
             attributed_like=str(header["baseline"]),
             name=None if found is None else _name(found),
             thumbnail=self.thumbnail,
@@ -189,7 +228,11 @@ class CardFolder:
         places = of[f"{by}/places"][domain]
         n, heat = int((places >= 0).sum()), of.get(f"{by}/heat")
         ids = tuple(self._ids[place] for place in places[:n])
-        return TopImages(ids, of[f"{by}/values"][domain, :n], None if heat is None else heat[domain, :n])
+        return TopImages(
+            ids,
+            of[f"{by}/values"][domain, :n],
+            None if heat is None else heat[domain, :n],
+        )
 
     def __repr__(self) -> str:
         units = sum(map(len, self._units.values()))
@@ -197,5 +240,15 @@ class CardFolder:
 
 
 def _name(found: Mapping[str, Any]) -> UnitName:
-    pairs = {key: {name: tuple(pair) for name, pair in found[key].items()} for key in ("by_domain", "references")}
-    return UnitName(**{**found, **pairs, "words": tuple(found["words"]), "weights": tuple(found["weights"])})
+    pairs = {
+        key: {name: tuple(pair) for name, pair in found[key].items()}
+        for key in ("by_domain", "references")
+    }
+    return UnitName(
+        **{
+            **found,
+            **pairs,
+            "words": tuple(found["words"]),
+            "weights": tuple(found["weights"]),
+        }
+    )

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 
 from circuitry.cards.card_arrays import REPLACED_BY, CircuitScores, site_arrays
-from circuitry.cards.card_folder import CARDS_FORMAT, EXACT, IMAGES, SITE, WORDS, CardFolder, SeenImages, card_file
+from circuitry.cards.card_folder import (
+    CARDS_FORMAT,
+    EXACT,
+    IMAGES,
+    SITE,
+    WORDS,
+    CardFolder,
+    SeenImages,
+    card_file,
+)
 from circuitry.cards.card_settings import CardSettings
 from circuitry.cards.strongest_images import unit_kind, write_domain
 from circuitry.cards.unit_card import FEWEST, UnitName
@@ -75,15 +84,27 @@ class CardJobs:
     """The jobs of `unit_cards`; its arguments are described there."""
 
     def __init__(
-        self, clip: Clip, images: DomainFolder, graphs: GraphFolder, out: Path, settings: CardSettings
+        self,
+        clip: Clip,
+        images: DomainFolder,
+        graphs: GraphFolder,
+        out: Path,
+        settings: CardSettings,
     ) -> None:
         self.settings = settings
         baseline = graphs.manifest["config"]["baseline"]
-        self.checks = CausalChecks(clip, images, graphs, CheckSettings(seen=True, n_others=0, baseline=baseline))
+        self.checks = CausalChecks(
+            clip,
+            images,
+            graphs,
+            CheckSettings(seen=True, n_others=0, baseline=baseline),
+        )
         self.clip, self.out, self.baseline = clip, out, str(baseline)
         self.scores = CircuitScores(graphs, self.checks.chosen.keys)
         styles = map(style_word, self.scores.domains)
-        self.words = vocabulary_of(clip, [*images.all_classes, *styles], self.settings.vocabulary)
+        self.words = vocabulary_of(
+            clip, [*images.all_classes, *styles], self.settings.vocabulary
+        )
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
@@ -93,7 +114,11 @@ class CardJobs:
         """
         chosen = self.checks.chosen
         n = max(self.settings.n_images, chosen.n_found + self.checks.settings.n_images)
-        keys = [(class_name, domain) for domain in self.scores.domains for class_name in chosen.images.classes]
+        keys = [
+            (class_name, domain)
+            for domain in self.scores.domains
+            for class_name in chosen.images.classes
+        ]
         return {key: records for key in keys if (records := chosen.ranked(key)[:n])}
 
     @cached_property
@@ -105,7 +130,11 @@ class CardJobs:
         jobs += [(WORDS,), *((SITE, site) for site in scores.units)]
         named = asdict(self.settings)
         items = named.pop("items")
-        listed = {record.relative: item_of(record, items) for some in self.selection.values() for record in some}
+        listed = {
+            record.relative: item_of(record, items)
+            for some in self.selection.values()
+            for record in some
+        }
         return self.checks.claim(
             self.out,
             CARDS_FORMAT,
@@ -119,22 +148,39 @@ class CardJobs:
 
     def run(self, work: Work = Work()) -> None:
         """Do the unfinished jobs, shared with other processes that run the same."""
-        steps = {IMAGES: self._images, EXACT: self._exact, WORDS: self._words, SITE: self._site}
+        steps = {
+            IMAGES: self._images,
+            EXACT: self._exact,
+            WORDS: self._words,
+            SITE: self._site,
+        }
         for kind, do in steps.items():
             jobs = [job for job in self.folder.jobs if job[0] == kind]
             bar = work.bar(f"cards: {kind}")
-            self.folder.run(partial(do, work), rank=work.rank, only=jobs, progress=bar, unit="job")
+            self.folder.run(
+                partial(do, work), rank=work.rank, only=jobs, progress=bar, unit="job"
+            )
 
     def _images(self, work: Work, job: Job, _: object) -> list[Path]:
         """Pass the images of a domain through the model."""
         domain = job[1]
         keys = [key for key in self.scores.keys if key[1] == domain]
-        found_on = {record for key in keys for record in self.checks.chosen.found_on(key)}
+        found_on = {
+            record for key in keys for record in self.checks.chosen.found_on(key)
+        }
         shown = self._shown(domain, work)
-        path, top, items = card_file(self.out, job), self.settings.top, self.settings.items
-        return write_domain(self.clip, shown, self.scores.units, path, found_on, top, items)
+        path, top, items = (
+            card_file(self.out, job),
+            self.settings.top,
+            self.settings.items,
+        )
+        return write_domain(
+            self.clip, shown, self.scores.units, path, found_on, top, items
+        )
 
-    def _shown(self, domain: str, work: Work) -> Iterator[tuple[list[ImageRecord], Task]]:
+    def _shown(
+        self, domain: str, work: Work
+    ) -> Iterator[tuple[list[ImageRecord], Task]]:
         for key, records in self.selection.items():
             if key[1] == domain:
                 there, images = read_images(self.clip, records, strict=work.strict)
@@ -147,14 +193,26 @@ class CardJobs:
         records = self.selection[key][:EXACT_IMAGES]
         images = self.checks.read(records, strict=work.strict)
         most = self.settings.exact_units
-        units = {site: kept[:most] for site, kept in self.scores.kept[key].items()} if most else {}
+        units = (
+            {site: kept[:most] for site, kept in self.scores.kept[key].items()}
+            if most
+            else {}
+        )
         arrays = {f"units/{site}": chosen for site, chosen in units.items()}
-        alone = not any(other[0] == key[0] and other != key for other in self.scores.keys)
+        alone = not any(
+            other[0] == key[0] and other != key for other in self.scores.keys
+        )
         for kind, baseline in self._baselines.items() if len(images) and units else ():
             if kind == "other-domains" and alone:  # a class of one domain has no others
                 continue
             metric, other = self.checks.metric_of(*key), baseline.of(*key, len(images))
-            task = Task(self.clip.encoder, images, metric, baseline=other, work=replace(work, progress=False))
+            task = Task(
+                self.clip.encoder,
+                images,
+                metric,
+                baseline=other,
+                work=replace(work, progress=False),
+            )
             for site, found in patch_effects(task, units=units).scores.items():
                 arrays[f"{kind}/{site}"] = found[units[site]]
         path = card_file(self.out, job)
@@ -164,18 +222,26 @@ class CardJobs:
     @cached_property
     def _baselines(self) -> dict[str, FolderBaseline]:
         """The baselines of exact effects, by the name of the replacement."""
-        return {by: self.checks.baseline_called(name) for by, name in REPLACED_BY.items()}
+        return {
+            by: self.checks.baseline_called(name) for by, name in REPLACED_BY.items()
+        }
 
     @cached_property
     def _seen(self) -> list[SeenImages]:
         """The files that the jobs of the domains wrote."""
-        return [SeenImages.read(card_file(self.out, (IMAGES, domain))) for domain in self.scores.domains]
+        return [
+            SeenImages.read(card_file(self.out, (IMAGES, domain)))
+            for domain in self.scores.domains
+        ]
 
     @cached_property
     def _exact_effects(self) -> dict[Key, dict[str, np.ndarray]]:
         """The files that the jobs of the circuits wrote."""
         files = {key: card_file(self.out, (EXACT, *key)) for key in self.scores.keys}
-        return {key: read_arrays(file, CARDS_FORMAT, "file")[1] for key, file in files.items()}
+        return {
+            key: read_arrays(file, CARDS_FORMAT, "file")[1]
+            for key, file in files.items()
+        }
 
     def _words(self, work: Work, job: Job, _: object) -> list[Path]:
         """Classify the images by the names of their classes."""
@@ -186,10 +252,17 @@ class CardJobs:
                 continue
             logits = torch.from_numpy(seen.arrays["embeddings"]).to(weights) @ weights.T
             answers = given_classes(logits).cpu().numpy()
-            labels = [self.checks.images.label(image.class_name) for image in seen.images]
+            labels = [
+                self.checks.images.label(image.class_name) for image in seen.images
+            ]
             right[domain] = answers == np.array(labels, int)
         path = card_file(self.out, job)
-        write_json(path, vars(check_words(self.clip.name, right, len(self.checks.images.all_classes))))
+        write_json(
+            path,
+            vars(
+                check_words(self.clip.name, right, len(self.checks.images.all_classes))
+            ),
+        )
         return [path]
 
     def _site(self, work: Work, job: Job, _: object) -> list[Path]:
@@ -197,13 +270,22 @@ class CardJobs:
         site = job[1]
         path = card_file(self.out, job)
         arrays = site_arrays(self.scores, site, self._seen, self._exact_effects)
-        header = {"site": site, "kind": unit_kind(self.clip.encoder, site), "baseline": self.baseline}
+        header = {
+            "site": site,
+            "kind": unit_kind(self.clip.encoder, site),
+            "baseline": self.baseline,
+        }
         names: list[UnitName | None] = [None] * len(self.scores.units[site])
         if self._worded is not None:
             columns = self.scores.columns(site)
-            activations = np.concatenate([one.activations[:, columns] for one in self._seen])
+            activations = np.concatenate(
+                [one.activations[:, columns] for one in self._seen]
+            )
             names = name_units(activations, self._worded, seed=self.settings.seed)
-        write_json(path.with_suffix(".json"), [None if name is None else vars(name) for name in names])
+        write_json(
+            path.with_suffix(".json"),
+            [None if name is None else vars(name) for name in names],
+        )
         write_arrays(path, CARDS_FORMAT, header, arrays)
         return [path.with_suffix(".json"), path]
 
@@ -213,7 +295,11 @@ class CardJobs:
         images = [image for seen in self._seen for image in seen.images]
         if not images:
             return None
-        embeddings = torch.from_numpy(np.concatenate([seen.arrays["embeddings"] for seen in self._seen if seen.images]))
+        embeddings = torch.from_numpy(
+            np.concatenate(
+                [seen.arrays["embeddings"] for seen in self._seen if seen.images]
+            )
+        )
         halves = part_numbers(self.selection, 2, self.settings.items)
         half = {
             record.relative: bool(part)

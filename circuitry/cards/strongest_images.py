@@ -60,7 +60,11 @@ def unit_kind(encoder: Encoder, site: str) -> str:
         return "head"
     if site in encoder.carried and encoder.unit_dim(site) != 1:
         return "neuron"
-    return "channel" if encoder.unit_dim(site) == 1 and site != encoder.sites[-1] else "feature"
+    return (
+        "channel"
+        if encoder.unit_dim(site) == 1 and site != encoder.sites[-1]
+        else "feature"
+    )
 
 
 def unit_maps(
@@ -73,7 +77,9 @@ def unit_maps(
     return chosen.reshape(*chosen.shape[:2], -1)
 
 
-def map_grid(encoder: Encoder, site: str, maps: Float[Tensor, "batch units positions"]) -> Tensor | None:
+def map_grid(
+    encoder: Encoder, site: str, maps: Float[Tensor, "batch units positions"]
+) -> Tensor | None:
     """Return maps over the image [batch, units, height, width], at most `MAP_SIDE` cells a side.
 
     None where the units have no place in the image. Tokens before the patches do not count.
@@ -131,11 +137,19 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
         encoder = given.encoder
         sites = tuple(sorted({*units, encoder.sites[-1]}, key=encoder.position))
         task = replace(given, sites=sites)
-        chosen = {site: torch.as_tensor(numbers, device=encoder.device) for site, numbers in units.items()}
+        chosen = {
+            site: torch.as_tensor(numbers, device=encoder.device)
+            for site, numbers in units.items()
+        }
         with task.running(gradients=True):
             for found in image_effects(task, left_rule(1)):
-                maps = {site: unit_maps(encoder, site, found.clean[site], some) for site, some in chosen.items()}
-                grids = {site: map_grid(encoder, site, one) for site, one in maps.items()}
+                maps = {
+                    site: unit_maps(encoder, site, found.clean[site], some)
+                    for site, some in chosen.items()
+                }
+                grids = {
+                    site: map_grid(encoder, site, one) for site, one in maps.items()
+                }
                 end = found.batch.start + len(found.batch.images)
                 if end > len(ids):
                     break
@@ -144,11 +158,19 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
                     found.batch.images,
                     found.clean[encoder.sites[-1]].float().cpu(),
                     {site: one.amax(-1).float().cpu() for site, one in maps.items()},
-                    {site: None if one is None else one.float().cpu() for site, one in grids.items()},
-                    {site: found.effects[site].index_select(1, some).float().cpu() for site, some in chosen.items()},
+                    {
+                        site: None if one is None else one.float().cpu()
+                        for site, one in grids.items()
+                    },
+                    {
+                        site: found.effects[site].index_select(1, some).float().cpu()
+                        for site, some in chosen.items()
+                    },
                 )
             if end != len(ids):
-                raise InputError(f"Each image has a name, but {len(ids)} names of {end} images were given.")
+                raise InputError(
+                    f"Each image has a name, but {len(ids)} names of {end} images were given."
+                )
 
 
 Top = tuple[Tensor, Tensor, Tensor | None]
@@ -169,7 +191,9 @@ def _joined(top: Top, places: Tensor, values: Tensor, maps: Tensor | None) -> To
     where = torch.cat([before, places.expand(len(both), -1)], 1).gather(1, best)
     if maps is not None:
         old = maps.new_zeros(len(both), n, *maps.shape[2:]) if heat is None else heat
-        heat = torch.cat([old, maps.transpose(0, 1)], 1)[torch.arange(len(both))[:, None], best]
+        heat = torch.cat([old, maps.transpose(0, 1)], 1)[
+            torch.arange(len(both))[:, None], best
+        ]
     return where.masked_fill(largest <= 0, -1), largest, heat
 
 
@@ -179,7 +203,8 @@ class TopLists:
     def __init__(self, units: UnitsBySite, k: int = TOP_IMAGES) -> None:
         self.ids: list[str] = []
         none: dict[str, Top] = {
-            site: (torch.full((len(some), k), -1), torch.zeros(len(some), k), None) for site, some in units.items()
+            site: (torch.full((len(some), k), -1), torch.zeros(len(some), k), None)
+            for site, some in units.items()
         }
         self.tops = {by: dict(none) for by in (ACTIVATION, EFFECT)}
 
@@ -189,11 +214,15 @@ class TopLists:
         self.ids += watched.ids
         for by, values in ((ACTIVATION, watched.activation), (EFFECT, watched.effects)):
             for site, top in self.tops[by].items():
-                self.tops[by][site] = _joined(top, places, values[site], watched.maps[site])
+                self.tops[by][site] = _joined(
+                    top, places, values[site], watched.maps[site]
+                )
 
 
 @checked
-def top_images(shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES) -> dict[str, dict[tuple[str, int], TopImages]]:
+def top_images(
+    shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES
+) -> dict[str, dict[tuple[str, int], TopImages]]:
     """Return the images in which units are most active, and those in which they contribute most to the metric.
 
     Args:
@@ -219,7 +248,9 @@ def top_images(shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES) -> dict[
                 some = [int(place) for place in places[row] if place >= 0]
                 ids, n = tuple(lists.ids[place] for place in some), len(some)
                 here = None if heat is None else heat[row, :n]
-                found[by][site, int(unit)] = TopImages(ids, values[row, :n].numpy(), here)
+                found[by][site, int(unit)] = TopImages(
+                    ids, values[row, :n].numpy(), here
+                )
     return found
 
 
@@ -249,26 +280,48 @@ def write_domain(
             start = len(listed)
             for r in records:
                 digest = hashlib.sha256(r.relative.encode()).hexdigest()[:16]
-                listed.append(CardImage(digest, r.relative, r.domain, r.class_name, r in found_on, item_of(r, items)))
+                listed.append(
+                    CardImage(
+                        digest,
+                        r.relative,
+                        r.domain,
+                        r.class_name,
+                        r in found_on,
+                        item_of(r, items),
+                    )
+                )
             yield [image.id for image in listed[start:]], task
 
     table.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(table) as temporary, tempfile.TemporaryFile(dir=table.parent) as rows:
+    with (
+        whole_file(table) as temporary,
+        tempfile.TemporaryFile(dir=table.parent) as rows,
+    ):
         for watched in watch_units(named(), units):
             lists.add(watched)
             embeddings.append(watched.embeddings)
             thumbnails += _write_thumbnails(clip, watched, path.parent.parent)
-            rows.write(torch.cat([watched.activation[site] for site in units], 1).numpy().astype("<f4").tobytes())
+            rows.write(
+                torch.cat([watched.activation[site] for site in units], 1)
+                .numpy()
+                .astype("<f4")
+                .tobytes()
+            )
         rows.seek(0)
         with open(temporary, "wb") as file:
             shape = (len(listed), sum(map(len, units.values())))
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+            )
             shutil.copyfileobj(rows, file)
     write_json(path.with_suffix(".json"), listed)
     arrays = {"embeddings": torch.cat(embeddings or [torch.zeros(0, 1)]).numpy()}
     for by, tops in lists.tops.items():
         for site, (places, values, heat) in tops.items():
-            arrays |= {f"{by}/places/{site}": places.numpy(), f"{by}/values/{site}": values.numpy()}
+            arrays |= {
+                f"{by}/places/{site}": places.numpy(),
+                f"{by}/values/{site}": values.numpy(),
+            }
             arrays |= {} if heat is None else {f"{by}/heat/{site}": heat.numpy()}
     write_arrays(path, CARDS_FORMAT, {}, arrays)
     return [table, path.with_suffix(".json"), *thumbnails, path]
@@ -277,7 +330,9 @@ def write_domain(
 def _write_thumbnails(clip: Clip, watched: Watched, folder: Path) -> list[Path]:
     paths = [thumbnail_file(folder, name) for name in watched.ids]
     for path, pixels in zip(paths, clip.shown(watched.images), strict=True):
-        small = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        small = Image.fromarray(pixels).resize(
+            (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS
+        )
         with whole_file(path) as temporary:
             small.save(temporary, "WEBP", quality=QUALITY)
     return paths

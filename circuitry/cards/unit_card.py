@@ -138,7 +138,9 @@ class UnitCard:
     classes and domains), ``other-domains`` (the class's mean there); NaN where it was not measured."""
     attributed_like: str
     """The baseline of `effects`."""
-    name: UnitName | None  #: What it responds to, in words; None where names were not asked for.
+    name: (
+        UnitName | None
+    )  #: What it responds to, in words; None where names were not asked for.
     thumbnail: Callable[[str], bytes] | None = None
     """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""
 
@@ -148,14 +150,24 @@ class UnitCard:
         return f"{self.site}/{self.unit}"
 
     def __repr__(self) -> str:
-        named = "" if self.name is None else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"
+        named = (
+            ""
+            if self.name is None
+            else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"
+        )
         return f"UnitCard of {self.kind} {self.title}{named}"
 
     def _repr_html_(self) -> str:
         """Show its name and the images that activate it most in a notebook."""
         page = f"<p>{html.escape(repr(self).partition(' of ')[2])}</p>"
         for domain, top in self.top[ACTIVATION].items():
-            images = [b64encode(self.thumbnail(one)).decode("ascii") for one in top.ids[:6]] if self.thumbnail else []
-            shown = "".join(f'<img alt="" src="data:image/webp;base64,{image}">' for image in images)
+            images = (
+                [b64encode(self.thumbnail(one)).decode("ascii") for one in top.ids[:6]]
+                if self.thumbnail
+                else []
+            )
+            shown = "".join(
+                f'<img alt="" src="data:image/webp;base64,{image}">' for image in images
+            )
             page += f"<p>{html.escape(domain)}<br>{shown}</p>"
         return page

@@ -76,7 +76,10 @@ class WordedImages:
 
 @checked
 def name_units(
-    activations: Float[np.ndarray, "images units"], images: WordedImages, *, seed: int = 0
+    activations: Float[np.ndarray, "images units"],
+    images: WordedImages,
+    *,
+    seed: int = 0,
 ) -> list[UnitName | None]:
     """Return a tested name for each unit of a site; None where no candidate fits, or the activation does not vary.
 
@@ -86,9 +89,15 @@ def name_units(
         ('zebra + stripes', 0.41, 0.12, False)
     """
     rng = np.random.default_rng(seed)
-    halves = [_Half(activations, images, chosen) for chosen in (~images.tested, images.tested)]
-    scores = word_information(activations[~images.tested], images.probabilities[~images.tested])
-    cells = np.unique(np.stack([images.classes, images.domains]), axis=1, return_inverse=True)[1]
+    halves = [
+        _Half(activations, images, chosen) for chosen in (~images.tested, images.tested)
+    ]
+    scores = word_information(
+        activations[~images.tested], images.probabilities[~images.tested]
+    )
+    cells = np.unique(
+        np.stack([images.classes, images.domains]), axis=1, return_inverse=True
+    )[1]
     chance = _chance(halves, cells, rng)
     names: list[UnitName | None] = []
     for unit in range(activations.shape[1]):
@@ -98,7 +107,8 @@ def name_units(
 
 
 def word_information(
-    activations: Float[np.ndarray, "images units"], probabilities: Float[np.ndarray, "images words"]
+    activations: Float[np.ndarray, "images units"],
+    probabilities: Float[np.ndarray, "images words"],
 ) -> Float[np.ndarray, "units words"]:
     """Return the soft weighted pointwise mutual information of units and words.
 
@@ -108,7 +118,12 @@ def word_information(
     n = int(np.clip(len(activations) // 100, min(5, len(activations)), 100))
     weights = _FIRST - np.arange(n) / n * (_FIRST - _LAST)
     top = np.argsort(-activations, axis=0, kind="stable")[:n].T
-    given = np.stack([np.log1p(weights[:, None] * (probabilities[places] - 1) + 1e-7).sum(0) for places in top])
+    given = np.stack(
+        [
+            np.log1p(weights[:, None] * (probabilities[places] - 1) + 1e-7).sum(0)
+            for places in top
+        ]
+    )
     found: np.ndarray = given - (logsumexp(given, axis=0) - np.log(len(given)))
     return found
 
@@ -116,13 +131,20 @@ def word_information(
 class _Half:
     """Half of the images: activations and labels, standardised."""
 
-    def __init__(self, activations: np.ndarray, images: WordedImages, chosen: np.ndarray) -> None:
+    def __init__(
+        self, activations: np.ndarray, images: WordedImages, chosen: np.ndarray
+    ) -> None:
         self.chosen = chosen
         self.probabilities = images.probabilities[chosen]
         self.raw = activations[chosen].astype(float)
         self.activations = _standardised(self.raw)
-        self.classes, self.domains = (np.asarray(of)[chosen] for of in (images.classes, images.domains))
-        self.labels = {kind: _one_hot(of) for kind, of in (("class", self.classes), ("domain", self.domains))}
+        self.classes, self.domains = (
+            np.asarray(of)[chosen] for of in (images.classes, images.domains)
+        )
+        self.labels = {
+            kind: _one_hot(of)
+            for kind, of in (("class", self.classes), ("domain", self.domains))
+        }
 
     def words(self, words: np.ndarray) -> np.ndarray:
         return _standardised(self.probabilities[:, words])
@@ -136,7 +158,10 @@ def _named(
     images: WordedImages,
 ) -> UnitName | None:
     fitted_on, tested_on = halves
-    if not fitted_on.activations[:, unit].any() or not tested_on.activations[:, unit].any():
+    if (
+        not fitted_on.activations[:, unit].any()
+        or not tested_on.activations[:, unit].any()
+    ):
         return None
     goal, shown = fitted_on.activations[:, unit], tested_on.activations[:, unit]
     words, weights = fit_words(fitted_on.probabilities[:, candidates], goal)
@@ -163,7 +188,8 @@ def _named(
         chance=chance,
         style=images.words[int(best[0])] in images.style_words,
         references={
-            kind: _label(fitted_on.labels[kind], tested_on.labels[kind], goal, shown) for kind in ("class", "domain")
+            kind: _label(fitted_on.labels[kind], tested_on.labels[kind], goal, shown)
+            for kind in ("class", "domain")
         },
     )
 
@@ -182,7 +208,10 @@ def _chance(
     for _ in range(PERMUTATIONS):
         keys = rng.random(cells.max() + 1)
         left, tested = (
-            _standardised(half.raw[_permuted(cells[half.chosen], keys)]).astype(np.float32) for half in halves
+            _standardised(half.raw[_permuted(cells[half.chosen], keys)]).astype(
+                np.float32
+            )
+            for half in halves
         )
         predicted = np.zeros_like(tested)
         for least in (0.0, *[LEAST_GAIN] * (MOST_WORDS - 1)):
@@ -195,7 +224,9 @@ def _chance(
     return np.asarray(np.quantile(found, QUANTILE, axis=0))
 
 
-def _permuted(cells: Int[np.ndarray, " images"], keys: np.ndarray) -> Int[np.ndarray, " images"]:
+def _permuted(
+    cells: Int[np.ndarray, " images"], keys: np.ndarray
+) -> Int[np.ndarray, " images"]:
     """Return for every image one of another cell, by the order of the cells' keys; a smaller cell is repeated."""
     there, order = np.unique(cells), np.empty(len(cells), int)
     for cell, other in zip(there, there[np.argsort(keys[there])], strict=True):
@@ -205,7 +236,8 @@ def _permuted(cells: Int[np.ndarray, " images"], keys: np.ndarray) -> Int[np.nda
 
 
 def fit_words(
-    probabilities: Float[np.ndarray, "images words"], activation: Float[np.ndarray, " images"]
+    probabilities: Float[np.ndarray, "images words"],
+    activation: Float[np.ndarray, " images"],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return at most three words and their weights, which are positive: a sparse fit of the standardised activation.
 
@@ -235,7 +267,10 @@ def fit_words(
 
 
 def _label(
-    fitted: tuple[list[str], np.ndarray], tested: tuple[list[str], np.ndarray], goal: np.ndarray, shown: np.ndarray
+    fitted: tuple[list[str], np.ndarray],
+    tested: tuple[list[str], np.ndarray],
+    goal: np.ndarray,
+    shown: np.ndarray,
 ) -> tuple[str, float]:
     """Return the label that fits the one half best, and its correlation on the other."""
     names, columns = fitted
@@ -248,7 +283,9 @@ def _label(
 def _scores(predicted: np.ndarray, activation: np.ndarray) -> tuple[float, float]:
     if np.ptp(predicted) == 0 or np.ptp(activation) == 0:
         return float("nan"), float("nan")
-    return float(np.corrcoef(predicted, activation)[0, 1]), _auprc(predicted, activation)
+    return float(np.corrcoef(predicted, activation)[0, 1]), _auprc(
+        predicted, activation
+    )
 
 
 def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
@@ -264,7 +301,10 @@ def _standardised(columns: np.ndarray) -> np.ndarray:
     centred = columns - columns.mean(0)
     scale = centred.std(0)
     found: np.ndarray = np.divide(
-        centred, scale, out=np.zeros_like(centred), where=scale > 1e-12 * np.abs(columns).max(0)
+        centred,
+        scale,
+        out=np.zeros_like(centred),
+        where=scale > 1e-12 * np.abs(columns).max(0),
     )
     return found
 

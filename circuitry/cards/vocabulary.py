@@ -21,16 +21,25 @@ def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read words and phrases from a UTF-8 text file, one a line; empty lines and comments (#) do not count."""
     words = _lines(read_text(Path(path)))
     if not words:
-        raise InputError(f"Expected a word or phrase on each line of the vocabulary {path}, but there is none.")
+        raise InputError(
+            f"Expected a word or phrase on each line of the vocabulary {path}, but there is none."
+        )
     return words
 
 
 def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
     """Return the words that name some domains: their names, and each style word of DomainNet's domains."""
-    own = [word for domain in domains for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS]
+    own = [
+        word
+        for domain in domains
+        for word in STYLE_WORDS.get(domain, ())
+        if word not in SHARED_STYLE_WORDS
+    ]
     return frozenset(map(readable, [*domains, *own, *" ".join(own).split()]))
 
 
 def _lines(text: str) -> tuple[str, ...]:
     lines = (line.strip() for line in text.splitlines())
-    return tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    return tuple(
+        dict.fromkeys(line for line in lines if line and not line.startswith("#"))
+    )

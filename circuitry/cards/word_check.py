@@ -22,7 +22,9 @@ CONFIDENCE = 0.95
 """Of the interval of the accuracy whose lower end must lie above chance."""
 
 
-def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None = None) -> tuple[str, ...]:
+def vocabulary_of(
+    clip: Clip, names: Sequence[str], given: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """Return the words that a model names units by; a classifier's words are the names of its outputs.
 
     Args:
@@ -30,11 +32,21 @@ def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None 
         given: Other words (default: styles, ImageNet's classes and `unit_words`, as far as the model knows them).
     """
     if not isinstance(clip, Classifier):
-        others = clip.known((*default_vocabulary(), *unit_words())) if given is None else given
+        others = (
+            clip.known((*default_vocabulary(), *unit_words()))
+            if given is None
+            else given
+        )
         return distinct_words((*names, *others))
     if given is not None:
-        raise InputError(f"{clip.name} is a classifier, which reads no text: leave out the vocabulary.")
-    return tuple(IMAGENET_CLASSNAMES) if len(clip.rows) == len(IMAGENET_CLASSNAMES) else tuple(clip.classes)
+        raise InputError(
+            f"{clip.name} is a classifier, which reads no text: leave out the vocabulary."
+        )
+    return (
+        tuple(IMAGENET_CLASSNAMES)
+        if len(clip.rows) == len(IMAGENET_CLASSNAMES)
+        else tuple(clip.classes)
+    )
 
 
 @torch.no_grad()
@@ -55,14 +67,25 @@ def word_probabilities(
     probabilities = clip.logits(embeddings).float().softmax(-1)
     if len(words) == probabilities.shape[1]:
         return probabilities.cpu().numpy()
-    return torch.stack([probabilities[:, list(clip.classes[word])].sum(1) for word in words], 1).cpu().numpy()
+    return (
+        torch.stack(
+            [probabilities[:, list(clip.classes[word])].sum(1) for word in words], 1
+        )
+        .cpu()
+        .numpy()
+    )
 
 
-def check_words(model: str, right: Mapping[str, Bool[np.ndarray, " images"]], n_classes: int) -> WordCheck:
+def check_words(
+    model: str, right: Mapping[str, Bool[np.ndarray, " images"]], n_classes: int
+) -> WordCheck:
     """Compare a model's zero-shot accuracy with chance; ``right`` says by domain which images are classified right."""
     every = np.concatenate([np.zeros(0, bool), *right.values()])
     chance, n = 1 / n_classes, len(every)
     low = binomtest(int(every.sum()), n).proportion_ci(CONFIDENCE).low if n else 0.0
-    by_domain = {domain: float(some.mean()) if len(some) else float("nan") for domain, some in right.items()}
+    by_domain = {
+        domain: float(some.mean()) if len(some) else float("nan")
+        for domain, some in right.items()
+    }
     accuracy = float(every.mean()) if n else float("nan")
     return WordCheck(model, accuracy, by_domain, chance, n, bool(low > chance))

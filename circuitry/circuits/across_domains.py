@@ -69,11 +69,17 @@ def compare(
         >>> domain_matrix(table)
     """
     wanted = Measure(measure) if isinstance(measure, str) else measure
-    settings = ReadingSettings(edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0)
+    settings = ReadingSettings(
+        edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0
+    )
     one_pass = ClassPass([wanted], settings)
-    table = one_pass.values(wanted, _compare(_by_names(graphs), None, one_pass, classes))
+    table = one_pass.values(
+        wanted, _compare(_by_names(graphs), None, one_pass, classes)
+    )
     if table.empty:
-        raise InputError("Circuits are compared between domains, but no class has graphs in two: give others, too.")
+        raise InputError(
+            "Circuits are compared between domains, but no class has graphs in two: give others, too."
+        )
     return table
 
 
@@ -104,16 +110,28 @@ def compare_domains(
         >>> comparisons = compare_domains(graphs, {"held-out": ["fish", "key"]})
         >>> comparisons["edge_jaccard"].ratios()
     """
-    wanted = [Measure(measure) if isinstance(measure, str) else measure for measure in measures]
+    wanted = [
+        Measure(measure) if isinstance(measure, str) else measure
+        for measure in measures
+    ]
     settings = settings or ReadingSettings()
     if parts is None and isinstance(graphs, GraphFolder):
         parts = graphs.parts
     one_pass = ClassPass(wanted, settings)
     classes = _compare(_by_names(graphs), parts, one_pass)
-    about: dict[str, Any] = {"edges_per_node": settings.edges_per_node, "any_sign": settings.any_sign}
-    about |= {"circuits": graphs.identity.key} if isinstance(graphs, GraphFolder) else {}
+    about: dict[str, Any] = {
+        "edges_per_node": settings.edges_per_node,
+        "any_sign": settings.any_sign,
+    }
+    about |= (
+        {"circuits": graphs.identity.key} if isinstance(graphs, GraphFolder) else {}
+    )
     about |= {"n": float(np.mean(one_pass.n_images))} if one_pass.n_images else {}
-    about |= {"n_per_part": float(np.mean(one_pass.n_per_part))} if one_pass.n_per_part else {}
+    about |= (
+        {"n_per_part": float(np.mean(one_pass.n_per_part))}
+        if one_pass.n_per_part
+        else {}
+    )
     found = ByName[Comparison]()
     for measure in wanted:
         values = one_pass.values(measure, classes)
@@ -124,7 +142,11 @@ def compare_domains(
             one_pass.parts(measure, classes),
             one_pass.chance(measure),
             groups=class_groups(classes, groups),
-            left_out={s: why for s, why in one_pass.marks.left_out().items() if s in sites and not settings.all_sites},
+            left_out={
+                s: why
+                for s, why in one_pass.marks.left_out().items()
+                if s in sites and not settings.all_sites
+            },
             about=about | {"measure_code": measure_code(measure.name)},
         )
     return found
@@ -141,7 +163,9 @@ def _compare(
     for key in graphs:
         keys.setdefault(key[0], []).append(key)
     if unknown := [name for name in classes or () if name not in keys]:
-        raise InputError(f"There is no graph of class {', '.join(unknown)}; the classes are {', '.join(sorted(keys))}.")
+        raise InputError(
+            f"There is no graph of class {', '.join(unknown)}; the classes are {', '.join(sorted(keys))}."
+        )
 
     def read(class_name: str) -> dict[Node, AttributionGraph]:
         found: dict[Node, AttributionGraph] = {}
@@ -150,7 +174,10 @@ def _compare(
             for part, graph in parts(name, domain).items() if parts else ():
                 found[domain, part] = graph
         for (domain, _), graph in found.items():
-            if graph.class_name not in (None, class_name) or graph.domain not in (None, domain):
+            if graph.class_name not in (None, class_name) or graph.domain not in (
+                None,
+                domain,
+            ):
                 raise InputError(
                     f"A graph of {class_name} in {domain} was expected, but one of {graph.title} was given: correct "
                     "the keys."
@@ -165,7 +192,9 @@ def _compare(
             *(len(lacking), len(wanted), len(domains), lacking[0]),
         )
     drawn = sorted(wanted, key=lambda name: drawn_by_name(one_pass.settings.seed, name))
-    with ThreadPoolExecutor(1) as pool:  # reading and checksums leave the interpreter free
+    with ThreadPoolExecutor(
+        1
+    ) as pool:  # reading and checksums leave the interpreter free
         waiting = [pool.submit(read, name) for name in drawn[:1]]
         for name, following in zip_longest(drawn, drawn[1:]):
             by_node = waiting.pop().result()
@@ -190,6 +219,8 @@ def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
             )
         key = graph.class_name, graph.domain
         if key in found:
-            raise InputError(f"Two graphs of class {key[0]!r} in domain {key[1]!r} were given.")
+            raise InputError(
+                f"Two graphs of class {key[0]!r} in domain {key[1]!r} were given."
+            )
         found[key] = graph
     return found

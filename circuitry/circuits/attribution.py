@@ -22,7 +22,12 @@ from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.edge_methods import edges_made_with, part_edges, rule_of_edges, score_edges
+from circuitry.circuits.edge_methods import (
+    edges_made_with,
+    part_edges,
+    rule_of_edges,
+    score_edges,
+)
 from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.methods import ITERATIVE, MethodName, without_others
@@ -105,7 +110,9 @@ def attribute(
     """
     if others is None:
         method = without_others(method, ["these images"])
-    settings = AttributionSettings(size, budget, as_rule(rule), as_rule(edge_rule), edges, method=method)
+    settings = AttributionSettings(
+        size, budget, as_rule(rule), as_rule(edge_rule), edges, method=method
+    )
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)
@@ -114,13 +121,26 @@ def attribute(
             "This tower has layer norms, so integrals to the baseline zero are not resolved: give a baseline such as "
             "mean_baseline(encoder, reference_images) or counterfactual images, or 'zero' to keep the study's."
         )
-    given = baseline if baseline is not None else ZERO if others is None else "mean-position"
-    task = Task(encoder, images, metric, baseline=given, others=others, sites=sites, work=work)
+    given = (
+        baseline
+        if baseline is not None
+        else ZERO
+        if others is None
+        else "mean-position"
+    )
+    task = Task(
+        encoder, images, metric, baseline=given, others=others, sites=sites, work=work
+    )
     settings = with_size(settings, encoder)
     with task.running(gradients=True):
         nodes, _ = score_parts(task, settings)
         kept = kept_units(encoder, nodes, settings)
-        found = score_edges(own_images(task), kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
+        found = score_edges(
+            own_images(task),
+            kept,
+            method=settings.edges,
+            rule=rule_of_edges(encoder, settings),
+        )
         graph = _graph(task, settings, nodes, kept, found.scores)
     return replace(graph, class_name=class_name, domain=domain)
 
@@ -138,7 +158,9 @@ class AttributionParts:
 
 
 @checked
-def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"]) -> AttributionParts:
+def attribute_parts(
+    task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"]
+) -> AttributionParts:
     """Attribute all images and each part of them, in one pass over the images.
 
     1. Effects of units on all images are the mean of the parts', weighted by their images.
@@ -168,34 +190,60 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
     with task.running(gradients=True):
         merged, nodes = score_parts(task, settings, parts)
         whole = kept_units(encoder, merged, settings)
-        kept = {part: kept_units(encoder, of_part, settings) for part, of_part in nodes.items()}
+        kept = {
+            part: kept_units(encoder, of_part, settings)
+            for part, of_part in nodes.items()
+        }
         scored = {  # first the units of the whole, then the others of the part
-            part: {site: np.concatenate([units, np.setdiff1d(own[site], units)]) for site, units in whole.items()}
+            part: {
+                site: np.concatenate([units, np.setdiff1d(own[site], units)])
+                for site, units in whole.items()
+            }
             for part, own in kept.items()
         }
         edges = part_edges(own, scored, settings, parts)
         at_whole = {part: _cut(edges[part], scored[part], whole) for part in nodes}
-        by_pair = {pair: np.stack([at_whole[part][pair] for part in nodes]) for pair in edges[next(iter(nodes))]}
-        shares = np.array([of_part.n_images / len(images) for of_part in nodes.values()])
-        of_all = {pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()}
+        by_pair = {
+            pair: np.stack([at_whole[part][pair] for part in nodes])
+            for pair in edges[next(iter(nodes))]
+        }
+        shares = np.array(
+            [of_part.n_images / len(images) for of_part in nodes.values()]
+        )
+        of_all = {
+            pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()
+        }
         graphs = dict[int, AttributionGraph]()
         for part, effects in nodes.items():
             edges_of_part = _cut(edges[part], scored[part], kept[part])
             graph = _graph(task, settings, effects, kept[part], edges_of_part)
             looked_at = pixels_of(images[torch.from_numpy(parts == part)], task.others)
             graphs[part] = replace(graph, provenance=looked_at)
-        return AttributionParts(_graph(task, settings, merged, whole, of_all), graphs, by_pair)
+        return AttributionParts(
+            _graph(task, settings, merged, whole, of_all), graphs, by_pair
+        )
 
 
 _Kept = Mapping[str, np.ndarray]
 """Units [k] by site."""
 
 
-def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept) -> dict[tuple[str, str], np.ndarray]:
+def _cut(
+    edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept
+) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores of the edges between the units in ``kept`` alone, in their order."""
-    place = {site: {unit: i for i, unit in enumerate(units.tolist())} for site, units in scored.items()}
-    chosen = {site: [place[site][unit] for unit in units.tolist()] for site, units in kept.items()}
-    return {(up, down): scores[np.ix_(chosen[down], chosen[up])] for (up, down), scores in edges.items()}
+    place = {
+        site: {unit: i for i, unit in enumerate(units.tolist())}
+        for site, units in scored.items()
+    }
+    chosen = {
+        site: [place[site][unit] for unit in units.tolist()]
+        for site, units in kept.items()
+    }
+    return {
+        (up, down): scores[np.ix_(chosen[down], chosen[up])]
+        for (up, down), scores in edges.items()
+    }
 
 
 def _graph(
@@ -205,5 +253,9 @@ def _graph(
     kept: _Kept,
     edges: Mapping[tuple[str, str], np.ndarray],
 ) -> AttributionGraph:
-    made_with = settings.as_dict() | task.identity | edges_made_with(task.encoder, settings)
-    return replace(graph_of(task, nodes, made_with), kept_units=dict(kept), edge_scores=dict(edges))
+    made_with = (
+        settings.as_dict() | task.identity | edges_made_with(task.encoder, settings)
+    )
+    return replace(
+        graph_of(task, nodes, made_with), kept_units=dict(kept), edge_scores=dict(edges)
+    )

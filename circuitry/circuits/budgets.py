@@ -29,7 +29,9 @@ removal lowers the metric most (MIB's choice for CPR)."""
 
 
 def strongest_units(
-    scores: Mapping[str, Float[np.ndarray, " units"]], share: float, budget: BudgetName = SAME_SHARE
+    scores: Mapping[str, Float[np.ndarray, " units"]],
+    share: float,
+    budget: BudgetName = SAME_SHARE,
 ) -> dict[str, Int[np.ndarray, " kept"]]:
     """Return the units with the largest absolute scores by site, largest first, the first among equals.
 
@@ -40,31 +42,55 @@ def strongest_units(
     Example:
         >>> strongest_units(graph.node_scores, 0.1, "global")
     """
-    share, budget = fitting(share, Share, "share"), fitting(budget, BudgetName, "budget")
-    orders = {site: np.argsort(-np.abs(of_site), kind="stable") for site, of_site in scores.items()}
+    share, budget = (
+        fitting(share, Share, "share"),
+        fitting(budget, BudgetName, "budget"),
+    )
+    orders = {
+        site: np.argsort(-np.abs(of_site), kind="stable")
+        for site, of_site in scores.items()
+    }
     pooled = {site: of_site for site, of_site in scores.items() if site != INPUT}
     counts = _counts(pooled, share, budget) if pooled else {}
-    sizes = {site: counts.get(site, _ceil(share, len(order))) for site, order in orders.items()}
-    return {site: order[: sizes[site]].astype(np.int64) for site, order in orders.items()}
+    sizes = {
+        site: counts.get(site, _ceil(share, len(order)))
+        for site, order in orders.items()
+    }
+    return {
+        site: order[: sizes[site]].astype(np.int64) for site, order in orders.items()
+    }
 
 
 def describe_budget(settings: Mapping[str, Any]) -> str:
     """Return a sentence on which units a circuit keeps, and of how many they are a share."""
     if (share := settings.get("size")) is None:
         return "Every site is counted except for the image."
-    of = {SAME_SHARE: "of the units of every site", GLOBAL: "of the units of all sites, cut once over all of them,"}
+    of = {
+        SAME_SHARE: "of the units of every site",
+        GLOBAL: "of the units of all sites, cut once over all of them,",
+    }
     return f"A circuit keeps {share:.3g} {of[settings.get('budget', SAME_SHARE)]} except for the image."
 
 
-def _counts(scores: Mapping[str, np.ndarray], share: float, budget: str) -> dict[str, int]:
+def _counts(
+    scores: Mapping[str, np.ndarray], share: float, budget: str
+) -> dict[str, int]:
     """Return the number of units by site."""
     n_units = {site: len(of_site) for site, of_site in scores.items()}
     if budget == SAME_SHARE:
         return {site: _ceil(share, n) for site, n in n_units.items()}
     k = _ceil(share, sum(n_units.values()))
-    ranked = np.argsort(-np.abs(np.concatenate(list(scores.values()))), kind="stable")[:k]
+    ranked = np.argsort(-np.abs(np.concatenate(list(scores.values()))), kind="stable")[
+        :k
+    ]
     site_of = np.repeat(np.arange(len(n_units)), list(n_units.values()))
-    return dict(zip(n_units, np.bincount(site_of[ranked], minlength=len(n_units)).tolist(), strict=True))
+    return dict(
+        zip(
+            n_units,
+            np.bincount(site_of[ranked], minlength=len(n_units)).tolist(),
+            strict=True,
+        )
+    )
 
 
 def _ceil(share: float, n: int) -> int:

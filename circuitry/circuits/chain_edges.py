@@ -62,19 +62,42 @@ def chain_edges(
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if task.encoder.device.type == "cpu" else memory
-    apart = set(pairwise(task.encoder.sites)) - set(joined_sites(task.encoder, task.encoder.sites))
+    apart = set(pairwise(task.encoder.sites)) - set(
+        joined_sites(task.encoder, task.encoder.sites)
+    )
     joined = [pair for pair in pairwise(inner) if pair not in apart]
-    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in joined}
-    pairs = [pair for pair, scores in sums.items() if scores.size]  # a site may keep no unit, as by a global budget
+    sums = {
+        (up, down): np.zeros((len(kept_units[down]), len(kept_units[up])))
+        for up, down in joined
+    }
+    pairs = [
+        pair for pair, scores in sums.items() if scores.size
+    ]  # a site may keep no unit, as by a global budget
     joints, n_values = dict[Pair, _Joint](), dict.fromkeys(sums, 1)
-    total = (count_batches(task.images, rows_that_fit(task.encoder, task.work.memory_gib)) or 0) * len(pairs) or None
-    with Bar(total=total, desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
+    total = (
+        count_batches(task.images, rows_that_fit(task.encoder, task.work.memory_gib))
+        or 0
+    ) * len(pairs) or None
+    with Bar(
+        total=total,
+        desc="edges",
+        unit="pair",
+        disable=not task.work.progress,
+        leave=False,
+    ) as bar:
         for batch in task.batches():
             clean = batch.clean(inner)
             ends = batch.ends({up: clean[up] for up, _ in pairs})
-            joints = joints or {pair: _Joint.of(task.encoder, pair, kept_units, clean) for pair in pairs}
+            joints = joints or {
+                pair: _Joint.of(task.encoder, pair, kept_units, clean) for pair in pairs
+            }
             for (up, down), joint in joints.items():
-                sums[up, down] += joint.scores(clean[up], ends[up], clean[down], rule, budget).cpu().double().numpy()
+                sums[up, down] += (
+                    joint.scores(clean[up], ends[up], clean[down], rule, budget)
+                    .cpu()
+                    .double()
+                    .numpy()
+                )
                 positions = clean[down][0].numel() // clean[down].shape[joint.down_dim]
                 n_values[up, down] = (batch.start + len(batch.images)) * positions
                 _check_scores((up, down), sums[up, down])
@@ -95,25 +118,57 @@ def reader_edges(
     the rule plays no part.
     """
     encoder, pairs = task.encoder, joined_sites(task.encoder, list(kept_units))
-    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairs}
+    sums = {
+        (up, down): np.zeros((len(kept_units[down]), len(kept_units[up])))
+        for up, down in pairs
+    }
     fit, ups, n_images = rows_that_fit(encoder, task.work.memory_gib), dict(pairs), 0
-    total = (count_batches(task.images, fit) or 0) * sum(len(kept_units[up]) for up in ups) or None
-    with Bar(total=total, desc="edges", unit="unit", disable=not task.work.progress, leave=False) as bar:
+    total = (count_batches(task.images, fit) or 0) * sum(
+        len(kept_units[up]) for up in ups
+    ) or None
+    with Bar(
+        total=total,
+        desc="edges",
+        unit="unit",
+        disable=not task.work.progress,
+        leave=False,
+    ) as bar:
         for batch in task.batches():
-            clean, gradients, _ = clean_run(task, batch.images, encoder.sites[1:], with_gradient=True)
-            ends, n_images, at_once = batch.ends(clean), n_images + len(batch.images), max(1, fit // len(batch.images))
-            units, slopes = ({s: encoder.units_of(s, a) for s, a in of.items()} for of in (clean, gradients))
-            sizes = {site: units[site].shape[encoder.unit_dim(site)] for site in kept_units}
+            clean, gradients, _ = clean_run(
+                task, batch.images, encoder.sites[1:], with_gradient=True
+            )
+            ends, n_images, at_once = (
+                batch.ends(clean),
+                n_images + len(batch.images),
+                max(1, fit // len(batch.images)),
+            )
+            units, slopes = (
+                {s: encoder.units_of(s, a) for s, a in of.items()}
+                for of in (clean, gradients)
+            )
+            sizes = {
+                site: units[site].shape[encoder.unit_dim(site)] for site in kept_units
+            }
             for site, kept in kept_units.items():
                 _check_units(site, kept, sizes[site])
-            chosen = {site: torch.tensor(kept, device=encoder.device) for site, kept in kept_units.items()}
+            chosen = {
+                site: torch.tensor(kept, device=encoder.device)
+                for site, kept in kept_units.items()
+            }
             columns: dict[Pair, list[Tensor]] = {pair: [] for pair in sums}
-            for up, i in [(site, i) for site in ups for i in range(0, len(kept_units[site]), at_once)]:
+            for up, i in [
+                (site, i)
+                for site in ups
+                for i in range(0, len(kept_units[site]), at_once)
+            ]:
                 some = chosen[up][i : i + at_once]
                 gates = {up: F.one_hot(some, sizes[up]) == 0}
                 for down, read in read_paths(encoder, clean, ends, gates):
                     if (up, down) in sums:
-                        effects = per_unit(((units[down] - read) * slopes[down]).sum(1), encoder.unit_dim(down))
+                        effects = per_unit(
+                            ((units[down] - read) * slopes[down]).sum(1),
+                            encoder.unit_dim(down),
+                        )
                         columns[up, down].append(effects[:, chosen[down]].T)
                     if down == ups[up]:  # no site behind reads it
                         break
@@ -154,31 +209,63 @@ class _Joint(NamedTuple):
 
     @classmethod
     def of(
-        cls, encoder: Encoder, pair: Pair, kept_units: Mapping[str, np.ndarray], clean: Mapping[str, Tensor]
+        cls,
+        encoder: Encoder,
+        pair: Pair,
+        kept_units: Mapping[str, np.ndarray],
+        clean: Mapping[str, Tensor],
     ) -> "_Joint":
         for site in pair:
-            _check_units(site, kept_units[site], clean[site].shape[encoder.unit_dim(site)])
-        up, down = (torch.tensor(kept_units[site], device=encoder.device) for site in pair)
+            _check_units(
+                site, kept_units[site], clean[site].shape[encoder.unit_dim(site)]
+            )
+        up, down = (
+            torch.tensor(kept_units[site], device=encoder.device) for site in pair
+        )
         first, last = map(encoder.position, pair)
         up_dim, down_dim = map(encoder.unit_dim, pair)
-        return cls(narrowest(encoder.stages[first:last], up, down, up_dim), up, down, up_dim, down_dim)
+        return cls(
+            narrowest(encoder.stages[first:last], up, down, up_dim),
+            up,
+            down,
+            up_dim,
+            down_dim,
+        )
 
-    def scores(self, a: Tensor, end: Tensor, after: Tensor, rule: QuadratureRule, budget: int) -> Tensor:
+    def scores(
+        self, a: Tensor, end: Tensor, after: Tensor, rule: QuadratureRule, budget: int
+    ) -> Tensor:
         """Return sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k."""
         dims = self.up_dim % a.dim(), self.down_dim % after.dim()
-        at_once = max(1, budget // (4 * a.element_size() * max(a.numel(), after.numel())))
+        at_once = max(
+            1, budget // (4 * a.element_size() * max(a.numel(), after.numel()))
+        )
         step, target = end - a, after.index_select(dims[1], self.down)
         kept_step = step.index_select(dims[0], self.up)
-        route = _jacobian_times_steps if len(self.up) < len(self.down) else _residuals_times_jacobian
-        found = a.new_zeros(len(self.down), len(self.up), dtype=torch.promote_types(a.dtype, torch.float32))
+        route = (
+            _jacobian_times_steps
+            if len(self.up) < len(self.down)
+            else _residuals_times_jacobian
+        )
+        found = a.new_zeros(
+            len(self.down),
+            len(self.up),
+            dtype=torch.promote_types(a.dtype, torch.float32),
+        )
         for t, w in zip(rule.points, rule.weights, strict=True):
             if t != 0.0:
-                found += w * route(partial(self.stage, a + t * step), kept_step, target, dims, at_once)
+                found += w * route(
+                    partial(self.stage, a + t * step), kept_step, target, dims, at_once
+                )
         return found
 
 
 def _residuals_times_jacobian(
-    stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
+    stage: Callable[[Tensor], Tensor],
+    step: Tensor,
+    target: Tensor,
+    unit_dims: tuple[int, int],
+    units_at_once: int,
 ) -> Float[Tensor, "down up"]:
     """Return residual_d . J step_u by one vector-Jacobian product per downstream unit."""
     up_dim, down_dim = unit_dims
@@ -189,15 +276,29 @@ def _residuals_times_jacobian(
     def product(cotangent: Tensor) -> Tensor:
         return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
 
-    residual, weight, rows = y.detach() - target, _units_first(step, up_dim), list[Tensor]()
-    for chunk in torch.split(torch.arange(target.shape[down_dim], device=target.device), units_at_once):
+    residual, weight, rows = (
+        y.detach() - target,
+        _units_first(step, up_dim),
+        list[Tensor](),
+    )
+    for chunk in torch.split(
+        torch.arange(target.shape[down_dim], device=target.device), units_at_once
+    ):
         found = torch.func.vmap(product)(_one_unit_each(residual, down_dim, chunk))
-        rows.append(torch.einsum("nbup,bup->nu", _units_first(found, up_dim + 1, lead=2), weight))
+        rows.append(
+            torch.einsum(
+                "nbup,bup->nu", _units_first(found, up_dim + 1, lead=2), weight
+            )
+        )
     return torch.cat(rows)
 
 
 def _jacobian_times_steps(
-    stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
+    stage: Callable[[Tensor], Tensor],
+    step: Tensor,
+    target: Tensor,
+    unit_dims: tuple[int, int],
+    units_at_once: int,
 ) -> Float[Tensor, "down up"]:
     """Return the same as `_residuals_times_jacobian` by one Jacobian-vector product per upstream unit."""
     up_dim, down_dim = unit_dims
@@ -207,11 +308,19 @@ def _jacobian_times_steps(
         return torch.func.jvp(stage, (start,), (tangent,))
 
     with _batchable():
-        for chunk in torch.split(torch.arange(step.shape[up_dim], device=step.device), units_at_once):
+        for chunk in torch.split(
+            torch.arange(step.shape[up_dim], device=step.device), units_at_once
+        ):
             tangents = _one_unit_each(step, up_dim, chunk)
             y, movement = torch.func.vmap(moved, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
             residual = _units_first(y - target, down_dim)
-            columns.append(torch.einsum("nbdp,bdp->dn", _units_first(movement, down_dim + 1, lead=2), residual))
+            columns.append(
+                torch.einsum(
+                    "nbdp,bdp->dn",
+                    _units_first(movement, down_dim + 1, lead=2),
+                    residual,
+                )
+            )
     return torch.cat(columns, 1)
 
 
@@ -232,10 +341,14 @@ def _batchable() -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _one_unit_each(x: Tensor, unit_dim: int, units: Tensor) -> Float[Tensor, "units ..."]:
+def _one_unit_each(
+    x: Tensor, unit_dim: int, units: Tensor
+) -> Float[Tensor, "units ..."]:
     """Return copies of ``x``, each zero except at one of the units."""
     out = torch.zeros(len(units), *x.shape, dtype=x.dtype, device=x.device)
-    out.movedim(unit_dim + 1, 1)[torch.arange(len(units), device=x.device), units] = x.movedim(unit_dim, 0)[units]
+    out.movedim(unit_dim + 1, 1)[torch.arange(len(units), device=x.device), units] = (
+        x.movedim(unit_dim, 0)[units]
+    )
     return out
 
 

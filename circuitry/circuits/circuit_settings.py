@@ -8,7 +8,13 @@ import tyro
 
 from circuitry.circuits.budgets import BUDGETS, GLOBAL, BudgetName
 from circuitry.circuits.methods import ITERATIVE, METHODS, MethodName, method_code
-from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
+from circuitry.circuits.quadrature import (
+    RULE_WORDS,
+    QuadratureRule,
+    left_rule,
+    midpoint_rule,
+    parse_rule,
+)
 from circuitry.data.shared_options import option
 from circuitry.runs.given import Share, checked, one_of
 
@@ -60,7 +66,10 @@ class AttributionSettings:
     """Quadrature rule of edge scores (default: that of the nodes, in a folder by the kind of tower; through a
     residual stream one gradient)."""
     edges: Annotated[
-        str | None, one_of(*EDGE_METHODS), option(choices=EDGE_METHODS), tyro.conf.arg(name="edge-method")
+        str | None,
+        one_of(*EDGE_METHODS),
+        option(choices=EDGE_METHODS),
+        tyro.conf.arg(name="edge-method"),
     ] = None
     """How edges are scored, see `EDGE_METHODS` (default: squared; where sites carry a stream gradient, or
     exact-readers where units do not add up)."""
@@ -104,5 +113,9 @@ def describe_edges(settings: Mapping[str, Any]) -> str:
             f"{'is' if measured else 'estimates'} what the metric loses when the later unit alone misses that "
             f"({EDGE_WORDS[method]})"
         )
-    limit = "" if measured else " Scores of edges rank them and do not measure what a cut costs."
+    limit = (
+        ""
+        if measured
+        else " Scores of edges rank them and do not measure what a cut costs."
+    )
     return f"Edges join kept {joined}. Each unit keeps its few strongest incoming edges.{limit}"

@@ -52,9 +52,17 @@ class Comparable:
         if self._first is None:
             self._first = graph
         _check_units(self._first, graph)
-        if self._unsaid is None and (unsaid := {*SHARED_PARTS} & (self._first.settings.keys() ^ graph.settings.keys())):
+        if self._unsaid is None and (
+            unsaid := {*SHARED_PARTS}
+            & (self._first.settings.keys() ^ graph.settings.keys())
+        ):
             self._unsaid = ", ".join(sorted(unsaid)).replace("_", " ")
-            log.warning("%s and %s: only one says its %s; not compared.", self._first.title, graph.title, self._unsaid)
+            log.warning(
+                "%s and %s: only one says its %s; not compared.",
+                self._first.title,
+                graph.title,
+                self._unsaid,
+            )
         for key, value in _settings(graph).items():
             theirs, title = self._settings.setdefault(key, (value, graph.title))
             if not same_part(theirs, value):
@@ -64,7 +72,11 @@ class Comparable:
                     f"{WHAT_TO_DO.get(key[0], 'find both in the same way')}."
                 )
         for site in sorted(graph.sites_without_effect):
-            log.warning("%s: no unit has an effect at %s, so nothing is compared there.", graph.title, site)
+            log.warning(
+                "%s: no unit has an effect at %s, so nothing is compared there.",
+                graph.title,
+                site,
+            )
 
 
 def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
@@ -76,14 +88,22 @@ def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
 
 def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
     """Return the `SHARED_PARTS` of a graph by name and scope: graphs of one scope must agree on the value."""
-    found = {name: graph.settings[name] for name in SHARED_PARTS if name in graph.settings}
+    found = {
+        name: graph.settings[name] for name in SHARED_PARTS if name in graph.settings
+    }
     if str(found.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         found.pop("baseline_digest", None)
     if found.get("metric") == "logit":  # does not depend on the texts of other classes
         found.pop("classes", None)
     domain = graph.domain if found.get("texts") == OWN_STYLE else None
-    common: dict[str, Any] = {"class_weights": (graph.class_name or graph.settings.get("label"), domain)}
-    n_classes = None if found.get("metric") == "margin" else found.get("text_weights", [None])[0]
+    common: dict[str, Any] = {
+        "class_weights": (graph.class_name or graph.settings.get("label"), domain)
+    }
+    n_classes = (
+        None
+        if found.get("metric") == "margin"
+        else found.get("text_weights", [None])[0]
+    )
     common["text_weights"] = n_classes, domain
     common["metric_code"] = common["class_weights"]  # a ready metric is of its class
     return {(name, common.get(name)): value for name, value in found.items()}
@@ -109,4 +129,6 @@ def _check_units(a: AttributionGraph, b: AttributionGraph) -> None:
 
 def _units(graph: AttributionGraph, site: str) -> str:
     errors = len(graph.error_scores.get(site, ()))
-    return f"{len(graph.node_scores[site])} units" + (f" and {errors} error units" if errors else "")
+    return f"{len(graph.node_scores[site])} units" + (
+        f" and {errors} error units" if errors else ""
+    )

@@ -41,7 +41,13 @@ class Completeness(NamedTuple):
         if math.isnan(self.share):
             return "unknown"
         size = abs(self.share)
-        return "adds up" if size <= ADDS_UP else "roughly" if size <= ROUGHLY else "does not add up"
+        return (
+            "adds up"
+            if size <= ADDS_UP
+            else "roughly"
+            if size <= ROUGHLY
+            else "does not add up"
+        )
 
 
 def largest_gap(completeness: Mapping[str, Completeness]) -> list[str]:
@@ -49,11 +55,15 @@ def largest_gap(completeness: Mapping[str, Completeness]) -> list[str]:
     if not completeness:
         return []
     site, of = max(completeness.items(), key=lambda item: abs(item[1].share))
-    return [f"largest completeness gap {of.share:.0%} of the metric's change at {site}: {of.verdict}"]
+    return [
+        f"largest completeness gap {of.share:.0%} of the metric's change at {site}: {of.verdict}"
+    ]
 
 
 def find_doubtful(
-    scores: Mapping[str, np.ndarray], completeness: Mapping[str, Completeness], inner: tuple[str, ...]
+    scores: Mapping[str, np.ndarray],
+    completeness: Mapping[str, Completeness],
+    inner: tuple[str, ...],
 ) -> dict[str, str]:
     """Return the sites whose scores do not add up, or equal those of the site before, with the reason in words.
 
@@ -63,10 +73,16 @@ def find_doubtful(
     found = {
         site: f"scores miss the metric's change by {abs(of.share):.0%}"
         for site in inner
-        if (of := completeness.get(site)) is not None and of.verdict == "does not add up" and scores[site].any()
+        if (of := completeness.get(site)) is not None
+        and of.verdict == "does not add up"
+        and scores[site].any()
     }
     for before, site in pairwise(inner):
         a, b = scores[before], scores[site]
-        if a.shape == b.shape and b.any() and np.allclose(a, b, rtol=1e-3, atol=1e-4 * float(np.abs(b).max())):
+        if (
+            a.shape == b.shape
+            and b.any()
+            and np.allclose(a, b, rtol=1e-3, atol=1e-4 * float(np.abs(b).max()))
+        ):
             found[site] = f"repeats {before}"
     return {site: found[site] for site in inner if site in found}

@@ -19,7 +19,9 @@ class DirectEffects:
     """
 
     writers: Annotated[tuple[str, ...], DISTINCT]  #: Names of heads and MLPs.
-    effects: Float[np.ndarray, "images writers"]  #: What each adds to the logit of each image.
+    effects: Float[
+        np.ndarray, "images writers"
+    ]  #: What each adds to the logit of each image.
     rest: Float[np.ndarray, " images"]
     """Effect of all biases together."""
     logits: Float[np.ndarray, " images"]
@@ -30,7 +32,11 @@ class DirectEffects:
         table = pd.DataFrame({"writer": self.writers, "effect": self.effects.mean(0)})
         rest = pd.DataFrame({"writer": ["rest"], "effect": [self.rest.mean()]})
         return pd.concat(
-            [table.sort_values("effect", key=abs, ascending=False, kind="stable"), rest], ignore_index=True
+            [
+                table.sort_values("effect", key=abs, ascending=False, kind="stable"),
+                rest,
+            ],
+            ignore_index=True,
         )
 
     def __repr__(self) -> str:

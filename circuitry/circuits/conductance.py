@@ -21,7 +21,14 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from circuitry.circuits.nodes import NodeEffects, PartSum, clean_run, effects_of, part_sums, unit_effects
+from circuitry.circuits.nodes import (
+    NodeEffects,
+    PartSum,
+    clean_run,
+    effects_of,
+    part_sums,
+    unit_effects,
+)
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
@@ -32,18 +39,31 @@ N_INTERVALS = 5
 
 
 def conductance_effects(
-    task: Task, parts: Int[np.ndarray, " images"] | None = None, intervals: int = N_INTERVALS
+    task: Task,
+    parts: Int[np.ndarray, " images"] | None = None,
+    intervals: int = N_INTERVALS,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
     """Return every unit's mean effect on the metric at every site, on all images and on each part of them.
 
     The path leads to the baseline's activation of `input`: zeros after normalisation, the mean image, or the
     counterfactual images.
     """
-    sites, hidden, rows = task.sites, not task.work.progress, rows_that_fit(task.encoder, task.work.memory_gib)
+    sites, hidden, rows = (
+        task.sites,
+        not task.work.progress,
+        rows_that_fit(task.encoder, task.work.memory_gib),
+    )
     told = [site for site in sites if site not in task.encoder.carried]
     sums = defaultdict[int, list[PartSum]](list)
     n_batches = count_batches(task.images, rows)
-    for batch in Bar(task.batches(), "conductance", n_batches, unit="batch", disable=hidden, leave=False):
+    for batch in Bar(
+        task.batches(),
+        "conductance",
+        n_batches,
+        unit="batch",
+        disable=hidden,
+        leave=False,
+    ):
         end = batch.ends({INPUT: batch.images})[INPUT]
         a, g, clean = clean_run(task, batch.images, sites, with_gradient=True)
         effects = dict.fromkeys(sites, torch.zeros(()))
@@ -54,6 +74,8 @@ def conductance_effects(
                 change = (a.pop(site) - after[site]) * (g.pop(site) + slopes[site]) / 2
                 effects[site] = effects[site] + unit_effects(task, site, change)
             a, g = after, slopes
-        for part, found in part_sums(parts, batch, effects, clean, dict.fromkeys(told, at_end)):
+        for part, found in part_sums(
+            parts, batch, effects, clean, dict.fromkeys(told, at_end)
+        ):
             sums[part].append(found)
     return effects_of(sums, parts)

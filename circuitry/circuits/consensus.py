@@ -30,7 +30,15 @@ _EXACT = 5
 _DRAWS = 200
 """Random draws of more parts."""
 
-STABILITY = ("class", "domain", "parts", "units", "unit_stability", "edges", "edge_stability")
+STABILITY = (
+    "class",
+    "domain",
+    "parts",
+    "units",
+    "unit_stability",
+    "edges",
+    "edge_stability",
+)
 """Columns of `circuit_stability`."""
 
 
@@ -67,7 +75,9 @@ def find_consensus(
         edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
     """
     if len(parts) < 2:
-        raise InputError(f"A consensus needs at least two parts of the images, but {len(parts)} was given: cut more.")
+        raise InputError(
+            f"A consensus needs at least two parts of the images, but {len(parts)} was given: cut more."
+        )
     for part in parts:
         check_comparable(circuit.source, part)
     counts, probability = _draws(len(parts))
@@ -76,7 +86,10 @@ def find_consensus(
     source = circuit.source
 
     def drawn(by_part: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        return {site: (counts * n / total) @ np.stack([of[site] for of in by_part]) for site in source.inner_sites}
+        return {
+            site: (counts * n / total) @ np.stack([of[site] for of in by_part])
+            for site in source.inner_sites
+        }
 
     effects = drawn([part.node_scores for part in parts])
     held_units = _held_units(drawn([part.ranked_by for part in parts]), effects, source)
@@ -94,7 +107,9 @@ def find_consensus(
     return Consensus(circuit, units, found)
 
 
-def circuit_stability(graphs: GraphFolder, *, edges_per_node: int = 3, any_sign: bool = False) -> pd.DataFrame:
+def circuit_stability(
+    graphs: GraphFolder, *, edges_per_node: int = 3, any_sign: bool = False
+) -> pd.DataFrame:
     """Return the stability of every circuit of a folder that has at least two parts: columns `STABILITY`."""
     rows = []
     for class_name, domain in graphs:
@@ -103,8 +118,20 @@ def circuit_stability(graphs: GraphFolder, *, edges_per_node: int = 3, any_sign:
             continue
         circuit = graphs[class_name, domain].circuit(edges_per_node, any_sign=any_sign)
         one = find_consensus(circuit, parts, graphs.part_edges(class_name, domain))
-        n_units, n_edges = (sum(map(len, found.values())) for found in (one.units, one.edges))
-        rows.append((class_name, domain, len(parts), n_units, one.unit_stability, n_edges, one.edge_stability))
+        n_units, n_edges = (
+            sum(map(len, found.values())) for found in (one.units, one.edges)
+        )
+        rows.append(
+            (
+                class_name,
+                domain,
+                len(parts),
+                n_units,
+                one.unit_stability,
+                n_edges,
+                one.edge_stability,
+            )
+        )
     return pd.DataFrame(rows, columns=list(STABILITY))
 
 
@@ -112,16 +139,29 @@ def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
     """Return the means of `circuit_stability` over classes by domain, and of all circuits in the last row, ``all``."""
     numbers = list(STABILITY[2:])
     by_domain = stability.groupby("domain")[numbers].mean()
-    return pd.concat([by_domain, stability[numbers].mean().to_frame("all").T]).rename_axis("domain").reset_index()
+    return (
+        pd.concat([by_domain, stability[numbers].mean().to_frame("all").T])
+        .rename_axis("domain")
+        .reset_index()
+    )
 
 
-def _draws(n: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, " draws"]]:
+def _draws(
+    n: int,
+) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, " draws"]]:
     """Return how often each part is drawn, and the probability of the draw."""
     if n > _EXACT:
         rng = np.random.default_rng(0)
-        return rng.multinomial(n, np.full(n, 1 / n), _DRAWS).astype(float), np.full(_DRAWS, 1 / _DRAWS)
-    every = [np.bincount(draw, minlength=n) for draw in combinations_with_replacement(range(n), n)]
-    ways = [factorial(n) / prod(factorial(int(count)) for count in draw) for draw in every]
+        return rng.multinomial(n, np.full(n, 1 / n), _DRAWS).astype(float), np.full(
+            _DRAWS, 1 / _DRAWS
+        )
+    every = [
+        np.bincount(draw, minlength=n)
+        for draw in combinations_with_replacement(range(n), n)
+    ]
+    ways = [
+        factorial(n) / prod(factorial(int(count)) for count in draw) for draw in every
+    ]
     return np.stack(every).astype(float), np.array(ways) / n**n
 
 
@@ -134,18 +174,33 @@ def _held_units(
 
     A global budget ranks all sites at once.
     """
-    by_rank = {site: np.argsort(-np.abs(scores), axis=1, kind="stable") for site, scores in drawn.items()}
+    by_rank = {
+        site: np.argsort(-np.abs(scores), axis=1, kind="stable")
+        for site, scores in drawn.items()
+    }
     kept = source.kept_units
     in_draw = {site: np.zeros(scores.shape, bool) for site, scores in drawn.items()}
     for draw in range(len(next(iter(drawn.values()), ()))):
         counts = {site: len(kept[site]) for site in drawn}
         if source.settings.get("budget") == GLOBAL:
-            share = sum(counts.values()) / sum(scores.shape[1] for scores in drawn.values())
+            share = sum(counts.values()) / sum(
+                scores.shape[1] for scores in drawn.values()
+            )
             of_draw = {site: scores[draw] for site, scores in drawn.items()}
-            counts = {s: len(units) for s, units in strongest_units(of_draw, share, GLOBAL).items()} if share else {}
+            counts = (
+                {
+                    s: len(units)
+                    for s, units in strongest_units(of_draw, share, GLOBAL).items()
+                }
+                if share
+                else {}
+            )
         for site, count in counts.items():
             in_draw[site][draw, by_rank[site][draw, :count]] = True
-    same = {site: np.sign(of_site) == np.sign(source.node_scores[site]) for site, of_site in effects.items()}
+    same = {
+        site: np.sign(of_site) == np.sign(source.node_scores[site])
+        for site, of_site in effects.items()
+    }
     return {site: (in_draw[site] & same[site])[:, kept[site]] for site in drawn}
 
 

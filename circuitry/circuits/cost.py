@@ -44,7 +44,11 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Floating-point operations so far."""
 
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Sequence[Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if (formula := flop_registry.get(func._overloadpacket)) is not None:
@@ -52,7 +56,9 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSettings) -> Operations:
+def count_operations(
+    encoder: Encoder, metric: Metric, settings: AttributionSettings
+) -> Operations:
     """Return the operations that the node scores and the edge scores of one image take.
 
     The counts depend on the architecture, the rules, the sites and the share of units, not on the image. The count of
@@ -62,12 +68,16 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
         >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())
     """
     settings = with_size(settings, encoder)
-    image = torch.randn(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    image = torch.randn(
+        1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype
+    )
     task = Task(encoder, image, metric, work=Work(progress=False))
     with task.running(gradients=True):
         with OperationCounter() as nodes_counter:
             nodes, _ = score_parts(task, settings)
         kept = kept_units(encoder, nodes, settings)
         with OperationCounter() as edges_counter:
-            score_edges(task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
+            score_edges(
+                task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings)
+            )
     return Operations(nodes_counter.total, edges_counter.total)

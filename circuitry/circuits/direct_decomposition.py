@@ -29,7 +29,9 @@ ROUNDINGS = 100
 
 
 @checked
-def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor, " d"]) -> DirectEffects:
+def direct_effects(
+    stream: ResidualStream, images: Images, weight: Float[Tensor, " d"]
+) -> DirectEffects:
     """Decompose the class logit into heads, MLPs and what stands before the first block.
 
     Args:
@@ -53,8 +55,12 @@ def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor,
     parts = []
     for vectors, rest, embedding in _added(stream, images, Work()):
         lengths = np.linalg.norm(embedding, axis=-1)
-        parts.append([(one @ class_text).T / lengths for one in (vectors, rest, embedding)])
-    effects, of_rest, logits = (np.concatenate(some, -1).T for some in zip(*parts, strict=True))
+        parts.append(
+            [(one @ class_text).T / lengths for one in (vectors, rest, embedding)]
+        )
+    effects, of_rest, logits = (
+        np.concatenate(some, -1).T for some in zip(*parts, strict=True)
+    )
     return DirectEffects(tuple(map(str, stream.writers)), effects, of_rest, logits)
 
 
@@ -70,23 +76,36 @@ def direct_vectors(
     return np.concatenate([vectors for vectors, *_ in _added(stream, images, work)])
 
 
-def _added(stream: ResidualStream, images: Images, work: Work) -> Iterator[list[np.ndarray]]:
+def _added(
+    stream: ResidualStream, images: Images, work: Work
+) -> Iterator[list[np.ndarray]]:
     """Yield what each writer [images, writers, d] and all biases [images, d] add to the embeddings, and these."""
-    components, last, n_blocks = stream.components, stream.encoder.stages[-1].run, len(stream.blocks)
+    components, last, n_blocks = (
+        stream.components,
+        stream.encoder.stages[-1].run,
+        len(stream.blocks),
+    )
     end = f"blocks.{n_blocks - 1}.hook_resid_post"
     why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
     with components.running():
         components.check_unhooked(why, stream.sites[0])
         stream.encoder.check_unhooked(why)
-        for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
-            _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
+        for batch in ImageBatches(
+            images, components, rows_that_fit(stream.encoder, work.memory_gib)
+        ):
+            _, cache = components.run_with_cache(
+                batch, names_filter=lambda name: name in (*stream.sites, end)
+            )
             biases = sum(bias for i in range(n_blocks) for bias in stream.biases(i))
             with _held_norms(stream.encoder.tower):
                 embedding = last(cache[end])
                 nothing = last(torch.zeros_like(cache[end]))
                 vectors = [last(written) - nothing for written in stream.written(cache)]
                 rest = last(torch.zeros_like(cache[end]) + biases)
-            yield [one.cpu().double().numpy() for one in (torch.stack(vectors, 1), rest, embedding)]
+            yield [
+                one.cpu().double().numpy()
+                for one in (torch.stack(vectors, 1), rest, embedding)
+            ]
 
 
 @contextmanager
@@ -113,10 +132,16 @@ def _check_linear(stream: ResidualStream) -> int:
     x = encoder.read_unhooked(encoder.blank(), encoder.sites[-2:-1])[encoder.sites[-2]]
     with encoder.running(), _held_norms(encoder.tower):
         last.run(x)  # which sets the scales
-        step = 10 * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        step = (
+            10
+            * x.std()
+            * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        )
         at_zero = last.run(torch.zeros_like(x))
         there, back = (last.run(one) - at_zero for one in (step, -2 * step))
-    if (back + 2 * there).abs().max() > ROUNDINGS * torch.finfo(x.dtype).eps * back.abs().max():
+    if (back + 2 * there).abs().max() > ROUNDINGS * torch.finfo(
+        x.dtype
+    ).eps * back.abs().max():
         raise InputError(
             f"Direct effects need an embedding that is linear in the last residual stream, but {last.site} of this "
             f"{type(encoder.tower).__name__} pools by attention or has layers that are not linear behind its pooling: "

@@ -62,7 +62,9 @@ class GatedEdges:
     """Number of units by site, error units included, in the order of the encoder."""
     reads: Callable[[str, str], bool]
     """Whether edges lead from one site to another."""
-    embeddings: Callable[[Tensor, Mapping[str, Tensor], EdgeGates, int], Float[Tensor, "b d"]]
+    embeddings: Callable[
+        [Tensor, Mapping[str, Tensor], EdgeGates, int], Float[Tensor, "b d"]
+    ]
     """The run."""
 
     @property
@@ -70,36 +72,53 @@ class GatedEdges:
         """The site where runs start."""
         return self.sites[0]
 
-    def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates) -> Float[Tensor, "1 b d"]:
+    def run(
+        self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates
+    ) -> Float[Tensor, "1 b d"]:
         """Return the embeddings, given the activations at the first site and the baselines."""
         for (up, down), gate in gates.items():
             size = [self.size(down), self.size(up)]
             if not self.reads(up, down):
-                raise InputError(f"Edges lead to a later site, but some from {up} to {down} were given.")
+                raise InputError(
+                    f"Edges lead to a later site, but some from {up} to {down} were given."
+                )
             if list(gate.shape) != size:
                 raise InputError(
                     f"A mask of edges is [units downstream, units upstream], but that of {up}->{down} is "
                     f"{list(gate.shape)} where there are {size[0]} and {size[1]} units: take edges of a circuit of "
                     "this encoder."
                 )
-        return self.embeddings(start, ends, gates, max(1, self.rows // len(start)))[None]
+        return self.embeddings(start, ends, gates, max(1, self.rows // len(start)))[
+            None
+        ]
 
     def size(self, site: str) -> int:
         """Return the number of units of a site."""
         if site not in self.sizes:
-            raise InputError(f"There is no site {site!r} between which edges run; they are {', '.join(self.sizes)}.")
+            raise InputError(
+                f"There is no site {site!r} between which edges run; they are {', '.join(self.sizes)}."
+            )
         return self.sizes[site]
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
         """Return the kept edges as masks over all units."""
-        return circuit.masks({s: self.size(s) for s in circuit.units}) if isinstance(circuit, Edges) else circuit
+        return (
+            circuit.masks({s: self.size(s) for s in circuit.units})
+            if isinstance(circuit, Edges)
+            else circuit
+        )
 
     def stacks(
-        self, circuits: Sequence[Edges | EdgeMasks], clean: Mapping[str, Tensor], at_once: int
+        self,
+        circuits: Sequence[Edges | EdgeMasks],
+        clean: Mapping[str, Tensor],
+        at_once: int,
     ) -> tuple[Iterator[EdgeGates], list[int]]:
         """Return the gates of each circuit, and the number of each circuit in these; see `GatedUnits.stacks`."""
         device = clean[self.start].device
-        return (_gates(self.masks(one), device) for one in circuits), list(range(len(circuits)))
+        return (_gates(self.masks(one), device) for one in circuits), list(
+            range(len(circuits))
+        )
 
 
 def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
@@ -109,7 +128,9 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
     if in_stream(encoder):
         stream = ResidualStream.of(encoder)
         rows = max(1, rows // len(stream.blocks))
-        return GatedEdges(rows, stream.sites, stream.sizes, stream.reads, partial(run_gated, stream))
+        return GatedEdges(
+            rows, stream.sites, stream.sizes, stream.reads, partial(run_gated, stream)
+        )
     joined = joined_sites(encoder, encoder.sites)
     wrong = [f"{up}->{down}" for up, down in pairs if (up, down) not in joined]
     if wrong or not pairs:
@@ -125,23 +146,39 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
 def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges:
     """Return an encoder with gates on the edges between some sites that follow each other."""
     found = encoder.read_unhooked(encoder.blank(), sites)
-    sizes = {site: encoder.units_of(site, found[site]).shape[encoder.unit_dim(site)] for site in sites}
+    sizes = {
+        site: encoder.units_of(site, found[site]).shape[encoder.unit_dim(site)]
+        for site in sites
+    }
     joined, run = set(joined_sites(encoder, sites)), partial(_run_chain, encoder, sites)
-    return GatedEdges(rows, tuple(sites), sizes, lambda up, down: (up, down) in joined, run)
+    return GatedEdges(
+        rows, tuple(sites), sizes, lambda up, down: (up, down) in joined, run
+    )
 
 
 def _run_chain(
-    encoder: Encoder, sites: Sequence[str], x: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates, at_once: int
+    encoder: Encoder,
+    sites: Sequence[str],
+    x: Tensor,
+    ends: Mapping[str, Tensor],
+    gates: EdgeGates,
+    at_once: int,
 ) -> Float[Tensor, "b d"]:
     """Return the embeddings, site by site from the activation of the first."""
     earlier = {sites[0]: x}
     for up, down in pairwise(sites):
         into = {site: gates[site, down] for site in earlier if (site, down) in gates}
-        into = {site: gate for site, gate in into.items() if gate.dtype != torch.bool or not gate.all()}
+        into = {
+            site: gate
+            for site, gate in into.items()
+            if gate.dtype != torch.bool or not gate.all()
+        }
         if not into or down in encoder.carried:
             x = encoder(x, start=up, stop=down)
         if into:
-            x = encoder.carry(down, _read_chain(encoder, earlier, ends, into, down, at_once), x)
+            x = encoder.carry(
+                down, _read_chain(encoder, earlier, ends, into, down, at_once), x
+            )
         earlier[down] = x
     embeddings: Tensor = encoder(x, start=sites[-1])
     return embeddings
@@ -158,7 +195,9 @@ def _read_chain(
     """Return the units of a site under gates on those of sites before."""
 
     def read(rows: Tensor) -> Tensor:
-        paths = read_paths(encoder, earlier, ends, {site: gate[rows] for site, gate in into.items()})
+        paths = read_paths(
+            encoder, earlier, ends, {site: gate[rows] for site, gate in into.items()}
+        )
         return next(found for site, found in paths if site == down)
 
     return read_through(list(into.values()), read, encoder.unit_dim(down), at_once)
@@ -187,10 +226,21 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
     """
     gated = gated_edges_of(task, edges.scores)
     gated.masks(edges)
-    places = [(pair, *place) for pair, found in edges.places.items() for place in np.transpose(found).tolist()]
-    cuts = [{(up, down): (edges.units[down][row], edges.units[up][column])} for (up, down), row, column in places]
-    scores = {pair: np.full(found.shape, np.nan) for pair, found in edges.scores.items()}
-    for (pair, row, column), effect in zip(places, _effects(task, gated, cuts)[0], strict=True):
+    places = [
+        (pair, *place)
+        for pair, found in edges.places.items()
+        for place in np.transpose(found).tolist()
+    ]
+    cuts = [
+        {(up, down): (edges.units[down][row], edges.units[up][column])}
+        for (up, down), row, column in places
+    ]
+    scores = {
+        pair: np.full(found.shape, np.nan) for pair, found in edges.scores.items()
+    }
+    for (pair, row, column), effect in zip(
+        places, _effects(task, gated, cuts)[0], strict=True
+    ):
         scores[pair][row, column] = effect
     return replace(edges, scores=scores)
 
@@ -203,14 +253,30 @@ def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
         task: A task of ``stream.components``.
     """
     order, everything = [layer.name for layer in stream.layers], slice(None)
-    readers = [(f"{one.layer}.{one.port}".removesuffix("."), one.unit or 0) for one in stream.readers]
+    readers = [
+        (f"{one.layer}.{one.port}".removesuffix("."), one.unit or 0)
+        for one in stream.readers
+    ]
     writers = [(one.layer, one.unit or 0) for one in stream.writers]
     places = stream.edges.nonzero().tolist()
-    cuts: list[Cut] = [{(writers[w][0], readers[r][0]): (readers[r][1], writers[w][1])} for r, w in places]
+    cuts: list[Cut] = [
+        {(writers[w][0], readers[r][0]): (readers[r][1], writers[w][1])}
+        for r, w in places
+    ]
     for reader, (name, unit) in zip(stream.readers, readers, strict=True):
-        cuts.append({(up, name): (unit, everything) for up in order[: order.index(reader.layer)]})
+        cuts.append(
+            {
+                (up, name): (unit, everything)
+                for up in order[: order.index(reader.layer)]
+            }
+        )
     for name, unit in writers:
-        cuts.append({(name, down): (everything, unit) for down in order[order.index(name) + 1 :]})
+        cuts.append(
+            {
+                (name, down): (everything, unit)
+                for down in order[order.index(name) + 1 :]
+            }
+        )
     effects, n_images = _effects(task, gated_edges_of(task, ()), cuts)
     single, into, out_of = np.split(effects, np.cumsum([len(places), len(readers)]))
     scores = np.full(stream.edges.shape, np.nan)
@@ -218,14 +284,20 @@ def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
     return StreamScores(stream.readers, stream.writers, scores, into, out_of, n_images)
 
 
-def _effects(task: Task, gated: GatedEdges, cuts: Sequence[Cut]) -> tuple[Float[np.ndarray, " cuts"], int]:
+def _effects(
+    task: Task, gated: GatedEdges, cuts: Sequence[Cut]
+) -> tuple[Float[np.ndarray, " cuts"], int]:
     """Return how much the metric falls in the mean by each cut, and the number of images."""
     values, n_images = np.zeros(1 + len(cuts)), 0
     n_batches = count_batches(task.images, gated.rows) or 0
     with (
         task.running(),
         Bar(
-            total=n_batches * len(values) or None, desc="cuts", unit="cut", disable=not task.work.progress, leave=False
+            total=n_batches * len(values) or None,
+            desc="cuts",
+            unit="cut",
+            disable=not task.work.progress,
+            leave=False,
         ) as bar,
     ):
         for batch in task.batches(gated.rows):
@@ -233,11 +305,20 @@ def _effects(task: Task, gated: GatedEdges, cuts: Sequence[Cut]) -> tuple[Float[
             ends, n_images = batch.ends(clean), n_images + len(batch.images)
             of_cuts = list[Tensor]()
             for cut in [{}, *cuts]:
-                masks = {(up, down): np.ones((gated.sizes[down], gated.sizes[up]), dtype=bool) for up, down in cut}
+                masks = {
+                    (up, down): np.ones(
+                        (gated.sizes[down], gated.sizes[up]), dtype=bool
+                    )
+                    for up, down in cut
+                }
                 for pair, place in cut.items():
                     masks[pair][place] = False
-                (embedding,) = gated.run(clean[gated.start], ends, _gates(masks, batch.images.device))
+                (embedding,) = gated.run(
+                    clean[gated.start], ends, _gates(masks, batch.images.device)
+                )
                 of_cuts.append(in_double(checked_metric(task.metric, embedding)).sum())
                 bar.update()
-            values += torch.stack(of_cuts).cpu().numpy()  # a GPU is waited for once, not at every cut
+            values += (
+                torch.stack(of_cuts).cpu().numpy()
+            )  # a GPU is waited for once, not at every cut
     return (values[0] - values[1:]) / n_images, n_images

@@ -25,13 +25,24 @@ from torch import Tensor
 from circuitry.bases.gated_reading import joined_sites
 from circuitry.bases.residual import Component, ResidualStream, in_stream
 from circuitry.circuits.chain_edges import chain_edges, reader_edges
-from circuitry.circuits.circuit_settings import DEFAULT_RULE, EDGE_METHODS, SQUARED, AttributionSettings
+from circuitry.circuits.circuit_settings import (
+    DEFAULT_RULE,
+    EDGE_METHODS,
+    SQUARED,
+    AttributionSettings,
+)
 from circuitry.circuits.edge_cuts import component_cuts, cut_effects
 from circuitry.circuits.edges import Edges, Pair
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.made_with import ANY_CLASS, check_made_with
 from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
-from circuitry.circuits.stream_edges import ATTRIBUTED, PLAIN, StreamScores, stream_of, unit_edges
+from circuitry.circuits.stream_edges import (
+    ATTRIBUTED,
+    PLAIN,
+    StreamScores,
+    stream_of,
+    unit_edges,
+)
 from circuitry.circuits.unit_scores import own_images
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
@@ -42,15 +53,21 @@ from circuitry.runs.given import checked, one_of
 EdgeEnds = Mapping[str, Int[np.ndarray, " kept"]]
 """By site."""
 
-SCORERS: Mapping[str, Callable[[Task, EdgeEnds, QuadratureRule], Mapping[Pair, np.ndarray]]] = {
+SCORERS: Mapping[
+    str, Callable[[Task, EdgeEnds, QuadratureRule], Mapping[Pair, np.ndarray]]
+] = {
     SQUARED: chain_edges,
     **{name: partial(unit_edges, score) for name, score in ATTRIBUTED.items()},
     "cuts": lambda task, units, _: (
-        cut_effects(task, Edges.between(units, joined_sites(task.encoder, task.sites))).scores
+        cut_effects(
+            task, Edges.between(units, joined_sites(task.encoder, task.sites))
+        ).scores
     ),
 }
 """Methods that score edges between units; another one is another entry, and its name one of `EDGE_METHODS`."""
-COMPONENT_SCORERS: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {
+COMPONENT_SCORERS: Mapping[
+    str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]
+] = {
     **ATTRIBUTED,
     "cuts": lambda stream, task, _: component_cuts(stream, task),
 }
@@ -83,10 +100,20 @@ def score_edges(
         >>> edges.strongest(into=3).to_pandas()
     """
     method = edge_method(task.encoder, method)
-    units = {site: np.asarray(of_site) for site, of_site in units.items() if site != INPUT}
-    given = (PLAIN if method != SQUARED else DEFAULT_RULE) if rule is None else as_rule(rule)
+    units = {
+        site: np.asarray(of_site) for site, of_site in units.items() if site != INPUT
+    }
+    given = (
+        (PLAIN if method != SQUARED else DEFAULT_RULE)
+        if rule is None
+        else as_rule(rule)
+    )
     with task.running(gradients=True):
-        score = SCORERS[method] if method != "exact-readers" or in_stream(task.encoder) else reader_edges
+        score = (
+            SCORERS[method]
+            if method != "exact-readers" or in_stream(task.encoder)
+            else reader_edges
+        )
         scores = score(replace(task, sites=tuple(units)), units, given)
     return Edges(units, scores)
 
@@ -130,30 +157,48 @@ def attribute_components(
     rule = as_rule(rule)
     with task.running(gradients=True):
         found = COMPONENT_SCORERS[method](stream, task, rule)
-    return as_graph(found, task.identity | {"edge_rule": rule.name, "edge_method": method}, ports)
+    return as_graph(
+        found, task.identity | {"edge_rule": rule.name, "edge_method": method}, ports
+    )
 
 
-def as_graph(found: StreamScores, settings: dict[str, Any], ports: bool = False) -> AttributionGraph:
+def as_graph(
+    found: StreamScores, settings: dict[str, Any], ports: bool = False
+) -> AttributionGraph:
     """Return all heads and MLPs with the edges between them; no neurons are apart."""
     scores, layers = (
         np.nan_to_num(found.scores),
         list(dict.fromkeys(one.layer for one in (*found.writers, *found.readers))),
     )
     reads, writes = _places(found.readers, ports), _places(found.writers, False)
-    layer_of = {f"{layer}{port}": layer for layer in layers for port in (".q", ".k", ".v", "")}
+    layer_of = {
+        f"{layer}{port}": layer for layer in layers for port in (".q", ".k", ".v", "")
+    }
     sites = [site for site in layer_of if site in reads or site in writes]
-    into = {site: np.stack([scores[rows].sum(0) for rows in units]) for site, units in reads.items()}
-    own = {site: found.into[np.concatenate(units)] for site, units in reads.items() if site not in writes}
+    into = {
+        site: np.stack([scores[rows].sum(0) for rows in units])
+        for site, units in reads.items()
+    }
+    own = {
+        site: found.into[np.concatenate(units)]
+        for site, units in reads.items()
+        if site not in writes
+    }
     own |= {site: found.out_of[np.concatenate(units)] for site, units in writes.items()}
     nodes = {site: own[site] for site in sites}
-    kept = {site: np.argsort(-np.abs(of_site), kind="stable") for site, of_site in nodes.items()}
+    kept = {
+        site: np.argsort(-np.abs(of_site), kind="stable")
+        for site, of_site in nodes.items()
+    }
     edges = {
         (up, down): into[down][:, np.concatenate(writes[up])][kept[down]][:, kept[up]]
         for down in sites
         for up in writes
         if down in into and layers.index(up) < layers.index(layer_of[down])
     }
-    return AttributionGraph(tuple(sites), nodes, kept, edges, {}, found.n_images, settings=settings)
+    return AttributionGraph(
+        tuple(sites), nodes, kept, edges, {}, found.n_images, settings=settings
+    )
 
 
 def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list[int]]]:
@@ -172,7 +217,10 @@ def with_edges(task: Task, circuit: Circuit) -> Circuit:
     kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
     scores = dict(score_edges(own_images(task), kept).scores)
     settings = source.settings | edges_made_with(task.encoder, AttributionSettings())
-    return replace(circuit, source=replace(source, kept_units=kept, edge_scores=scores, settings=settings))
+    return replace(
+        circuit,
+        source=replace(source, kept_units=kept, edge_scores=scores, settings=settings),
+    )
 
 
 def edge_method(encoder: Encoder, name: str | None) -> str:
@@ -183,7 +231,9 @@ def edge_method(encoder: Encoder, name: str | None) -> str:
             f"Edges are scored by {name!r} between heads and neurons that add to a residual stream, but this encoder's "
             f"units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}, 'exact-readers' or 'cuts'."
         )
-    return name or ("gradient" if streams else "exact-readers" if encoder.carried else SQUARED)
+    return name or (
+        "gradient" if streams else "exact-readers" if encoder.carried else SQUARED
+    )
 
 
 def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
@@ -193,7 +243,10 @@ def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> Quadrature
 
 
 def part_edges(
-    task: Task, units: Mapping[int, EdgeEnds], settings: AttributionSettings, parts: Int[np.ndarray, " images"]
+    task: Task,
+    units: Mapping[int, EdgeEnds],
+    settings: AttributionSettings,
+    parts: Int[np.ndarray, " images"],
 ) -> dict[int, Mapping[Pair, np.ndarray]]:
     """Return the scores of `score_edges` between the units of each part of the images.
 
@@ -202,11 +255,18 @@ def part_edges(
         units: EdgeEnds by site, of each part.
         settings: Their method and rule are taken.
     """
-    method, rule, images = edge_method(task.encoder, settings.edges), rule_of_edges(task.encoder, settings), task.images
+    method, rule, images = (
+        edge_method(task.encoder, settings.edges),
+        rule_of_edges(task.encoder, settings),
+        task.images,
+    )
     assert isinstance(images, Tensor)
     members = {part: torch.from_numpy(np.flatnonzero(parts == part)) for part in units}
     tasks = {part: task.of_some(images, chosen) for part, chosen in members.items()}
-    return {part: score_edges(tasks[part], units[part], method=method, rule=rule).scores for part in units}
+    return {
+        part: score_edges(tasks[part], units[part], method=method, rule=rule).scores
+        for part in units
+    }
 
 
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:

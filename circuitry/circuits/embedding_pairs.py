@@ -42,13 +42,20 @@ class PoolingPairs:
     @property
     def embeddings(self) -> Float[np.ndarray, "images d"]:
         """The sum of pairs and rest: the embeddings of the images, not normalised."""
-        found: np.ndarray = np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True) + self.rest
+        found: np.ndarray = (
+            np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True)
+            + self.rest
+        )
         return found
 
-    def effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, "images heads units"]:
+    def effects(
+        self, weight: Float[np.ndarray, " d"]
+    ) -> Float[np.ndarray, "images heads units"]:
         """Return the direct effect of each pair on the logit of a normalised text weight, or a difference of two."""
         lengths = np.linalg.norm(self.embeddings, axis=-1)
-        found: np.ndarray = self.read * (self.directions @ weight) / lengths[:, None, None]
+        found: np.ndarray = (
+            self.read * (self.directions @ weight) / lengths[:, None, None]
+        )
         return found
 
 
@@ -67,13 +74,26 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
             f"{type(encoder.tower).__name__} has none: use direct_effects."
         )
     with encoder.running():
-        encoder.check_unhooked("pairs add up to an embedding that nothing changes behind them", encoder.sites[-2])
-        batches = ImageBatches(images, encoder, rows_that_fit(encoder, Work().memory_gib))
-        parts = [_read(pool, encoder(batch, stop=encoder.sites[-2])) for batch in batches]
-        value = rearrange(pool.v_proj.weight, "(head s) c -> head c s", head=pool.num_heads)
-        out = rearrange(pool.c_proj.weight, "d (head s) -> head s d", head=pool.num_heads)
+        encoder.check_unhooked(
+            "pairs add up to an embedding that nothing changes behind them",
+            encoder.sites[-2],
+        )
+        batches = ImageBatches(
+            images, encoder, rows_that_fit(encoder, Work().memory_gib)
+        )
+        parts = [
+            _read(pool, encoder(batch, stop=encoder.sites[-2])) for batch in batches
+        ]
+        value = rearrange(
+            pool.v_proj.weight, "(head s) c -> head c s", head=pool.num_heads
+        )
+        out = rearrange(
+            pool.c_proj.weight, "d (head s) -> head s d", head=pool.num_heads
+        )
         read, rest = (torch.cat(some) for some in zip(*parts, strict=True))
-        return PoolingPairs(*(one.cpu().double().numpy() for one in (read, value @ out, rest)))
+        return PoolingPairs(
+            *(one.cpu().double().numpy() for one in (read, value @ out, rest))
+        )
 
 
 def _read(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,9 +101,16 @@ def _read(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     n, units, position = pool.num_heads, pooled_tokens(x), pool.positional_embedding
     tokens = units + position
     q, k = (
-        rearrange(of, "b t (head s) -> b head t s", head=n) for of in (pool.q_proj(tokens[:, :1]), pool.k_proj(tokens))
+        rearrange(of, "b t (head s) -> b head t s", head=n)
+        for of in (pool.q_proj(tokens[:, :1]), pool.k_proj(tokens))
     )
-    pattern = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)[:, :, 0]  # batch, head, token
-    placed = rearrange(pool.v_proj(position), "t (head s) -> head t s", head=n)  # with the bias: patterns add up to 1
-    rest = pool.c_proj(rearrange(pattern[:, :, None] @ placed, "b head 1 s -> b (head s)"))
+    pattern = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)[
+        :, :, 0
+    ]  # batch, head, token
+    placed = rearrange(
+        pool.v_proj(position), "t (head s) -> head t s", head=n
+    )  # with the bias: patterns add up to 1
+    rest = pool.c_proj(
+        rearrange(pattern[:, :, None] @ placed, "b head 1 s -> b (head s)")
+    )
     return torch.einsum("bht,btc->bhc", pattern, units), rest

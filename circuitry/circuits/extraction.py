@@ -82,7 +82,11 @@ def extract(
         >>> graphs = extract(clip, DomainFolder("DomainNet"), "runs/rn50", n_images=50, texts="own-style")
         >>> compare(graphs, measure="node_overlap")
     """
-    settings |= {name: as_rule(settings[name]) for name in ("rule", "edge_rule") if name in settings}
+    settings |= {
+        name: as_rule(settings[name])
+        for name in ("rule", "edge_rule")
+        if name in settings
+    }
     asked = ExtractionSettings(n_images=n_images, seed=seed, **settings)
     extraction = Extraction(clip, images, Path(out), asked, classes, domains)
     extraction.run(work)
@@ -117,9 +121,15 @@ class Extraction(FolderWork):
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
         """The chosen images by (class, domain); none where the class has none in the domain."""
         return {
-            (class_name, domain): self.images.select(class_name, domain, self.settings.n_images, self.settings.seed)
-            for class_name in (self.images.classes if self.classes is None else self.classes)
-            for domain in (self.images.domains if self.domains is None else self.domains)
+            (class_name, domain): self.images.select(
+                class_name, domain, self.settings.n_images, self.settings.seed
+            )
+            for class_name in (
+                self.images.classes if self.classes is None else self.classes
+            )
+            for domain in (
+                self.images.domains if self.domains is None else self.domains
+            )
         }
 
     @cached_property
@@ -127,10 +137,20 @@ class Extraction(FolderWork):
         """Images of other classes by (class, domain): the first of each class that follows; none if no method asks."""
         if not self._n_others:
             return dict.fromkeys(self.selection, ())
-        n, seed, domains = self.settings.n_images, self.settings.seed, {domain for _, domain in self.selection}
-        first = {(c, d): self.images.select(c, d, n, seed)[:1] for c in self.images.classes for d in domains}
+        n, seed, domains = (
+            self.settings.n_images,
+            self.settings.seed,
+            {domain for _, domain in self.selection},
+        )
+        first = {
+            (c, d): self.images.select(c, d, n, seed)[:1]
+            for c in self.images.classes
+            for d in domains
+        }
         return {
-            (c, d): tuple(chain(*(first[other, d] for other in self.images.following(c))))[: self._n_others]
+            (c, d): tuple(
+                chain(*(first[other, d] for other in self.images.following(c)))
+            )[: self._n_others]
             for c, d in self.selection
         }
 
@@ -138,18 +158,29 @@ class Extraction(FolderWork):
     def parts(self) -> dict[Key, dict[ImageRecord, int]]:
         """The part of each chosen image by (class, domain)."""
         numbers = part_numbers(self.selection, self.settings.parts, self.settings.items)
-        return {key: dict(zip(self.selection[key], found.tolist(), strict=True)) for key, found in numbers.items()}
+        return {
+            key: dict(zip(self.selection[key], found.tolist(), strict=True))
+            for key, found in numbers.items()
+        }
 
     @cached_property
     def folder(self) -> JobFolder:
         """The folder of results, claimed for this configuration."""
         chosen = {key: records for key, records in self.selection.items() if records}
-        looked_at = {key: (*records, *self.others[key]) for key, records in chosen.items()}
+        looked_at = {
+            key: (*records, *self.others[key]) for key, records in chosen.items()
+        }
         items = self.settings.items
         listings = {}
         if items is not None:
-            listings["items"] = {one.relative: item_of(one, items) for records in chosen.values() for one in records}
-        templates = {domain: list(self.templates[domain]) for _, domain in self.selection}
+            listings["items"] = {
+                one.relative: item_of(one, items)
+                for records in chosen.values()
+                for one in records
+            }
+        templates = {
+            domain: list(self.templates[domain]) for _, domain in self.selection
+        }
         different = {tuple(of_domain) for of_domain in templates.values()}
         return self.claim(
             self.out,
@@ -168,7 +199,11 @@ class Extraction(FolderWork):
     def sites(self) -> tuple[str, ...]:
         """The sites to score."""
         asked = self.settings.sites
-        return default_sites(self.clip.encoder, self.settings.budget) if asked is None else asked
+        return (
+            default_sites(self.clip.encoder, self.settings.budget)
+            if asked is None
+            else asked
+        )
 
     @property
     def _n_others(self) -> int:
@@ -179,9 +214,19 @@ class Extraction(FolderWork):
 
         Stop after the ``most`` jobs, to see how long they take.
         """
-        if empty := [f"{name} in {domain}" for (name, domain), records in self.selection.items() if not records]:
-            log.warning("no images, so no circuit (%d): %s", len(empty), ", ".join(empty))
-        alone = [f"{name} in {domain}" for name, domain in self.selection if not self.others[name, domain]]
+        if empty := [
+            f"{name} in {domain}"
+            for (name, domain), records in self.selection.items()
+            if not records
+        ]:
+            log.warning(
+                "no images, so no circuit (%d): %s", len(empty), ", ".join(empty)
+            )
+        alone = [
+            f"{name} in {domain}"
+            for name, domain in self.selection
+            if not self.others[name, domain]
+        ]
         without_others(self.settings.method, alone)
         return self.folder.run(
             partial(self._attribute, work),
@@ -195,7 +240,9 @@ class Extraction(FolderWork):
 
     def estimate(self, work: Work = Work()) -> Iterator[str]:
         """Count the jobs, do the first ones, which stay done, and say how long the others will take, line by line."""
-        sizes = {job: len(records) for job, records in self.selection.items() if records}
+        sizes = {
+            job: len(records) for job, records in self.selection.items() if records
+        }
         todo = self.folder.unfinished()
         yield f"{len(sizes)} jobs with {sum(sizes.values())} images, {len(sizes) - len(todo)} jobs finished"
         seconds = self.run(work, most=min(TIMED, len(todo))) if todo else {}
@@ -210,11 +257,20 @@ class Extraction(FolderWork):
         records = self.selection[job[0], job[1]]
         there, images = read_images(self.clip, records, strict=work.strict)
         if len(there) < len(records):
-            log.warning("%s in %s: %d of %d images cannot be read", *job, len(records) - len(there), len(records))
+            log.warning(
+                "%s in %s: %d of %d images cannot be read",
+                *job,
+                len(records) - len(there),
+                len(records),
+            )
         if not there:
             log.warning("%s in %s: no image can be read, so no circuit", *job)
             return None
-        return there, images, *read_images(self.clip, self.others[job[0], job[1]], strict=work.strict)
+        return (
+            there,
+            images,
+            *read_images(self.clip, self.others[job[0], job[1]], strict=work.strict),
+        )
 
     def _attribute(self, work: Work, job: Job, loaded: Loaded) -> list[Path]:
         class_name, domain = key = job[0], job[1]
@@ -222,14 +278,28 @@ class Extraction(FolderWork):
         settings = with_rules(self.settings, self.clip.encoder)
         identity = self.identity | {"n_others": self._n_others}
         numbers = [self.parts[key][record] for record in records]
-        task = self.task(key, images, other_images if others else None, self.sites, work)
+        task = self.task(
+            key, images, other_images if others else None, self.sites, work
+        )
         found = attribute_parts(task, settings, np.array(numbers))
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
-        graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
-        for part, graph in graphs:  # the graph of all images comes last: where it is, its parts are, too
+        graphs: list[tuple[int | str, AttributionGraph]] = [
+            *found.parts.items(),
+            (WHOLE, found.whole),
+        ]
+        for (
+            part,
+            graph,
+        ) in (
+            graphs
+        ):  # the graph of all images comes last: where it is, its parts are, too
             path = graph_file(self.out, class_name, domain, part)
-            used = [r for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
+            used = [
+                r
+                for r, number in zip(records, numbers, strict=True)
+                if part in (number, WHOLE)
+            ]
             named(graph, key, part, identity, used, others).save(path)
             paths.append(path)
         return paths

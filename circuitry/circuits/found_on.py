@@ -19,7 +19,16 @@ log = logging.getLogger(__name__)
 
 def pixels_of(*sets: Images | None) -> dict[str, Any]:
     """Return the digests of all images of some sets, as the provenance of what is made of them."""
-    return {PIXELS: sorted({digest for images in sets if images is not None for digest in digests_of(images)})}
+    return {
+        PIXELS: sorted(
+            {
+                digest
+                for images in sets
+                if images is not None
+                for digest in digests_of(images)
+            }
+        )
+    }
 
 
 def own_and_others(task: Task, graph: AttributionGraph) -> dict[str, Images]:
@@ -31,7 +40,9 @@ def own_and_others(task: Task, graph: AttributionGraph) -> dict[str, Images]:
     return sets
 
 
-def tell_seen(sets: Mapping[str, Images], graphs: Iterable[AttributionGraph], what: str) -> dict[str, int]:
+def tell_seen(
+    sets: Mapping[str, Images], graphs: Iterable[AttributionGraph], what: str
+) -> dict[str, int]:
     """Count the images of each set that found some graphs, and warn where there are such.
 
     Args:

@@ -56,7 +56,9 @@ class AttributionGraph:
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: Count  #: Images that scores are means over.
-    class_name: str | None = None  #: What the images show, where one class was asked for.
+    class_name: str | None = (
+        None  #: What the images show, where one class was asked for.
+    )
     domain: str | None = None  #: Their style, where it is one.
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the computation: size, rules, baseline; compared graphs must agree on them, see `comparable`."""
@@ -71,17 +73,30 @@ class AttributionGraph:
 
     def __post_init__(self) -> None:
         if differing := set(self.sites) ^ set(self.node_scores):
-            raise InputError(f"A graph has node scores at each of its sites, and no others: look at {min(differing)}.")
+            raise InputError(
+                f"A graph has node scores at each of its sites, and no others: look at {min(differing)}."
+            )
         for site in self.node_scores | self.ranked_by:
-            n, ranked = (len(by.get(site, ())) for by in (self.node_scores, self.ranked_by))
+            n, ranked = (
+                len(by.get(site, ())) for by in (self.node_scores, self.ranked_by)
+            )
             if ranked != n:
-                raise InputError(f"The importance of the {n} units of {site} has {ranked} numbers: correct it.")
+                raise InputError(
+                    f"The importance of the {n} units of {site} has {ranked} numbers: correct it."
+                )
         for site, kept in self.kept_units.items():
             n = len(self.node_scores[site]) if site in self.node_scores else 0
-            if len(kept) and not (0 <= kept.min() <= kept.max() < n and np.bincount(kept).max() == 1):
-                raise InputError(f"The kept units of {site} are not among its {n} units, each once: correct them.")
+            if len(kept) and not (
+                0 <= kept.min() <= kept.max() < n and np.bincount(kept).max() == 1
+            ):
+                raise InputError(
+                    f"The kept units of {site} are not among its {n} units, each once: correct them."
+                )
         for (up, down), scores in self.edge_scores.items():
-            expected = [len(self.kept_units[site]) if site in self.kept_units else 0 for site in (down, up)]
+            expected = [
+                len(self.kept_units[site]) if site in self.kept_units else 0
+                for site in (down, up)
+            ]
             if list(scores.shape) != expected:
                 raise InputError(
                     f"The edge scores {up}->{down} have shape {list(scores.shape)}, but the kept units say {expected}: "
@@ -91,7 +106,10 @@ class AttributionGraph:
     @property
     def title(self) -> str:
         """Class and domain, for messages."""
-        return " in ".join(filter(None, (self.class_name, self.domain))) or "a graph without a name"
+        return (
+            " in ".join(filter(None, (self.class_name, self.domain)))
+            or "a graph without a name"
+        )
 
     @property
     def inner_sites(self) -> tuple[str, ...]:
@@ -101,7 +119,11 @@ class AttributionGraph:
     @cached_property
     def edges(self) -> Edges:
         """The edges between the kept units; `edge_scores` are their scores."""
-        kept = {site: self.kept_units[site] for site in self.inner_sites if site in self.kept_units}
+        kept = {
+            site: self.kept_units[site]
+            for site in self.inner_sites
+            if site in self.kept_units
+        }
         return Edges(kept, self.edge_scores)
 
     @property
@@ -112,7 +134,9 @@ class AttributionGraph:
     @cached_property
     def sites_without_effect(self) -> frozenset[str]:
         """Sites whose units all rank alike, with zero: which of them are kept is arbitrary."""
-        return frozenset(site for site in self.inner_sites if not self.ranked_by[site].any())
+        return frozenset(
+            site for site in self.inner_sites if not self.ranked_by[site].any()
+        )
 
     @cached_property
     def doubtful_sites(self) -> dict[str, str]:
@@ -122,14 +146,25 @@ class AttributionGraph:
     def n_units(self, site: str) -> int:
         """Return how many units the activation of a site has, nodes and error units."""
         if site not in self.node_scores:
-            raise InputError(f"{self.title} has no site {site!r}; its sites are {', '.join(self.sites)}.")
+            raise InputError(
+                f"{self.title} has no site {site!r}; its sites are {', '.join(self.sites)}."
+            )
         return len(self.node_scores[site]) + len(self.error_scores.get(site, ()))
 
     def check_finite(self) -> None:
         """Raise an `InputError` for scores that are NaN or infinite: units cannot be ranked by them."""
-        edges = {f"{up}->{down}": scores for (up, down), scores in self.edge_scores.items()}
-        kinds = {"node": self.node_scores, "error": self.error_scores, "edge": edges, "ranking": self.ranked_by}
-        for kind, where, scores in ((kind, *one) for kind, places in kinds.items() for one in places.items()):
+        edges = {
+            f"{up}->{down}": scores for (up, down), scores in self.edge_scores.items()
+        }
+        kinds = {
+            "node": self.node_scores,
+            "error": self.error_scores,
+            "edge": edges,
+            "ranking": self.ranked_by,
+        }
+        for kind, where, scores in (
+            (kind, *one) for kind, places in kinds.items() for one in places.items()
+        ):
             if not np.isfinite(scores).all():
                 raise InputError(
                     f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
@@ -137,7 +172,9 @@ class AttributionGraph:
                 )
 
     @checked
-    def to_pandas(self, kind: Annotated[str, one_of("nodes", "edges", "sites")] = "nodes") -> pd.DataFrame:
+    def to_pandas(
+        self, kind: Annotated[str, one_of("nodes", "edges", "sites")] = "nodes"
+    ) -> pd.DataFrame:
         """Return the graph as a table.
 
         Args:
@@ -148,7 +185,9 @@ class AttributionGraph:
         if kind == "edges":
             return self.edges.to_pandas()
         if kind == "sites":
-            return sites_table(self.sites, self.node_scores, self.kept_units, self.completeness)
+            return sites_table(
+                self.sites, self.node_scores, self.kept_units, self.completeness
+            )
         return nodes_table(self.node_scores, self.kept_units)
 
     @checked
@@ -160,7 +199,9 @@ class AttributionGraph:
         """
         if site is not None:
             self.n_units(site)  # which refuses a name that it does not know
-        trusted = [one for one in self.inner_sites if one not in self.doubtful_sites] or self.inner_sites
+        trusted = [
+            one for one in self.inner_sites if one not in self.doubtful_sites
+        ] or self.inner_sites
         table = self.to_pandas()
         table = table[table["site"].isin(trusted if site is None else [site])]
         order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
@@ -168,19 +209,32 @@ class AttributionGraph:
 
     def __repr__(self) -> str:
         sites = self.inner_sites
-        kept, units = (sum(len(by.get(s, ())) for s in sites) for by in (self.kept_units, self.node_scores))
+        kept, units = (
+            sum(len(by.get(s, ())) for s in sites)
+            for by in (self.kept_units, self.node_scores)
+        )
         return f"AttributionGraph of {self.title}: {len(sites)} sites, {kept} of {units} units kept, {self._made}"
 
     @property
     def _made(self) -> str:
-        by_path = self.settings.get("method", SITE_PATH) == SITE_PATH  # no other method takes the rule
+        by_path = (
+            self.settings.get("method", SITE_PATH) == SITE_PATH
+        )  # no other method takes the rule
         made_by = {"node_rule": "rule"} if by_path else {"method": "method"}
         made_by |= {"baseline": "baseline", "metric": "metric"}
-        facts = [f"{word} {self.settings[name]}" for name, word in made_by.items() if name in self.settings]
-        return ", ".join([f"{self.n_images} images", *facts, *largest_gap(self.completeness)])
+        facts = [
+            f"{word} {self.settings[name]}"
+            for name, word in made_by.items()
+            if name in self.settings
+        ]
+        return ", ".join(
+            [f"{self.n_images} images", *facts, *largest_gap(self.completeness)]
+        )
 
     @checked
-    def circuit(self, edges_per_node: Count | None = 3, *, any_sign: bool = False) -> "Circuit":
+    def circuit(
+        self, edges_per_node: Count | None = 3, *, any_sign: bool = False
+    ) -> "Circuit":
         """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
 
         A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study. With
@@ -189,7 +243,12 @@ class AttributionGraph:
         if edges_per_node is None:
             return Circuit(self, self.edges.units)
         edges = self.edges.strongest(edges_per_node, any_sign=any_sign)
-        return Circuit(self, edges.units, edges, {"edges_per_node": edges_per_node, "any_sign": any_sign})
+        return Circuit(
+            self,
+            edges.units,
+            edges,
+            {"edges_per_node": edges_per_node, "any_sign": any_sign},
+        )
 
     def strongest(
         self,
@@ -208,7 +267,9 @@ class AttributionGraph:
         if missing := [site for site in sites or () if site not in self.inner_sites]:
             raise no_circuit_at(missing, self.inner_sites)
         scores = {site: self.ranked_by[site] for site in sites or self.inner_sites}
-        if ranking == "signed":  # none is negative then, so that the largest are those that help most
+        if (
+            ranking == "signed"
+        ):  # none is negative then, so that the largest are those that help most
             least = min(of_site.min() for of_site in scores.values())
             scores = {site: of_site - least for site, of_site in scores.items()}
         made_with = {"size": size, "ranking": ranking, "budget": budget}
@@ -255,32 +316,56 @@ class Circuit:
     """Whether runs keep the error units of sites in a feature basis, or the edges from and into them."""
 
     def __post_init__(self) -> None:
-        if missing := [site for site in self.units if site not in self.source.node_scores]:
+        if missing := [
+            site for site in self.units if site not in self.source.node_scores
+        ]:
             raise no_circuit_at(missing, self.source.inner_sites)
         for site, units in self.units.items():
-            n, known = len(self.source.node_scores[site]), units is self.source.kept_units.get(site)
-            if not known and len(units) and not (0 <= units.min() <= units.max() < n and np.bincount(units).max() == 1):
+            n, known = (
+                len(self.source.node_scores[site]),
+                units is self.source.kept_units.get(site),
+            )
+            if (
+                not known
+                and len(units)
+                and not (
+                    0 <= units.min() <= units.max() < n
+                    and np.bincount(units).max() == 1
+                )
+            ):
                 raise InputError(
                     f"Site {site!r} has units 0 to {n - 1}, each once, but a circuit has others there: correct it."
                 )
         edges = self.edges
         if edges is not None and not all(
-            units is self.units.get(site) or np.array_equal(units, self.units.get(site, ()))
+            units is self.units.get(site)
+            or np.array_equal(units, self.units.get(site, ()))
             for site, units in edges.units.items()
         ):
-            raise InputError("The edges of a circuit run between its units, but others were given: see Edges.among.")
+            raise InputError(
+                "The edges of a circuit run between its units, but others were given: see Edges.among."
+            )
 
     @property
     def count(self) -> int:
         """Number of its edges, of units alone that of the units."""
-        return sum(map(len, self.units.values())) if self.edges is None else self.edges.count
+        return (
+            sum(map(len, self.units.values()))
+            if self.edges is None
+            else self.edges.count
+        )
 
     @property
     def size(self) -> float:
         """Share of the units at its sites, or of the edges between all of them, error units included."""
         if self.edges is None:
-            return self.count / sum(len(self.source.node_scores[site]) for site in self.units)
-        return self.count / sum(self.source.n_units(up) * self.source.n_units(down) for up, down in self.edges.scores)
+            return self.count / sum(
+                len(self.source.node_scores[site]) for site in self.units
+            )
+        return self.count / sum(
+            self.source.n_units(up) * self.source.n_units(down)
+            for up, down in self.edges.scores
+        )
 
     @property
     def its_edges(self) -> Edges:
@@ -292,12 +377,20 @@ class Circuit:
         if missing := [site for site in sites if site not in self.units]:
             raise no_circuit_at(missing, tuple(self.units))
         units = {site: self.units[site] for site in sites}
-        return replace(self, units=units, edges=None if self.edges is None else self.edges.among(units))
+        return replace(
+            self,
+            units=units,
+            edges=None if self.edges is None else self.edges.among(units),
+        )
 
     def nothing(self) -> "Circuit":
         """Return the circuit without any unit, or edge, at the same sites; its complement is everything there."""
         if self.edges is None:
-            return replace(self, units={s: units[:0] for s, units in self.units.items()}, keep_error=False)
+            return replace(
+                self,
+                units={s: units[:0] for s, units in self.units.items()},
+                keep_error=False,
+            )
         return replace(self, edges=self.edges.without(self.edges), keep_error=False)
 
     def complement(self) -> "Circuit":
@@ -305,13 +398,23 @@ class Circuit:
         n_units = {site: len(self.source.node_scores[site]) for site in self.units}
         made_with = {"complement_of": self.made_with}
         if self.edges is None:
-            units = {site: np.setdiff1d(np.arange(n), self.units[site]) for site, n in n_units.items()}
+            units = {
+                site: np.setdiff1d(np.arange(n), self.units[site])
+                for site, n in n_units.items()
+            }
             return Circuit(self.source, units, None, made_with, not self.keep_error)
         units = {site: np.arange(n) for site, n in n_units.items()}
         nothing, something = np.float32(np.nan), np.float32(0)
-        scores = {pair: np.where(mask, nothing, something) for pair, mask in self.edges.masks(n_units).items()}
+        scores = {
+            pair: np.where(mask, nothing, something)
+            for pair, mask in self.edges.masks(n_units).items()
+        }
         return Circuit(
-            self.source, units, replace(self.edges, units=units, scores=scores), made_with, not self.keep_error
+            self.source,
+            units,
+            replace(self.edges, units=units, scores=scores),
+            made_with,
+            not self.keep_error,
         )
 
     def random(self, seed: Seed | np.random.Generator = 0) -> "Circuit":
@@ -319,8 +422,15 @@ class Circuit:
         rng, made_with = np.random.default_rng(seed), {"random_like": self.made_with}
         if self.edges is not None:
             return replace(self, edges=self.edges.random(rng), made_with=made_with)
-        orders = {site: rng.permutation(len(self.source.node_scores[site])) for site in self.units}
-        return replace(self, units={s: orders[s][: len(units)] for s, units in self.units.items()}, made_with=made_with)
+        orders = {
+            site: rng.permutation(len(self.source.node_scores[site]))
+            for site in self.units
+        }
+        return replace(
+            self,
+            units={s: orders[s][: len(units)] for s, units in self.units.items()},
+            made_with=made_with,
+        )
 
     def without_each(self) -> "Iterator[Circuit]":
         """Yield the circuit without each of its edges in turn, of units alone without each unit."""
@@ -331,11 +441,15 @@ class Circuit:
             for i in range(len(units)):
                 yield replace(self, units={**self.units, site: np.delete(units, i)})
 
-    def to_pandas(self, kind: Annotated[str, one_of("nodes", "edges")] = "nodes") -> pd.DataFrame:
+    def to_pandas(
+        self, kind: Annotated[str, one_of("nodes", "edges")] = "nodes"
+    ) -> pd.DataFrame:
         """Return its units (site, unit, score) or its edges, as `AttributionGraph.to_pandas` names them."""
         if kind == "edges":
             return self.its_edges.to_pandas()
-        nodes = nodes_table({site: self.source.node_scores[site] for site in self.units}, self.units)
+        nodes = nodes_table(
+            {site: self.source.node_scores[site] for site in self.units}, self.units
+        )
         return nodes[nodes["kept"]][["site", "unit", "score"]].reset_index(drop=True)
 
     @cached_property
@@ -360,7 +474,10 @@ class Circuit:
             return cls(source, **read_cut(path))
 
     def __repr__(self) -> str:
-        units, cut = sum(map(len, self.units.values())), self.made_with.get("edges_per_node")
+        units, cut = (
+            sum(map(len, self.units.values())),
+            self.made_with.get("edges_per_node"),
+        )
         edges = "" if self.edges is None else f", {self.edges.count} edges"
         edges += "" if cut is None else f" (at most {cut} into a unit)"
         return f"Circuit of {self.source.title}: {len(self.units)} sites, {units} units{edges}, {self.source._made}"
@@ -368,4 +485,6 @@ class Circuit:
 
 def no_circuit_at(missing: Sequence[str], sites: Sequence[str]) -> InputError:
     """Return the error for sites at which a graph, or a circuit, has no units."""
-    return InputError(f"There are no circuit units at {', '.join(missing)}; the sites are {', '.join(sites)}.")
+    return InputError(
+        f"There are no circuit units at {', '.join(missing)}; the sites are {', '.join(sites)}."
+    )

@@ -62,7 +62,9 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @checked
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._place = self.path.absolute()  # where it stays when the process changes its working folder
+        self._place = (
+            self.path.absolute()
+        )  # where it stays when the process changes its working folder
         check_folder(self.path)
         self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
         with naming_damage(self.path / NAME):
@@ -98,23 +100,47 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
             >>> GraphFolder.write("runs/x/circuits", {key: circuit}, work.identity, {key: records})
         """
         if lacking := [name for name in _NEEDED if name not in identity]:
-            raise InputError(f"The identity of circuits lacks {', '.join(lacking)}: give FolderWork(...).identity.")
+            raise InputError(
+                f"The identity of circuits lacks {', '.join(lacking)}: give FolderWork(...).identity."
+            )
         graphs = {key: _as_graph(one) for key, one in circuits.items()}
         sizes = [
-            sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.inner_sites)
+            sum(map(len, graph.kept_units.values()))
+            / sum(len(graph.node_scores[site]) for site in graph.inner_sites)
             for graph in graphs.values()
         ]
-        without = [" in ".join(key) for key, size in zip(graphs, sizes, strict=True) if not (size and images.get(key))]
+        without = [
+            " in ".join(key)
+            for key, size in zip(graphs, sizes, strict=True)
+            if not (size and images.get(key))
+        ]
         if without or not sizes:
-            what = f"but that of {without[0]} lacks one of them" if without else "but there is none"
-            raise InputError(f"A folder is of circuits with units, and of the images that found them, {what}: add it.")
+            what = (
+                f"but that of {without[0]} lacks one of them"
+                if without
+                else "but there is none"
+            )
+            raise InputError(
+                f"A folder is of circuits with units, and of the images that found them, {what}: add it."
+            )
         folder, first = Path(path), next(iter(graphs.values()))
-        facts = {"sites": list(first.sites), "budget": first.settings["budget"], "n_parts": 0}
+        facts = {
+            "sites": list(first.sites),
+            "budget": first.settings["budget"],
+            "n_parts": 0,
+        }
         facts |= {"size": max(sizes)}
-        facts["circuits"] = digest([[*key, one.to_pandas().to_csv()] for key, one in circuits.items()])
-        records = sorted({record for some in images.values() for record in some}, key=lambda record: record.relative)
+        facts["circuits"] = digest(
+            [[*key, one.to_pandas().to_csv()] for key, one in circuits.items()]
+        )
+        records = sorted(
+            {record for some in images.values() for record in some},
+            key=lambda record: record.relative,
+        )
         listings = {"images": image_listing(records)}
-        jobs = JobFolder(folder, EXTRACTION_FORMAT, {**identity, **facts}, list(graphs), listings)
+        jobs = JobFolder(
+            folder, EXTRACTION_FORMAT, {**identity, **facts}, list(graphs), listings
+        )
         for key, graph in graphs.items():
             own = [record for record in images[key] if record.class_name == key[0]]
             others = [record for record in images[key] if record.class_name != key[0]]
@@ -141,7 +167,9 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @property
     def settings(self) -> dict[str, Any]:
         """The configuration in the manifest, with long lists cut short."""
-        return {name: _shortened(value) for name, value in self.manifest["config"].items()}
+        return {
+            name: _shortened(value) for name, value in self.manifest["config"].items()
+        }
 
     @property
     def identity(self) -> Identity:
@@ -157,11 +185,17 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def lesions(self) -> pd.DataFrame | None:
         """What the model loses without each circuit, where they are own parts: a table of `lesion`."""
         path = self._place / LESIONS
-        return read_named_table(self._whole(LESIONS_JOB, path)) if path.is_file() else None
+        return (
+            read_named_table(self._whole(LESIONS_JOB, path)) if path.is_file() else None
+        )
 
     def write_lesions(self, lesions: pd.DataFrame) -> None:
         """Write what the model loses without each circuit."""
-        self._folder.seal(LESIONS_JOB, lambda path: write_named_table(path, lesions), self._place / LESIONS)
+        self._folder.seal(
+            LESIONS_JOB,
+            lambda path: write_named_table(path, lesions),
+            self._place / LESIONS,
+        )
 
     def _whole(self, job: Job, path: Path) -> Path:
         """Return the path of a file; `InputError` for one that is not as its job left it, where there is a record."""
@@ -170,7 +204,9 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
         """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
         if not isinstance(part, str) and part not in range(self.n_parts):
-            raise InputError(f"The images of {self.path} are cut into {self.n_parts} parts, but {part!r} was given.")
+            raise InputError(
+                f"The images of {self.path} are cut into {self.n_parts} parts, but {part!r} was given."
+            )
         return graph_file(self._place, class_name, domain, part)
 
     def parts(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
@@ -179,10 +215,18 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         Equal numbers mean the same items in all domains of a class, see `circuitry.data.part_numbers`.
         """
         self._check((class_name, domain))
-        files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
-        return {part: self._loaded(class_name, domain, part) for part, file in files.items() if file.is_file()}
+        files = {
+            part: self.file(class_name, domain, part) for part in range(self.n_parts)
+        }
+        return {
+            part: self._loaded(class_name, domain, part)
+            for part, file in files.items()
+            if file.is_file()
+        }
 
-    def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
+    def part_edges(
+        self, class_name: str, domain: str
+    ) -> dict[tuple[str, str], np.ndarray]:
         """Return the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph.
 
         By (upstream, downstream) site, parts in the order of `parts`.
@@ -190,13 +234,18 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         self._check((class_name, domain))
         path = self._whole((class_name, domain), self.file(class_name, domain, EDGES))
         _, found = read_arrays(path, PART_EDGES, "file of edges")
-        return {(name.split("->")[0], name.split("->")[1]): scores for name, scores in found.items()}
+        return {
+            (name.split("->")[0], name.split("->")[1]): scores
+            for name, scores in found.items()
+        }
 
     def __getitem__(self, key: Key) -> AttributionGraph:
         self._check(key)
         return self._loaded(*key, WHOLE)
 
-    def _loaded(self, class_name: str, domain: str, part: int | str) -> AttributionGraph:
+    def _loaded(
+        self, class_name: str, domain: str, part: int | str
+    ) -> AttributionGraph:
         """Return the graph in a file; raise `InputError` for one that another search, or another part, left there."""
         file = self.file(class_name, domain, part)
         graph = AttributionGraph.load(file)
@@ -207,8 +256,12 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
                 f"{found[1]} ({found[2]}): run what made the folder again, which makes it again."
             )
         title = f"the graph of {graph.title} in {file}"
-        self.identity.check(graph.settings, f"the folder {self.path}", title, (*OF_MODEL, *_ASKED))
-        self._whole((class_name, domain), file)  # last, for the checks before it say more
+        self.identity.check(
+            graph.settings, f"the folder {self.path}", title, (*OF_MODEL, *_ASKED)
+        )
+        self._whole(
+            (class_name, domain), file
+        )  # last, for the checks before it say more
         return graph
 
     def _check(self, key: Key) -> None:
@@ -249,28 +302,54 @@ def named(
     others: Sequence[ImageRecord],
 ) -> AttributionGraph:
     """Return a graph with its class and domain, what made it, and the images that it was found on."""
-    asked = {name: identity[name] for name in (*OF_MODEL, *_ASKED) if name in identity} | {"part": part}
-    settings = graph.settings | {"ready_metric": graph.settings.get("metric", identity["metric"])} | asked
-    if "baseline_digest" not in identity:  # its name says it all, whatever another machine's rounding does
+    asked = {
+        name: identity[name] for name in (*OF_MODEL, *_ASKED) if name in identity
+    } | {"part": part}
+    settings = (
+        graph.settings
+        | {"ready_metric": graph.settings.get("metric", identity["metric"])}
+        | asked
+    )
+    if (
+        "baseline_digest" not in identity
+    ):  # its name says it all, whatever another machine's rounding does
         settings.pop("baseline_digest", None)
     provenance = {"model": identity["model"], "versions": versions()}
-    looked_at = {"images": [r.relative for r in own], "others": [r.relative for r in others]}
+    looked_at = {
+        "images": [r.relative for r in own],
+        "others": [r.relative for r in others],
+    }
     of_class, domain = key
-    provenance |= looked_at | {name: graph.provenance[name] for name in (PIXELS,) if name in graph.provenance}
-    return replace(graph, class_name=of_class, domain=domain, settings=settings, provenance=provenance)
+    provenance |= looked_at | {
+        name: graph.provenance[name] for name in (PIXELS,) if name in graph.provenance
+    }
+    return replace(
+        graph,
+        class_name=of_class,
+        domain=domain,
+        settings=settings,
+        provenance=provenance,
+    )
 
 
 def _as_graph(circuit: Circuit) -> AttributionGraph:
     """Return the scores behind a circuit as a graph that keeps its units, strongest first, with its edges."""
     source, nothing = circuit.source, np.zeros(0, np.int64)
     units = {site: circuit.units.get(site, nothing) for site in source.sites}
-    kept = {site: of[np.argsort(-np.abs(source.ranked_by[site][of]), kind="stable")] for site, of in units.items()}
+    kept = {
+        site: of[np.argsort(-np.abs(source.ranked_by[site][of]), kind="stable")]
+        for site, of in units.items()
+    }
     edges = (circuit.edges or source.edges).onto(kept)
     settings = {"budget": GLOBAL} | source.settings
-    return replace(source, kept_units=kept, edge_scores=dict(edges.scores), settings=settings)
+    return replace(
+        source, kept_units=kept, edge_scores=dict(edges.scores), settings=settings
+    )
 
 
-def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]) -> None:
+def write_part_edges(
+    path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]
+) -> None:
     """Write the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph."""
     arrays = {f"{up}->{down}": scores for (up, down), scores in edges.items()}
     write_arrays(path, PART_EDGES, {"parts": list(parts)}, arrays)

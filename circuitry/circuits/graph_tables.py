@@ -8,17 +8,30 @@ import pandas as pd
 
 from circuitry.circuits.completeness import Completeness
 
-_BY_SITE = ["site", "units", "kept", "effect_sum", "metric_difference", "gap", "gap_share", "verdict"]
+_BY_SITE = [
+    "site",
+    "units",
+    "kept",
+    "effect_sum",
+    "metric_difference",
+    "gap",
+    "gap_share",
+    "verdict",
+]
 _UNKNOWN = Completeness(math.nan, math.nan)
 
 
-def nodes_table(node_scores: Mapping[str, np.ndarray], kept_units: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def nodes_table(
+    node_scores: Mapping[str, np.ndarray], kept_units: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
     """Return site, unit, score, kept, a row per unit."""
     parts = []
     for site, scores in node_scores.items():
         units = np.arange(len(scores))
         kept = np.isin(units, kept_units.get(site, ()))
-        parts.append(pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept}))
+        parts.append(
+            pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept})
+        )
     return pd.concat(parts, ignore_index=True)
 
 

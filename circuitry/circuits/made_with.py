@@ -17,7 +17,10 @@ from circuitry.runs.identity import OF_ENCODER, Identity, part_differs, same_par
 
 def named_sites(task: Task) -> list[str] | None:
     """Return the sites that a task names, without the image; None for all sites of its encoder."""
-    every, named = ([site for site in sites if site != INPUT] for sites in (task.encoder.sites, task.sites))
+    every, named = (
+        [site for site in sites if site != INPUT]
+        for sites in (task.encoder.sites, task.sites)
+    )
     return None if named == every else named
 
 
@@ -39,7 +42,9 @@ def asked_of(task: Task, who: str) -> dict[str, Any]:
     }
 
 
-def check_asked_alike(asked: Mapping[str, Mapping[str, Any]], what: str, instead: str) -> None:
+def check_asked_alike(
+    asked: Mapping[str, Mapping[str, Any]], what: str, instead: str
+) -> None:
     """Refuse things that were asked differently, in a sentence that names two of them and what differs.
 
     Args:
@@ -52,14 +57,22 @@ def check_asked_alike(asked: Mapping[str, Mapping[str, Any]], what: str, instead
     for title, values in asked.items():
         for name, value in values.items():
             first_title, first_value = first.setdefault(name, (title, value))
-            is_number = isinstance(value, float)  # scales may differ by rounding, as text weights may: see same_part
-            alike = same_part([first_value], [value]) if is_number else same_part(first_value, value)
+            is_number = isinstance(
+                value, float
+            )  # scales may differ by rounding, as text weights may: see same_part
+            alike = (
+                same_part([first_value], [value])
+                if is_number
+                else same_part(first_value, value)
+            )
             if not alike:
                 differs = part_differs(name, first_value, first_title, value, title)
                 raise InputError(f"{what} are asked alike, but {differs}: {instead}.")
 
 
-def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Sequence[str] = ANY_CLASS) -> None:
+def check_made_with(
+    task: Task, graphs: Iterable[AttributionGraph], names: Sequence[str] = ANY_CLASS
+) -> None:
     """Check that graphs were made with what a task has.
 
     Args:
@@ -83,7 +96,11 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
         elif ours[0] != theirs[0] and made["metric"] != "margin":
             compared.pop("text_weights", None)
         if made.get("texts") == OWN_STYLE and "text_weights" in names:
-            compared = {name: None for name in compared if name not in ("text_weights", "class_weights")}
+            compared = {
+                name: None
+                for name in compared
+                if name not in ("text_weights", "class_weights")
+            }
         made.check(given, f"the circuit of {graph.title}", "the task", compared)
 
 

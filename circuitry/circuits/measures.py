@@ -43,7 +43,9 @@ def _without_depth(measure: Callable[[Sequence[Circuit]], Matrices]) -> AtDepths
 
 
 def _of_sources(measure: Callable[[Sequence[AttributionGraph]], Matrices]) -> AtDepths:
-    return _without_depth(lambda circuits: measure([circuit.source for circuit in circuits]))
+    return _without_depth(
+        lambda circuits: measure([circuit.source for circuit in circuits])
+    )
 
 
 def _kernels(circuits: Sequence[Circuit], depths: Sequence[int]) -> list[Matrices]:
@@ -53,7 +55,9 @@ def _kernels(circuits: Sequence[Circuit], depths: Sequence[int]) -> list[Matrice
 
 MEASURES: dict[str, AtDepths] = {
     "node_overlap": _of_sources(node_overlap_matrices),
-    "edge_jaccard": _without_depth(lambda circuits: {None: edge_jaccard_matrix(circuits)}),
+    "edge_jaccard": _without_depth(
+        lambda circuits: {None: edge_jaccard_matrix(circuits)}
+    ),
     "wl_kernel": _kernels,
     "spearman": _of_sources(lambda graphs: score_matrices(graphs, spearman_matrix)),
     "cosine": _of_sources(lambda graphs: score_matrices(graphs, cosine_matrix)),
@@ -77,7 +81,10 @@ _ROUNDING = 1e-6
 
 
 def register_measure(
-    name: str, function: Callable[[Sequence[Circuit]], Matrices], *, bounds: tuple[float, float] = (0.0, 1.0)
+    name: str,
+    function: Callable[[Sequence[Circuit]], Matrices],
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Make a similarity of circuits known by a name: `similarity`, `compare`, `compare_domains` and reports take it.
 
@@ -121,7 +128,11 @@ class Measure:
     @property
     def label(self) -> str:
         """The name for tables and files: that of the measure, with a depth other than 1."""
-        return self.name if self.name != "wl_kernel" or self.depth == 1 else f"{self.name}_depth_{self.depth}"
+        return (
+            self.name
+            if self.name != "wl_kernel" or self.depth == 1
+            else f"{self.name}_depth_{self.depth}"
+        )
 
 
 @checked
@@ -138,7 +149,10 @@ def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
         0.19
     """
     check_comparable(a, b)
-    return {str(site): float(matrix[0, 1]) for site, matrix in node_overlap_matrices([a, b]).items()}
+    return {
+        str(site): float(matrix[0, 1])
+        for site, matrix in node_overlap_matrices([a, b]).items()
+    }
 
 
 @checked
@@ -172,7 +186,9 @@ def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
 
 
 @checked
-def similarity(a: AttributionGraph, b: AttributionGraph, measure: str | Measure) -> dict[str | None, float]:
+def similarity(
+    a: AttributionGraph, b: AttributionGraph, measure: str | Measure
+) -> dict[str | None, float]:
     """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
 
     NaN where it is undefined: a constant score vector (``spearman``, ``edge_spearman``), one of zeros (``cosine``).
@@ -202,7 +218,10 @@ def depth_bias(graph: AttributionGraph) -> float:
 
 
 def similarity_matrices(
-    graphs: Sequence[AttributionGraph], measures: Sequence[Measure], edges_per_node: int = 3, any_sign: bool = False
+    graphs: Sequence[AttributionGraph],
+    measures: Sequence[Measure],
+    edges_per_node: int = 3,
+    any_sign: bool = False,
 ) -> dict[Measure, Matrices]:
     """Return the similarity of every two graphs that `Comparable` has checked, by several measures.
 
@@ -213,7 +232,11 @@ def similarity_matrices(
     for name in {measure.name for measure in measures}:
         asked = [measure for measure in measures if measure.name == name]
         by_depth = MEASURES[name](circuits, [measure.depth for measure in asked])
-        found |= zip(asked, [_as_matrices(name, given, len(circuits)) for given in by_depth], strict=True)
+        found |= zip(
+            asked,
+            [_as_matrices(name, given, len(circuits)) for given in by_depth],
+            strict=True,
+        )
     return {measure: found[measure] for measure in measures}
 
 
@@ -227,11 +250,15 @@ def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
         where = "for the whole circuit" if site is None else f"at {site}"
         matrix = np.asarray(values)
         if matrix.dtype.kind not in "biuf" or matrix.shape != (n_circuits, n_circuits):
-            raise _no_similarities(name, n_circuits, f"{where} it returned {shown(values)}")
+            raise _no_similarities(
+                name, n_circuits, f"{where} it returned {shown(values)}"
+            )
         outside = matrix[(matrix < low - _ROUNDING) | (matrix > high + _ROUNDING)]
         if len(outside):
             raise _no_similarities(
-                name, n_circuits, f"{where} one is {float(outside[0]):.4g}, out of its bounds {low:g} and {high:g}"
+                name,
+                n_circuits,
+                f"{where} one is {float(outside[0]):.4g}, out of its bounds {low:g} and {high:g}",
             )
         found[site] = matrix.astype(float)
     return found
@@ -245,12 +272,16 @@ def _no_similarities(name: str, n_circuits: int, given: str) -> InputError:
     )
 
 
-def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> AttributionGraph:
+def permuted_units(
+    graph: AttributionGraph, rng: np.random.Generator
+) -> AttributionGraph:
     """Return a graph with its units permuted at random within each site: equal strengths, other units.
 
     Its similarity to another graph is chance.
     """
-    places = {site: rng.permutation(len(scores)) for site, scores in graph.node_scores.items()}
+    places = {
+        site: rng.permutation(len(scores)) for site, scores in graph.node_scores.items()
+    }
 
     scores, importance = (
         {site: of_site[np.argsort(places[site])] for site, of_site in by.items()}
@@ -260,7 +291,9 @@ def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> Attribu
         graph,
         node_scores=scores,
         importance=importance or None,
-        kept_units={site: places[site][units] for site, units in graph.kept_units.items()},
+        kept_units={
+            site: places[site][units] for site, units in graph.kept_units.items()
+        },
     )
 
 
@@ -279,7 +312,9 @@ def chance_overlap(units: Natural, kept_a: int, kept_b: int) -> float:
             f"{kept_b} were given."
         )
     i = np.arange(min(kept_a, kept_b) + 1)
-    return float(stats.hypergeom.pmf(i, units, kept_a, kept_b) @ (i / (kept_a + kept_b - i)))
+    return float(
+        stats.hypergeom.pmf(i, units, kept_a, kept_b) @ (i / (kept_a + kept_b - i))
+    )
 
 
 def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
@@ -288,7 +323,9 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
     A single subset counts as two of its size. NaN if no pair has a member.
     """
     pairs = {
-        (a, b): kept[a] * kept[b] if a != b else kept[a] * (kept[a] - 1) // 2 or int(len(kept) == 1)
+        (a, b): kept[a] * kept[b]
+        if a != b
+        else kept[a] * (kept[a] - 1) // 2 or int(len(kept) == 1)
         for a, b in combinations_with_replacement(kept, 2)
         if a + b
     }

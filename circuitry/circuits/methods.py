@@ -26,7 +26,12 @@ from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 from circuitry.runs.leaves import part_of
 
-SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
+SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = (
+    "site-path",
+    "conductance",
+    "gradient",
+    "fisher",
+)
 ITERATIVE, CONTRAST, LEARNED = "iterative-fisher", "contrast", "learned"
 
 log = logging.getLogger(__name__)
@@ -135,10 +140,17 @@ def method_code(name: str) -> str | dict[str, str]:
 def describe_method(settings: Mapping[str, Any]) -> str:
     """Return two sentences on how the units of a graph were scored and which are kept, from its settings."""
     name = settings.get("method", SITE_PATH)
-    function, kept = METHODS.get(name), "The units with the largest absolute scores are kept."
+    function, kept = (
+        METHODS.get(name),
+        "The units with the largest absolute scores are kept.",
+    )
     if isinstance(function, str):
         words = METHOD_WORDS[name]
-        words += f", integrated by {settings.get('node_rule', 'an unknown rule')}" if name == SITE_PATH else ""
+        words += (
+            f", integrated by {settings.get('node_rule', 'an unknown rule')}"
+            if name == SITE_PATH
+            else ""
+        )
     else:
         words = f"The method {name}, registered from outside, scores the units"
         text = getdoc(function) if isroutine(function) else None

@@ -68,13 +68,23 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
     encoder, metric, sites = task.encoder, task.metric, task.sites
     rows = rows_that_fit(encoder, task.work.memory_gib)
     total = (count_batches(task.images, rows) or 0) * len(sites) or None
-    with Bar(total=total, desc="nodes", unit="site", disable=not task.work.progress, leave=False) as bar:
+    with Bar(
+        total=total,
+        desc="nodes",
+        unit="site",
+        disable=not task.work.progress,
+        leave=False,
+    ) as bar:
         for batch in task.batches():
-            clean, first, values = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
+            clean, first, values = clean_run(
+                task, batch.images, sites, with_gradient=0.0 in rule.points
+            )
             ends, effects = batch.ends(clean), dict[str, Tensor]()
             for site in sites:
                 a, b = clean[site], ends[site]
-                gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.pop(site, None))
+                gradient = _path_gradient(
+                    encoder, metric, a, b, site, rule, rows, first.pop(site, None)
+                )
                 effects[site] = unit_effects(task, site, (a - b) * gradient)
                 bar.update()
             yield ImageEffects(batch, clean, ends, effects, values)
@@ -88,13 +98,26 @@ def part_effects(
     The gradients of the task run.
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
-    same = [site for site in sites if task.baseline.n_images is None and site not in encoder.carried]
+    same = [
+        site
+        for site in sites
+        if task.baseline.n_images is None and site not in encoder.carried
+    ]
     at_same = dict[str, float]()
     sums = defaultdict[int, list[PartSum]](list)
     for batch, _, ends, effects, clean in image_effects(task, rule):
-        if not batch.start:  # the baseline is the same for all images there, so once will do
-            at_same = {site: float(_metric_at(encoder, metric, ends[site][:1], site)) for site in same}
-        at_ends = {site: _metric_at(encoder, metric, ends[site], site) for site in sites if site not in same}
+        if (
+            not batch.start
+        ):  # the baseline is the same for all images there, so once will do
+            at_same = {
+                site: float(_metric_at(encoder, metric, ends[site][:1], site))
+                for site in same
+            }
+        at_ends = {
+            site: _metric_at(encoder, metric, ends[site], site)
+            for site in sites
+            if site not in same
+        }
         for part, found in part_sums(parts, batch, effects, clean, at_ends):
             sums[part].append(found)
     return effects_of(sums, parts, at_same)
@@ -131,36 +154,63 @@ def part_sums(
 ) -> Iterator[tuple[int, PartSum]]:
     """Yield the sums of each part in a batch, of effects [batch, units] and of the metric [batch]."""
     last = batch.start + len(batch.images)
-    numbers = np.zeros(len(batch.images), int) if parts is None else parts[batch.start : last]
+    numbers = (
+        np.zeros(len(batch.images), int) if parts is None else parts[batch.start : last]
+    )
     for part in np.unique(numbers).tolist():
         alone = (numbers == part).all()
-        members: Any = slice(None) if alone else torch.from_numpy(np.flatnonzero(numbers == part))
-        by_site = {site: found[members].sum(0).cpu().double().numpy() for site, found in effects.items()}
+        members: Any = (
+            slice(None) if alone else torch.from_numpy(np.flatnonzero(numbers == part))
+        )
+        by_site = {
+            site: found[members].sum(0).cpu().double().numpy()
+            for site, found in effects.items()
+        }
         ends = {site: float(values[members].sum()) for site, values in at_ends.items()}
-        yield part, PartSum(by_site, float(clean[members].sum()), ends, len(clean[members]))
+        yield (
+            part,
+            PartSum(by_site, float(clean[members].sum()), ends, len(clean[members])),
+        )
 
 
 def effects_of(
-    sums: Mapping[int, Sequence[PartSum]], parts: object | None, at_same: Mapping[str, float] = {}
+    sums: Mapping[int, Sequence[PartSum]],
+    parts: object | None,
+    at_same: Mapping[str, float] = {},
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
     """Return the means over all images, and over those of each part where there are parts.
 
     ``at_same`` is the metric at a baseline that all images share, by site.
     """
-    whole = _mean_effects([one for of_part in sums.values() for one in of_part], at_same)
-    return whole, {} if parts is None else {part: _mean_effects(sums[part], at_same) for part in sorted(sums)}
+    whole = _mean_effects(
+        [one for of_part in sums.values() for one in of_part], at_same
+    )
+    return whole, {} if parts is None else {
+        part: _mean_effects(sums[part], at_same) for part in sorted(sums)
+    }
 
 
 def _mean_effects(sums: Sequence[PartSum], at_same: Mapping[str, float]) -> NodeEffects:
     count = sum(one.n_images for one in sums)
-    scores = {site: sum((one.effects[site] for one in sums), np.zeros(())) / count for site in sums[0].effects}
+    scores = {
+        site: sum((one.effects[site] for one in sums), np.zeros(())) / count
+        for site in sums[0].effects
+    }
     clean = sum(one.clean for one in sums) / count
-    ends = {site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends} | dict(at_same)
-    told = {site: Completeness(float(scores[site].sum()), clean - ends[site]) for site in scores if site in ends}
+    ends = {
+        site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends
+    } | dict(at_same)
+    told = {
+        site: Completeness(float(scores[site].sum()), clean - ends[site])
+        for site in scores
+        if site in ends
+    }
     return NodeEffects(scores, told, count)
 
 
-def nodes_of(encoder: Encoder, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def nodes_of(
+    encoder: Encoder, scores: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Return the scores of the units that may be nodes: in a feature basis the latents, never the error units."""
     ends = {site: units.start for site, units in encoder.error_units.items()}
     return {site: found[: ends.get(site)] for site, found in scores.items()}
@@ -177,14 +227,20 @@ def clean_run(
 
     with torch.set_grad_enabled(with_gradient):
         x = images.detach().requires_grad_(with_gradient)
-        embedding = task.encoder.run_with_hooks(x, fwd_hooks=[(site, tap) for site in sites])
+        embedding = task.encoder.run_with_hooks(
+            x, fwd_hooks=[(site, tap) for site in sites]
+        )
         check_finite(taps)
         value = checked_metric(task.metric, embedding)
     gradients: dict[str, Tensor] = {}
     if with_gradient:
         found = _gradients(value, list(taps.values()))
         gradients = dict(zip(taps, found, strict=True))
-    return {site: a.detach() for site, a in taps.items()}, gradients, value.detach().cpu().double()
+    return (
+        {site: a.detach() for site, a in taps.items()},
+        gradients,
+        value.detach().cpu().double(),
+    )
 
 
 def _path_gradient(
@@ -210,7 +266,9 @@ def _path_gradient(
         with torch.enable_grad():
             value = checked_metric(metric, encoder(x, start=site))
         gradient = _gradients(value, [x])[0]
-        parts = rearrange(gradient, "(point batch) ... -> point batch ...", point=len(points))
+        parts = rearrange(
+            gradient, "(point batch) ... -> point batch ...", point=len(points)
+        )
         for w, part in zip(weights, parts, strict=True):
             total.add_(part, alpha=w)
     return total
@@ -222,7 +280,9 @@ def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return torch.autograd.grad(value.sum(), inputs)
 
 
-def _metric_at(encoder: Encoder, metric: Metric, activation: Tensor, site: str) -> Tensor:
+def _metric_at(
+    encoder: Encoder, metric: Metric, activation: Tensor, site: str
+) -> Tensor:
     with torch.no_grad():
         return checked_metric(metric, encoder(activation, start=site)).cpu().double()
 

@@ -21,7 +21,9 @@ Points = Annotated[int, between("1 to 1000 points", 1, 1000, "give one such as 1
 class QuadratureRule:
     """Points in [0, 1] and their weights, which sum to one."""
 
-    HOW_TO_GET: ClassVar = "make one with left_rule(10) and its like, or parse_rule('left-10')"
+    HOW_TO_GET: ClassVar = (
+        "make one with left_rule(10) and its like, or parse_rule('left-10')"
+    )
 
     name: str
     """For tables and provenance, e.g. ``left-10``."""
@@ -34,8 +36,12 @@ class QuadratureRule:
         return self.name
 
     def __post_init__(self) -> None:
-        fits = len(self.points) == len(self.weights) and all(0 <= point <= 1 for point in self.points)
-        if not fits or not abs(sum(self.weights) - 1) <= 1e-9:  # NaN is neither within nor near
+        fits = len(self.points) == len(self.weights) and all(
+            0 <= point <= 1 for point in self.points
+        )
+        if (
+            not fits or not abs(sum(self.weights) - 1) <= 1e-9
+        ):  # NaN is neither within nor near
             raise InputError(
                 f"A quadrature rule needs points within [0, 1] and as many weights, which sum to 1, but {self.name!r} "
                 f"has points {self.points} and weights {self.weights}."
@@ -53,7 +59,11 @@ def left_rule(points: Points) -> QuadratureRule:
         (0.0, 0.25, 0.5, 0.75)
         >>> attribute(encoder, images, metric, rule="left-4")    # the same by its name
     """
-    return QuadratureRule(f"left-{points}", tuple(k / points for k in range(points)), (1 / points,) * points)
+    return QuadratureRule(
+        f"left-{points}",
+        tuple(k / points for k in range(points)),
+        (1 / points,) * points,
+    )
 
 
 @checked
@@ -88,12 +98,16 @@ def gauss_radau_rule(points: Points) -> QuadratureRule:
     That point costs next to nothing: the gradient at the clean activation comes for all sites from one backward pass,
     and the gradient of an edge's metric is zero there. Sharp turns near zero are missed as by Gauss-Legendre.
     """
-    from scipy.special import roots_jacobi  # here, as scipy takes as long to load as all the rest
+    from scipy.special import (
+        roots_jacobi,
+    )  # here, as scipy takes as long to load as all the rest
 
     x, w = roots_jacobi(points - 1, 0, 1) if points > 1 else (np.zeros(0), np.zeros(0))
     # On [-1, 1] with the end point -1: the other points are the roots of the Jacobi polynomial for the weight 1 + x.
     weights = 1 / points**2, *(w / (1 + x) / 2).tolist()
-    return QuadratureRule(f"gauss-radau-{points}", (0.0, *((x + 1) / 2).tolist()), weights)
+    return QuadratureRule(
+        f"gauss-radau-{points}", (0.0, *((x + 1) / 2).tolist()), weights
+    )
 
 
 _RULES = {

@@ -15,7 +15,12 @@ from circuitry.circuits.budgets import GLOBAL, strongest_units
 from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
 from circuitry.circuits.edge_methods import edge_method, score_edges
 from circuitry.circuits.nodes import nodes_of, part_effects
-from circuitry.circuits.quadrature import AnyRule, as_rule, gauss_radau_rule, midpoint_rule
+from circuitry.circuits.quadrature import (
+    AnyRule,
+    as_rule,
+    gauss_radau_rule,
+    midpoint_rule,
+)
 from circuitry.circuits.stream_edges import PLAIN
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import has_rescaling_norms
@@ -44,7 +49,9 @@ def kind_of(tower: nn.Module) -> str:
     """Return the kind of a tower, a name of `DEFAULT_RULES`."""
     if has_rescaling_norms(tower):
         return "layer norms"
-    convolutions = [module for module in tower.modules() if isinstance(module, nn.Conv2d)]
+    convolutions = [
+        module for module in tower.modules() if isinstance(module, nn.Conv2d)
+    ]
     depthwise = any(one.groups == one.in_channels > 1 for one in convolutions)
     return "depthwise convolutions" if depthwise else "batch norms"
 
@@ -104,15 +111,31 @@ def relative_error(
     settings = settings or AttributionSettings()
     with task.running(gradients=True):
         exact, kept = (found := _nodes(task, reference)), _keep(task, found, settings)
-        exact_edges = score_edges(task, kept, method=settings.edges, rule=reference).scores
+        exact_edges = score_edges(
+            task, kept, method=settings.edges, rule=reference
+        ).scores
         rows = []
         for rule in map(as_rule, rules):
             scores = _nodes(task, rule)
             edges = score_edges(task, kept, method=settings.edges, rule=rule).scores
-            alike = {s: float(np.isin(units, kept[s]).mean()) for s, units in _keep(task, scores, settings).items()}
-            by_pair, exact_pairs = ({"->".join(pair): e for pair, e in of.items()} for of in (edges, exact_edges))
-            found_by = {"nodes": _errors(scores, exact), "edges": _errors(by_pair, exact_pairs), "kept alike": alike}
-            rows += [(rule.name, kind, place, e) for kind, by in found_by.items() for place, e in by.items()]
+            alike = {
+                s: float(np.isin(units, kept[s]).mean())
+                for s, units in _keep(task, scores, settings).items()
+            }
+            by_pair, exact_pairs = (
+                {"->".join(pair): e for pair, e in of.items()}
+                for of in (edges, exact_edges)
+            )
+            found_by = {
+                "nodes": _errors(scores, exact),
+                "edges": _errors(by_pair, exact_pairs),
+                "kept alike": alike,
+            }
+            rows += [
+                (rule.name, kind, place, e)
+                for kind, by in found_by.items()
+                for place, e in by.items()
+            ]
     return pd.DataFrame(rows, columns=["rule", "kind", "place", "error"])
 
 
@@ -120,10 +143,20 @@ def _nodes(task: Task, rule: AnyRule) -> dict[str, np.ndarray]:
     return nodes_of(task.encoder, part_effects(task, as_rule(rule))[0].scores)
 
 
-def _keep(task: Task, scores: Mapping[str, np.ndarray], settings: AttributionSettings) -> dict[str, np.ndarray]:
-    return strongest_units(scores, settings.size or default_size(task.encoder), settings.budget)
+def _keep(
+    task: Task, scores: Mapping[str, np.ndarray], settings: AttributionSettings
+) -> dict[str, np.ndarray]:
+    return strongest_units(
+        scores, settings.size or default_size(task.encoder), settings.budget
+    )
 
 
-def _errors(found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _errors(
+    found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]
+) -> dict[str, float]:
     norms = {place: np.linalg.norm(scores) for place, scores in exact.items()}
-    return {place: float(np.linalg.norm(found[place] - exact[place]) / norm) for place, norm in norms.items() if norm}
+    return {
+        place: float(np.linalg.norm(found[place] - exact[place]) / norm)
+        for place, norm in norms.items()
+        if norm
+    }

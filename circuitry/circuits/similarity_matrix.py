@@ -48,7 +48,9 @@ class CircuitArrays(NamedTuple):
         return numbers
 
 
-def node_overlap_matrices(graphs: Sequence[AttributionGraph]) -> dict[str | None, np.ndarray]:
+def node_overlap_matrices(
+    graphs: Sequence[AttributionGraph],
+) -> dict[str | None, np.ndarray]:
     """Return, by site, the Jaccard index of the kept units of every two graphs."""
     found: dict[str | None, np.ndarray] = {}
     for site in graphs[0].inner_sites:
@@ -60,7 +62,9 @@ def node_overlap_matrices(graphs: Sequence[AttributionGraph]) -> dict[str | None
 
 def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> _Matrix:
     """Return the Jaccard index of the edges of every two circuits."""
-    return _by_left_out(circuits, lambda arrays: [_jaccard_matrix([one.edges for one in arrays])])[0]
+    return _by_left_out(
+        circuits, lambda arrays: [_jaccard_matrix([one.edges for one in arrays])]
+    )[0]
 
 
 def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
@@ -68,7 +72,9 @@ def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
 
     def kernels(arrays: Sequence[CircuitArrays]) -> list[np.ndarray]:
         histograms = [label_histograms(one, depth) for one in arrays]
-        products = [_products([one[level] for one in histograms]) for level in range(depth + 1)]
+        products = [
+            _products([one[level] for one in histograms]) for level in range(depth + 1)
+        ]
         return [_normalised(kernel) for kernel in np.cumsum(products, axis=0)]
 
     return _by_left_out(circuits, kernels)
@@ -79,7 +85,9 @@ def score_matrices(
 ) -> dict[str | None, np.ndarray]:
     """Return, by site, how the scores of all units of every two graphs compare."""
     return {
-        site: compare(np.stack([graph.node_scores[site] for graph in graphs]).astype(float))
+        site: compare(
+            np.stack([graph.node_scores[site] for graph in graphs]).astype(float)
+        )
         for site in graphs[0].inner_sites
     }
 
@@ -91,7 +99,9 @@ def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> _Matrix:
     between its kept units only; its other edges count as 0.
     """
     starts, n_units = _numbering(graphs[0])
-    scored = cache(lambda i, left_out: _scored_edges(graphs[i], starts, n_units, left_out))
+    scored = cache(
+        lambda i, left_out: _scored_edges(graphs[i], starts, n_units, left_out)
+    )
     found = np.empty((len(graphs), len(graphs)))
     for i, j in combinations_with_replacement(range(len(graphs)), 2):
         left_out = graphs[i].sites_without_effect | graphs[j].sites_without_effect
@@ -100,18 +110,25 @@ def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> _Matrix:
         rows = np.zeros((2, len(edges)))
         for row, (numbers, scores) in zip(rows, both, strict=True):
             row[np.searchsorted(edges, numbers)] = scores
-        found[i, j] = found[j, i] = spearman_matrix(rows)[0, 1] if len(edges) else np.nan
+        found[i, j] = found[j, i] = (
+            spearman_matrix(rows)[0, 1] if len(edges) else np.nan
+        )
     return found
 
 
 def _numbering(graph: AttributionGraph) -> tuple[dict[str, int], int]:
     """Return the number of each site's first unit, and how many units all sites have."""
-    *first, n_units = np.cumsum([0, *(len(graph.node_scores[site]) for site in graph.inner_sites)]).tolist()
+    *first, n_units = np.cumsum(
+        [0, *(len(graph.node_scores[site]) for site in graph.inner_sites)]
+    ).tolist()
     return dict(zip(graph.inner_sites, first, strict=True)), n_units
 
 
 def _scored_edges(
-    graph: AttributionGraph, starts: Mapping[str, int], n_units: int, left_out: Collection[str]
+    graph: AttributionGraph,
+    starts: Mapping[str, int],
+    n_units: int,
+    left_out: Collection[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers and scores of the edges that a graph scores, except for edges at the sites left out."""
     none = np.empty(0, np.int64)
@@ -119,23 +136,32 @@ def _scored_edges(
     for (up, down), scores in graph.edge_scores.items():
         if up in left_out or down in left_out:
             continue
-        tails, heads = starts[up] + graph.kept_units[up], starts[down] + graph.kept_units[down]
+        tails, heads = (
+            starts[up] + graph.kept_units[up],
+            starts[down] + graph.kept_units[down],
+        )
         numbers.append((tails[None, :] * n_units + heads[:, None]).ravel())
         values.append(scores.ravel())
     return np.concatenate(numbers), np.concatenate(values)
 
 
 def _by_left_out(
-    circuits: Sequence[Circuit], measure: Callable[[Sequence[CircuitArrays]], list[np.ndarray]]
+    circuits: Sequence[Circuit],
+    measure: Callable[[Sequence[CircuitArrays]], list[np.ndarray]],
 ) -> list[np.ndarray]:
     """Return matrices of pairs of circuits, each without the sites where one of the two has no effect."""
     own = [circuit.source.sites_without_effect for circuit in circuits]
     found: list[np.ndarray] = []
     for left_out in {a | b for a, b in product(set(own), repeat=2)}:
         matrices = measure([circuit_arrays(circuit, left_out) for circuit in circuits])
-        chosen: Bool[np.ndarray, "graphs graphs"] = np.array([[a | b == left_out for b in own] for a in own])
+        chosen: Bool[np.ndarray, "graphs graphs"] = np.array(
+            [[a | b == left_out for b in own] for a in own]
+        )
         before = found or [np.full(matrix.shape, np.nan) for matrix in matrices]
-        found = [np.where(chosen, new, old) for new, old in zip(matrices, before, strict=True)]
+        found = [
+            np.where(chosen, new, old)
+            for new, old in zip(matrices, before, strict=True)
+        ]
     return found
 
 
@@ -146,7 +172,9 @@ def _products(histograms: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray
     rows = np.repeat(np.arange(len(labels)), [len(one) for one in labels])
     counts = np.concatenate([counts for _, counts in histograms]).astype(float)
     width = int(columns.max(initial=-1)) + 1
-    matrix = sparse.csr_array((counts, (rows, columns)), shape=(len(labels), max(width, 1)))
+    matrix = sparse.csr_array(
+        (counts, (rows, columns)), shape=(len(labels), max(width, 1))
+    )
     products: np.ndarray = (matrix @ matrix.T).toarray()
     return products
 
@@ -156,20 +184,28 @@ def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
     common = _products([(one, np.ones(len(one))) for one in sets])
     sizes = np.diag(common)
     union = sizes + sizes[:, None] - common
-    return np.asarray(np.divide(common, union, out=np.full(union.shape, np.nan), where=union > 0))
+    return np.asarray(
+        np.divide(common, union, out=np.full(union.shape, np.nan), where=union > 0)
+    )
 
 
 def _normalised(kernel: np.ndarray) -> np.ndarray:
     """Return a kernel divided by the geometric mean of both diagonal values; NaN where one is zero."""
-    both = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))  # on the diagonal exactly the value itself
-    return np.asarray(np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0))
+    both = np.sqrt(
+        np.outer(np.diag(kernel), np.diag(kernel))
+    )  # on the diagonal exactly the value itself
+    return np.asarray(
+        np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0)
+    )
 
 
 def spearman_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
     """Return Spearman's correlation of every two rows, NaN of constants."""
     constant = np.ptp(rows, axis=1) == 0
     ranks = stats.rankdata(rows, axis=1)
-    return cosine_matrix(np.where(constant[:, None], 0.0, ranks - ranks.mean(1, keepdims=True)))
+    return cosine_matrix(
+        np.where(constant[:, None], 0.0, ranks - ranks.mean(1, keepdims=True))
+    )
 
 
 def cosine_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
@@ -203,7 +239,9 @@ def label_histograms(circuit: CircuitArrays, depth: int) -> list[_Histogram]:
     """
     order = np.argsort(circuit.nodes)
     numbers = circuit.nodes[order]
-    tail, head = (np.searchsorted(numbers, ends) for ends in (circuit.tails, circuit.heads))
+    tail, head = (
+        np.searchsorted(numbers, ends) for ends in (circuit.tails, circuit.heads)
+    )
     labels = _scrambled(numbers.astype(np.uint64))
     histograms = [np.unique(labels, return_counts=True)]
     for level in range(1, depth + 1):

@@ -68,7 +68,9 @@ BY_PATTERN = ("attn.hook_pattern",)
 BY_READER = (*BY_PATTERN, "attn.hook_v", "mlp.hook_post")
 """Hook points of a block behind its readers, by which gradients are needed where readers are exact."""
 
-Reader = Callable[[Float[Tensor, "batch position d_model"]], Float[Tensor, "passes batch readers"]]
+Reader = Callable[
+    [Float[Tensor, "batch position d_model"]], Float[Tensor, "passes batch readers"]
+]
 """Effects of a change of the stream that some readers of a layer read, one reader at a time."""
 
 
@@ -104,27 +106,48 @@ def attributed(
         exact: Hook points behind the readers that are computed exactly: `BY_PATTERN` or `BY_READER`.
     """
     sums, n_images = [torch.zeros(()) for _ in range(3)], 0
-    n_patterns = (len(passes(stream)) + 3) * sum(one.n_heads for one in stream.blocks) * bool(exact)
+    n_patterns = (
+        (len(passes(stream)) + 3)
+        * sum(one.n_heads for one in stream.blocks)
+        * bool(exact)
+    )
     for clean, other in clean_and_baseline(stream, task, n_patterns):
-        at_points, linear, contexts = list[Mapping[str, Tensor]](), list[Tensor](), passes(stream)
+        at_points, linear, contexts = (
+            list[Mapping[str, Tensor]](),
+            list[Tensor](),
+            passes(stream),
+        )
         for context in contexts:
             with context:
                 found = gradients(stream, task.metric, clean, other, rule, exact)
             at_points.append(found.points)
             # Images may be summed in one matrix product, unless effects are put together image by image.
-            linear.append(_linear_effects(stream, clean, other, found.readers, bool(exact) or len(contexts) > 1))
+            linear.append(
+                _linear_effects(
+                    stream,
+                    clean,
+                    other,
+                    found.readers,
+                    bool(exact) or len(contexts) > 1,
+                )
+            )
             del found  # most of the memory, gone before the next images come
         edges = torch.stack(linear)
         into = edges.sum(3)
         if exact:
-            _put_exact_effects(stream, task.metric, clean, other, at_points, edges, into)
+            _put_exact_effects(
+                stream, task.metric, clean, other, at_points, edges, into
+            )
         effects = (
             _over_passes(stream, edges, stream.readers),
             _over_passes(stream, into, stream.readers),
             _over_passes(stream, edges.sum(2), stream.writers),
         )
         # A change leads to the baseline: what it adds to the metric is what the edge takes from it.
-        sums = [total - effect.cpu().double().sum(0) for total, effect in zip(sums, effects, strict=True)]
+        sums = [
+            total - effect.cpu().double().sum(0)
+            for total, effect in zip(sums, effects, strict=True)
+        ]
         if not all(bool(total.isfinite().all()) for total in sums):
             raise InputError(
                 "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
@@ -133,17 +156,23 @@ def attributed(
         n_images += len(clean[stream.sites[0]])
     scores, of_readers, of_writers = ((total / n_images).numpy() for total in sums)
     scores = np.where(stream.edges.numpy(), scores, np.nan)
-    return StreamScores(stream.readers, stream.writers, scores, of_readers, of_writers, n_images)
+    return StreamScores(
+        stream.readers, stream.writers, scores, of_readers, of_writers, n_images
+    )
 
 
-ATTRIBUTED: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {
+ATTRIBUTED: Mapping[
+    str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]
+] = {
     "gradient": attributed,
     "exact-readers": partial(attributed, exact=BY_READER),
     "exact-softmax": partial(attributed, exact=BY_PATTERN),
     "gradient-dropping": partial(attributed, passes=without_each_block),
     "atp-star": partial(attributed, passes=without_each_block, exact=BY_PATTERN),
     "relp": partial(attributed, passes=lambda stream: [relevance(stream, True)]),
-    "relp-with-patterns": partial(attributed, passes=lambda stream: [relevance(stream, False)]),
+    "relp-with-patterns": partial(
+        attributed, passes=lambda stream: [relevance(stream, False)]
+    ),
     "path-by-layer": partial(attributed, gradients=layer_gradients),
 }
 """Methods that score edges of a stream by gradients; see the module."""
@@ -162,18 +191,28 @@ def unit_edges(
     """
     kept = {site: kept_units[site].tolist() for site in task.sites if site != INPUT}
     stream = ResidualStream.of(task.encoder, kept)
-    scores, layers = score(stream, task, rule).scores, {layer.site: layer for layer in stream.layers}
-    places = {site: np.array([layers[site].apart.index(unit) for unit in units], int) for site, units in kept.items()}
+    scores, layers = (
+        score(stream, task, rule).scores,
+        {layer.site: layer for layer in stream.layers},
+    )
+    places = {
+        site: np.array([layers[site].apart.index(unit) for unit in units], int)
+        for site, units in kept.items()
+    }
     found = {}
     for up, down in combinations(kept, 2):
         writers, readers = scores[:, layers[up].writers], layers[down].readers
         by_port = np.split(writers[readers], len(layers[down].ports))
-        found[up, down] = np.sum([of_port[np.ix_(places[down], places[up])] for of_port in by_port], 0)
+        found[up, down] = np.sum(
+            [of_port[np.ix_(places[down], places[up])] for of_port in by_port], 0
+        )
     return found
 
 
 def _over_passes(
-    stream: ResidualStream, effects: Float[Tensor, "passes batch ends ..."], ends: Sequence[Component]
+    stream: ResidualStream,
+    effects: Float[Tensor, "passes batch ends ..."],
+    ends: Sequence[Component],
 ) -> Float[Tensor, "batch ends ..."]:
     """Return the effects of passes that each leave a block out; of one pass, that pass's.
 
@@ -183,8 +222,12 @@ def _over_passes(
         return effects[0]
     block = {layer.name: layer.index for layer in stream.layers}
     own = torch.tensor([block[end.layer] for end in ends], device=effects.device)
-    counts = (torch.arange(len(effects), device=effects.device)[:, None] != own).to(effects)
-    weights = (counts / counts.sum(0)).reshape(len(effects), 1, len(ends), *[1] * (effects.dim() - 3))
+    counts = (torch.arange(len(effects), device=effects.device)[:, None] != own).to(
+        effects
+    )
+    weights = (counts / counts.sum(0)).reshape(
+        len(effects), 1, len(ends), *[1] * (effects.dim() - 3)
+    )
     return torch.copysign((weights * effects.abs()).sum(0), (weights * effects).sum(0))
 
 
@@ -197,16 +240,30 @@ def stream_of(task: Task) -> tuple[ResidualStream, Task]:
         "edges are scored in heads and neurons, and this encoder is not in them: give a task of in_components(encoder) "
         "with the hooks there"
     )
-    return stream, Task(stream.components, task.images, task.metric, baseline=task.baseline, work=task.work)
+    return stream, Task(
+        stream.components,
+        task.images,
+        task.metric,
+        baseline=task.baseline,
+        work=task.work,
+    )
 
 
 def clean_and_baseline(
     stream: ResidualStream, task: Task, n_patterns: int = 0
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Yield the clean activations and those at the baseline, of as many images as fit; the task's gradients run."""
-    at_once = images_at_once(stream, len(stream.readers), task.work.memory_gib, n_patterns)
+    at_once = images_at_once(
+        stream, len(stream.readers), task.work.memory_gib, n_patterns
+    )
     total = count_batches(task.images, rows=1)
-    with Bar(total=total, desc="edges", unit="image", disable=not task.work.progress, leave=False) as bar:
+    with Bar(
+        total=total,
+        desc="edges",
+        unit="image",
+        disable=not task.work.progress,
+        leave=False,
+    ) as bar:
         for batch in task.batches(at_once):
             with torch.no_grad():
                 clean = batch.clean(stream.sites)
@@ -216,14 +273,24 @@ def clean_and_baseline(
 
 
 def _linear_effects(
-    stream: ResidualStream, clean: Activations, other: Activations, gradients: Tensor, apart: bool
+    stream: ResidualStream,
+    clean: Activations,
+    other: Activations,
+    gradients: Tensor,
+    apart: bool,
 ) -> Float[Tensor, "images readers writers"]:
     """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
-    found = gradients.new_zeros(gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers))
-    equation = "rbx,wbx->brw" if apart else "rbx,wbx->rw"  # positions and d_model as one, else both are copied
+    found = gradients.new_zeros(
+        gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers)
+    )
+    equation = (
+        "rbx,wbx->brw" if apart else "rbx,wbx->rw"
+    )  # positions and d_model as one, else both are copied
     for layer, change in changes(stream, clean, other):
         later = slice(layer.readers.stop, None)
-        found[:, later, layer.writers] = torch.einsum(equation, gradients[later].flatten(2), change.flatten(2))
+        found[:, later, layer.writers] = torch.einsum(
+            equation, gradients[later].flatten(2), change.flatten(2)
+        )
     return found
 
 
@@ -254,7 +321,9 @@ def _put_exact_effects(
         elif everything and layer.block is not None:
             readers[layer.name] = _exact_neurons(layer, x, gradients)
         elif everything:
-            readers[layer.name] = _exact_embedding(stream, metric, layer, x, len(gradients))
+            readers[layer.name] = _exact_embedding(
+                stream, metric, layer, x, len(gradients)
+            )
     moved: Tensor | float = 0.0
     for place, (layer, change) in enumerate(changes(stream, clean, other), 1):
         moved = moved + change.sum(0)
@@ -267,7 +336,9 @@ def _put_exact_effects(
                     into[:, :, rows] = reader(moved)
 
 
-def _exact_heads(layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]) -> Reader:
+def _exact_heads(
+    layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]
+) -> Reader:
     """Queries and keys through the attention pattern, softmax included (Kramar et al. 2024, arXiv 2403.00745)."""
     block, point = layer.block, f"{layer.name}.hook_"
     assert block is not None
@@ -276,8 +347,14 @@ def _exact_heads(layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tenso
 
     def effects(change: Tensor) -> Tensor:
         moved_q, moved_k, moved_v = block.project(block.norm_attention(x + change))
-        moves = [block.scores(*pair).softmax(-1) - pattern for pair in ((moved_q, k), (q, moved_k))]
-        found = [torch.cat([(at[f"{point}pattern"] * move).sum((2, 3)) for move in moves], 1) for at in gradients]
+        moves = [
+            block.scores(*pair).softmax(-1) - pattern
+            for pair in ((moved_q, k), (q, moved_k))
+        ]
+        found = [
+            torch.cat([(at[f"{point}pattern"] * move).sum((2, 3)) for move in moves], 1)
+            for at in gradients
+        ]
         if f"{point}v" in gradients[0]:
             values = [(at[f"{point}v"] * (moved_v - v)).sum((1, 3)) for at in gradients]
             found = [torch.cat(both, 1) for both in zip(found, values, strict=True)]
@@ -286,7 +363,9 @@ def _exact_heads(layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tenso
     return effects
 
 
-def _exact_neurons(layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]) -> Reader:
+def _exact_neurons(
+    layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]
+) -> Reader:
     """An MLP through its norm and nonlinearity."""
     block = layer.block
     assert block is not None
@@ -298,18 +377,27 @@ def _exact_neurons(layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Ten
 
     def effects(change: Tensor) -> Tensor:
         move = post(x + change) - clean
-        return torch.stack([(at[f"{layer.name}.hook_post"] * move).sum(1) @ groups.T for at in gradients])
+        return torch.stack(
+            [
+                (at[f"{layer.name}.hook_post"] * move).sum(1) @ groups.T
+                for at in gradients
+            ]
+        )
 
     return effects
 
 
-def _exact_embedding(stream: ResidualStream, metric: Metric, layer: Layer, x: Tensor, n_passes: int) -> Reader:
+def _exact_embedding(
+    stream: ResidualStream, metric: Metric, layer: Layer, x: Tensor, n_passes: int
+) -> Reader:
     """The embedding through the metric itself; behind a unit of it the metric is taken as linear."""
     last, units = stream.encoder.stages[-1].run, list(layer.apart)
     with torch.enable_grad():
         embedding = last(x).detach().requires_grad_()
         clean = metric(embedding)
-        (gradient,) = torch.autograd.grad(clean.sum(), embedding) if units else (embedding,)
+        (gradient,) = (
+            torch.autograd.grad(clean.sum(), embedding) if units else (embedding,)
+        )
 
     def effects(change: Tensor) -> Tensor:
         moved = last(x + change)

@@ -47,19 +47,28 @@ class StreamGradients(NamedTuple):
     """By what is at some hook points, by name."""
 
 
-Gradients = Callable[[ResidualStream, Metric, Activations, Activations, QuadratureRule, Sequence[str]], StreamGradients]
+Gradients = Callable[
+    [ResidualStream, Metric, Activations, Activations, QuadratureRule, Sequence[str]],
+    StreamGradients,
+]
 """Returns the gradients, given the clean activations and those at the baseline."""
 
 
-def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, n_patterns: int = 0) -> int:
+def images_at_once(
+    stream: ResidualStream, n_gradients: int, memory_gib: float, n_patterns: int = 0
+) -> int:
     """Return how many images fit, given the number of gradients by the stream and by the patterns of a head, copies of
     a block's, and a run with gradients."""
     encoder = stream.encoder
     with torch.no_grad():
         here = encoder(encoder.blank(), stop=stream.sites[0])
     # Copies while a block's norm is passed back, or all of its neurons: about four times as many.
-    n_readers = [layer.readers.stop - layer.readers.start for layer in stream.layers[1:-1]]
-    widest = 4 * max(heads + mlp for heads, mlp in zip(n_readers[::2], n_readers[1::2], strict=True))
+    n_readers = [
+        layer.readers.stop - layer.readers.start for layer in stream.layers[1:-1]
+    ]
+    widest = 4 * max(
+        heads + mlp for heads, mlp in zip(n_readers[::2], n_readers[1::2], strict=True)
+    )
     budget = memory_gib * 2**30
     run = budget / rows_that_fit(stream.components, memory_gib)
     n_values = (n_gradients + widest) * here.numel() + n_patterns * here.shape[1] ** 2
@@ -80,12 +89,18 @@ def reader_gradients(
     """
     a, b = clean[stream.sites[0]], other[stream.sites[0]]
     total = a.new_zeros(len(stream.readers), *a.shape)
-    at = {f"blocks.{index}.{point}": a.new_zeros(()) for index in range(len(stream.blocks)) for point in points}
+    at = {
+        f"blocks.{index}.{point}": a.new_zeros(())
+        for index in range(len(stream.blocks))
+        for point in points
+    }
     for t, weight in zip(rule.points, rule.weights, strict=True):
         taps = tapped_run(stream, metric, a + t * (b - a), points)
         for layer in stream.layers[1:]:
             total[layer.readers].add_(_into(stream, layer, taps), alpha=weight)
-        at = {point: found + weight * taps[point].gradient for point, found in at.items()}
+        at = {
+            point: found + weight * taps[point].gradient for point, found in at.items()
+        }
     return StreamGradients(total, at)
 
 
@@ -101,12 +116,18 @@ def layer_gradients(
 
     Everything before the layer and past it stays as in the clean run; no gradients by points are taken.
     """
-    total = clean[stream.sites[0]].new_zeros(len(stream.readers), *clean[stream.sites[0]].shape)
+    total = clean[stream.sites[0]].new_zeros(
+        len(stream.readers), *clean[stream.sites[0]].shape
+    )
     move: Tensor | float = 0.0
-    for (before, change), layer in zip(changes(stream, clean, other), stream.layers[1:], strict=True):
+    for (before, change), layer in zip(
+        changes(stream, clean, other), stream.layers[1:], strict=True
+    ):
         move, x = move + change.sum(0), stream.read_by(layer, clean)
         for t, weight in zip(rule.points, rule.weights, strict=True):
-            taps = _layer_taps(stream, metric, layer, x + t * move, before.site, clean[before.site])
+            taps = _layer_taps(
+                stream, metric, layer, x + t * move, before.site, clean[before.site]
+            )
             total[layer.readers].add_(_into(stream, layer, taps), alpha=weight)
     return StreamGradients(total, {})
 
@@ -121,7 +142,12 @@ def changes(
 
 
 def _layer_taps(
-    stream: ResidualStream, metric: Metric, layer: Layer, read: Tensor, site: str, before: Tensor
+    stream: ResidualStream,
+    metric: Metric,
+    layer: Layer,
+    read: Tensor,
+    site: str,
+    before: Tensor,
 ) -> dict[str, Tap]:
     """Return the taps of a layer that reads what is given; before it stands what is at the site of the one before."""
     if layer.block is None:
@@ -131,13 +157,24 @@ def _layer_taps(
         block = layer.block
         if layer.of_heads:
             ports = block.project(block.norm_attention(read))
-            found = {f"{layer.name}.hook_{port}": part for port, part in zip(PORTS, ports, strict=True)}
+            found = {
+                f"{layer.name}.hook_{port}": part
+                for port, part in zip(PORTS, ports, strict=True)
+            }
         else:
             found = {f"{layer.name}.hook_pre": block.mlp_in(block.norm_mlp(read))}
-        made = {point: value.detach().requires_grad_() for point, value in found.items()}
-        hooks: list[tuple[str, Callable[..., Tensor]]] = [(point, lambda _, hook: made[hook.name]) for point in made]
-        embedding = stream.components.run_with_hooks(before, start=site, fwd_hooks=hooks)
-    gradients = torch.autograd.grad(checked_metric(metric, embedding).sum(), list(made.values()))
+        made = {
+            point: value.detach().requires_grad_() for point, value in found.items()
+        }
+        hooks: list[tuple[str, Callable[..., Tensor]]] = [
+            (point, lambda _, hook: made[hook.name]) for point in made
+        ]
+        embedding = stream.components.run_with_hooks(
+            before, start=site, fwd_hooks=hooks
+        )
+    gradients = torch.autograd.grad(
+        checked_metric(metric, embedding).sum(), list(made.values())
+    )
     return {layer.reads: Tap(read, read)} | {
         point: Tap(made[point], g) for point, g in zip(made, gradients, strict=True)
     }
@@ -157,20 +194,32 @@ def _into(
         return torch.cat([into_units, (read.gradient - into_units.sum(0))[None]])
     if layer.of_heads:
         weights, _ = stream.read_weights[layer.index]
-        ports = torch.stack([taps[f"{layer.name}.hook_{port}"].gradient for port in PORTS])
+        ports = torch.stack(
+            [taps[f"{layer.name}.hook_{port}"].gradient for port in PORTS]
+        )
         n_images, n_positions = ports.shape[1:3]
-        normed = rearrange(ports, "port b p head d -> (port head) (b p) d") @ weights.flatten(0, 1)
-        normed = rearrange(normed, "reader (b p) m -> reader b p m", b=n_images, p=n_positions)
+        normed = rearrange(
+            ports, "port b p head d -> (port head) (b p) d"
+        ) @ weights.flatten(0, 1)
+        normed = rearrange(
+            normed, "reader (b p) m -> reader b p m", b=n_images, p=n_positions
+        )
         return passed_back(block.norm_attention, read.value, normed)
     by_neuron, at = taps[f"{layer.name}.hook_pre"].gradient, block.norm_mlp(read.value)
-    others = layer.groups(block.n_neurons)[-1].to(by_neuron).repeat(by_neuron.shape[-1] // block.n_neurons)
+    others = (
+        layer.groups(block.n_neurons)[-1]
+        .to(by_neuron)
+        .repeat(by_neuron.shape[-1] // block.n_neurons)
+    )
     normed = passed_back(block.mlp_in, at, (by_neuron * others)[None])
     if layer.apart:
         normed = torch.cat([_into_neurons(layer, by_neuron, at), normed])
     return passed_back(block.norm_mlp, read.value, normed)
 
 
-def _into_neurons(layer: Layer, by_neuron: Tensor, at: Tensor) -> Float[Tensor, "neurons batch position d_model"]:
+def _into_neurons(
+    layer: Layer, by_neuron: Tensor, at: Tensor
+) -> Float[Tensor, "neurons batch position d_model"]:
     """Return the gradient by what each neuron that is apart reads, behind the norm: its rows of the weights.
 
     Where these depend on what is read, they are those ``at`` it.
@@ -184,20 +233,28 @@ def _into_neurons(layer: Layer, by_neuron: Tensor, at: Tensor) -> Float[Tensor, 
     for first in range(0, width, block.n_neurons):  # two of a gated neuron
         places = first + torch.tensor(layer.apart, device=by_neuron.device)
         one_hot = F.one_hot(places, width).to(by_neuron)
-        rows = passed_back(block.mlp_in, by_neuron.new_zeros(1, block.width), one_hot[:, None])
+        rows = passed_back(
+            block.mlp_in, by_neuron.new_zeros(1, block.width), one_hot[:, None]
+        )
         read.append(by_neuron[..., places].movedim(-1, 0)[..., None] * rows[:, None])
     return sum(read[1:], read[0])
 
 
 def tapped_run(
-    stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch position d_model"], more: Sequence[str] = ()
+    stream: ResidualStream,
+    metric: Metric,
+    x: Float[Tensor, "batch position d_model"],
+    more: Sequence[str] = (),
 ) -> dict[str, Tap]:
     """Run from the stream before the first block to the metric; return taps at the hook points where readers read.
 
     These are the ports of the heads, the neurons before their nonlinearity, the streams that layers read, ``more``
     points of each block, and the embedding under the name of its site.
     """
-    numbers, names = range(len(stream.blocks)), (*(f"attn.hook_{port}" for port in PORTS), "mlp.hook_pre", *more)
+    numbers, names = (
+        range(len(stream.blocks)),
+        (*(f"attn.hook_{port}" for port in PORTS), "mlp.hook_pre", *more),
+    )
     points = [f"blocks.{i}.{name}" for i in numbers for name in names]
     points += [*(layer.reads for layer in stream.layers[1:]), stream.layers[-1].site]
     seen: dict[str, Tensor] = {}
@@ -206,15 +263,24 @@ def tapped_run(
         seen[hook.name] = tensor
 
     hooks: list[tuple[str, Callable[..., None]]] = [(point, tap) for point in points]
-    embedding = stream.components.run_with_hooks(x.detach().requires_grad_(), start=stream.sites[0], fwd_hooks=hooks)
+    embedding = stream.components.run_with_hooks(
+        x.detach().requires_grad_(), start=stream.sites[0], fwd_hooks=hooks
+    )
     value = checked_metric(metric, embedding)
     # A correction may cut queries and keys, or a block, off the metric.
-    gradients = torch.autograd.grad(value.sum(), list(seen.values()), materialize_grads=True)
-    return {name: Tap(seen[name].detach(), g) for name, g in zip(seen, gradients, strict=True)}
+    gradients = torch.autograd.grad(
+        value.sum(), list(seen.values()), materialize_grads=True
+    )
+    return {
+        name: Tap(seen[name].detach(), g)
+        for name, g in zip(seen, gradients, strict=True)
+    }
 
 
 def passed_back(
-    function: Callable[[Tensor], Tensor], x: Tensor, gradients: Float[Tensor, "readers ..."]
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    gradients: Float[Tensor, "readers ..."],
 ) -> Float[Tensor, "readers ..."]:
     """Pass several gradients by a function's output back to its input, all at once."""
     with torch.enable_grad():
@@ -230,7 +296,10 @@ def without_each_block(stream: ResidualStream) -> Sequence[AbstractContextManage
     Where there is one block alone, nothing is left out.
     """
     names = ("hook_attn_out", "hook_mlp_out") if len(stream.blocks) > 1 else ()
-    hooks = [[(f"blocks.{i}.{name}", _constant) for name in names] for i in range(len(stream.blocks))]
+    hooks = [
+        [(f"blocks.{i}.{name}", _constant) for name in names]
+        for i in range(len(stream.blocks))
+    ]
     return [stream.components.hooks(fwd_hooks=of_block) for of_block in hooks]
 
 
@@ -277,7 +346,10 @@ def _scaled(kept: list[Tensor], post: Tensor, hook: Any) -> Tensor:
     """
     halves = torch.split(kept[0], post.shape[-1], -1)
     factors = [(post / half.masked_fill(half == 0, 1)).detach() for half in halves]
-    parts = [torch.where(half == 0, post, half * factor) for half, factor in zip(halves, factors, strict=True)]
+    parts = [
+        torch.where(half == 0, post, half * factor)
+        for half, factor in zip(halves, factors, strict=True)
+    ]
     return torch.stack(parts).mean(0)
 
 

@@ -46,10 +46,15 @@ def write_tracer_json(
         >>> write_tracer_json(graph.circuit(3), "runs/bicycle-real.json")
     """
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(tracer_graph(circuit, labels or {}, probability)), encoding="utf-8")
+        temporary.write_text(
+            json.dumps(tracer_graph(circuit, labels or {}, probability)),
+            encoding="utf-8",
+        )
 
 
-def tracer_graph(circuit: Circuit, labels: Mapping[str, str], probability: float | None) -> dict[str, Any]:
+def tracer_graph(
+    circuit: Circuit, labels: Mapping[str, str], probability: float | None
+) -> dict[str, Any]:
     """Return the content of the file; see `write_tracer_json`."""
     source = circuit.source
     class_name = source.class_name or "class"
@@ -63,12 +68,21 @@ def tracer_graph(circuit: Circuit, labels: Mapping[str, str], probability: float
     output = _id(top, 0, position)
 
     nodes = [
-        _node(layer, unit, position) | {"clerp": f"{name} {labels[name]}" if name in labels else name, "score": score}
-        for layer, unit, name, score in units[["layer", "unit", "name", "score"]].itertuples(index=False)
+        _node(layer, unit, position)
+        | {
+            "clerp": f"{name} {labels[name]}" if name in labels else name,
+            "score": score,
+        }
+        for layer, unit, name, score in units[
+            ["layer", "unit", "name", "score"]
+        ].itertuples(index=False)
     ]
     nodes.append(_node(top, 0, position) | _as_class(class_name, probability))
     last = units.loc[units["layer"] == units["layer"].max(), "id"]
-    links = [_link(ids[up], ids[down], weight) for up, down, weight in circuit.graph.edges(data="weight")]
+    links = [
+        _link(ids[up], ids[down], weight)
+        for up, down, weight in circuit.graph.edges(data="weight")
+    ]
     links += [_link(one, output, scores[one]) for one in last]
     strongest = sorted(scores, key=lambda one: -abs(scores[one]))[:PINNED]
     return {
@@ -79,7 +93,10 @@ def tracer_graph(circuit: Circuit, labels: Mapping[str, str], probability: float
             "prompt_tokens": tokens,
             "prompt": "".join(tokens),
             "schema_version": 1,
-            "info": {"description": f"{circuit!r}.", "generator": {"name": "circuitry"}},
+            "info": {
+                "description": f"{circuit!r}.",
+                "generator": {"name": "circuitry"},
+            },
         },
         "qParams": {
             "pinnedIds": [*(one for one in scores if one in strongest), output],
@@ -100,7 +117,10 @@ def _units_of(circuit: Circuit, position: int) -> pd.DataFrame:
     units = units[units["site"].isin(list(layers))]
     units = units.assign(layer=units["site"].map(layers)).sort_values(["layer", "unit"])
     names = units["site"] + "/" + units["unit"].astype(str)
-    ids = [_id(layer, unit, position) for layer, unit in zip(units["layer"], units["unit"], strict=True)]
+    ids = [
+        _id(layer, unit, position)
+        for layer, unit in zip(units["layer"], units["unit"], strict=True)
+    ]
     return units.assign(name=names, id=ids)
 
 

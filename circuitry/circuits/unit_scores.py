@@ -15,7 +15,14 @@ from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.conductance import conductance_effects
 from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.methods import CONDUCTANCE, ONLY_RANK, SITE_PATH, MethodName, method_is_outside, scorer_called
+from circuitry.circuits.methods import (
+    CONDUCTANCE,
+    ONLY_RANK,
+    SITE_PATH,
+    MethodName,
+    method_is_outside,
+    scorer_called,
+)
 from circuitry.circuits.nodes import NodeEffects, image_effects, nodes_of, part_effects
 from circuitry.circuits.quadrature import left_rule
 from circuitry.encoder.encoder import Encoder
@@ -28,7 +35,9 @@ from circuitry.runs.given import checked
 
 @checked
 def score_units(
-    task: Task, method: MethodName = SITE_PATH, settings: AttributionSettings | None = None
+    task: Task,
+    method: MethodName = SITE_PATH,
+    settings: AttributionSettings | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the scores of all units by site, the image left out, error units after the others.
 
@@ -48,7 +57,10 @@ def score_units(
 
 
 def _scores_by(
-    method: str, task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"] | None = None
+    method: str,
+    task: Task,
+    settings: AttributionSettings,
+    parts: Int[np.ndarray, " images"] | None = None,
 ) -> dict[str, np.ndarray]:
     """Call a method, which may come from outside, and return what it gives; refuse what are no scores of all sites.
 
@@ -62,9 +74,13 @@ def _scores_by(
     if missing := [site for site in bare.sites if site not in found]:
         raise _no_scores(method, f"there are none at {missing[0]}")
     if others := [str(site) for site in found if site not in bare.sites]:
-        raise _no_scores(method, f"there are some at {others[0]!r}, which is no site of the task")
+        raise _no_scores(
+            method, f"there are some at {others[0]!r}, which is no site of the task"
+        )
     rows = None if parts is None else 1 + len(np.unique(parts))
-    scores = {site: _as_scores(method, site, values, rows) for site, values in found.items()}
+    scores = {
+        site: _as_scores(method, site, values, rows) for site, values in found.items()
+    }
     if method_is_outside(method):
         _check_units(method, bare, scores)
     return scores
@@ -77,13 +93,17 @@ def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> N
         n_units = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
         n_scores = scores[site].shape[-1]
         if n_scores != n_units:
-            raise _no_scores(method, f"at {site} there are {n_scores} scores for the {n_units} units")
+            raise _no_scores(
+                method, f"at {site} there are {n_scores} scores for the {n_units} units"
+            )
 
 
 def _as_scores(method: str, site: str, values: object, rows: int | None) -> np.ndarray:
     """Return the scores of a site as an array; a tensor may be on any device."""
     try:
-        scores = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+        scores = np.asarray(
+            values.detach().cpu() if isinstance(values, torch.Tensor) else values
+        )
     except ValueError:  # of rows of unequal lengths
         scores = np.empty(0, object)
     if scores.dtype.kind not in "biuf":
@@ -104,7 +124,9 @@ def _no_scores(method: str, given: str) -> InputError:
 
 
 def score_parts(
-    task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"] | None = None
+    task: Task,
+    settings: AttributionSettings,
+    parts: Int[np.ndarray, " images"] | None = None,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
     """Return unit scores on all images, and on each part of the images, by the method of the settings.
 
@@ -121,18 +143,29 @@ def score_parts(
     numbers = [] if parts is None else np.unique(parts).tolist()
     if numbers and "parts" in signature(scorer_called(method)).parameters:
         found = _scores_by(method, task, settings, parts)
-        whole, *of_each = ({site: of_site[i] for site, of_site in found.items()} for i in range(1 + len(numbers)))
+        whole, *of_each = (
+            {site: of_site[i] for site, of_site in found.items()}
+            for i in range(1 + len(numbers))
+        )
         of_parts = dict(zip(numbers, of_each, strict=True))
     else:
         whole, of_parts = score_units(task, method, settings), {}
         for part in numbers:
-            some = task.of_some(one_tensor(task.images), torch.from_numpy(parts == part))
+            some = task.of_some(
+                one_tensor(task.images), torch.from_numpy(parts == part)
+            )
             of_parts[part] = score_units(some, method, settings)
     if method in ONLY_RANK:
         effects, by_part = path_effects(task, parts)
-        ranked = {part: replace(by_part[part], importance=scores) for part, scores in of_parts.items()}
+        ranked = {
+            part: replace(by_part[part], importance=scores)
+            for part, scores in of_parts.items()
+        }
         return replace(effects, importance=whole), ranked
-    scored = {part: NodeEffects(s, {}, int(np.count_nonzero(parts == part))) for part, s in of_parts.items()}
+    scored = {
+        part: NodeEffects(s, {}, int(np.count_nonzero(parts == part)))
+        for part, s in of_parts.items()
+    }
     return NodeEffects(whole, {}, sum(map(len, checked_batches(task.images)))), scored
 
 
@@ -144,16 +177,26 @@ def path_effects(
         return conductance_effects(without_image(own_images(task)), parts)
 
 
-def kept_units(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
+def kept_units(
+    encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings
+) -> dict[str, np.ndarray]:
     """Return the units that a graph keeps by site, the strongest first; the settings name their size."""
     assert settings.size is not None
-    ranked = nodes_of(encoder, nodes.scores if nodes.importance is None else nodes.importance)
+    ranked = nodes_of(
+        encoder, nodes.scores if nodes.importance is None else nodes.importance
+    )
     return strongest_units(ranked, settings.size, settings.budget)
 
 
-def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> AttributionGraph:
+def graph_of(
+    task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]
+) -> AttributionGraph:
     """Return scores of units as a graph that keeps none yet; ``made_with`` names their method."""
-    errors = {site: units.start for site, units in task.encoder.error_units.items() if site in nodes.scores}
+    errors = {
+        site: units.start
+        for site, units in task.encoder.error_units.items()
+        if site in nodes.scores
+    }
     return AttributionGraph(
         tuple(nodes.scores),
         nodes_of(task.encoder, nodes.scores),
@@ -163,8 +206,12 @@ def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> At
         nodes.n_images,
         settings=dict(made_with),
         provenance=pixels_of(task.images, task.others),
-        error_scores={site: nodes.scores[site][start:] for site, start in errors.items()},
-        importance=None if nodes.importance is None else nodes_of(task.encoder, nodes.importance),
+        error_scores={
+            site: nodes.scores[site][start:] for site, start in errors.items()
+        },
+        importance=None
+        if nodes.importance is None
+        else nodes_of(task.encoder, nodes.importance),
     )
 
 
@@ -179,7 +226,9 @@ def along_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.nd
     return path_effects(task)[0].scores
 
 
-def gradient_at_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
+def gradient_at_image(
+    task: Task, settings: AttributionSettings
+) -> Mapping[str, np.ndarray]:
     """Score units by the gradient at the image, times the activation less the baseline's."""
     sums, count = defaultdict[str, Any](float), 0
     with task.running(gradients=True):

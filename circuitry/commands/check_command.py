@@ -54,7 +54,9 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     @property
     def folder(self) -> Path:
         """Where curves, tables and the report go."""
-        return self.out or self.circuits.parent / ("check-transfer" if self.transfer else "check")
+        return self.out or self.circuits.parent / (
+            "check-transfer" if self.transfer else "check"
+        )
 
     def analysis(self, rank: Rank = ALONE) -> "circuitry.analysis.Analysis":
         """Read model, images and circuits, for one of the processes that work on them."""
@@ -64,4 +66,6 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
                 "first, and give the folder circuits of their run with --circuits."
             )
         model, images = self.clip(rank, parts=True), self.images()
-        return circuitry.analysis.Analysis(model, images, self.folder, checks=self, circuits=self.circuits)
+        return circuitry.analysis.Analysis(
+            model, images, self.folder, checks=self, circuits=self.circuits
+        )

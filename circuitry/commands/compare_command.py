@@ -67,4 +67,6 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
         if self.choice == "by-name":
             return super().images_of(split)
         choice = {"domains": self.domains, "classes": self.classes}
-        return circuitry.data.ShuffledImages(self.data, split, first=self.held_out, **choice)
+        return circuitry.data.ShuffledImages(
+            self.data, split, first=self.held_out, **choice
+        )

@@ -20,14 +20,21 @@ def main(config: Config) -> Written | None:
     """Extract, compare, write; print where the report is."""
     images = config.images()
     if config.held_out:
-        held_out = chosen_names("class of --held-out", config.held_out, images.all_classes, class_key)
+        held_out = chosen_names(
+            "class of --held-out", config.held_out, images.all_classes, class_key
+        )
         config = replace(config, held_out=held_out)  # as the folder spells them
     check_names(config, images)
-    told = too_few(len(images.classes), len(images.domains)), cells_without_others(config, images)
+    told = (
+        too_few(len(images.classes), len(images.domains)),
+        cells_without_others(config, images),
+    )
     for sentence in filter(None, told):
         print(sentence, flush=True)
     if config.dry_run:
-        for line in analysis_of(config, config.work()).extraction().estimate(config.work()):
+        for line in (
+            analysis_of(config, config.work()).extraction().estimate(config.work())
+        ):
             print(line, flush=True)
         return None
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
@@ -35,23 +42,50 @@ def main(config: Config) -> Written | None:
     run = find_and_test(config, config.work())
     if config.accuracy:
         run.accuracy(config.held_out, work=config.work(), least=config.least_accuracy)
-    seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
+    seen = (
+        [name for name in images.classes if name not in config.held_out]
+        if config.held_out
+        else []
+    )
     kernels = [Measure("wl_kernel", depth) for depth in config.kernel_depths]
-    compared = run.compare({"held-out": config.held_out, "others": seen}, ["node_overlap", "edge_jaccard", *kernels])
+    compared = run.compare(
+        {"held-out": config.held_out, "others": seen},
+        ["node_overlap", "edge_jaccard", *kernels],
+    )
     edges = compared.get("edge_jaccard")
-    print(run.introduction if edges is None else edges.matrix().to_string(float_format=lambda v: f"{v:.3f}"))
-    weights = {"weights": config.checkpoint or config.pretrained, "data": config.data, "sae": list(config.sae)}
+    print(
+        run.introduction
+        if edges is None
+        else edges.matrix().to_string(float_format=lambda v: f"{v:.3f}")
+    )
+    weights = {
+        "weights": config.checkpoint or config.pretrained,
+        "data": config.data,
+        "sae": list(config.sae),
+    }
     apart = config.apart if edges is None or config.apart in edges.domains else None
-    return run.report(results=config.results, provenance=weights, apart=apart, pair=config.pair)
+    return run.report(
+        results=config.results, provenance=weights, apart=apart, pair=config.pair
+    )
 
 
 def analysis_of(config: Config, work: Work) -> Analysis:
     """Return what is asked, for one process."""
     reading = ReadingSettings(
-        edges_per_node=config.edges_per_node, any_sign=config.any_sign, all_sites=config.all_sites, seed=config.seed
+        edges_per_node=config.edges_per_node,
+        any_sign=config.any_sign,
+        all_sites=config.all_sites,
+        seed=config.seed,
     )
     checks = CheckSettings(n_images=max(1, config.n_unseen), baseline=config.baseline)
-    return Analysis(config.clip(work.rank, parts=True), config.images(), config.out, config, checks, reading)
+    return Analysis(
+        config.clip(work.rank, parts=True),
+        config.images(),
+        config.out,
+        config,
+        checks,
+        reading,
+    )
 
 
 def find_and_test(config: Config, work: Work) -> Analysis:
@@ -67,8 +101,14 @@ def find_and_test(config: Config, work: Work) -> Analysis:
 
 def cells_without_others(config: Config, images: DomainFolder) -> str:
     """Say which circuits will have no images to be tested on; nothing where all have."""
-    numbers = {(c, d): len(images.select(c, d)) for c in images.classes for d in images.domains}
-    found = [key for key, n in numbers.items() if 0 < n <= config.n_images and config.n_unseen]
+    numbers = {
+        (c, d): len(images.select(c, d)) for c in images.classes for d in images.domains
+    }
+    found = [
+        key
+        for key, n in numbers.items()
+        if 0 < n <= config.n_images and config.n_unseen
+    ]
     return without_images(found, sum(map(bool, numbers.values()))) if found else ""
 
 
@@ -82,5 +122,11 @@ def check_names(config: Config, images: DomainFolder) -> None:
     chosen_names("domain of --pair", domains, images.domains)
     empty = [domain for domain in domains if not images.select(class_name, domain, 1)]
     if empty or len(set(domains)) < 2:
-        wrong = f"there are no images of {class_name} in {empty[0]}" if empty else f"{domains[0]} was given twice"
-        raise InputError(f"--pair is a class and two domains in which it has images, but {wrong}.")
+        wrong = (
+            f"there are no images of {class_name} in {empty[0]}"
+            if empty
+            else f"{domains[0]} was given twice"
+        )
+        raise InputError(
+            f"--pair is a class and two domains in which it has images, but {wrong}."
+        )

@@ -21,14 +21,23 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "quickstart": ("start here", "the whole study in miniature, on drawn images"),
     "info": ("start here", "versions, devices and caches, and what is missing"),
     "find": ("circuits", "which units recognise one class, and do they work?"),
-    "own-parts": ("circuits", "which units are a class's own, and are they the same in another style?"),
-    "compare": ("circuits", "are the circuits of my model shared between the domains of my images?"),
+    "own-parts": (
+        "circuits",
+        "which units are a class's own, and are they the same in another style?",
+    ),
+    "compare": (
+        "circuits",
+        "are the circuits of my model shared between the domains of my images?",
+    ),
     "check": ("circuits", "do circuits recover the answer, and in other domains, too?"),
     "cards": ("look inside", "what does each unit of the circuits respond to?"),
     "explore": ("look inside", "a page to look into circuits, units and images"),
     "train-sae": ("models", "train a sparse autoencoder on activations"),
     "train": ("models", "train a CLIP"),
-    "evaluate": ("models", "how accurate is a checkpoint, or every checkpoint of a run?"),
+    "evaluate": (
+        "models",
+        "how accurate is a checkpoint, or every checkpoint of a run?",
+    ),
 }
 """Name -> its group and its line of help; names of a group stand beside each other."""
 
@@ -62,7 +71,9 @@ def run_command() -> None:
 
     A wrong line ends the process with status 2 and a text that says what is wrong.
     """
-    gc.set_threshold(100_000)  # modules that are loaded are no garbage: looking for it takes a fifth of the time
+    gc.set_threshold(
+        100_000
+    )  # modules that are loaded are no garbage: looking for it takes a fifth of the time
     name, *arguments = sys.argv[1:] or ["--help"]
     try:
         if name in ("--help", "-h"):
@@ -88,7 +99,11 @@ def run_command() -> None:
 def begin(name: str, config: Any) -> Any:
     """Run a command: load the libraries of models, then look for garbage as ever, since cycles hold activations."""
     check_the_quickstart(name, config)
-    print(f"circuitry {name}: loading the libraries of models takes some seconds", file=sys.stderr, flush=True)
+    print(
+        f"circuitry {name}: loading the libraries of models takes some seconds",
+        file=sys.stderr,
+        flush=True,
+    )
     work = importlib.import_module(work_of(name))
     gc.set_threshold(*GARBAGE)
     return work.main(config)
@@ -97,12 +112,18 @@ def begin(name: str, config: Any) -> Any:
 def print_completion(shell: str) -> None:
     """Print a script that completes commands and options, made by tyro."""
     if shell not in SHELLS:
-        raise InputError(f"Expected one of {', '.join(SHELLS)} after --completion, but {shell!r} was given.")
+        raise InputError(
+            f"Expected one of {', '.join(SHELLS)} after --completion, but {shell!r} was given."
+        )
     kinds = [
-        Annotated[with_general(importlib.import_module(module_of(name)).Config), tyro.conf.subcommand(name)]
+        Annotated[
+            with_general(importlib.import_module(module_of(name)).Config),
+            tyro.conf.subcommand(name),
+        ]
         for name in COMMANDS
     ]
-    tyro.cli(Union[tuple(kinds)], prog="circuitry", args=["--tyro-print-completion", shell])  # type: ignore[call-overload]  # noqa: UP007
+    either: Any = Union[tuple(kinds)]  # noqa: UP007
+    tyro.cli(either, prog="circuitry", args=["--tyro-print-completion", shell])
 
 
 def list_of_commands() -> str:
@@ -111,5 +132,15 @@ def list_of_commands() -> str:
     lines = [USAGE]
     for group in dict.fromkeys(group for group, _ in COMMANDS.values()):
         lines += ["", group]
-        lines += [f"  {name:{width}}  {line}" for name, (of, line) in COMMANDS.items() if of == group]
-    return "\n".join([*lines, "", "The programs of the ICML 2025 study: python -m experiments.study, in a checkout."])
+        lines += [
+            f"  {name:{width}}  {line}"
+            for name, (of, line) in COMMANDS.items()
+            if of == group
+        ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "The programs of the ICML 2025 study: python -m experiments.study, in a checkout.",
+        ]
+    )

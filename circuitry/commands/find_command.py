@@ -53,4 +53,6 @@ class Config(FolderSettings, ModelOptions):
     @property
     def folder(self) -> Path:
         """Folder of the results."""
-        return self.out or Path("runs/find") / "-".join(filter(None, (self.class_name, self.domain)))
+        return self.out or Path("runs/find") / "-".join(
+            filter(None, (self.class_name, self.domain))
+        )

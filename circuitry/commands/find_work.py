@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitry import AttributionGraph, Circuit, Clip, GraphFolder, Task, find_circuit, judge_circuit, midpoint_rule
+from circuitry import (
+    AttributionGraph,
+    Circuit,
+    Clip,
+    GraphFolder,
+    Task,
+    find_circuit,
+    judge_circuit,
+    midpoint_rule,
+)
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import score_edges
 from circuitry.circuits.methods import ITERATIVE, LEARNED
@@ -17,12 +26,21 @@ from circuitry.commands.find_subject import Subject
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data import image_listing
 from circuitry.encoder.sites import INPUT
-from circuitry.interventions import AblationSettings, FaithfulnessCurve, MaskSettings, measure_circuits
+from circuitry.interventions import (
+    AblationSettings,
+    FaithfulnessCurve,
+    MaskSettings,
+    measure_circuits,
+)
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.reports import Finding, Report, contact_sheet, write_results
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records
-from circuitry.reports.sections.one_circuit import add_circuit, circuit_verdicts, in_cells
+from circuitry.reports.sections.one_circuit import (
+    add_circuit,
+    circuit_verdicts,
+    in_cells,
+)
 from circuitry.runs import InputError, Job, JobFolder, versions
 from circuitry.runs.manifest import NAME
 
@@ -39,34 +57,56 @@ def main(config: Config) -> Written:
     """Find, test, write; print the answer."""
     subject = Subject(config)
     found, drawn, curve, tested = search(config, subject)
-    curves = pd.concat([curve.to_pandas(measure) for measure in CURVE_MEASURES], ignore_index=True)
+    curves = pd.concat(
+        [curve.to_pandas(measure) for measure in CURVE_MEASURES], ignore_index=True
+    )
     findings = circuit_verdicts(curve, tested)
-    tables = {"recovered": in_cells(curves, ["measure"]), "tests": tested, "curves": curves}
+    tables = {
+        "recovered": in_cells(curves, ["measure"]),
+        "tests": tested,
+        "curves": curves,
+    }
     if len(tables["recovered"]):
         print(tables["recovered"].to_string(index=False))
     if subject.images is not None:
         folder = shlex.quote(str(config.folder / "circuits"))
-        print(f"To look inside: circuitry cards --circuits {folder} && circuitry explore --circuits {folder} --open")
+        print(
+            f"To look inside: circuitry cards --circuits {folder} && circuitry explore --circuits {folder} --open"
+        )
     return write_report(config, subject, found, drawn, tables, findings)
 
 
-def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph, FaithfulnessCurve, pd.DataFrame]:
+def search(
+    config: Config, subject: Subject
+) -> tuple[Circuit, AttributionGraph, FaithfulnessCurve, pd.DataFrame]:
     """Find the circuit, test it, and score its edges; what is finished is read.
 
     Returns:
         The circuit, its strongest units with edges, what it recovers of unseen images, and what `judge_circuit` says.
     """
     out = config.folder
-    circuit, tests, circuits = (out / name for name in ("circuit.safetensors", "tests.csv", "circuits"))
+    circuit, tests, circuits = (
+        out / name for name in ("circuit.safetensors", "tests.csv", "circuits")
+    )
     key, asked = (subject.class_name, subject.domain), made_with(config, subject)
-    curve = out / "faithfulness" / key[0] / f"{key[1]}.absolute.all.safetensors"  # where the explorer looks for it
+    curve = (
+        out / "faithfulness" / key[0] / f"{key[1]}.absolute.all.safetensors"
+    )  # where the explorer looks for it
 
     def do(job: Job, _: object) -> Sequence[Path]:
         if job == STEPS[0]:
             masks = MaskSettings(steps=config.steps, seed=config.seed)
             size, target = size_wanted(config, subject), config.selectivity
-            found = find_circuit(subject.found_on, method=config.method, size=size, selectivity=target, masks=masks)
-            source = replace(found.source, class_name=subject.class_name, domain=subject.domain)
+            found = find_circuit(
+                subject.found_on,
+                method=config.method,
+                size=size,
+                selectivity=target,
+                masks=masks,
+            )
+            source = replace(
+                found.source, class_name=subject.class_name, domain=subject.domain
+            )
             replace(found, source=source).save(circuit)
             return [circuit]
         found = Circuit.load(circuit)
@@ -76,15 +116,21 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
             settings = AblationSettings(random_draws=5, seed=config.seed)
             foreign = [[Circuit.load(path)] for path in folder.files(STEPS[1])]
             measured = measure_circuits(subject.unseen, [found], settings, foreign)
-            replace(measured, settings=measured.settings | {"budget": GLOBAL}).save(curve)
+            replace(measured, settings=measured.settings | {"budget": GLOBAL}).save(
+                curve
+            )
             return [curve]
         if job == STEPS[3]:
             settings = AblationSettings(seed=config.seed)
-            write_named_table(tests, judge_circuit(subject.unseen, found, settings, minimality=False))
+            write_named_table(
+                tests, judge_circuit(subject.unseen, found, settings, minimality=False)
+            )
             return [tests]
         drawn = replace(found, source=with_edges(subject.found_on, found.source))
         looked_at = {key: [*subject.own[0], *subject.others[0]]}
-        (circuits / NAME).unlink(missing_ok=True)  # perhaps a damaged one: all of the folder is written again
+        (circuits / NAME).unlink(
+            missing_ok=True
+        )  # perhaps a damaged one: all of the folder is written again
         graphs = GraphFolder.write(circuits, {key: drawn}, asked, looked_at)
         return [path for path in sorted(graphs.path.rglob("[!.]*")) if path.is_file()]
 
@@ -99,10 +145,17 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
         "baseline_images": image_listing(subject.baseline_records),
     }
     folder = JobFolder(out, FORMAT, asked, STEPS, looked_at)
-    for step in STEPS:  # each needs those before: another process may be doing one, and is waited for
+    for step in (
+        STEPS
+    ):  # each needs those before: another process may be doing one, and is waited for
         folder.run(do, only=[step])
     tested = read_named_table(tests, na_values=[""])
-    return Circuit.load(circuit), GraphFolder(circuits)[key], FaithfulnessCurve.load(curve), tested
+    return (
+        Circuit.load(circuit),
+        GraphFolder(circuits)[key],
+        FaithfulnessCurve.load(curve),
+        tested,
+    )
 
 
 def find_foreign(config: Config, subject: Subject, size: float) -> Iterator[Path]:
@@ -111,18 +164,36 @@ def find_foreign(config: Config, subject: Subject, size: float) -> Iterator[Path
     for place, other in enumerate(subject.of_other_classes(FOREIGN)):
         found = find_circuit(other.found_on, method=method, size=size)
         path = config.folder / f"other.{place}.safetensors"
-        replace(found, source=replace(found.source, class_name=other.class_name, domain=other.domain)).save(path)
+        replace(
+            found,
+            source=replace(
+                found.source, class_name=other.class_name, domain=other.domain
+            ),
+        ).save(path)
         yield path
 
 
 def size_wanted(config: Config, subject: Subject) -> float | None:
     """Return the share of the units to keep, where no selectivity is to be reached."""
-    return None if config.selectivity is not None else config.size or default_size(subject.clip.encoder)
+    return (
+        None
+        if config.selectivity is not None
+        else config.size or default_size(subject.clip.encoder)
+    )
 
 
 def made_with(config: Config, subject: Subject) -> dict[str, object]:
     """Return everything except for the images that shapes a number."""
-    names = ("method", "selectivity", "n_images", "n_others", "metric", "texts", "steps", "seed")
+    names = (
+        "method",
+        "selectivity",
+        "n_images",
+        "n_others",
+        "metric",
+        "texts",
+        "steps",
+        "seed",
+    )
     return {
         "model": subject.clip.name,
         **subject.clip.identity,
@@ -148,7 +219,11 @@ def whole_sites(clip: Clip, found: Circuit) -> str:
     counted = found.source.inner_sites
     whole = [site for site in clip.encoder.sites if site not in (*counted, INPUT)]
     said = f"Counted are the units of {', '.join(counted)}."
-    return f"{said} {', '.join(whole)} only read out or repeat another site: they stay whole." if whole else said
+    return (
+        f"{said} {', '.join(whole)} only read out or repeat another site: they stay whole."
+        if whole
+        else said
+    )
 
 
 def write_report(
@@ -161,7 +236,10 @@ def write_report(
 ) -> Written:
     """Write the report, the tables and the circuit."""
     what = found.source.title
-    kept, units = (sum(map(len, values.values())) for values in (found.units, found.source.node_scores))
+    kept, units = (
+        sum(map(len, values.values()))
+        for values in (found.units, found.source.node_scores)
+    )
     report = Report(
         f"Which units of {config.model} recognise {what}?",
         f"The circuit keeps {kept} of {units} units (method: {config.method}). {found.made_with.get('note', '')}\n\n"
@@ -171,14 +249,28 @@ def write_report(
     )
     report.summary(findings)
     report.section("What the circuit recovers")
-    ranked = f"; those of other classes were found by {ITERATIVE}" if config.method == LEARNED else ""
+    ranked = (
+        f"; those of other classes were found by {ITERATIVE}"
+        if config.method == LEARNED
+        else ""
+    )
     report.table(
         tables["recovered"],
         "On unseen images, with 95 % intervals: right and false are shares of images of the class, and of others, that "
         f"get the class; of the other measures it is the share of the whole model's{ranked}.",
     )
-    reasons = tables["curves"].query("reason != ''").drop_duplicates("measure").set_index("measure")["reason"]
-    report.text(" ".join(f"There is no number for {measure}: {reason}." for measure, reason in reasons.items()))
+    reasons = (
+        tables["curves"]
+        .query("reason != ''")
+        .drop_duplicates("measure")
+        .set_index("measure")["reason"]
+    )
+    report.text(
+        " ".join(
+            f"There is no number for {measure}: {reason}."
+            for measure, reason in reasons.items()
+        )
+    )
     caption = f"Edges were scored between the {DRAWN} strongest units of each site; at most 3 into a unit are drawn."
     add_circuit(report, drawn.circuit(), caption)
     cells = {
@@ -186,7 +278,21 @@ def write_report(
         for row, halves_of in (("class", subject.own), ("others", subject.others))
         for column, records in zip(("found on", "tested on"), halves_of, strict=True)
     }
-    sheet = contact_sheet(cells, ["class", "others"], ["found on", "tested on"], per_cell=8)
-    report.image(sheet, "Images of the class, and of others.", alt=f"Images of {what} and of other classes")
+    sheet = contact_sheet(
+        cells, ["class", "others"], ["found on", "tested on"], per_cell=8
+    )
+    report.image(
+        sheet,
+        "Images of the class, and of others.",
+        alt=f"Images of {what} and of other classes",
+    )
     provenance = {"model": config.model, **found.source.settings, **versions()}
-    return write_results(report, tables, config.folder, None, provenance, None, listings_of_records(subject.records))
+    return write_results(
+        report,
+        tables,
+        config.folder,
+        None,
+        provenance,
+        None,
+        listings_of_records(subject.records),
+    )

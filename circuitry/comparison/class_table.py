@@ -15,7 +15,12 @@ from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_testing import THIS_MODEL
-from circuitry.comparison.part_array import PartTable, mean_known, mean_of_members, of_whole
+from circuitry.comparison.part_array import (
+    PartTable,
+    mean_known,
+    mean_of_members,
+    of_whole,
+)
 from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
 from circuitry.runs.given import Seed, checked
 
@@ -56,15 +61,31 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     a, b = (np.array([classes.index(pair[side]) for pair in pairs]) for side in (0, 1))
     weights = draws.classes[:, a] * np.where(a == b, 1.0, draws.classes[:, b])
     contrasts = np.vstack([np.eye(len(CELLS)), list(EFFECTS.values())])
-    spread = dual_bootstrap(values, lambda means: _contrast(means, contrasts), draws._replace(classes=weights))
+    spread = dual_bootstrap(
+        values,
+        lambda means: _contrast(means, contrasts),
+        draws._replace(classes=weights),
+    )
     low, high = spread.interval()
     of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
     effects = _contrast(of_class, contrasts[4:]).T
-    p_of_effects = [sign_flip_p(effect[~np.isnan(effect)], seed=seed) for effect in effects]
+    p_of_effects = [
+        sign_flip_p(effect[~np.isnan(effect)], seed=seed) for effect in effects
+    ]
     p = [float("nan")] * len(CELLS) + p_of_effects
     n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
-    detectable = np.where(n_classes >= fewest_units(1), spread.detectable(LEVEL), np.inf)
-    columns = ((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, np.where(np.isnan(p), np.nan, detectable))
+    detectable = np.where(
+        n_classes >= fewest_units(1), spread.detectable(LEVEL), np.inf
+    )
+    columns = (
+        (*CELLS, *EFFECTS),
+        spread.value,
+        low,
+        high,
+        n_classes,
+        p,
+        np.where(np.isnan(p), np.nan, detectable),
+    )
     table = pd.DataFrame(zip(*columns, strict=True), columns=list(_COLUMNS[:-1]))
     about = np.where(table["p"].isna(), "", THIS_MODEL)
     return table.assign(about=about).dropna(subset="value").reset_index(drop=True)
@@ -75,9 +96,13 @@ def _pair_array(
 ) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
     """Return pairs of classes and their means over domains and sites in each of `CELLS`, by part; NaN elsewhere."""
     rows = parts[~of_whole(parts)].dropna(subset="value")
-    cell = 2 * (rows["class_a"] != rows["class_b"]) + (rows["domain_a"] != rows["domain_b"])
+    cell = 2 * (rows["class_a"] != rows["class_b"]) + (
+        rows["domain_a"] != rows["domain_b"]
+    )
     keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
-    means = rows.assign(cell=cell.astype(int)).groupby(keys)["value"].mean().reset_index()
+    means = (
+        rows.assign(cell=cell.astype(int)).groupby(keys)["value"].mean().reset_index()
+    )
     pairs = list(dict.fromkeys(zip(means["class_a"], means["class_b"], strict=True)))
     labels = pd.Index(sorted({*means["part_a"], *means["part_b"]}))
     values = np.full((len(pairs), len(CELLS), len(labels), len(labels)), np.nan)
@@ -88,14 +113,19 @@ def _pair_array(
     return pairs, values
 
 
-def _contrast(cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray, "results cells"]) -> np.ndarray:
+def _contrast(
+    cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray, "results cells"]
+) -> np.ndarray:
     """Return weighted sums of cells; NaN if a cell with a weight is unknown."""
     unknown = np.isnan(cells).astype(float) @ (weights != 0).T > 0
     return np.where(unknown, np.nan, np.nan_to_num(cells) @ weights.T)
 
 
 def _by_class(
-    values: Float[np.ndarray, "pairs cells"], a: np.ndarray, b: np.ndarray, n_classes: int
+    values: Float[np.ndarray, "pairs cells"],
+    a: np.ndarray,
+    b: np.ndarray,
+    n_classes: int,
 ) -> Float[np.ndarray, "classes cells"]:
     """Return each class's mean over its pairs."""
     member = np.zeros((n_classes, len(values)))

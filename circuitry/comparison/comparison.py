@@ -15,13 +15,39 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.bootstrap import Draws, draw_resamples
-from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, pair_cells, pair_ratios
+from circuitry.comparison.ceiling import (
+    PairCells,
+    domain_ratios,
+    mean_ratio,
+    pair_cells,
+    pair_ratios,
+)
 from circuitry.comparison.class_table import class_by_domain
-from circuitry.comparison.domain_testing import ceiling_tests, domain_spread, domain_tests, part_means, part_tests
-from circuitry.comparison.part_array import PARTS, PartArray, PartTable, ceilings_of, check_parts, part_kinds
+from circuitry.comparison.domain_testing import (
+    ceiling_tests,
+    domain_spread,
+    domain_tests,
+    part_means,
+    part_tests,
+)
+from circuitry.comparison.part_array import (
+    PARTS,
+    PartArray,
+    PartTable,
+    ceilings_of,
+    check_parts,
+    part_kinds,
+)
 from circuitry.comparison.significance import ROUNDING
 from circuitry.comparison.statistics import INTERVALS, per_domain
-from circuitry.comparison.table import CHANCE, ValueTable, both_directions, check_pairs, domain_matrix, with_columns
+from circuitry.comparison.table import (
+    CHANCE,
+    ValueTable,
+    both_directions,
+    check_pairs,
+    domain_matrix,
+    with_columns,
+)
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Seed, checked
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
@@ -48,7 +74,9 @@ class Comparison:
         >>> comparisons["node_overlap"].over_depth()
     """
 
-    HOW_TO_GET: ClassVar = "give one measure of what compare_domains returns, e.g. found['edge_jaccard']"
+    HOW_TO_GET: ClassVar = (
+        "give one measure of what compare_domains returns, e.g. found['edge_jaccard']"
+    )
 
     measure: str
     """Name of the measure, as a word for files: ``edge_jaccard``."""
@@ -58,9 +86,13 @@ class Comparison:
     parts: PartTable = field(default_factory=lambda: _empty(PARTS))
     """Similarities of different parts of images: see `PARTS`; may be empty. Measures over classes have the class
     ``all``."""
-    chance: Annotated[pd.DataFrame, with_columns(*CHANCE)] = field(default_factory=lambda: _empty(CHANCE))
+    chance: Annotated[pd.DataFrame, with_columns(*CHANCE)] = field(
+        default_factory=lambda: _empty(CHANCE)
+    )
     """The level of ``chance_of``: site, value."""
-    intervals: Annotated[pd.DataFrame, with_columns(*INTERVALS)] = field(default_factory=lambda: _empty(INTERVALS))
+    intervals: Annotated[pd.DataFrame, with_columns(*INTERVALS)] = field(
+        default_factory=lambda: _empty(INTERVALS)
+    )
     """For measures with their own intervals, each domain with the others: domain, site, value, low, high, n_classes.
     Else empty."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -88,7 +120,11 @@ class Comparison:
         check_pairs(self.values, in_order=self.directions is not None)
         if "all" not in self.groups:  # made by hand, and not of another
             values = self.values["value"].astype(float)
-            beyond = values > 1 + ROUNDING if self.alike and self.directions is None else values == np.inf
+            beyond = (
+                values > 1 + ROUNDING
+                if self.alike and self.directions is None
+                else values == np.inf
+            )
             if (unknown := values.isna()).any() or beyond.any():
                 log.warning(
                     "Of the %d values of %s %d are NaN, which do not count in means, and %d are beyond 1, which no "
@@ -101,7 +137,15 @@ class Comparison:
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains, sorted."""
-        return tuple(sorted({*self.values["domain_a"], *self.values["domain_b"], *self.ceilings["domain"]}))
+        return tuple(
+            sorted(
+                {
+                    *self.values["domain_a"],
+                    *self.values["domain_b"],
+                    *self.ceilings["domain"],
+                }
+            )
+        )
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -111,7 +155,11 @@ class Comparison:
     @property
     def n_classes(self) -> int:
         """Classes of the values; with own intervals, the largest number of a domain."""
-        return int(self.intervals["n_classes"].max()) if len(self.intervals) else self.values["class"].nunique()
+        return (
+            int(self.intervals["n_classes"].max())
+            if len(self.intervals)
+            else self.values["class"].nunique()
+        )
 
     @cached_property
     def ceilings(self) -> pd.DataFrame:
@@ -122,22 +170,34 @@ class Comparison:
     def has_ratios(self) -> bool:
         """Whether there are parts of one domain and of two, so that ratios to the ceiling exist."""
         same_class = self.parts[self.parts["class_a"] == self.parts["class_b"]]
-        return bool(len(self.ceilings) and (same_class["domain_a"] != same_class["domain_b"]).any())
+        return bool(
+            len(self.ceilings)
+            and (same_class["domain_a"] != same_class["domain_b"]).any()
+        )
 
     def at(self, site: str) -> "Comparison":
         """Return the comparison at one site; `InputError` for an unknown one."""
         if site not in self.sites:
-            raise InputError(f"There are no values at {site!r}; the sites are {', '.join(self.sites) or 'none'}.")
-        found = {name: (table := getattr(self, name))[table["site"] == site] for name in _TABLES}
+            raise InputError(
+                f"There are no values at {site!r}; the sites are {', '.join(self.sites) or 'none'}."
+            )
+        found = {
+            name: (table := getattr(self, name))[table["site"] == site]
+            for name in _TABLES
+        }
         return replace(self, **found, left_out={})
 
     def among(self, group: str) -> "Comparison":
         """Return the comparison of one group of classes; `InputError` for an unknown one."""
         if group not in self.groups:
-            raise InputError(f"There is no group {group!r} of classes; the groups are {', '.join(self.groups)}.")
+            raise InputError(
+                f"There is no group {group!r} of classes; the groups are {', '.join(self.groups)}."
+            )
         members = self.groups[group]
         values = self.values[self.values["class"].isin(members)]
-        parts = self.parts[self.parts["class_a"].isin(members) & self.parts["class_b"].isin(members)]
+        parts = self.parts[
+            self.parts["class_a"].isin(members) & self.parts["class_b"].isin(members)
+        ]
         return replace(self, values=values, parts=parts, groups={"all": members})
 
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
@@ -151,11 +211,22 @@ class Comparison:
         """
         mine = self.among(group)
         if self.directions is not None:
-            means = mine._counted(mine.values).groupby(["domain_a", "domain_b"])["value"].mean().unstack()
+            means = (
+                mine._counted(mine.values)
+                .groupby(["domain_a", "domain_b"])["value"]
+                .mean()
+                .unstack()
+            )
             rows, columns = self.directions
-            matrix = means.reindex(index=self.domains, columns=self.domains).rename_axis(index=rows, columns=columns)
+            matrix = means.reindex(
+                index=self.domains, columns=self.domains
+            ).rename_axis(index=rows, columns=columns)
             return matrix.div(np.diag(matrix), axis="columns") if normalise else matrix
-        return domain_matrix(mine.ratios().assign(**{"class": ""}) if normalise else mine._counted(mine.values))
+        return domain_matrix(
+            mine.ratios().assign(**{"class": ""})
+            if normalise
+            else mine._counted(mine.values)
+        )
 
     def ratios(self) -> pd.DataFrame:
         """Return the ratio to the ceiling of each two domains, at equal numbers of images, of the means over sites.
@@ -178,7 +249,11 @@ class Comparison:
 
         The intervals are Student's over classes. Classes have different images, so they include the spread of images.
         """
-        return self.intervals if len(self.intervals) else per_domain(self._with_others(self.values))
+        return (
+            self.intervals
+            if len(self.intervals)
+            else per_domain(self._with_others(self.values))
+        )
 
     def parts_over_depth(self) -> pd.DataFrame:
         """Return the same between different parts, with the ceiling's number of images; an error as in `ratios`."""
@@ -187,7 +262,9 @@ class Comparison:
 
     def ratios_over_depth(self) -> pd.DataFrame:
         """Return each domain's mean ratio to the ceiling with the others: as `over_depth`; an error as in `ratios`."""
-        return part_means(self._every_site, domain_ratios(*self._need_ratios()._cells(by_site=True)))
+        return part_means(
+            self._every_site, domain_ratios(*self._need_ratios()._cells(by_site=True))
+        )
 
     def ceiling_by_site(self) -> pd.DataFrame:
         """Return the ceilings' means over classes and domains: site, value (a part, a part), upper (a part, all)."""
@@ -195,7 +272,11 @@ class Comparison:
             table.groupby("site", sort=False)["value"].mean()
             for table in (self.ceilings, ceilings_of(self.parts, upper=True))
         ]
-        return by_site[0].reset_index().assign(upper=lambda table: table["site"].map(by_site[1]).astype(float))
+        return (
+            by_site[0]
+            .reset_index()
+            .assign(upper=lambda table: table["site"].map(by_site[1]).astype(float))
+        )
 
     def class_by_domain(self) -> pd.DataFrame:
         """Return same and other class in same and other domain, and both effects; see the function of that name."""
@@ -212,8 +293,16 @@ class Comparison:
                 continue
             mine = self.among(name)
             keys = ["class", "domain_a", "domain_b"]
-            over_sites = mine._counted(mine.values).groupby(keys, as_index=False, sort=False)["value"].mean()
-            tables.append(per_domain(mine._with_others(over_sites.assign(site=None))).assign(group=name))
+            over_sites = (
+                mine._counted(mine.values)
+                .groupby(keys, as_index=False, sort=False)["value"]
+                .mean()
+            )
+            tables.append(
+                per_domain(mine._with_others(over_sites.assign(site=None))).assign(
+                    group=name
+                )
+            )
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
@@ -231,11 +320,22 @@ class Comparison:
         """Return the means of the values and of their references: what, value, n_images (on a side)."""
         kinds = part_kinds(self._counted(self.parts))
         tables = (
-            ("the same class in two domains", self._counted(self.values), self.about.get("n")),
-            *((what, rows, self.about.get("n_per_part")) for what, rows in kinds.items()),
+            (
+                "the same class in two domains",
+                self._counted(self.values),
+                self.about.get("n"),
+            ),
+            *(
+                (what, rows, self.about.get("n_per_part"))
+                for what, rows in kinds.items()
+            ),
             (self.chance_of, self._counted(self.chance), None),
         )
-        rows = [(what, table["value"].astype(float).mean(), images) for what, table, images in tables if len(table)]
+        rows = [
+            (what, table["value"].astype(float).mean(), images)
+            for what, table, images in tables
+            if len(table)
+        ]
         return pd.DataFrame(rows, columns=["what", "value", "n_images"])
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -255,11 +355,21 @@ class Comparison:
                 "ceiling_tests": self.ceiling_tests(),
             }
         if self.sites:
-            found |= {"over_depth": self.over_depth(), "ceiling_by_site": self.ceiling_by_site()}
+            found |= {
+                "over_depth": self.over_depth(),
+                "ceiling_by_site": self.ceiling_by_site(),
+            }
         if self.sites and self.has_ratios:
-            found |= {"parts_over_depth": self.parts_over_depth(), "ratios_over_depth": self.ratios_over_depth()}
+            found |= {
+                "parts_over_depth": self.parts_over_depth(),
+                "ratios_over_depth": self.ratios_over_depth(),
+            }
         named = {f"{self.measure}_{kind}": table for kind, table in found.items()}
-        named = {self.measure: self.values, f"chance_{self.measure}": self.chance, **named}
+        named = {
+            self.measure: self.values,
+            f"chance_{self.measure}": self.chance,
+            **named,
+        }
         return {name: table for name, table in named.items() if len(table)}
 
     def save(self, folder: str | PathLike[str]) -> None:
@@ -280,8 +390,12 @@ class Comparison:
             for table in tables.values():
                 table["site"] = table["site"].astype(object)
             groups = {name: tuple(classes) for name, classes in found["groups"].items()}
-            directions = None if found["directions"] is None else tuple(found["directions"])
-            return cls(**{**found, **tables, "groups": groups, "directions": directions})
+            directions = (
+                None if found["directions"] is None else tuple(found["directions"])
+            )
+            return cls(
+                **{**found, **tables, "groups": groups, "directions": directions}
+            )
 
     @cached_property
     def _array(self) -> PartArray:
@@ -304,9 +418,16 @@ class Comparison:
         if not by_site:
             chance = self._counted(self.chance)["value"].astype(float)
             cells = pair_cells(self._array).over_sites()
-            return cells, np.array([chance.mean() if len(chance) else 0.0]), self._draws(self._array)
+            return (
+                cells,
+                np.array([chance.mean() if len(chance) else 0.0]),
+                self._draws(self._array),
+            )
         array = self._every_site
-        level = {site if isinstance(site, str) else None: value for site, value in self.chance[list(CHANCE)].to_numpy()}
+        level = {
+            site if isinstance(site, str) else None: value
+            for site, value in self.chance[list(CHANCE)].to_numpy()
+        }
         chances = np.array([level.get(site, 0.0) for site in array.sites], dtype=float)
         return pair_cells(array), chances, self._draws(array)
 
@@ -315,7 +436,9 @@ class Comparison:
 
     def _counted(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of the sites that count in means over sites."""
-        return table[~table["site"].isin(list(self.left_out))] if self.left_out else table
+        return (
+            table[~table["site"].isin(list(self.left_out))] if self.left_out else table
+        )
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
         """Return the values of each domain and each other domain: columns class, domain, other, site, value."""
@@ -329,7 +452,8 @@ class Comparison:
         levels = self.levels().set_index("what")["value"]
         return (
             f"Comparison by {self.measure} ({where}): {self.values['class'].nunique()} classes in "
-            f"{len(self.domains)} domains; " + ", ".join(f"{what} {value:.3g}" for what, value in levels.items())
+            f"{len(self.domains)} domains; "
+            + ", ".join(f"{what} {value:.3g}" for what, value in levels.items())
         )
 
 

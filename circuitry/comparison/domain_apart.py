@@ -26,9 +26,17 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
         matrix = comparison.matrix(group)
         off = matrix.where(~np.eye(len(matrix), dtype=bool))
         both = {"value": off, "without": off.drop(columns=apart, errors="ignore")}
-        means = pd.DataFrame({name: values.mean(axis=1) for name, values in both.items()})
-        means.loc["all"] = [np.nanmean(values.to_numpy(dtype=float)) for values in both.values()]
-        rows.append(means.rename_axis(index="domain", columns=None).reset_index().assign(group=group))
+        means = pd.DataFrame(
+            {name: values.mean(axis=1) for name, values in both.items()}
+        )
+        means.loc["all"] = [
+            np.nanmean(values.to_numpy(dtype=float)) for values in both.values()
+        ]
+        rows.append(
+            means.rename_axis(index="domain", columns=None)
+            .reset_index()
+            .assign(group=group)
+        )
     return pd.concat(rows, ignore_index=True)[["group", "domain", "value", "without"]]
 
 
@@ -41,7 +49,9 @@ def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
             pairs = [(a, b, matrix.loc[a, b]) for a, b in combinations(matrix.index, 2)]
             table = pd.DataFrame(pairs, columns=["domain_a", "domain_b", "value"])
             tables.append(table.assign(measure=measure, group=group))
-    return pd.concat(tables, ignore_index=True)[["measure", "group", "domain_a", "domain_b", "value"]]
+    return pd.concat(tables, ignore_index=True)[
+        ["measure", "group", "domain_a", "domain_b", "value"]
+    ]
 
 
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:

@@ -24,13 +24,26 @@ from circuitry.runs.given import checked
 THIS_MODEL = "this trained model"
 """The scope of a p value over classes and images."""
 
-TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", "p_holm", "detectable", "about")
+TESTS = (
+    "domain_a",
+    "domain_b",
+    "difference",
+    "low",
+    "high",
+    "n_classes",
+    "p",
+    "p_holm",
+    "detectable",
+    "about",
+)
 """Columns of tables of tests; see `corrected_tests`."""
 
 
 def domain_spread(parts: PartArray, draws: Draws) -> Spread:
     """Return each domain's mean over the other domains [domains, sites], of parts."""
-    return dual_bootstrap(without_own(parts.values), lambda means: mean_known(means, 2), draws)
+    return dual_bootstrap(
+        without_own(parts.values), lambda means: mean_known(means, 2), draws
+    )
 
 
 def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
@@ -38,7 +51,14 @@ def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
     low, high = spread.interval()
     there = ~np.isnan(mean_known(without_own(parts.values), (2, 4, 5)))
     rows = [
-        (domain, site, spread.value[d, s], low[d, s], high[d, s], int(there[:, d, s].sum()))
+        (
+            domain,
+            site,
+            spread.value[d, s],
+            low[d, s],
+            high[d, s],
+            int(there[:, d, s].sum()),
+        )
         for s, site in enumerate(parts.sites)
         for d, domain in enumerate(parts.domains)
     ]
@@ -55,10 +75,16 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `TESTS`; difference is the mean of a minus b.
     """
-    scores = both_directions(values).groupby(["class", "domain"])["value"].mean().unstack()
+    scores = (
+        both_directions(values).groupby(["class", "domain"])["value"].mean().unstack()
+    )
     pairs = list(combinations(sorted(scores.columns), 2))
     apart = [(scores[a] - scores[b]).to_numpy(dtype=float) for a, b in pairs]
-    return corrected_tests(pairs, mean_spreads(apart), np.array([np.isfinite(one).sum() for one in apart], int))
+    return corrected_tests(
+        pairs,
+        mean_spreads(apart),
+        np.array([np.isfinite(one).sum() for one in apart], int),
+    )
 
 
 def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
@@ -66,13 +92,20 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
 
     Two domains are paired by class and site: a class and site counts if both are known.
     """
-    apart, pairs = without_own(parts.values), list(combinations(range(len(parts.domains)), 2))
+    apart, pairs = (
+        without_own(parts.values),
+        list(combinations(range(len(parts.domains)), 2)),
+    )
     if not pairs:
         return pd.DataFrame(columns=list(TESTS))
     means = []
     for values in (apart[:, pair] for pair in pairs):
-        both = (~np.isnan(values)).any((2, 4, 5)).all(1)  # sites where the two domains are known
-        means.append(mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3))
+        both = (
+            (~np.isnan(values)).any((2, 4, 5)).all(1)
+        )  # sites where the two domains are known
+        means.append(
+            mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
+        )
     cells = np.stack(means, 2)
 
     def differences(means: np.ndarray) -> np.ndarray:
@@ -81,7 +114,9 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
 
     both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return corrected_tests(names, dual_bootstrap(cells, differences, draws), both.sum(0))
+    return corrected_tests(
+        names, dual_bootstrap(cells, differences, draws), both.sum(0)
+    )
 
 
 def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
@@ -93,7 +128,9 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
     """
     cells = pair_cells(parts).over_sites()
     sign = 1.0 if alike else -1.0
-    spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
+    spread = dual_bootstrap(
+        cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws
+    )
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
     return corrected_tests(names, spread, cells.there[:, :, 0].sum(0))
 
@@ -137,9 +174,17 @@ def corrected_tests(
     """
     raw = spread.p() if p is None else p
     n_tests = max(1, int((~np.isnan(raw)).sum()))
-    detectable = np.where(n_classes < fewest_units(n_tests), np.inf, spread.detectable(LEVEL / n_tests))
+    detectable = np.where(
+        n_classes < fewest_units(n_tests), np.inf, spread.detectable(LEVEL / n_tests)
+    )
     least = np.maximum(raw, [smallest_p(int(n)) for n in n_classes])
-    tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(difference=spread.value, p=least)
+    tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(
+        difference=spread.value, p=least
+    )
     tests[["low", "high"]] = np.stack(spread.interval(), -1)
-    tests = tests.assign(n_classes=n_classes, detectable=np.where(np.isnan(raw), np.nan, detectable), about=THIS_MODEL)
+    tests = tests.assign(
+        n_classes=n_classes,
+        detectable=np.where(np.isnan(raw), np.nan, detectable),
+        about=THIS_MODEL,
+    )
     return tests.assign(p_holm=holm(tests["p"]))[list(TESTS)]

@@ -26,7 +26,10 @@ IN_COMMON = {
 }
 
 LesionTable = Annotated[
-    pd.DataFrame, with_columns("part_class", "part_domain", "class", "domain", "cut", "whole_right", "right")
+    pd.DataFrame,
+    with_columns(
+        "part_class", "part_domain", "class", "domain", "cut", "whole_right", "right"
+    ),
 ]
 
 
@@ -36,7 +39,9 @@ def known_cells(lesions: LesionTable) -> pd.DataFrame:
     cells = set(zip(known["class"], known["domain"], strict=True))
     tested = set(zip(lesions["class"], lesions["domain"], strict=True))
     found_on = list(zip(known["part_class"], known["part_domain"], strict=True))
-    return known.loc[[cell in cells or cell not in tested for cell in found_on]]  # without loc none would be columns
+    return known.loc[
+        [cell in cells or cell not in tested for cell in found_on]
+    ]  # without loc none would be columns
 
 
 def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.DataFrame:
@@ -55,10 +60,14 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
     table = known_cells(lesions)
     table = table.assign(
         answers=np.where(table["part_class"] == table["class"], OWN, OTHERS),
-        styles=np.where(table["part_domain"] == table["domain"], OWN_STYLE, OTHER_STYLE),
+        styles=np.where(
+            table["part_domain"] == table["domain"], OWN_STYLE, OTHER_STYLE
+        ),
     )
     keys = [*by, "cut", "answers"]
-    sums = table.groupby(list(dict.fromkeys([*keys, "part_class"])), sort=False)[["right", "whole_right"]].sum()
+    sums = table.groupby(list(dict.fromkeys([*keys, "part_class"])), sort=False)[
+        ["right", "whole_right"]
+    ].sum()
     left, rows = (sums["right"] / sums["whole_right"]).rename("left").reset_index(), []
     for key, part in left.groupby(keys, sort=False):
         value, low, high = mean_interval(part["left"].to_numpy(dtype=float))
@@ -70,12 +79,18 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
 def told_share(lesions: pd.DataFrame) -> float:
     """Return the smallest share of units whose loss takes the classes from the style that found it, else the last."""
     table = lesion_summary(lesions[lesions["sites"] == EVERYWHERE], ("share", "styles"))
-    own = table[(table["styles"] == OWN_STYLE) & (table["cut"] == "part") & (table["answers"] == OWN)]
+    own = table[
+        (table["styles"] == OWN_STYLE)
+        & (table["cut"] == "part")
+        & (table["answers"] == OWN)
+    ]
     taken = own.loc[own["value"] <= TAKEN, "share"]
     return float(taken.min() if len(taken) else lesions["share"].max())
 
 
-def left_by_style(lesions: LesionTable, answers: str = OWN, cut: str = "part") -> pd.DataFrame:
+def left_by_style(
+    lesions: LesionTable, answers: str = OWN, cut: str = "part"
+) -> pd.DataFrame:
     """Return the rows of `lesion_summary` by style of one kind of answers and cut: value, low, high, n_classes."""
     table = lesion_summary(lesions)
     chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
@@ -83,7 +98,10 @@ def left_by_style(lesions: LesionTable, answers: str = OWN, cut: str = "part") -
 
 
 def lesion_matrix(
-    lesions: LesionTable, answers: str = OWN, cut: str = "part", values: Literal["value", "n_classes"] = "value"
+    lesions: LesionTable,
+    answers: str = OWN,
+    cut: str = "part",
+    values: Literal["value", "n_classes"] = "value",
 ) -> pd.DataFrame:
     """Return `lesion_summary` as a matrix: rows are styles that parts were found on, columns styles of the images.
 
@@ -91,9 +109,13 @@ def lesion_matrix(
         answers, cut: Which rows of the summary.
         values: What is left, or the number of classes behind it.
     """
-    matrix = left_by_style(lesions, answers, cut).pivot(index="part_domain", columns="domain", values=values)
+    matrix = left_by_style(lesions, answers, cut).pivot(
+        index="part_domain", columns="domain", values=values
+    )
     order = sorted({*matrix.index, *matrix.columns})
-    return matrix.reindex(index=order, columns=order).rename_axis(index="found on", columns="tested on")
+    return matrix.reindex(index=order, columns=order).rename_axis(
+        index="found on", columns="tested on"
+    )
 
 
 def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
@@ -108,8 +130,19 @@ def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
     for kind, part in overlaps.assign(parts=kinds).groupby("parts", sort=False):
         by_class = part.groupby("class_a")["overlap"].mean().to_numpy(dtype=float)
         value, low, high = mean_interval(by_class)
-        rows.append({"parts": kind, "value": value, "low": max(low, min(value, 0.0)), "high": high})
-        rows[-1] |= {"chance": part["chance"].mean(), "edges": part["edges"].mean(), "n_pairs": len(part)}
+        rows.append(
+            {
+                "parts": kind,
+                "value": value,
+                "low": max(low, min(value, 0.0)),
+                "high": high,
+            }
+        )
+        rows[-1] |= {
+            "chance": part["chance"].mean(),
+            "edges": part["edges"].mean(),
+            "n_pairs": len(part),
+        }
     return pd.DataFrame(rows)
 
 
@@ -136,10 +169,18 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
         .sum()
     )
     spared, rows = sums["right"] / sums["whole_right"], list[dict[str, Any]]()
-    beside = overlaps.loc[(overlaps["class_a"] != overlaps["class_b"]) & (overlaps["domain_a"] == overlaps["domain_b"])]
+    beside = overlaps.loc[
+        (overlaps["class_a"] != overlaps["class_b"])
+        & (overlaps["domain_a"] == overlaps["domain_b"])
+    ]
     for _, pair in overlaps[overlaps["class_a"] == overlaps["class_b"]].iterrows():
         name, a, b = pair["class_a"], pair["domain_a"], pair["domain_b"]
-        cells = {"own_a": (name, a, a), "own_b": (name, b, b), "a_on_b": (name, a, b), "b_on_a": (name, b, a)}
+        cells = {
+            "own_a": (name, a, a),
+            "own_b": (name, b, b),
+            "a_on_b": (name, a, b),
+            "b_on_a": (name, b, a),
+        }
         values = {what: float(left.get(cell, np.nan)) for what, cell in cells.items()}
         if np.isnan([values["a_on_b"], values["b_on_a"]]).any():
             continue
@@ -147,9 +188,21 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
         own_left = max(np.nan_to_num([values["own_a"], values["own_b"]]))
         has_part = own_left <= TAKEN and others >= SPARED
         shared = max(values["a_on_b"], values["b_on_a"]) <= TAKEN
-        alike = pair["overlap"] > max(pair["chance"], beside["overlap"].mean() if len(beside) else 0)
-        verdict = (SAME_PART if shared and alike else OTHER_PARTS) if has_part else NO_PART
+        alike = pair["overlap"] > max(
+            pair["chance"], beside["overlap"].mean() if len(beside) else 0
+        )
+        verdict = (
+            (SAME_PART if shared and alike else OTHER_PARTS) if has_part else NO_PART
+        )
         named = {"class": name, "domain_a": a, "domain_b": b}
-        rows.append({**named, **values, "others": others, "overlap": pair["overlap"], "verdict": verdict})
+        rows.append(
+            {
+                **named,
+                **values,
+                "others": others,
+                "overlap": pair["overlap"],
+                "verdict": verdict,
+            }
+        )
     columns = "class domain_a domain_b own_a own_b a_on_b b_on_a others overlap verdict"
     return pd.DataFrame(rows, columns=columns.split())

@@ -16,7 +16,9 @@ from circuitry.runs.identity import Identity
 
 
 @checked
-def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.DataFrame:
+def compare_models(
+    comparisons: Sequence[Comparison], group: str = "all"
+) -> pd.DataFrame:
     """Test, for each two domains, whether one is more similar to the others than the other is, over trained models.
 
     Tests within a model hold for that checkpoint only, with any number of classes: another seed may reverse the
@@ -30,7 +32,11 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     measures = list(dict.fromkeys(one.measure for one in comparisons))
     twice = any(a.values.equals(b.values) for a, b in combinations(comparisons, 2))
     if len(comparisons) < 2 or len(measures) > 1 or twice:
-        given = f"one twice among {len(comparisons)}" if twice else f"{len(comparisons)} by {', '.join(measures)}"
+        given = (
+            f"one twice among {len(comparisons)}"
+            if twice
+            else f"{len(comparisons)} by {', '.join(measures)}"
+        )
         raise InputError(
             f"Expected comparisons of two or more trained models by one measure, but {given} were given: give "
             "one of each model."
@@ -39,7 +45,9 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     for other in comparisons[1:]:
         first.check(other.about, "one comparison", "another", ["measure_code"])
     summaries = [one.among(group).summary() for one in comparisons]
-    means = [one[one["group"] == "all"].set_index("domain")["value"] for one in summaries]
+    means = [
+        one[one["group"] == "all"].set_index("domain")["value"] for one in summaries
+    ]
     return model_tests(pd.DataFrame(means).astype(float))
 
 
@@ -47,6 +55,11 @@ def model_tests(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the tests of `compare_models` from each model's means: a row per model, a column per domain."""
     pairs = list(combinations(sorted(map(str, scores)), 2))
     apart = [(scores[a] - scores[b]).dropna().to_numpy() for a, b in pairs]
-    n, p = np.array([len(one) for one in apart], int), np.array([sign_flip_p(one) for one in apart], float)
-    tests = corrected_tests(pairs, mean_spreads(apart), n, p).rename(columns={"n_classes": "n_models"})
+    n, p = (
+        np.array([len(one) for one in apart], int),
+        np.array([sign_flip_p(one) for one in apart], float),
+    )
+    tests = corrected_tests(pairs, mean_spreads(apart), n, p).rename(
+        columns={"n_classes": "n_models"}
+    )
     return tests.assign(about=[f"over {n} models" for n in tests["n_models"]])

@@ -15,7 +15,16 @@ from circuitry.comparison.table import with_columns
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, checked
 
-PARTS = ("class_a", "class_b", "domain_a", "domain_b", "part_a", "part_b", "site", "value")
+PARTS = (
+    "class_a",
+    "class_b",
+    "domain_a",
+    "domain_b",
+    "part_a",
+    "part_b",
+    "site",
+    "value",
+)
 """Columns of a table of parts. Pairs of one class in one domain: ``part_a < part_b``; all others: both orders."""
 
 WHOLE = -1
@@ -32,7 +41,9 @@ def check_parts(parts: pd.DataFrame) -> None:
     twice = parts.duplicated(list(PARTS[:-1]))
     for wrong, what in ((same, "compares a part with itself"), (twice, "occurs twice")):
         if wrong.any():
-            row = ", ".join(str(parts.loc[wrong, column].iloc[0]) for column in PARTS[:-1])
+            row = ", ".join(
+                str(parts.loc[wrong, column].iloc[0]) for column in PARTS[:-1]
+            )
             raise InputError(
                 f"A table of parts holds each two different parts once, but the row {row} {what}: remove it."
             )
@@ -44,8 +55,13 @@ def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
 
     ``upper``: of a part with all images, which include it; else of two parts, with equally many images.
     """
-    own = parts[(parts["class_a"] == parts["class_b"]) & (parts["domain_a"] == parts["domain_b"])]
-    own = own[of_whole(own) == upper].rename(columns={"class_a": "class", "domain_a": "domain"})
+    own = parts[
+        (parts["class_a"] == parts["class_b"])
+        & (parts["domain_a"] == parts["domain_b"])
+    ]
+    own = own[of_whole(own) == upper].rename(
+        columns={"class_a": "class", "domain_a": "domain"}
+    )
     keys = ["class", "domain", "site"]
     means = own.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
     sites = [site if isinstance(site, str) else None for site in means["site"]]
@@ -59,10 +75,15 @@ def of_whole(parts: PartTable) -> "pd.Series[bool]":
 
 def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
     """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
-    one_class, one_domain = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
+    one_class, one_domain = (
+        parts["class_a"] == parts["class_b"],
+        parts["domain_a"] == parts["domain_b"],
+    )
     between = ~of_whole(parts)
     return {
-        "the same class in two domains, parts": parts[one_class & ~one_domain & between],
+        "the same class in two domains, parts": parts[
+            one_class & ~one_domain & between
+        ],
         "two parts of the same images": parts[one_class & one_domain & between],
         "two classes in two domains": parts[~one_class & ~one_domain & between],
         "two classes in one domain": parts[~one_class & one_domain & between],
@@ -74,7 +95,9 @@ class PartArray(NamedTuple):
 
     classes: Annotated[tuple[str, ...], DISTINCT]  #: Axis 0 of `values`.
     domains: Annotated[tuple[str, ...], DISTINCT]  #: Axes 1 and 2.
-    sites: Annotated[tuple[str | None, ...], DISTINCT]  #: Axis 3; None of a similarity of whole circuits.
+    sites: Annotated[
+        tuple[str | None, ...], DISTINCT
+    ]  #: Axis 3; None of a similarity of whole circuits.
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
     """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
 
@@ -87,16 +110,37 @@ class PartArray(NamedTuple):
     def from_table(cls, parts: PartTable) -> "PartArray":
         """Arrange the rows that compare two parts of one class; other rows do not count."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
-        classes, domains = sorted(set(rows["class_a"])), sorted({*rows["domain_a"], *rows["domain_b"]})
-        sites = list(dict.fromkeys(site if isinstance(site, str) else None for site in rows["site"]))
+        classes, domains = (
+            sorted(set(rows["class_a"])),
+            sorted({*rows["domain_a"], *rows["domain_b"]}),
+        )
+        sites = list(
+            dict.fromkeys(
+                site if isinstance(site, str) else None for site in rows["site"]
+            )
+        )
         labels = sorted({*rows["part_a"], *rows["part_b"]})
-        shape = (len(classes), len(domains), len(domains), len(sites), len(labels), len(labels))
+        shape = (
+            len(classes),
+            len(domains),
+            len(domains),
+            len(sites),
+            len(labels),
+            len(labels),
+        )
         values = np.full(shape, np.nan)
-        site_of = rows["site"].map({site: i for i, site in enumerate(sites) if site is not None}).fillna(0).astype(int)
+        site_of = (
+            rows["site"]
+            .map({site: i for i, site in enumerate(sites) if site is not None})
+            .fillna(0)
+            .astype(int)
+        )
         c = pd.Index(classes).get_indexer(rows["class_a"])
         a, b = (pd.Index(domains).get_indexer(rows[f"domain_{side}"]) for side in "ab")
         p, q = (pd.Index(labels).get_indexer(rows[f"part_{side}"]) for side in "ab")
-        values[c, a, b, site_of, p, q] = values[c, b, a, site_of, q, p] = rows["value"].to_numpy(dtype=float)
+        values[c, a, b, site_of, p, q] = values[c, b, a, site_of, q, p] = rows[
+            "value"
+        ].to_numpy(dtype=float)
         return cls(tuple(classes), tuple(domains), tuple(sites), values)
 
 

@@ -20,7 +20,11 @@ EXACT_SIGNS, EXACT_DOMAINS = 12, 8
 _SIGN_DRAWS = 10_000
 """Random signs of more values."""
 
-_IN_RANGE = Condition("p values", lambda p: None if p.dropna().between(0, 1).all() else "others", "correct them")
+_IN_RANGE = Condition(
+    "p values",
+    lambda p: None if p.dropna().between(0, 1).all() else "others",
+    "correct them",
+)
 ROUNDING = 1e-12
 """Tolerance, so that the given order counts among the permutations."""
 
@@ -29,7 +33,9 @@ ROUNDING = 1e-12
 def holm(p: Annotated[pd.Series, _IN_RANGE]) -> pd.Series:
     """Return p values corrected for their number (Holm 1979); NaN values are not counted."""
     tested = p.astype(float).dropna().sort_values(kind="stable")
-    return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
+    return (
+        (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
+    )
 
 
 def smallest_p(n: int) -> float:
@@ -43,7 +49,9 @@ def fewest_units(n_tests: int) -> int:
 
 
 @checked
-def sign_flip_p(values: Annotated[Float[np.ndarray, " n"], FINITE], *, seed: Seed = 0) -> float:
+def sign_flip_p(
+    values: Annotated[Float[np.ndarray, " n"], FINITE], *, seed: Seed = 0
+) -> float:
     """Return the two-sided p value of a mean of zero: the share of random signs with at least as large a mean.
 
     Exact, by all 2^n signs, up to twelve values; else by random signs together with the given ones, so that p is at
@@ -56,7 +64,10 @@ def sign_flip_p(values: Annotated[Float[np.ndarray, " n"], FINITE], *, seed: See
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).mean())
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_SIGN_DRAWS, n))
-    return float((1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum()) / (1 + _SIGN_DRAWS))
+    return float(
+        (1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum())
+        / (1 + _SIGN_DRAWS)
+    )
 
 
 @checked
@@ -86,7 +97,10 @@ def mantel(
     chosen = _complete(matrices)
     n = len(chosen)
     upper = np.triu_indices(n, 1)
-    u, v, *others = (_standardised(stats.rankdata(m[np.ix_(chosen, chosen)][upper])) for m in matrices)
+    u, v, *others = (
+        _standardised(stats.rankdata(m[np.ix_(chosen, chosen)][upper]))
+        for m in matrices
+    )
     taken = others[0] if others else np.zeros(len(u))
     u, v = (_standardised(ranks - (ranks @ taken) * taken) for ranks in (u, v))
     if n < 3 or not all(ranks.any() for ranks in (u, v, *others)):
@@ -96,7 +110,11 @@ def mantel(
     ranks += ranks.T
     exact = n <= EXACT_DOMAINS
     rng = np.random.default_rng(seed)
-    orders = list(permutations(range(n))) if exact else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
+    orders = (
+        list(permutations(range(n)))
+        if exact
+        else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
+    )
     orders = np.array(orders)
     moved = ranks[orders[:, upper[0]], orders[:, upper[1]]]
     found = moved @ u / np.sqrt(np.maximum(1 - np.square(moved @ taken), ROUNDING))

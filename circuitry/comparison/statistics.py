@@ -36,31 +36,46 @@ class Spread(NamedTuple):
 
     def detectable(self, level: float) -> np.ndarray:
         """Return the difference from zero that Student's test at a level finds in four of five studies like this."""
-        found = stats.t.ppf(1 - level / 2, self.degrees) + stats.t.ppf(_POWER, self.degrees)
+        found = stats.t.ppf(1 - level / 2, self.degrees) + stats.t.ppf(
+            _POWER, self.degrees
+        )
         return np.asarray(found * np.sqrt(self.variance))
 
     def p(self) -> np.ndarray:
         """Return the two-sided p value of Student's t test against zero."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(2 * stats.t.sf(np.abs(self.value) / np.sqrt(self.variance), self.degrees))
+            return np.asarray(
+                2
+                * stats.t.sf(np.abs(self.value) / np.sqrt(self.variance), self.degrees)
+            )
 
 
 @checked
-def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | None = None) -> Spread:
+def mean_spread(
+    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
+) -> Spread:
     """Return the mean of the known values with the variance over them, or over families of them.
 
     With N values in F families, whose deviations from the mean sum to D_f, the variance is F / (F - 1) * sum of
     D_f^2 / N^2, with F - 1 degrees of freedom; for families of one this is Student's t.
     """
     if families is not None and len(families) != len(values):
-        raise InputError(f"Each of the {len(values)} values has a family, but {len(families)} were given.")
+        raise InputError(
+            f"Each of the {len(values)} values has a family, but {len(families)} were given."
+        )
     known = ~np.isnan(values)
     n = int(known.sum())
     if n == 0:
         return Spread(*(np.full((), np.nan) for _ in range(3)))
     mean = values[known].mean()
-    names = np.arange(len(values)) if families is None else np.array([str(name) for name in families])
-    deviations = np.bincount(np.unique(names[known], return_inverse=True)[1], values[known] - mean)
+    names = (
+        np.arange(len(values))
+        if families is None
+        else np.array([str(name) for name in families])
+    )
+    deviations = np.bincount(
+        np.unique(names[known], return_inverse=True)[1], values[known] - mean
+    )
     f = len(deviations)
     variance = f / (f - 1) * np.square(deviations).sum() / n**2 if f > 1 else np.nan
     return Spread(np.array(mean), np.array(variance), np.array(f - 1.0))
@@ -87,7 +102,9 @@ def mean_interval(
     return float(spread.value), float(low), float(high)
 
 
-def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> tuple[float, float]:
+def jackknife_interval(
+    value: float, without_each: Float[np.ndarray, " n"]
+) -> tuple[float, float]:
     """Return the 95 % interval of a statistic from its values without each of n observations in turn (Tukey 1958).
 
     The standard error is sqrt((n - 1) / n * sum of squared deviations of these values from their mean), the interval
@@ -101,7 +118,9 @@ def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> t
     n = len(without_each)
     if n < 2:
         return float("nan"), float("nan")
-    error = float(np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum()))
+    error = float(
+        np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum())
+    )
     reach = float(stats.t.ppf(STUDENT_QUANTILE, n - 1)) * error
     return value - reach, value + reach
 
@@ -113,8 +132,12 @@ def per_domain(table: pd.DataFrame) -> pd.DataFrame:
         Columns domain, site, value, low, high, n_classes; one row per domain and site.
     """
     rows = []
-    for (domain, site), part in both_directions(table).groupby(["domain", "site"], dropna=False, sort=False):
+    for (domain, site), part in both_directions(table).groupby(
+        ["domain", "site"], dropna=False, sort=False
+    ):
         by_class = part.groupby("class")["value"].mean().dropna()
         interval = mean_interval(by_class.to_numpy(dtype=float))
-        rows.append((domain, site if isinstance(site, str) else None, *interval, len(by_class)))
+        rows.append(
+            (domain, site if isinstance(site, str) else None, *interval, len(by_class))
+        )
     return pd.DataFrame(rows, columns=list(INTERVALS))

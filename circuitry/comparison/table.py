@@ -33,17 +33,25 @@ def with_columns(*columns: str) -> Condition:
     def wrong(table: pd.DataFrame) -> str | None:
         if missing := [column for column in columns if column not in table.columns]:
             return f"one without {', '.join(missing)}"
-        if nameless := [name for name in NAMES if name in columns and table[name].isna().any()]:
+        if nameless := [
+            name for name in NAMES if name in columns and table[name].isna().any()
+        ]:
             return f"one without a name in {', '.join(nameless)}"
         return f"one with words in {words}" if (words := _words_in(table)) else None
 
-    return Condition(f"a table with the columns {', '.join(columns)}", wrong, "correct it")
+    return Condition(
+        f"a table with the columns {', '.join(columns)}", wrong, "correct it"
+    )
 
 
 def _words_in(table: pd.DataFrame) -> str:
     """Return the columns that should hold numbers and do not."""
     there = [name for name in NUMBERS if name in table.columns and len(table)]
-    return ", ".join(name for name in there if not pd.api.types.is_numeric_dtype(table[name].infer_objects()))
+    return ", ".join(
+        name
+        for name in there
+        if not pd.api.types.is_numeric_dtype(table[name].infer_objects())
+    )
 
 
 ValueTable = Annotated[pd.DataFrame, with_columns(*VALUES)]
@@ -53,10 +61,16 @@ ValueTable = Annotated[pd.DataFrame, with_columns(*VALUES)]
 def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites; NaN on the diagonal."""
     rows = both_directions(table)
-    check_pairs(rows.rename(columns={"domain": "domain_a", "other": "domain_b"}), in_order=True)
+    check_pairs(
+        rows.rename(columns={"domain": "domain_a", "other": "domain_b"}), in_order=True
+    )
     means = rows.groupby(["domain", "other"])["value"].mean().unstack()
     domains = sorted(means.index)
-    return pd.DataFrame(means.reindex(columns=domains).to_numpy(dtype=float), index=domains, columns=domains)
+    return pd.DataFrame(
+        means.reindex(columns=domains).to_numpy(dtype=float),
+        index=domains,
+        columns=domains,
+    )
 
 
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
@@ -77,11 +91,17 @@ def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
     """Refuse a table that holds two domains of a class twice at a site; ``in_order``: both orders are two pairs."""
     table = table.reset_index(drop=True)
     domains = table[["domain_a", "domain_b"]].astype(str)
-    pairs = domains if in_order else pd.DataFrame(np.sort(domains.to_numpy(), axis=1), columns=domains.columns)
+    pairs = (
+        domains
+        if in_order
+        else pd.DataFrame(np.sort(domains.to_numpy(), axis=1), columns=domains.columns)
+    )
     twice = table[["class", "site"]].join(pairs).duplicated()
     if twice.any():
         row = ", ".join(str(table.loc[twice, column].iloc[0]) for column in VALUES[:-1])
-        raise InputError(f"A class, two domains and a site have one value, but {row} has several: remove all but one.")
+        raise InputError(
+            f"A class, two domains and a site have one value, but {row} has several: remove all but one."
+        )
 
 
 def class_groups(
@@ -97,29 +117,45 @@ def class_groups(
     return found
 
 
-def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
+def check_table(
+    table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]
+) -> None:
     """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``)."""
     by = list(key)
-    if missing := [column for column in dict.fromkeys((*columns, *by)) if column not in table.columns]:
-        raise unknown_name(f"column in the {name} table", missing[0], map(str, table.columns))
+    if missing := [
+        column
+        for column in dict.fromkeys((*columns, *by))
+        if column not in table.columns
+    ]:
+        raise unknown_name(
+            f"column in the {name} table", missing[0], map(str, table.columns)
+        )
     if words := _words_in(table):
-        raise InputError(f"The {name} table has words in the column {words}, where it needs numbers: correct it.")
+        raise InputError(
+            f"The {name} table has words in the column {words}, where it needs numbers: correct it."
+        )
     if table.empty:
         raise InputError(f"The {name} table has no rows; there is nothing to draw.")
     if by and (repeated := table.duplicated(by)).any():
         row = ", ".join(str(value) for value in table.loc[repeated, by].iloc[0])
-        raise InputError(f"The {name} table has more than one row for {row}; average or select them first.")
+        raise InputError(
+            f"The {name} table has more than one row for {row}; average or select them first."
+        )
 
 
 @checked
-def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
+def write_named_table(
+    path: Path, table: pd.DataFrame, float_format: str | None = None
+) -> None:
     """Write a table as a CSV file, with all digits unless ``float_format`` says otherwise.
 
     A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
     an apostrophe before it, which `read_named_table` takes away.
     """
     with whole_file(path) as temporary:
-        _renamed(table, _quoted).to_csv(temporary, index=False, float_format=float_format)
+        _renamed(table, _quoted).to_csv(
+            temporary, index=False, float_format=float_format
+        )
 
 
 @checked
@@ -137,7 +173,11 @@ def _quoted(name: object) -> object:
 
 
 def _unquoted(name: object) -> object:
-    return name.removeprefix("'") if isinstance(name, str) and _FORMULA.match(name) else name
+    return (
+        name.removeprefix("'")
+        if isinstance(name, str) and _FORMULA.match(name)
+        else name
+    )
 
 
 def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:

@@ -43,10 +43,15 @@ _UNCOUNTED = frozenset({"art"})
 """Style words without an article."""
 
 # Vowels that sound like consonants (a unicycle, a ukulele, a European, a one) and the reverse (an hourglass).
-_TAKES_AN = re.compile(r"(?!eu|ewe|one\b|once|uni|uk|us[ae]|ute|uto)[aeiou]|hour|heir|honest", re.IGNORECASE)
+_TAKES_AN = re.compile(
+    r"(?!eu|ewe|one\b|once|uni|uk|us[ae]|ute|uto)[aeiou]|hour|heir|honest",
+    re.IGNORECASE,
+)
 
 
-def caption(class_name: str, domain: str, rng: random.Random, *, aligned: bool = False) -> str:
+def caption(
+    class_name: str, domain: str, rng: random.Random, *, aligned: bool = False
+) -> str:
     """Return a random caption of an image of this class and domain; its full stop is dropped half of the time.
 
     With ``aligned`` only the style words that all domains share are used, so that the caption does not tell the
@@ -59,9 +64,13 @@ def caption(class_name: str, domain: str, rng: random.Random, *, aligned: bool =
     """
     pattern = rng.choice(PATTERNS)
     end = "" if rng.random() < 0.5 else "."
-    style = rng.choice(SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS))
+    style = rng.choice(
+        SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS)
+    )
     a_style = style if style in _UNCOUNTED else with_article(style)
-    return pattern.format(style=style, a_style=a_style, class_name=in_a_sentence(class_name)).removesuffix(end)
+    return pattern.format(
+        style=style, a_style=a_style, class_name=in_a_sentence(class_name)
+    ).removesuffix(end)
 
 
 def image_rng(relative: str, seed: int = 0) -> random.Random:

@@ -46,7 +46,11 @@ _THREADS = 2
 
 
 def numbered_batches(
-    paths: Iterable[Path], preprocess: Preprocess, batch_size: int, *, strict: bool = False
+    paths: Iterable[Path],
+    preprocess: Preprocess,
+    batch_size: int,
+    *,
+    strict: bool = False,
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch 3 height width"]]]:
     """Decode and preprocess images ahead of the consumer; yield batches and the places of their images in ``paths``.
 
@@ -54,7 +58,9 @@ def numbered_batches(
     """
     places: list[int] = []
     batch: list[Tensor] = []
-    for place, (path, tensor) in enumerate(_decoded_ahead(paths, preprocess, ahead=batch_size + _THREADS)):
+    for place, (path, tensor) in enumerate(
+        _decoded_ahead(paths, preprocess, ahead=batch_size + _THREADS)
+    ):
         if isinstance(tensor, InputError):
             if strict:
                 raise tensor
@@ -62,7 +68,9 @@ def numbered_batches(
             continue
         if not isinstance(tensor, Tensor) or tensor.is_complex():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise InputError(f"preprocess must give a tensor of real numbers, but {path} became {kind}.")
+            raise InputError(
+                f"preprocess must give a tensor of real numbers, but {path} became {kind}."
+            )
         if batch and tensor.shape != batch[0].shape:
             raise InputError(
                 f"preprocess must give every image one shape, but {path} became {tuple(tensor.shape)} "
@@ -88,7 +96,9 @@ def _decoded_ahead(
             return preprocess(load_image(path, decoding))
         except InputError as error:
             return error
-        except Exception as error:  # MemoryError, too: one image is no reason to end a long run
+        except (
+            Exception
+        ) as error:  # MemoryError, too: one image is no reason to end a long run
             reason = InputError(f"Cannot preprocess {path}: {reason_of(error)}.")
             reason.__cause__ = error
             return reason
@@ -102,8 +112,13 @@ def _decoded_ahead(
         while waiting:
             path, future = waiting.popleft()
             result = future.result()
-            waiting.extend((following, pool.submit(decode, following)) for following in islice(remaining, 1))
+            waiting.extend(
+                (following, pool.submit(decode, following))
+                for following in islice(remaining, 1)
+            )
             yield path, result
     finally:  # reached when the consumer stops early, too
-        in_its_thread = threading.current_thread() in pool._threads  # where the garbage collector happened to run
+        in_its_thread = (
+            threading.current_thread() in pool._threads
+        )  # where the garbage collector happened to run
         pool.shutdown(wait=not in_its_thread, cancel_futures=True)

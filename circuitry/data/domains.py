@@ -93,18 +93,29 @@ class DomainFolder:
         self.domains = chosen_names("domain", domains, tuple(source.by_domain))
         wanted = set(chosen_names("class", classes, self.all_classes))
         self.classes = tuple(name for name in self.all_classes if name in wanted)
-        check = FileCheck(missing_files if source.listed else "unchecked", self.root)  # folders list existing files
+        check = FileCheck(
+            missing_files if source.listed else "unchecked", self.root
+        )  # folders list existing files
         self.records = tuple(
-            ImageRecord(self.root / source.files.get(relative, relative), relative, domain, class_name, item)
+            ImageRecord(
+                self.root / source.files.get(relative, relative),
+                relative,
+                domain,
+                class_name,
+                item,
+            )
             for domain in self.domains
             for relative, class_name, item in source.by_domain[domain]
-            if class_name in wanted and check.keeps(source.files.get(relative, relative))
+            if class_name in wanted
+            and check.keeps(source.files.get(relative, relative))
         )
         check.refuse(f"The lists of images in {self.root} name")
         self.missing = check.missing.count
         self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
         for record in self.records:
-            self._groups.setdefault((record.domain, record.class_name), []).append(record)
+            self._groups.setdefault((record.domain, record.class_name), []).append(
+                record
+            )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -116,10 +127,14 @@ class DomainFolder:
 
     def label(self, class_name: str) -> int:
         """Return the index of a class among all classes of the data set, whatever was selected."""
-        return self.all_classes.index(chosen_names("class", (class_name,), self.all_classes)[0])
+        return self.all_classes.index(
+            chosen_names("class", (class_name,), self.all_classes)[0]
+        )
 
     @checked
-    def select(self, class_name: str, domain: str, n: Count | None = None, seed: Seed = 0) -> tuple[ImageRecord, ...]:
+    def select(
+        self, class_name: str, domain: str, n: Count | None = None, seed: Seed = 0
+    ) -> tuple[ImageRecord, ...]:
         """Draw at most ``n`` images of a class in a domain at random, without replacement.
 
         Images are ranked by a hash of (seed, path below the root), and the first ``n`` are taken. So a choice
@@ -143,7 +158,10 @@ class DomainFolder:
     def counts(self) -> pd.DataFrame:
         """Return the number of images per domain (rows) and class (columns)."""
         numbers = {
-            name: [len(self._groups.get((domain, name), ())) for domain in self.domains] for name in self.classes
+            name: [len(self._groups.get((domain, name), ())) for domain in self.domains]
+            for name in self.classes
         }
-        table = pd.DataFrame(numbers, index=pd.Index(self.domains, name="domain"), dtype="int64")
+        table = pd.DataFrame(
+            numbers, index=pd.Index(self.domains, name="domain"), dtype="int64"
+        )
         return table.rename_axis(columns="class")

@@ -71,7 +71,11 @@ class FileCheck:
         self.missing.add(path)
         return False
 
-    def refuse(self, source: str, how: str = "missing_files='skip', on the command line --missing-files skip") -> None:
+    def refuse(
+        self,
+        source: str,
+        how: str = "missing_files='skip', on the command line --missing-files skip",
+    ) -> None:
         """Refuse missing files where the policy says so; ``source`` names them, and ``how`` they are left out."""
         if self.policy == "refuse" and self.missing.count:
             raise InputError(
@@ -92,7 +96,9 @@ def _files_in(folder: str, most: int) -> set[str] | None:
     """Return the names of files in a folder; None for more than ``most``, and where it cannot be listed."""
     try:
         with os.scandir(folder or ".") as entries:
-            names = set(islice((entry.name for entry in entries if entry.is_file()), most + 1))
+            names = set(
+                islice((entry.name for entry in entries if entry.is_file()), most + 1)
+            )
             return names if len(names) <= most else None
     except (FileNotFoundError, NotADirectoryError):
         return set()

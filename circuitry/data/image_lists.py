@@ -35,7 +35,11 @@ def listed_splits(root: Path) -> tuple[str, ...]:
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     found = set()
     for path in root.glob("*_*.txt"):
-        domains = [name for name in (*folders, _first_domain(path)) if name and path.stem.startswith(f"{name}_")]
+        domains = [
+            name
+            for name in (*folders, _first_domain(path))
+            if name and path.stem.startswith(f"{name}_")
+        ]
         if domains:
             found.add(path.stem.removeprefix(f"{max(domains, key=len)}_"))
     return tuple(sorted(found))
@@ -50,7 +54,12 @@ def _first_domain(path: Path) -> str:
 
 
 def _lists(root: Path, split: str) -> dict[str, Path]:
-    return dict(sorted((path.stem.removesuffix(f"_{split}"), path) for path in root.glob(f"*_{split}.txt")))
+    return dict(
+        sorted(
+            (path.stem.removesuffix(f"_{split}"), path)
+            for path in root.glob(f"*_{split}.txt")
+        )
+    )
 
 
 def images_of_lists(
@@ -82,14 +91,17 @@ def images_of_lists(
             raise InputError(f"{path} names {twice} more than once: keep one line.")
     if not names:
         raise InputError(f"The lists <domain>_{split}.txt in {root} name no images.")
-    if len(names) <= max(names):  # a class without a single image in this split must not shift the labels after it
+    if (
+        len(names) <= max(names)
+    ):  # a class without a single image in this split must not shift the labels after it
         for other in splits:
             if other != split:
                 _fill_gaps(names, _lists(root, other))
     if sorted(names) != list(range(len(names))):
         first = ", ".join(map(str, sorted(names)[:8]))
         say_once(
-            log, f"Labels in {root} are {first}, not 0 to {len(names) - 1}: that of a class is its place among them."
+            log,
+            f"Labels in {root} are {first}, not 0 to {len(names) - 1}: that of a class is its place among them.",
         )
     return by_domain, tuple(names[label] for label in sorted(names))
 
@@ -112,12 +124,21 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
             continue
         relative, _, label = line.rstrip().rpartition(" ")
         parts = relative.split("/")
-        if len(parts) < 3 or parts[0] != domain or not all(parts) or not label.isdecimal():
-            raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}.")
+        if (
+            len(parts) < 3
+            or parts[0] != domain
+            or not all(parts)
+            or not label.isdecimal()
+        ):
+            raise InputError(
+                f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}."
+            )
         if "\\" in relative or "\0" in relative or not _UPWARDS.isdisjoint(parts):
             raise InputError(
                 f"{path}, line {number}: expected a file in the folder {domain}, named with forward slashes and "
                 f"without '.' and '..', given {line!r}."
             )
-        entries.append((relative, sys.intern(parts[1]), int(label)))  # one string per class, not per image
+        entries.append(
+            (relative, sys.intern(parts[1]), int(label))
+        )  # one string per class, not per image
     return entries

@@ -18,9 +18,37 @@ from circuitry.data.image_lists import ListedImage, images_of_lists, listed_spli
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import say_once
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
 """Suffixes (lower case) of the files taken for images when a folder is searched."""
-HARMLESS_SUFFIXES = frozenset({".csv", ".db", ".ini", ".json", ".md", ".npy", ".npz", ".tsv", ".txt", ".xml", ".yaml"})
+HARMLESS_SUFFIXES = frozenset(
+    {
+        ".csv",
+        ".db",
+        ".ini",
+        ".json",
+        ".md",
+        ".npy",
+        ".npz",
+        ".tsv",
+        ".txt",
+        ".xml",
+        ".yaml",
+    }
+)
 """Suffixes of the files that may lie beside images and are passed over without a word."""
 TABLE_SUFFIXES = (".csv", ".tsv")
 """Suffixes of tables of images."""
@@ -36,7 +64,13 @@ class ListedImages(Protocol):
     classes: Sequence[str]
 
 
-Source = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | pd.DataFrame | ListedImages
+Source = (
+    str
+    | os.PathLike[str]
+    | Mapping[str, str | os.PathLike[str]]
+    | pd.DataFrame
+    | ListedImages
+)
 """A source of images; see `DomainFolder`."""
 
 log = logging.getLogger(__name__)
@@ -59,9 +93,20 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
     """Return a table as text, of values separated by commas (.csv) or by tabs; InputError for one that is none."""
     check_file(path, what, "check the path")
     try:
-        return pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", dtype=str, keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"Expected {what} in {path}, but it cannot be read: {error}.") from None
+        return pd.read_csv(
+            path,
+            sep="," if path.suffix.lower() == ".csv" else "\t",
+            dtype=str,
+            keep_default_na=False,
+        )
+    except (
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
+        raise InputError(
+            f"Expected {what} in {path}, but it cannot be read: {error}."
+        ) from None
 
 
 def read_source(source: Source, split: str | None) -> ImageList:
@@ -74,20 +119,29 @@ def read_source(source: Source, split: str | None) -> ImageList:
         return _from_samples(source)
     root = Path(source).resolve()
     if root.suffix.lower() in TABLE_SUFFIXES and not root.is_dir():
-        return _from_table(read_table(root, "a table of images"), root.parent, str(root))
+        return _from_table(
+            read_table(root, "a table of images"), root.parent, str(root)
+        )
     if not root.is_dir():
         why = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"Expected a folder of domains, or a table of images (.csv, .tsv), but {root} {why}.")
+        raise InputError(
+            f"Expected a folder of domains, or a table of images (.csv, .tsv), but {root} {why}."
+        )
     splits = () if split is None else listed_splits(root)
     if not splits:
         return _from_folders(root)
     if split in splits:
         by_domain, classes = images_of_lists(root, split, splits)
         if splits == (split,):
-            there = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in root.glob("*/*/*"))
+            there = sum(
+                path.suffix.lower() in IMAGE_SUFFIXES for path in root.glob("*/*/*")
+            )
             n = sum(map(len, by_domain.values()))
             if 2 * n < there:
-                say_once(log, f"The lists of {split!r} name {n} of the {there} images in {root}: split=None takes all.")
+                say_once(
+                    log,
+                    f"The lists of {split!r} name {n} of the {there} images in {root}: split=None takes all.",
+                )
         return ImageList(root, by_domain, classes, listed=True)
     raise InputError(
         f"There is no list <domain>_{split}.txt in {root}; there are lists for the splits "
@@ -101,8 +155,14 @@ def read_source(source: Source, split: str | None) -> ImageList:
 def _from_folders(root: Path) -> ImageList:
     by_domain: dict[str, list[ListedImage]] = {}
     for domain, class_name, name in _images_below(root, 2):
-        by_domain.setdefault(domain, []).append(ListedImage(f"{domain}/{class_name}/{name}", class_name))
-    found = ImageList(root, by_domain, _classes_of(by_domain)) if by_domain else _from_domains({root.name: root}, root)
+        by_domain.setdefault(domain, []).append(
+            ListedImage(f"{domain}/{class_name}/{name}", class_name)
+        )
+    found = (
+        ImageList(root, by_domain, _classes_of(by_domain))
+        if by_domain
+        else _from_domains({root.name: root}, root)
+    )
     if not found.classes:
         raise InputError(
             f"Found no images in {root}; expected files {root}/<domain>/<class>/<file>, or {root}/<class>/<file> of "
@@ -114,24 +174,40 @@ def _from_folders(root: Path) -> ImageList:
 def _from_several(folders: Mapping[str, str | os.PathLike[str]]) -> ImageList:
     roots = {domain: Path(folder).resolve() for domain, folder in folders.items()}
     if not roots:
-        raise InputError("Expected a folder of images for each domain, but there is no domain: add one.")
+        raise InputError(
+            "Expected a folder of images for each domain, but there is no domain: add one."
+        )
     for domain, root in roots.items():
         if not root.is_dir():
-            raise InputError(f"Expected a folder of the images of {domain}, but {root} is none: check the path.")
+            raise InputError(
+                f"Expected a folder of the images of {domain}, but {root} is none: check the path."
+            )
     found = _from_domains(roots, Path(os.path.commonpath(list(roots.values()))))
     for domain, root in roots.items():
         if not found.by_domain[domain]:
-            raise InputError(f"Found no images of {domain} in {root}; expected files {root}/<class>/<file>.")
+            raise InputError(
+                f"Found no images of {domain} in {root}; expected files {root}/<class>/<file>."
+            )
     return found
 
 
 def _from_domains(roots: Mapping[str, Path], root: Path) -> ImageList:
     places = {
-        domain: {f"{domain}/{class_name}/{name}": (class_name, name) for class_name, name in _images_below(folder, 1)}
+        domain: {
+            f"{domain}/{class_name}/{name}": (class_name, name)
+            for class_name, name in _images_below(folder, 1)
+        }
         for domain, folder in roots.items()
     }
-    by_domain = {d: [ListedImage(relative, place[0]) for relative, place in of.items()] for d, of in places.items()}
-    files = {relative: str(roots[d].joinpath(*place)) for d, of in places.items() for relative, place in of.items()}
+    by_domain = {
+        d: [ListedImage(relative, place[0]) for relative, place in of.items()]
+        for d, of in places.items()
+    }
+    files = {
+        relative: str(roots[d].joinpath(*place))
+        for d, of in places.items()
+        for relative, place in of.items()
+    }
     return ImageList(root, by_domain, _classes_of(by_domain), files=files)
 
 
@@ -142,16 +218,26 @@ def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
     tables refuse, are counted and told once in a process.
     """
     found, left_out = list[tuple[str, ...]](), Tally()
-    for at, folders, files in os.walk(root, onerror=lambda error: left_out.add(str(error)), followlinks=True):
+    for at, folders, files in os.walk(
+        root, onerror=lambda error: left_out.add(str(error)), followlinks=True
+    ):
         inside = Path(at).relative_to(root).parts
         seen = {
-            name: name.encode("utf-8", "backslashreplace").decode() for name in (*folders, *files) if name[0] != "."
+            name: name.encode("utf-8", "backslashreplace").decode()
+            for name in (*folders, *files)
+            if name[0] != "."
         }
         strange = {name for name in seen if name != seen[name]}
-        folders[:] = sorted(set(folders) & seen.keys() - strange) if len(inside) <= depth else []
+        folders[:] = (
+            sorted(set(folders) & seen.keys() - strange) if len(inside) <= depth else []
+        )
         for name in sorted(set(files) & seen.keys() | strange):
             suffix = os.path.splitext(name)[1].lower()
-            if suffix in IMAGE_SUFFIXES and len(inside) == depth and name not in strange:
+            if (
+                suffix in IMAGE_SUFFIXES
+                and len(inside) == depth
+                and name not in strange
+            ):
                 found.append((*inside, name))
             elif {name, suffix} & (strange | IMAGE_SUFFIXES) or (
                 len(inside) >= depth and suffix not in HARMLESS_SUFFIXES
@@ -168,7 +254,9 @@ def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
 
 
 def _classes_of(by_domain: Mapping[str, Sequence[ListedImage]]) -> tuple[str, ...]:
-    return tuple(sorted({image.class_name for images in by_domain.values() for image in images}))
+    return tuple(
+        sorted({image.class_name for images in by_domain.values() for image in images})
+    )
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -181,7 +269,9 @@ def _from_table(table: pd.DataFrame, root: Path, name: str) -> ImageList:
             f"A table of images has the columns {', '.join(TABLE_COLUMNS)} and perhaps item, but {name} has "
             f"{', '.join(map(str, table.columns))}: add {absent[0]}."
         )
-    if unread := [str(column) for column in table if column not in (*TABLE_COLUMNS, "item")]:
+    if unread := [
+        str(column) for column in table if column not in (*TABLE_COLUMNS, "item")
+    ]:
         say_once(
             log,
             f"Columns of {name} that are not read: {', '.join(unread)}. All rows are taken, and the label of a class "
@@ -190,19 +280,29 @@ def _from_table(table: pd.DataFrame, root: Path, name: str) -> ImageList:
     by_domain: dict[str, list[ListedImage]] = {}
     files: dict[str, str] = {}
     columns = [*TABLE_COLUMNS, *(["item"] if "item" in table else [])]
-    for number, (path, class_name, domain, *item) in enumerate(table[columns].itertuples(index=False), start=1):
+    for number, (path, class_name, domain, *item) in enumerate(
+        table[columns].itertuples(index=False), start=1
+    ):
         cells = (path, class_name, domain, *item)
-        if not all(isinstance(cell, str | Path) and str(cell).strip() for cell in cells):
-            raise InputError(f"Row {number} of {name} has an empty cell, or one that is no text: {cells}; fill it in.")
+        if not all(
+            isinstance(cell, str | Path) and str(cell).strip() for cell in cells
+        ):
+            raise InputError(
+                f"Row {number} of {name} has an empty cell, or one that is no text: {cells}; fill it in."
+            )
         if any(mark in part for mark in "/\\\0" for part in (class_name, domain)):
             raise InputError(
                 f"Row {number} of {name}: expected names of a class and a domain without slashes, given {cells}."
             )
         relative = f"{domain}/{class_name}/{_flat(str(path), domain, class_name)}"
         if relative in files:
-            raise InputError(f"{name} names {path} of {class_name} in {domain} twice: keep one row.")
+            raise InputError(
+                f"{name} names {path} of {class_name} in {domain} twice: keep one row."
+            )
         files[relative] = str(path)
-        by_domain.setdefault(domain, []).append(ListedImage(relative, class_name, *item))
+        by_domain.setdefault(domain, []).append(
+            ListedImage(relative, class_name, *item)
+        )
     if not by_domain:
         raise InputError(f"{name} names no images: add a row for each.")
     return ImageList(root, by_domain, _classes_of(by_domain), listed=True, files=files)
@@ -210,7 +310,11 @@ def _from_table(table: pd.DataFrame, root: Path, name: str) -> ImageList:
 
 def _flat(path: str, domain: str, class_name: str) -> str:
     """Return a path as the name of a file, without leading folders that its domain and class name."""
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = [
+        part
+        for part in path.replace("\\", "/").split("/")
+        if part not in ("", ".", "..")
+    ]
     for known in (domain, class_name):
         parts = parts[1:] if len(parts) > 1 and parts[0] == known else parts
     return "_".join(parts)
@@ -218,6 +322,11 @@ def _flat(path: str, domain: str, class_name: str) -> str:
 
 def _from_samples(images: ListedImages) -> ImageList:
     root = Path(getattr(images, "root", ".")).resolve()
-    rows = [(os.path.relpath(path, root), images.classes[label], root.name) for path, label in images.samples]
-    found = _from_table(pd.DataFrame(rows, columns=list(TABLE_COLUMNS)), root, "the ImageFolder")
+    rows = [
+        (os.path.relpath(path, root), images.classes[label], root.name)
+        for path, label in images.samples
+    ]
+    found = _from_table(
+        pd.DataFrame(rows, columns=list(TABLE_COLUMNS)), root, "the ImageFolder"
+    )
     return found._replace(classes=tuple(images.classes))

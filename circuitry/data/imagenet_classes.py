@@ -11,7 +11,19 @@ from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 
 STUDY_HELD_OUT = (
-    *("aircraft carrier", "axe", "banana", "barn", "bed", "candle", "lion", "mountain", "necklace", "penguin", "pizza"),
+    *(
+        "aircraft carrier",
+        "axe",
+        "banana",
+        "barn",
+        "bed",
+        "candle",
+        "lion",
+        "mountain",
+        "necklace",
+        "penguin",
+        "pizza",
+    ),
     *("saxophone", "television", "tractor", "traffic light"),
 )
 """The 15 DomainNet classes that the study holds out of the test domain."""
@@ -29,8 +41,14 @@ def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
         >>> list(imagenet_partners()).index("axe")  # DomainNet's label
         11
     """
-    text = files("circuitry.data").joinpath("domainnet_to_imagenet.json").read_text(encoding="utf-8")
-    return MappingProxyType({name: tuple(indices or ()) for name, indices in json.loads(text).items()})
+    text = (
+        files("circuitry.data")
+        .joinpath("domainnet_to_imagenet.json")
+        .read_text(encoding="utf-8")
+    )
+    return MappingProxyType(
+        {name: tuple(indices or ()) for name, indices in json.loads(text).items()}
+    )
 
 
 def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:

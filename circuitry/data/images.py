@@ -51,7 +51,9 @@ def open_picture(file: Path | BytesIO) -> Image.Image:
 
 
 @checked
-def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> Image.Image:
+def load_image(
+    path: str | os.PathLike[str], decoding: Decoding = "upright"
+) -> Image.Image:
     """Read an image file as an upright 8-bit RGB picture, or as stored; animations give their first frame.
 
     Raises:
@@ -60,13 +62,17 @@ def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> 
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"Cannot read {file}: {'it is a folder' if file.is_dir() else 'there is no such file'}.")
+        raise InputError(
+            f"Cannot read {file}: {'it is a folder' if file.is_dir() else 'there is no such file'}."
+        )
     if file.stat().st_size == 0:
         raise InputError(f"Cannot read {file}: the file is empty.")
     try:
         with _whole_files(), open_picture(file) as image:
             if max(image.size) > MOST_STRETCHED * min(image.size):
-                raise ValueError(f"it has {image.width} x {image.height} pixels, too long and thin to be resized")
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels, too long and thin to be resized"
+                )
             if decoding == "upright":
                 return upright(image)
             image.load()
@@ -102,7 +108,9 @@ def upright(image: Image.Image) -> Image.Image:
     """Return a picture upright, in 8-bit RGB over white; ValueError for pixels without a defined range."""
     if image.mode == "F" or (image.mode == "I" and image.format not in _16_BIT_FORMATS):
         kind = "floating-point numbers" if image.mode == "F" else "32-bit integers"
-        raise ValueError(f"pixels are {kind} without a defined range; save it with 8 or 16 bits")
+        raise ValueError(
+            f"pixels are {kind} without a defined range; save it with 8 or 16 bits"
+        )
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bit(image)
@@ -137,8 +145,16 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(_identified, [record.path for record in chosen]))
     first: dict[str, ImageRecord] = {}
-    pairs = {record: first.setdefault(one, record) for record, one in zip(chosen, found, strict=True) if " " in one}
-    if again := [(record, other) for record, other in pairs.items() if record.relative != other.relative]:
+    pairs = {
+        record: first.setdefault(one, record)
+        for record, one in zip(chosen, found, strict=True)
+        if " " in one
+    }
+    if again := [
+        (record, other)
+        for record, other in pairs.items()
+        if record.relative != other.relative
+    ]:
         say_once(
             log,
             f"{len(again)} of {len(chosen)} images are the picture of another one, such as {again[0][0].path} and "

@@ -7,7 +7,10 @@ from circuitry.runs.errors import InputError, unknown_name
 
 
 def chosen_names(
-    kind: str, given: Iterable[str] | None, available: Sequence[str], key: Callable[[str], str] = str
+    kind: str,
+    given: Iterable[str] | None,
+    available: Sequence[str],
+    key: Callable[[str], str] = str,
 ) -> tuple[str, ...]:
     """Return the given names, each once, after checking that they exist; None means all.
 
@@ -20,7 +23,9 @@ def chosen_names(
         return tuple(available)
     names = tuple(given)
     if not names:
-        raise InputError(f"Expected at least one {kind} name, but none was given; None takes all.")
+        raise InputError(
+            f"Expected at least one {kind} name, but none was given; None takes all."
+        )
     known = {key(name): name for name in available}
     for name in names:
         if key(name) not in known:

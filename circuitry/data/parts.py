@@ -59,13 +59,21 @@ def part_numbers(
         >>> records = {("axe", domain): images.select("axe", domain, 50) for domain in images.domains}
         >>> part_numbers(records)["axe", "sketch"]    # 50 numbers: 12 or 13 images in each part
     """
-    items = {of: [item_of(record, key) for record in group] for of, group in records.items()}
+    items = {
+        of: [item_of(record, key) for record in group] for of, group in records.items()
+    }
     found: dict[Key, np.ndarray] = {}
     for class_name in dict.fromkeys(class_name for class_name, _ in items):
-        of_class = {domain: names for (name, domain), names in items.items() if name == class_name}
+        of_class = {
+            domain: names
+            for (name, domain), names in items.items()
+            if name == class_name
+        }
         part_of = _cut(of_class, n_parts)
         for domain, names in of_class.items():
-            found[class_name, domain] = np.array([part_of[name] for name in names], dtype=np.int64)
+            found[class_name, domain] = np.array(
+                [part_of[name] for name in names], dtype=np.int64
+            )
     return {of: found[of] for of in records}
 
 
@@ -91,8 +99,12 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
             f"A listing of items has the columns {' or '.join(_PATH_COLUMNS)} and {column}, but {path} has "
             f"{', '.join(map(str, table.columns))}: name the column of the item."
         )
-    if (twice := table[paths][table.groupby(paths)[column].transform("nunique") > 1]).any():
-        raise InputError(f"An image shows one item, but {path} names several of {twice.iloc[0]}: keep one line.")
+    if (
+        twice := table[paths][table.groupby(paths)[column].transform("nunique") > 1]
+    ).any():
+        raise InputError(
+            f"An image shows one item, but {path} names several of {twice.iloc[0]}: keep one line."
+        )
     return dict(zip(table[paths], table[column], strict=True))
 
 
@@ -103,7 +115,9 @@ def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
     if not isinstance(key, Mapping):
         return key(record)
     if not key.get(record.relative):
-        raise InputError(f"Expected an item for every image, but the listing names none for {record.relative}: add it.")
+        raise InputError(
+            f"Expected an item for every image, but the listing names none for {record.relative}: add it."
+        )
     return key[record.relative]
 
 
@@ -113,12 +127,16 @@ def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
     for row, domain in enumerate(sorted(items)):
         for name in items[domain]:
             counts.setdefault(name, np.zeros(len(items), np.int64))[row] += 1
-    ranked = sorted(counts, key=lambda name: (-counts[name].sum(), drawn_by_name(0, name)))
+    ranked = sorted(
+        counts, key=lambda name: (-counts[name].sum(), drawn_by_name(0, name))
+    )
     sizes = np.zeros((len(items), n_parts), np.int64)
     part_of: dict[str, int] = {}
     for name in ranked:
         fullness = counts[name] @ sizes
-        part_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])  # among equals, the smallest in all domains
+        part_of[name] = int(
+            np.lexsort((sizes.sum(0), fullness))[0]
+        )  # among equals, the smallest in all domains
         sizes[:, part_of[name]] += counts[name]
     while _improved(ranked, counts, part_of, sizes):
         pass
@@ -126,7 +144,10 @@ def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
 
 
 def _improved(
-    ranked: Sequence[str], counts: Mapping[str, np.ndarray], part_of: dict[str, int], sizes: np.ndarray
+    ranked: Sequence[str],
+    counts: Mapping[str, np.ndarray],
+    part_of: dict[str, int],
+    sizes: np.ndarray,
 ) -> bool:
     """Move an item, or let two change places, if the sum of squared sizes falls; return whether any did."""
     if (np.ptp(sizes, axis=1) <= 1).all():
@@ -140,7 +161,9 @@ def _improved(
             others = np.flatnonzero(parts == part)
             if part == parts[i]:
                 continue
-            moved = vectors[i] - np.vstack([np.zeros_like(vectors[:1]), vectors[others]])
+            moved = vectors[i] - np.vstack(
+                [np.zeros_like(vectors[:1]), vectors[others]]
+            )
             rest = np.delete(sizes, [part, parts[i]], axis=1)
             left, come = sizes[:, parts[i]] - moved, sizes[:, part] + moved
             sums = (left**2).sum(1) + (come**2).sum(1) + int((rest**2).sum())
@@ -148,7 +171,9 @@ def _improved(
             if sums[best] < squares:
                 sizes[:, parts[i]], sizes[:, part] = left[best], come[best]
                 if best:
-                    parts[others[best - 1]] = part_of[ranked[others[best - 1]]] = parts[i]
+                    parts[others[best - 1]] = part_of[ranked[others[best - 1]]] = parts[
+                        i
+                    ]
                 parts[i] = part_of[ranked[i]] = part
                 return True
     return False

@@ -33,7 +33,9 @@ def option(
         if words == ["None"]:
             return None
         if nargs not in ("*", len(words)):
-            raise ValueError(f"expected {nargs} values, {metavar}, but {' '.join(words) or 'none'} was given")
+            raise ValueError(
+                f"expected {nargs} values, {metavar}, but {' '.join(words) or 'none'} was given"
+            )
         return parse(*words)
 
     return PrimitiveConstructorSpec(
@@ -48,29 +50,54 @@ def option(
 
 Decoding = Annotated[
     Literal["upright", "as-stored"],
-    arg(help="How image files are decoded: upright, over white; as-stored: as in the study, see load_image."),
+    arg(
+        help="How image files are decoded: upright, over white; as-stored: as in the study, see load_image."
+    ),
 ]
 DEFAULT_PARTS = 4
 Parts = Annotated[
     int,
     at_least(2),
-    arg(help="Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."),
+    arg(
+        help="Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."
+    ),
 ]
 Items = Annotated[
     Callable[..., Any] | Mapping[str, str] | None,
-    option(lambda listing, column: data.item_column(listing, column), "LISTING COLUMN", 2),
-    arg(help="A listing of the images and its column that names what an image shows (default: the name of the file)."),
+    option(
+        lambda listing, column: data.item_column(listing, column), "LISTING COLUMN", 2
+    ),
+    arg(
+        help="A listing of the images and its column that names what an image shows (default: the name of the file)."
+    ),
 ]
-NImages = Annotated[Count, arg(help="Images of a class in a domain, at random by --seed; all where there are fewer.")]
+NImages = Annotated[
+    Count,
+    arg(
+        help="Images of a class in a domain, at random by --seed; all where there are fewer."
+    ),
+]
 NOthers = Annotated[
-    Natural, arg(help="Images of other classes, which a circuit should not take for its own; 0 for none.")
+    Natural,
+    arg(
+        help="Images of other classes, which a circuit should not take for its own; 0 for none."
+    ),
 ]
 NUnseen = Annotated[
-    Natural, arg(help="Unseen images of a class in a domain: its circuit was not found on them; 0 for none.")
+    Natural,
+    arg(
+        help="Unseen images of a class in a domain: its circuit was not found on them; 0 for none."
+    ),
 ]
 SeedOption = Annotated[Seed, arg(help="Seed of all random choices.")]
 SmallTables = Annotated[
-    Path | None, arg(help="Also write the small tables and their provenance here, where the figures read them.")
+    Path | None,
+    arg(
+        help="Also write the small tables and their provenance here, where the figures read them."
+    ),
 ]
-HeldOut = Annotated[tuple[str, ...], arg(help="Held-out classes: reported apart, e.g. those held out in training.")]
+HeldOut = Annotated[
+    tuple[str, ...],
+    arg(help="Held-out classes: reported apart, e.g. those held out in training."),
+]
 EdgesPerNode = Annotated[Count, arg(help="Most edges into a unit.")]

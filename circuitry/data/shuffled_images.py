@@ -50,7 +50,9 @@ class ShuffledImages(DomainFolder):
 
     def _shuffle(self, seed: int) -> dict[tuple[str, str], tuple[ImageRecord, ...]]:
         whole = DomainFolder(self.source, self.split, missing_files="unchecked")
-        lists: dict[str, dict[str, list[ImageRecord]]] = {domain: {} for domain in whole.domains}
+        lists: dict[str, dict[str, list[ImageRecord]]] = {
+            domain: {} for domain in whole.domains
+        }
         for record in whole.records:
             lists[record.domain].setdefault(record.class_name, []).append(record)
         stream, found = random.Random(seed), {}

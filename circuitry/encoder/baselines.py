@@ -51,7 +51,10 @@ class Baseline:
     """Parts of the identity of the encoder whose activations these are, where they are known."""
 
     def __post_init__(self) -> None:
-        counts = {site: len(v) if isinstance(v, Tensor) and v.dim() else 0 for site, v in self.values.items()}
+        counts = {
+            site: len(v) if isinstance(v, Tensor) and v.dim() else 0
+            for site, v in self.values.items()
+        }
         for site, count in counts.items():
             if count < 1 or count not in (1, max(counts.values())):
                 raise InputError(
@@ -72,7 +75,9 @@ class Baseline:
         """Digest of everything that shapes a number."""
         return weights_digest(self.values)
 
-    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
+    def activations(
+        self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
+    ) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean`` of a run's images ``start``, ``start`` + 1, ...
 
         The answer has the sites, shapes, types and devices of ``clean``.
@@ -83,7 +88,10 @@ class Baseline:
         """
         for site in self.values:
             encoder.position(site)  # which refuses a name that it does not know
-        return {site: encoder.carry(site, self.at(site, like, start), like) for site, like in clean.items()}
+        return {
+            site: encoder.carry(site, self.at(site, like, start), like)
+            for site, like in clean.items()
+        }
 
     def at(self, site: str, like: Tensor, start: Natural = 0) -> Tensor:
         """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
@@ -94,21 +102,35 @@ class Baseline:
             check_count(self, start + len(like), so_far=True)
             value = value[start : start + len(like)]
         sizes = zip(value.shape[1:], like.shape[1:], strict=False)
-        if value.dim() != like.dim() or any(size not in (1, wanted) for size, wanted in sizes):
+        if value.dim() != like.dim() or any(
+            size not in (1, wanted) for size, wanted in sizes
+        ):
             raise InputError(
                 f"The baseline {self.name!r} has activations {list(value.shape)} at site {site!r}, where the encoder's "
                 f"are {list(like.shape)}: give a baseline of this encoder, with a first axis of 1 or one per image."
             )
         return value.to(like).expand_as(like)
 
-    def select(self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Baseline":
+    def select(
+        self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
+    ) -> "Baseline":
         """Return the baseline of some of the images of a run, by their places."""
-        return replace(self, values={site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
+        return replace(
+            self,
+            values={
+                site: v[images] if len(v) > 1 else v for site, v in self.values.items()
+            },
+        )
 
     def check_made_of(self, encoder: Encoder) -> None:
         """Raise `InputError` where these are activations of another model."""
         if self.made_of:  # which no digest is taken for, else
-            Identity(self.made_of).check(encoder.identity, f"the baseline {self.name!r}", "the encoder", self.made_of)
+            Identity(self.made_of).check(
+                encoder.identity,
+                f"the baseline {self.name!r}",
+                "the encoder",
+                self.made_of,
+            )
 
 
 @checked
@@ -146,7 +168,9 @@ class Counterfactual:
         """Digest of everything that shapes a number."""
         return weights_digest({"counterfactual images": self.images})
 
-    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
+    def activations(
+        self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
+    ) -> dict[str, Tensor]:
         """Return the activations of the counterfactual run in place of ``clean``; see `Baseline.activations`.
 
         They are whole: what a site carries past its units is that run's, too.
@@ -160,16 +184,22 @@ class Counterfactual:
                     f"The counterfactual activations at site {site!r} are {list(found[site].shape)}, but those to be "
                     f"replaced are {list(like.shape)}: give activations of this encoder."
                 )
-        return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
+        return {
+            site: found[site].to(like).expand_as(like) for site, like in clean.items()
+        }
 
-    def run(self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)) -> dict[str, Tensor]:
+    def run(
+        self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)
+    ) -> dict[str, Tensor]:
         """Return the activations at ``sites`` of the one image, or of the chosen images."""
         chosen = self.images[images] if self.n_images else self.images
         found = encoder.read_unhooked(chosen.to(encoder.device, encoder.dtype), sites)
         check_finite(found, "Activations of the counterfactual images")
         return found
 
-    def select(self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Counterfactual":
+    def select(
+        self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
+    ) -> "Counterfactual":
         """Return the counterfactual images of some of the images of a run, by their places."""
         return Counterfactual(self.images[images]) if self.n_images else self
 
@@ -209,12 +239,18 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
     )
 
 
-def check_count(baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False) -> None:
+def check_count(
+    baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False
+) -> None:
     """Check that a baseline with one activation for every image has one for each of a run's."""
     n = baseline.n_images
     if n is None or n == n_images or (so_far and n > n_images):
         return
-    many = INPUT if isinstance(baseline, Counterfactual) else next(s for s, v in baseline.values.items() if len(v) > 1)
+    many = (
+        INPUT
+        if isinstance(baseline, Counterfactual)
+        else next(s for s, v in baseline.values.items() if len(v) > 1)
+    )
     raise InputError(
         f"The baseline {baseline.name!r} has {n} activations at site {many!r} for "
         f"{'at least ' if so_far else ''}{n_images} images: give one for every image, in the images' order, or "
@@ -251,9 +287,16 @@ def mean_baseline(
     """
     count, sums = 0, dict[str, Tensor]()
     total = len(images) if isinstance(images, Tensor) and images.dim() == 4 else None
-    with encoder.running(), Bar(total=total, desc="means", unit="image", disable=not progress, **BRIEF) as bar:
+    with (
+        encoder.running(),
+        Bar(
+            total=total, desc="means", unit="image", disable=not progress, **BRIEF
+        ) as bar,
+    ):
         for batch in ImageBatches(images, encoder, sys.maxsize):
-            _, cache = encoder.run_with_cache(batch, names_filter=lambda name: name in encoder.sites)
+            _, cache = encoder.run_with_cache(
+                batch, names_filter=lambda name: name in encoder.sites
+            )
             count += len(batch)
             for site, activation in cache.items():
                 of_batch = in_double(activation).sum(0, keepdim=True)
@@ -262,7 +305,9 @@ def mean_baseline(
         identity = encoder.identity
         made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
     if not count:
-        raise InputError("A mean baseline needs at least one reference image, but there were none.")
+        raise InputError(
+            "A mean baseline needs at least one reference image, but there were none."
+        )
     means = {site: total / count for site, total in sums.items()}
     if per == "unit":
         for site, mean in means.items():
@@ -270,5 +315,7 @@ def mean_baseline(
             positions = [axis for axis in range(1, mean.dim()) if axis != unit]
             if positions:
                 means[site] = mean.mean(positions, keepdim=True).expand_as(mean)
-    values = {site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()}
+    values = {
+        site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()
+    }
     return Baseline(f"mean-{per}", values, made_of)

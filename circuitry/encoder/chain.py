@@ -68,7 +68,9 @@ def class_token(x: Tensor) -> Tensor:
     return x[:, 0]
 
 
-def linked_stages(net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path: str = "") -> Iterator[Stage]:
+def linked_stages(
+    net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path: str = ""
+) -> Iterator[Stage]:
     """Yield the stages of a network that is written as links.
 
     Args:
@@ -84,9 +86,18 @@ def linked_stages(net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path
         else:
             names = [piece for piece in link if isinstance(piece, str)]
             if not names:
-                raise InputError("A tuple of a chain names a module, after which its site is called, but one has none.")
-            runs = [_module(net, piece) if isinstance(piece, str) else piece for piece in link]
-            yield Stage(path + names[-1], in_order(*runs) if len(runs) > 1 else runs[0], unit_dim)
+                raise InputError(
+                    "A tuple of a chain names a module, after which its site is called, but one has none."
+                )
+            runs = [
+                _module(net, piece) if isinstance(piece, str) else piece
+                for piece in link
+            ]
+            yield Stage(
+                path + names[-1],
+                in_order(*runs) if len(runs) > 1 else runs[0],
+                unit_dim,
+            )
 
 
 def _module(net: nn.Module, path: str) -> nn.Module:
@@ -94,7 +105,9 @@ def _module(net: nn.Module, path: str) -> nn.Module:
         return net.get_submodule(path)
     except AttributeError as error:
         inside = ", ".join(name for name, _ in net.named_children())
-        raise InputError(f"A {type(net).__name__} has no module {path!r}; its modules are {inside}.") from error
+        raise InputError(
+            f"A {type(net).__name__} has no module {path!r}; its modules are {inside}."
+        ) from error
 
 
 def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
@@ -103,9 +116,17 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
         for name, child in module.named_children():
             yield from _opened(child, f"{site}.{name}", unit_dim)
     elif isinstance(getattr(module, "blocks", None), nn.Sequential | nn.ModuleList):
-        entry = [getattr(level, name) for name in ("downsample", "pos_emb") if hasattr(level, name)]
+        entry = [
+            getattr(level, name)
+            for name in ("downsample", "pos_emb")
+            if hasattr(level, name)
+        ]
         for j, block in enumerate(level.blocks):
-            yield Stage(f"{site}.blocks.{j}", block if j else EnteredBlock(block, in_order(*entry)), unit_dim)
+            yield Stage(
+                f"{site}.blocks.{j}",
+                block if j else EnteredBlock(block, in_order(*entry)),
+                unit_dim,
+            )
     elif not isinstance(module, nn.Identity):
         yield Stage(site, module, unit_dim)
 
@@ -121,7 +142,9 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
     weight = next(tower.parameters(), None)
     if weight is None or weight.is_meta:
         return
-    image = torch.randn(1, 3, *chain.image_size, generator=torch.Generator().manual_seed(0)).to(weight)
+    image = torch.randn(
+        1, 3, *chain.image_size, generator=torch.Generator().manual_seed(0)
+    ).to(weight)
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
         own, calls = _own_run(tower, chain, image)
         found, at, parted = image, "input", ""
@@ -138,7 +161,10 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
                 parted = _parting(tower, calls[stage.site], before, (found, at))
     if not _same(found, own):
         raise InputError(
-            (parted or f"This {_kind(tower)} is no chain of its parts: behind {at} it does something else.")
+            (
+                parted
+                or f"This {_kind(tower)} is no chain of its parts: behind {at} it does something else."
+            )
             + f" Its own output {_shape(own)} differs from the chain's {_shape(found)}: give the stages up to there to "
             "Encoder.from_stages."
         )
@@ -148,16 +174,23 @@ Call = tuple[Any, Any]
 """What a module is given and what it returns."""
 
 
-def _own_run(tower: nn.Module, chain: Chain, image: Tensor) -> tuple[Any, dict[str, list[Call]]]:
+def _own_run(
+    tower: nn.Module, chain: Chain, image: Tensor
+) -> tuple[Any, dict[str, list[Call]]]:
     """Return the tower's own output, and the calls of the modules that are stages by themselves, by site."""
-    modules = {s.site: s.run.module if isinstance(s.run, PlacedBlock) else s.run for s in chain.stages}
+    modules = {
+        s.site: s.run.module if isinstance(s.run, PlacedBlock) else s.run
+        for s in chain.stages
+    }
     calls: dict[str, list[Call]] = {}
 
     def record(site: str, given: tuple[Any, ...], out: Any) -> None:
         calls.setdefault(site, []).append((given[0] if given else None, out))
 
     hooks = [
-        module.register_forward_hook(lambda _, given, out, site=site: record(site, given, out))
+        module.register_forward_hook(
+            lambda _, given, out, site=site: record(site, given, out)
+        )
         for site, module in modules.items()
         if isinstance(module, nn.Module)
     ]
@@ -168,7 +201,12 @@ def _own_run(tower: nn.Module, chain: Chain, image: Tensor) -> tuple[Any, dict[s
             hook.remove()
 
 
-def _parting(tower: nn.Module, calls: list[Call], before: tuple[Tensor, str], after: tuple[Tensor, str]) -> str:
+def _parting(
+    tower: nn.Module,
+    calls: list[Call],
+    before: tuple[Tensor, str],
+    after: tuple[Tensor, str],
+) -> str:
     """Return the sentence that says how the tower parts from its chain at a site; none where it does not."""
     (given, out), site = calls[0], after[1]
     if len(calls) > 1:
@@ -184,7 +222,9 @@ def _same(found: Tensor, own: Any) -> bool:
     """Say whether two outputs are equal up to `_TOLERANCE`; what is not finite is equal to what is not finite."""
     if not isinstance(own, Tensor) or own.shape != found.shape:
         return False
-    ours, theirs = (x.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0) for x in (found, own))
+    ours, theirs = (
+        x.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0) for x in (found, own)
+    )
     return bool((ours - theirs).abs().max() <= _TOLERANCE * theirs.abs().max())
 
 
@@ -193,4 +233,6 @@ def _kind(tower: nn.Module) -> str:
 
 
 def _shape(output: Any) -> str:
-    return str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    return (
+        str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    )

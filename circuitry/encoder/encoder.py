@@ -70,7 +70,9 @@ class Encoder(HookedSites):
         True
     """
 
-    HOW_TO_GET: ClassVar = "give clip.encoder of a Clip, or stream.components of a ResidualStream"
+    HOW_TO_GET: ClassVar = (
+        "give clip.encoder of a Clip, or stream.components of a ResidualStream"
+    )
 
     @checked
     def __init__(
@@ -91,8 +93,12 @@ class Encoder(HookedSites):
             points: Further hook points inside the stages, by name; they are no sites.
             chain: The tower's own chain, where these stages are a finer one (default: these stages).
         """
-        super().__init__(tower, (INPUT, *(stage.site for stage in stages)), points or {})
-        self.stages = self._own_stages = tuple(stages)  # the second ones stay while runs are `fast`
+        super().__init__(
+            tower, (INPUT, *(stage.site for stage in stages)), points or {}
+        )
+        self.stages = self._own_stages = tuple(
+            stages
+        )  # the second ones stay while runs are `fast`
         self.chain = chain or Chain(self.stages, image_size, by_hand=True)
         self.image_size = image_size
         self._made_of = dict(tower.named_modules())
@@ -114,7 +120,11 @@ class Encoder(HookedSites):
     @classmethod
     @checked
     def from_stages(
-        cls, tower: nn.Module, links: Sequence[Link], image_size: tuple[int, int], unit_dim: int = 1
+        cls,
+        tower: nn.Module,
+        links: Sequence[Link],
+        image_size: tuple[int, int],
+        unit_dim: int = 1,
     ) -> "Encoder":
         """Wrap a tower that has no adapter, given the modules that it runs one after the other.
 
@@ -128,7 +138,12 @@ class Encoder(HookedSites):
             >>> links = [("conv1", "bn1", "relu"), "layer1", "layer2", ("avgpool", nn.Flatten()), "fc"]
             >>> encoder = Encoder.from_stages(net, links, (64, 64))
         """
-        return cls._checked(tower, Chain(tuple(linked_stages(tower, links, unit_dim)), image_size, by_hand=True))
+        return cls._checked(
+            tower,
+            Chain(
+                tuple(linked_stages(tower, links, unit_dim)), image_size, by_hand=True
+            ),
+        )
 
     @classmethod
     def _checked(cls, tower: nn.Module, chain: Chain) -> "Encoder":
@@ -139,11 +154,15 @@ class Encoder(HookedSites):
 
     def blank(self, count: int = 1) -> Float[Tensor, "batch 3 h w"]:
         """Return images of zeros, for what a run tells about the tower alone."""
-        return torch.zeros(count, 3, *self.image_size, device=self.device, dtype=self.dtype)
+        return torch.zeros(
+            count, 3, *self.image_size, device=self.device, dtype=self.dtype
+        )
 
     def in_channels(self) -> "Encoder":
         """Return an encoder of the tower's own stages, without heads, neurons, latents and hooks."""
-        return Encoder(self.tower, self.chain.stages, self.chain.image_size, chain=self.chain)
+        return Encoder(
+            self.tower, self.chain.stages, self.chain.image_size, chain=self.chain
+        )
 
     @property
     def token_grid(self) -> TokenGrid:
@@ -194,7 +213,13 @@ class Encoder(HookedSites):
             return self
         chain = replace(self.chain, scale=scale)
         if self.chain.scale is not None:
-            return Encoder(self.tower, self.stages, self.image_size, points=self.points, chain=chain)
+            return Encoder(
+                self.tower,
+                self.stages,
+                self.image_size,
+                points=self.points,
+                chain=chain,
+            )
         self.chain = chain
         return self
 
@@ -218,7 +243,9 @@ class Encoder(HookedSites):
     def _read_stages(self) -> dict[str, Any]:
         of_chain = {id(stage) for stage in self.chain.stages}
         finer = [stage for stage in self._own_stages if id(stage) not in of_chain]
-        found = stage_parts(self.chain.stages, self.tower, self.hook_dict, every=self.chain.by_hand)
+        found = stage_parts(
+            self.chain.stages, self.tower, self.hook_dict, every=self.chain.by_hand
+        )
         return found | stage_parts(finer, self.tower, self.hook_dict, every=False)
 
     def _answers_to_noise(self) -> list[float]:
@@ -226,40 +253,66 @@ class Encoder(HookedSites):
         if self.device.type == "meta" or self.dtype in (torch.bfloat16, torch.float16):
             return []
         image = torch.from_numpy(noise_image(*self.image_size))
-        with self._runs.evaluating(self.tower), own_modes():  # a tower that `running` refuses has an identity, too
-            return answers_to_noise(self.chain.stages, image.to(self.device, self.dtype))
+        with (
+            self._runs.evaluating(self.tower),
+            own_modes(),
+        ):  # a tower that `running` refuses has an identity, too
+            return answers_to_noise(
+                self.chain.stages, image.to(self.device, self.dtype)
+            )
 
     @property
     def basis(self) -> dict[str, str]:
         """Digest of the autoencoder by site, where the units are features; see `in_feature_basis`."""
-        return {stage.site: stage.basis() for stage in self.stages if stage.basis is not None}
+        return {
+            stage.site: stage.basis()
+            for stage in self.stages
+            if stage.basis is not None
+        }
 
     @property
     def error_units(self) -> dict[str, range]:
         """The units behind the latents at every site in a feature basis; only `in_feature_basis` has some."""
-        return {stage.site: stage.error_units for stage in self.stages if stage.error_units}
+        return {
+            stage.site: stage.error_units for stage in self.stages if stage.error_units
+        }
 
     @property
     def carried(self) -> dict[str, range]:
         """The places behind a site's units that are carried past it; only `in_components` has some."""
         return {stage.site: stage.carried for stage in self.stages if stage.carried}
 
-    def units_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    def units_of(
+        self, site: str, activation: Float[Tensor, "batch ..."]
+    ) -> Float[Tensor, "batch ..."]:
         """Return a site's activation without what is carried past it."""
         return self.parts_of(site, activation)[0]
 
-    def parts_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Sequence[Float[Tensor, "batch ..."]]:
+    def parts_of(
+        self, site: str, activation: Float[Tensor, "batch ..."]
+    ) -> Sequence[Float[Tensor, "batch ..."]]:
         """Return a site's activation without what is carried past it, and that, if there is any."""
         past = self.carried.get(site)
-        return [activation] if past is None else torch.split(activation, [past.start, len(past)], self.unit_dim(site))
+        return (
+            [activation]
+            if past is None
+            else torch.split(activation, [past.start, len(past)], self.unit_dim(site))
+        )
 
     def carry(
-        self, site: str, value: Float[Tensor, "batch ..."], activation: Float[Tensor, "batch ..."]
+        self,
+        site: str,
+        value: Float[Tensor, "batch ..."],
+        activation: Float[Tensor, "batch ..."],
     ) -> Float[Tensor, "batch ..."]:
         """Return ``value`` for a site, with what ``activation`` carries past it."""
         units, *past = self.parts_of(site, activation)
         dim = self.unit_dim(site)
-        return torch.cat([value.narrow(dim, 0, units.shape[dim]), *past], dim) if past else value
+        return (
+            torch.cat([value.narrow(dim, 0, units.shape[dim]), *past], dim)
+            if past
+            else value
+        )
 
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""
@@ -280,7 +333,9 @@ class Encoder(HookedSites):
         first = self.position(start)
         last = len(self.stages) if stop is None else self.position(stop)
         if last < first:
-            raise InputError(f"A run goes from a site to a later one, but {stop!r} lies before {start!r}.")
+            raise InputError(
+                f"A run goes from a site to a later one, but {stop!r} lies before {start!r}."
+            )
         if first == 0:
             self._check_images(x)
         if self._runs.go_on:
@@ -322,7 +377,9 @@ class Encoder(HookedSites):
         with self._runs.lock:
             stages = self.stages
             try:
-                self.stages = tuple(s if s.fast is None else replace(s, run=s.fast) for s in stages)
+                self.stages = tuple(
+                    s if s.fast is None else replace(s, run=s.fast) for s in stages
+                )
                 yield
             finally:
                 self.stages = stages

@@ -27,7 +27,9 @@ class RunCache(dict[str, Tensor]):
             short, block = name
             asked = f"blocks.{block}.hook_{short}"
             for full in self:
-                if full.startswith(f"blocks.{block}.") and full.endswith(f".hook_{short}"):
+                if full.startswith(f"blocks.{block}.") and full.endswith(
+                    f".hook_{short}"
+                ):
                     return self[full]
         raise unknown_name("activation", asked, self)
 
@@ -35,7 +37,9 @@ class RunCache(dict[str, Tensor]):
 class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
     """The sites of an `Encoder` and their hooks."""
 
-    def __init__(self, tower: nn.Module, sites: tuple[str, ...], points: Mapping[str, Any]) -> None:
+    def __init__(
+        self, tower: nn.Module, sites: tuple[str, ...], points: Mapping[str, Any]
+    ) -> None:
         """Make a hook point for each site.
 
         Args:
@@ -48,7 +52,9 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         self._points, self._runs = dict(points), TowerRuns.of(tower)
         self._position = {site: i for i, site in enumerate(sites)}
         if len(self._position) != len(sites):
-            raise InputError(f"Site names must differ from each other, but are {', '.join(sites)}.")
+            raise InputError(
+                f"Site names must differ from each other, but are {', '.join(sites)}."
+            )
         self._hook_points: Any = nn.ModuleList(HookPoint() for _ in sites)
         self.setup()
 
@@ -67,28 +73,46 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         """Return the index of a site in the chain; raise `InputError` for one that is not there."""
         if site not in self._position:
             points = list(self._points)
-            inside = f"; hooks also act at {points[0]}, {points[1]} to {points[-1]}" if points else ""
-            raise InputError(f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}{inside}.")
+            inside = (
+                f"; hooks also act at {points[0]}, {points[1]} to {points[-1]}"
+                if points
+                else ""
+            )
+            raise InputError(
+                f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}{inside}."
+            )
         return self._position[site]
 
     @property
     def hooked_sites(self) -> tuple[str, ...]:
         """The sites where hooks act now, this thread's and permanent ones."""
         with self._runs.lock:
-            return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
+            return tuple(
+                site
+                for site, point in self.hook_dict.items()
+                if point.fwd_hooks or point.bwd_hooks
+            )
 
     @property
     def hook_effects(self) -> dict[str, list[str]]:
         """What each hook does that acts now, by site: the digest of a `Patch`, or `UNKNOWN`."""
         with self._runs.lock:
             points = {site: self.hook_dict[site] for site in self.hooked_sites}
-            hooks = {site: (*point.fwd_hooks, *point.bwd_hooks) for site, point in points.items()}
-            return {site: [getattr(h.user_hook, "identity", UNKNOWN) for h in some] for site, some in hooks.items()}
+            hooks = {
+                site: (*point.fwd_hooks, *point.bwd_hooks)
+                for site, point in points.items()
+            }
+            return {
+                site: [getattr(h.user_hook, "identity", UNKNOWN) for h in some]
+                for site, some in hooks.items()
+            }
 
     def check_unhooked(self, why: str, up_to: str | None = None) -> None:
         """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
         honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]
-        if hooked := ", ".join(site for site in self.hooked_sites if site not in honoured):
+        if hooked := ", ".join(
+            site for site in self.hooked_sites if site not in honoured
+        ):
             raise InputError(f"Hooks act at {hooked}, but {why}.")
 
     @property
@@ -102,17 +126,29 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         with self._runs.lock, super().hooks(*args, **kwargs):
             yield self
 
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def run_with_cache(
+        self, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it."""
         names = kwargs.get("names_filter")
-        for name in [names] if isinstance(names, str) else names if isinstance(names, Sequence) else []:
+        for name in (
+            [names]
+            if isinstance(names, str)
+            else names
+            if isinstance(names, Sequence)
+            else []
+        ):
             self._check_hook(name)
         with self._runs.evaluating(self.tower):
-            found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
+            found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(
+                *args, **kwargs
+            )
         output, activations = found
         return output, RunCache(activations)
 
-    def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
+    def _enable_hook_with_name(
+        self, name: str, hook: Callable[..., Tensor | None], dir: str
+    ) -> None:
         self._check_hook(name)  # TransformerLens itself would say just KeyError
         super()._enable_hook_with_name(name, hook, dir)
 

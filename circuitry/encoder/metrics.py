@@ -54,9 +54,15 @@ class ClassLogit:
     def made_with(self) -> dict[str, Any]:
         """The label, and numbers that differ for other weights of all classes or of its own class."""
         every = self.weights.detach()
-        return {"label": self.label, "class_weights": _sketch(every[self.label]), "text_weights": _sketch(every)}
+        return {
+            "label": self.label,
+            "class_weights": _sketch(every[self.label]),
+            "text_weights": _sketch(every),
+        }
 
-    def log_answers(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, "batch classes"]:
+    def log_answers(
+        self, embedding: Float[Tensor, "batch d"]
+    ) -> Float[Tensor, "batch classes"]:
         """Return log p of each class: the softmax over the classes of the scaled cosines, in double precision.
 
         A metric without a scale takes CLIP's usual one; a task gives it that of its model (`at_model_scale`).
@@ -64,18 +70,29 @@ class ClassLogit:
         check_width(self.weights, embedding)
         direction = F.normalize(in_double(embedding), dim=-1)
         scale = (SCALE if self.scale is None else self.scale) / self.stretch
-        return F.log_softmax(scale * direction @ in_double(self.weights).to(direction.device).T, dim=-1)
+        return F.log_softmax(
+            scale * direction @ in_double(self.weights).to(direction.device).T, dim=-1
+        )
 
-    def is_given(self, answers: Float[Tensor, "*runs classes"]) -> Bool[Tensor, "*runs"]:
+    def is_given(
+        self, answers: Float[Tensor, "*runs classes"]
+    ) -> Bool[Tensor, "*runs"]:
         """Return which images get the class, by their answers; see `given_classes`."""
         return given_classes(answers) == self.label
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)
-        smallest = torch.finfo(embedding.dtype).tiny  # float16 has no 1e-12, which keeps a zero embedding at zero
-        direction, row = F.normalize(embedding, dim=-1, eps=max(1e-12, smallest)), self.weights[self.label]
+        smallest = torch.finfo(
+            embedding.dtype
+        ).tiny  # float16 has no 1e-12, which keeps a zero embedding at zero
+        direction, row = (
+            F.normalize(embedding, dim=-1, eps=max(1e-12, smallest)),
+            self.weights[self.label],
+        )
         if row.is_inference() and not torch.is_inference_mode_enabled():
-            row = row.clone()  # gradients do not flow past what was made in inference mode
+            row = (
+                row.clone()
+            )  # gradients do not flow past what was made in inference mode
         return direction @ row.to(direction)
 
 
@@ -85,13 +102,17 @@ def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs
     The answer is the class above all others. Where two share the first place, and where an answer is NaN, as of an
     embedding that is not finite, none is given: the first of equals would be right by its place in the list.
     """
-    highest, rows = answers.max(-1, keepdim=True)  # NaN, if one of the answers is NaN, which equals nothing
+    highest, rows = answers.max(
+        -1, keepdim=True
+    )  # NaN, if one of the answers is NaN, which equals nothing
     is_one = (answers == highest).sum(-1) == 1
     return rows[..., 0].masked_fill(~is_one, NO_ANSWER)
 
 
 @checked
-def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None) -> ClassLogit:
+def class_logit(
+    weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None
+) -> ClassLogit:
     """Return the metric of the study: how much the encoder takes an image for class ``label``.
 
     It is the cosine of an embedding [D] with the class's text, ``normalize(embedding) @ weights[label]``, in [-1, 1]
@@ -112,7 +133,9 @@ def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Posi
 
 
 @checked
-def class_margin(weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None) -> ClassLogit:
+def class_margin(
+    weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None
+) -> ClassLogit:
     """Return the cosine logit of a class minus the mean cosine logit of the other classes.
 
     All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
@@ -127,7 +150,9 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural, scale: Pos
     """
     _check(weights, label)
     if len(weights) < 2:
-        raise InputError("A margin needs the text weights of at least two classes, but there is one.")
+        raise InputError(
+            "A margin needs the text weights of at least two classes, but there is one."
+        )
     n = len(weights)
     others = (weights.sum(0) - weights) / (n - 1)
     # A class less the mean of the others is n / (n - 1) times the class less the mean of all, which all answers share.
@@ -140,7 +165,9 @@ def _sketch(weights: Tensor) -> list[float]:
     flat = in_double(weights.cpu()).flatten()
     places = torch.arange(len(flat), dtype=flat.dtype, device=flat.device)
     sums = [float(flat @ torch.cos(step * places)) for step in range(4)]
-    return [round(number, 6) for number in (float(len(weights)), float(flat.norm()), *sums)]
+    return [
+        round(number, 6) for number in (float(len(weights)), float(flat.norm()), *sums)
+    ]
 
 
 def _check(weights: Tensor, label: int) -> None:
@@ -193,7 +220,9 @@ METRICS: Mapping[str, Any] = {"logit": class_logit, "margin": class_margin}
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
 
 
-def metric_of_class(metric: str | MetricOfClass | None, scale: float | None = None) -> MetricOfClass:
+def metric_of_class(
+    metric: str | MetricOfClass | None, scale: float | None = None
+) -> MetricOfClass:
     """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`.
 
     The package's own take a ``scale`` of logits (default: that of the model in whose tasks they are).
@@ -225,8 +254,13 @@ def _check_rows(metric: Metric, embedding: Tensor, value: Tensor) -> None:
     with suppress(TypeError):  # of what has no weak references, and is tried each time
         _tried[metric] = True
     with torch.no_grad():
-        alone, beside = metric(embedding[:1].detach()).flatten().tolist(), value[:1].tolist()
-    if len(alone) != 1 or abs(alone[0] - beside[0]) > 0.01 * float(value.detach().abs().max()):
+        alone, beside = (
+            metric(embedding[:1].detach()).flatten().tolist(),
+            value[:1].tolist(),
+        )
+    if len(alone) != 1 or abs(alone[0] - beside[0]) > 0.01 * float(
+        value.detach().abs().max()
+    ):
         raise InputError(
             f"A metric looks at each image by itself, but {metric_name(metric)!r} gives {beside} for an image among "
             f"{len(value)} and {alone} for it alone: let no number depend on other rows, as softmax over them does."

@@ -36,7 +36,13 @@ def in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
     return run
 
 
-def narrow_stage(run: Callable[[Tensor], Tensor], up: Tensor, down: Tensor, up_dim: int, down_dim: int) -> NarrowStage:
+def narrow_stage(
+    run: Callable[[Tensor], Tensor],
+    up: Tensor,
+    down: Tensor,
+    up_dim: int,
+    down_dim: int,
+) -> NarrowStage:
     """Narrow any function between two sites: run it whole, then select."""
 
     def narrow(x: Tensor, delta: Tensor) -> Tensor:
@@ -45,12 +51,20 @@ def narrow_stage(run: Callable[[Tensor], Tensor], up: Tensor, down: Tensor, up_d
     return narrow
 
 
-def narrowest(stages: tuple[Stage, ...], up: Tensor, down: Tensor, up_dim: int) -> NarrowStage:
+def narrowest(
+    stages: tuple[Stage, ...], up: Tensor, down: Tensor, up_dim: int
+) -> NarrowStage:
     """Return the cheapest `NarrowStage` for the stages between two sites."""
     if len(stages) == 1 and stages[0].narrow is not None:
         return stages[0].narrow(up, down)
 
-    return narrow_stage(in_order(*(stage.run for stage in stages)), up, down, up_dim, stages[-1].unit_dim)
+    return narrow_stage(
+        in_order(*(stage.run for stage in stages)),
+        up,
+        down,
+        up_dim,
+        stages[-1].unit_dim,
+    )
 
 
 def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStage:
@@ -58,12 +72,17 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
 
     Batch norms are folded into the convolutions before them, so values differ from the block's in rounding.
     """
-    first, middle = fuse_conv_bn_eval(block.conv1, block.bn1), fuse_conv_bn_eval(block.conv2, block.bn2)
+    first, middle = (
+        fuse_conv_bn_eval(block.conv1, block.bn1),
+        fuse_conv_bn_eval(block.conv2, block.bn2),
+    )
     columns = first.weight.detach()[:, up]
     rows, bias = _rows(fuse_conv_bn_eval(block.conv3, block.bn3), down)
     if block.downsample is None:
         pool, short = nn.Identity(), (down[:, None] == up).to(columns)[:, :, None, None]
-        unchanged: Callable[[Tensor], Tensor] = partial(torch.index_select, dim=1, index=down)
+        unchanged: Callable[[Tensor], Tensor] = partial(
+            torch.index_select, dim=1, index=down
+        )
     else:
         pool, conv, norm = block.downsample
         weight, shift = _rows(fuse_conv_bn_eval(conv, norm), down)
@@ -83,7 +102,9 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
 
 def _rows(conv: nn.Conv2d, rows: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of a convolution for some of its output channels."""
-    return conv.weight.detach()[rows], None if conv.bias is None else conv.bias.detach()[rows]
+    return conv.weight.detach()[
+        rows
+    ], None if conv.bias is None else conv.bias.detach()[rows]
 
 
 def pooled_tokens(x: Tensor) -> Tensor:
@@ -94,7 +115,10 @@ def pooled_tokens(x: Tensor) -> Tensor:
 
 def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return what each head's query [B, 1, C] reads off k and v [B, tokens, C]: [B, head, C / heads]."""
-    q, k, v = (rearrange(t, "batch token (head d) -> batch head token d", head=pool.num_heads) for t in (q, k, v))
+    q, k, v = (
+        rearrange(t, "batch token (head d) -> batch head token d", head=pool.num_heads)
+        for t in (q, k, v)
+    )
     weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
     pooled: Tensor = (weight @ v).squeeze(2)
     return pooled
@@ -103,7 +127,9 @@ def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """Return what each head of CLIP's attention pooling reads off the positions [B, head, d_head]."""
     tokens = pooled_tokens(x) + pool.positional_embedding
-    return _attend(pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens))
+    return _attend(
+        pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens)
+    )
 
 
 def project_heads(pool: AttentionPool2d, heads: Tensor) -> Tensor:
@@ -112,7 +138,9 @@ def project_heads(pool: AttentionPool2d, heads: Tensor) -> Tensor:
     return embedding
 
 
-def narrow_attention_pool(pool: AttentionPool2d, up: Tensor, down: Tensor) -> NarrowStage:
+def narrow_attention_pool(
+    pool: AttentionPool2d, up: Tensor, down: Tensor
+) -> NarrowStage:
     """Narrow CLIP's attention pooling: one query (the mean token), and only the changed columns of k and v."""
     weights = {name: getattr(pool, f"{name}_proj").weight[:, up] for name in "qkv"}
     out_weight, out_bias = pool.c_proj.weight[down], pool.c_proj.bias[down]
@@ -120,10 +148,17 @@ def narrow_attention_pool(pool: AttentionPool2d, up: Tensor, down: Tensor) -> Na
     def run(x: Tensor, delta: Tensor) -> Tensor:
         with torch.no_grad():
             whole = pooled_tokens(x) + pool.positional_embedding
-            constant = {"q": pool.q_proj(whole[:, :1]), "k": pool.k_proj(whole), "v": pool.v_proj(whole)}
+            constant = {
+                "q": pool.q_proj(whole[:, :1]),
+                "k": pool.k_proj(whole),
+                "v": pool.v_proj(whole),
+            }
         change = pooled_tokens(delta)
         parts = {"q": change[:, :1], "k": change, "v": change}
-        qkv = (torch.add(constant[name], F.linear(part, weights[name])) for name, part in parts.items())
+        qkv = (
+            torch.add(constant[name], F.linear(part, weights[name]))
+            for name, part in parts.items()
+        )
         return F.linear(_attend(pool, *qkv).flatten(1), out_weight, out_bias)
 
     return run

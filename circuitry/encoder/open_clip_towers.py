@@ -14,9 +14,20 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from circuitry.encoder.chain import Chain, height_and_width
-from circuitry.encoder.narrowing import in_order, narrow_attention_pool, narrow_bottleneck, pooled_heads, project_heads
+from circuitry.encoder.narrowing import (
+    in_order,
+    narrow_attention_pool,
+    narrow_bottleneck,
+    pooled_heads,
+    project_heads,
+)
 from circuitry.encoder.stages import Stage
-from circuitry.encoder.timm_nets import last_norm, trunk_blocks, trunk_grid, trunk_stages
+from circuitry.encoder.timm_nets import (
+    last_norm,
+    trunk_blocks,
+    trunk_grid,
+    trunk_stages,
+)
 from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid
 
 
@@ -25,33 +36,55 @@ def read_open_clip(tower: nn.Module) -> Chain | None:
     if isinstance(tower, ModifiedResNet):
         return Chain(tuple(_resnet_stages(tower)), height_and_width(tower.image_size))
     if isinstance(tower, VisionTransformer):
-        blocks = {f"transformer.resblocks.{i}": block for i, block in enumerate(tower.transformer.resblocks)}
+        blocks = {
+            f"transformer.resblocks.{i}": block
+            for i, block in enumerate(tower.transformer.resblocks)
+        }
         grid = TokenGrid((CLASS_TOKEN,), *tower.grid_size)
-        return Chain(tuple(_vit_stages(tower)), height_and_width(tower.image_size), blocks, grid)
+        return Chain(
+            tuple(_vit_stages(tower)), height_and_width(tower.image_size), blocks, grid
+        )
     if isinstance(tower, TimmModel):
-        head = Stage("head", in_order(last_norm(tower.trunk), tower.trunk.forward_head, tower.head), 1)
-        stages, size = (*trunk_stages(tower.trunk, "trunk."), head), height_and_width(tower.image_size)
-        return Chain(stages, size, trunk_blocks(tower.trunk, "trunk."), trunk_grid(tower.trunk))
+        head = Stage(
+            "head",
+            in_order(last_norm(tower.trunk), tower.trunk.forward_head, tower.head),
+            1,
+        )
+        stages, size = (
+            (*trunk_stages(tower.trunk, "trunk."), head),
+            height_and_width(tower.image_size),
+        )
+        return Chain(
+            stages, size, trunk_blocks(tower.trunk, "trunk."), trunk_grid(tower.trunk)
+        )
     return None
 
 
 def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
     for i in "123":
-        conv, norm, act = (getattr(tower, f"{part}{i}") for part in ("conv", "bn", "act"))
+        conv, norm, act = (
+            getattr(tower, f"{part}{i}") for part in ("conv", "bn", "act")
+        )
         yield Stage(f"act{i}", in_order(conv, norm, act), 1)
     yield Stage("avgpool", tower.avgpool, 1)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
         for j, block in enumerate(getattr(tower, layer)):
-            yield Stage(f"{layer}.{j}", block, 1, narrow=partial(narrow_bottleneck, block))
+            yield Stage(
+                f"{layer}.{j}", block, 1, narrow=partial(narrow_bottleneck, block)
+            )
     pool = tower.attnpool
-    used = in_order(partial(pooled_heads, pool), partial(project_heads, pool))  # the module has a query per position
+    used = in_order(
+        partial(pooled_heads, pool), partial(project_heads, pool)
+    )  # the module has a query per position
     yield Stage("attnpool", pool, 1, used, partial(narrow_attention_pool, pool))
 
 
 def _vit_stages(tower: VisionTransformer) -> Iterator[Stage]:
     yield Stage("ln_pre", tower._embeds, -1)
     for i, block in enumerate(tower.transformer.resblocks):
-        run = block if tower.transformer.batch_first else partial(_sequence_first, block)
+        run = (
+            block if tower.transformer.batch_first else partial(_sequence_first, block)
+        )
         yield Stage(f"transformer.resblocks.{i}", run, -1)
 
     def pooled(x: Tensor) -> Tensor:

@@ -50,7 +50,9 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
         'readout'
     """
     if encoder not in _known:
-        unhooked = Encoder(encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain)
+        unhooked = Encoder(
+            encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain
+        )
         _known[encoder] = _roles(unhooked, progress)
     return dict(_known[encoder])
 
@@ -65,16 +67,28 @@ def counted_sites(encoder: Encoder, *, progress: bool = True) -> tuple[str, ...]
     Example:
         >>> find_circuit(Task(encoder, cats, metric, others=not_cats, sites=counted_sites(encoder)), size=0.4)
     """
-    return tuple(site for site, role in site_roles(encoder, progress=progress).items() if role == COUNTED)
+    return tuple(
+        site
+        for site, role in site_roles(encoder, progress=progress).items()
+        if role == COUNTED
+    )
 
 
 def _roles(encoder: Encoder, progress: bool) -> dict[str, str]:
     roles, generator = {INPUT: IMAGE}, torch.Generator().manual_seed(0)
-    images = torch.randn(N_IMAGES, 3, *encoder.image_size, generator=generator).to(encoder.device, encoder.dtype)
+    images = torch.randn(N_IMAGES, 3, *encoder.image_size, generator=generator).to(
+        encoder.device, encoder.dtype
+    )
     with (
         encoder.running(),
         encoder.fast(),
-        Bar(total=len(encoder.sites) - 1, desc="which sites count", unit="site", disable=not progress, **BRIEF) as bar,
+        Bar(
+            total=len(encoder.sites) - 1,
+            desc="which sites count",
+            unit="site",
+            disable=not progress,
+            **BRIEF,
+        ) as bar,
     ):
         clean = {site: encoder(images, stop=site) for site in encoder.sites[1:]}
         for before, site in pairwise(encoder.sites):
@@ -92,23 +106,39 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
     """Whether units act on the embedding one by one, up to a factor for each image."""
     generator = torch.Generator().manual_seed(0)
     n_units = _n_units(encoder, site, clean)
-    parts, part = min(N_PARTS, n_units), torch.randperm(n_units, generator=generator) % N_PARTS
+    parts, part = (
+        min(N_PARTS, n_units),
+        torch.randperm(n_units, generator=generator) % N_PARTS,
+    )
     runs = [torch.rand(parts, generator=generator)[part] for _ in range(N_RUNS)]
-    found = in_double(torch.stack([encoder(_scaled(encoder, site, clean, gates), site) for gates in runs], 1))
+    found = in_double(
+        torch.stack(
+            [encoder(_scaled(encoder, site, clean, gates), site) for gates in runs], 1
+        )
+    )
     values = torch.linalg.svdvals(found - found.mean(1, keepdim=True)).square()
     return bool((values[:, parts + 1 :].sum(1) <= TOLERANCE**2 * values.sum(1)).all())
 
 
-def _repeats(encoder: Encoder, before: str, site: str, clean: dict[str, Tensor]) -> bool:
+def _repeats(
+    encoder: Encoder, before: str, site: str, clean: dict[str, Tensor]
+) -> bool:
     """Whether each unit depends on the unit of the same number at the site before alone."""
     ours = encoder.units_of(site, clean[site]).movedim(encoder.unit_dim(site), 0)
     n_units = _n_units(encoder, before, clean[before])
     if len(ours) != n_units:
         return False
-    half = torch.randperm(n_units, generator=torch.Generator().manual_seed(0)) < n_units // 2
+    half = (
+        torch.randperm(n_units, generator=torch.Generator().manual_seed(0))
+        < n_units // 2
+    )
     for kept in (half, ~half):
         ablated = encoder(_scaled(encoder, before, clean[before], kept), before, site)
-        change = (encoder.units_of(site, ablated).movedim(encoder.unit_dim(site), 0) - ours).flatten(1).norm(dim=1)
+        change = (
+            (encoder.units_of(site, ablated).movedim(encoder.unit_dim(site), 0) - ours)
+            .flatten(1)
+            .norm(dim=1)
+        )
         if not change[kept].max() <= TOLERANCE * change[~kept].max():
             return False
     return True

@@ -10,12 +10,16 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names
 
 
-def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
+def clean_activations(
+    encoder: Encoder, images: Tensor, sites: Sequence[str]
+) -> dict[str, Tensor]:
     """Return the activations of ``images`` at ``sites``, checked to be finite."""
     wanted = set(sites)
     with torch.no_grad():
         last = max(sites, key=encoder.position, default=None)
-        _, cache = encoder.run_with_cache(images, stop=last, names_filter=lambda name: name in wanted)
+        _, cache = encoder.run_with_cache(
+            images, stop=last, names_filter=lambda name: name in wanted
+        )
     check_finite(cache)
     return dict(cache)
 
@@ -23,9 +27,13 @@ def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) ->
 def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
     """Raise `InputError` for the first site with a value that is NaN or infinite; ``what`` begins the sentence."""
     finite = [activation.isfinite().all() for activation in activations.values()]
-    if not finite or bool(torch.stack([one.to(finite[0].device) for one in finite]).all()):  # a GPU is waited for once
+    if not finite or bool(
+        torch.stack([one.to(finite[0].device) for one in finite]).all()
+    ):  # a GPU is waited for once
         return
-    site = next(site for site, fine in zip(activations, finite, strict=True) if not fine)
+    site = next(
+        site for site, fine in zip(activations, finite, strict=True) if not fine
+    )
     raise InputError(
         f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
         "the weights of the stages up to it."

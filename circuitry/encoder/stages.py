@@ -43,7 +43,9 @@ class Stage:
     scored or written; see `components`."""
     basis: Callable[[], str] | None = None
     """Where the output is in a feature basis: returns the digest of the autoencoder."""
-    block: Annotated[Any, Condition("a Block", _no_block, "take that of `block_of`, or leave it out")] = None
+    block: Annotated[
+        Any, Condition("a Block", _no_block, "take that of `block_of`, or leave it out")
+    ] = None
     """Where the units are neurons: the `Block` that they are of."""
 
 

@@ -27,7 +27,14 @@ from circuitry.encoder.baselines import (
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import ClassLogit, Metric, metric_name
 from circuitry.encoder.site_activations import checked_sites, clean_activations
-from circuitry.encoder.tensor_batches import ImageBatches, Images, checked_batches, images_of_task, rows_that_fit, seen
+from circuitry.encoder.tensor_batches import (
+    ImageBatches,
+    Images,
+    checked_batches,
+    images_of_task,
+    rows_that_fit,
+    seen,
+)
 from circuitry.runs.errors import InputError, number_of
 from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.identity import Identity
@@ -55,7 +62,9 @@ class Batch(NamedTuple):
         """
         encoder = self.task.encoder
         ends = self.task.baseline.activations(encoder, clean, self.start)
-        return {site: encoder.carry(site, end, clean[site]) for site, end in ends.items()}
+        return {
+            site: encoder.carry(site, end, clean[site]) for site, end in ends.items()
+        }
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -115,8 +124,12 @@ class Task:
         images, others = images_of_task((images, others), encoder, work.memory_gib)
         if isinstance(baseline, str) and baseline in MEANS and others is not None:
             rows = rows_that_fit(encoder, work.memory_gib)
-            together = chain(*(ImageBatches(some, encoder, rows) for some in (images, others)))
-            baseline = mean_baseline(encoder, together, MEANS[baseline], progress=work.progress)
+            together = chain(
+                *(ImageBatches(some, encoder, rows) for some in (images, others))
+            )
+            baseline = mean_baseline(
+                encoder, together, MEANS[baseline], progress=work.progress
+            )
         held = {
             "encoder": encoder,
             "images": images,
@@ -132,7 +145,9 @@ class Task:
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
         """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it."""
-        rows_that_fit(self.encoder, self.work.memory_gib)  # measured once, by the stages' ordinary ways
+        rows_that_fit(
+            self.encoder, self.work.memory_gib
+        )  # measured once, by the stages' ordinary ways
         with self.encoder.running(gradients=gradients), self.encoder.fast():
             if isinstance(self.baseline, Baseline):
                 self.baseline.check_made_of(self.encoder)
@@ -143,7 +158,11 @@ class Task:
         fit = rows_that_fit(self.encoder, self.work.memory_gib)
         count = 0
         for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
-            if not count and self.encoder.hooked_sites and (found := len(self.encoder(images))) != len(images):
+            if (
+                not count
+                and self.encoder.hooked_sites
+                and (found := len(self.encoder(images))) != len(images)
+            ):
                 raise InputError(
                     f"Each image has one embedding, but hooks at {', '.join(self.encoder.hooked_sites)} make {found} "
                     f"of {len(images)}: take off the one that repeats rows."
@@ -152,16 +171,27 @@ class Task:
             count += len(images)
         check_count(self.baseline, count)
 
-    def of_some(self, images: Tensor, chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Task":
+    def of_some(
+        self,
+        images: Tensor,
+        chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice,
+    ) -> "Task":
         """Return the task for some of the images, and all images of other classes, with their part of the baseline."""
         kept, n = chosen, self.baseline.n_images
-        if self.others is not None and n is not None:  # it has activations for those, too
-            kept = torch.cat([torch.arange(len(images))[chosen], torch.arange(len(images), n)])
-        return replace(self, images=seen(images[chosen]), baseline=self.baseline.select(kept))
+        if (
+            self.others is not None and n is not None
+        ):  # it has activations for those, too
+            kept = torch.cat(
+                [torch.arange(len(images))[chosen], torch.arange(len(images), n)]
+            )
+        return replace(
+            self, images=seen(images[chosen]), baseline=self.baseline.select(kept)
+        )
 
     def __repr__(self) -> str:
         own, others = (
-            number_of(len(x), "image") if isinstance(x, Tensor) else "images" for x in (self.images, self.others)
+            number_of(len(x), "image") if isinstance(x, Tensor) else "images"
+            for x in (self.images, self.others)
         )
         beside = "" if self.others is None else f", {others} of other classes"
         asked = f"metric {metric_name(self.metric)}, baseline {self.baseline.name}, {len(self.sites)} sites"
@@ -174,8 +204,16 @@ class Task:
             of_metric = self.metric.made_with
         else:
             of_metric = {"metric_code": part_of(self.metric, "the metric")}
-        baseline = {"baseline": self.baseline.name, "baseline_digest": self.baseline.digest}
-        return self.encoder.identity | baseline | {"metric": metric_name(self.metric)} | of_metric
+        baseline = {
+            "baseline": self.baseline.name,
+            "baseline_digest": self.baseline.digest,
+        }
+        return (
+            self.encoder.identity
+            | baseline
+            | {"metric": metric_name(self.metric)}
+            | of_metric
+        )
 
 
 def at_model_scale(task: Task) -> Task:
@@ -188,10 +226,18 @@ def at_model_scale(task: Task) -> Task:
 
 def with_others(task: Task) -> tuple[Task, int]:
     """Return a task of the images followed by the images of other classes, and the number of the first."""
-    sets = [list(checked_batches(some)) for some in (task.images, task.others) if some is not None]
+    sets = [
+        list(checked_batches(some))
+        for some in (task.images, task.others)
+        if some is not None
+    ]
     if not all(counts := [sum(map(len, batches)) for batches in sets]):
         raise InputError(
             f"A task has at least one image of its class and, where others are given, of other classes, but {counts} "
             "were given."
         )
-    return replace(task, images=[batch for batches in sets for batch in batches if len(batch)], others=None), counts[0]
+    return replace(
+        task,
+        images=[batch for batches in sets for batch in batches if len(batch)],
+        others=None,
+    ), counts[0]

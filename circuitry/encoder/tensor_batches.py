@@ -39,7 +39,9 @@ class ImageBatches:
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
-        self._images = list(checked_batches(images)) if isinstance(images, Iterator) else images
+        self._images = (
+            list(checked_batches(images)) if isinstance(images, Iterator) else images
+        )
         self._encoder, self._rows = encoder, rows
         self._first, self._named = "", isinstance(images, ImageBatches)
         self._digests: tuple[str, ...] | None = None
@@ -47,16 +49,23 @@ class ImageBatches:
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
         empty, digests = True, list[str]()
         for place, batch in enumerate(checked_batches(self._images)):
-            if self._digests is None and not isinstance(self._images, ImageBatches | Tensor):
+            if self._digests is None and not isinstance(
+                self._images, ImageBatches | Tensor
+            ):
                 digests += pixel_digests(batch)
             if not (place or isinstance(self._images, ImageBatches | Tensor)):
-                then, self._first = self._first, weights_digest({"images": batch[:8]})  # enough to notice, and cheap
+                then, self._first = (
+                    self._first,
+                    weights_digest({"images": batch[:8]}),
+                )  # enough to notice, and cheap
                 if then not in ("", self._first):
                     raise InputError(
                         "Images are gone through several times and are the same each time, but a second pass began "
                         "with other ones: read them without shuffling and random changes, or as one tensor."
                     )
-            self._named = self._named or (_MARK not in vars(batch) and name_values(batch, self._encoder))
+            self._named = self._named or (
+                _MARK not in vars(batch) and name_values(batch, self._encoder)
+            )
             for part in torch.split(batch, self._rows) if len(batch) else ():
                 yield seen(self._prepared(part))
                 empty = False
@@ -76,13 +85,24 @@ class ImageBatches:
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)
-        made_without_gradients = part.is_inference() and not torch.is_inference_mode_enabled()
+        made_without_gradients = (
+            part.is_inference() and not torch.is_inference_mode_enabled()
+        )
         return part.clone() if made_without_gradients else part
 
 
-def images_of_task(sets: Sequence[Images | None], encoder: Encoder, memory_gib: float) -> list[Any]:
+def images_of_task(
+    sets: Sequence[Images | None], encoder: Encoder, memory_gib: float
+) -> list[Any]:
     """Return sets of images as a task holds them: tensors that were looked at, or batches for several passes."""
-    fresh = [x for x in sets if isinstance(x, Tensor) and x.dim() == 4 and not x.is_meta and _MARK not in vars(x)]
+    fresh = [
+        x
+        for x in sets
+        if isinstance(x, Tensor)
+        and x.dim() == 4
+        and not x.is_meta
+        and _MARK not in vars(x)
+    ]
     if len(fresh) == 2 and (shared := _shared(*fresh)):
         log.warning(
             "%d of the %d images of the class are among those of other classes, too, so selectivity compares them with "
@@ -96,7 +116,9 @@ def images_of_task(sets: Sequence[Images | None], encoder: Encoder, memory_gib: 
                 name_values(batch, encoder)
             held[place] = seen(batch.detach())
         elif images is not None and not isinstance(images, Tensor | ImageBatches):
-            held[place] = ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib))
+            held[place] = ImageBatches(
+                images, encoder, rows_that_fit(encoder, memory_gib)
+            )
     return held
 
 
@@ -114,7 +136,10 @@ def pixel_digests(images: Float[Tensor, "images _ _ _"]) -> tuple[str, ...]:
     """
     if images.is_meta:
         return ()
-    return tuple(weights_digest({"image": image}) for image in images.detach().to("cpu", torch.bfloat16))
+    return tuple(
+        weights_digest({"image": image})
+        for image in images.detach().to("cpu", torch.bfloat16)
+    )
 
 
 def digests_of(images: Images) -> tuple[str, ...]:
@@ -133,7 +158,10 @@ def digests_of(images: Images) -> tuple[str, ...]:
 
 def _shared(*sets: Tensor) -> int:
     """Return how many images of the first set are in the second, by every seventh of their numbers."""
-    own, others = ([one.numpy().tobytes() for one in x.detach().flatten(1)[:, ::7].float().cpu()] for x in sets)
+    own, others = (
+        [one.numpy().tobytes() for one in x.detach().flatten(1)[:, ::7].float().cpu()]
+        for x in sets
+    )
     known = set(others)
     return sum(one in known for one in own)
 
@@ -157,7 +185,9 @@ def checked_batches(images: object) -> Iterator[Tensor]:
         and not images.is_inference()
         and vars(images).get(_MARK) not in (None, images._version)
     ):
-        raise InputError("The images of a task were changed in place after it was made: make it again of these images.")
+        raise InputError(
+            "The images of a task were changed in place after it was made: make it again of these images."
+        )
     return map(_checked, [images] if isinstance(images, Tensor) else images)
 
 
@@ -166,20 +196,32 @@ def count_batches(images: object, rows: int) -> int | None:
     if isinstance(images, ImageBatches):
         return count_batches(images._images, min(rows, images._rows))
     batches = [images] if isinstance(images, Tensor) else images
-    if not isinstance(batches, (list, tuple)) or not all(isinstance(one, Tensor) for one in batches):
+    if not isinstance(batches, (list, tuple)) or not all(
+        isinstance(one, Tensor) for one in batches
+    ):
         return None
     return sum(-(-(len(one) if one.dim() == 4 else 1) // rows) for one in batches)
 
 
 def _checked(batch: object) -> Tensor:
-    if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor):
+    if (
+        isinstance(batch, (tuple, list))
+        and len(batch) == 2
+        and isinstance(batch[0], Tensor)
+    ):
         first, second = batch  # a label has no channels
-        alike = isinstance(second, Tensor) and second.is_floating_point() and second.shape[-3:-2] == first.shape[-3:-2]
+        alike = (
+            isinstance(second, Tensor)
+            and second.is_floating_point()
+            and second.shape[-3:-2] == first.shape[-3:-2]
+        )
         batch = batch if alike else first
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
     if lacking := lacking_values(batch):
-        raise InputError(f"Images are tensors with all their values, but {lacking} was given: prepare them.")
+        raise InputError(
+            f"Images are tensors with all their values, but {lacking} was given: prepare them."
+        )
     batch = batch[None] if batch.dim() == 3 else batch
     if batch.dim() != 4:
         raise InputError(
@@ -202,8 +244,14 @@ def name_values(images: Tensor, encoder: Encoder) -> bool:
     if not images.numel() or images.is_meta:
         return False
     low, high = map(float, torch.aminmax(images.detach()))
-    stated = [getattr(encoder.tower, f"image_{name}", None) or () for name in ("mean", "std")]
-    ends = [(value - mean) / std for mean, std in zip(*stated, strict=True) for value in (0, 1)]
+    stated = [
+        getattr(encoder.tower, f"image_{name}", None) or () for name in ("mean", "std")
+    ]
+    ends = [
+        (value - mean) / std
+        for mean, std in zip(*stated, strict=True)
+        for value in (0, 1)
+    ]
     black, white = min(ends, default=-LARGEST), max(ends, default=LARGEST)
     where = ""
     if (low < black - _SLACK or high > white + _SLACK) and max(-low, high) < math.inf:
@@ -228,7 +276,9 @@ def _no_images(given: object) -> InputError:
     )
 
 
-_measured: weakref.WeakKeyDictionary[Encoder, dict[tuple[torch.device, torch.dtype], int]] = weakref.WeakKeyDictionary()
+_measured: weakref.WeakKeyDictionary[
+    Encoder, dict[tuple[torch.device, torch.dtype], int]
+] = weakref.WeakKeyDictionary()
 """Bytes per image by encoder: measuring takes a run."""
 
 

@@ -24,16 +24,26 @@ from circuitry.runs.errors import InputError
 
 SWIN = (timm_models.SwinTransformer, timm_models.SwinTransformerV2)
 FEATURES: tuple[tuple[tuple[type, ...], tuple[Link, ...]], ...] = (
-    ((timm_models.EfficientNet,), (("conv_stem", "bn1"), "blocks", ("conv_head", "bn2"))),
+    (
+        (timm_models.EfficientNet,),
+        (("conv_stem", "bn1"), "blocks", ("conv_head", "bn2")),
+    ),
     ((timm_models.MobileNetV3,), (("conv_stem", "bn1"), "blocks")),
-    ((timm_models.ResNet,), (("conv1", "bn1", "act1"), "maxpool", "layer1", "layer2", "layer3", "layer4")),
+    (
+        (timm_models.ResNet,),
+        (("conv1", "bn1", "act1"), "maxpool", "layer1", "layer2", "layer3", "layer4"),
+    ),
     ((timm_models.RegNet,), ("stem", "s1", "s2", "s3", "s4", "final_conv")),
     ((timm_models.ConvNeXt,), (("stem",), "stages")),
     ((timm_models.FastVit,), (("stem",), "stages", "final_conv")),
     (SWIN, ("patch_embed", "layers")),
 )
 """Up to the last feature map."""
-VITS = (timm_models.VisionTransformer, timm_models.Eva, timm_models.VisionTransformerRelPos)
+VITS = (
+    timm_models.VisionTransformer,
+    timm_models.Eva,
+    timm_models.VisionTransformerRelPos,
+)
 
 
 def read_timm(net: nn.Module) -> Chain | None:
@@ -49,17 +59,31 @@ def read_timm(net: nn.Module) -> Chain | None:
 def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
     """Yield the stages up to the last feature map or token stream; ``path`` goes before the modules' names."""
     if isinstance(trunk, timm_models.VisionTransformer):
-        entry = in_order(trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre)
+        entry = in_order(
+            trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre
+        )
         yield Stage(f"{path}norm_pre", entry, -1)
     elif isinstance(trunk, timm_models.Eva):
-        placed = in_order(trunk.patch_embed, lambda x: trunk._pos_embed(x)[0])  # blocks ask for the rotary embedding
+        placed = in_order(
+            trunk.patch_embed, lambda x: trunk._pos_embed(x)[0]
+        )  # blocks ask for the rotary embedding
         yield Stage(f"{path}norm_pre", in_order(placed, trunk.norm_pre), -1)
     elif isinstance(trunk, timm_models.VisionTransformerRelPos):
-        yield Stage(f"{path}patch_embed", in_order(trunk.patch_embed, partial(_with_class_token, trunk)), -1)
+        yield Stage(
+            f"{path}patch_embed",
+            in_order(trunk.patch_embed, partial(_with_class_token, trunk)),
+            -1,
+        )
     elif (links := _links(trunk)) is not None:
-        yield from linked_stages(trunk, links, -1 if isinstance(trunk, SWIN) else 1, path)
+        yield from linked_stages(
+            trunk, links, -1 if isinstance(trunk, SWIN) else 1, path
+        )
     else:
-        known = [kind.__name__ for kinds in (VITS, *(kinds for kinds, _ in FEATURES)) for kind in kinds]
+        known = [
+            kind.__name__
+            for kinds in (VITS, *(kinds for kinds, _ in FEATURES))
+            for kind in kinds
+        ]
         raise InputError(
             f"No adapter for a TimmModel with a {type(trunk).__name__} trunk; known are those of {', '.join(known)}: "
             "give the stages to Encoder.from_stages, or add a reader with register_architecture."
@@ -71,9 +95,14 @@ def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
 def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
     """Return the transformer blocks of a ViT by the site that each ends at; none of another trunk."""
     if isinstance(trunk, timm_models.Eva):
-        blocks = [PlacedBlock(one, "rope", partial(_rotary, trunk, i)) for i, one in enumerate(trunk.blocks)]
+        blocks = [
+            PlacedBlock(one, "rope", partial(_rotary, trunk, i))
+            for i, one in enumerate(trunk.blocks)
+        ]
     elif isinstance(trunk, timm_models.VisionTransformerRelPos):
-        shared = trunk.shared_rel_pos  # the bias of scores that all blocks share, if they do
+        shared = (
+            trunk.shared_rel_pos
+        )  # the bias of scores that all blocks share, if they do
         places = nowhere if shared is None else shared.get_bias
         blocks = [PlacedBlock(one, "shared_rel_pos", places) for one in trunk.blocks]
     else:
@@ -86,13 +115,19 @@ def trunk_grid(trunk: Any) -> TokenGrid | None:
     if not isinstance(trunk, VITS):
         return None
     first = () if trunk.cls_token is None else (CLASS_TOKEN,)
-    registers = tuple(f"register {i + 1}" for i in range(trunk.num_prefix_tokens - len(first)))
+    registers = tuple(
+        f"register {i + 1}" for i in range(trunk.num_prefix_tokens - len(first))
+    )
     return TokenGrid((*first, *registers), *trunk.patch_embed.grid_size)
 
 
 def last_norm(trunk: Any) -> nn.Module:
     """Return the norm between the last feature map and the head, if there is one."""
-    norm: nn.Module = getattr(trunk, "norm_pre" if isinstance(trunk, timm_models.ConvNeXt) else "norm", nn.Identity())
+    norm: nn.Module = getattr(
+        trunk,
+        "norm_pre" if isinstance(trunk, timm_models.ConvNeXt) else "norm",
+        nn.Identity(),
+    )
     return norm
 
 
@@ -105,7 +140,11 @@ def _ends(net: Any) -> Iterator[Stage]:
     yield Stage("head" if hasattr(net, "head") else "global_pool", pooled, 1)
     classifier = net.get_classifier()
     if not isinstance(classifier, nn.Identity):
-        yield Stage(next(name for name, module in net.named_modules() if module is classifier), classifier, 1)
+        yield Stage(
+            next(name for name, module in net.named_modules() if module is classifier),
+            classifier,
+            1,
+        )
 
 
 def _links(trunk: object) -> tuple[Link, ...] | None:
@@ -117,9 +156,17 @@ def _rotary(trunk: Any, block: int) -> Tensor | None:
     if trunk.rope is None:
         return None
     known = getattr(trunk.rope, "feat_shape", None) is not None
-    found: Tensor = trunk.rope.get_embed() if known else trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
+    found: Tensor = (
+        trunk.rope.get_embed()
+        if known
+        else trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
+    )
     return found[block] if trunk.rope_mixed else found
 
 
 def _with_class_token(trunk: Any, x: Tensor) -> Tensor:
-    return x if trunk.cls_token is None else torch.cat((trunk.cls_token.expand(len(x), -1, -1), x), 1)
+    return (
+        x
+        if trunk.cls_token is None
+        else torch.cat((trunk.cls_token.expand(len(x), -1, -1), x), 1)
+    )

@@ -15,9 +15,26 @@ from circuitry.runs.leaves import Leaves, is_of_library
 from circuitry.runs.provenance import digest, weights_digest
 
 _CHANGE_NO_NUMBER = {
-    *("training", "grad_checkpointing", "gradient_checkpointing", "fused_attn", "inplace"),
-    *("name_or_path", "pretrained_cfg", "default_cfg", "_name_or_path", "_commit_hash", "transformers_version"),
-    *("_attn_implementation_internal", "_attn_implementation_autoset", "_gradient_checkpointing_func"),
+    *(
+        "training",
+        "grad_checkpointing",
+        "gradient_checkpointing",
+        "fused_attn",
+        "inplace",
+    ),
+    *(
+        "name_or_path",
+        "pretrained_cfg",
+        "default_cfg",
+        "_name_or_path",
+        "_commit_hash",
+        "transformers_version",
+    ),
+    *(
+        "_attn_implementation_internal",
+        "_attn_implementation_autoset",
+        "_gradient_checkpointing_func",
+    ),
 }
 """Settings of modules that change how it is computed, or say where it comes from: not what is computed."""
 _OF_PYTORCH = {*vars(nn.Module())}
@@ -43,10 +60,20 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
         without: How the names of parts begin that are left out, each with its dot.
     """
     tensors = {**dict(tower.named_parameters()), **dict(tower.named_buffers())}
-    weights = weights_digest({name: tensor for name, tensor in tensors.items() if not name.startswith(without)})
+    weights = weights_digest(
+        {
+            name: tensor
+            for name, tensor in tensors.items()
+            if not name.startswith(without)
+        }
+    )
     by_name = {name for name, _ in tower.named_parameters(remove_duplicate=False)}
     by_name |= {name for name, _ in tower.named_buffers(remove_duplicate=False)}
-    kept = {name: value for name, value in tower.state_dict().items() if not name.startswith(without)}
+    kept = {
+        name: value
+        for name, value in tower.state_dict().items()
+        if not name.startswith(without)
+    }
     packed = {name: value for name, value in kept.items() if name not in by_name}
     leaves = Leaves(without=_CHANGE_NO_NUMBER)
     modules = [
@@ -54,13 +81,19 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
         for name, module in tower.named_modules()
         if not f"{name}.".startswith(without)
     ]
-    if packed:  # weights that are neither parameters nor buffers, as quantised layers have them
+    if (
+        packed
+    ):  # weights that are neither parameters nor buffers, as quantised layers have them
         weights = digest([weights, leaves.read(packed, "weights")])
     return {"weights": weights, "modules": leaves.unknown or digest(modules)}
 
 
 def stage_parts(
-    stages: Iterable[Stage], tower: nn.Module, points: Mapping[str, nn.Module], *, every: bool
+    stages: Iterable[Stage],
+    tower: nn.Module,
+    points: Mapping[str, nn.Module],
+    *,
+    every: bool,
 ) -> dict[str, Any]:
     """Return a digest, by site, of the stages that run anything but the tower's own modules and libraries' code.
 
@@ -75,7 +108,9 @@ def stage_parts(
     modules = {id(module): name for name, module in tower.named_modules()}
     inside = {id(point): name for name, point in points.items()}
     leaves, found = Leaves(modules | inside), dict[str, Any]()
-    for stage in stages:  # in order: stages hold those before them, which are read by then
+    for (
+        stage
+    ) in stages:  # in order: stages hold those before them, which are read by then
         leaves.foreign, leaves.unknown = False, {}
         axes = [stage.unit_dim, stage.carried, stage.error_units]
         read = leaves.read([stage.run, axes], f"the stage of {stage.site}")
@@ -113,21 +148,32 @@ def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
         places = torch.arange(len(answer), dtype=answer.dtype)
         for step in range(_DIRECTIONS):
             wave = torch.cos((step + 1) * places)
-            found.append(round(float(answer @ wave / wave.norm()) / max(length, _SHORTEST), 6))
+            found.append(
+                round(float(answer @ wave / wave.norm()) / max(length, _SHORTEST), 6)
+            )
         found.append(round(length, 6))
     return found
 
 
 def global_hooks() -> dict[str, list[str]]:
     """Return the hooks that PyTorch has for all modules; what they do is unknown."""
-    return {"all modules": [UNKNOWN]} if any(getattr(of_all_modules, name) for name in _GLOBAL_HOOKS) else {}
+    return (
+        {"all modules": [UNKNOWN]}
+        if any(getattr(of_all_modules, name) for name in _GLOBAL_HOOKS)
+        else {}
+    )
 
 
 def precision_of(device: torch.device) -> list[str]:
     """Return the modes that make products or convolutions on a device less precise than single precision."""
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    products, convolutions = (
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+    )
     low = [f"{products} products"] if products != "highest" else []
-    return [*low, "TF32 convolutions"] if device.type == "cuda" and convolutions else low
+    return (
+        [*low, "TF32 convolutions"] if device.type == "cuda" and convolutions else low
+    )
 
 
 def _settings(module: nn.Module, name: str, leaves: Leaves, packed: set[str]) -> Any:
@@ -138,15 +184,27 @@ def _settings(module: nn.Module, name: str, leaves: Leaves, packed: set[str]) ->
     found = dict[str, Any]()
     for kind in reversed(type(module).__mro__):
         if not is_of_library(kind.__module__):
-            found |= {one: value for one, value in vars(kind).items() if _is_setting(one, value)}
+            found |= {
+                one: value
+                for one, value in vars(kind).items()
+                if _is_setting(one, value)
+            }
     here = f"{name}." if name else ""
     for one, value in vars(module).items():
         if one not in _OF_PYTORCH and f"{here}{one}" not in packed:
             found[one] = value
-    read = {one: leaves.read(value, f"{place}.{one}") for one, value in found.items() if one not in _CHANGE_NO_NUMBER}
+    read = {
+        one: leaves.read(value, f"{place}.{one}")
+        for one, value in found.items()
+        if one not in _CHANGE_NO_NUMBER
+    }
     return sorted(read.items())
 
 
 def _is_setting(name: str, value: Any) -> bool:
     """Whether an attribute of a class is a value, not code."""
-    return not name.startswith("__") and not callable(value) and not hasattr(value, "__get__")
+    return (
+        not name.startswith("__")
+        and not callable(value)
+        and not hasattr(value, "__get__")
+    )

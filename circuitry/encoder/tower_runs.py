@@ -24,7 +24,12 @@ T = TypeVar("T")
 
 SUMS = "sums"
 """What `TowerRuns.once` calls the sums of the weights, with which a run ends as it began."""
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
 
 
 class TowerRuns:
@@ -49,7 +54,11 @@ class TowerRuns:
     def evaluating(self, tower: nn.Module) -> Iterator[None]:
         """Within the block the tower is in evaluation mode; then every module is in the mode it was in before."""
         with self.lock:
-            was_training = [] if self.go_on else [module for module in tower.modules() if module.training]
+            was_training = (
+                []
+                if self.go_on
+                else [module for module in tower.modules() if module.training]
+            )
             try:
                 if was_training:
                     tower.eval()
@@ -59,10 +68,18 @@ class TowerRuns:
                     module.training = True
 
     @contextmanager
-    def run(self, tower: nn.Module, made_of: Mapping[str, nn.Module], *, gradients: bool = False) -> Iterator[None]:
+    def run(
+        self,
+        tower: nn.Module,
+        made_of: Mapping[str, nn.Module],
+        *,
+        gradients: bool = False,
+    ) -> Iterator[None]:
         """Within the block a run goes on; see `Encoder.running`. One within another changes only whether gradients are
         taken."""
-        if gradients and any(parameter.is_inference() for parameter in tower.parameters()):
+        if gradients and any(
+            parameter.is_inference() for parameter in tower.parameters()
+        ):
             raise InputError(
                 "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
                 "the model outside of it."
@@ -75,7 +92,9 @@ class TowerRuns:
             return
         with self.evaluating(tower), own_modes(gradients=gradients):
             check_modules(tower, made_of)
-            had_gradient = [parameter for parameter in tower.parameters() if parameter.requires_grad]
+            had_gradient = [
+                parameter for parameter in tower.parameters() if parameter.requires_grad
+            ]
             try:
                 for parameter in had_gradient:
                     parameter.requires_grad_(False)
@@ -104,7 +123,9 @@ class TowerRuns:
 def _check_followed(tower: nn.Module) -> None:
     """Refuse quantised layers: what they return has no gradient, so scores would be of the ways past them alone."""
     for name, module in tower.named_modules():
-        if type(module).__module__.startswith("torch.ao.nn.") and hasattr(module, "_packed_params"):
+        if type(module).__module__.startswith("torch.ao.nn.") and hasattr(
+            module, "_packed_params"
+        ):
             raise InputError(
                 f"Gradients need layers that PyTorch follows, but {name!r} ({type(module).__name__}) is quantised: "
                 "give the model before it was quantised."
@@ -114,7 +135,9 @@ def _check_followed(tower: nn.Module) -> None:
 def weight_sums(tower: nn.Module) -> list[str]:
     """Return the sum of each parameter and buffer, NaN too: a tenth of the time that their digest takes."""
     return [
-        str(complex(tensor.detach().sum())) for tensor in (*tower.parameters(), *tower.buffers()) if not tensor.is_meta
+        str(complex(tensor.detach().sum()))
+        for tensor in (*tower.parameters(), *tower.buffers())
+        if not tensor.is_meta
     ]
 
 
@@ -125,7 +148,11 @@ def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
     """Check that a tower has the modules that it was ``made_of``, and that nothing but their own ``forward`` acts."""
     modules = dict(tower.named_modules())
     if modules != made_of:
-        other = next(name for name in (*modules, *made_of) if modules.get(name) is not made_of.get(name))
+        other = next(
+            name
+            for name in (*modules, *made_of)
+            if modules.get(name) is not made_of.get(name)
+        )
         raise InputError(
             f"{type(tower).__name__} has another module {other!r} than when the encoder was made, which runs the old "
             "one: make it again, as by Encoder.from_tower(tower)."

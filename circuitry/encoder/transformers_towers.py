@@ -16,7 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuitry.encoder.chain import Chain, TransformerBlock, class_token, height_and_width
+from circuitry.encoder.chain import (
+    Chain,
+    TransformerBlock,
+    class_token,
+    height_and_width,
+)
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import PlacedBlock, Stage, nowhere
 from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid
@@ -38,13 +43,20 @@ _KINDS = {
 _VISION = ("vision_model", "vit", "dinov2", "dinov2_with_registers")
 _BLOCKS = ("encoder.layers", "encoder.layer", "layers", "model.layer", "layer")
 _NORMS = ("post_layernorm", "layernorm", "norm")
-_BLOCK_ARGUMENTS = {"clip": "attention_mask", "siglip": "attention_mask", "dinov3": "position_embeddings"}
+_BLOCK_ARGUMENTS = {
+    "clip": "attention_mask",
+    "siglip": "attention_mask",
+    "dinov3": "position_embeddings",
+}
 """What blocks are given besides the stream."""
 
 
 def from_transformers(module: nn.Module) -> bool:
     """Say whether a module is one of transformers', or of a class derived from one."""
-    return any(kind.__module__.startswith("transformers.models.") for kind in type(module).__mro__)
+    return any(
+        kind.__module__.startswith("transformers.models.")
+        for kind in type(module).__mro__
+    )
 
 
 def vision_kind(config: Any) -> str:
@@ -76,11 +88,19 @@ def read_transformers(tower: nn.Module) -> Chain | None:
     blocks = _blocks(path, vision, kind, (height, width))
     entry = [name for name in ("embeddings", "pre_layrnorm") if hasattr(vision, name)]
     stages = (
-        Stage(path + entry[-1], in_order(*(getattr(vision, name) for name in entry)), -1),
+        Stage(
+            path + entry[-1], in_order(*(getattr(vision, name) for name in entry)), -1
+        ),
         *(Stage(site, block, -1) for site, block in blocks.items()),
         _last_stage(model, path, vision, kind),
     )
-    return Chain(stages, (height, width), blocks, _grid(config, kind, height, width), partial(_embed, model, kind))
+    return Chain(
+        stages,
+        (height, width),
+        blocks,
+        _grid(config, kind, height, width),
+        partial(_embed, model, kind),
+    )
 
 
 def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
@@ -105,12 +125,18 @@ def _vision(model: Any) -> tuple[str, Any]:
     return "", model
 
 
-def _blocks(path: str, vision: Any, kind: str, size: tuple[int, int]) -> dict[str, TransformerBlock]:
+def _blocks(
+    path: str, vision: Any, kind: str, size: tuple[int, int]
+) -> dict[str, TransformerBlock]:
     name, modules = found_by_role(vision, "list of blocks", *_BLOCKS)
     argument = _BLOCK_ARGUMENTS.get(kind)
-    places: Callable[[], Any] = partial(_rotary, vision, size) if kind == "dinov3" else nowhere
+    places: Callable[[], Any] = (
+        partial(_rotary, vision, size) if kind == "dinov3" else nowhere
+    )
     return {
-        f"{path}{name}.{i}": block if argument is None else PlacedBlock(block, argument, places)
+        f"{path}{name}.{i}": block
+        if argument is None
+        else PlacedBlock(block, argument, places)
         for i, block in enumerate(modules)
     }
 
@@ -132,14 +158,26 @@ def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
 
     if kind == "siglip":
         head = getattr(vision, "head", None)
-        return Stage(f"{path}{name if head is None else 'head'}", in_order(norm, head or _mean), 1)
+        return Stage(
+            f"{path}{name if head is None else 'head'}",
+            in_order(norm, head or _mean),
+            1,
+        )
     if kind == "clip":  # which norms the class token alone
         projection = getattr(model, "visual_projection", None)
         site = f"{path}{name}" if projection is None else "visual_projection"
-        return Stage(site, in_order(class_token, norm, *([] if projection is None else [projection])), 1)
+        return Stage(
+            site,
+            in_order(class_token, norm, *([] if projection is None else [projection])),
+            1,
+        )
     if classifier is None:
         return Stage(f"{path}{name}", in_order(norm, class_token), 1)
-    return Stage("classifier", in_order(norm, class_and_mean if kind == "dinov2" else class_token, classifier), 1)
+    return Stage(
+        "classifier",
+        in_order(norm, class_and_mean if kind == "dinov2" else class_token, classifier),
+        1,
+    )
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -148,8 +186,13 @@ def _mean(x: Tensor) -> Tensor:
 
 def _grid(config: Any, kind: str, height: int, width: int) -> TokenGrid:
     first = () if kind == "siglip" else (CLASS_TOKEN,)
-    registers = tuple(f"register {i + 1}" for i in range(int(getattr(config, "num_register_tokens", 0))))
-    return TokenGrid((*first, *registers), height // config.patch_size, width // config.patch_size)
+    registers = tuple(
+        f"register {i + 1}"
+        for i in range(int(getattr(config, "num_register_tokens", 0)))
+    )
+    return TokenGrid(
+        (*first, *registers), height // config.patch_size, width // config.patch_size
+    )
 
 
 def pooled_output(out: Any) -> Tensor:
@@ -168,4 +211,8 @@ def _embed(model: Any, kind: str, images: Tensor) -> Tensor:
             return getattr(out, name)  # type: ignore[no-any-return]
     if kind == "vit":
         return class_token(out.last_hidden_state)
-    return _mean(out.last_hidden_state) if out.pooler_output is None else pooled_output(out)
+    return (
+        _mean(out.last_hidden_state)
+        if out.pooler_output is None
+        else pooled_output(out)
+    )

@@ -25,34 +25,62 @@ Series = tuple[dict[str, object], dict[str, np.ndarray], AttributionGraph]
 
 
 def class_series(
-    graphs: GraphFolder, sites: Sequence[str], class_name: str, edges_per_node: int, twins: bool
+    graphs: GraphFolder,
+    sites: Sequence[str],
+    class_name: str,
+    edges_per_node: int,
+    twins: bool,
 ) -> Iterator[Series]:
     """Yield the series of a class, at some sites: of each domain, and of its first parts (``twins``)."""
-    for domain in (domain for domain in graphs.domains if (class_name, domain) in graphs):
-        circuit, parts = graphs[class_name, domain].circuit(edges_per_node), graphs.parts(class_name, domain)
+    for domain in (
+        domain for domain in graphs.domains if (class_name, domain) in graphs
+    ):
+        circuit, parts = (
+            graphs[class_name, domain].circuit(edges_per_node),
+            graphs.parts(class_name, domain),
+        )
         consensus = None
         if len(parts) > 1 and graphs.file(class_name, domain, EDGES).is_file():
-            consensus = find_consensus(circuit, list(parts.values()), graphs.part_edges(class_name, domain))
+            consensus = find_consensus(
+                circuit, list(parts.values()), graphs.part_edges(class_name, domain)
+            )
         yield _series(circuit, sites, domain, None, consensus)
         for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():
-            yield _series(parts[part].circuit(edges_per_node), sites, domain, part, None)
+            yield _series(
+                parts[part].circuit(edges_per_node), sites, domain, part, None
+            )
 
 
 def _series(
-    circuit: Circuit, sites: Sequence[str], domain: str, part: int | None, consensus: Consensus | None
+    circuit: Circuit,
+    sites: Sequence[str],
+    domain: str,
+    part: int | None,
+    consensus: Consensus | None,
 ) -> Series:
     graph = circuit.source
     nothing = np.zeros(0, np.int64)
     kept = [circuit.units.get(site, nothing) for site in sites]
     scores, ranked = (
-        _joined(by[site][units] for site, units in zip(sites, kept, strict=True) if len(units))
+        _joined(
+            by[site][units]
+            for site, units in zip(sites, kept, strict=True)
+            if len(units)
+        )
         for by in (graph.node_scores, graph.ranked_by)
     )
-    first, n = dict(zip(sites, np.cumsum([0, *map(len, kept)]), strict=False)), len(scores)
+    first, n = (
+        dict(zip(sites, np.cumsum([0, *map(len, kept)]), strict=False)),
+        len(scores),
+    )
     edges = circuit.its_edges
     places = edges.places
-    up = _joined(first[above] + columns for (above, _), (_, columns) in places.items()).astype(np.int64)
-    down = _joined(first[below] + rows for (_, below), (rows, _) in places.items()).astype(np.int64)
+    up = _joined(
+        first[above] + columns for (above, _), (_, columns) in places.items()
+    ).astype(np.int64)
+    down = _joined(
+        first[below] + rows for (_, below), (rows, _) in places.items()
+    ).astype(np.int64)
     weights = _joined(edges.scores[pair][place] for pair, place in places.items())
     order = np.lexsort((-weights, down))
     small = np.uint16 if n < 1 << 16 else np.uint32
@@ -68,8 +96,12 @@ def _series(
         "weights": weights[order] if part is None else one_digit(weights[order]),
     }
     if consensus is not None:
-        arrays["unitStability"] = _bytes(np.concatenate([consensus.units[site] for site in sites]))
-        arrays["edgeStability"] = _bytes(_joined(consensus.edges[pair] for pair in places)[order])
+        arrays["unitStability"] = _bytes(
+            np.concatenate([consensus.units[site] for site in sites])
+        )
+        arrays["edgeStability"] = _bytes(
+            _joined(consensus.edges[pair] for pair in places)[order]
+        )
     made: dict[str, object] = {"domain": domain, "part": part, "images": graph.n_images}
     return made | {"arrays": list(arrays)}, arrays, graph
 
@@ -101,7 +133,9 @@ class UnitTally:
         for site in graph.inner_sites:
             units = len(graph.node_scores[site])
             if site not in self._scores:
-                self._scores[site] = np.full((units, len(self._column)), np.nan, np.float32)
+                self._scores[site] = np.full(
+                    (units, len(self._column)), np.nan, np.float32
+                )
                 self._kept[site] = np.zeros((units, len(self._column)), bool)
             self._scores[site][:, self._column[key]] = graph.node_scores[site]
             self._kept[site][graph.kept_units[site], self._column[key]] = True
@@ -118,8 +152,13 @@ class UnitTally:
 
     def units_of(self, class_name: str) -> list[tuple[str, int]]:
         """Return the units, (site, unit), of the circuits of a class."""
-        columns = [column for (name, _), column in self._column.items() if name == class_name]
-        by_site = {site: np.flatnonzero(kept[:, columns].any(1)) for site, kept in self._kept.items()}
+        columns = [
+            column for (name, _), column in self._column.items() if name == class_name
+        ]
+        by_site = {
+            site: np.flatnonzero(kept[:, columns].any(1))
+            for site, kept in self._kept.items()
+        }
         return [(site, int(unit)) for site, units in by_site.items() for unit in units]
 
     def counts(self, site: str) -> np.ndarray:
@@ -137,6 +176,13 @@ class UnitTally:
         scores = self._scores[site][units]
         scale = np.nanmax(np.abs(scores), 1, initial=0.0)
         safe = np.where(scale > 0, scale, 1.0)
-        effects = np.round(np.nan_to_num(scores / safe[:, None] * _MOST, nan=_NOTHING)).astype(np.int8)
+        effects = np.round(
+            np.nan_to_num(scores / safe[:, None] * _MOST, nan=_NOTHING)
+        ).astype(np.int8)
         members = np.packbits(self._kept[site][units], axis=1)
-        return {"units": units.astype(np.uint32), "effects": effects, "scale": scale, "members": members}
+        return {
+            "units": units.astype(np.uint32),
+            "effects": effects,
+            "scale": scale,
+            "members": members,
+        }

@@ -87,14 +87,18 @@ class _Folder:
     sizes: dict[str, int] = field(default_factory=dict)
     written: set[Path] = field(default_factory=set)
 
-    def script(self, key: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:
+    def script(
+        self, key: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]
+    ) -> None:
         content = pack_script(key, self.export, header, arrays).encode()
         self.file(f"data/{key}.js", content, key.partition("/")[0])
 
     def file(self, name: str, content: bytes, kind: str) -> None:
         path = self.path / name
         make_folder(path.parent)
-        path.write_bytes(content)  # an interrupted export has no page, which is written last
+        path.write_bytes(
+            content
+        )  # an interrupted export has no page, which is written last
         self.written.add(path)
         self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
@@ -127,28 +131,51 @@ def export_explorer(
         >>> print(export_explorer(graphs, "runs/x/explorer", comparisons=compare_domains(graphs)))
     """
     if not graphs:
-        raise InputError(f"There is no circuit to explore in {graphs.path}: let the extraction find one.")
+        raise InputError(
+            f"There is no circuit to explore in {graphs.path}: let the extraction find one."
+        )
     _check_of(graphs, "cards", [] if cards is None else [cards.manifest["config"]])
-    _check_of(graphs, "comparisons", [one.about for one in (comparisons or {}).values()])
-    _check_of(graphs, "answers", [] if model is None or model.circuits is None else [{"circuits": model.circuits}])
+    _check_of(
+        graphs, "comparisons", [one.about for one in (comparisons or {}).values()]
+    )
+    _check_of(
+        graphs,
+        "answers",
+        []
+        if model is None or model.circuits is None
+        else [{"circuits": model.circuits}],
+    )
     _check_of(graphs, "curves", [one.settings for one in curves])
     target = Path(out)
     _check_free(target)
     make_folder(target)
     first = graphs[next(iter(graphs))]
     header = _describe(graphs, first, settings)
-    header["report"] = f"../{REPORT_PAGE}" if (target.resolve().parent / REPORT_PAGE).is_file() else None
-    header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
+    header["report"] = (
+        f"../{REPORT_PAGE}"
+        if (target.resolve().parent / REPORT_PAGE).is_file()
+        else None
+    )
+    header["comparisons"] = [
+        describe_comparison(one) for one in (comparisons or {}).values()
+    ]
     if (lesions := graphs.lesions) is not None:
         header["comparisons"] = [describe_lesions(lesions)]
         header |= {"tested": tested_cells(lesions), "known": KNOWN}
-        if "share" in lesions:  # as it was asked for: of 1,104 units 1 % are 12, which are 1.1 %
+        if (
+            "share" in lesions
+        ):  # as it was asked for: of 1,104 units 1 % are 12, which are 1.1 %
             header["nodeFraction"] = float(lesions["share"].iloc[0])
     header["curves"] = describe_curves(curves, first.inner_sites, str(header["budget"]))
-    of_units = None if cards is None else cards.manifest["config"], None if model is None else model.digest
+    of_units = (
+        None if cards is None else cards.manifest["config"],
+        None if model is None else model.digest,
+    )
     export = digest([header, list(graphs), of_units, repr(settings), versions()])
     folder = _Folder(target, export)
-    (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
+    (target / INDEX_PAGE).unlink(
+        missing_ok=True
+    )  # a page is there when its data are complete
     about = {"study": header["study"], "title": header["title"], "export": export}
     write_json(target / NAME, {"format": EXPLORER_FORMAT, **about})
     tally = _write_classes(folder, graphs, first, settings)
@@ -159,7 +186,9 @@ def export_explorer(
         header |= pack_cards(folder.script, folder.file, cards, tally, model, *most)
     if model is not None:
         header |= pack_view(folder.script, model, graphs.classes)
-    counts = {f"counts/{place}": tally.counts(site) for place, site in enumerate(tally.sizes)}
+    counts = {
+        f"counts/{place}": tally.counts(site) for place, site in enumerate(tally.sizes)
+    }
     folder.script("index", header, counts)
     for old in [*target.glob("data/**/*.js"), *target.glob("thumbnails/*.webp")]:
         if old not in folder.written:
@@ -176,7 +205,9 @@ def export_explorer(
     return Exported(target / INDEX_PAGE, folder.sizes)
 
 
-def _check_of(graphs: GraphFolder, what: str, shaped_by: Iterable[Mapping[str, Any]]) -> None:
+def _check_of(
+    graphs: GraphFolder, what: str, shaped_by: Iterable[Mapping[str, Any]]
+) -> None:
     """Raise `InputError` for cards, comparisons or curves of other circuits, or of another model."""
     ours = graphs.identity
     for one in shaped_by:
@@ -191,36 +222,55 @@ def _check_of(graphs: GraphFolder, what: str, shaped_by: Iterable[Mapping[str, A
 def _check_free(target: Path) -> None:
     """Raise an `InputError` for a folder with something else in it."""
     path = target / NAME
-    ours = path.is_file() and "circuitry explorer" in path.read_text(encoding="utf-8", errors="replace")
+    ours = path.is_file() and "circuitry explorer" in path.read_text(
+        encoding="utf-8", errors="replace"
+    )
     others = [one for one in target.glob("*") if not one.name.startswith((LOCK, TORN))]
     if others and not ours:
         first = path if path in others else others[0]
-        raise InputError(f"{first} is of no explorer, which needs an empty folder: choose another one.")
+        raise InputError(
+            f"{first} is of no explorer, which needs an empty folder: choose another one."
+        )
 
 
 def _write_classes(
-    folder: _Folder, graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings
+    folder: _Folder,
+    graphs: GraphFolder,
+    first: AttributionGraph,
+    settings: ExplorerSettings,
 ) -> UnitTally:
     """Write the circuits of every class, each read once, and return the units' effects in all of them."""
     tally, lesions = UnitTally(list(graphs)), graphs.lesions
     for place, class_name in enumerate(graphs.classes):
         headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
-        series = class_series(graphs, first.inner_sites, class_name, settings.edges_per_node, settings.twins)
+        series = class_series(
+            graphs,
+            first.inner_sites,
+            class_name,
+            settings.edges_per_node,
+            settings.twins,
+        )
         for header, found, graph in series:
             arrays |= {f"{len(headers)}/{name}": array for name, array in found.items()}
             headers.append(header)
             if header["part"] is None:
                 tally.add((class_name, str(header["domain"])), graph)
         lost = {} if lesions is None else {"lesions": lesions_of(lesions, class_name)}
-        folder.script(f"class/{place}", {"class": class_name, "series": headers, **lost}, arrays)
+        folder.script(
+            f"class/{place}", {"class": class_name, "series": headers, **lost}, arrays
+        )
     return tally
 
 
-def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings) -> dict[str, object]:
+def _describe(
+    graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings
+) -> dict[str, object]:
     """Return the entries of the index that the page needs before it reads a circuit."""
     sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
     made = {
-        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        name: ", ".join(map(str, value))
+        if isinstance(value, list | tuple)
+        else str(value)
         for name, value in graphs.settings.items()
     }
     of_log_odds = first.settings.get("method") == CONTRAST
@@ -231,13 +281,21 @@ def _describe(graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSe
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
         "classes": list(graphs.classes),
         "domains": list(graphs.domains),
-        "marks": [list(MARKS[sorted(graphs.domains).index(domain) % len(MARKS)]) for domain in graphs.domains],
+        "marks": [
+            list(MARKS[sorted(graphs.domains).index(domain) % len(MARKS)])
+            for domain in graphs.domains
+        ],
         "sites": [{"name": site, "units": size} for site, size in sizes.items()],
-        "circuits": [[graphs.classes.index(name), graphs.domains.index(domain)] for name, domain in graphs],
+        "circuits": [
+            [graphs.classes.index(name), graphs.domains.index(domain)]
+            for name, domain in graphs
+        ],
         "budget": first.settings.get("budget", SAME_SHARE),
         "nodeFraction": graphs.manifest["config"]["size"],
         "edgesPerNode": settings.edges_per_node,
-        "scored": "the class's log-odds" if of_log_odds else f"the metric ({made.get('metric')})",
+        "scored": "the class's log-odds"
+        if of_log_odds
+        else f"the metric ({made.get('metric')})",
         "made": made | graphs.manifest["versions"],
     }
 
@@ -250,7 +308,9 @@ def read_about(folder: Path) -> dict[str, str]:
         check_format(folder / NAME, found["format"], EXPLORER_FORMAT)
         about = {name: str(found[name]) for name in ("study", "title", "export")}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"There is no explorer in {folder} ({error!r}): {again}.") from error
+        raise InputError(
+            f"There is no explorer in {folder} ({error!r}): {again}."
+        ) from error
     if not (folder / INDEX_PAGE).is_file() or not about["study"].isalnum():
         raise InputError(f"The explorer in {folder} is not complete: {again}.")
     return about

@@ -52,11 +52,15 @@ class LiveModel:
         self.checks, self.work = checks, replace(work, progress=False)
         self._images: dict[Key, Tensor] = {}
         self._loudest: dict[str, dict[str, Tensor]] = {}
-        self._named = {by: checks.baseline_called(name) for by, name in REPLACED_BY.items()}
+        self._named = {
+            by: checks.baseline_called(name) for by, name in REPLACED_BY.items()
+        }
         self._baselines: dict[tuple[str, Key], Baseline | Counterfactual] = {}
 
     @checked
-    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> dict[str, Effects]:
+    def effects(
+        self, class_name: str, units: Sequence[str], by: Replacement
+    ) -> dict[str, Effects]:
         """Return the exact joint effect of units on a class in each domain.
 
         Args:
@@ -70,7 +74,9 @@ class LiveModel:
     def _keys_of(self, class_name: str) -> list[Key]:
         keys = [key for key in self.checks.chosen.keys if key[0] == class_name]
         if not keys:
-            raise InputError(f"There is no circuit of the class {class_name!r} among those that were loaded.")
+            raise InputError(
+                f"There is no circuit of the class {class_name!r} among those that were loaded."
+            )
         return keys
 
     def _by_site(self, units: Sequence[str]) -> dict[str, list[int]]:
@@ -81,29 +87,46 @@ class LiveModel:
             site, _, unit = name.rpartition("/")
             if unit not in map(str, range(sizes.get(site, 0))):
                 given = shown(name)
-                raise InputError(f"Expected units as site/unit, such as {next(iter(sizes))}/0, but {given} was given.")
+                raise InputError(
+                    f"Expected units as site/unit, such as {next(iter(sizes))}/0, but {given} was given."
+                )
             found.setdefault(site, []).append(int(unit))
         if not found:
             raise InputError("At least one unit is replaced, but none was given.")
         return found
 
-    def _measured(self, key: Key, units: dict[str, list[int]], by: Replacement) -> Effects:
+    def _measured(
+        self, key: Key, units: dict[str, list[int]], by: Replacement
+    ) -> Effects:
         checks, graph, images = self.checks, self.checks.graphs[key], self._own(key)
         if (by, key) not in self._baselines:
             self._baselines[by, key] = self._named[by].of(*key, len(images))
         metric = checks.metric_of(*key)
-        task = Task(checks.clip.encoder, images, metric, baseline=self._baselines[by, key], work=self.work)
+        task = Task(
+            checks.clip.encoder,
+            images,
+            metric,
+            baseline=self._baselines[by, key],
+            work=self.work,
+        )
         circuit = Circuit(graph, {site: np.array(some) for site, some in units.items()})
         without, everything = circuit.complement(), circuit.nothing().complement()
-        whole, cut = (float(in_double(metric(found)).mean()) for found in kept_embeddings(task, [everything, without]))
+        whole, cut = (
+            float(in_double(metric(found)).mean())
+            for found in kept_embeddings(task, [everything, without])
+        )
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
 
     def _own(self, key: Key) -> Tensor:
         """Return images of a class and domain that its circuit was not found on."""
         if key not in self._images:
-            self._images[key] = self.checks.read(self.checks.chosen.own(key), strict=self.work.strict)
+            self._images[key] = self.checks.read(
+                self.checks.chosen.own(key), strict=self.work.strict
+            )
         if not len(self._images[key]):
-            raise InputError(f"No image of {key[0]!r} in {key[1]!r} can be read that its circuit was not found on.")
+            raise InputError(
+                f"No image of {key[0]!r} in {key[1]!r} can be read that its circuit was not found on."
+            )
         return self._images[key]
 
     @checked
@@ -116,51 +139,87 @@ class LiveModel:
         key, checks = (class_name, domain), self.checks
         keys = self._keys_of(class_name)
         if key not in keys:
-            raise InputError(f"There is no circuit of {class_name!r} in the domain {domain!r} among those loaded.")
+            raise InputError(
+                f"There is no circuit of {class_name!r} in the domain {domain!r} among those loaded."
+            )
         images = self._read(content)
-        answer = image_answers(checks, domain, circuit_embeddings(checks, key, images, self.work))[0]
+        answer = image_answers(
+            checks, domain, circuit_embeddings(checks, key, images, self.work)
+        )[0]
         names = checks.images.all_classes
         answers = [
             [(names[place], float(share)) for place, share in zip(*run, strict=True)]
             for run in zip(answer.classes, answer.shares, strict=True)
         ]
-        return {"answers": answers, "baseline": str(checks.asked["baseline"]), "fire": self._fire(keys, images)}
+        return {
+            "answers": answers,
+            "baseline": str(checks.asked["baseline"]),
+            "fire": self._fire(keys, images),
+        }
 
     def _read(self, content: bytes) -> Tensor:
         pixels = 0
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # whoever decodes it says what is wrong
+        with (
+            suppress(Exception),
+            warnings.catch_warnings(action="ignore"),
+        ):  # whoever decodes it says what is wrong
             pixels = prod(open_picture(BytesIO(content)).size)
         if pixels > MOST_PIXELS:
-            raise InputError(f"The image has {pixels:,} pixels: give one of at most {MOST_PIXELS:,}.")
+            raise InputError(
+                f"The image has {pixels:,} pixels: give one of at most {MOST_PIXELS:,}."
+            )
         with TemporaryDirectory() as folder:
             file = Path(folder) / "image"
             file.write_bytes(content)
             try:
-                return self.checks.read([ImageRecord(file, file.name, "", "")], strict=True)
+                return self.checks.read(
+                    [ImageRecord(file, file.name, "", "")], strict=True
+                )
             except InputError as error:
                 raise InputError(str(error).replace(str(file), "the image")) from error
 
     def _fire(self, keys: Sequence[Key], images: Tensor) -> dict[str, float]:
         """Return how active units of some circuits are in an image, as a share of the most in images of the class."""
         graphs, class_name = [self.checks.graphs[key] for key in keys], keys[0][0]
-        kept = {site: np.concatenate([graph.kept_units[site] for graph in graphs]) for site in graphs[0].inner_sites}
-        units = {site: torch.as_tensor(np.unique(some)) for site, some in kept.items() if len(some)}
+        kept = {
+            site: np.concatenate([graph.kept_units[site] for graph in graphs])
+            for site in graphs[0].inner_sites
+        }
+        units = {
+            site: torch.as_tensor(np.unique(some))
+            for site, some in kept.items()
+            if len(some)
+        }
         if class_name not in self._loudest:
             known = [self._activations(units, self._own(key)) for key in keys]
-            self._loudest[class_name] = {site: torch.cat([one[site] for one in known]).amax(0) for site in units}
+            self._loudest[class_name] = {
+                site: torch.cat([one[site] for one in known]).amax(0) for site in units
+            }
         found, fire = self._activations(units, images), dict[str, float]()
         for site, numbers in units.items():
             here = found[site][0].clamp_min(0)
-            shares = (here / torch.maximum(self._loudest[class_name][site], here)).nan_to_num()
-            fire |= {f"{site}/{unit}": share for unit, share in zip(numbers.tolist(), shares.tolist(), strict=True)}
+            shares = (
+                here / torch.maximum(self._loudest[class_name][site], here)
+            ).nan_to_num()
+            fire |= {
+                f"{site}/{unit}": share
+                for unit, share in zip(numbers.tolist(), shares.tolist(), strict=True)
+            }
         return fire
 
-    def _activations(self, units: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    def _activations(
+        self, units: Mapping[str, Tensor], images: Tensor
+    ) -> dict[str, Tensor]:
         """Return the largest activation over positions [images, units] by site."""
         encoder = self.checks.clip.encoder
         with encoder.running():
             clean = clean_activations(encoder, images, list(units))
         return {
-            site: unit_maps(encoder, site, encoder.units_of(site, clean[site]), some.to(encoder.device)).amax(-1)
+            site: unit_maps(
+                encoder,
+                site,
+                encoder.units_of(site, clean[site]),
+                some.to(encoder.device),
+            ).amax(-1)
             for site, some in units.items()
         }

@@ -22,7 +22,12 @@ EXPLORER_FORMAT = "circuitry explorer 1"
 _EIGHTHS = 8
 
 
-def pack_script(key: str, export: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
+def pack_script(
+    key: str,
+    export: str,
+    header: Mapping[str, object],
+    arrays: Mapping[str, np.ndarray],
+) -> str:
     """Return a script that hands a header and arrays to the page.
 
     ``key``, e.g. ``class/3``, names the script and its file; ``export`` is the digest of the export; in the header
@@ -31,10 +36,16 @@ def pack_script(key: str, export: str, header: Mapping[str, object], arrays: Map
     listed, parts = [], []
     for name, array in arrays.items():
         stored, factor = _stored(np.ascontiguousarray(array))
-        content = np.frombuffer(stored.astype(stored.dtype.newbyteorder("<")).tobytes(), np.uint8)
+        content = np.frombuffer(
+            stored.astype(stored.dtype.newbyteorder("<")).tobytes(), np.uint8
+        )
         listed.append([name, stored.dtype.str[1:], list(stored.shape), factor])
         parts.append(content.reshape(-1, stored.itemsize).T.tobytes())
-    packed = base64.b64encode(zlib.compress(b"".join(parts))).decode("ascii") if parts else ""
+    packed = (
+        base64.b64encode(zlib.compress(b"".join(parts))).decode("ascii")
+        if parts
+        else ""
+    )
     about = {"format": EXPLORER_FORMAT, "export": export, "arrays": listed, **header}
     return f"circuitry.load({script_json(key)},{script_json(about)},{script_json(packed)});\n"
 
@@ -48,7 +59,9 @@ def one_digit(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " value
 
 def script_json(value: object) -> str:
     """Return JSON that is safe within a script, whatever names hold: ASCII without ``<``, NaN as null."""
-    text = json.dumps(_without_nan(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(
+        _without_nan(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False
+    )
     return text.replace("<", "\\u003c")
 
 
@@ -59,7 +72,11 @@ def _stored(array: np.ndarray) -> tuple[np.ndarray, float | None]:
     if array.dtype.kind in "ui":
         return array, None
     known = np.abs(array[np.isfinite(array)])
-    factor = float(2.0 ** np.ceil(np.log2(known.max()))) if known.size and known.max() > 0 else 1.0
+    factor = (
+        float(2.0 ** np.ceil(np.log2(known.max())))
+        if known.size and known.max() > 0
+        else 1.0
+    )
     return (array / factor).astype(np.float16), factor
 
 

@@ -29,7 +29,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -44,7 +50,12 @@ from circuitry.runs.given import checked, fitting
 HOST = "127.0.0.1"
 STATE_FORMAT = "circuitry explorer state 1"
 """Format of the notes, the same as of the page's state files."""
-SHELF = {"pins": list[str], "groups": list[dict[str, Any]], "notes": dict[str, str], "labels": dict[str, str]}
+SHELF = {
+    "pins": list[str],
+    "groups": list[dict[str, Any]],
+    "notes": dict[str, str],
+    "labels": dict[str, str],
+}
 """The fields of notes; a group has a name and units."""
 MOST_SENT, MOST_IMAGE = 4 << 20, 32 << 20
 """Of a request, and of one with an image."""
@@ -62,7 +73,11 @@ HEADERS = {
 
 @checked
 def serve_explorer(
-    folder: str | PathLike[str], *, live: LiveAnswers | None = None, port: int = 0, open_page: bool = False
+    folder: str | PathLike[str],
+    *,
+    live: LiveAnswers | None = None,
+    port: int = 0,
+    open_page: bool = False,
 ) -> None:
     """Serve an explorer on this machine until the process is interrupted; print its address.
 
@@ -81,10 +96,19 @@ def serve_explorer(
     app = explorer_app(folder, access, live)
     with _listening(port) as listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}/?token={access.token}"
-        print(f"explorer: {address}\nThe address works once. Ctrl-C ends the server.", flush=True)
+        print(
+            f"explorer: {address}\nThe address works once. Ctrl-C ends the server.",
+            flush=True,
+        )
         if open_page:
             webbrowser.open(address)
-        settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
+        settings = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+        )
         uvicorn.Server(settings).run(sockets=[listening])
 
 
@@ -95,7 +119,9 @@ def _listening(port: int) -> socket.socket:
         listening.bind((HOST, port))
     except (OSError, OverflowError) as error:
         listening.close()
-        raise InputError(f"Port {port} cannot be used ({error}): give another one, or 0 for a free one.") from error
+        raise InputError(
+            f"Port {port} cannot be used ({error}): give another one, or 0 for a free one."
+        ) from error
     return listening
 
 
@@ -124,28 +150,41 @@ class Access:
 
     def refusal(self, request: Request) -> str | None:
         """Return why a request is refused, if it is."""
-        if not secrets.compare_digest(request.cookies.get(self.cookie, "").encode(), self.secret.encode()):
+        if not secrets.compare_digest(
+            request.cookies.get(self.cookie, "").encode(), self.secret.encode()
+        ):
             return "Open the address that the server printed; it works once. Start the server again for another one."
         headers = request.headers
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "Another site made this request."
-        if request.method not in ("GET", "HEAD") and headers.get("origin") != f"http://{headers['host']}":
+        if (
+            request.method not in ("GET", "HEAD")
+            and headers.get("origin") != f"http://{headers['host']}"
+        ):
             return "Only the page itself may change something."
         return None
 
-    async def __call__(self, request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def __call__(
+        self, request: Request, go_on: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
         """Answer a request, or refuse it."""
         token = request.query_params.get("token") if request.url.path == "/" else None
         answer = None if token is None else self.exchange(token)
         if answer is None:
             refused = self.refusal(request)
-            answer = await go_on(request) if refused is None else PlainTextResponse(refused, 403)
+            answer = (
+                await go_on(request)
+                if refused is None
+                else PlainTextResponse(refused, 403)
+            )
         for name, value in HEADERS.items():
             answer.headers[name] = value
         return answer
 
 
-def explorer_app(folder: str | PathLike[str], access: Access, live: LiveAnswers | None = None) -> Starlette:
+def explorer_app(
+    folder: str | PathLike[str], access: Access, live: LiveAnswers | None = None
+) -> Starlette:
     """Return the application that serves an explorer, for any ASGI server; see `serve_explorer`."""
     path = Path(folder)
     about = read_about(path)
@@ -162,13 +201,22 @@ def explorer_app(folder: str | PathLike[str], access: Access, live: LiveAnswers 
         *_questions(live),
         Mount("/", shown),
     ]
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
+    hosts = Middleware(
+        TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False
+    )
     failures: dict[Any, Callable[[Request, Any], Response]] = {
         InputError: lambda _, error: PlainTextResponse(str(error), 422),
-        OSError: lambda _, error: PlainTextResponse(sentence_of(error) or str(error), 507),
+        OSError: lambda _, error: PlainTextResponse(
+            sentence_of(error) or str(error), 507
+        ),
         ClientDisconnect: lambda *_: Response(status_code=400),
     }
-    return Starlette(False, routes, [hosts, Middleware(BaseHTTPMiddleware, dispatch=access)], failures)
+    return Starlette(
+        False,
+        routes,
+        [hosts, Middleware(BaseHTTPMiddleware, dispatch=access)],
+        failures,
+    )
 
 
 async def _body(request: Request, most: int = MOST_SENT) -> bytes:
@@ -176,7 +224,10 @@ async def _body(request: Request, most: int = MOST_SENT) -> bytes:
     async for chunk in request.stream():
         content += chunk
         if len(content) > most:
-            raise HTTPException(413, f"Notes have at most {MOST_SENT >> 20} MiB, images {MOST_IMAGE >> 20} MiB.")
+            raise HTTPException(
+                413,
+                f"Notes have at most {MOST_SENT >> 20} MiB, images {MOST_IMAGE >> 20} MiB.",
+            )
     return bytes(content)
 
 
@@ -195,13 +246,22 @@ class Notes:
         """Answer with the file; or replace it for a tab that has read its latest version."""
         if request.method != "PUT":
             there = self._read()
-            return Response(there, headers={"ETag": _tag(there)}, media_type="application/json")
+            return Response(
+                there, headers={"ETag": _tag(there)}, media_type="application/json"
+            )
         content = await _body(request)
         if not self._fits(content):
             fields = ", ".join(sorted(SHELF))
-            raise HTTPException(422, f"Expected notes of the study {self.study} as a state file with {fields}.")
-        if not await to_thread.run_sync(self._replace, content, request.headers.get("if-match")):
-            raise HTTPException(412, "Another tab has written since: read its notes first.")
+            raise HTTPException(
+                422,
+                f"Expected notes of the study {self.study} as a state file with {fields}.",
+            )
+        if not await to_thread.run_sync(
+            self._replace, content, request.headers.get("if-match")
+        ):
+            raise HTTPException(
+                412, "Another tab has written since: read its notes first."
+            )
         return Response(status_code=204, headers={"ETag": _tag(content)})
 
     def _read(self) -> bytes:
@@ -209,7 +269,9 @@ class Notes:
 
     def _replace(self, content: bytes, tag: str | None) -> bool:
         """Replace the notes that have a tag; return False if the file has changed since."""
-        with file_lock(self.path.parent, self.path.stem):  # another server of the folder may write, too
+        with file_lock(
+            self.path.parent, self.path.stem
+        ):  # another server of the folder may write, too
             if tag != _tag(self._read()):
                 return False
             with whole_file(self.path) as temporary:
@@ -220,14 +282,19 @@ class Notes:
         """Return whether content is a state file of this study with nothing but notes."""
         try:
             found = json.loads(content.decode())
-            state = {name: fitting(value, SHELF[name], name) for name, value in found.pop("state").items()}
+            state = {
+                name: fitting(value, SHELF[name], name)
+                for name, value in found.pop("state").items()
+            }
             fitting(found, dict[str, str], "notes")
             for group in state.get("groups", ()):
                 fitting(group["name"], str, "name")
                 fitting(group["units"], list[str], "units")
                 if len(group) > 2:
                     return False
-            return bool(found["format"] == STATE_FORMAT and found["study"] == self.study)
+            return bool(
+                found["format"] == STATE_FORMAT and found["study"] == self.study
+            )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
@@ -237,7 +304,9 @@ def _questions(live: LiveAnswers | None) -> list[Route]:
     one = CapacityLimiter(1)
 
     async def answer(name: str, *given: Any) -> Response:
-        return JSONResponse(await to_thread.run_sync(getattr(live, name), *given, limiter=one))
+        return JSONResponse(
+            await to_thread.run_sync(getattr(live, name), *given, limiter=one)
+        )
 
     async def no_model(request: Request) -> Response:
         raise HTTPException(404, "The server has no model: start it with --with-model.")
@@ -246,16 +315,27 @@ def _questions(live: LiveAnswers | None) -> list[Route]:
         content = await _body(request)
         try:
             question: Any = json.loads(content)
-            given = str(question["className"]), [str(name) for name in question["units"]], question["by"]
+            given = (
+                str(question["className"]),
+                [str(name) for name in question["units"]],
+                question["by"],
+            )
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise HTTPException(422, "Expected JSON with className, units and by.") from None
+            raise HTTPException(
+                422, "Expected JSON with className, units and by."
+            ) from None
         return await answer("effects", *given)
 
     async def look(request: Request) -> Response:
         content, given = await _body(request, MOST_IMAGE), request.query_params
         if not {"className", "domain"} <= set(given):
-            raise HTTPException(422, "Expected an image, with className and domain in the address.")
+            raise HTTPException(
+                422, "Expected an image, with className and domain in the address."
+            )
         return await answer("look", given["className"], given["domain"], content)
 
     questions = {"/effects": effects, "/image": look}
-    return [Route(path, no_model if live is None else ask, methods=["POST"]) for path, ask in questions.items()]
+    return [
+        Route(path, no_model if live is None else ask, methods=["POST"])
+        for path, ask in questions.items()
+    ]

@@ -15,12 +15,17 @@ import jinja2
 PAGE = files("circuitry.explorer") / "page"
 VENDORED = {"preact": "preact.js", "preact/hooks": "preact-hooks.js", "htm": "htm.js"}
 """Modules of others by the name that they are imported by; `vendor/SHA256SUMS` holds their checksums."""
-_TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.explorer", "page"), autoescape=True)
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("circuitry.explorer", "page"), autoescape=True
+)
 
 
 def page_modules() -> dict[str, str]:
     """Return the code of all modules by the name that they are imported by."""
-    vendored = {name: (PAGE / "vendor" / file).read_text(encoding="utf-8") for name, file in VENDORED.items()}
+    vendored = {
+        name: (PAGE / "vendor" / file).read_text(encoding="utf-8")
+        for name, file in VENDORED.items()
+    }
     own = {
         f"circuitry/{file.name}": file.read_text(encoding="utf-8")
         for file in sorted(PAGE.iterdir(), key=lambda file: file.name)
@@ -35,9 +40,17 @@ def render_page(title: str, served: Sequence[str] = ()) -> str:
     import_map = {"imports": code}
     nonce = hashlib.sha256(repr((title, import_map)).encode()).hexdigest()[:32]
     template = _TEMPLATES.get_template("explorer.html.jinja")
-    return template.render(title=title, nonce=nonce, import_map=import_map, served=served)
+    return template.render(
+        title=title, nonce=nonce, import_map=import_map, served=served
+    )
 
 
 def _data_url(code: str) -> str:
-    lines = [line for line in code.splitlines() if not line.startswith("//# sourceMappingURL=")]
-    return "data:text/javascript;base64," + base64.b64encode("\n".join(lines).encode()).decode("ascii")
+    lines = [
+        line
+        for line in code.splitlines()
+        if not line.startswith("//# sourceMappingURL=")
+    ]
+    return "data:text/javascript;base64," + base64.b64encode(
+        "\n".join(lines).encode()
+    ).decode("ascii")

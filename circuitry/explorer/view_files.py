@@ -26,7 +26,9 @@ Effects = dict[str, float]
 class LiveAnswers(Protocol):
     """A model that answers the page while somebody looks at it; see `LiveModel`."""
 
-    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
+    def effects(
+        self, class_name: str, units: Sequence[str], by: Replacement
+    ) -> Mapping[str, Effects]:
         """Return the joint effect of units on a class in each domain."""
         ...
 
@@ -54,7 +56,9 @@ class ClassVectors(NamedTuple):
 
     components: tuple[str, ...]  #: Names of heads and MLPs.
     domains: tuple[str, ...]  #: Domains of the rows of `vectors`.
-    vectors: Float[np.ndarray, "domains components d"]  #: Mean over the images of the class in a domain.
+    vectors: Float[
+        np.ndarray, "domains components d"
+    ]  #: Mean over the images of the class in a domain.
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +86,21 @@ class ModelView:
         """Short digest of all of it."""
         total = hashlib.sha256()
         arrays = [self.texts, *(one.vectors for one in self.direct.values())]
-        for array in [*arrays, *(part for answer in self.answers.values() for part in answer)]:
+        for array in [
+            *arrays,
+            *(part for answer in self.answers.values() for part in answer),
+        ]:
             total.update(np.ascontiguousarray(array).tobytes())
-        named = [self.class_names, list(self.answers), self.baseline, self.words, self.reason]
-        direct = [[name, one.components, one.domains] for name, one in self.direct.items()]
+        named = [
+            self.class_names,
+            list(self.answers),
+            self.baseline,
+            self.words,
+            self.reason,
+        ]
+        direct = [
+            [name, one.components, one.domains] for name, one in self.direct.items()
+        ]
         return digest([*named, direct, total.hexdigest()])
 
 
@@ -93,7 +108,9 @@ Script = Callable[[str, Mapping[str, object], Mapping[str, np.ndarray]], None]
 """Writes a script, by key, header and arrays."""
 
 
-def pack_view(script: Script, view: ModelView, classes: Sequence[str]) -> dict[str, object]:
+def pack_view(
+    script: Script, view: ModelView, classes: Sequence[str]
+) -> dict[str, object]:
     """Write the vectors, and return their entries of the index."""
     there = [place for place, name in enumerate(classes) if name in view.direct]
     for place in there:
@@ -106,7 +123,9 @@ def pack_view(script: Script, view: ModelView, classes: Sequence[str]) -> dict[s
     return {**about, "direct": there, "directReason": view.reason}
 
 
-def answer_arrays(view: ModelView | None, paths: Sequence[str]) -> dict[str, np.ndarray]:
+def answer_arrays(
+    view: ModelView | None, paths: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Return the answers to some images [images, runs, shown]; shares of images without one are NaN."""
     if view is None or not view.answers or not paths:
         return {}

@@ -42,7 +42,9 @@ def default_answers(metric: Metric) -> Answers:
     def answers(embedding: Tensor) -> Tensor:
         check_width(weights, embedding)
         logits = F.normalize(embedding, dim=-1) @ centred.to(embedding).T
-        return torch.cat([logits[:, label : label + 1], logits / len(weights) ** 0.5], 1)
+        return torch.cat(
+            [logits[:, label : label + 1], logits / len(weights) ** 0.5], 1
+        )
 
     return answers
 
@@ -58,9 +60,15 @@ def variance_of(answers: Float[Tensor, "images answers"]) -> Tensor:
     return variance
 
 
-def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
+def gate_importance(
+    runs: Any, answers: Answers, n_images: int | None = None
+) -> Float[Tensor, " gates"]:
     """Return the squared change of the answers by each open gate, on all images or so many of each side."""
-    return set_importance(runs, answers, [(range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images])])[0]
+    return set_importance(
+        runs,
+        answers,
+        [(range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images])],
+    )[0]
 
 
 def set_importance(
@@ -83,9 +91,21 @@ def set_importance(
         bar: Goes on by the images, of a total that is set here where there is none.
     """
     generators = generators or [torch.Generator().manual_seed(0) for _ in sets]
-    opened = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device) if gates is None else gates
-    sides = [(number, side, sum(map(bool, of_set))) for number, of_set in enumerate(sets) for side in of_set]
-    rows = [(number, place, 1 / (n * len(side))) for number, side, n in sides for place in side]
+    opened = (
+        torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device)
+        if gates is None
+        else gates
+    )
+    sides = [
+        (number, side, sum(map(bool, of_set)))
+        for number, of_set in enumerate(sets)
+        for side in of_set
+    ]
+    rows = [
+        (number, place, 1 / (n * len(side)))
+        for number, side, n in sides
+        for place in side
+    ]
     importance = torch.zeros_like(opened)
     if bar is not None and bar.total is None:
         bar.reset(total=len(rows))
@@ -93,9 +113,16 @@ def set_importance(
         numbers, places, shares = zip(*rows[i : i + runs.rows], strict=True)
         at = opened[list(numbers)].detach().requires_grad_()
         found = answers(runs.run(at, torch.tensor(places)))
-        directions = [torch.randn(found.shape[1], generator=generators[number]) for number in numbers]
-        changes = torch.autograd.grad(found, [at], [torch.stack(directions).to(found)])[0].square()
-        weights = F.one_hot(torch.tensor(numbers), len(sets)) * torch.tensor(shares)[:, None]
+        directions = [
+            torch.randn(found.shape[1], generator=generators[number])
+            for number in numbers
+        ]
+        changes = torch.autograd.grad(found, [at], [torch.stack(directions).to(found)])[
+            0
+        ].square()
+        weights = (
+            F.one_hot(torch.tensor(numbers), len(sets)) * torch.tensor(shares)[:, None]
+        )
         importance += weights.T.to(changes) @ changes
         if bar is not None:
             bar.update(len(numbers))
@@ -114,14 +141,18 @@ def iterative_ranks(
     if bar is not None:
         bar.reset(total=ROUNDS * sum(len(side) for of_set in sets for side in of_set))
     n, generators = runs.n_gates, [torch.Generator().manual_seed(0) for _ in sets]
-    opened, ranks = (torch.ones(len(sets), n, device=runs.embeddings.device) for _ in "12")
+    opened, ranks = (
+        torch.ones(len(sets), n, device=runs.embeddings.device) for _ in "12"
+    )
     for number in range(1, ROUNDS + 1):
         importance = set_importance(runs, answers, sets, opened, generators, bar)
         for of_set, still_open, found in zip(importance, opened, ranks, strict=True):
             left = still_open.nonzero()[:, 0]
             rising = left[of_set[left].argsort(stable=True)]
             found[rising] = torch.arange(n - len(rising) + 1, n + 1).to(found) / n
-            still_open[rising[: len(rising) - math.ceil(n * SMALLEST ** (number / ROUNDS))]] = 0
+            still_open[
+                rising[: len(rising) - math.ceil(n * SMALLEST ** (number / ROUNDS))]
+            ] = 0
     return ranks
 
 

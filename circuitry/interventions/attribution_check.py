@@ -42,20 +42,30 @@ def check_attribution(
         >>> check.to_pandas().query("sample == 'random'")
     """
     if top + random == 0:
-        raise InputError(f"A check needs some top or random units, but top={top} and random={random} were given.")
+        raise InputError(
+            f"A check needs some top or random units, but top={top} and random={random} were given."
+        )
     check_made_with(task, [graph], (*ANY_TEXTS, "class_weights", "baseline"))
     rng = np.random.default_rng(0)
     scores = graph.node_scores
     drawn = {site: rng.permutation(len(scores[site]))[:random] for site in graph.sites}
-    chosen = {site: np.union1d(_largest(scores[site], top), units) for site, units in drawn.items()}
+    chosen = {
+        site: np.union1d(_largest(scores[site], top), units)
+        for site, units in drawn.items()
+    }
     exact, parts = nodes_of(task.encoder, patch_effects(task, units=chosen).scores), []
     for site, sampled in drawn.items():
         units = np.arange(len(scores[site]))
-        samples = {"top": np.isin(units, _largest(scores[site], top)), "random": np.isin(units, sampled)}
+        samples = {
+            "top": np.isin(units, _largest(scores[site], top)),
+            "random": np.isin(units, sampled),
+        }
         values = {"attributed": scores[site], "exact": exact[site]}
         parts.append(pd.DataFrame({"site": site, "unit": units, **samples, **values}))
     points = pd.concat(parts)
-    return AttributionCheck(points[points["top"] | points["random"]].reset_index(drop=True))
+    return AttributionCheck(
+        points[points["top"] | points["random"]].reset_index(drop=True)
+    )
 
 
 def _largest(scores: np.ndarray, n: int) -> np.ndarray:

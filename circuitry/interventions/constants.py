@@ -61,7 +61,11 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
         >>> best = dataclasses.replace(unseen, baseline=optimal_baseline(seen, circuit))
         >>> measure_circuits(best, [circuit]).to_pandas("selectivity")
     """
-    if circuit.edges is not None or isinstance(task.baseline, Counterfactual) or task.baseline.n_images is not None:
+    if (
+        circuit.edges is not None
+        or isinstance(task.baseline, Counterfactual)
+        or task.baseline.n_images is not None
+    ):
         raise InputError(
             "Constants belong to units, and are added to one baseline for all images, but a circuit of edges or a "
             "baseline for every image was given: give circuit.units and a mean baseline."
@@ -69,12 +73,17 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
     sites = tuple(site for site in task.encoder.sites if site in circuit.units)
     with task.running(gradients=True):
         check_made_with(task, [circuit.source])
-        runs, answers = Gated(replace(task, sites=sites), keep_error=circuit.keep_error), default_answers(task.metric)
+        runs, answers = (
+            Gated(replace(task, sites=sites), keep_error=circuit.keep_error),
+            default_answers(task.metric),
+        )
         target = answers(runs.embeddings).detach()
         variance = variance_of(target)
         spread = runs.flat(_spreads(task, sites)).to(runs.embeddings)
         sizes = {site: circuit.source.n_units(site) for site in sites}
-        gates = runs.flat({site: mark_kept(circuit.units[site], n, site) for site, n in sizes.items()}).to(spread)
+        gates = runs.flat(
+            {site: mark_kept(circuit.units[site], n, site) for site, n in sizes.items()}
+        ).to(spread)
 
         def lost(shift: Tensor, chosen: Tensor) -> Tensor:
             found = answers(runs.run(gates, chosen, shift))
@@ -84,10 +93,15 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
             """Return what is lost over all images."""
             with torch.no_grad():
                 parts = torch.split(torch.arange(len(runs)), runs.rows)
-                return sum(float(lost(shift, part)) * len(part) for part in parts) / len(runs)
+                return sum(
+                    float(lost(shift, part)) * len(part) for part in parts
+                ) / len(runs)
 
         scaled = torch.zeros_like(gates).requires_grad_()
-        descent, generator = torch.optim.Adam([scaled], RATE), torch.Generator().manual_seed(0)
+        descent, generator = (
+            torch.optim.Adam([scaled], RATE),
+            torch.Generator().manual_seed(0),
+        )
         for _ in range(STEPS):
             chosen = torch.randperm(len(runs), generator=generator)[:BATCH]
             loss = lost(spread * scaled, chosen) + SHRINKAGE * scaled.square().mean()
@@ -96,10 +110,14 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
         shift = (spread * scaled).detach() * (1 - gates)
         if cost(shift) >= cost(torch.zeros_like(shift)):
             shift = torch.zeros_like(shift)
-        values = {site: end.detach().clone() for site, end in runs.shifted(shift).items()}
+        values = {
+            site: end.detach().clone() for site, end in runs.shifted(shift).items()
+        }
     for site, past in task.encoder.carried.items():  # what is carried has no baseline
         if site in values:
-            values[site].narrow(task.encoder.unit_dim(site), past.start, len(past)).zero_()
+            values[site].narrow(
+                task.encoder.unit_dim(site), past.start, len(past)
+            ).zero_()
     return Baseline(OPTIMAL, dict(task.baseline.values) | values)
 
 
@@ -108,10 +126,18 @@ def _spreads(task: Task, sites: Sequence[str]) -> dict[str, np.ndarray]:
     moments, encoder = dict[str, Tensor](), task.encoder
     for batch in with_others(task)[0].batches():
         for site, activation in batch.clean(sites).items():
-            x = in_double(encoder.units_of(site, activation)).movedim(encoder.unit_dim(site), 0).flatten(1)
+            x = (
+                in_double(encoder.units_of(site, activation))
+                .movedim(encoder.unit_dim(site), 0)
+                .flatten(1)
+            )
             ones = torch.ones_like(x).sum(1)
-            moments[site] = moments.get(site, 0) + torch.stack([ones, x.sum(1), x.square().sum(1)])
+            moments[site] = moments.get(site, 0) + torch.stack(
+                [ones, x.sum(1), x.square().sum(1)]
+            )
     found = {}
     for site, (n, first, second) in moments.items():
-        found[site] = (second / n - (first / n).square()).clamp(min=0).sqrt().cpu().numpy()
+        found[site] = (
+            (second / n - (first / n).square()).clamp(min=0).sqrt().cpu().numpy()
+        )
     return found

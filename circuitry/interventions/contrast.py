@@ -84,7 +84,10 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         )
     runs, n_own = images[0].runs, sum(len(one.own) for one in images)
     costs, ranks = (
-        {site: np.nan_to_num(values) for site, values in runs.scored(of_gates.cpu().double().numpy()).items()}
+        {
+            site: np.nan_to_num(values)
+            for site, values in runs.scored(of_gates.cpu().double().numpy()).items()
+        }
         for of_gates in (found.costs, found.ranks)
     )
     made = {
@@ -94,42 +97,74 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         "scale": images[0].metric.scale,
     } | _identity_of_all(tasks)
     looked_at = pixels_of(*(some for one in tasks for some in (one.images, one.others)))
-    graph = replace(graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made), provenance=looked_at)
+    graph = replace(
+        graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made),
+        provenance=looked_at,
+    )
     share_cut, p = found.tried[-1]
-    part = graph.strongest(share_cut if share is None else share, budget=GLOBAL)  # rounded up, as everywhere
+    part = graph.strongest(
+        share_cut if share is None else share, budget=GLOBAL
+    )  # rounded up, as everywhere
     made_with: dict[str, Any] = {"method": CONTRAST, "tried": found.tried}
     if share is None and p > (chance := 1 / len(images[0].metric.weights)):
         made_with["note"] = (
             f"Without {share_cut:.0%} of the units the class still has a mean probability of {p:.2f} on the images "
             f"that the part was found on, where chance is {chance:.2f}."
         )
-    return replace(part, source=replace(graph, kept_units=dict(part.units)), made_with=part.made_with | made_with)
+    return replace(
+        part,
+        source=replace(graph, kept_units=dict(part.units)),
+        made_with=part.made_with | made_with,
+    )
 
 
 def check_alike(tasks: Sequence[Task]) -> None:
     """Refuse tasks of other classes, encoders or sites: a part of several styles is of one class in one model."""
-    kinds = {(id(one.encoder), answer_metric(one.metric, "An own part is found by").label, one.sites) for one in tasks}
+    kinds = {
+        (
+            id(one.encoder),
+            answer_metric(one.metric, "An own part is found by").label,
+            one.sites,
+        )
+        for one in tasks
+    }
     if len(kinds) != 1:
         raise InputError(
             f"An own part of several styles is of one class in one encoder at the same sites, but {len(kinds)} kinds "
             f"of tasks were given: find a part for each kind."
         )
-    asked = {f"task {number}": asked_of(one, "An own part is found by") for number, one in enumerate(tasks, start=1)}
-    check_asked_alike(asked, "The styles of one own part", "give all the same, or find a part for each")
+    asked = {
+        f"task {number}": asked_of(one, "An own part is found by")
+        for number, one in enumerate(tasks, start=1)
+    }
+    check_asked_alike(
+        asked,
+        "The styles of one own part",
+        "give all the same, or find a part for each",
+    )
 
 
 def _identity_of_all(tasks: Sequence[Task]) -> Identity:
     """Return what shaped a part: of tasks that are asked alike the first's identity, with the baselines of all."""
     digests = list(dict.fromkeys(one.baseline.digest for one in tasks))
-    return tasks[0].identity if len(digests) == 1 else tasks[0].identity | {"baseline_digest": digests}
+    return (
+        tasks[0].identity
+        if len(digests) == 1
+        else tasks[0].identity | {"baseline_digest": digests}
+    )
 
 
-def ranks_by_contrast(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
+def ranks_by_contrast(
+    task: Task, settings: AttributionSettings
+) -> Mapping[str, np.ndarray]:
     """Score each unit by its place in the order of contrast, 1 for the first; see `own_part`."""
     with task.running(gradients=True):
         images = ImagesOfClass(task)
         ranks = contrast([images], MOST).ranks.cpu().double().numpy()
-    return {site: np.nan_to_num(of_site) for site, of_site in images.runs.scored(ranks).items()}
+    return {
+        site: np.nan_to_num(of_site)
+        for site, of_site in images.runs.scored(ranks).items()
+    }
 
 
 def _prepared(task: Task) -> Task:
@@ -144,7 +179,9 @@ class ImagesOfClass:
     """Images of a class and of others under gates, and the slopes of the log-odds of their answers."""
 
     def __init__(self, task: Task) -> None:
-        self.metric = answer_metric(at_model_scale(task).metric, "An own part is found by")
+        self.metric = answer_metric(
+            at_model_scale(task).metric, "An own part is found by"
+        )
         self.runs = Gated(task, keep_error=True)
         label, n = self.metric.label, self.runs.n_own
         self.answers = given_classes(self.metric.log_answers(self.runs.embeddings))
@@ -171,10 +208,14 @@ class ImagesOfClass:
     ) -> Iterator[tuple[Float[Tensor, "some gates"], Float[Tensor, " some"]]]:
         """Yield d log-odds of the answers / d gates, and the probability of the answers, of some images at a time."""
         for i in range(0, len(places), self.runs.rows):
-            some = torch.tensor(places[i : i + self.runs.rows], device=self.answers.device)
+            some = torch.tensor(
+                places[i : i + self.runs.rows], device=self.answers.device
+            )
             gates = opened.expand(len(some), -1).detach().clone().requires_grad_()
             answers = self.metric.log_answers(self.runs.run(gates, some))
-            given = torch.zeros_like(answers, dtype=torch.bool).scatter(1, self.answers[some][:, None], True)
+            given = torch.zeros_like(answers, dtype=torch.bool).scatter(
+                1, self.answers[some][:, None], True
+            )
             own = answers[given]
             odds = own - answers.masked_fill(given, -torch.inf).logsumexp(-1)
             yield torch.autograd.grad(odds.sum(), gates)[0], own.detach().exp()
@@ -194,17 +235,30 @@ class Contrast(NamedTuple):
 def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Contrast:
     """Cut units in the order of contrast, up to a share, or until the probability of the class is at chance."""
     opened = torch.ones(images[0].runs.n_gates, device=images[0].runs.embeddings.device)
-    n, chance, most = len(opened), 1 / len(images[0].metric.weights), MOST if share is None else share
+    n, chance, most = (
+        len(opened),
+        1 / len(images[0].metric.weights),
+        MOST if share is None else share,
+    )
     damages = [
-        torch.stack([slopes.abs().sum(0) for slopes, _ in one.slopes(one.others, opened)]).sum(0) / len(one.others)
+        torch.stack(
+            [slopes.abs().sum(0) for slopes, _ in one.slopes(one.others, opened)]
+        ).sum(0)
+        / len(one.others)
         for one in images
     ]
     damage = torch.stack(damages).mean(0)
-    order, tried, size = opened.new_zeros(0, dtype=torch.long), list[list[float]](), min(FIRST, most)
+    order, tried, size = (
+        opened.new_zeros(0, dtype=torch.long),
+        list[list[float]](),
+        min(FIRST, most),
+    )
     costs = [mean_slopes(images, opened)[0]]
     while True:
         cost = torch.stack(costs).mean(0)
-        ratio = (cost / (damage + PRICE * damage.mean())).masked_fill(opened == 0, -torch.inf)
+        ratio = (cost / (damage + PRICE * damage.mean())).masked_fill(
+            opened == 0, -torch.inf
+        )
         ranked = ratio.argsort(descending=True, stable=True)
         order = torch.cat([order, ranked[: max(1, round(size * n)) - len(order)]])
         opened[order] = 0
@@ -214,7 +268,9 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
         if size >= most or (share is None and p <= chance):
             break
         size = min(size * GROWTH, most)
-    rest = ratio.masked_fill(opened == 0, -torch.inf).argsort(descending=True, stable=True)[: n - len(order)]
+    rest = ratio.masked_fill(opened == 0, -torch.inf).argsort(
+        descending=True, stable=True
+    )[: n - len(order)]
     ranks = torch.empty_like(opened)
     ranks[torch.cat([order, rest])] = torch.arange(n, 0, -1).to(ranks) / n
     return Contrast(costs[0], ranks, tried)
@@ -224,6 +280,12 @@ def mean_slopes(
     images: Sequence[ImagesOfClass], opened: Float[Tensor, " gates"]
 ) -> tuple[Float[Tensor, " gates"], float]:
     """Return the mean slope of the class's log-odds over its images, and its mean probability; styles count alike."""
-    found = [tuple(map(torch.cat, zip(*one.slopes(one.own, opened), strict=True))) for one in images]
-    slopes, p = (torch.stack([values.mean(0) for values in of]).mean(0) for of in zip(*found, strict=True))
+    found = [
+        tuple(map(torch.cat, zip(*one.slopes(one.own, opened), strict=True)))
+        for one in images
+    ]
+    slopes, p = (
+        torch.stack([values.mean(0) for values in of]).mean(0)
+        for of in zip(*found, strict=True)
+    )
     return slopes, float(p)

@@ -73,7 +73,9 @@ def describe_missing_lead(full: float, empty: float) -> str:
     return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
 
 
-def percentile_band(ratios: Float[np.ndarray, "resamples *rest"]) -> Float[np.ndarray, "2 *rest"]:
+def percentile_band(
+    ratios: Float[np.ndarray, "resamples *rest"],
+) -> Float[np.ndarray, "2 *rest"]:
     """Return the percentiles of resampled ratios that hold `CONFIDENCE` of them.
 
     NaN where more than a tail of the resamples has no ratio: the interval is not bounded there.
@@ -90,7 +92,9 @@ def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples 
     return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
-Weights = tuple[Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]]
+Weights = tuple[
+    Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]
+]
 """Weights of sums over images, NaN where there is no contrast, and over random and foreign circuits: one row, or one a
 resample."""
 Statistic = Callable[[Weights], dict[str, np.ndarray]]
@@ -113,7 +117,10 @@ class CurveReading:
     def values(self, statistic: Statistic | None = None) -> dict[str, np.ndarray]:
         """Return a statistic (default: the measure [sizes]) by circuit; NaN where there is a `reason`."""
         found = (statistic or self.ratios)(self.weights)
-        return {name: np.full_like(value, np.nan) if self.reason else value for name, (value,) in found.items()}
+        return {
+            name: np.full_like(value, np.nan) if self.reason else value
+            for name, (value,) in found.items()
+        }
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
         """Return the measure [rows, sizes] by circuit; NaN where the whole model has no lead.
@@ -122,30 +129,56 @@ class CurveReading:
         """
         (images, draws), n = weights, self.measure.number
         if len(self.curve.full) <= n:
-            return {name: np.full((len(images), self.curve.kept.shape[1]), np.nan) for name in ("kept", "complement")}
-        found = {name: images @ getattr(self.curve, name)[n].T for name in ("kept", "complement")}
+            return {
+                name: np.full((len(images), self.curve.kept.shape[1]), np.nan)
+                for name in ("kept", "complement")
+            }
+        found = {
+            name: images @ getattr(self.curve, name)[n].T
+            for name in ("kept", "complement")
+        }
         for name in (name for name, of_draws in draws.items() if of_draws.shape[1]):
-            found[name] = np.einsum("dfi,ri,rd->rf", getattr(self.curve, name)[n], images, draws[name], optimize=True)
+            found[name] = np.einsum(
+                "dfi,ri,rd->rf",
+                getattr(self.curve, name)[n],
+                images,
+                draws[name],
+                optimize=True,
+            )
         empty = (images @ self.curve.empty[n])[:, None]
         if self.measure.least is None:
             ends = {"empty": empty, "full": (images @ self.curve.full[n])[:, None]}
-            return found | {name: np.broadcast_to(value, found["kept"].shape) for name, value in ends.items()}
+            return found | {
+                name: np.broadcast_to(value, found["kept"].shape)
+                for name, value in ends.items()
+            }
         lead = self._lead(images)[:, None]
         return {name: (value - empty) / lead for name, value in found.items()}
 
     def intervals(self, statistic: Statistic) -> dict[str, np.ndarray]:
         """Return [value, low, high] of a statistic by circuit."""
         values, resampled = self.values(statistic), statistic(self._resampled)
-        return {name: np.stack([value, *self._interval(value, resampled[name])]) for name, value in values.items()}
+        return {
+            name: np.stack([value, *self._interval(value, resampled[name])])
+            for name, value in values.items()
+        }
 
     def _interval(self, value: np.ndarray, resampled: np.ndarray) -> np.ndarray:
         """Return the interval [2, rest] around a value [rest] from resampled values [resamples, rest]."""
         band = percentile_band(resampled)
         if (n := len(self._classes)) > 1:
-            variance = np.where(np.isnan(band[0]), np.nan, n / (n - 1) * known_variance(resampled))
-            band = np.stack(Spread(value, variance, np.full_like(value, n - 1.0)).interval())
+            variance = np.where(
+                np.isnan(band[0]), np.nan, n / (n - 1) * known_variance(resampled)
+            )
+            band = np.stack(
+                Spread(value, variance, np.full_like(value, n - 1.0)).interval()
+            )
             return band if self.measure.least is not None else band.clip(0, 1)
-        return np.full_like(band, np.nan) if min(side.sum() for _, side in self._sides) < 2 else band
+        return (
+            np.full_like(band, np.nan)
+            if min(side.sum() for _, side in self._sides) < 2
+            else band
+        )
 
     @cached_property
     def reason(self) -> str:
@@ -157,7 +190,10 @@ class CurveReading:
         if self.measure.least is None:
             return ""
         images, n = self.weights[0], self.measure.number
-        ends = [float((images @ values[n])[0]) for values in (self.curve.full, self.curve.empty)]
+        ends = [
+            float((images @ values[n])[0])
+            for values in (self.curve.full, self.curve.empty)
+        ]
         if np.isnan(self._lead(images)).any():
             if self.measure.least:
                 return f"with nothing kept the answers are the whole model's: a KL of {-ends[1]:.2g} nats"
@@ -169,7 +205,10 @@ class CurveReading:
     @cached_property
     def _sides(self) -> list[tuple[float, Bool[np.ndarray, " images"]]]:
         """The images whose means the contrast adds, each with its weight."""
-        sides = ((self.measure.own, self.curve.own), (self.measure.others, ~self.curve.own))
+        sides = (
+            (self.measure.own, self.curve.own),
+            (self.measure.others, ~self.curve.own),
+        )
         return [(weight, side) for weight, side in sides if weight]
 
     @cached_property
@@ -188,19 +227,32 @@ class CurveReading:
 
         Counted are classes, all images of each alike; of a single class its images.
         """
-        images, n = np.full((rows, len(self.curve.own)), 0.0 if self._classes else np.nan), len(self._classes)
+        images, n = (
+            np.full((rows, len(self.curve.own)), 0.0 if self._classes else np.nan),
+            len(self._classes),
+        )
         by_class = count(n) / n if n > 1 else np.ones((rows, n))
         for place, one in enumerate(self._classes):
             for weight, side in self._sides:
                 mine = np.flatnonzero(side & (self.curve.group == one))
                 counts = count(len(mine)) if n == 1 else np.ones((1, len(mine)))
                 images[:, mine] = weight * by_class[:, place, None] * counts / len(mine)
-        draws = {name: getattr(self.curve, name).shape[1] for name in ("random", "foreign")}
-        return images, {name: count(k) / k if k else np.zeros((rows, 0)) for name, k in draws.items()}
+        draws = {
+            name: getattr(self.curve, name).shape[1] for name in ("random", "foreign")
+        }
+        return images, {
+            name: count(k) / k if k else np.zeros((rows, 0))
+            for name, k in draws.items()
+        }
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
         """Return the contrast of the whole model less the baseline's; NaN where it is within rounding."""
-        full, empty = self.curve.full[self.measure.number], self.curve.empty[self.measure.number]
+        full, empty = (
+            self.curve.full[self.measure.number],
+            self.curve.empty[self.measure.number],
+        )
         lead = images @ (full - empty)
         size = np.abs(images) @ np.maximum(np.abs(full), np.abs(empty))
-        return np.where(lead > np.maximum(1e-6 * size, self.measure.least or 0), lead, np.nan)
+        return np.where(
+            lead > np.maximum(1e-6 * size, self.measure.least or 0), lead, np.nan
+        )

@@ -15,7 +15,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from circuitry.interventions.curve_reading import CURVE_MEASURES, CURVE_NUMBERS, CurveReading, Weights
+from circuitry.interventions.curve_reading import (
+    CURVE_MEASURES,
+    CURVE_NUMBERS,
+    CurveReading,
+    Weights,
+)
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage, number_of
 from circuitry.runs.given import SOME, checked
@@ -69,7 +74,9 @@ class FaithfulnessCurve:
     """Classes by number, which `pool_curves` gives; of several, classes are resampled in place of images."""
     class_name: str | None = None  #: What the images show.
     domain: str | None = None  #: Their style.
-    settings: dict[str, Any] = field(default_factory=dict)  #: What was asked and how; compared curves agree on it.
+    settings: dict[str, Any] = field(
+        default_factory=dict
+    )  #: What was asked and how; compared curves agree on it.
     weights: tuple[float, ...] = ()
     """Share of the tower's weights that each circuit touches, see `weights_touched`; nothing where it is not known."""
 
@@ -100,11 +107,18 @@ class FaithfulnessCurve:
         return self._readings["selectivity"].values()["kept"]
 
     def __repr__(self) -> str:
-        name = " in ".join(filter(None, [self.class_name, self.domain])) or "a circuit without a name"
+        name = (
+            " in ".join(filter(None, [self.class_name, self.domain]))
+            or "a circuit without a name"
+        )
         size = self.size
         place = self.sizes.index(size)
         read = {measure: values["kept"] for measure, values in self.at(place).items()}
-        known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
+        known = ", ".join(
+            f"{measure} {value:z.2f}"
+            for measure, value in read.items()
+            if not np.isnan(value)
+        )
         return (
             f"FaithfulnessCurve of {name}: {number_of(len(self.sizes), 'size')}, {int(self.own.sum())} images; "
             f"{known or 'nothing known'} with {size:.3g} of the units"
@@ -120,17 +134,27 @@ class FaithfulnessCurve:
         where one class has a single image, or a single image of others; values, too, where there is a reason.
         """
         if measure not in CURVE_MEASURES:
-            raise InputError(f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given.")
+            raise InputError(
+                f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given."
+            )
         reading = self._readings[measure]
         found = reading.intervals(reading.ratios)
         weights = self.weights or np.nan
-        columns = {"measure": measure, "fraction": self.sizes, "n_units": self.n_units, "weights": weights}
+        columns = {
+            "measure": measure,
+            "fraction": self.sizes,
+            "n_units": self.n_units,
+            "weights": weights,
+        }
         return self._tidy(found, columns, reading.reason)
 
     def at(self, place: int) -> dict[str, dict[str, float]]:
         """Return the value of each measure at one of the sizes by circuit, named as in `to_pandas`."""
         read = {name: reading.values() for name, reading in self._readings.items()}
-        return {name: {one: float(value[place]) for one, value in values.items()} for name, values in read.items()}
+        return {
+            name: {one: float(value[place]) for one, value in values.items()}
+            for name, values in read.items()
+        }
 
     def ahead_of_foreign(self, place: int) -> Float[np.ndarray, " 3"]:
         """Return by how much more KL a circuit recovers than other classes' circuits: the value and its interval."""
@@ -151,7 +175,9 @@ class FaithfulnessCurve:
         """The metric's contrast between the class and others with nothing kept, as a share of the whole model's."""
         images = self._readings["selectivity"].weights[0][0]
         full, empty = images @ self.full[0], images @ self.empty[0]
-        rounding = 1e-6 * np.abs(images) @ np.abs(self.full[0])  # processors sum in other orders
+        rounding = (
+            1e-6 * np.abs(images) @ np.abs(self.full[0])
+        )  # processors sum in other orders
         return float(empty / full) if full > rounding else float("nan")
 
     def areas(self) -> pd.DataFrame:
@@ -164,9 +190,16 @@ class FaithfulnessCurve:
         reading, x = self._readings["faithfulness"], np.asarray(self.sizes)
 
         def areas(weights: Weights) -> dict[str, np.ndarray]:
-            ratios = {name: f for name, f in reading.ratios(weights).items() if name in ("kept", "random")}
+            ratios = {
+                name: f
+                for name, f in reading.ratios(weights).items()
+                if name in ("kept", "random")
+            }
             both = {name: (f, np.abs(1 - f)) for name, f in ratios.items()}
-            return {name: np.stack([np.trapezoid(y, x) for y in ys], -1) for name, ys in both.items()}
+            return {
+                name: np.stack([np.trapezoid(y, x) for y in ys], -1)
+                for name, ys in both.items()
+            }
 
         found = reading.intervals(areas)
         return self._tidy(found, {"measure": ("CPR", "CMD")}, reading.reason)
@@ -183,19 +216,39 @@ class FaithfulnessCurve:
         """Read a curve that `save` wrote."""
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
-            sizes = {name: tuple(header.pop(name)) for name in ("sizes", "n_units", "weights")}
+            sizes = {
+                name: tuple(header.pop(name))
+                for name in ("sizes", "n_units", "weights")
+            }
             everything: dict[str, Any] = {**sizes, **header, **tensors}
             return cls(**everything)
 
     @cached_property
     def _readings(self) -> dict[str, CurveReading]:
-        return {name: CurveReading(measure, self) for name, measure in CURVE_MEASURES.items()}
+        return {
+            name: CurveReading(measure, self)
+            for name, measure in CURVE_MEASURES.items()
+        }
 
-    def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], reason: str) -> pd.DataFrame:
-        names = {"class": self.class_name, "domain": self.domain, "circuit": None, "measure": None}
-        more = {**columns, "ranking": self.ranking, "n_images": int(self.own.sum()), "reason": reason}
+    def _tidy(
+        self, found: dict[str, np.ndarray], columns: dict[str, Any], reason: str
+    ) -> pd.DataFrame:
+        names = {
+            "class": self.class_name,
+            "domain": self.domain,
+            "circuit": None,
+            "measure": None,
+        }
+        more = {
+            **columns,
+            "ranking": self.ranking,
+            "n_images": int(self.own.sum()),
+            "reason": reason,
+        }
         parts = [
-            pd.DataFrame({**names, "value": value, "low": low, "high": high}).assign(circuit=circuit, **more)
+            pd.DataFrame({**names, "value": value, "low": low, "high": high}).assign(
+                circuit=circuit, **more
+            )
             for circuit, (value, low, high) in found.items()
         ]
         return pd.concat(parts, ignore_index=True)
@@ -204,12 +257,31 @@ class FaithfulnessCurve:
 CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
 """The runs of a curve; from the third on they have sizes."""
 _CURVE_ARRAYS = (*CURVE_RUNS, "own", "group")
-_POOLED = (*OF_MODEL, "metric", "baseline", "circuits", "sites", "budget", "size", "seed")
-_CURVE_HEADER = ("sizes", "ranking", "n_units", "class_name", "domain", "settings", "weights")
+_POOLED = (
+    *OF_MODEL,
+    "metric",
+    "baseline",
+    "circuits",
+    "sites",
+    "budget",
+    "size",
+    "seed",
+)
+_CURVE_HEADER = (
+    "sizes",
+    "ranking",
+    "n_units",
+    "class_name",
+    "domain",
+    "settings",
+    "weights",
+)
 
 
 @checked
-def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> FaithfulnessCurve:
+def pool_curves(
+    curves: Annotated[Sequence[FaithfulnessCurve], SOME],
+) -> FaithfulnessCurve:
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
     Numbers are averaged over classes before dividing, so that a class with a small lead over the baseline cannot
@@ -221,21 +293,34 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     """
     for name in ("sizes", "ranking", "n_units", "numbers"):
         if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
-            raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
+            raise InputError(
+                f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}."
+            )
     for one, two in pairwise(curves):
-        titles = [f"the curve of {curve.class_name} in {curve.domain}" for curve in (one, two)]
-        of_domain = ("text_weights",) if one.domain == two.domain else ()  # texts may be in the style of a domain
-        Identity(one.settings).check(two.settings, titles[0], titles[1], (*_POOLED, *of_domain))
+        titles = [
+            f"the curve of {curve.class_name} in {curve.domain}" for curve in (one, two)
+        ]
+        of_domain = (
+            ("text_weights",) if one.domain == two.domain else ()
+        )  # texts may be in the style of a domain
+        Identity(one.settings).check(
+            two.settings, titles[0], titles[1], (*_POOLED, *of_domain)
+        )
     if len(set(map(id, curves))) < len(curves):
-        raise InputError(f"Curves are pooled once each, but one is twice among {len(curves)}: remove it.")
+        raise InputError(
+            f"Curves are pooled once each, but one is twice among {len(curves)}: remove it."
+        )
     fewest = min(curve.foreign.shape[1] for curve in curves)
     curves = [replace(curve, foreign=curve.foreign[:, :fewest]) for curve in curves]
     first = curves[0]
     classes, domains = {c.class_name for c in curves}, {c.domain for c in curves}
     together: dict[str, Any] = {
-        name: np.concatenate([getattr(c, name) for c in curves], axis=-1) for name in _CURVE_ARRAYS
+        name: np.concatenate([getattr(c, name) for c in curves], axis=-1)
+        for name in _CURVE_ARRAYS
     }
-    together["group"] = np.repeat(np.arange(len(curves)), [len(curve.own) for curve in curves])
+    together["group"] = np.repeat(
+        np.arange(len(curves)), [len(curve.own) for curve in curves]
+    )
     known = [curve.weights for curve in curves]
     return replace(
         first,
@@ -255,7 +340,9 @@ def curves_by_domain(
     """
     groups: dict[tuple[str, tuple[str, ...]], list[FaithfulnessCurve]] = {}
     for curve in curves:
-        groups.setdefault((str(curve.domain), tuple(curve.settings["sites"])), []).append(curve)
+        groups.setdefault(
+            (str(curve.domain), tuple(curve.settings["sites"])), []
+        ).append(curve)
     parts = []
     for (_, sites), group in groups.items():
         table = pool_curves(group).to_pandas(measure)
@@ -264,7 +351,9 @@ def curves_by_domain(
     return pd.concat(parts, ignore_index=True)
 
 
-def areas_by_domain(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> pd.DataFrame:
+def areas_by_domain(
+    curves: Annotated[Sequence[FaithfulnessCurve], SOME],
+) -> pd.DataFrame:
     """Return the areas under the curves of each domain, classes pooled; each area of its ranking, where there is one.
 
     Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.
@@ -272,12 +361,20 @@ def areas_by_domain(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> pd.
     parts = []
     for domain in dict.fromkeys(curve.domain for curve in curves):
         for measure, ranking in RANKING_OF.items():
-            mine = [curve for curve in curves if curve.domain == domain and curve.ranking == ranking]
+            mine = [
+                curve
+                for curve in curves
+                if curve.domain == domain and curve.ranking == ranking
+            ]
             if mine:
                 areas = pool_curves(mine).areas()
                 parts.append(areas[areas["measure"] == measure])
     columns = ["domain", "ranking", "measure", "circuit", "value", "low", "high"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    return (
+        pd.concat(parts, ignore_index=True)[columns]
+        if parts
+        else pd.DataFrame(columns=columns)
+    )
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
@@ -287,7 +384,9 @@ def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
     """
     rows = one_site[one_site["circuit"].isin(["kept", "random"])]
     means = rows.pivot_table("value", "sites", "circuit", sort=False)
-    return means.rename_axis(index="site", columns=None).reindex(columns=["kept", "random"])
+    return means.rename_axis(index="site", columns=None).reindex(
+        columns=["kept", "random"]
+    )
 
 
 def most_selective_site(one_site: pd.DataFrame) -> str | None:

@@ -50,10 +50,18 @@ class PatchEffects:
     def to_pandas(self) -> pd.DataFrame:
         """Return the effects as a tidy table: site, index (unit or position, row by row), value."""
         parts = [
-            pd.DataFrame({"site": site, "index": np.arange(scores.size), "value": scores.reshape(-1)})
+            pd.DataFrame(
+                {
+                    "site": site,
+                    "index": np.arange(scores.size),
+                    "value": scores.reshape(-1),
+                }
+            )
             for site, scores in self.scores.items()
         ]
-        return pd.concat(parts, ignore_index=True).dropna(subset="value", ignore_index=True)
+        return pd.concat(parts, ignore_index=True).dropna(
+            subset="value", ignore_index=True
+        )
 
 
 STRONGEST_SHARE = 0.2
@@ -80,7 +88,9 @@ class AttributionCheck:
             for sample in ("top", "random"):
                 chosen = part[part[sample]]
                 rows.append((site, sample, len(chosen), *_correlations(chosen)))
-        return pd.DataFrame(rows, columns=["site", "sample", "n_units", "pearson", "spearman"])
+        return pd.DataFrame(
+            rows, columns=["site", "sample", "n_units", "pearson", "spearman"]
+        )
 
     def across_sites(self) -> pd.DataFrame:
         """Return whether scores of different sites can be compared, as a global budget does; in the random sample.
@@ -91,11 +101,21 @@ class AttributionCheck:
             strongest `STRONGEST_SHARE` of all sites, by either). The image, which is no node, is left out.
         """
         points = self.points[self.points["random"] & (self.points["site"] != INPUT)]
-        sizes = points[["attributed", "exact"]].abs().set_axis(["score", "exact"], axis=1).assign(site=points["site"])
+        sizes = (
+            points[["attributed", "exact"]]
+            .abs()
+            .set_axis(["score", "exact"], axis=1)
+            .assign(site=points["site"])
+        )
         n = math.ceil(STRONGEST_SHARE * len(sizes))
         by_site = sizes.groupby("site", sort=False)
         sums = by_site[["score", "exact"]].sum()
-        found = pd.DataFrame({"n_units": by_site.size(), "exact_per_score": sums["exact"] / sums["score"]})
+        found = pd.DataFrame(
+            {
+                "n_units": by_site.size(),
+                "exact_per_score": sums["exact"] / sums["score"],
+            }
+        )
         for by in ("score", "exact"):
             among = sizes.nlargest(n, by)["site"].value_counts()
             found[f"strongest_by_{by}"] = among.reindex(found.index, fill_value=0)
@@ -106,11 +126,17 @@ def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the correlation of each map with the first, over all pixels; NaN of a map that is the same everywhere."""
     (_, whole), *others = maps.items()
     varied = {name: np.ptp(one) > 0 and np.ptp(whole) > 0 for name, one in others}
-    return {n: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) if varied[n] else np.nan for n, one in others}
+    return {
+        n: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) if varied[n] else np.nan
+        for n, one in others
+    }
 
 
 def _correlations(points: pd.DataFrame) -> tuple[float, float]:
-    x, y = points["attributed"].to_numpy(dtype=float), points["exact"].to_numpy(dtype=float)
+    x, y = (
+        points["attributed"].to_numpy(dtype=float),
+        points["exact"].to_numpy(dtype=float),
+    )
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan"), float("nan")
     return float(stats.pearsonr(x, y).statistic), float(stats.spearmanr(x, y).statistic)

@@ -63,7 +63,11 @@ def faithfulness_curve(
     tell_seen(own_and_others(task, graph), [graph], "Faithfulness")
     budget, sites = settings.budget or SAME_SHARE, named_sites(task)
     circuits, *others = (
-        [one.strongest(share, settings.ranking, budget, sites) for share in settings.sizes] for one in (graph, *foreign)
+        [
+            one.strongest(share, settings.ranking, budget, sites)
+            for share in settings.sizes
+        ]
+        for one in (graph, *foreign)
     )
     curve = measure_circuits(task, circuits, settings, others)
     sizes = tuple(map(float, settings.sizes))
@@ -98,17 +102,28 @@ def measure_circuits(
         >>> measure_circuits(unseen, [find_circuit(seen, size=0.4)]).to_pandas("selectivity")
     """
     source, sites = circuits[0].source, named_sites(task)
-    check_made_with(task, [one.source for of_class in (circuits, *foreign) for one in of_class])
+    check_made_with(
+        task, [one.source for of_class in (circuits, *foreign) for one in of_class]
+    )
     if fitted is not None:
-        task.identity.check(fitted.identity, "the task", "the task that fits constants", (*ANY_TEXTS, "class_weights"))
-    if wrong := [len(of_class) for of_class in foreign if len(of_class) != len(circuits)]:
+        task.identity.check(
+            fitted.identity,
+            "the task",
+            "the task that fits constants",
+            (*ANY_TEXTS, "class_weights"),
+        )
+    if wrong := [
+        len(of_class) for of_class in foreign if len(of_class) != len(circuits)
+    ]:
         raise InputError(
             f"Another class has a circuit for each of the {len(circuits)} sizes, but {wrong[0]} were given."
         )
     of_edges = circuits[0].edges is not None
 
     def bare(some: Sequence[Circuit]) -> list[Circuit]:
-        return list(some) if of_edges or sites is None else [one.at(sites) for one in some]
+        return (
+            list(some) if of_edges or sites is None else [one.at(sites) for one in some]
+        )
 
     kept = bare(circuits)
     nothing = kept[0].nothing()
@@ -117,11 +132,17 @@ def measure_circuits(
         "empty": [nothing],
         "kept": kept,
         "complement": [circuit.complement() for circuit in kept],
-        "random": draw_random(kept, settings.random_draws, np.random.default_rng(settings.seed)),
+        "random": draw_random(
+            kept, settings.random_draws, np.random.default_rng(settings.seed)
+        ),
         "foreign": [circuit for of_class in foreign for circuit in bare(of_class)],
     }
-    values, own = measure_answers(task, [circuit for group in groups.values() for circuit in group])
-    parts = np.split(values, np.cumsum([len(group) for group in groups.values()])[:-1], axis=1)
+    values, own = measure_answers(
+        task, [circuit for group in groups.values() for circuit in group]
+    )
+    parts = np.split(
+        values, np.cumsum([len(group) for group in groups.values()])[:-1], axis=1
+    )
     measured = dict(zip(groups, parts, strict=True))
     if fitted is not None:
         whole = groups["full"]
@@ -157,14 +178,21 @@ def measure_circuits(
     )
 
 
-def draw_random(circuits: Sequence[Circuit], draws: int, rng: np.random.Generator) -> list[Circuit]:
+def draw_random(
+    circuits: Sequence[Circuit], draws: int, rng: np.random.Generator
+) -> list[Circuit]:
     """Return a random circuit as large as each circuit, draw by draw; random units of one draw are nested by size."""
     if circuits[0].edges is not None:
         return [circuit.random(rng) for _ in range(draws) for circuit in circuits]
     everything = circuits[0].nothing().complement()
     orders = [everything.random(rng).units for _ in range(draws)]
     return [
-        replace(one, units={site: order[site][: len(units)] for site, units in one.units.items()})
+        replace(
+            one,
+            units={
+                site: order[site][: len(units)] for site, units in one.units.items()
+            },
+        )
         for order in orders
         for one in circuits
     ]
@@ -180,8 +208,13 @@ def measure_answers(
         Them, the metric alone where it has no candidate classes; and which images are of the class.
     """
     everything, n_own = with_others(task)
-    metric, embeddings = at_model_scale(task).metric, kept_embeddings(everything, circuits)
-    values = [torch.stack([in_double(checked_metric(metric, found)) for found in embeddings])]
+    metric, embeddings = (
+        at_model_scale(task).metric,
+        kept_embeddings(everything, circuits),
+    )
+    values = [
+        torch.stack([in_double(checked_metric(metric, found)) for found in embeddings])
+    ]
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         answers = torch.stack([metric.log_answers(found) for found in embeddings])
         kl = (answers[:1].exp() * (answers[:1] - answers)).sum(-1)
@@ -196,7 +229,9 @@ def measure_each(
     """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all."""
     left, parts = iter(circuits), list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
-    with Bar(total=total, desc=what, unit="circuit", disable=not task.work.progress) as bar:
+    with Bar(
+        total=total, desc=what, unit="circuit", disable=not task.work.progress
+    ) as bar:
         while some := list(islice(left, AT_ONCE)):
             parts.append(measure_answers(quiet, some)[0][0])
             bar.update(len(some))

@@ -17,7 +17,12 @@ from torch import Tensor
 
 from circuitry.bases.gated_reading import mixed
 from circuitry.circuits.graph import Circuit
-from circuitry.encoder.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
+from circuitry.encoder.baselines import (
+    AnyBaseline,
+    Baseline,
+    Counterfactual,
+    as_baseline,
+)
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
@@ -42,9 +47,15 @@ class GatedUnits:
     def of(cls, task: Task, sites: Sequence[str]) -> "GatedUnits":
         """Return a task's encoder with gates at some sites."""
         if INPUT in sites:
-            raise InputError("The image itself is never ablated, but units at 'input' were given: leave out 'input'.")
+            raise InputError(
+                "The image itself is never ablated, but units at 'input' were given: leave out 'input'."
+            )
         ordered = sorted(set(sites), key=task.encoder.position)
-        return cls(task.encoder, tuple(ordered), rows_that_fit(task.encoder, task.work.memory_gib))
+        return cls(
+            task.encoder,
+            tuple(ordered),
+            rows_that_fit(task.encoder, task.work.memory_gib),
+        )
 
     @property
     def start(self) -> str:
@@ -54,27 +65,51 @@ class GatedUnits:
     def sizes(self, activations: Mapping[str, Tensor]) -> dict[str, int]:
         """Return the number of units by site, error units included."""
         dims = {site: self.encoder.unit_dim(site) for site in self.sites}
-        return {site: self.encoder.units_of(site, activations[site]).shape[dim] for site, dim in dims.items()}
+        return {
+            site: self.encoder.units_of(site, activations[site]).shape[dim]
+            for site, dim in dims.items()
+        }
 
     def stacks(
-        self, circuits: Sequence[Mapping[str, Chosen]], clean: Mapping[str, Tensor], at_once: int
+        self,
+        circuits: Sequence[Mapping[str, Chosen]],
+        clean: Mapping[str, Tensor],
+        at_once: int,
     ) -> tuple[Iterator[UnitGates], list[int]]:
         """Return the gates of all different circuits, ``at_once`` at a time, and the number of each circuit in these.
 
         Equal circuits are run once, and so are equal to the last bit. Gates are on the CPU, where `run` compares them.
         """
-        sizes, places, different = self.sizes(clean), dict[bytes, int](), list[dict[str, Tensor]]()
-        whole = {site: torch.ones(size, dtype=torch.bool) for site, size in sizes.items()}
+        sizes, places, different = (
+            self.sizes(clean),
+            dict[bytes, int](),
+            list[dict[str, Tensor]](),
+        )
+        whole = {
+            site: torch.ones(size, dtype=torch.bool) for site, size in sizes.items()
+        }
         which = []
         for circuit in circuits:
-            kept = whole | {s: torch.from_numpy(mark_kept(units, sizes[s], s)) for s, units in circuit.items()}
-            which.append(places.setdefault(b"".join(kept[s].numpy().tobytes() for s in self.sites), len(places)))
+            kept = whole | {
+                s: torch.from_numpy(mark_kept(units, sizes[s], s))
+                for s, units in circuit.items()
+            }
+            which.append(
+                places.setdefault(
+                    b"".join(kept[s].numpy().tobytes() for s in self.sites), len(places)
+                )
+            )
             if len(places) > len(different):
                 different.append(kept)
         chunks = (different[i : i + at_once] for i in range(0, len(different), at_once))
-        return ({s: torch.stack([kept[s] for kept in some]) for s in self.sites} for some in chunks), which
+        return (
+            {s: torch.stack([kept[s] for kept in some]) for s in self.sites}
+            for some in chunks
+        ), which
 
-    def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates) -> Float[Tensor, "stack b d"]:
+    def run(
+        self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
+    ) -> Float[Tensor, "stack b d"]:
         """Return the embeddings under each row of gates; rows that begin alike are one run up to where they part.
 
         Args:
@@ -83,12 +118,21 @@ class GatedUnits:
             gates: Gates of the units; only different ones are moved to the device. The embeddings are differentiable in
                 real gates.
         """
-        n, hooks = len(next(iter(gates.values()), start[:1])), list[tuple[str, Callable[..., Tensor]]]()
+        n, hooks = (
+            len(next(iter(gates.values()), start[:1])),
+            list[tuple[str, Callable[..., Tensor]]](),
+        )
         runs = [0] * n
         for site, of_site in gates.items():
-            before, rows = runs, of_site.cpu().numpy() if of_site.dtype == torch.bool else np.arange(n)
+            before, rows = (
+                runs,
+                of_site.cpu().numpy() if of_site.dtype == torch.bool else np.arange(n),
+            )
             places = dict[tuple[int, bytes], int]()
-            runs = [places.setdefault((run, row.tobytes()), len(places)) for run, row in zip(before, rows, strict=True)]
+            runs = [
+                places.setdefault((run, row.tobytes()), len(places))
+                for run, row in zip(before, rows, strict=True)
+            ]
             first = [runs.index(place) for place in range(len(places))]
             parents = torch.tensor([before[row] for row in first], device=start.device)
             different = of_site[first].to(start.device)
@@ -98,14 +142,21 @@ class GatedUnits:
         embeddings: Tensor = rearrange(found, "(stack b) d -> stack b d", b=len(start))
         return embeddings[runs]
 
-    def run_each(self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates) -> Float[Tensor, "b d"]:
+    def run_each(
+        self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
+    ) -> Float[Tensor, "b d"]:
         """Return the embeddings of the images, each under its own row of real gates."""
-        hooks = [(site, self._hook(own, ends[site], torch.arange(1), len(start))) for site, own in gates.items()]
+        hooks = [
+            (site, self._hook(own, ends[site], torch.arange(1), len(start)))
+            for site, own in gates.items()
+        ]
         with self.encoder.hooks(fwd_hooks=hooks):
             found: Tensor = self.encoder(start, start=self.start)
         return found
 
-    def _hook(self, gates: Tensor, end: Tensor, parents: Tensor, n_images: int) -> Callable[..., Tensor]:
+    def _hook(
+        self, gates: Tensor, end: Tensor, parents: Tensor, n_images: int
+    ) -> Callable[..., Tensor]:
         """Return a hook, by which the runs ``parents`` go on, each under its own gates.
 
         It is a function, since TransformerLens prints every hook, and tensors take long to print.
@@ -113,7 +164,9 @@ class GatedUnits:
 
         def gated(activation: Tensor, hook: Any) -> Tensor:
             if len(parents) > len(activation) // n_images:
-                activation = rearrange(activation, "(stack b) ... -> stack b ...", b=n_images)[parents].flatten(0, 1)
+                activation = rearrange(
+                    activation, "(stack b) ... -> stack b ...", b=n_images
+                )[parents].flatten(0, 1)
             return gate_units(self.encoder, hook.name, gates, end, activation)
 
         return gated
@@ -128,7 +181,10 @@ def gate_units(
 ) -> Float[Tensor, "rows ..."]:
     """Return an activation of stacked images [stack * b, ...] with its units under gates."""
     n = len(gates)
-    (x, *past), end = encoder.parts_of(site, activation), encoder.units_of(site, end).to(activation)
+    (x, *past), end = (
+        encoder.parts_of(site, activation),
+        encoder.units_of(site, end).to(activation),
+    )
     shape = [n, *[1] * (x.dim() - 1)]
     shape[encoder.unit_dim(site) % x.dim()] = -1
     gates = gates.view(shape)
@@ -137,7 +193,9 @@ def gate_units(
         end = end.expand(n, *end.shape).flatten(0, 1) if 1 < len(end) < len(x) else end
     value = mixed(gates, x, end)
     if gates.dtype == torch.bool:
-        value = torch.empty_like(x).copy_(value)  # the same memory layout: the next stage then rounds alike
+        value = torch.empty_like(x).copy_(
+            value
+        )  # the same memory layout: the next stage then rounds alike
     return torch.cat([value, *past], encoder.unit_dim(site)) if past else value
 
 
@@ -146,11 +204,15 @@ def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
     source, found = circuit.source, dict[str, np.ndarray]()
     for site, units in circuit.units.items():
         n_nodes, n_units = len(source.node_scores[site]), source.n_units(site)
-        found[site] = np.append(units, np.arange(n_nodes, n_units if circuit.keep_error else n_nodes)).astype(np.int64)
+        found[site] = np.append(
+            units, np.arange(n_nodes, n_units if circuit.keep_error else n_nodes)
+        ).astype(np.int64)
     return found
 
 
-def ablate_all_but(encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "zero") -> list[Patch]:
+def ablate_all_but(
+    encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "zero"
+) -> list[Patch]:
     """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
 
     Args:
@@ -161,11 +223,19 @@ def ablate_all_but(encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "
         ...     alone = encoder(images)
     """
     ends, kept_units = as_baseline(baseline), units_with_errors(circuit)
-    values = Baseline(ends.name, ends.run(encoder, circuit.units)) if isinstance(ends, Counterfactual) else ends
+    values = (
+        Baseline(ends.name, ends.run(encoder, circuit.units))
+        if isinstance(ends, Counterfactual)
+        else ends
+    )
 
     def write(site: str, activation: Tensor) -> Tensor:
         size = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
-        kept = torch.from_numpy(mark_kept(kept_units[site], size, site)).to(activation.device)
-        return gate_units(encoder, site, kept[None], values.at(site, activation), activation)
+        kept = torch.from_numpy(mark_kept(kept_units[site], size, site)).to(
+            activation.device
+        )
+        return gate_units(
+            encoder, site, kept[None], values.at(site, activation), activation
+        )
 
     return [Patch(site, partial(write, site)) for site in kept_units]

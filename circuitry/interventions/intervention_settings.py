@@ -10,9 +10,25 @@ from circuitry.circuits.circuit_settings import UnitMethod
 from circuitry.circuits.methods import CONTRAST
 from circuitry.data.shared_options import NImages, NOthers, option
 from circuitry.encoder.choices import BASELINE_NAMES
-from circuitry.models.options import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
+from circuitry.models.options import (
+    BaselineChoice,
+    FolderSettings,
+    MetricChoice,
+    TextsChoice,
+)
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import ABOVE_ZERO, DISTINCT, SOME, Count, Natural, Seed, Share, between, checked, one_of
+from circuitry.runs.given import (
+    ABOVE_ZERO,
+    DISTINCT,
+    SOME,
+    Count,
+    Natural,
+    Seed,
+    Share,
+    between,
+    checked,
+    one_of,
+)
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
@@ -29,7 +45,12 @@ Selectivity = Annotated[
 ]
 MOST = 0.2
 """The largest share of the units that a class's own part has."""
-OwnShare = Annotated[float, between(f"a share of the units in (0, {MOST:g}]", ABOVE_ZERO, MOST, "write 0.02 for 2 %")]
+OwnShare = Annotated[
+    float,
+    between(
+        f"a share of the units in (0, {MOST:g}]", ABOVE_ZERO, MOST, "write 0.02 for 2 %"
+    ),
+]
 
 
 @checked
@@ -68,7 +89,9 @@ class AblationSettings:
 
     def __post_init__(self) -> None:
         if list(self.sizes) != sorted(set(self.sizes)):
-            raise InputError(f"A curve needs ascending sizes, but {tuple(self.sizes)} was given: sort them.")
+            raise InputError(
+                f"A curve needs ascending sizes, but {tuple(self.sizes)} was given: sort them."
+            )
 
 
 @checked
@@ -92,7 +115,11 @@ class CheckSettings(FolderSettings):
 
     def __post_init__(self) -> None:
         given = self.baseline
-        if given is not None and not isinstance(given, str) and encoder.as_baseline(given).n_images is not None:
+        if (
+            given is not None
+            and not isinstance(given, str)
+            and encoder.as_baseline(given).n_images is not None
+        ):
             raise InputError(
                 "Causal checks use one baseline for many images, but one with an activation for every image was given: "
                 "give the name 'counterfactual', or a baseline for all images."
@@ -105,9 +132,15 @@ class CheckSettings(FolderSettings):
             config: The configuration in the manifest of the circuits.
         """
         names = ("metric", "texts", "baseline", "budget")
-        found = {name: config.get(name, SAME_SHARE) for name in names if getattr(self, name) is None}
+        found = {
+            name: config.get(name, SAME_SHARE)
+            for name in names
+            if getattr(self, name) is None
+        }
         baseline = found.get("baseline", "zero")
-        if baseline not in BASELINE_NAMES or (baseline != "zero" and "baseline_digest" in config):
+        if baseline not in BASELINE_NAMES or (
+            baseline != "zero" and "baseline_digest" in config
+        ):
             raise InputError(
                 f"The circuits were found with activations as baseline, {baseline!r}: give a baseline to check them "
                 f"with, such as these activations, or one of {', '.join(BASELINE_NAMES)}."

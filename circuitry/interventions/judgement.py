@@ -57,7 +57,11 @@ Row = tuple[str, str, float, float, float, float, float, int, float, bool]
 
 @checked
 def judge_circuit(
-    task: Task, circuit: Circuit, settings: AblationSettings = AblationSettings(), *, minimality: bool = True
+    task: Task,
+    circuit: Circuit,
+    settings: AblationSettings = AblationSettings(),
+    *,
+    minimality: bool = True,
 ) -> pd.DataFrame:
     """Test the units of a circuit, and its edges where it has some: sufficiency, necessity, minimality, complement.
 
@@ -83,7 +87,9 @@ def judge_circuit(
         >>> judge_circuit(unseen, circuit)
     """
     check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
-    seen = tell_seen(own_and_others(task, circuit.source), [circuit.source], "A test of a circuit")
+    seen = tell_seen(
+        own_and_others(task, circuit.source), [circuit.source], "A test of a circuit"
+    )
     n_seen = next(iter(seen.values()))  # the images of the class come first
     sites, units = named_sites(task), replace(circuit, edges=None)
     tested = {"units": units if sites is None else units.at(sites)}
@@ -95,8 +101,23 @@ def judge_circuit(
                 f"A test of {kind} needs some, but the circuit of {circuit.source.title} has none: add one."
             )
     rng = np.random.default_rng(settings.seed)
-    rows = [row for kind, one in tested.items() for row in _rows(task, one, kind, settings, rng, minimality)]
-    columns = ["test", "measure", "value", "low", "high", "random_low", "random_high", "n", "p", "holds"]
+    rows = [
+        row
+        for kind, one in tested.items()
+        for row in _rows(task, one, kind, settings, rng, minimality)
+    ]
+    columns = [
+        "test",
+        "measure",
+        "value",
+        "low",
+        "high",
+        "random_low",
+        "random_high",
+        "n",
+        "p",
+        "holds",
+    ]
     table = pd.DataFrame(rows, columns=columns).assign(n_seen=n_seen)
     if n_seen and n_seen == len(digests_of(task.images)):
         table["holds"] = None
@@ -104,23 +125,45 @@ def judge_circuit(
 
 
 def _rows(
-    task: Task, circuit: Circuit, kind: str, settings: AblationSettings, rng: np.random.Generator, minimality: bool
+    task: Task,
+    circuit: Circuit,
+    kind: str,
+    settings: AblationSettings,
+    rng: np.random.Generator,
+    minimality: bool,
 ) -> list[Row]:
     """Return the rows of a circuit of units, or of edges."""
-    measure, named = "faithfulness" if task.others is None else "selectivity", " (edges)" if kind == "edges" else ""
+    measure, named = (
+        "faithfulness" if task.others is None else "selectivity",
+        " (edges)" if kind == "edges" else "",
+    )
     random = [circuit.random(rng) for _ in range(2 * DRAWS)]
     rests = (one.complement() for one in (circuit, *random[DRAWS:]))
     curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
     _say_why_nan(task, circuit, curve, measure)
-    beside = measure_each(task, chain([circuit, *random[:DRAWS]], rests), 2 * (1 + DRAWS), "random circuits")
-    rows = [(row[0] + named, *row[1:]) for row in _beside_random(curve, beside, measure)]
+    beside = measure_each(
+        task,
+        chain([circuit, *random[:DRAWS]], rests),
+        2 * (1 + DRAWS),
+        "random circuits",
+    )
+    rows = [
+        (row[0] + named, *row[1:]) for row in _beside_random(curve, beside, measure)
+    ]
     if minimality:
-        changed = measure_each(task, chain([circuit], circuit.without_each()), 1 + circuit.count, "one by one")
+        changed = measure_each(
+            task,
+            chain([circuit], circuit.without_each()),
+            1 + circuit.count,
+            "one by one",
+        )
         rows.append(_minimality(f" ({kind})", measure, changed, curve.own))
     return rows
 
 
-def _say_why_nan(task: Task, circuit: Circuit, curve: FaithfulnessCurve, measure: str) -> None:
+def _say_why_nan(
+    task: Task, circuit: Circuit, curve: FaithfulnessCurve, measure: str
+) -> None:
     """Say why there is no share of the model's lead; nothing where there is one."""
     reason = curve.reason(measure)
     if not reason:
@@ -136,20 +179,33 @@ def _say_why_nan(task: Task, circuit: Circuit, curve: FaithfulnessCurve, measure
     )
 
 
-def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -> list[Row]:
+def _beside_random(
+    curve: FaithfulnessCurve, values: np.ndarray, measure: str
+) -> list[Row]:
     """Set the circuit beside random ones, and its complement beside theirs.
 
     ``values`` [circuits, images] are the metrics of the circuit, of random circuits, and then of their complements.
     """
     table = curve.to_pandas(measure).set_index("circuit")
     contrasts, (full, empty) = (
-        _contrasts(some, curve.own, measure) for some in (values, [curve.full[0], curve.empty[0]])
+        _contrasts(some, curve.own, measure)
+        for some in (values, [curve.full[0], curve.empty[0]])
     )
     lead = np.nan if table["reason"].iloc[0] else full - empty
     circuits, rests = np.split(contrasts, 2)
-    beaten, worse = _win_test(circuits[1:] < circuits[0]), _win_test(rests[1:] > rests[0])
-    kept, rest = table.loc[["kept", "complement"], ["value", "low", "high"]].to_numpy(dtype=float).tolist()
-    of_random, without = (np.percentile((some[1:] - empty) / lead, OF_RANDOM).tolist() for some in (circuits, rests))
+    beaten, worse = (
+        _win_test(circuits[1:] < circuits[0]),
+        _win_test(rests[1:] > rests[0]),
+    )
+    kept, rest = (
+        table.loc[["kept", "complement"], ["value", "low", "high"]]
+        .to_numpy(dtype=float)
+        .tolist()
+    )
+    of_random, without = (
+        np.percentile((some[1:] - empty) / lead, OF_RANDOM).tolist()
+        for some in (circuits, rests)
+    )
     works, left = (
         value >= ANSWERS if why_open(curve) else does_work(curve.at(0), name)
         for name, value in (("kept", kept[0]), ("complement", rest[0]))
@@ -157,22 +213,55 @@ def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -
     enough, n = bool(works and kept[1] > of_random[1]), int(curve.own.sum())
     return [
         ("circuit", measure, *kept, *of_random, n, np.nan, enough),
-        ("complement", measure, *rest, *without, n, np.nan, enough and not left and rest[0] < kept[1]),
-        ("sufficiency", measure, *beaten[:3], *of_random, *beaten[3:], enough and beaten[-1] < LEVEL),
-        ("necessity", measure, *worse[:3], *without, *worse[3:], not left and worse[-1] < LEVEL),
+        (
+            "complement",
+            measure,
+            *rest,
+            *without,
+            n,
+            np.nan,
+            enough and not left and rest[0] < kept[1],
+        ),
+        (
+            "sufficiency",
+            measure,
+            *beaten[:3],
+            *of_random,
+            *beaten[3:],
+            enough and beaten[-1] < LEVEL,
+        ),
+        (
+            "necessity",
+            measure,
+            *worse[:3],
+            *without,
+            *worse[3:],
+            not left and worse[-1] < LEVEL,
+        ),
     ]
 
 
-def _contrasts(values: np.ndarray | list[np.ndarray], own: np.ndarray, measure: str) -> np.ndarray:
+def _contrasts(
+    values: np.ndarray | list[np.ndarray], own: np.ndarray, measure: str
+) -> np.ndarray:
     values = np.asarray(values)
-    return np.asarray(values[:, own].mean(1) - (0 if measure == "faithfulness" else values[:, ~own].mean(1)))
+    return np.asarray(
+        values[:, own].mean(1)
+        - (0 if measure == "faithfulness" else values[:, ~own].mean(1))
+    )
 
 
 def _win_test(wins: np.ndarray) -> tuple[float, float, float, int, float]:
     """Return the share of wins with its interval, their number, and p of at most `SHARE` of them."""
     test = stats.binomtest(int(wins.sum()), len(wins), SHARE, alternative="greater")
     interval = stats.binomtest(int(wins.sum()), len(wins)).proportion_ci()
-    return float(wins.mean()), float(interval.low), float(interval.high), len(wins), float(test.pvalue)
+    return (
+        float(wins.mean()),
+        float(interval.low),
+        float(interval.high),
+        len(wins),
+        float(test.pvalue),
+    )
 
 
 def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) -> Row:
@@ -183,11 +272,18 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
     change = values[1:] - values[:1]
     inside, outside = change[:, own], change[:, ~own]
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # the change is the same for all images: judged by its size
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # the change is the same for all images: judged by its size
         if measure == "faithfulness":
-            p, mean = stats.ttest_1samp(inside, 0, axis=1, alternative="less").pvalue, inside.mean(1)
+            p, mean = (
+                stats.ttest_1samp(inside, 0, axis=1, alternative="less").pvalue,
+                inside.mean(1),
+            )
         else:
-            p = stats.ttest_ind(inside, outside, axis=1, equal_var=False, alternative="less").pvalue
+            p = stats.ttest_ind(
+                inside, outside, axis=1, equal_var=False, alternative="less"
+            ).pvalue
             mean = inside.mean(1) - outside.mean(1)
     changed = np.abs(mean) > 1e-6 * np.abs(values).max()
     corrected = holm(pd.Series(np.where(changed & np.isfinite(p), p, 1.0))).to_numpy()
@@ -195,4 +291,15 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     value, low, high = float(needed.mean()), float(interval.low), float(interval.high)
     p_value = float(corrected.max())
-    return f"minimality{kind}", measure, value, low, high, np.nan, np.nan, len(needed), p_value, bool(needed.all())
+    return (
+        f"minimality{kind}",
+        measure,
+        value,
+        low,
+        high,
+        np.nan,
+        np.nan,
+        len(needed),
+        p_value,
+        bool(needed.all()),
+    )

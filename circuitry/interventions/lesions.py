@@ -14,7 +14,13 @@ from torch import Tensor
 from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import ANY_CLASS, ANY_TEXTS, asked_of, check_asked_alike, check_made_with
+from circuitry.circuits.made_with import (
+    ANY_CLASS,
+    ANY_TEXTS,
+    asked_of,
+    check_asked_alike,
+    check_made_with,
+)
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
 from circuitry.data.parts import Key
 from circuitry.encoder.doubles import in_double
@@ -83,8 +89,12 @@ def lesion(
         >>> table = lesion(unseen, {key: own_part(task) for key, task in seen.items()})
         >>> lesion_matrix(table)    # rows: found on, columns: tested on
     """
-    if of_edges := [" in ".join(key) for key, part in parts.items() if part.edges is not None]:
-        raise InputError(f"A lesion ablates units, but the part of {of_edges[0]} is of edges: give it without edges.")
+    if of_edges := [
+        " in ".join(key) for key, part in parts.items() if part.edges is not None
+    ]:
+        raise InputError(
+            f"A lesion ablates units, but the part of {of_edges[0]} is of edges: give it without edges."
+        )
     tested = {" in ".join(key): task.images for key, task in tasks.items()}
     tell_seen(tested, [part.source for part in parts.values()], "A lesion")
     tasks = {key: at_model_scale(task) for key, task in tasks.items()}
@@ -96,10 +106,17 @@ def lesion(
         cuts.append(Ablated(key, PART, part.count, part.complement()))
         for one in draw_random([part], random_draws, rng):
             cuts.append(Ablated(key, RANDOM, one.count, one.complement()))
-    progress, rows = any(task.work.progress for task in tasks.values()), list[dict[str, Any]]()
-    for key, task in Bar(tasks.items(), desc="lesion", unit="job", disable=not progress):
+    progress, rows = (
+        any(task.work.progress for task in tasks.values()),
+        list[dict[str, Any]](),
+    )
+    for key, task in Bar(
+        tasks.items(), desc="lesion", unit="job", disable=not progress
+    ):
         check_made_with(task, [part.source for part in parts.values()], ANY_TEXTS)
-        check_made_with(task, [parts[key].source] if key in parts else [], (*ANY_CLASS, "label"))
+        check_made_with(
+            task, [parts[key].source] if key in parts else [], (*ANY_CLASS, "label")
+        )
         rows += _rows_of_cell(key, task, cuts, labels)
     table = pd.DataFrame(rows).groupby(list(KEYS), sort=False).mean().reset_index()
     told = {name: asked[name] for name in ("candidates", "scale", "baseline")}
@@ -108,8 +125,15 @@ def lesion(
 
 def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
     """Return what all tasks are asked; refuse tasks whose rows would not be comparable."""
-    asked = {" in ".join(key): asked_of(task, "A lesion takes") for key, task in tasks.items()}
-    check_asked_alike(asked, "The cells of one table of lesions", "give all the same, or make a table of each")
+    asked = {
+        " in ".join(key): asked_of(task, "A lesion takes")
+        for key, task in tasks.items()
+    }
+    check_asked_alike(
+        asked,
+        "The cells of one table of lesions",
+        "give all the same, or make a table of each",
+    )
     return next(iter(asked.values()))
 
 
@@ -118,11 +142,17 @@ def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
     settings = {key: part.source.settings for key, part in parts.items()}
     names = ("baseline", "scale")
     asked = {
-        f"the part of {' in '.join(key)}": {name: made[name] for name in names if name in made}
+        f"the part of {' in '.join(key)}": {
+            name: made[name] for name in names if name in made
+        }
         for key, made in settings.items()
     }
-    check_asked_alike(asked, "The parts of one table of lesions", "make a table of each")
-    found: str | None = next((made["baseline"] for made in settings.values() if "baseline" in made), None)
+    check_asked_alike(
+        asked, "The parts of one table of lesions", "make a table of each"
+    )
+    found: str | None = next(
+        (made["baseline"] for made in settings.values() if "baseline" in made), None
+    )
     if found not in (None, tested):
         log.warning(
             "The parts were found with the baseline %r, and are tested with %r: another question than that which found "
@@ -134,7 +164,9 @@ def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
 
 
 def _labels_of_classes(
-    tasks: Mapping[Key, Task], parts: Mapping[Key, Circuit], text_weights: Sequence[float]
+    tasks: Mapping[Key, Task],
+    parts: Mapping[Key, Circuit],
+    text_weights: Sequence[float],
 ) -> dict[str, int]:
     """Return the row of each class among the candidates of all tasks; refuse tasks that disagree.
 
@@ -157,14 +189,23 @@ def _labels_of_classes(
     return labels
 
 
-def _rows_of_cell(key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping[str, int]) -> list[dict[str, Any]]:
+def _rows_of_cell(
+    key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping[str, int]
+) -> list[dict[str, Any]]:
     """Return a row for each cut, of the images of one class in one domain."""
     metric = answer_metric(task.metric, "A lesion takes")
-    quiet = replace(task, images=one_tensor(task.images), others=None, work=replace(task.work, progress=False))
+    quiet = replace(
+        task,
+        images=one_tensor(task.images),
+        others=None,
+        work=replace(task.work, progress=False),
+    )
     everything = cuts[0].rest.nothing().complement()
     embeddings = kept_embeddings(quiet, [everything, *(cut.rest for cut in cuts)])
     whole, *after = (metric.log_answers(found).cpu() for found in embeddings)
-    before = {f"whole_{name}": value for name, value in _read(whole, metric.label).items()}
+    before = {
+        f"whole_{name}": value for name, value in _read(whole, metric.label).items()
+    }
     rows, broken = list[dict[str, Any]](), list[str]()
     for cut, answers in zip(cuts, after, strict=True):
         named = dict(zip(KEYS, (*cut.found_on, *key, cut.kind), strict=True))
@@ -174,7 +215,9 @@ def _rows_of_cell(key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping
         row["taken_for"] = np.nan if part_label is None else _share(answers, part_label)
         rows.append(row)
         if n_broken := int(answers.isnan().any(-1).sum()):
-            broken.append(f"{n_broken} without the {cut.kind} units of {' in '.join(cut.found_on)}")
+            broken.append(
+                f"{n_broken} without the {cut.kind} units of {' in '.join(cut.found_on)}"
+            )
     if broken:
         log.warning(
             "Of %d images of %s the embeddings of some are not finite after a lesion, so they have no answer, and "
@@ -196,23 +239,39 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
         between the units of each part, NaN where they have no scores (`with_edges`); and size_a, size_b, the shares of
         the units that the parts have: the overlap of parts of unequal sizes is at most the smaller over the larger.
     """
-    sources, rows, checked = [part.source for part in parts.values()], list[dict[str, Any]](), Comparable()
+    sources, rows, checked = (
+        [part.source for part in parts.values()],
+        list[dict[str, Any]](),
+        Comparable(),
+    )
     for source in sources:
         checked.add(source)
     scored = bool(parts) and all(source.edge_scores for source in sources)
-    by_edges = edge_jaccard_matrix([source.circuit() for source in sources]) if scored else None
+    by_edges = (
+        edge_jaccard_matrix([source.circuit() for source in sources])
+        if scored
+        else None
+    )
     for (i, (a, part_a)), (j, (b, part_b)) in combinations(enumerate(parts.items()), 2):
         sites = [site for site in part_a.units if site in part_b.units]
-        shared = sum(len(np.intersect1d(part_a.units[site], part_b.units[site])) for site in sites)
+        shared = sum(
+            len(np.intersect1d(part_a.units[site], part_b.units[site]))
+            for site in sites
+        )
         n_units = {site: len(part_a.source.node_scores[site]) for site in sites}
-        by_chance = sum(len(part_a.units[site]) * len(part_b.units[site]) / n for site, n in n_units.items())
+        by_chance = sum(
+            len(part_a.units[site]) * len(part_b.units[site]) / n
+            for site, n in n_units.items()
+        )
         both = part_a.count + part_b.count
         row: dict[str, Any] = dict(zip(_PAIR, (*a, *b), strict=True))
         row["overlap"] = shared / (both - shared)
         row["chance"] = by_chance / (both - by_chance)
         row["edges"] = np.nan if by_edges is None else by_edges[i, j]
         rows.append(row | {"size_a": part_a.size, "size_b": part_b.size})
-    return pd.DataFrame(rows, columns=[*_PAIR, "overlap", "chance", "edges", "size_a", "size_b"])
+    return pd.DataFrame(
+        rows, columns=[*_PAIR, "overlap", "chance", "edges", "size_a", "size_b"]
+    )
 
 
 def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:

@@ -37,7 +37,13 @@ from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import LEARNED, method_code
 from circuitry.circuits.unit_scores import graph_of, path_effects
 from circuitry.encoder.task import Task
-from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks, variance_of
+from circuitry.interventions.answers import (
+    Answers,
+    default_answers,
+    gate_importance,
+    normal_ranks,
+    variance_of,
+)
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.runs.errors import InputError
@@ -100,31 +106,58 @@ def learn_masks(
     """
     edges = None if among is None else among.its_edges
     if edges is not None and not edges.count:
-        raise InputError("Masks choose from at least one edge, but none was given: see Edges.between.")
+        raise InputError(
+            "Masks choose from at least one edge, but none was given: see Edges.between."
+        )
     with (
         task.running(gradients=True),
-        Bar(total=settings.steps, desc="masks", unit="step", disable=not task.work.progress, leave=False) as bar,
+        Bar(
+            total=settings.steps,
+            desc="masks",
+            unit="step",
+            disable=not task.work.progress,
+            leave=False,
+        ) as bar,
     ):
         runs = Gated(task, edges)
-        kept, scores, lost, steps = _Learning(runs, default_answers(task.metric), settings).learn(sizes, bar)
-    made = [{"size": size, "lost": lost, "steps": steps, "seed": settings.seed} for size in sizes]
+        kept, scores, lost, steps = _Learning(
+            runs, default_answers(task.metric), settings
+        ).learn(sizes, bar)
+    made = [
+        {"size": size, "lost": lost, "steps": steps, "seed": settings.seed}
+        for size in sizes
+    ]
     if among is not None:
         return LearnedMasks(
-            [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores
+            [
+                replace(among, edges=one, made_with=by)
+                for one, by in zip(kept, made, strict=True)
+            ],
+            scores,
         )
     effects = replace(path_effects(task)[0], importance=gates_of(scores))
-    made_with = {"method": LEARNED, "method_code": method_code(LEARNED), "budget": LEARNED}
+    made_with = {
+        "method": LEARNED,
+        "method_code": method_code(LEARNED),
+        "budget": LEARNED,
+    }
     source = graph_of(task, effects, made_with | task.identity)
     circuits = []
     for units, by in zip(kept, made, strict=True):
-        first = {site: some[np.argsort(-source.ranked_by[site][some])] for site, some in units.items()}
+        first = {
+            site: some[np.argsort(-source.ranked_by[site][some])]
+            for site, some in units.items()
+        }
         circuits.append(Circuit(replace(source, kept_units=first), first, made_with=by))
     return LearnedMasks(circuits, scores)
 
 
 def gates_of(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the gates that training ended with by site, 0 for error units, which have none."""
-    return {site: np.nan_to_num(expit(of_site.astype(float))) for site, of_site in scores.items()}
+    return {
+        site: np.nan_to_num(expit(of_site.astype(float)))
+        for site, of_site in scores.items()
+    }
 
 
 class _Learning:
@@ -136,15 +169,21 @@ class _Learning:
         self.target = answers(runs.embeddings).detach()
         self.variance = float(variance_of(self.target))
         images = torch.arange(len(runs))
-        self.sides = [side for side in (images[: runs.n_own], images[runs.n_own :]) if len(side)]
+        self.sides = [
+            side for side in (images[: runs.n_own], images[runs.n_own :]) if len(side)
+        ]
         if settings.batch_size < len(self.sides):
             raise InputError(
                 f"A step draws images of the class and of others, but batch_size={settings.batch_size} leaves none for "
                 f"one of them: take at least {len(self.sides)}."
             )
-        self.first = START_WEIGHT * normal_ranks(gate_importance(runs, answers, IMPORTANCE_IMAGES))
+        self.first = START_WEIGHT * normal_ranks(
+            gate_importance(runs, answers, IMPORTANCE_IMAGES)
+        )
 
-    def learn(self, sizes: Sequence[float], bar: Bar) -> tuple[list[Any], Any, float, int]:
+    def learn(
+        self, sizes: Sequence[float], bar: Bar
+    ) -> tuple[list[Any], Any, float, int]:
         """Return what the masks of all sizes keep, the scores, and what is lost after how many steps."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         scores = self.first.clone().requires_grad_()
@@ -155,10 +194,17 @@ class _Learning:
                 self._shrink(scores, (larger, size), descent, generator, bar, steps)
             path.append(_largest(scores.detach(), self._count(size)))
         above = scores.detach() - scores.detach()[path[-1]].min()
-        places: list[int] = np.argsort(np.argsort(-np.asarray(sizes), kind="stable")).tolist()
+        places: list[int] = np.argsort(
+            np.argsort(-np.asarray(sizes), kind="stable")
+        ).tolist()
         ends = above.cpu().numpy()
         kept = [self.runs.chosen(path[place].cpu().numpy(), ends) for place in places]
-        return kept, self.runs.scored(ends), self._measure(path[-1].float()), descent.steps
+        return (
+            kept,
+            self.runs.scored(ends),
+            self._measure(path[-1].float()),
+            descent.steps,
+        )
 
     def _shrink(
         self,
@@ -173,19 +219,32 @@ class _Learning:
         (best, since), name = (float("inf"), 0), self.settings.autocast
         smoothed: float | None = None
         for share, left in _schedule(*sizes, steps):
-            noise = torch.rand(len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit().to(self.device)
+            noise = (
+                torch.rand(len(scores), generator=generator)
+                .clamp(1e-6, 1 - 1e-6)
+                .logit()
+                .to(self.device)
+            )
             noisy = scores + NOISE * left * noise
             k = self._count(share)
-            largest = noisy.detach().topk(min(k + 1, len(noisy))).values  # the k-th and the next, if there is one
+            largest = (
+                noisy.detach().topk(min(k + 1, len(noisy))).values
+            )  # the k-th and the next, if there is one
             gates = torch.sigmoid(noisy - largest[k - 1 :].mean())
             chosen = self._draw(generator)
-            with nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name)):
+            with (
+                nullcontext()
+                if name is None
+                else torch.autocast(self.device.type, dtype=getattr(torch, name))
+            ):
                 embeddings = self.runs.run(gates, chosen)
             loss = self._lost(embeddings.to(self.target.dtype), chosen)
             descent.step(scores, torch.autograd.grad(loss, [scores])[0])
             bar.update()
             now = float(loss.detach())
-            bar.set_postfix_str(f"{share:.0%} of the units, loses {now:.2f}", refresh=False)
+            bar.set_postfix_str(
+                f"{share:.0%} of the units, loses {now:.2f}", refresh=False
+            )
             if left > 0:
                 continue
             smoothed = now if smoothed is None else 0.9 * smoothed + 0.1 * now
@@ -200,7 +259,10 @@ class _Learning:
         """Return the share of the answers' variance that is lost, over all images."""
         with torch.no_grad():
             parts = torch.split(torch.arange(len(self.runs)), self.runs.rows)
-            sums = [float(self._lost(self.runs.run(gates, some), some)) * len(some) for some in parts]
+            sums = [
+                float(self._lost(self.runs.run(gates, some), some)) * len(some)
+                for some in parts
+            ]
         return sum(sums) / len(self.runs)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
@@ -213,7 +275,9 @@ class _Learning:
         return torch.cat(parts).to(self.device)
 
     def _lost(self, embeddings: Tensor, chosen: Tensor) -> Tensor:
-        return (self.answers(embeddings) - self.target[chosen]).square().sum(1).mean() / self.variance
+        return (self.answers(embeddings) - self.target[chosen]).square().sum(
+            1
+        ).mean() / self.variance
 
 
 class _Descent:
@@ -228,10 +292,17 @@ class _Descent:
         """Move the scores down the mean gradient."""
         self.steps += 1
         self.mean = MOMENTUM * self.mean + (1 - MOMENTUM) * gradient
-        self.square = FORGETTING * self.square + (1 - FORGETTING) * float(gradient.square().mean())
+        self.square = FORGETTING * self.square + (1 - FORGETTING) * float(
+            gradient.square().mean()
+        )
         size = (self.square / (1 - FORGETTING**self.steps)) ** 0.5
         with torch.no_grad():
-            scores -= LEARNING_RATE / (1 - MOMENTUM**self.steps) / max(size, 1e-30) * self.mean
+            scores -= (
+                LEARNING_RATE
+                / (1 - MOMENTUM**self.steps)
+                / max(size, 1e-30)
+                * self.mean
+            )
 
 
 def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, float]]:

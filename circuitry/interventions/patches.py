@@ -47,14 +47,24 @@ class Places:
         """Read places as a user gives them; ``what`` (units or positions) is for messages."""
         try:
             array = np.asarray(given)
-        except (ValueError, TypeError, RecursionError):  # lists of several lengths, or within themselves
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+        ):  # lists of several lengths, or within themselves
             array = np.asarray("no numbers")
         if array.dtype == bool and array.ndim:
             flat = array.reshape(-1)
             return cls(tuple(np.flatnonzero(flat).tolist()), len(flat))
-        whole = array.dtype.kind in "iuf" and array.ndim <= 1 and bool((array == np.floor(array)).all())
+        whole = (
+            array.dtype.kind in "iuf"
+            and array.ndim <= 1
+            and bool((array == np.floor(array)).all())
+        )
         if not whole or not np.isfinite(array).all():
-            raise InputError(f"Expected {what} as whole numbers or as a boolean mask, but {given!r} was given.")
+            raise InputError(
+                f"Expected {what} as whole numbers or as a boolean mask, but {given!r} was given."
+            )
         return cls(tuple(int(i) for i in array.reshape(-1)))
 
     def mask(self, size: int, site: str, what: str) -> Bool[np.ndarray, " size"]:
@@ -110,7 +120,11 @@ class Patch:
             places = self.places(name)
             if places is not None:
                 is_mask = places.mask_length is not None
-                kept = tuple(np.ravel(getattr(self, name)).tolist()) if is_mask else places.indices
+                kept = (
+                    tuple(np.ravel(getattr(self, name)).tolist())
+                    if is_mask
+                    else places.indices
+                )
                 object.__setattr__(self, name, kept)
 
     def places(self, what: Literal["units", "positions"]) -> Places | None:
@@ -131,11 +145,23 @@ class Patch:
         else:
             return UNKNOWN
         chosen = self.places("units"), self.places("positions")
-        return digest([self.site, *(None if some is None else sorted(set(some.indices)) for some in chosen), written])
+        return digest(
+            [
+                self.site,
+                *(
+                    None if some is None else sorted(set(some.indices))
+                    for some in chosen
+                ),
+                written,
+            ]
+        )
 
     def __str__(self) -> str:
         chosen = {what: self.places(what) for what in ("units", "positions")}
-        words = [f"all {what}" if p is None else f"{what} {name_some(p.indices)}" for what, p in chosen.items()]
+        words = [
+            f"all {what}" if p is None else f"{what} {name_some(p.indices)}"
+            for what, p in chosen.items()
+        ]
         return ", ".join([repr(self.site), *words])
 
 
@@ -156,7 +182,9 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
     """
     several = [patches] if isinstance(patches, Patch) else patches
     for a, b in combinations(several, 2):
-        if a.site == b.site and all(_meet(a.places(what), b.places(what)) for what in ("units", "positions")):
+        if a.site == b.site and all(
+            _meet(a.places(what), b.places(what)) for what in ("units", "positions")
+        ):
             raise InputError(
                 f"Two patches must not write the same place, but the one at {a} and the one at {b} do: "
                 "separate their units or positions, or make them one."
@@ -164,7 +192,9 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
     by_site: dict[str, list[_Write]] = {}
     for patch in several:
         by_site.setdefault(patch.site, []).append(_Write(encoder, patch))
-    with encoder.hooks(fwd_hooks=[(site, _Hook(writes)) for site, writes in by_site.items()]):
+    with encoder.hooks(
+        fwd_hooks=[(site, _Hook(writes)) for site, writes in by_site.items()]
+    ):
         yield encoder
 
 
@@ -177,7 +207,11 @@ class _Write:
         value = patch.value
         if isinstance(value, Baseline):
             value.check_made_of(encoder)
-        self.value = value.run(encoder, [patch.site])[patch.site] if isinstance(value, Counterfactual) else value
+        self.value = (
+            value.run(encoder, [patch.site])[patch.site]
+            if isinstance(value, Counterfactual)
+            else value
+        )
         self._masks: dict[torch.Size, Tensor] = {}
 
     def written(self, activation: Tensor) -> Tensor:
@@ -189,7 +223,10 @@ class _Write:
             check_count(value, len(activation))
             return value.at(self.patch.site, activation)
         found = value.to(activation) if isinstance(value, Tensor) else value(activation)
-        if found.shape[1:] != activation.shape[1:] or len(found) not in (1, len(activation)):
+        if found.shape[1:] != activation.shape[1:] or len(found) not in (
+            1,
+            len(activation),
+        ):
             raise InputError(
                 f"The value of the patch at {self.patch} has shape {list(found.shape)}, but the activation there is "
                 f"{list(activation.shape)}: give one of that shape, or with a batch of 1 for all images."
@@ -204,9 +241,13 @@ class _Write:
             axes = [axis for axis in range(1, activation.dim()) if axis != units]
             wide = self._chosen("units", activation.shape[units] - self.n_carried)
             wide = torch.cat([wide, torch.zeros(self.n_carried, dtype=torch.bool)])
-            spread = self._chosen("positions", int(np.prod([activation.shape[axis] for axis in axes])))
+            spread = self._chosen(
+                "positions", int(np.prod([activation.shape[axis] for axis in axes]))
+            )
             mask = wide[:, None] & spread
-            mask = mask.reshape(-1, *(activation.shape[axis] for axis in axes)).movedim(0, units - 1)
+            mask = mask.reshape(-1, *(activation.shape[axis] for axis in axes)).movedim(
+                0, units - 1
+            )
             self._masks[shape] = mask.to(activation.device)[None]
         return self._masks[shape]
 
@@ -233,7 +274,9 @@ class _Hook:
         out = activation
         for one in self.writes:
             out = torch.where(one.mask(activation), one.written(activation), out)
-        return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
+        return torch.empty_like(activation).copy_(
+            out
+        )  # the same memory layout: the next stage then rounds alike
 
 
 def _meet(a: Places | None, b: Places | None) -> bool:

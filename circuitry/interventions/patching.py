@@ -65,7 +65,9 @@ def patch_effects(
         >>> effects.scores["layer2.0"]            # [height, width]
     """
     if units is not None and by != "unit":
-        raise InputError(f"Units are chosen with by='unit', but by={by!r} was given: leave out units=.")
+        raise InputError(
+            f"Units are chosen with by='unit', but by={by!r} was given: leave out units=."
+        )
     encoder, chosen = task.encoder, units or {}
     rows = rows_that_fit(encoder, task.work.memory_gib)
     sites = task.sites if units is None else tuple(sorted(units, key=encoder.position))
@@ -77,14 +79,22 @@ def patch_effects(
         return in_double(checked_metric(task.metric, encoder(activation, start=site)))
 
     total = (count_batches(task.images, rows) or 0) * len(sites) or None
-    with task.running(), Bar(total=total, desc="patching", unit="site", disable=not task.work.progress) as bar:
+    with (
+        task.running(),
+        Bar(
+            total=total, desc="patching", unit="site", disable=not task.work.progress
+        ) as bar,
+    ):
         for batch in task.batches():
             clean = batch.clean(sites)
             if noise:
                 bases, written = clean, batch.ends(clean)
             else:
                 bases = task.baseline.activations(encoder, clean, batch.start)
-                written = {site: encoder.carry(site, clean[site], base) for site, base in bases.items()}
+                written = {
+                    site: encoder.carry(site, clean[site], base)
+                    for site, base in bases.items()
+                }
             at_baseline = written if noise else bases
             clean_sum += float(run(batch.images, encoder.sites[0]).sum())
             count += len(batch.images)
@@ -92,10 +102,18 @@ def patch_effects(
                 base = bases[site]
                 moved[site] += float(run(at_baseline[site], site).sum())
                 axes = _patched_axes(base, by, encoder.unit_dim(site))
-                units_there = encoder.units_of(site, base)  # not what is carried past them
+                units_there = encoder.units_of(
+                    site, base
+                )  # not what is carried past them
                 size = math.prod(units_there.shape[axis] for axis in axes)
-                wanted = mark_kept(chosen[site], size, site) if site in chosen else np.ones(size, dtype=bool)
-                effects = _effects(partial(run, site=site), base, written[site], axes, wanted, rows)
+                wanted = (
+                    mark_kept(chosen[site], size, site)
+                    if site in chosen
+                    else np.ones(size, dtype=bool)
+                )
+                effects = _effects(
+                    partial(run, site=site), base, written[site], axes, wanted, rows
+                )
                 sums[site] = (effects if noise else -effects) + sums[site]
                 bar.update()
     return PatchEffects(
@@ -118,17 +136,26 @@ def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:
 
 
 def _effects(
-    run: Callable[[Tensor], Tensor], base: Tensor, written: Tensor, axes: Sequence[int], wanted: np.ndarray, rows: int
+    run: Callable[[Tensor], Tensor],
+    base: Tensor,
+    written: Tensor,
+    axes: Sequence[int],
+    wanted: np.ndarray,
+    rows: int,
 ) -> np.ndarray:
     """Return metric(base) - metric(patched), summed over images, for everything that is patched at a site."""
     reference = run(base)
     shape = [size if axis in axes else 1 for axis, size in enumerate(base.shape)][1:]
     places = math.prod(shape)
     out = np.full(len(wanted), np.nan)
-    for chunk in torch.split(torch.from_numpy(np.flatnonzero(wanted)), max(1, rows // len(base))):
+    for chunk in torch.split(
+        torch.from_numpy(np.flatnonzero(wanted)), max(1, rows // len(base))
+    ):
         mask = torch.zeros(len(chunk), places, dtype=torch.bool)
         mask[torch.arange(len(chunk)), chunk] = True
-        stack = torch.where(mask.view(len(chunk), 1, *shape).to(base.device), written, base)
+        stack = torch.where(
+            mask.view(len(chunk), 1, *shape).to(base.device), written, base
+        )
         values = run(stack.flatten(0, 1)).view(len(chunk), len(base))
         out[chunk.numpy()] = (reference - values).sum(1).cpu().numpy()
     return out if len(axes) == 1 else out.reshape([base.shape[axis] for axis in axes])

@@ -27,7 +27,9 @@ POINTS = 32
 
 
 @checked
-def logit_pixels(task: Task, circuit: Circuit | None = None) -> Float[Tensor, "batch h w"]:
+def logit_pixels(
+    task: Task, circuit: Circuit | None = None
+) -> Float[Tensor, "batch h w"]:
     """Return the contribution of each pixel to the metric, in the encoder or with only a circuit's units kept.
 
     Args:
@@ -43,17 +45,24 @@ def logit_pixels(task: Task, circuit: Circuit | None = None) -> Float[Tensor, "b
 
     def maps(batch: Batch) -> Tensor:
         ends = task.baseline.select(slice(batch.start, batch.start + len(batch.images)))
-        with patched(task.encoder, [] if circuit is None else ablate_all_but(task.encoder, circuit, ends)):
+        with patched(
+            task.encoder,
+            [] if circuit is None else ablate_all_but(task.encoder, circuit, ends),
+        ):
             return _pixels(task, batch.images, target)
 
     # The points of a path are many rows of one image: where each has a baseline of its own, they run image by image.
     one_by_one = circuit is not None and task.baseline.n_images is not None
     with task.running(gradients=True):
         check_made_with(task, [] if circuit is None else [circuit.source])
-        return torch.cat([maps(batch) for batch in task.batches(1 if one_by_one else None)])
+        return torch.cat(
+            [maps(batch) for batch in task.batches(1 if one_by_one else None)]
+        )
 
 
-def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "batch h w"]]:
+def circuit_pixels(
+    task: Task, circuit: Circuit
+) -> dict[str, Float[Tensor, "batch h w"]]:
     """Return what each pixel of a task's images adds to its metric, through the model and a circuit, by title.
 
     The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
@@ -63,7 +72,9 @@ def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "bat
     unit = int(circuit.units[last][0])
     return {
         "whole model": logit_pixels(task),
-        f"circuit at {last}": logit_pixels(task, replace(circuit.at([last]), keep_error=False)),
+        f"circuit at {last}": logit_pixels(
+            task, replace(circuit.at([last]), keep_error=False)
+        ),
         "circuit at all sites": logit_pixels(task, circuit),
         f"unit {last}/{unit}": unit_pixels(task, last, unit),
     }
@@ -81,16 +92,22 @@ def unit_pixels(task: Task, site: str, unit: Natural) -> Float[Tensor, "batch h 
     def activation(x: Tensor) -> Tensor:
         units = encoder(x, stop=site).movedim(encoder.unit_dim(site), 1)
         if not 0 <= unit < units.shape[1]:
-            raise InputError(f"Site {site!r} has units 0 to {units.shape[1] - 1}, but {unit} was given: choose one.")
+            raise InputError(
+                f"Site {site!r} has units 0 to {units.shape[1] - 1}, but {unit} was given: choose one."
+            )
         mean: Tensor = units[:, unit].reshape(len(x), -1).mean(1)
         return mean
 
     with task.running(gradients=True):
-        return torch.cat([_pixels(task, batch.images, activation) for batch in task.batches()])
+        return torch.cat(
+            [_pixels(task, batch.images, activation) for batch in task.batches()]
+        )
 
 
 def _pixels(task: Task, images: Tensor, target: Callable[[Tensor], Tensor]) -> Tensor:
-    rows = max(len(images), rows_that_fit(task.encoder, task.work.memory_gib))  # captum runs every image at least once
+    rows = max(
+        len(images), rows_that_fit(task.encoder, task.work.memory_gib)
+    )  # captum runs every image at least once
     found: Tensor = IntegratedGradients(target).attribute(
         images, n_steps=POINTS, method="gausslegendre", internal_batch_size=rows
     )

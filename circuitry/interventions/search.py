@@ -22,13 +22,23 @@ from typing import Annotated, Any
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.methods import ITERATIVE, LEARNED, MethodName, method_code, without_others
+from circuitry.circuits.methods import (
+    ITERATIVE,
+    LEARNED,
+    MethodName,
+    method_code,
+    without_others,
+)
 from circuitry.circuits.rules import default_size
 from circuitry.circuits.unit_scores import graph_of, score_parts, without_image
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_circuits
-from circuitry.interventions.intervention_settings import AblationSettings, MaskSettings, Selectivity
+from circuitry.interventions.intervention_settings import (
+    AblationSettings,
+    MaskSettings,
+    Selectivity,
+)
 from circuitry.interventions.masks import learn_masks
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
@@ -80,7 +90,9 @@ def find_circuit(
         >>> measure_circuits(unseen, [circuit]).to_pandas()    # beside its complement and random units
     """
     if size is not None and selectivity is not None:
-        raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
+        raise InputError(
+            "A circuit has a size or a selectivity to reach: give one of size= and selectivity=."
+        )
     if selectivity is None:
         size = default_size(task.encoder) if size is None else size
         return _proposer(task, method, masks)([size])[0]
@@ -118,13 +130,23 @@ def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
     if method == LEARNED:
         return lambda sizes: learn_masks(task, sizes, masks).circuits
     with task.running(gradients=True):
-        effects, _ = score_parts(without_image(task), AttributionSettings(method=method))
-    made = {"method": method, "method_code": method_code(method), "ranking": "absolute", "budget": GLOBAL}
+        effects, _ = score_parts(
+            without_image(task), AttributionSettings(method=method)
+        )
+    made = {
+        "method": method,
+        "method_code": method_code(method),
+        "ranking": "absolute",
+        "budget": GLOBAL,
+    }
     graph = graph_of(task, effects, made | task.identity)
 
     def rank(sizes: Sequence[float]) -> list[Circuit]:
         taken = [graph.strongest(size, budget=GLOBAL) for size in sizes]
-        return [replace(one, source=replace(graph, kept_units=dict(one.units))) for one in taken]
+        return [
+            replace(one, source=replace(graph, kept_units=dict(one.units)))
+            for one in taken
+        ]
 
     return rank
 
@@ -156,7 +178,10 @@ def _bisect(task: Task, target: float, propose: Proposer) -> Circuit:
     tried.sort(key=lambda one: one[1].count)
     reached = [one for one in tried if one[0] >= target]
     best, circuit = reached[0] if reached else max(tried, key=lambda one: one[0])
-    made_with: dict[str, Any] = {"selectivity": target, "tried": [[one.size, reaches] for reaches, one in tried]}
+    made_with: dict[str, Any] = {
+        "selectivity": target,
+        "tried": [[one.size, reaches] for reaches, one in tried],
+    }
     if not reached:
         made_with["note"] = (
             f"No circuit of the {len(tried)} sizes that were tried reached a selectivity of {target:.3g}; this one has "

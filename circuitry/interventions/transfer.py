@@ -37,7 +37,9 @@ from circuitry.runs.progress import Bar
 
 @own_modes()
 @checked
-def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> pd.DataFrame:
+def transfer_circuits(
+    tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
+) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
 
     Args:
@@ -75,17 +77,35 @@ def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
         nothing = kept[0].nothing()
         together, n_own = with_others(task)
         found = kept_embeddings(
-            replace(together, images=one_tensor(together.images)), [nothing.complement(), nothing, *kept]
+            replace(together, images=one_tensor(together.images)),
+            [nothing.complement(), nothing, *kept],
         )
-        parts = {"": found[:, :n_own]} | ({} if task.others is None else {"other_": found[:, n_own:]})
-        scores = {prefix: [_score(one, task.metric) for one in part] for prefix, part in parts.items()}
+        parts = {"": found[:, :n_own]} | (
+            {} if task.others is None else {"other_": found[:, n_own:]}
+        )
+        scores = {
+            prefix: [_score(one, task.metric) for one in part]
+            for prefix, part in parts.items()
+        }
         (full, _), (empty, _) = scores[""][:2]
         for run, circuit_domain in enumerate(by_domain, start=2):
-            row: dict[str, Any] = {"class": key[0], "circuit_domain": circuit_domain, "image_domain": key[1]}
-            row["faithfulness"], row["reason"] = faithfulness_ratio(scores[""][run][0], full, empty)
+            row: dict[str, Any] = {
+                "class": key[0],
+                "circuit_domain": circuit_domain,
+                "image_domain": key[1],
+            }
+            row["faithfulness"], row["reason"] = faithfulness_ratio(
+                scores[""][run][0], full, empty
+            )
             for prefix, by_run in scores.items():
-                row |= {f"{prefix}metric": by_run[run][0], f"{prefix}accuracy": by_run[run][1]}
-                row |= {f"{prefix}full_metric": by_run[0][0], f"{prefix}full_accuracy": by_run[0][1]}
+                row |= {
+                    f"{prefix}metric": by_run[run][0],
+                    f"{prefix}accuracy": by_run[run][1],
+                }
+                row |= {
+                    f"{prefix}full_metric": by_run[0][0],
+                    f"{prefix}full_accuracy": by_run[0][1],
+                }
                 row[f"{prefix}empty_metric"] = by_run[1][0]
             rows.append(row | {"n_images": n_own})
     return pd.DataFrame(rows)
@@ -93,7 +113,9 @@ def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
 
 @own_modes()
 @checked
-def interchange(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], *, seed: Seed = 0) -> pd.DataFrame:
+def interchange(
+    tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], *, seed: Seed = 0
+) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
     Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
@@ -113,38 +135,74 @@ def interchange(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], *, s
                 continue
             donors = one_tensor(tasks[class_name, circuit_domain].images)
             exchanged = replace(circuit, keep_error=False)
-            runs = [one.complement() for one in (circuit.nothing(), exchanged, exchanged.random(rng))]
-            chosen = donors[_partners(len(own), len(donors), circuit_domain == domain, rng)]
-            mixing = replace(task, images=own, others=None, baseline=Counterfactual(chosen))
+            runs = [
+                one.complement()
+                for one in (circuit.nothing(), exchanged, exchanged.random(rng))
+            ]
+            chosen = donors[
+                _partners(len(own), len(donors), circuit_domain == domain, rng)
+            ]
+            mixing = replace(
+                task, images=own, others=None, baseline=Counterfactual(chosen)
+            )
             scores = [_score(one, task.metric) for one in kept_embeddings(mixing, runs)]
             full, mixed, random = scores
             changes = (mixed[0] - full[0], random[0] - full[0])
-            rows.append((class_name, circuit_domain, domain, *changes, mixed[1], full[1], len(own)))
+            rows.append(
+                (
+                    class_name,
+                    circuit_domain,
+                    domain,
+                    *changes,
+                    mixed[1],
+                    full[1],
+                    len(own),
+                )
+            )
     columns = "class circuit_domain image_domain change random_change accuracy full_accuracy n_images"
     return pd.DataFrame(rows, columns=columns.split())
 
 
-def _score(embeddings: Float[Tensor, "images d"], metric: Metric) -> tuple[float, float]:
+def _score(
+    embeddings: Float[Tensor, "images d"], metric: Metric
+) -> tuple[float, float]:
     """Return the mean metric of images, and the share of them that get its class, NaN without candidate classes."""
-    mean, right = float(in_double(checked_metric(metric, embeddings)).mean()), float("nan")
+    mean, right = (
+        float(in_double(checked_metric(metric, embeddings)).mean()),
+        float("nan"),
+    )
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         right = float(in_double(metric.is_given(metric.log_answers(embeddings))).mean())
     return mean, right
 
 
-def _jobs(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> Iterator[tuple[Key, Task, dict[str, Circuit]]]:
+def _jobs(
+    tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
+) -> Iterator[tuple[Key, Task, dict[str, Circuit]]]:
     """Yield the task of every (class, domain) with the units of the class's circuits by domain."""
     with_circuit = {class_name for class_name, _ in circuits}
-    classes = [name for name in dict.fromkeys(name for name, _ in tasks) if name in with_circuit]
+    classes = [
+        name
+        for name in dict.fromkeys(name for name, _ in tasks)
+        if name in with_circuit
+    ]
     if not classes:
-        raise InputError("Transfer needs a class with both a circuit and images, but there is none.")
+        raise InputError(
+            "Transfer needs a class with both a circuit and images, but there is none."
+        )
     todo = [key for name in classes for key in tasks if key[0] == name]
     progress = any(task.work.progress for task in tasks.values())
     for key in Bar(todo, desc="transfer", unit="job", disable=not progress):
-        of_class = {d: replace(one, edges=None) for (name, d), one in circuits.items() if name == key[0]}
+        of_class = {
+            d: replace(one, edges=None)
+            for (name, d), one in circuits.items()
+            if name == key[0]
+        }
         task = tasks[key]
         check_made_with(task, [one.source for one in of_class.values()], ANY_TEXTS)
-        check_made_with(task, [one.source for domain, one in of_class.items() if domain == key[1]])
+        check_made_with(
+            task, [one.source for domain, one in of_class.items() if domain == key[1]]
+        )
         yield key, replace(task, work=replace(task.work, progress=False)), of_class
 
 

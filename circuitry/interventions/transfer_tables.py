@@ -9,16 +9,25 @@ import pandas as pd
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
 from circuitry.comparison.table import VALUES, check_table, with_columns
-from circuitry.interventions.curve_reading import CURVE_MEASURES, draw_counts, faithfulness_ratio, percentile_band
+from circuitry.interventions.curve_reading import (
+    CURVE_MEASURES,
+    draw_counts,
+    faithfulness_ratio,
+    percentile_band,
+)
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
 
 
-CircuitTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")]
+CircuitTable = Annotated[
+    pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")
+]
 """A table of `transfer_circuits`."""
-TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")]
+TransferTable = Annotated[
+    pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")
+]
 """The same with the ablated sites."""
 
 
@@ -37,14 +46,23 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
     if "other_metric" in numeric:
         numeric.append("selectivity")
     if value not in numeric:
-        raise InputError(f"The table has no numbers under {value!r}; choose one of {', '.join(numeric)}.")
+        raise InputError(
+            f"The table has no numbers under {value!r}; choose one of {', '.join(numeric)}."
+        )
     domains = sorted({*table["circuit_domain"], *table["image_domain"]})
     cells = table.groupby(["circuit_domain", "image_domain"]).mean(numeric_only=True)
     if value in CURVE_MEASURES:
-        kept, lead = (_difference(cells, name, value) for name in ("metric", "full_metric"))
-        cells[value] = [faithfulness_ratio(k, whole, 0.0)[0] for k, whole in zip(kept, lead, strict=True)]
+        kept, lead = (
+            _difference(cells, name, value) for name in ("metric", "full_metric")
+        )
+        cells[value] = [
+            faithfulness_ratio(k, whole, 0.0)[0]
+            for k, whole in zip(kept, lead, strict=True)
+        ]
     means = cells[value].unstack()
-    return means.reindex(index=domains, columns=domains).rename_axis(index="circuit of", columns="images of")
+    return means.reindex(index=domains, columns=domains).rename_axis(
+        index="circuit of", columns="images of"
+    )
 
 
 def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Comparison:
@@ -65,8 +83,14 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
     parts = alone.groupby("sites", sort=False) if len(alone) else [(None, table)]
     rows = []
     for site, part in parts:
-        matrix = transfer_matrix(part, value).rename_axis(index="domain_a", columns="domain_b").reset_index()
-        rows.append(matrix.melt("domain_a", value_name="value").dropna().assign(site=site))
+        matrix = (
+            transfer_matrix(part, value)
+            .rename_axis(index="domain_a", columns="domain_b")
+            .reset_index()
+        )
+        rows.append(
+            matrix.melt("domain_a", value_name="value").dropna().assign(site=site)
+        )
     values = pd.concat(rows, ignore_index=True).assign(**{"class": "all"})
     return Comparison(
         f"transfer_{value}",
@@ -86,7 +110,11 @@ def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
     alone = table[table["sites"] != "all"]
     table = alone if len(alone) else table
     known = transfer_matrices(table).notna().any()
-    found = [compare_transfer(table, value) for value in CURVE_MEASURES if known.get(value, False)]
+    found = [
+        compare_transfer(table, value)
+        for value in CURVE_MEASURES
+        if known.get(value, False)
+    ]
     return {one.measure: one for one in found}
 
 
@@ -97,13 +125,17 @@ def transfer_matrices(table: TransferTable) -> pd.DataFrame:
         values = ["faithfulness", "selectivity", "accuracy", "other_accuracy"]
     parts = []
     for sites, part in table.groupby("sites", sort=False):
-        long = pd.DataFrame({value: transfer_matrix(part, value).stack() for value in values}).reset_index()
+        long = pd.DataFrame(
+            {value: transfer_matrix(part, value).stack() for value in values}
+        ).reset_index()
         parts.append(long.assign(sites=sites))
     return pd.concat(parts, ignore_index=True)
 
 
 @checked
-def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:
+def transfer_against_similarity(
+    matrix: pd.DataFrame, similarity: pd.DataFrame
+) -> tuple[float, float, pd.DataFrame]:
     """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains (`mantel`).
 
     Similarity has no direction, so transfer is averaged over both of a pair.
@@ -117,8 +149,12 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
         transfer. Correlation and p are NaN for fewer than three domains, or when one of the two is constant.
     """
     if set(matrix.index) != set(similarity.index):
-        first, second = (", ".join(sorted(map(str, table.index))) for table in (matrix, similarity))
-        raise InputError(f"Transfer and similarity need the same domains, but are of {first} and of {second}.")
+        first, second = (
+            ", ".join(sorted(map(str, table.index))) for table in (matrix, similarity)
+        )
+        raise InputError(
+            f"Transfer and similarity need the same domains, but are of {first} and of {second}."
+        )
     for name, table in (("matrix", matrix), ("similarity", similarity)):
         if sorted(map(str, table.columns)) != sorted(map(str, table.index)) or not all(
             map(pd.api.types.is_numeric_dtype, table.dtypes)
@@ -128,14 +164,24 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
                 f"{', '.join(map(str, table.columns))}: take it from transfer_matrix or domain_matrix."
             )
     domains = sorted(matrix.index)
-    alike, works = (table.loc[domains, domains].to_numpy(dtype=float) for table in (similarity, matrix))
+    alike, works = (
+        table.loc[domains, domains].to_numpy(dtype=float)
+        for table in (similarity, matrix)
+    )
     both_ways = (works + works.T) / 2
-    rows = [(domains[a], domains[b], alike[a, b], both_ways[a, b]) for a, b in combinations(range(len(domains)), 2)]
-    points = pd.DataFrame(rows, columns=["domain_a", "domain_b", "similarity", "transfer"])
+    rows = [
+        (domains[a], domains[b], alike[a, b], both_ways[a, b])
+        for a, b in combinations(range(len(domains)), 2)
+    ]
+    points = pd.DataFrame(
+        rows, columns=["domain_a", "domain_b", "similarity", "transfer"]
+    )
     return (*mantel(alike, both_ways), points)
 
 
-def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.DataFrame:
+def transfer_over_depth(
+    table: TransferTable, value: str = "selectivity"
+) -> pd.DataFrame:
     """Return the share of the metric that own circuits and circuits of other domains recover, site by site.
 
     Args:
@@ -147,27 +193,41 @@ def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.
         the model does no better than the baseline; no interval for one class, or where the lead is within the noise.
     """
     kept, lead = (_difference(table, name, value) for name in ("metric", "full_metric"))
-    cells = table.assign(kept=kept, lead=lead, group=np.where(table.circuit_domain == table.image_domain, OWN, OTHER))
+    cells = table.assign(
+        kept=kept,
+        lead=lead,
+        group=np.where(table.circuit_domain == table.image_domain, OWN, OTHER),
+    )
     rows, rng = [], np.random.default_rng(0)
-    for (site, group), part in cells[cells["sites"] != "all"].groupby(["sites", "group"], sort=False):
+    for (site, group), part in cells[cells["sites"] != "all"].groupby(
+        ["sites", "group"], sort=False
+    ):
         by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
         drawn_kept, drawn_lead = (draw_counts(rng, n) @ by_class).T
-        bounds = percentile_band(drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan))
+        bounds = percentile_band(
+            drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan)
+        )
         low, high = bounds if n > 1 else (np.nan, np.nan)
         kept, lead = by_class.mean(0)
         rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))
-    return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
+    return pd.DataFrame(
+        rows, columns=["domain", "site", "value", "low", "high", "n_classes"]
+    )
 
 
-def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, pd.Series, int] | None:
+def lead_of_own_circuits(
+    over_depth: pd.DataFrame,
+) -> tuple[float, float, pd.Series, int] | None:
     """Return by how much own circuits lead those of other domains, kept at one site at a time.
 
     Returns:
         The means of own and of other circuits over sites, the lead at each site, the largest first, and the number of
         sites where the intervals do not overlap; None where it is known at no site.
     """
-    wide = over_depth.pivot(index="site", columns="domain", values=["value", "low", "high"])
+    wide = over_depth.pivot(
+        index="site", columns="domain", values=["value", "low", "high"]
+    )
     if not {OWN, OTHER} <= set(wide["value"].columns):
         return None
     means = wide["value"].dropna()
@@ -175,7 +235,12 @@ def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, pd.Ser
         return None
     by_site = (means[OWN] - means[OTHER]).sort_values(ascending=False, kind="stable")
     apart = wide["low"][OWN] > wide["high"][OTHER]
-    return float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum())
+    return (
+        float(means[OWN].mean()),
+        float(means[OTHER].mean()),
+        by_site,
+        int(apart.sum()),
+    )
 
 
 def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
@@ -193,25 +258,41 @@ def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["images", *names])
 
 
-def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> pd.DataFrame:
+def transfer_correlations(
+    transfer: pd.DataFrame, similarity: pd.DataFrame
+) -> pd.DataFrame:
     """Return the correlation of transfer with similarity (`transfer_against_similarity`) for each ablated site.
 
     Columns sites, then rho, p and p (Holm) of faithfulness and, where it was measured, of selectivity, then pairs. The
     correction is for all sites and measures in the table.
     """
-    values = ("faithfulness", "selectivity") if "other_metric" in transfer else ("faithfulness",)
+    values = (
+        ("faithfulness", "selectivity")
+        if "other_metric" in transfer
+        else ("faithfulness",)
+    )
     rows = []
     for sites, part in transfer.groupby("sites", sort=False):
         row: dict[str, object] = {"sites": sites}
         for value in values:
-            rho, p, points = transfer_against_similarity(transfer_matrix(part, value), similarity)
+            rho, p, points = transfer_against_similarity(
+                transfer_matrix(part, value), similarity
+            )
             row |= {f"{value}: rho": rho, f"{value}: p": p}
         rows.append(row | {"pairs": len(points)})
     table = pd.DataFrame(rows)
     tried = table[[f"{value}: p" for value in values]].to_numpy(dtype=float)
-    corrected = holm(pd.Series(tried.ravel().tolist(), dtype=float)).to_numpy().reshape(tried.shape)
-    table = table.assign(**{f"{value}: p (Holm)": corrected[:, i] for i, value in enumerate(values)})
-    named = [f"{value}: {what}" for value in values for what in ("rho", "p", "p (Holm)")]
+    corrected = (
+        holm(pd.Series(tried.ravel().tolist(), dtype=float))
+        .to_numpy()
+        .reshape(tried.shape)
+    )
+    table = table.assign(
+        **{f"{value}: p (Holm)": corrected[:, i] for i, value in enumerate(values)}
+    )
+    named = [
+        f"{value}: {what}" for value in values for what in ("rho", "p", "p (Holm)")
+    ]
     return table[["sites", *named, "pairs"]]
 
 

@@ -30,7 +30,11 @@ _ROUNDING = 1e-9
 
 OWN, AS_ANOTHERS = "works and is the class's own", "works, as would another class's"
 WORKS = "works, whether as the class's own cannot be told"
-TO_ALL, NOTHING, IN_PART = "answers its class to everything", "does nothing", "works in part"
+TO_ALL, NOTHING, IN_PART = (
+    "answers its class to everything",
+    "does nothing",
+    "works in part",
+)
 OPEN = "cannot be told"
 VERDICTS = (OWN, AS_ANOTHERS, WORKS, IN_PART, TO_ALL, NOTHING, OPEN)
 WORKING = VERDICTS[:3]
@@ -45,10 +49,20 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
     if does_work(values, "kept"):
         if "foreign" in right and does_work(values, "foreign"):
             return AS_ANOTHERS
-        return OWN if "foreign" in right and curve.ahead_of_foreign(place)[1] > 0 else WORKS
-    if right["kept"] >= RIGHT * right["full"] - _ROUNDING and false["kept"] >= TO_EVERYTHING - _ROUNDING:
+        return (
+            OWN
+            if "foreign" in right and curve.ahead_of_foreign(place)[1] > 0
+            else WORKS
+        )
+    if (
+        right["kept"] >= RIGHT * right["full"] - _ROUNDING
+        and false["kept"] >= TO_EVERYTHING - _ROUNDING
+    ):
         return TO_ALL
-    if answers["kept"] < NO_ANSWERS - _ROUNDING and right["kept"] <= right["empty"] + _ROUNDING:
+    if (
+        answers["kept"] < NO_ANSWERS - _ROUNDING
+        and right["kept"] <= right["empty"] + _ROUNDING
+    ):
         return NOTHING
     return IN_PART
 
@@ -56,7 +70,10 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
 def does_work(values: Mapping[str, Mapping[str, float]], circuit: str) -> bool:
     """Return whether a circuit works by the values of `FaithfulnessCurve.at`."""
     right, false, answers = values["right"], values["false"], values["kl recovered"]
-    enough = right[circuit] >= RIGHT * right["full"] - _ROUNDING and answers[circuit] >= ANSWERS - _ROUNDING
+    enough = (
+        right[circuit] >= RIGHT * right["full"] - _ROUNDING
+        and answers[circuit] >= ANSWERS - _ROUNDING
+    )
     return enough and false[circuit] <= false["full"] + FALSE_MORE + _ROUNDING
 
 
@@ -65,7 +82,11 @@ def why_open(curve: FaithfulnessCurve) -> str:
     for measure in ("right", "false", "kl recovered"):
         if reason := curve.reason(measure):
             return reason
-    return "" if curve.at(0)["right"]["full"] > 0 else "the whole model gives no image of the class the class"
+    return (
+        ""
+        if curve.at(0)["right"]["full"] > 0
+        else "the whole model gives no image of the class the class"
+    )
 
 
 def describe_leak(curve: FaithfulnessCurve) -> str:

@@ -28,9 +28,15 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
         The shares; none where circuits act through edges, or the tower has no weights that PyTorch follows.
     """
     encoder = task.encoder
-    if not all(one.edges is None and set(one.units) <= set(encoder.sites) for one in circuits):
+    if not all(
+        one.edges is None and set(one.units) <= set(encoder.sites) for one in circuits
+    ):
         return ()
-    weights = [one for one in encoder.tower.parameters() if one.dim() > 1 and one.is_floating_point()]
+    weights = [
+        one
+        for one in encoder.tower.parameters()
+        if one.dim() > 1 and one.is_floating_point()
+    ]
     if not weights or any(one.is_inference() or one.is_meta for one in weights):
         return ()
     images = next(islice(task.batches(IMAGES_SHOWN), 1)).images[:IMAGES_SHOWN]
@@ -38,17 +44,23 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
     def count(circuit: Circuit) -> int:
         with patched(encoder, ablate_all_but(encoder, circuit)):
             embeddings = encoder(images)
-        direction = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0)).to(embeddings)
+        direction = torch.randn(
+            embeddings.shape, generator=torch.Generator().manual_seed(0)
+        ).to(embeddings)
         if not embeddings.requires_grad:
             return 0
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(embeddings, weights, direction, allow_unused=True)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            embeddings, weights, direction, allow_unused=True
+        )
         return int(sum(one.count_nonzero() for one in found if one is not None))
 
     with encoder.running(gradients=True):
         try:
             for one in weights:
                 one.requires_grad_(True)
-            whole, *touched = map(count, [circuits[0].nothing().complement(), *circuits])
+            whole, *touched = map(
+                count, [circuits[0].nothing().complement(), *circuits]
+            )
         finally:
             for one in weights:
                 one.requires_grad_(False)

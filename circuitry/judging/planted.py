@@ -91,7 +91,11 @@ def planted_convolution(noise: Amount = WEAK) -> PlantedCircuit:
     Sites conv1 (units 0 red, 1 green), conv2 (clamped to [0, 1]: units 0 and 1), head. Loud distractors: blue and a
     copy of red, which lead nowhere.
     """
-    conv1, conv2, head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+    conv1, conv2, head = (
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.Linear(8, 4),
+    )
     tower = nn.ModuleList([conv1, conv2, head]).requires_grad_(False)
     _noisy(tower, noise)
     _add(conv1.weight[:, :, 1, 1], {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 9.0, (3, 0): 9.0})
@@ -107,11 +111,18 @@ def planted_convolution(noise: Amount = WEAK) -> PlantedCircuit:
 
     def images(n: int, seed: int) -> Tensor:
         low = torch.tensor([0.0, 2.5, 0.0])[:, None, None]
-        return low + torch.rand(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+        return low + torch.rand(
+            n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)
+        )
 
     nodes = {"conv1": (0, 1), "conv2": (0, 1), "head": (0,)}
-    edges: PlantedEdges = {("conv1", "conv2"): ((0, 0), (1, 1)), ("conv2", "head"): ((0, 0), (0, 1))}
-    return PlantedCircuit("convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
+    edges: PlantedEdges = {
+        ("conv1", "conv2"): ((0, 0), (1, 1)),
+        ("conv2", "head"): ((0, 0), (0, 1)),
+    }
+    return PlantedCircuit(
+        "convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges
+    )
 
 
 def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
@@ -126,8 +137,16 @@ def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
     tower = nn.ModuleList([embed, block, head]).requires_grad_(False)
     _noisy(tower, noise)
     _add(embed.weight, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 3.0, (3, 0): 3.0})
-    entries = {"query": (0, 7), "key": (0, 1), "value": (4, 0), "up": (0, 4), "down": (5, 0)}
-    weights = {name: block.get_submodule(name).get_parameter("weight") for name in names}
+    entries = {
+        "query": (0, 7),
+        "key": (0, 1),
+        "value": (4, 0),
+        "up": (0, 4),
+        "down": (5, 0),
+    }
+    weights = {
+        name: block.get_submodule(name).get_parameter("weight") for name in names
+    }
     for name, place in entries.items():
         _add(weights[name], {place: 3.0 if name in ("query", "key") else 1.0})
     block.get_submodule("up").get_parameter("bias")[0] -= 0.2
@@ -136,7 +155,9 @@ def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
     def embedded(x: Tensor) -> Tensor:
         patches = F.avg_pool2d(x, SIZE // 2).flatten(2).transpose(1, 2)
         tokens: Tensor = embed(patches)
-        flag = F.one_hot(torch.tensor([7], device=x.device), 8).to(x).expand(len(x), 1, 8)
+        flag = (
+            F.one_hot(torch.tensor([7], device=x.device), 8).to(x).expand(len(x), 1, 8)
+        )
         return torch.cat([flag, tokens], 1)
 
     def attended(x: Tensor) -> Tensor:
@@ -157,7 +178,9 @@ def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
         x[:, 0] += 0.5
         greenest = torch.randint(0, 4, (n,), generator=generator)
         patches = F.one_hot(greenest, 4).view(n, 2, 2).to(x)
-        x[:, 1] = patches.repeat_interleave(SIZE // 2, 1).repeat_interleave(SIZE // 2, 2)
+        x[:, 1] = patches.repeat_interleave(SIZE // 2, 1).repeat_interleave(
+            SIZE // 2, 2
+        )
         return x
 
     nodes = {"embed": (0, 1, 7), "attention": (4,), "mlp": (5,), "head": (0,)}
@@ -166,7 +189,9 @@ def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
         ("attention", "mlp"): ((5, 4),),
         ("mlp", "head"): ((0, 5),),
     }
-    return PlantedCircuit("attention", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
+    return PlantedCircuit(
+        "attention", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges
+    )
 
 
 def score_methods(planted: PlantedCircuit) -> pd.DataFrame:
@@ -179,14 +204,26 @@ def score_methods(planted: PlantedCircuit) -> pd.DataFrame:
     sites = [site for site in encoder.sites if site != INPUT]
     rows: list[tuple[str, str, str, str, float]] = []
 
-    def add(method: str, kind: str, site: str, scores: np.ndarray, truth: np.ndarray) -> None:
+    def add(
+        method: str, kind: str, site: str, scores: np.ndarray, truth: np.ndarray
+    ) -> None:
         if truth.any() and not truth.all():
             area = float(roc_auc_score(truth.ravel(), np.abs(scores).ravel()))
             rows.append((planted.name, method, kind, site, area))
 
-    def score(method: str, nodes: Mapping[str, np.ndarray], edges: Mapping[tuple[str, str], np.ndarray]) -> None:
+    def score(
+        method: str,
+        nodes: Mapping[str, np.ndarray],
+        edges: Mapping[tuple[str, str], np.ndarray],
+    ) -> None:
         for site in nodes:
-            add(method, "node", site, nodes[site], np.isin(np.arange(len(nodes[site])), planted.nodes[site]))
+            add(
+                method,
+                "node",
+                site,
+                nodes[site],
+                np.isin(np.arange(len(nodes[site])), planted.nodes[site]),
+            )
         for pair in edges:
             into = list(planted.nodes[pair[1]])
             truth = np.zeros(edges[pair].shape, dtype=bool)
@@ -194,22 +231,45 @@ def score_methods(planted: PlantedCircuit) -> pd.DataFrame:
             add(method, "edge", pair[1], edges[pair][into], truth[into])
 
     for method, rule in RULES.items():
-        graph = attribute(encoder, images, planted.metric, 1.0, rule, method=SITE_PATH, progress=False)
+        graph = attribute(
+            encoder, images, planted.metric, 1.0, rule, method=SITE_PATH, progress=False
+        )
         in_order = {
-            (up, down): scores[np.ix_(np.argsort(graph.kept_units[down]), np.argsort(graph.kept_units[up]))]
+            (up, down): scores[
+                np.ix_(
+                    np.argsort(graph.kept_units[down]), np.argsort(graph.kept_units[up])
+                )
+            ]
             for (up, down), scores in graph.edge_scores.items()
         }
         score(method, {site: graph.node_scores[site] for site in sites}, in_order)
     task = Task(encoder, images, planted.metric, sites=sites, work=Work(progress=False))
     exact = patch_effects(task)
     score(EXACT, exact.scores, edge_movements(task))
-    every_unit = circuit_of(task, {site: np.arange(len(exact.scores[site])) for site in sites})
+    every_unit = circuit_of(
+        task, {site: np.arange(len(exact.scores[site])) for site in sites}
+    )
     every_edge = Edges.between(every_unit.units, joined_sites(encoder, sites))
     masks = MaskSettings(batch_size=N_IMAGES)
     for name, method in SEARCHED.items():
-        score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].source.ranked_by, {})
-    gated = learn_masks(task, [MASK_SIZE / 2], replace(masks, steps=150), among=replace(every_unit, edges=every_edge))
-    score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.scores.items()})
+        score(
+            name,
+            propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[
+                0
+            ].source.ranked_by,
+            {},
+        )
+    gated = learn_masks(
+        task,
+        [MASK_SIZE / 2],
+        replace(masks, steps=150),
+        among=replace(every_unit, edges=every_edge),
+    )
+    score(
+        LEARNED_MASKS,
+        {},
+        {pair: expit(scores) for pair, scores in gated.scores.scores.items()},
+    )
     score(CUTS, {}, cut_effects(task, every_edge).scores)
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
 
@@ -232,8 +292,12 @@ def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
             columns = []
             for unit in range(a.shape[encoder.unit_dim(up)]):
                 with patched(encoder, Patch(up, task.baseline, units=unit)):
-                    moved = encoder(a, start=up, stop=down).movedim(encoder.unit_dim(down), 0)
-                columns.append(in_double((moved - units).flatten(1)).square().mean(1).cpu().numpy())
+                    moved = encoder(a, start=up, stop=down).movedim(
+                        encoder.unit_dim(down), 0
+                    )
+                columns.append(
+                    in_double((moved - units).flatten(1)).square().mean(1).cpu().numpy()
+                )
             found[up, down] = np.stack(columns, 1)
     return found
 
@@ -241,7 +305,9 @@ def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
 def _noisy(tower: nn.Module, noise: float) -> None:
     generator = torch.Generator().manual_seed(0)
     for parameter in tower.parameters():
-        parameter.copy_(float(noise) * torch.randn(parameter.shape, generator=generator))
+        parameter.copy_(
+            float(noise) * torch.randn(parameter.shape, generator=generator)
+        )
 
 
 def _add(weight: Tensor, entries: Mapping[tuple[int, int], float]) -> None:

@@ -62,8 +62,15 @@ def scoreboard_tables(
         (`areas_of`), rank correlation with exact patching, seconds and GFLOP; ``summary`` and ``paired``: see
         `over_classes` and `paired_differences`.
     """
-    facts, pooled = list[dict[str, Any]](), dict[tuple[str, ...], list[FaithfulnessCurve]]()
-    exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == "patching"}
+    facts, pooled = (
+        list[dict[str, Any]](),
+        dict[tuple[str, ...], list[FaithfulnessCurve]](),
+    )
+    exact = {
+        (job[0], *job[3:]): one.graph.node_scores
+        for job, one in judged.items()
+        if job[1] == "patching"
+    }
     for job, one in judged.items():
         names = dict(zip(JOB, job, strict=True))
         pooled.setdefault(job[1:], []).append(one.curve)
@@ -71,24 +78,37 @@ def scoreboard_tables(
         if (same := (job[0], *job[3:])) in exact:
             known["rank correlation"] = rank_agreement(one.graph.ranked_by, exact[same])
         known |= {"seconds": one.seconds, "GFLOP": one.operations / 1e9}
-        facts += [{**names, "counted": counted, "what": what, "value": value} for what, value in known.items()]
+        facts += [
+            {**names, "counted": counted, "what": what, "value": value}
+            for what, value in known.items()
+        ]
     by_class = pd.DataFrame(facts)
     curves = [
-        curve_by_size(pool_curves(of), sizes).assign(**dict(zip(SEARCH, search, strict=True)), counted=counted)
+        curve_by_size(pool_curves(of), sizes).assign(
+            **dict(zip(SEARCH, search, strict=True)), counted=counted
+        )
         for search, of in pooled.items()
     ]
     tables = {"curves": pd.concat(curves, ignore_index=True), "by_class": by_class}
-    return tables | {"summary": over_classes(by_class), "paired": paired_differences(by_class).assign(counted=counted)}
+    return tables | {
+        "summary": over_classes(by_class),
+        "paired": paired_differences(by_class).assign(counted=counted),
+    }
 
 
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
     """Return all measures of a curve by size: measure, circuit, size, n_units, weights, value, low, high."""
     columns = ["measure", "circuit", "n_units", "weights", "value", "low", "high"]
     parts = [curve.to_pandas(measure)[columns] for measure in CURVE_MEASURES]
-    return pd.concat([part.assign(size=np.tile(sizes, len(part) // len(sizes))) for part in parts], ignore_index=True)
+    return pd.concat(
+        [part.assign(size=np.tile(sizes, len(part) // len(sizes))) for part in parts],
+        ignore_index=True,
+    )
 
 
-def smallest_of(curve: FaithfulnessCurve, sizes: Sequence[float], targets: Sequence[float]) -> dict[str, float]:
+def smallest_of(
+    curve: FaithfulnessCurve, sizes: Sequence[float], targets: Sequence[float]
+) -> dict[str, float]:
     """Return the smallest sizes for targets, and to work, of a curve's circuits, random ones and other classes'.
 
     Measures that are not known of the class are left out.
@@ -98,7 +118,9 @@ def smallest_of(curve: FaithfulnessCurve, sizes: Sequence[float], targets: Seque
         for measure in SOUGHT if circuit in values[0][SOUGHT[0]] else ():
             for target in targets if not curve.reason(measure) else ():
                 reached = [of_size[measure][circuit] >= target for of_size in values]
-                found[f"size for {target:g} {measure}, {circuit}"] = smallest_size(sizes, reached)
+                found[f"size for {target:g} {measure}, {circuit}"] = smallest_size(
+                    sizes, reached
+                )
         if circuit in values[0]["right"] and not why_open(curve):
             reached = [does_work(of_size, circuit) for of_size in values]
             found[f"size to work, {circuit}"] = smallest_size(sizes, reached)
@@ -119,16 +141,27 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     """Return CPR and CMD over MIB's sizes (`MIB_SIZES`) if the grid has all of them, else over the grid."""
     on_grid = set(MIB_SIZES) <= set(sizes)
     chosen = [i for i, size in enumerate(sizes) if size in MIB_SIZES or not on_grid]
-    taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in CURVE_RUNS[2:]}
-    taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("sizes", "n_units")}
+    taken: dict[str, Any] = {
+        name: getattr(curve, name)[..., chosen, :] for name in CURVE_RUNS[2:]
+    }
+    taken |= {
+        name: tuple(getattr(curve, name)[i] for i in chosen)
+        for name in ("sizes", "n_units")
+    }
     taken["weights"] = ()
     areas = replace(curve, **taken).areas().query("circuit == 'kept'")
     return dict(zip(areas["measure"], areas["value"], strict=True))
 
 
-def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
+def rank_agreement(
+    scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]
+) -> float:
     """Return Spearman's correlation of scores with exact effects, mean over sites where both vary."""
-    if other := [site for site in scores if site not in exact or scores[site].shape != exact[site].shape]:
+    if other := [
+        site
+        for site in scores
+        if site not in exact or scores[site].shape != exact[site].shape
+    ]:
         raise InputError(
             f"Scores are compared with exact effects of the same units, but there are none for the sites "
             f"{', '.join(other)}: measure them."
@@ -141,7 +174,9 @@ def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndar
     return float(np.mean(found)) if found else float("nan")
 
 
-def over_classes(table: Annotated[pd.DataFrame, with_columns("class", "what", "value")]) -> pd.DataFrame:
+def over_classes(
+    table: Annotated[pd.DataFrame, with_columns("class", "what", "value")],
+) -> pd.DataFrame:
     """Return the median of ``value`` over classes for each combination of the other columns.
 
     Columns value, least, most, n_classes, n_reached replace class and value. Of a size ``n_reached`` is the number of
@@ -149,30 +184,57 @@ def over_classes(table: Annotated[pd.DataFrame, with_columns("class", "what", "v
     """
     apart = [name for name in table.columns if name not in ("class", "value")]
     if table.duplicated([*apart, "class"]).any():
-        raise InputError("A median over classes needs one value of each class, but one has several: add a column.")
+        raise InputError(
+            "A median over classes needs one value of each class, but one has several: add a column."
+        )
     rows = []
     for key, part in table.groupby(apart, sort=False, dropna=False):
         values = part["value"].dropna()
-        reached = int((values < NEVER).sum()) if str(part["what"].iloc[0]).startswith("size") else len(values)
-        rows.append((*key, values.median(), values.min(), values.max(), len(values), reached))
-    return pd.DataFrame(rows, columns=[*apart, "value", "least", "most", "n_classes", "n_reached"])
+        reached = (
+            int((values < NEVER).sum())
+            if str(part["what"].iloc[0]).startswith("size")
+            else len(values)
+        )
+        rows.append(
+            (*key, values.median(), values.min(), values.max(), len(values), reached)
+        )
+    return pd.DataFrame(
+        rows, columns=[*apart, "value", "least", "most", "n_classes", "n_reached"]
+    )
 
 
-def paired_differences(by_class: Annotated[pd.DataFrame, with_columns(*JOB, "what", "value")]) -> pd.DataFrame:
+def paired_differences(
+    by_class: Annotated[pd.DataFrame, with_columns(*JOB, "what", "value")],
+) -> pd.DataFrame:
     """Return how the sizes of two searches differ, class by class.
 
     Columns what, baseline, metric, a, b (method and budget), median of a less b, n_less, n_equal, n_more (classes in
     which a needs less, as much, more), and p of Wilcoxon's signed-rank test, 1 where all are equal.
     """
-    sizes = by_class[by_class["what"].str.startswith("size") & by_class["what"].str.endswith("kept")]
+    sizes = by_class[
+        by_class["what"].str.startswith("size") & by_class["what"].str.endswith("kept")
+    ]
     named = sizes.assign(search=sizes["method"] + " (" + sizes["budget"] + ")")
     rows = []
-    for (what, baseline, metric), part in named.groupby(["what", "baseline", "metric"], sort=False):
+    for (what, baseline, metric), part in named.groupby(
+        ["what", "baseline", "metric"], sort=False
+    ):
         wide = part.pivot(index="class", columns="search", values="value")
         for a, b in combinations(dict.fromkeys(part["search"]), 2):
             less = (wide[a] - wide[b]).dropna().round(9)
             p = float(stats.wilcoxon(less).pvalue) if less.any() else 1.0
             signs = [int((np.sign(less) == sign).sum()) for sign in (-1, 0, 1)]
             rows.append((what, baseline, metric, a, b, float(less.median()), *signs, p))
-    columns = ["what", "baseline", "metric", "a", "b", "median", "n_less", "n_equal", "n_more", "p"]
+    columns = [
+        "what",
+        "baseline",
+        "metric",
+        "a",
+        "b",
+        "median",
+        "n_less",
+        "n_equal",
+        "n_more",
+        "p",
+    ]
     return pd.DataFrame(rows, columns=columns)

@@ -39,7 +39,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for key, value in state.items():
         if isinstance(value, Tensor):
             other = tensors.setdefault(name := _PREFIX.sub("", key), value)
-            if value is not other and (value.dtype != other.dtype or not torch.equal(value, other)):
+            if value is not other and (
+                value.dtype != other.dtype or not torch.equal(value, other)
+            ):
                 raise InputError(
                     f"{file} holds two different tensors {name}, with and without a prefix such as module.: save one "
                     "model's state dict alone."
@@ -51,7 +53,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return unpacked(tensors)
 
 
-def read_content(file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: int = 0) -> Any:
+def read_content(
+    file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: int = 0
+) -> Any:
     """Return what a file of torch.save or safetensors holds from ``start``, without running code in it.
 
     ``stand_ins`` are harmless classes by the full names of others, in whose place they are made.
@@ -70,7 +74,9 @@ def read_content(file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: 
             "dict alone (torch.save(model.state_dict(), ...)) or as safetensors."
         ) from error
     except Exception as error:  # readers of broken files raise almost anything
-        raise InputError(f"{file} is not a readable checkpoint ({str(error) or type(error).__name__}).") from error
+        raise InputError(
+            f"{file} is not a readable checkpoint ({str(error) or type(error).__name__})."
+        ) from error
 
 
 @contextmanager
@@ -85,7 +91,9 @@ def loading(what: str) -> Iterator[None]:
         ) from error
 
 
-def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:
+def check_state(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, name: str
+) -> None:
     """Raise `InputError` for the first key that is not of this model or holds values that are not finite."""
     expected = model.state_dict()
     for key in dict.fromkeys([*expected, *state]):
@@ -98,7 +106,9 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name
         check_numbers(theirs, source, key, weight=ours.is_floating_point())
 
 
-def check_numbers(tensor: Tensor, source: object, key: str, *, weight: bool = True) -> None:
+def check_numbers(
+    tensor: Tensor, source: object, key: str, *, weight: bool = True
+) -> None:
     """Raise `InputError` for a tensor of a file that is not finite, or a ``weight`` that is no plain real number."""
     if weight and (not tensor.is_floating_point() or tensor.itemsize < 2):
         raise InputError(
@@ -106,7 +116,9 @@ def check_numbers(tensor: Tensor, source: object, key: str, *, weight: bool = Tr
             "bits or more: undo a quantisation, and save them as bfloat16, float16 or float32."
         )
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise InputError(f"{source} holds NaN or infinite values in {key}: take an earlier checkpoint.")
+        raise InputError(
+            f"{source} holds NaN or infinite values in {key}: take an earlier checkpoint."
+        )
 
 
 def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
@@ -117,8 +129,12 @@ def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
         content = io.BytesIO(opened.read()) if start else opened
         first = content.read(64)
         content.seek(0)
-        if not first.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of PyTorch before 1.6
-            raise InputError(f"{file} is not a checkpoint but {_what(first)}: download or save it again.")
+        if not first.startswith(
+            (b"PK", b"\x80")
+        ):  # a zip archive, or a pickle of PyTorch before 1.6
+            raise InputError(
+                f"{file} is not a checkpoint but {_what(first)}: download or save it again."
+            )
         if zipfile.is_zipfile(content):
             _check_not_compressed(file, content)
         content.seek(0)

@@ -61,7 +61,10 @@ class Classifier(Clip):
 
     @own_modes()
     def text_weights(
-        self, class_names: Names, templates: Sequence[Template] | None = None, **_: object
+        self,
+        class_names: Names,
+        templates: Sequence[Template] | None = None,
+        **_: object,
     ) -> Float[Tensor, "classes d"]:
         """Return the normalised row of each class [K, D]; templates change nothing, for a classifier reads no text."""
         known = self.classes
@@ -72,14 +75,23 @@ class Classifier(Clip):
                 f"{unknown[0] if unknown else class_names!r} was given: name its outputs by Classifier.with_classes."
             )
         unit = F.normalize(self.rows, dim=-1)
-        return F.normalize(torch.stack([unit[list(known[name])].mean(0) for name in class_names]), dim=-1)
+        return F.normalize(
+            torch.stack([unit[list(known[name])].mean(0) for name in class_names]),
+            dim=-1,
+        )
 
     def with_classes(self, classes: Mapping[str, Sequence[int]]) -> "Classifier":
         """Return the classifier with other outputs counting as classes, by name."""
         outputs = _checked_outputs(classes, len(self.rows))
-        return replace(self, classes=outputs, configuration={**self.configuration, "classes": outputs})
+        return replace(
+            self,
+            classes=outputs,
+            configuration={**self.configuration, "classes": outputs},
+        )
 
-    def logits(self, embeddings: Float[Tensor, "batch d"]) -> Float[Tensor, "batch outputs"]:
+    def logits(
+        self, embeddings: Float[Tensor, "batch d"]
+    ) -> Float[Tensor, "batch outputs"]:
         """Return the classifier's own logits, bias included.
 
         Example:
@@ -91,7 +103,9 @@ class Classifier(Clip):
 @own_modes()
 def _mean_lengths(encoder: Encoder, rows: Tensor) -> float:
     """Return the mean length of a classifier's rows times that of embeddings of a few noise images."""
-    noise = torch.randn(NOISE_IMAGES, 3, *encoder.image_size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        NOISE_IMAGES, 3, *encoder.image_size, generator=torch.Generator().manual_seed(0)
+    )
     lengths = encoder(noise.to(encoder.device, encoder.dtype)).norm(dim=-1)
     return float(rows.norm(dim=-1).mean() * lengths.mean())
 
@@ -124,18 +138,26 @@ def as_classifier(
 @checked
 def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index."""
-    what = "a table with tabs and the columns class and imagenet_index (404, or 294,295)"
+    what = (
+        "a table with tabs and the columns class and imagenet_index (404, or 294,295)"
+    )
     table, outputs = read_table(path, what), dict[str, tuple[int, ...]]()
     for column in ("class", "imagenet_index"):
         if column not in table:
-            raise InputError(f"Expected {what}, but {path} has no column {column}: add it.")
+            raise InputError(
+                f"Expected {what}, but {path} has no column {column}: add it."
+            )
     for name, listed in zip(table["class"], table["imagenet_index"], strict=True):
         if name in outputs:
-            raise InputError(f"A class has one row, but {path} has {name!r} in two: give all of its outputs in one.")
+            raise InputError(
+                f"A class has one row, but {path} has {name!r} in two: give all of its outputs in one."
+            )
         try:
             outputs[name] = tuple(map(int, listed.split(",")))
         except ValueError:
-            raise InputError(f"Expected {what}, but {path} has {listed!r} for {name!r}: write numbers.") from None
+            raise InputError(
+                f"Expected {what}, but {path} has {listed!r} for {name!r}: write numbers."
+            ) from None
     return outputs
 
 
@@ -148,15 +170,21 @@ def _without_last_layer(net: Any) -> nn.Linear:
         name, last = list(net.named_modules())[-1]
         net.set_submodule(name, nn.Identity())
     if not isinstance(last, nn.Linear):
-        raise InputError(f"Expected a network that ends in a linear layer, but {type(net).__name__} ends in {last}.")
+        raise InputError(
+            f"Expected a network that ends in a linear layer, but {type(net).__name__} ends in {last}."
+        )
     return last
 
 
 def _read_no_text(prompts: Sequence[str]) -> Tensor:
-    raise InputError("A classifier reads no text: give its classes to Classifier.with_classes.")
+    raise InputError(
+        "A classifier reads no text: give its classes to Classifier.with_classes."
+    )
 
 
-def _checked_outputs(classes: Mapping[str, Sequence[int]], outputs: int) -> dict[str, tuple[int, ...]]:
+def _checked_outputs(
+    classes: Mapping[str, Sequence[int]], outputs: int
+) -> dict[str, tuple[int, ...]]:
     for name, chosen in classes.items():
         if not chosen or not all(0 <= index < outputs for index in chosen):
             raise InputError(
@@ -185,7 +213,9 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
     embeddings, names, fitted_on = list[np.ndarray](), list[str](), set[str]()
     for there, images in image_batches(encoder, clip.preprocess, records):
         with encoder.running():
-            found = encoder.units_of(last, clean_activations(encoder, images, [last])[last])
+            found = encoder.units_of(
+                last, clean_activations(encoder, images, [last])[last]
+            )
         embeddings.append(found.detach().cpu().double().numpy())
         names += [record.class_name for record in there]
         fitted_on.update(pixel_digests(images))
@@ -206,5 +236,10 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
         for name, values in (("rows", rows), ("bias", bias))
     }
     configuration = {**clip.configuration, "classes": outputs}
-    given = {**vars(clip), **last_layer, "classes": outputs, "configuration": configuration}
+    given = {
+        **vars(clip),
+        **last_layer,
+        "classes": outputs,
+        "configuration": configuration,
+    }
     return Classifier(**{**given, "fitted_on": frozenset(fitted_on)})

@@ -57,7 +57,9 @@ def load_classifier(
         >>> metric = class_logit(clip.text_weights(["airliner", "bear"]), label=0)
     """
     library, _, own_name = (
-        ("timm", "", f"tf_{name.replace('-', '_')}") if name in EFFICIENTNETS else name.partition(":")
+        ("timm", "", f"tf_{name.replace('-', '_')}")
+        if name in EFFICIENTNETS
+        else name.partition(":")
     )
     given = [one for one in (checkpoint, pretrained) if one is not None]
     if library not in LIBRARIES or len(given) != (name not in EFFICIENTNETS):
@@ -68,10 +70,16 @@ def load_classifier(
     where = checked_device(device)
     net, shown, preprocess = LIBRARIES[library](own_name, pretrained)
     if name in EFFICIENTNETS:  # whose pictures are seen to their edges
-        shown = {key: value for key, value in shown.items() if not key.startswith("crop")}
+        shown = {
+            key: value for key, value in shown.items() if not key.startswith("crop")
+        }
         preprocess = image_transform_v2(PreprocessCfg(**shown), is_train=False)
     if pretrained is None:
-        state = _packaged_state(name, net) if checkpoint is None else read_checkpoint(checkpoint)
+        state = (
+            _packaged_state(name, net)
+            if checkpoint is None
+            else read_checkpoint(checkpoint)
+        )
         check_state(net, state, f"{checkpoint or name}", own_name)
         net.load_state_dict(state)
     set_model_preprocess_cfg(net, shown)
@@ -79,30 +87,58 @@ def load_classifier(
     return as_classifier(name, net, preprocess, {library: own_name}, classes or {})
 
 
-def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
+def _timm_net(
+    name: str, tag: str | None
+) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
     """Return a network of timm, the settings of its preprocessing, and timm's preprocessing."""
     chosen_names("network of timm", (name,), timm.list_models())
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
-    chosen_names(f"tag of timm's weights for {name}", None if tag is None else (tag,), tags)
+    chosen_names(
+        f"tag of timm's weights for {name}", None if tag is None else (tag,), tags
+    )
     with loading(f"the weights {tag!r} of {name}"):
-        net: Any = timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=tag is not None)
+        net: Any = timm.create_model(
+            name if tag is None else f"{name}.{tag}", pretrained=tag is not None
+        )
     data = resolve_model_data_config(net)
-    shown = {key: data[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
-    return net, shown | {"size": data["input_size"][1:]}, create_transform(**data, is_training=False)
+    shown = {
+        key: data[key]
+        for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+    }
+    return (
+        net,
+        shown | {"size": data["input_size"][1:]},
+        create_transform(**data, is_training=False),
+    )
 
 
-def _torchvision_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
+def _torchvision_net(
+    name: str, tag: str | None
+) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
     """Return a network of torchvision, the settings of its preprocessing, and the preprocessing of its weights."""
     names = models.list_models(module=models)  # without networks that segment or detect
     chosen_names("classifier of torchvision", (name,), names)
     kinds: Any = models.get_model_weights(name)
     tags = [one.name for one in kinds]
-    chosen_names(f"tag of torchvision's weights for {name}", None if tag is None else (tag,), tags)
+    chosen_names(
+        f"tag of torchvision's weights for {name}",
+        None if tag is None else (tag,),
+        tags,
+    )
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = models.get_model(name, weights=tag)
     preset = kinds[tag or kinds.DEFAULT.name].transforms()
     size = (preset.crop_size * 2)[:2]
-    return net, {"mean": preset.mean, "std": preset.std, "size": tuple(size), "preset": repr(preset)}, preset
+    return (
+        net,
+        {
+            "mean": preset.mean,
+            "std": preset.std,
+            "size": tuple(size),
+            "preset": repr(preset),
+        },
+        preset,
+    )
 
 
 def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:

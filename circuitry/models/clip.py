@@ -26,10 +26,19 @@ from circuitry.data.names import in_a_sentence
 from circuitry.encoder.chain import ModelScale
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
-from circuitry.encoder.tower_identity import global_hooks, noise_numbers, precision_of, tower_parts
+from circuitry.encoder.tower_identity import (
+    global_hooks,
+    noise_numbers,
+    precision_of,
+    tower_parts,
+)
 from circuitry.encoder.tower_runs import check_modules
 from circuitry.encoder.transformers_towers import pooled_output
-from circuitry.models.prompt_tokens import absent_tokens, check_known_words, prompt_tokens
+from circuitry.models.prompt_tokens import (
+    absent_tokens,
+    check_known_words,
+    prompt_tokens,
+)
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
@@ -108,11 +117,22 @@ class Clip:
         Weights are read, and an image of noise is run, each time: 0.6 seconds for RN50 and ViT-B/32, on one core.
         """
         tower, upright = self.encoder.tower, not isinstance(self.preprocess, AsStored)
-        inside = next((f"{name}." for name, module in self.model.named_modules() if module is tower), "no module.")
-        beside = Identity(tower_parts(self.model, (inside,)) if tower is not self.model else {})
+        inside = next(
+            (
+                f"{name}."
+                for name, module in self.model.named_modules()
+                if module is tower
+            ),
+            "no module.",
+        )
+        beside = Identity(
+            tower_parts(self.model, (inside,)) if tower is not self.model else {}
+        )
         prepared = _prepared_digest(self.preprocess, self.encoder.image_size)
         return self.encoder.identity | {
-            "text_encoder": beside if beside.unknown else digest([beside, self._built_by]),
+            "text_encoder": beside
+            if beside.unknown
+            else digest([beside, self._built_by]),
             "preprocessing": prepared if upright else f"{prepared}, as stored",
         }
 
@@ -166,7 +186,11 @@ class Clip:
 
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
         """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""
-        return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
+        return replace(
+            self,
+            encoder=in_feature_basis(self.encoder, saes),
+            saes={**self.saes, **saes},
+        )
 
     def in_components(self) -> "Clip":
         """Return the model with parts of blocks, such as heads or hidden channels, as units; see `in_components`."""
@@ -176,7 +200,9 @@ class Clip:
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
         """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""
         config = open_clip.get_model_preprocess_cfg(self.model)
-        mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+        mean, std = (
+            torch.tensor(config[name])[:, None, None] for name in ("mean", "std")
+        )
         pixels = (images.cpu().float() * std + mean).clamp(0, 1) * 255
         return rearrange(pixels.round().byte(), "batch c h w -> batch h w c").numpy()
 
@@ -220,10 +246,16 @@ class Clip:
             "precision": [str(self.encoder.dtype), *precision_of(self.encoder.device)],
             "hooks": global_hooks(),
         }
-        folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
+        folder = (
+            Path(cache_dir)
+            if cache_dir is not None
+            else user_cache_path("circuitry") / "text_weights"
+        )
 
         def make() -> dict[str, np.ndarray]:
-            return {"text_weights": self._encode(tokens, len(names), progress).cpu().numpy()}
+            return {
+                "text_weights": self._encode(tokens, len(names), progress).cpu().numpy()
+            }
 
         found = cached_arrays(folder, read, TEXT_FORMAT, "text weights", make)
         weights = torch.from_numpy(found["text_weights"])
@@ -244,8 +276,14 @@ class Clip:
         if (embedding := self._token_embedding) is None or not words:
             return tuple(words)
         tokens = self.tokenizer(list(words))
-        whole = ~torch.isin(tokens, absent_tokens(self.tokenizer, embedding, tokens)).any(1)
-        return tuple(word for word, is_known in zip(words, whole.tolist(), strict=True) if is_known)
+        whole = ~torch.isin(
+            tokens, absent_tokens(self.tokenizer, embedding, tokens)
+        ).any(1)
+        return tuple(
+            word
+            for word, is_known in zip(words, whole.tolist(), strict=True)
+            if is_known
+        )
 
     @property
     def _token_embedding(self) -> Tensor | None:
@@ -260,21 +298,39 @@ class Clip:
         Example:
             >>> probabilities = clip.pair_logits(clip.encoder(photos), weights).softmax(-1)    # SigLIP's: sigmoid()
         """
-        scale, bias = (getattr(self.model, name, None) for name in ("logit_scale", "logit_bias"))
+        scale, bias = (
+            getattr(self.model, name, None) for name in ("logit_scale", "logit_bias")
+        )
         if scale is None:
-            raise InputError(f"{self.name} has no scale of logits, for it was not trained on texts: take cosines.")
-        logits: Tensor = F.normalize(embeddings, dim=-1).to(weights) @ weights.T * scale.exp()
+            raise InputError(
+                f"{self.name} has no scale of logits, for it was not trained on texts: take cosines."
+            )
+        logits: Tensor = (
+            F.normalize(embeddings, dim=-1).to(weights) @ weights.T * scale.exp()
+        )
         return logits if bias is None else logits + bias
 
     def _encode(self, tokens: Tensor, classes: int, progress: bool) -> Tensor:
         model: Any = self.model
-        embed = model.get_text_features if hasattr(model, "get_text_features") else model.encode_text
+        embed = (
+            model.get_text_features
+            if hasattr(model, "get_text_features")
+            else model.encode_text
+        )
         rows = []
-        with Bar(total=len(tokens), desc="text weights", unit="text", disable=not progress, **BRIEF) as bar:
+        with Bar(
+            total=len(tokens),
+            desc="text weights",
+            unit="text",
+            disable=not progress,
+            **BRIEF,
+        ) as bar:
             for part in torch.split(tokens.to(self.encoder.device), PROMPTS):
                 rows.append(F.normalize(pooled_output(embed(part)).float(), dim=-1))
                 bar.update(len(part))
-        by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
+        by_name = rearrange(
+            torch.cat(rows), "(name template) d -> name template d", name=classes
+        )
         return F.normalize(by_name.mean(1), dim=-1)
 
 
@@ -283,7 +339,9 @@ def _exponential(encoder: Encoder, log_scale: Tensor) -> float:
     return float(log_scale.detach().exp())
 
 
-def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -> tuple[list[str], list[str]]:
+def _prompts(
+    class_names: Sequence[str], templates: Sequence[Template] | None
+) -> tuple[list[str], list[str]]:
     """Return the names as words, and every name in every template, name by name."""
     patterns = default_templates() if templates is None else as_patterns(templates)
     without = [p for p in patterns if "{}" not in p]
@@ -293,16 +351,23 @@ def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -
             + (f"{without[0]!r} has none." if without else "an empty list was given.")
         )
     names = [in_a_sentence(name) for name in class_names]
-    return names, [pattern.replace("{}", name) for name in names for pattern in patterns]
+    return names, [
+        pattern.replace("{}", name) for name in names for pattern in patterns
+    ]
 
 
-def _prepared_digest(preprocess: Callable[[Image], Tensor], size: tuple[int, int]) -> str:
+def _prepared_digest(
+    preprocess: Callable[[Image], Tensor], size: tuple[int, int]
+) -> str:
     """Return a short digest of what preprocessing makes of pictures: wider than ``size``, small and high, and large.
 
     Numbers are rounded to eighths, so that the rounding of one processor or another does not show.
     """
     prepared = {}
-    wider, small = (3 * size[0] // 2, 2 * size[1]), (max(1, size[0] // 2), max(1, size[1] // 3))
+    wider, small = (
+        (3 * size[0] // 2, 2 * size[1]),
+        (max(1, size[0] // 2), max(1, size[1] // 3)),
+    )
     for height, width in (wider, small, LARGE_PICTURE):
         picture = fromarray(_noise_picture(height, width))
         try:

@@ -69,7 +69,11 @@ class FolderBaseline:
     def given(self) -> Baseline | Counterfactual | None:
         """The baseline of all images, where it is not made of the data."""
         choice = DEFAULT if self.choice is None else self.choice
-        return None if isinstance(choice, str) and choice != ZERO.name else as_baseline(choice)
+        return (
+            None
+            if isinstance(choice, str) and choice != ZERO.name
+            else as_baseline(choice)
+        )
 
     @property
     def name(self) -> str:
@@ -81,7 +85,9 @@ class FolderBaseline:
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
         """Return the images that shape the baselines of several (class, domain), each once; see `records`."""
         asked = keys[:1] if self.name in MEANS else keys
-        return list(dict.fromkeys(record for key in asked for record in self.records(*key)))
+        return list(
+            dict.fromkeys(record for key in asked for record in self.records(*key))
+        )
 
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
         """Return the images that shape the baseline of a class in a domain; raise `InputError` where there are none."""
@@ -91,11 +97,17 @@ class FolderBaseline:
             found = self._drawn(class_name, domain)
         elif self.name == "other-domains":
             others = [other for other in self.images.domains if other != domain]
-            found = [record for other in others for record in self._chosen(class_name, other)]
+            found = [
+                record for other in others for record in self._chosen(class_name, other)
+            ]
         else:
             found = self._everything
         if not found:
-            lacking = "other classes in its domain" if self.name == "counterfactual" else "its class in other domains"
+            lacking = (
+                "other classes in its domain"
+                if self.name == "counterfactual"
+                else "its class in other domains"
+            )
             raise InputError(
                 f"The baseline {self.name!r} of {class_name} in {domain} is made of images of {lacking}, but there are "
                 "none: take another baseline, or more classes and domains."
@@ -103,22 +115,41 @@ class FolderBaseline:
         return tuple(found)
 
     def of(
-        self, class_name: str, domain: str, count: int, *, strict: bool = False, progress: bool = True
+        self,
+        class_name: str,
+        domain: str,
+        count: int,
+        *,
+        strict: bool = False,
+        progress: bool = True,
     ) -> Baseline | Counterfactual:
         """Return the baseline for ``count`` images of a class in a domain; with a bar where it takes longer."""
         if self.given is not None:
             return self.given
         if self.name in MEANS:
             identity = self.clip.encoder.identity
-            kept, made_of = (self._means, (identity.key, strict)) if not identity.unknown else ({}, ("", strict))
+            kept, made_of = (
+                (self._means, (identity.key, strict))
+                if not identity.unknown
+                else ({}, ("", strict))
+            )
             if made_of not in kept:
-                batches = self._batches(self._everything, strict, "images of the baseline" if progress else None)
-                kept[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name], progress=progress)
+                batches = self._batches(
+                    self._everything,
+                    strict,
+                    "images of the baseline" if progress else None,
+                )
+                kept[made_of] = mean_baseline(
+                    self.clip.encoder, batches, MEANS[self.name], progress=progress
+                )
             return kept[made_of]
         records = self.records(class_name, domain)
         if self.name == "other-domains":
             batches = self._batches(records, strict, None)
-            return replace(mean_baseline(self.clip.encoder, batches, progress=progress), name=self.name)
+            return replace(
+                mean_baseline(self.clip.encoder, batches, progress=progress),
+                name=self.name,
+            )
         images = list(self._batches(records, strict, None))
         if not images:
             raise InputError(
@@ -134,7 +165,12 @@ class FolderBaseline:
 
     @cached_property
     def _everything(self) -> list[ImageRecord]:
-        return [r for d in self.images.domains for c in self.images.classes for r in self._chosen(c, d)]
+        return [
+            r
+            for d in self.images.domains
+            for c in self.images.classes
+            for r in self._chosen(c, d)
+        ]
 
     def _chosen(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
         return self.images.select(class_name, domain, self.n_images, self.seed)
@@ -143,11 +179,20 @@ class FolderBaseline:
         """Return the counterfactual images; see the module."""
 
         def rank(other: str) -> bytes:
-            return hashlib.sha256(f"{self.seed}\0{class_name}\0{other}".encode()).digest()
+            return hashlib.sha256(
+                f"{self.seed}\0{class_name}\0{other}".encode()
+            ).digest()
 
-        others = sorted((name for name in self.images.classes if name != class_name), key=rank)
+        others = sorted(
+            (name for name in self.images.classes if name != class_name), key=rank
+        )
         rounds = zip_longest(*(self._ranked[other, domain] for other in others))
-        return list(islice((record for one in rounds for record in one if record is not None), self.n_images))
+        return list(
+            islice(
+                (record for one in rounds for record in one if record is not None),
+                self.n_images,
+            )
+        )
 
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], tuple[ImageRecord, ...]]:
@@ -155,6 +200,13 @@ class FolderBaseline:
         pairs = [(c, d) for c in self.images.classes for d in self.images.domains]
         return {(c, d): self.images.select(c, d, None, self.seed) for c, d in pairs}
 
-    def _batches(self, records: Sequence[ImageRecord], strict: bool, progress: str | None) -> Iterator[Tensor]:
+    def _batches(
+        self, records: Sequence[ImageRecord], strict: bool, progress: str | None
+    ) -> Iterator[Tensor]:
         encoder, preprocess = self.clip.encoder, self.clip.preprocess
-        return (batch for _, batch in image_batches(encoder, preprocess, records, strict=strict, progress=progress))
+        return (
+            batch
+            for _, batch in image_batches(
+                encoder, preprocess, records, strict=strict, progress=progress
+            )
+        )

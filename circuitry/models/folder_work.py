@@ -43,7 +43,12 @@ class FolderWork:
     settings: FolderSettings
 
     def __init__(
-        self, clip: Clip, images: DomainFolder, settings: FolderSettings, *, chosen: tuple[int, int] | None = None
+        self,
+        clip: Clip,
+        images: DomainFolder,
+        settings: FolderSettings,
+        *,
+        chosen: tuple[int, int] | None = None,
     ) -> None:
         """Check the settings before any work is done.
 
@@ -53,11 +58,20 @@ class FolderWork:
         self.clip, self.images, self.settings = clip, images, settings
         self._metric = metric_of_class(settings.metric, clip.scale)
         if settings.texts is None:
-            raise InputError("Expected texts of the classes, such as 'pooled', but None was given.")
-        self.templates = {domain: templates_of(settings.texts, domain) for domain in images.domains}
+            raise InputError(
+                "Expected texts of the classes, such as 'pooled', but None was given."
+            )
+        self.templates = {
+            domain: templates_of(settings.texts, domain) for domain in images.domains
+        }
         self._weights: dict[tuple[str, ...], Tensor] = {}
         self._model = clip.identity
-        self.baseline = FolderBaseline(settings.baseline, clip, images, *(chosen or (settings.n_images, settings.seed)))
+        self.baseline = FolderBaseline(
+            settings.baseline,
+            clip,
+            images,
+            *(chosen or (settings.n_images, settings.seed)),
+        )
 
     def weights(self, domain: str) -> Tensor:
         """Return the text weights of all classes of the data for images of a domain."""
@@ -65,7 +79,9 @@ class FolderWork:
             raise unknown_name("domain", domain, self.templates)
         templates = self.templates[domain]
         if templates not in self._weights:
-            self._weights[templates] = self.clip.text_weights(self.images.all_classes, templates)
+            self._weights[templates] = self.clip.text_weights(
+                self.images.all_classes, templates
+            )
         return self._weights[templates]
 
     def metric_of(self, class_name: str, domain: str) -> Metric:
@@ -108,7 +124,9 @@ class FolderWork:
         texts = self.settings.texts
         return {
             "metric": metric_name(self.settings.metric),
-            "texts": texts if isinstance(texts, str) else list(as_patterns(texts or ())),
+            "texts": texts
+            if isinstance(texts, str)
+            else list(as_patterns(texts or ())),
             "baseline": self.baseline.name,
         }
 
@@ -116,18 +134,29 @@ class FolderWork:
     def identity(self) -> Identity:
         """Everything except for images that shapes a number, in plain values."""
         given = self.baseline.given
-        of_work: dict[str, Any] = {"classes": list(self.images.all_classes), "n_images": self.settings.n_images}
+        of_work: dict[str, Any] = {
+            "classes": list(self.images.all_classes),
+            "n_images": self.settings.n_images,
+        }
         if callable(self.settings.metric):
             of_work["metric_code"] = part_of(self.settings.metric, "the metric")
         of_work["tokens"] = self._tokens
-        of_work |= {"seed": self.settings.seed, **({} if given is None else {"baseline_digest": given.digest})}
-        return Identity(model=self.clip.name) | self._same_model() | of_work | self.asked
+        of_work |= {
+            "seed": self.settings.seed,
+            **({} if given is None else {"baseline_digest": given.digest}),
+        }
+        return (
+            Identity(model=self.clip.name) | self._same_model() | of_work | self.asked
+        )
 
     @cached_property
     def _tokens(self) -> str | dict[str, str]:
         """Digest of the tokens of all texts, by domain where those differ by it."""
         classes = self.images.all_classes
-        found = {texts: self.clip.tokens_digest(classes, texts) for texts in {*self.templates.values()}}
+        found = {
+            texts: self.clip.tokens_digest(classes, texts)
+            for texts in {*self.templates.values()}
+        }
         if len(found) == 1:
             return next(iter(found.values()))
         return {domain: found[texts] for domain, texts in self.templates.items()}
@@ -135,7 +164,9 @@ class FolderWork:
     def _same_model(self) -> Identity:
         """Return the model's identity; refuse one that has changed since, or hooks that act only now, or no more."""
         now = self.clip.identity
-        self._model.check(now, f"the model when this {type(self).__name__} was made", "the model now")
+        self._model.check(
+            now, f"the model when this {type(self).__name__} was made", "the model now"
+        )
         return now
 
     def claim(
@@ -159,10 +190,17 @@ class FolderWork:
             InputError: for a folder that was made with another configuration or other images, with the difference,
                 and as `read`.
         """
-        listed = {"images": _listing(record for some in records.values() for record in some), **(listings or {})}
+        listed = {
+            "images": _listing(record for some in records.values() for record in some),
+            **(listings or {}),
+        }
         if self.baseline.given is None:
-            listed["baseline_images"] = _listing(self.baseline.records_of(list(records)))
-        return JobFolder(Path(out), file_format, self.identity | shaped_by, jobs, listed)
+            listed["baseline_images"] = _listing(
+                self.baseline.records_of(list(records))
+            )
+        return JobFolder(
+            Path(out), file_format, self.identity | shaped_by, jobs, listed
+        )
 
 
 def _listing(records: Iterable[ImageRecord]) -> dict[str, str]:

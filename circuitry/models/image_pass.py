@@ -43,9 +43,16 @@ def image_batches(
         progress: What a bar over images is called (default: no bar).
     """
     paths = [record.path for record in records]
-    with Bar(total=len(paths), unit="image", desc=progress, disable=progress is None) as bar:
-        for places, batch in numbered_batches(paths, own_modes()(preprocess), batch_size, strict=strict):
-            yield [records[place] for place in places], batch.to(encoder.device, encoder.dtype)
+    with Bar(
+        total=len(paths), unit="image", desc=progress, disable=progress is None
+    ) as bar:
+        for places, batch in numbered_batches(
+            paths, own_modes()(preprocess), batch_size, strict=strict
+        ):
+            yield (
+                [records[place] for place in places],
+                batch.to(encoder.device, encoder.dtype),
+            )
             bar.update(len(batch))
 
 
@@ -68,14 +75,29 @@ def activations(
         ...     means = found["layer3.0"].mean((2, 3))
     """
     wanted = checked_sites(encoder, sites)
-    batches = image_batches(encoder, preprocess, records, batch_size=batch_size, strict=strict, progress=progress)
+    batches = image_batches(
+        encoder,
+        preprocess,
+        records,
+        batch_size=batch_size,
+        strict=strict,
+        progress=progress,
+    )
     for there, batch in batches:
         try:
             with encoder.running():
                 found = clean_activations(encoder, batch, wanted)
         except InputError as error:
-            raise InputError(f"{error} The first of these {len(there)} images is {there[0].path}.") from error
-        yield there, {site: encoder.units_of(site, activation) for site, activation in found.items()}
+            raise InputError(
+                f"{error} The first of these {len(there)} images is {there[0].path}."
+            ) from error
+        yield (
+            there,
+            {
+                site: encoder.units_of(site, activation)
+                for site, activation in found.items()
+            },
+        )
 
 
 @checked
@@ -92,16 +114,24 @@ def read_images(
         >>> records, photos = read_images(clip, images.select("cat", "real", 8))
     """
     parts: list[tuple[list[ImageRecord], Tensor]] = [([], clip.encoder.blank(0))]
-    for there, batch in image_batches(clip.encoder, clip.preprocess, records, strict=strict):
+    for there, batch in image_batches(
+        clip.encoder, clip.preprocess, records, strict=strict
+    ):
         _refuse_fitted(clip, there, batch)
         parts.append((there, batch))
-    return [record for there, _ in parts for record in there], torch.cat([batch for _, batch in parts])
+    return [record for there, _ in parts for record in there], torch.cat(
+        [batch for _, batch in parts]
+    )
 
 
 def _refuse_fitted(clip: Clip, records: Sequence[ImageRecord], images: Tensor) -> None:
     """Refuse images that the model's linear probe was fitted on, whatever their files are called."""
     digests = pixel_digests(images) if clip.fitted_on else ()
-    known = [record for record, digest in zip(records, digests, strict=False) if digest in clip.fitted_on]
+    known = [
+        record
+        for record, digest in zip(records, digests, strict=False)
+        if digest in clip.fitted_on
+    ]
     if known:
         raise InputError(
             f"A linear probe is fitted on other images than those that it explains, but it was fitted on the pixels of "

@@ -65,9 +65,13 @@ def load_clip(
     if text in EFFICIENTNETS or text.partition(":")[0] in LIBRARIES:
         return load_classifier(text, checkpoint, pretrained, device=device)
     # Where a folder also has the name of a model, it needs a configuration.
-    is_folder = Path(text).is_dir() and (text not in known_models() or (Path(text) / "config.json").is_file())
+    is_folder = Path(text).is_dir() and (
+        text not in known_models() or (Path(text) / "config.json").is_file()
+    )
     is_hub_id = text.count("/") == 1 and ":" not in text and not text.endswith(".json")
-    named = re.sub("[/@]", "-", text.removesuffix("px"))  # as OpenAI writes them: ViT-B/32, ViT-L/14@336px
+    named = re.sub(
+        "[/@]", "-", text.removesuffix("px")
+    )  # as OpenAI writes them: ViT-B/32, ViT-L/14@336px
     if is_hub_id and not is_folder and named in known_models():
         raise InputError(
             f"There is no model {text!r} here; perhaps you meant {named}: write "
@@ -75,6 +79,8 @@ def load_clip(
         )
     if is_folder or (is_hub_id and checkpoint is None and pretrained is None):
         if checkpoint is not None or pretrained is not None:
-            raise InputError(f"The folder {text} brings its own weights: give no checkpoint and no pretrained tag.")
+            raise InputError(
+                f"The folder {text} brings its own weights: give no checkpoint and no pretrained tag."
+            )
         return load_transformers(Path(text) if Path(text).is_dir() else text, device)
     return load_open_clip(text, checkpoint, pretrained, device)

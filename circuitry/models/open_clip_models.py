@@ -23,7 +23,10 @@ SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 
 def known_models() -> list[str]:
     """Return the names of models that open_clip or this package has."""
-    return [*open_clip.list_models(), *sorted(path.stem for path in SHIPPED_CONFIGS.glob("*.json"))]
+    return [
+        *open_clip.list_models(),
+        *sorted(path.stem for path in SHIPPED_CONFIGS.glob("*.json")),
+    ]
 
 
 def register_model(name: str | os.PathLike[str]) -> str:
@@ -34,7 +37,11 @@ def register_model(name: str | os.PathLike[str]) -> str:
             return str(name)
         path = SHIPPED_CONFIGS / f"{name}.json"
         if not path.is_file():
-            hub = "" if str(name).count("/") != 1 else f", or for one of the hub in open_clip's layout hf-hub:{name}"
+            hub = (
+                ""
+                if str(name).count("/") != 1
+                else f", or for one of the hub in open_clip's layout hf-hub:{name}"
+            )
             raise InputError(
                 f"{unknown_name('model', str(name), known_models())} Give a name from open_clip.list_models(), one "
                 f"shipped here ({', '.join(sorted(p.stem for p in SHIPPED_CONFIGS.glob('*.json')))}), or the path of a "
@@ -43,14 +50,25 @@ def register_model(name: str | os.PathLike[str]) -> str:
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a readable model-config JSON ({error}).") from error
+        raise InputError(
+            f"{path} is not a readable model-config JSON ({error})."
+        ) from error
     missing = [
-        key for key in ("embed_dim", "vision_cfg", "text_cfg") if not isinstance(config, dict) or key not in config
+        key
+        for key in ("embed_dim", "vision_cfg", "text_cfg")
+        if not isinstance(config, dict) or key not in config
     ]
     if missing:
-        raise InputError(f"{path} is not an open_clip model configuration: it lacks {', '.join(missing)}.")
-    if path.stem in open_clip.list_models() and open_clip.get_model_config(path.stem) != config:
-        raise InputError(f"open_clip has another model named {path.stem!r}: rename {path}.")
+        raise InputError(
+            f"{path} is not an open_clip model configuration: it lacks {', '.join(missing)}."
+        )
+    if (
+        path.stem in open_clip.list_models()
+        and open_clip.get_model_config(path.stem) != config
+    ):
+        raise InputError(
+            f"open_clip has another model named {path.stem!r}: rename {path}."
+        )
     open_clip.add_model_config(path)
     return path.stem
 
@@ -73,7 +91,9 @@ def load_open_clip(
             "(of a script --checkpoint and --pretrained)."
         )
     tags = open_clip.list_pretrained_tags_by_model(model_name)
-    if pretrained is not None and pretrained.lower() not in (tag.lower() for tag in tags):
+    if pretrained is not None and pretrained.lower() not in (
+        tag.lower() for tag in tags
+    ):
         raise InputError(
             f"open_clip has no weights {pretrained!r} for {model_name}; its tags are: {', '.join(tags) or 'none'}. "
             "Give a local file as checkpoint instead."
@@ -99,20 +119,43 @@ def load_open_clip(
 
 def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
     """Build a model with its pretrained weights, or with random ones, to be replaced."""
-    what = f"the weights {pretrained!r} of {name}" if pretrained else f"model, weights or tokenizer of {name}"
+    what = (
+        f"the weights {pretrained!r} of {name}"
+        if pretrained
+        else f"model, weights or tokenizer of {name}"
+    )
     with loading(f"{what} by open_clip"), _quiet():
         model, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=pretrained, pretrained_text=not random, require_pretrained=not random
+            name,
+            pretrained=pretrained,
+            pretrained_text=not random,
+            require_pretrained=not random,
         )
-        tokenizer, configuration = open_clip.get_tokenizer(name), open_clip.get_model_config(name)
-    return Clip(name, model, Encoder.from_tower(model.visual), preprocess, tokenizer, configuration=configuration)
+        tokenizer, configuration = (
+            open_clip.get_tokenizer(name),
+            open_clip.get_model_config(name),
+        )
+    return Clip(
+        name,
+        model,
+        Encoder.from_tower(model.visual),
+        preprocess,
+        tokenizer,
+        configuration=configuration,
+    )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Leave out what open_clip logs: weights follow a moment later, and their lack is an error with a message."""
-    root, silent, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    root.addHandler(silent)  # without any, logging would give the root logger one of its own
+    root, silent, level = (
+        logging.getLogger(),
+        logging.NullHandler(),
+        logging.root.manager.disable,
+    )
+    root.addHandler(
+        silent
+    )  # without any, logging would give the root logger one of its own
     logging.disable(logging.ERROR)
     try:
         yield

@@ -71,13 +71,19 @@ class ModelOptions:
             parts: Whether units are parts of blocks where nothing was asked for.
         """
         device = rank.device(self.device)
-        clip = models.load_clip(self.model, self.checkpoint, self.pretrained, device).with_decoding(self.decoding)
+        clip = models.load_clip(
+            self.model, self.checkpoint, self.pretrained, device
+        ).with_decoding(self.decoding)
         table = self.data / "classes.tsv"
         if self.probe is not None:
             clip = models.linear_probe(clip, self._seen_by_the_probe())
-        elif isinstance(clip, models.Classifier) and (table.is_file() or not clip.classes):
+        elif isinstance(clip, models.Classifier) and (
+            table.is_file() or not clip.classes
+        ):
             clip = clip.with_classes(models.read_outputs(table))
-        if self.units == "components" or (self.units is None and parts and not self.sae):
+        if self.units == "components" or (
+            self.units is None and parts and not self.sae
+        ):
             clip = self._in_components(clip)
         return clip.in_basis(models.parse_saes(self.sae))
 
@@ -106,7 +112,9 @@ class ModelOptions:
 
     def images_of(self, split: str | None) -> "circuitry.DomainFolder":
         """Return the images of another list."""
-        return circuitry.DomainFolder(self.data, split=split, domains=self.domains, classes=self.classes)
+        return circuitry.DomainFolder(
+            self.data, split=split, domains=self.domains, classes=self.classes
+        )
 
 
 def _texts(*words: str) -> str | tuple[str, ...]:

@@ -17,7 +17,9 @@ Tokenizer = Callable[..., Tensor]
 """Texts -> tokens [texts, context]; open_clip's and ours for transformers also take ``context_length``."""
 
 
-def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
+def prompt_tokens(
+    tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]
+) -> Tensor:
     """Return the tokens of prompts, name by name."""
     tokens = tokenizer(prompts)
     if "context_length" in signature(tokenizer).parameters:
@@ -26,7 +28,9 @@ def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[
         text = f"{len(codes)} of {len(names)} class names, such as {codes[0]!r}, are no words: prompts mean nothing."
         say_once(log, text)
     known: dict[tuple[int, ...], str] = {}
-    for name, row in zip(names, tokens[:: len(prompts) // len(names)].tolist(), strict=True):
+    for name, row in zip(
+        names, tokens[:: len(prompts) // len(names)].tolist(), strict=True
+    ):
         if (other := known.setdefault(tuple(row), name)) != name:
             raise InputError(
                 f"Class names differ from each other as the model reads them, but {other!r} and {name!r} are the same "
@@ -39,7 +43,9 @@ def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) 
     """Check that no prompt was cut: a prompt that fills the context has the same tokens in a longer context."""
     padding, context = tokenizer([""]).mode().values, tokens.shape[1]
     for i in ((tokens == padding).sum(1) <= 1).nonzero().flatten().tolist():
-        whole = tokenizer([prompts[i]], context_length=context + len(prompts[i].encode()))[0]
+        whole = tokenizer(
+            [prompts[i]], context_length=context + len(prompts[i].encode())
+        )[0]
         whole = whole[whole != padding]
         if not torch.equal(whole, tokens[i][tokens[i] != padding]):
             raise InputError(
@@ -56,14 +62,22 @@ def absent_tokens(tokenizer: Tokenizer, embedding: Tensor, tokens: Tensor) -> Te
 
 
 def check_known_words(
-    model: str, tokenizer: Tokenizer, embedding: Tensor, prompts: Sequence[str], tokens: Tensor
+    model: str,
+    tokenizer: Tokenizer,
+    embedding: Tensor,
+    prompts: Sequence[str],
+    tokens: Tensor,
 ) -> None:
     """Raise `InputError` for words without an embedding [tokens, d] in packed weights; see `shipped_weights`."""
     absent = absent_tokens(tokenizer, embedding, tokens)
     if not len(absent):
         return
-    words = dict.fromkeys(word for prompt in prompts for word in re.findall(r"\w+|[^\w\s]", prompt))
-    unknown = [repr(word) for word in words if torch.isin(tokenizer([word]), absent).any()]
+    words = dict.fromkeys(
+        word for prompt in prompts for word in re.findall(r"\w+|[^\w\s]", prompt)
+    )
+    unknown = [
+        repr(word) for word in words if torch.isin(tokenizer([word]), absent).any()
+    ]
     known = ", ".join(shipped_classes(model))
     raise InputError(
         f"The weights of {model} have no embedding of {name_some(unknown)}, so it reads nothing there: "

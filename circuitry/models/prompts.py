@@ -2,7 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable, with_article
+from circuitry.data.captions import (
+    SHARED_STYLE_WORDS,
+    STYLE_WORDS,
+    readable,
+    with_article,
+)
 from circuitry.runs.errors import InputError
 
 Template = str | Callable[[str], str]
@@ -41,12 +46,18 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
             f"{{}}.'], but the string {texts!r} was given."
         )
     style = with_article(style_word(domain))
-    return default_templates() if texts == "pooled" else (f"{style} of a {{}}.", f"{style} of the {{}}.")
+    return (
+        default_templates()
+        if texts == "pooled"
+        else (f"{style} of a {{}}.", f"{style} of the {{}}.")
+    )
 
 
 def style_word(domain: str) -> str:
     """Return the word for a domain's style: its first own style word in captions, or the domain's name."""
-    own = [word for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS]
+    own = [
+        word for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS
+    ]
     return own[0] if own else readable(domain)
 
 
@@ -61,7 +72,9 @@ def as_patterns(templates: Sequence[Template]) -> tuple[str, ...]:
     """Return templates as strings with one ``{}`` for the class name; open_clip writes them as functions."""
     found = tuple(t if isinstance(t, str) else t("{}") for t in templates)
     for template, pattern in zip(templates, found, strict=True):
-        if not isinstance(template, str) and template("owl") != pattern.replace("{}", "owl"):
+        if not isinstance(template, str) and template("owl") != pattern.replace(
+            "{}", "owl"
+        ):
             raise InputError(
                 f"A template puts each name into one sentence, but this one makes {template('owl')!r} of 'owl' and "
                 f"{pattern!r} of '{{}}': give strings with {{}}, or the names as they should be written."

@@ -13,7 +13,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from circuitry.bases.sae import SparseAutoencoder, Transcoder, gate_threshold, of_shifted_inputs
+from circuitry.bases.sae import (
+    SparseAutoencoder,
+    Transcoder,
+    gate_threshold,
+    of_shifted_inputs,
+)
 from circuitry.models.sae_files import SaeFile
 
 log = logging.getLogger(__name__)
@@ -25,7 +30,13 @@ SaeParts = dict[str, Any]
 """Arguments of `SparseAutoencoder`."""
 
 _PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
-NORMALISATIONS = {"layer_norm": "layer-norm", "constant_norm_rescale": "length", "none": None, "None": None, None: None}
+NORMALISATIONS = {
+    "layer_norm": "layer-norm",
+    "constant_norm_rescale": "length",
+    "none": None,
+    "None": None,
+    None: None,
+}
 """Our names of ViT-Prisma's and SAELens' ``normalize_activations``."""
 SAELENS = {
     "standard": ("relu", None),
@@ -54,38 +65,70 @@ _MSAE_NAME = re.compile(
 def read_saelens(file: SaeFile) -> SparseAutoencoder:
     """Read a folder of SAELens 2 to 6: cfg.json beside sae_weights.safetensors."""
     if not file.config:
-        raise file.refuse("SAELens' weights, but no cfg.json lies beside it, so that their activation is not known")
+        raise file.refuse(
+            "SAELens' weights, but no cfg.json lies beside it, so that their activation is not known"
+        )
     config = dict(file.config)
-    config = {**(config.pop("metadata", None) or config.pop("meta", None) or {}), **config}
+    config = {
+        **(config.pop("metadata", None) or config.pop("meta", None) or {}),
+        **config,
+    }
     config.setdefault("hook_name", config.get("hook_point"))
-    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
-    if activation == "topk":  # before version 6 an activation of the standard architecture
+    activation = (
+        config.get("activation_fn_str") or config.get("activation_fn") or "relu"
+    )
+    if (
+        activation == "topk"
+    ):  # before version 6 an activation of the standard architecture
         config["architecture"] = "topk"
         config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
     words = config.setdefault("architecture", "standard").split("_")
     is_transcoder = "transcoder" in words
-    kind = "_".join(word for word in words if word not in ("skip", "transcoder")) or "standard"
+    kind = (
+        "_".join(word for word in words if word not in ("skip", "transcoder"))
+        or "standard"
+    )
     normalisation = config.get("normalize_activations") or "none"
     _check(file, "architecture", kind, SAELENS)
     _check(file, "activation", activation, ("relu", "topk"))
-    known = ("none",) if is_transcoder else ("none", "constant_norm_rescale", "layer_norm")
+    known = (
+        ("none",) if is_transcoder else ("none", "constant_norm_rescale", "layer_norm")
+    )
     _check(file, "normalisation of inputs", normalisation, known)
     for name in ("scaling_factor", "finetuning_scaling_factor"):
-        if name in file.tensors and not torch.allclose(file.tensors[name], torch.ones_like(file.tensors[name])):
-            raise file.refuse(f"an autoencoder with a {name} for its features, which is not supported")
+        if name in file.tensors and not torch.allclose(
+            file.tensors[name], torch.ones_like(file.tensors[name])
+        ):
+            raise file.refuse(
+                f"an autoencoder with a {name} for its features, which is not supported"
+            )
 
     act, threshold = SAELENS[kind]
     parts = _gated(file) if kind == "gated" else _parts(file, *_PLAIN)
     if threshold is not None:
         parts["threshold"] = file.take(threshold)[0].expand(len(parts["b_enc"]))
-    parts |= {"activation": act, "k": config.get("k") if kind == "topk" else None, "about": {"config": config}}
-    parts["subtract_decoder_bias"] = config.get("apply_b_dec_to_input", True) and not is_transcoder
+    parts |= {
+        "activation": act,
+        "k": config.get("k") if kind == "topk" else None,
+        "about": {"config": config},
+    }
+    parts["subtract_decoder_bias"] = (
+        config.get("apply_b_dec_to_input", True) and not is_transcoder
+    )
     site = config.get("hook_name")
     if is_transcoder:
         site = config.get("hook_name_out") or site
-        site = site and str(site).replace("ln2.hook_normalized", "hook_mlp_out").replace("hook_mlp_in", "hook_mlp_out")
-        return Transcoder(**parts, site=site, w_skip=file.take("W_skip")[0] if "skip" in words else None)
-    if config.get("rescale_acts_by_decoder_norm"):  # features are compared as if the decoder's rows had length one
+        site = site and str(site).replace(
+            "ln2.hook_normalized", "hook_mlp_out"
+        ).replace("hook_mlp_in", "hook_mlp_out")
+        return Transcoder(
+            **parts,
+            site=site,
+            w_skip=file.take("W_skip")[0] if "skip" in words else None,
+        )
+    if config.get(
+        "rescale_acts_by_decoder_norm"
+    ):  # features are compared as if the decoder's rows had length one
         norms = parts["w_dec"].norm(dim=1)
         parts |= {"w_enc": parts["w_enc"] * norms, "b_enc": parts["b_enc"] * norms}
         parts["w_dec"] = parts["w_dec"] / norms[:, None]
@@ -102,15 +145,31 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     Layer norm divides by the unbiased standard deviation plus 1e-5, and its inverse multiplies by the former alone.
     """
     config = file.config
-    architecture, activation = config.get("architecture", "standard"), config.get("activation_fn_str", "relu")
+    architecture, activation = (
+        config.get("architecture", "standard"),
+        config.get("activation_fn_str", "relu"),
+    )
     normalisation = config.get("normalize_activations")
     _check(file, "architecture", architecture, ("standard", "gated"))
-    _check(file, "activation", activation, ("relu",) if architecture == "gated" else ("relu", "topk"))
+    _check(
+        file,
+        "activation",
+        activation,
+        ("relu",) if architecture == "gated" else ("relu", "topk"),
+    )
     _check(file, "normalisation of inputs", normalisation, NORMALISATIONS)
-    _check(file, "head (hook_point_head_index)", config.get("hook_point_head_index"), (None,))
+    _check(
+        file,
+        "head (hook_point_head_index)",
+        config.get("hook_point_head_index"),
+        (None,),
+    )
     parts = _gated(file) if architecture == "gated" else _parts(file, *_PLAIN)
     if activation == "topk":
-        parts |= {"activation": "topk", "k": int((config.get("activation_fn_kwargs") or {}).get("k", 0))}
+        parts |= {
+            "activation": "topk",
+            "k": int((config.get("activation_fn_kwargs") or {}).get("k", 0)),
+        }
     if config.get("cls_token_only") or config.get("use_patches_only"):
         parts["tokens"] = "class" if config.get("cls_token_only") else "patches"
     layer = config["hook_point_layer"]
@@ -118,11 +177,20 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     if not config.get("is_transcoder"):
         site = f"blocks.{layer}.{config.get('layer_subtype', 'hook_resid_post')}"
         return _normalised(SparseAutoencoder(**parts, site=site), normalisation)
-    _check(file, "transcoder's input", config.get("layer_subtype"), ("ln2.hook_normalized", "hook_mlp_in"))
+    _check(
+        file,
+        "transcoder's input",
+        config.get("layer_subtype"),
+        ("ln2.hook_normalized", "hook_mlp_in"),
+    )
     site = f"blocks.{config.get('out_hook_point_layer', layer)}.{config.get('layer_out_subtype', 'hook_mlp_out')}"
-    parts["b_enc"] = parts["b_enc"] - parts["b_dec"] @ parts["w_enc"]  # of the input as it is normalised
+    parts["b_enc"] = (
+        parts["b_enc"] - parts["b_dec"] @ parts["w_enc"]
+    )  # of the input as it is normalised
     parts |= {"b_dec": file.take("b_dec_out")[0], "w_skip": file.tensors.get("W_skip")}
-    return _normalised(Transcoder(**parts, subtract_decoder_bias=False, site=site), normalisation)
+    return _normalised(
+        Transcoder(**parts, subtract_decoder_bias=False, site=site), normalisation
+    )
 
 
 def read_saev(file: SaeFile) -> SparseAutoencoder:
@@ -131,7 +199,10 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
     Without a schema b_dec was subtracted, and inputs were (x - mean) / scale, which the file does not say.
     """
     config, schema = file.config, file.config.get("schema")
-    parts = _parts(file, *_PLAIN) | {"tokens": "patches", "subtract_decoder_bias": schema is None}
+    parts = _parts(file, *_PLAIN) | {
+        "tokens": "patches",
+        "subtract_decoder_bias": schema is None,
+    }
     if schema is None and not file.is_shifted:
         log.warning(
             "%s is a file of saev before its schemas: it lacks the mean and the scale of its inputs. Give them "
@@ -140,14 +211,21 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
         )
     settings = config.get("cfg", config)
     nested = settings.get("activation") or {}
-    outer = config.get("cls") if config.get("cls") != "SparseAutoencoderConfig" else None
+    outer = (
+        config.get("cls") if config.get("cls") != "SparseAutoencoderConfig" else None
+    )
     kind = nested.get("cls") or outer or "Relu"
     _check(file, "activation", kind, ("Relu", "TopK", "BatchTopK"))
     if kind == "TopK":
-        parts |= {"activation": "signed-topk", "k": (nested.get("params") or settings)["top_k"]}
+        parts |= {
+            "activation": "signed-topk",
+            "k": (nested.get("params") or settings)["top_k"],
+        }
     elif kind == "BatchTopK":
         if "activation.threshold" not in file.tensors:
-            raise file.refuse("an autoencoder of BatchTopK without its threshold, which a batch alone cannot replace")
+            raise file.refuse(
+                "an autoencoder of BatchTopK without its threshold, which a batch alone cannot replace"
+            )
         parts |= _above(file.tensors["activation.threshold"], parts["b_enc"])
     return SparseAutoencoder(**parts)
 
@@ -171,17 +249,23 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
     _check(file, "module_name", config.get("module_name", "resid"), ("resid",))
     parts = _gated(file, "b_enc") if config.get("gated_sae") else _parts(file, *_PLAIN)
     tokens: Any = "class" if config.get("class_token") else "all"
-    return SparseAutoencoder(**parts, site=f"blocks.{config['block_layer']}.hook_resid_post", tokens=tokens)
+    return SparseAutoencoder(
+        **parts, site=f"blocks.{config['block_layer']}.hook_resid_post", tokens=tokens
+    )
 
 
 def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
     """Read ae.pt beside the config of its trainer, of one of the classes of `DICTIONARIES`."""
     trainer, stored = file.config["trainer"], file.tensors
-    kind = str(trainer.get("dict_class")).replace("Matroyshka", "Matryoshka")  # as it was spelt
+    kind = str(trainer.get("dict_class")).replace(
+        "Matroyshka", "Matryoshka"
+    )  # as it was spelt
     if kind == "AutoEncoder" and "bias" not in stored:
         kind = "AutoEncoderNew"
     _check(file, "class", kind, DICTIONARIES)
-    parts = _parts(file, *DICTIONARIES[kind]) | {"subtract_decoder_bias": kind != "AutoEncoderNew"}
+    parts = _parts(file, *DICTIONARIES[kind]) | {
+        "subtract_decoder_bias": kind != "AutoEncoderNew"
+    }
     if DICTIONARIES[kind] != _PLAIN:
         parts |= {name: parts[name].T.contiguous() for name in ("w_enc", "w_dec")}
     if trainer.get("layer") is not None:
@@ -189,11 +273,16 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
     if "projection" in str(trainer.get("submodule_name")):
         parts["site"] = "embedding"
     if kind == "AutoEncoderTopK":
-        parts |= {"activation": "topk", "k": int(stored["k"]) if "k" in stored else int(trainer["k"])}
+        parts |= {
+            "activation": "topk",
+            "k": int(stored["k"]) if "k" in stored else int(trainer["k"]),
+        }
     if "BatchTopK" in kind:
         (threshold,) = file.take("threshold")
         if float(threshold) < 0:
-            raise file.refuse(f"an autoencoder of BatchTopK whose threshold was never set ({float(threshold):g})")
+            raise file.refuse(
+                f"an autoencoder of BatchTopK whose threshold was never set ({float(threshold):g})"
+            )
         parts |= _above(threshold, parts["b_enc"])
     return SparseAutoencoder(**parts)
 
@@ -210,8 +299,13 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
             "<features>_<d>_<activation>_<k>_<tied>_<normalize>_<cap>: give it its own name back"
         )
     if name["norm"] == "True":
-        raise file.refuse("an autoencoder of MSAE that standardises its inputs, which is not supported")
-    scale, mean = file.content.get("scaling_factor"), file.content.get("mean_center", 0.0)
+        raise file.refuse(
+            "an autoencoder of MSAE that standardises its inputs, which is not supported"
+        )
+    scale, mean = (
+        file.content.get("scaling_factor"),
+        file.content.get("mean_center", 0.0),
+    )
     if scale is None and not file.is_shifted:
         raise file.refuse(
             "an autoencoder of MSAE without the scale of its inputs: give load_sae(..., mean=, scale=), or a newer file"
@@ -219,39 +313,76 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
     w_enc, b_enc, b_dec = file.take("encoder", "latent_bias", "pre_bias")
     w_dec = w_enc.T.contiguous() if name["tied"] == "True" else file.take("decoder")[0]
     parts: SaeParts = {"soft_cap": float(name["cap"]) or None, "site": "embedding"}
-    _check(file, "activation", name["act"], ("ReLU", "TopKReLU", "TopK", "JumpReLU", "BatchTopKReLU"))
+    _check(
+        file,
+        "activation",
+        name["act"],
+        ("ReLU", "TopKReLU", "TopK", "JumpReLU", "BatchTopKReLU"),
+    )
     if name["act"] in ("TopK", "TopKReLU"):
-        parts |= {"activation": "topk" if name["act"] == "TopKReLU" else "signed-topk", "k": int(name["k"])}
+        parts |= {
+            "activation": "topk" if name["act"] == "TopKReLU" else "signed-topk",
+            "k": int(name["k"]),
+        }
     elif name["act"] == "JumpReLU":
-        parts |= {"activation": "jumprelu", "threshold": file.take("activation.log_threshold")[0].exp()}
+        parts |= {
+            "activation": "jumprelu",
+            "threshold": file.take("activation.log_threshold")[0].exp(),
+        }
     elif name["act"] == "BatchTopKReLU":
         log.warning(
-            "%s has BatchTopK, which depends on the batch: as in MSAE's evaluation ReLU replaces it.", file.path
+            "%s has BatchTopK, which depends on the batch: as in MSAE's evaluation ReLU replaces it.",
+            file.path,
         )
-    about = {"config": {"name": file.path.name, "scaling_factor": None if scale is None else float(scale)}}
+    about = {
+        "config": {
+            "name": file.path.name,
+            "scaling_factor": None if scale is None else float(scale),
+        }
+    }
     sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, about=about, **parts)
-    return sae if scale is None else of_shifted_inputs(sae, torch.as_tensor(mean).float(), 1 / float(scale))
+    return (
+        sae
+        if scale is None
+        else of_shifted_inputs(sae, torch.as_tensor(mean).float(), 1 / float(scale))
+    )
 
 
 LAYOUTS: dict[str, SaeReader] = {
     "SAELens": (lambda file: file.path.name == "sae_weights.safetensors", read_saelens),
     "ViT-Prisma": (
-        lambda f: "W_enc" in f.tensors and {"hook_point_layer", "expansion_factor"} <= f.config.keys(),
+        lambda f: (
+            "W_enc" in f.tensors
+            and {"hook_point_layer", "expansion_factor"} <= f.config.keys()
+        ),
         read_prisma,
     ),
     "saev": (lambda file: bool(file.first_line), read_saev),
-    "clipscope": (lambda file: {"pre_b", "enc", "dec"} <= file.tensors.keys(), read_clipscope),
+    "clipscope": (
+        lambda file: {"pre_b", "enc", "dec"} <= file.tensors.keys(),
+        read_clipscope,
+    ),
     "PatchSAE": (
-        lambda file: {"W_enc", "W_dec"} <= file.tensors.keys() and "block_layer" in file.config,
+        lambda file: (
+            {"W_enc", "W_dec"} <= file.tensors.keys() and "block_layer" in file.config
+        ),
         read_patch_sae,
     ),
-    "dictionary_learning": (lambda file: isinstance(file.config.get("trainer"), dict), read_dictionary_learning),
-    "MSAE": (lambda file: {"pre_bias", "latent_bias", "encoder"} <= file.tensors.keys(), read_msae),
+    "dictionary_learning": (
+        lambda file: isinstance(file.config.get("trainer"), dict),
+        read_dictionary_learning,
+    ),
+    "MSAE": (
+        lambda file: {"pre_bias", "latent_bias", "encoder"} <= file.tensors.keys(),
+        read_msae,
+    ),
 }
 """Readers by name, in the order in which a file is shown to them."""
 
 
-def _check(file: SaeFile, setting: str, value: object, known: Collection[object]) -> None:
+def _check(
+    file: SaeFile, setting: str, value: object, known: Collection[object]
+) -> None:
     if value not in [*known]:
         raise file.refuse(
             f"an autoencoder with the {setting} {value!r}, which is not supported: {', '.join(map(repr, known))} can "
@@ -270,12 +401,19 @@ def _gated(file: SaeFile, gate: str = "b_gate") -> SaeParts:
     parts = _parts(file, "W_enc", "b_mag", "W_dec", "b_dec")
     r_mag, b_gate = file.take("r_mag", gate)
     threshold = gate_threshold(parts["b_enc"], r_mag, b_gate)
-    return parts | {"w_enc": parts["w_enc"] * r_mag.exp(), "activation": "jumprelu", "threshold": threshold}
+    return parts | {
+        "w_enc": parts["w_enc"] * r_mag.exp(),
+        "activation": "jumprelu",
+        "threshold": threshold,
+    }
 
 
 def _above(threshold: Tensor, b_enc: Tensor) -> SaeParts:
     """Return settings that zero features up to a threshold, one for all or one for each."""
-    return {"activation": "jumprelu", "threshold": threshold.clamp_min(0).expand(len(b_enc)).contiguous()}
+    return {
+        "activation": "jumprelu",
+        "threshold": threshold.clamp_min(0).expand(len(b_enc)).contiguous(),
+    }
 
 
 def _normalised(sae: Sae, how: object) -> Sae:

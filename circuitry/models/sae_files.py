@@ -67,13 +67,19 @@ class SaeFile:
     """Whether the user says how the inputs were shifted and scaled."""
 
     @classmethod
-    def find(cls, path: str | os.PathLike[str], *, is_shifted: bool = False) -> "SaeFile":
+    def find(
+        cls, path: str | os.PathLike[str], *, is_shifted: bool = False
+    ) -> "SaeFile":
         """Return the weights file of a path, a folder or a place on the hub."""
         place = _local(path)
         if place.is_dir():
-            place = place / _only([file.relative_to(place).as_posix() for file in place.rglob("*")], path)
+            place = place / _only(
+                [file.relative_to(place).as_posix() for file in place.rglob("*")], path
+            )
         if not place.is_file():
-            raise InputError(f"There is no sparse autoencoder at {path}: give the path of one, or make it.")
+            raise InputError(
+                f"There is no sparse autoencoder at {path}: give the path of one, or make it."
+            )
         return cls(place, is_shifted)
 
     @cached_property
@@ -101,22 +107,51 @@ class SaeFile:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The settings of the weights, in values that JSON can hold; empty where there are none."""
-        texts = [self.path.with_name(name) for name in CONFIGS if self.path.with_name(name).is_file()]
+        texts = [
+            self.path.with_name(name)
+            for name in CONFIGS
+            if self.path.with_name(name).is_file()
+        ]
         try:
-            found = json.loads(self.first_line or (texts[0].read_text("utf-8") if texts else "{}"))
+            found = json.loads(
+                self.first_line or (texts[0].read_text("utf-8") if texts else "{}")
+            )
         except (OSError, ValueError) as error:
-            raise InputError(f"The settings of {self.path} cannot be read ({error}): download them again.") from error
-        stored = plain(next((self.content[name] for name in ("cfg", "config") if name in self.content), {}))
-        return {**(stored if isinstance(stored, dict) else {}), **(found if isinstance(found, dict) else {})}
+            raise InputError(
+                f"The settings of {self.path} cannot be read ({error}): download them again."
+            ) from error
+        stored = plain(
+            next(
+                (
+                    self.content[name]
+                    for name in ("cfg", "config")
+                    if name in self.content
+                ),
+                {},
+            )
+        )
+        return {
+            **(stored if isinstance(stored, dict) else {}),
+            **(found if isinstance(found, dict) else {}),
+        }
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name, in single precision."""
         names = ("state_dict", "model_state_dict", "model")
         state = next(
-            (self.content[name] for name in names if isinstance(self.content.get(name), Mapping)), self.content
+            (
+                self.content[name]
+                for name in names
+                if isinstance(self.content.get(name), Mapping)
+            ),
+            self.content,
         )
-        found = {name: value.detach() for name, value in state.items() if isinstance(value, Tensor)}
+        found = {
+            name: value.detach()
+            for name, value in state.items()
+            if isinstance(value, Tensor)
+        }
         for name, value in found.items():
             check_numbers(value, self.path, name, weight=value.dim() > 1)
         return {name: value.float() for name, value in found.items()}
@@ -124,7 +159,9 @@ class SaeFile:
     def take(self, *names: str) -> list[Tensor]:
         """Return weights by name; raise `InputError` for a name that is not there."""
         if missing := [name for name in names if name not in self.tensors]:
-            raise InputError(f"{self.path} lacks {', '.join(missing)}: it is no whole autoencoder's.")
+            raise InputError(
+                f"{self.path} lacks {', '.join(missing)}: it is no whole autoencoder's."
+            )
         return [self.tensors[name] for name in names]
 
     def refuse(self, reason: str) -> InputError:
@@ -134,9 +171,17 @@ class SaeFile:
 
 def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
     """Return the weights file among names of files, of those in fewest folders; refuse none or several."""
-    found = sorted(name for name in names if name.endswith(WEIGHTS) and not name.endswith("sparsity.safetensors"))
+    found = sorted(
+        name
+        for name in names
+        if name.endswith(WEIGHTS) and not name.endswith("sparsity.safetensors")
+    )
     found = [name for name in found if name.rpartition("/")[2] in PREFERRED] or found
-    found = [name for name in found if name.count("/") == min(one.count("/") for one in found)]
+    found = [
+        name
+        for name in found
+        if name.count("/") == min(one.count("/") for one in found)
+    ]
     if len(found) != 1:
         shown = ", ".join([*found[:6], *["..."] * (len(found) > 6)]) or "none"
         raise InputError(
@@ -159,7 +204,9 @@ def _local(path: str | os.PathLike[str]) -> Path:
         folder = Path(_fetched(f"{owner}/{repository}", below, name))
     except InputError:
         raise
-    except Exception as error:  # of the hub's client, or of the library that it reaches the network by
+    except (
+        Exception
+    ) as error:  # of the hub's client, or of the library that it reaches the network by
         raise InputError(
             f"{name} is neither a path on this machine nor could it be fetched from the hub "
             f"({' '.join(str(error).split())[:200]}): give a path, or fetch it once with the network."
@@ -173,10 +220,17 @@ def _fetched(repository: str, below: str, name: str) -> str:
         files = list_repo_files(repository)
     except Exception:  # as above
         return snapshot_download(repository, local_files_only=True)
-    weights = _only([file for file in files if f"{file}/".startswith(f"{below}/" if below else "")], name)
+    weights = _only(
+        [file for file in files if f"{file}/".startswith(f"{below}/" if below else "")],
+        name,
+    )
     beside = weights.rpartition("/")[0]
     return snapshot_download(
-        repository, allow_patterns=[weights, *(f"{beside}/{config}".removeprefix("/") for config in CONFIGS)]
+        repository,
+        allow_patterns=[
+            weights,
+            *(f"{beside}/{config}".removeprefix("/") for config in CONFIGS),
+        ],
     )
 
 
@@ -188,4 +242,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    return (
+        value
+        if value is None or isinstance(value, str | int | float | bool)
+        else str(value)
+    )

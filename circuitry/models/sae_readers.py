@@ -10,7 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuitry.bases.sae import SAE_FORMAT, SparseAutoencoder, Transcoder, of_shifted_inputs
+from circuitry.bases.sae import (
+    SAE_FORMAT,
+    SparseAutoencoder,
+    Transcoder,
+    of_shifted_inputs,
+)
 from circuitry.models.released_layouts import LAYOUTS, SaeReader
 from circuitry.models.sae_files import SaeFile
 from circuitry.runs.arrays import read_arrays
@@ -56,15 +61,28 @@ def load_sae(
     is_shifted = mean is not None or scale is not None
     file = SaeFile.find(path, is_shifted=is_shifted)
     with naming_damage(file.path):
-        name = next((name for name, (recognises, _) in _readers.items() if recognises(file)), None)
+        name = next(
+            (name for name, (recognises, _) in _readers.items() if recognises(file)),
+            None,
+        )
         if name is None:
             raise _unknown(file)
         sae = _readers[name][1](file)
     if is_shifted:
-        sae = of_shifted_inputs(sae, torch.as_tensor(0.0 if mean is None else mean), 1.0 if scale is None else scale)
+        sae = of_shifted_inputs(
+            sae,
+            torch.as_tensor(0.0 if mean is None else mean),
+            1.0 if scale is None else scale,
+        )
     if name != OWN:
         sae = replace(sae, about={"reader": name, **sae.about})
-    log.info("%s is read as a %s of %s: %d latents", file.path, type(sae).__name__, name, sae.n_features)
+    log.info(
+        "%s is read as a %s of %s: %d latents",
+        file.path,
+        type(sae).__name__,
+        name,
+        sae.n_features,
+    )
     return replace(sae, site=sae.site if site is None else site).to(device)
 
 
@@ -88,7 +106,9 @@ def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
 
 
 def register_sae_reader(
-    name: str, recognises: Callable[[SaeFile], bool], read: Callable[[SaeFile], SparseAutoencoder]
+    name: str,
+    recognises: Callable[[SaeFile], bool],
+    read: Callable[[SaeFile], SparseAutoencoder],
 ) -> None:
     """Add a reader that sees each file before the others do, or replace one.
 
@@ -108,8 +128,14 @@ def register_sae_reader(
 
 def _read_own(file: SaeFile) -> SparseAutoencoder:
     header, arrays = read_arrays(file.path, SAE_FORMAT, "sparse autoencoder")
-    kind = Transcoder if header.pop("kind", None) == Transcoder.__name__ else SparseAutoencoder
-    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    kind = (
+        Transcoder
+        if header.pop("kind", None) == Transcoder.__name__
+        else SparseAutoencoder
+    )
+    tensors: dict[str, Any] = {
+        name: torch.from_numpy(array) for name, array in arrays.items()
+    }
     return kind(**header, **tensors)
 
 
@@ -128,6 +154,9 @@ def _unknown(file: SaeFile) -> InputError:
 
 OWN = "circuitry"
 _readers: dict[str, SaeReader] = {
-    OWN: (lambda file: '"circuitry-sae-' in file.metadata.get("circuitry", ""), _read_own),
+    OWN: (
+        lambda file: '"circuitry-sae-' in file.metadata.get("circuitry", ""),
+        _read_own,
+    ),
     **LAYOUTS,
 }

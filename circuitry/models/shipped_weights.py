@@ -23,7 +23,11 @@ from circuitry.runs.manifest import write_json
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the weights that come with this package."""
-_ROWS, _TOKENS, _SHAPE = "token_embedding.weight", "token_embedding.tokens", "token_embedding.shape"
+_ROWS, _TOKENS, _SHAPE = (
+    "token_embedding.weight",
+    "token_embedding.tokens",
+    "token_embedding.shape",
+)
 
 
 def shipped_models() -> list[str]:
@@ -34,8 +38,13 @@ def shipped_models() -> list[str]:
 def shipped_file(name: str) -> Path:
     """Return the file of the weights of a model."""
     path = SHIPPED_WEIGHTS / f"{name}.safetensors"
-    if _checksum(path) != json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]:
-        raise InputError(f"Expected the weights that came with this package in {path}, but it differs: install again.")
+    if (
+        _checksum(path)
+        != json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+    ):
+        raise InputError(
+            f"Expected the weights that came with this package in {path}, but it differs: install again."
+        )
     return path
 
 
@@ -47,13 +56,23 @@ def shipped_classes(name: str) -> list[str]:
     return list(map(in_a_sentence, about["images"]["classes"]))
 
 
-def write_packed(state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_by: Mapping[str, Any]) -> None:
+def write_packed(
+    state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_by: Mapping[str, Any]
+) -> None:
     """Write a state dict with the embeddings of ``tokens`` alone, and beside it how the weights were made."""
     rows = state[_ROWS]
-    packed = {**state, _ROWS: rows[tokens], _TOKENS: tokens, _SHAPE: torch.tensor(rows.shape)}
+    packed = {
+        **state,
+        _ROWS: rows[tokens],
+        _TOKENS: tokens,
+        _SHAPE: torch.tensor(rows.shape),
+    }
     with whole_file(path) as temporary:
         save_file({key: value.contiguous() for key, value in packed.items()}, temporary)
-    write_json(path.with_suffix(".json"), {**made_by, "tokens": len(tokens), "sha256": _checksum(path)})
+    write_json(
+        path.with_suffix(".json"),
+        {**made_by, "tokens": len(tokens), "sha256": _checksum(path)},
+    )
 
 
 def unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -62,7 +81,9 @@ def unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state
     rows, tokens, shape = (state[key] for key in (_ROWS, _TOKENS, _SHAPE))
     whole = rows.new_zeros(shape.tolist()).index_copy(0, tokens, rows)
-    return {key: value for key, value in state.items() if key not in (_TOKENS, _SHAPE)} | {_ROWS: whole}
+    return {
+        key: value for key, value in state.items() if key not in (_TOKENS, _SHAPE)
+    } | {_ROWS: whole}
 
 
 def _checksum(path: Path) -> str:

@@ -18,7 +18,13 @@ FIGURE_CONFIG = {
     "displaylogo": False,
     "showSendToCloud": False,  # plotly.js 4 offers by default to upload the data of the figure
     "plotlyServerURL": "",
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+    "modeBarButtonsToRemove": [
+        "select2d",
+        "lasso2d",
+        "zoomIn2d",
+        "zoomOut2d",
+        "autoScale2d",
+    ],
 }
 _BROWSER_FAILED = "the browser that draws them failed ({}): see that there is room in {}, or set TMPDIR, and run again"
 log = logging.getLogger(__name__)
@@ -26,7 +32,9 @@ WIDTH = 1000
 """Width in pixels of a PNG figure that sets none; it is drawn at twice the size."""
 
 
-def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) -> list[Path]:
+def write_static(
+    figures: Mapping[str, go.Figure], folder: str | PathLike[str]
+) -> list[Path]:
     """Write ``folder/<name>.png`` for every figure, and return the paths; none without kaleido or a browser.
 
     A warning says what is wrong with the browser; who has no kaleido has asked for no PNG figures.
@@ -53,15 +61,23 @@ def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) 
                 for path, figure in zip(paths, figures.values(), strict=True)
             ]
             # Without mathjax=False kaleido's page asks the network for it; figures that it cancels print tracebacks.
-            failed = kaleido.write_fig_from_object_sync(jobs, cancel_on_error=False, kopts={"mathjax": False})
+            failed = kaleido.write_fig_from_object_sync(
+                jobs, cancel_on_error=False, kopts={"mathjax": False}
+            )
             if failed:
                 raise failed[0]
     except ChromeNotFoundError:
-        return _without("they need Chrome or Chromium: install one, or run plotly_get_chrome")
+        return _without(
+            "they need Chrome or Chromium: install one, or run plotly_get_chrome"
+        )
     except (OSError, RuntimeError, KaleidoError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk; the browser's have no number
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # of the disk; the browser's have no number
             raise
-        return _without(_BROWSER_FAILED.format(type(error).__name__, tempfile.gettempdir()))
+        return _without(
+            _BROWSER_FAILED.format(type(error).__name__, tempfile.gettempdir())
+        )
     return paths
 
 

@@ -21,7 +21,11 @@ def figure(title: str, results: str | None = None) -> Callable[[Draw], Draw]:
     """Register the function below as the figure of its name."""
 
     def register(draw: Draw) -> Draw:
-        FIGURES[draw.__name__] = draw, title, None if results is None else COMMITTED / results
+        FIGURES[draw.__name__] = (
+            draw,
+            title,
+            None if results is None else COMMITTED / results,
+        )
         return draw
 
     return register
@@ -39,4 +43,6 @@ def matrix(tables: Path, name: str) -> pd.DataFrame:
 
 def heatmap(tables: Path, name: str, title: str, measure: str) -> go.Figure:
     """Draw a table of domains by domains, similar ones beside each other."""
-    return charts.similarity_heatmap(matrix(tables, name), title=title, measure=measure, clustered=True)
+    return charts.similarity_heatmap(
+        matrix(tables, name), title=title, measure=measure, clustered=True
+    )

@@ -18,7 +18,11 @@ from PIL import Image
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figure_files import FIGURE_CONFIG, write_static
-from circuitry.reports.result_tables import TABLES, remove_stale_tables, write_with_provenance
+from circuitry.reports.result_tables import (
+    TABLES,
+    remove_stale_tables,
+    write_with_provenance,
+)
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import checked
@@ -58,7 +62,9 @@ class Report:
     def __init__(self, title: str, introduction: str = "") -> None:
         self._title = title
         self._introduction = introduction
-        self._sections: list[dict[str, Any]] = [{"heading": None, "folded": False, "blocks": []}]
+        self._sections: list[dict[str, Any]] = [
+            {"heading": None, "folded": False, "blocks": []}
+        ]
         self._findings: list[Finding] = []
         self._provenance: dict[str, str] = {}
         self.plotly_figures: dict[str, go.Figure] = {}
@@ -71,7 +77,9 @@ class Report:
     def section(self, heading: str, *, folded: bool = False) -> None:
         """Start a section, which the table of contents lists; a folded one shows its heading until it is opened."""
         name = f"section-{len(self._sections)}"
-        self._sections.append({"name": name, "heading": heading, "folded": folded, "blocks": []})
+        self._sections.append(
+            {"name": name, "heading": heading, "folded": folded, "blocks": []}
+        )
 
     def text(self, text: str) -> None:
         """Add plain text; empty lines separate paragraphs."""
@@ -95,20 +103,32 @@ class Report:
         """Embed an image; ``alt`` says what it shows."""
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
-        self._add_figure(caption, png=base64.b64encode(buffer.getvalue()).decode("ascii"), alt=alt)
+        self._add_figure(
+            caption, png=base64.b64encode(buffer.getvalue()).decode("ascii"), alt=alt
+        )
 
     def _add_figure(self, caption: str, **content: str) -> None:
-        self._add("figure", {"label": f"Figure {self._next('figure')}.", "caption": caption, **content})
+        self._add(
+            "figure",
+            {"label": f"Figure {self._next('figure')}.", "caption": caption, **content},
+        )
 
     def _add(self, kind: str, block: object) -> None:
         self._sections[-1]["blocks"].append((kind, block))
 
     def _next(self, kind: str) -> int:
-        n: int = sum(of == kind for section in self._sections for of, _ in section["blocks"])
+        n: int = sum(
+            of == kind for section in self._sections for of, _ in section["blocks"]
+        )
         return n + 1
 
     def table(
-        self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None, folded: bool = False
+        self,
+        table: pd.DataFrame,
+        caption: str,
+        *,
+        formats: Mapping[str, str] | None = None,
+        folded: bool = False,
     ) -> None:
         """Add a table with readable numbers; its index is shown unless it merely counts the rows.
 
@@ -120,7 +140,9 @@ class Report:
             folded: Whether to show the start of the caption alone until it is opened.
         """
         shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
-        formats = {str(name): ",.0f" for name in shown if _counts(shown[name])} | dict(formats or {})
+        formats = {str(name): ",.0f" for name in shown if _counts(shown[name])} | dict(
+            formats or {}
+        )
         first, _, rest = caption.partition(". ")
         block = {
             "label": f"Table {self._next('table')}.",
@@ -129,11 +151,17 @@ class Report:
             "start": f"{first}." if rest else first,
             "rest": rest,
             "columns": [
-                {"name": str(column).replace("_", " "), "numeric": pd.api.types.is_numeric_dtype(shown[column])}
+                {
+                    "name": str(column).replace("_", " "),
+                    "numeric": pd.api.types.is_numeric_dtype(shown[column]),
+                }
                 for column in shown
             ],
             "rows": [
-                [_cell(value, formats.get(str(column))) for column, value in zip(shown, row, strict=True)]
+                [
+                    _cell(value, formats.get(str(column)))
+                    for column, value in zip(shown, row, strict=True)
+                ]
                 for row in shown.itertuples(index=False)
             ],
         }
@@ -141,7 +169,12 @@ class Report:
 
     def _open_tables(self) -> int:
         """Return how many tables stand open in open sections."""
-        shown = [block for section in self._sections if not section["folded"] for block in section["blocks"]]
+        shown = [
+            block
+            for section in self._sections
+            if not section["folded"]
+            for block in section["blocks"]
+        ]
         return sum(kind == "table" and not block["folded"] for kind, block in shown)
 
     def provenance(self, facts: Mapping[str, object]) -> None:
@@ -151,13 +184,18 @@ class Report:
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
         target = Path(path)
-        links = [(section["name"], section["heading"]) for section in self._sections[1:]]
+        links = [
+            (section["name"], section["heading"]) for section in self._sections[1:]
+        ]
         page = TEMPLATES.get_template("page.html.jinja").render(
             title=self._title,
             introduction=self._introduction,
             beside=BESIDE,
             findings=self._findings,
-            links=[*links, *([("provenance", "Provenance")] if self._provenance else [])],
+            links=[
+                *links,
+                *([("provenance", "Provenance")] if self._provenance else []),
+            ],
             sections=self._sections,
             provenance=self._provenance,
             plotly_js=plotly.offline.get_plotlyjs() if self.plotly_figures else "",
@@ -170,12 +208,19 @@ class Report:
 def _counts(column: "pd.Series[Any]") -> bool:
     """Return whether a column of floats holds counts: whole numbers above 1, or none."""
     known = column.dropna()
-    return pd.api.types.is_float_dtype(column) and bool((known % 1 == 0).all() and (known > 1).any())
+    return pd.api.types.is_float_dtype(column) and bool(
+        (known % 1 == 0).all() and (known > 1).any()
+    )
 
 
 def _cell(value: object, spec: str | None = None) -> str:
     """Return a value as text: a dash for what is missing; for a number three decimals, or what ``spec`` says."""
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, Real) and math.isnan(value)):
+    if (
+        value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or (isinstance(value, Real) and math.isnan(value))
+    ):
         return "–"
     if spec is not None:
         return format(value, spec)
@@ -184,7 +229,11 @@ def _cell(value: object, spec: str | None = None) -> str:
     if isinstance(value, Integral):
         return f"{int(value):,}"
     size = abs(float(value))
-    return f"{float(value):.2e}" if 0 < size < 0.001 or size >= 1e6 else f"{float(value):,.3f}"
+    return (
+        f"{float(value):.2e}"
+        if 0 < size < 0.001 or size >= 1e6
+        else f"{float(value):,.3f}"
+    )
 
 
 class Written(NamedTuple):
@@ -201,11 +250,17 @@ class Written(NamedTuple):
     def facts(self) -> dict[str, Any]:
         """Return the answer in short, and the paths, in plain values."""
         pages = {"report": str(self.report), "tables": list(map(str, self.tables))}
-        return {"in_short": list(self.claims), **pages, "figures": list(map(str, self.figures))}
+        return {
+            "in_short": list(self.claims),
+            **pages,
+            "figures": list(map(str, self.figures)),
+        }
 
     def __str__(self) -> str:
         if self.refused is not None:
-            earlier = f"; an earlier report: {self.report}" if self.report.is_file() else ""
+            earlier = (
+                f"; an earlier report: {self.report}" if self.report.is_file() else ""
+            )
             return f"nothing is written, {self.refused}{earlier}"
         lines = [*self.claims, f"report: {self.report}"]
         if self.figures:
@@ -242,7 +297,12 @@ def write_results(
         for name, comparison in (comparisons or {}).items():
             comparison.save(out / "comparisons" / name)
         remove_stale_tables(out / "tables", tables)
-        paths = write_with_provenance(tables, out / "tables", provenance, {**(listings or {}), TABLES: list(tables)})
+        paths = write_with_provenance(
+            tables,
+            out / "tables",
+            provenance,
+            {**(listings or {}), TABLES: list(tables)},
+        )
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
@@ -255,4 +315,9 @@ def write_results(
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)
-    return Written(page, paths, figures, claims=tuple(finding.claim for finding in report._findings))
+    return Written(
+        page,
+        paths,
+        figures,
+        claims=tuple(finding.claim for finding in report._findings),
+    )

@@ -9,12 +9,22 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.reports.figures.circuit_graphs import circuit_drawing
 from circuitry.reports.figures.heatmaps import component_heatmap
-from circuitry.reports.figures.lines import attribution_against_patching, faithfulness_curves
+from circuitry.reports.figures.lines import (
+    attribution_against_patching,
+    faithfulness_curves,
+)
 from circuitry.reports.figures.style import measure_name
 from circuitry.reports.sections.compared import draw_matrix
 from circuitry.runs.given import checked
 
-Plotted = AttributionGraph | Circuit | FaithfulnessCurve | DirectEffects | Comparison | AttributionCheck
+Plotted = (
+    AttributionGraph
+    | Circuit
+    | FaithfulnessCurve
+    | DirectEffects
+    | Comparison
+    | AttributionCheck
+)
 """Types of results that `plot` draws."""
 
 
@@ -37,7 +47,9 @@ def plot(result: Plotted) -> go.Figure:
     """
     match result:
         case Circuit():
-            return circuit_drawing(result, result.source.inner_sites, title=result.source.title)
+            return circuit_drawing(
+                result, result.source.inner_sites, title=result.source.title
+            )
         case AttributionGraph():
             return plot(result.circuit())
         case FaithfulnessCurve():
@@ -45,14 +57,22 @@ def plot(result: Plotted) -> go.Figure:
         case DirectEffects():
             return component_heatmap(result)
         case Comparison():
-            return draw_matrix(result, title=f"Domains by {measure_name(result.measure)}")
+            return draw_matrix(
+                result, title=f"Domains by {measure_name(result.measure)}"
+            )
         case AttributionCheck():
             sites = list(dict.fromkeys(result.points["site"]))
-            return attribution_against_patching(result.points, sites, result.to_pandas())
+            return attribution_against_patching(
+                result.points, sites, result.to_pandas()
+            )
 
 
 def _plot_curve(curve: FaithfulnessCurve) -> go.Figure:
     measure = "faithfulness" if curve.own.all() else "selectivity"
     name = " in ".join(filter(None, [curve.class_name, curve.domain])) or "the circuit"
-    figure = faithfulness_curves(curve.to_pandas(measure).assign(domain=name), measure=measure)
-    return figure.update_xaxes(title_text=f"{'edges' if curve.ranking == 'edges' else 'units'} kept (%)")
+    figure = faithfulness_curves(
+        curve.to_pandas(measure).assign(domain=name), measure=measure
+    )
+    return figure.update_xaxes(
+        title_text=f"{'edges' if curve.ranking == 'edges' else 'units'} kept (%)"
+    )

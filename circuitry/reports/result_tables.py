@@ -20,12 +20,21 @@ class KeepSettings:
     results: Path | None = None
     """Folder for the tables and their provenance."""
 
-    def keep(self, tables: Mapping[str, pd.DataFrame], shown: Sequence[str] | None = None, **facts: object) -> None:
+    def keep(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        shown: Sequence[str] | None = None,
+        **facts: object,
+    ) -> None:
         """Print the tables, or those shown, and write all, with the script's settings and further facts."""
         for name in tables if shown is None else shown:
-            print(f"{name}:\n{tables[name].to_string(index=False, float_format='{:.3g}'.format)}")
+            print(
+                f"{name}:\n{tables[name].to_string(index=False, float_format='{:.3g}'.format)}"
+            )
         if self.results is not None:
-            settings = {name: value for name, value in asdict(self).items() if name != "results"}
+            settings = {
+                name: value for name, value in asdict(self).items() if name != "results"
+            }
             write_with_provenance(tables, self.results, settings | facts | versions())
 
 
@@ -36,7 +45,9 @@ TABLES = "tables"
 def remove_stale_tables(folder: Path, written: Collection[str]) -> None:
     """Remove the tables in a folder that the same command left there, and does not write now; others stay."""
     try:
-        before = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["command"]
+        before = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))[
+            "command"
+        ]
         listed = (folder / f"{TABLES}.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError, LookupError, TypeError):
         return  # nothing is known of what is there
@@ -73,20 +84,29 @@ def write_with_provenance(
         write_named_table(path, table, "%.6g")
     for name, items in (listings or {}).items():
         with whole_file(folder / f"{name}.txt") as temporary:
-            temporary.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")
+            temporary.write_text(
+                "".join(f"{item}\n" for item in items), encoding="utf-8"
+            )
     with whole_file(folder / "provenance.json") as temporary:
-        temporary.write_text(json.dumps({"command": command(), **provenance}, indent=1, default=str) + "\n")
+        temporary.write_text(
+            json.dumps({"command": command(), **provenance}, indent=1, default=str)
+            + "\n"
+        )
     return paths
 
 
-def listings_of(images: DomainFolder, n_images: int | None = None, seed: int = 0) -> dict[str, list[str]]:
+def listings_of(
+    images: DomainFolder, n_images: int | None = None, seed: int = 0
+) -> dict[str, list[str]]:
     """Return the classes, and the images that `DomainFolder.select` chooses of each class in each domain.
 
     Example:
         >>> write_results(report, tables, out, results, provenance, listings=listings_of(images, 50))
     """
     cells = ((name, domain) for name in images.classes for domain in images.domains)
-    return listings_of_records(record for cell in cells for record in images.select(*cell, n_images, seed))
+    return listings_of_records(
+        record for cell in cells for record in images.select(*cell, n_images, seed)
+    )
 
 
 def listings_of_records(records: Iterable[ImageRecord]) -> dict[str, list[str]]:

@@ -16,7 +16,9 @@ PAGES = (REPORT_PAGE, "explorer/index.html")
 """Where scripts leave pages, in the folder of a run; also in folders within it."""
 BESIDE = "<!-- beside -->"
 """Stands twice in a report; links to the pages beside it are written in between."""
-TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True)
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True
+)
 OURS = "<!-- pages of a run -->"
 _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 _HEAD = 1 << 14
@@ -42,11 +44,22 @@ def link_pages(folder: Path) -> Path | None:
         if len(parts) == 3:
             written = report.stat()
             _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
-            os.utime(report, ns=(written.st_atime_ns, written.st_mtime_ns))  # a link is no new result
+            os.utime(
+                report, ns=(written.st_atime_ns, written.st_mtime_ns)
+            )  # a link is no new result
     index = folder / "index.html"
-    if index.is_file() and (text := index.read_text(encoding="utf-8", errors="replace")) and OURS not in text:
+    if (
+        index.is_file()
+        and (text := index.read_text(encoding="utf-8", errors="replace"))
+        and OURS not in text
+    ):
         return None
-    _rewrite(index, TEMPLATES.get_template("run_pages.html.jinja").render(pages=pages, name=folder.name, ours=OURS))
+    _rewrite(
+        index,
+        TEMPLATES.get_template("run_pages.html.jinja").render(
+            pages=pages, name=folder.name, ours=OURS
+        ),
+    )
     return index
 
 
@@ -55,7 +68,9 @@ def _described(folder: Path, path: Path) -> dict[str, str]:
         found = _TITLE.search(file.read(_HEAD))
     address = path.relative_to(folder).as_posix()
     kind = "explorer" if path.parent.name == "explorer" else "report"
-    date = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d")
+    date = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime(
+        "%Y-%m-%d"
+    )
     title = html.unescape(found[1]).strip() if found else address
     return {"title": title, "address": quote(address), "date": date, "kind": kind}
 

@@ -35,9 +35,15 @@ def rows_of_cells(images: pd.DataFrame) -> dict[tuple[str, str], _Rows]:
 
 def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell, _Rows]:
     """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order."""
-    groups, paths, cells = rows_of_cells(images), images["relative"].tolist(), dict[Cell, np.ndarray]()
+    groups, paths, cells = (
+        rows_of_cells(images),
+        images["relative"].tolist(),
+        dict[Cell, np.ndarray](),
+    )
     records = {
-        (name, domain): [ImageRecord(Path(paths[row]), paths[row], domain, name) for row in rows]
+        (name, domain): [
+            ImageRecord(Path(paths[row]), paths[row], domain, name) for row in rows
+        ]
         for (name, domain), rows in groups.items()
     }
     for (name, domain), numbers in part_numbers(records, n_parts).items():
@@ -66,13 +72,21 @@ def compare_by_parts(
         about, more: Further fields of the `Comparison`.
     """
     cells = cut_images(images, n_parts)
-    described, names = np.stack([describe(rows) for rows in cells.values()]), list(cells)
+    described, names = (
+        np.stack([describe(rows) for rows in cells.values()]),
+        list(cells),
+    )
 
     def of_pairs(i: _Rows, j: _Rows) -> Float[np.ndarray, " pairs"]:
         return compare(described[i], described[j])
 
     n = float(images.groupby(["class", "domain"]).size().mean())
-    counts = {"n_images": len(images), "n_parts": n_parts, "n": round(n, 1), "n_per_part": round(n / n_parts, 1)}
+    counts = {
+        "n_images": len(images),
+        "n_parts": n_parts,
+        "n": round(n, 1),
+        "n_per_part": round(n / n_parts, 1),
+    }
     return Comparison(
         measure,
         _compare_wholes(names, of_pairs),
@@ -84,14 +98,25 @@ def compare_by_parts(
 
 
 def _compare_wholes(
-    cells: Sequence[Cell], compare: Callable[[_Rows, _Rows], Float[np.ndarray, " pairs"]]
+    cells: Sequence[Cell],
+    compare: Callable[[_Rows, _Rows], Float[np.ndarray, " pairs"]],
 ) -> pd.DataFrame:
     """Compare all images of each class in every two domains: columns `VALUES`, without sites."""
     place = {cell[:2]: i for i, cell in enumerate(cells) if cell[2] == WHOLE}
-    pairs = [pair for _, of_class in groupby(place, lambda cell: cell[0]) for pair in combinations(of_class, 2)]
-    i, j = (np.array([place[pair[side]] for pair in pairs], dtype=np.int64) for side in (0, 1))
+    pairs = [
+        pair
+        for _, of_class in groupby(place, lambda cell: cell[0])
+        for pair in combinations(of_class, 2)
+    ]
+    i, j = (
+        np.array([place[pair[side]] for pair in pairs], dtype=np.int64)
+        for side in (0, 1)
+    )
     values = compare(i, j).tolist() if pairs else []
-    rows = [(x[0], x[1], y[1], None, value) for (x, y), value in zip(pairs, values, strict=True)]
+    rows = [
+        (x[0], x[1], y[1], None, value)
+        for (x, y), value in zip(pairs, values, strict=True)
+    ]
     return pd.DataFrame(rows, columns=list(VALUES))
 
 
@@ -121,9 +146,23 @@ def compare_parts(
                 own = [*combinations(parts, 2), *((part, WHOLE) for part in parts)]
                 for p, q in own if name == other and a == b else permutations(parts, 2):
                     if (name, a, p) in place and (other, b, q) in place:
-                        rows.append((name, other, a, b, p, q, site, place[name, a, p], place[other, b, q]))
+                        rows.append(
+                            (
+                                name,
+                                other,
+                                a,
+                                b,
+                                p,
+                                q,
+                                site,
+                                place[name, a, p],
+                                place[other, b, q],
+                            )
+                        )
     table = pd.DataFrame(rows, columns=[*PARTS[:-1], "i", "j"])
-    values = compare(table["i"].to_numpy(dtype=np.int64), table["j"].to_numpy(dtype=np.int64))
+    values = compare(
+        table["i"].to_numpy(dtype=np.int64), table["j"].to_numpy(dtype=np.int64)
+    )
     return table[list(PARTS[:-1])].assign(value=values)
 
 

@@ -52,26 +52,38 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def take(self, which: Int[np.ndarray, " rows"] | Bool[np.ndarray, " rows"]) -> "Embeddings":
+    def take(
+        self, which: Int[np.ndarray, " rows"] | Bool[np.ndarray, " rows"]
+    ) -> "Embeddings":
         """Return the rows of an index or a mask."""
-        chosen = {name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)}
+        chosen = {
+            name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)
+        }
         return replace(self, **chosen)
 
     def sample(self, n: Count, seed: Seed = 0) -> "Embeddings":
         """Return ``n`` random ones, evenly over classes and domains: one of each, then another of each, and so on."""
         shuffled = self.table().sample(frac=1, random_state=seed)
-        turn = shuffled.groupby(["domain", "class"]).cumcount().sort_values(kind="stable")
+        turn = (
+            shuffled.groupby(["domain", "class"]).cumcount().sort_values(kind="stable")
+        )
         return self.take(np.sort(turn.index[:n].to_numpy()))
 
     def table(self) -> pd.DataFrame:
         """Return the labels: columns relative, domain, class."""
-        return pd.DataFrame({"relative": self.source, "domain": self.domain, "class": self.class_name})
+        return pd.DataFrame(
+            {"relative": self.source, "domain": self.domain, "class": self.class_name}
+        )
 
     def items(self) -> list[str]:
         """Return class and item of each image: images of one item belong together, in all domains."""
         rows = self.table().itertuples(index=False)
-        records = [ImageRecord(Path(path), path, domain, name) for path, domain, name in rows]
-        return [f"{record.class_name}/{stem_without_domain(record)}" for record in records]
+        records = [
+            ImageRecord(Path(path), path, domain, name) for path, domain, name in rows
+        ]
+        return [
+            f"{record.class_name}/{stem_without_domain(record)}" for record in records
+        ]
 
     def groups(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the row numbers of every (class, domain), in sorted order."""

@@ -57,32 +57,64 @@ def embed_images(
     """
     records: Sequence[ImageRecord] = images.records
     if n_images is not None:
-        records = [r for d in images.domains for c in images.classes for r in images.select(c, d, n_images, seed)]
-    folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
+        records = [
+            r
+            for d in images.domains
+            for c in images.classes
+            for r in images.select(c, d, n_images, seed)
+        ]
+    folder = (
+        Path(cache_dir)
+        if cache_dir is not None
+        else user_cache_path("circuitry") / "embeddings"
+    )
     identity = clip.identity | {"images": list(image_listing(records).items())}
-    found = cached_arrays(folder, identity, _FORMAT, "embeddings", lambda: _embedded(clip, records, work))
+    found = cached_arrays(
+        folder, identity, _FORMAT, "embeddings", lambda: _embedded(clip, records, work)
+    )
     if work.strict and len(found["places"]) < len(records):
-        found = _embedded(clip, records, work)  # names the image that an earlier call left out
+        found = _embedded(
+            clip, records, work
+        )  # names the image that an earlier call left out
     read = [records[place] for place in found["places"]]
     if len(read) < len(records):
-        log.warning("embeddings: %d of %d images cannot be read", len(records) - len(read), len(records))
-    labels = [np.array([getattr(record, name) for record in read]) for name in ("relative", "domain", "class_name")]
+        log.warning(
+            "embeddings: %d of %d images cannot be read",
+            len(records) - len(read),
+            len(records),
+        )
+    labels = [
+        np.array([getattr(record, name) for record in read])
+        for name in ("relative", "domain", "class_name")
+    ]
     return Embeddings(found["vectors"], *labels)
 
 
-def _embedded(clip: Clip, records: Sequence[ImageRecord], work: Work) -> Mapping[str, np.ndarray]:
+def _embedded(
+    clip: Clip, records: Sequence[ImageRecord], work: Work
+) -> Mapping[str, np.ndarray]:
     """Return the embeddings of the images that can be read, and their places among the records."""
-    site, place = clip.encoder.sites[-1], {record.relative: i for i, record in enumerate(records)}
+    site, place = (
+        clip.encoder.sites[-1],
+        {record.relative: i for i, record in enumerate(records)},
+    )
     places: list[int] = []
     rows: list[np.ndarray] = []
     passed = activations(
-        clip.encoder, clip.preprocess, records, [site], strict=work.strict, progress=work.bar("embedding")
+        clip.encoder,
+        clip.preprocess,
+        records,
+        [site],
+        strict=work.strict,
+        progress=work.bar("embedding"),
     )
     for there, found in passed:
         places += [place[record.relative] for record in there]
         rows.append(F.normalize(found[site].float(), dim=-1).cpu().numpy())
     if not places:
-        raise InputError(f"None of the {len(records)} images to embed can be read: give a folder with readable ones.")
+        raise InputError(
+            f"None of the {len(records)} images to embed can be read: give a folder with readable ones."
+        )
     return {"vectors": np.concatenate(rows), "places": np.array(places)}
 
 
@@ -101,4 +133,6 @@ def embed_texts(
     """
     weights = clip.text_weights(class_names, cache_dir=cache_dir).float().cpu().numpy()
     sources = np.array([readable(name) for name in class_names])
-    return Embeddings(weights, sources, np.full(len(sources), ""), np.array(class_names))
+    return Embeddings(
+        weights, sources, np.full(len(sources), ""), np.array(class_names)
+    )

@@ -77,14 +77,20 @@ class ImageFeatures:
         """Return the features of all images of several, one after the other."""
         images = pd.concat([part.images for part in parts], ignore_index=True)
         strongest, activation = (
-            np.concatenate([getattr(p, name) for p in parts]) for name in ("strongest", "activation")
+            np.concatenate([getattr(p, name) for p in parts])
+            for name in ("strongest", "activation")
         )
         return cls(images, strongest, activation, parts[0].n_features)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, whole or not at all."""
         header = {"images": self.images.to_dict("list"), "n_features": self.n_features}
-        write_arrays(path, FEATURES_FORMAT, header, {"strongest": self.strongest, "activation": self.activation})
+        write_arrays(
+            path,
+            FEATURES_FORMAT,
+            header,
+            {"strongest": self.strongest, "activation": self.activation},
+        )
 
     @classmethod
     @checked
@@ -92,7 +98,12 @@ class ImageFeatures:
         """Read what `save` wrote; `InputError` for a missing or damaged file, or one of another version."""
         header, arrays = read_arrays(path, FEATURES_FORMAT, "file of image features")
         with naming_damage(path):
-            return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
+            return cls(
+                pd.DataFrame(header["images"]),
+                arrays["strongest"],
+                arrays["activation"],
+                header["n_features"],
+            )
 
     def counts(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " features"]:
         """Return how many of these images name each feature."""
@@ -120,8 +131,14 @@ class ImageFeatures:
         """Return the features that most of these images name, at most 20; ties as in the module's description."""
         named = self.strongest[rows]
         counts = self.counts(rows)
-        totals = np.bincount(named[named >= 0], self.activation[rows][named >= 0], minlength=self.n_features)
-        order = np.lexsort((-totals, -counts))[:STRONGEST]  # stable, so that smaller numbers come first
+        totals = np.bincount(
+            named[named >= 0],
+            self.activation[rows][named >= 0],
+            minlength=self.n_features,
+        )
+        order = np.lexsort((-totals, -counts))[
+            :STRONGEST
+        ]  # stable, so that smaller numbers come first
         return order[counts[order] > 0]
 
 
@@ -154,18 +171,23 @@ def compare_features(
         feature_share,
         groups=groups,
         about={"n_features": features.n_features, "ranking": ranking},
-        chance=pd.DataFrame([(None, chance_share(features.occurring))], columns=list(CHANCE)),
+        chance=pd.DataFrame(
+            [(None, chance_share(features.occurring))], columns=list(CHANCE)
+        ),
         chance_of="random features",
         seed=seed,
     )
 
 
 def feature_share(
-    a: Int[np.ndarray, "pairs sizes strongest"], b: Int[np.ndarray, "pairs sizes strongest"]
+    a: Int[np.ndarray, "pairs sizes strongest"],
+    b: Int[np.ndarray, "pairs sizes strongest"],
 ) -> Float[np.ndarray, " pairs"]:
     """Return the mean over sizes k of |top k of a & top k of b| / k, for pairs of tops from `ImageFeatures.tops`."""
     shared = np.zeros(a.shape[:2])
-    for place in range(a.shape[2]):  # one member at a time: all pairs of members of all pairs need much memory
+    for place in range(
+        a.shape[2]
+    ):  # one member at a time: all pairs of members of all pairs need much memory
         member = a[:, :, place, None]
         shared += ((member == b) & (member != NO_FEATURE)).any(-1)
     return np.asarray((shared / TOPS).mean(1))

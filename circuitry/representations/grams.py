@@ -33,14 +33,20 @@ class Grams:
     def present(self, site: str) -> tuple[str, ...]:
         """Return the classes that have images."""
         there = np.isfinite(self.by_site[site].diagonal())
-        return tuple(name for name, is_there in zip(self.classes, there, strict=True) if is_there)
+        return tuple(
+            name for name, is_there in zip(self.classes, there, strict=True) if is_there
+        )
 
     def only(self, classes: Collection[str]) -> "Grams":
         """Return the same for some classes; unknown ones are ignored."""
         kept = tuple(name for name in self.classes if name in classes)
-        return Grams(self.domain, kept, {site: self.among(kept, site) for site in self.by_site})
+        return Grams(
+            self.domain, kept, {site: self.among(kept, site) for site in self.by_site}
+        )
 
-    def among(self, classes: Sequence[str], site: str) -> Float[np.ndarray, "rows rows"]:
+    def among(
+        self, classes: Sequence[str], site: str
+    ) -> Float[np.ndarray, "rows rows"]:
         """Return the inner products of some classes, in their order."""
         rows = [self.classes.index(name) for name in classes]
         return self.by_site[site][np.ix_(rows, rows)]
@@ -63,8 +69,15 @@ class DomainRepresentation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one file, whole or not at all."""
-        grams = {"all": self.grams, **{f"part-{i}": part for i, part in enumerate(self.parts)}}
-        arrays = {f"{part}/{site}": gram for part, own in grams.items() for site, gram in own.by_site.items()}
+        grams = {
+            "all": self.grams,
+            **{f"part-{i}": part for i, part in enumerate(self.parts)},
+        }
+        arrays = {
+            f"{part}/{site}": gram
+            for part, own in grams.items()
+            for site, gram in own.by_site.items()
+        }
         arrays |= {f"units/{site}": means for site, means in self.unit_means.items()}
         header = {
             "domain": self.grams.domain,
@@ -79,7 +92,9 @@ class DomainRepresentation:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DomainRepresentation":
         """Read what `save` wrote; raise `InputError` for a missing or damaged file, or one of another version."""
-        header, arrays = read_arrays(path, REPRESENTATIONS_FORMAT, "representation of a domain")
+        header, arrays = read_arrays(
+            path, REPRESENTATIONS_FORMAT, "representation of a domain"
+        )
         with naming_damage(path):
             sites = header["sites"]
 
@@ -89,7 +104,13 @@ class DomainRepresentation:
 
             parts = tuple(grams(f"part-{i}") for i in range(header["n_parts"]))
             units = {site: arrays[f"units/{site}"] for site in sites}
-            return cls(grams("all"), parts, units, tuple(header["image_classes"]), tuple(header["image_items"]))
+            return cls(
+                grams("all"),
+                parts,
+                units,
+                tuple(header["image_classes"]),
+                tuple(header["image_items"]),
+            )
 
 
 @checked
@@ -102,7 +123,10 @@ def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresent
             "extract_representations()."
         )
     jobs = read_manifest(place, REPRESENTATIONS_FORMAT)["jobs"]
-    return [DomainRepresentation.load(representation_file(place, domain)) for (domain,) in jobs]
+    return [
+        DomainRepresentation.load(representation_file(place, domain))
+        for (domain,) in jobs
+    ]
 
 
 def representation_file(folder: Path, domain: str) -> Path:
@@ -110,9 +134,13 @@ def representation_file(folder: Path, domain: str) -> Path:
     return folder / f"{domain}.safetensors"
 
 
-def gram_matrix(features: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows rows"]:
+def gram_matrix(
+    features: Float[np.ndarray, "rows features"],
+) -> Float[np.ndarray, "rows rows"]:
     """Return the inner products of all pairs of rows, in double precision, each feature centred."""
     x = features.astype(np.float64)
-    x -= x[0].copy()  # first, so that rows that are all equal become zeros and not rounding errors
+    x -= (
+        x[0].copy()
+    )  # first, so that rows that are all equal become zeros and not rounding errors
     x -= x.mean(0)
     return x @ x.T

@@ -45,20 +45,34 @@ def cka(
         1.0
     """
     if len(a) < FEWEST_ROWS:
-        raise InputError(f"Unbiased CKA needs at least {FEWEST_ROWS} rows, but {len(a)} were given.")
-    u, v = (kernel_matrix(gram_matrix(x), kernel, what) for x, what in ((a, "the first"), (b, "the second")))
+        raise InputError(
+            f"Unbiased CKA needs at least {FEWEST_ROWS} rows, but {len(a)} were given."
+        )
+    u, v = (
+        kernel_matrix(gram_matrix(x), kernel, what)
+        for x, what in ((a, "the first"), (b, "the second"))
+    )
     return Alignment(u, v).value
 
 
-def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) -> Float[np.ndarray, "rows rows"]:
+def kernel_matrix(
+    gram: Float[np.ndarray, "rows rows"], kernel: str, what: str
+) -> Float[np.ndarray, "rows rows"]:
     """Return the U-centred kernel matrix of at least four rows, from their inner products; errors name ``what``."""
     if kernel not in KERNELS:
-        raise InputError(f"Expected one of the kernels {', '.join(KERNELS)}, but {kernel!r} was given.")
+        raise InputError(
+            f"Expected one of the kernels {', '.join(KERNELS)}, but {kernel!r} was given."
+        )
     k = gram
     if kernel == "rbf":
-        squared = np.maximum(gram.diagonal()[:, None] + gram.diagonal()[None, :] - 2 * gram, 0)
+        squared = np.maximum(
+            gram.diagonal()[:, None] + gram.diagonal()[None, :] - 2 * gram, 0
+        )
         apart = np.sort(squared[squared > 0])
-        k = np.exp(-squared / (2 * (float(apart[(apart.size - 1) // 2]) if apart.size else 1.0)))
+        k = np.exp(
+            -squared
+            / (2 * (float(apart[(apart.size - 1) // 2]) if apart.size else 1.0))
+        )
     centred = _u_centred(k)
     size = float(np.square(k[~np.eye(len(k), dtype=bool)]).sum())
     if float(np.square(centred).sum()) <= _ROUNDING**2 * size:
@@ -92,7 +106,9 @@ class Alignment:
         rng = np.random.default_rng(seed)
         found = np.empty(permutations)
         for i in range(permutations):
-            order = np.argsort(rng.permutation(len(self.v)))  # permuting commutes with U-centring
+            order = np.argsort(
+                rng.permutation(len(self.v))
+            )  # permuting commutes with U-centring
             found[i] = _product(self.u, self.v[np.ix_(order, order)])
         return np.asarray(found / self._scale())
 

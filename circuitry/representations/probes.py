@@ -52,7 +52,9 @@ def probe_accuracy(
     """
     x, y = _checked(features, label=labels, item=items)
     of = np.arange(len(y)).astype(str) if items is None else np.asarray(items)
-    names, counts = np.unique(np.unique(np.stack([y, of]), axis=1)[0], return_counts=True)
+    names, counts = np.unique(
+        np.unique(np.stack([y, of]), axis=1)[0], return_counts=True
+    )
     if counts.min() < folds:
         raise InputError(
             f"Every class needs an item in each of the {folds} folds, but {str(names[counts.argmin()])!r} has "
@@ -61,7 +63,9 @@ def probe_accuracy(
     if len(set(of)) == len(of):
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
     else:
-        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, of)
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
+            x, y, of
+        )
     return _balanced_accuracies(x, y, list(parts))
 
 
@@ -86,19 +90,30 @@ def probe_left_out(
     x, y = _checked(features, label=labels, item=items, group=groups)
     names = [str(name) for name in np.unique(groups)]
     if len(names) < 2:
-        raise InputError(f"Leaving a group out needs at least two groups, but {len(names)} was given.")
+        raise InputError(
+            f"Leaving a group out needs at least two groups, but {len(names)} was given."
+        )
     of = np.arange(len(y)).astype(str) if items is None else np.asarray(items)
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for name, (train, test) in zip(names, LeaveOneGroupOut().split(x, y, groups), strict=True):
+    for name, (train, test) in zip(
+        names, LeaveOneGroupOut().split(x, y, groups), strict=True
+    ):
         known = np.unique(y[train])
         if len(known) < 2:
-            raise InputError(f"A probe needs at least two classes outside {name!r}, but there is {len(known)}.")
+            raise InputError(
+                f"A probe needs at least two classes outside {name!r}, but there is {len(known)}."
+            )
         test = test[np.isin(y[test], known)]
         if len(test):
             parts[name] = _without_items(train, test, of, folds)
     if not parts:
-        raise InputError("A group is tested on classes that another one has, but no two groups have one in common.")
-    return {name: float(_balanced_accuracies(x, y, of_group).mean()) for name, of_group in parts.items()}
+        raise InputError(
+            "A group is tested on classes that another one has, but no two groups have one in common."
+        )
+    return {
+        name: float(_balanced_accuracies(x, y, of_group).mean())
+        for name, of_group in parts.items()
+    }
 
 
 def _without_items(
@@ -108,7 +123,11 @@ def _without_items(
     if not np.isin(items[test], items[train]).any():
         return [(train, test)]
     n = min(folds, len(np.unique(items[test])))
-    cuts = [test[part] for _, part in GroupKFold(n).split(test, groups=items[test])] if n > 1 else [test]
+    cuts = (
+        [test[part] for _, part in GroupKFold(n).split(test, groups=items[test])]
+        if n > 1
+        else [test]
+    )
     return [(train[~np.isin(items[train], items[part])], part) for part in cuts]
 
 
@@ -144,16 +163,26 @@ def probe_sites(
     sites, left_out = [], []
     for site, x in features.items():
         for target, labels in zip(TARGETS, (classes, domains), strict=False):
-            interval = _over_folds(probe_accuracy(x, labels, items, folds=folds, seed=seed))
+            interval = _over_folds(
+                probe_accuracy(x, labels, items, folds=folds, seed=seed)
+            )
             sites.append((site, target, *interval, chance_accuracy(labels), len(x)))
         by_domain = probe_left_out(x, classes, domains, items, folds=folds)
         chance = chance_accuracy(classes)
         interval = mean_interval(np.array(list(by_domain.values())))
         sites.append((site, TARGETS[2], *interval, chance, len(x)))
-        left_out += [(site, name, value, chance, list(domains).count(name)) for name, value in by_domain.items()]
+        left_out += [
+            (site, name, value, chance, list(domains).count(name))
+            for name, value in by_domain.items()
+        ]
     return SiteProbes(
-        pd.DataFrame(sites, columns=["site", "target", "value", "low", "high", "chance", "n_images"]),
-        pd.DataFrame(left_out, columns=["site", "domain", "value", "chance", "n_images"]),
+        pd.DataFrame(
+            sites,
+            columns=["site", "target", "value", "low", "high", "chance", "n_images"],
+        ),
+        pd.DataFrame(
+            left_out, columns=["site", "domain", "value", "chance", "n_images"]
+        ),
     )
 
 
@@ -170,13 +199,19 @@ def chance_accuracy(labels: Sequence[str]) -> float:
     return 1 / len(set(labels))
 
 
-def _checked(features: np.ndarray, label: Sequence[str], **more: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    features: np.ndarray, label: Sequence[str], **more: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
     n = len(features)
     for what, given in {"label": label, **more}.items():
         if given is not None and len(given) != n:
-            raise InputError(f"Probes need one {what} per image, but {len(given)} {what}s for {n} images were given.")
+            raise InputError(
+                f"Probes need one {what} per image, but {len(given)} {what}s for {n} images were given."
+            )
     if len(set(label)) < 2:
-        raise InputError(f"A probe needs at least two classes, but {len(set(label))} was given.")
+        raise InputError(
+            f"A probe needs at least two classes, but {len(set(label))} was given."
+        )
     if not features.shape[1] or not np.isfinite(features).all():
         raise InputError(
             f"Probes need features that are finite, but those given {list(features.shape)} "
@@ -185,10 +220,19 @@ def _checked(features: np.ndarray, label: Sequence[str], **more: Sequence[str] |
     return features.astype(np.float64), np.asarray(label)
 
 
-def _balanced_accuracies(x: np.ndarray, y: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _balanced_accuracies(
+    x: np.ndarray, y: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
     """Return, for each pair of training and test images, the balanced accuracy on the test images."""
     with warnings.catch_warnings():
         # A guessed class may be absent from the group; the mean is over the group's classes.
         warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
-        found = cross_val_score(ridge_probe(), x, y, scoring="balanced_accuracy", cv=parts, error_score="raise")
+        found = cross_val_score(
+            ridge_probe(),
+            x,
+            y,
+            scoring="balanced_accuracy",
+            cv=parts,
+            error_score="raise",
+        )
     return np.asarray(found)

@@ -80,10 +80,17 @@ def extract_representations(
         >>> compare_representations([one.grams for one in domains])
     """
     settings, work = settings or RepresentationSettings(), work or Work()
-    in_order = None if settings.sites is None else sorted(set(settings.sites), key=clip.encoder.position)
+    in_order = (
+        None
+        if settings.sites is None
+        else sorted(set(settings.sites), key=clip.encoder.position)
+    )
     sites = checked_sites(clip.encoder, in_order)
     chosen = {
-        domain: {name: images.select(name, domain, settings.n_images, settings.seed) for name in images.classes}
+        domain: {
+            name: images.select(name, domain, settings.n_images, settings.seed)
+            for name in images.classes
+        }
         for domain in images.domains
     }
     config = {
@@ -95,17 +102,26 @@ def extract_representations(
         "seed": settings.seed,
         "n_parts": settings.n_parts,
     }
-    cells = {(name, domain): group for domain, classes in chosen.items() for name, group in classes.items()}
+    cells = {
+        (name, domain): group
+        for domain, classes in chosen.items()
+        for name, group in classes.items()
+    }
     parts = part_numbers(cells, settings.n_parts)
     listing = image_listing(record for records in cells.values() for record in records)
     folder = JobFolder(
-        Path(out), REPRESENTATIONS_FORMAT, config, [(domain,) for domain in images.domains], {"images": listing}
+        Path(out),
+        REPRESENTATIONS_FORMAT,
+        config,
+        [(domain,) for domain in images.domains],
+        {"images": listing},
     )
 
     def represent(job: Job, _: object) -> list[Path]:
         path = representation_file(folder.path, job[0])
         of_domain = {
-            name: _split(chosen[job[0]][name], parts[name, job[0]], settings.n_parts) for name in images.classes
+            name: _split(chosen[job[0]][name], parts[name, job[0]], settings.n_parts)
+            for name in images.classes
         }
         _represented(_Images(clip, sites, work), job[0], of_domain).save(path)
         return [path]
@@ -129,13 +145,20 @@ def check_enough_images(images: DomainFolder, n_parts: int = DEFAULT_PARTS) -> N
             )
 
 
-def _split(records: Sequence[ImageRecord], numbers: np.ndarray, n_parts: int) -> list[list[ImageRecord]]:
+def _split(
+    records: Sequence[ImageRecord], numbers: np.ndarray, n_parts: int
+) -> list[list[ImageRecord]]:
     """Return the images of each part."""
-    return [[record for record, of in zip(records, numbers, strict=True) if of == part] for part in range(n_parts)]
+    return [
+        [record for record, of in zip(records, numbers, strict=True) if of == part]
+        for part in range(n_parts)
+    ]
 
 
 def _represented(
-    seen: "_Images", domain: str, selection: Mapping[str, Sequence[Sequence[ImageRecord]]]
+    seen: "_Images",
+    domain: str,
+    selection: Mapping[str, Sequence[Sequence[ImageRecord]]],
 ) -> DomainRepresentation:
     """Run the images of a domain, by class and part."""
     bar, names = seen.work.bar(domain), tuple(selection)
@@ -143,15 +166,23 @@ def _represented(
         for part, records in enumerate(selection[name]):
             seen.add(records, name, part)
     if not seen.classes:
-        raise InputError(f"None of the images of {domain} can be read: give others, or leave the domain out.")
+        raise InputError(
+            f"None of the images of {domain} can be read: give others, or leave the domain out."
+        )
     grams = {site: gram_matrix(np.stack(rows)) for site, rows in seen.rows.items()}
     n_parts = max(map(len, selection.values()))
     whole, *parts = (
-        Grams(domain, names, {site: weights @ gram @ weights.T for site, gram in grams.items()})
+        Grams(
+            domain,
+            names,
+            {site: weights @ gram @ weights.T for site, gram in grams.items()},
+        )
         for weights in seen.weights(names, n_parts)
     )
     means = {site: np.concatenate(found) for site, found in seen.unit_means.items()}
-    return DomainRepresentation(whole, tuple(parts), means, tuple(seen.classes), tuple(seen.items))
+    return DomainRepresentation(
+        whole, tuple(parts), means, tuple(seen.classes), tuple(seen.items)
+    )
 
 
 class _Images:
@@ -173,11 +204,18 @@ class _Images:
         """Run the images of a part of a class; add the row of their mean, if any can be read."""
         encoder, count, sums = self.clip.encoder, 0, dict[str, Tensor]()
         passed = activations(
-            encoder, self.clip.preprocess, records, self.sites, batch_size=self._batch_size, strict=self.work.strict
+            encoder,
+            self.clip.preprocess,
+            records,
+            self.sites,
+            batch_size=self._batch_size,
+            strict=self.work.strict,
         )
         for there, found in passed:
             count += len(there)
-            self.items += [f"{class_name}/{stem_without_domain(record)}" for record in there]
+            self.items += [
+                f"{class_name}/{stem_without_domain(record)}" for record in there
+            ]
             for site, activation in found.items():
                 means = unit_means(activation, encoder.unit_dim(site))
                 total = means.sum(0)
@@ -189,7 +227,9 @@ class _Images:
             self._owners.append((class_name, part, count))
             self.classes += [class_name] * count
 
-    def weights(self, names: Sequence[str], n_parts: int) -> Float[np.ndarray, "_ classes rows"]:
+    def weights(
+        self, names: Sequence[str], n_parts: int
+    ) -> Float[np.ndarray, "_ classes rows"]:
         """Return the weights of rows in class means, of all images and of each part; NaN for a class without images."""
         weights = np.zeros((1 + n_parts, len(names), len(self._owners)))
         for row, (name, part, count) in enumerate(self._owners):
@@ -199,7 +239,13 @@ class _Images:
             return np.asarray(weights / weights.sum(2, keepdims=True))
 
 
-def unit_means(activation: Float[Tensor, "images ..."], unit_dim: int) -> Float[Tensor, "images units"]:
+def unit_means(
+    activation: Float[Tensor, "images ..."], unit_dim: int
+) -> Float[Tensor, "images units"]:
     """Return the average over positions in double precision, one number per image and unit."""
     units_first = activation.movedim(unit_dim, 1)
-    return in_double(units_first).flatten(2).mean(2) if units_first.dim() > 2 else in_double(units_first)
+    return (
+        in_double(units_first).flatten(2).mean(2)
+        if units_first.dim() > 2
+        else in_double(units_first)
+    )

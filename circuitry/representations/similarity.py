@@ -21,7 +21,12 @@ from circuitry.comparison.statistics import jackknife_interval
 from circuitry.comparison.table import with_columns
 from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
-from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
+from circuitry.representations.kernel_alignment import (
+    FEWEST_ROWS,
+    KERNELS,
+    Alignment,
+    kernel_matrix,
+)
 from circuitry.runs.errors import ByName, InputError
 from circuitry.runs.given import SOME, Count, Names, Seed
 
@@ -37,20 +42,25 @@ class RepresentationSimilarity(NamedTuple):
     """The domain ``apart`` with the others, and the others among themselves: as ``domains``; empty without it."""
 
     def comparisons(
-        self, parts: Annotated[pd.DataFrame, with_columns("kernel", *PARTS)] | None = None
+        self,
+        parts: Annotated[pd.DataFrame, with_columns("kernel", *PARTS)] | None = None,
     ) -> dict[str, Comparison]:
         """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``."""
         parts = pd.DataFrame(columns=["kernel", *PARTS]) if parts is None else parts
         found = ByName[Comparison]()
         for kernel in dict.fromkeys(self.pairs["kernel"]):
             pairs, domains, own = (
-                table[table["kernel"] == kernel].drop(columns="kernel") for table in (self.pairs, self.domains, parts)
+                table[table["kernel"] == kernel].drop(columns="kernel")
+                for table in (self.pairs, self.domains, parts)
             )
             found[kernel] = Comparison(
                 f"cka_{kernel}",
                 pairs.assign(**{"class": ALL}),
                 own,
-                domains.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index(),
+                domains.groupby("site", sort=False)["null_mean"]
+                .mean()
+                .rename("value")
+                .reset_index(),
                 intervals=domains,
                 chance_of="permuted classes",
             )
@@ -89,20 +99,37 @@ def compare_representations(
     pairs, domains, sides = [], [], []
     for site in _common_sites(grams):
         for kernel in kernels:
-            found = [_compare_pair(a, b, site, kernel, permutations, seed) for a, b in combinations(grams, 2)]
-            pairs += [(site, *pair.domains, kernel, *_mean_row([pair]), pair.p) for pair in found]
+            found = [
+                _compare_pair(a, b, site, kernel, permutations, seed)
+                for a, b in combinations(grams, 2)
+            ]
+            pairs += [
+                (site, *pair.domains, kernel, *_mean_row([pair]), pair.p)
+                for pair in found
+            ]
             for one in grams:
                 mine = [pair for pair in found if one.domain in pair.domains]
                 domains.append((site, one.domain, kernel, *_mean_row(mine)))
             if apart is not None:
-                for name, is_inside in ((f"{apart} with the others", True), ("the others among themselves", False)):
-                    side = [pair for pair in found if (apart in pair.domains) == is_inside]
+                for name, is_inside in (
+                    (f"{apart} with the others", True),
+                    ("the others among themselves", False),
+                ):
+                    side = [
+                        pair for pair in found if (apart in pair.domains) == is_inside
+                    ]
                     sides.append((site, name, kernel, *_mean_row(side)))
     statistics = ["kernel", "value", "low", "high", "null_mean"]
     order = ["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]
     return RepresentationSimilarity(
-        pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "n_classes", "p"])[order],
-        *(pd.DataFrame(rows, columns=["site", "domain", *statistics, "n_classes"]) for rows in (domains, sides)),
+        pd.DataFrame(
+            pairs,
+            columns=["site", "domain_a", "domain_b", *statistics, "n_classes", "p"],
+        )[order],
+        *(
+            pd.DataFrame(rows, columns=["site", "domain", *statistics, "n_classes"])
+            for rows in (domains, sides)
+        ),
     )
 
 
@@ -117,25 +144,47 @@ class RepresentationParts(NamedTuple):
 
 
 def compare_representation_parts(
-    domains: Annotated[Sequence[DomainRepresentation], SOME], classes: Names | None = None
+    domains: Annotated[Sequence[DomainRepresentation], SOME],
+    classes: Names | None = None,
 ) -> RepresentationParts:
     """Compare each part of a domain's images with the other parts of every domain, at every site by both kernels."""
-    cells = [(ALL, one.grams.domain, part) for one in domains for part in (WHOLE, *range(len(one.parts)))]
-    grams = [part if classes is None else part.only(classes) for one in domains for part in (one.grams, *one.parts)]
+    cells = [
+        (ALL, one.grams.domain, part)
+        for one in domains
+        for part in (WHOLE, *range(len(one.parts)))
+    ]
+    grams = [
+        part if classes is None else part.only(classes)
+        for one in domains
+        for part in (one.grams, *one.parts)
+    ]
     tables, without = [], []
     for site in _common_sites(grams):
         for kernel in KERNELS:
             table, without_one = _compare_parts_at(grams, cells, site, kernel)
             tables.append(table)
-            means = pd.concat([without_one, table], axis=1)[table["part_b"] != WHOLE].groupby(["domain_a", "domain_b"])
-            left = means[list(without_one)].mean().reset_index().melt(["domain_a", "domain_b"], var_name="class")
+            means = pd.concat([without_one, table], axis=1)[
+                table["part_b"] != WHOLE
+            ].groupby(["domain_a", "domain_b"])
+            left = (
+                means[list(without_one)]
+                .mean()
+                .reset_index()
+                .melt(["domain_a", "domain_b"], var_name="class")
+            )
             without.append(left.assign(kernel=kernel, site=site))
     columns = ["kernel", "class", "domain_a", "domain_b", "site", "value"]
-    return RepresentationParts(pd.concat(tables, ignore_index=True), pd.concat(without, ignore_index=True)[columns])
+    return RepresentationParts(
+        pd.concat(tables, ignore_index=True),
+        pd.concat(without, ignore_index=True)[columns],
+    )
 
 
 def _compare_parts_at(
-    grams: Sequence[Grams], cells: Sequence[tuple[str, str, int]], site: str, kernel: str
+    grams: Sequence[Grams],
+    cells: Sequence[tuple[str, str, int]],
+    site: str,
+    kernel: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the CKA of pairs of parts, and in the same rows the CKA without each class, a column for each."""
     names = tuple(dict.fromkeys(name for one in grams for name in one.classes))
@@ -159,7 +208,10 @@ def _compare_parts_at(
 def cka_ceilings(parts: pd.DataFrame) -> pd.DataFrame:
     """Return the mean CKA of two parts of each domain's images: columns class (all), domain, site, value, kernel."""
     return pd.concat(
-        [ceilings_of(own).assign(kernel=kernel) for kernel, own in parts.groupby("kernel", sort=False)],
+        [
+            ceilings_of(own).assign(kernel=kernel)
+            for kernel, own in parts.groupby("kernel", sort=False)
+        ],
         ignore_index=True,
     )
 
@@ -180,7 +232,9 @@ def _common_classes(a: Grams, b: Grams, site: str) -> tuple[str, ...]:
     return common
 
 
-def _kernel_of(one: Grams, classes: tuple[str, ...], site: str, kernel: str) -> np.ndarray:
+def _kernel_of(
+    one: Grams, classes: tuple[str, ...], site: str, kernel: str
+) -> np.ndarray:
     return kernel_matrix(one.among(classes, site), kernel, f"{one.domain} at {site}")
 
 
@@ -198,22 +252,42 @@ class _ComparedPair(NamedTuple):
         return (1 + int((self.null >= self.value - 1e-12).sum())) / (1 + len(self.null))
 
 
-def _compare_pair(a: Grams, b: Grams, site: str, kernel: str, permutations: int, seed: int) -> _ComparedPair:
+def _compare_pair(
+    a: Grams, b: Grams, site: str, kernel: str, permutations: int, seed: int
+) -> _ComparedPair:
     classes = _common_classes(a, b, site)
     alignment = Alignment(*(_kernel_of(one, classes, site, kernel) for one in (a, b)))
     without_each = pd.Series(alignment.without_each(), index=list(classes))
-    return _ComparedPair((a.domain, b.domain), alignment.value, alignment.null(permutations, seed), without_each)
+    return _ComparedPair(
+        (a.domain, b.domain),
+        alignment.value,
+        alignment.null(permutations, seed),
+        without_each,
+    )
 
 
 def _mean_row(pairs: Sequence[_ComparedPair]) -> tuple[float, float, float, float, int]:
     """Return the mean over pairs: value, low, high, mean under permuted classes, number of classes."""
-    classes = list(dict.fromkeys(name for pair in pairs for name in pair.without_each.index))
+    classes = list(
+        dict.fromkeys(name for pair in pairs for name in pair.without_each.index)
+    )
     value = float(np.mean([pair.value for pair in pairs]))
     # A pair without a class is not changed by leaving it out.
-    without_each = np.mean([p.without_each.reindex(classes, fill_value=p.value).to_numpy() for p in pairs], axis=0)
+    without_each = np.mean(
+        [p.without_each.reindex(classes, fill_value=p.value).to_numpy() for p in pairs],
+        axis=0,
+    )
     interval = jackknife_interval(value, without_each)
-    low, high = np.clip(interval, -1, 1)  # the part that CKA can reach; unknown ends stay unknown
-    return value, float(low), float(high), float(np.mean([pair.null.mean() for pair in pairs])), len(classes)
+    low, high = np.clip(
+        interval, -1, 1
+    )  # the part that CKA can reach; unknown ends stay unknown
+    return (
+        value,
+        float(low),
+        float(high),
+        float(np.mean([pair.null.mean() for pair in pairs])),
+        len(classes),
+    )
 
 
 def _common_sites(grams: Sequence[Grams]) -> tuple[str, ...]:

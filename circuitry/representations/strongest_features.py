@@ -58,7 +58,12 @@ def image_features(
         >>> features = image_features(clip, load_sae("runs/shared_features/sae.safetensors"), images)
         >>> compare_features(features)
     """
-    records = [r for name in images.classes for d in images.domains for r in images.select(name, d, n_images, seed)]
+    records = [
+        r
+        for name in images.classes
+        for d in images.domains
+        for r in images.select(name, d, n_images, seed)
+    ]
     found = _read_features(clip, sae, records, work, "features")
     if found is None:
         raise _unreadable(len(records))
@@ -82,8 +87,16 @@ def extract_features(
         InputError: for a folder made with another configuration or other images, and as `image_features`.
     """
     site = site_of(sae, clip)
-    chosen = {d: [r for c in images.classes for r in images.select(c, d, n_images, seed)] for d in images.domains}
-    made_with = {"model": clip.name, **clip.identity, "site": site, "autoencoder": sae_digest(sae)}
+    chosen = {
+        d: [r for c in images.classes for r in images.select(c, d, n_images, seed)]
+        for d in images.domains
+    }
+    made_with = {
+        "model": clip.name,
+        **clip.identity,
+        "site": site,
+        "autoencoder": sae_digest(sae),
+    }
     listing = image_listing(record for records in chosen.values() for record in records)
     folder = JobFolder(
         Path(out),
@@ -102,7 +115,9 @@ def extract_features(
         return [path]
 
     folder.run(read, rank=work.rank)
-    parts = [ImageFeatures.load(path) for job in folder.jobs for path in folder.files(job)]
+    parts = [
+        ImageFeatures.load(path) for job in folder.jobs for path in folder.files(job)
+    ]
     if not parts:
         raise _unreadable(len(listing))
     return ImageFeatures.join(parts)
@@ -110,7 +125,11 @@ def extract_features(
 
 @own_modes()
 def _read_features(
-    clip: Clip, sae: SparseAutoencoder, records: Sequence[ImageRecord], work: Work, bar: str
+    clip: Clip,
+    sae: SparseAutoencoder,
+    records: Sequence[ImageRecord],
+    work: Work,
+    bar: str,
 ) -> ImageFeatures | None:
     """Return the features of the images that can be read; None without any."""
     site, encoder = site_of(sae, clip), clip.encoder
@@ -118,28 +137,41 @@ def _read_features(
     rows: list[tuple[str, str, str]] = []
     strongest, activation = [], []
     for there, found in activations(
-        encoder, clip.preprocess, records, [site], strict=work.strict, progress=work.bar(bar)
+        encoder,
+        clip.preprocess,
+        records,
+        [site],
+        strict=work.strict,
+        progress=work.bar(bar),
     ):
         features = sae.encode(found[site].movedim(encoder.unit_dim(site), -1))
         acts = tokens_of(sae, encoder, found[site])
         numbers, values = _strongest(features if acts is None else features * acts)
-        rows += [(record.relative, record.domain, record.class_name) for record in there]
+        rows += [
+            (record.relative, record.domain, record.class_name) for record in there
+        ]
         strongest.append(numbers)
         activation.append(values)
     if not rows:
         return None
     table = pd.DataFrame(rows, columns=["relative", "domain", "class"])
-    return ImageFeatures(table, np.concatenate(strongest), np.concatenate(activation), sae.n_features)
+    return ImageFeatures(
+        table, np.concatenate(strongest), np.concatenate(activation), sae.n_features
+    )
 
 
 def _unreadable(n: int) -> InputError:
-    return InputError(f"None of the {n} images to look at can be read: give a folder with readable ones.")
+    return InputError(
+        f"None of the {n} images to look at can be read: give a folder with readable ones."
+    )
 
 
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
     """Return the site of an autoencoder; raise `InputError` for another model's, or an unknown site."""
     parts = [name for name in OF_MODEL if name != "hooks"]
-    Identity(sae.about).check(clip.identity, "this sparse autoencoder", f"the given {clip.name}", parts)
+    Identity(sae.about).check(
+        clip.identity, "this sparse autoencoder", f"the given {clip.name}", parts
+    )
     if sae.site is None:
         raise InputError(
             "A sparse autoencoder needs its site, but this one has none: set it with dataclasses.replace(sae, "
@@ -194,15 +226,24 @@ def name_features(
             f"Only features of the embedding ({embedding!r}) can be compared with texts, but this sparse autoencoder "
             f"is of site {sae.site!r}: look at the images in which its features are active instead."
         )
-    words = clip.known(default_vocabulary()) if vocabulary is None else distinct_words(vocabulary)
+    words = (
+        clip.known(default_vocabulary())
+        if vocabulary is None
+        else distinct_words(vocabulary)
+    )
     texts = clip.text_weights(words, ["{}"])
     if texts.shape[1] != sae.d:
         raise InputError(
             f"{clip.name} embeds texts in {texts.shape[1]} dimensions, but this sparse autoencoder has {sae.d}: give "
             "the model that it was trained on."
         )
-    nearest = (F.normalize(sae.w_dec.to(texts), dim=-1) @ texts.T).topk(min(2, len(words)), dim=1)
-    cosine, second = nearest.values[:, 0].cpu().numpy(), nearest.values[:, 1:].cpu().numpy()
+    nearest = (F.normalize(sae.w_dec.to(texts), dim=-1) @ texts.T).topk(
+        min(2, len(words)), dim=1
+    )
+    cosine, second = (
+        nearest.values[:, 0].cpu().numpy(),
+        nearest.values[:, 1:].cpu().numpy(),
+    )
     lead = cosine - second[:, 0] if second.size else np.full(len(cosine), np.inf)
     named = [[words[i] for i in row] for row in nearest.indices.tolist()]
     return pd.DataFrame(

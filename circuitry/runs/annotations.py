@@ -1,6 +1,14 @@
 """Whether a value is of the type that an annotation names, and how to say so. No torch."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,8 +25,12 @@ def is_of_type(value: Any, kind: Any) -> bool:
     if kind is Callable:
         return callable(value)
     if kind in (int, float):
-        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if kind in LIST_TYPES and (isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(
+            value, bool
+        )
+    if kind in LIST_TYPES and (
+        isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1
+    ):
         return False
     try:
         return isinstance(value, kind)
@@ -76,7 +88,9 @@ def type_in_words(hint: Any, name: str) -> str:
     if kind in LIST_TYPES:
         return f"a list of {name}"
     if hasattr(hint, "dim_str"):  # of jaxtyping
-        return f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
+        return (
+            f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
+        )
     if kind in _WORDS:
         return _WORDS[kind]
     return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
@@ -94,4 +108,8 @@ def how_to_give(value: Any, hint: Any, name: str) -> str:
         return f"write ({text},)" if kind is tuple else f"write [{text}]"
     if hasattr(hint, "dim_str"):
         return "give one of this type and shape"
-    return getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET.get(kind.__name__) or f"give {type_in_words(hint, name)}"
+    return (
+        getattr(kind, "HOW_TO_GET", None)
+        or _HOW_TO_GET.get(kind.__name__)
+        or f"give {type_in_words(hint, name)}"
+    )

@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 
 def write_arrays(
-    path: str | os.PathLike[str], format_name: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    path: str | os.PathLike[str],
+    format_name: str,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
 ) -> None:
     """Write arrays and header; ``format_name`` holds the version of what is in them."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -32,7 +35,9 @@ def write_arrays(
     # One entry: safetensors writes several in any order, and equal contents should be equal files.
     content = save(contiguous, {_ENTRY: json.dumps(about, sort_keys=True)})
     with whole_file(path) as temporary:
-        temporary.write_bytes(content)  # not save_file: a full disk is then an OSError that says so
+        temporary.write_bytes(
+            content
+        )  # not save_file: a full disk is then an OSError that says so
 
 
 def read_arrays(
@@ -45,23 +50,33 @@ def read_arrays(
         what: Name of the kind of file, for messages: "attribution graph".
     """
     if not Path(path).is_file():
-        raise InputError(f"There is no {what} at {path}: give the path of one, or make it.")
+        raise InputError(
+            f"There is no {what} at {path}: give the path of one, or make it."
+        )
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(metadata.get(_ENTRY, "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a readable {what} ({error}): make it again.") from error
+        raise InputError(
+            f"{path} is not a readable {what} ({error}): make it again."
+        ) from error
     about = about if isinstance(about, dict) else {}
     check_format(Path(path), about.get("format", "unknown"), format_name)
     if about.pop("checksum", None) != _checksum(about, arrays):
-        raise InputError(f"{path} is damaged, its checksum does not fit: make it again.")
+        raise InputError(
+            f"{path} is damaged, its checksum does not fit: make it again."
+        )
     return about["header"], arrays
 
 
 def cached_arrays(
-    folder: Path, identity: Identity, format_name: str, what: str, make: Callable[[], Mapping[str, np.ndarray]]
+    folder: Path,
+    identity: Identity,
+    format_name: str,
+    what: str,
+    make: Callable[[], Mapping[str, np.ndarray]],
 ) -> Mapping[str, np.ndarray]:
     """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
 
@@ -75,7 +90,11 @@ def cached_arrays(
 
     def header(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         shapes = {name: list(array.shape) for name, array in arrays.items()}
-        return {"key": path.stem, "shapes": shapes, **{name: identity[name] for name in ROUNDED if name in identity}}
+        return {
+            "key": path.stem,
+            "shapes": shapes,
+            **{name: identity[name] for name in ROUNDED if name in identity},
+        }
 
     try:
         if path.is_file():

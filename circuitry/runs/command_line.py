@@ -45,22 +45,40 @@ class General:
     json: Annotated[
         bool,
         FlagCreatePairsOff,
-        arg(help="Print the answer in short and the paths as JSON, and nothing else, on the standard output."),
+        arg(
+            help="Print the answer in short and the paths as JSON, and nothing else, on the standard output."
+        ),
     ] = False
-    open: Annotated[bool, FlagCreatePairsOff, arg(help="Open the page in the browser.")] = False
-    quiet: Annotated[bool, FlagCreatePairsOff, arg(help="Show no progress, and only errors of the libraries.")] = False
+    open: Annotated[
+        bool, FlagCreatePairsOff, arg(help="Open the page in the browser.")
+    ] = False
+    quiet: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help="Show no progress, and only errors of the libraries."),
+    ] = False
     config: Annotated[
-        Path | None, arg(help="Settings of an earlier run, its file settings.toml; what is given besides still holds.")
+        Path | None,
+        arg(
+            help="Settings of an earlier run, its file settings.toml; what is given besides still holds."
+        ),
     ] = None
     preset: Annotated[
-        str | None, arg(help="Settings by name, or their file; they and --config hold in the order they are given in.")
+        str | None,
+        arg(
+            help="Settings by name, or their file; they and --config hold in the order they are given in."
+        ),
     ] = None
-    study: Annotated[bool, FlagCreatePairsOff, arg(help=f"The same as --preset {STUDY}: as the ICML study did it.")] = (
-        False
-    )
+    study: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help=f"The same as --preset {STUDY}: as the ICML study did it."),
+    ] = False
 
 
-def run_script(config_type: type[Config], main: Callable[[Config], Any], description: str | None) -> None:
+def run_script(
+    config_type: type[Config], main: Callable[[Config], Any], description: str | None
+) -> None:
     """Read ``config_type`` from the command line, and run ``main``.
 
     `General` has the options that every command takes. What ``main`` returns, if anything, is printed at the end: its
@@ -69,13 +87,18 @@ def run_script(config_type: type[Config], main: Callable[[Config], Any], descrip
     their message; an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without the line of code that gave it
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"{message}\n"
+    )  # without the line of code that gave it
     try:
         config, general = read_line(config_type, sys.argv[1:], description)
         if general.quiet:
             os.environ[QUIET] = "1"
             logging.getLogger().setLevel(logging.ERROR)
-        with interrupted_by_sigterm(), redirect_stdout(sys.stderr) if general.json else nullcontext():
+        with (
+            interrupted_by_sigterm(),
+            redirect_stdout(sys.stderr) if general.json else nullcontext(),
+        ):
             outcome = main(config)
             write_settings(config, command())
         if general.json:
@@ -94,7 +117,9 @@ def run_script(config_type: type[Config], main: Callable[[Config], Any], descrip
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         script, *words = sys.argv
-        again = " ".join([script if " " in script else f"python {script}", *map(shlex.quote, words)])
+        again = " ".join(
+            [script if " " in script else f"python {script}", *map(shlex.quote, words)]
+        )
         print(f"interrupted; this goes on: {again}", file=sys.stderr)
         sys.exit(128 + number)
 
@@ -108,17 +133,29 @@ def read_line(
     hints = get_type_hints(config_type, include_extras=True)
     own = {}
     for name in (one.name for one in fields(config_type)):  # type: ignore[arg-type]
-        own[name] = fitting(getattr(read, name), hints[name], f"--{option_name(name, hints[name])}")
-    found = {field.name: getattr(read, field.name) for field in fields(General) if field.name not in own}
+        own[name] = fitting(
+            getattr(read, name), hints[name], f"--{option_name(name, hints[name])}"
+        )
+    found = {
+        field.name: getattr(read, field.name)
+        for field in fields(General)
+        if field.name not in own
+    }
     return config_type(**own), General(**found)
 
 
 def with_general(config_type: type[Config]) -> type[Config]:
     """Return a class of settings that has the general options, too."""
     own = {field.name for field in fields(config_type)}  # type: ignore[arg-type]
-    added = [(one.name, one.type, field(default=one.default)) for one in fields(General) if one.name not in own]
+    added = [
+        (one.name, one.type, field(default=one.default))
+        for one in fields(General)
+        if one.name not in own
+    ]
     frozen = config_type.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    made = make_dataclass(config_type.__name__, added, bases=(config_type,), frozen=frozen, kw_only=True)
+    made = make_dataclass(
+        config_type.__name__, added, bases=(config_type,), frozen=frozen, kw_only=True
+    )
     made.__module__, made.__doc__ = config_type.__module__, config_type.__doc__
     return made
 
@@ -126,18 +163,25 @@ def with_general(config_type: type[Config]) -> type[Config]:
 def _unwrap_helps(config_type: type[Any]) -> None:
     """Take the line breaks of the source out of the options' helps: a terminal breaks their lines once more."""
     try:
-        from docstring_parser import parse_from_object  # tyro reads helps by it, and loads it for them alone
+        from docstring_parser import (
+            parse_from_object,
+        )  # tyro reads helps by it, and loads it for them alone
     except ImportError:  # another tyro
         return
     texts = dict[str, str]()
     for kind in reversed([one for one in config_type.__mro__ if is_dataclass(one)]):
-        texts |= {found.arg_name: found.description or "" for found in parse_from_object(kind).params}
+        texts |= {
+            found.arg_name: found.description or ""
+            for found in parse_from_object(kind).params
+        }
     for one in fields(config_type):
         if one.name in texts:
             one.metadata = MappingProxyType({"help": " ".join(texts[one.name].split())})
 
 
-def _parsed(config_type: type[Config], description: str | None, arguments: Sequence[str]) -> Config:
+def _parsed(
+    config_type: type[Config], description: str | None, arguments: Sequence[str]
+) -> Config:
     """Return the settings that tyro reads; an `InputError` of a class of settings stays one, without tyro's box."""
     shown = io.StringIO()
     if {"-h", "--help"} & {*arguments}:
@@ -161,11 +205,19 @@ def _refuse_together(config: Any) -> None:
     `NOT_BOTH` are fields that exclude each other, `NEEDS` a field and those that it needs, `ONE_OF` fields that may not
     all be missing. A field is given where its value is not the default, and neither None nor empty.
     """
-    pairs = [(one.name, getattr(config, one.name), one.default) for one in fields(config)]
-    given = {name for name, value, default in pairs if value != default and value not in (None, ())}
+    pairs = [
+        (one.name, getattr(config, one.name), one.default) for one in fields(config)
+    ]
+    given = {
+        name
+        for name, value, default in pairs
+        if value != default and value not in (None, ())
+    }
 
     def groups(rule: str) -> Iterator[list[str]]:
-        for group in chain.from_iterable(vars(kind).get(rule, ()) for kind in type(config).__mro__):
+        for group in chain.from_iterable(
+            vars(kind).get(rule, ()) for kind in type(config).__mro__
+        ):
             yield [name.replace("-", "_") for name in group]
 
     def options(names: Sequence[str], word: str = "and") -> str:
@@ -179,7 +231,9 @@ def _refuse_together(config: Any) -> None:
             raise InputError(f"Expected {options(group, 'or')}, but neither was given.")
     for first, *needed in groups("NEEDS"):
         if first in given and not given >= {*needed}:
-            raise InputError(f"The option {options([first])} needs {options(needed)}, but it was not given.")
+            raise InputError(
+                f"The option {options([first])} needs {options(needed)}, but it was not given."
+            )
 
 
 def end_with(sentence: str) -> None:

@@ -37,16 +37,26 @@ class ByName(dict[str, Value]):
         raise unknown_name("entry", str(name), self)
 
 
-def unknown_name(kind: str, name: str, available: Iterable[str], written: Mapping[str, str] = {}) -> UnknownNameError:
+def unknown_name(
+    kind: str, name: str, available: Iterable[str], written: Mapping[str, str] = {}
+) -> UnknownNameError:
     """Return the error for an unknown name: it shows similar names, or else the available ones.
 
     Args:
         written: How some of them are written, if not as they are.
     """
     names = list(available)
-    near = [name] if name in names else difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    near = (
+        [name]
+        if name in names
+        else difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    )
     listed = name_some([written.get(one, one) for one in names], LISTED) or "none"
-    hint = f"perhaps you meant {' or '.join(written.get(one, one) for one in near)}" if near else f"available: {listed}"
+    hint = (
+        f"perhaps you meant {' or '.join(written.get(one, one) for one in near)}"
+        if near
+        else f"available: {listed}"
+    )
     return UnknownNameError(f"There is no {kind} {name!r} here; {hint}.")
 
 
@@ -58,11 +68,23 @@ def naming_damage(path: object) -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         if isinstance(error, InputError) and str(path) in str(error):
             raise
-        what = f"it lacks {error}" if type(error) is KeyError else str(error).rstrip(".")
-        raise InputError(f"{path} is damaged, or another file ({what}): make it again.") from error
+        what = (
+            f"it lacks {error}" if type(error) is KeyError else str(error).rstrip(".")
+        )
+        raise InputError(
+            f"{path} is damaged, or another file ({what}): make it again."
+        ) from error
 
 
 def number_of(n: int, noun: str) -> str:
@@ -88,14 +110,21 @@ def shown(value: object) -> str:
     if isinstance(value, int | float | np.generic):
         return repr(value)
     if isinstance(shape := getattr(value, "shape", None), tuple):
-        return " ".join([type(value).__name__, *(str(getattr(value, "dtype", "")).split(".")[-1:]), str(list(shape))])
+        return " ".join(
+            [
+                type(value).__name__,
+                *(str(getattr(value, "dtype", "")).split(".")[-1:]),
+                str(list(shape)),
+            ]
+        )
     return type(value).__name__
 
 
 _FULL = "The disk of {} is full: free some space, and the same command goes on from what is finished."
 _NOT_ALLOWED = "{} may not be read or written by this user: change its permissions, or give another folder."
 _NO_FOLDER = (
-    "{} is needed as a folder, but there is a file or a link to nothing on the way: remove it, or give another."
+    "{} is needed as a folder, but there is a file or a link to nothing on the way: "
+    "remove it, or give another."
 )
 SENTENCES = {
     errno.ENOSPC: _FULL,
@@ -121,7 +150,11 @@ def sentence_of(error: OSError) -> str | None:
     if path is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         path = "the results"  # writing into an open file names none
     sentence = SENTENCES.get(error.errno or 0)
-    return None if path is None or sentence is None else sentence.format(shortened(str(path)))
+    return (
+        None
+        if path is None or sentence is None
+        else sentence.format(shortened(str(path)))
+    )
 
 
 def refuse_path(error: OSError, given: Iterable[Any]) -> None:

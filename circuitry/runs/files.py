@@ -36,7 +36,9 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, UnicodeEncodeError) as error:
-        raise InputError(f"{path} cannot be made in this place: give a path in another folder.") from error
+        raise InputError(
+            f"{path} cannot be made in this place: give a path in another folder."
+        ) from error
     except OSError as error:
         error.filename = str(path)
         raise
@@ -56,9 +58,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(at_home(path))
     if not target.name:
-        raise InputError(f"Expected the path of a file, but {str(path)!r} was given: add its name.")
+        raise InputError(
+            f"Expected the path of a file, but {str(path)!r} was given: add its name."
+        )
     if target.exists() and not target.is_file():
-        raise InputError(f"{target} is a folder or a device, but a file is needed there: give the path of a file.")
+        raise InputError(
+            f"{target} is a folder or a device, but a file is needed there: give the path of a file."
+        )
     make_folder(target.parent)
     with ExitStack() as stack:
         with _named(target):
@@ -77,7 +83,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _permissions(path: Path) -> int | None:
     """Return the permissions of a file; None where there is none, or a link."""
-    return stat.S_IMODE(path.stat().st_mode) if path.is_file() and not path.is_symlink() else None
+    return (
+        stat.S_IMODE(path.stat().st_mode)
+        if path.is_file() and not path.is_symlink()
+        else None
+    )
 
 
 def _begun(target: Path, stack: ExitStack) -> Path:
@@ -94,13 +104,17 @@ def _begun(target: Path, stack: ExitStack) -> Path:
 
 
 @contextmanager
-def _locked(path: Path, flags: int = 0, mode: int = 0o666, *, wait: bool = True) -> Iterator[None]:
+def _locked(
+    path: Path, flags: int = 0, mode: int = 0o666, *, wait: bool = True
+) -> Iterator[None]:
     """Hold the lock of a file, made where it is missing, which is no link; the system frees it with the process."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
         try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(
+                    file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+                )
             except OSError as error:
                 if error.errno not in _WITHOUT_LOCKS:
                     raise

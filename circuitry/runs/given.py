@@ -13,13 +13,29 @@ from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 from jaxtyping import jaxtyped
 
 import circuitry
-from circuitry.runs.annotations import LIST_TYPES, annotation_in_words, how_to_give, is_of_type, type_in_words
+from circuitry.runs.annotations import (
+    LIST_TYPES,
+    annotation_in_words,
+    how_to_give,
+    is_of_type,
+    type_in_words,
+)
 from circuitry.runs.errors import InputError, refuse_path, shown, unknown_name
 from circuitry.runs.files import at_home
 
@@ -53,7 +69,9 @@ def _repeated(values: Sequence[Any]) -> str | None:
 
 
 def _infinite(array: Any) -> str | None:
-    numbers = np.asarray(array.detach().cpu().double() if hasattr(array, "detach") else array)
+    numbers = np.asarray(
+        array.detach().cpu().double() if hasattr(array, "detach") else array
+    )
     if numbers.dtype.kind not in "biufc":
         return shown(array)
     return None if np.isfinite(numbers).all() else "an array with NaN or infinity"
@@ -62,42 +80,78 @@ def _infinite(array: Any) -> str | None:
 def one_of(*choices: str) -> Condition:
     """Return the condition of being one of some words."""
     wanted = f"one of {', '.join(map(repr, choices))}"
-    return Condition(wanted, lambda word: None if word in choices else shown(word), "choose one", choices)
+    return Condition(
+        wanted,
+        lambda word: None if word in choices else shown(word),
+        "choose one",
+        choices,
+    )
 
 
 def between(wanted: str, least: int | float, most: int | float, how: str) -> Condition:
     """Return the condition of being a number from ``least`` to ``most``, in words."""
-    return Condition(wanted, lambda x: None if least <= x <= most else shown(x), how, (least, most))
+    return Condition(
+        wanted, lambda x: None if least <= x <= most else shown(x), how, (least, most)
+    )
 
 
 def at_least(least: int) -> Condition:
     """Return the condition of being no smaller."""
-    return between(f"a whole number of at least {least}", least, _LARGEST, f"give one such as {max(3, least)}")
+    return between(
+        f"a whole number of at least {least}",
+        least,
+        _LARGEST,
+        f"give one such as {max(3, least)}",
+    )
 
 
 DISTINCT = Condition("distinct values", _repeated, "give each once")
-SOME = Condition("at least one value", lambda values: None if len(values) else "none", "give one or more")
+SOME = Condition(
+    "at least one value",
+    lambda values: None if len(values) else "none",
+    "give one or more",
+)
 FINITE = Condition("finite numbers", _infinite, "find out what made them")
 
 Names = Annotated[Sequence[str], DISTINCT]
 Count = Annotated[int, at_least(1)]
 Natural = Annotated[int, at_least(0)]
-Seed = Annotated[int, between("a seed in 0 .. 2^32 - 1", 0, 2**32 - 1, "give one such as 0")]
-Share = Annotated[float, between("a share in (0, 1]", ABOVE_ZERO, 1, "give one such as 0.1")]
-Amount = Annotated[float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")]
+Seed = Annotated[
+    int, between("a seed in 0 .. 2^32 - 1", 0, 2**32 - 1, "give one such as 0")
+]
+Share = Annotated[
+    float, between("a share in (0, 1]", ABOVE_ZERO, 1, "give one such as 0.1")
+]
+Amount = Annotated[
+    float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")
+]
 Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
-Positive = Annotated[float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")]
-_NAMED = [(hint, name) for name, hint in globals().items() if get_origin(hint) is Annotated]
+Positive = Annotated[
+    float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")
+]
+_NAMED = [
+    (hint, name) for name, hint in globals().items() if get_origin(hint) is Annotated
+]
 
 
 class _MisfitError(Exception):
     """A value does not fit its annotation; ``inner`` where its type does."""
 
-    def __init__(self, wanted: str, name: str, given: str, how: str, *, inner: bool = True) -> None:
-        self.wanted, self.name, self.given, self.how, self.inner = wanted, name, given, how, inner
+    def __init__(
+        self, wanted: str, name: str, given: str, how: str, *, inner: bool = True
+    ) -> None:
+        self.wanted, self.name, self.given, self.how, self.inner = (
+            wanted,
+            name,
+            given,
+            how,
+            inner,
+        )
 
     def told(self) -> InputError:
-        return InputError(f"Expected {self.wanted} as {self.name}, but {self.given} was given: {self.how}.")
+        return InputError(
+            f"Expected {self.wanted} as {self.name}, but {self.given} was given: {self.how}."
+        )
 
 
 FORMERLY = {"node_fraction": "size"}
@@ -122,11 +176,21 @@ def checked(made: Made) -> Made:
         return made
     signature = inspect.signature(made)
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [parameter.name for parameter in signature.parameters.values() if parameter.kind not in several]
+    named = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.kind not in several
+    ]
 
     @functools.cache
-    def hints() -> dict[str, Any]:  # when first called: annotations may name what is defined later
-        return {name: hint for name, hint in get_type_hints(made, include_extras=True).items() if name in named}
+    def hints() -> dict[
+        str, Any
+    ]:  # when first called: annotations may name what is defined later
+        return {
+            name: hint
+            for name, hint in get_type_hints(made, include_extras=True).items()
+            if name in named
+        }
 
     @functools.wraps(made)
     def door(*args: Any, **kwargs: Any) -> Any:
@@ -137,7 +201,11 @@ def checked(made: Made) -> Made:
         given = bound.arguments
         try:
             with jaxtyped("context"):
-                given |= {name: _fitting(given[name], hint, name) for name, hint in hints().items() if name in given}
+                given |= {
+                    name: _fitting(given[name], hint, name)
+                    for name, hint in hints().items()
+                    if name in given
+                }
         except _MisfitError as misfit:
             raise misfit.told() from None
         try:
@@ -158,41 +226,83 @@ def _missing(self: object, name: str) -> Any:
     except AttributeError:
         if name.startswith("_") or hasattr(type(self), name):
             raise
-        names = [one for one in dir(self) if not one.startswith("_") and not one.isupper()]
-        functions = [one for one in dir(circuitry) if one.startswith(name) and not find_spec(f"circuitry.{one}")]
+        names = [
+            one for one in dir(self) if not one.startswith("_") and not one.isupper()
+        ]
+        functions = [
+            one
+            for one in dir(circuitry)
+            if one.startswith(name) and not find_spec(f"circuitry.{one}")
+        ]
         written = {name: f"circuitry.{functions[0]}(...)"} if functions else {}
-        sentence = str(unknown_name(f"attribute of {type(self).__name__}", name, [*names, *written], written))
+        sentence = str(
+            unknown_name(
+                f"attribute of {type(self).__name__}", name, [*names, *written], written
+            )
+        )
         raise AttributeError(sentence, name=name, obj=self) from None
 
 
 def _wrong_call(
-    made: Callable[..., Any], signature: inspect.Signature, given: Collection[str], error: TypeError
+    made: Callable[..., Any],
+    signature: inspect.Signature,
+    given: Collection[str],
+    error: TypeError,
 ) -> InputError:
     """Return what to say of a call that a function does not take."""
     name = made.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
-    taken = {one: parameter for one, parameter in signature.parameters.items() if one not in ("self", "cls")}
+    taken = {
+        one: parameter
+        for one, parameter in signature.parameters.items()
+        if one not in ("self", "cls")
+    }
     if unknown := [one for one in given if one not in taken]:
         written: dict[str, str] = {}
         for one, parameter in taken.items():
-            kind, inner = type(parameter.default).__name__, getattr(parameter.default, "__dataclass_fields__", {})
-            written |= {field_name: f"{one}={kind}({field_name}=)" for field_name in inner if field_name.islower()}
+            kind, inner = (
+                type(parameter.default).__name__,
+                getattr(parameter.default, "__dataclass_fields__", {}),
+            )
+            written |= {
+                field_name: f"{one}={kind}({field_name}=)"
+                for field_name in inner
+                if field_name.islower()
+            }
         written |= {one: f"{one}=" for one in taken}
         written |= {old: f"{new}=" for old, new in FORMERLY.items() if new in taken}
         current = [one for one in written if one not in FORMERLY or one == unknown[0]]
         return unknown_name(f"argument of {name}", unknown[0], current, written)
-    call = ", ".join(one if parameter.default is parameter.empty else f"{one}=" for one, parameter in taken.items())
-    within = ("with ", ":") if inspect.isgeneratorfunction(inspect.unwrap(made)) else ("", "")
-    return InputError(f"{name} cannot be called like this ({error}): write {within[0]}{name}({call}){within[1]}.")
+    call = ", ".join(
+        one if parameter.default is parameter.empty else f"{one}="
+        for one, parameter in taken.items()
+    )
+    within = (
+        ("with ", ":")
+        if inspect.isgeneratorfunction(inspect.unwrap(made))
+        else ("", "")
+    )
+    return InputError(
+        f"{name} cannot be called like this ({error}): write {within[0]}{name}({call}){within[1]}."
+    )
 
 
 def _readable(signature: inspect.Signature) -> inspect.Signature:
     """Return a signature whose annotations are short texts."""
 
     def said(hint: Any) -> Any:
-        return hint if hint is inspect.Signature.empty else annotation_in_words(hint, _NAMED)
+        return (
+            hint
+            if hint is inspect.Signature.empty
+            else annotation_in_words(hint, _NAMED)
+        )
 
-    parameters = [one.replace(annotation=said(one.annotation)) for one in signature.parameters.values()]
-    return signature.replace(parameters=parameters, return_annotation=said(signature.return_annotation))
+    parameters = [
+        one.replace(annotation=said(one.annotation))
+        for one in signature.parameters.values()
+    ]
+    return signature.replace(
+        parameters=parameters, return_annotation=said(signature.return_annotation)
+    )
 
 
 def fitting(value: Any, hint: Any, name: str) -> Any:
@@ -204,13 +314,22 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
 
 
 def _fitting(value: Any, hint: Any, name: str) -> Any:
-    if type(value) is hint and hint is not int and hint is not str and not hasattr(hint, "layout"):
+    if (
+        type(value) is hint
+        and hint is not int
+        and hint is not str
+        and not hasattr(hint, "layout")
+    ):
         return value
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
         value = _fitting(value, inner[0], name)
         for condition in inner[1:]:
-            if isinstance(condition, Condition) and value is not None and (wrong := condition.wrong(value)) is not None:
+            if (
+                isinstance(condition, Condition)
+                and value is not None
+                and (wrong := condition.wrong(value)) is not None
+            ):
                 raise _MisfitError(condition.wanted, name, wrong, condition.how)
         return value
     if kind in (Union, UnionType):
@@ -222,22 +341,55 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     if isinstance(value, str | Path) and not _can_be_written(str(value)):
-        raise _MisfitError("text without null characters and lone surrogates", name, shown(str(value)), "remove them")
+        raise _MisfitError(
+            "text without null characters and lone surrogates",
+            name,
+            shown(str(value)),
+            "remove them",
+        )
     if (lacking := lacking_values(value)) is not None:
-        raise _MisfitError("an array with all its values", name, lacking, "fill in what is not there, or leave it out")
+        raise _MisfitError(
+            "an array with all its values",
+            name,
+            lacking,
+            "fill in what is not there, or leave it out",
+        )
     if not is_of_type(value, kind):
-        words = type_in_words(hint, name), name, shown(value), how_to_give(value, hint, name)
+        words = (
+            type_in_words(hint, name),
+            name,
+            shown(value),
+            how_to_give(value, hint, name),
+        )
         raise _MisfitError(*words, inner=False)
     if kind is int and abs(value) >= 2**63:
-        raise _MisfitError("a whole number of 64 bits", name, shown(value), "give a smaller one")
-    if isinstance(value, dict | MappingProxyType) and len(inner) == 2:  # others may read when they are asked
+        raise _MisfitError(
+            "a whole number of 64 bits", name, shown(value), "give a smaller one"
+        )
+    if (
+        isinstance(value, dict | MappingProxyType) and len(inner) == 2
+    ):  # others may read when they are asked
         keys = _each(value, inner[0], [f"key of {name}"] * len(value))
-        return dict(zip(keys, _each(value.values(), inner[1], [f"{name}[{key!r}]" for key in value]), strict=True))
-    if isinstance(value, list | tuple | set | frozenset | range) and kind in LIST_TYPES and inner:
+        return dict(
+            zip(
+                keys,
+                _each(value.values(), inner[1], [f"{name}[{key!r}]" for key in value]),
+                strict=True,
+            )
+        )
+    if (
+        isinstance(value, list | tuple | set | frozenset | range)
+        and kind in LIST_TYPES
+        and inner
+    ):
         return _list_fitting(value, kind, inner, name)
     if isinstance(value, np.ma.MaskedArray):
         return value.data
-    return value.item() if kind in (int, float, str) and isinstance(value, np.generic) else value
+    return (
+        value.item()
+        if kind in (int, float, str) and isinstance(value, np.generic)
+        else value
+    )
 
 
 def _can_be_written(text: str) -> bool:
@@ -255,14 +407,22 @@ def lacking_values(array: Any) -> str | None:
         return None
     if array.is_meta:
         return "a tensor without values, of the device meta"
-    return "a tensor that is sparse or nested" if array.is_nested or str(array.layout) != "torch.strided" else None
+    return (
+        "a tensor that is sparse or nested"
+        if array.is_nested or str(array.layout) != "torch.strided"
+        else None
+    )
 
 
 def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     """Return a value as one of several annotations means it; the misfit within a right type counts."""
-    if value is None and type(None) in hints:  # a caught misfit would keep what its frames hold alive
+    if (
+        value is None and type(None) in hints
+    ):  # a caught misfit would keep what its frames hold alive
         return None
-    if isinstance(value, str | Path) and any((get_origin(hint) or hint) in (Path, os.PathLike) for hint in hints):
+    if isinstance(value, str | Path) and any(
+        (get_origin(hint) or hint) in (Path, os.PathLike) for hint in hints
+    ):
         value = type(value)(at_home(value))
     misfits = []
     for hint in hints:
@@ -272,31 +432,50 @@ def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
             misfits.append(misfit)
     if inner := [misfit for misfit in misfits if misfit.inner]:
         raise max(inner, key=lambda misfit: misfit.name.count("["))
-    wanted = " or ".join(dict.fromkeys(misfit.wanted for misfit in misfits if misfit.wanted != "None"))
+    wanted = " or ".join(
+        dict.fromkeys(misfit.wanted for misfit in misfits if misfit.wanted != "None")
+    )
     raise _MisfitError(wanted, name, misfits[0].given, misfits[0].how, inner=False)
 
 
-def _list_fitting(value: Collection[Any], kind: Any, inner: tuple[Any, ...], name: str) -> Any:
+def _list_fitting(
+    value: Collection[Any], kind: Any, inner: tuple[Any, ...], name: str
+) -> Any:
     """Return a list, a tuple or a set with what lies in it as its annotation means it."""
     fixed = kind is tuple and inner[-1] is not Ellipsis
     if fixed and len(inner) != len(value):
         raise _MisfitError(f"{len(inner)} values", name, shown(value), "give as many")
     if fixed and len(set(inner)) > 1:
-        return tuple(_fitting(*pair, f"{name}[{place}]") for place, pair in enumerate(zip(value, inner, strict=True)))
+        return tuple(
+            _fitting(*pair, f"{name}[{place}]")
+            for place, pair in enumerate(zip(value, inner, strict=True))
+        )
     found = _each(value, inner[0], name)
     return type(value)(found) if type(value) in (list, tuple) else value  # type: ignore[call-arg]
 
 
-def _each(values: Collection[Any], hint: Any, names: str | Sequence[str]) -> Collection[Any]:
+def _each(
+    values: Collection[Any], hint: Any, names: str | Sequence[str]
+) -> Collection[Any]:
     """Return several values as their annotation means them; quickly where all are just of its type, as many images."""
-    plain = set(map(type, values)) <= {hint} and hint is not int and not hasattr(hint, "layout")
+    plain = (
+        set(map(type, values)) <= {hint}
+        and hint is not int
+        and not hasattr(hint, "layout")
+    )
     if hint is Any or (plain and (hint is not str or _can_be_written("".join(values)))):
         return values
     found = []
     for place, one in enumerate(values):
         try:
             with jaxtyped("context"):  # sizes of one are not those of the next
-                found.append(_fitting(one, hint, f"{names}[{place}]" if isinstance(names, str) else names[place]))
+                found.append(
+                    _fitting(
+                        one,
+                        hint,
+                        f"{names}[{place}]" if isinstance(names, str) else names[place],
+                    )
+                )
         except _MisfitError as misfit:
             misfit.inner = True
             raise

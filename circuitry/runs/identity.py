@@ -25,7 +25,15 @@ OF_MODEL = (*OF_ENCODER, "text_encoder", "preprocessing")
 SHARED_PARTS = (
     *OF_MODEL,
     *("metric", "metric_code", "text_weights", "class_weights", "texts", "classes"),
-    *("baseline", "baseline_digest", "method", "method_code", "budget", "size", "n_others"),
+    *(
+        "baseline",
+        "baseline_digest",
+        "method",
+        "method_code",
+        "budget",
+        "size",
+        "n_others",
+    ),
     *("node_rule", "edge_rule", "edge_method", "correction", "scale"),
 )
 """Parts in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
@@ -68,7 +76,9 @@ class Identity(dict[str, Any]):
             InputError: where a part is unknown, for then nothing may be kept.
         """
         self.check_known()
-        return digest({name: value for name, value in self.items() if name not in ROUNDED})
+        return digest(
+            {name: value for name, value in self.items() if name not in ROUNDED}
+        )
 
     def check_known(self) -> None:
         """Raise `InputError` where a part is unknown."""
@@ -78,19 +88,35 @@ class Identity(dict[str, Any]):
                 f"{_OF_HOOKS if name == 'hooks' else _OF_OTHERS}."
             )
 
-    def check(self, other: Mapping[str, Any], ours: str, theirs: str, names: Iterable[str] = OF_MODEL) -> None:
+    def check(
+        self,
+        other: Mapping[str, Any],
+        ours: str,
+        theirs: str,
+        names: Iterable[str] = OF_MODEL,
+    ) -> None:
         """Raise `InputError` where a part differs that both have; ``ours`` and ``theirs`` name the two results."""
         for name in names:
-            if name in self and name in other and not same_part(self[name], other[name]):
+            if (
+                name in self
+                and name in other
+                and not same_part(self[name], other[name])
+            ):
                 differs = part_differs(name, self[name], ours, other[name], theirs)
-                raise InputError(f"Only results of one model, asked in one way, go together, but {differs}.")
+                raise InputError(
+                    f"Only results of one model, asked in one way, go together, but {differs}."
+                )
 
 
 def same_part(a: Any, b: Any) -> bool:
     """Return whether two values of a part agree; text weights may differ by the rounding of another machine."""
     if _is_unknown(a) or _is_unknown(b):
         return False
-    if isinstance(a, list) and isinstance(b, list) and any(isinstance(x, float) for x in a):
+    if (
+        isinstance(a, list)
+        and isinstance(b, list)
+        and any(isinstance(x, float) for x in a)
+    ):
         return len(a) == len(b) and np.allclose(a, b, rtol=_NEAR, atol=_NEAR)
     return bool(_plain(a) == _plain(b))
 
@@ -98,7 +124,10 @@ def same_part(a: Any, b: Any) -> bool:
 def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
     """Return the clause of a message that says in which part two results differ."""
     part, values = name.replace("_", " "), f" ({one!r} and {other!r})"
-    if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
+    if name in (
+        "text_weights",
+        "class_weights",
+    ):  # whose numbers say nothing to a reader
         part, values = "text weights", ""
     elif name == "behaviour":
         part = "behaviour, in what the encoder answers to noise"
@@ -108,7 +137,13 @@ def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) 
 
 
 def _is_unknown(value: Any) -> bool:
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    inner = (
+        value.values()
+        if isinstance(value, Mapping)
+        else value
+        if isinstance(value, list | tuple)
+        else ()
+    )
     return value == UNKNOWN if isinstance(value, str) else any(map(_is_unknown, inner))
 
 
@@ -116,4 +151,6 @@ def _plain(value: Any) -> Any:
     """Make tuples lists, as they come back from a file."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    return (
+        [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    )

@@ -67,8 +67,14 @@ class JobFolder:
         listed = [list(job) for job in self.jobs]
         self._manifest = claim(self.path, format_name, config, listings, jobs=listed)
         finished = all(self._record(job).is_file() for job in self.jobs)
-        if not finished and (other := difference(versions(), self._manifest["versions"])):
-            log.warning("%s was begun by other versions; what is left is made by those of today: %s", self.path, other)
+        if not finished and (
+            other := difference(versions(), self._manifest["versions"])
+        ):
+            log.warning(
+                "%s was begun by other versions; what is left is made by those of today: %s",
+                self.path,
+                other,
+            )
 
     @classmethod
     def made(cls, path: Path, manifest: dict[str, Any]) -> "JobFolder":
@@ -82,7 +88,9 @@ class JobFolder:
         """Return the path of a file of a job; `InputError` unless the file is as the job of the command left it."""
         if not path.is_file():
             raise InputError(f"{path} is missing: run {command} again, which makes it.")
-        if self._entries(job).get(path.relative_to(self.path).as_posix()) != _sha256(path):
+        if self._entries(job).get(path.relative_to(self.path).as_posix()) != _sha256(
+            path
+        ):
             raise InputError(
                 f"{path} is damaged or was edited, its checksum does not fit: run {command} again, which repairs it."
             )
@@ -147,7 +155,9 @@ class JobFolder:
             Seconds by job, of the jobs that this call did.
         """
         if not 0 <= rank.worker < rank.workers:
-            raise InputError(f"Workers are numbered 0 to {rank.workers - 1}, but this one is number {rank.worker}.")
+            raise InputError(
+                f"Workers are numbered 0 to {rank.workers - 1}, but this one is number {rank.worker}."
+            )
         seconds: dict[Job, float] = {}
         todo = [job for job in self.unfinished() if only is None or job in only]
         if not todo:
@@ -156,23 +166,38 @@ class JobFolder:
         damaged = {job for job in todo if self._record(job).is_file()}
         order = rank.order(todo)
         size = sizes or dict.fromkeys(todo, 1)
-        with Bar(total=sum(size[job] for job in todo), desc=progress, unit=unit, disable=progress is None) as bar:
-            for job, inputs in chain(self._claimed(order, prepare), self._waited_for(order, damaged, prepare)):
+        with Bar(
+            total=sum(size[job] for job in todo),
+            desc=progress,
+            unit=unit,
+            disable=progress is None,
+        ) as bar:
+            for job, inputs in chain(
+                self._claimed(order, prepare), self._waited_for(order, damaged, prepare)
+            ):
                 started = time.perf_counter()
                 if inputs is not None:
                     self._keep(job, do(job, inputs))
                 seconds[job] = time.perf_counter() - started
                 bar.update(size[job])
-                bar.set_postfix_str(f"{len(seconds)} of {len(todo)} jobs, {' in '.join(job)}")
+                bar.set_postfix_str(
+                    f"{len(seconds)} of {len(todo)} jobs, {' in '.join(job)}"
+                )
                 if len(seconds) == most:
                     return seconds
         remove_leftovers(self.path)
         return seconds
 
-    def _claimed(self, order: Sequence[Job], prepare: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
+    def _claimed(
+        self, order: Sequence[Job], prepare: Callable[[Job], Any]
+    ) -> Iterator[tuple[Job, Any]]:
         """Yield the jobs that no other worker has, with their inputs; the inputs of the next job are read meanwhile."""
         with ExitStack() as locks:
-            locked = ((job, lock) for job in order if (lock := self._lock(job, locks)) is not None)
+            locked = (
+                (job, lock)
+                for job in order
+                if (lock := self._lock(job, locks)) is not None
+            )
             for (job, lock), inputs in _prefetch(locked, lambda one: prepare(one[0])):
                 yield job, inputs
                 lock.close()
@@ -187,7 +212,9 @@ class JobFolder:
         if self.is_done(job):
             lock.close()
             return None
-        self._record(job).unlink(missing_ok=True)  # of damaged files: other workers wait for the new ones
+        self._record(job).unlink(
+            missing_ok=True
+        )  # of damaged files: other workers wait for the new ones
         return lock
 
     def _waited_for(
@@ -204,7 +231,10 @@ class JobFolder:
                         yield job, inputs
 
     def _keep(self, job: Job, paths: Sequence[Path]) -> None:
-        files = {Path(os.path.relpath(path, self.path)).as_posix(): _sha256(path) for path in paths}
+        files = {
+            Path(os.path.relpath(path, self.path)).as_posix(): _sha256(path)
+            for path in paths
+        }
         write_sealed(self._record(job), {**self._owner(job), "files": files})
 
     def _damage(self, job: Job) -> str | None:
@@ -229,7 +259,9 @@ class JobFolder:
         found = read_sealed(self._record(job), "do the job again")
         files: dict[str, str] = found.pop("files", {})
         if found != self._owner(job):
-            raise InputError(f"{self._record(job)} is damaged, or of another job: do the job again.")
+            raise InputError(
+                f"{self._record(job)} is damaged, or of another job: do the job again."
+            )
         return files
 
     def _owner(self, job: Job) -> dict[str, Any]:
@@ -241,14 +273,20 @@ class JobFolder:
     @staticmethod
     def _name(job: Job) -> str:
         """Return a file name for a job: readable, of bounded length, another one for every job."""
-        readable = "".join(c if c.isalnum() and c.isascii() else "_" for c in "-".join(job))
+        readable = "".join(
+            c if c.isalnum() and c.isascii() else "_" for c in "-".join(job)
+        )
         return f"{readable[:60]}-{digest(list(job))[:8]}"
 
 
-def _prefetch(items: Iterable[Item], prepare: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:
+def _prefetch(
+    items: Iterable[Item], prepare: Callable[[Item], Any]
+) -> Iterator[tuple[Item, Any]]:
     """Yield each item with the result of ``prepare``; the result of the next item is computed meanwhile."""
     started = ((item, _in_a_thread(prepare, item)) for item in items)
-    for one, _ in pairwise(chain(started, [None])):  # which starts the next before it gives this one
+    for one, _ in pairwise(
+        chain(started, [None])
+    ):  # which starts the next before it gives this one
         assert one is not None
         yield one[0], one[1].result()
 

@@ -47,12 +47,44 @@ _BY_TEXT = (
 """Kinds of values that their text says all about."""
 _OF_TORCH = ("device", "Size", "layout", "memory_format")
 """The same among PyTorch's."""
-_HOLD_ATTRIBUTES = (object, dict, list, tuple, set, frozenset, str, int, float, deque, types.SimpleNamespace)
+_HOLD_ATTRIBUTES = (
+    object,
+    dict,
+    list,
+    tuple,
+    set,
+    frozenset,
+    str,
+    int,
+    float,
+    deque,
+    types.SimpleNamespace,
+)
 """Kinds written in C that hold nothing besides attributes and what `Leaves` reads of containers and plain values."""
 _OF_CLASSES = {
-    *("__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__slots__"),
-    *("__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__", "__match_args__", "__hash__"),
-    *("__dataclass_fields__", "__dataclass_params__", "__firstlineno__", "__static_attributes__"),
+    *(
+        "__dict__",
+        "__weakref__",
+        "__module__",
+        "__qualname__",
+        "__doc__",
+        "__annotations__",
+        "__slots__",
+    ),
+    *(
+        "__abstractmethods__",
+        "_abc_impl",
+        "__parameters__",
+        "__orig_bases__",
+        "__match_args__",
+        "__hash__",
+    ),
+    *(
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__firstlineno__",
+        "__static_attributes__",
+    ),
 }
 """What Python itself notes about a class."""
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -81,7 +113,9 @@ def part_of(value: Any, name: str) -> str | dict[str, str]:
 class Leaves:
     """A walk through values to their leaves; see `part_of`."""
 
-    def __init__(self, names: Mapping[int, str] | None = None, without: Collection[str] = ()) -> None:
+    def __init__(
+        self, names: Mapping[int, str] | None = None, without: Collection[str] = ()
+    ) -> None:
         """Start a walk.
 
         Args:
@@ -124,9 +158,15 @@ class Leaves:
             self.foreign |= _import_path(type(value)) is None
             if Identity(own=own).unknown:
                 return self._cannot(place)
-            return ["identity", own if isinstance(own, str) else self._exact(own, place)]
+            return [
+                "identity",
+                own if isinstance(own, str) else self._exact(own, place),
+            ]
         if isinstance(value, types.ModuleType | logging.Logger):
-            return [type(value).__name__, getattr(value, "__name__", None) or getattr(value, "name", None)]
+            return [
+                type(value).__name__,
+                getattr(value, "__name__", None) or getattr(value, "name", None),
+            ]
         if isinstance(value, type):
             return self._class(value, place)
         if (routine := self._routine(value, place)) is not None:
@@ -148,19 +188,38 @@ class Leaves:
         if isinstance(value, staticmethod | classmethod):
             return [type(value).__name__, self.read(value.__func__, place)]
         if isinstance(value, property):
-            return ["property", *(self.read(one, place) for one in (value.fget, value.fset))]
+            return [
+                "property",
+                *(self.read(one, place) for one in (value.fget, value.fset)),
+            ]
         if isinstance(value, functools.cached_property):
             return ["cached property", self.read(value.func, place)]
         if isinstance(value, functools._lru_cache_wrapper):
             return ["cached", self.read(value.__wrapped__, place)]
         if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
             holder = value.__self__
-            held = None if isinstance(holder, types.ModuleType) else self.read(holder, place)
-            return ["built in", getattr(value, "__module__", None), value.__qualname__, held]
+            held = (
+                None
+                if isinstance(holder, types.ModuleType)
+                else self.read(holder, place)
+            )
+            return [
+                "built in",
+                getattr(value, "__module__", None),
+                value.__qualname__,
+                held,
+            ]
         if isinstance(
-            value, types.MethodDescriptorType | types.WrapperDescriptorType | types.ClassMethodDescriptorType
+            value,
+            types.MethodDescriptorType
+            | types.WrapperDescriptorType
+            | types.ClassMethodDescriptorType,
         ):
-            return ["built in", self.read(value.__objclass__, place), value.__qualname__]
+            return [
+                "built in",
+                self.read(value.__objclass__, place),
+                value.__qualname__,
+            ]
         if isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType):
             return ["slot", value.__qualname__]
         return None
@@ -168,15 +227,28 @@ class Leaves:
     def _function(self, value: types.FunctionType, place: str) -> Any:
         if (path := _import_path(value)) is not None:
             return path
-        of_library = is_of_library(value.__module__) and _in_library(value.__code__.co_filename)
+        of_library = is_of_library(value.__module__) and _in_library(
+            value.__code__.co_filename
+        )
         self.foreign |= not of_library
-        cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
-        held = {name: self._cell(cell, f"{place}, {name} that it closes over") for name, cell in cells.items()}
+        cells = dict(
+            zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        )
+        held = {
+            name: self._cell(cell, f"{place}, {name} that it closes over")
+            for name, cell in cells.items()
+        }
         defaults = [value.__defaults__, value.__kwdefaults__, vars(value)]
         read = [self.read(one, f"{place}, a default") for one in defaults]
         # Code of a library changes with its version alone, and so does what it takes of its own module.
         taken = {} if of_library else self._globals(value, place)
-        return ["function", self._code(value.__code__, place), sorted(held.items()), read, sorted(taken.items())]
+        return [
+            "function",
+            self._code(value.__code__, place),
+            sorted(held.items()),
+            read,
+            sorted(taken.items()),
+        ]
 
     def _cell(self, cell: types.CellType, place: str) -> Any:
         try:
@@ -196,15 +268,29 @@ class Leaves:
                     found |= self._taken(one, name, code, place)
         return found
 
-    def _taken(self, module: Any, name: str, code: types.CodeType, place: str) -> dict[str, Any]:
+    def _taken(
+        self, module: Any, name: str, code: types.CodeType, place: str
+    ) -> dict[str, Any]:
         """Return what some code may take from a module that is no library's."""
         if not isinstance(module, types.ModuleType) or is_of_library(module.__name__):
             return {}
-        there = {f"{name}.{one}": vars(module)[one] for one in code.co_names if one in vars(module)}
-        return {one: self.read(inner, f"{place}, its global {one}") for one, inner in there.items()}
+        there = {
+            f"{name}.{one}": vars(module)[one]
+            for one in code.co_names
+            if one in vars(module)
+        }
+        return {
+            one: self.read(inner, f"{place}, its global {one}")
+            for one, inner in there.items()
+        }
 
     def _code(self, code: types.CodeType, place: str) -> Any:
-        counts = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags]
+        counts = [
+            code.co_argcount,
+            code.co_posonlyargcount,
+            code.co_kwonlyargcount,
+            code.co_flags,
+        ]
         names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
         constants = [self.read(one, place) for one in code.co_consts]
         jumps = getattr(code, "co_exceptiontable", b"")
@@ -214,9 +300,16 @@ class Leaves:
         if (path := _import_path(kind)) is not None:
             return path
         self.foreign = True
-        own = {name: inner for name, inner in vars(kind).items() if name not in _OF_CLASSES}
+        own = {
+            name: inner for name, inner in vars(kind).items() if name not in _OF_CLASSES
+        }
         bases = [self.read(base, place) for base in kind.__bases__]
-        return ["class", kind.__qualname__, bases, self._attributes(own, f"{place}, class {kind.__name__}")]
+        return [
+            "class",
+            kind.__qualname__,
+            bases,
+            self._attributes(own, f"{place}, class {kind.__name__}"),
+        ]
 
     def _object(self, value: Any, place: str) -> Any:
         kind = type(value)
@@ -236,7 +329,9 @@ class Leaves:
         if kind in (dict, list, tuple, set, frozenset, deque):
             return content
         self.foreign |= _import_path(kind) is None
-        if not _is_of_attributes(kind) or not (hasattr(value, "__dict__") or hasattr(kind, "__slots__")):
+        if not _is_of_attributes(kind) or not (
+            hasattr(value, "__dict__") or hasattr(kind, "__slots__")
+        ):
             return self._pickled(value, place)
         return [self.read(kind, place), content, self._attributes(_state(value), place)]
 
@@ -245,29 +340,56 @@ class Leaves:
         if isinstance(value, dict):
             return ["mapping", self._items(value.items(), place)]
         if isinstance(value, list | tuple | deque):
-            return ["list", [self.read(one, f"{place}[{i}]") for i, one in enumerate(value)]]
+            return [
+                "list",
+                [self.read(one, f"{place}[{i}]") for i, one in enumerate(value)],
+            ]
         if isinstance(value, set | frozenset):
             return ["set", sorted(json.dumps(self.read(one, place)) for one in value)]
-        return next((kind(value) for kind in (str, int, float) if isinstance(value, kind)), None)
+        return next(
+            (kind(value) for kind in (str, int, float) if isinstance(value, kind)), None
+        )
 
     def _items(self, items: Iterable[tuple[Any, Any]], place: str) -> Any:
-        found = [[json.dumps(self.read(key, place)), self.read(inner, f"{place}[{key!r}]")] for key, inner in items]
+        found = [
+            [json.dumps(self.read(key, place)), self.read(inner, f"{place}[{key!r}]")]
+            for key, inner in items
+        ]
         return sorted(found, key=lambda pair: pair[0])
 
     def _attributes(self, named: Mapping[str, Any], place: str) -> Any:
-        read = {name: self.read(inner, f"{place}.{name}") for name, inner in named.items() if name not in self._without}
+        read = {
+            name: self.read(inner, f"{place}.{name}")
+            for name, inner in named.items()
+            if name not in self._without
+        }
         return sorted(read.items())
 
     def _exact(self, own: Mapping[str, Any], place: str) -> Any:
         """Return an object's own parts that no other rounding changes."""
-        return self._items([pair for pair in own.items() if pair[0] not in ROUNDED], place)
+        return self._items(
+            [pair for pair in own.items() if pair[0] not in ROUNDED], place
+        )
 
     def _tensor(self, value: Any) -> Any:
         if not value.is_quantized:
             return weights_digest({"": value})
-        scales = value.q_per_channel_scales() if "channel" in str(value.qscheme()) else value.q_scale()
-        zeros = value.q_per_channel_zero_points() if "channel" in str(value.qscheme()) else value.q_zero_point()
-        return [weights_digest({"": value.int_repr()}), str(value.qscheme()), str(scales), str(zeros)]
+        scales = (
+            value.q_per_channel_scales()
+            if "channel" in str(value.qscheme())
+            else value.q_scale()
+        )
+        zeros = (
+            value.q_per_channel_zero_points()
+            if "channel" in str(value.qscheme())
+            else value.q_zero_point()
+        )
+        return [
+            weights_digest({"": value.int_repr()}),
+            str(value.qscheme()),
+            str(scales),
+            str(zeros),
+        ]
 
     def _numbers(self, array: np.ndarray, place: str) -> Any:
         if array.dtype.hasobject:
@@ -277,8 +399,16 @@ class Leaves:
     def _pickled(self, value: Any, place: str) -> Any:
         """Return what an object of a kind written in C is pickled to, which raises for one that has no value."""
         found = value.__reduce_ex__(4)
-        pieces = [found] if isinstance(found, str) else [list(p) if hasattr(p, "__next__") else p for p in found]
-        return ["pickled", type(value).__name__, [self.read(piece, place) for piece in pieces]]
+        pieces = (
+            [found]
+            if isinstance(found, str)
+            else [list(p) if hasattr(p, "__next__") else p for p in found]
+        )
+        return [
+            "pickled",
+            type(value).__name__,
+            [self.read(piece, place) for piece in pieces],
+        ]
 
     def _cannot(self, place: str) -> str:
         self.unknown[place] = UNKNOWN
@@ -312,7 +442,9 @@ def is_of_library(module: str | None) -> bool:
         return True
     file = getattr(sys.modules[module], "__file__", None)
     if file is None:
-        return module != "__main__" and module.partition(".")[0] in sys.stdlib_module_names
+        return (
+            module != "__main__" and module.partition(".")[0] in sys.stdlib_module_names
+        )
     return _in_library(file)
 
 
@@ -321,7 +453,11 @@ def _in_library(file: str) -> bool:
     """Whether a file is Python's, of an installed package, or of this one."""
     path = Path(file)
     ours = Path(__file__).parents[1]
-    return bool(_INSTALLED & set(path.parts)) or path.is_relative_to(_STANDARD) or path.is_relative_to(ours)
+    return (
+        bool(_INSTALLED & set(path.parts))
+        or path.is_relative_to(_STANDARD)
+        or path.is_relative_to(ours)
+    )
 
 
 def _is_of_torch(kind: type) -> bool:
@@ -335,7 +471,9 @@ def _tensor_type() -> Any:
 
 def _is_of_attributes(kind: type) -> bool:
     """Whether all that objects of a kind hold are attributes and the content of a container."""
-    return all(base.__flags__ & _HEAP_TYPE or base in _HOLD_ATTRIBUTES for base in kind.__mro__)
+    return all(
+        base.__flags__ & _HEAP_TYPE or base in _HOLD_ATTRIBUTES for base in kind.__mro__
+    )
 
 
 def _state(value: Any) -> dict[str, Any]:
@@ -347,7 +485,11 @@ def _state(value: Any) -> dict[str, Any]:
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                 found[name] = getattr(value, name)
     kept = (functools.cached_property,)
-    return {name: inner for name, inner in found.items() if not isinstance(getattr(type(value), name, None), kept)}
+    return {
+        name: inner
+        for name, inner in found.items()
+        if not isinstance(getattr(type(value), name, None), kept)
+    }
 
 
 def _nested(code: types.CodeType) -> Iterable[types.CodeType]:
@@ -360,4 +502,10 @@ def _nested(code: types.CodeType) -> Iterable[types.CodeType]:
 
 def _global_names(code: types.CodeType) -> list[str]:
     reads = {"LOAD_GLOBAL", "LOAD_NAME"}
-    return sorted({str(step.argval) for step in dis.get_instructions(code) if step.opname in reads})
+    return sorted(
+        {
+            str(step.argval)
+            for step in dis.get_instructions(code)
+            if step.opname in reads
+        }
+    )

@@ -44,18 +44,29 @@ def claim(
     """
     Identity(config).check_known()
     lists = {name: dict(listing) for name, listing in (listings or {}).items()}
-    ours = json.loads(json.dumps(dict(config)))  # as it will be read back: tuples become lists
+    ours = json.loads(
+        json.dumps(dict(config))
+    )  # as it will be read back: tuples become lists
     ours |= {name: digest(listing) for name, listing in lists.items()}
     if not (folder / NAME).is_file():
         with file_lock(folder, "manifest"):
             if not (folder / NAME).is_file():
                 for name, listing in lists.items():
                     write_json(folder / f"{name}.json", listing)
-                made = {"format": format_name, "config": ours, "config_hash": digest(ours), **more}
+                made = {
+                    "format": format_name,
+                    "config": ours,
+                    "config_hash": digest(ours),
+                    **more,
+                }
                 write_sealed(folder / NAME, made | {"versions": versions()})
     manifest = read_manifest(folder, format_name)
     theirs = manifest["config"]
-    ours |= {name: theirs[name] for name in ROUNDED if name in theirs and same_part(theirs[name], ours.get(name))}
+    ours |= {
+        name: theirs[name]
+        for name in ROUNDED
+        if name in theirs and same_part(theirs[name], ours.get(name))
+    }
     if theirs == ours:
         for name, listing in lists.items():
             path = folder / f"{name}.json"
@@ -64,10 +75,14 @@ def claim(
                 write_json(path, listing)
         return manifest
     differing = {name for name in lists if theirs.get(name) != ours[name]}
-    both = [{key: value for key, value in one.items() if key not in differing} for one in (ours, theirs)]
+    both = [
+        {key: value for key, value in one.items() if key not in differing}
+        for one in (ours, theirs)
+    ]
     words = [difference(*both)] if both[0] != both[1] else []
     words += [
-        f"{name}: {_changed(lists[name], folder / f'{name}.json', theirs.get(name))}" for name in sorted(differing)
+        f"{name}: {_changed(lists[name], folder / f'{name}.json', theirs.get(name))}"
+        for name in sorted(differing)
     ]
     raise InputError(
         f"{folder} was made with another configuration ({'; '.join(words)}): choose another folder, or remove this one."
@@ -79,7 +94,9 @@ def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
     manifest = read_sealed(folder / NAME, _REMOVE)
     check_format(folder / NAME, manifest.get("format"), format_name)
     if manifest.get("config_hash") != digest(manifest.get("config")):
-        raise InputError(f"{folder / NAME} is damaged (its configuration does not fit its hash): {_REMOVE}.")
+        raise InputError(
+            f"{folder / NAME} is damaged (its configuration does not fit its hash): {_REMOVE}."
+        )
     return manifest
 
 
@@ -87,8 +104,14 @@ def check_format(path: Path, found: object, format_name: str) -> None:
     """Raise `InputError` for a file of another format, or another version of it."""
     if found != format_name:
         same_kind = str(found).rpartition(" ")[0] == format_name.rpartition(" ")[0]
-        todo = "run what made it again, into another folder" if same_kind else "give one of that kind"
-        raise InputError(f"{path} has format {found!r}, but {format_name!r} is read here: {todo}.")
+        todo = (
+            "run what made it again, into another folder"
+            if same_kind
+            else "give one of that kind"
+        )
+        raise InputError(
+            f"{path} has format {found!r}, but {format_name!r} is read here: {todo}."
+        )
 
 
 def read_listing(path: Path) -> dict[str, str]:
@@ -96,7 +119,9 @@ def read_listing(path: Path) -> dict[str, str]:
     config = read_sealed(path.with_name(NAME), _REMOVE).get("config", {})
     listing = _listed(path, config.get(path.stem))
     if listing is None:
-        raise InputError(f"{path} is missing or damaged: run what made its folder again, which writes it again.")
+        raise InputError(
+            f"{path} is missing or damaged: run what made its folder again, which writes it again."
+        )
     return listing
 
 
@@ -132,7 +157,9 @@ def _listed(path: Path, expected: object) -> dict[str, str] | None:
         listing = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return listing if isinstance(listing, dict) and digest(listing) == expected else None
+    return (
+        listing if isinstance(listing, dict) and digest(listing) == expected else None
+    )
 
 
 def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
@@ -143,17 +170,35 @@ def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
     kinds = {
         "new": [item for item in ours if item not in theirs],
         "gone": [item for item in theirs if item not in ours],
-        "replaced": [item for item in ours if item in theirs and ours[item] != theirs[item]],
+        "replaced": [
+            item for item in ours if item in theirs and ours[item] != theirs[item]
+        ],
     }
-    found = [f"{len(items)} {kind}, first {items[0]}" for kind, items in kinds.items() if items]
+    found = [
+        f"{len(items)} {kind}, first {items[0]}"
+        for kind, items in kinds.items()
+        if items
+    ]
     return ", ".join(found) or "another order"
 
 
 def check_folder(path: Path) -> None:
     """Raise `InputError` for a folder that is none of circuits, and name the one in it that is."""
-    below = sorted(child for child in path.glob("*/") if (child / "graphs").is_dir() and (child / NAME).is_file())
+    below = sorted(
+        child
+        for child in path.glob("*/")
+        if (child / "graphs").is_dir() and (child / NAME).is_file()
+    )
     if below:
-        raise InputError(f"{path} is no folder of circuits, but {below[0]} is: give that folder.")
+        raise InputError(
+            f"{path} is no folder of circuits, but {below[0]} is: give that folder."
+        )
     if not (path / NAME).is_file():
-        what = f"{path} is no folder of circuits (it has no {NAME})" if path.is_dir() else f"There is no folder {path}"
-        raise InputError(f"{what}: make one with circuitry find or circuitry compare, or extract() in Python.")
+        what = (
+            f"{path} is no folder of circuits (it has no {NAME})"
+            if path.is_dir()
+            else f"There is no folder {path}"
+        )
+        raise InputError(
+            f"{what}: make one with circuitry find or circuitry compare, or extract() in Python."
+        )

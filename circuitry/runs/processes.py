@@ -37,7 +37,10 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
 
 @contextmanager
 def process_pool(
-    workers: int, prepare: Callable[[], object] | None = None, *, preload: Sequence[str] = ()
+    workers: int,
+    prepare: Callable[[], object] | None = None,
+    *,
+    preload: Sequence[str] = (),
 ) -> Iterator[Executor]:
     """Yield a pool of processes, each prepared first; they end when the block raises, and when this process ends.
 
@@ -52,9 +55,13 @@ def process_pool(
     forked = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forked else "spawn")
     if forked and preload:
-        multiprocessing.set_forkserver_preload(["circuitry.runs.library_server", *preload])
+        multiprocessing.set_forkserver_preload(
+            ["circuitry.runs.library_server", *preload]
+        )
         multiprocessing.forkserver.ensure_running()
-    with ProcessPoolExecutor(workers, context, _begin, (prepare, sys.stdout is sys.stderr)) as pool:
+    with ProcessPoolExecutor(
+        workers, context, _begin, (prepare, sys.stdout is sys.stderr)
+    ) as pool:
         try:
             yield pool
         except BaseException:
@@ -66,7 +73,9 @@ def process_pool(
 class _Here(Executor):
     """This process, which does a task when it is submitted."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
         done: Future[Any] = Future()
         done.set_result(fn(*args, **kwargs))
         return done
@@ -95,4 +104,8 @@ def usable_cores() -> int:
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdecimal() and int(told):
         return int(told)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )

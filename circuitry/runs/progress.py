@@ -16,7 +16,9 @@ SECONDS = 15
 """Between two lines."""
 BRIEF: dict[str, Any] = {"leave": False, "delay": 1}
 """Options of a bar over a step of a moment or of minutes: it is shown after a second, and goes when all is done."""
-_LINE = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}"
+_LINE = (
+    "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}"
+)
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
@@ -44,7 +46,12 @@ class Bar(tqdm):  # type: ignore[type-arg]
         if QUIET in os.environ:
             options["disable"] = True
         elif self._in_lines:
-            options |= {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS, "bar_format": _LINE}
+            options |= {
+                "mininterval": SECONDS,
+                "maxinterval": SECONDS,
+                "delay": SECONDS,
+                "bar_format": _LINE,
+            }
         super().__init__(*arguments, **options)
 
     def update(self, n: Any = 1) -> bool | None:

@@ -50,7 +50,11 @@ def command() -> str:
     kept: list[str] = []
     skipped = False
     for argument in arguments:
-        name = argument.partition("=")[0].removeprefix("--") if argument.startswith("--") else None
+        name = (
+            argument.partition("=")[0].removeprefix("--")
+            if argument.startswith("--")
+            else None
+        )
         if name is not None:
             skipped = name in WHERE
         if not skipped:
@@ -78,15 +82,25 @@ def weights_digest(state: Mapping[str, Any]) -> str:
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """Return in words where two configurations differ, theirs -> ours; empty when they agree."""
-    pairs = {key: (ours.get(key), theirs.get(key)) for key in sorted(ours.keys() | theirs.keys())}
-    return "; ".join(f"{key}: {_changed(mine, other)}" for key, (mine, other) in pairs.items() if mine != other)
+    pairs = {
+        key: (ours.get(key), theirs.get(key))
+        for key in sorted(ours.keys() | theirs.keys())
+    }
+    return "; ".join(
+        f"{key}: {_changed(mine, other)}"
+        for key, (mine, other) in pairs.items()
+        if mine != other
+    )
 
 
 def _changed(mine: Any, other: Any) -> str:
     if isinstance(mine, dict) and isinstance(other, dict):
         return f"({difference(mine, other)})"
     if isinstance(mine, list) and isinstance(other, list):
-        new, gone = ([repr(x) for x in a if x not in b] for a, b in ((mine, other), (other, mine)))
+        new, gone = (
+            [repr(x) for x in a if x not in b]
+            for a, b in ((mine, other), (other, mine))
+        )
         parts = [
             f"{name_some(items, 3)} {'is' if len(items) == 1 else 'are'} {word}"
             for items, word in ((new, "new"), (gone, "gone"))
@@ -102,18 +116,32 @@ def _commit() -> str:
 
     ``-dirty`` where code was changed since; results and texts that lie beside it make no difference.
     """
-    for file in (__file__, sys.argv[0]):  # an installed package lies in no checkout of its own, its scripts do
+    for file in (
+        __file__,
+        sys.argv[0],
+    ):  # an installed package lies in no checkout of its own, its scripts do
         here = Path(file).resolve().parent
-        if here.is_dir() and _git(here, "ls-files", "--error-unmatch", "--", str(Path(file).resolve())):
+        if here.is_dir() and _git(
+            here, "ls-files", "--error-unmatch", "--", str(Path(file).resolve())
+        ):
             commit = _git(here, "rev-parse", "--short=12", "HEAD")
-            changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
+            changed = _git(
+                here, "status", "--porcelain", "--untracked-files=no", "--", *CODE
+            )
             return f"{commit}-dirty" if changed else commit
     return "unknown"
 
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()

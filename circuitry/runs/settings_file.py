@@ -46,7 +46,11 @@ def settings_text(config: Any, command: str) -> str:
     lines, tables = [f"# {command}"], list[str]()
     for name, value in _options(config):
         if is_dataclass(value):
-            tables += ["", f"[{name}]", *(f"{key} = {_toml(one)}" for key, one in _options(value))]
+            tables += [
+                "",
+                f"[{name}]",
+                *(f"{key} = {_toml(one)}" for key, one in _options(value)),
+            ]
         else:
             lines.append(f"{name} = {_toml(value)}")
     return "\n".join([*lines, *tables]) + "\n"
@@ -62,22 +66,33 @@ def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
         elif option in ("--config", "--preset"):
             value = value if sign else next(rest, "")
             if not value or value.startswith("--"):
-                raise InputError(f"{option} takes a file of settings or the name of a preset, but none was given.")
+                raise InputError(
+                    f"{option} takes a file of settings or the name of a preset, but none was given."
+                )
             known = option == "--preset" and not value.endswith(".toml")
             files.append(preset_file(value, kind) if known else Path(at_home(value)))
         else:
             left.append(word)
-    return [*chain.from_iterable(words_of(read_settings(path)) for path in files), *left]
+    return [
+        *chain.from_iterable(words_of(read_settings(path)) for path in files),
+        *left,
+    ]
 
 
 def preset_file(name: str, kind: type[Any]) -> Path:
     """Return the file of a preset for the command whose settings are of this class."""
     program = Path(str(sys.modules[kind.__module__].__file__))
-    return _found(name, program.stem.removesuffix("_command").replace("_", "-"), program.parent)
+    return _found(
+        name, program.stem.removesuffix("_command").replace("_", "-"), program.parent
+    )
 
 
 def _found(name: str, command: str, *folders: Path) -> Path:
-    files = (path for folder in (*folders, PACKAGE) for path in sorted(folder.glob(f"presets/*/{command}.toml")))
+    files = (
+        path
+        for folder in (*folders, PACKAGE)
+        for path in sorted(folder.glob(f"presets/*/{command}.toml"))
+    )
     known = {path.parent.name: path for path in files}
     if name not in known:
         raise unknown_name(f"preset (--preset, --study) of {command}", name, known)
@@ -92,7 +107,11 @@ def preset(name: str, command: str) -> dict[str, Any]:
     """
     table = read_settings(_found(name, command))
     return {
-        option.replace("-", "_"): None if value == "None" else tuple(value) if isinstance(value, list) else value
+        option.replace("-", "_"): None
+        if value == "None"
+        else tuple(value)
+        if isinstance(value, list)
+        else value
         for option, value in table.items()
     }
 
@@ -102,9 +121,13 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"The settings {path} cannot be read ({error.strerror}): give a file for --config.") from error
+        raise InputError(
+            f"The settings {path} cannot be read ({error.strerror}): give a file for --config."
+        ) from error
     except ValueError as error:
-        raise InputError(f"{path} is no file of settings ({error}): --config takes the {SETTINGS} of a run.") from error
+        raise InputError(
+            f"{path} is no file of settings ({error}): --config takes the {SETTINGS} of a run."
+        ) from error
 
 
 def words_of(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -122,22 +145,39 @@ def words_of(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def option_name(field: str, hint: Any) -> str:
     """Return the name of the option of a field of settings, without hyphens before it."""
-    named = [mark for mark in getattr(hint, "__metadata__", ()) if hasattr(mark, "metavar")]
-    return next((mark.name for mark in named if getattr(mark, "name", None)), field.replace("_", "-"))
+    named = [
+        mark for mark in getattr(hint, "__metadata__", ()) if hasattr(mark, "metavar")
+    ]
+    return next(
+        (mark.name for mark in named if getattr(mark, "name", None)),
+        field.replace("_", "-"),
+    )
 
 
 def _options(config: Any) -> Iterator[tuple[str, Any]]:
     """Yield the options of settings with values in plain types, or settings in a table of their own."""
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
-        value, marks = getattr(config, field.name), getattr(hints[field.name], "__metadata__", ())
+        value, marks = (
+            getattr(config, field.name),
+            getattr(hints[field.name], "__metadata__", ()),
+        )
         if field.name in WHERE:
             continue
-        if is_dataclass(value) and tyro.conf.OmitArgPrefixes[int].__metadata__[0] in marks:  # type: ignore[attr-defined]
+        without_prefix = tyro.conf.OmitArgPrefixes[int].__metadata__[0]  # type: ignore[attr-defined]
+        if is_dataclass(value) and without_prefix in marks:
             yield from _options(value)
             continue
-        by_word = any(hasattr(mark, "instance_from_str") for mark in marks)  # such as a rule, which is a dataclass, too
-        plain = "None" if value is None else value if is_dataclass(value) and not by_word else _plain(value)
+        by_word = any(
+            hasattr(mark, "instance_from_str") for mark in marks
+        )  # such as a rule, which is a dataclass, too
+        plain = (
+            "None"
+            if value is None
+            else value
+            if is_dataclass(value) and not by_word
+            else _plain(value)
+        )
         if plain is not None:
             yield option_name(field.name, hints[field.name]), plain
 
@@ -148,7 +188,9 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple | list):
         each = [_plain(one) for one in value]
-        return None if None in each or any(isinstance(one, list) for one in each) else each
+        return (
+            None if None in each or any(isinstance(one, list) for one in each) else each
+        )
     value = getattr(value, "name", value)
     return value if isinstance(value, str | bool | int | float) else None
 

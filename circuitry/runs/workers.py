@@ -40,7 +40,11 @@ class Rank(NamedTuple):
 
     def device(self, wanted: str) -> str:
         """Return the device of this process: of several on a machine each takes its own GPU."""
-        return f"cuda:{os.environ['LOCAL_RANK']}" if wanted == "cuda" and "LOCAL_RANK" in os.environ else wanted
+        return (
+            f"cuda:{os.environ['LOCAL_RANK']}"
+            if wanted == "cuda" and "LOCAL_RANK" in os.environ
+            else wanted
+        )
 
 
 ALONE = Rank(0, 1)
@@ -49,7 +53,9 @@ ALONE = Rank(0, 1)
 
 def this_rank() -> Rank:
     """Return this process's rank among those that torchrun started; the only one without torchrun."""
-    return Rank(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    return Rank(
+        int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    )
 
 
 def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
@@ -86,13 +92,19 @@ def run_array(
         try:
             failure = job.exception()
         except KeyboardInterrupt:
-            for started in jobs if cluster == "local" else ():  # a cluster's jobs go on without this process
+            for started in (
+                jobs if cluster == "local" else ()
+            ):  # a cluster's jobs go on without this process
                 started.cancel(check=False)
             raise
         if failure is not None:
-            errors = re.findall(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE)
+            errors = re.findall(
+                r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE
+            )
             words = errors[-1] if errors else type(failure).__name__
-            raise InputError(f"Job {job.job_id} failed ({words}): see its log {job.paths.stderr}, then run again.")
+            raise InputError(
+                f"Job {job.job_id} failed ({words}): see its log {job.paths.stderr}, then run again."
+            )
 
 
 def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> Any:
@@ -102,16 +114,25 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
             "Arrays of jobs need submitit: pip install submitit (or '.[cluster]' in the checkout of circuitry)."
         )
     if cluster not in CLUSTERS:
-        raise InputError(f"Jobs run on {' or '.join(CLUSTERS)}, but {cluster!r} was asked for.")
+        raise InputError(
+            f"Jobs run on {' or '.join(CLUSTERS)}, but {cluster!r} was asked for."
+        )
     import submitit
 
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
         executor.update_parameters(**({"timeout_min": 24 * 60} | dict(options)))
-    except (AssertionError, NameError) as error:  # what submitit raises for its parameters
-        raise InputError(f"submitit refuses these options of the jobs: {error}") from error
+    except (
+        AssertionError,
+        NameError,
+    ) as error:  # what submitit raises for its parameters
+        raise InputError(
+            f"submitit refuses these options of the jobs: {error}"
+        ) from error
     except RuntimeError as error:  # where there is no srun
-        raise InputError(f"Jobs cannot be submitted here ({error}): do so on a machine with SLURM.") from error
+        raise InputError(
+            f"Jobs cannot be submitted here ({error}): do so on a machine with SLURM."
+        ) from error
     return executor
 
 
@@ -137,7 +158,9 @@ def job_options(texts: Sequence[str]) -> dict[str, str | int]:
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name:
-            raise InputError(f"An option of the jobs is written name=value, but {text!r} was given.")
+            raise InputError(
+                f"An option of the jobs is written name=value, but {text!r} was given."
+            )
         found[name] = int(value) if value.isdecimal() else value
     return found
 
@@ -214,6 +237,8 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def _share(share: Callable[[Work], object], settings: WorkSettings, worker: int, workers: int) -> None:
+def _share(
+    share: Callable[[Work], object], settings: WorkSettings, worker: int, workers: int
+) -> None:
     """Do a worker's share of a script's work, as an array of jobs calls it."""
     share(settings.work(Rank(worker, workers)))

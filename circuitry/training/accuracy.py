@@ -42,9 +42,14 @@ CLASSIFIER, OWN_STYLE, SUPERVISED = "all templates", "own style", "supervised"
 CLASS_PARTS = ("all", "seen", "held-out")
 
 _BY = ["classifier", "domain", "part"]
-PredictionTable = Annotated[pd.DataFrame, with_columns("class", "domain", "classifier", "top_1", *RANKS)]
+PredictionTable = Annotated[
+    pd.DataFrame, with_columns("class", "domain", "classifier", "top_1", *RANKS)
+]
 """A row for each image and classifier; see `evaluation.predictions`."""
-AccuracyTable = Annotated[pd.DataFrame, with_columns("classifier", "domain", "part", "measure", "value", "chance")]
+AccuracyTable = Annotated[
+    pd.DataFrame,
+    with_columns("classifier", "domain", "part", "measure", "value", "chance"),
+]
 """Accuracies of one model or of runs."""
 
 
@@ -74,39 +79,66 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
             )
     named = predictions[part == "held-out"]
     parts = [predictions.assign(part="all")]
-    parts += [predictions.assign(part=part), named.assign(part=named["class"].astype(str))] if held_out else []
+    parts += (
+        [predictions.assign(part=part), named.assign(part=named["class"].astype(str))]
+        if held_out
+        else []
+    )
     images = pd.concat(parts, ignore_index=True)
     tables = [_averages(images, held_out), _f1(images)]
     if held_out:
         tables += [_false_alarms(predictions, held_out), _harmonic_means(tables[0])]
     table = pd.concat(tables, ignore_index=True)
-    return table.assign(chance=_chance(table, predictions["class"].cat.categories, held_out))[
-        [*_BY, "measure", "value", "chance", "n_images", "n_classes"]
-    ]
+    return table.assign(
+        chance=_chance(table, predictions["class"].cat.categories, held_out)
+    )[[*_BY, "measure", "value", "chance", "n_images", "n_classes"]]
 
 
 def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]":
     classes = sorted(set(predictions["class"]))
     if unknown := sorted(set(held_out) - set(classes)):
-        raise unknown_name("classified image of the held-out class", unknown[0], classes)
-    return predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
+        raise unknown_name(
+            "classified image of the held-out class", unknown[0], classes
+        )
+    return (
+        predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
+    )
 
 
 def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
     """Return the means over images, and the means over classes of such means."""
-    right = {f"top-{k}": images["rank"] <= k for k in TOP} | {"centred": images["rank_centred"] == 1}
+    right = {f"top-{k}": images["rank"] <= k for k in TOP} | {
+        "centred": images["rank_centred"] == 1
+    }
     if held_out:
-        right |= {"alone": images["rank_alone"] == 1, FALLS_ON_HELD_OUT: images["top_1"].isin(list(held_out))}
+        right |= {
+            "alone": images["rank_alone"] == 1,
+            FALLS_ON_HELD_OUT: images["top_1"].isin(list(held_out)),
+        }
     marked = images[[*_BY, "class"]].assign(**right)
     names = list(right)
     classes = marked.groupby([*_BY, "class"], sort=False, observed=True)[names].mean()
     by_image = marked.groupby(_BY, sort=False)[names].mean()
     by_class = classes.groupby(_BY, sort=False).mean()
-    chosen = {name: by_image[name] for name in names if name.startswith("top-") or name == FALLS_ON_HELD_OUT}
-    chosen |= {f"balanced {name}": by_class[name] for name in names if name.startswith("top-")}
-    chosen |= {CENTRED: by_class["centred"]} | ({AMONG_PART: by_class["alone"]} if held_out else {})
-    sizes = {"n_images": marked.groupby(_BY, sort=False).size(), "n_classes": classes.groupby(_BY, sort=False).size()}
-    tables = [pd.DataFrame({"measure": name, "value": value, **sizes}).reset_index() for name, value in chosen.items()]
+    chosen = {
+        name: by_image[name]
+        for name in names
+        if name.startswith("top-") or name == FALLS_ON_HELD_OUT
+    }
+    chosen |= {
+        f"balanced {name}": by_class[name] for name in names if name.startswith("top-")
+    }
+    chosen |= {CENTRED: by_class["centred"]} | (
+        {AMONG_PART: by_class["alone"]} if held_out else {}
+    )
+    sizes = {
+        "n_images": marked.groupby(_BY, sort=False).size(),
+        "n_classes": classes.groupby(_BY, sort=False).size(),
+    }
+    tables = [
+        pd.DataFrame({"measure": name, "value": value, **sizes}).reset_index()
+        for name, value in chosen.items()
+    ]
     table = pd.concat(tables, ignore_index=True)
     return table[(table["part"] != "all") | (table["measure"] != AMONG_PART)]
 
@@ -117,25 +149,54 @@ def _false_alarms(predictions: pd.DataFrame, held_out: Sequence[str]) -> pd.Data
         for name in sorted(set(held_out) & set(own["class"])):
             others = own[own["class"] != name]
             value = float((others["top_1"] == name).mean())
-            rows.append((classifier, domain, name, FALSE_ALARMS, value, len(others), others["class"].nunique()))
-    return pd.DataFrame(rows, columns=[*_BY, "measure", "value", "n_images", "n_classes"])
+            rows.append(
+                (
+                    classifier,
+                    domain,
+                    name,
+                    FALSE_ALARMS,
+                    value,
+                    len(others),
+                    others["class"].nunique(),
+                )
+            )
+    return pd.DataFrame(
+        rows, columns=[*_BY, "measure", "value", "n_images", "n_classes"]
+    )
 
 
 def _f1(images: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for key, own in images[images["part"].isin(["all", "seen", "held-out"])].groupby(_BY, sort=False):
+    for key, own in images[images["part"].isin(["all", "seen", "held-out"])].groupby(
+        _BY, sort=False
+    ):
         truth = own["class"].cat.codes.to_numpy()
         labels = np.unique(truth)
-        value = f1_score(truth, own["top_1"].cat.codes, labels=labels, average="macro", zero_division=0)
+        value = f1_score(
+            truth,
+            own["top_1"].cat.codes,
+            labels=labels,
+            average="macro",
+            zero_division=0,
+        )
         rows.append((*key, F1, float(value), len(own), len(labels)))
-    return pd.DataFrame(rows, columns=[*_BY, "measure", "value", "n_images", "n_classes"])
+    return pd.DataFrame(
+        rows, columns=[*_BY, "measure", "value", "n_images", "n_classes"]
+    )
 
 
 def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
     rows = averages[averages["measure"] == MEASURE]
-    seen, held, both = (rows[rows["part"] == part].set_index(_BY[:2]) for part in ("seen", "held-out", "all"))
+    seen, held, both = (
+        rows[rows["part"] == part].set_index(_BY[:2])
+        for part in ("seen", "held-out", "all")
+    )
     value = harmonic_mean(seen["value"], held["value"]).reindex(both.index)
-    return both.assign(measure=HARMONIC_MEAN, value=value).dropna(subset="value").reset_index()
+    return (
+        both.assign(measure=HARMONIC_MEAN, value=value)
+        .dropna(subset="value")
+        .reset_index()
+    )
 
 
 def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
@@ -143,17 +204,31 @@ def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[fl
     return (2 * a * b / (a + b)).mask(a + b == 0, 0.0)
 
 
-def _chance(table: pd.DataFrame, classes: "pd.Index[str]", held_out: Sequence[str]) -> "pd.Series[float]":
+def _chance(
+    table: pd.DataFrame, classes: "pd.Index[str]", held_out: Sequence[str]
+) -> "pd.Series[float]":
     """Return the value of guessing among the competing classes."""
     all_classes, held = len(classes), len(set(held_out))
-    known = {CENTRED: 1 / all_classes, HARMONIC_MEAN: 1 / all_classes, FALLS_ON_HELD_OUT: held / all_classes}
-    alone = table["part"].eq("seen").map({True: 1 / max(all_classes - held, 1), False: 1 / max(held, 1)})
-    k = pd.to_numeric(table["measure"].str.extract(r"top-(\d+)$", expand=False)).clip(upper=all_classes)
+    known = {
+        CENTRED: 1 / all_classes,
+        HARMONIC_MEAN: 1 / all_classes,
+        FALLS_ON_HELD_OUT: held / all_classes,
+    }
+    alone = (
+        table["part"]
+        .eq("seen")
+        .map({True: 1 / max(all_classes - held, 1), False: 1 / max(held, 1)})
+    )
+    k = pd.to_numeric(table["measure"].str.extract(r"top-(\d+)$", expand=False)).clip(
+        upper=all_classes
+    )
     chance = table["measure"].map(known).fillna(k / all_classes)
     return chance.where(table["measure"] != AMONG_PART, alone)
 
 
-def accuracy_kinds(accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Sequence[str] = ()) -> pd.DataFrame:
+def accuracy_kinds(
+    accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return accuracy on held-out classes beside its possible causes: a row per domain, and group of models.
 
     Every held-out class has equal weight. Values are means over the seeds of a group.
@@ -176,8 +251,14 @@ def accuracy_kinds(accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Se
     held = main[~main["part"].isin(CLASS_PARTS)]
     own = rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(CLASS_PARTS)]
 
-    def mean(of: pd.DataFrame, measure: str, column: str = "value") -> "pd.Series[float]":
-        return of[of["measure"] == measure].groupby([*by, "seed"], sort=False)[column].mean()
+    def mean(
+        of: pd.DataFrame, measure: str, column: str = "value"
+    ) -> "pd.Series[float]":
+        return (
+            of[of["measure"] == measure]
+            .groupby([*by, "seed"], sort=False)[column]
+            .mean()
+        )
 
     table = pd.DataFrame(
         {
@@ -197,14 +278,26 @@ def accuracy_kinds(accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Se
     classes = held.groupby(by)["part"]
     names = classes.agg(lambda parts: ", ".join(sorted(set(parts))))
     found = found.assign(n_classes=classes.nunique(), held_out_classes=names)
-    found = found.fillna({"n_classes": 0, "held_out_classes": ""}).astype({"n_classes": int}).reset_index()
-    return found if len(by) > 1 else found.sort_values("domain", kind="stable", ignore_index=True)
+    found = (
+        found.fillna({"n_classes": 0, "held_out_classes": ""})
+        .astype({"n_classes": int})
+        .reset_index()
+    )
+    return (
+        found
+        if len(by) > 1
+        else found.sort_values("domain", kind="stable", ignore_index=True)
+    )
 
 
 def class_accuracy(predictions: PredictionTable) -> pd.DataFrame:
     """Return the share of right images of each class in each domain: columns class, domain, right, n_images."""
     rows = predictions[predictions["classifier"] == CLASSIFIER]
-    right = (rows["rank"] == 1).groupby([rows["class"].astype(str), rows["domain"]]).agg(["mean", "size"])
+    right = (
+        (rows["rank"] == 1)
+        .groupby([rows["class"].astype(str), rows["domain"]])
+        .agg(["mean", "size"])
+    )
     return right.set_axis(["right", "n_images"], axis=1).reset_index()
 
 
@@ -213,7 +306,9 @@ def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[
     return pd.Categorical.from_codes(labels.astype(int), pd.Index(list(classes)))
 
 
-def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[str]) -> None:
+def write_predictions(
+    path: Path, predictions: pd.DataFrame, listing: Sequence[str]
+) -> None:
     """Write predictions of one domain: for each image its label, the highest classes of each classifier, and the ranks.
 
     Args:
@@ -226,16 +321,28 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
     place = {relative: i for i, relative in enumerate(listing)}
     first = predictions[predictions["classifier"] == classifiers[0]]
     arrays = {
-        "image": np.array([place[relative] for relative in first["relative"]], dtype=np.uint32),
+        "image": np.array(
+            [place[relative] for relative in first["relative"]], dtype=np.uint32
+        ),
         "label": first["class"].cat.codes.to_numpy(small),
     }
     for i, name in enumerate(classifiers):
         own = predictions[predictions["classifier"] == name]
-        codes = [own[column].cat.codes.to_numpy(int) for column in own if str(column).startswith("top_")]
+        codes = [
+            own[column].cat.codes.to_numpy(int)
+            for column in own
+            if str(column).startswith("top_")
+        ]
         top = np.stack(codes, axis=1)
         top[top < 0] = len(classes)  # no answer
-        arrays |= {f"{i}/top": top.astype(small)} | {f"{i}/{rank}": own[rank].to_numpy(small) for rank in RANKS}
-    header = {"domain": first["domain"].iloc[0], "classes": classes, "classifiers": classifiers}
+        arrays |= {f"{i}/top": top.astype(small)} | {
+            f"{i}/{rank}": own[rank].to_numpy(small) for rank in RANKS
+        }
+    header = {
+        "domain": first["domain"].iloc[0],
+        "classes": classes,
+        "classifiers": classifiers,
+    }
     write_arrays(path, _FORMAT, header, arrays)
 
 
@@ -251,13 +358,21 @@ def read_predictions(path: Path) -> pd.DataFrame:
     listing = list(read_listing(Path(path).with_name("images.json")))
     with naming_damage(path):
         classes = header["classes"]
-        about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
+        about = pd.DataFrame(
+            {
+                "relative": [listing[i] for i in arrays["image"]],
+                "domain": header["domain"],
+            }
+        )
         about["class"] = class_column(arrays["label"], classes)
         tables = []
         for i, name in enumerate(header["classifiers"]):
             top = arrays[f"{i}/top"].astype(int)
             top[top == len(classes)] = -1
-            highest = {f"top_{k + 1}": class_column(top[:, k], classes) for k in range(top.shape[1])}
+            highest = {
+                f"top_{k + 1}": class_column(top[:, k], classes)
+                for k in range(top.shape[1])
+            }
             ranks = {rank: arrays[f"{i}/{rank}"].astype(int) for rank in RANKS}
             tables.append(about.assign(classifier=name, **highest, **ranks))
         return pd.concat(tables, ignore_index=True)

@@ -79,7 +79,9 @@ def train_clip(
         write_json(arguments["model"], config)
         run_trainer(arguments, console, settings, work, steps * settings.batch_size)
         if not checkpoint.is_file():
-            raise RuntimeError(f"open_clip's trainer ended without {checkpoint}; all it printed is in {console}")
+            raise RuntimeError(
+                f"open_clip's trainer ended without {checkpoint}; all it printed is in {console}"
+            )
         _check_converged(read_checkpoint(checkpoint), settings, settings.epochs)
         _write_validation(checkpoint.with_name("results.jsonl"), out / "validation.csv")
         return [checkpoint]
@@ -101,14 +103,22 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
     """
     name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
-        raise InputError(f"A device is cpu, cuda, cuda:<number> or mps, but {name!r} was given.")
+    if kind not in ("cpu", "cuda", "mps") or (
+        number and (kind != "cuda" or not number.isdecimal())
+    ):
+        raise InputError(
+            f"A device is cpu, cuda, cuda:<number> or mps, but {name!r} was given."
+        )
     if processes > 1 and (number or kind == "mps"):
         raise InputError(
             f"Several processes run on cpu, or on cuda with a GPU each, but {processes} on {name!r} were given: name "
             "one of these."
         )
-    gpus = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    gpus = (
+        torch.cuda.device_count()
+        if kind == "cuda"
+        else int(torch.backends.mps.is_available())
+    )
     if kind != "cpu" and gpus < max(processes, int(number or 0) + 1):
         raise InputError(
             f"The device {name!r} for {processes} process{'es' if processes > 1 else ''} was given, but PyTorch finds "
@@ -118,7 +128,11 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
 
 
 def _arguments(
-    out: Path, name: str, tables: Sequence[Path], settings: ClipTraining, work: TrainingWork
+    out: Path,
+    name: str,
+    tables: Sequence[Path],
+    settings: ClipTraining,
+    work: TrainingWork,
 ) -> dict[str, Any]:
     """Return the arguments of open_clip's trainer, without their dashes."""
     return {
@@ -130,7 +144,8 @@ def _arguments(
         "name": out.name,
         "resume": "latest",
         "epochs": settings.epochs,
-        "batch-size": settings.batch_size // (settings.processes * settings.accumulation),
+        "batch-size": settings.batch_size
+        // (settings.processes * settings.accumulation),
         "accum-freq": settings.accumulation,
         "lr": settings.lr,
         "warmup": settings.warmup,
@@ -160,11 +175,20 @@ def _steps(n_images: int, settings: ClipTraining) -> int:
 def _write_validation(results: Path, target: Path) -> None:
     """Write the trainer's notes after each epoch as a table; the last of a repeated epoch counts."""
     if results.is_file():
-        lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-        table = pd.DataFrame(lines).rename(columns={"clip_val_loss": "loss"}).drop_duplicates("epoch", keep="last")
+        lines = [
+            json.loads(line)
+            for line in results.read_text(encoding="utf-8").splitlines()
+        ]
+        table = (
+            pd.DataFrame(lines)
+            .rename(columns={"clip_val_loss": "loss"})
+            .drop_duplicates("epoch", keep="last")
+        )
         first = ["epoch", "loss"]
         with whole_file(target) as temporary:
-            table[[*first, *table.columns.difference(first, sort=False)]].to_csv(temporary, index=False)
+            table[[*first, *table.columns.difference(first, sort=False)]].to_csv(
+                temporary, index=False
+            )
 
 
 def _built(name: str) -> nn.Module:
@@ -173,11 +197,15 @@ def _built(name: str) -> nn.Module:
         with torch.device("meta"):
             model: nn.Module = open_clip.create_model(name, device="meta")
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"open_clip cannot build {name} ({error}): correct its model configuration.") from error
+        raise InputError(
+            f"open_clip cannot build {name} ({error}): correct its model configuration."
+        ) from error
     return model
 
 
-def _check_resumed(latest: Path, model: nn.Module, name: str, settings: ClipTraining) -> None:
+def _check_resumed(
+    latest: Path, model: nn.Module, name: str, settings: ClipTraining
+) -> None:
     """Check that the trainer resumes from a checkpoint of this model; its own error has hundreds of lines."""
     if latest.is_file():
         state = read_checkpoint(latest)
@@ -185,13 +213,23 @@ def _check_resumed(latest: Path, model: nn.Module, name: str, settings: ClipTrai
         check_state(model, state, f"The run's last checkpoint {latest}", name)
 
 
-def _check_converged(state: Mapping[str, Tensor], settings: ClipTraining, epoch: int | None = None) -> None:
+def _check_converged(
+    state: Mapping[str, Tensor], settings: ClipTraining, epoch: int | None = None
+) -> None:
     for name, tensor in state.items():
         if not bool(tensor.isfinite().all()):
-            raise diverged(settings, epoch, f"the weights {name} hold NaN or infinite values")
+            raise diverged(
+                settings, epoch, f"the weights {name} hold NaN or infinite values"
+            )
 
 
 def _check_trainer() -> None:
-    missing = [name for name in ("webdataset", "braceexpand") if importlib.util.find_spec(name) is None]
+    missing = [
+        name
+        for name in ("webdataset", "braceexpand")
+        if importlib.util.find_spec(name) is None
+    ]
     if missing:
-        raise ImportError(f"open_clip's trainer needs {' and '.join(missing)}: pip install 'open_clip_torch[training]'")
+        raise ImportError(
+            f"open_clip's trainer needs {' and '.join(missing)}: pip install 'open_clip_torch[training]'"
+        )

@@ -35,7 +35,9 @@ Head = Callable[[Tensor], Tensor]
 Texts = str | Sequence[Template]
 """Class texts, as `templates_of` takes them: ``"pooled"``, ``"own-style"``, or templates."""
 
-ZERO_SHOT_TEXTS: Mapping[str, Texts] = MappingProxyType({"all templates": "pooled", "own style": "own-style"})
+ZERO_SHOT_TEXTS: Mapping[str, Texts] = MappingProxyType(
+    {"all templates": "pooled", "own style": "own-style"}
+)
 """Classifiers of a CLIP model by name: the default templates pooled, and the prompts of the images' own style."""
 _BATCH_SIZE = 256
 """Images in one run; another number changes nothing except rounding."""
@@ -58,7 +60,10 @@ def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
 
 
 def zero_shot_heads(
-    clip: Clip, class_names: Sequence[str], texts: Mapping[str, Texts], styles: Mapping[str, str]
+    clip: Clip,
+    class_names: Sequence[str],
+    texts: Mapping[str, Texts],
+    styles: Mapping[str, str],
 ) -> dict[str, Head | dict[str, Head]]:
     """Return the zero-shot heads of class texts by name; prompts in the images' own style give a head per domain.
 
@@ -71,7 +76,9 @@ def zero_shot_heads(
         return text_head(clip.text_weights(class_names, templates_of(of, style)))
 
     return {
-        name: {domain: head(of, style) for domain, style in styles.items()} if of == "own-style" else head(of, "")
+        name: {domain: head(of, style) for domain, style in styles.items()}
+        if of == "own-style"
+        else head(of, "")
         for name, of in texts.items()
     }
 
@@ -90,15 +97,24 @@ def zero_shot_accuracy(
         >>> accuracy = zero_shot_accuracy(clip, images, held_out=("axe", "lion"))
         >>> accuracy_kinds(accuracy)  # a row per domain
     """
-    return tidy_accuracy(zero_shot_predictions(clip, images, held_out, work=work), held_out)
+    return tidy_accuracy(
+        zero_shot_predictions(clip, images, held_out, work=work), held_out
+    )
 
 
 def zero_shot_predictions(
     clip: Clip, images: DomainFolder, held_out: Names = (), *, work: Work = Work()
 ) -> pd.DataFrame:
     """Classify every image of ``images`` by class texts: see `predictions`."""
-    heads = zero_shot_heads(clip, images.all_classes, ZERO_SHOT_TEXTS, {domain: domain for domain in images.domains})
-    return predictions(clip.encoder, heads, clip.preprocess, images, held_out, work=work)
+    heads = zero_shot_heads(
+        clip,
+        images.all_classes,
+        ZERO_SHOT_TEXTS,
+        {domain: domain for domain in images.domains},
+    )
+    return predictions(
+        clip.encoder, heads, clip.preprocess, images, held_out, work=work
+    )
 
 
 @own_modes()
@@ -125,7 +141,9 @@ def predictions(
         ``rank_centred``, see `outcomes`. Where classes share the highest score, and for embeddings that are not finite,
         there is no answer (`given_classes`): ``top_1`` is missing, and the true class ranks behind its equals.
     """
-    chosen = chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
+    chosen = (
+        chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
+    )
     apart = torch.tensor([name in chosen for name in images.all_classes])
     records: list[ImageRecord] = []
     scores: dict[str, list[Tensor]] = {name: [] for name in heads}
@@ -144,8 +162,12 @@ def predictions(
                 )
             scores[name].append(given.cpu().double())
     if not records:
-        raise InputError(f"None of the {len(images.records)} images is readable: give others.")
-    labels = torch.tensor([images.label(record.class_name) for record in records], dtype=torch.long)
+        raise InputError(
+            f"None of the {len(images.records)} images is readable: give others."
+        )
+    labels = torch.tensor(
+        [images.label(record.class_name) for record in records], dtype=torch.long
+    )
     about = pd.DataFrame(
         {
             "relative": [record.relative for record in records],
@@ -154,25 +176,39 @@ def predictions(
         }
     )
     tables = [
-        _with_outcomes(about.assign(classifier=name), torch.cat(parts), labels, apart) for name, parts in scores.items()
+        _with_outcomes(about.assign(classifier=name), torch.cat(parts), labels, apart)
+        for name, parts in scores.items()
     ]
     return pd.concat(tables, ignore_index=True)
 
 
-def _scores(head: Head | Mapping[str, Head], embeddings: Tensor, records: Sequence[ImageRecord]) -> Tensor:
+def _scores(
+    head: Head | Mapping[str, Head], embeddings: Tensor, records: Sequence[ImageRecord]
+) -> Tensor:
     if not isinstance(head, Mapping):
         return head(embeddings)
-    return torch.cat([head[record.domain](row[None]) for record, row in zip(records, embeddings, strict=True)])
+    return torch.cat(
+        [
+            head[record.domain](row[None])
+            for record, row in zip(records, embeddings, strict=True)
+        ]
+    )
 
 
-def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out: Tensor) -> pd.DataFrame:
+def _with_outcomes(
+    about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out: Tensor
+) -> pd.DataFrame:
     """Add the `outcomes` of one head to a table of images; centring is within a domain."""
     classes = list(about["class"].cat.categories)
     top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)
     ranks = np.zeros((len(about), len(RANKS)), dtype=int)
     for domain in set(about["domain"]):
-        rows = (about["domain"] == domain).to_numpy(copy=True)  # a tensor of one boolean indexes as a number does
-        highest, ranks[rows] = (found.numpy() for found in outcomes(scores[rows], labels[rows], held_out))
+        rows = (about["domain"] == domain).to_numpy(
+            copy=True
+        )  # a tensor of one boolean indexes as a number does
+        highest, ranks[rows] = (
+            found.numpy() for found in outcomes(scores[rows], labels[rows], held_out)
+        )
         top[rows] = highest[:, : top.shape[1]]
     table = about.copy()
     for i in range(top.shape[1]):
@@ -182,7 +218,9 @@ def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out
 
 
 def outcomes(
-    scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], held_out: Bool[Tensor, " classes"]
+    scores: Float[Tensor, "images classes"],
+    labels: Int[Tensor, " images"],
+    held_out: Bool[Tensor, " classes"],
 ) -> tuple[Int[Tensor, "images classes"], Int[Tensor, "images ranks"]]:
     """Return the classes by falling score for images of one domain, and `RANKS` of the true class, from 1.
 
@@ -192,13 +230,19 @@ def outcomes(
     frequency of the class there.
     """
     same_part = held_out[None] == held_out[labels][:, None]
-    competing = (scores, scores.masked_fill(~same_part, -torch.inf), scores - scores.nanmean(0))
+    competing = (
+        scores,
+        scores.masked_fill(~same_part, -torch.inf),
+        scores - scores.nanmean(0),
+    )
     order = scores.sort(dim=1, descending=True, stable=True).indices
     order[:, 0] = order[:, 0].where(given_classes(scores) != NO_ANSWER, NO_ANSWER)
     return order, torch.stack([_ranks(among, labels) for among in competing], dim=1)
 
 
-def _ranks(scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Int[Tensor, " images"]:
+def _ranks(
+    scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
+) -> Int[Tensor, " images"]:
     """Return the rank of the true class, behind those that share its score; of NaN it is the last."""
     own = scores.gather(1, labels[:, None])
     return scores.shape[1] - (scores < own).sum(1)

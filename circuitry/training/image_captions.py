@@ -28,22 +28,41 @@ def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
 
     Articles and the words of the sentences round style and class are left out.
     """
-    found = {word.strip(".,") for caption in read_captions(place).values() for word in caption.split()}
+    found = {
+        word.strip(".,")
+        for caption in read_captions(place).values()
+        for word in caption.split()
+    }
     sentence = {word.strip(".,") for pattern in PATTERNS for word in pattern.split()}
     return tuple(sorted(found - sentence - {"", "a", "an"}))
 
 
-def generated_captions(seed: Seed = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
+def generated_captions(
+    seed: Seed = 0, *, aligned: bool = False
+) -> Callable[[ImageRecord], str]:
     """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class."""
-    return lambda record: caption(record.class_name, record.domain, image_rng(record.relative, seed), aligned=aligned)
+    return lambda record: caption(
+        record.class_name,
+        record.domain,
+        image_rng(record.relative, seed),
+        aligned=aligned,
+    )
 
 
-def with_captions(records: Iterable[ImageRecord], captions: Captions) -> Iterator[CaptionedImage]:
+def with_captions(
+    records: Iterable[ImageRecord], captions: Captions
+) -> Iterator[CaptionedImage]:
     """Join images and captions; a caption that a mapping lacks is empty."""
-    of_image = captions if callable(captions) else lambda record: captions.get(record.relative, "")
+    of_image = (
+        captions
+        if callable(captions)
+        else lambda record: captions.get(record.relative, "")
+    )
     for record in records:
         path = str(record.path.absolute())
-        yield CaptionedImage(path, record.relative, record.domain, record.class_name, of_image(record))
+        yield CaptionedImage(
+            path, record.relative, record.domain, record.class_name, of_image(record)
+        )
 
 
 def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
@@ -58,7 +77,9 @@ def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
         with open(table, encoding="utf-8-sig", newline="\n") as file:
             yield from _rows(table, file)
     except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
+        raise InputError(
+            f"{table} is not UTF-8 text ({error.reason}): save it as UTF-8."
+        ) from None
 
 
 def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
@@ -68,11 +89,17 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
         raise InputError(
             f"The first line of {table} must be the header filepath<TAB>title, but it is {first[:200]!r}: correct it."
         )
-    path_at, caption_at, columns = names.index("filepath"), names.index("title"), len(names)
+    path_at, caption_at, columns = (
+        names.index("filepath"),
+        names.index("title"),
+        len(names),
+    )
     simple = (columns, path_at, caption_at) == (2, 0, 1)
     for number, line in enumerate(file, start=2):
         line = line.rstrip("\r\n")
-        if simple and '"' not in line and "\t" in line:  # nearly all of millions of lines
+        if (
+            simple and '"' not in line and "\t" in line
+        ):  # nearly all of millions of lines
             path, _, caption = line.partition("\t")
             yield path, caption
         elif line.strip():

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-if "wandb" not in " ".join(sys.argv):  # timm imports it, and it leaves folders behind in a process that is killed
+if "wandb" not in " ".join(
+    sys.argv
+):  # timm imports it, and it leaves folders behind in a process that is killed
     sys.modules["wandb"] = None  # type: ignore[assignment]
 
 import open_clip
@@ -28,7 +30,9 @@ from circuitry.data.images import picture_formats, upright
 _parallel = nn.parallel.DistributedDataParallel
 
 
-def parallel_on_any_device(module: nn.Module, device_ids: Sequence[Any] | None = None, **settings: Any) -> nn.Module:
+def parallel_on_any_device(
+    module: nn.Module, device_ids: Sequence[Any] | None = None, **settings: Any
+) -> nn.Module:
     """Leave out the device ids that open_clip passes even on the CPU, where PyTorch refuses them."""
     on_cpu = next(module.parameters()).device.type == "cpu"
     return _parallel(module, device_ids=None if on_cpu else device_ids, **settings)
@@ -48,7 +52,9 @@ def end_with_stdin() -> None:
     """End this process as soon as its standard input is closed."""
 
     def watch() -> None:
-        while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter shuts down
+        while os.read(
+            0, 1024
+        ):  # not sys.stdin: its lock would be held when the interpreter shuts down
             pass
         os._exit(1)
 
@@ -59,7 +65,9 @@ def keep_untrained() -> None:
     """Let the first process write the model before its first step."""
     train_one_epoch = trainer.train_one_epoch
 
-    def train(model: nn.Module, data: Any, loss: Any, epoch: int, *more: Any, **named: Any) -> Any:
+    def train(
+        model: nn.Module, data: Any, loss: Any, epoch: int, *more: Any, **named: Any
+    ) -> Any:
         args = next(part for part in more if hasattr(part, "checkpoint_path"))
         if epoch == 0 and args.rank == 0:
             state = {"epoch": 0, "name": args.name, "state_dict": model.state_dict()}
@@ -84,8 +92,14 @@ def decode_upright() -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    Image.ID[:] = picture_formats()  # what its data sets open, too: no file is handed to another program
-    changes = {"--end-with-stdin": end_with_stdin, "--keep-untrained": keep_untrained, "--upright": decode_upright}
+    Image.ID[:] = (
+        picture_formats()
+    )  # what its data sets open, too: no file is handed to another program
+    changes = {
+        "--end-with-stdin": end_with_stdin,
+        "--keep-untrained": keep_untrained,
+        "--upright": decode_upright,
+    }
     for option in changes.keys() & given:
         given.remove(option)
         changes[option]()

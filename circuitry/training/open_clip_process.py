@@ -27,26 +27,55 @@ def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
     """Return the command that trains; the trainer takes model and crops in two words, the rest in one."""
     start = [sys.executable, str(_TRAINER)]
     if settings.processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.processes}"]
+        torchrun = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={settings.processes}",
+        ]
         # Without the two dashes torchrun would read the trainer's --logs as its own --logs-specs.
-        start = [sys.executable, *torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
-    given = [f"--{name}={value}" for name, value in arguments.items() if name != "model"]
+        start = [
+            sys.executable,
+            *torchrun,
+            "--",
+            str(_TRAINER),
+            "--local-loss",
+            "--gather-with-grad",
+        ]
+    given = [
+        f"--{name}={value}" for name, value in arguments.items() if name != "model"
+    ]
     given += ["--grad-checkpointing"] if settings.grad_checkpointing else []
     given += ["--keep-untrained"] if settings.keep_checkpoints else []
     given += ["--upright"] if settings.decoding == "upright" else []
-    last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)"]
+    last = [
+        "--model",
+        str(arguments["model"]),
+        "--aug-cfg",
+        f"scale=({settings.crop_scale},1.0)",
+    ]
     return [*start, "--end-with-stdin", "--save-most-recent", *given, *last]
 
 
 def run_trainer(
-    arguments: Mapping[str, Any], console: Path, settings: ClipTraining, work: TrainingWork, images_per_epoch: int
+    arguments: Mapping[str, Any],
+    console: Path,
+    settings: ClipTraining,
+    work: TrainingWork,
+    images_per_epoch: int,
 ) -> None:
     """Run the trainer with its own ``arguments`` to its end, add its output to ``console``, and follow it."""
-    last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)  # torchrun adds a summary to each failure
+    last: deque[str] = deque(
+        maxlen=15 if settings.processes == 1 else 60
+    )  # torchrun adds a summary to each failure
     total = images_per_epoch * settings.epochs
     with (
-        open(console, "a", encoding="utf-8", buffering=1) as log,  # line by line: a killed run leaves all it printed
-        Bar(total=total, unit="image", desc="training CLIP", disable=not work.progress) as bar,
+        open(
+            console, "a", encoding="utf-8", buffering=1
+        ) as log,  # line by line: a killed run leaves all it printed
+        Bar(
+            total=total, unit="image", desc="training CLIP", disable=not work.progress
+        ) as bar,
         subprocess.Popen(
             _command(arguments, settings),
             env=_environment(settings.threads),
@@ -66,7 +95,9 @@ def run_trainer(
                 if found := _PROGRESS.search(line):
                     epoch = int(found[1])
                     bar.update(epoch * images_per_epoch + int(found[2]) - bar.n)
-                    bar.set_postfix_str(f"epoch {epoch + 1}/{settings.epochs}, loss {found[3]}")
+                    bar.set_postfix_str(
+                        f"epoch {epoch + 1}/{settings.epochs}, loss {found[3]}"
+                    )
                     if not math.isfinite(float(found[3])):
                         raise diverged(settings, epoch + 1, f"the loss is {found[3]}")
         except BaseException:  # Ctrl-C included: never leave the trainer running

@@ -69,19 +69,35 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """
     folder = Path(run_folder) / "checkpoints"
     if not folder.is_dir():
-        raise InputError(f"A training run has the folder {folder}, which does not exist: give the folder of a run.")
-    found = [(int(name[1]), path) for path in folder.iterdir() if (name := _CHECKPOINT.fullmatch(path.name))]
+        raise InputError(
+            f"A training run has the folder {folder}, which does not exist: give the folder of a run."
+        )
+    found = [
+        (int(name[1]), path)
+        for path in folder.iterdir()
+        if (name := _CHECKPOINT.fullmatch(path.name))
+    ]
     # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
-    return sorted((epoch, path) for epoch, path in found if path.suffix != ".pt" or zipfile.is_zipfile(path))
+    return sorted(
+        (epoch, path)
+        for epoch, path in found
+        if path.suffix != ".pt" or zipfile.is_zipfile(path)
+    )
 
 
-def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> dict[int, Path]:
+def kept_checkpoints(
+    run_folder: Path, epochs: Sequence[int] | None = None
+) -> dict[int, Path]:
     """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model."""
     kept = dict(checkpoints(run_folder))
     if not kept:
-        raise InputError(f"{run_folder} holds no checkpoints: finish its training first.")
+        raise InputError(
+            f"{run_folder} holds no checkpoints: finish its training first."
+        )
     if missing := [epoch for epoch in epochs or () if epoch not in kept]:
-        raise unknown_name(f"checkpoint in {run_folder} after epoch", str(missing[0]), map(str, kept))
+        raise unknown_name(
+            f"checkpoint in {run_folder} after epoch", str(missing[0]), map(str, kept)
+        )
     return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}
 
 
@@ -89,9 +105,17 @@ def record_run(folder: Path, table: Path, training: Any) -> None:
     """Write ``run.json``, the table's description and the settings of a training, into a model's folder."""
     if (folder / RUN_FILE).is_file():
         return
-    told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()}
+    told = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(training).items()
+    }
     described = read_description(table) if description_file(table).is_file() else None
-    made = {"kind": type(training).__name__, "training": told, "table": described, "commit": versions()["commit"]}
+    made = {
+        "kind": type(training).__name__,
+        "training": told,
+        "table": described,
+        "commit": versions()["commit"],
+    }
     write_sealed(folder / RUN_FILE, {"format": _RUN_FORMAT, **made})
 
 

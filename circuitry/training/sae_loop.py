@@ -57,7 +57,9 @@ HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
 
 @own_modes()
 @checked
-def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
+def diagnose_sae(
+    sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]
+) -> Diagnostics:
     """Measure a sparse autoencoder on any samples, or on pieces of them.
 
     Explained variance is of the encoded samples, scaled as ``sae.normalised`` says.
@@ -72,14 +74,20 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | S
         alive |= (features != 0).any(0)
         n += len(x)
         active += int((features != 0).sum())
-        error += float((x - sae.decode(features)).cpu().double().pow(2).sum())  # on the CPU: MPS has no doubles
+        error += float(
+            (x - sae.decode(features)).cpu().double().pow(2).sum()
+        )  # on the CPU: MPS has no doubles
         square += float(x.cpu().double().pow(2).sum())
         total += x.cpu().double().sum(0)
         del batch, given, x  # views that would keep this piece while the next is read
     if not n:
-        raise InputError("An autoencoder is diagnosed on at least one sample, but there were none.")
+        raise InputError(
+            "An autoencoder is diagnosed on at least one sample, but there were none."
+        )
     variance = square - float(total @ total) / n
-    return Diagnostics(int((~alive).sum()), active / n, 1 - error / variance if variance else 0.0)
+    return Diagnostics(
+        int((~alive).sum()), active / n, 1 - error / variance if variance else 0.0
+    )
 
 
 def initial_weights(
@@ -96,8 +104,12 @@ def initial_weights(
     if how == "transposed":
         rows = F.normalize(torch.randn(features, d, generator=generator), dim=-1)
         return SparseAutoencoder(rows.T.clone(), torch.zeros(features), rows, mean)
-    encoder = nn.init.kaiming_uniform_(torch.empty(1, features, d), nonlinearity="relu", generator=generator)
-    bias = nn.init.uniform_(torch.empty(features), -(features**-0.5), features**-0.5, generator=generator)
+    encoder = nn.init.kaiming_uniform_(
+        torch.empty(1, features, d), nonlinearity="relu", generator=generator
+    )
+    bias = nn.init.uniform_(
+        torch.empty(features), -(features**-0.5), features**-0.5, generator=generator
+    )
     rows = F.normalize(torch.randn(features, d, generator=generator), dim=-1)
     return SparseAutoencoder(encoder[0].T.clone(), bias, rows, torch.zeros(d))
 
@@ -106,22 +118,38 @@ class SaeLoop:
     """A sparse autoencoder in training on pieces of samples."""
 
     def __init__(
-        self, pieces: Sequence[Tensor], settings: SaeTraining, *, normalise: bool, device: str | torch.device
+        self,
+        pieces: Sequence[Tensor],
+        settings: SaeTraining,
+        *,
+        normalise: bool,
+        device: str | torch.device,
     ) -> None:
         self.settings, self.normalise, self.device = settings, normalise, device
         sizes, mean = _survey(pieces, normalise)
         self.n_samples = sum(sizes)
         self._generator = torch.Generator().manual_seed(settings.seed)
         features = settings.expansion * len(mean)
-        self.sae = initial_weights(mean, features, settings.initialisation, self._generator).to(device)
-        self._weights = {name: getattr(self.sae, name).requires_grad_() for name in _WEIGHTS}
+        self.sae = initial_weights(
+            mean, features, settings.initialisation, self._generator
+        ).to(device)
+        self._weights = {
+            name: getattr(self.sae, name).requires_grad_() for name in _WEIGHTS
+        }
         self._optimizer = torch.optim.Adam(self._weights.values(), lr=settings.lr)
         self._batches = SampleBatches(
-            pieces, settings.batch_size, drop_last=settings.drop_last, generator=self._generator
+            pieces,
+            settings.batch_size,
+            drop_last=settings.drop_last,
+            generator=self._generator,
         )
-        self._active = torch.zeros(features, dtype=torch.bool, device=device)  # since the last check
+        self._active = torch.zeros(
+            features, dtype=torch.bool, device=device
+        )  # since the last check
         a_pass = sum(map(self._batches.batches_of, sizes))
-        self.steps = settings.epochs * a_pass if settings.steps is None else settings.steps
+        self.steps = (
+            settings.epochs * a_pass if settings.steps is None else settings.steps
+        )
         """Number of steps to take."""
         self.step = 0
         """Number of steps taken."""
@@ -132,13 +160,18 @@ class SaeLoop:
         """Take one step, with a check after the last of an interval; return whether there was a check."""
         x = self._next_batch()
         features = self.sae.encode(x)
-        loss = (x - self.sae.decode(features)).pow(2).mean() + self.settings.l1 * features.sum(-1).mean()
+        loss = (x - self.sae.decode(features)).pow(
+            2
+        ).mean() + self.settings.l1 * features.sum(-1).mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         _step_with_unit_rows(self._optimizer, self.sae.w_dec)
         self._active |= (features > 0).any(0)
         self.step += 1
-        if self.step % (self.settings.resample_every or CHECK_EVERY) and self.step < self.steps:
+        if (
+            self.step % (self.settings.resample_every or CHECK_EVERY)
+            and self.step < self.steps
+        ):
             return False
         self.check(x, loss)
         return True
@@ -146,7 +179,9 @@ class SaeLoop:
     def check(self, x: Float[Tensor, "batch d"], loss: Float[Tensor, ""]) -> None:
         """Add to the history, and resample dead features; InputError for a training that diverged."""
         settings, every = self.settings, self.settings.resample_every
-        if not all(bool(tensor.isfinite().all()) for tensor in (loss, *self._weights.values())):
+        if not all(
+            bool(tensor.isfinite().all()) for tensor in (loss, *self._weights.values())
+        ):
             raise InputError(
                 f"The training of the sparse autoencoder diverged by step {self.step}: its loss or weights are not "
                 f"finite. Train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
@@ -158,26 +193,49 @@ class SaeLoop:
             _resample(self.sae, self._optimizer, dead, drawn, self._generator)
             resampled = len(dead)
         now = diagnose_sae(self.sae, x)._replace(dead=len(dead))
-        self.history.append({"step": self.step, "loss": loss.item(), **now._asdict(), "resampled": resampled})
+        self.history.append(
+            {
+                "step": self.step,
+                "loss": loss.item(),
+                **now._asdict(),
+                "resampled": resampled,
+            }
+        )
         self._active.zero_()
 
     def trained(self) -> SparseAutoencoder:
         """Return the autoencoder as it is now, which scales its inputs itself where samples were scaled here."""
         weights = {name: weight.detach() for name, weight in self._weights.items()}
-        return SparseAutoencoder(**weights, normalised="length" if self.normalise else None)
+        return SparseAutoencoder(
+            **weights, normalised="length" if self.normalise else None
+        )
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write the whole state atomically."""
-        tensors = {"active": self._active, "generator": self._generator.get_state(), **self._batches.state()}
+        tensors = {
+            "active": self._active,
+            "generator": self._generator.get_state(),
+            **self._batches.state(),
+        }
         for name, weight in self._weights.items():
             tensors[name] = weight
-            tensors |= {f"{name}.{moment}": self._optimizer.state[weight][moment] for moment in _MOMENTS}
+            tensors |= {
+                f"{name}.{moment}": self._optimizer.state[weight][moment]
+                for moment in _MOMENTS
+            }
         header = {"about": about, "step": self.step, "history": self.history}
-        write_arrays(path, _STATE_FORMAT, header, {key: t.detach().cpu().numpy() for key, t in tensors.items()})
+        write_arrays(
+            path,
+            _STATE_FORMAT,
+            header,
+            {key: t.detach().cpu().numpy() for key, t in tensors.items()},
+        )
 
     def restore(self, path: Path, about: Mapping[str, Any]) -> None:
         """Restore the state that `save` wrote; InputError for a damaged file, or another training's state."""
-        header, arrays = read_arrays(path, _STATE_FORMAT, "state of a sparse autoencoder's training")
+        header, arrays = read_arrays(
+            path, _STATE_FORMAT, "state of a sparse autoencoder's training"
+        )
         if header["about"] != about:
             raise InputError(
                 f"{path} is the state of another training ({difference(about, header['about'])}): remove it, or choose "
@@ -187,13 +245,21 @@ class SaeLoop:
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(tensors[name])
-                moments = {moment: tensors[f"{name}.{moment}"].to(weight) for moment in _MOMENTS}
-                self._optimizer.state[weight] = {"step": torch.tensor(float(header["step"])), **moments}
+                moments = {
+                    moment: tensors[f"{name}.{moment}"].to(weight)
+                    for moment in _MOMENTS
+                }
+                self._optimizer.state[weight] = {
+                    "step": torch.tensor(float(header["step"])),
+                    **moments,
+                }
         self._active = tensors["active"].to(self.device)
         self._generator.set_state(tensors["generator"])
         self._batches.restore(tensors)
         self.step = header["step"]
-        self.history = [{name: entry[name] for name in HISTORY} for entry in header["history"]]  # a file sorts names
+        self.history = [
+            {name: entry[name] for name in HISTORY} for entry in header["history"]
+        ]  # a file sorts names
 
     def _next_batch(self) -> Tensor:
         return _prepared(next(self._batches), self.normalise).to(self.device)
@@ -206,7 +272,9 @@ def _prepared(samples: Tensor, normalise: bool) -> Tensor:
 
 def _in_turn(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
     for i in range(len(pieces)):
-        yield from torch.split(pieces[i], _DIAGNOSED)  # without a variable, which would keep a piece
+        yield from torch.split(
+            pieces[i], _DIAGNOSED
+        )  # without a variable, which would keep a piece
 
 
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:
@@ -219,8 +287,14 @@ def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tenso
         finite &= bool(samples.isfinite().all())
         del samples  # before the next is read
     if sum(sizes) < 2 or not finite:
-        given = f"{sum(sizes)} were given" if sum(sizes) < 2 else "some hold NaN or infinite values"
-        raise InputError(f"A sparse autoencoder needs at least two samples, all finite, but {given}.")
+        given = (
+            f"{sum(sizes)} were given"
+            if sum(sizes) < 2
+            else "some hold NaN or infinite values"
+        )
+        raise InputError(
+            f"A sparse autoencoder needs at least two samples, all finite, but {given}."
+        )
     share = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
     return sizes, (torch.stack(means) * share[:, None]).sum(0).float()
 
@@ -236,7 +310,11 @@ def _step_with_unit_rows(optimizer: torch.optim.Optimizer, w_dec: Tensor) -> Non
 
 @torch.no_grad()
 def _resample(
-    sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, dead: Tensor, x: Tensor, generator: torch.Generator
+    sae: SparseAutoencoder,
+    optimizer: torch.optim.Optimizer,
+    dead: Tensor,
+    x: Tensor,
+    generator: torch.Generator,
 ) -> None:
     """Point dead features at samples with large errors, in place."""
     if not len(dead):
@@ -251,6 +329,10 @@ def _resample(
     sae.w_dec[dead] = directions
     sae.w_enc[:, dead] = RESAMPLED_ENCODER * length * directions.T
     sae.b_enc[dead] = 0
-    for tensor, index in ((sae.w_dec, (dead,)), (sae.w_enc, (slice(None), dead)), (sae.b_enc, (dead,))):
+    for tensor, index in (
+        (sae.w_dec, (dead,)),
+        (sae.w_enc, (slice(None), dead)),
+        (sae.b_enc, (dead,)),
+    ):
         for name in ("exp_avg", "exp_avg_sq"):
             optimizer.state[tensor][name][index] = 0

@@ -54,9 +54,21 @@ def train_sae_on_images(
         >>> train_sae_on_images(clip, images, SaeTraining(), tables=[Path("cc12m.tsv")], folder=Path("runs/sae"))
     """
     place = clip.encoder.sites[-1] if site is None else site
-    model = {"model": clip.name, **clip.identity, "positions_per_image": positions_per_image}
-    read = {"site": place, "positions_per_image": positions_per_image, "seed": settings.seed}
-    files = image_files(images.records, tables) if tables or folder or len(images.records) > settings.piece else None
+    model = {
+        "model": clip.name,
+        **clip.identity,
+        "positions_per_image": positions_per_image,
+    }
+    read = {
+        "site": place,
+        "positions_per_image": positions_per_image,
+        "seed": settings.seed,
+    }
+    files = (
+        image_files(images.records, tables)
+        if tables or folder or len(images.records) > settings.piece
+        else None
+    )
     with ExitStack() as stack:
         stack.enter_context(pinned_threads(settings.threads))  # for the encoder, too
         samples: Tensor | Sequence[Tensor]
@@ -67,13 +79,28 @@ def train_sae_on_images(
             )  # fmt: skip
         else:
             kept = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            about = {**model, **read, "piece": settings.piece, "threads": settings.threads}
-            samples = extract_samples(clip.encoder, clip.preprocess, files, kept / "activations", about, work=work)
+            about = {
+                **model,
+                **read,
+                "piece": settings.piece,
+                "threads": settings.threads,
+            }
+            samples = extract_samples(
+                clip.encoder,
+                clip.preprocess,
+                files,
+                kept / "activations",
+                about,
+                work=work,
+            )
         sae = train_sae(
             samples, settings, normalise=site is None, site=place, device=clip.encoder.device,
             state=None if folder is None else folder / "state.safetensors", progress=work.progress,
         )  # fmt: skip
-    on = {"images": digest([r.relative for r in images.records]), "tables": [described(table) for table in tables]}
+    on = {
+        "images": digest([r.relative for r in images.records]),
+        "tables": [described(table) for table in tables],
+    }
     return replace(sae, about=sae.about | model | on)
 
 
@@ -143,4 +170,6 @@ def train_sae(
                 bar.update()
         done = replace(loop.trained(), site=site)
         found = diagnose_sae(done, pieces)._asdict()
-    return replace(done, about={"training": about, "diagnostics": found, "history": loop.history})
+    return replace(
+        done, about={"training": about, "diagnostics": found, "history": loop.history}
+    )

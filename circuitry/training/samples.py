@@ -54,25 +54,40 @@ def sample_activations(
     generator = torch.Generator().manual_seed(seed)
     samples = []
     bar = work.bar(f"activations at {site}")
-    for _, found in activations(encoder, preprocess, records, [site], strict=work.strict, progress=bar):
+    for _, found in activations(
+        encoder, preprocess, records, [site], strict=work.strict, progress=bar
+    ):
         activation = found[site].movedim(unit_dim, -1)
-        flat = activation.reshape(len(activation), -1, activation.shape[-1]).float().cpu()
+        flat = (
+            activation.reshape(len(activation), -1, activation.shape[-1]).float().cpu()
+        )
         if positions_per_image is not None and positions_per_image < flat.shape[1]:
             # Image by image, so that the choice does not depend on how images are cut into batches.
-            chosen = [torch.randperm(flat.shape[1], generator=generator)[:positions_per_image] for _ in flat]
-            flat = flat.gather(1, torch.stack(chosen)[:, :, None].expand(-1, -1, flat.shape[2]))
+            chosen = [
+                torch.randperm(flat.shape[1], generator=generator)[:positions_per_image]
+                for _ in flat
+            ]
+            flat = flat.gather(
+                1, torch.stack(chosen)[:, :, None].expand(-1, -1, flat.shape[2])
+            )
         samples.append(flat.flatten(0, 1))
     if not samples:
-        raise InputError("Samples need at least one readable image, but there was none: give other images.")
+        raise InputError(
+            "Samples need at least one readable image, but there was none: give other images."
+        )
     return torch.cat(samples)
 
 
-def image_files(records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> np.ndarray:
+def image_files(
+    records: Sequence[ImageRecord], tables: Sequence[Path] = ()
+) -> np.ndarray:
     """Return the files of image records, and then those in tables with the column ``filepath``, as bytes in one array.
 
     Relative paths start from the folder of their table. An image counts once, wherever it is named.
     """
-    parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
+    parts = (
+        [np.array([os.fsencode(record.path) for record in records])] if records else []
+    )
     for table in tables:
         check_file(table, "a table of images", "give one with the column filepath")
         folder, there = table.absolute().parent, FileCheck("refuse")
@@ -80,7 +95,10 @@ def image_files(records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> 
             paths = [os.path.join(folder, file) for file in lines["filepath"].dropna()]
             found = [os.fsencode(path) for path in paths if there.keeps(path)]
             parts += [np.array(found)] if found else []
-        there.refuse(f"The table {table} names", "remove their lines; relative paths start from its folder")
+        there.refuse(
+            f"The table {table} names",
+            "remove their lines; relative paths start from its folder",
+        )
     names = np.concatenate([np.zeros(0, dtype="S1"), *parts])
     return np.asarray(names[np.sort(np.unique(names, return_index=True)[1])])
 
@@ -154,9 +172,19 @@ class SampleBatches:
     """
 
     def __init__(
-        self, pieces: Sequence[Tensor], batch_size: int, *, drop_last: bool, generator: torch.Generator
+        self,
+        pieces: Sequence[Tensor],
+        batch_size: int,
+        *,
+        drop_last: bool,
+        generator: torch.Generator,
     ) -> None:
-        self._pieces, self._batch_size, self._drop_last, self._generator = pieces, batch_size, drop_last, generator
+        self._pieces, self._batch_size, self._drop_last, self._generator = (
+            pieces,
+            batch_size,
+            drop_last,
+            generator,
+        )
         self._left: list[int] = []  # pieces of this pass
         self._piece = -1
         self._order = torch.zeros(0, dtype=torch.long)  # samples of this piece
@@ -165,11 +193,15 @@ class SampleBatches:
     def __next__(self) -> Tensor:
         while not len(self._order):
             if not self._left:
-                self._left = torch.randperm(len(self._pieces), generator=self._generator).tolist()
+                self._left = torch.randperm(
+                    len(self._pieces), generator=self._generator
+                ).tolist()
             self._open(self._left.pop(0))
             n = len(self._samples)
             order = torch.randperm(n, generator=self._generator)
-            self._order = order[: self.batches_of(n) * self._size] if self._drop_last else order
+            self._order = (
+                order[: self.batches_of(n) * self._size] if self._drop_last else order
+            )
         chosen, self._order = self._order[: self._size], self._order[self._size :]
         return self._samples[chosen]
 
@@ -180,7 +212,10 @@ class SampleBatches:
 
     def state(self) -> dict[str, Tensor]:
         """Return the state, without the generator's."""
-        return {"left": torch.tensor([self._piece, *self._left]), "order": self._order.clone()}
+        return {
+            "left": torch.tensor([self._piece, *self._left]),
+            "order": self._order.clone(),
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state."""

@@ -92,13 +92,20 @@ def write_captioned_table(
                 "--missing-captions skip)."
             )
         if not hashes:
-            raise InputError(f"A table needs images, but there are none for {target}: give some.")
+            raise InputError(
+                f"A table needs images, but there are none for {target}: give some."
+            )
         _refuse_duplicates(temporary, hashes)
     by_domain: dict[str, dict[str, int]] = {}
     for (domain, class_name), n in counts.items():
         by_domain.setdefault(domain, {})[class_name] = n
     left_out = {"missing_files": files.missing.count, "no_caption": untitled.count}
-    written = {"digest": digest.hexdigest()[:16], "images": len(hashes), "left_out": left_out, "counts": by_domain}
+    written = {
+        "digest": digest.hexdigest()[:16],
+        "images": len(hashes),
+        "left_out": left_out,
+        "counts": by_domain,
+    }
     described = {"format": _FORMAT, **written, **(about or {}), "versions": versions()}
     write_sealed(description_file(target), described)
     return target
@@ -107,7 +114,9 @@ def write_captioned_table(
 def description_file(table: Path) -> Path:
     """Return the path of the JSON beside a table."""
     if not table.name:
-        raise InputError(f"Expected the path of a table, but {str(table)!r} was given: add the name of its file.")
+        raise InputError(
+            f"Expected the path of a table, but {str(table)!r} was given: add the name of its file."
+        )
     return table.with_suffix(".json")
 
 
@@ -156,13 +165,28 @@ def clean(caption: str) -> str:
     if "\0" in caption:  # ends a string in pandas' reader
         caption = caption.replace("\0", " ")
     text = " ".join(caption.split())
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+    return (
+        text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    )  # lone surrogates
 
 
 # Pandas reads these, in any case, as missing or truth values; such captions have no content anyway.
 _NOT_TEXT = frozenset(
     {
-        *("#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "nan"),
+        *(
+            "#n/a",
+            "#n/a n/a",
+            "#na",
+            "-1.#ind",
+            "-1.#qnan",
+            "-nan",
+            "1.#ind",
+            "1.#qnan",
+            "<na>",
+            "n/a",
+            "na",
+            "nan",
+        ),
         *("none", "null", "true", "false"),
     }
 )
@@ -174,7 +198,10 @@ def is_text(caption: str) -> bool:
     """Return whether pandas reads a clean caption as text in any column: it is no number and no missing value."""
     if " " in caption and caption[0] != "#":  # numbers have no spaces
         return True
-    return not ((len(caption) <= _LONGEST_WORD and caption.lower() in _NOT_TEXT) or _NUMBER.fullmatch(caption))
+    return not (
+        (len(caption) <= _LONGEST_WORD and caption.lower() in _NOT_TEXT)
+        or _NUMBER.fullmatch(caption)
+    )
 
 
 def quoted(field: str) -> str:
@@ -184,11 +211,15 @@ def quoted(field: str) -> str:
 
 def _check_path(path: str) -> None:
     if any(mark in path for mark in "\t\n\r\0"):
-        raise InputError(f"A path must have no tabs or line breaks, but {path!r} has: rename the file.")
+        raise InputError(
+            f"A path must have no tabs or line breaks, but {path!r} has: rename the file."
+        )
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise InputError(f"A path must be UTF-8, but {path!r} is not: rename the file.") from None
+        raise InputError(
+            f"A path must be UTF-8, but {path!r} is not: rename the file."
+        ) from None
 
 
 def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
@@ -215,7 +246,11 @@ def check_training_table(path: Path, columns: Sequence[str], batch_size: int) ->
         columns: Needed columns, with a value in every line; the first one names the files.
     """
     check_file(path, "a training table", "write_captioned_table makes one")
-    n_images, files, blank = 0, FileCheck("refuse"), {name: Tally() for name in columns[1:]}
+    n_images, files, blank = (
+        0,
+        FileCheck("refuse"),
+        {name: Tally() for name in columns[1:]},
+    )
     for lines in read_chunks(path, columns):
         paths = lines[columns[0]].fillna("")
         n_images += sum([files.keeps(file) for file in paths])
@@ -245,7 +280,15 @@ def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
             for i, lines in enumerate(reader):
                 if i == 0 and not set(columns) <= set(lines.columns):
                     header = "<TAB>".join(map(str, lines.columns))
-                    raise InputError(f"The table {path} must have {expected}; its first line is {header!r}.")
+                    raise InputError(
+                        f"The table {path} must have {expected}; its first line is {header!r}."
+                    )
                 yield lines
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read the table {path} ({str(error).strip()}); expected {expected}.") from error
+    except (
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+        UnicodeDecodeError,
+    ) as error:
+        raise InputError(
+            f"Cannot read the table {path} ({str(error).strip()}); expected {expected}."
+        ) from error

@@ -23,10 +23,28 @@ from typing import Annotated
 
 from circuitry.data.shared_options import Decoding, SeedOption, option
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Amount, Count, Natural, Positive, Share, at_least, checked, one_of
+from circuitry.runs.given import (
+    Amount,
+    Count,
+    Natural,
+    Positive,
+    Share,
+    at_least,
+    checked,
+    one_of,
+)
 from circuitry.runs.settings_file import PACKAGE, STUDY, preset
 
-CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
+CLIP_PRECISIONS = (
+    "fp32",
+    "amp",
+    "amp_bf16",
+    "amp_bfloat16",
+    "bf16",
+    "fp16",
+    "pure_bf16",
+    "pure_fp16",
+)
 INITIALISATIONS = ("transposed", "kaiming")
 
 
@@ -63,7 +81,9 @@ class ClipTraining(ModelTraining):
     warmup: Natural
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
     weight_decay: Amount = 0.2  #: Of all weights except norms and biases.
-    precision: Annotated[str, one_of(*CLIP_PRECISIONS), option(choices=CLIP_PRECISIONS)] = "fp32"
+    precision: Annotated[
+        str, one_of(*CLIP_PRECISIONS), option(choices=CLIP_PRECISIONS)
+    ] = "fp32"
     """Precision: as open_clip names it, fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
@@ -106,7 +126,9 @@ class SaeTraining:
     """Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch."""
     resample_every: Natural = 1000
     """Steps between two checks for dead features, which are then resampled; 0 for never."""
-    initialisation: Annotated[str, one_of(*INITIALISATIONS), option(choices=INITIALISATIONS)] = "transposed"
+    initialisation: Annotated[
+        str, one_of(*INITIALISATIONS), option(choices=INITIALISATIONS)
+    ] = "transposed"
     """How weights start: transposed, the encoder starts as the decoder's transpose, the decoder's bias at the samples'
     mean; kaiming, the encoder and its bias start at random, the decoder's bias at zero."""
     piece: Count = 302_080
@@ -131,7 +153,11 @@ class TrainingWork:
 
 
 CLIP_PRESETS = tuple(
-    sorted(path.parent.name for path in PACKAGE.glob("presets/*/train.toml") if path.parent.name != STUDY)
+    sorted(
+        path.parent.name
+        for path in PACKAGE.glob("presets/*/train.toml")
+        if path.parent.name != STUDY
+    )
 )
 """Names of all presets."""
 

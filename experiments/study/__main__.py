@@ -27,11 +27,17 @@ def main() -> None:
     if name in ("--help", "-h"):
         width = max(map(len, PROGRAMS), default=0)
         print("usage: python -m experiments.study NAME [OPTIONS]\n")
-        print("\n".join(f"  {known:{width}}  {said}" for known, said in PROGRAMS.items()))
+        print(
+            "\n".join(f"  {known:{width}}  {said}" for known, said in PROGRAMS.items())
+        )
     elif name not in PROGRAMS:
-        sys.exit(f"error: There is no program {name!r} of the study, but {', '.join(PROGRAMS)}.")
+        sys.exit(
+            f"error: There is no program {name!r} of the study, but {', '.join(PROGRAMS)}."
+        )
     else:
-        module = importlib.import_module(f"experiments.study.{name.replace('-', '_')}_command")
+        module = importlib.import_module(
+            f"experiments.study.{name.replace('-', '_')}_command"
+        )
         sys.argv = [f"python -m experiments.study {name}", *arguments]
         run_script(module.Config, module.main, module.__doc__)
 

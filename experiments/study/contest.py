@@ -8,13 +8,48 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from circuitry.runs import ALONE, Count, Job, Natural, Rank, Share, Work, one_of, whole_file
+from circuitry.runs import (
+    ALONE,
+    Count,
+    Job,
+    Natural,
+    Rank,
+    Share,
+    Work,
+    one_of,
+    whole_file,
+)
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName, OperationCounter
+from circuitry.circuits import (
+    BUDGETS,
+    LEARNED,
+    METHODS,
+    Circuit,
+    MethodName,
+    OperationCounter,
+)
 from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
-from circuitry.encoder import Baseline, Counterfactual, Task, counted_sites, mean_baseline, metric_of_class
-from circuitry.interventions import MIB_SIZES, AblationSettings, MaskSettings, measure_circuits, propose_circuits
-from experiments.unseen_images import ClassImages, ClassRecords, read_class, split_records
+from circuitry.encoder import (
+    Baseline,
+    Counterfactual,
+    Task,
+    counted_sites,
+    mean_baseline,
+    metric_of_class,
+)
+from circuitry.interventions import (
+    MIB_SIZES,
+    AblationSettings,
+    MaskSettings,
+    measure_circuits,
+    propose_circuits,
+)
+from experiments.unseen_images import (
+    ClassImages,
+    ClassRecords,
+    read_class,
+    split_records,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,29 +96,49 @@ class ContestSettings(QuickstartModel):
 Contestant = tuple[str, str]  # a method and its budget
 
 
-FIND, MEASURE = "found", "measured"  # steps of a contest, one job of each for every class
+FIND, MEASURE = (
+    "found",
+    "measured",
+)  # steps of a contest, one job of each for every class
 
 
 class Contest:
     """A model and images, and what every job does with them."""
 
     def __init__(self, config: ContestSettings, rank: Rank = ALONE) -> None:
-        self.config, self.clip, self.images = config, config.clip(rank, parts=True), config.images()
+        self.config, self.clip, self.images = (
+            config,
+            config.clip(rank, parts=True),
+            config.images(),
+        )
         self.weights = self.clip.text_weights(self.images.all_classes)
 
     @cached_property
     def classes(self) -> list[str]:
         """The classes whose circuits are judged."""
         config, images = self.config, self.images
-        counts = images.counts().loc[chosen_names("domain", (config.domain,), images.domains)[0]]
-        ranked = sorted(counts.index, key=lambda name: (-counts[name], drawn_by_name(config.seed, name)))
-        return list(chosen_names("class", config.judged or ranked[: config.n_judged], images.classes))
+        counts = images.counts().loc[
+            chosen_names("domain", (config.domain,), images.domains)[0]
+        ]
+        ranked = sorted(
+            counts.index,
+            key=lambda name: (-counts[name], drawn_by_name(config.seed, name)),
+        )
+        return list(
+            chosen_names(
+                "class", config.judged or ranked[: config.n_judged], images.classes
+            )
+        )
 
     @property
     def contestants(self) -> list[Contestant]:
         """Each method with each budget; masks have their own counts."""
         config = self.config
-        return [(m, b) for m in config.methods for b in ((LEARNED,) if m == LEARNED else config.budgets)]
+        return [
+            (m, b)
+            for m in config.methods
+            for b in ((LEARNED,) if m == LEARNED else config.budgets)
+        ]
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
@@ -95,67 +150,123 @@ class Contest:
     def records(self, class_name: str) -> tuple[ClassRecords, ClassRecords]:
         """Return images of the class and of others to find circuits on, and then to measure on."""
         config = self.config
-        return split_records(self.images, class_name, config.domain, config.n_images, config.n_others, config.seed)
+        return split_records(
+            self.images,
+            class_name,
+            config.domain,
+            config.n_images,
+            config.n_others,
+            config.seed,
+        )
 
     def read(self, class_name: str) -> tuple[ClassImages, ClassImages]:
         """Return images to find circuits on, and images to measure on."""
         found_on, measured_on = self.records(class_name)
         return read_class(self.clip, found_on), read_class(self.clip, measured_on)
 
-    def task(self, class_name: str, images: ClassImages, baseline: Baseline, work: Work) -> Task:
+    def task(
+        self, class_name: str, images: ClassImages, baseline: Baseline, work: Work
+    ) -> Task:
         """Return what is asked of the model about some images of a class."""
         return Task(
             self.clip.encoder,
             images.own,
-            metric_of_class(self.config.metric, self.clip.scale)(self.weights, self.images.label(class_name)),
+            metric_of_class(self.config.metric, self.clip.scale)(
+                self.weights, self.images.label(class_name)
+            ),
             baseline=baseline,
             others=images.others,
             sites=self.sites,
             work=replace(work, progress=False),
         )
 
-    def find(self, task: Task) -> Iterator[tuple[Contestant, list[Circuit], dict[str, float]]]:
+    def find(
+        self, task: Task
+    ) -> Iterator[tuple[Contestant, list[Circuit], dict[str, float]]]:
         """Yield circuits of every size by each method and budget, and their cost; scores serve all budgets."""
         config = self.config
-        asked = {name: getattr(config, name) for name in ("steps", "batch_size", "seed", "autocast")}
+        asked = {
+            name: getattr(config, name)
+            for name in ("steps", "batch_size", "seed", "autocast")
+        }
         for method in config.methods:
             started = time.process_time()
             with OperationCounter() as counter:
-                circuits = propose_circuits(task, config.sizes, method=method, masks=MaskSettings(**asked))
-            cost = {"seconds": time.process_time() - started, "operations": counter.total}
+                circuits = propose_circuits(
+                    task, config.sizes, method=method, masks=MaskSettings(**asked)
+                )
+            cost = {
+                "seconds": time.process_time() - started,
+                "operations": counter.total,
+            }
             if method == LEARNED:
                 yield (method, LEARNED), circuits, cost
                 continue
             for budget in config.budgets:
-                yield (method, budget), [circuits[0].source.strongest(n, budget=budget) for n in config.sizes], cost
+                yield (
+                    (method, budget),
+                    [
+                        circuits[0].source.strongest(n, budget=budget)
+                        for n in config.sizes
+                    ],
+                    cost,
+                )
 
-    def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path, work: Work) -> list[Path]:
+    def do(
+        self,
+        job: Job,
+        images: tuple[ClassImages, ClassImages],
+        folder: Path,
+        work: Work,
+    ) -> list[Path]:
         """Find the circuits of a class, or measure them, once those of all classes are found."""
         step, class_name = job
         found_on, measured_on = images
         baseline = mean_baseline(self.clip.encoder, found_on.together)
         seen, unseen = (self.task(class_name, side, baseline, work) for side in images)
         if step == FIND:
-            return [path for found in self.find(seen) for path in self._write(folder, class_name, *found)]
-        settings = AblationSettings(random_draws=self.config.random_draws, seed=self.config.seed)
+            return [
+                path
+                for found in self.find(seen)
+                for path in self._write(folder, class_name, *found)
+            ]
+        settings = AblationSettings(
+            random_draws=self.config.random_draws, seed=self.config.seed
+        )
         paths = list[Path]()
         for contestant in self.contestants:
-            own, *foreign = (self.circuits(folder, name, contestant) for name in (class_name, *self._next(class_name)))
+            own, *foreign = (
+                self.circuits(folder, name, contestant)
+                for name in (class_name, *self._next(class_name))
+            )
             for ablation in self.config.ablations:
                 task = unseen
-                if ablation == "resample":  # each image has the units of the one before it
-                    task = replace(unseen, baseline=Counterfactual(measured_on.together.roll(1, 0)))
+                if (
+                    ablation == "resample"
+                ):  # each image has the units of the one before it
+                    task = replace(
+                        unseen, baseline=Counterfactual(measured_on.together.roll(1, 0))
+                    )
                 fitted = seen if ablation == "optimal" else None
                 paths.append(curve_file(folder, class_name, contestant, ablation))
                 measure_circuits(task, own, settings, foreign, fitted).save(paths[-1])
         return paths
 
     def _write(
-        self, folder: Path, class_name: str, contestant: Contestant, circuits: Sequence[Circuit], cost: dict[str, float]
+        self,
+        folder: Path,
+        class_name: str,
+        contestant: Contestant,
+        circuits: Sequence[Circuit],
+        cost: dict[str, float],
     ) -> Iterator[Path]:
         source, units = circuits[0].source, dict(circuits[0].units)
-        named = replace(source, kept_units=units, class_name=class_name, domain=self.config.domain)
-        *places, cost_file = files_of(folder, class_name, contestant, len(self.config.sizes))
+        named = replace(
+            source, kept_units=units, class_name=class_name, domain=self.config.domain
+        )
+        *places, cost_file = files_of(
+            folder, class_name, contestant, len(self.config.sizes)
+        )
         for path, one in zip(places, circuits, strict=True):
             replace(one, source=named).save(path)
             yield path
@@ -163,36 +274,77 @@ class Contest:
             temporary.write_text(json.dumps(cost))
         yield cost_file
 
-    def circuits(self, folder: Path, class_name: str, contestant: Contestant) -> list[Circuit]:
+    def circuits(
+        self, folder: Path, class_name: str, contestant: Contestant
+    ) -> list[Circuit]:
         """Return the circuits of a class that were found, by size."""
-        return [Circuit.load(path) for path in files_of(folder, class_name, contestant, len(self.config.sizes))[:-1]]
+        return [
+            Circuit.load(path)
+            for path in files_of(
+                folder, class_name, contestant, len(self.config.sizes)
+            )[:-1]
+        ]
 
     def _next(self, class_name: str) -> list[str]:
         """Return the judged classes that follow, whose circuits are measured, too."""
         place = self.classes.index(class_name) + 1
-        return [*self.classes[place:], *self.classes[: place - 1]][: self.config.n_foreign]
+        return [*self.classes[place:], *self.classes[: place - 1]][
+            : self.config.n_foreign
+        ]
 
     def listings(self) -> dict[str, dict[str, str]]:
         """Return the images that shape a number, with their checksums."""
-        records = {r for name in self.classes for side in self.records(name) for part in side for r in part}
-        return {"images": image_listing(sorted(records, key=lambda record: record.relative))}
+        records = {
+            r
+            for name in self.classes
+            for side in self.records(name)
+            for part in side
+            for r in part
+        }
+        return {
+            "images": image_listing(sorted(records, key=lambda record: record.relative))
+        }
 
     def provenance(self) -> dict[str, Any]:
         """Return what shapes a number."""
-        not_asked = {"judged", "n_judged", *(field.name for field in fields(QuickstartModel))} - {"units"}
-        asked = [field.name for field in fields(ContestSettings) if field.name not in not_asked]
+        not_asked = {
+            "judged",
+            "n_judged",
+            *(field.name for field in fields(QuickstartModel)),
+        } - {"units"}
+        asked = [
+            field.name
+            for field in fields(ContestSettings)
+            if field.name not in not_asked
+        ]
         values = {name: getattr(self.config, name) for name in asked}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        made = {"model": self.clip.name, "model_digest": self.clip.digest, "classes": self.classes}
+        plain = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+        made = {
+            "model": self.clip.name,
+            "model_digest": self.clip.digest,
+            "classes": self.classes,
+        }
         return {**made, **plain, "sites": list(self.sites)}
 
 
-def files_of(folder: Path, class_name: str, contestant: Contestant, n_sizes: int) -> list[Path]:
+def files_of(
+    folder: Path, class_name: str, contestant: Contestant, n_sizes: int
+) -> list[Path]:
     """Return the files of a class, method and budget: a circuit for each size, and the cost."""
     stem = f"{folder / FIND / class_name}/{'.'.join(contestant)}"
-    return [*(Path(f"{stem}.{i}.safetensors") for i in range(n_sizes)), Path(f"{stem}.json")]
+    return [
+        *(Path(f"{stem}.{i}.safetensors") for i in range(n_sizes)),
+        Path(f"{stem}.json"),
+    ]
 
 
-def curve_file(folder: Path, class_name: str, contestant: Contestant, ablation: str) -> Path:
+def curve_file(
+    folder: Path, class_name: str, contestant: Contestant, ablation: str
+) -> Path:
     """Return the file of the measured circuits of a class, method and budget."""
-    return folder / MEASURE / class_name / f"{'.'.join(contestant)}.{ablation}.safetensors"
+    return (
+        folder / MEASURE / class_name / f"{'.'.join(contestant)}.{ablation}.safetensors"
+    )

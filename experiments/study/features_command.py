@@ -19,7 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from circuitry.runs import Count, InputError, Job, JobFolder, Work, WorkSettings, versions
+from circuitry.runs import (
+    Count,
+    InputError,
+    Job,
+    JobFolder,
+    Work,
+    WorkSettings,
+    versions,
+)
 from circuitry import Clip, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
@@ -66,7 +74,9 @@ def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
     columns = {}
     for domain, rows in features.images.groupby("domain").indices.items():
         named = features.strongest[rows]
-        columns[domain] = np.bincount(named[named >= 0], minlength=features.n_features) / len(rows)
+        columns[domain] = np.bincount(
+            named[named >= 0], minlength=features.n_features
+        ) / len(rows)
     return pd.DataFrame(columns).rename_axis(index="feature", columns="domain")
 
 
@@ -80,17 +90,24 @@ def feature_summary(features: ImageFeatures) -> pd.DataFrame:
     """
     by_class: dict[str, list[np.ndarray]] = {}
     for (name, _), rows in features.cells().items():
-        by_class.setdefault(name, []).append(np.bincount(features.ranked(rows), minlength=features.n_features))
+        by_class.setdefault(name, []).append(
+            np.bincount(features.ranked(rows), minlength=features.n_features)
+        )
     several = [members for members in by_class.values() if len(members) > 1]
     if not several:
-        raise InputError("Features are shared between domains, but no class has images in two of them.")
+        raise InputError(
+            "Features are shared between domains, but no class has images in two of them."
+        )
     counts = np.array([np.sum(members, axis=0) for members in several])
     others = np.array([[len(members) - 1] for members in several])
     tops = counts.sum(0)
     table = pd.DataFrame(
         {
             "feature": np.arange(features.n_features),
-            "n_images": np.bincount(features.strongest[features.strongest >= 0], minlength=features.n_features),
+            "n_images": np.bincount(
+                features.strongest[features.strongest >= 0],
+                minlength=features.n_features,
+            ),
             "n_tops": tops,
             "n_classes": (counts > 0).sum(0),
             "shared": (counts * (counts - 1) / others).sum(0) / np.maximum(tops, 1),
@@ -99,15 +116,24 @@ def feature_summary(features: ImageFeatures) -> pd.DataFrame:
     return table.query("n_tops > 0").reset_index(drop=True)
 
 
-def most_shared(summary: pd.DataFrame, n: int, *, least: bool = False, min_tops: int = 2) -> list[int]:
+def most_shared(
+    summary: pd.DataFrame, n: int, *, least: bool = False, min_tops: int = 2
+) -> list[int]:
     """Return the features that domains agree on most, or least; ties go to the fewest classes, or the most tops."""
     enough = summary[summary["n_tops"] >= min_tops]
-    ascending = {"shared": least, **({} if least else {"n_classes": True}), "n_tops": False, "feature": True}
+    ascending = {
+        "shared": least,
+        **({} if least else {"n_classes": True}),
+        "n_tops": False,
+        "feature": True,
+    }
     order = enough.sort_values(list(ascending), ascending=list(ascending.values()))
     return [int(feature) for feature in order["feature"][:n]]
 
 
-def images_of_feature(features: ImageFeatures, feature: int, domain: str, n: int) -> list[str]:
+def images_of_feature(
+    features: ImageFeatures, feature: int, domain: str, n: int
+) -> list[str]:
     """Return the images of a domain, as paths below the data's root, in which a feature is most active."""
     rows, columns = np.nonzero(features.strongest == feature)
     inside = (features.images["domain"] == domain).to_numpy()[rows]
@@ -121,21 +147,37 @@ PER_CELL = 3  # images of each feature and domain
 
 
 def add_features(
-    report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder, *, least: bool
+    report: Report,
+    features: ImageFeatures,
+    table: pd.DataFrame,
+    images: DomainFolder,
+    *,
+    least: bool,
 ) -> None:
     """Add the section on the features that domains share most, or least: top images, name, frequency by domain."""
     heading = f"Features that domains {'do not ' * least}share"
-    enough = len(features.domains)  # features in fewer tops than there are domains say little either way
-    chosen, known = most_shared(table, _SHOWN, least=least, min_tops=enough), table.set_index("feature")
+    enough = len(
+        features.domains
+    )  # features in fewer tops than there are domains say little either way
+    chosen, known = (
+        most_shared(table, _SHOWN, least=least, min_tops=enough),
+        table.set_index("feature"),
+    )
     report.section(heading)
     if not chosen:
         report.text("There are none.")
         return
     rows = known.loc[chosen]
-    labels = [f"{row.name}{'?' if row.weak else ''} ({row.Index})" for row in rows.itertuples()]
+    labels = [
+        f"{row.name}{'?' if row.weak else ''} ({row.Index})"
+        for row in rows.itertuples()
+    ]
     files = {record.relative: record.path for record in images.records}
     cells = {
-        (label, domain): [load_image(files[path]) for path in images_of_feature(features, feature, domain, PER_CELL)]
+        (label, domain): [
+            load_image(files[path])
+            for path in images_of_feature(features, feature, domain, PER_CELL)
+        ]
         for feature, label in zip(chosen, labels, strict=True)
         for domain in features.domains
     }
@@ -144,18 +186,26 @@ def add_features(
         "The images of each domain in which a feature is most active; a dash where there are fewer.",
         alt=f"{heading}: top images by feature and domain",
     )
-    shown = rows.assign(feature=labels).rename(columns={"n_classes": "classes", "runner_up": "next word"})
+    shown = rows.assign(feature=labels).rename(
+        columns={"n_classes": "classes", "runner_up": "next word"}
+    )
     report.table(
-        shown[["feature", "shared", "classes", *features.domains, "cosine", "next word"]].reset_index(drop=True),
+        shown[
+            ["feature", "shared", "classes", *features.domains, "cosine", "next word"]
+        ].reset_index(drop=True),
         "shared: the chance that another domain has the feature among the first 20 of a class where one domain has it; "
         f"classes: the number of classes that have it among their first 20; then the share of each domain's images "
         f"with it. {int(rows['weak'].sum())} of these {len(chosen)} names are weak, with a question mark: word and "
         "feature are far apart, or the next word is nearly as close (`name_features`).",
-        formats={"shared": ".2f", "cosine": ".2f"} | dict.fromkeys(features.domains, ".0%"),
+        formats={"shared": ".2f", "cosine": ".2f"}
+        | dict.fromkeys(features.domains, ".0%"),
     )
 
 
-SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
+SMALL_TABLES = tuple(
+    f"feature_sharing_{name}"
+    for name in ("matrix", "levels", "summary", "paired_tests")
+)
 """Tables that are small enough to be committed."""
 
 
@@ -192,17 +242,29 @@ def main(config: Config) -> Written | None:
     if not config.share_out(partial(read_share, config), config.out / "jobs"):
         return None
     images = config.images()
-    held_out = chosen_names("held-out class", config.held_out, images.classes, class_key) if config.held_out else ()
+    held_out = (
+        chosen_names("held-out class", config.held_out, images.classes, class_key)
+        if config.held_out
+        else ()
+    )
     clip = config.clip()
     sae, found = read_features(config, clip, config.work())
     names = name_features(sae, clip, words(config, clip, images))
     comparison = compare_features(
-        found, {"held-out": held_out}, ranking=config.ranking, n_parts=config.parts, seed=config.seed
+        found,
+        {"held-out": held_out},
+        ranking=config.ranking,
+        n_parts=config.parts,
+        seed=config.seed,
     )
-    shared = names.merge(feature_summary(found), on="feature", validate="one_to_one")  # those in some top 20
+    shared = names.merge(
+        feature_summary(found), on="feature", validate="one_to_one"
+    )  # those in some top 20
     shared = shared.merge(feature_frequency(found), left_on="feature", right_index=True)
     tables = comparison.tables() | {"features": shared}
-    quality = {name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()}
+    quality = {
+        name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()
+    }
     told = "{dead} of them dead, {l0} active per image, {explained_variance} of the variance explained, in training"
     report = Report(
         f"Which features do {len(found.domains)} domains share in {clip.name}?",
@@ -210,27 +272,58 @@ def main(config: Config) -> Written | None:
         f"{f' ({told.format(**quality)})' if quality else ''}. Features of {len(found.images)} images are compared "
         "between domains, class by class.",
     )
-    report.summary([how_much_shared(comparison, "features"), which_differs(comparison), class_or_domain(comparison)])
+    report.summary(
+        [
+            how_much_shared(comparison, "features"),
+            which_differs(comparison),
+            class_or_domain(comparison),
+        ]
+    )
     report.section("How many features do domains share?")
     report.text(
         "Each image has its 20 strongest features. For a class in a domain, features are ranked by how many of its "
         "images have them. Feature sharing of two domains is the share of their first k features that are equal, "
         "averaged over k = 5, 10, 15, 20 and over classes."
     )
-    add_comparison(report, comparison, domain_marks(found.domains), title="Shared features")
+    add_comparison(
+        report, comparison, domain_marks(found.domains), title="Shared features"
+    )
     for least in (False, True):
         add_features(report, found, tables["features"], images, least=least)
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
         print(table.to_string(float_format=lambda value: f"{value:.3f}"))
-    about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
+    about = {
+        "autoencoder": {
+            key: value for key, value in sae.about.items() if key != "history"
+        }
+    }
     names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts")
-    chosen = {name: getattr(config, name) for name in names_of} | {"trained_on": trained_on(config)}
-    provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
+    chosen = {name: getattr(config, name) for name in names_of} | {
+        "trained_on": trained_on(config)
+    }
+    provenance = {
+        "model": clip.name,
+        "model_digest": clip.digest,
+        **chosen,
+        **about,
+        **versions(),
+    }
     looked_at = listings_of(images, config.n_images, config.seed)
     if config.results is not None:
-        comparison.save(config.results / "feature_sharing")  # the study compares models by it
+        comparison.save(
+            config.results / "feature_sharing"
+        )  # the study compares models by it
     saved = {comparison.measure: comparison}
-    return write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at, saved)
+    return write_results(
+        report,
+        tables,
+        config.out,
+        config.results,
+        provenance,
+        SMALL_TABLES,
+        looked_at,
+        saved,
+    )
 
 
 def trained_on(config: Config) -> dict[str, object] | None:
@@ -243,14 +336,24 @@ def trained_on(config: Config) -> dict[str, object] | None:
 
 def read_share(config: Config, work: Work) -> None:
     """Do one process's share of the training and of the domains."""
-    read_features(config, replace(config, device=work.rank.device(config.device)).clip(), work)
+    read_features(
+        config, replace(config, device=work.rank.device(config.device)).clip(), work
+    )
 
 
-def read_features(config: Config, clip: Clip, work: Work) -> tuple[SparseAutoencoder, ImageFeatures]:
+def read_features(
+    config: Config, clip: Clip, work: Work
+) -> tuple[SparseAutoencoder, ImageFeatures]:
     """Return the autoencoder and the features of all images; read finished parts."""
     sae = autoencoder(config, clip, work)
     return sae, extract_features(
-        clip, sae, config.images(), config.out / "features", n_images=config.n_images, seed=config.seed, work=work
+        clip,
+        sae,
+        config.images(),
+        config.out / "features",
+        n_images=config.n_images,
+        seed=config.seed,
+        work=work,
     )
 
 
@@ -261,7 +364,11 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     images = config.images_of(config.train_split)
     made_with = {"model": clip.name, **clip.identity, **asdict(config.training)}
     folder = JobFolder(
-        config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
+        config.out,
+        "circuitry autoencoder 1",
+        made_with,
+        [("autoencoder",)],
+        {"images": image_listing(images.records)},
     )
     path, unfinished = config.out / "sae.safetensors", config.out / "training"
 

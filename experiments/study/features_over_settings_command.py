@@ -25,7 +25,11 @@ from experiments.study.relations import models_agree
 
 import pandas as pd
 
-MODEL = ["model", "setting", "test_domain"]  # columns that identify a row of the table over seeds
+MODEL = [
+    "model",
+    "setting",
+    "test_domain",
+]  # columns that identify a row of the table over seeds
 COMPARISON = "feature_sharing"  # folder below the results of features that holds its `Comparison`
 
 
@@ -46,7 +50,9 @@ class Config:
 def main(config: Config) -> Written:
     """Gather, average over seeds, write, and print where the page is."""
     if not config.features:
-        raise InputError("Expected --results folders of the program features, given none: add --features FOLDER.")
+        raise InputError(
+            "Expected --results folders of the program features, given none: add --features FOLDER."
+        )
     runs = pd.DataFrame([score(config, entry) for entry in config.features])
     table, tests = over_seeds(runs), over_models(config, runs["test_domain"])
     report = Report(
@@ -63,9 +69,16 @@ def main(config: Config) -> Written:
     report.table(runs, "Every model, with its 95 % interval over classes.")
     if len(tests):
         report.section("Do two domains differ over models?")
-        report.table(tests, "Feature sharing of domain a with the others minus that of b; each model counts once.")
+        report.table(
+            tests,
+            "Feature sharing of domain a with the others minus that of b; each model counts once.",
+        )
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    tables = {"sharing_over_settings": table, "sharing_of_runs": runs, "sharing_tests": tests}
+    tables = {
+        "sharing_over_settings": table,
+        "sharing_of_runs": runs,
+        "sharing_tests": tests,
+    }
     about = {"results": config.features, "group": config.group, **versions()}
     return write_results(report, tables, config.out, None, about)
 
@@ -76,10 +89,15 @@ def score(config: Config, entry: str) -> dict[str, object]:
     folder = Path(place)
     table, about = folder / "feature_sharing_summary.csv", folder / "provenance.json"
     if not (table.is_file() and about.is_file()):
-        raise InputError(f"{folder} holds no results of the program features: give the folder of its --results.")
+        raise InputError(
+            f"{folder} holds no results of the program features: give the folder of its --results."
+        )
     provenance = json.loads(about.read_text(encoding="utf-8"))
     run = provenance.get("trained_on") or {}
-    setting, domain = name or run.get("setting"), run.get("test_domain") or config.test_domain
+    setting, domain = (
+        name or run.get("setting"),
+        run.get("test_domain") or config.test_domain,
+    )
     if setting is None or domain is None:
         raise InputError(
             f"The setting and test domain of the model in {folder} are unknown: give it as name={folder} with "
@@ -93,17 +111,34 @@ def score(config: Config, entry: str) -> dict[str, object]:
             f"{', '.join(sorted(set(summary['domain'])))} and the groups {', '.join(sorted(set(summary['group'])))}."
         )
     own, others = rows.loc[domain], rows["value"].drop(domain)
-    identity = {"model": run.get("model", provenance["model"]), "setting": setting, "test_domain": domain}
-    values = {"score": own["value"], "low": own["low"], "high": own["high"], "others": float(others.mean())}
+    identity = {
+        "model": run.get("model", provenance["model"]),
+        "setting": setting,
+        "test_domain": domain,
+    }
+    values = {
+        "score": own["value"],
+        "low": own["low"],
+        "high": own["high"],
+        "others": float(others.mean()),
+    }
     lowest = own["value"] < others.min()
-    return {**identity, "seed": run.get("seed"), **values, "lowest": lowest, "n_classes": own["n_classes"]}
+    return {
+        **identity,
+        "seed": run.get("seed"),
+        **values,
+        "lowest": lowest,
+        "n_classes": own["n_classes"],
+    }
 
 
 def over_models(config: Config, test_domains: "pd.Series[str]") -> pd.DataFrame:
     """Return the tests of `compare_models` for each test domain that has two or more models."""
     folders = pd.Series([Path(entry.rpartition("=")[2]) for entry in config.features])
     tests = [
-        compare_models([Comparison.load(folder / COMPARISON) for folder in own], config.group).assign(test_domain=name)
+        compare_models(
+            [Comparison.load(folder / COMPARISON) for folder in own], config.group
+        ).assign(test_domain=name)
         for name, own in folders.groupby(test_domains, sort=False)
         if len(own) > 1
     ]
@@ -112,7 +147,15 @@ def over_models(config: Config, test_domains: "pd.Series[str]") -> pd.DataFrame:
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Average the models of a setting, architecture and test domain: score, its deviation, and the number of models."""
-    columns = {"score": "mean", "deviation": "std", "others": "mean", "lowest": "sum", "models": "size"}
+    columns = {
+        "score": "mean",
+        "deviation": "std",
+        "others": "mean",
+        "lowest": "sum",
+        "models": "size",
+    }
     of = {"deviation": "score", "models": "score"}
     groups = runs.groupby(MODEL, sort=False)
-    return groups.agg(**{name: (of.get(name, name), how) for name, how in columns.items()}).reset_index()
+    return groups.agg(
+        **{name: (of.get(name, name), how) for name, how in columns.items()}
+    ).reset_index()

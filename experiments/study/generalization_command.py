@@ -25,9 +25,17 @@ from circuitry.reports import Finding, Report, Written, add_told_apart, write_re
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.training import CLASSIFIER, MEASURE, available_device
 from experiments.study import run_tables
-from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
+from experiments.study.checkpoint_accuracy import (
+    EvaluationSet,
+    extract_accuracies,
+    imagenet_validation,
+)
 from experiments.study.selection import ImagenetNames
-from experiments.study.setting_charts import in_test_domain, robustness_scatter, settings_bars
+from experiments.study.setting_charts import (
+    in_test_domain,
+    robustness_scatter,
+    settings_bars,
+)
 from experiments.study.study_run import find_runs
 
 import pandas as pd
@@ -41,7 +49,11 @@ def generalization_findings(tested: pd.DataFrame) -> list[Finding]:
     below = below.assign(name=run_tables.model_names(tested))
     for (domain, model), rows in below.groupby(["test_domain", "name"], sort=False):
         best = rows.sort_values("held_out").iloc[-1]
-        spread = f"standard deviation {best['sd']:.1%} over {best['seeds']} seeds" if best["seeds"] > 1 else "one seed"
+        spread = (
+            f"standard deviation {best['sd']:.1%} over {best['seeds']} seeds"
+            if best["seeds"] > 1
+            else "one seed"
+        )
         found.append(
             Finding(
                 f"In {domain}{f' ({model})' if model else ''} held-out classes are recognised best with "
@@ -54,22 +66,40 @@ def generalization_findings(tested: pd.DataFrame) -> list[Finding]:
     return found
 
 
-def add_accuracies(report: Report, tables: Mapping[str, pd.DataFrame], screen: bool, marks: Mapping[str, Mark]) -> None:
+def add_accuracies(
+    report: Report,
+    tables: Mapping[str, pd.DataFrame],
+    screen: bool,
+    marks: Mapping[str, Mark],
+) -> None:
     """Add the section on the kinds of accuracy, also over the other choice of classes, and on single classes."""
     report.section("Settings side by side")
     tested = in_test_domain(tables["told_apart"]).drop(columns="domain")
-    add_told_apart(report, tested, "Accuracy in the test domain, mean over classes and seeds.")
+    add_told_apart(
+        report, tested, "Accuracy in the test domain, mean over classes and seeds."
+    )
     chance = tables["told_apart"]["chance"].iloc[0]
     bars = settings_bars(tables["told_apart"], marks)
-    report.figure(bars, f"Accuracy in the test domain by setting. Guessing would reach {chance:.1%}.")
+    report.figure(
+        bars,
+        f"Accuracy in the test domain by setting. Guessing would reach {chance:.1%}.",
+    )
     screened = tables["screened"]
     if screened.empty:
-        report.text(f"There are no models of the upper bound ({run_tables.UPPER}): no class was screened.")
+        report.text(
+            f"There are no models of the upper bound ({run_tables.UPPER}): no class was screened."
+        )
     else:
         out = screened[~screened["kept"]]
         names = run_tables.model_names(screened)[out.index]
         model = (", " + names).where(names != "", "")
-        classes = (out["class"] + " in " + out["test_domain"] + model + out["upper"].map(" ({:.0%})".format)).tolist()
+        classes = (
+            out["class"]
+            + " in "
+            + out["test_domain"]
+            + model
+            + out["upper"].map(" ({:.0%})".format)
+        ).tolist()
         report.text(
             f"A class is screened out if the upper bound ({run_tables.UPPER}), which saw it in the test domain, comes "
             f"less than {run_tables.SHARE:.0%} of the way from guessing to perfect accuracy on it. It is left out for "
@@ -77,13 +107,19 @@ def add_accuracies(report: Report, tables: Mapping[str, pd.DataFrame], screen: b
             f"{'these are left out' if screen else 'all held-out classes count'}. {len(out)} of {len(screened)} are "
             f"screened out: {', '.join(classes) or 'none'}."
         )
-        beside = in_test_domain(tables["told_apart_all" if screen else "told_apart_screened"])
+        beside = in_test_domain(
+            tables["told_apart_all" if screen else "told_apart_screened"]
+        )
         add_told_apart(
-            report, beside.drop(columns="domain"), f"The same {'with all' if screen else 'without these'} classes."
+            report,
+            beside.drop(columns="domain"),
+            f"The same {'with all' if screen else 'without these'} classes.",
         )
     tested = in_test_domain(tables["settings"]).drop(columns=["domain", "values"])
     report.table(
-        tested.drop(columns=[name for name in run_tables.MODEL if tested[name].nunique() == 1]).reset_index(drop=True),
+        tested.drop(
+            columns=[name for name in run_tables.MODEL if tested[name].nunique() == 1]
+        ).reset_index(drop=True),
         "Accuracy in the test domain, mean and standard deviation over seeds, each held-out set and class apart.",
     )
 
@@ -124,7 +160,11 @@ def main(config: Config) -> Written | None:
     """Evaluate, write, and print where the report is."""
     if not config.work.share_out(partial(evaluated, config), config.out / "jobs"):
         return None
-    return write(config, evaluated(config, config.work.work()), domain_marks(DomainFolder(config.data).domains))
+    return write(
+        config,
+        evaluated(config, config.work.work()),
+        domain_marks(DomainFolder(config.data).domains),
+    )
 
 
 def evaluated(config: Config, work: Work) -> pd.DataFrame:
@@ -135,7 +175,14 @@ def evaluated(config: Config, work: Work) -> pd.DataFrame:
     if config.imagenet is not None:
         sets.append(imagenet_validation(config.imagenet, config.imagenet_names))
     tables = [
-        extract_accuracies(runs, tests, epochs=config.epochs_shown, decoding=config.decoding, device=device, work=work)
+        extract_accuracies(
+            runs,
+            tests,
+            epochs=config.epochs_shown,
+            decoding=config.decoding,
+            device=device,
+            work=work,
+        )
         for tests in sets
     ]
     return pd.concat(tables, ignore_index=True)
@@ -150,21 +197,32 @@ def test_images(config: Config) -> DomainFolder:
 def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of all runs by name; the other choice of classes stands beside if there is an upper bound."""
     screened = run_tables.screened_classes(evaluated)
-    every, learned = run_tables.kinds_of_runs(evaluated), run_tables.kinds_of_runs(evaluated, screened=screened)
-    beside = {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
+    every, learned = (
+        run_tables.kinds_of_runs(evaluated),
+        run_tables.kinds_of_runs(evaluated, screened=screened),
+    )
+    beside = (
+        {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
+    )
     return {
         "evaluation": evaluated,
         "told_apart": learned if config.screen else every,
         **({} if screened.empty else beside),
         "screened": screened,
         "settings": run_tables.settings_table(evaluated),
-        "differences": run_tables.paired_differences(evaluated, screened=screened if config.screen else None),
+        "differences": run_tables.paired_differences(
+            evaluated, screened=screened if config.screen else None
+        ),
         "measures": run_tables.measures_table(evaluated),
-        "robustness": run_tables.effective_robustness(evaluated, natural=config.natural_domain),
+        "robustness": run_tables.effective_robustness(
+            evaluated, natural=config.natural_domain
+        ),
     }
 
 
-def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) -> Written:
+def write(
+    config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]
+) -> Written:
     """Write tables, figures and the report, and say where they are."""
     tables = tables_of(config, evaluated)
     natural, kinds = config.natural_domain, tables["told_apart"]
@@ -185,6 +243,11 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
         "axes in logits. The line fits models trained on photographs alone; a model above it is more robust than its "
         "accuracy on photographs predicts. If those models do not exceed guessing, there is no line.",
     )
-    provenance = {"runs": sorted(set(evaluated["run"])), "classifier": CLASSIFIER, "measure": MEASURE, **versions()}
+    provenance = {
+        "runs": sorted(set(evaluated["run"])),
+        "classifier": CLASSIFIER,
+        "measure": MEASURE,
+        **versions(),
+    }
     small = tuple(name for name in tables if name != "evaluation")
     return write_results(report, tables, config.out, config.results, provenance, small)

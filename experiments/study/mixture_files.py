@@ -10,7 +10,13 @@ from typing import Any
 
 from circuitry.runs import InputError, Seed
 from circuitry.data import DomainFolder, ImageRecord, caption, class_key, image_rng
-from circuitry.training import CaptionedImage, Captions, read_description, with_captions, write_captioned_table
+from circuitry.training import (
+    CaptionedImage,
+    Captions,
+    read_description,
+    with_captions,
+    write_captioned_table,
+)
 from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, SketchSet
 
 import pandas as pd
@@ -23,18 +29,38 @@ SKETCH_PATTERNS = (
     *("{}.", "a {}.", "the {}."),
     *("{} drawing.", "drawing of a {}.", "drawing of the {}."),
     *("a {} drawing.", "a drawing of a {}.", "a drawing of the {}."),
-    *("{} sketch.", "sketch of a {}.", "sketch of the {}.", "a {} sketch.", "a sketch of a {}.", "a sketch of the {}."),
-    *("{} image.", "image of a {}.", "image of the {}.", "a {} image.", "an image of a {}.", "an image of the {}."),
+    *(
+        "{} sketch.",
+        "sketch of a {}.",
+        "sketch of the {}.",
+        "a {} sketch.",
+        "a sketch of a {}.",
+        "a sketch of the {}.",
+    ),
+    *(
+        "{} image.",
+        "image of a {}.",
+        "image of the {}.",
+        "a {} image.",
+        "an image of a {}.",
+        "an image of the {}.",
+    ),
 )  # the study's 21 sentence patterns of ImageNet-Sketch
 
 
-def stream_captions(root: Path, seed: int = STUDY_SEED, *, aligned: bool = False) -> dict[str, dict[str, str]]:
+def stream_captions(
+    root: Path, seed: int = STUDY_SEED, *, aligned: bool = False
+) -> dict[str, dict[str, str]]:
     """Return the study's captions of all images of a listing: by split, as {path below the root: caption}.
 
     One generator goes through the domains in alphabetical order, train before test, line by line, whether or not the
     files exist; aligned captions restart it.
     """
-    there = {path.stem.removesuffix(f"_{split}") for split in STREAM_SPLITS for path in root.glob(f"*_{split}.txt")}
+    there = {
+        path.stem.removesuffix(f"_{split}")
+        for split in STREAM_SPLITS
+        for path in root.glob(f"*_{split}.txt")
+    }
     domains = sorted(DOMAINNET_ROUND if there <= set(DOMAINNET_ROUND) else there)
     names = [f"{domain}_{split}.txt" for domain in domains for split in STREAM_SPLITS]
     if missing := [name for name in names if not (root / name).is_file()]:
@@ -42,13 +68,18 @@ def stream_captions(root: Path, seed: int = STUDY_SEED, *, aligned: bool = False
             f"The study's captions are one random stream through all {len(names)} lists, but {root} lacks "
             f"{len(missing)}, such as {missing[0]}: add the lists (images may be missing), or take captions by-image."
         )
-    folders = {split: DomainFolder(root, split, missing_files="unchecked") for split in STREAM_SPLITS}
+    folders = {
+        split: DomainFolder(root, split, missing_files="unchecked")
+        for split in STREAM_SPLITS
+    }
     rng = random.Random(seed)
     captions: dict[str, dict[str, str]] = {split: {} for split in STREAM_SPLITS}
     for domain, (split, images) in product(domains, folders.items()):
         for record in images.records:
             if record.domain == domain:
-                captions[split][record.relative] = caption(record.class_name, domain, rng, aligned=aligned)
+                captions[split][record.relative] = caption(
+                    record.class_name, domain, rng, aligned=aligned
+                )
     return captions
 
 
@@ -58,12 +89,15 @@ def sketch_caption(class_name: str, rng: random.Random) -> str:
     return said if rng.random() < 0.5 else said.removesuffix(".")
 
 
-def sketch_captions(sketches: SketchSet, seed: Seed = STUDY_SEED, *, stream: bool) -> dict[str, str]:
+def sketch_captions(
+    sketches: SketchSet, seed: Seed = STUDY_SEED, *, stream: bool
+) -> dict[str, str]:
     """Return the captions of ImageNet-Sketch as {path below its root: caption}, of one random stream or by image."""
     rng = random.Random(seed)
     return {
         record.relative: sketch_caption(
-            sketches.names[record.class_name], rng if stream else image_rng(record.relative, seed)
+            sketches.names[record.class_name],
+            rng if stream else image_rng(record.relative, seed),
         )
         for record in sketches.images
     }
@@ -80,7 +114,13 @@ def write_mixture(
     **policies: Any,
 ) -> Path:
     """Write the table of a mixture, and a JSON that has its settings, by the policies of `write_captioned_table`."""
-    told = {"settings": asdict(settings), **settings.described(), "sketches": None, "base": None, **(about or {})}
+    told = {
+        "settings": asdict(settings),
+        **settings.described(),
+        "sketches": None,
+        "base": None,
+        **(about or {}),
+    }
     images = chain(base, with_captions(records, captions))
     return write_captioned_table(images, path, about=told, **policies)
 
@@ -93,7 +133,13 @@ def mixture_summary(tables: Sequence[Path], held_out: Sequence[str]) -> pd.DataF
         described = read_description(table)
         for domain, by_class in described["counts"].items():
             images = sum(by_class.values())
-            held = sum(n for class_name, n in by_class.items() if class_key(class_name) in keys)
-            parts = {"base": images} if domain == described["base"] else {"seen": images - held, "held-out": held}
+            held = sum(
+                n for class_name, n in by_class.items() if class_key(class_name) in keys
+            )
+            parts = (
+                {"base": images}
+                if domain == described["base"]
+                else {"seen": images - held, "held-out": held}
+            )
             rows += [(table.stem, domain, part, n) for part, n in parts.items()]
     return pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"])

@@ -30,12 +30,31 @@ from typing import Literal
 from circuitry.runs import Count, InputError
 from circuitry import DomainFolder
 from circuitry.comparison import write_named_table
-from circuitry.data import ImageRecord, MissingFiles, SeedOption, chosen_names, class_key, study_held_out
+from circuitry.data import (
+    ImageRecord,
+    MissingFiles,
+    SeedOption,
+    chosen_names,
+    class_key,
+    study_held_out,
+)
 from circuitry.reports import write_figure
 from circuitry.training import Captions, NoCaption, generated_captions, read_description
 from experiments.study.base_sets import named_base_sets
-from experiments.study.mixture_files import mixture_summary, sketch_captions, stream_captions, write_mixture
-from experiments.study.selection import Setting, SketchSet, admitted, imagenet_sketch, mixture, sketch_mixtures
+from experiments.study.mixture_files import (
+    mixture_summary,
+    sketch_captions,
+    stream_captions,
+    write_mixture,
+)
+from experiments.study.selection import (
+    Setting,
+    SketchSet,
+    admitted,
+    imagenet_sketch,
+    mixture,
+    sketch_mixtures,
+)
 from experiments.study.setting_charts import mixture_bars
 from experiments.study.study_set import MixtureSpec, study_mixtures
 
@@ -97,7 +116,11 @@ def main(config: Config) -> None:
         print(f"{tables[-1]}: {len(records):,} images and the base set", flush=True)
         validation = None
         if config.validation_split or spec.base in material.validated:
-            chosen = admitted(material.validation, spec.settings) if material.validation else ()
+            chosen = (
+                admitted(material.validation, spec.settings)
+                if material.validation
+                else ()
+            )
             validation = material.write(spec, "val", chosen)
         described = read_description(tables[-1])
         rows.append(
@@ -112,9 +135,15 @@ def main(config: Config) -> None:
             }
         )
     if not rows:
-        raise InputError("None of the mixtures can be made of these images; see the reasons above.")
+        raise InputError(
+            "None of the mixtures can be made of these images; see the reasons above."
+        )
     listed, parts = pd.DataFrame(rows), mixture_summary(tables, material.held_out)
-    print(listed.drop(columns=["table", "validation_table"]).to_string(index=False, na_rep="-"))
+    print(
+        listed.drop(columns=["table", "validation_table"]).to_string(
+            index=False, na_rep="-"
+        )
+    )
     for name, content in (("mixtures", listed), ("images", parts)):
         write_named_table(config.out / f"{name}.csv", content)
         print(config.out / f"{name}.csv")
@@ -128,13 +157,23 @@ class Material:
         self.config = config
         self.images = self._folder("train")
         classes, asked = self.images.all_classes, config.held_out
-        self.held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
-        self.bases = named_base_sets(config.base, config.base_images, config.base_validation)
-        self.validated = [name for name, base in self.bases.items() if base.validation is not None]
+        self.held_out = (
+            chosen_names("held-out class", asked, classes, class_key)
+            if asked
+            else study_held_out(classes)
+        )
+        self.bases = named_base_sets(
+            config.base, config.base_images, config.base_validation
+        )
+        self.validated = [
+            name for name, base in self.bases.items() if base.validation is not None
+        ]
         self._stream = cache(stream_captions)
 
     def _folder(self, split: str) -> DomainFolder:
-        return DomainFolder(self.config.data, split=split, missing_files=self.config.missing_files)
+        return DomainFolder(
+            self.config.data, split=split, missing_files=self.config.missing_files
+        )
 
     def specs(self) -> list[MixtureSpec]:
         """Return the mixtures that the command line asks for."""
@@ -148,41 +187,68 @@ class Material:
             sketches=config.imagenet_sketch is not None,
             size=config.n_images,
         )
-        return [spec for spec in specs if config.all or spec.settings.setting == config.setting]
+        return [
+            spec
+            for spec in specs
+            if config.all or spec.settings.setting == config.setting
+        ]
 
     @cached_property
     def sketches(self) -> SketchSet:
         """Return ImageNet-Sketch."""
-        assert self.config.imagenet_sketch is not None  # only then there are mixtures with it
+        assert (
+            self.config.imagenet_sketch is not None
+        )  # only then there are mixtures with it
         return imagenet_sketch(self.config.imagenet_sketch)
 
     def records(self, spec: MixtureSpec) -> list[ImageRecord]:
         """Return the training images of a mixture, without its base set."""
         chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
-        return sketch_mixtures(chosen, self.sketches.records)[spec.sketches] if spec.sketches else chosen
+        return (
+            sketch_mixtures(chosen, self.sketches.records)[spec.sketches]
+            if spec.sketches
+            else chosen
+        )
 
     @cached_property
     def validation(self) -> Sequence[ImageRecord]:
         """Return the images of the validation lists; mixtures filter them alike, without subsampling."""
-        return self._folder(self.config.validation_split).records if self.config.validation_split else ()
+        return (
+            self._folder(self.config.validation_split).records
+            if self.config.validation_split
+            else ()
+        )
 
     def captions(self, spec: MixtureSpec, split: str) -> Captions:
         """Return the captions of the images in the lists of a split, and of ImageNet-Sketch's."""
         seed, aligned = self.config.seed, spec.settings.aligned
         known = self._sketch_captions if spec.sketches else {}
         if self.config.captions == "stream":
-            return self._stream(self.config.data, seed, aligned=aligned).get(split, {}) | known
+            return (
+                self._stream(self.config.data, seed, aligned=aligned).get(split, {})
+                | known
+            )
         of_image = generated_captions(seed, aligned=aligned)
         return lambda record: known.get(record.relative) or of_image(record)
 
     @cached_property
     def _sketch_captions(self) -> dict[str, str]:
-        return sketch_captions(self.sketches, self.config.seed, stream=self.config.captions == "stream")
+        return sketch_captions(
+            self.sketches, self.config.seed, stream=self.config.captions == "stream"
+        )
 
-    def write(self, spec: MixtureSpec, part: Literal["train", "val"], records: Sequence[ImageRecord]) -> Path:
+    def write(
+        self,
+        spec: MixtureSpec,
+        part: Literal["train", "val"],
+        records: Sequence[ImageRecord],
+    ) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
-        about = spec.described() | {"caption_source": config.captions, "seed": config.seed}
+        about = spec.described() | {
+            "caption_source": config.captions,
+            "seed": config.seed,
+        }
         split = "train" if part == "train" else config.validation_split
         return write_mixture(
             records,

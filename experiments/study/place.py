@@ -37,8 +37,12 @@ class ModelOperations(NamedTuple):
 @cache
 def count_model(name: str) -> ModelOperations:
     """Count the operations of a model of open_clip's, or of one shipped here, by PyTorch's formulas."""
-    model = open_clip.create_model(register_model(name), pretrained_text=False, require_pretrained=False)
-    images = torch.zeros(2, 3, *Encoder.from_tower(model.visual).image_size)  # two: batch norms need a variance
+    model = open_clip.create_model(
+        register_model(name), pretrained_text=False, require_pretrained=False
+    )
+    images = torch.zeros(
+        2, 3, *Encoder.from_tower(model.visual).image_size
+    )  # two: batch norms need a variance
     texts = torch.zeros(2, model.context_length, dtype=torch.long)
     # PyTorch has a formula for matrix products, but not for fused attention on every device
     with sdpa_kernel(SDPBackend.MATH), OperationCounter() as counter:
@@ -65,11 +69,17 @@ class Scale:
     supervised_batch_size: int = SupervisedTraining.batch_size
     gpus: int = 0  # most GPUs of a step; 0 for none
     device: str = "cuda"
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # command -> its further options
+    options: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # command -> its further options
 
     def preset(self, one: StudyTraining) -> str:
         """Return the preset of a training; that of ImageNet-Captions without a base set."""
-        return one.model if one.model in CLIP_PRESETS else f"{one.model}-{one.mixture.base or 'imagenet-captions'}"
+        return (
+            one.model
+            if one.model in CLIP_PRESETS
+            else f"{one.model}-{one.mixture.base or 'imagenet-captions'}"
+        )
 
     def settings(self, one: StudyTraining) -> ClipTraining:
         """Return the study's settings of a CLIP training, before ``options`` change them."""
@@ -91,7 +101,9 @@ class Material:
     n_test: int  # test images
     bases: Mapping[str, BaseSet]
     base_sizes: Mapping[str, int]  # base set -> its training images
-    validation: Mapping[str, str]  # base set -> its validation images, as the program mixtures takes them
+    validation: Mapping[
+        str, str
+    ]  # base set -> its validation images, as the program mixtures takes them
     main_base: str | None = None
     imagenet_sketch: Path | None = None
     imagenet: Path | None = None
@@ -102,8 +114,12 @@ class Material:
         settings = mixture.settings
         total = self.base_sizes[mixture.base] if mixture.base else 0
         for (domain, name), count in self.counts.items():
-            tested = domain == settings.test_domain and name not in settings.held_out_classes
-            if domain == settings.natural_domain or (tested and settings.setting != "natural-only"):
+            tested = (
+                domain == settings.test_domain and name not in settings.held_out_classes
+            )
+            if domain == settings.natural_domain or (
+                tested and settings.setting != "natural-only"
+            ):
                 total += count
         return total
 
@@ -117,22 +133,47 @@ class StudyPlace:
     material: Material
     trainings: Sequence[StudyTraining]
     half_rate: float  # operations per second of a GPU in mixed precision: trainings
-    single_rate: float  # operations per second of a GPU in single precision: everything else
-    circuit_operations: float = 0.0  # operations of the scores of one image, with those of its part
-    keep_checkpoints: int | None = None  # epochs between two checkpoints; None for the study's
+    single_rate: (
+        float  # operations per second of a GPU in single precision: everything else
+    )
+    circuit_operations: float = (
+        0.0  # operations of the scores of one image, with those of its part
+    )
+    keep_checkpoints: int | None = (
+        None  # epochs between two checkpoints; None for the study's
+    )
 
     def step(
         self, name: str, kind: str, command: str, options: Sequence[object], outputs: Sequence[Path],
         needs: Sequence[str] = (), cost: Cost = _NO_COST,
     ) -> Step:  # fmt: skip
         """Return the step that calls a command in the study's settings, once a GPU where it can."""
-        one_process = cost.gpus < 2 or command == "train"  # which starts its own processes
-        start = ("python",) if one_process else ("torchrun", "--nproc-per-node", f"{cost.gpus}")
+        one_process = (
+            cost.gpus < 2 or command == "train"
+        )  # which starts its own processes
+        start = (
+            ("python",)
+            if one_process
+            else ("torchrun", "--nproc-per-node", f"{cost.gpus}")
+        )
         given = [*options, *self.scale.options.get(command, ())]
         below = tuple(path.relative_to(self.out).as_posix() for path in outputs)
-        return Step(name, kind, (*start, *program(command), *map(str, given)), below, tuple(needs), cost)
+        return Step(
+            name,
+            kind,
+            (*start, *program(command), *map(str, given)),
+            below,
+            tuple(needs),
+            cost,
+        )
 
-    def cost(self, operations: float, gpus: int, disk_bytes: float = 0.0, rate: float | None = None) -> Cost:
+    def cost(
+        self,
+        operations: float,
+        gpus: int,
+        disk_bytes: float = 0.0,
+        rate: float | None = None,
+    ) -> Cost:
         """Return a cost, in single precision unless a rate is given, on at most so many GPUs."""
         hours = operations / (rate or self.single_rate) / 3600
         return Cost(operations, hours, min(gpus, self.scale.gpus), disk_bytes / GIB)
@@ -148,7 +189,11 @@ class StudyPlace:
     def training_steps(self, one: StudyTraining) -> int:
         """Return the steps of a training: its whole batches, in all epochs."""
         scale = self.scale
-        batch = scale.supervised_batch_size if one.supervised else scale.batch_size or scale.settings(one).batch_size
+        batch = (
+            scale.supervised_batch_size
+            if one.supervised
+            else scale.batch_size or scale.settings(one).batch_size
+        )
         return self.epochs(one) * (self.material.size(one.mixture) // batch)
 
     def n_checkpoints(self, one: StudyTraining) -> int:
@@ -162,7 +207,9 @@ class StudyPlace:
 
     def making(self, mixture: MixtureSpec) -> str:
         """Return the name of the step that makes a mixture; one step makes all of the main base set."""
-        one = "all" if mixture.base == self.material.main_base else mixture.settings.name
+        one = (
+            "all" if mixture.base == self.material.main_base else mixture.settings.name
+        )
         return f"mixtures-{mixture.base or 'domainnet'}-{one}"
 
     def folder(self, one: StudyTraining) -> Path:
@@ -171,4 +218,6 @@ class StudyPlace:
 
     def checkpoint(self, one: StudyTraining) -> Path:
         """Return the last checkpoint of a CLIP training."""
-        return self.folder(one) / "clip" / "checkpoints" / f"epoch_{self.scale.epochs}.pt"
+        return (
+            self.folder(one) / "clip" / "checkpoints" / f"epoch_{self.scale.epochs}.pt"
+        )

@@ -18,7 +18,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from circuitry.runs import InputError, Job, JobFolder, Requeued, cluster_executor, file_lock, interrupted_by_sigterm
+from circuitry.runs import (
+    InputError,
+    Job,
+    JobFolder,
+    Requeued,
+    cluster_executor,
+    file_lock,
+    interrupted_by_sigterm,
+)
 from circuitry.data import chosen_names
 
 _FORMAT = "circuitry plan 1"
@@ -46,7 +54,9 @@ class Cost:
         )
 
     def __str__(self) -> str:
-        steps = f", {self.training_steps:,} training steps" if self.training_steps else ""
+        steps = (
+            f", {self.training_steps:,} training steps" if self.training_steps else ""
+        )
         return (
             f"{self.operations:.3g} operations, {self.gpu_hours:,.1f} GPU hours on {self.gpus} at a time, "
             f"{self.disk_gib:,.1f} GiB{steps}"
@@ -58,7 +68,9 @@ class Step:
     """One command of a plan."""
 
     name: str  # unique name
-    kind: str  # kind of work, e.g. ``trainings``, by which many steps are chosen at once.
+    kind: (
+        str  # kind of work, e.g. ``trainings``, by which many steps are chosen at once.
+    )
     command: tuple[str, ...]  # program and arguments; ``python`` is this interpreter
     outputs: tuple[str, ...]
     """Small files below the plan's folder that a finished step leaves; their checksums are kept."""
@@ -69,21 +81,36 @@ class Step:
 class Plan:
     """Steps in order, each after those that it needs, and the folder of their outputs."""
 
-    def __init__(self, folder: Path, steps: Sequence[Step], where: Path = Path()) -> None:
+    def __init__(
+        self, folder: Path, steps: Sequence[Step], where: Path = Path()
+    ) -> None:
         self.folder, self.steps, self.where = Path(folder), tuple(steps), Path(where)
         self._known = {step.name: step for step in self.steps}
 
     @cached_property
     def _jobs(self) -> JobFolder:
-        commands = {step.name: shlex.join(step.command).replace(str(self.folder), "OUT") for step in self.steps}
-        return JobFolder(self.folder, _FORMAT, commands, [(step.name,) for step in self.steps])
+        commands = {
+            step.name: shlex.join(step.command).replace(str(self.folder), "OUT")
+            for step in self.steps
+        }
+        return JobFolder(
+            self.folder, _FORMAT, commands, [(step.name,) for step in self.steps]
+        )
 
     def chosen(self, names: Collection[str]) -> list[Step]:
         """Return the steps of these names or kinds in order, all without names; InputError for an unknown one."""
         kinds = dict.fromkeys(step.kind for step in self.steps)
         if names:
-            chosen_names("kind or name of a step", tuple(names), tuple(dict.fromkeys([*kinds, *self._known])))
-        return [step for step in self.steps if not names or step.name in names or step.kind in names]
+            chosen_names(
+                "kind or name of a step",
+                tuple(names),
+                tuple(dict.fromkeys([*kinds, *self._known])),
+            )
+        return [
+            step
+            for step in self.steps
+            if not names or step.name in names or step.kind in names
+        ]
 
     def unfinished(self, names: Collection[str] = ()) -> list[Step]:
         """Return the chosen steps that are not finished, in order. Before the first step nothing is written."""
@@ -93,11 +120,19 @@ class Plan:
         return [step for step in self.chosen(names) if (step.name,) in left]
 
     def check_room(
-        self, names: Collection[str] = (), *, disk_gib: float | None = None, hours: float | None = None
+        self,
+        names: Collection[str] = (),
+        *,
+        disk_gib: float | None = None,
+        hours: float | None = None,
     ) -> None:
         """Check that disk and GPU hours suffice for the unfinished steps."""
         needed = sum((step.cost for step in self.unfinished(names)), Cost())
-        there = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.is_dir())
+        there = next(
+            path
+            for path in (self.folder.absolute(), *self.folder.absolute().parents)
+            if path.is_dir()
+        )
         free = shutil.disk_usage(there).free / 2**30 if disk_gib is None else disk_gib
         if needed.disk_gib > free:
             raise InputError(
@@ -116,7 +151,9 @@ class Plan:
             try:
                 stack.enter_context(file_lock(self.folder, "plan", wait=False))
             except BlockingIOError:
-                raise InputError(f"Another process runs the plan in {self.folder}: wait for it.") from None
+                raise InputError(
+                    f"Another process runs the plan in {self.folder}: wait for it."
+                ) from None
             stack.enter_context(interrupted_by_sigterm())
             self.run_steps(names)
 
@@ -124,7 +161,11 @@ class Plan:
         """Do the chosen unfinished steps, while other processes may do others."""
         self._jobs.run(self._do, only=[(step.name,) for step in self.chosen(names)])
 
-    def submit(self, names: Collection[str] = (), options: Mapping[str, str | int] | None = None) -> dict[str, str]:
+    def submit(
+        self,
+        names: Collection[str] = (),
+        options: Mapping[str, str | int] | None = None,
+    ) -> dict[str, str]:
         """Submit the chosen unfinished steps to SLURM, and return their job numbers by name."""
         left = self.unfinished(names)
         self._check_needs(left)
@@ -134,9 +175,15 @@ class Plan:
             if step.cost.gpus:
                 given["gpus_per_node"] = step.cost.gpus
             if ids := [submitted[name] for name in step.needs if name in submitted]:
-                given["slurm_additional_parameters"] = {"dependency": f"afterok:{':'.join(ids)}"}
-            executor = cluster_executor(self.folder / LOGS, "slurm", {**given, **(options or {})})
-            submitted[step.name] = executor.submit(Requeued(partial(_run_step, self, step.name)), 0, 1).job_id
+                given["slurm_additional_parameters"] = {
+                    "dependency": f"afterok:{':'.join(ids)}"
+                }
+            executor = cluster_executor(
+                self.folder / LOGS, "slurm", {**given, **(options or {})}
+            )
+            submitted[step.name] = executor.submit(
+                Requeued(partial(_run_step, self, step.name)), 0, 1
+            ).job_id
         return submitted
 
     def _check_needs(self, steps: Sequence[Step]) -> None:
@@ -144,7 +191,9 @@ class Plan:
         for step in steps:
             for name in step.needs:
                 if name not in coming and not self._jobs.is_done((name,)):
-                    raise InputError(f"The step {step.name!r} needs the unfinished step {name!r}: choose both.")
+                    raise InputError(
+                        f"The step {step.name!r} needs the unfinished step {name!r}: choose both."
+                    )
 
     def _do(self, job: Job, _: object) -> list[Path]:
         """Run the command of a step, write its log, and return its outputs."""
@@ -153,10 +202,14 @@ class Plan:
         log = self.folder / LOGS / f"{step.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         print(f"[{step.name}] {shlex.join(step.command)}", flush=True)
-        command = [sys.executable if part == "python" else part for part in step.command]
+        command = [
+            sys.executable if part == "python" else part for part in step.command
+        ]
         with (
             open(log, "a", encoding="utf-8") as file,
-            subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=self.where) as process,
+            subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, cwd=self.where
+            ) as process,
         ):
             try:
                 process.wait()
@@ -164,11 +217,19 @@ class Plan:
                 process.terminate()
                 raise
         if process.returncode:
-            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            raise InputError(f"The step {step.name!r} failed ({''.join(last)}): see {log}, then run again.")
+            last = (
+                log.read_text(encoding="utf-8", errors="replace")
+                .strip()
+                .splitlines()[-1:]
+            )
+            raise InputError(
+                f"The step {step.name!r} failed ({''.join(last)}): see {log}, then run again."
+            )
         paths = [self.folder / name for name in step.outputs]
         if missing := [path for path in paths if not path.is_file()]:
-            raise InputError(f"The step {step.name!r} did not write {missing[0]}: see {log}.")
+            raise InputError(
+                f"The step {step.name!r} did not write {missing[0]}: see {log}."
+            )
         return paths
 
 

@@ -43,12 +43,20 @@ import torch
 
 log = logging.getLogger(__name__)
 
-CHECKOUT = Path(__file__).resolve().parents[2]  # where commands run, so that Python finds the programs of the study
+CHECKOUT = (
+    Path(__file__).resolve().parents[2]
+)  # where commands run, so that Python finds the programs of the study
 POINTS = 10  # points of the rule of the study's circuits
 
 MAIN, PHOTOS = "imagenet-captions", "photos"
 KNOWN_BASES = (MAIN, "cc3m", "cc12m")
-STUDY = Scale(("rn50", "vit-s-32", "swin-t"), sae_base="cc12m", epochs=32, supervised_epochs=90, gpus=8)
+STUDY = Scale(
+    ("rn50", "vit-s-32", "swin-t"),
+    sae_base="cc12m",
+    epochs=32,
+    supervised_epochs=90,
+    gpus=8,
+)
 MINIATURE = Scale(
     ("rn-tiny", "vit-tiny"),
     sae_base=PHOTOS,
@@ -59,12 +67,41 @@ MINIATURE = Scale(
     device="cpu",
     options={
         "train": (
-            *("--epochs", "2", "--batch-size", "32", "--warmup", "3", "--precision", "fp32", "--no-grad-checkpointing"),
+            *(
+                "--epochs",
+                "2",
+                "--batch-size",
+                "32",
+                "--warmup",
+                "3",
+                "--precision",
+                "fp32",
+                "--no-grad-checkpointing",
+            ),
             *("--workers", "0", "--device", "cpu", "--no-progress"),
         ),
         "train-supervised": (
-            *("--model", "rn-tiny", "--epochs", "2", "--milestones", "1", "--batch-size", "64", "--precision", "fp32"),
-            *("--keep-checkpoints", "1", "--workers", "0", "--device", "cpu", "--no-progress"),
+            *(
+                "--model",
+                "rn-tiny",
+                "--epochs",
+                "2",
+                "--milestones",
+                "1",
+                "--batch-size",
+                "64",
+                "--precision",
+                "fp32",
+            ),
+            *(
+                "--keep-checkpoints",
+                "1",
+                "--workers",
+                "0",
+                "--device",
+                "cpu",
+                "--no-progress",
+            ),
         ),
         "train-sae": ("--epochs", "2", "--batch-size", "128"),
         "generalization": ("--test-domains", "quickdraw", "sketch"),
@@ -74,8 +111,18 @@ MINIATURE = Scale(
     },
 )  # tiny models, two passes; autoencoders of the models with further photographs
 MINIATURE_MIXTURES = (
-    *("natural-only", "cg-low-quickdraw", "cg-high-quickdraw", "leave-out-quickdraw", "upper-high-quickdraw"),
-    *("aligned-quickdraw", "class-interpolation-0.4-low-quickdraw", "class-interpolation-0.4-quickdraw"),
+    *(
+        "natural-only",
+        "cg-low-quickdraw",
+        "cg-high-quickdraw",
+        "leave-out-quickdraw",
+        "upper-high-quickdraw",
+    ),
+    *(
+        "aligned-quickdraw",
+        "class-interpolation-0.4-low-quickdraw",
+        "class-interpolation-0.4-quickdraw",
+    ),
     *("cg-low-sketch", "cg-high-sketch", "domain-interpolation-clipart-sketch"),
     "domain-interpolation-clipart+quickdraw-sketch",
 )  # what is trained on in the miniature: one of each kind
@@ -150,7 +197,10 @@ def main(config: Config) -> None:
         print("add --do to do the steps, --only to choose some")
     elif config.cluster is not None:
         jobs = plan.submit(config.only, job_options(config.job_options))
-        print("".join(f"{name}: job {number}\n" for name, number in jobs.items()) or "all steps are done")
+        print(
+            "".join(f"{name}: job {number}\n" for name, number in jobs.items())
+            or "all steps are done"
+        )
     else:
         plan.run(config.only)
         print(f"all of {len(chosen)} steps are done: {config.out / 'figures'}")
@@ -160,13 +210,22 @@ def drawn(config: Config) -> Config:
     """Draw the miniature's images, and a table of more photographs as its base set."""
     settings = DrawingSettings(config.n_train, config.n_train)
     root = write_toy(config.out / "toy", settings, progress=False)
-    photos = write_toy(config.out / PHOTOS, replace(settings, seed=1, styles=("real",)), progress=False)
+    photos = write_toy(
+        config.out / PHOTOS, replace(settings, seed=1, styles=("real",)), progress=False
+    )
     table = config.out / f"{PHOTOS}.tsv"
     images = DomainFolder(photos, split="train").records
-    rows = [(record.path.absolute(), f"a photo of a {record.class_name}.") for record in images]
+    rows = [
+        (record.path.absolute(), f"a photo of a {record.class_name}.")
+        for record in images
+    ]
     with whole_file(table) as temporary:
-        pd.DataFrame(rows, columns=["filepath", "title"]).to_csv(temporary, sep="\t", index=False, lineterminator="\n")
-    return replace(config, data=root, base=(f"{PHOTOS}={table}",), seeds=config.seeds[:1])
+        pd.DataFrame(rows, columns=["filepath", "title"]).to_csv(
+            temporary, sep="\t", index=False, lineterminator="\n"
+        )
+    return replace(
+        config, data=root, base=(f"{PHOTOS}={table}",), seeds=config.seeds[:1]
+    )
 
 
 def steps(config: Config) -> list[Step]:
@@ -176,7 +235,11 @@ def steps(config: Config) -> list[Step]:
     images = DomainFolder(domainnet, split="train", missing_files="unchecked")
     given = named_base_sets(config.base, config.base_images, config.base_validation)
     bases = {
-        name: replace(base, path=base.path.absolute(), images=base.images and base.images.absolute())
+        name: replace(
+            base,
+            path=base.path.absolute(),
+            images=base.images and base.images.absolute(),
+        )
         for name, base in given.items()
     }
     if not small:
@@ -190,7 +253,9 @@ def steps(config: Config) -> list[Step]:
         sketches=config.imagenet_sketch is not None,
         test_domains=("quickdraw", "sketch") if small else None,
     )
-    trained = [one for one in mixtures if not small or one.settings.name in MINIATURE_MIXTURES]
+    trained = [
+        one for one in mixtures if not small or one.settings.name in MINIATURE_MIXTURES
+    ]
     scale = MINIATURE if small else STUDY
     trainings = study_trainings(trained, main_base, scale.models, config.seeds)
     material = Material(
@@ -199,7 +264,10 @@ def steps(config: Config) -> list[Step]:
         Counter((record.domain, record.class_name) for record in images.records),
         len(DomainFolder(domainnet, split="test", missing_files="unchecked")),
         bases,
-        {name: sum(1 for _ in base.part("train", STUDY_SEED)) for name, base in bases.items()},
+        {
+            name: sum(1 for _ in base.part("train", STUDY_SEED))
+            for name, base in bases.items()
+        },
         dict(absolute(text) for text in config.base_validation),
         main_base,
         config.imagenet_sketch and config.imagenet_sketch.absolute(),
@@ -209,15 +277,24 @@ def steps(config: Config) -> list[Step]:
     counted = circuit_operations(str(clip_preset(scale.preset(trainings[0])).model))
     rates = config.half_tflops * 1e12, config.single_tflops * 1e12
     out = config.out.absolute()
-    return study_steps(StudyPlace(out, scale, material, trainings, *rates, counted, config.keep_checkpoints))
+    return study_steps(
+        StudyPlace(
+            out, scale, material, trainings, *rates, counted, config.keep_checkpoints
+        )
+    )
 
 
 def circuit_operations(model: str) -> float:
     """Return the operations of the study's circuits for one image: unit scores, and edge scores twice."""
-    tower = open_clip.create_model(register_model(model), pretrained_text=False, require_pretrained=False).visual
+    tower = open_clip.create_model(
+        register_model(model), pretrained_text=False, require_pretrained=False
+    ).visual
     encoder = Encoder.from_tower(tower.eval().requires_grad_(False))
     metric = class_logit(torch.eye(2, count_model(model).embedding), 0)
-    asked = (AttributionSettings(0.1, "same-share", left_rule(n), method="site-path") for n in (1, 2))
+    asked = (
+        AttributionSettings(0.1, "same-share", left_rule(n), method="site-path")
+        for n in (1, 2)
+    )
     counts = (count_operations(encoder, metric, one) for one in asked)
     few, more = (count.nodes + 2 * count.edges for count in counts)
     return float(few + (POINTS - 1) * (more - few))

@@ -9,7 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 Options = Mapping[str, object]  # of a trace of plotly
-Look = Options | Callable[[pd.DataFrame], Options]  # the options, or what returns them for the rows of a trace
+Look = (
+    Options | Callable[[pd.DataFrame], Options]
+)  # the options, or what returns them for the rows of a trace
 
 
 def point_panels(
@@ -30,14 +32,18 @@ def point_panels(
         panels: Titles, which are values of the column ``panel`` (default: all, in their order).
     """
     titles = list(dict.fromkeys(points["panel"])) if panels is None else list(panels)
-    figure, places = style.small_multiples(titles, **{"columns": 3, "horizontal_spacing": 0.04, **grid})
+    figure, places = style.small_multiples(
+        titles, **{"columns": 3, "horizontal_spacing": 0.04, **grid}
+    )
     found = dict(zip(titles, places, strict=True))
     for panel, place in found.items():
         for name, look in looks.items():
             rows = points[(points["panel"] == panel) & (points["series"] == name)]
             if len(rows):
                 options = {"name": name, **(look(rows) if callable(look) else look)}
-                style.add_points(figure, rows, "x", "y", more, hover, **options, **place)
+                style.add_points(
+                    figure, rows, "x", "y", more, hover, **options, **place
+                )
     return figure, found
 
 
@@ -52,7 +58,13 @@ def finish_panels(
 ) -> go.Figure:
     """Add a legend with these entries, the layout, and the titles of the axes."""
     for name, look in keys.items():
-        figure.add_scatter(x=[None], y=[None], name=name, showlegend=True, **{"mode": "markers", **look})
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            name=name,
+            showlegend=True,
+            **{"mode": "markers", **look},
+        )
     style.lay_out(figure, title=title, subtitle=subtitle, legend=True)
     figure.update_xaxes(title_text=x)
     return figure.update_yaxes(title_text=y, col=1)

@@ -27,9 +27,17 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 ROUNDING = 1e-12  # correlations and residuals that differ by less are equal
-_EXACT, _DRAWS = 50_000, 10_000  # up to the first number of orders all are used, else as many random ones as the second
-_MODEL, _STRATUM = "run", "test_domain"  # columns of the model, and of the groups within which ranks are taken
-FEWEST_MODELS = 3  # a correlation needs so many models, a partial one and an interval one more
+_EXACT, _DRAWS = (
+    50_000,
+    10_000,
+)  # up to the first number of orders all are used, else as many random ones as the second
+_MODEL, _STRATUM = (
+    "run",
+    "test_domain",
+)  # columns of the model, and of the groups within which ranks are taken
+FEWEST_MODELS = (
+    3  # a correlation needs so many models, a partial one and an interval one more
+)
 RELATIONS = (
     *("what", "with", "rho", "low", "high", "least", "most", "p", "p_holm"),
     *("partial", "partial_p", "given", "n_models", "note", "about"),
@@ -37,7 +45,12 @@ RELATIONS = (
 
 
 def relate_over_models(
-    points: pd.DataFrame, whats: Sequence[str], withs: Sequence[str], given: str | None = None, *, seed: int = 0
+    points: pd.DataFrame,
+    whats: Sequence[str],
+    withs: Sequence[str],
+    given: str | None = None,
+    *,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Correlate each of some numbers of models with each of others.
 
@@ -51,31 +64,57 @@ def relate_over_models(
         used = points.dropna(subset=[what, other, *([] if given is None else [given])])
         n = used[_MODEL].nunique()
         found = _relate(used, what, other, given, seed) if n >= FEWEST_MODELS else {}
-        rows.append({"what": what, "with": other, "n_models": n, "about": f"over {n} models", **found})
+        rows.append(
+            {
+                "what": what,
+                "with": other,
+                "n_models": n,
+                "about": f"over {n} models",
+                **found,
+            }
+        )
     table = pd.DataFrame(rows, columns=[*RELATIONS, "floor"])
     impossible = table["p"].isna() | (table["floor"] * table["p"].notna().sum() > LEVEL)
-    notes = ("cannot be significant with " + table["n_models"].astype(str) + " models").where(impossible, "")
-    return table.assign(p_holm=holm(table["p"]), given=given or "", note=notes)[list(RELATIONS)]
+    notes = (
+        "cannot be significant with " + table["n_models"].astype(str) + " models"
+    ).where(impossible, "")
+    return table.assign(p_holm=holm(table["p"]), given=given or "", note=notes)[
+        list(RELATIONS)
+    ]
 
 
-def _relate(used: pd.DataFrame, what: str, other: str, given: str | None, seed: int) -> dict[str, float]:
+def _relate(
+    used: pd.DataFrame, what: str, other: str, given: str | None, seed: int
+) -> dict[str, float]:
     """Return what three or more models give, and the smallest p that they can give (``floor``)."""
 
     def ranks(rows: pd.DataFrame, name: str) -> np.ndarray:
-        return centred_ranks(rows[name].to_numpy(dtype=float), rows[_STRATUM].astype(str).to_numpy())
+        return centred_ranks(
+            rows[name].to_numpy(dtype=float), rows[_STRATUM].astype(str).to_numpy()
+        )
 
     models = list(dict.fromkeys(used[_MODEL]))
     x, y = ranks(used, what), ranks(used, other)
     rho = float(correlation(x, y))
     without = [used[used[_MODEL] != one] for one in models]
-    each = np.array([float(correlation(ranks(rows, what), ranks(rows, other))) for rows in without])
-    orders, floor = _orders(_exchangeable(used[_MODEL].to_numpy(), used[_STRATUM].astype(str).to_numpy()), seed)
+    each = np.array(
+        [float(correlation(ranks(rows, what), ranks(rows, other))) for rows in without]
+    )
+    orders, floor = _orders(
+        _exchangeable(used[_MODEL].to_numpy(), used[_STRATUM].astype(str).to_numpy()),
+        seed,
+    )
     found = {"rho": rho, "floor": floor, "p": permutation_p(x, y, orders)}
     if not np.isnan(each).all():
         found |= {"least": float(np.nanmin(each)), "most": float(np.nanmax(each))}
-    if len(models) > FEWEST_MODELS and np.ptp(each) > ROUNDING:  # ties may leave rho unchanged: not certainty
+    if (
+        len(models) > FEWEST_MODELS and np.ptp(each) > ROUNDING
+    ):  # ties may leave rho unchanged: not certainty
         low, high = jackknife_interval(rho, each)
-        found |= {"low": float(np.maximum(low, -1.0)), "high": float(np.minimum(high, 1.0))}
+        found |= {
+            "low": float(np.maximum(low, -1.0)),
+            "high": float(np.minimum(high, 1.0)),
+        }
     if given is not None and len(models) > FEWEST_MODELS:
         z = ranks(used, given)
         rest_x, rest_y = residuals(x, z), residuals(y, z)
@@ -84,7 +123,9 @@ def _relate(used: pd.DataFrame, what: str, other: str, given: str | None, seed: 
     return found
 
 
-def centred_ranks(values: Float[np.ndarray, " rows"], strata: np.ndarray) -> Float[np.ndarray, " rows"]:
+def centred_ranks(
+    values: Float[np.ndarray, " rows"], strata: np.ndarray
+) -> Float[np.ndarray, " rows"]:
     """Return ranks within each stratum, divided by its size plus one, less their mean."""
     ranks = pd.Series(values).groupby(strata).rank()
     sizes = pd.Series(values).groupby(strata).transform("size")
@@ -97,11 +138,15 @@ def residuals(
 ) -> Float[np.ndarray, "*orders rows"]:
     """Return the residuals of centred values after a projection on others."""
     length = float(given @ given)
-    left: np.ndarray = values - (values @ given)[..., None] / length * given if length > 0 else values
+    left: np.ndarray = (
+        values - (values @ given)[..., None] / length * given if length > 0 else values
+    )
     return np.where(np.abs(left) < ROUNDING, 0.0, left)
 
 
-def correlation(x: Float[np.ndarray, "*orders rows"], y: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "*orders"]:
+def correlation(
+    x: Float[np.ndarray, "*orders rows"], y: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, "*orders"]:
     """Return the cosine of centred values; NaN if one of them is constant."""
     lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y)
     known = lengths > ROUNDING
@@ -122,7 +167,9 @@ def permutation_p(
     return float((np.abs(correlation(ordered, y)) >= abs(rho) - ROUNDING).mean())
 
 
-def _exchangeable(models: np.ndarray, strata: np.ndarray) -> list[Int[np.ndarray, "_ _"]]:
+def _exchangeable(
+    models: np.ndarray, strata: np.ndarray
+) -> list[Int[np.ndarray, "_ _"]]:
     """Return groups of models with rows in the same strata, which may change places: the rows of each model."""
     kinds: dict[tuple[str, ...], list[np.ndarray]] = {}
     for name in dict.fromkeys(models):
@@ -132,9 +179,14 @@ def _exchangeable(models: np.ndarray, strata: np.ndarray) -> list[Int[np.ndarray
     return [np.array(kinds[kind]) for kind in sorted(kinds)]
 
 
-def _orders(groups: list[Int[np.ndarray, "_ _"]], seed: int) -> tuple[Int[np.ndarray, "orders rows"], float]:
+def _orders(
+    groups: list[Int[np.ndarray, "_ _"]], seed: int
+) -> tuple[Int[np.ndarray, "orders rows"], float]:
     """Return orders of the rows in which models change places, and the smallest p that they can give."""
-    rows, number = np.arange(sum(group.size for group in groups)), prod(factorial(len(group)) for group in groups)
+    rows, number = (
+        np.arange(sum(group.size for group in groups)),
+        prod(factorial(len(group)) for group in groups),
+    )
     if number <= _EXACT:
         found = np.tile(rows, (number, 1))
         for i, chosen in enumerate(product(*(permutations(group) for group in groups))):
@@ -150,23 +202,47 @@ def _orders(groups: list[Int[np.ndarray, "_ _"]], seed: int) -> tuple[Int[np.nda
 
 
 def relation_findings(
-    relations: pd.DataFrame, names: Mapping[str, str], accuracy: str, groups: Sequence[Sequence[str]]
+    relations: pd.DataFrame,
+    names: Mapping[str, str],
+    accuracy: str,
+    groups: Sequence[Sequence[str]],
 ) -> list[Finding]:
     """Say for each group of numbers whether one of them correlates with an accuracy over models, or that it is open."""
     found = []
     for group in groups:
-        rows = relations[relations["what"].isin(group) & (relations["with"] == accuracy)].dropna(subset="rho")
-        target, listed = accuracy.replace("_", " "), " or ".join(names[one] for one in group)
+        rows = relations[
+            relations["what"].isin(group) & (relations["with"] == accuracy)
+        ].dropna(subset="rho")
+        target, listed = (
+            accuracy.replace("_", " "),
+            " or ".join(names[one] for one in group),
+        )
         question = f"Does {listed} correlate with {target} accuracy?"
         if rows.empty:
             n = int(relations["n_models"].max()) if len(relations) else 0
             why = f"{n} models have both numbers; it takes {FEWEST_MODELS} models over which both vary."
-            found.append(Finding(f"{question} Cannot be told.", why, "More models: other settings, domains, seeds."))
+            found.append(
+                Finding(
+                    f"{question} Cannot be told.",
+                    why,
+                    "More models: other settings, domains, seeds.",
+                )
+            )
             continue
-        best = rows.assign(said=with_intervals(rows, "+.2f", "rho")).iloc[int(rows["rho"].abs().argmax())]
+        best = rows.assign(said=with_intervals(rows, "+.2f", "rho")).iloc[
+            int(rows["rho"].abs().argmax())
+        ]
         clear = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
-        partial = "unknown" if pd.isna(best["partial"]) else f"{best['partial']:+.2f} (p {best['partial_p']:.2g})"
-        given = f" Given {best['given'].replace('_', ' ')}: {partial}." if best["given"] else ""
+        partial = (
+            "unknown"
+            if pd.isna(best["partial"])
+            else f"{best['partial']:+.2f} (p {best['partial_p']:.2g})"
+        )
+        given = (
+            f" Given {best['given'].replace('_', ' ')}: {partial}."
+            if best["given"]
+            else ""
+        )
         found.append(
             Finding(
                 f"{question} {'Yes' if clear else 'Cannot be told'}: rank correlation {best['said']} for "
@@ -214,19 +290,48 @@ def add_relations(
     report.section("Does sharing between domains correlate with accuracy?")
     for accuracy in accuracies:
         title = f"Accuracy ({accuracy.replace('_', ' ')}) against what is shared"
-        figure = relation_panels(points, relations, names, accuracy, title=title, marks=marks)
-        report.figure(figure, "Every model in each test domain; over a panel the rank correlation over models, if any.")
+        figure = relation_panels(
+            points, relations, names, accuracy, title=title, marks=marks
+        )
+        report.figure(
+            figure,
+            "Every model in each test domain; over a panel the rank correlation over models, if any.",
+        )
     shown = relations.assign(
         what=relations["what"].map(names),
         rho=with_intervals(relations, "+.2f", "rho"),
-        without_one=relations["least"].map("{:+.2f}".format) + " to " + relations["most"].map("{:+.2f}".format),
+        without_one=relations["least"].map("{:+.2f}".format)
+        + " to "
+        + relations["most"].map("{:+.2f}".format),
     )
-    order = ["what", "with", "rho", "without_one", "p", "p_holm", "partial", "partial_p", "n_models", "note"]
+    order = [
+        "what",
+        "with",
+        "rho",
+        "without_one",
+        "p",
+        "p_holm",
+        "partial",
+        "partial_p",
+        "n_models",
+        "note",
+    ]
     report.table(
-        shown[order].rename(columns={"p_holm": "p (Holm)", "n_models": "models", "partial_p": "p of partial"}),
+        shown[order].rename(
+            columns={
+                "p_holm": "p (Holm)",
+                "n_models": "models",
+                "partial_p": "p of partial",
+            }
+        ),
         "Rank correlations over models with 95 % jackknife intervals, their range without one model, p from orders of "
         f"the models ({int((relations['p_holm'] < LEVEL).sum())} of {len(relations)} with corrected p < {LEVEL}), and "
         "the partial correlation given accuracy on the other domains.",
-        formats={"p": ".2g", "p (Holm)": ".2g", "partial": "+.2f", "p of partial": ".2g"},
+        formats={
+            "p": ".2g",
+            "p (Holm)": ".2g",
+            "partial": "+.2f",
+            "p of partial": ".2g",
+        },
     )
     report.table(points, "Every model and test domain.")

@@ -25,7 +25,14 @@ from typing import Annotated, Any
 from circuitry.runs import Count, Work, WorkSettings, at_least, versions
 from circuitry.analysis import QuickstartModel
 from circuitry.comparison import Comparison
-from circuitry.data import DEFAULT_PARTS, Parts, SeedOption, SmallTables, chosen_names, class_key
+from circuitry.data import (
+    DEFAULT_PARTS,
+    Parts,
+    SeedOption,
+    SmallTables,
+    chosen_names,
+    class_key,
+)
 from circuitry.reports import (
     Finding,
     Report,
@@ -61,7 +68,9 @@ import pandas as pd
 
 def what_probes_decode(sites: pd.DataFrame) -> Finding:
     """Say what linear probes decode at the last site against the first: from ``sites`` of `probe_sites`."""
-    said = sites.assign(said="the " + sites["target"] + " " + with_intervals(sites, ".2f"))
+    said = sites.assign(
+        said="the " + sites["target"] + " " + with_intervals(sites, ".2f")
+    )
     said["guess"] = "the " + sites["target"] + sites["chance"].map(" {:.2f}".format)
     first, last = (said[said["site"] == site] for site in said["site"].iloc[[0, -1]])
     return Finding(
@@ -84,7 +93,12 @@ def add_cka(
     for comparison in comparisons:
         add_over_depth(report, comparison, marks, "CKA compares the means of classes.")
         kernel = similarity.apart["kernel"] == comparison.measure.removeprefix("cka_")
-        add_two_lines(report, similarity.apart[kernel], comparison.sites, measure_name(comparison.measure))
+        add_two_lines(
+            report,
+            similarity.apart[kernel],
+            comparison.sites,
+            measure_name(comparison.measure),
+        )
     site = comparisons[0].sites[-1]
     title, more = f"CKA at {site}{of}", f"Of class means at {site}, the last site."
     add_matrix(report, comparisons[0].at(site), marks, title=title, more=more)
@@ -172,11 +186,22 @@ def main(config: Config) -> Written | None:
     comparisons: dict[str, Comparison] = {}
     for group, classes in groups.items():
         grams, draws = [one.grams.only(classes) for one in found], config.permutations
-        similarity = compare_representations(grams, permutations=draws, apart=config.apart, seed=config.seed)
+        similarity = compare_representations(
+            grams, permutations=draws, apart=config.apart, seed=config.seed
+        )
         parts = compare_representation_parts(found, classes=classes)
-        of_group = {f"{one.measure}-{group}": one for one in similarity.comparisons(parts.values).values()}
+        of_group = {
+            f"{one.measure}-{group}": one
+            for one in similarity.comparisons(parts.values).values()
+        }
         of = "" if group == "all" else f", {group} classes"
-        add_cka(report, similarity, list(of_group.values()), domain_marks(images.domains), of)
+        add_cka(
+            report,
+            similarity,
+            list(of_group.values()),
+            domain_marks(images.domains),
+            of,
+        )
         comparisons |= of_group
         for name, table in {
             "cka": similarity.pairs,
@@ -188,7 +213,10 @@ def main(config: Config) -> Written | None:
         }.items():
             tables.setdefault(name, []).append(table.assign(group=group))
     probes = probe_sites(
-        {site: np.concatenate([one.unit_means[site] for one in found]) for site in found[0].unit_means},
+        {
+            site: np.concatenate([one.unit_means[site] for one in found])
+            for site in found[0].unit_means
+        },
         [name for one in found for name in one.image_classes],
         [one.grams.domain for one in found for _ in one.image_classes],
         [item for one in found for item in one.image_items],
@@ -200,33 +228,62 @@ def main(config: Config) -> Written | None:
     last = first.at(first.sites[-1])
     arranged = how_much_shared(last, "arrangement of the classes")
     report.summary([arranged, which_differs(last), what_probes_decode(probes.sites)])
-    joined = {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
+    joined = {
+        name: pd.concat(found, ignore_index=True) for name, found in tables.items()
+    }
     written = {name: table for name, table in joined.items() if len(table)}
     written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
     small = [name for name in written if not name.startswith("cka_parts")]
     unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
-    settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
+    settings = {
+        name: value for name, value in asdict(config).items() if name not in unimportant
+    }
     about = {**settings, "weights": made["weights"], **versions()}
     looked_at = listings_of(images, config.n_images, config.seed)
-    return write_results(report, written, config.out, config.results, about, small, looked_at, comparisons)
+    return write_results(
+        report,
+        written,
+        config.out,
+        config.results,
+        about,
+        small,
+        looked_at,
+        comparisons,
+    )
 
 
-def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def class_groups_of(
+    config: Config, classes: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
     """Return the groups of classes: all, and with held-out classes, these and the others."""
     groups = {"all": tuple(classes)}
     if config.held_out:
         held_out = chosen_names("held-out class", config.held_out, classes, class_key)
-        groups |= {"held-out": held_out, "seen": tuple(name for name in classes if name not in held_out)}
+        groups |= {
+            "held-out": held_out,
+            "seen": tuple(name for name in classes if name not in held_out),
+        }
     return groups
 
 
-def in_all_domains(groups: Mapping[str, Sequence[str]], domains: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+def in_all_domains(
+    groups: Mapping[str, Sequence[str]], domains: Sequence[Any]
+) -> dict[str, tuple[str, ...]]:
     """Return the classes of each group that every domain has at every site."""
-    common = set.intersection(*(set(one.present(site)) for one in domains for site in one.by_site))
-    return {name: tuple(one for one in classes if one in common) for name, classes in groups.items()}
+    common = set.intersection(
+        *(set(one.present(site)) for one in domains for site in one.by_site)
+    )
+    return {
+        name: tuple(one for one in classes if one in common)
+        for name, classes in groups.items()
+    }
 
 
 def represent(config: Config, work: Work) -> None:
     """Do one process's share of representing the domains."""
-    settings = RepresentationSettings(config.n_images, config.sites, config.seed, config.parts)
-    extract_representations(config.clip(work.rank), config.images(), config.representations, settings, work)
+    settings = RepresentationSettings(
+        config.n_images, config.sites, config.seed, config.parts
+    )
+    extract_representations(
+        config.clip(work.rank), config.images(), config.representations, settings, work
+    )

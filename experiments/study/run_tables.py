@@ -36,40 +36,73 @@ MODEL = ("trained", "model", "base", "sketches", "captions")
 """Columns that identify a kind of model, except its mixture of domains."""
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 SETTING_ORDER = (
-    *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
+    *(
+        "natural-only",
+        "leave-out",
+        "cg-low",
+        "cg-high",
+        "aligned",
+        "class-interpolation",
+        "domain-interpolation",
+    ),
     *("upper-low", "upper-high"),
 )  # settings by rising diversity, the order of figures
-COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)  # the study's measures of accuracy
+COMPARED_MEASURES = (
+    "top-1",
+    "top-5",
+    "balanced top-1",
+    "balanced top-5",
+    F1,
+)  # the study's measures of accuracy
 UPPER, SHARE = "upper-high", 0.25
 
 
-def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measure: str = MEASURE) -> pd.DataFrame:
+def settings_table(
+    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measure: str = MEASURE
+) -> pd.DataFrame:
     """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds."""
     rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
     by = ["test_domain", *MODEL, "setting", "held_out_classes", "domain", "part"]
     table = rows.groupby(by, sort=False)["value"].agg(
-        mean="mean", sd="std", seeds="size", values=lambda v: " ".join(f"{x:.4f}" for x in v)
+        mean="mean",
+        sd="std",
+        seeds="size",
+        values=lambda v: " ".join(f"{x:.4f}" for x in v),
     )
     return _sorted(table.reset_index(), by)
 
 
 def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured."""
-    classifiers, measured = sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}), set(evaluated["measure"])
+    classifiers, measured = (
+        sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}),
+        set(evaluated["measure"]),
+    )
     found = [
-        settings_table(evaluated, *of).drop(columns="values").assign(classifier=of[0], measure=of[1])
+        settings_table(evaluated, *of)
+        .drop(columns="values")
+        .assign(classifier=of[0], measure=of[1])
         for of in product(classifiers, COMPARED_MEASURES)
         if of[1] in measured
     ]
-    return pd.concat([table[table["part"].isin(CLASS_PARTS)] for table in found], ignore_index=True)
+    return pd.concat(
+        [table[table["part"].isin(CLASS_PARTS)] for table in found], ignore_index=True
+    )
 
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
     """Return the rows of a measure and, for CLIP models, of a classifier; see `by_test_domain`."""
-    known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (evaluated["measure"] == measure)
+    known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (
+        evaluated["measure"] == measure
+    )
     if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
-        there = (", ".join(sorted(set(evaluated[column]))) for column in ("measure", "classifier"))
-        raise InputError(f"The evaluation has no {measure!r} of {classifier!r}: choose {' of '.join(there)}.")
+        there = (
+            ", ".join(sorted(set(evaluated[column])))
+            for column in ("measure", "classifier")
+        )
+        raise InputError(
+            f"The evaluation has no {measure!r} of {classifier!r}: choose {' of '.join(there)}."
+        )
     return by_test_domain(evaluated[known])
 
 
@@ -77,8 +110,13 @@ def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return rows by test domain; models that do not depend on it (natural-only) are repeated for each."""
     tested = sorted(set(evaluated["test_domain"]) - {""})
     if not tested:
-        raise InputError("At least one run needs a test domain, but none has one: add such runs.")
-    parts = [evaluated[evaluated["test_domain"].isin(["", name])].assign(test_domain=name) for name in tested]
+        raise InputError(
+            "At least one run needs a test domain, but none has one: add such runs."
+        )
+    parts = [
+        evaluated[evaluated["test_domain"].isin(["", name])].assign(test_domain=name)
+        for name in tested
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -96,7 +134,9 @@ def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
                 )
         if group["seed"].duplicated().any():
             names = ", ".join(group.loc[group["seed"].duplicated(keep=False), "run"])
-            raise InputError(f"Runs of one setting, here {names}, have one seed each: put them into separate folders.")
+            raise InputError(
+                f"Runs of one setting, here {names}, have one seed each: put them into separate folders."
+            )
     return last
 
 
@@ -104,21 +144,31 @@ def model_names(table: pd.DataFrame) -> "pd.Series[str]":
     """Return for each row the name of its model among the models of the table; empty if there is one kind."""
     differing = [name for name in MODEL if name in table and table[name].nunique() > 1]
     empty = pd.Series("", index=table.index, dtype=str)
-    return table[differing].replace(_NONE).agg(", ".join, axis=1) if differing else empty
+    return (
+        table[differing].replace(_NONE).agg(", ".join, axis=1) if differing else empty
+    )
 
 
 def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     place = table["setting"].map(lambda name: SETTING_ORDER.index(setting_family(name)))
     keys = ["place" if name == "setting" else name for name in by if name in table]
-    return table.assign(place=place).sort_values(keys, kind="stable", ignore_index=True).drop(columns="place")
+    return (
+        table.assign(place=place)
+        .sort_values(keys, kind="stable", ignore_index=True)
+        .drop(columns="place")
+    )
 
 
 def setting_family(setting: str) -> str:
     """Return the setting without fraction and domains."""
-    return next((known for known in SETTING_ORDER if setting.startswith(known)), setting)
+    return next(
+        (known for known in SETTING_ORDER if setting.startswith(known)), setting
+    )
 
 
-def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> pd.DataFrame:
+def screened_classes(
+    evaluated: pd.DataFrame, classifier: str = CLASSIFIER
+) -> pd.DataFrame:
     """Keep the held-out classes that the upper bound learns in the test domain.
 
     A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class (``upper``)
@@ -129,14 +179,22 @@ def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> p
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
         rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
         tested = rows["domain"] == rows["test_domain"]
-        of_class = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)]
-        found[column] = of_class.rename(columns={"part": "class"}).groupby(by, sort=True)["value"].mean()
+        of_class = rows[
+            tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)
+        ]
+        found[column] = (
+            of_class.rename(columns={"part": "class"})
+            .groupby(by, sort=True)["value"]
+            .mean()
+        )
     table = pd.DataFrame(found).reset_index()
     return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
 
 def kinds_of_runs(
-    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
+    evaluated: pd.DataFrame,
+    classifier: str = CLASSIFIER,
+    screened: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return `accuracy_kinds` of the last checkpoints by test domain, `MODEL` and setting, over seeds.
 
@@ -147,7 +205,9 @@ def kinds_of_runs(
     return _sorted(accuracy_kinds(rows, classifier, by), [*by, "domain"])
 
 
-def counted_rows(evaluated: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
+def counted_rows(
+    evaluated: pd.DataFrame, screened: pd.DataFrame | None
+) -> pd.DataFrame:
     """Return the rows of last checkpoints, without the classes that the upper bound of their kind of model misses.
 
     A kind (`MODEL`) is judged by its own upper bound. One that has none takes the upper bounds of the kinds that differ
@@ -159,7 +219,12 @@ def counted_rows(evaluated: pd.DataFrame, screened: pd.DataFrame | None) -> pd.D
     kinds = rows[list(MODEL)].drop_duplicates()
     out = pd.concat([_missed_classes(screened, kind) for _, kind in kinds.iterrows()])
     place = ["test_domain", *MODEL]
-    marked = rows.merge(out.assign(out=True), how="left", left_on=[*place, "part"], right_on=[*place, "class"])
+    marked = rows.merge(
+        out.assign(out=True),
+        how="left",
+        left_on=[*place, "part"],
+        right_on=[*place, "class"],
+    )
     return marked[marked["out"].isna()]
 
 
@@ -167,7 +232,9 @@ def _missed_classes(screened: pd.DataFrame, kind: "pd.Series[str]") -> pd.DataFr
     """Return the classes that a kind of model is not judged on: columns test_domain, class and `MODEL`."""
     differing = screened[list(MODEL)].ne(kind).sum(axis=1)
     nearest = differing == differing.groupby(screened["test_domain"]).transform("min")
-    missed = screened.loc[nearest & ~screened["kept"], ["test_domain", "class"]].drop_duplicates()
+    missed = screened.loc[
+        nearest & ~screened["kept"], ["test_domain", "class"]
+    ].drop_duplicates()
     return missed.assign(**kind)
 
 
@@ -181,7 +248,9 @@ def check_like_classes(table: pd.DataFrame, apart: Sequence[str] = ()) -> None:
     for place, compared in rows.groupby(["test_domain", *apart], sort=False):
         counted = {
             ", ".join(map(str, key)): set(", ".join(names).split(", "))
-            for key, names in compared.groupby([*MODEL, "setting"], sort=False)["held_out_classes"]
+            for key, names in compared.groupby([*MODEL, "setting"], sort=False)[
+                "held_out_classes"
+            ]
         }
         (first, classes), *others = counted.items()
         for name, theirs in others:
@@ -194,18 +263,26 @@ def check_like_classes(table: pd.DataFrame, apart: Sequence[str] = ()) -> None:
 
 FITTED = "fitted"
 NO_MODELS = "undefined: there are no models trained on photographs alone"
-ONE_POINT = "undefined: models trained on photographs alone are all equally good on photographs"
+ONE_POINT = (
+    "undefined: models trained on photographs alone are all equally good on photographs"
+)
 NOTHING = "undefined: models trained on photographs alone do not exceed guessing here"
 
 
-def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float") -> "pd.Series[float]":
+def logit(
+    accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float"
+) -> "pd.Series[float]":
     """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image."""
     inside = accuracy.clip(0.5 / n_images, 1 - 0.5 / n_images)
     return (inside / (1 - inside)).map(np.log)
 
 
 def effective_robustness(
-    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, *, measure: str = MEASURE, natural: str = "real"
+    evaluated: pd.DataFrame,
+    classifier: str = CLASSIFIER,
+    *,
+    measure: str = MEASURE,
+    natural: str = "real",
 ) -> pd.DataFrame:
     """Return accuracy on held-out classes in the test domain and in the natural one, for every checkpoint.
 
@@ -214,16 +291,31 @@ def effective_robustness(
     ``expected`` is on the line, and ``effective`` = test - expected, NaN without a line.
     """
     rows = chosen_rows(evaluated, classifier, measure)
-    rows = rows[rows["part"] == "held-out"].rename(columns={"value": "accuracy", "n_images": "n"})
-    keys = ["test_domain", *MODEL, "setting", "held_out_classes", "run", "seed", "epoch"]
-    photographs, tested = rows[rows["domain"] == natural], rows[rows["domain"] == rows["test_domain"]]
+    rows = rows[rows["part"] == "held-out"].rename(
+        columns={"value": "accuracy", "n_images": "n"}
+    )
+    keys = [
+        "test_domain",
+        *MODEL,
+        "setting",
+        "held_out_classes",
+        "run",
+        "seed",
+        "epoch",
+    ]
+    photographs, tested = (
+        rows[rows["domain"] == natural],
+        rows[rows["domain"] == rows["test_domain"]],
+    )
     table = photographs.merge(tested, on=keys, suffixes=("_natural", "_test"))
     if table.empty:
         raise InputError(
             f"Effective robustness needs runs with held-out classes that classified images of their test domain and of "
             f"{natural!r}, but there are none: evaluate such runs, or name another natural domain."
         )
-    table = table.rename(columns={"accuracy_natural": "natural", "accuracy_test": "test"})
+    table = table.rename(
+        columns={"accuracy_natural": "natural", "accuracy_test": "test"}
+    )
     x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
     table = table.assign(line=FITTED, expected=np.nan)
     for _, group in table.groupby(["test_domain", *MODEL]):
@@ -232,9 +324,22 @@ def effective_robustness(
             table.loc[group.index, "line"] = reason
         else:
             slope, offset = np.polyfit(x[line], y[line], 1)
-            table.loc[group.index, "expected"] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
+            table.loc[group.index, "expected"] = 1 / (
+                1 + np.exp(-(slope * x[group.index] + offset))
+            )
     table["effective"] = table["test"] - table["expected"]
-    return table[[*keys, "natural", "test", "line", "expected", "effective", "n_natural", "n_test"]]
+    return table[
+        [
+            *keys,
+            "natural",
+            "test",
+            "line",
+            "expected",
+            "effective",
+            "n_natural",
+            "n_test",
+        ]
+    ]
 
 
 def _undefined(reference: pd.DataFrame) -> str | None:
@@ -247,13 +352,18 @@ def _undefined(reference: pd.DataFrame) -> str | None:
 CONTRASTS = {
     ("cg-high", "cg-low"): "Do further domains help where the classes are held out?",
     ("leave-out", "natural-only"): "Do other domains help in one that was never seen?",
-    ("leave-out", "cg-high"): "Is a domain that was never seen easier than one that lacks the classes?",
+    (
+        "leave-out",
+        "cg-high",
+    ): "Is a domain that was never seen easier than one that lacks the classes?",
     (UPPER, "cg-high"): "Does seeing the classes in the domain reach more?",
 }  # settings that are compared, the first minus the second, and the question that this answers
 
 
 def paired_differences(
-    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
+    evaluated: pd.DataFrame,
+    classifier: str = CLASSIFIER,
+    screened: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return the differences of `CONTRASTS` for every test domain and kind of model that has both settings.
 
@@ -261,21 +371,40 @@ def paired_differences(
     classes, among all classes (``held_out``) and among the held-out ones (``alone``).
     """
     rows = counted_rows(evaluated, screened)
-    of_classes = rows["classifier"].isin([classifier, SUPERVISED]) & ~rows["part"].isin(CLASS_PARTS)
+    of_classes = rows["classifier"].isin([classifier, SUPERVISED]) & ~rows["part"].isin(
+        CLASS_PARTS
+    )
     rows = rows[of_classes & (rows["domain"] == rows["test_domain"])]
     found = []
     for key, group in rows.groupby(["test_domain", *MODEL], sort=False):
         for name, measure in (("held_out", MEASURE), ("alone", AMONG_PART)):
             one = group[group["measure"] == measure]
-            wide = one.pivot_table(index=["part", "seed"], columns="setting", values="value")
+            wide = one.pivot_table(
+                index=["part", "seed"], columns="setting", values="value"
+            )
             for setting, other in (pair for pair in CONTRASTS if {*pair} <= {*wide}):
                 pairs = (wide[setting] - wide[other]).dropna()
                 if len(pairs):
-                    classes, seeds = (pairs.index.get_level_values(level) for level in ("part", "seed"))
+                    classes, seeds = (
+                        pairs.index.get_level_values(level)
+                        for level in ("part", "seed")
+                    )
                     interval = mean_interval(pairs.to_numpy(), list(classes))
-                    found.append((*key, setting, other, name, *interval, classes.nunique(), seeds.nunique()))
+                    found.append(
+                        (
+                            *key,
+                            setting,
+                            other,
+                            name,
+                            *interval,
+                            classes.nunique(),
+                            seeds.nunique(),
+                        )
+                    )
     values = ("difference", "low", "high", "n_classes", "n_seeds")
-    return pd.DataFrame(found, columns=["test_domain", *MODEL, "setting", "minus", "measure", *values])
+    return pd.DataFrame(
+        found, columns=["test_domain", *MODEL, "setting", "minus", "measure", *values]
+    )
 
 
 def difference_findings(differences: pd.DataFrame) -> list[Finding]:
@@ -283,14 +412,23 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
     found = []
     alone = differences[differences["measure"] == "alone"]
     alone = alone.assign(
-        name=model_names(alone), said=with_intervals(100 * alone[["difference", "low", "high"]], "+.1f", "difference")
+        name=model_names(alone),
+        said=with_intervals(
+            100 * alone[["difference", "low", "high"]], "+.1f", "difference"
+        ),
     )
     for (setting, other), question in CONTRASTS.items():
         rows = alone[(alone["setting"] == setting) & (alone["minus"] == other)]
         for name, group in rows.groupby("name", sort=False):
             above, below = int((group["low"] > 0).sum()), int((group["high"] < 0).sum())
             partly = "Partly" if above or below else "Cannot be told"
-            answer = "Yes" if above == len(group) else "No" if below == len(group) else partly
+            answer = (
+                "Yes"
+                if above == len(group)
+                else "No"
+                if below == len(group)
+                else partly
+            )
             each = ", ".join(group["said"] + " in " + group["test_domain"])
             model = f" ({name!s})" if name else ""
             found.append(
@@ -307,5 +445,10 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
 def add_differences(report: Report, differences: pd.DataFrame) -> None:
     """Add the table of differences."""
     report.section("Differences between settings")
-    shown = differences.drop(columns=[name for name in MODEL if differences[name].nunique() < 2])
-    report.table(shown, "Accuracy on held-out classes in the test domain, setting minus the other; 95 % intervals.")
+    shown = differences.drop(
+        columns=[name for name in MODEL if differences[name].nunique() < 2]
+    )
+    report.table(
+        shown,
+        "Accuracy on held-out classes in the test domain, setting minus the other; 95 % intervals.",
+    )

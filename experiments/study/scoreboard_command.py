@@ -35,42 +35,88 @@ from circuitry.runs import JobFolder, Work, WorkSettings, versions
 from circuitry.circuits import Circuit
 from circuitry.comparison import LEVEL
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.judging import Judged, planted_attention, planted_convolution, score_methods, scoreboard_tables
+from circuitry.judging import (
+    Judged,
+    planted_attention,
+    planted_convolution,
+    score_methods,
+    scoreboard_tables,
+)
 from circuitry.reports import Finding, Report, Written, write_results
-from experiments.study.contest import FIND, MEASURE, Contest, ContestSettings, curve_file, files_of
+from experiments.study.contest import (
+    FIND,
+    MEASURE,
+    Contest,
+    ContestSettings,
+    curve_file,
+    files_of,
+)
 from experiments.study.measure_charts import QUALITY, cost_against_quality, size_curves
 
 import numpy as np
 import pandas as pd
 
 _SIZES = (QUALITY, "size for 0.8 selectivity, kept", "size for 0.8 kl recovered, kept")
-_SHOWN = (*_SIZES, "size for 0.8 selectivity, random", "CPR", "CMD", "rank correlation", "seconds", "GFLOP")
+_SHOWN = (
+    *_SIZES,
+    "size for 0.8 selectivity, random",
+    "CPR",
+    "CMD",
+    "rank correlation",
+    "seconds",
+    "GFLOP",
+)
 """Rows of the summary that are columns of the table."""
-_BESIDE = {"kept": "a circuit", "random": "as many random units", "foreign": "circuits of other classes"}
+_BESIDE = {
+    "kept": "a circuit",
+    "random": "as many random units",
+    "foreign": "circuits of other classes",
+}
 
 
 def scoreboard_findings(tables: Mapping[str, pd.DataFrame]) -> list[Finding]:
     """Say how small circuits that work can be, by which method, and whose they are."""
     summary, paired, curves = tables["summary"], tables["paired"], tables["curves"]
-    sizes = summary[summary["what"].isin(_SIZES)].assign(search=summary["method"] + " (" + summary["budget"] + ")")
+    sizes = summary[summary["what"].isin(_SIZES)].assign(
+        search=summary["method"] + " (" + summary["budget"] + ")"
+    )
     question = "How small are circuits that work?"
     if sizes.empty:
-        return [Finding(f"{question} Cannot be told: no answers are known.", "", "Images of other classes.")]
+        return [
+            Finding(
+                f"{question} Cannot be told: no answers are known.",
+                "",
+                "Images of other classes.",
+            )
+        ]
     findings = []
     for (baseline, metric), part in sizes.groupby(["baseline", "metric"], sort=False):
-        work = part[part["what"] == _SIZES[0]].sort_values(["value", "most"], kind="stable")
+        work = part[part["what"] == _SIZES[0]].sort_values(
+            ["value", "most"], kind="stable"
+        )
         best = work.iloc[0]
         told = ", ".join(
-            f"{row.search} {row.n_reached} of {row.n_classes}, {row.value:.0%}" for row in work.itertuples()
+            f"{row.search} {row.n_reached} of {row.n_classes}, {row.value:.0%}"
+            for row in work.itertuples()
         )
-        rows = curves[(curves["method"] == best["method"]) & (curves["budget"] == best["budget"])]
+        rows = curves[
+            (curves["method"] == best["method"]) & (curves["budget"] == best["budget"])
+        ]
         rows = rows[(rows["baseline"] == baseline) & (rows["metric"] == metric)]
-        at = rows[np.isclose(rows["size"], nearest(rows["size"], best["value"]))].set_index(["measure", "circuit"])
+        at = rows[
+            np.isclose(rows["size"], nearest(rows["size"], best["value"]))
+        ].set_index(["measure", "circuit"])
         shown = {
-            one: at.loc[("right", one), "value"] for one in ("kept", "random", "foreign") if ("right", one) in at.index
+            one: at.loc[("right", one), "value"]
+            for one in ("kept", "random", "foreign")
+            if ("right", one) in at.index
         }
         false = at.loc[("false", "kept"), "value"]
-        beside = ", ".join(f"{named} {shown[one]:.0%}" for one, named in _BESIDE.items() if one in shown)
+        beside = ", ".join(
+            f"{named} {shown[one]:.0%}"
+            for one, named in _BESIDE.items()
+            if one in shown
+        )
         findings.append(
             Finding(
                 f"{question} In how many classes circuits of a size of the grid work, and the median size: {told} "
@@ -80,10 +126,15 @@ def scoreboard_findings(tables: Mapping[str, pd.DataFrame]) -> list[Finding]:
                 "Other classes, sizes or ablations; another training of the model.",
             )
         )
-        pairs = paired[(paired["baseline"] == baseline) & (paired["metric"] == metric) & (paired["what"] == _SIZES[0])]
+        pairs = paired[
+            (paired["baseline"] == baseline)
+            & (paired["metric"] == metric)
+            & (paired["what"] == _SIZES[0])
+        ]
         clear = pairs[pairs["p"] < LEVEL]
         said = "; ".join(
-            f"{row.a} needs {row.median:+.0%} beside {row.b} (p {row.p:.2g})" for row in clear.itertuples()
+            f"{row.a} needs {row.median:+.0%} beside {row.b} (p {row.p:.2g})"
+            for row in clear.itertuples()
         )
         findings.append(
             Finding(
@@ -112,24 +163,43 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
         "the grid works. Hollow: as many random units at every site.",
     )
     shown = summary[summary["what"].isin(_SHOWN)]
-    reached = " (" + shown["n_reached"].astype(str) + " of " + shown["n_classes"].astype(str) + ")"
-    cell = shown["value"].map("{:.2f}".format) + reached.where(shown["what"].str.startswith("size"), "")
-    wide = shown.assign(cell=cell).pivot(index=["setting", "method"], columns="what", values="cell")
+    reached = (
+        " ("
+        + shown["n_reached"].astype(str)
+        + " of "
+        + shown["n_classes"].astype(str)
+        + ")"
+    )
+    cell = shown["value"].map("{:.2f}".format) + reached.where(
+        shown["what"].str.startswith("size"), ""
+    )
+    wide = shown.assign(cell=cell).pivot(
+        index=["setting", "method"], columns="what", values="cell"
+    )
     report.table(
         wide.reindex(columns=list(_SHOWN)).rename_axis(columns=None).reset_index(),
         "Each method, medians over classes; of sizes in brackets how many classes have one below 100 %. CPR: area "
         "under faithfulness; CMD: area of |1 - faithfulness|. Rank correlation: of the ranking with exact patching.",
     )
-    report.table(tables["paired"], "How the sizes of two methods differ, class by class.")
+    report.table(
+        tables["paired"], "How the sizes of two methods differ, class by class."
+    )
     report.section("How well do circuits of each size work?")
     curves = with_settings(tables["curves"])
     for measure in ("right", "false", "kl recovered", "selectivity"):
         for setting in dict.fromkeys(curves["setting"]):
-            part = curves[(curves["measure"] == measure) & (curves["setting"] == setting)]
+            part = curves[
+                (curves["measure"] == measure) & (curves["setting"] == setting)
+            ]
             if part["value"].notna().any():
-                report.figure(size_curves(part, measure, f"{measure}, {setting}"), f"{setting}: {measure} over size.")
+                report.figure(
+                    size_curves(part, measure, f"{measure}, {setting}"),
+                    f"{setting}: {measure} over size.",
+                )
     report.section("Do the methods find what was planted?")
-    planted = tables["planted"].pivot(index="method", columns=["network", "kind", "site"], values="auroc")
+    planted = tables["planted"].pivot(
+        index="method", columns=["network", "kind", "site"], values="auroc"
+    )
     report.table(
         planted.set_axis(planted.columns.map(" ".join), axis=1).reset_index(),
         "Area under the ROC curve of finding the planted units and edges (into the site), site by site; 0.5 is chance.",
@@ -147,13 +217,19 @@ def with_settings(table: pd.DataFrame) -> pd.DataFrame:
     if len(budgets) < 2:
         return named
     parts = {budget: named[own | (named["budget"] == budget)] for budget in budgets}
-    parts = {budget: part.assign(setting=part["setting"] + f", budget {budget}") for budget, part in parts.items()}
+    parts = {
+        budget: part.assign(setting=part["setting"] + f", budget {budget}")
+        for budget, part in parts.items()
+    }
     several: pd.DataFrame = pd.concat(parts.values())
     return several
 
 
 FORMAT = "circuitry scoreboard 4"
-TARGETS = (0.5, 0.8)  # the smallest size that reaches this selectivity, or share of KL recovered, is sought
+TARGETS = (
+    0.5,
+    0.8,
+)  # the smallest size that reaches this selectivity, or share of KL recovered, is sought
 
 
 @dataclass(frozen=True)
@@ -179,20 +255,27 @@ def main(config: Config) -> Written | None:
     )
     report.summary(scoreboard_findings(tables))
     add_scoreboard(report, tables)
-    return write_results(report, tables, config.out, config.results, contest.provenance() | versions())
+    return write_results(
+        report, tables, config.out, config.results, contest.provenance() | versions()
+    )
 
 
 def folder_of(contest: Contest, out: Path) -> JobFolder:
     """Return the folder of all jobs: to find the circuits of each class, and to measure them."""
     jobs = [(step, name) for step in (FIND, MEASURE) for name in contest.classes]
-    return JobFolder(out / "jobs", FORMAT, contest.provenance(), jobs, contest.listings())
+    return JobFolder(
+        out / "jobs", FORMAT, contest.provenance(), jobs, contest.listings()
+    )
 
 
 def hold(config: Config, work: Work) -> None:
     """Do one process's share of the jobs."""
     contest = Contest(config, work.rank)
     folder = folder_of(contest, config.out)
-    for step in (FIND, MEASURE):  # circuits of all classes are measured on each class's images
+    for step in (
+        FIND,
+        MEASURE,
+    ):  # circuits of all classes are measured on each class's images
         folder.run(
             lambda job, images: contest.do(job, images, folder.path, work),
             prepare=lambda job: contest.read(job[1]),
@@ -210,9 +293,22 @@ def read_tables(contest: Contest, config: Config) -> dict[str, pd.DataFrame]:
             first, *_, cost = files_of(folder.path, name, contestant, len(config.sizes))
             graph, paid = Circuit.load(first).source, json.loads(cost.read_text())
             for ablation in config.ablations:
-                curve = FaithfulnessCurve.load(curve_file(folder.path, name, contestant, ablation))
-                judged[(name, *contestant, ablation, config.metric)] = Judged(curve, graph, **paid)
-    units = {site: len(scores) for site, scores in next(iter(judged.values())).graph.node_scores.items()}
+                curve = FaithfulnessCurve.load(
+                    curve_file(folder.path, name, contestant, ablation)
+                )
+                judged[(name, *contestant, ablation, config.metric)] = Judged(
+                    curve, graph, **paid
+                )
+    units = {
+        site: len(scores)
+        for site, scores in next(iter(judged.values())).graph.node_scores.items()
+    }
     counted = f"{sum(units.values())} units at {len(units)} sites"
-    planted = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())], ignore_index=True)
-    return {**scoreboard_tables(judged, config.sizes, TARGETS, counted), "planted": planted}
+    planted = pd.concat(
+        [score_methods(planted_convolution()), score_methods(planted_attention())],
+        ignore_index=True,
+    )
+    return {
+        **scoreboard_tables(judged, config.sizes, TARGETS, counted),
+        "planted": planted,
+    }

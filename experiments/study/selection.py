@@ -31,7 +31,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from circuitry.runs import Count, InputError, Part, one_of
-from circuitry.data import DomainFolder, ImageRecord, chosen_names, class_key, imagenet_index, imagenet_partners
+from circuitry.data import (
+    DomainFolder,
+    ImageRecord,
+    chosen_names,
+    class_key,
+    imagenet_index,
+    imagenet_partners,
+)
 from circuitry.models import default_templates
 
 DOMAINNET_ROUND = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart")
@@ -45,7 +52,9 @@ def count_combinations(samples: Iterable[ImageRecord]) -> Counter[Combination]:
     return Counter((sample.domain, sample.class_name) for sample in samples)
 
 
-def quotas(counts: Mapping[Combination, int], n: int, classes: Iterable[str] = ()) -> dict[Combination, int]:
+def quotas(
+    counts: Mapping[Combination, int], n: int, classes: Iterable[str] = ()
+) -> dict[Combination, int]:
     """Return the number of images of every (domain, class) that stay, ``n`` in all.
 
     With s = n / total, ceil(s * count) images of every combination stay: less than one too many for each. Then, domain
@@ -62,13 +71,17 @@ def quotas(counts: Mapping[Combination, int], n: int, classes: Iterable[str] = (
     domains = {domain for domain, _ in counts}
     order = DOMAINNET_ROUND if domains <= set(DOMAINNET_ROUND) else sorted(domains)
     names = dict.fromkeys([*classes, *(class_name for _, class_name in counts)])
-    turns = [(domain, name) for domain in order for name in names if (domain, name) in counts]
+    turns = [
+        (domain, name) for domain in order for name in names if (domain, name) in counts
+    ]
     for group in turns[: sum(quota.values()) - n]:
         quota[group] -= 1
     return quota
 
 
-def first_of_each(samples: Iterable[ImageRecord], quota: Mapping[Combination, int]) -> list[ImageRecord]:
+def first_of_each(
+    samples: Iterable[ImageRecord], quota: Mapping[Combination, int]
+) -> list[ImageRecord]:
     """Return the first images of every (domain, class), as many as its quota, in their order."""
     left = Counter(quota)
     kept = []
@@ -81,7 +94,13 @@ def first_of_each(samples: Iterable[ImageRecord], quota: Mapping[Combination, in
 
 
 WHOLE_SETTINGS = ("natural-only", "cg-low")  # settings without subsampling
-HOLDING_OUT = ("cg-low", "cg-high", "class-interpolation", "domain-interpolation", "aligned")
+HOLDING_OUT = (
+    "cg-low",
+    "cg-high",
+    "class-interpolation",
+    "domain-interpolation",
+    "aligned",
+)
 """Settings that hold classes out of the test domain."""
 SETTINGS = ("natural-only", "leave-out", "upper-low", "upper-high", *HOLDING_OUT)
 Setting = Annotated[str, one_of(*SETTINGS)]
@@ -98,7 +117,9 @@ class MixtureSettings:
     size: Count | None = None
     """N of the subsampled settings, in images (default: that of ``cg-low`` with the same T and held-out classes)."""
     natural_domain: str = "real"
-    fraction: Part | None = None  # class interpolation: share of C2's images in T before subsampling, 0 to 1
+    fraction: Part | None = (
+        None  # class interpolation: share of C2's images in T before subsampling, 0 to 1
+    )
     other_domains: tuple[str, ...] | None = None
     """Interpolations: domains in addition to the natural one and T; None (class interpolation): all."""
 
@@ -108,7 +129,10 @@ class MixtureSettings:
                 f"The test domain must differ from the natural domain, but both are {self.test_domain!r}: name the "
                 "domain of photographs by natural_domain=."
             )
-        needed = {"class-interpolation": self.fraction, "domain-interpolation": self.other_domains}
+        needed = {
+            "class-interpolation": self.fraction,
+            "domain-interpolation": self.other_domains,
+        }
         if needed.get(self.setting, ()) is None:
             raise InputError(
                 f"The setting {self.setting!r} needs a fraction or other domains: the program mixtures gives them."
@@ -143,12 +167,16 @@ class MixtureSettings:
 
     def holds_out(self, domain: str, class_name: str) -> bool:
         """Return whether a class is a held-out one in the test domain."""
-        return domain == self.test_domain and class_key(class_name) in map(class_key, self.held_out_classes)
+        return domain == self.test_domain and class_key(class_name) in map(
+            class_key, self.held_out_classes
+        )
 
     def admits(self, domain: str, class_name: str) -> bool:
         """Return whether images of a class in a domain take part."""
         seen = self.setting not in HOLDING_OUT or bool(self.fraction)
-        return self.has_domain(domain) and (seen or not self.holds_out(domain, class_name))
+        return self.has_domain(domain) and (
+            seen or not self.holds_out(domain, class_name)
+        )
 
     def described(self) -> dict[str, Any]:
         """Return the entries of a mixture's JSON; natural-only has no test domain."""
@@ -160,7 +188,9 @@ class MixtureSettings:
         }
 
 
-def mixture(train: Sequence[ImageRecord], settings: MixtureSettings, classes: Iterable[str] = ()) -> list[ImageRecord]:
+def mixture(
+    train: Sequence[ImageRecord], settings: MixtureSettings, classes: Iterable[str] = ()
+) -> list[ImageRecord]:
     """Choose the training images of a setting, in their order in ``train``, without randomness.
 
     `quotas` subsamples all settings except `WHOLE_SETTINGS` to N. In class interpolation with fraction p and
@@ -177,16 +207,26 @@ def mixture(train: Sequence[ImageRecord], settings: MixtureSettings, classes: It
     counts = count_combinations(part)
     # Through str: 0.1 means a tenth, not the binary number next to it.
     share = Fraction(str(settings.fraction or 0)) * size / max(len(part), 1)
-    held_out = {pair: count for pair, count in counts.items() if settings.fraction and settings.holds_out(*pair)}
+    held_out = {
+        pair: count
+        for pair, count in counts.items()
+        if settings.fraction and settings.holds_out(*pair)
+    }
     fixed = {pair: math.ceil(share * count) for pair, count in held_out.items()}
     rest = {pair: count for pair, count in counts.items() if pair not in fixed}
     return first_of_each(part, quotas(rest, size - sum(fixed.values()), names) | fixed)
 
 
-def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
+def admitted(
+    samples: Sequence[ImageRecord], settings: MixtureSettings
+) -> list[ImageRecord]:
     """Keep the images whose (domain, class) takes part in a setting, without subsampling, as validation lists need."""
     groups = count_combinations(samples)
-    named = (settings.test_domain, settings.natural_domain, *(settings.other_domains or ()))
+    named = (
+        settings.test_domain,
+        settings.natural_domain,
+        *(settings.other_domains or ()),
+    )
     chosen_names("domain", named, sorted({domain for domain, _ in groups}))
     kept = {pair for pair in groups if settings.admits(*pair)}
     return [sample for sample in samples if (sample.domain, sample.class_name) in kept]
@@ -204,10 +244,35 @@ SKETCH_SHARES = {
 }
 """Variant of ImageNet-Sketch -> share of the sketch classes that stay, rounded down to at least one, and the study's
 name of it. Without a share, ImageNet-Sketch replaces random images of all domains. In the order of the draws."""
-CLASS_SHARES = {variant: share for variant, (share, _) in SKETCH_SHARES.items() if share is not None}
+CLASS_SHARES = {
+    variant: share for variant, (share, _) in SKETCH_SHARES.items() if share is not None
+}
 
 LEFT_OUT = {
-    *(109, 150, 298, 300, 302, 303, 304, 305, 306, 315, 338, 351, 352, 413, 428, 440, 441, 458, 520, 535, 624, 678),
+    *(
+        109,
+        150,
+        298,
+        300,
+        302,
+        303,
+        304,
+        305,
+        306,
+        315,
+        338,
+        351,
+        352,
+        413,
+        428,
+        440,
+        441,
+        458,
+        520,
+        535,
+        624,
+        678,
+    ),
     *(694, 710, 719, 723, 738, 739, 755, 758, 762, 822, 927, 981, 994, 996),
 }
 """ImageNet classes without a DomainNet partner that the study also leaves out, because their names contain the name of
@@ -219,7 +284,9 @@ _DOMAIN, _SEED = "sketch", 42
 class SketchSet(NamedTuple):
     """Images of ImageNet-Sketch and the names of their classes."""
 
-    images: list[ImageRecord]  # all by class: the WordNet id; path below the root ``<wnid>/<file>``
+    images: list[
+        ImageRecord
+    ]  # all by class: the WordNet id; path below the root ``<wnid>/<file>``
     names: Mapping[str, str]  # WordNet id -> name of the class in words
     kept: frozenset[str]  # WordNet ids of the classes that DomainNet lacks
 
@@ -236,31 +303,48 @@ STUDY_IMAGENET_NAMES = {27: "eft", 638: "maillot", 744: "projectile", 836: "sung
 
 def style_word_templates() -> tuple[str, ...]:
     """Return the ten default templates that name a style of DomainNet's; none names photographs."""
-    return tuple(t for t in default_templates() if any(style in t for style in DOMAINNET_ROUND[1:]))
+    return tuple(
+        t
+        for t in default_templates()
+        if any(style in t for style in DOMAINNET_ROUND[1:])
+    )
 
 
 def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
     """Return the names of ImageNet's thousand classes in the order of their indices."""
     from open_clip import IMAGENET_CLASSNAMES  # here, since it brings torch
 
-    names = dict(enumerate(IMAGENET_CLASSNAMES)) | (STUDY_IMAGENET_NAMES if whose == "study" else {})
+    names = dict(enumerate(IMAGENET_CLASSNAMES)) | (
+        STUDY_IMAGENET_NAMES if whose == "study" else {}
+    )
     return tuple(names.values())
 
 
 def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
     """Read ``root/<wnid>/<file>``; mixtures take the 514 classes without a partner that are not `LEFT_OUT`."""
-    index = imagenet_index(path.name for path in Path(root).iterdir() if path.is_dir() and path.name[0] != ".")
+    index = imagenet_index(
+        path.name
+        for path in Path(root).iterdir()
+        if path.is_dir() and path.name[0] != "."
+    )
     folder = DomainFolder({_DOMAIN: Path(root).resolve()}, split=None)
     out = LEFT_OUT | {i for indices in imagenet_partners().values() for i in indices}
     images = [
-        ImageRecord(one.path, f"{one.class_name}/{one.path.name}", _DOMAIN, one.class_name) for one in folder.records
+        ImageRecord(
+            one.path, f"{one.class_name}/{one.path.name}", _DOMAIN, one.class_name
+        )
+        for one in folder.records
     ]
     called = imagenet_names("study")
     names = {wnid: called[i] for wnid, i in index.items()}
-    return SketchSet(images, names, frozenset(wnid for wnid, i in index.items() if i not in out))
+    return SketchSet(
+        images, names, frozenset(wnid for wnid, i in index.items() if i not in out)
+    )
 
 
-def sketch_mixtures(records: Sequence[ImageRecord], others: Sequence[ImageRecord]) -> dict[str, list[ImageRecord]]:
+def sketch_mixtures(
+    records: Sequence[ImageRecord], others: Sequence[ImageRecord]
+) -> dict[str, list[ImageRecord]]:
     """Return the mixtures of `SKETCH_SHARES`, where ``others`` come last in place of as many images.
 
     They replace random images, or else the sketches of the dropped classes, and random images of other domains. One
@@ -268,7 +352,12 @@ def sketch_mixtures(records: Sequence[ImageRecord], others: Sequence[ImageRecord
     draws the additional classes of 0.3 from an unordered set, which cannot be repeated; here they follow the order of
     ``records``, and later mixtures drop the study's images only if this one has as many as the study's.
     """
-    made = {"imagenet-sketch": [*_without(records, len(others), random.Random(_SEED)), *others]}
+    made = {
+        "imagenet-sketch": [
+            *_without(records, len(others), random.Random(_SEED)),
+            *others,
+        ]
+    }
     by_class: dict[str, list[ImageRecord]] = {}
     for record in records:
         if record.domain == _DOMAIN:
@@ -279,7 +368,11 @@ def sketch_mixtures(records: Sequence[ImageRecord], others: Sequence[ImageRecord
     rng = random.Random(_SEED)
     for variant, classes in _nested_classes(list(by_class), rng).items():
         kept = [record for name in classes for record in by_class[name]]
-        made[variant] = [*_without(rest, len(others) + len(kept) + len(rest) - len(records), rng), *kept, *others]
+        made[variant] = [
+            *_without(rest, len(others) + len(kept) + len(rest) - len(records), rng),
+            *kept,
+            *others,
+        ]
     return made
 
 
@@ -289,15 +382,24 @@ def _nested_classes(classes: Sequence[str], rng: random.Random) -> dict[str, lis
     smallest: Sequence[str] = classes
     for variant, share in CLASS_SHARES.items():
         n = max(1, int(share * len(classes)))
-        if variant == "imagenet-sketch-0.3":  # a superset of 0.25 and subset of 0.5; later variants ignore it
+        if (
+            variant == "imagenet-sketch-0.3"
+        ):  # a superset of 0.25 and subset of 0.5; later variants ignore it
             more = set(drawn["imagenet-sketch-0.5"]).difference(smallest)
-            drawn[variant] = [*smallest, *rng.sample([name for name in classes if name in more], n - len(smallest))]
+            drawn[variant] = [
+                *smallest,
+                *rng.sample(
+                    [name for name in classes if name in more], n - len(smallest)
+                ),
+            ]
         else:
             smallest = drawn[variant] = rng.sample(smallest, n)
     return drawn
 
 
-def _without(records: Sequence[ImageRecord], n: int, rng: random.Random) -> list[ImageRecord]:
+def _without(
+    records: Sequence[ImageRecord], n: int, rng: random.Random
+) -> list[ImageRecord]:
     if not 0 <= n <= len(records):
         raise InputError(
             f"ImageNet-Sketch replaces {n} images of the mixture, but there are {len(records)}: give fewer or more "

@@ -27,11 +27,16 @@ from sklearn.metrics import silhouette_samples
 DISTANCES = ("cosine", "euclidean", "standardised")
 """Distances between the means of two sets of vectors; see `distance`."""
 
-ALL, N_PARTS = "all", 4  # the row of all domains together, and parts of the images of a class in a domain
+ALL, N_PARTS = (
+    "all",
+    4,
+)  # the row of all domains together, and parts of the images of a class in a domain
 MOST_IMAGES = 10_000  # images whose silhouettes are computed at most
 
 
-def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: str = "cosine") -> float:
+def distance(
+    a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: str = "cosine"
+) -> float:
     """Return the distance between the means p and q of two sets of vectors.
 
     - ``cosine``: 1 - p.q / (|p| |q|), in 0..2;
@@ -47,11 +52,15 @@ def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: 
 
 def _moments(vectors: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, float]:
     """Return the mean [d] and the summed variance of a set of vectors; NaN for the variance of one vector."""
-    variance = vectors.var(0, dtype=np.float64, ddof=1).sum() if len(vectors) > 1 else np.nan
+    variance = (
+        vectors.var(0, dtype=np.float64, ddof=1).sum() if len(vectors) > 1 else np.nan
+    )
     return vectors.mean(0, dtype=np.float64), float(variance)
 
 
-def _apart(p: np.ndarray, v: np.ndarray, q: np.ndarray, w: np.ndarray, measure: str) -> np.ndarray:
+def _apart(
+    p: np.ndarray, v: np.ndarray, q: np.ndarray, w: np.ndarray, measure: str
+) -> np.ndarray:
     """Return the distances of pairs of means p and q [pairs, d] with summed variances v and w [pairs]."""
     if measure == "cosine":
         norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
@@ -63,7 +72,9 @@ def _apart(p: np.ndarray, v: np.ndarray, q: np.ndarray, w: np.ndarray, measure: 
     return np.asarray(apart / np.sqrt(np.where(variance > 0, variance, np.nan)))
 
 
-def compare_distances(images: Embeddings, measure: str = "cosine", *, seed: int = 0) -> Comparison:
+def compare_distances(
+    images: Embeddings, measure: str = "cosine", *, seed: int = 0
+) -> Comparison:
     """Compare each class between all pairs of domains by the distance of its means; small means near.
 
     A finite number of images separates means by itself. So the mean distance of two parts of a class's images takes the
@@ -78,24 +89,39 @@ def compare_distances(images: Embeddings, measure: str = "cosine", *, seed: int 
         return _apart(a[:, :-1], a[:, -1], b[:, :-1], b[:, -1], measure)
 
     return compare_by_parts(
-        f"{measure}_distance", images.table(), N_PARTS, describe, compare, alike=False, about={"seed": seed}, seed=seed
+        f"{measure}_distance",
+        images.table(),
+        N_PARTS,
+        describe,
+        compare,
+        alike=False,
+        about={"seed": seed},
+        seed=seed,
     )
 
 
 def mean_distances(images: Embeddings) -> pd.DataFrame:
     """Return the distances between the means of whole domains, by every measure."""
     pairs = combinations(_by_domain(images).items(), 2)
-    rows = [(a, b, *(distance(x, y, measure) for measure in DISTANCES)) for (a, x), (b, y) in pairs]
+    rows = [
+        (a, b, *(distance(x, y, measure) for measure in DISTANCES))
+        for (a, x), (b, y) in pairs
+    ]
     return pd.DataFrame(rows, columns=["domain_a", "domain_b", *DISTANCES])
 
 
 def _by_domain(images: Embeddings) -> dict[str, np.ndarray]:
-    return {domain: images.vectors[images.domain == domain] for domain in sorted(set(images.domain.tolist()))}
+    return {
+        domain: images.vectors[images.domain == domain]
+        for domain in sorted(set(images.domain.tolist()))
+    }
 
 
 def _of_groups(images: Embeddings, values: np.ndarray) -> pd.DataFrame:
     """Return the mean of a value of images for each class in each domain: columns class, domain, value."""
-    rows = [(*key, float(values[group].mean())) for key, group in images.groups().items()]
+    rows = [
+        (*key, float(values[group].mean())) for key, group in images.groups().items()
+    ]
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
@@ -104,11 +130,15 @@ def image_spread(images: Embeddings) -> pd.DataFrame:
     spread = np.empty(len(images))
     for rows in images.groups().values():
         vectors = images.vectors[rows]
-        spread[rows] = np.linalg.norm(vectors - vectors.mean(0, dtype=np.float64), axis=1)
+        spread[rows] = np.linalg.norm(
+            vectors - vectors.mean(0, dtype=np.float64), axis=1
+        )
     return _of_groups(images, spread)
 
 
-def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain", *, seed: int = 0) -> pd.DataFrame:
+def silhouettes(
+    images: Embeddings, by: Literal["domain", "class"] = "domain", *, seed: int = 0
+) -> pd.DataFrame:
     """Return mean silhouettes of the images of each class in each domain, with cosine distances.
 
     An image's silhouette is (b - a) / max(a, b): a is its mean distance to the others of its group, b to the images
@@ -119,7 +149,10 @@ def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain", *
     if len(images) > MOST_IMAGES:
         images = images.sample(MOST_IMAGES, seed)
     labels = images.domain if by == "domain" else images.class_name
-    return _of_groups(images, silhouette_samples(images.vectors.astype(np.float64), labels, metric="cosine"))
+    return _of_groups(
+        images,
+        silhouette_samples(images.vectors.astype(np.float64), labels, metric="cosine"),
+    )
 
 
 def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
@@ -128,12 +161,17 @@ def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
     Guessing reaches a balanced accuracy of 1/2. Rows of domain `ALL` are of one classifier that names the domain:
     guessing reaches one over the number of domains. Images of one item are in one fold.
     """
-    tasks = {domain: (images.domain == domain).astype(str).tolist() for domain in _by_domain(images)}
+    tasks = {
+        domain: (images.domain == domain).astype(str).tolist()
+        for domain in _by_domain(images)
+    }
     tasks[ALL] = images.domain.tolist()
     rows = [
         (domain, fold, float(value))
         for domain, labels in tasks.items()
-        for fold, value in enumerate(probe_accuracy(images.vectors, labels, images.items(), seed=seed))
+        for fold, value in enumerate(
+            probe_accuracy(images.vectors, labels, images.items(), seed=seed)
+        )
     ]
     return pd.DataFrame(rows, columns=["domain", "fold", "value"])
 
@@ -141,7 +179,10 @@ def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
 def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
     """Return ``|mean of the images - mean of all texts|``, for all images and for those of each domain."""
     parts = {ALL: images.vectors} | _by_domain(images)
-    rows = [(domain, distance(vectors, texts.vectors, "euclidean")) for domain, vectors in parts.items()]
+    rows = [
+        (domain, distance(vectors, texts.vectors, "euclidean"))
+        for domain, vectors in parts.items()
+    ]
     return pd.DataFrame(rows, columns=["domain", "value"])
 
 
@@ -166,15 +207,24 @@ def embedding_map(
             "A map by UMAP needs umap-learn, which is not installed: pip install umap-learn, or choose pca."
         )
     if method == "pca" or not installed:
-        pca = PCA(2, svd_solver="full")  # the one that is neither random nor squares the numbers
+        pca = PCA(
+            2, svd_solver="full"
+        )  # the one that is neither random nor squares the numbers
         points = pca.fit_transform(vectors.astype(np.float64))
-        return points, f"{COMPONENTS} ({pca.explained_variance_ratio_.sum():.0%} of the variance)"
+        return (
+            points,
+            f"{COMPONENTS} ({pca.explained_variance_ratio_.sum():.0%} of the variance)",
+        )
     import umap  # slow to import, and an extra
 
     neighbours = min(NEIGHBOURS, len(vectors) - 1)
     # n_jobs: with a seed UMAP runs on one thread, and warns where it is not told so.
-    mapper = umap.UMAP(n_neighbors=neighbours, densmap=True, random_state=seed, n_jobs=1)
-    return np.asarray(mapper.fit_transform(vectors), dtype=np.float64), "UMAP with density"
+    mapper = umap.UMAP(
+        n_neighbors=neighbours, densmap=True, random_state=seed, n_jobs=1
+    )
+    return np.asarray(
+        mapper.fit_transform(vectors), dtype=np.float64
+    ), "UMAP with density"
 
 
 def map_table(
@@ -190,15 +240,24 @@ def map_table(
     if without is not None:
         domains.remove(*chosen_names("domain", (without,), domains))
     rng = np.random.default_rng(seed)
-    rows = [rng.permutation(np.flatnonzero(images.domain == domain))[:per_domain] for domain in domains]
+    rows = [
+        rng.permutation(np.flatnonzero(images.domain == domain))[:per_domain]
+        for domain in domains
+    ]
     chosen = images.take(np.sort(np.concatenate(rows)))
     points, said = embedding_map(chosen.vectors, method, seed)
     table = chosen.table()[["domain", "class"]]
-    return table.assign(x=points[:, 0], y=points[:, 1], method=said, kind="image", without=without or "")
+    return table.assign(
+        x=points[:, 0], y=points[:, 1], method=said, kind="image", without=without or ""
+    )
 
 
 def separation_measures(
-    images: Embeddings, texts: Embeddings, held_out: Sequence[str] = (), *, seed: int = 0
+    images: Embeddings,
+    texts: Embeddings,
+    held_out: Sequence[str] = (),
+    *,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Return all measures of one model: columns measure, class (None without classes), domain, value.
 
@@ -206,7 +265,10 @@ def separation_measures(
     """
     accuracy = class_accuracy(images, texts)
     out = accuracy["class"].isin(held_out)
-    cosine, standardised = compare_distances(images), compare_distances(images, "standardised")
+    cosine, standardised = (
+        compare_distances(images),
+        compare_distances(images, "standardised"),
+    )
     parts = {
         "distance": _to_others(cosine.values),
         "distance of parts": cosine.ceilings,
@@ -215,23 +277,40 @@ def separation_measures(
         "spread": image_spread(images),
         "silhouette by domain": silhouettes(images, "domain", seed=seed),
         "silhouette by class": silhouettes(images, "class", seed=seed),
-        "domain probe": domain_probe(images, seed=seed).groupby("domain")["value"].mean().reset_index(),
+        "domain probe": domain_probe(images, seed=seed)
+        .groupby("domain")["value"]
+        .mean()
+        .reset_index(),
         "modality gap": modality_gap(images, texts),
         "accuracy, seen classes": accuracy[~out],
         "accuracy, held-out classes": accuracy[out],
     }
-    table = pd.concat({name: part for name, part in parts.items() if len(part)}, names=["measure"])
-    table = table.reset_index("measure")[["measure", "class", "domain", "value"]].reset_index(drop=True)
-    return table.assign(**{"class": table["class"].astype(object).where(table["class"].notna(), None)})
+    table = pd.concat(
+        {name: part for name, part in parts.items() if len(part)}, names=["measure"]
+    )
+    table = table.reset_index("measure")[
+        ["measure", "class", "domain", "value"]
+    ].reset_index(drop=True)
+    return table.assign(
+        **{"class": table["class"].astype(object).where(table["class"].notna(), None)}
+    )
 
 
 def _to_others(table: pd.DataFrame) -> pd.DataFrame:
-    return both_directions(table).groupby(["class", "domain"])["value"].mean().reset_index()
+    return (
+        both_directions(table)
+        .groupby(["class", "domain"])["value"]
+        .mean()
+        .reset_index()
+    )
 
 
 def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
     """Join tables of `separation_measures` by (model, seed): columns model, seed in front."""
-    parts = [table.assign(model=m, seed=s)[["model", "seed", *table.columns]] for (m, s), table in measures.items()]
+    parts = [
+        table.assign(model=m, seed=s)[["model", "seed", *table.columns]]
+        for (m, s), table in measures.items()
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -239,23 +318,49 @@ def summarise(measures: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds, then over classes, with Student's 95 % intervals over classes."""
     rows = []
     for key, part in measures.groupby(["measure", "model", "domain"], sort=False):
-        values = part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
-        rows.append((*key, *mean_interval(values), part["class"].nunique(), part["seed"].nunique()))
-    columns = ["measure", "model", "domain", "value", "low", "high", "n_classes", "n_seeds"]
+        values = (
+            part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
+        )
+        rows.append(
+            (
+                *key,
+                *mean_interval(values),
+                part["class"].nunique(),
+                part["seed"].nunique(),
+            )
+        )
+    columns = [
+        "measure",
+        "model",
+        "domain",
+        "value",
+        "low",
+        "high",
+        "n_classes",
+        "n_seeds",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
 def by_seed(measures: pd.DataFrame) -> pd.DataFrame:
     """Average over classes only: columns measure, model, domain, seed, value."""
-    return measures.groupby(["measure", "model", "domain", "seed"], sort=False)["value"].mean().reset_index()
+    return (
+        measures.groupby(["measure", "model", "domain", "seed"], sort=False)["value"]
+        .mean()
+        .reset_index()
+    )
 
 
 def differences(measures: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     """Return what changes from model a to model b, paired by class, after averaging over seeds."""
     rows = []
     for key, part in measures.groupby(["measure", "domain"], sort=False):
-        by_model = part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
+        by_model = (
+            part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
+        )
         if {a, b} <= set(by_model.columns):
             change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
             rows.append((*key, *mean_interval(change), part["class"].nunique()))
-    return pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])
+    return pd.DataFrame(
+        rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"]
+    )

@@ -10,7 +10,14 @@ from experiments.study.point_panels import Look, Options, finish_panels, point_p
 import pandas as pd
 import plotly.graph_objects as go
 
-MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
+MODEL_SYMBOLS = (
+    "circle",
+    "circle-open",
+    "square",
+    "square-open",
+    "diamond",
+    "diamond-open",
+)
 """Colour shows the domain, the symbol the model: filled the first, hollow the second."""
 MANY = 1000  # with more points in a map they are drawn small
 
@@ -29,32 +36,55 @@ PANELS = (
 
 def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
     """Return what guessing reaches, by measure."""
-    accuracies = [name for name in dict.fromkeys(measures["measure"]) if name.startswith("accuracy")]
+    accuracies = [
+        name
+        for name in dict.fromkeys(measures["measure"])
+        if name.startswith("accuracy")
+    ]
     return {"domain probe": 0.5} | dict.fromkeys(accuracies, 1 / n_classes)
 
 
 def embedding_maps(
-    points: pd.DataFrame, *, title: str = "Images in the plane", marks: Mapping[str, style.Mark] | None = None
+    points: pd.DataFrame,
+    *,
+    title: str = "Images in the plane",
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one map per model: all images with the marks of their domains."""
     domains = sorted(set(points["domain"]))
     looks = style.marks_for(domains, marks)
     panels = points["model"] + "<br>" + points["method"].map(style.faint)
     size = 6 if panels.value_counts().max() <= MANY else 3
-    faint = {d: {"legendgroup": d, "marker": looks[d].marker(size, opacity=0.7)} for d in domains}
+    faint = {
+        d: {"legendgroup": d, "marker": looks[d].marker(size, opacity=0.7)}
+        for d in domains
+    }
     table = points.assign(panel=panels, series=points["domain"])
     grid = {"columns": 2, "height": 420, "gap": 70, "horizontal_spacing": 0.03}
     hover = "<b>%{customdata[0]}</b>, %{customdata[1]}"
     figure, places = point_panels(table, faint, hover, ["class", "domain"], grid)
     # small, faint points would be hard to see as keys
-    finish_panels(figure, {d: {"marker": looks[d].marker(9), "legendgroup": d} for d in domains}, title)
+    finish_panels(
+        figure,
+        {d: {"marker": looks[d].marker(9), "legendgroup": d} for d in domains},
+        title,
+    )
     for panel, place in places.items():
         own = table[table["panel"] == panel][["x", "y"]]
         low, high = own.min(), own.max()
-        middle, half = (low + high) / 2, float(0.54 * (high - low).max()) or 1.0  # all maps get boxes of one size
+        middle, half = (
+            (low + high) / 2,
+            float(0.54 * (high - low).max()) or 1.0,
+        )  # all maps get boxes of one size
         figure.update_xaxes(range=[middle["x"] - half, middle["x"] + half], **place)
         figure.update_yaxes(range=[middle["y"] - half, middle["y"] + half], **place)
-    square = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
+    square = {
+        "showticklabels": False,
+        "showgrid": False,
+        "showline": True,
+        "mirror": True,
+        "constrain": "domain",
+    }
     figure.update_xaxes(**square).update_yaxes(**square)
     figure.update_layout(margin={"l": 10, "r": 10, "b": 40})
     return figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
@@ -75,38 +105,74 @@ def separation_panels(
     looks = style.marks_for(domains, marks)
     # The range of an axis takes in a trace, not a shape, and leaves room around markers, also unseen ones.
     ends = [
-        {"measure": name, "x": value, "y": y, "series": "guessing", "domain": "guessing", "told": f"{value:.3f}"}
+        {
+            "measure": name,
+            "x": value,
+            "y": y,
+            "series": "guessing",
+            "domain": "guessing",
+            "told": f"{value:.3f}",
+        }
         for name, value in references.items()
         for y in (-0.5, len(domains) - 0.5)
     ]
-    shifts = {model: MODELS_SHARE * ((i + 0.5) / len(symbols) - 0.5) for i, model in enumerate(symbols)}
+    shifts = {
+        model: MODELS_SHARE * ((i + 0.5) / len(symbols) - 0.5)
+        for i, model in enumerate(symbols)
+    }
     drawn = [summary.assign(series=summary["model"], told=with_intervals(summary))]
     if seeds is not None:
-        told = seeds["value"].map("{:.3f}".format) + ", seed " + seeds["seed"].astype(str)
-        drawn.append(seeds[seeds["domain"].isin(domains)].assign(series=seeds["model"] + ", seeds", told=told))
+        told = (
+            seeds["value"].map("{:.3f}".format) + ", seed " + seeds["seed"].astype(str)
+        )
+        drawn.append(
+            seeds[seeds["domain"].isin(domains)].assign(
+                series=seeds["model"] + ", seeds", told=told
+            )
+        )
     table = pd.concat(drawn)
     table = table.assign(
         x=table["value"],
         y=table["domain"].map(domains.index) + table["model"].map(shifts),
-        colour=table["domain"].map({domain: looks[domain].colour for domain in domains}),
+        colour=table["domain"].map(
+            {domain: looks[domain].colour for domain in domains}
+        ),
     )
     table = pd.concat([pd.DataFrame(ends), table])
-    styles: dict[str, Look] = {"guessing": {"mode": "lines+markers", "line": _GUESSING, "marker": _UNSEEN}}
+    styles: dict[str, Look] = {
+        "guessing": {"mode": "lines+markers", "line": _GUESSING, "marker": _UNSEEN}
+    }
     for model, symbol in symbols.items():
-        styles[f"{model}, seeds"] = lambda rows: {"marker": _stroke(list(rows["colour"]))}
+        styles[f"{model}, seeds"] = lambda rows: {
+            "marker": _stroke(list(rows["colour"]))
+        }
         styles[model] = partial(_model_points, symbol)
-    titles = {measure: style.capitalised(measure).replace(" ", "<br>", 1) for measure in measures}
+    titles = {
+        measure: style.capitalised(measure).replace(" ", "<br>", 1)
+        for measure in measures
+    }
     table = table.assign(panel=table["measure"].map(titles))
     hover = "<b>%{customdata[0]}</b>, %{customdata[1]}: %{customdata[2]}"
     grid = {"height": 34 * max(len(domains), 3), "gap": 80, "shared_yaxes": True}
-    figure, _ = point_panels(table, styles, hover, ["domain", "model", "told"], grid, list(titles.values()))
+    figure, _ = point_panels(
+        table, styles, hover, ["domain", "model", "told"], grid, list(titles.values())
+    )
     keys: dict[str, Options]
-    keys = {model: {"marker": {"symbol": symbol, "color": style.INK, "size": 9}} for model, symbol in symbols.items()}
-    keys["95 % interval"] = {"mode": "lines", "line": {"color": style.GREY, "width": 1.3}}
+    keys = {
+        model: {"marker": {"symbol": symbol, "color": style.INK, "size": 9}}
+        for model, symbol in symbols.items()
+    }
+    keys["95 % interval"] = {
+        "mode": "lines",
+        "line": {"color": style.GREY, "width": 1.3},
+    }
     keys |= {} if seeds is None else {"one seed": {"marker": _stroke(style.INK)}}
     keys["guessing"] = {"mode": "lines", "line": _GUESSING}
     finish_panels(figure, keys, title)
-    ticks = {"tickvals": list(range(len(domains))), "ticktext": [style.marked(d, looks[d]) for d in domains]}
+    ticks = {
+        "tickvals": list(range(len(domains))),
+        "ticktext": [style.marked(d, looks[d]) for d in domains],
+    }
     figure.update_yaxes(**ticks, range=[len(domains) - 0.5, -0.5], showgrid=False)
     return figure.update_xaxes(nticks=5, rangemode="tozero")
 

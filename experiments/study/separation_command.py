@@ -40,23 +40,40 @@ from circuitry.reports import (
 from circuitry.reports.figures import Mark, domain_marks, style
 from circuitry.representations import embed_images, embed_texts
 from experiments.study import separation
-from experiments.study.separation_charts import PANELS, embedding_maps, panel_references, separation_panels
+from experiments.study.separation_charts import (
+    PANELS,
+    embedding_maps,
+    panel_references,
+    separation_panels,
+)
 
 import numpy as np
 import pandas as pd
 
 
 def separation_findings(
-    change: pd.DataFrame | None, distances: Mapping[str, Sequence[Comparison]], test_domain: str | None = None
+    change: pd.DataFrame | None,
+    distances: Mapping[str, Sequence[Comparison]],
+    test_domain: str | None = None,
 ) -> list[Finding | None]:
     """Say which domain is farthest in each kind of model, and what changes between the kinds."""
     first, *_, last = [*distances, *distances]
     found = [which_differs(distances[first][0])]
     if change is None:
         return found
-    domain = test_domain or str(distances[first][0].summary().set_index("domain")["value"].idxmax())
-    measures = ["standardised distance", *(name for name in PANELS if name.startswith("accuracy"))]
-    rows = change[change["domain"] == domain].set_index("measure").reindex(measures).dropna(subset="difference")
+    domain = test_domain or str(
+        distances[first][0].summary().set_index("domain")["value"].idxmax()
+    )
+    measures = [
+        "standardised distance",
+        *(name for name in PANELS if name.startswith("accuracy")),
+    ]
+    rows = (
+        change[change["domain"] == domain]
+        .set_index("measure")
+        .reindex(measures)
+        .dropna(subset="difference")
+    )
     said = (rows.index + " " + with_intervals(rows, "+.2f", "difference")).tolist()
     changes = Finding(
         f"From {first} to {last}, {domain} changes by: {', '.join(said) or 'nothing that is known'}.",
@@ -71,7 +88,9 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark]) ->
     """Add the section with the maps, a `map_table` for each ``model``."""
     report.section("Where do the images lie?")
     no_umap = " Without umap-learn (pip install umap-learn) principal components replace UMAP."
-    more = no_umap if points["method"].str.startswith(separation.COMPONENTS).any() else ""
+    more = (
+        no_umap if points["method"].str.startswith(separation.COMPONENTS).any() else ""
+    )
     report.figure(
         embedding_maps(points, marks=marks),
         "Images in one plane, at random, of the first seed of each model. In a map by UMAP neighbours are neighbours, "
@@ -80,7 +99,11 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark]) ->
     )
 
 
-def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]], marks: Mapping[str, Mark]) -> None:
+def add_distances(
+    report: Report,
+    distances: Mapping[str, Sequence[Comparison]],
+    marks: Mapping[str, Mark],
+) -> None:
     """Add the section on distances between domains, from `compare_distances` of each model."""
     report.section("Which domains are far apart?")
     for of_models in zip(*distances.values(), strict=True):
@@ -101,22 +124,35 @@ def add_separation(
 ) -> None:
     """Add the section that sets the models side by side, and accuracy beside separation."""
     summary = separation.summarise(measures)
-    single, whole = summary[summary["domain"] != separation.ALL], summary[summary["domain"] == separation.ALL]
+    single, whole = (
+        summary[summary["domain"] != separation.ALL],
+        summary[summary["domain"] == separation.ALL],
+    )
     drawn = [name for name in PANELS if name in set(single["measure"])]
     several = summary["n_seeds"].max() > 1
     report.section("How far apart are the domains, and does accuracy follow?")
     report.figure(
-        separation_panels(single, drawn, separation.by_seed(measures) if several else None, references, marks=marks),
+        separation_panels(
+            single,
+            drawn,
+            separation.by_seed(measures) if several else None,
+            references,
+            marks=marks,
+        ),
         "Each domain by several measures. Bars: 95 % intervals over classes (Student's t). "
         f"{'Short strokes: the seeds. ' if several else 'One seed. '}Dotted: guessing.",
     )
-    wide = whole.pivot(index="measure", columns="model", values="value")[list(dict.fromkeys(measures["model"]))]
+    wide = whole.pivot(index="measure", columns="model", values="value")[
+        list(dict.fromkeys(measures["model"]))
+    ]
     report.table(
         wide.rename_axis(columns=None).reset_index(),
         "Measures of all domains together; the domain probe is one classifier of all domains (balanced accuracy).",
     )
     if change is not None:
-        change = change[(change["domain"] != separation.ALL) & change["measure"].isin(drawn)]
+        change = change[
+            (change["domain"] != separation.ALL) & change["measure"].isin(drawn)
+        ]
         cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
         wide = cells.pivot(index="measure", columns="domain", values="said").loc[drawn]
         report.table(
@@ -202,7 +238,9 @@ def main(config: Config) -> Written:
     found = {}
     for (name, seed), checkpoint in compared.checkpoints.items():
         print(f"[{name}, seed {seed}]", flush=True)
-        found[name, seed] = measure(config, compared, checkpoint, with_map=seed == first_seeds[name])
+        found[name, seed] = measure(
+            config, compared, checkpoint, with_map=seed == first_seeds[name]
+        )
     return write(config, compared, found)
 
 
@@ -212,37 +250,81 @@ def compared_models(config: Config) -> ComparedModels:
     for entry in config.models:
         name, is_named, checkpoint = entry.partition("=")
         if not is_named or not name or not checkpoint:
-            raise InputError(f"Expected --models as name=checkpoint, but {entry!r} was given.")
-        checkpoints[name, sum(name == other for other, _ in checkpoints)] = Path(checkpoint)
+            raise InputError(
+                f"Expected --models as name=checkpoint, but {entry!r} was given."
+            )
+        checkpoints[name, sum(name == other for other, _ in checkpoints)] = Path(
+            checkpoint
+        )
     images = DomainFolder(config.data, split=config.split)
-    held_out = chosen_names("held-out class", config.held_out or None, images.all_classes, class_key)
-    return ComparedModels(images, checkpoints, config.test_domain, held_out if config.held_out else ())
+    held_out = chosen_names(
+        "held-out class", config.held_out or None, images.all_classes, class_key
+    )
+    return ComparedModels(
+        images, checkpoints, config.test_domain, held_out if config.held_out else ()
+    )
 
 
-def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool) -> Measured:
+def measure(
+    config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool
+) -> Measured:
     """Embed the images and class prompts by one model, and measure; map all domains, and without the test domain."""
-    clip = load_clip(config.model, checkpoint=checkpoint, device=config.device).with_decoding(config.decoding)
+    clip = load_clip(
+        config.model, checkpoint=checkpoint, device=config.device
+    ).with_decoding(config.decoding)
     cache = config.out / "embeddings"
-    images = embed_images(clip, compared.images, config.n_images, config.seed, cache_dir=cache)
+    images = embed_images(
+        clip, compared.images, config.n_images, config.seed, cache_dir=cache
+    )
     texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
     left_out = dict.fromkeys((None, compared.test_domain)) if with_map else ()
-    maps = [separation.map_table(images, config.map, without=without, seed=config.seed) for without in left_out]
-    distances = tuple(separation.compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
-    measures = separation.separation_measures(images, texts, compared.held_out, seed=config.seed)
-    return Measured(clip.digest, measures, distances, separation.mean_distances(images), maps)
+    maps = [
+        separation.map_table(images, config.map, without=without, seed=config.seed)
+        for without in left_out
+    ]
+    distances = tuple(
+        separation.compare_distances(images, measure, seed=config.seed)
+        for measure in DISTANCES
+    )
+    measures = separation.separation_measures(
+        images, texts, compared.held_out, seed=config.seed
+    )
+    return Measured(
+        clip.digest, measures, distances, separation.mean_distances(images), maps
+    )
 
 
-def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> Written:
+def write(
+    config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]
+) -> Written:
     """Write tables, figures and the report, and say where they are."""
     measures = separation.gather({key: one.measures for key, one in found.items()})
     names = list(dict.fromkeys(name for name, _ in found))
-    change = separation.differences(measures, names[0], names[-1]) if len(names) > 1 else None
+    change = (
+        separation.differences(measures, names[0], names[-1])
+        if len(names) > 1
+        else None
+    )
     distances = {
-        name: [over_seeds(seeds) for seeds in zip(*(one.distances for (n, _), one in found.items() if n == name))]  # noqa: B905
+        name: [
+            over_seeds(seeds)
+            for seeds in zip(
+                *(one.distances for (n, _), one in found.items() if n == name),
+                strict=False,
+            )
+        ]
         for name in names
     }
-    points = pd.concat([table.assign(model=name) for (name, _), one in found.items() for table in one.points])
-    without = points["without"].where(points["without"] == "", ", without " + points["without"])
+    points = pd.concat(
+        [
+            table.assign(model=name)
+            for (name, _), one in found.items()
+            for table in one.points
+        ]
+    )
+    without = points["without"].where(
+        points["without"] == "", ", without " + points["without"]
+    )
     points = points.assign(model=points["model"] + without).round({"x": 4, "y": 4})
     tables = {
         "measures": measures,
@@ -252,7 +334,10 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "distances": joined(distances, lambda one: one.values),
         "distances_per_domain": joined(distances, lambda one: one.over_depth()),
         "distance_tests": joined(distances, lambda one: one.tests()),
-        "mean_distances": pd.concat(one.means.assign(model=name, seed=seed) for (name, seed), one in found.items()),
+        "mean_distances": pd.concat(
+            one.means.assign(model=name, seed=seed)
+            for (name, seed), one in found.items()
+        ),
     }
     tables |= {} if change is None else {"differences": change}
     n_classes = len(compared.images.all_classes)
@@ -266,10 +351,14 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     report.summary(separation_findings(change, distances, compared.test_domain))
     add_separation_guide(report)
     add_maps(report, points, marks)
-    add_separation(report, measures, change, marks, panel_references(measures, n_classes))
+    add_separation(
+        report, measures, change, marks, panel_references(measures, n_classes)
+    )
     add_distances(report, distances, marks)
     provenance = {
-        "models": {f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()},
+        "models": {
+            f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()
+        },
         "architecture": config.model,
         "images": len(compared.images),
         "classes": n_classes,
@@ -281,12 +370,17 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     }
     small = [name for name in tables if name not in ("measures", "distances")]
     looked_at = listings_of(compared.images, config.n_images, config.seed)
-    return write_results(report, tables, config.out, config.results, provenance, small, looked_at)
+    return write_results(
+        report, tables, config.out, config.results, provenance, small, looked_at
+    )
 
 
 def over_seeds(distances: Sequence[Comparison]) -> Comparison:
     """Average the distances of several seeds, class by class."""
-    keys = {"values": ["class", "domain_a", "domain_b", "site"], "parts": list(PARTS[:-1])}
+    keys = {
+        "values": ["class", "domain_a", "domain_b", "site"],
+        "parts": list(PARTS[:-1]),
+    }
     means = {
         name: pd.concat([getattr(one, name) for one in distances])
         .groupby(key, dropna=False, sort=False)["value"].mean().reset_index()
@@ -295,10 +389,15 @@ def over_seeds(distances: Sequence[Comparison]) -> Comparison:
     return replace(distances[0], **means)
 
 
-def joined(distances: Mapping[str, Sequence[Comparison]], table: Callable[[Comparison], pd.DataFrame]) -> pd.DataFrame:
+def joined(
+    distances: Mapping[str, Sequence[Comparison]],
+    table: Callable[[Comparison], pd.DataFrame],
+) -> pd.DataFrame:
     """Put a table of every model and measure under each other, without the site: there is but one."""
     parts = [
-        table(one).drop(columns="site", errors="ignore").assign(model=name, measure=one.measure)
+        table(one)
+        .drop(columns="site", errors="ignore")
+        .assign(model=name, measure=one.measure)
         for name, of_model in distances.items()
         for one in of_model
     ]

@@ -21,7 +21,11 @@ from circuitry import DomainFolder
 from circuitry.data import Decoding, SmallTables
 from circuitry.reports import Report, listings_of, write_results
 from circuitry.reports.figures import domain_marks
-from experiments.study.relations import add_relations, relate_over_models, relation_findings
+from experiments.study.relations import (
+    add_relations,
+    relate_over_models,
+    relation_findings,
+)
 from experiments.study.sharing import (
     ACCURACIES,
     LABEL_FREE,
@@ -54,7 +58,9 @@ class Config:
     decoding: Decoding = "upright"
     device: str = "cpu"
     """Where models run; under torchrun cuda is each process's own GPU."""
-    sharing: tyro.conf.OmitArgPrefixes[SharingSettings] = field(default_factory=SharingSettings)
+    sharing: tyro.conf.OmitArgPrefixes[SharingSettings] = field(
+        default_factory=SharingSettings
+    )
     """How much is looked at."""
     work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
     """Sharing of the work: one model at a time."""
@@ -73,10 +79,16 @@ def main(config: Config) -> None:
 
 def measured(config: Config, work: Work) -> Measured:
     """Return what all models share, after this process's share of measuring them."""
-    runs = [run for folder in config.runs for run in find_runs(folder) if not run.supervised]
-    given = config.test_domains or tuple(sorted({run.test_domain for run in runs if run.test_domain}))
+    runs = [
+        run for folder in config.runs for run in find_runs(folder) if not run.supervised
+    ]
+    given = config.test_domains or tuple(
+        sorted({run.test_domain for run in runs if run.test_domain})
+    )
     if not given:
-        raise InputError("None of the runs was trained for a test domain: give some that were, or --test-domains.")
+        raise InputError(
+            "None of the runs was trained for a test domain: give some that were, or --test-domains."
+        )
     return measure_runs(
         *(runs, config.images, lambda _: given, config.out / "models", config.sharing),
         decoding=config.decoding,
@@ -90,17 +102,25 @@ def write(config: Config, found: Measured) -> None:
     points, images = found.points, config.images
     names = known_names(points)
     told = [kind for kind in ACCURACIES if points[kind].notna().any()]
-    relations = relate_over_models(points, list(names), told, "in_domain", seed=config.sharing.seed)
+    relations = relate_over_models(
+        points, list(names), told, "in_domain", seed=config.sharing.seed
+    )
     report = Report(
         "Does what domains share explain how models generalize?",
         f"{points['run'].nunique()} models, in {', '.join(sorted(set(points['test_domain'])))}: accuracy on classes "
         "that were held out of the test domain, against what this domain shares with the others.",
     )
-    groups = [[name for name in group if name in names] for group in (SHARED, LABEL_FREE)]
+    groups = [
+        [name for name in group if name in names] for group in (SHARED, LABEL_FREE)
+    ]
     accuracy = "alone" if "alone" in told else told[0] if told else ACCURACIES[0]
     report.summary(relation_findings(relations, names, accuracy, groups))
     add_relations(report, points, relations, names, told, domain_marks(images.domains))
     provenance = {"runs": sorted(set(points["run"])), **versions()}
     tables = {"points": points, "relations": relations}
     looked_at = listings_of(images, config.sharing.n_images, config.sharing.seed)
-    print(write_results(report, tables, config.out, config.results, provenance, listings=looked_at))
+    print(
+        write_results(
+            report, tables, config.out, config.results, provenance, listings=looked_at
+        )
+    )

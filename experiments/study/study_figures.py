@@ -43,7 +43,12 @@ N_SKETCH_CLASSES = 345 - 15  # seen sketch classes of DomainNet
 _CLASS = re.compile(r"class-interpolation-([\d.]+)(-low)?")
 _DOMAIN = re.compile(r"domain-interpolation-(.+)")
 _LOW, _HIGH = "CG low", "CG high"
-_ENDS = {"cg-low": (_LOW, 0.0), "upper-low": (_LOW, 1.0), "cg-high": (_HIGH, 0.0), "upper-high": (_HIGH, 1.0)}
+_ENDS = {
+    "cg-low": (_LOW, 0.0),
+    "upper-low": (_LOW, 1.0),
+    "cg-high": (_HIGH, 0.0),
+    "upper-high": (_HIGH, 1.0),
+}
 
 
 def main_settings(table: pd.DataFrame) -> pd.DataFrame:
@@ -55,39 +60,63 @@ def main_settings(table: pd.DataFrame) -> pd.DataFrame:
 def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return the rows of models that differ only in one column, such as ``model`` or ``base``."""
     rows = in_test_domain(table)
-    alike = ["test_domain", "setting", *(name for name in KINDS_OF_MODEL if name != column)]
+    alike = [
+        "test_domain",
+        "setting",
+        *(name for name in KINDS_OF_MODEL if name != column),
+    ]
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
     settings = chosen.groupby("test_domain")["setting"].transform("nunique")
-    chosen = chosen[settings > 1] if (settings > 1).any() else chosen  # photographs alone are tested in every domain
+    chosen = (
+        chosen[settings > 1] if (settings > 1).any() else chosen
+    )  # photographs alone are tested in every domain
     check_like_classes(chosen)
     return _needed(chosen, f"differ in their {column} alone")
 
 
-def renamed_settings(table: pd.DataFrame, names: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+def renamed_settings(
+    table: pd.DataFrame, names: Mapping[tuple[str, str], str]
+) -> pd.DataFrame:
     """Return the rows of some (setting, sketches) under new names of settings, of models that have all of them."""
-    order = pd.DataFrame([(*key, name, i) for i, (key, name) in enumerate(names.items())])
+    order = pd.DataFrame(
+        [(*key, name, i) for i, (key, name) in enumerate(names.items())]
+    )
     order.columns = pd.Index(["setting", "sketches", "name", "order"])
     rows = in_test_domain(table).merge(order, on=["setting", "sketches"])
-    rows = rows.assign(setting=rows["name"], sketches=NO_SKETCHES, captions="").sort_values("order", kind="stable")
+    rows = rows.assign(
+        setting=rows["name"], sketches=NO_SKETCHES, captions=""
+    ).sort_values("order", kind="stable")
     alike = ["test_domain", *(name for name in KINDS_OF_MODEL if name != "sketches")]
     rows = rows[rows.groupby(alike)["setting"].transform("nunique") == len(names)]
-    return _needed(rows, f"have all of {', '.join(names.values())}").reset_index(drop=True)
+    return _needed(rows, f"have all of {', '.join(names.values())}").reset_index(
+        drop=True
+    )
 
 
 def _needed(rows: pd.DataFrame, what: str) -> pd.DataFrame:
     """Return rows of models, if there are any."""
     if rows.empty:
-        raise InputError(f"The figure needs models that {what}, but the table has none: train such models first.")
+        raise InputError(
+            f"The figure needs models that {what}, but the table has none: train such models first."
+        )
     return rows
 
 
 def sketch_classes(table: pd.DataFrame) -> pd.DataFrame:
     """Return points of CG high with ImageNet-Sketch: ``x`` is the number of DomainNet's sketch classes that stay."""
     rows = in_test_domain(table)
-    rows = rows[(rows["setting"] == "cg-high") & rows["sketches"].str.startswith(SKETCHES)]
-    shares = {name: float(share) for name, share in CLASS_SHARES.items()} | {SKETCHES: 1.0}
-    kept = rows["sketches"].map(lambda name: max(1, int(shares[name] * N_SKETCH_CLASSES)))
-    rows = _needed(rows, "saw cg-high and ImageNet-Sketch").assign(x=kept, line="cg-high with ImageNet-Sketch")
+    rows = rows[
+        (rows["setting"] == "cg-high") & rows["sketches"].str.startswith(SKETCHES)
+    ]
+    shares = {name: float(share) for name, share in CLASS_SHARES.items()} | {
+        SKETCHES: 1.0
+    }
+    kept = rows["sketches"].map(
+        lambda name: max(1, int(shares[name] * N_SKETCH_CLASSES))
+    )
+    rows = _needed(rows, "saw cg-high and ImageNet-Sketch").assign(
+        x=kept, line="cg-high with ImageNet-Sketch"
+    )
     return _in_panels(rows, ["captions", "sketches"])
 
 
@@ -96,7 +125,9 @@ def _in_panels(rows: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
     check_like_classes(rows)
     name = model_names(rows.drop(columns=alike))
     panel = rows["test_domain"] + name.map(lambda text: f", {text}" if text else "")
-    return rows.assign(panel=panel).sort_values(["panel", "line", "x"], kind="stable", ignore_index=True)
+    return rows.assign(panel=panel).sort_values(
+        ["panel", "line", "x"], kind="stable", ignore_index=True
+    )
 
 
 def class_interpolations(table: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +135,11 @@ def class_interpolations(table: pd.DataFrame) -> pd.DataFrame:
 
     def place(setting: str) -> tuple[str, float] | None:
         found = _CLASS.fullmatch(setting)
-        return (_LOW if found[2] else _HIGH, float(found[1])) if found else _ENDS.get(setting)
+        return (
+            (_LOW if found[2] else _HIGH, float(found[1]))
+            if found
+            else _ENDS.get(setting)
+        )
 
     return _points(table, place, "class-interpolation")
 
@@ -115,32 +150,47 @@ def domain_interpolations(table: pd.DataFrame) -> pd.DataFrame:
     def place(setting: str) -> tuple[str, float] | None:
         found = _DOMAIN.fullmatch(setting)
         ends = {"cg-low": ("none", 0.0), "cg-high": ("all", float(N_OTHERS))}
-        return (found[1].replace("+", ", "), found[1].count("+") + 1.0) if found else ends.get(setting)
+        return (
+            (found[1].replace("+", ", "), found[1].count("+") + 1.0)
+            if found
+            else ends.get(setting)
+        )
 
     points = _points(table, place, "domain-interpolation")
     whole = points["line"].isin(["none", "all"])
-    letters = points["line"].map(lambda names: " ".join(name[0] for name in names.split(", ")))
+    letters = points["line"].map(
+        lambda names: " ".join(name[0] for name in names.split(", "))
+    )
     return points.assign(label=points["line"].where(whole, letters))
 
 
-def _points(table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None], kind: str) -> pd.DataFrame:
+def _points(
+    table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None], kind: str
+) -> pd.DataFrame:
     """Return the rows with a place, for the models and test domains that have interpolations of a kind."""
     rows, key = in_test_domain(table), ["test_domain", *KINDS_OF_MODEL]
     interpolated = _needed(rows[rows["setting"].str.startswith(kind)], f"saw a {kind}")
     rows = rows.merge(interpolated[key].drop_duplicates(), on=key)
     placed = rows["setting"].map(place).dropna()
-    rows = rows.loc[placed.index].assign(line=placed.str[0], x=placed.str[1].astype(float))
+    rows = rows.loc[placed.index].assign(
+        line=placed.str[0], x=placed.str[1].astype(float)
+    )
     return _in_panels(rows, ["captions"])
 
 
 def _most(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the kind of model with most rows (ties: the first)."""
-    largest = pd.DataFrame([rows.groupby(list(MODEL), sort=False).size().idxmax()], columns=list(MODEL))
+    largest = pd.DataFrame(
+        [rows.groupby(list(MODEL), sort=False).size().idxmax()], columns=list(MODEL)
+    )
     return rows.merge(largest, on=list(MODEL))
 
 
 def compare_settings(
-    name: str, title: str, choose: Callable[[pd.DataFrame], pd.DataFrame], results: str | None = None
+    name: str,
+    title: str,
+    choose: Callable[[pd.DataFrame], pd.DataFrame],
+    results: str | None = None,
 ) -> None:
     """Register a figure of accuracy in the test domain by setting, of the rows that are compared."""
 
@@ -153,18 +203,30 @@ def compare_settings(
 
 
 compare_settings(
-    *("accuracy_by_setting", "What must a model have seen to recognise new classes of a style?"),
+    *(
+        "accuracy_by_setting",
+        "What must a model have seen to recognise new classes of a style?",
+    ),
     *(main_settings, "toy_recounted"),
 )
-compare_settings("architectures", "Do architectures differ?", partial(side_by_side, column="model"))
-compare_settings("base_sets", "Does more natural data help?", partial(side_by_side, column="base"))
-compare_settings("supervised_against_clip", "Does language help?", partial(side_by_side, column="trained"))
+compare_settings(
+    "architectures", "Do architectures differ?", partial(side_by_side, column="model")
+)
+compare_settings(
+    "base_sets", "Does more natural data help?", partial(side_by_side, column="base")
+)
+compare_settings(
+    "supervised_against_clip",
+    "Does language help?",
+    partial(side_by_side, column="trained"),
+)
 compare_settings(
     *("imagenet_sketch", "Do sketches of other classes replace the domain?"),
     partial(renamed_settings, names=SKETCH_PAIRS),
 )
 compare_settings(
-    *("aligned_captions", "Do captions that name no style help?"), partial(renamed_settings, names=CAPTION_PAIRS)
+    *("aligned_captions", "Do captions that name no style help?"),
+    partial(renamed_settings, names=CAPTION_PAIRS),
 )
 
 
@@ -187,27 +249,37 @@ def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")
 def imagenet_sketch_classes(tables: Path, title: str) -> go.Figure:
     points = sketch_classes(table(tables, "told_apart"))
-    drawn = interpolation_lines(points, axis="sketch classes of DomainNet trained on", title=title)
+    drawn = interpolation_lines(
+        points, axis="sketch classes of DomainNet trained on", title=title
+    )
     return drawn.update_xaxes(type="log", tickvals=sorted(set(points["x"])))
 
 
 @figure("How much of the held-out classes must be seen in the test domain?")
 def class_interpolation(tables: Path, title: str) -> go.Figure:
     points = class_interpolations(table(tables, "told_apart"))
-    return interpolation_lines(points, axis="share of the held-out classes seen", title=title)
+    return interpolation_lines(
+        points, axis="share of the held-out classes seen", title=title
+    )
 
 
 @figure("Do further domains help, and which?")
 def domain_interpolation(tables: Path, title: str) -> go.Figure:
     points = domain_interpolations(table(tables, "told_apart"))
-    return interpolation_lines(points, axis="further domains trained on", title=title, joined=False)
+    return interpolation_lines(
+        points, axis="further domains trained on", title=title, joined=False
+    )
 
 
 @figure("Is it the measure?")
 def top5_and_f1(tables: Path, title: str) -> go.Figure:
     rows = table(tables, "measures")
-    rows = main_settings(rows[(rows["part"] == "held-out") & (rows["classifier"] == CLASSIFIER)])
-    rows = rows.assign(panel=rows["test_domain"], series=rows["measure"], value=rows["mean"])
+    rows = main_settings(
+        rows[(rows["part"] == "held-out") & (rows["classifier"] == CLASSIFIER)]
+    )
+    rows = rows.assign(
+        panel=rows["test_domain"], series=rows["measure"], value=rows["mean"]
+    )
     return setting_dots(rows, axis="held-out classes", title=title, span=(-0.03, 1.03))
 
 
@@ -215,9 +287,16 @@ def top5_and_f1(tables: Path, title: str) -> go.Figure:
 def sharing_by_setting(tables: Path, title: str) -> go.Figure:
     shared = table(tables, "sharing_over_settings")
     series = {"the test domain": "score", "the other domains, mean": "others"}
-    rows = pd.concat([shared.assign(series=name, value=shared[column]) for name, column in series.items()])
+    rows = pd.concat(
+        [
+            shared.assign(series=name, value=shared[column])
+            for name, column in series.items()
+        ]
+    )
     return setting_dots(
-        rows.assign(panel=rows["test_domain"]), axis="features shared with the other domains", title=title
+        rows.assign(panel=rows["test_domain"]),
+        axis="features shared with the other domains",
+        title=title,
     )
 
 
@@ -239,8 +318,13 @@ def similarity_by_group(tables: Path, title: str) -> go.Figure:
     )
 
 
-@figure("Where do the representations of one style part from the others, of held-out and of seen classes?")
+@figure(
+    "Where do the representations of one style part from the others, of held-out and of seen classes?"
+)
 def cka_by_group(tables: Path, title: str) -> go.Figure:
     apart = table(tables, "cka_apart").sort_values("kernel", kind="stable")
-    kernels = [group_panel(group, f"{kernel} kernel") for group, kernel in apart[["group", "kernel"]].to_numpy()]
+    kernels = [
+        group_panel(group, f"{kernel} kernel")
+        for group, kernel in apart[["group", "kernel"]].to_numpy()
+    ]
     return apart_panels(apart.assign(panel=kernels), measure="CKA", title=title)

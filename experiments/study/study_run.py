@@ -21,7 +21,9 @@ class StudyRun:
     folder: Path  # folder of `train_clip` or `train_supervised`
     model: str  # open_clip model name, or one shipped here
     setting: str  # setting of its mixture, with fraction and other domains
-    test_domain: str | None  # domain on which generalization is tested; None if the mixture does not depend on it
+    test_domain: (
+        str | None
+    )  # domain on which generalization is tested; None if the mixture does not depend on it
     held_out: tuple[str, ...] = ()
     """Classes held out of the test domain; also of settings that hold nothing out, for comparison."""
     seed: int = 0
@@ -30,7 +32,9 @@ class StudyRun:
     sketches: str = NOTHING_MORE  # variant of ImageNet-Sketch in the mixture
     captions: str = "generated"  # source of the captions
     precision: str = "fp32"  # precision of the training
-    threads: int | None = None  # threads of each process; another number rounds differently
+    threads: int | None = (
+        None  # threads of each process; another number rounds differently
+    )
     commit: str = "unknown"  # commit of this package's checkout, with ``-dirty`` if files were changed
 
 
@@ -41,7 +45,8 @@ def run_of(folder: Path) -> StudyRun | None:
     if "settings" not in table:
         return None
     given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in table["settings"].items()
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in table["settings"].items()
     }
     settings = MixtureSettings(**given)
     same = {name: training[name] for name in ("model", "seed", "precision", "threads")}
@@ -64,5 +69,7 @@ def find_runs(folder: Path) -> list[StudyRun]:
     found = (run_of(path.parent) for path in sorted(Path(folder).rglob("run.json")))
     runs = [run for run in found if run is not None]
     if not runs:
-        raise InputError(f"No folder below {folder} has the run.json of a model of a mixture: train some models first.")
+        raise InputError(
+            f"No folder below {folder} has the run.json of a model of a mixture: train some models first."
+        )
     return runs

@@ -32,8 +32,20 @@ from circuitry.runs import (
 from circuitry import training
 from circuitry.data import Decoding, load_image
 from circuitry.models import register_model
-from circuitry.training import ModelTraining, TrainingWork, available_device, check_training_table, claim_run
-from experiments.study.supervised_model import LabelTable, Transform, build_classifier, found_labels, write_classifier
+from circuitry.training import (
+    ModelTraining,
+    TrainingWork,
+    available_device,
+    check_training_table,
+    claim_run,
+)
+from experiments.study.supervised_model import (
+    LabelTable,
+    Transform,
+    build_classifier,
+    found_labels,
+    write_classifier,
+)
 
 import numpy as np
 import open_clip
@@ -61,12 +73,19 @@ class SupervisedTraining(ModelTraining):
     loss (on the CPU: amp_bf16)."""
 
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # the first: batch, instance, sync
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)  # the first: batch, instance, sync
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return the optimizer's groups of parameters: with weight decay, and without for norms and biases."""
-    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)
+    ]
     for name, parameter in model.named_parameters():
         module, _, own = name.rpartition(".")
         spared = isinstance(model.get_submodule(module), _NORMS) or "bias" in own
@@ -102,49 +121,78 @@ class SeededImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | InputError:
         try:
-            image = load_image(os.fsdecode(self.files[index]), self.decoding).convert("RGB")  # before it is resized
+            image = load_image(os.fsdecode(self.files[index]), self.decoding).convert(
+                "RGB"
+            )  # before it is resized
         except InputError as error:
             return error
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, self.epoch, index))
             return self.transform(image), int(self.targets[index])
 
-    def batches(self, batch_size: int, rank: int = 0, processes: int = 1) -> list[list[int]]:
+    def batches(
+        self, batch_size: int, rank: int = 0, processes: int = 1
+    ) -> list[list[int]]:
         """Return this process's share of every whole batch of the epoch, as indices of images."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
         whole = order[: len(self) // batch_size * batch_size]
-        found: list[list[int]] = whole.reshape(-1, processes, batch_size // processes)[:, rank].tolist()
+        found: list[list[int]] = whole.reshape(-1, processes, batch_size // processes)[
+            :, rank
+        ].tolist()
         return found
 
 
 class TrainingLoop:
     """A model in training, which runs epoch after epoch and can be stored and restored in between."""
 
-    def __init__(self, model: nn.Module, settings: SupervisedTraining, device: str) -> None:
+    def __init__(
+        self, model: nn.Module, settings: SupervisedTraining, device: str
+    ) -> None:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.settings = settings
         self.model = model.to(self.accelerator.device)
         groups = parameter_groups(model, settings.weight_decay)
-        self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
+        self.optimizer = torch.optim.SGD(
+            groups, lr=settings.lr, momentum=0.9, nesterov=True
+        )
         self._parallel_model = self.accelerator.prepare(model)
         self._half = half_precision(settings.precision, self.accelerator.device.type)
-        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=self._half is torch.float16)
+        self.scaler = torch.amp.GradScaler(
+            self.accelerator.device.type, enabled=self._half is torch.float16
+        )
         self.history: list[dict[str, float]] = []
         """One entry per finished epoch, numbered from 1."""
 
     def run_epoch(self, images: SeededImages, work: TrainingWork) -> None:
         """Train on all images once, and add to the history; InputError if an image is unreadable or it diverges."""
-        started, settings, accelerator = time.perf_counter(), self.settings, self.accelerator
-        lr = settings.lr / 10 ** sum(images.epoch >= milestone for milestone in settings.milestones)
+        started, settings, accelerator = (
+            time.perf_counter(),
+            self.settings,
+            self.accelerator,
+        )
+        lr = settings.lr / 10 ** sum(
+            images.epoch >= milestone for milestone in settings.milestones
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        torch.manual_seed(seed_of(images.seed, images.epoch, accelerator.process_index))  # for dropout in the tower
-        batches = images.batches(settings.batch_size, accelerator.process_index, accelerator.num_processes)
-        n_images, gpu = len(batches) * settings.batch_size, accelerator.device.type == "cuda"
+        torch.manual_seed(
+            seed_of(images.seed, images.epoch, accelerator.process_index)
+        )  # for dropout in the tower
+        batches = images.batches(
+            settings.batch_size, accelerator.process_index, accelerator.num_processes
+        )
+        n_images, gpu = (
+            len(batches) * settings.batch_size,
+            accelerator.device.type == "cuda",
+        )
         loader = DataLoader(
-            images, batch_sampler=batches, num_workers=work.workers, collate_fn=_collate, pin_memory=gpu
+            images,
+            batch_sampler=batches,
+            num_workers=work.workers,
+            collate_fn=_collate,
+            pin_memory=gpu,
         )
         self._parallel_model.train()
         losses = torch.zeros((), device=accelerator.device)
@@ -155,8 +203,12 @@ class TrainingLoop:
             for batch in loader:
                 if isinstance(batch, InputError):
                     raise batch
-                inputs, targets = (part.to(accelerator.device, non_blocking=True) for part in batch)
-                with torch.autocast(accelerator.device.type, self._half, enabled=self._half is not None):
+                inputs, targets = (
+                    part.to(accelerator.device, non_blocking=True) for part in batch
+                )
+                with torch.autocast(
+                    accelerator.device.type, self._half, enabled=self._half is not None
+                ):
                     logits = self._parallel_model(inputs)
                     step_loss = F.cross_entropy(logits, targets)
                 self.optimizer.zero_grad()
@@ -167,15 +219,27 @@ class TrainingLoop:
                 correct += (logits.argmax(dim=1) == targets).sum()
                 bar.update(settings.batch_size)
         loss = float(accelerator.reduce(losses, "mean")) / len(batches)
-        weights = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
-        if not math.isfinite(loss) or not all(bool(tensor.isfinite().all()) for tensor in weights):
+        weights = (
+            tensor
+            for tensor in self.model.state_dict().values()
+            if tensor.is_floating_point()
+        )
+        if not math.isfinite(loss) or not all(
+            bool(tensor.isfinite().all()) for tensor in weights
+        ):
             raise InputError(
                 f"The training diverged in epoch {images.epoch + 1}: the mean loss is {loss:g}, or weights are not "
                 f"finite. Train into another folder with a lr lower than {settings.lr}."
             )
         accuracy = int(accelerator.reduce(correct, "sum")) / n_images
         rate = round(n_images / (time.perf_counter() - started), 1)
-        done = {"epoch": images.epoch + 1, "lr": lr, "loss": loss, "accuracy": accuracy, "images_per_second": rate}
+        done = {
+            "epoch": images.epoch + 1,
+            "lr": lr,
+            "loss": loss,
+            "accuracy": accuracy,
+            "images_per_second": rate,
+        }
         self.history.append(done)
 
     @property
@@ -191,7 +255,9 @@ class TrainingLoop:
     def restore(self, path: Path) -> None:
         """Restore the state that `save` wrote; InputError for a damaged file, or the state of another model."""
         with naming_damage(path):
-            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            state = torch.load(
+                path, map_location=self.accelerator.device, weights_only=True
+            )
             for name, part in self._stateful.items():
                 part.load_state_dict(state[name])
             self.history = state["history"]
@@ -199,10 +265,14 @@ class TrainingLoop:
 
 def _collate(items: list[Any]) -> Any:
     """Return a batch, or an InputError among its items: raised in a reading process, it would carry a traceback."""
-    return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)
+    return next(
+        (item for item in items if isinstance(item, InputError)), None
+    ) or default_collate(items)
 
 
-LabelChoice = Callable[[Iterable[str]], LabelTable]  # classes of a table of images -> the outputs of the head
+LabelChoice = Callable[
+    [Iterable[str]], LabelTable
+]  # classes of a table of images -> the outputs of the head
 
 
 def train_supervised(
@@ -231,9 +301,17 @@ def train_supervised(
     lines = pd.concat(training.read_chunks(table, ("filepath",)), ignore_index=True)
     files, targets, labels = read_samples(lines, choose_labels)
     name = register_model(settings.model)
-    config, about_labels = {name: open_clip.get_model_config(name)}, [labels.classes, dict(labels.labels)]
-    folder = claim_run(out, settings, config, table, labels=about_labels, processes=processes)
-    last, state = out / "checkpoints" / f"epoch_{settings.epochs}.safetensors", out / "state.pt"
+    config, about_labels = (
+        {name: open_clip.get_model_config(name)},
+        [labels.classes, dict(labels.labels)],
+    )
+    folder = claim_run(
+        out, settings, config, table, labels=about_labels, processes=processes
+    )
+    last, state = (
+        out / "checkpoints" / f"epoch_{settings.epochs}.safetensors",
+        out / "state.pt",
+    )
 
     def keep(loop: TrainingLoop) -> None:
         """Write the classifier, trained or untrained, if the settings keep this epoch."""
@@ -242,21 +320,32 @@ def train_supervised(
             write_classifier(last.with_stem(f"epoch_{epoch}"), loop.model, name, labels)
 
     def train(*job: object) -> list[Path]:
-        torch.set_num_threads(settings.threads)  # another number rounds sums differently
+        torch.set_num_threads(
+            settings.threads
+        )  # another number rounds sums differently
         torch.manual_seed(seed_of(settings.seed))
-        classifier, transform, _ = build_classifier(name, len(labels.classes), settings.crop_scale)
+        classifier, transform, _ = build_classifier(
+            name, len(labels.classes), settings.crop_scale
+        )
         loop = TrainingLoop(classifier, settings, device)
         if state.is_file():
             loop.restore(state)
         elif rank == 0:
             keep(loop)
         for epoch in range(len(loop.history), settings.epochs):
-            loop.run_epoch(SeededImages(files, targets, transform, settings.seed, epoch, settings.decoding), work)
+            loop.run_epoch(
+                SeededImages(
+                    files, targets, transform, settings.seed, epoch, settings.decoding
+                ),
+                work,
+            )
             if rank == 0:
                 with whole_file(out / "metrics.csv") as temporary:
                     pd.DataFrame(loop.history).to_csv(temporary, index=False)
                 keep(loop)
-                loop.save(state)  # last: an epoch that is not in it is repeated, with the same result
+                loop.save(
+                    state
+                )  # last: an epoch that is not in it is repeated, with the same result
             loop.accelerator.wait_for_everyone()
         return [last]
 
@@ -276,7 +365,11 @@ def read_samples(
     lines: pd.DataFrame, choose_labels: LabelChoice
 ) -> tuple[np.ndarray, Int[np.ndarray, " images"], LabelTable]:
     """Return the files of a table as one array of bytes, the label of each, and the label table."""
-    named = lines["class"] if "class" in lines else lines["filepath"].map(lambda file: Path(file).parent.name)
+    named = (
+        lines["class"]
+        if "class" in lines
+        else lines["filepath"].map(lambda file: Path(file).parent.name)
+    )
     names, places = np.unique(named.fillna("").to_numpy(dtype=str), return_inverse=True)
     classes = names.tolist()
     labels = choose_labels(classes)

@@ -38,15 +38,21 @@ def found_labels(classes: Iterable[str]) -> LabelTable:
 
 
 def merged_labels(
-    imagenet: Sequence[str], domainnet: Sequence[str], partners: Mapping[str, Sequence[int]]
+    imagenet: Sequence[str],
+    domainnet: Sequence[str],
+    partners: Mapping[str, Sequence[int]],
 ) -> LabelTable:
     """Return the table of both data sets: ImageNet's outputs, then DomainNet's."""
     labels = {name: label for label, name in enumerate([*imagenet, *domainnet])}
     by_words = {readable(name): name for name in domainnet}
     for name, indices in partners.items():
         if readable(name) not in by_words:
-            raise InputError(f"The labels are of all of DomainNet, but its class {name!r} is not in the lists: add it.")
-        labels |= {imagenet[index]: labels[by_words[readable(name)]] for index in indices}
+            raise InputError(
+                f"The labels are of all of DomainNet, but its class {name!r} is not in the lists: add it."
+            )
+        labels |= {
+            imagenet[index]: labels[by_words[readable(name)]] for index in indices
+        }
     return LabelTable((*imagenet, *domainnet), labels)
 
 
@@ -82,18 +88,35 @@ class SupervisedModel:
         return lambda embeddings: self.head(embeddings.relu())[:, outputs]
 
 
-def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[nn.Module, Transform, Transform]:
+def build_classifier(
+    name: str, n_classes: int, crop_scale: float
+) -> tuple[nn.Module, Transform, Transform]:
     """Return tower, ReLU and head of a registered model, with random weights, and open_clip's transforms."""
-    model, train, test = open_clip.create_model_and_transforms(name, aug_cfg={"scale": (crop_scale, 1.0)})
+    model, train, test = open_clip.create_model_and_transforms(
+        name, aug_cfg={"scale": (crop_scale, 1.0)}
+    )
     head = nn.Linear(open_clip.get_model_config(name)["embed_dim"], n_classes)
-    return nn.Sequential(OrderedDict(tower=model.visual, relu=nn.ReLU(), head=head)), train, test
+    return (
+        nn.Sequential(OrderedDict(tower=model.visual, relu=nn.ReLU(), head=head)),
+        train,
+        test,
+    )
 
 
-def write_classifier(path: Path, model: nn.Module, name: str, table: LabelTable) -> None:
+def write_classifier(
+    path: Path, model: nn.Module, name: str, table: LabelTable
+) -> None:
     """Write a classifier atomically."""
     config = open_clip.get_model_config(name)
-    header = {"name": name, "config": config, "classes": table.classes, "labels": dict(table.labels)}
-    arrays = {key: tensor.detach().cpu().numpy() for key, tensor in model.state_dict().items()}
+    header = {
+        "name": name,
+        "config": config,
+        "classes": table.classes,
+        "labels": dict(table.labels),
+    }
+    arrays = {
+        key: tensor.detach().cpu().numpy() for key, tensor in model.state_dict().items()
+    }
     write_arrays(path, _FORMAT, header, arrays)
 
 
@@ -101,13 +124,18 @@ def load_supervised(path: Path, device: str | torch.device = "cpu") -> Supervise
     """Load a checkpoint of `train_supervised`."""
     header, arrays = read_arrays(path, _FORMAT, "supervised model")
     table, name = LabelTable(tuple(header["classes"]), header["labels"]), header["name"]
-    with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # open_clip builds models by name, and knows names by files
         config = Path(folder) / f"{name}.json"
         config.write_text(json.dumps(header["config"]), encoding="utf-8")
         register_model(config)
     model, _, preprocess = build_classifier(name, len(table.classes), crop_scale=1.0)
     # Stored arrays have at least one axis; counters of batch norms have none.
-    state = {key: torch.tensor(arrays[key]).reshape(tensor.shape) for key, tensor in model.state_dict().items()}
+    state = {
+        key: torch.tensor(arrays[key]).reshape(tensor.shape)
+        for key, tensor in model.state_dict().items()
+    }
     model.load_state_dict(state)
     model.to(device).eval().requires_grad_(False)
     tower, head = (model.get_submodule(part) for part in ("tower", "head"))

@@ -48,7 +48,9 @@ class Claim(NamedTuple):
     measures: tuple[Measure, ...]
 
 
-def between(setting: str, other: str, column: str) -> Callable[[Measured], pd.DataFrame]:
+def between(
+    setting: str, other: str, column: str
+) -> Callable[[Measured], pd.DataFrame]:
     """Return the difference of two settings in a column of points, by model, test domain and seed."""
 
     def values(found: Measured) -> pd.DataFrame:
@@ -65,31 +67,53 @@ def gap_beyond(column: str) -> Callable[[Measured], pd.DataFrame]:
 
     def values(found: Measured) -> pd.DataFrame:
         gaps = between(UPPER, "cg-high", column)(found)
-        wide = gaps.pivot(index=["model", "seed"], columns="test_domain", values="value")
+        wide = gaps.pivot(
+            index=["model", "seed"], columns="test_domain", values="value"
+        )
         others = wide.drop(columns=QUICKDRAW, errors="ignore")
         if QUICKDRAW not in wide or others.empty:
             return gaps.iloc[:0]
-        beyond = (wide[QUICKDRAW] - others.mean(axis=1)).dropna().rename("value").reset_index()
+        beyond = (
+            (wide[QUICKDRAW] - others.mean(axis=1))
+            .dropna()
+            .rename("value")
+            .reset_index()
+        )
         return beyond.assign(test_domain=QUICKDRAW)
 
     return values
 
 
-def beside_others(what: str, site: str | None = WHOLE) -> Callable[[Measured], pd.DataFrame]:
+def beside_others(
+    what: str, site: str | None = WHOLE
+) -> Callable[[Measured], pd.DataFrame]:
     """Return what quickdraw shares less the mean of the other domains, in models that saw all domains.
 
     These are of cg-high with quickdraw as test domain. Without a site: of the mean over sites.
     """
 
     def values(found: Measured) -> pd.DataFrame:
-        points = found.points[(found.points["setting"] == "cg-high") & (found.points["test_domain"] == QUICKDRAW)]
-        shared = found.shared[(found.shared["what"] == what) & (found.shared["test_domain"] == QUICKDRAW)]
-        at = shared[shared["site"] == site] if site is not None else shared[shared["site"] != WHOLE]
+        points = found.points[
+            (found.points["setting"] == "cg-high")
+            & (found.points["test_domain"] == QUICKDRAW)
+        ]
+        shared = found.shared[
+            (found.shared["what"] == what) & (found.shared["test_domain"] == QUICKDRAW)
+        ]
+        at = (
+            shared[shared["site"] == site]
+            if site is not None
+            else shared[shared["site"] != WHOLE]
+        )
         wide = at.pivot_table(index="run", columns="domain", values="value")
         if QUICKDRAW not in wide:
             return points[UNIT].assign(value=np.nan).iloc[:0]
-        beside = (wide[QUICKDRAW] - wide.drop(columns=QUICKDRAW).mean(axis=1)).rename("value")
-        return points.merge(beside, left_on="run", right_index=True)[[*UNIT, "value"]].dropna()
+        beside = (wide[QUICKDRAW] - wide.drop(columns=QUICKDRAW).mean(axis=1)).rename(
+            "value"
+        )
+        return points.merge(beside, left_on="run", right_index=True)[
+            [*UNIT, "value"]
+        ].dropna()
 
     return values
 
@@ -98,22 +122,34 @@ def of_points(column: str, *settings: str) -> Callable[[Measured], pd.DataFrame]
     """Return a column of points of some settings as it is."""
 
     def values(found: Measured) -> pd.DataFrame:
-        points = found.points[found.points["setting"].map(setting_family).isin(settings)]
+        points = found.points[
+            found.points["setting"].map(setting_family).isin(settings)
+        ]
         return points[[*UNIT, column]].dropna().rename(columns={column: "value"})
 
     return values
 
 
-def _accuracies(setting: str, other: str, sign: int = 1, margin: float = 0.0) -> tuple[Measure, ...]:
+def _accuracies(
+    setting: str, other: str, sign: int = 1, margin: float = 0.0
+) -> tuple[Measure, ...]:
     return tuple(
-        Measure(f"{setting} minus {other}, {told}", sign, between(setting, other, kind), margin)
+        Measure(
+            f"{setting} minus {other}, {told}",
+            sign,
+            between(setting, other, kind),
+            margin,
+        )
         for kind, told in KINDS.items()
     )
 
 
 def _beside(*whats: str, sign: int = -1) -> tuple[Measure, ...]:
     names = SHARED | LABEL_FREE
-    return tuple(Measure(f"{names[what]}, quickdraw minus the others", sign, beside_others(what)) for what in whats)
+    return tuple(
+        Measure(f"{names[what]}, quickdraw minus the others", sign, beside_others(what))
+        for what in whats
+    )
 
 
 CLAIMS = (
@@ -143,14 +179,20 @@ CLAIMS = (
         "Does each held-out class that is seen in the test domain help?",
         "A quarter of the images of the held-out classes lies above none (cg-high).",
         "A quarter below none.",
-        (*_accuracies("class-interpolation", "cg-high"), *_accuracies(UPPER, "class-interpolation")),
+        (
+            *_accuracies("class-interpolation", "cg-high"),
+            *_accuracies(UPPER, "class-interpolation"),
+        ),
     ),
     Claim(
         "domain-interpolation",
         "Does each further domain help?",
         "Two further domains lie above none (cg-low), and four (cg-high) above two.",
         "Two below none.",
-        (*_accuracies("domain-interpolation", "cg-low"), *_accuracies("cg-high", "domain-interpolation")),
+        (
+            *_accuracies("domain-interpolation", "cg-low"),
+            *_accuracies("cg-high", "domain-interpolation"),
+        ),
     ),
     Claim(
         "quickdraw",
@@ -158,7 +200,8 @@ CLAIMS = (
         "The upper bound is farther above cg-high in quickdraw than in sketch.",
         "It is nearer in quickdraw.",
         tuple(
-            Measure(f"gap in quickdraw minus in sketch, {told}", 1, gap_beyond(kind)) for kind, told in KINDS.items()
+            Measure(f"gap in quickdraw minus in sketch, {told}", 1, gap_beyond(kind))
+            for kind, told in KINDS.items()
         ),
     ),
     Claim(
@@ -173,7 +216,13 @@ CLAIMS = (
         "Do captions without style words bring quickdraw closer?",
         "Its distance to the others falls from cg-high to aligned.",
         "It rises.",
-        (Measure("distance, aligned minus cg-high", -1, between("aligned", "cg-high", "distance")),),
+        (
+            Measure(
+                "distance, aligned minus cg-high",
+                -1,
+                between("aligned", "cg-high", "distance"),
+            ),
+        ),
     ),
     Claim(
         "alignment-accuracy",
@@ -196,7 +245,11 @@ CLAIMS = (
         "It is above.",
         (
             *_beside("cka"),
-            Measure("CKA, mean over sites, quickdraw minus the others", -1, beside_others("cka", None)),
+            Measure(
+                "CKA, mean over sites, quickdraw minus the others",
+                -1,
+                beside_others("cka", None),
+            ),
         ),
     ),
     Claim(
@@ -226,8 +279,16 @@ CLAIMS = (
         "Without the parts of other domains it loses more of these answers than without random units.",
         "It loses no more.",
         (
-            Measure("answers lost, part minus random", 1, of_points("lesion", "leave-out", "cg-low", "cg-high")),
-            Measure("overlap of parts above chance", 1, of_points("part", "leave-out", "cg-low", "cg-high")),
+            Measure(
+                "answers lost, part minus random",
+                1,
+                of_points("lesion", "leave-out", "cg-low", "cg-high"),
+            ),
+            Measure(
+                "overlap of parts above chance",
+                1,
+                of_points("part", "leave-out", "cg-low", "cg-high"),
+            ),
         ),
     ),
 )
@@ -247,8 +308,17 @@ def judged(found: Measured) -> pd.DataFrame:
         for place, measure in enumerate(claim.measures):
             values = measure.values(found).join(held_out, on=UNIT)
             for models, numbers, independent in _groups(values):
-                about = {"claim": claim.name, "measure": measure.name, "first": place == 0, "models": models}
-                rows.append(about | _told(measure, numbers, independent) | {"n_models": len(_of(values, models))})
+                about = {
+                    "claim": claim.name,
+                    "measure": measure.name,
+                    "first": place == 0,
+                    "models": models,
+                }
+                rows.append(
+                    about
+                    | _told(measure, numbers, independent)
+                    | {"n_models": len(_of(values, models))}
+                )
     table = pd.DataFrame(rows)
     told = table["first"] & (table["models"] == ALL_MODELS)
     return table.assign(p_holm=holm(table["p"].where(told))).drop(columns="first")
@@ -256,7 +326,9 @@ def judged(found: Measured) -> pd.DataFrame:
 
 def _of(values: pd.DataFrame, models: str) -> pd.DataFrame:
     """Return the values of an architecture, or all."""
-    return values if models in (ALL_MODELS, BY_SET) else values[values["model"] == models]
+    return (
+        values if models in (ALL_MODELS, BY_SET) else values[values["model"] == models]
+    )
 
 
 def _groups(values: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, list[str]]]:
@@ -264,12 +336,18 @@ def _groups(values: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, list[str]]]
     architectures = sorted(set(values["model"]))
     for models in (ALL_MODELS, *(architectures if len(architectures) > 1 else [])):
         taken = _of(values, models)
-        yield models, taken["value"].to_numpy(dtype=float), (taken["model"] + " " + taken["seed"].astype(str)).tolist()
+        yield (
+            models,
+            taken["value"].to_numpy(dtype=float),
+            (taken["model"] + " " + taken["seed"].astype(str)).tolist(),
+        )
     sets = values.groupby("held_out_classes")["value"].mean()
     yield BY_SET, sets.to_numpy(dtype=float), list(map(str, sets.index))
 
 
-def _told(measure: Measure, numbers: np.ndarray, independent: list[str]) -> dict[str, object]:
+def _told(
+    measure: Measure, numbers: np.ndarray, independent: list[str]
+) -> dict[str, object]:
     """Return the mean of numbers with its interval, and what it says of the claim."""
     value, low, high = mean_interval(numbers, independent)
     means = pd.Series(numbers).groupby(independent).mean().to_numpy(dtype=float)

@@ -19,13 +19,31 @@ from pathlib import Path
 from circuitry.runs import Work, WorkSettings, versions
 from circuitry.comparison import jackknife_interval
 from circuitry.data import SmallTables
-from circuitry.reports import Finding, Report, Written, add_told_apart, with_intervals, write_results
+from circuitry.reports import (
+    Finding,
+    Report,
+    Written,
+    add_told_apart,
+    with_intervals,
+    write_results,
+)
 from circuitry.reports.figures import domain_marks
 from circuitry.training import TrainingWork
 from experiments.study import run_tables
 from experiments.study.relations import add_relations, relate_over_models
-from experiments.study.setting_charts import in_test_domain, robustness_scatter, settings_bars
-from experiments.study.sharing import LABEL_FREE, WHOLE, Measured, SharingSettings, known_names, measure_runs
+from experiments.study.setting_charts import (
+    in_test_domain,
+    robustness_scatter,
+    settings_bars,
+)
+from experiments.study.sharing import (
+    LABEL_FREE,
+    WHOLE,
+    Measured,
+    SharingSettings,
+    known_names,
+    measure_runs,
+)
 from experiments.study.study_run import StudyRun
 from experiments.study.toy_claims import CLAIMS, KINDS, QUICKDRAW, judged
 from experiments.study.toy_models import DRAWN, SEEDS, TESTED, Toy
@@ -77,7 +95,14 @@ def main(config: Config) -> Written | None:
 def measured(config: Config, work: Work) -> Measured:
     """Return what was measured of all models, after this process's share of training and measuring."""
     runs, images = trained(config, work), config.toy.images()
-    return measure_runs(runs, images, lambda run: TESTED[str(run.model)], config.out / "measured", SHARING, work=work)
+    return measure_runs(
+        runs,
+        images,
+        lambda run: TESTED[str(run.model)],
+        config.out / "measured",
+        SHARING,
+        work=work,
+    )
 
 
 def trained(config: Config, work: Work) -> list[StudyRun]:
@@ -98,7 +123,10 @@ def trained(config: Config, work: Work) -> list[StudyRun]:
             runs[i] = toy.run(model, seed, mixture, wait=False, work=training)
         except BlockingIOError:  # another process has it
             continue
-    return [runs[i] if i in runs else toy.run(*job, work=training) for i, job in enumerate(wanted)]
+    return [
+        runs[i] if i in runs else toy.run(*job, work=training)
+        for i, job in enumerate(wanted)
+    ]
 
 
 def relations_of(found: Measured, seed: int = 0) -> pd.DataFrame:
@@ -113,8 +141,14 @@ def relations_of(found: Measured, seed: int = 0) -> pd.DataFrame:
     points = in_strata(found.points)
     names = list(known_names(points))
     table = relate_over_models(points, names, list(KINDS), "in_domain", seed=seed)
-    by_seed, by_set = (_rho_after_leaving_out(points, names, column) for column in ("seed", "held_out_classes"))
-    intervals = [jackknife_interval(rho, each) for rho, each in zip(table["rho"], by_set, strict=True)]
+    by_seed, by_set = (
+        _rho_after_leaving_out(points, names, column)
+        for column in ("seed", "held_out_classes")
+    )
+    intervals = [
+        jackknife_interval(rho, each)
+        for rho, each in zip(table["rho"], by_set, strict=True)
+    ]
     low, high = np.array(intervals).T
     return table.assign(
         least_seed=by_seed.min(axis=1),
@@ -124,10 +158,15 @@ def relations_of(found: Measured, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def _rho_after_leaving_out(points: pd.DataFrame, names: list[str], column: str) -> np.ndarray:
+def _rho_after_leaving_out(
+    points: pd.DataFrame, names: list[str], column: str
+) -> np.ndarray:
     """Return the correlations of `relate_over_models` (rows) after the models of each value (columns) are left out."""
     values = sorted(set(points[column]))
-    left = [relate_over_models(points[points[column] != one], names, list(KINDS)) for one in values]
+    left = [
+        relate_over_models(points[points[column] != one], names, list(KINDS))
+        for one in values
+    ]
     return np.array([table["rho"].to_numpy(dtype=float) for table in left]).T
 
 
@@ -146,7 +185,10 @@ def ranking(found: Measured) -> pd.DataFrame:
     for what in (name for name in known_names(found.points) if name in LABEL_FREE):
         right, far = list[float](), what in FAR
         for _, part in found.points.groupby(["model", "test_domain"]):
-            x, y = part[what].to_numpy() * (-1 if far else 1), part["held_out"].to_numpy()
+            x, y = (
+                part[what].to_numpy() * (-1 if far else 1),
+                part["held_out"].to_numpy(),
+            )
             i, j = np.triu_indices(len(part), 1)
             told = (y[i] != y[j]) & ~np.isnan(x[i] - x[j])
             right += (np.sign(x[i] - x[j]) == np.sign(y[i] - y[j]))[told].tolist()
@@ -161,19 +203,28 @@ def over_depth(found: Measured) -> pd.DataFrame:
     Returns:
         Columns model, site, what, quickdraw, others, n_models.
     """
-    runs = found.points[(found.points["setting"] == "cg-high") & (found.points["test_domain"] == QUICKDRAW)]
-    at = found.shared[found.shared["what"].isin(["cka", "overlap"]) & (found.shared["site"] != WHOLE)]
+    runs = found.points[
+        (found.points["setting"] == "cg-high")
+        & (found.points["test_domain"] == QUICKDRAW)
+    ]
+    at = found.shared[
+        found.shared["what"].isin(["cka", "overlap"]) & (found.shared["site"] != WHOLE)
+    ]
     at = at[at["test_domain"] == QUICKDRAW].merge(runs[["run", "model"]])
     side = np.where(at["domain"] == QUICKDRAW, QUICKDRAW, "others")
     keys = ["model", "site", "what"]
-    wide = at.assign(side=side).pivot_table(index=keys, columns="side", values="value", sort=False)
+    wide = at.assign(side=side).pivot_table(
+        index=keys, columns="side", values="value", sort=False
+    )
     return wide.assign(n_models=at.groupby(keys)["run"].nunique()).reset_index()
 
 
 def tables_of(found: Measured) -> dict[str, pd.DataFrame]:
     """Return all tables by name."""
     screened = run_tables.screened_classes(found.evaluated)
-    seeds = found.points.groupby(["model", "setting", "test_domain"])[list(KINDS)].agg(["mean", "std", "min", "max"])
+    seeds = found.points.groupby(["model", "setting", "test_domain"])[list(KINDS)].agg(
+        ["mean", "std", "min", "max"]
+    )
     seeds.columns = [" ".join(names) for names in seeds.columns]
     return {
         "claims": judged(found),
@@ -182,7 +233,9 @@ def tables_of(found: Measured) -> dict[str, pd.DataFrame]:
         "relations": relations_of(found),
         "ranking": ranking(found),
         "told_apart": run_tables.kinds_of_runs(found.evaluated),
-        "told_apart_screened": run_tables.kinds_of_runs(found.evaluated, screened=screened),
+        "told_apart_screened": run_tables.kinds_of_runs(
+            found.evaluated, screened=screened
+        ),
         "screened": screened,
         "seeds": seeds.reset_index(),
         "depth": over_depth(found),
@@ -202,30 +255,62 @@ def write(config: Config, found: Measured) -> Written:
     add_claims(report, tables["claims"])
     report.section("What must a model have seen?")
     add_told_apart(
-        report, in_test_domain(tables["told_apart"]).drop(columns="domain"), "Accuracy in the test domain by setting."
+        report,
+        in_test_domain(tables["told_apart"]).drop(columns="domain"),
+        "Accuracy in the test domain by setting.",
     )
-    report.table(tables["seeds"], "Spread of models that differ in the seed and the held-out classes.")
+    report.table(
+        tables["seeds"],
+        "Spread of models that differ in the seed and the held-out classes.",
+    )
     for model in tables["told_apart"]["model"].unique():
-        told, robustness = (tables[name][tables[name]["model"] == model] for name in ("told_apart", "robustness"))
+        told, robustness = (
+            tables[name][tables[name]["model"] == model]
+            for name in ("told_apart", "robustness")
+        )
         said = f"Accuracy of {model} in the test domain"
-        report.figure(settings_bars(told, marks), f"{said} by setting, of all held-out classes; mean.")
+        report.figure(
+            settings_bars(told, marks),
+            f"{said} by setting, of all held-out classes; mean.",
+        )
         line = "The line fits models of photographs alone."
-        report.figure(robustness_scatter(robustness, "real"), f"{said} against photographs, held-out classes. {line}")
+        report.figure(
+            robustness_scatter(robustness, "real"),
+            f"{said} against photographs, held-out classes. {line}",
+        )
     names = known_names(found.points)
     points = in_strata(found.points)
-    add_relations(report, points, tables["relations"], names, list(KINDS), domain_marks(set(points["test_domain"])))
-    report.table(tables["depth"], "What is shared at each site: quickdraw and the mean of the other domains.")
-    report.table(tables["ranking"], "How often a number without labels picks the better of two models.")
+    add_relations(
+        report,
+        points,
+        tables["relations"],
+        names,
+        list(KINDS),
+        domain_marks(set(points["test_domain"])),
+    )
+    report.table(
+        tables["depth"],
+        "What is shared at each site: quickdraw and the mean of the other domains.",
+    )
+    report.table(
+        tables["ranking"],
+        "How often a number without labels picks the better of two models.",
+    )
     provenance = {"runs": sorted(set(found.points["run"])), **versions()}
     small = tuple(name for name in tables if name != "shared")
-    return write_results(report, tables, config.out / "results", config.results, provenance, small)
+    return write_results(
+        report, tables, config.out / "results", config.results, provenance, small
+    )
 
 
 def claim_findings(table: pd.DataFrame) -> list[Finding]:
     """Say of each claim whether it is borne out over all models, what was measured, and what would refute it."""
     rows = table[table["models"] == "all"].drop_duplicates("claim").set_index("claim")
     said = dict(zip(rows.index, with_intervals(rows, "+.2f"), strict=True))
-    of = {str(name): {str(column): str(value) for column, value in row.items()} for name, row in rows.iterrows()}
+    of = {
+        str(name): {str(column): str(value) for column, value in row.items()}
+        for name, row in rows.iterrows()
+    }
     return [
         Finding(
             f"{one.question} {of[one.name]['verdict'].capitalize()}.",
@@ -240,7 +325,9 @@ def claim_findings(table: pd.DataFrame) -> list[Finding]:
 def add_claims(report: Report, table: pd.DataFrame) -> None:
     """Add the table of all measures of all claims."""
     report.section("Claims")
-    shown = table.assign(value=with_intervals(table, "+.3f")).drop(columns=["low", "high"])
+    shown = table.assign(value=with_intervals(table, "+.3f")).drop(
+        columns=["low", "high"]
+    )
     report.table(
         shown,
         "Mean over models with Student's 95 % interval over architectures and seeds, and over held-out sets; sign: "

@@ -14,7 +14,13 @@ from pathlib import Path
 from circuitry.runs import InputError, file_lock
 from circuitry.data import DomainFolder
 from circuitry.data.drawn import DRAWN_THINGS, DrawingSettings, write_toy
-from circuitry.training import TrainingWork, clip_preset, generated_captions, record_run, train_clip
+from circuitry.training import (
+    TrainingWork,
+    clip_preset,
+    generated_captions,
+    record_run,
+    train_clip,
+)
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import HOLDING_OUT, MixtureSettings, mixture
 from experiments.study.study_run import StudyRun, run_of
@@ -24,7 +30,10 @@ DRAWN = DrawingSettings(80, 20, classes=DRAWN_THINGS, version=2)
 N_FOLDS = 4
 EPOCHS = {"rn-tiny": 11, "vit-tiny-8": 20}  # passes over the images by model
 CROP_SCALE = 0.9  # larger crops than the presets', for fewer passes
-TESTED = {"rn-tiny": ("quickdraw", "sketch"), "vit-tiny-8": ("quickdraw",)}  # test domains by model
+TESTED = {
+    "rn-tiny": ("quickdraw", "sketch"),
+    "vit-tiny-8": ("quickdraw",),
+}  # test domains by model
 SEEDS = {"rn-tiny": (0, 1, 2, 4), "vit-tiny-8": (0,)}  # by model
 SETTINGS = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
 """Settings of every model in every test domain."""
@@ -68,8 +77,14 @@ class Toy:
         if model == "rn-tiny":
             of_quickdraw = MixtureSettings("aligned", "quickdraw", held_out)
             yield of_quickdraw
-            yield replace(of_quickdraw, setting="class-interpolation", fraction=FRACTION)
-            yield replace(of_quickdraw, setting="domain-interpolation", other_domains=OTHER_DOMAINS)
+            yield replace(
+                of_quickdraw, setting="class-interpolation", fraction=FRACTION
+            )
+            yield replace(
+                of_quickdraw,
+                setting="domain-interpolation",
+                other_domains=OTHER_DOMAINS,
+            )
 
     def run(
         self,
@@ -88,12 +103,21 @@ class Toy:
         with file_lock(self.out, f"{model}-{folder.name}", wait=wait):
             records = mixture(self.images("train").records, settings)
             captions = generated_captions(aligned=settings.aligned)
-            table = write_mixture(records, captions, self.out / "mixtures" / f"{name}.tsv", settings=settings)
+            table = write_mixture(
+                records,
+                captions,
+                self.out / "mixtures" / f"{name}.tsv",
+                settings=settings,
+            )
             epochs = self.epochs or EPOCHS[model]
-            training = replace(clip_preset(model), epochs=epochs, crop_scale=CROP_SCALE, seed=seed)
+            training = replace(
+                clip_preset(model), epochs=epochs, crop_scale=CROP_SCALE, seed=seed
+            )
             train_clip(table, folder, training, work)
             record_run(folder, table, training)
         run = run_of(folder)
         assert run is not None  # its table is a mixture
         everywhere = settings.setting in EVERYWHERE
-        return replace(run, held_out=held_out, test_domain=None if everywhere else run.test_domain)
+        return replace(
+            run, held_out=held_out, test_domain=None if everywhere else run.test_domain
+        )

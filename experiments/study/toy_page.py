@@ -13,12 +13,23 @@ from typing import Any
 from circuitry.comparison import LEVEL
 from circuitry.reports import with_intervals
 from experiments.study.sharing import LABEL_FREE, SHARED
-from experiments.study.toy_claims import ALL_MODELS, BORNE_OUT, BY_SET, CLAIMS, KINDS, OPEN, REFUTED
+from experiments.study.toy_claims import (
+    ALL_MODELS,
+    BORNE_OUT,
+    BY_SET,
+    CLAIMS,
+    KINDS,
+    OPEN,
+    REFUTED,
+)
 
 import pandas as pd
 
 TABLES = ("claims", "points", "relations", "ranking", "depth", "screened", "told_apart")
-AGAIN, RECOUNTED = "toy_recounted", ("claims", "points", "relations", "ranking", "told_apart")
+AGAIN, RECOUNTED = (
+    "toy_recounted",
+    ("claims", "points", "relations", "ranking", "told_apart"),
+)
 """Folder, beside that of the tables, of those that count all held-out classes, and which there are."""
 SHORT = "toy_short"
 """Folder of models with less training, beside them."""
@@ -75,9 +86,14 @@ def written_page(folder: Path) -> str:
     """Return the page on the tables in a folder as Markdown."""
     tables = read_tables(folder)
     folders = [folder, folder.parent / AGAIN, folder.parent / SHORT]
-    commands = [json.loads((one / "provenance.json").read_text())["command"] for one in folders]
+    commands = [
+        json.loads((one / "provenance.json").read_text())["command"] for one in folders
+    ]
     commands[1] = f"python {commands[1]} --results experiments/results/{AGAIN}"
-    points, counted = tables["points"], published_or_again(tables["claims"], tables[f"{AGAIN}/claims"])
+    points, counted = (
+        tables["points"],
+        published_or_again(tables["claims"], tables[f"{AGAIN}/claims"]),
+    )
     trained = [
         f"{of['run'].nunique()} of {model} (seed {', '.join(map(str, sorted(set(of['seed']))))})"
         for model, of in points.groupby("model")
@@ -86,7 +102,9 @@ def written_page(folder: Path) -> str:
         FRONT,
         f"We trained {points['run'].nunique()} models, {' and '.join(trained)}. Test domains are "
         f"{' and '.join(sorted(set(points['test_domain'])))}.\n",
-        _turned_over(counted, _clear(tables[f"{AGAIN}/relations"], tables["relations"])),
+        _turned_over(
+            counted, _clear(tables[f"{AGAIN}/relations"], tables["relations"])
+        ),
         _verdicts(counted),
         "## What must a model have seen?\n",
         "![Accuracy by setting](../../figures/accuracy_by_setting.png)\n",
@@ -111,7 +129,9 @@ Counts = dict[str, dict[str, Any]]
 """The row of a claim's first measure by how it was counted, the published count first."""
 
 
-def published_or_again(published: pd.DataFrame, again: pd.DataFrame) -> dict[str, Counts]:
+def published_or_again(
+    published: pd.DataFrame, again: pd.DataFrame
+) -> dict[str, Counts]:
     """Return the counts of each claim by its name; what was not counted is left out.
 
     A measure that one architecture has is the same over all models and over this architecture.
@@ -119,7 +139,9 @@ def published_or_again(published: pd.DataFrame, again: pd.DataFrame) -> dict[str
     found = dict[str, Counts]()
     for claim in CLAIMS:
         name = claim.measures[0].name
-        before, now = (_by_models(table[table["measure"] == name]) for table in (published, again))
+        before, now = (
+            _by_models(table[table["measure"] == name]) for table in (published, again)
+        )
         found[claim.name] = {
             "published": before[ALL_MODELS],
             "by seed": now[ALL_MODELS],
@@ -141,7 +163,9 @@ def agreeing(counts: Counts) -> tuple[str, int, int]:
     return verdicts[0], verdicts.count(verdicts[0]), len(verdicts)
 
 
-def _turned_over(counted: Mapping[str, Counts], clear: Sequence[tuple[str, str, str, str]]) -> str:
+def _turned_over(
+    counted: Mapping[str, Counts], clear: Sequence[tuple[str, str, str, str]]
+) -> str:
     """Say which verdicts changed, which correlations came, and which verdicts hold in each count."""
     lines = ["## What turned over\n"]
     for one in CLAIMS:
@@ -153,10 +177,18 @@ def _turned_over(counted: Mapping[str, Counts], clear: Sequence[tuple[str, str, 
                 f"**{now['verdict']}**, {both[1]}."
             )
     for what, kind, rho, old in clear:
-        lines.append(f"- {what}, with accuracy {kind}: published {old}. Of all held-out classes: **{rho}**.")
+        lines.append(
+            f"- {what}, with accuracy {kind}: published {old}. Of all held-out classes: **{rho}**."
+        )
     for verdict in (BORNE_OUT, REFUTED, OPEN):
-        held = [one.question for one in CLAIMS if agreeing(counted[one.name]) == (verdict, N_COUNTS, N_COUNTS)]
-        lines.append(f"- {verdict.capitalize()} in each of the three counts below: {' '.join(held) or 'none'}")
+        held = [
+            one.question
+            for one in CLAIMS
+            if agreeing(counted[one.name]) == (verdict, N_COUNTS, N_COUNTS)
+        ]
+        lines.append(
+            f"- {verdict.capitalize()} in each of the three counts below: {' '.join(held) or 'none'}"
+        )
     return "\n".join([*lines, ""])
 
 
@@ -167,11 +199,29 @@ def _verdicts(counted: Mapping[str, Counts]) -> str:
         counts = counted[one.name]
         said = _said(pd.DataFrame(list(counts.values())))
         verdict, same, n = agreeing(counts)
-        cells = {name: f"{text}: {counts[name]['verdict']}" for name, text in zip(counts, said, strict=True)}
-        about = {"question": one.question, "predicted": one.predicts, "measure": one.measures[0].name}
+        cells = {
+            name: f"{text}: {counts[name]['verdict']}"
+            for name, text in zip(counts, said, strict=True)
+        }
+        about = {
+            "question": one.question,
+            "predicted": one.predicts,
+            "measure": one.measures[0].name,
+        }
         rows.append(about | cells | {"holds in": f"{verdict}: {same} of {n}"})
     table = pd.DataFrame(rows).fillna({BY_SET: "not counted"})
-    table = table[["question", "predicted", "measure", "published", "by seed", "ResNets", BY_SET, "holds in"]]
+    table = table[
+        [
+            "question",
+            "predicted",
+            "measure",
+            "published",
+            "by seed",
+            "ResNets",
+            BY_SET,
+            "holds in",
+        ]
+    ]
     return "\n".join(["## Claim by claim\n", ALTERNATIVES, _markdown(table)])
 
 
@@ -192,16 +242,28 @@ def _accuracies(told: pd.DataFrame) -> str:
 
 def _learned(told: pd.DataFrame) -> str:
     """Say how well each architecture learns the test domain."""
-    rows = told[(told["domain"] == told["test_domain"]) & (told["setting"] == "cg-high")]
-    said = [f"{model} is right on {100 * seen:.0f} %" for model, seen in rows.groupby("model")["seen"].mean().items()]
+    rows = told[
+        (told["domain"] == told["test_domain"]) & (told["setting"] == "cg-high")
+    ]
+    said = [
+        f"{model} is right on {100 * seen:.0f} %"
+        for model, seen in rows.groupby("model")["seen"].mean().items()
+    ]
     return f"## What this does not show\n\n- Of seen classes of the test domain {', '.join(said)} (cg-high).\n"
 
 
 def _depth(depth: pd.DataFrame) -> str:
     rows = depth[(depth["quickdraw"] < 1) | (depth["others"] < 1)]
-    rows, said = rows.assign(what=rows["what"].map(NAMES).str.removesuffix(" at the last site")), list[str]()
+    rows, said = (
+        rows.assign(what=rows["what"].map(NAMES).str.removesuffix(" at the last site")),
+        list[str](),
+    )
     for (model, what), at in rows.groupby(["model", "what"]):
-        first, last, least = at.iloc[0], at.iloc[-1], (at["quickdraw"] - at["others"]).set_axis(at["site"])
+        first, last, least = (
+            at.iloc[0],
+            at.iloc[-1],
+            (at["quickdraw"] - at["others"]).set_axis(at["site"]),
+        )
         said.append(
             f"- {model}, {what}: quickdraw has {first['quickdraw']:.2f} at `{first['site']}`, {last['quickdraw']:.2f} "
             f"at `{last['site']}`; quickdraw minus the others is least at `{least.idxmin()}`, {least.min():+.2f}."
@@ -215,11 +277,16 @@ def _depth(depth: pd.DataFrame) -> str:
     )
 
 
-def _clear(relations: pd.DataFrame, published: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+def _clear(
+    relations: pd.DataFrame, published: pd.DataFrame
+) -> list[tuple[str, str, str, str]]:
     """Return the correlations that hold after correction: what, with which accuracy, rho, and the published rho."""
     order = ["what", "with"]
     both = relations.merge(published, on=order, suffixes=("", "_before"), how="left")
-    said, before = with_intervals(both, "+.2f", "rho"), with_intervals(_before(both), "+.2f", "rho")
+    said, before = (
+        with_intervals(both, "+.2f", "rho"),
+        with_intervals(_before(both), "+.2f", "rho"),
+    )
     said = said + ", p " + both["p_holm"].map("{:.2g}".format) + " (Holm)"
     before = before + ", p " + both["p_holm_before"].map("{:.2g}".format) + " (Holm)"
     held = both["p_holm"] < LEVEL
@@ -242,7 +309,9 @@ def _sharing(relations: pd.DataFrame, published: pd.DataFrame) -> str:
     )
     rows = relations.merge(published, on=["what", "with"], suffixes=("", "_before"))
     rows = rows[rows["with"] == "held_out"]
-    by_set = rows[["rho", "low_set", "high_set"]].set_axis(["rho", "low", "high"], axis=1)
+    by_set = rows[["rho", "low_set", "high_set"]].set_axis(
+        ["rho", "low", "high"], axis=1
+    )
     table = pd.DataFrame(
         {
             "what": rows["what"].map(NAMES),
@@ -268,14 +337,19 @@ def _sharing(relations: pd.DataFrame, published: pd.DataFrame) -> str:
             "circuit shift score and the depth bias are those of GenCircuit (arXiv 2604.08192), of these circuits.\n",
             "![Accuracy against what is shared](../../figures/sharing_against_accuracy.png)\n",
             "*Each point is a model in a test domain; the correlations are those of the table.*\n",
-            _markdown(table, {"p": ".2g", "p_holm": ".2g", "partial": "+.2f", "p of partial": ".2g"}),
+            _markdown(
+                table,
+                {"p": ".2g", "p_holm": ".2g", "partial": "+.2f", "p of partial": ".2g"},
+            ),
         ]
     )
 
 
 def _ranking(ranking: pd.DataFrame, published: pd.DataFrame) -> str:
     best = ranking.sort_values("right", ascending=False).iloc[0]
-    table = ranking.merge(published[["what", "right"]], on="what", suffixes=("", "_before"))
+    table = ranking.merge(
+        published[["what", "right"]], on="what", suffixes=("", "_before")
+    )
     table = table.rename(columns={"right_before": "published"})
     return "\n".join(
         [
@@ -283,14 +357,21 @@ def _ranking(ranking: pd.DataFrame, published: pd.DataFrame) -> str:
             f"The best number without labels ({best['what']}) finds the better of two models in "
             f"{100 * best['right']:.0f} % of {best['n_pairs']} pairs of one architecture and test domain. Guessing "
             "finds 50 %; below that a number points the other way.\n",
-            _markdown(table.drop(columns="chance"), {"right": ".2f", "published": ".2f"}),
+            _markdown(
+                table.drop(columns="chance"), {"right": ".2f", "published": ".2f"}
+            ),
         ]
     )
 
 
 def _choices(tables: Mapping[str, pd.DataFrame]) -> str:
     points = tables["points"]
-    of = {seed: points[points["seed"] == seed].set_index(["model", "setting", "test_domain"]) for seed in (0, 4)}
+    of = {
+        seed: points[points["seed"] == seed].set_index(
+            ["model", "setting", "test_domain"]
+        )
+        for seed in (0, 4)
+    }
     gaps = (of[0]["seen"] - of[4]["seen"]).abs().dropna()
     screened = tables["screened"]
     each = [
@@ -314,7 +395,10 @@ def _shorter(tables: Mapping[str, pd.DataFrame]) -> str:
     short, screened = tables[f"{SHORT}/points"], tables[f"{SHORT}/screened"]
     same = tables["points"].merge(short[["model", "setting", "seed"]].drop_duplicates())
     classes = tables["screened"].merge(screened[["test_domain", "model", "class"]])
-    seen = [100 * one.loc[one["setting"] == "cg-high", "seen"].mean() for one in (same, short)]
+    seen = [
+        100 * one.loc[one["setting"] == "cg-high", "seen"].mean()
+        for one in (same, short)
+    ]
     return (
         f"- After half the training ({short['run'].nunique()} models of seed {short['seed'].iloc[0]}) {seen[1]:.0f} % "
         f"of the seen classes of the test domain are right with all styles, in place of {seen[0]:.0f}, and the "
@@ -328,17 +412,38 @@ def _markdown(table: pd.DataFrame, formats: Mapping[str, str] = {}) -> str:
     cells = table.copy().astype(object)
     for name in cells:
         form = formats.get(str(name))
-        cells[name] = ["" if pd.isna(value) else f"{value:{form}}" if form else str(value) for value in table[name]]
-    heads = [str(name).strip().replace("p_holm", "p (Holm)").replace("n_", "").replace("_", " ") for name in cells]
+        cells[name] = [
+            "" if pd.isna(value) else f"{value:{form}}" if form else str(value)
+            for value in table[name]
+        ]
+    heads = [
+        str(name)
+        .strip()
+        .replace("p_holm", "p (Holm)")
+        .replace("n_", "")
+        .replace("_", " ")
+        for name in cells
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * cells.shape[1]]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells.to_numpy().tolist()), ""])
+    return "\n".join(
+        [
+            *lines,
+            *("| " + " | ".join(row) + " |" for row in cells.to_numpy().tolist()),
+            "",
+        ]
+    )
 
 
 def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Read the committed tables."""
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
-    beside = [(AGAIN, name) for name in RECOUNTED] + [(SHORT, name) for name in ("points", "screened")]
-    return tables | {f"{of}/{name}": pd.read_csv(folder.parent / of / f"{name}.csv") for of, name in beside}
+    beside = [(AGAIN, name) for name in RECOUNTED] + [
+        (SHORT, name) for name in ("points", "screened")
+    ]
+    return tables | {
+        f"{of}/{name}": pd.read_csv(folder.parent / of / f"{name}.csv")
+        for of, name in beside
+    }
 
 
 if __name__ == "__main__":

@@ -21,8 +21,16 @@ from circuitry.runs import this_rank, whole_file
 from circuitry import DomainFolder
 from circuitry.data import with_decoding
 from circuitry.training import TrainingWork, predictions, record_run, tidy_accuracy
-from experiments.study.supervised import LabelChoice, SupervisedTraining, train_supervised
-from experiments.study.supervised_model import found_labels, load_supervised, study_labels
+from experiments.study.supervised import (
+    LabelChoice,
+    SupervisedTraining,
+    train_supervised,
+)
+from experiments.study.supervised_model import (
+    found_labels,
+    load_supervised,
+    study_labels,
+)
 
 import pandas as pd
 import tyro
@@ -42,7 +50,9 @@ class Config:
     """Table of training images: with the column filepath, and class unless folders are named so."""
     domains: tuple[str, ...] | None = None
     """Domains to look at (default: all)."""
-    training: tyro.conf.OmitArgPrefixes[SupervisedTraining] = SupervisedTraining(model="RN50")
+    training: tyro.conf.OmitArgPrefixes[SupervisedTraining] = SupervisedTraining(
+        model="RN50"
+    )
     """What to train, and with what; the defaults are the study's."""
     work: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
     """How the training is carried out."""
@@ -52,7 +62,9 @@ def main(config: Config) -> None:
     """Train, evaluate, print."""
     table = config.table or table_of_folder(config)
     run = config.out / "supervised"
-    checkpoint = train_supervised(table, run, config.training, label_table(config), config.work)
+    checkpoint = train_supervised(
+        table, run, config.training, label_table(config), config.work
+    )
     if this_rank().worker:
         return
     record_run(run, table, config.training)
@@ -70,10 +82,18 @@ def main(config: Config) -> None:
 def table_of_folder(config: Config) -> Path:
     """Write the table of all train lists of the folder."""
     assert config.data is not None  # one of the two is given
-    records, path = DomainFolder(config.data, split="train", domains=config.domains).records, config.out / "train.tsv"
+    records, path = (
+        DomainFolder(config.data, split="train", domains=config.domains).records,
+        config.out / "train.tsv",
+    )
     with whole_file(path) as temporary:
-        columns = {"filepath": [str(r.path) for r in records], "class": [r.class_name for r in records]}
-        pd.DataFrame(columns).to_csv(temporary, sep="\t", index=False, lineterminator="\n")
+        columns = {
+            "filepath": [str(r.path) for r in records],
+            "class": [r.class_name for r in records],
+        }
+        pd.DataFrame(columns).to_csv(
+            temporary, sep="\t", index=False, lineterminator="\n"
+        )
     return path
 
 

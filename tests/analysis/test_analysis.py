@@ -23,12 +23,23 @@ STEPS = ("circuits", "faithfulness", "one-site", "transfer", "cards")
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
     drawing = DrawingSettings(0, 4, classes=CLASSES, styles=STYLES)
-    return DomainFolder(write_toy(tmp_path_factory.mktemp("drawn"), drawing, progress=False), split="test")
+    return DomainFolder(
+        write_toy(tmp_path_factory.mktemp("drawn"), drawing, progress=False),
+        split="test",
+    )
 
 
 def begun(images: DomainFolder, out: Path, n_images: int = 2) -> Analysis:
-    settings = ExtractionSettings(n_images=n_images, rule=midpoint_rule(1), parts=2, sites=SITES)
-    return Analysis(load_clip("rn-tiny"), images, out, settings, CheckSettings(n_images=1, n_others=1))
+    settings = ExtractionSettings(
+        n_images=n_images, rule=midpoint_rule(1), parts=2, sites=SITES
+    )
+    return Analysis(
+        load_clip("rn-tiny"),
+        images,
+        out,
+        settings,
+        CheckSettings(n_images=1, n_others=1),
+    )
 
 
 def take_all_steps(run: Analysis) -> str:
@@ -48,68 +59,123 @@ def take_all_steps(run: Analysis) -> str:
 def test_the_explorer_has_the_reports_numbers_of_own_parts(tmp_path: Path) -> None:
     classes = ("car", "clock", "fish", "key")
     drawing = DrawingSettings(0, 4, classes=classes, styles=STYLES)
-    drawn = DomainFolder(write_toy(tmp_path / "drawn", drawing, progress=False), split="test")
+    drawn = DomainFolder(
+        write_toy(tmp_path / "drawn", drawing, progress=False), split="test"
+    )
     run = begun(drawn, tmp_path / "run")
-    right = pd.DataFrame([(name, style) for style in STYLES for name in classes], columns=["class", "domain"])
-    known = ~((right["class"] == "clock") & (right["domain"] == "real"))  # of all its images too few are right
+    right = pd.DataFrame(
+        [(name, style) for style in STYLES for name in classes],
+        columns=["class", "domain"],
+    )
+    known = ~(
+        (right["class"] == "clock") & (right["domain"] == "real")
+    )  # of all its images too few are right
     run.results["accuracy_by_class"] = right.assign(known=known)
     found = run.own_parts([0.01], QUIET)
     assert isinstance(found, dict)
-    cell = found["lesions"][(found["lesions"]["class"] == "clock") & (found["lesions"]["domain"] == "real")]
-    assert (cell["whole_right"] >= 0.5).all()  # of the images that test parts enough are
+    cell = found["lesions"][
+        (found["lesions"]["class"] == "clock") & (found["lesions"]["domain"] == "real")
+    ]
+    assert (
+        cell["whole_right"] >= 0.5
+    ).all()  # of the images that test parts enough are
     report = run.own_part_tables()
     own = report["by_style"].query("cut == 'part' and answers == 'own class'")
-    script = (run.explore().page.parent / "data" / "index.js").read_text(encoding="utf-8")
+    script = (run.explore().page.parent / "data" / "index.js").read_text(
+        encoding="utf-8"
+    )
     _, index, _ = unpack(script)
     (shown,) = index["comparisons"]
-    rows = own[["part_domain", "domain", "value", "low", "high", "n_classes"]].to_numpy()
-    assert [row[2] for row in shown["matrix"]] == pytest.approx(rows[:, 2].tolist(), rel=1e-3)
-    assert [[a, b, n] for a, b, _, _, _, n in shown["matrix"]] == rows[:, [0, 1, 5]].tolist()
-    assert own.set_index(["part_domain", "domain"]).loc[("real", "real"), "n_classes"] == len(classes) - 1
-    assert index["nodeFraction"] == report["told"]["share"].iloc[0]  # 12 of 1,104 units are 1 % in both
+    rows = own[
+        ["part_domain", "domain", "value", "low", "high", "n_classes"]
+    ].to_numpy()
+    assert [row[2] for row in shown["matrix"]] == pytest.approx(
+        rows[:, 2].tolist(), rel=1e-3
+    )
+    assert [[a, b, n] for a, b, _, _, _, n in shown["matrix"]] == rows[
+        :, [0, 1, 5]
+    ].tolist()
+    assert (
+        own.set_index(["part_domain", "domain"]).loc[("real", "real"), "n_classes"]
+        == len(classes) - 1
+    )
+    assert (
+        index["nodeFraction"] == report["told"]["share"].iloc[0]
+    )  # 12 of 1,104 units are 1 % in both
 
 
 def files(out: Path, *folders: str) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for name in folders for path in (out / name).rglob("*") if path.is_file()}
+    return {
+        path: path.stat().st_mtime_ns
+        for name in folders
+        for path in (out / name).rglob("*")
+        if path.is_file()
+    }
 
 
-def test_steps_are_done_once(images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_done_once(
+    images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: [])
     page, made = take_all_steps(begun(images, tmp_path)), files(tmp_path, *STEPS)
-    tables = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
+    tables = {
+        path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")
+    }
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     asked = ("In short", "How to read this", "The images", "recognise", "work?", "Which domains", "site by site",
              "other measures", "One circuit in two domains: fish", "in another", "exchanged", "removing a unit",
              "look at", "Would other images", "Quickdraw against")  # fmt: skip
     assert len(headings) == len(asked) + 1  # and where the numbers come from
-    assert all(words in heading for words, heading in zip(asked, headings, strict=False))
+    assert all(
+        words in heading for words, heading in zip(asked, headings, strict=False)
+    )
     known = "accuracy faithfulness selectivity_one_site correlations interchange"
     assert {f"{name}.csv" for name in known.split()} <= set(tables)
-    assert len(pd.read_csv(tmp_path / "tables" / "matrices.csv").query("sites == 'all'")) == len(STYLES) ** 2
+    assert (
+        len(pd.read_csv(tmp_path / "tables" / "matrices.csv").query("sites == 'all'"))
+        == len(STYLES) ** 2
+    )
     saved = {path.name for path in (tmp_path / "comparisons").iterdir()}
     assert {"node_overlap", "edge_jaccard", "wl_kernel"} <= saved
     again = take_all_steps(begun(images, tmp_path))
     assert files(tmp_path, *STEPS) == made
-    assert {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")} == tables
+    assert {
+        path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")
+    } == tables
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", again) == headings
 
 
-def test_the_report_says_what_is_missing(images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_says_what_is_missing(
+    images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: [])
-    photos = DomainFolder(images.root, split="test", domains=("real",), classes=("fish",))
+    photos = DomainFolder(
+        images.root, split="test", domains=("real",), classes=("fish",)
+    )
     run = begun(photos, tmp_path, n_images=4)
     run.circuits(QUIET)
     assert run.curves(QUIET) == []
     assert run.transfer(QUIET) == {}
     assert run.compare() == {}
     page = run.report().report.read_text(encoding="utf-8")
-    assert all(words in page for words in ("Nothing was compared", "they were not tested", "The circuit of fish"))
+    assert all(
+        words in page
+        for words in (
+            "Nothing was compared",
+            "they were not tested",
+            "The circuit of fish",
+        )
+    )
 
 
-def test_a_report_says_which_step_comes_first(images: DomainFolder, tmp_path: Path) -> None:
+def test_a_report_says_which_step_comes_first(
+    images: DomainFolder, tmp_path: Path
+) -> None:
     run = begun(images, tmp_path)
     run.accuracy()
-    with pytest.raises(InputError, match=r"No circuits are found yet.*circuits\(\) first"):
+    with pytest.raises(
+        InputError, match=r"No circuits are found yet.*circuits\(\) first"
+    ):
         run.report()
     run.circuits(QUIET)
     with pytest.raises(InputError, match=r"apart='real'.*compare\(\) first"):

@@ -20,10 +20,24 @@ FEW: dict[str, Any] = {"top": 3, "exact_units": 2, "vocabulary": ["red", "blue",
 def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cards")
     write_noise(root / "images", DOMAINS, CLASSES, N)
-    rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
+    rules: dict[str, Any] = {
+        "rule": left_rule(1),
+        "edge_rule": left_rule(1),
+        "sites": SITES,
+        "texts": TEMPLATES,
+    }
     rules |= AS_STUDIED
     images = DomainFolder(root / "images")
-    extract(clip, images, root / "graphs", CLASSES[:2], n_images=3, work=QUIET, size=0.05, **rules)
+    extract(
+        clip,
+        images,
+        root / "graphs",
+        CLASSES[:2],
+        n_images=3,
+        work=QUIET,
+        size=0.05,
+        **rules,
+    )
     made(clip, root, root / "cards")
     return root
 

@@ -54,7 +54,9 @@ def other_bit(name: str) -> Callable[[Path], object]:
 
 
 def top_at(site: str) -> Any:
-    return top_images(tasks(*setting(make_tower("resnet"), 11)), {site: np.array([0])}, 3)
+    return top_images(
+        tasks(*setting(make_tower("resnet"), 11)), {site: np.array([0])}, 3
+    )
 
 
 def unknown_word() -> Any:
@@ -65,21 +67,42 @@ def unknown_word() -> Any:
 REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
     (lambda w: w.read(shutil.rmtree), ("cards", "circuitry cards")),
     (lambda w: w.read(other_version), ("unit cards 0", "unit cards 2")),
-    (lambda w: w.read(lambda cards: (cards / "words.json").unlink()), ("1 of 10", "words", "circuitry cards")),
-    (lambda w: w.read(lambda cards: (cards / "words.json").write_text("{")), ("words.json", "circuitry cards")),
     (
-        lambda w: w.read(lambda cards: (cards / "sites" / "layer3.0.safetensors").write_bytes(b"torn")),
+        lambda w: w.read(lambda cards: (cards / "words.json").unlink()),
+        ("1 of 10", "words", "circuitry cards"),
+    ),
+    (
+        lambda w: w.read(lambda cards: (cards / "words.json").write_text("{")),
+        ("words.json", "circuitry cards"),
+    ),
+    (
+        lambda w: w.read(
+            lambda cards: (cards / "sites" / "layer3.0.safetensors").write_bytes(
+                b"torn"
+            )
+        ),
         ("layer3.0.safetensors",),
     ),
     *(
-        (lambda w, name=name: w.read(other_bit(name)), (name, "checksum", "circuitry cards"))
-        for name in ("images/real.npy", "images/sketch.json", "words.json", "sites/layer3.0.json")
+        (
+            lambda w, name=name: w.read(other_bit(name)),
+            (name, "checksum", "circuitry cards"),
+        )
+        for name in (
+            "images/real.npy",
+            "images/sketch.json",
+            "words.json",
+            "sites/layer3.0.json",
+        )
     ),
     (lambda w: made(w.clip, w.root, w.root / "cards", top=4), ("top: 3 -> 4",)),
     (lambda w: read_vocabulary(w.empty / "words.txt"), ("words.txt",)),
     (lambda w: w.vocabulary(b"# nothing\n"), ("words.txt",)),
     (lambda w: w.vocabulary(b"\xff"), ("UTF-8",)),
-    (lambda w: vocabulary_of(classifier(w.clip, 4), ["fish"], ["red"]), ("classifier", "vocabulary")),
+    (
+        lambda w: vocabulary_of(classifier(w.clip, 4), ["fish"], ["red"]),
+        ("classifier", "vocabulary"),
+    ),
     (lambda w: unknown_word(), ("'tench'",)),
     (lambda w: top_at("layer9"), ("layer9",)),
     (lambda w: replace(worded(), tested=np.arange(N) < 3), ("20", "has 3")),
@@ -89,7 +112,11 @@ REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
 @pytest.mark.parametrize(("use", "words"), REFUSALS)
 @pytest.mark.usefixtures("unchecked")
 def test_refusals(
-    use: Callable[[World], object], words: tuple[str, ...], clip: Clip, folder: Path, tmp_path: Path
+    use: Callable[[World], object],
+    words: tuple[str, ...],
+    clip: Clip,
+    folder: Path,
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(InputError) as refused:
         use(World(clip, folder, tmp_path))

@@ -13,8 +13,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import AttributionGraph, Comparison, compare, compare_domains, edge_jaccard, node_overlap
-from circuitry.circuits import Circuit, Measure, ReadingSettings, chance_overlap, register_measure, similarity
+from circuitry import (
+    AttributionGraph,
+    Comparison,
+    compare,
+    compare_domains,
+    edge_jaccard,
+    node_overlap,
+)
+from circuitry.circuits import (
+    Circuit,
+    Measure,
+    ReadingSettings,
+    chance_overlap,
+    register_measure,
+    similarity,
+)
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.class_pass import SiteMarks
 from circuitry.circuits.measures import MEASURES, Matrices
@@ -24,7 +38,10 @@ from tests.circuits.test_measures import random_graph
 
 
 def graphs() -> list[AttributionGraph]:
-    present = [("axe", d) for d in ("sketch", "real", "clipart")] + [("fish", "real"), ("fish", "sketch")]
+    present = [("axe", d) for d in ("sketch", "real", "clipart")] + [
+        ("fish", "real"),
+        ("fish", "sketch"),
+    ]
     return [random_graph(i, *key) for i, key in enumerate(present)]
 
 
@@ -40,7 +57,9 @@ def test_each_pair_of_domains_once_in_order_and_no_absent_pair() -> None:
     ]
     assert table["site"].isna().all()
     by_key = {(g.class_name, g.domain): g for g in graphs()}
-    expected = [edge_jaccard(by_key[c, a].circuit(), by_key[c, b].circuit()) for c, a, b in keys]
+    expected = [
+        edge_jaccard(by_key[c, a].circuit(), by_key[c, b].circuit()) for c, a, b in keys
+    ]
     assert table["value"].tolist() == expected
     assert len(set(expected)) > 1
 
@@ -64,7 +83,10 @@ def parts(class_name: str, domain: str) -> dict[int, AttributionGraph]:
     """Three parts; a fish has but one in clipart."""
     few = (class_name, domain) == ("fish", "clipart")
     seed = 10 * (CLASSES.index(class_name) * 3 + DOMAINS.index(domain)) + 100
-    return {part: random_graph(seed + part, class_name, domain) for part in range(1 if few else 3)}
+    return {
+        part: random_graph(seed + part, class_name, domain)
+        for part in range(1 if few else 3)
+    }
 
 
 def comparisons(**changes: Any) -> dict[str, Comparison]:
@@ -81,24 +103,39 @@ def test_every_measure_has_the_values_of_all_pairs(measure: str) -> None:
     assert found.sites == (("a", "b", "c") if measure == "node_overlap" else ())
 
 
-def single(measure: str, a: AttributionGraph, b: AttributionGraph) -> dict[str | None, float]:
+def single(
+    measure: str, a: AttributionGraph, b: AttributionGraph
+) -> dict[str | None, float]:
     if measure == "node_overlap":
         return dict(node_overlap(a, b).items())
     return {None: edge_jaccard(a.circuit(), b.circuit())}
 
 
 @pytest.mark.parametrize("measure", ["node_overlap", "edge_jaccard"])
-def test_parts_are_compared_with_parts_of_other_numbers_by_enumeration(measure: str) -> None:
+def test_parts_are_compared_with_parts_of_other_numbers_by_enumeration(
+    measure: str,
+) -> None:
     found = comparisons(settings=ReadingSettings(other_classes=0))[measure].parts
     expected = []
     for name in CLASSES:
-        nodes = {(d, p): g for d in DOMAINS if (name, d) in three_domains() for p, g in parts(name, d).items()}
+        nodes = {
+            (d, p): g
+            for d in DOMAINS
+            if (name, d) in three_domains()
+            for p, g in parts(name, d).items()
+        }
         whole = {d: three_domains()[name, d] for d, _ in nodes}
         for (d, p), a in nodes.items():
-            expected += [(name, name, d, d, p, -1, s, v) for s, v in single(measure, a, whole[d]).items()]
+            expected += [
+                (name, name, d, d, p, -1, s, v)
+                for s, v in single(measure, a, whole[d]).items()
+            ]
             for (e, q), b in nodes.items():
                 if p != q and (d < e or (d == e and p < q)):
-                    expected += [(name, name, d, e, p, q, s, v) for s, v in single(measure, a, b).items()]
+                    expected += [
+                        (name, name, d, e, p, q, s, v)
+                        for s, v in single(measure, a, b).items()
+                    ]
     rows = sorted(map(tuple, found.to_numpy().tolist()), key=str)
     for row, other in zip(rows, sorted(expected, key=str), strict=True):
         assert row[:7] == other[:7]
@@ -112,9 +149,20 @@ def test_other_classes_are_a_sample_of_other_parts() -> None:
     assert {"clipart", "real"} <= set(others["domain_a"]) & set(others["domain_b"])
     assert (others["domain_a"] == others["domain_b"]).any()
     assert (others["part_a"] != others["part_b"]).all()
-    for class_a, class_b, domain_a, domain_b, part_a, part_b, _, value in others.to_numpy().tolist():
+    for (
+        class_a,
+        class_b,
+        domain_a,
+        domain_b,
+        part_a,
+        part_b,
+        _,
+        value,
+    ) in others.to_numpy().tolist():
         a, b = parts(class_a, domain_a)[part_a], parts(class_b, domain_b)[part_b]
-        assert value == pytest.approx(edge_jaccard(a.circuit(), b.circuit()), nan_ok=True)
+        assert value == pytest.approx(
+            edge_jaccard(a.circuit(), b.circuit()), nan_ok=True
+        )
     again = comparisons(settings=ReadingSettings(other_classes=1))["edge_jaccard"].parts
     pd.testing.assert_frame_equal(again, found)
     none = comparisons(settings=ReadingSettings(other_classes=0))["edge_jaccard"].parts
@@ -122,12 +170,19 @@ def test_other_classes_are_a_sample_of_other_parts() -> None:
 
 
 def test_chance_is_that_of_random_units() -> None:
-    found = comparisons(measures=[*COMPARED, "spearman"], settings=ReadingSettings(chance_draws=400))
+    found = comparisons(
+        measures=[*COMPARED, "spearman"], settings=ReadingSettings(chance_draws=400)
+    )
     few = comparisons(measures=["edge_jaccard"])["edge_jaccard"].chance
     for measure, comparison in found.items():
-        assert comparison.chance["site"].tolist() == (list("abc") if comparison.sites else [None]), measure
+        assert comparison.chance["site"].tolist() == (
+            list("abc") if comparison.sites else [None]
+        ), measure
     kept = len(random_graph(0).kept_units["a"])
-    assert found["node_overlap"].chance["value"].tolist() == [chance_overlap(8, kept, kept)] * 3
+    assert (
+        found["node_overlap"].chance["value"].tolist()
+        == [chance_overlap(8, kept, kept)] * 3
+    )
     assert 0 < few["value"].item() < 0.2
     assert found["spearman"].chance["value"].abs().max() < 0.4
     # Twelve draws, four of each class: an edge of a circuit is one of the other with a chance of about 12 / 64.
@@ -137,26 +192,44 @@ def test_chance_is_that_of_random_units() -> None:
 def test_chance_of_node_overlap_counts_what_every_part_keeps() -> None:
     sizes = {"axe": 0.2, "fish": 0.4}
     found = compare_domains(
-        {(name, d): random_graph(0, name, d, fraction=f) for name, f in sizes.items() for d in DOMAINS},
-        parts=lambda name, d: {p: random_graph(p, name, d, fraction=sizes[name]) for p in range(4)},
+        {
+            (name, d): random_graph(0, name, d, fraction=f)
+            for name, f in sizes.items()
+            for d in DOMAINS
+        },
+        parts=lambda name, d: {
+            p: random_graph(p, name, d, fraction=sizes[name]) for p in range(4)
+        },
         measures=["node_overlap"],
     )["node_overlap"]
-    kept = [len(random_graph(0, fraction=f).kept_units["a"]) for f in sizes.values() for _ in range(4 * len(DOMAINS))]
+    kept = [
+        len(random_graph(0, fraction=f).kept_units["a"])
+        for f in sizes.values()
+        for _ in range(4 * len(DOMAINS))
+    ]
     assert len(set(kept)) == len(sizes)
     expected = np.mean([chance_overlap(8, a, b) for a, b in combinations(kept, 2)])
     assert found.chance["value"].tolist() == pytest.approx([expected] * 3)
 
 
 def test_measures_are_chosen_and_kernels_told_apart_by_depth() -> None:
-    found = compare_domains(three_domains(), measures=["spearman", *(Measure("wl_kernel", d) for d in (1, 3))])
+    found = compare_domains(
+        three_domains(),
+        measures=["spearman", *(Measure("wl_kernel", d) for d in (1, 3))],
+    )
     assert list(found) == ["spearman", "wl_kernel", "wl_kernel_depth_3"]
-    pd.testing.assert_frame_equal(found["wl_kernel_depth_3"].values, compare(three_domains(), Measure("wl_kernel", 3)))
+    pd.testing.assert_frame_equal(
+        found["wl_kernel_depth_3"].values,
+        compare(three_domains(), Measure("wl_kernel", 3)),
+    )
     assert found["spearman"].parts.empty
 
 
 @pytest.mark.parametrize("any_sign", [False, True])
 def test_circuits_of_other_edges(any_sign: bool) -> None:
-    found = comparisons(settings=ReadingSettings(edges_per_node=1, any_sign=any_sign))["edge_jaccard"]
+    found = comparisons(settings=ReadingSettings(edges_per_node=1, any_sign=any_sign))[
+        "edge_jaccard"
+    ]
     expected = compare(three_domains(), edges_per_node=1, any_sign=any_sign)
     pd.testing.assert_frame_equal(found.values, expected)
     assert found.about == {
@@ -170,7 +243,9 @@ def test_circuits_of_other_edges(any_sign: bool) -> None:
 
 def keeping(seed: int, **kept: list[int]) -> AttributionGraph:
     made = random_graph(seed, units=20)
-    units = made.kept_units | {site: np.array(of_site) for site, of_site in kept.items()}
+    units = made.kept_units | {
+        site: np.array(of_site) for site, of_site in kept.items()
+    }
     return replace(made, kept_units=units, edge_scores={})
 
 
@@ -186,31 +261,44 @@ def keeping(seed: int, **kept: list[int]) -> AttributionGraph:
         ({"a": [1], "b": [1], "c": [3]}, {"b": "repeats a"}),
     ],
 )
-def test_sites_that_do_not_count(kept: dict[str, list[int]], left_out: dict[str, str]) -> None:
+def test_sites_that_do_not_count(
+    kept: dict[str, list[int]], left_out: dict[str, str]
+) -> None:
     marks = SiteMarks()
     for seed in range(3):
         marks.add(keeping(seed, **kept))
     assert marks.left_out() == left_out
-    if "b" in left_out and len(kept) == 2:  # a site repeats another only if it does in every graph
+    if (
+        "b" in left_out and len(kept) == 2
+    ):  # a site repeats another only if it does in every graph
         marks.add(keeping(0, a=[1, 2, 3, 4, 5], b=[1, 2, 3, 4, 6]))
         assert left_out["b"] not in marks.left_out().values()
 
 
 STYLES = ("clipart", "real", "sketch")
-GRAPHS = {("axe", domain): random_graph(i, "axe", domain, fraction=0.3 + 0.2 * i) for i, domain in enumerate(STYLES)}
+GRAPHS = {
+    ("axe", domain): random_graph(i, "axe", domain, fraction=0.3 + 0.2 * i)
+    for i, domain in enumerate(STYLES)
+}
 
 
 def as_many_edges(circuits: Sequence[Circuit]) -> Matrices:
     counts = np.array([one.count for one in circuits], float)
-    return {None: np.minimum(counts, counts[:, None]) / np.maximum(counts, counts[:, None])}
+    return {
+        None: np.minimum(counts, counts[:, None]) / np.maximum(counts, counts[:, None])
+    }
 
 
 def by_hand(a: str, b: str) -> float:
-    few, many = sorted(len(GRAPHS["axe", domain].circuit(3).graph.edges) for domain in (a, b))
+    few, many = sorted(
+        len(GRAPHS["axe", domain].circuit(3).graph.edges) for domain in (a, b)
+    )
     return few / many
 
 
-def test_the_recipe_gives_the_measure_its_own_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_recipe_gives_the_measure_its_own_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("circuitry.circuits.measures.MEASURES", dict(MEASURES))
     register_measure("as_many_edges", as_many_edges)
     a, b = (GRAPHS["axe", domain] for domain in ("clipart", "real"))
@@ -242,7 +330,9 @@ def test_graphs_are_given_free_as_soon_as_they_are_compared() -> None:
             return graph
 
         def __iter__(self) -> Iterator[tuple[str, str]]:
-            return iter([(f"class {i}", domain) for i in range(6) for domain in ("a", "b")])
+            return iter(
+                [(f"class {i}", domain) for i in range(6) for domain in ("a", "b")]
+            )
 
         def __len__(self) -> int:
             return 12

@@ -62,25 +62,49 @@ def test_other_widths_error_units_and_sites_are_refused() -> None:
     with pytest.raises(InputError, match=r"up has 6 units .* 40 units"):
         edge_jaccard(FIRST.circuit(), wider.circuit())
     a, b = pair()
-    assert_refused(a, replace(b, error_scores={"b": np.zeros(2)}), "b has 8 units", "8 units and 2 error units")
-    for sites, words in ((("input", "a", "b", "d"), "c and d"), (("input", "a", "b"), "4 and 3 in number")):
+    assert_refused(
+        a,
+        replace(b, error_scores={"b": np.zeros(2)}),
+        "b has 8 units",
+        "8 units and 2 error units",
+    )
+    for sites, words in (
+        (("input", "a", "b", "d"), "c and d"),
+        (("input", "a", "b"), "4 and 3 in number"),
+    ):
         assert_refused(
             a,
-            replace(b, sites=sites, node_scores={site: np.ones(8) for site in sites}, kept_units={}, edge_scores={}),
+            replace(
+                b,
+                sites=sites,
+                node_scores={site: np.ones(8) for site in sites},
+                kept_units={},
+                edge_scores={},
+            ),
             words,
         )
 
 
-DIFFERENT = {"basis": ({}, {"b": "c3"}), "hooks": ({}, {"b": ["8f"]}), "size": (0.1, 0.5)}
+DIFFERENT = {
+    "basis": ({}, {"b": "c3"}),
+    "hooks": ({}, {"b": ["8f"]}),
+    "size": (0.1, 0.5),
+}
 """Values of settings that are no words."""
 
 
-@pytest.mark.parametrize("name", sorted({*SHARED_PARTS} - {"text_weights", "class_weights", "classes"}))
+@pytest.mark.parametrize(
+    "name", sorted({*SHARED_PARTS} - {"text_weights", "class_weights", "classes"})
+)
 def test_graphs_found_in_another_way_are_refused(name: str) -> None:
     a, b = pair()
     ours, theirs = DIFFERENT.get(name, ("one", "another"))
     one = replace(a, settings={name: ours})
-    words = "axe in real and axe in sketch differ", name.replace("_", " "), f"({ours!r} and {theirs!r})"
+    words = (
+        "axe in real and axe in sketch differ",
+        name.replace("_", " "),
+        f"({ours!r} and {theirs!r})",
+    )
     assert_refused(one, replace(b, settings={name: theirs}), *words)
     for agrees in (replace(b, settings={name: ours}), replace(b, settings={})):
         check_comparable(one, agrees)
@@ -89,13 +113,21 @@ def test_graphs_found_in_another_way_are_refused(name: str) -> None:
 TOWER = nn.Linear(1, 1)
 
 
-def graph_by(metric: Metric, domain: str | None = None, class_name: str | None = "axe") -> AttributionGraph:
-    encoder = Encoder(TOWER, (Stage("embedding", lambda x: x.flatten(1) + 1, 1),), (1, 1))
-    graph = attribute(encoder, torch.ones(1, 3, 1, 1), metric, rule=left_rule(1), progress=False)
+def graph_by(
+    metric: Metric, domain: str | None = None, class_name: str | None = "axe"
+) -> AttributionGraph:
+    encoder = Encoder(
+        TOWER, (Stage("embedding", lambda x: x.flatten(1) + 1, 1),), (1, 1)
+    )
+    graph = attribute(
+        encoder, torch.ones(1, 3, 1, 1), metric, rule=left_rule(1), progress=False
+    )
     return replace(graph, class_name=class_name, domain=domain)
 
 
-WEIGHTS = F.normalize(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), dim=1)
+WEIGHTS = F.normalize(
+    torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), dim=1
+)
 NOISE = 1e-6 * torch.tensor([1.0, -1, 1])
 """As another machine rounds."""
 
@@ -110,7 +142,9 @@ NOISE = 1e-6 * torch.tensor([1.0, -1, 1])
         (class_margin(WEIGHTS[:2], 1), False),
     ],
 )
-def test_graphs_of_one_class_are_of_the_same_text_weights(other: ClassLogit, taken: bool) -> None:
+def test_graphs_of_one_class_are_of_the_same_text_weights(
+    other: ClassLogit, taken: bool
+) -> None:
     make = class_logit if other.name == "logit" else class_margin
     one, two = graph_by(make(WEIGHTS, 1), "real"), graph_by(other, "sketch")
     if taken:
@@ -120,11 +154,17 @@ def test_graphs_of_one_class_are_of_the_same_text_weights(other: ClassLogit, tak
 
 
 def test_graphs_of_several_classes_are_of_the_same_text_weights() -> None:
-    check_comparable(graph_by(class_logit(WEIGHTS, 1)), graph_by(class_logit(WEIGHTS, 0), class_name="fox"))
+    check_comparable(
+        graph_by(class_logit(WEIGHTS, 1)),
+        graph_by(class_logit(WEIGHTS, 0), class_name="fox"),
+    )
     of_all = graph_by(class_logit(WEIGHTS, 1), class_name=None)
     for class_name in ("fox", None):
         with pytest.raises(InputError, match="text weights"):
-            check_comparable(of_all, graph_by(class_logit(WEIGHTS.roll(1, 1), 0), class_name=class_name))
+            check_comparable(
+                of_all,
+                graph_by(class_logit(WEIGHTS.roll(1, 1), 0), class_name=class_name),
+            )
 
 
 def test_in_the_images_own_style_text_weights_differ_by_domain() -> None:
@@ -138,16 +178,29 @@ def test_in_the_images_own_style_text_weights_differ_by_domain() -> None:
     with pytest.raises(InputError, match="text weights"):
         check_comparable(found("real", WEIGHTS), found("real", others))
     with pytest.raises(InputError, match=r"'own-style'.*'pooled'"):
-        check_comparable(found("real", WEIGHTS), found("sketch", WEIGHTS, texts="pooled"))
+        check_comparable(
+            found("real", WEIGHTS), found("sketch", WEIGHTS, texts="pooled")
+        )
     with pytest.raises(InputError, match=r"classes.*'cat' is new"):
-        check_comparable(found("real", WEIGHTS), found("sketch", others, classes=["axe", "fox", "cat"]))
-    logits = [found(d, w, metric="logit", classes=[d]) for d, w in (("real", WEIGHTS), ("sketch", others))]
+        check_comparable(
+            found("real", WEIGHTS),
+            found("sketch", others, classes=["axe", "fox", "cat"]),
+        )
+    logits = [
+        found(d, w, metric="logit", classes=[d])
+        for d, w in (("real", WEIGHTS), ("sketch", others))
+    ]
     check_comparable(*logits)  # a logit has the text of its class alone
 
 
-@pytest.mark.parametrize("name", ["other-domains", "other-domains-position", "counterfactual"])
+@pytest.mark.parametrize(
+    "name", ["other-domains", "other-domains-position", "counterfactual"]
+)
 def test_of_a_baseline_of_the_job_only_the_name_counts(name: str) -> None:
-    one, other = (replace(g, settings={"baseline": name, "baseline_digest": g.domain}) for g in pair())
+    one, other = (
+        replace(g, settings={"baseline": name, "baseline_digest": g.domain})
+        for g in pair()
+    )
     check_comparable(one, other)
     with pytest.raises(InputError, match="baseline"):
         check_comparable(one, replace(other, settings={"baseline": "zero"}))
@@ -155,17 +208,30 @@ def test_of_a_baseline_of_the_job_only_the_name_counts(name: str) -> None:
 
 def test_all_graphs_of_a_set_are_checked() -> None:
     # Neither class holds two graphs that differ: only the set as a whole does.
-    graphs = [replace(random_graph(i, "axe", d), settings={"node_rule": "left-10"}) for i, d in enumerate("ab")]
-    graphs += [replace(random_graph(i, "fox", d), settings={"node_rule": "left-5"}) for i, d in enumerate("ab")]
-    with pytest.raises(InputError, match=r"fox in a and axe in a .*'left-5' and 'left-10'"):
+    graphs = [
+        replace(random_graph(i, "axe", d), settings={"node_rule": "left-10"})
+        for i, d in enumerate("ab")
+    ]
+    graphs += [
+        replace(random_graph(i, "fox", d), settings={"node_rule": "left-5"})
+        for i, d in enumerate("ab")
+    ]
+    with pytest.raises(
+        InputError, match=r"fox in a and axe in a .*'left-5' and 'left-10'"
+    ):
         compare(graphs)
     # The first graph does not know its rule; the second and the third differ.
-    with pytest.raises(InputError, match=r"fox in b and axe in b .*'left-5' and 'left-10'"):
+    with pytest.raises(
+        InputError, match=r"fox in b and axe in b .*'left-5' and 'left-10'"
+    ):
         compare([replace(graphs[0], settings={}), graphs[1], graphs[3]])
     a, b = (replace(g, settings={"size": 0.1}) for g in pair())
     part = replace(a, settings={"size": 0.2})
     with pytest.raises(InputError, match=r"0\.1 and 0\.2"):
-        compare_domains({("axe", "real"): a, ("axe", "sketch"): b}, parts=lambda _, d: {0: replace(part, domain=d)})
+        compare_domains(
+            {("axe", "real"): a, ("axe", "sketch"): b},
+            parts=lambda _, d: {0: replace(part, domain=d)},
+        )
 
 
 def test_circuits_cut_in_another_way_are_refused() -> None:
@@ -180,14 +246,18 @@ def broken(kind: str, value: float) -> AttributionGraph:
     graph = random_graph(0, "axe", "real")
     key: object = ("a", "b") if kind == "edge" else "b"
     field = f"{kind}_scores"
-    scores = np.array(graph.edge_scores["a", "b"] if kind == "edge" else graph.node_scores["b"])
+    scores = np.array(
+        graph.edge_scores["a", "b"] if kind == "edge" else graph.node_scores["b"]
+    )
     scores.flat[1] = value
     return replace(graph, **{field: getattr(graph, field) | {key: scores}})
 
 
 @pytest.mark.parametrize("kind", ["node", "edge", "error"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_scores_that_are_not_finite_are_neither_compared_nor_saved(kind: str, value: float, tmp_path: Path) -> None:
+def test_scores_that_are_not_finite_are_neither_compared_nor_saved(
+    kind: str, value: float, tmp_path: Path
+) -> None:
     graph = broken(kind, value)
     words = kind, "axe in real", "a->b" if kind == "edge" else "b", "not all finite"
     assert_refused(graph, replace(graph, domain="sketch"), *words)
@@ -197,7 +267,9 @@ def test_scores_that_are_not_finite_are_neither_compared_nor_saved(kind: str, va
 
 
 def dead(graph: AttributionGraph, *sites: str) -> AttributionGraph:
-    return replace(graph, node_scores=graph.node_scores | {site: np.zeros(8) for site in sites})
+    return replace(
+        graph, node_scores=graph.node_scores | {site: np.zeros(8) for site in sites}
+    )
 
 
 def values(a: AttributionGraph, b: AttributionGraph, measure: str) -> list[float]:
@@ -205,11 +277,15 @@ def values(a: AttributionGraph, b: AttributionGraph, measure: str) -> list[float
     return [float(value) for value in table["value"]]
 
 
-def test_graphs_without_any_effect_are_not_similar(caplog: pytest.LogCaptureFixture) -> None:
+def test_graphs_without_any_effect_are_not_similar(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     graph = dead(random_graph(0), "a", "b", "c")
     for measure in MEASURES:
         assert all(math.isnan(value) for value in values(graph, graph, measure))
-        assert all(math.isnan(value) for value in values(graph, random_graph(1), measure))
+        assert all(
+            math.isnan(value) for value in values(graph, random_graph(1), measure)
+        )
     assert "no unit has an effect at b" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -224,22 +300,35 @@ def test_a_site_without_effect_is_left_out_of_both_circuits() -> None:
     # What is left is the circuit of the sites a and b.
     def at_two(graph: AttributionGraph) -> AttributionGraph:
         two = ("input", "a", "b")
-        scores, kept = ({s: of[s] for s in two} for of in (graph.node_scores, graph.kept_units))
+        scores, kept = (
+            {s: of[s] for s in two} for of in (graph.node_scores, graph.kept_units)
+        )
         edges = {("a", "b"): graph.edge_scores["a", "b"]}
-        return replace(graph, sites=two, node_scores=scores, kept_units=kept, edge_scores=edges)
+        return replace(
+            graph, sites=two, node_scores=scores, kept_units=kept, edge_scores=edges
+        )
 
     short = [at_two(a), at_two(b)]
     for one, other in ((half, b), (b, half)):
-        assert edge_jaccard(one.circuit(), other.circuit()) == edge_jaccard(*(g.circuit() for g in short))
+        assert edge_jaccard(one.circuit(), other.circuit()) == edge_jaccard(
+            *(g.circuit() for g in short)
+        )
         for depth in (0, 1, 2):
             expected = wl_kernel(short[0].circuit(), short[1].circuit(), depth)
-            assert wl_kernel(one.circuit(), other.circuit(), depth) == pytest.approx(expected, abs=1e-12)
+            assert wl_kernel(one.circuit(), other.circuit(), depth) == pytest.approx(
+                expected, abs=1e-12
+            )
     overlap = node_overlap(half, b)
     assert math.isnan(overlap["c"])
-    assert {site: overlap[site] for site in "ab"} == {site: node_overlap(a, b)[site] for site in "ab"}
+    assert {site: overlap[site] for site in "ab"} == {
+        site: node_overlap(a, b)[site] for site in "ab"
+    }
     # Other pairs of the same set keep the site.
     with_dead = compare([a, b, replace(half, domain="clipart")])
-    assert with_dead.query("domain_a == 'real'")["value"].tolist() == compare([a, b])["value"].tolist()
+    assert (
+        with_dead.query("domain_a == 'real'")["value"].tolist()
+        == compare([a, b])["value"].tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,7 +342,12 @@ def test_a_site_without_effect_is_left_out_of_both_circuits() -> None:
 )
 def test_a_refusal_says_what_differs_and_what_to_do(part: str, advice: str) -> None:
     values = ([2.0, 1.0], [2.0, 9.0]) if part == "text_weights" else ("one", "another")
-    a, b = (replace(one, settings={part: value}) for one, value in zip(pair(), values, strict=True))
-    with pytest.raises(InputError, match=rf"differ in {part.replace('_', ' ')}.*: .*{advice}") as told:
+    a, b = (
+        replace(one, settings={part: value})
+        for one, value in zip(pair(), values, strict=True)
+    )
+    with pytest.raises(
+        InputError, match=rf"differ in {part.replace('_', ' ')}.*: .*{advice}"
+    ) as told:
         node_overlap(a, b)
     assert ("in the same way" in str(told.value)) == (part == "method")

@@ -38,7 +38,12 @@ def test_two_units_share_their_product_by_hand() -> None:
     mixed = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 2.0], [0.0, 1.0, 0.0]])
     encoder = cubing()
     stages = (encoder.stages[0], Stage("sums", lambda x: x @ mixed.T, 1))
-    task = Task(Encoder(nn.Linear(1, 1), stages, (1, 1)), image(), lambda e: e[:, 0] * e[:, 1], work=QUIET)
+    task = Task(
+        Encoder(nn.Linear(1, 1), stages, (1, 1)),
+        image(),
+        lambda e: e[:, 0] * e[:, 1],
+        work=QUIET,
+    )
     found = conductance(task, 1)
     # (x + y) * 2 z is 18: half by each sum, the third idle; of the first sum's 9 by x : y = 1 : 2.
     assert found.scores["sums"] == pytest.approx([9, 9, 0])
@@ -48,14 +53,24 @@ def test_two_units_share_their_product_by_hand() -> None:
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
 def test_every_site_adds_up_to_the_change_of_the_metric(kind: str) -> None:
     encoder, images, weights = setting(make_tower(kind).double())
-    images, metric, others = images.double(), class_logit(weights.double(), 1), torch.randn_like(images).double()
+    images, metric, others = (
+        images.double(),
+        class_logit(weights.double(), 1),
+        torch.randn_like(images).double(),
+    )
     task = Task(encoder, images, metric, baseline=others, work=QUIET)
     found, fine = conductance(task), conductance(task, 60)
     change = float((metric(encoder(images)) - metric(encoder(others))).mean())
     for site in encoder.sites[1:]:
-        assert found.completeness[site].metric_difference == pytest.approx(change, abs=1e-9)
-        assert found.completeness[site].effect_sum == pytest.approx(found.scores[site].sum(), abs=1e-12)
-        assert abs(fine.completeness[site].gap) < min(2e-3, abs(found.completeness[site].gap) + 1e-6)
+        assert found.completeness[site].metric_difference == pytest.approx(
+            change, abs=1e-9
+        )
+        assert found.completeness[site].effect_sum == pytest.approx(
+            found.scores[site].sum(), abs=1e-12
+        )
+        assert abs(fine.completeness[site].gap) < min(
+            2e-3, abs(found.completeness[site].gap) + 1e-6
+        )
 
 
 def test_any_cut_and_any_parts_give_the_same(resnet: nn.Module) -> None:
@@ -63,22 +78,45 @@ def test_any_cut_and_any_parts_give_the_same(resnet: nn.Module) -> None:
     images, metric = images.double(), class_logit(weights.double(), 1)
     ends = Baseline("other", {"input": torch.randn_like(images)})
     cut = [images[:1], images[1:3], images[3:]]
-    whole, in_batches = (conductance(Task(encoder, x, metric, baseline=ends, work=QUIET)) for x in (images, cut))
+    whole, in_batches = (
+        conductance(Task(encoder, x, metric, baseline=ends, work=QUIET))
+        for x in (images, cut)
+    )
     numbers = np.array([2, 0, 2, 0, 0])
     task = Task(encoder, cut, metric, baseline=ends, work=QUIET)
     with task.running(gradients=True):
         merged, parts = conductance_effects(task, numbers)
-    alone = conductance(Task(encoder, images, metric, baseline=ends, work=QUIET).of_some(images, torch.tensor([0, 2])))
+    alone = conductance(
+        Task(encoder, images, metric, baseline=ends, work=QUIET).of_some(
+            images, torch.tensor([0, 2])
+        )
+    )
     for site in encoder.sites:
         for one in (in_batches, merged):
             assert_same(one.scores[site], whole.scores[site], 1e-12, rtol=1e-9)
-            assert one.completeness[site] == pytest.approx(whole.completeness[site], abs=1e-9)
+            assert one.completeness[site] == pytest.approx(
+                whole.completeness[site], abs=1e-9
+            )
         assert_same(parts[2].scores[site], alone.scores[site], 1e-12, rtol=1e-9)
 
 
 def test_what_is_carried_past_units_has_no_completeness() -> None:
     encoder = in_components(Encoder.from_tower(make_tower("vit")))
-    images, metric = torch.randn(2, 3, 32, 32), class_logit(F.normalize(torch.randn(4, 16), dim=-1), 1)
-    graph = attribute(encoder, images, metric, method="conductance", baseline=torch.randn(1, 3, 32, 32), progress=False)
+    images, metric = (
+        torch.randn(2, 3, 32, 32),
+        class_logit(F.normalize(torch.randn(4, 16), dim=-1), 1),
+    )
+    graph = attribute(
+        encoder,
+        images,
+        metric,
+        method="conductance",
+        baseline=torch.randn(1, 3, 32, 32),
+        progress=False,
+    )
     assert set(graph.node_scores) == set(encoder.sites[1:])
-    assert set(graph.completeness) == set(encoder.sites[1:]) - set(encoder.carried) != set(encoder.sites[1:])
+    assert (
+        set(graph.completeness)
+        == set(encoder.sites[1:]) - set(encoder.carried)
+        != set(encoder.sites[1:])
+    )

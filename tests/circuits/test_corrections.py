@@ -18,7 +18,12 @@ from circuitry.encoder import Encoder
 from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.support.metrics import product
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
-from tests.support.stream_scores import edge_scores, linear_transformer, of_edges, run_stream
+from tests.support.stream_scores import (
+    edge_scores,
+    linear_transformer,
+    of_edges,
+    run_stream,
+)
 from tests.support.towers import make_tower
 
 
@@ -29,61 +34,103 @@ def linear(embedding: Tensor) -> Tensor:
 def opened(tower: Any = None) -> tuple[Any, ResidualStream, Tensor]:
     tower = make_tower("timm-vit").double() if tower is None else tower
     torch.manual_seed(1)
-    return tower, ResidualStream.of(Encoder.from_tower(tower)), torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    return (
+        tower,
+        ResidualStream.of(Encoder.from_tower(tower)),
+        torch.randn(3, 3, 32, 32, dtype=torch.float64),
+    )
 
 
-def exact(stream: ResidualStream, images: Tensor, rows: Any, columns: Any, other: Tensor) -> float:
+def exact(
+    stream: ResidualStream, images: Tensor, rows: Any, columns: Any, other: Tensor
+) -> float:
     keep = stream.edges.clone()
     keep[rows, columns] = False
     with torch.no_grad():
-        return float((linear(stream.encoder(images)) - linear(run_stream(stream, images, keep, other))).mean())
+        return float(
+            (
+                linear(stream.encoder(images))
+                - linear(run_stream(stream, images, keep, other))
+            ).mean()
+        )
 
 
-def test_on_paper_edges_into_queries_and_keys_are_exact_and_the_others_as_they_were() -> None:
+def test_on_paper_edges_into_queries_and_keys_are_exact_and_the_others_as_they_were() -> (
+    None
+):
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
     found = of_edges(edge_scores(stream, IMAGE, metric, method="exact-softmax"))
     plain = {edge: score for edge, (score, _) in ON_PAPER.items()}
-    into_patterns = {edge: cut for edge, (_, cut) in ON_PAPER.items() if edge[1].endswith((".q", ".k"))}
+    into_patterns = {
+        edge: cut
+        for edge, (_, cut) in ON_PAPER.items()
+        if edge[1].endswith((".q", ".k"))
+    }
     assert into_patterns["embed", "blocks.0.attn.1.q"] == 6
     assert found == pytest.approx(plain | into_patterns, abs=1e-12)
 
 
-def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradient_is_not() -> None:
+def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradient_is_not() -> (
+    None
+):
     """All that follows the patterns of the last block is linear, so their change is all there is to know."""
     tower: Any = make_tower("timm-vit").double()
     last = tower.trunk.blocks[1]
-    last.norm2, last.mlp.act, tower.trunk.norm = nn.Identity(), nn.Identity(), nn.Identity()
+    last.norm2, last.mlp.act, tower.trunk.norm = (
+        nn.Identity(),
+        nn.Identity(),
+        nn.Identity(),
+    )
     last.attn.qkv.weight[:32] *= 60
     tower, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     plain, found = (
-        edge_scores(stream, images, linear, baseline=other, method=c) for c in ("gradient", "exact-softmax")
+        edge_scores(stream, images, linear, baseline=other, method=c)
+        for c in ("gradient", "exact-softmax")
     )
     first = stream.layers[3].readers.start
-    rows, columns = range(first, first + 4), range(4)  # queries and keys of two heads; embed, two heads, the MLP
-    cuts = np.array([[exact(stream, images, row, column, other) for column in columns] for row in rows])
+    rows, columns = (
+        range(first, first + 4),
+        range(4),
+    )  # queries and keys of two heads; embed, two heads, the MLP
+    cuts = np.array(
+        [
+            [exact(stream, images, row, column, other) for column in columns]
+            for row in rows
+        ]
+    )
     np.testing.assert_allclose(found.scores[rows, :4], cuts, rtol=1e-8, atol=1e-12)
     wrong = np.sign(plain.scores[rows, :4]) != np.sign(cuts)
     assert wrong.any()
     assert np.abs(plain.scores[rows, :4] - cuts).max() > np.abs(cuts).max() / 2
     whole = [exact(stream, images, row, slice(None), other) for row in rows]
     np.testing.assert_allclose(found.into[rows], whole, rtol=1e-8)
-    others = [row for row, name in enumerate(found.readers) if not name.endswith((".q", ".k"))]
+    others = [
+        row for row, name in enumerate(found.readers) if not name.endswith((".q", ".k"))
+    ]
     np.testing.assert_allclose(found.scores[others], plain.scores[others], rtol=1e-9)
 
 
 def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() -> None:
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
     found = of_edges(edge_scores(stream, IMAGE, metric, method="exact-readers"))
-    expected = {edge: score if edge[1].endswith(".v") else cut for edge, (score, cut) in ON_PAPER.items()}
+    expected = {
+        edge: score if edge[1].endswith(".v") else cut
+        for edge, (score, cut) in ON_PAPER.items()
+    }
     assert expected["blocks.0.attn.1", "blocks.0.mlp"] == -11
     assert found == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("correction", ["exact-softmax", "exact-readers"])
-def test_what_leaves_a_writer_is_the_sum_of_its_corrected_edges(correction: str) -> None:
+def test_what_leaves_a_writer_is_the_sum_of_its_corrected_edges(
+    correction: str,
+) -> None:
     _, stream, images = opened()
-    found, plain = (edge_scores(stream, images, linear, method=one) for one in (correction, "gradient"))
+    found, plain = (
+        edge_scores(stream, images, linear, method=one)
+        for one in (correction, "gradient")
+    )
     np.testing.assert_allclose(found.out_of, np.nansum(found.scores, 0))
     assert not np.allclose(found.out_of, plain.out_of, rtol=1e-3)
 
@@ -94,7 +141,10 @@ def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) ->
     tower: Any = make_tower("timm-vit").double()
     tower.trunk.norm = nn.Identity()
     if is_linear:
-        tower.trunk.blocks[1].norm2, tower.trunk.blocks[1].mlp.act = nn.Identity(), nn.Identity()
+        tower.trunk.blocks[1].norm2, tower.trunk.blocks[1].mlp.act = (
+            nn.Identity(),
+            nn.Identity(),
+        )
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     found = edge_scores(stream, images, linear, baseline=other, method="exact-readers")
@@ -102,8 +152,12 @@ def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) ->
     for row in range(last.start if is_linear else last.stop - 1, len(stream.readers)):
         columns = stream.edges[row].nonzero()[:, 0].tolist()
         cuts = [exact(stream, images, row, column, other) for column in columns]
-        np.testing.assert_allclose(found.scores[row, columns], cuts, rtol=1e-8, atol=1e-12)
-        assert found.into[row] == pytest.approx(exact(stream, images, row, slice(None), other))
+        np.testing.assert_allclose(
+            found.scores[row, columns], cuts, rtol=1e-8, atol=1e-12
+        )
+        assert found.into[row] == pytest.approx(
+            exact(stream, images, row, slice(None), other)
+        )
 
 
 def test_a_cut_into_the_embedding_is_exact_through_its_norm_and_any_metric() -> None:
@@ -113,7 +167,9 @@ def test_a_cut_into_the_embedding_is_exact_through_its_norm_and_any_metric() -> 
         for column in range(len(stream.writers)):
             keep = stream.edges.clone()
             keep[-1, column] = False
-            moved = product(stream.encoder(images)) - product(run_stream(stream, images, keep))
+            moved = product(stream.encoder(images)) - product(
+                run_stream(stream, images, keep)
+            )
             assert found.scores[-1, column] == pytest.approx(float(moved.mean()))
 
 
@@ -131,10 +187,15 @@ def test_on_paper_a_direct_effect_that_a_later_block_cancels_is_seen() -> None:
     second.mlp.fc2.weight[1, 0] = -1
     stream = ResidualStream.of(Encoder.from_tower(tower))
     edge = ("embed", "blocks.0.attn.0.v")
-    found = {name: edge_scores(stream, IMAGE, metric, method=name) for name in ("gradient", "gradient-dropping")}
+    found = {
+        name: edge_scores(stream, IMAGE, metric, method=name)
+        for name in ("gradient", "gradient-dropping")
+    }
     assert of_edges(found["gradient"])[edge] == pytest.approx(0, abs=1e-12)
     assert of_edges(found["gradient-dropping"])[edge] == pytest.approx(16)
-    into = dict(zip(found["gradient"].readers, found["gradient-dropping"].into, strict=True))
+    into = dict(
+        zip(found["gradient"].readers, found["gradient-dropping"].into, strict=True)
+    )
     assert into["blocks.0.attn.0.v"] == pytest.approx(16)
 
 
@@ -143,13 +204,19 @@ def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> 
     found = edge_scores(stream, images, product, method="gradient-dropping")
     first, second = tower.trunk.blocks
     values: list[Tensor] = []
-    moves = [torch.zeros(3, 17, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    moves = [
+        torch.zeros(3, 17, 16, dtype=torch.float64, requires_grad=True)
+        for _ in range(2)
+    ]
 
     def moved(_: object, inputs: tuple[Tensor], by: Tensor) -> tuple[Tensor]:
         values.append(inputs[0])
         return (inputs[0] + by,)
 
-    handles = [one.register_forward_hook(lambda _, __, out: out.detach()) for one in (second.attn.proj, second.mlp.fc2)]
+    handles = [
+        one.register_forward_hook(lambda _, __, out: out.detach())
+        for one in (second.attn.proj, second.mlp.fc2)
+    ]
     for module, by in zip((first.attn.proj, first.norm2), moves, strict=True):
         handles.append(module.register_forward_pre_hook(partial(moved, by=by)))
     z, read = torch.autograd.grad(product(tower(images)).sum(), moves)
@@ -161,16 +228,24 @@ def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> 
         embed = stream.encoder(images, stop="trunk.norm_pre")
     score = found.scores[found.readers.index("blocks.0.mlp"), 0]
     assert score == pytest.approx((embed * read).sum((1, 2)).mean().item())
-    assert found.scores[-1, 0] == pytest.approx(edge_scores(stream, images, product).scores[-1, 0])  # never left out
+    assert found.scores[-1, 0] == pytest.approx(
+        edge_scores(stream, images, product).scores[-1, 0]
+    )  # never left out
 
 
 def test_atp_star_is_both() -> None:
     _, stream, images = opened()
     names = ("atp-star", "exact-softmax", "gradient-dropping")
-    both, softmax, dropping = (edge_scores(stream, images, product, method=name) for name in names)
+    both, softmax, dropping = (
+        edge_scores(stream, images, product, method=name) for name in names
+    )
     patterns = np.array([name.endswith((".q", ".k")) for name in both.readers])
-    np.testing.assert_allclose(both.scores[~patterns], dropping.scores[~patterns], rtol=1e-9)
-    last = patterns & np.char.startswith(np.array(both.readers), "blocks.1")  # no later block to leave out
+    np.testing.assert_allclose(
+        both.scores[~patterns], dropping.scores[~patterns], rtol=1e-9
+    )
+    last = patterns & np.char.startswith(
+        np.array(both.readers), "blocks.1"
+    )  # no later block to leave out
     np.testing.assert_allclose(both.scores[last], softmax.scores[last], rtol=1e-9)
     early = patterns & ~last
     assert not np.allclose(both.scores[early, 0], softmax.scores[early, 0])
@@ -201,11 +276,15 @@ def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
             activation=lambda pre: torch.stack((factor * pre).chunk(n, -1)).sum(0),
         )
 
-    return replace(stream, blocks=tuple(still(i, block) for i, block in enumerate(stream.blocks)))
+    return replace(
+        stream, blocks=tuple(still(i, block) for i, block in enumerate(stream.blocks))
+    )
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run(gated: bool) -> None:
+def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run(
+    gated: bool,
+) -> None:
     tower: Any = make_tower("timm-vit").double()
     tower.trunk.norm = nn.Identity()
     if gated:
@@ -216,9 +295,16 @@ def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_c
     other = images.flip(0) + 0.5
     found = edge_scores(stream, images, linear, baseline=other, method="relp")
     still = frozen(stream, images)
-    cuts = [exact(still, images, row, column, other) for row, column in stream.edges.nonzero().tolist()]
-    np.testing.assert_allclose(found.scores[stream.edges.numpy()], cuts, rtol=1e-7, atol=1e-12)
-    patterns = [i for i, name in enumerate(found.readers) if name.endswith((".q", ".k"))]
+    cuts = [
+        exact(still, images, row, column, other)
+        for row, column in stream.edges.nonzero().tolist()
+    ]
+    np.testing.assert_allclose(
+        found.scores[stream.edges.numpy()], cuts, rtol=1e-7, atol=1e-12
+    )
+    patterns = [
+        i for i, name in enumerate(found.readers) if name.endswith((".q", ".k"))
+    ]
     assert not found.into[patterns].any()
 
 
@@ -227,13 +313,20 @@ def test_relevance_is_conserved_where_there_are_no_biases() -> None:
     for name, parameter in tower.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
-    stream, images = ResidualStream.of(Encoder.from_tower(tower)), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    stream, images = (
+        ResidualStream.of(Encoder.from_tower(tower)),
+        torch.randn(2, 3, 32, 32, dtype=torch.float64),
+    )
     value = linear(tower(images)).mean().item()
     found = edge_scores(stream, images, linear, method="relp")
     assert found.out_of[0] == pytest.approx(value, rel=1e-9)
-    assert np.nansum(found.scores[stream.layers[3].readers.start :, :4]) == pytest.approx(value, rel=1e-9)
+    assert np.nansum(
+        found.scores[stream.layers[3].readers.start :, :4]
+    ) == pytest.approx(value, rel=1e-9)
     assert found.into[-1] == pytest.approx(value, rel=1e-9)
-    assert edge_scores(stream, images, linear).out_of[0] != pytest.approx(value, rel=0.1)
+    assert edge_scores(stream, images, linear).out_of[0] != pytest.approx(
+        value, rel=0.1
+    )
 
 
 @pytest.mark.parametrize("correction", ["relp", "relp-with-patterns"])
@@ -241,7 +334,10 @@ def test_in_a_linear_network_relevance_is_attribution(correction: str) -> None:
     tower = linear_transformer()
     _, stream, images = opened(tower)
     rule = midpoint_rule(2)
-    found, plain = (edge_scores(stream, images, product, rule=rule, method=c) for c in (correction, "gradient"))
+    found, plain = (
+        edge_scores(stream, images, product, rule=rule, method=c)
+        for c in (correction, "gradient")
+    )
     np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-9, atol=1e-14)
 
 

@@ -24,7 +24,13 @@ from tests.circuits.test_measures import random_graph
 from tests.support.work import QUIET
 
 NET = planted_classes()
-TASK = Task(NET.encoder, NET.images(0, 4, 0), lambda e: e[:, 0], sites=["units", "code"], work=QUIET)
+TASK = Task(
+    NET.encoder,
+    NET.images(0, 4, 0),
+    lambda e: e[:, 0],
+    sites=["units", "code"],
+    work=QUIET,
+)
 N_UNITS = {site: NET.encoder(TASK.images, stop=site).shape[1] for site in TASK.sites}
 Scores = Mapping[str, Any]
 
@@ -44,7 +50,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     return register
 
 
-ONE_NAN = {site: np.where(np.arange(n) == 1, np.nan, 1.0) for site, n in N_UNITS.items()}
+ONE_NAN = {
+    site: np.where(np.arange(n) == 1, np.nan, 1.0) for site, n in N_UNITS.items()
+}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +63,10 @@ ONE_NAN = {site: np.where(np.arange(n) == 1, np.nan, 1.0) for site, n in N_UNITS
         (numbers() | {"elsewhere": np.ones(2)}, "'elsewhere'"),
         (numbers()["units"], "float64"),
         (numbers() | {"code": 7.0}, r"at code it returned an array \[\]"),
-        (numbers() | {"code": np.ones((2, 3))}, r"at code it returned an array \[2, 3\]"),
+        (
+            numbers() | {"code": np.ones((2, 3))},
+            r"at code it returned an array \[2, 3\]",
+        ),
         (numbers() | {"code": "much"}, "the string 'much'"),
         (numbers() | {"code": [[1.0], [1.0, 2.0]]}, "list"),
         (numbers() | {"code": np.ones(5)}, "5 scores for the 6 units"),
@@ -67,7 +78,14 @@ def test_what_a_method_returns_is_refused_with_its_name(
     registered(returned)
     askers: list[Callable[[], object]] = [
         lambda: score_units(TASK, "mine"),
-        lambda: attribute(TASK.encoder, TASK.images, TASK.metric, sites=TASK.sites, method="mine", progress=False),
+        lambda: attribute(
+            TASK.encoder,
+            TASK.images,
+            TASK.metric,
+            sites=TASK.sites,
+            method="mine",
+            progress=False,
+        ),
         lambda: find_circuit(TASK, method="mine", size=0.1),
     ]
     for ask in askers:
@@ -76,22 +94,45 @@ def test_what_a_method_returns_is_refused_with_its_name(
 
 
 def test_tensors_of_a_method_are_its_scores(registered: Callable[[Any], None]) -> None:
-    registered({site: torch.tensor(scores, requires_grad=True) for site, scores in numbers().items()})
+    registered(
+        {
+            site: torch.tensor(scores, requires_grad=True)
+            for site, scores in numbers().items()
+        }
+    )
     for site, scores in score_units(TASK, "mine").items():
         np.testing.assert_array_equal(scores, numbers()[site])
-    graph = attribute(TASK.encoder, TASK.images, TASK.metric, sites=TASK.sites, method="mine", progress=False)
+    graph = attribute(
+        TASK.encoder,
+        TASK.images,
+        TASK.metric,
+        sites=TASK.sites,
+        method="mine",
+        progress=False,
+    )
     np.testing.assert_array_equal(graph.node_scores["code"], numbers()["code"])
 
 
-def test_the_third_argument_of_a_method_are_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_third_argument_of_a_method_are_the_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(METHODS, "mine", "")
     asked = list[Any]()
 
-    def by_parts(task: Task, settings: AttributionSettings, parts: Any = None) -> Scores:
+    def by_parts(
+        task: Task, settings: AttributionSettings, parts: Any = None
+    ) -> Scores:
         asked.append(parts)
         rows = 1 if parts is None else 1 + len(np.unique(parts))
-        found = {site: np.arange(rows)[:, None] + scores for site, scores in numbers().items()}
-        return found if parts is not None else {site: scores[0] for site, scores in found.items()}
+        found = {
+            site: np.arange(rows)[:, None] + scores
+            for site, scores in numbers().items()
+        }
+        return (
+            found
+            if parts is not None
+            else {site: scores[0] for site, scores in found.items()}
+        )
 
     register_method("mine", by_parts)
     settings, numbered = AttributionSettings(method="mine"), np.array([4, 7, 4, 7])
@@ -99,13 +140,18 @@ def test_the_third_argument_of_a_method_are_the_parts(monkeypatch: pytest.Monkey
     assert [list(one) for one in asked] == [[4, 7, 4, 7]]
     for row, found in enumerate((whole, of_parts[4], of_parts[7])):
         np.testing.assert_array_equal(found.scores["code"], numbers()["code"] + row)
-    register_method("mine", lambda task, settings, parts: by_parts(task, settings, parts[:2] * 0))
-    with pytest.raises(InputError, match=r"'mine'.*at units it returned an array \[2, "):
+    register_method(
+        "mine", lambda task, settings, parts: by_parts(task, settings, parts[:2] * 0)
+    )
+    with pytest.raises(
+        InputError, match=r"'mine'.*at units it returned an array \[2, "
+    ):
         score_parts(TASK, settings, numbered)
 
 
 GRAPHS: dict[tuple[str, str], AttributionGraph] = {
-    ("axe", domain): random_graph(i, "axe", domain) for i, domain in enumerate(("clipart", "real", "sketch"))
+    ("axe", domain): random_graph(i, "axe", domain)
+    for i, domain in enumerate(("clipart", "real", "sketch"))
 }
 
 
@@ -114,10 +160,19 @@ GRAPHS: dict[tuple[str, str], AttributionGraph] = {
     [
         (lambda circuits: np.eye(len(circuits)), "ndarray float64"),
         (lambda circuits: {}, "dict"),
-        (lambda circuits: {None: np.ones((1, 1))}, r"for the whole circuit it returned ndarray float64 \[1, 1\]"),
+        (
+            lambda circuits: {None: np.ones((1, 1))},
+            r"for the whole circuit it returned ndarray float64 \[1, 1\]",
+        ),
         (lambda circuits: {"a": 0.5}, "at a it returned 0.5"),
-        (lambda circuits: {None: np.full((len(circuits),) * 2, 7.0)}, "one is 7, out of its bounds 0 and 1"),
-        (lambda circuits: {None: -np.eye(len(circuits))}, "one is -1, out of its bounds 0 and 1"),
+        (
+            lambda circuits: {None: np.full((len(circuits),) * 2, 7.0)},
+            "one is 7, out of its bounds 0 and 1",
+        ),
+        (
+            lambda circuits: {None: -np.eye(len(circuits))},
+            "one is -1, out of its bounds 0 and 1",
+        ),
     ],
 )
 def test_what_a_measure_returns_is_refused_with_its_name(
@@ -126,13 +181,18 @@ def test_what_a_measure_returns_is_refused_with_its_name(
     monkeypatch.setattr("circuitry.circuits.measures.MEASURES", dict(MEASURES))
     register_measure("alike", function)
     a, b, _ = GRAPHS.values()
-    askers: list[Callable[[], object]] = [lambda: similarity(a, b, "alike"), lambda: compare(GRAPHS, "alike")]
+    askers: list[Callable[[], object]] = [
+        lambda: similarity(a, b, "alike"),
+        lambda: compare(GRAPHS, "alike"),
+    ]
     for ask in askers:
         with pytest.raises(InputError, match=f"'alike'.*{words}"):
             ask()
 
 
-def test_a_measure_says_its_bounds_and_may_give_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measure_says_its_bounds_and_may_give_tensors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("circuitry.circuits.measures.MEASURES", dict(MEASURES))
 
     def opposite(circuits: Any) -> Any:

@@ -47,8 +47,14 @@ def small_graph(**changes: object) -> AttributionGraph:
             "conv": np.array([0.0, -2.0, 0.5, 1.0]),
             "head": np.array([-1.0, 3.0, 2.0]),
         },
-        kept_units={"input": np.array([0]), "conv": np.array([1, 3]), "head": np.array([1, 2, 0])},
-        edge_scores={("conv", "head"): np.array([[0.5, 0.25], [-0.5, -0.25], [2.0, 2.0]])},
+        kept_units={
+            "input": np.array([0]),
+            "conv": np.array([1, 3]),
+            "head": np.array([1, 2, 0]),
+        },
+        edge_scores={
+            ("conv", "head"): np.array([[0.5, 0.25], [-0.5, -0.25], [2.0, 2.0]])
+        },
         completeness={
             "input": Completeness(0.375, 0.5),
             "conv": Completeness(-0.5, -0.75),
@@ -74,7 +80,9 @@ def small_graph(**changes: object) -> AttributionGraph:
         ((math.nan, 1.0), math.nan, "unknown"),
     ],
 )
-def test_a_gap_is_judged_by_the_change_of_the_metric(sums: tuple[float, float], share: float, verdict: str) -> None:
+def test_a_gap_is_judged_by_the_change_of_the_metric(
+    sums: tuple[float, float], share: float, verdict: str
+) -> None:
     found = Completeness(*sums)
     assert found.share == pytest.approx(share, nan_ok=True)
     assert found.verdict == verdict
@@ -83,13 +91,20 @@ def test_a_gap_is_judged_by_the_change_of_the_metric(sums: tuple[float, float], 
 def test_doubtful_sites_are_not_among_the_strongest() -> None:
     graph = small_graph()
     assert graph.doubtful_sites == {}
-    wrong = small_graph(completeness={**graph.completeness, "head": Completeness(4.0, 2.0)})
+    wrong = small_graph(
+        completeness={**graph.completeness, "head": Completeness(4.0, 2.0)}
+    )
     assert wrong.doubtful_sites == {"head": "scores miss the metric's change by 100%"}
     assert set(wrong.top(9)["site"]) == {"conv"}
     assert wrong.top(1, "head").to_numpy().tolist() == [["head", 1, 3.0]]
-    again = small_graph(node_scores={**graph.node_scores, "head": graph.node_scores["conv"]}, edge_scores={})
+    again = small_graph(
+        node_scores={**graph.node_scores, "head": graph.node_scores["conv"]},
+        edge_scores={},
+    )
     assert again.doubtful_sites == {"head": "repeats conv"}
-    everywhere = small_graph(completeness=dict.fromkeys(graph.sites, Completeness(4.0, 2.0)))
+    everywhere = small_graph(
+        completeness=dict.fromkeys(graph.sites, Completeness(4.0, 2.0))
+    )
     assert len(everywhere.top(99)) == 7
     with pytest.raises(InputError, match=r"'layer9'.*conv"):
         graph.top(3, "layer9")
@@ -115,7 +130,11 @@ def test_hand_worked_circuit() -> None:
 
 def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> None:
     graph = small_graph()
-    for cut in (graph.circuit(None), graph.strongest(0.5), graph.circuit(1, any_sign=True)):
+    for cut in (
+        graph.circuit(None),
+        graph.strongest(0.5),
+        graph.circuit(1, any_sign=True),
+    ):
         rest, everything = cut.complement(), cut.nothing().complement()
         assert (cut.nothing().count, cut.count + rest.count) == (0, everything.count)
         assert everything.size == 1
@@ -124,18 +143,29 @@ def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> No
         twin, again = cut.random(3), cut.random(3)
         assert nx.utils.graphs_equal(twin.graph, again.graph)
         assert (twin.count, twin.at(["head"]).units.keys()) == (cut.count, {"head"})  # type: ignore[comparison-overlap]
-        assert {site: len(units) for site, units in twin.units.items()} == {s: len(u) for s, u in cut.units.items()}
+        assert {site: len(units) for site, units in twin.units.items()} == {
+            s: len(u) for s, u in cut.units.items()
+        }
         assert [one.count for one in cut.without_each()] == [cut.count - 1] * cut.count
         rest.save(tmp_path / "rest")
         loaded = Circuit.load(tmp_path / "rest")
         assert nx.utils.graphs_equal(loaded.graph, rest.graph)
-        assert (loaded.made_with, loaded.keep_error) == (rest.made_with, rest.keep_error)
+        assert (loaded.made_with, loaded.keep_error) == (
+            rest.made_with,
+            rest.keep_error,
+        )
     with pytest.raises(InputError, match="act9"):
         graph.circuit(None).at(["act9"])
 
 
-def test_units_are_chosen_by_what_ranks_them_and_scored_by_their_effects(tmp_path: Path) -> None:
-    importance = {"input": np.zeros(3), "conv": np.array([4.0, 0, 1, 2]), "head": np.array([1, 3, 0.5])}
+def test_units_are_chosen_by_what_ranks_them_and_scored_by_their_effects(
+    tmp_path: Path,
+) -> None:
+    importance = {
+        "input": np.zeros(3),
+        "conv": np.array([4.0, 0, 1, 2]),
+        "head": np.array([1, 3, 0.5]),
+    }
     small_graph(importance=importance).save(tmp_path / "graph")
     graph = AttributionGraph.load(tmp_path / "graph")
     assert graph.importance is not None
@@ -144,20 +174,33 @@ def test_units_are_chosen_by_what_ranks_them_and_scored_by_their_effects(tmp_pat
     }
     for ranking in RANKINGS:
         units = graph.strongest(0.5, ranking).units
-        assert {site: some.tolist() for site, some in units.items()} == {"conv": [0, 3], "head": [1, 0]}
-        assert {site: len(some) for site, some in graph.strongest(1 / 7, ranking, "global").units.items()} == {
+        assert {site: some.tolist() for site, some in units.items()} == {
+            "conv": [0, 3],
+            "head": [1, 0],
+        }
+        assert {
+            site: len(some)
+            for site, some in graph.strongest(1 / 7, ranking, "global").units.items()
+        } == {
             "conv": 1,
             "head": 0,
         }
     assert graph.top(1).to_numpy().tolist() == small_graph().top(1).to_numpy().tolist()
-    for wrong in (importance | {"conv": np.ones(3)}, {site: importance[site] for site in ("input", "head")}):
+    for wrong in (
+        importance | {"conv": np.ones(3)},
+        {site: importance[site] for site in ("input", "head")},
+    ):
         with pytest.raises(InputError, match=r"4 units of conv"):
             small_graph(importance=wrong)
 
 
 def test_the_strongest_units_in_a_table() -> None:
     table = small_graph().top(3)
-    assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first
+    assert table.to_numpy().tolist() == [
+        ["head", 1, 3.0],
+        ["conv", 1, -2.0],
+        ["head", 2, 2.0],
+    ]  # of equals the first
     assert list(table.columns) == ["site", "unit", "score"]
     assert len(small_graph().top(99)) == 7  # not those of the image
 
@@ -179,7 +222,10 @@ def test_nodes_and_edges_as_tables() -> None:
     ]
     circuit = small_graph().circuit(9, any_sign=True).graph
     assert {
-        (f"{row.upstream_site}/{row.upstream_unit}", f"{row.downstream_site}/{row.downstream_unit}"): row.score
+        (
+            f"{row.upstream_site}/{row.upstream_unit}",
+            f"{row.downstream_site}/{row.downstream_unit}",
+        ): row.score
         for row in edges.itertuples()
     } == {(a, b): weight for a, b, weight in circuit.edges(data="weight")}
     assert small_graph(edge_scores={}).to_pandas("edges").empty
@@ -197,9 +243,21 @@ def test_the_sites_as_a_table() -> None:
 NONE = np.nan
 HEAD = Component("blocks.0.attn", 0)
 SMALL = StreamScores(
-    (*(HEAD._replace(port=port) for port in "qkv"), Component("blocks.0.mlp"), Component("embedding")),
+    (
+        *(HEAD._replace(port=port) for port in "qkv"),
+        Component("blocks.0.mlp"),
+        Component("embedding"),
+    ),
     (Component("embed"), HEAD, Component("blocks.0.mlp")),
-    np.array([[1, NONE, NONE], [-2, NONE, NONE], [4, NONE, NONE], [-8, 16, NONE], [32, -64, 128]]),
+    np.array(
+        [
+            [1, NONE, NONE],
+            [-2, NONE, NONE],
+            [4, NONE, NONE],
+            [-8, 16, NONE],
+            [32, -64, 128],
+        ]
+    ),
     np.array([1.0, -2, 4, 8, 96]),
     np.array([27.0, -48, 128]),
     3,
@@ -210,7 +268,12 @@ def test_a_small_graph_on_paper() -> None:
     graph = as_graph(SMALL, {})
     assert graph.sites == ("embed", "blocks.0.attn", "blocks.0.mlp", "embedding")
     nodes = {site: scores.tolist() for site, scores in graph.node_scores.items()}
-    assert nodes == {"embed": [27], "blocks.0.attn": [-48], "blocks.0.mlp": [128], "embedding": [96]}
+    assert nodes == {
+        "embed": [27],
+        "blocks.0.attn": [-48],
+        "blocks.0.mlp": [128],
+        "embedding": [96],
+    }
     assert {pair: scores.item() for pair, scores in graph.edge_scores.items()} == {
         ("embed", "blocks.0.attn"): 3,
         ("embed", "blocks.0.mlp"): -8,
@@ -223,68 +286,115 @@ def test_a_small_graph_on_paper() -> None:
 
 def test_ports_apart_read_in_the_place_of_their_head() -> None:
     graph = as_graph(SMALL, {}, ports=True)
-    assert graph.sites[1:5] == ("blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v", "blocks.0.attn")
+    assert graph.sites[1:5] == (
+        "blocks.0.attn.q",
+        "blocks.0.attn.k",
+        "blocks.0.attn.v",
+        "blocks.0.attn",
+    )
     assert graph.node_scores["blocks.0.attn.v"].tolist() == [4]
     assert graph.edge_scores["embed", "blocks.0.attn.k"].item() == -2
     assert ("embed", "blocks.0.attn") not in graph.edge_scores
-    assert set(graph.circuit(2).graph.successors("embed/0")) >= {"blocks.0.attn.q/0", "blocks.0.attn.v/0"}
+    assert set(graph.circuit(2).graph.successors("embed/0")) >= {
+        "blocks.0.attn.q/0",
+        "blocks.0.attn.v/0",
+    }
 
 
-def test_a_plain_encoder_and_one_in_components_have_the_same_edges_by_every_method() -> None:
+def test_a_plain_encoder_and_one_in_components_have_the_same_edges_by_every_method() -> (
+    None
+):
     encoder = Encoder.from_tower(make_tower("timm-vit").double())
     images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
     assert tuple(SCORERS) == EDGE_METHODS
     for method in EDGE_METHODS[1:]:
         plain, fine = (
-            attribute_components(Task(one, images, metric, baseline=images.flip(0), work=QUIET), method=method)
+            attribute_components(
+                Task(one, images, metric, baseline=images.flip(0), work=QUIET),
+                method=method,
+            )
             for one in (encoder, in_components(encoder))
         )
         assert plain.settings["edge_method"] == method
         for pair, scores in plain.edge_scores.items():
             assert np.array_equal(scores, fine.edge_scores[pair])
-        matrix = edge_scores(ResidualStream.of(encoder), images, metric, method, baseline=images.flip(0))
-        last = np.concatenate([plain.edge_scores[up, "embedding"][0] for up in plain.sites[:-1]])
+        matrix = edge_scores(
+            ResidualStream.of(encoder), images, metric, method, baseline=images.flip(0)
+        )
+        last = np.concatenate(
+            [plain.edge_scores[up, "embedding"][0] for up in plain.sites[:-1]]
+        )
         assert_same(np.sort(last), np.sort(matrix.scores[-1]), at_least=1e-3)
 
 
 @pytest.mark.parametrize("ports", [False, True])
-def test_heads_have_the_effects_of_nodes_and_graphs_are_stored_and_compared(ports: bool, tmp_path: Path) -> None:
+def test_heads_have_the_effects_of_nodes_and_graphs_are_stored_and_compared(
+    ports: bool, tmp_path: Path
+) -> None:
     encoder = Encoder.from_tower(make_tower("vit").double())
     torch.manual_seed(1)
     images = torch.randn(4, 3, *encoder.image_size, dtype=torch.float64)
     graph = attribute_components(Task(encoder, images[:2], metric), ports=ports)
-    nodes = attribute(in_components(encoder), images[:2], metric, rule=left_rule(1), progress=False).node_scores
+    nodes = attribute(
+        in_components(encoder), images[:2], metric, rule=left_rule(1), progress=False
+    ).node_scores
     for i in range(2):
         path = f"transformer.resblocks.{i}"
-        np.testing.assert_allclose(graph.node_scores[f"blocks.{i}.attn"], nodes[f"{path}.attn"], rtol=1e-8)
-        np.testing.assert_allclose(graph.node_scores[f"blocks.{i}.mlp"], [nodes[f"{path}.mlp"].sum()], rtol=1e-8)
+        np.testing.assert_allclose(
+            graph.node_scores[f"blocks.{i}.attn"], nodes[f"{path}.attn"], rtol=1e-8
+        )
+        np.testing.assert_allclose(
+            graph.node_scores[f"blocks.{i}.mlp"],
+            [nodes[f"{path}.mlp"].sum()],
+            rtol=1e-8,
+        )
     graph.save(tmp_path / "graph")
     again = AttributionGraph.load(tmp_path / "graph")
-    other = attribute_components(Task(in_components(encoder), images[2:], metric), ports=ports)
+    other = attribute_components(
+        Task(in_components(encoder), images[2:], metric), ports=ports
+    )
     assert edge_jaccard(again.circuit(2), graph.circuit(2)) == 1
     assert 0 < edge_jaccard(again.circuit(2), other.circuit(2)) < 1
 
 
 def test_depth_is_that_of_layers() -> None:
-    assert depth_bias(as_graph(SMALL, {})) == pytest.approx(math.log((128 + 96) / (27 + 48)))
+    assert depth_bias(as_graph(SMALL, {})) == pytest.approx(
+        math.log((128 + 96) / (27 + 48))
+    )
 
 
-RANKED = {"a": np.array([0.1, -5.0, 3.0, 0.0, -4.0]), "b": np.array([9.0, 0.2]), "c": np.zeros(3)}
+RANKED = {
+    "a": np.array([0.1, -5.0, 3.0, 0.0, -4.0]),
+    "b": np.array([9.0, 0.2]),
+    "c": np.zeros(3),
+}
 
 
-def counts(share: float, budget: str, scores: Mapping[str, np.ndarray] = RANKED) -> list[int]:
+def counts(
+    share: float, budget: str, scores: Mapping[str, np.ndarray] = RANKED
+) -> list[int]:
     return [len(units) for units in strongest_units(scores, share, budget).values()]
 
 
-def test_the_largest_absolute_scores_are_kept_largest_first_the_first_among_equals() -> None:
+def test_the_largest_absolute_scores_are_kept_largest_first_the_first_among_equals() -> (
+    None
+):
     kept = strongest_units(RANKED, 0.5)
-    assert {site: units.tolist() for site, units in kept.items()} == {"a": [1, 4, 2], "b": [0], "c": [0, 1]}
+    assert {site: units.tolist() for site, units in kept.items()} == {
+        "a": [1, 4, 2],
+        "b": [0],
+        "c": [0, 1],
+    }
     assert all(units.dtype == np.int64 for units in kept.values())
 
 
 def test_a_global_budget_cuts_all_sites_at_one_score() -> None:
     kept = strongest_units(RANKED, 0.4, "global")
-    assert {site: units.tolist() for site, units in kept.items()} == {"a": [1, 4, 2], "b": [0], "c": []}
+    assert {site: units.tolist() for site, units in kept.items()} == {
+        "a": [1, 4, 2],
+        "b": [0],
+        "c": [],
+    }
 
 
 def test_the_image_keeps_its_share_under_every_budget() -> None:
@@ -295,14 +405,24 @@ def test_the_image_keeps_its_share_under_every_budget() -> None:
         assert kept["a"].tolist() == strongest_units(RANKED, 0.4, budget)["a"].tolist()
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 100), st.randoms())
-def test_as_many_units_are_kept_as_exact_arithmetic_says(sizes: list[int], percent: int, random: object) -> None:
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    st.integers(1, 100),
+    st.randoms(),
+)
+def test_as_many_units_are_kept_as_exact_arithmetic_says(
+    sizes: list[int], percent: int, random: object
+) -> None:
     rng = np.random.default_rng(sizes)
     scores = {str(i): rng.normal(size=n) for i, n in enumerate(sizes)}
     total = -(-percent * sum(sizes) // 100)
-    assert counts(percent / 100, "same-share", scores) == [-(-percent * n // 100) for n in sizes]
+    assert counts(percent / 100, "same-share", scores) == [
+        -(-percent * n // 100) for n in sizes
+    ]
     everywhere = np.sort(np.abs(np.concatenate(list(scores.values()))))[::-1][:total]
-    brute = [int(np.isin(np.abs(of_site), everywhere).sum()) for of_site in scores.values()]
+    brute = [
+        int(np.isin(np.abs(of_site), everywhere).sum()) for of_site in scores.values()
+    ]
     assert counts(percent / 100, "global", scores) == brute
 
 
@@ -313,13 +433,22 @@ def test_as_many_units_are_kept_as_exact_arithmetic_says(sizes: list[int], perce
         (0.5, "even", [*BUDGETS, "even"]),
     ],
 )
-def test_wrong_budgets_are_refused_by_name(share: float, budget: str, named: list[str]) -> None:
+def test_wrong_budgets_are_refused_by_name(
+    share: float, budget: str, named: list[str]
+) -> None:
     with pytest.raises(InputError) as refused:
         strongest_units(RANKED, share, budget)
     assert all(name in str(refused.value) for name in named)
 
 
-MADE = {"model": "tiny", "weights": "0", "modules": "0", "n_images": 2, "seed": 0, "classes": ["axe", "cat"]}
+MADE = {
+    "model": "tiny",
+    "weights": "0",
+    "modules": "0",
+    "n_images": 2,
+    "seed": 0,
+    "classes": ["axe", "cat"],
+}
 MADE |= {"metric": "logit", "texts": "pooled", "baseline": "zero"}
 
 
@@ -332,7 +461,12 @@ def test_circuits_found_in_any_way_become_a_folder(tmp_path: Path) -> None:
         ("cat", "clipart"): Circuit(source, {"head": units["head"]}),
     }
     images = {
-        key: [ImageRecord(tmp_path / f"{name}.png", f"{key[1]}/{name}/0.png", key[1], name) for name in ("cat", "axe")]
+        key: [
+            ImageRecord(
+                tmp_path / f"{name}.png", f"{key[1]}/{name}/0.png", key[1], name
+            )
+            for name in ("cat", "axe")
+        ]
         for key in circuits
     }
     written = GraphFolder.write(tmp_path / "x", circuits, MADE, images)
@@ -343,16 +477,25 @@ def test_circuits_found_in_any_way_become_a_folder(tmp_path: Path) -> None:
         "head": [1, 0],
     }
     assert graph.edge_scores["conv", "head"].tolist() == [[2.0, 0.25], [0.0, 0.5]]
-    assert graph.provenance.items() >= {"images": ["photo/cat/0.png"], "others": ["photo/axe/0.png"]}.items()
+    assert (
+        graph.provenance.items()
+        >= {"images": ["photo/cat/0.png"], "others": ["photo/axe/0.png"]}.items()
+    )
     alone = written["cat", "clipart"]
-    assert {site: kept.tolist() for site, kept in alone.kept_units.items()} == {"input": [], "conv": [], "head": [1, 0]}
+    assert {site: kept.tolist() for site, kept in alone.kept_units.items()} == {
+        "input": [],
+        "conv": [],
+        "head": [1, 0],
+    }
     assert not alone.edge_scores
     assert not written.parts("cat", "photo")
     assert written.manifest["config"]["size"] == 4 / 7
     overlap = compare(written, measure="node_overlap").set_index("site")["value"]
     assert overlap["head"] == 1.0
     with pytest.raises(InputError, match="another configuration"):
-        GraphFolder.write(tmp_path / "x", {("cat", "photo"): circuits["cat", "clipart"]}, MADE, images)
+        GraphFolder.write(
+            tmp_path / "x", {("cat", "photo"): circuits["cat", "clipart"]}, MADE, images
+        )
 
 
 @pytest.mark.parametrize(
@@ -365,10 +508,21 @@ def test_circuits_found_in_any_way_become_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_folder_is_of_circuits_with_units_and_images(
-    units: dict[str, np.ndarray] | None, made: dict[str, object], images: int, says: str, tmp_path: Path
+    units: dict[str, np.ndarray] | None,
+    made: dict[str, object],
+    images: int,
+    says: str,
+    tmp_path: Path,
 ) -> None:
-    key, record = ("cat", "photo"), ImageRecord(tmp_path / "0.png", "photo/cat/0.png", "photo", "cat")
-    circuits = {} if units is None else {key: Circuit(small_graph(kept_units={}, edge_scores={}), units)}
+    key, record = (
+        ("cat", "photo"),
+        ImageRecord(tmp_path / "0.png", "photo/cat/0.png", "photo", "cat"),
+    )
+    circuits = (
+        {}
+        if units is None
+        else {key: Circuit(small_graph(kept_units={}, edge_scores={}), units)}
+    )
     with pytest.raises(InputError, match=says):
         GraphFolder.write(tmp_path / "x", circuits, made, {key: [record] * images})
     assert not (tmp_path / "x").exists()

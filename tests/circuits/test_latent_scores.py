@@ -50,7 +50,13 @@ def test_hand_worked_network() -> None:
     assert features(image, stop="first").tolist() == [[3, 2, 1, 1]]
     assert features(image).tolist() == [[10, 2]]
     graph = circuitry.attribute(
-        features, image, lambda y: y[:, 0] + 10 * y[:, 1], 1.0, midpoint_rule(2), progress=False, **AS_STUDIED
+        features,
+        image,
+        lambda y: y[:, 0] + 10 * y[:, 1],
+        1.0,
+        midpoint_rule(2),
+        progress=False,
+        **AS_STUDIED,
     )
     # Zero latents and error are x = (-1, -1), so the path is (5 - 6 t, 2 - 3 t), and the metric's gradient there
     # (2 - 3 t, 15 - 6 t), on average (1/2, 12). Times latent times its direction:
@@ -68,7 +74,9 @@ def test_hand_worked_network() -> None:
     assert graph.edge_scores["first", "second"].tolist() == [[6, 0], [58.5, 13.5]]
 
 
-def on_the_path(sae: SparseAutoencoder, clean: tuple[Tensor, ...], t: float) -> tuple[Tensor, Tensor]:
+def on_the_path(
+    sae: SparseAutoencoder, clean: tuple[Tensor, ...], t: float
+) -> tuple[Tensor, Tensor]:
     """Return latents that take a gradient, and the tower's activation with units last, a share t towards zero."""
     latents, error, beside = clean
     moved = ((1 - t) * latents).requires_grad_()
@@ -79,7 +87,9 @@ def on_the_path(sae: SparseAutoencoder, clean: tuple[Tensor, ...], t: float) -> 
 @pytest.mark.parametrize("name", ["resnet", "vit", "timm-vit"])
 def test_latents_equal_brute_force(name: str, kind: str) -> None:
     plain, saes, images, weights = setting(name, kind)
-    graph = attribute(in_feature_basis(plain, saes), images, weights, rule=left_rule(3), size=0.01)
+    graph = attribute(
+        in_feature_basis(plain, saes), images, weights, rule=left_rule(3), size=0.01
+    )
     for site, sae in saes.items():
         clean = clean_by_hand(plain, sae, images, site)
         total = torch.zeros_like(clean[0])
@@ -89,7 +99,11 @@ def test_latents_equal_brute_force(name: str, kind: str) -> None:
             y = plain.run_with_hooks(images, fwd_hooks=[(site, lambda _, hook, x=x: x)])
             logit = (F.normalize(y, dim=-1) @ weights[1]).sum()
             total += torch.autograd.grad(logit, latents)[0] / 3
-        effect = (clean[0] * total).flatten(1, -2).sum(1).mean(0) if total.dim() > 2 else (clean[0] * total).mean(0)
+        effect = (
+            (clean[0] * total).flatten(1, -2).sum(1).mean(0)
+            if total.dim() > 2
+            else (clean[0] * total).mean(0)
+        )
         assert relative(graph.node_scores[site], effect.numpy()) < 1e-9, site
 
 
@@ -100,7 +114,9 @@ def test_edges_equal_brute_force(name: str, kind: str) -> None:
     features = in_feature_basis(plain, saes)
     sites = features.sites[-6:-2]
     assert [site in saes for site in sites] == [False, True, True, False]
-    graph = attribute(features, images, weights, rule=left_rule(3), size=0.05, sites=sites)
+    graph = attribute(
+        features, images, weights, rule=left_rule(3), size=0.05, sites=sites
+    )
     for (up, down), found in graph.edge_scores.items():
         with torch.no_grad():
             target = plain(images, stop=down).movedim(plain.unit_dim(down), -1)
@@ -116,9 +132,16 @@ def test_edges_equal_brute_force(name: str, kind: str) -> None:
                     moved, x = on_the_path(saes[up], clean, k / 3)
                 else:
                     moved = x = ((1 - k / 3) * clean[0]).requires_grad_()
-                y = plain(x.movedim(-1, plain.unit_dim(up)), start=up, stop=down).movedim(plain.unit_dim(down), -1)
+                y = plain(
+                    x.movedim(-1, plain.unit_dim(up)), start=up, stop=down
+                ).movedim(plain.unit_dim(down), -1)
                 y = encode_by_hand(saes[down], y) if down in saes else y
-                total += torch.autograd.grad(F.mse_loss(y[..., unit], target[..., unit]), moved)[0] / 3
+                total += (
+                    torch.autograd.grad(
+                        F.mse_loss(y[..., unit], target[..., unit]), moved
+                    )[0]
+                    / 3
+                )
             effect = (-clean[0] * total).flatten(0, -2).sum(0).numpy()
             expected = effect[graph.kept_units[up]]
             assert np.abs(expected).max() > 0
@@ -134,7 +157,13 @@ def test_patching_a_latent_equals_a_run_with_a_hook(kind: str, corrupted: bool) 
     unit = int(clean_by_hand(plain, sae, images, site)[0].sum((0, 1, 2)).argmax())
     other = clean_by_hand(plain, sae, others, site)[0][..., unit] if corrupted else 0.0
     baseline = others if corrupted else "zero"
-    task = Task(in_feature_basis(plain, saes), images, class_logit(weights, 1), baseline=baseline, work=QUIET)
+    task = Task(
+        in_feature_basis(plain, saes),
+        images,
+        class_logit(weights, 1),
+        baseline=baseline,
+        work=QUIET,
+    )
     found = patch_effects(task, units={site: [unit]}).scores[site][unit]
 
     def patch(x: Tensor, hook: object) -> Tensor:
@@ -149,18 +178,27 @@ def test_patching_a_latent_equals_a_run_with_a_hook(kind: str, corrupted: bool) 
         return F.normalize(y, dim=-1) @ weights[1]
 
     with torch.no_grad():
-        expected = (logits(plain(images)) - logits(plain.run_with_hooks(images, fwd_hooks=[(site, patch)]))).mean()
+        expected = (
+            logits(plain(images))
+            - logits(plain.run_with_hooks(images, fwd_hooks=[(site, patch)]))
+        ).mean()
     assert abs(expected) > 1e-6
     assert found == pytest.approx(float(expected), rel=1e-8)
 
 
 @pytest.mark.parametrize(
     ("name", "rule"),
-    [("vit", left_rule(3)), ("vit", gauss_legendre_rule(3)), ("resnet", midpoint_rule(1))],
+    [
+        ("vit", left_rule(3)),
+        ("vit", gauss_legendre_rule(3)),
+        ("resnet", midpoint_rule(1)),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 @pytest.mark.parametrize("kind", ["topk", "normalised", "layer-normed"])
-def test_latents_and_error_sum_to_the_effect_of_the_site(name: str, kind: str, rule: QuadratureRule) -> None:
+def test_latents_and_error_sum_to_the_effect_of_the_site(
+    name: str, kind: str, rule: QuadratureRule
+) -> None:
     plain, saes, images, weights = setting(name, kind)
     features = in_feature_basis(plain, saes)
     reference = torch.randn_like(images)
@@ -176,18 +214,35 @@ def test_latents_and_error_sum_to_the_effect_of_the_site(name: str, kind: str, r
     pairs: list[tuple[str | Baseline, str | Baseline]] = [
         ("zero", Baseline("decoded zero", {site: at_zero(site) for site in saes})),
         (mean_baseline(features, [reference]), mean_baseline(plain, [reference])),
-        (mean_baseline(features, [reference], per="unit"), mean_baseline(plain, [reference], per="unit")),
+        (
+            mean_baseline(features, [reference], per="unit"),
+            mean_baseline(plain, [reference], per="unit"),
+        ),
     ]
     for baseline, decoded in pairs:
         found, expected = (
-            attribute(encoder, images, weights, rule=rule, baseline=b, size=0.01, sites=sites)
+            attribute(
+                encoder, images, weights, rule=rule, baseline=b, size=0.01, sites=sites
+            )
             for encoder, b in ((features, baseline), (plain, decoded))
         )
         for site in sites:
-            total = found.node_scores[site].sum() + found.error_scores.get(site, np.zeros(1)).sum()
-            assert total == pytest.approx(expected.node_scores[site].sum(), rel=1e-8, abs=1e-12)
-            assert found.completeness[site] == pytest.approx(expected.completeness[site], rel=1e-8, abs=1e-12)
+            total = (
+                found.node_scores[site].sum()
+                + found.error_scores.get(site, np.zeros(1)).sum()
+            )
+            assert total == pytest.approx(
+                expected.node_scores[site].sum(), rel=1e-8, abs=1e-12
+            )
+            assert found.completeness[site] == pytest.approx(
+                expected.completeness[site], rel=1e-8, abs=1e-12
+            )
             if site in saes:
-                assert abs(found.error_scores[site].sum()) > 1e-6 or site == plain.sites[-1]
+                assert (
+                    abs(found.error_scores[site].sum()) > 1e-6
+                    or site == plain.sites[-1]
+                )
             else:
-                assert relative(found.node_scores[site], expected.node_scores[site]) < 1e-8
+                assert (
+                    relative(found.node_scores[site], expected.node_scores[site]) < 1e-8
+                )

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task, compare, compare_domains, left_rule
+from circuitry import (
+    AttributionGraph,
+    Circuit,
+    Encoder,
+    InputError,
+    Task,
+    compare,
+    compare_domains,
+    left_rule,
+)
 from circuitry import attribute as attribute_images
 from circuitry import circuits as c
 from circuitry.bases import ResidualStream
@@ -24,24 +33,44 @@ from tests.support.work import AS_STUDIED, QUIET
 
 Call = Callable[[], object]
 RESNET, VIT, TIMM, LINEAR_TO_NONE = (
-    Encoder.from_tower(make_tower(name)) for name in ("resnet", "vit", "timm-vit", "vit-attentional-pooling")
+    Encoder.from_tower(make_tower(name))
+    for name in ("resnet", "vit", "timm-vit", "vit-attentional-pooling")
 )
-IMAGES = {encoder: torch.randn(3, 3, *encoder.image_size) for encoder in (RESNET, VIT, TIMM, LINEAR_TO_NONE)}
+IMAGES = {
+    encoder: torch.randn(3, 3, *encoder.image_size)
+    for encoder in (RESNET, VIT, TIMM, LINEAR_TO_NONE)
+}
 
 
-def attribute(encoder: Encoder = RESNET, images: Any = None, metric: Any = metric, **settings: Any) -> AttributionGraph:
+def attribute(
+    encoder: Encoder = RESNET, images: Any = None, metric: Any = metric, **settings: Any
+) -> AttributionGraph:
     given = IMAGES[encoder] if images is None else images
-    return attribute_images(encoder, given, metric, progress=False, **({"rule": left_rule(1), **AS_STUDIED} | settings))
+    return attribute_images(
+        encoder,
+        given,
+        metric,
+        progress=False,
+        **({"rule": left_rule(1), **AS_STUDIED} | settings),
+    )
 
 
-def parts(numbers: Any, images: Tensor = IMAGES[VIT], metric: Any = metric, **given: Any) -> object:
-    return c.attribute_parts(Task(VIT, images, metric, work=QUIET, **given), c.AttributionSettings(), numbers)
+def parts(
+    numbers: Any, images: Tensor = IMAGES[VIT], metric: Any = metric, **given: Any
+) -> object:
+    return c.attribute_parts(
+        Task(VIT, images, metric, work=QUIET, **given), c.AttributionSettings(), numbers
+    )
 
 
 def squared_steps_overflow() -> Encoder:
     """Activations of 1e20 are finite in single precision, their squared movements are not."""
     last = Stage("embedding", lambda x: (x * 1e-20).sum((2, 3)), 1)
-    stages = (Stage("act1", lambda x: 1e20 * x, 1), Stage("act2", lambda x: 2 * x, 1), last)
+    stages = (
+        Stage("act1", lambda x: 1e20 * x, 1),
+        Stage("act2", lambda x: 2 * x, 1),
+        last,
+    )
     return Encoder(nn.Linear(1, 1), stages, (2, 2))
 
 
@@ -86,28 +115,74 @@ ATTRIBUTION: list[tuple[Call, str]] = [
     (lambda: c.QuadratureRule("half", (0.5,), (0.5,)), r"weights \(0\.5,\)"),
 ]  # fmt: skip
 STREAMS: list[tuple[Call, str]] = [
-    (lambda: c.attribute_components(Task(VIT, IMAGES[VIT], metric), method="atp"), "'exact-readers', .*'atp'"),
-    (lambda: edge_scores(with_norm_over_tokens(), IMAGES[TIMM], metric, method="relp"), "a GroupNorm: .*gradient"),
-    (lambda: edge_scores(ResidualStream.of(VIT), IMAGES[VIT], lambda e: (e[:, 0] - e[:, 0]).sqrt()), "of edges are Na"),
-    (lambda: c.direct_effects(ResidualStream.of(LINEAR_TO_NONE), IMAGES[LINEAR_TO_NONE], torch.ones(16)), "proj of th"),
-    (lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM], torch.ones(3)), r"16 numbers .* shape \[3\]"),
-    (lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM][:0], torch.ones(16)), "at least one image"),
+    (
+        lambda: c.attribute_components(Task(VIT, IMAGES[VIT], metric), method="atp"),
+        "'exact-readers', .*'atp'",
+    ),
+    (
+        lambda: edge_scores(
+            with_norm_over_tokens(), IMAGES[TIMM], metric, method="relp"
+        ),
+        "a GroupNorm: .*gradient",
+    ),
+    (
+        lambda: edge_scores(
+            ResidualStream.of(VIT), IMAGES[VIT], lambda e: (e[:, 0] - e[:, 0]).sqrt()
+        ),
+        "of edges are Na",
+    ),
+    (
+        lambda: c.direct_effects(
+            ResidualStream.of(LINEAR_TO_NONE), IMAGES[LINEAR_TO_NONE], torch.ones(16)
+        ),
+        "proj of th",
+    ),
+    (
+        lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM], torch.ones(3)),
+        r"16 numbers .* shape \[3\]",
+    ),
+    (
+        lambda: c.direct_effects(
+            ResidualStream.of(TIMM), IMAGES[TIMM][:0], torch.ones(16)
+        ),
+        "at least one image",
+    ),
     (lambda: c.pooling_pairs(TIMM, IMAGES[TIMM]), "TimmModel .* direct_effects"),
 ]
 COMPARED: list[tuple[Call, str]] = [
     (lambda: compare([FIRST, FIRST]), "class_name and domain"),
-    (lambda: compare([random_graph(0), random_graph(1)]), "Two graphs of class 'axe' in domain 'real'"),
-    (lambda: compare([random_graph(0), random_graph(1, domain="b")], classes=["cat"]), "cat; the classes are axe"),
+    (
+        lambda: compare([random_graph(0), random_graph(1)]),
+        "Two graphs of class 'axe' in domain 'real'",
+    ),
+    (
+        lambda: compare(
+            [random_graph(0), random_graph(1, domain="b")], classes=["cat"]
+        ),
+        "cat; the classes are axe",
+    ),
     (lambda: compare([random_graph(0)]), "two"),
-    (lambda: compare_domains({("axe", "real"): random_graph(0)}), "class in at least two domains"),
+    (
+        lambda: compare_domains({("axe", "real"): random_graph(0)}),
+        "class in at least two domains",
+    ),
     (lambda: c.similarity(FIRST, SECOND, "jaccard"), "'jaccard'.*edge_jaccard"),
     (lambda: c.Measure("wl_kernel", -1), r"depth.* -1"),
     (lambda: c.chance_overlap(5, 6, 1), "5 units .* 6 and 1 were given"),
     (lambda: find_consensus(FIRST.circuit(), [FIRST], {}), r"two parts .* 1 was given"),
     (lambda: small_graph().circuit(0), "edges_per_node, but 0 "),
-    (lambda: Circuit(small_graph(), {"body": np.array([0])}), "body; the sites are conv, head"),
-    (lambda: Circuit(small_graph(), {"conv": np.array([1, 4])}), "'conv' has units 0 to 3"),
-    (lambda: Circuit(small_graph(), {"conv": np.array([1])}, small_graph().edges), r"Edges\.among"),
+    (
+        lambda: Circuit(small_graph(), {"body": np.array([0])}),
+        "body; the sites are conv, head",
+    ),
+    (
+        lambda: Circuit(small_graph(), {"conv": np.array([1, 4])}),
+        "'conv' has units 0 to 3",
+    ),
+    (
+        lambda: Circuit(small_graph(), {"conv": np.array([1])}, small_graph().edges),
+        r"Edges\.among",
+    ),
 ]
 
 
@@ -119,7 +194,9 @@ def test_refusals(call: Call, named: str) -> None:
 
 def test_a_graph_is_no_circuit(tmp_path: Path) -> None:
     small_graph().save(tmp_path / "graph")
-    with pytest.raises(InputError, match=r"graph and no circuit.*AttributionGraph.load\(path\).circuit"):
+    with pytest.raises(
+        InputError, match=r"graph and no circuit.*AttributionGraph.load\(path\).circuit"
+    ):
         Circuit.load(tmp_path / "graph")
 
 

@@ -19,7 +19,13 @@ from circuitry.circuits.stream_gradients import StreamGradients, reader_gradient
 from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
 from circuitry.runs import Work
 from tests.support.metrics import product as metric
-from tests.support.stream_scores import edge_scores, linear_transformer, opened, place_of, run_stream
+from tests.support.stream_scores import (
+    edge_scores,
+    linear_transformer,
+    opened,
+    place_of,
+    run_stream,
+)
 from tests.support.towers import make_tower
 
 HEAD = Component("blocks.0.attn", 1)
@@ -27,18 +33,31 @@ HEAD = Component("blocks.0.attn", 1)
 
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
 @pytest.mark.parametrize("kind", ["zero", "mean", "counterfactual"])
-def test_one_gradient_gives_the_derivative_of_cutting_every_edge(name: str, kind: str) -> None:
+def test_one_gradient_gives_the_derivative_of_cutting_every_edge(
+    name: str, kind: str
+) -> None:
     stream, images = opened(name)
-    baselines: dict[str, AnyBaseline] = {"zero": "zero", "counterfactual": images.flip(0)}
-    baseline = mean_baseline(stream.components, images[:2]) if kind == "mean" else baselines[kind]
+    baselines: dict[str, AnyBaseline] = {
+        "zero": "zero",
+        "counterfactual": images.flip(0),
+    }
+    baseline = (
+        mean_baseline(stream.components, images[:2])
+        if kind == "mean"
+        else baselines[kind]
+    )
     keep = stream.edges.double().requires_grad_()
-    (slope,) = torch.autograd.grad(metric(run_stream(stream, images, keep, baseline)).mean(), keep)
+    (slope,) = torch.autograd.grad(
+        metric(run_stream(stream, images, keep, baseline)).mean(), keep
+    )
     found = edge_scores(stream, images, metric, baseline=baseline)
     expected = torch.where(stream.edges, slope, torch.nan)
     np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-7, atol=1e-10)
 
 
-def test_a_path_integrates_the_gradient_from_clean_to_baseline_before_the_blocks() -> None:
+def test_a_path_integrates_the_gradient_from_clean_to_baseline_before_the_blocks() -> (
+    None
+):
     stream, images = opened()
     other = torch.rand_like(images)
     rule = midpoint_rule(3)
@@ -46,30 +65,52 @@ def test_a_path_integrates_the_gradient_from_clean_to_baseline_before_the_blocks
     first = stream.sites[0]
     with torch.no_grad():
         a, b = (stream.encoder(one, stop=first) for one in (images, other))
-        moved = stream.written(_activations(stream, images)) - stream.written(_activations(stream, other))
+        moved = stream.written(_activations(stream, images)) - stream.written(
+            _activations(stream, other)
+        )
     last = Encoder.from_tower(stream.encoder.tower)
     total: Any = 0.0
     for t in rule.points:
         x = a + t * (b - a)
-        stream_end = last(x, start=first, stop="trunk.blocks.1").detach().requires_grad_()
-        (slope,) = torch.autograd.grad(metric(last(stream_end, start="trunk.blocks.1")).sum(), stream_end)
+        stream_end = (
+            last(x, start=first, stop="trunk.blocks.1").detach().requires_grad_()
+        )
+        (slope,) = torch.autograd.grad(
+            metric(last(stream_end, start="trunk.blocks.1")).sum(), stream_end
+        )
         total = total + torch.einsum("wbpm,bpm->w", moved, slope) / 3 / len(images)
-    np.testing.assert_allclose(found.scores[-1], total.numpy(), rtol=1e-7)  # the edges into the embedding
+    np.testing.assert_allclose(
+        found.scores[-1], total.numpy(), rtol=1e-7
+    )  # the edges into the embedding
 
 
 @pytest.mark.parametrize("name", ["vit", "timm-vit"])
-def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(name: str) -> None:
+def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(
+    name: str,
+) -> None:
     """The path integral of a stage is complete, whatever lies behind it; plain scores are not."""
     stream, images = opened(name)
     other = images.flip(0) + 0.5
-    found = edge_scores(stream, images, metric, baseline=other, rule=gauss_legendre_rule(12), method="path-by-layer")
+    found = edge_scores(
+        stream,
+        images,
+        metric,
+        baseline=other,
+        rule=gauss_legendre_rule(12),
+        method="path-by-layer",
+    )
     plain = edge_scores(stream, images, metric, baseline=other)
     gaps = []
     for layer in stream.layers[1:]:
         rows, keep = layer.readers, stream.edges.clone()
         keep[rows] = False
         with torch.no_grad():
-            cut = float((metric(stream.encoder(images)) - metric(run_stream(stream, images, keep, other))).mean())
+            cut = float(
+                (
+                    metric(stream.encoder(images))
+                    - metric(run_stream(stream, images, keep, other))
+                ).mean()
+            )
         assert found.into[rows].sum() == pytest.approx(cut, rel=1e-4)
         gaps.append(abs(plain.into[rows].sum() / cut - 1))
     assert max(gaps) > 0.1
@@ -78,7 +119,9 @@ def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(
 def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> None:
     stream, images = opened()
     other, rule = images.flip(0), midpoint_rule(3)
-    found = edge_scores(stream, images, metric, baseline=other, rule=rule, method="path-by-layer")
+    found = edge_scores(
+        stream, images, metric, baseline=other, rule=rule, method="path-by-layer"
+    )
     tower: Any = stream.encoder.tower
     ends = [stream.written(_activations(stream, x)) for x in (images, other)]
     changes = ends[1] - ends[0]
@@ -86,9 +129,15 @@ def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> N
     slopes = []
     for t in rule.points:
         moved = (t * move).requires_grad_()
-        with tower.trunk.blocks[1].norm2.register_forward_pre_hook(lambda _, x, m=moved: (x[0] + m,)):
-            slopes.append(torch.autograd.grad(metric(tower(images)).sum(), moved)[0] / 3)
-    expected = -torch.einsum("wbpm,bpm->w", changes[:-1], sum(slopes, torch.zeros(()))) / len(images)
+        with tower.trunk.blocks[1].norm2.register_forward_pre_hook(
+            lambda _, x, m=moved: (x[0] + m,)
+        ):
+            slopes.append(
+                torch.autograd.grad(metric(tower(images)).sum(), moved)[0] / 3
+            )
+    expected = -torch.einsum(
+        "wbpm,bpm->w", changes[:-1], sum(slopes, torch.zeros(()))
+    ) / len(images)
     row = found.scores[found.readers.index("blocks.1.mlp"), :-1]
     np.testing.assert_allclose(row, expected.detach().numpy(), rtol=1e-8)
 
@@ -101,7 +150,13 @@ def _activations(stream: ResidualStream, images: Tensor) -> dict[str, Tensor]:
 def test_images_in_any_number_of_batches_give_the_same_scores() -> None:
     stream, images = opened()
     whole = edge_scores(stream, images, metric, baseline=images.flip(0))
-    parts = edge_scores(stream, [images[:1], images[1:]], metric, baseline=images.flip(0), work=Work(memory_gib=1e-9))
+    parts = edge_scores(
+        stream,
+        [images[:1], images[1:]],
+        metric,
+        baseline=images.flip(0),
+        work=Work(memory_gib=1e-9),
+    )
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-10, atol=1e-14)
     assert parts.n_images == 3
 
@@ -117,7 +172,12 @@ def test_gradients_of_some_images_are_gone_when_the_next_come() -> None:
         held.append(weakref.ref(found.readers))
         return found
 
-    task = Task(stream.components, [images[:1], images[1:]], metric, work=Work(memory_gib=1e-9, progress=False))
+    task = Task(
+        stream.components,
+        [images[:1], images[1:]],
+        metric,
+        work=Work(memory_gib=1e-9, progress=False),
+    )
     with task.running(gradients=True):
         attributed(stream, task, left_rule(1), gradients=gradients)
     assert len(held) == 3
@@ -134,7 +194,10 @@ def test_cutting_an_edge_into_a_neuron_equals_a_hook_on_that_neuron() -> None:
     embed = stream.encoder(images, stop="trunk.norm_pre")
 
     def without(_: object, __: object, pre: Tensor) -> Tensor:
-        alone = mlp.fc1.weight[neuron] @ norm.forward(read[0] - embed)[..., None] + mlp.fc1.bias[neuron]
+        alone = (
+            mlp.fc1.weight[neuron] @ norm.forward(read[0] - embed)[..., None]
+            + mlp.fc1.bias[neuron]
+        )
         return torch.where(torch.arange(64) == neuron, alone, pre)
 
     handles = [norm.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))]
@@ -161,5 +224,7 @@ def test_in_a_linear_network_scores_are_exact_cuts() -> None:
             keep[row, column] = False
             moved = stream.encoder(images) - run_stream(stream, images, keep, other)
             exact = float((moved[:, 0] - 2 * moved[:, 1]).mean())
-            assert found.scores[row, column] == pytest.approx(exact, rel=1e-7, abs=1e-11)
+            assert found.scores[row, column] == pytest.approx(
+                exact, rel=1e-7, abs=1e-11
+            )
     assert np.nanmax(np.abs(found.scores)) > 1e-3

@@ -31,25 +31,48 @@ OF_NODE: dict[str, tuple[type, ...]] = {
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def refusals(file: dict[str, Any]) -> list[str]:
     """What a reader would refuse, leave out or fail at: Neuronpedia's schema, and how circuit-tracer's page reads."""
-    found = [f"no {name}" for name in ("metadata", "qParams", "nodes", "links") if name not in file]
+    found = [
+        f"no {name}"
+        for name in ("metadata", "qParams", "nodes", "links")
+        if name not in file
+    ]
     if found:
         return found
-    about, asked, nodes, links = file["metadata"], file["qParams"], file["nodes"], file["links"]
-    found += [f"{name} is no plain name" for name in ("slug", "scan") if not PLAIN.fullmatch(str(about.get(name)))]
+    about, asked, nodes, links = (
+        file["metadata"],
+        file["qParams"],
+        file["nodes"],
+        file["links"],
+    )
+    found += [
+        f"{name} is no plain name"
+        for name in ("slug", "scan")
+        if not PLAIN.fullmatch(str(about.get(name)))
+    ]
     tokens = about.get("prompt_tokens")
-    if not isinstance(about.get("prompt"), str) or not (tokens and all(isinstance(token, str) for token in tokens)):
+    if not isinstance(about.get("prompt"), str) or not (
+        tokens and all(isinstance(token, str) for token in tokens)
+    ):
         return [*found, "no prompt"]
     if "node_threshold" in about and not is_number(about["node_threshold"]):
         found.append("the threshold is no number")
     if not isinstance(about.get("transcoder_list"), list):
         found.append("no list of transcoders")
     for node in nodes:
-        found += [f"{name} of a node" for name, types in OF_NODE.items() if not isinstance(node.get(name), types)]
+        found += [
+            f"{name} of a node"
+            for name, types in OF_NODE.items()
+            if not isinstance(node.get(name), types)
+        ]
         for name in ("influence", "activation"):
             if node.get(name) is not None and not is_number(node[name]):
                 found.append(f"{name} of a node")
@@ -57,16 +80,23 @@ def refusals(file: dict[str, Any]) -> list[str]:
     if len(known) < len(nodes):
         found.append("two nodes of one name")
     for link in links:
-        if not {link["source"], link["target"]} <= known or not is_number(link["weight"]):
+        if not {link["source"], link["target"]} <= known or not is_number(
+            link["weight"]
+        ):
             found.append("a link without its nodes, or its weight")
     if not set(asked["pinnedIds"]) <= known:
         found.append("an unknown node is pinned")
-    if any(not isinstance(name, str) or not set(ids) <= known for name, *ids in asked["supernodes"]):
+    if any(
+        not isinstance(name, str) or not set(ids) <= known
+        for name, *ids in asked["supernodes"]
+    ):
         found.append("a group of unknown nodes")
     outputs = [node["clerp"] for node in nodes if node["feature_type"] == "logit"]
     if not outputs or not all(OUTPUT.fullmatch(label) for label in outputs):
         found.append("the page looks for the token in quotes, and for (p=")
-    features = Counter((node["layer"], node["feature"], node["ctx_idx"]) for node in nodes)
+    features = Counter(
+        (node["layer"], node["feature"], node["ctx_idx"]) for node in nodes
+    )
     if max(features.values()) > len(tokens) * 2 / 3:
         found.append("the page leaves out what is at most tokens")
     if not all(0 < node["ctx_idx"] < len(tokens) for node in nodes):
@@ -80,7 +110,9 @@ def written(circuit: Circuit, folder: Path, **given: Any) -> dict[str, Any]:
     return found
 
 
-def test_units_and_edges_are_nodes_and_links_with_the_circuits_numbers(tmp_path: Path) -> None:
+def test_units_and_edges_are_nodes_and_links_with_the_circuits_numbers(
+    tmp_path: Path,
+) -> None:
     circuit = random_graph(0, "cat", "real").circuit(2)
     file = written(circuit, tmp_path, labels={"a/0": "fins"}, probability=0.25)
     assert refusals(file) == []
@@ -88,15 +120,27 @@ def test_units_and_edges_are_nodes_and_links_with_the_circuits_numbers(tmp_path:
     logit = file["nodes"][-1]
     scores = {names[node["node_id"]]: node["score"] for node in file["nodes"][:-1]}
     assert scores == pytest.approx(dict(circuit.graph.nodes(data="score")))
-    links = {(names[link["source"]], names.get(link["target"], "class")): link["weight"] for link in file["links"]}
+    links = {
+        (names[link["source"]], names.get(link["target"], "class")): link["weight"]
+        for link in file["links"]
+    }
     last = circuit.source.sites[-1]
-    effects = {(name, "class"): score for name, score in scores.items() if name.startswith(f"{last}/")}
-    edges = {(up, down): weight for up, down, weight in circuit.graph.edges(data="weight")}
+    effects = {
+        (name, "class"): score
+        for name, score in scores.items()
+        if name.startswith(f"{last}/")
+    }
+    edges = {
+        (up, down): weight for up, down, weight in circuit.graph.edges(data="weight")
+    }
     assert links == pytest.approx(edges | effects)
     assert (logit["clerp"], logit["token_prob"]) == ('Output "cat" (p=0.250)', 0.25)
     assert file["metadata"]["prompt"] == "an image of cat in real"
     ranked = sorted(scores, key=lambda name: -abs(scores[name]))
-    assert {names.get(one, "class") for one in file["qParams"]["pinnedIds"]} == {*ranked[:10], "class"}
+    assert {names.get(one, "class") for one in file["qParams"]["pinnedIds"]} == {
+        *ranked[:10],
+        "class",
+    }
 
 
 def test_a_label_stands_beside_its_unit(tmp_path: Path) -> None:
@@ -107,9 +151,12 @@ def test_a_label_stands_beside_its_unit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("class_name", "domain"), [('so "called" (p=1', "a/b"), ("cat", None), (None, None), ("Ωmega", "שלום")]
+    ("class_name", "domain"),
+    [('so "called" (p=1', "a/b"), ("cat", None), (None, None), ("Ωmega", "שלום")],
 )
-def test_any_name_gives_a_file_that_readers_take(tmp_path: Path, class_name: str | None, domain: str | None) -> None:
+def test_any_name_gives_a_file_that_readers_take(
+    tmp_path: Path, class_name: str | None, domain: str | None
+) -> None:
     graph = random_graph(0, class_name, domain)
     assert refusals(written(graph.circuit(2), tmp_path)) == []
     assert refusals(written(graph.strongest(0.1), tmp_path)) == []  # units alone
@@ -117,7 +164,9 @@ def test_any_name_gives_a_file_that_readers_take(tmp_path: Path, class_name: str
 
 def test_a_probability_is_a_share(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="probability"):
-        write_tracer_json(random_graph(0).circuit(2), tmp_path / "x.json", probability=12.0)
+        write_tracer_json(
+            random_graph(0).circuit(2), tmp_path / "x.json", probability=12.0
+        )
     assert not (tmp_path / "x.json").exists()
 
 
@@ -142,7 +191,9 @@ SPOILT: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("why", SPOILT)
-def test_readers_refuse_what_the_explorer_wrote_before(tmp_path: Path, why: str) -> None:
+def test_readers_refuse_what_the_explorer_wrote_before(
+    tmp_path: Path, why: str
+) -> None:
     file = written(random_graph(0).circuit(2), tmp_path)
     SPOILT[why](file)
     assert why in " ".join(refusals(file))

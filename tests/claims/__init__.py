@@ -8,5 +8,7 @@ from tests.support.committed_tables import Numbers
 CLAIMS: dict[str, Numbers] = {
     phrase: numbers
     for module in pkgutil.iter_modules(__path__)
-    for phrase, numbers in importlib.import_module(f"{__name__}.{module.name}").CLAIMS.items()
+    for phrase, numbers in importlib.import_module(
+        f"{__name__}.{module.name}"
+    ).CLAIMS.items()
 }

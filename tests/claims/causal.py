@@ -3,7 +3,15 @@
 from functools import partial
 from typing import Any
 
-from tests.claims.scoreboard import n_counted, pair, significance, sizes, spread, values, whole_right
+from tests.claims.scoreboard import (
+    n_counted,
+    pair,
+    significance,
+    sizes,
+    spread,
+    values,
+    whole_right,
+)
 from tests.support.committed_tables import Numbers, alike, one, rows, span
 
 PLANTED = "scoreboard/toy/planted"
@@ -12,11 +20,17 @@ EDGE_SCORES = ["gradient", "path", "atp-star", "relp"]
 
 
 def kept(measure: str, circuit: str) -> list[float]:
-    return list(rows(f"faithfulness/{measure}_absolute", circuit=circuit, fraction=0.1)["value"])
+    return list(
+        rows(f"faithfulness/{measure}_absolute", circuit=circuit, fraction=0.1)["value"]
+    )
 
 
 def at_site(site: str, circuit: str) -> float:
-    return float(rows("faithfulness/selectivity_one_site", sites=site, circuit=circuit)["value"].mean())
+    return float(
+        rows("faithfulness/selectivity_one_site", sites=site, circuit=circuit)[
+            "value"
+        ].mean()
+    )
 
 
 def edges_by(methods: list[str], what: str = ANSWERS) -> tuple[float, float]:
@@ -42,7 +56,10 @@ def recovered(*methods: str) -> list[float]:
 
 
 def random_edges() -> float:
-    return alike(values(EDGES, method, "kl recovered", "random", 0.4)[0] for method in [*EDGE_SCORES, "learned"])
+    return alike(
+        values(EDGES, method, "kl recovered", "random", 0.4)[0]
+        for method in [*EDGE_SCORES, "learned"]
+    )
 
 
 def planted(method: str) -> list[float]:
@@ -52,12 +69,17 @@ def planted(method: str) -> list[float]:
         ("convolution", "head"),
         *(("attention", of) for of in ("attention", "mlp", "head")),
     ]
-    return [one(PLANTED, "auroc", network=of, kind="edge", method=method, site=site) for of, site in sites]
+    return [
+        one(PLANTED, "auroc", network=of, kind="edge", method=method, site=site)
+        for of, site in sites
+    ]
 
 
 def into_attention() -> tuple[float, float]:
     methods = ["left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"]
-    found = rows(PLANTED, network="attention", kind="edge", site="attention", method=methods)
+    found = rows(
+        PLANTED, network="attention", kind="edge", site="attention", method=methods
+    )
     return span(found["auroc"])
 
 
@@ -74,14 +96,21 @@ CLAIMS: dict[str, Numbers] = {
     "circuits {:.2f}, random units {:.2f}; at `layer4.0`: {:.2f} and {:.2f}": lambda: [
         at_site(site, circuit) for site in SITES for circuit in ("kept", "random")
     ],
-    "random units reach a faithfulness of {:.1f}": lambda: [alike(kept("faithfulness", "random"), 1)],
+    "random units reach a faithfulness of {:.1f}": lambda: [
+        alike(kept("faithfulness", "random"), 1)
+    ],
     **{
         f"| `{site}` | {{:.2f}} | {{:.2f}} | {{:.2f}} |": partial(
-            lambda of: [at_site(of, circuit) for circuit in ("kept", "random", "complement")], site
+            lambda of: [
+                at_site(of, circuit) for circuit in ("kept", "random", "complement")
+            ],
+            site,
         )
         for site in SITES
     },
-    "The units outside the circuit keep {:.2f} and {:.2f}": lambda: [at_site(site, "complement") for site in SITES],
+    "The units outside the circuit keep {:.2f} and {:.2f}": lambda: [
+        at_site(site, "complement") for site in SITES
+    ],
     "With {} % of the {} edges between heads and MLPs of the small ViT masks recover {:.2f} of the answers, exact "
     "cuts {:.2f}, the "
     "gradient "
@@ -103,9 +132,13 @@ CLAIMS: dict[str, Numbers] = {
     "edges that recover {} of the answers, of the median class; beside them how many points a method needs against "
     "masks, "
     "and in how many classes it needs {}:": lambda: [0.8, "more"],
-    "| learned masks | {:.0f} % ({:.0f} to {:.0f} %) |": lambda: spread(EDGES, "learned", ANSWERS),
+    "| learned masks | {:.0f} % ({:.0f} to {:.0f} %) |": lambda: spread(
+        EDGES, "learned", ANSWERS
+    ),
     **{
-        f"| {named} | {{:.0f}} % | {{:+d}} points, {{}} in {{}} of {{}} | {{:.3f}} |": partial(sizes_by, method)
+        f"| {named} | {{:.0f}} % | {{:+d}} points, {{}} in {{}} of {{}} | {{:.3f}} |": partial(
+            sizes_by, method
+        )
         for named, method in {
             "exact cuts": "exact",
             "gradient": "gradient",
@@ -114,7 +147,9 @@ CLAIMS: dict[str, Numbers] = {
             "RelP": "relp",
         }.items()
     },
-    "| random edges | {:.0f} % |": lambda: [alike(edges_by(EDGE_SCORES, ANSWERS.replace("kept", "random")), 0)],
+    "| random edges | {:.0f} % |": lambda: [
+        alike(edges_by(EDGE_SCORES, ANSWERS.replace("kept", "random")), 0)
+    ],
     "One model, {} classes, each in another style, the logit of the class. The whole model is right in {:.0f} % of "
     "these "
     "images. With {} classes Wilcoxon's test can give no p under {:.3f}": lambda: [
@@ -127,9 +162,18 @@ CLAIMS: dict[str, Numbers] = {
     "with "
     "{:.1f}": lambda: (
         *into_attention(),
-        alike(rows(PLANTED, network="attention", kind="edge", method=["edge cuts", "learned masks"])["auroc"]),
+        alike(
+            rows(
+                PLANTED,
+                network="attention",
+                kind="edge",
+                method=["edge cuts", "learned masks"],
+            )["auroc"]
+        ),
     ),
-    "The gradient alone has {:.2f} at each site": lambda: [alike(planted("gradient x activation"))],
+    "The gradient alone has {:.2f} at each site": lambda: [
+        alike(planted("gradient x activation"))
+    ],
     **{
         f"| {named} |" + " {:.2f} |" * 5: partial(planted, method)
         for named, method in {

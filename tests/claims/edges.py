@@ -3,19 +3,37 @@
 import re
 from functools import partial
 
-from tests.support.committed_tables import Numbers, alike, made_with, one, rows, span, table
+from tests.support.committed_tables import (
+    Numbers,
+    alike,
+    made_with,
+    one,
+    rows,
+    span,
+    table,
+)
 
 
 def threads(way: str) -> list[float]:
     """Return the seconds of a circuit on quiet cores and beside two busy processes."""
-    return list(rows("benchmarks/threads/threads", way=way)[["seconds, quiet", "seconds, 2 busy"]].iloc[0])
+    return list(
+        rows("benchmarks/threads/threads", way=way)[
+            ["seconds, quiet", "seconds, 2 busy"]
+        ].iloc[0]
+    )
 
 
 def nearest(method: str) -> list[float]:
     """Return the rank correlation of an edge score with exact cuts, by baseline, and the seconds it takes."""
     ends = ("counterfactual", "mean")
-    found = [one("edges/agreement", "spearman", edges="all", method=method, baseline=end) for end in ends]
-    return [*found, one("edges/agreement", "seconds", edges="all", method=method, baseline=ends[0])]
+    found = [
+        one("edges/agreement", "spearman", edges="all", method=method, baseline=end)
+        for end in ends
+    ]
+    return [
+        *found,
+        one("edges/agreement", "seconds", edges="all", method=method, baseline=ends[0]),
+    ]
 
 
 GRAPHS = "edges-graphs/graphs"
@@ -26,7 +44,9 @@ CLAIMS: dict[str, Numbers] = {
     "A100": lambda: [
         number
         for column in ("TFLOP an image", "GPU hours")
-        for number in table("benchmarks/scale/study").set_index("rule")[column][["left-10", "midpoint-10"]]
+        for number in table("benchmarks/scale/study").set_index("rule")[column][
+            ["left-10", "midpoint-10"]
+        ]
     ],
     "assume that {:.0f} % of the {} TFLOP/s": lambda: [
         100 * made_with("benchmarks/scale")["gpu_fraction"],
@@ -52,7 +72,10 @@ CLAIMS: dict[str, Numbers] = {
             ("two that wait briefly, as scripts set them", "threads that wait briefly"),
             ("two that wait passively", "threads that wait passively"),
             ("one", "one thread"),
-            ("one in each of two processes, as in the quickstart", "a process a core, one thread each"),
+            (
+                "one in each of two processes, as in the quickstart",
+                "a process a core, one thread each",
+            ),
         )
     },
     "Of the {:,.0f} edges between the strongest {} % of the units of that ViT after {} epochs, in {} circuits and "
@@ -64,7 +87,11 @@ CLAIMS: dict[str, Numbers] = {
         round(100 * made_with("edges-graphs")["graph_fraction"]),
         re.findall(r"epoch_(\d+)", made_with("edges-graphs")["checkpoint"])[0],
         made_with("edges-graphs")["n_circuits"],
-        *(end for method in ("exact-readers", "gradient") for end in span(rows(GRAPHS, method=method)["spearman"])),
+        *(
+            end
+            for method in ("exact-readers", "gradient")
+            for end in span(rows(GRAPHS, method=method)["spearman"])
+        ),
         *(nearest(method)[2] for method in ("plain", "exact readers")),
     ],
     "their rank correlation with exact cuts is {:.2f} with counterfactual images and {:.2f} with the mean "

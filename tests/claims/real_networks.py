@@ -15,7 +15,11 @@ OWN, OTHERS, PHOTO = "own class", "other classes", "photo"
 DRAWN = ["clipart", "noto", "fluent3d", "openmoji"]
 NAMES = {f"efficientnet-lite{n}": f"EfficientNet-Lite{n}" for n in range(3)}
 PAIRS = list(combinations(NAMES, 2))
-KINDS = ["one class in two styles", "two classes in one style", "two classes in two styles"]
+KINDS = [
+    "one class in two styles",
+    "two classes in one style",
+    "two classes in two styles",
+]
 VERDICTS = ["the same part", "other parts", "no own part"]
 OWN_CELLS = ["own_a", "own_b"]
 
@@ -35,7 +39,14 @@ def one(name: str, column: str = "value", **equal: object) -> float:
 
 
 def left(model: str, found_on: str, style: str, answers: str, cut: str) -> float:
-    return one("left", model=model, part_domain=found_on, domain=style, answers=answers, cut=cut)
+    return one(
+        "left",
+        model=model,
+        part_domain=found_on,
+        domain=style,
+        answers=answers,
+        cut=cut,
+    )
 
 
 def cells(model: str, pairs: list[tuple[str, str]]) -> list[float]:
@@ -44,10 +55,15 @@ def cells(model: str, pairs: list[tuple[str, str]]) -> list[float]:
     return [left(model, *pair, *kind) for pair in pairs for kind in kinds]
 
 
-def across(found_on: str | None, answers: str = OWN, cut: str = "part") -> tuple[float, float]:
+def across(
+    found_on: str | None, answers: str = OWN, cut: str = "part"
+) -> tuple[float, float]:
     """Return the span over networks and drawn styles of what is left there, or in photographs, without a part."""
     pairs = [(model, style) for model in NAMES for style in DRAWN]
-    return span(left(m, found_on or style, style if found_on else PHOTO, answers, cut) for m, style in pairs)
+    return span(
+        left(m, found_on or style, style if found_on else PHOTO, answers, cut)
+        for m, style in pairs
+    )
 
 
 def of_pairs(photo: bool, model: str | None = None) -> pd.DataFrame:
@@ -82,17 +98,27 @@ def falls(cut: str = "part") -> pd.DataFrame:
     """Return by class and style its log-odds (``whole``), and what a cut of the other style's part takes (``fall``)."""
     lesions = known_cells(table("own_parts/lite0_margins/lesions"))
     of_class = lesions[lesions["part_class"] == lesions["class"]]
-    across = of_class[(of_class["part_domain"] != of_class["domain"]) & (of_class["cut"] == cut)]
+    across = of_class[
+        (of_class["part_domain"] != of_class["domain"]) & (of_class["cut"] == cut)
+    ]
     whole = logit(across["whole_probability"])
     told = across.assign(whole=whole, fall=whole - logit(across["probability"]))
-    return told.pivot(index="class", columns="domain", values=["whole", "fall"]).dropna()
+    return told.pivot(
+        index="class", columns="domain", values=["whole", "fall"]
+    ).dropna()
 
 
 def margins() -> list[float]:
     """Return log-odds in photographs and in OpenMoji, what the other style's part takes there, classes, and p."""
     by_class = falls()
-    in_photographs, in_emoji = (by_class["fall"][style] for style in (PHOTO, "openmoji"))
-    numbers = [by_class[of][style].mean() for of in ("whole", "fall") for style in (PHOTO, "openmoji")]
+    in_photographs, in_emoji = (
+        by_class["fall"][style] for style in (PHOTO, "openmoji")
+    )
+    numbers = [
+        by_class[of][style].mean()
+        for of in ("whole", "fall")
+        for style in (PHOTO, "openmoji")
+    ]
     return [*numbers, len(by_class), stats.wilcoxon(in_photographs, in_emoji).pvalue]
 
 
@@ -102,26 +128,37 @@ def in_common(kind: str, column: str = "value") -> tuple[float, float]:
 
 def units_in_common(model: str) -> list[float]:
     """Return what parts share by kind, with intervals over classes, and chance."""
-    shared = [one("overlap", column, model=model, parts=kind) for kind in KINDS for column in ("value", "low", "high")]
+    shared = [
+        one("overlap", column, model=model, parts=kind)
+        for kind in KINDS
+        for column in ("value", "low", "high")
+    ]
     return [*shared, found("overlap", model=model)["chance"].mean()]
 
 
 def of_stage(stage: str) -> list[float]:
     """Return by network what parts share there: of one class in two styles, and of two classes in one."""
-    return [one("depth", "overlap", stage=stage, model=model, parts=kind) for model in NAMES for kind in KINDS[:2]]
+    return [
+        one("depth", "overlap", stage=stage, model=model, parts=kind)
+        for model in NAMES
+        for kind in KINDS[:2]
+    ]
 
 
 def agree(model: str, with_model: str, what: str, cause: str) -> list[float]:
     """Return a rank correlation over pairs of styles, and its p value."""
-    (found_one,) = found("agreement", model=model, with_model=with_model, what=what, **{"with": cause})[
-        ["rho", "p"]
-    ].values
+    (found_one,) = found(
+        "agreement", model=model, with_model=with_model, what=what, **{"with": cause}
+    )[["rho", "p"]].values
     return list(found_one)
 
 
 def colours(what: str) -> list[float]:
     """Return within each network the span of the rank correlations with colours over levels, and the least p."""
-    each = [found("agreement", model=m, what=what).query("`with`.str.startswith('colours')") for m in NAMES]
+    each = [
+        found("agreement", model=m, what=what).query("`with`.str.startswith('colours')")
+        for m in NAMES
+    ]
     return [number for rows in each for number in (*span(rows["rho"]), rows["p"].min())]
 
 
@@ -132,7 +169,10 @@ def agreed(what: str) -> list[float]:
 
 def ends() -> list[float]:
     """Return what the two styles share that share the fewest units, by network, and those that share the most."""
-    pairs = [found("pairs", model=model).set_index(["domain_a", "domain_b"])["one class"] for model in NAMES]
+    pairs = [
+        found("pairs", model=model).set_index(["domain_a", "domain_b"])["one class"]
+        for model in NAMES
+    ]
     assert {shared.idxmin() for shared in pairs} == {(PHOTO, "openmoji")}
     assert {shared.idxmax() for shared in pairs} == {("noto", "fluent3d")}
     return [*(shared.min() for shared in pairs), *(shared.max() for shared in pairs)]
@@ -147,13 +187,17 @@ def emoji(name: str) -> pd.DataFrame:
 
 
 def of_emoji(kind: str) -> list[float]:
-    (found_one,) = emoji("overlap").query("parts == @kind")[["value", "low", "high"]].values
+    (found_one,) = (
+        emoji("overlap").query("parts == @kind")[["value", "low", "high"]].values
+    )
     return list(found_one)
 
 
 def with_colours() -> list[float]:
     """Return the pairs of styles, and the span of correlations of parts with colours and the least p."""
-    rows = emoji("agreement").query("what == 'one class' and `with`.str.startswith('colours')")
+    rows = emoji("agreement").query(
+        "what == 'one class' and `with`.str.startswith('colours')"
+    )
     return [rows["n_pairs"].max(), *span(rows["rho"]), rows["p"].min()]
 
 
@@ -170,13 +214,22 @@ AGREED = {
 }
 CLAIMS: dict[str, Numbers] = {
     "{} classes have parts with {} % of the hidden channels": lambda: [
-        len((RESULTS / "real_networks" / "classes.txt").read_text(encoding="utf-8").split()),
+        len(
+            (RESULTS / "real_networks" / "classes.txt")
+            .read_text(encoding="utf-8")
+            .split()
+        ),
         2,
     ],
     "a class keeps {:.2f} to {:.2f} of its right answers in photographs after removing the part that drawings found, "
-    "and {:.2f} to {:.2f} after removing random units": lambda: [*across(None), *across(None, cut="random")],
+    "and {:.2f} to {:.2f} after removing random units": lambda: [
+        *across(None),
+        *across(None, cut="random"),
+    ],
     **{
-        row(f"{name}, in photographs", *[CELL] * 4): partial(cells, model, [(style, PHOTO) for style in DRAWN])
+        row(f"{name}, in photographs", *[CELL] * 4): partial(
+            cells, model, [(style, PHOTO) for style in DRAWN]
+        )
         for model, name in NAMES.items()
     },
     "a class keeps {:.2f} to {:.2f} of its right answers in drawings after removing the part that photographs found, "
@@ -186,7 +239,9 @@ CLAIMS: dict[str, Numbers] = {
         *across(PHOTO, OTHERS),
     ],
     **{
-        row(f"{name}, in drawings", *[CELL] * 5): partial(cells, model, [(PHOTO, style) for style in [PHOTO, *DRAWN]])
+        row(f"{name}, in drawings", *[CELL] * 5): partial(
+            cells, model, [(PHOTO, style) for style in [PHOTO, *DRAWN]]
+        )
         for model, name in NAMES.items()
     },
     "parts of one class in two styles share {:.2f} [{:.2f}, {:.2f}] of their units, parts of two classes in one style "
@@ -201,30 +256,45 @@ CLAIMS: dict[str, Numbers] = {
     "the {:.0f} pairs of styles in part as these parts do (rank correlation {:.2f} to {:.2f}, p from {:.3f} on)": (
         with_colours
     ),
-    "We trained a tiny CLIP on {} concepts": lambda: emoji("accuracy")["n_images"].unique(),
+    "We trained a tiny CLIP on {} concepts": lambda: emoji("accuracy")[
+        "n_images"
+    ].unique(),
     "Parts are of {} groups of concepts, such as birds or tools, with {} % of": lambda: [
-        len((RESULTS / "real_networks" / "emoji" / "classes.txt").read_text(encoding="utf-8").split()),
+        len(
+            (RESULTS / "real_networks" / "emoji" / "classes.txt")
+            .read_text(encoding="utf-8")
+            .split()
+        ),
         2,
     ],
     "right on {:.0f} to {:.0f} % of its training images, mean over {} groups": lambda: [
         *span(100 * emoji("accuracy")["value"]),
         emoji("accuracy")["n_classes"].max(),
     ],
-    "So {} pairs of parts count": lambda: emoji("overlap").query("parts == @KINDS[0]")["n_pairs"],
+    "So {} pairs of parts count": lambda: emoji("overlap").query("parts == @KINDS[0]")[
+        "n_pairs"
+    ],
     "Cells are of {} to {} classes": lambda: span(
         found("left").query("part_domain == 'photo' or domain == 'photo'")["n_classes"]
     ),
     "In EfficientNet-Lite0 the class's log-odds are {:.1f} in photographs and {:.1f} in OpenMoji; there the part of "
     "the other style takes {:.1f} and {:.1f} of them ({} classes, Wilcoxon's p {:.2f})": margins,
-    "random units {:.1f} and {:.1f}:": lambda: [falls("random")["fall"][style].mean() for style in (PHOTO, "openmoji")],
+    "random units {:.1f} and {:.1f}:": lambda: [
+        falls("random")["fall"][style].mean() for style in (PHOTO, "openmoji")
+    ],
     "each part takes the class in {} of {} cases with photographs, and in {} of {} of drawings": lambda: [
-        count for photo in (True, False) for count in (taken(of_pairs(photo)), len(of_pairs(photo)))
+        count
+        for photo in (True, False)
+        for count in (taken(of_pairs(photo)), len(of_pairs(photo)))
     ],
     "Of {} cases that were tested in the two styles it is in {}, and {} of these are the cup.": lambda: [
         len(tested()),
         *same_parts(),
     ],
-    "Of {} cases {} have an unseen image in each of the two styles": lambda: [len(found("verdicts")), len(tested())],
+    "Of {} cases {} have an unseen image in each of the two styles": lambda: [
+        len(found("verdicts")),
+        len(tested()),
+    ],
     "{} have no such image in these styles. Of the {} cases {} have the same part, {} has other parts, and in {} there "
     "is no own part": lambda: [
         found("verdicts")[OWN_CELLS].isna().all(axis=1).sum(),
@@ -239,13 +309,20 @@ CLAIMS: dict[str, Numbers] = {
         len(said_same()),
         said_same()[OWN_CELLS].isna().any(axis=1).sum(),
     ],
-    "the {} cases are of three classes": lambda: [len(tested())] if tested()["class"].nunique() == 3 else [],
+    "the {} cases are of three classes": lambda: (
+        [len(tested())] if tested()["class"].nunique() == 3 else []
+    ),
     "In {} of {} cases the part was tested in the two styles that found it: {} are the same part, {} of them the "
     "cup": lambda: [len(tested()), len(found("verdicts")), *same_parts()],
     "The {} cases are of {} groups, and the {} of the same part are of one, food-fruit": lambda: [
         len(emoji("verdicts")),
         emoji("verdicts")["class"].nunique(),
-        int((emoji("verdicts").query("verdict == @VERDICTS[0]")["class"] == "food-fruit").sum()),
+        int(
+            (
+                emoji("verdicts").query("verdict == @VERDICTS[0]")["class"]
+                == "food-fruit"
+            ).sum()
+        ),
     ],
     "so {:.3f} to {:.3f} have no ceiling": lambda: in_common(KINDS[0]),
     "Orders of five styles can give no p under {:.3f}": lambda: [1 / math.factorial(5)],
@@ -256,7 +333,9 @@ CLAIMS: dict[str, Numbers] = {
         alike(found("overlap", parts=KINDS[1])["chance"], 3),
     ],
     **{
-        row(f"{name}, units", INTERVAL, INTERVAL, INTERVAL, "{:.3f}"): partial(units_in_common, model)
+        row(f"{name}, units", INTERVAL, INTERVAL, INTERVAL, "{:.3f}"): partial(
+            units_in_common, model
+        )
         for model, name in NAMES.items()
     },
     "in `blocks.6` {:.3f} to {:.3f}, where parts of two classes in one style share {:.3f} to {:.3f}; in "
@@ -278,20 +357,34 @@ CLAIMS: dict[str, Numbers] = {
     ],
     "between a photograph and OpenMoji ({:.3f}, {:.3f} and {:.3f}) and emoji of Noto and Fluent ({:.3f}, {:.3f} and "
     "{:.3f})": ends,
-    **{row(f"{name}, two networks", *["{:.2f} ({:.3f})"] * 3): partial(agreed, what) for name, what in AGREED.items()},
+    **{
+        row(f"{name}, two networks", *["{:.2f} ({:.3f})"] * 3): partial(agreed, what)
+        for name, what in AGREED.items()
+    },
     **{
         row(f"{name}, with units of two classes", *["{:.2f} ({:.3f})"] * 3): partial(
-            lambda what: [number for model in NAMES for number in agree(model, model, what, "two classes")], what
+            lambda what: [
+                number
+                for model in NAMES
+                for number in agree(model, model, what, "two classes")
+            ],
+            what,
         )
         for name, what in list(AGREED.items())[:2]
     },
     **{
-        row(f"{name}, with colours", *["{:.2f} to {:.2f} ({:.3f})"] * 3): partial(colours, what)
+        row(f"{name}, with colours", *["{:.2f} to {:.2f} ({:.3f})"] * 3): partial(
+            colours, what
+        )
         for name, what in list(AGREED.items())[:2]
     },
     "Of photographs they recognise {:.0f} to {:.0f} %, of clip art {:.0f} to {:.0f} %, of thin outlines {:.0f} to "
-    "{:.0f} %": lambda: [end for style in (PHOTO, "clipart", "sketch") for end in span(accuracy(style))],
-    "Right images of each style among {} classes": lambda: [found("accuracy")["n_classes"].max()],
+    "{:.0f} %": lambda: [
+        end for style in (PHOTO, "clipart", "sketch") for end in span(accuracy(style))
+    ],
+    "Right images of each style among {} classes": lambda: [
+        found("accuracy")["n_classes"].max()
+    ],
     **{
         row(style, *["{:.0f}"] * 3): partial(accuracy, style)
         for style in (PHOTO, *DRAWN, "cartoon", "silhouette", "sketch")

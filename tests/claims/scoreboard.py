@@ -5,7 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, alike, comparison, made_with, rows, span
+from tests.support.committed_tables import (
+    Numbers,
+    alike,
+    comparison,
+    made_with,
+    rows,
+    span,
+)
 
 SIZES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 METHODS = {
@@ -15,7 +22,11 @@ METHODS = {
     "gradient": "gradient",
 }
 ALL_METHODS = {**METHODS, "exact patching": "patching", "learned masks": "learned"}
-LITE0, MORE, OUTPUTS = "efficientnet_lite0", "efficientnet_lite0_44_others", "efficientnet_lite0_outputs"
+LITE0, MORE, OUTPUTS = (
+    "efficientnet_lite0",
+    "efficientnet_lite0_44_others",
+    "efficientnet_lite0_outputs",
+)
 NETWORKS = {
     "EfficientNet-Lite0": LITE0,
     "EfficientNet-Lite0, many others": MORE,
@@ -31,32 +42,60 @@ NETWORKS = {
 }
 
 
-def values(model: str, method: str, measure: str, circuit: str, sizes: object, baseline: str = "mean") -> list[float]:
+def values(
+    model: str,
+    method: str,
+    measure: str,
+    circuit: str,
+    sizes: object,
+    baseline: str = "mean",
+) -> list[float]:
     """Return a measure of circuits, classes pooled, by size."""
-    asked = {"method": method, "measure": measure, "circuit": circuit, "baseline": baseline, "size": sizes}
-    return list(rows(f"scoreboard/{model}/curves", **asked).sort_values("size")["value"])
+    asked = {
+        "method": method,
+        "measure": measure,
+        "circuit": circuit,
+        "baseline": baseline,
+        "size": sizes,
+    }
+    return list(
+        rows(f"scoreboard/{model}/curves", **asked).sort_values("size")["value"]
+    )
 
 
 def beside(model: str, method: str, measure: str, other: str) -> list[float]:
     """Return a measure of circuits and of others by size, in turn."""
-    both = (values(model, method, measure, circuit, list(SIZES)) for circuit in ("kept", other))
+    both = (
+        values(model, method, measure, circuit, list(SIZES))
+        for circuit in ("kept", other)
+    )
     return [value for pair in zip(*both, strict=True) for value in pair]
 
 
 def counted(model: str) -> str:
     """Return what sizes are shares of, the same in all tables of a scoreboard."""
-    (words,) = {words for name in ("curves", "by_class") for words in rows(f"scoreboard/{model}/{name}")["counted"]}
+    (words,) = {
+        words
+        for name in ("curves", "by_class")
+        for words in rows(f"scoreboard/{model}/{name}")["counted"]
+    }
     return str(words)
 
 
-def sizes(model: str, method: str, what: str = "size to work, kept", baseline: str = "mean") -> pd.Series:
+def sizes(
+    model: str, method: str, what: str = "size to work, kept", baseline: str = "mean"
+) -> pd.Series:
     """Return the smallest size of each class, in percent; 100 where none of the grid does."""
-    found = rows(f"scoreboard/{model}/by_class", what=what, method=method, baseline=baseline).set_index("class")
+    found = rows(
+        f"scoreboard/{model}/by_class", what=what, method=method, baseline=baseline
+    ).set_index("class")
     return (100 * found["value"]).round(6)
 
 
 def grid(model: str) -> list[float]:
-    return sorted(float(size) for size in rows(f"scoreboard/{model}/curves")["size"].unique())
+    return sorted(
+        float(size) for size in rows(f"scoreboard/{model}/curves")["size"].unique()
+    )
 
 
 def row(model: str, method: str) -> list[object]:
@@ -67,42 +106,75 @@ def row(model: str, method: str) -> list[object]:
     """
     found = sizes(model, method)
     size = min(grid(model), key=lambda one: abs(100 * one - found.median()))
-    answers = [values(model, method, "kl recovered", one, size)[0] for one in ("kept", "random", "foreign")]
+    answers = [
+        values(model, method, "kl recovered", one, size)[0]
+        for one in ("kept", "random", "foreign")
+    ]
     false = 100 * values(model, method, "false", "kept", size)[0]
     seconds = f"{sizes(model, method, 'seconds').median() / 100:.2g}"
-    counts = counted(model), found.median(), found.min(), found.max(), int((found < 100).sum()), len(found)
+    counts = (
+        counted(model),
+        found.median(),
+        found.min(),
+        found.max(),
+        int((found < 100).sum()),
+        len(found),
+    )
     return [*counts, *answers, false, seconds]
 
 
-def work_by(model: str, method: str, size: float, what: str = "size to work, kept") -> int:
+def work_by(
+    model: str, method: str, size: float, what: str = "size to work, kept"
+) -> int:
     """Return how many classes have circuits that work, or another size, from a size in percent on."""
     return int((sizes(model, method, what) <= size).sum())
 
 
-def pair(model: str, a: str, b: str, what: str = "size to work, kept", baseline: str = "mean") -> list[Any]:
+def pair(
+    model: str, a: str, b: str, what: str = "size to work, kept", baseline: str = "mean"
+) -> list[Any]:
     """Return how the sizes of a method differ from those of another: median in points, less, equal, more, p."""
     found = rows(f"scoreboard/{model}/paired", what=what, baseline=baseline)
-    found = found.assign(a=found["a"].str.split().str[0], b=found["b"].str.split().str[0])
-    same, turned = found[(found["a"] == a) & (found["b"] == b)], found[(found["a"] == b) & (found["b"] == a)]
+    found = found.assign(
+        a=found["a"].str.split().str[0], b=found["b"].str.split().str[0]
+    )
+    same, turned = (
+        found[(found["a"] == a) & (found["b"] == b)],
+        found[(found["a"] == b) & (found["b"] == a)],
+    )
     row, sign = (same.iloc[0], 1) if len(same) else (turned.iloc[0], -1)
     counts = [row["n_less"], row["n_equal"], row["n_more"]][::sign]
     return [round(100 * sign * row["median"]), *counts, row["p"]]
 
 
-def spread(model: str, method: str, what: str = "size to work, kept", baseline: str = "mean") -> list[float]:
+def spread(
+    model: str, method: str, what: str = "size to work, kept", baseline: str = "mean"
+) -> list[float]:
     found = sizes(model, method, what, baseline)
     return [found.median(), found.min(), found.max()]
 
 
 def leads(model: str, method: str, measure: str) -> list[float]:
     """Return by how much circuits exceed those of other classes, by size."""
-    own, other = (values(model, method, measure, circuit, grid(model)) for circuit in ("kept", "foreign"))
+    own, other = (
+        values(model, method, measure, circuit, grid(model))
+        for circuit in ("kept", "foreign")
+    )
     return [a - b for a, b in zip(own, other, strict=True)]
 
 
-def at(model: str, method: str, size: float, *asked: tuple[str, str], baseline: str = "mean") -> list[float]:
+def at(
+    model: str,
+    method: str,
+    size: float,
+    *asked: tuple[str, str],
+    baseline: str = "mean",
+) -> list[float]:
     """Return measures of circuits at a size: each a measure and which circuits."""
-    return [values(model, method, measure, circuit, size, baseline)[0] for measure, circuit in asked]
+    return [
+        values(model, method, measure, circuit, size, baseline)[0]
+        for measure, circuit in asked
+    ]
 
 
 OPTIMAL = "efficientnet_lite0_optimal"
@@ -110,8 +182,14 @@ LITES = (LITE0, "efficientnet_lite1", "efficientnet_lite2")
 ROUNDS = "iterative-fisher"
 EMOJI_METHODS = ("gradient", "fisher", ROUNDS, "learned")
 ANSWERS, SELECTIVITY = ("kl recovered", "kept"), ("selectivity", "kept")
-SIZE_FOR_SELECTIVITY, RANDOM_WORK = "size for 0.8 selectivity, kept", "size to work, random"
-BY_IMAGES, LATENTS = ("toy_two_images", "toy", "toy_ten_images"), ("toy_latents", "toy_three_outputs")
+SIZE_FOR_SELECTIVITY, RANDOM_WORK = (
+    "size for 0.8 selectivity, kept",
+    "size to work, random",
+)
+BY_IMAGES, LATENTS = (
+    ("toy_two_images", "toy", "toy_ten_images"),
+    ("toy_latents", "toy_three_outputs"),
+)
 
 
 def n_counted(model: str) -> int:
@@ -120,7 +198,9 @@ def n_counted(model: str) -> int:
 
 def whole_right(model: str) -> float:
     """Return the share of right answers of the whole model."""
-    return alike(rows(f"scoreboard/{model}/curves", measure="right", circuit="full")["value"])
+    return alike(
+        rows(f"scoreboard/{model}/curves", measure="right", circuit="full")["value"]
+    )
 
 
 def percent(size: float) -> str:
@@ -136,7 +216,11 @@ def for_selectivity(model: str) -> list[object]:
 
 def masks(measure: str) -> list[float]:
     """Return a measure of masks and of other classes' masks, with 10 and with 35 %."""
-    return [at(MORE, "learned", size, (measure, of))[0] for size in (0.1, 0.35) for of in ("kept", "foreign")]
+    return [
+        at(MORE, "learned", size, (measure, of))[0]
+        for size in (0.1, 0.35)
+        for of in ("kept", "foreign")
+    ]
 
 
 FITTED = (
@@ -153,7 +237,10 @@ def fitted(model: str, size: float, n: int) -> list[float]:
     "turn."""
     found = []
     for _, measure, _, scale in FITTED[:n]:
-        both = (at(model, ROUNDS, size, (measure, "kept"), baseline=baseline)[0] for baseline in ("mean", "optimal"))
+        both = (
+            at(model, ROUNDS, size, (measure, "kept"), baseline=baseline)[0]
+            for baseline in ("mean", "optimal")
+        )
         found += [100 * size, *(scale * value for value in both)]
     return found
 
@@ -164,7 +251,10 @@ def seconds(model: str, method: str) -> float:
 
 def single_units(method: str) -> list[float]:
     """Return the rank correlation of scores with exact patching on both small networks."""
-    return [sizes(model, method, "rank correlation").median() / 100 for model in ("toy", "toy_vit")]
+    return [
+        sizes(model, method, "rank correlation").median() / 100
+        for model in ("toy", "toy_vit")
+    ]
 
 
 def significance(p: float) -> str:
@@ -173,11 +263,18 @@ def significance(p: float) -> str:
 
 def rounds_lead() -> str:
     """Return in a word how rounds and one pass lie to each other up to 35 %."""
-    below = [values(LITE0, method, "kl recovered", "kept", list(SIZES[:6])) for method in (ROUNDS, "fisher")]
+    below = [
+        values(LITE0, method, "kl recovered", "kept", list(SIZES[:6]))
+        for method in (ROUNDS, "fisher")
+    ]
     return {"above": "more"}[comparison(*below)]
 
 
-ROWS = "| {} | {} | {} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{}} of {{}} |" + " {{:.2f}} |" * 3 + " {{:.0f}} % | {{}} |"
+ROWS = (
+    "| {} | {} | {} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{}} of {{}} |"
+    + " {{:.2f}} |" * 3
+    + " {{:.0f}} % | {{}} |"
+)
 
 CLAIMS: dict[str, Numbers] = {
     **{
@@ -187,9 +284,9 @@ CLAIMS: dict[str, Numbers] = {
         for named, method in METHODS.items()
     },
     **{
-        f"| {named}, selectivity | " + " | ".join(["{:.2f} ({:.2f})"] * len(SIZES)) + " |": partial(
-            beside, LITE0, method, "selectivity", "random"
-        )
+        f"| {named}, selectivity | "
+        + " | ".join(["{:.2f} ({:.2f})"] * len(SIZES))
+        + " |": partial(beside, LITE0, method, "selectivity", "random")
         for named, method in METHODS.items()
     },
     **{
@@ -200,7 +297,10 @@ CLAIMS: dict[str, Numbers] = {
     },
     "circuits work from {:.0f} % of the hidden channels on in the median class ({:.0f} to {:.0f} % by class); Fisher "
     "in "
-    "rounds finds them in {:.1f} seconds a class": lambda: [*spread(LITE0, ROUNDS), seconds(LITE0, ROUNDS)],
+    "rounds finds them in {:.1f} seconds a class": lambda: [
+        *spread(LITE0, ROUNDS),
+        seconds(LITE0, ROUNDS),
+    ],
     "with {} % of the hidden channels: Fisher in rounds {:.2f}, random units {:.2f}": lambda: [
         35,
         *at(LITE0, ROUNDS, 0.35, ANSWERS, ("kl recovered", "random")),
@@ -214,17 +314,25 @@ CLAIMS: dict[str, Numbers] = {
         35,
         n_counted(LITE0),
         *at(LITE0, ROUNDS, 0.35, ANSWERS, SELECTIVITY),
-        *(100 * value for value in at(LITE0, ROUNDS, 0.35, ("right", "kept"), ("false", "kept"))),
+        *(
+            100 * value
+            for value in at(LITE0, ROUNDS, 0.35, ("right", "kept"), ("false", "kept"))
+        ),
     ],
     **{
-        f"| EfficientNet-Lite{i} | {{}} | {{}} | {{:.2f}} |": partial(for_selectivity, model)
+        f"| EfficientNet-Lite{i} | {{}} | {{}} | {{:.2f}} |": partial(
+            for_selectivity, model
+        )
         for i, model in enumerate(LITES)
     },
-    "With outputs of blocks as units the same method needs {:.0f} % ({:.0f} to {:.0f} %)": lambda: spread(
-        OUTPUTS, ROUNDS
+    "With outputs of blocks as units the same method needs {:.0f} % ({:.0f} to {:.0f} %)": lambda: (
+        spread(OUTPUTS, ROUNDS)
     ),
     "with {} % of the hidden channels circuits of two other classes recover {:.2f} of the answers, the circuits of the "
-    "class {:.2f}": lambda: [35, *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ANSWERS)],
+    "class {:.2f}": lambda: [
+        35,
+        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ANSWERS),
+    ],
     "The circuits of other classes have a selectivity of {:.2f}, those of the class {:.2f}. They work from {:.0f} % "
     "on in the "
     "median class ({:.0f} to {:.0f} %), and as many random units at each site from {:.0f} % on ({:.0f} to {:.0f} "
@@ -233,14 +341,23 @@ CLAIMS: dict[str, Numbers] = {
         *spread(LITE0, ROUNDS, "size to work, foreign"),
         *spread(LITE0, ROUNDS, RANDOM_WORK),
     ],
-    "random units of these sites work from {:.0f} % on": lambda: spread(LITE0, ROUNDS, RANDOM_WORK)[:1],
+    "random units of these sites work from {:.0f} % on": lambda: spread(
+        LITE0, ROUNDS, RANDOM_WORK
+    )[:1],
     "With {} % it is the other way round: rounds recover {:.2f} with a selectivity of {:.2f}, masks {:.2f} and "
     "{:.2f}. Up "
     "to {} % rounds reach a selectivity of {} in {} of the classes, masks in {}": lambda: [
         35,
-        *(value for method in (ROUNDS, "learned") for value in at(MORE, method, 0.35, ANSWERS, SELECTIVITY)),
+        *(
+            value
+            for method in (ROUNDS, "learned")
+            for value in at(MORE, method, 0.35, ANSWERS, SELECTIVITY)
+        ),
         *(35, 0.8),
-        *(work_by(MORE, method, 35, SIZE_FOR_SELECTIVITY) for method in (ROUNDS, "learned")),
+        *(
+            work_by(MORE, method, 35, SIZE_FOR_SELECTIVITY)
+            for method in (ROUNDS, "learned")
+        ),
     ],
     "Fisher in one pass needs {} as Fisher in rounds in the median class (Wilcoxon's p {:.2f}), in {:.1f} seconds "
     "instead of "
@@ -260,12 +377,23 @@ CLAIMS: dict[str, Numbers] = {
     "{} % they recover {}.": lambda: [
         25,
         *(at(LITE0, method, 0.25, ANSWERS)[0] for method in ("fisher", ROUNDS)),
-        *(pair(LITE0, "gradient", ROUNDS)[0], "more", pair(LITE0, "gradient", ROUNDS)[3], len(sizes(LITE0, ROUNDS))),
+        *(
+            pair(LITE0, "gradient", ROUNDS)[0],
+            "more",
+            pair(LITE0, "gradient", ROUNDS)[3],
+            len(sizes(LITE0, ROUNDS)),
+        ),
         pair(LITE0, "gradient", ROUNDS)[4],
-        *(pair(LITE0, "conductance", ROUNDS)[0], "more", *pair(LITE0, "conductance", ROUNDS)[3:]),
+        *(
+            pair(LITE0, "conductance", ROUNDS)[0],
+            "more",
+            *pair(LITE0, "conductance", ROUNDS)[3:],
+        ),
         *(35, rounds_lead()),
     ],
-    "With seven classes Wilcoxon's test can give no p under {:.3f}": lambda: [2 / 2 ** len(sizes(LITE0, ROUNDS))],
+    "With seven classes Wilcoxon's test can give no p under {:.3f}": lambda: [
+        2 / 2 ** len(sizes(LITE0, ROUNDS))
+    ],
     "With {} images of other classes masks work from {:.0f} % on ({:.0f} to {:.0f} %); rounds need {:+d} points ({} "
     "in {} "
     "classes, {} in {}, p {:.2f}).": lambda: [
@@ -279,14 +407,23 @@ CLAIMS: dict[str, Numbers] = {
         *(seconds(MORE, method) for method in ("learned", ROUNDS)),
         15,
         *at(MORE, "learned", 0.15, ANSWERS, SELECTIVITY),
-        *(100 * value for value in at(MORE, "learned", 0.15, ("right", "kept"), ("false", "kept"))),
+        *(
+            100 * value
+            for value in at(MORE, "learned", 0.15, ("right", "kept"), ("false", "kept"))
+        ),
     ],
     "The {} masks are, the {} they are the class's own": lambda: [
         "smaller",
-        {"above": "more"}[comparison(*(leads(MORE, "learned", "selectivity")[i:][:4] for i in (0, 1)))],
+        {"above": "more"}[
+            comparison(*(leads(MORE, "learned", "selectivity")[i:][:4] for i in (0, 1)))
+        ],
     ],
-    "| KL recovered by masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(masks, "kl recovered"),
-    "| selectivity of masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(masks, "selectivity"),
+    "| KL recovered by masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(
+        masks, "kl recovered"
+    ),
+    "| selectivity of masks | {:.2f}, {:.2f} | {:.2f}, {:.2f} |": partial(
+        masks, "selectivity"
+    ),
     "On the small CLIP rounds need {:+d} points against masks with six images of a class ({} in {} of {} classes, {} "
     "in "
     "{}, p {:.2f}), "
@@ -294,37 +431,71 @@ CLAIMS: dict[str, Numbers] = {
     "in rounds "
     "{:.2f} and "
     "{:.2f}, other classes' masks {:.2f} and {:.2f}": lambda: [
-        *(pair("toy", ROUNDS, "learned")[0], "more", pair("toy", ROUNDS, "learned")[3], len(sizes("toy", ROUNDS))),
+        *(
+            pair("toy", ROUNDS, "learned")[0],
+            "more",
+            pair("toy", ROUNDS, "learned")[3],
+            len(sizes("toy", ROUNDS)),
+        ),
         *("less", pair("toy", ROUNDS, "learned")[1], pair("toy", ROUNDS, "learned")[4]),
-        *(pair("toy_ten_images", ROUNDS, "learned")[0], "more", pair("toy_ten_images", ROUNDS, "learned")[3]),
-        *(len(sizes("toy_ten_images", ROUNDS)), pair("toy_ten_images", ROUNDS, "learned")[4]),
+        *(
+            pair("toy_ten_images", ROUNDS, "learned")[0],
+            "more",
+            pair("toy_ten_images", ROUNDS, "learned")[3],
+        ),
+        *(
+            len(sizes("toy_ten_images", ROUNDS)),
+            pair("toy_ten_images", ROUNDS, "learned")[4],
+        ),
         30,
         *at("toy", "learned", 0.3, ANSWERS, SELECTIVITY),
         *at("toy", ROUNDS, 0.3, ANSWERS, SELECTIVITY),
-        *at("toy", "learned", 0.3, ("kl recovered", "foreign"), ("selectivity", "foreign")),
+        *at(
+            "toy",
+            "learned",
+            0.3,
+            ("kl recovered", "foreign"),
+            ("selectivity", "foreign"),
+        ),
     ],
     "{:.0f} % by rounds and {:.0f} % by masks with two images of a class, {:.0f} and {:.0f} % with six, {:.0f} and "
     "{:.0f} % with ten. The classes differ, though: the model knows {}, {} and {} of them": lambda: [
-        *(sizes(model, method).median() for model in BY_IMAGES for method in (ROUNDS, "learned")),
+        *(
+            sizes(model, method).median()
+            for model in BY_IMAGES
+            for method in (ROUNDS, "learned")
+        ),
         *(len(sizes(model, ROUNDS)) for model in BY_IMAGES),
     ],
-    "the difference between masks and rounds is {}": lambda: [significance(pair(MORE, ROUNDS, "learned")[4])],
+    "the difference between masks and rounds is {}": lambda: [
+        significance(pair(MORE, ROUNDS, "learned")[4])
+    ],
     "with the units of another image in the place of ablated ones circuits work from {:.0f} % on ({:.0f} to {:.0f} "
     "%), with "
-    "the mean from {:.0f} % on.": lambda: [*spread(LITE0, ROUNDS, baseline="resample"), spread(LITE0, ROUNDS)[0]],
+    "the mean from {:.0f} % on.": lambda: [
+        *spread(LITE0, ROUNDS, baseline="resample"),
+        spread(LITE0, ROUNDS)[0],
+    ],
     "With the units of another image circuits of {} % recover {:.2f}, with the mean {:.2f}. Constants that are fitted "
     "to each circuit help on the small CLIP. On EfficientNet-Lite0, where they are fitted on {} images, they help "
     "circuits "
     "of {} % by three measures of four, and circuits of {} % by right answers alone": lambda: [
         35,
-        *(at(LITE0, ROUNDS, 0.35, ANSWERS, baseline=baseline)[0] for baseline in ("resample", "mean")),
-        sum(made_with("scoreboard/efficientnet_lite0_optimal")[of] for of in ("n_images", "n_others")),
+        *(
+            at(LITE0, ROUNDS, 0.35, ANSWERS, baseline=baseline)[0]
+            for baseline in ("resample", "mean")
+        ),
+        sum(
+            made_with("scoreboard/efficientnet_lite0_optimal")[of]
+            for of in ("n_images", "n_others")
+        ),
         *(20, 30),
     ],
     **{
-        " ".join(f"| {named}, {{:.0f}} % | {what} | {form} | {form} |" for what, _, form, _ in FITTED[:n]): partial(
-            fitted, model, size, n
-        )
+        " ".join(
+            f"| {named}, {{:.0f}} % | {what} | {form} | {form} |"
+            for what, _, form, _ in FITTED[:n]
+        ): partial(fitted, model, size, n)
         for named, model, size, n in (
             ("small CLIP", "toy_ablations", 0.4, 4),
             ("EfficientNet-Lite0", OPTIMAL, 0.3, 3),
@@ -343,21 +514,34 @@ CLAIMS: dict[str, Numbers] = {
     ),
     "{:.0f} % of the hidden channels of EfficientNet-Lite0, {:.0f} % of those of the small CLIP, and {:.0f} % of the "
     "heads and "
-    "neurons of the small ViT": lambda: [sizes(model, ROUNDS).median() for model in (LITE0, "toy", "toy_vit")],
-    "On the small ViT as many random units at each site work from {:.0f} % on, too.": lambda: spread(
-        "toy_vit", ROUNDS, RANDOM_WORK
-    )[:1],
+    "neurons of the small ViT": lambda: [
+        sizes(model, ROUNDS).median() for model in (LITE0, "toy", "toy_vit")
+    ],
+    "On the small ViT as many random units at each site work from {:.0f} % on, too.": lambda: (
+        spread("toy_vit", ROUNDS, RANDOM_WORK)[:1]
+    ),
     "In the median class such units, and circuits, work from {:.0f} % on": lambda: [
-        alike((spread("toy_vit", ROUNDS, what)[0] for what in (RANDOM_WORK, "size to work, kept")), 0)
+        alike(
+            (
+                spread("toy_vit", ROUNDS, what)[0]
+                for what in (RANDOM_WORK, "size to work, kept")
+            ),
+            0,
+        )
     ],
     "on the small CLIP the whole model is right in {:.0f} % of their images, on the small ViT in {:.0f} %": lambda: (
         100 * whole_right(model) for model in ("toy", "toy_vit")
     ),
-    "six images of a class and {} others)": lambda: [made_with("scoreboard/toy")["n_others"]],
+    "six images of a class and {} others)": lambda: [
+        made_with("scoreboard/toy")["n_others"]
+    ],
     "random units work from {:.0f} to {:.0f} % on, by method, circuits from {:.0f} to {:.0f} %": lambda: [
         size
         for circuit in ("random", "kept")
-        for size in span(sizes("emoji", m, f"size to work, {circuit}").median() for m in EMOJI_METHODS)
+        for size in span(
+            sizes("emoji", m, f"size to work, {circuit}").median()
+            for m in EMOJI_METHODS
+        )
     ],
     "as many random units at each site recover {:.2f} with {} %, circuits {:.2f}": lambda: [
         at("toy_vit", ROUNDS, 0.1, ("kl recovered", "random"))[0],
@@ -386,7 +570,10 @@ CLAIMS: dict[str, Numbers] = {
     "together: on EfficientNet-Lite0 and the small CLIP the gradient needs {} circuits": lambda: [
         {"above": "larger"}[
             comparison(
-                *([sizes(model, method).median() for model in (LITE0, "toy")] for method in ("gradient", ROUNDS))
+                *(
+                    [sizes(model, method).median() for model in (LITE0, "toy")]
+                    for method in ("gradient", ROUNDS)
+                )
             )
         ]
     ],
@@ -401,7 +588,10 @@ CLAIMS: dict[str, Numbers] = {
     "With 35 % Fisher in rounds recovers {:.2f} of the answers, has a selectivity of {:.2f}, and gives the class to "
     "{:.0f} % of its images and to {:.0f} % of others; as many random units at every site recover {:.2f}.": lambda: (
         *at(LITE0, ROUNDS, 0.35, ANSWERS, SELECTIVITY),
-        *(100 * value for value in at(LITE0, ROUNDS, 0.35, ("right", "kept"), ("false", "kept"))),
+        *(
+            100 * value
+            for value in at(LITE0, ROUNDS, 0.35, ("right", "kept"), ("false", "kept"))
+        ),
         *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random")),
     ),
     "By Fisher in rounds, {:.1f} seconds a class, circuits work from {:.0f} % of the hidden channels on (median class; "
@@ -416,7 +606,9 @@ CLAIMS: dict[str, Numbers] = {
         100 * at(LITE0, ROUNDS, 0.35, ("false", "kept"))[0],
         *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random")),
         spread(LITE0, ROUNDS, RANDOM_WORK)[0],
-        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ("selectivity", "foreign")),
+        *at(
+            LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ("selectivity", "foreign")
+        ),
     ),
     "with 25 % rounds recover more ({:.2f} and {:.2f}). The small CLIP of the package needs more: circuits by Fisher "
     "in rounds work from {:.0f} % on in the median class ({:.0f} to {:.0f} %)": lambda: (
@@ -429,5 +621,8 @@ CLAIMS: dict[str, Numbers] = {
         *at(LITE0, ROUNDS, 0.35, ("selectivity", "foreign"), SELECTIVITY),
     ],
     "Of the hidden channels of EfficientNet-Lite0 circuits work from {:.0f} to {:.0f} % on, by class, of outputs of "
-    "blocks from {:.0f} to {:.0f} %": lambda: (*spread(LITE0, ROUNDS)[1:], *spread(OUTPUTS, ROUNDS)[1:]),
+    "blocks from {:.0f} to {:.0f} %": lambda: (
+        *spread(LITE0, ROUNDS)[1:],
+        *spread(OUTPUTS, ROUNDS)[1:],
+    ),
 }

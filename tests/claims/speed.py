@@ -4,13 +4,24 @@ from functools import partial
 
 import numpy as np
 
-from tests.support.committed_tables import Numbers, comparison, made_with, one, rows, table
+from tests.support.committed_tables import (
+    Numbers,
+    comparison,
+    made_with,
+    one,
+    rows,
+    table,
+)
 
 
 def timed(model: str, scores: str) -> list[object]:
     """Return a row of the table of speed, the difference as it is written there."""
     named = {"model": model, "scores": scores}
-    (row,) = rows("benchmarks/attribution/speed", **named).drop(columns=list(named)).to_numpy()
+    (row,) = (
+        rows("benchmarks/attribution/speed", **named)
+        .drop(columns=list(named))
+        .to_numpy()
+    )
     return [*row[:-1], f"{row[-1]:.1e}".replace("e-0", "e-")]
 
 
@@ -21,11 +32,17 @@ def growing(what: str, column: str) -> list[float]:
 def grown(what: str, column: str) -> list[float]:
     """Return three values of what grows, shares in percent, and seconds."""
     values = growing(what, "value")
-    return [*(100 * value if what.startswith("share") else value for value in values), *growing(what, column)]
+    return [
+        *(100 * value if what.startswith("share") else value for value in values),
+        *growing(what, column),
+    ]
 
 
 def growths(*columns: str) -> list[list[float]]:
-    return [list(np.divide(found[1:], found[:-1])) for found in (growing("sites", column) for column in columns)]
+    return [
+        list(np.divide(found[1:], found[:-1]))
+        for found in (growing("sites", column) for column in columns)
+    ]
 
 
 def rated(what: str) -> float:
@@ -35,7 +52,10 @@ def rated(what: str) -> float:
 def stream_edges(folder: str) -> list[float]:
     """Return edges, passes of the tower, what 5 points cost beside, and the peak of memory of a transformer."""
     (row,) = table(f"benchmarks/{folder}/speed").to_dict("records")
-    return [row[column] for column in ("edges", "scores / pass", "5 points / scores", "peak GiB")]
+    return [
+        row[column]
+        for column in ("edges", "scores / pass", "5 points / scores", "peak GiB")
+    ]
 
 
 def single(name: str, *columns: str) -> list[float]:
@@ -59,7 +79,9 @@ CLAIMS: dict[str, Numbers] = {
         growths("node seconds")[0][-1],
     ],
     **{
-        f"| {named} | {{:.0f}}, {{:.0f}}, {{:.0f}} | {{:.1f}}, {{:.1f}}, {{:.1f}} |": partial(grown, what, column)
+        f"| {named} | {{:.0f}}, {{:.0f}}, {{:.0f}} | {{:.1f}}, {{:.1f}}, {{:.1f}} |": partial(
+            grown, what, column
+        )
         for named, what, column in (
             ("images, for edges", "images", "edge seconds"),
             ("images, for nodes", "images", "node seconds"),
@@ -69,7 +91,9 @@ CLAIMS: dict[str, Numbers] = {
     },
     "Nodes cost {:.1f} s, and {:.1f} s an image. The edge pass reaches {:.0f} %, the node pass {:.0f} % of the {:.0f} "
     "GFLOP/s": lambda: [
-        *np.polyfit(growing("images", "images"), growing("images", "node seconds"), 1)[::-1],
+        *np.polyfit(growing("images", "images"), growing("images", "node seconds"), 1)[
+            ::-1
+        ],
         *(100 * rated(what) / rated("matrix products") for what in ("edge", "node")),
         rated("matrix products"),
     ],
@@ -77,7 +101,9 @@ CLAIMS: dict[str, Numbers] = {
         *(made_with("benchmarks/similarity")["classes"], 6),
         *single("benchmarks/similarity/similarity", "seconds", "peak GiB"),
     ],
-    "of the size of an RN50's, whole and in {} parts": lambda: [made_with("benchmarks/similarity")["parts"]],
+    "of the size of an RN50's, whole and in {} parts": lambda: [
+        made_with("benchmarks/similarity")["parts"]
+    ],
     "The {:,} edges between the heads and MLPs of a ViT-B/32 on {} images, by one gradient, take {:.1f} "
     "forward-backward passes of the "
     "tower.": lambda: [
@@ -97,7 +123,9 @@ CLAIMS: dict[str, Numbers] = {
     "Of {:,} listed images mixtures are drawn and merged with {:,} base lines in {:.0f} s of the processor; "
     "`train_clip` has "
     "{:.2f} of the speed": lambda: [
-        *single("benchmarks/mixtures/mixture", "images listed", "base lines", "CPU seconds"),
+        *single(
+            "benchmarks/mixtures/mixture", "images listed", "base lines", "CPU seconds"
+        ),
         *single("benchmarks/training/train_clip", "of the trainer by hand"),
     ],
     "Mixtures need {:.1f} GiB at their peak. Training has {:.0f} images a second": lambda: [
@@ -107,8 +135,16 @@ CLAIMS: dict[str, Numbers] = {
     **{
         f"| {written} |": partial(timed, model, scores)
         for model, scores, written in (
-            ("RN50", "nodes", "RN50, 224 px | nodes | {:.1f} s | {:.1f} s | {:.1f} | {}"),
-            ("RN50", "edges", "RN50, 224 px | edges | {:.0f} s | {:.1f} s | {:.0f} | {}"),
+            (
+                "RN50",
+                "nodes",
+                "RN50, 224 px | nodes | {:.1f} s | {:.1f} s | {:.1f} | {}",
+            ),
+            (
+                "RN50",
+                "edges",
+                "RN50, 224 px | edges | {:.0f} s | {:.1f} s | {:.0f} | {}",
+            ),
             (
                 *("RN50", "nodes, gauss-radau-5"),
                 "RN50, 224 px | nodes, Gauss-Radau 5 | {:.1f} s | {:.1f} s | {:.1f} | another rule",
@@ -117,8 +153,16 @@ CLAIMS: dict[str, Numbers] = {
                 *("RN50", "edges, gauss-radau-4"),
                 "RN50, 224 px | edges, Gauss-Radau 4 | {:.0f} s | {:.1f} s | {:.0f} | another rule",
             ),
-            ("rn-tiny", "nodes", "rn-tiny, 64 px | nodes | {:.2f} s | {:.2f} s | {:.1f} | {}"),
-            ("rn-tiny", "edges", "rn-tiny, 64 px | edges | {:.2f} s | {:.2f} s | {:.0f} | {}"),
+            (
+                "rn-tiny",
+                "nodes",
+                "rn-tiny, 64 px | nodes | {:.2f} s | {:.2f} s | {:.1f} | {}",
+            ),
+            (
+                "rn-tiny",
+                "edges",
+                "rn-tiny, 64 px | edges | {:.2f} s | {:.2f} s | {:.0f} | {}",
+            ),
             (
                 *("rn-tiny", "patching"),
                 "rn-tiny, 64 px | exact patching of each unit | {:.1f} s | {:.2f} s | {:.1f} | {}",

@@ -13,13 +13,16 @@ def points(claim: str, models: str = ALL_MODELS) -> list[float]:
     """Return a difference with its interval, in points."""
     (measure, *_) = next(one for one in OF_THE_STUDY if one.name == claim).measures
     return [
-        100 * one(f"{AGAIN}/claims", column, measure=measure.name, models=models) for column in ("value", "low", "high")
+        100 * one(f"{AGAIN}/claims", column, measure=measure.name, models=models)
+        for column in ("value", "low", "high")
     ]
 
 
 def published() -> list[int]:
     """Return how many claims had been said to be borne out, refuted, and neither."""
-    claims = rows(f"{STUDY}/claims", models=ALL_MODELS).drop_duplicates("claim")["verdict"]
+    claims = rows(f"{STUDY}/claims", models=ALL_MODELS).drop_duplicates("claim")[
+        "verdict"
+    ]
     return [int((claims == verdict).sum()) for verdict in (BORNE_OUT, REFUTED, OPEN)]
 
 
@@ -27,7 +30,13 @@ def in_each_count() -> list[int]:
     """Return how many claims there are, and how many have each verdict in all counts."""
     counted = published_or_again(table(f"{STUDY}/claims"), table(f"{AGAIN}/claims"))
     told = [agreeing(counted[claim.name]) for claim in OF_THE_STUDY]
-    return [len(told), *(told.count((verdict, N_COUNTS, N_COUNTS)) for verdict in (BORNE_OUT, REFUTED, OPEN))]
+    return [
+        len(told),
+        *(
+            told.count((verdict, N_COUNTS, N_COUNTS))
+            for verdict in (BORNE_OUT, REFUTED, OPEN)
+        ),
+    ]
 
 
 def n_seeds() -> list[str]:
@@ -54,11 +63,18 @@ def of_one_class() -> int:
 
 
 def related(what: str, *columns: str) -> list[float]:
-    return [one(f"{AGAIN}/relations", column, what=what, **{"with": "held_out"}) for column in columns]
+    return [
+        one(f"{AGAIN}/relations", column, what=what, **{"with": "held_out"})
+        for column in columns
+    ]
 
 
 def of_representations(*columns: str) -> list[float]:
-    return [number for what in SHARED_BY_REPRESENTATIONS for number in related(what, *columns)]
+    return [
+        number
+        for what in SHARED_BY_REPRESENTATIONS
+        for number in related(what, *columns)
+    ]
 
 
 def of_circuits() -> tuple[int, int, str]:
@@ -76,11 +92,15 @@ CLAIMS: dict[str, Numbers] = {
     "there.": lambda: (
         n_models(),
         *n_seeds(),
-        *map(held_out, ("natural-only", "cg-low", "cg-high", "leave-out", "upper-high")),
+        *map(
+            held_out, ("natural-only", "cg-low", "cg-high", "leave-out", "upper-high")
+        ),
     ),
     "Of {} claims of the study {} is borne out in each of three counts, {} is refuted, and {} cannot be told in "
     "any": in_each_count,
-    "raise this accuracy by {:.0f} points [{:.0f}, {:.0f}], *against* the claim": lambda: points("alignment-accuracy"),
+    "raise this accuracy by {:.0f} points [{:.0f}, {:.0f}], *against* the claim": lambda: (
+        points("alignment-accuracy")
+    ),
     "We had published {} borne out, {} refuted and {} open: a screen had left one held-out class of ten to {} of these "
     "models": lambda: [*published(), of_one_class()],
     "Rank correlations over these {} models": lambda: [n_models()],
@@ -89,11 +109,13 @@ CLAIMS: dict[str, Numbers] = {
     "they are {:.2f} [{:.2f}, {:.2f}] and {:.2f} [{:.2f}, {:.2f}]; given accuracy on the other domains": lambda: (
         of_representations("rho", "low_set", "high_set")
     ),
-    "given accuracy on the other domains {:.2f} (p {:.2g}) and {:.2f} (p {:.2g})": lambda: of_representations(
-        "partial", "partial_p"
+    "given accuracy on the other domains {:.2f} (p {:.2g}) and {:.2f} (p {:.2g})": lambda: (
+        of_representations("partial", "partial_p")
     ),
     "Of {} other numbers, among them node overlap, edges and own parts, {} are {} after correction": of_circuits,
-    "by held-out sets lesions tell nothing ({:.0f} points [{:.0f}, {:.0f}])": lambda: points("own-part", BY_SET),
+    "by held-out sets lesions tell nothing ({:.0f} points [{:.0f}, {:.0f}])": lambda: (
+        points("own-part", BY_SET)
+    ),
     "CKA with a rank correlation of {:.2f} [{:.2f}, {:.2f}], shared features with {:.2f} [{:.2f}, {:.2f}]": lambda: (
         of_representations("rho", "low", "high")
     ),

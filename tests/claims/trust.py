@@ -5,7 +5,15 @@ from functools import partial
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, alike, made_with, one, rows, span, table
+from tests.support.committed_tables import (
+    Numbers,
+    alike,
+    made_with,
+    one,
+    rows,
+    span,
+    table,
+)
 
 
 def covered(of: str, degrees: str = "Satterthwaite") -> tuple[float, float]:
@@ -14,7 +22,15 @@ def covered(of: str, degrees: str = "Satterthwaite") -> tuple[float, float]:
 
 def promised(model: str, kind: str) -> list[object]:
     """Return rule, cost, promise, what was measured with its interval, and the error of the study's rule."""
-    columns = ["rule", "cost", "promised", "measured", "low", "high", "error of the study's rule"]
+    columns = [
+        "rule",
+        "cost",
+        "promised",
+        "measured",
+        "low",
+        "high",
+        "error of the study's rule",
+    ]
     return list(rows(f"rules/{model}/promise", kind=kind)[columns].iloc[0])
 
 
@@ -41,7 +57,11 @@ def in_percent(values: "pd.Series[float]") -> tuple[float, float]:
 
 
 def both_degrees(of: str) -> list[float]:
-    return [end for degrees in ("Satterthwaite", "min(n1, n2) - 1") for end in covered(of, degrees)]
+    return [
+        end
+        for degrees in ("Satterthwaite", "min(n1, n2) - 1")
+        for end in covered(of, degrees)
+    ]
 
 
 def promises() -> pd.DataFrame:
@@ -55,7 +75,9 @@ def points(model: str) -> int:
 
 def worst_site() -> float:
     """Return the error of the chosen rule of node scores at `act1`, which is more than its mean over sites."""
-    (found,) = rows("rules/toy/rules", kind="nodes", rule=promised("toy", "nodes")[0]).to_dict("records")
+    (found,) = rows(
+        "rules/toy/rules", kind="nodes", rule=promised("toy", "nodes")[0]
+    ).to_dict("records")
     assert found["worst at"] == "act1"
     assert found["worst"] > one("rules/toy/promise", "measured", kind="nodes")
     return float(found["worst"])
@@ -65,12 +87,22 @@ def killed(*disturbances: str) -> list[int]:
     """Return how many trials there were, and how they ended."""
     found = table(TRIALS)
     found = found[found["disturbance"].isin(disturbances)] if disturbances else found
-    counts = [int((found["outcome"] == outcome).sum()) for outcome in ("equal", "refused by name", "left, right")]
+    counts = [
+        int((found["outcome"] == outcome).sum())
+        for outcome in ("equal", "refused by name", "left, right")
+    ]
     return [len(found), *counts, len(found) - sum(counts)]
 
 
 TRIALS, ERRORS = "chaos/trials", "trust/family_wise_error"
-SIX = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine", "edge_spearman")
+SIX = (
+    "node_overlap",
+    "edge_jaccard",
+    "wl_kernel",
+    "spearman",
+    "cosine",
+    "edge_spearman",
+)
 
 CLAIMS: dict[str, Numbers] = {
     "at {} to {} classes 95 % intervals cover the truth in {:.1f} to {:.1f} % of {:,} simulated studies. "
@@ -82,26 +114,34 @@ CLAIMS: dict[str, Numbers] = {
         *in_percent(rows("trust/skewed", shares="skewed")["coverage"]),
     ],
     **{
-        f"| {named} | {{:.1f}} to {{:.1f}} % | {{:.1f}} to {{:.1f}} % |": partial(both_degrees, of)
+        f"| {named} | {{:.1f}} to {{:.1f}} % | {{:.1f}} to {{:.1f}} % |": partial(
+            both_degrees, of
+        )
         for named, of in {
             "similarities of whole sets of images": "similarity of all images",
             "similarities of parts": "similarity of parts",
             "ratios to the ceiling": "ratio to the ceiling",
         }.items()
     },
-    "intervals of ratios cover {:.1f} to {:.1f} % where shares are even": lambda: in_percent(
-        rows("trust/skewed", shares="even")["coverage"]
+    "intervals of ratios cover {:.1f} to {:.1f} % where shares are even": lambda: (
+        in_percent(rows("trust/skewed", shares="even")["coverage"])
     ),
     **{
         f"{says} in up to {{:.1f}} % of the simulated studies, tests over several models in up to {{:.1f}} %": lambda: (
             found_nothing("models differ, one is tested")[1],
             max(found_nothing(f"models differ, over {n}")[1] for n in (8, 12)),
         )
-        for says in ("tests over one trained model do so", "they find differences that are not there")
+        for says in (
+            "tests over one trained model do so",
+            "they find differences that are not there",
+        )
     },
     "The {:.1f} % are of six domains, the {:.1f} % of three. Where the rate is {:.1f} %, there are so few families or "
     "domains that no corrected p can be under {}": lambda: [
-        *(100 * one(ERRORS, "error", case="models differ, one is tested", domains=n) for n in (6, 3)),
+        *(
+            100 * one(ERRORS, "error", case="models differ, one is tested", domains=n)
+            for n in (6, 3)
+        ),
         *(found_nothing("families of 4, drawn together")[0], 0.05),
     ],
     "differs between models by a factor of {:.1f}": lambda: [math.exp(0.25)],
@@ -117,9 +157,15 @@ CLAIMS: dict[str, Numbers] = {
     },
     "| models | models, {} or {} of them | {:.1f} to {:.1f} % |": lambda: [
         *(8, 12),
-        *in_percent(rows(ERRORS, case=["models differ, over 8", "models differ, over 12"])["error"]),
+        *in_percent(
+            rows(ERRORS, case=["models differ, over 8", "models differ, over 12"])[
+                "error"
+            ]
+        ),
     ],
-    "| Mantel's test | {:.1f} to {:.1f} % |": lambda: in_percent(table("trust/mantel")["mantel"]),
+    "| Mantel's test | {:.1f} to {:.1f} % |": lambda: in_percent(
+        table("trust/mantel")["mantel"]
+    ),
     "| pairs as if independent | {:.1f} to {:.1f} % |": lambda: in_percent(
         table("trust/mantel")["pairs as independent"]
     ),
@@ -132,7 +178,10 @@ CLAIMS: dict[str, Numbers] = {
     ],
     **{
         f"| {domains} | {{:.2f}} | {{:.2f}} | {{:.2f}} |": partial(
-            lambda of: [one("trust/ratio", "ratio", domains=of, noise=noise) for noise in ("low", "middle", "high")],
+            lambda of: [
+                one("trust/ratio", "ratio", domains=of, noise=noise)
+                for noise in ("low", "middle", "high")
+            ],
             domains,
         )
         for domains in ("identical", "unrelated")
@@ -143,13 +192,21 @@ CLAIMS: dict[str, Numbers] = {
     ],
     "In another domain: Spearman {:.2f}, cosine {:.2f}, node overlap {:.2f}, kernel {:.2f}, edges {:.2f}": lambda: [
         separated("another domain")[measure]
-        for measure in ("spearman", "cosine", "node_overlap", "wl_kernel", "edge_jaccard")
+        for measure in (
+            "spearman",
+            "cosine",
+            "node_overlap",
+            "wl_kernel",
+            "edge_jaccard",
+        )
     ],
     "The rank correlation of node scores separates circuits of one class in other domains {}:": lambda: [
         {"spearman": "best"}[str(separated("another domain").idxmax())]
     ],
     **{
-        f"| {named} | {{:.3f}} |": partial(lambda measure: [separated("another domain")[measure]], measure)
+        f"| {named} | {{:.3f}} |": partial(
+            lambda measure: [separated("another domain")[measure]], measure
+        )
         for named, measure in {
             "rank correlation of node scores": "spearman",
             "cosine of node scores": "cosine",
@@ -160,11 +217,17 @@ CLAIMS: dict[str, Numbers] = {
             "depth bias": "depth_bias",
         }.items()
     },
-    "| guessing | {:.3f} |": lambda: [alike(rows("measures/measures", case="another domain")["guessing"], 6)],
+    "| guessing | {:.3f} |": lambda: [
+        alike(rows("measures/measures", case="another domain")["guessing"], 6)
+    ],
     "the six put {:.0f} to {:.0f} % in the wrong order, depth bias {:.0f} to {:.0f} %": lambda: [
         end
         for measures in (list(SIX), ["depth_bias"])
-        for end in in_percent(rows("measures/measures", case=["units permuted", "noise"], measure=measures)["value"])
+        for end in in_percent(
+            rows(
+                "measures/measures", case=["units permuted", "noise"], measure=measures
+            )["value"]
+        )
     ],
     "For {} of {} kinds of scores a rule that costs {:.2f} to {:.2f} of the study's errs by {:.3f} to {:.3f}": lambda: [
         len(cheap := promises().query("cost < 1")),
@@ -205,9 +268,16 @@ CLAIMS: dict[str, Numbers] = {
     "(their distance is {:.3f} of the node scores), and not with zero ({:.2f}). With zero the rule {} errs by {:.2f} "
     "[{:.2f}, "
     "{:.2f}] for nodes and by {:.2f} [{:.2f}, {:.2f}] for edges against {} points": lambda: [
-        *(one(f"rules/vit-{name}/promise", "references differ", kind="nodes") for name in ("mean-position", "zero")),
+        *(
+            one(f"rules/vit-{name}/promise", "references differ", kind="nodes")
+            for name in ("mean-position", "zero")
+        ),
         promised("vit-zero", "edges")[0],
-        *(number for kind in ("nodes", "edges") for number in promised("vit-zero", kind)[3:6]),
+        *(
+            number
+            for kind in ("nodes", "edges")
+            for number in promised("vit-zero", kind)[3:6]
+        ),
         points("vit-zero"),
     ],
     "No file was lost in {} trials: {} ended with equal bytes, {} with a refusal that names the damaged file, {} with "
@@ -215,12 +285,21 @@ CLAIMS: dict[str, Numbers] = {
     "input as it was. The other {} did not end as they should.": killed,
     "A trial runs one of {} commands": lambda: [table(TRIALS)["command"].nunique()],
     **{
-        f"| {named} | {{}} | {{}} | {{}} | {{}} | {{}} |": partial(killed, *disturbances)
+        f"| {named} | {{}} | {{}} | {{}} | {{}} | {{}} |": partial(
+            killed, *disturbances
+        )
         for named, disturbances in {
             "other environments": ("somewhere", "elsewhere", "two threads", "fork"),
             "killed within a write": ("SIGKILL", "SIGTERM"),
             "a second process": ("two processes",),
-            "a damaged file": ("emptied", "torn", "removed", "foreign", "bit", "bit at the end"),
+            "a damaged file": (
+                "emptied",
+                "torn",
+                "removed",
+                "foreign",
+                "bit",
+                "bit at the end",
+            ),
         }.items()
     },
     "The {} are one thing": lambda: killed("elsewhere")[-1:],

@@ -38,42 +38,83 @@ def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
 
 
 def run_quickstart(
-    out: Path, classes: tuple[str, ...], styles: tuple[str, ...], *, train: bool = True, **config: object
+    out: Path,
+    classes: tuple[str, ...],
+    styles: tuple[str, ...],
+    *,
+    train: bool = True,
+    **config: object,
 ) -> None:
     """Run the quickstart on some classes and styles, with a model trained for a few steps unless ``train`` is false."""
     with pytest.MonkeyPatch.context() as patch:
         module = command_module("quickstart")
-        patch.setattr(quickstart_settings, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
+        patch.setattr(
+            quickstart_settings,
+            "DrawingSettings",
+            partial(DrawingSettings, classes=classes, styles=styles),
+        )
         patch.setattr(module, "write_toy", partial(write_toy, progress=False))
         patch.setattr("circuitry.reports.page.write_static", no_static_images)
         patch.setattr(quickstart_steps, "train_clip", short_training)
-        patch.setattr(quickstart_steps, "ExtractionSettings", partial(ExtractionSettings, rule=GIVEN_RULE))
-        patch.setattr(quickstart_steps, "KNOWN", 0.0)  # after three steps a model knows nothing
-        few = {"n_unseen": 1, "n_others": 2, "processes": 1, "classes": classes, "domains": styles}
+        patch.setattr(
+            quickstart_steps,
+            "ExtractionSettings",
+            partial(ExtractionSettings, rule=GIVEN_RULE),
+        )
+        patch.setattr(
+            quickstart_steps, "KNOWN", 0.0
+        )  # after three steps a model knows nothing
+        few = {
+            "n_unseen": 1,
+            "n_others": 2,
+            "processes": 1,
+            "classes": classes,
+            "domains": styles,
+        }
         trained = {"train": True, "epochs": 1, "held_out": ("key",)} if train else {}
-        module.main(module.Config(out=out / "run", results=out / "results", **few, **trained, **config))
+        module.main(
+            module.Config(
+                out=out / "run", results=out / "results", **few, **trained, **config
+            )
+        )
 
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished quickstart of a model that was trained for three steps; each worker of pytest has its copy."""
     temporary = tmp_path_factory.getbasetemp()
-    made = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "made-once" / "quickstart"
+    made = (
+        (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary)
+        / "made-once"
+        / "quickstart"
+    )
     made.parent.mkdir(exist_ok=True)
     with file_lock(made.parent, "quickstart"):
         if not made.exists():
             begun = made.with_name("begun")
             run_quickstart(begun, CLASSES, STYLES, n_train=5, n_test=4, n_images=2)
             begun.rename(made)
-    return Path(shutil.copytree(made, tmp_path_factory.mktemp("quickstart"), dirs_exist_ok=True))
+    return Path(
+        shutil.copytree(made, tmp_path_factory.mktemp("quickstart"), dirs_exist_ok=True)
+    )
 
 
 @pytest.fixture(scope="session")
 def subject_of_the_quickstart(quickstart: Path) -> dict[str, object]:
     run = quickstart / "run"
     checkpoint = run / "rn-tiny.safetensors"
-    few = {"classes": ("fish", "star"), "domains": ("clipart", "real"), "n_images": 1, "n_others": 1}
-    return {"checkpoint": checkpoint, "data": run / "toy", "circuits": run / "circuits", **few}
+    few = {
+        "classes": ("fish", "star"),
+        "domains": ("clipart", "real"),
+        "n_images": 1,
+        "n_others": 1,
+    }
+    return {
+        "checkpoint": checkpoint,
+        "data": run / "toy",
+        "circuits": run / "circuits",
+        **few,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,11 @@ def test_the_benchmark_finds_equal_scores(monkeypatch: pytest.MonkeyPatch) -> No
     module = script("benchmark_attribution")
     monkeypatch.setattr(module, "SWEEP_IMAGES", 2)
     table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1))
-    others = ["nodes, gauss-radau-5", "edges, gauss-radau-4", "nodes, conductance against study"]
+    others = [
+        "nodes, gauss-radau-5",
+        "edges, gauss-radau-4",
+        "nodes, conductance against study",
+    ]
     assert table["scores"].tolist() == ["nodes", "edges", *others, "patching"]
     assert (table["largest relative difference"].dropna() < 1e-4).all()
     assert table["largest relative difference"].isna().sum() == 3
@@ -40,31 +44,59 @@ def test_the_cost_of_the_study_is_estimated(monkeypatch: pytest.MonkeyPatch) -> 
     assert tables["growth"]["images"].tolist() == [1, 2, 4, 1, 1, 1, 1, 1, 1]
     assert tables["rates"]["GFLOP/s"].iloc[0] == 1
     hours = tables["study"].set_index("rule").loc["left-10"]
-    assert hours["GPU hours"] * 3600 * hours["TFLOP/s of a GPU"] == pytest.approx(345 * 300 * hours["TFLOP an image"])
+    assert hours["GPU hours"] * 3600 * hours["TFLOP/s of a GPU"] == pytest.approx(
+        345 * 300 * hours["TFLOP an image"]
+    )
 
 
-def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_circuits_are_compared_in_one_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = script("benchmark_similarity")
-    module.main(module.Config(out=tmp_path, classes=1, parts=2, results=tmp_path / "results"))
-    printed, kept = capsys.readouterr().out, pd.read_csv(tmp_path / "results" / "similarity.csv")
+    module.main(
+        module.Config(out=tmp_path, classes=1, parts=2, results=tmp_path / "results")
+    )
+    printed, kept = (
+        capsys.readouterr().out,
+        pd.read_csv(tmp_path / "results" / "similarity.csv"),
+    )
     # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
     assert kept[["pairs", "measures"]].to_numpy().tolist() == [[15 + 15 * 2 + 6 * 3, 5]]
     assert printed.startswith("similarity:\n pairs  measures  seconds  peak GiB\n")
 
 
-def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_measures_are_judged_by_cases_with_a_known_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     module, folder = script("validate_measures"), tmp_path / "graphs"
-    jobs = [(name, domain) for name in ("axe", "cat", "fish") for domain in ("real", "sketch")]
+    jobs = [
+        (name, domain)
+        for name in ("axe", "cat", "fish")
+        for domain in ("real", "sketch")
+    ]
     for i, (name, domain) in enumerate(jobs):
         parts: list[int | str] = [WHOLE, 0, 1]
         for j, part in enumerate(parts):
-            made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
+            made = random_graph(
+                i // 2, name, domain, units=60
+            )  # the same for a class, but for a little noise
             graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
             graph.save(graph_file(folder, name, domain, part))
-    claim(folder, EXTRACTION_FORMAT, {"n_parts": 2, "model": "made", "weights": ""}, jobs=jobs)
+    claim(
+        folder,
+        EXTRACTION_FORMAT,
+        {"n_parts": 2, "model": "made", "weights": ""},
+        jobs=jobs,
+    )
     module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))
-    found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])["value"]
-    assert found["fresh images", "node_overlap"] == found["another domain", "node_overlap"] == 1
+    found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])[
+        "value"
+    ]
+    assert (
+        found["fresh images", "node_overlap"]
+        == found["another domain", "node_overlap"]
+        == 1
+    )
     assert found["units permuted", "node_overlap"] < 0.2
     assert found["units permuted", "depth_bias"] == 0.5  # permuted units weigh as much
     assert "node_overlap" in capsys.readouterr().out
@@ -75,7 +107,10 @@ def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> No
     half = module.permuted_share(graph, 0.5, np.random.default_rng(0))
     for site, scores in graph.node_scores.items():
         assert np.mean(half.node_scores[site] == scores) == 0.5
-        assert half.node_scores[site][half.kept_units[site]].tolist() == scores[graph.kept_units[site]].tolist()
+        assert (
+            half.node_scores[site][half.kept_units[site]].tolist()
+            == scores[graph.kept_units[site]].tolist()
+        )
     same = module.with_noise(graph, 0.0, np.random.default_rng(0))
     for pair, scores in graph.edge_scores.items():
         assert np.array_equal(same.edge_scores[pair], scores)
@@ -95,23 +130,43 @@ def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
     out_of = module.with_nodes(edge_scores(stream, IMAGE, metric))[-1, :2].tolist()
     assert out_of == pytest.approx([8 + 9 * LN3 + 18 + 3 + 4, 16 - 8])
     tables = []
-    for method, scores in (("plain", -cuts), ("5 points", 2 * cuts), ("RelP", 0 * cuts)):
+    for method, scores in (
+        ("plain", -cuts),
+        ("5 points", 2 * cuts),
+        ("RelP", 0 * cuts),
+    ):
         rows = pd.DataFrame(module.correlations(readers, scores, cuts))
-        tables += [rows.assign(baseline="zero", method=method, circuit=name, seconds=1.0) for name in "ab"]
+        tables += [
+            rows.assign(baseline="zero", method=method, circuit=name, seconds=1.0)
+            for name in "ab"
+        ]
     found = module.summarise(pd.concat(tables)).set_index(["edges", "method"])
     columns = ["spearman", "pearson", "strongest tenth found"]
     assert found.loc[("all", "5 points"), columns].tolist() == pytest.approx([1, 1, 1])
-    assert found.loc[("all", "plain"), ["spearman", "spearman of sizes"]].tolist() == pytest.approx([-1, 1])
-    assert found.loc["all", "nearer than plain"].to_dict() == {"plain": 0, "5 points": 2, "RelP": 2}
+    assert found.loc[
+        ("all", "plain"), ["spearman", "spearman of sizes"]
+    ].tolist() == pytest.approx([-1, 1])
+    assert found.loc["all", "nearer than plain"].to_dict() == {
+        "plain": 0,
+        "5 points": 2,
+        "RelP": 2,
+    }
     assert found.loc[("queries and keys", "RelP"), "n_edges"] == 4
     assert found.loc[("values", "RelP"), "spearman"] == 0
 
 
 def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
     module = script("benchmark_mixtures")
-    module.main(module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000, results=tmp_path))
+    module.main(
+        module.Config(
+            out=tmp_path, images=6 * 345 * 4, base_images=1000, results=tmp_path
+        )
+    )
     (found,) = pd.read_csv(tmp_path / "mixture.csv").to_dict("records")
-    lists = [tmp_path / "domainnet-8280" / f"{domain}_train.txt" for domain in module.DOMAINNET_ROUND]
+    lists = [
+        tmp_path / "domainnet-8280" / f"{domain}_train.txt"
+        for domain in module.DOMAINNET_ROUND
+    ]
     listed = sum(len(one.read_text().splitlines()) for one in lists)
     assert (found["images listed"], found["base lines"]) == (listed, 1000)
     assert found["chosen"] < listed
@@ -119,42 +174,78 @@ def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
     assert base["filepath"].iloc[-1].endswith("00000/000000999.jpg")
 
 
-def test_a_promise_is_measured_on_other_circuits_than_it_was_made_on(tmp_path: Path) -> None:
+def test_a_promise_is_measured_on_other_circuits_than_it_was_made_on(
+    tmp_path: Path,
+) -> None:
     module = script("benchmark_rules")
     for domain in ("real", "sketch"):
         for name in ("axe", "cat"):
             (tmp_path / domain / name).mkdir(parents=True)
             (tmp_path / domain / name / "0.png").touch()
     images = DomainFolder(tmp_path)
-    first, others = module.drawn_circuits(images, module.Config(data=tmp_path, circuits=2))
+    first, others = module.drawn_circuits(
+        images, module.Config(data=tmp_path, circuits=2)
+    )
     assert (len(first), len(others), len({*first, *others})) == (2, 2, 4)
-    assert len(module.drawn_circuits(images, module.Config(data=tmp_path, circuits=3))[1]) == 1  # four are all
-    with pytest.raises(InputError, match=r"Expected more than 4 classes in domains.* has images of 4: give more"):
+    assert (
+        len(module.drawn_circuits(images, module.Config(data=tmp_path, circuits=3))[1])
+        == 1
+    )  # four are all
+    with pytest.raises(
+        InputError,
+        match=r"Expected more than 4 classes in domains.* has images of 4: give more",
+    ):
         module.drawn_circuits(images, module.Config(data=tmp_path, circuits=8))
 
 
 @pytest.mark.parametrize(
     ("name", "diverging"),
-    [("resnet", {"attnpool"}), ("clip-efficientnet", {"head"}), ("efficientnet", {"bn2", "global_pool", "classifier"})],
+    [
+        ("resnet", {"attnpool"}),
+        ("clip-efficientnet", {"head"}),
+        ("efficientnet", {"bn2", "global_pool", "classifier"}),
+    ],
 )
-def test_sites_where_a_cosine_does_not_converge_stand_apart(name: str, diverging: set[str]) -> None:
+def test_sites_where_a_cosine_does_not_converge_stand_apart(
+    name: str, diverging: set[str]
+) -> None:
     """Through pooling and a layer whose bias is zero it diverges as at the embedding itself; a bias ends that."""
     encoder = Encoder.from_tower(make_tower(name))
-    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), class_logit(torch.randn(3, 16), 0))
-    assert set(encoder.sites) - set(script("benchmark_rules").converging(task)) == {"input", *diverging}
+    task = Task(
+        encoder,
+        torch.randn(2, 3, *encoder.image_size),
+        class_logit(torch.randn(3, 16), 0),
+    )
+    assert set(encoder.sites) - set(script("benchmark_rules").converging(task)) == {
+        "input",
+        *diverging,
+    }
 
 
 @pytest.mark.parametrize(
-    ("end", "promised"), [("zero", False), (torch.tensor([3.0, 1.0, 2.0]).reshape(1, 3, 1, 1), True)]
+    ("end", "promised"),
+    [("zero", False), (torch.tensor([3.0, 1.0, 2.0]).reshape(1, 3, 1, 1), True)],
 )
-def test_nothing_is_promised_where_references_disagree(end: str | Tensor, promised: bool) -> None:
+def test_nothing_is_promised_where_references_disagree(
+    end: str | Tensor, promised: bool
+) -> None:
     """Of x / |x| the effect of a unit on the way to zero grows as 1 / (1 - t): its integral has no bound."""
     module = script("benchmark_rules")
     normed = Stage("sum", lambda x: x + nn.functional.normalize(x, dim=1), 1)
-    encoder = Encoder(nn.Linear(1, 1), (Stage("hidden", lambda x: x.flatten(1), 1), normed), (1, 1))
+    encoder = Encoder(
+        nn.Linear(1, 1), (Stage("hidden", lambda x: x.flatten(1), 1), normed), (1, 1)
+    )
     pixels = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
-    task = Task(encoder, pixels, lambda out: out @ torch.tensor([1.0, 0.0, -1.0]), baseline=end, work=QUIET)
-    measured = module.measure([("one", task)], (module.SECOND, *module.CANDIDATES), module.REFERENCE)
+    task = Task(
+        encoder,
+        pixels,
+        lambda out: out @ torch.tensor([1.0, 0.0, -1.0]),
+        baseline=end,
+        work=QUIET,
+    )
+    measured = module.measure(
+        [("one", task)], (module.SECOND, *module.CANDIDATES), module.REFERENCE
+    )
     nodes = module.choose(measured, 0.2).set_index("kind").loc["nodes"]
     assert bool(nodes["promised"] <= 0.2) is promised
     assert bool(nodes["references differ"] > 0.1) is not promised
@@ -162,10 +253,22 @@ def test_nothing_is_promised_where_references_disagree(end: str | Tensor, promis
 
 def test_the_first_rule_that_keeps_the_error_is_chosen() -> None:
     module = script("benchmark_rules")
-    of_rule = dict.fromkeys((module.SECOND, *module.CANDIDATES), 0.01) | {"left-1": 0.5, "gauss-radau-3": 0.3}
-    rows = [(kind, rule, "early", False, error) for kind in ("nodes", "edges") for rule, error in of_rule.items()]
+    of_rule = dict.fromkeys((module.SECOND, *module.CANDIDATES), 0.01) | {
+        "left-1": 0.5,
+        "gauss-radau-3": 0.3,
+    }
+    rows = [
+        (kind, rule, "early", False, error)
+        for kind in ("nodes", "edges")
+        for rule, error in of_rule.items()
+    ]
     measured = pd.DataFrame(rows, columns=["kind", "rule", "place", "apart", "error"])
-    for error, rule in ((0.6, "left-1"), (0.3, "gauss-radau-3"), (0.1, "midpoint-3"), (0.001, "midpoint-20")):
+    for error, rule in (
+        (0.6, "left-1"),
+        (0.3, "gauss-radau-3"),
+        (0.1, "midpoint-3"),
+        (0.001, "midpoint-20"),
+    ):
         assert module.choose(measured, error)["rule"].tolist() == [rule, rule]
 
 
@@ -176,35 +279,80 @@ def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
         for circuit, size in (("axe in real", 1), ("cat in sketch", 3))
         for kind in ("nodes", "edges")
         for rule, error in (("left-10", 0.1), ("midpoint-4", 0.2))
-        for place, error in (("input", 9), ("early", error), ("late", 3 * error), ("embedding", 5))
+        for place, error in (
+            ("input", 9),
+            ("early", error),
+            ("late", 3 * error),
+            ("embedding", 5),
+        )
     ]
-    table = module.summary(pd.DataFrame(rows, columns=["circuit", "kind", "rule", "place", "apart", "error"]))
+    table = module.summary(
+        pd.DataFrame(
+            rows, columns=["circuit", "kind", "rule", "place", "apart", "error"]
+        )
+    )
     found = table.set_index(["kind", "rule"]).loc[("nodes", "left-10")]
     # Means over sites 0.2 and 0.6: their mean, and Student's interval of two, 12.706 * 0.2.
-    assert found[["mean", "low", "high"]].tolist() == pytest.approx([0.4, 0.4 - 2.5412, 0.4 + 2.5412], abs=1e-3)
-    assert found[["circuits", "worst at", "not converging", "image"]].tolist() == [2, "late", 10, 18]
+    assert found[["mean", "low", "high"]].tolist() == pytest.approx(
+        [0.4, 0.4 - 2.5412, 0.4 + 2.5412], abs=1e-3
+    )
+    assert found[["circuits", "worst at", "not converging", "image"]].tolist() == [
+        2,
+        "late",
+        10,
+        18,
+    ]
     assert found["worst"] == pytest.approx(0.6)
-    chosen = pd.DataFrame({"kind": ["nodes", "edges"], "rule": "midpoint-4", "promised": 0.4, "references differ": 0})
-    promised = module.promise(chosen, table.assign(**{"node cost": 0.5, "edge cost": 0.25})).set_index("kind")
+    chosen = pd.DataFrame(
+        {
+            "kind": ["nodes", "edges"],
+            "rule": "midpoint-4",
+            "promised": 0.4,
+            "references differ": 0,
+        }
+    )
+    promised = module.promise(
+        chosen, table.assign(**{"node cost": 0.5, "edge cost": 0.25})
+    ).set_index("kind")
     columns = ["rule", "promised", "measured", "cost", "error of the study's rule"]
-    assert promised.loc["edges", columns].tolist() == ["midpoint-4", 0.4, pytest.approx(0.8), 0.25, pytest.approx(0.4)]
+    assert promised.loc["edges", columns].tolist() == [
+        "midpoint-4",
+        0.4,
+        pytest.approx(0.8),
+        0.25,
+        pytest.approx(0.4),
+    ]
 
 
-def test_the_explorer_of_a_run_has_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_explorer_of_a_run_has_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = command_module("explore")
     graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
-    make_curve("axe", "real").save(tmp_path / "faithfulness" / "axe" / "real.absolute.all.safetensors")
+    make_curve("axe", "real").save(
+        tmp_path / "faithfulness" / "axe" / "real.absolute.all.safetensors"
+    )
     for name, comparison in compare_domains(graphs).items():
         comparison.save(tmp_path / "comparisons" / name)
     module.main(module.Config(run=tmp_path))
     _, index, _ = unpack((tmp_path / "explorer" / "data" / "index.js").read_text())
     assert list(index["curves"]) == ["axe/real"]
-    assert {one["measure"] for one in index["comparisons"]} == {"node_overlap", "edge_jaccard", "wl_kernel"}
+    assert {one["measure"] for one in index["comparisons"]} == {
+        "node_overlap",
+        "edge_jaccard",
+        "wl_kernel",
+    }
     served: list[object] = []
-    monkeypatch.setattr(module, "serve_explorer", lambda *given, **settings: served.append((*given, settings)))
+    monkeypatch.setattr(
+        module,
+        "serve_explorer",
+        lambda *given, **settings: served.append((*given, settings)),
+    )
     (tmp_path / "explorer" / "data" / "index.js").write_text("kept")
     module.main(module.Config(run=tmp_path, serve=True, port=8123))
-    assert served == [(tmp_path / "explorer", {"live": None, "port": 8123, "open_page": False})]
+    assert served == [
+        (tmp_path / "explorer", {"live": None, "port": 8123, "open_page": False})
+    ]
     assert (tmp_path / "explorer" / "data" / "index.js").read_text() == "kept"
     (tmp_path / "explorer" / "index.html").unlink()
     module.main(module.Config(run=tmp_path, serve=True))

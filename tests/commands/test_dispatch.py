@@ -13,7 +13,9 @@ from circuitry.commands.dispatch import GARBAGE
 
 @pytest.mark.parametrize("given", [[], ["--help"], ["-h"]])
 def test_the_list_has_every_command(
-    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    given: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["circuitry", *given])
     run_command()
@@ -24,7 +26,9 @@ def test_the_list_has_every_command(
         assert line in shown
 
 
-def test_a_command_runs_while_garbage_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_runs_while_garbage_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sys, "argv", ["circuitry", "info"])
     run_command()
     assert gc.get_threshold() == GARBAGE < (10_000,)
@@ -32,7 +36,10 @@ def test_a_command_runs_while_garbage_is_looked_for(monkeypatch: pytest.MonkeyPa
 
 def test_a_reader_that_has_had_enough_sees_no_traceback() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "circuitry", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "circuitry", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     process.stdout.close()  # as `circuitry --help | head` does

@@ -12,20 +12,42 @@ from tests.support.scripts import command_module
 from tests.support.work import QUIET
 
 
-@pytest.mark.parametrize(("out", "linked"), [("run/explorer", True), ("elsewhere", False)])
+@pytest.mark.parametrize(
+    ("out", "linked"), [("run/explorer", True), ("elsewhere", False)]
+)
 def test_only_pages_of_the_run_are_linked(
-    out: str, linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    out: str,
+    linked: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "run").mkdir()
     make_graphs(tmp_path / "circuits")
     module = command_module("explore")
-    module.main(module.Config(run=tmp_path / "run", circuits=tmp_path / "circuits", out=tmp_path / out, progress=False))
+    module.main(
+        module.Config(
+            run=tmp_path / "run",
+            circuits=tmp_path / "circuits",
+            out=tmp_path / out,
+            progress=False,
+        )
+    )
     assert (tmp_path / out / "index.html").is_file()
     assert (tmp_path / "run" / "index.html").is_file() == linked
     before = contents(tmp_path)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a finished run that can only be read
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: False
+    )  # a finished run that can only be read
     monkeypatch.setattr(module, "export", pytest.fail)
-    module.main(module.Config(run=tmp_path / "run", circuits=tmp_path / "circuits", out=tmp_path / out, progress=False))
+    module.main(
+        module.Config(
+            run=tmp_path / "run",
+            circuits=tmp_path / "circuits",
+            out=tmp_path / out,
+            progress=False,
+        )
+    )
     assert contents(tmp_path) == before
     assert str(tmp_path / out / "index.html") in capsys.readouterr().out
 

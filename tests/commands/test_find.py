@@ -25,30 +25,42 @@ FEW = {"method": "gradient", "n_images": 2, "n_others": 3, "size": 0.4}
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = DrawingSettings(1, 4, classes=CLASSES, styles=("clipart", "real"))
-    return write_toy(tmp_path_factory.mktemp("find") / "toy", few, workers=1, progress=False)
+    return write_toy(
+        tmp_path_factory.mktemp("find") / "toy", few, workers=1, progress=False
+    )
 
 
 @pytest.fixture(scope="module")
 def config(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     module, out = command_module("find"), tmp_path_factory.mktemp("fish")
-    config = module.Config(model="rn-tiny", data=toy, class_name="fish", domain="real", out=out, **FEW)
+    config = module.Config(
+        model="rn-tiny", data=toy, class_name="fish", domain="real", out=out, **FEW
+    )
     module.main(config)
     return config
 
 
-def test_a_circuit_of_a_class_is_found_and_tested(config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_circuit_of_a_class_is_found_and_tested(
+    config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = command_module("find")
     written = module.main(config)  # everything is read
     assert "as many random units" in capsys.readouterr().out
     assert written.claims
     graph = Circuit.load(config.out / "circuit.safetensors").source
     assert (graph.class_name, graph.domain, graph.n_images) == ("fish", "real", 2)
-    kept = sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.kept_units)
+    kept = sum(map(len, graph.kept_units.values())) / sum(
+        len(graph.node_scores[site]) for site in graph.kept_units
+    )
     assert kept == pytest.approx(0.4, abs=0.05)
-    others = [Circuit.load(config.out / f"other.{place}.safetensors") for place in range(2)]
+    others = [
+        Circuit.load(config.out / f"other.{place}.safetensors") for place in range(2)
+    ]
     assert {"fish"}.isdisjoint(one.source.class_name for one in others)
     assert [one.size for one in others] == pytest.approx([kept] * 2, abs=0.01)
-    assert "circuits of other classes" in pd.read_csv(config.out / "tables" / "recovered.csv")
+    assert "circuits of other classes" in pd.read_csv(
+        config.out / "tables" / "recovered.csv"
+    )
     tests = pd.read_csv(config.out / "tables" / "tests.csv")
     assert {"circuit", "complement", "sufficiency", "necessity"} == set(tests["test"])
     page = written.report.read_text(encoding="utf-8")
@@ -59,7 +71,9 @@ def test_a_circuit_of_a_class_is_found_and_tested(config: Any, capsys: pytest.Ca
     assert not {*found_on, *subject.others[0]} & {*unseen, *subject.others[1]}
 
 
-def test_cards_checks_and_the_explorer_read_what_is_found(config: Any, toy: Path) -> None:
+def test_cards_checks_and_the_explorer_read_what_is_found(
+    config: Any, toy: Path
+) -> None:
     graphs, key = GraphFolder(config.out / "circuits"), ("fish", "real")
     found = Circuit.load(config.out / "circuit.safetensors")
     kept = {site: units.tolist() for site, units in graphs[key].kept_units.items()}
@@ -69,21 +83,36 @@ def test_cards_checks_and_the_explorer_read_what_is_found(config: Any, toy: Path
     cards = command_module("cards").main
     cards(command_module("cards").Config(**read, n_images=2, exact_units=0))
     made = CardFolder(config.out / "cards")
-    assert {image.relative for image in made.images.values() if image.found_on} == set(graphs[key].provenance["images"])
-    checks = CausalChecks(load_clip("rn-tiny").in_components(), DomainFolder(toy), graphs, CheckSettings(n_others=1))
+    assert {image.relative for image in made.images.values() if image.found_on} == set(
+        graphs[key].provenance["images"]
+    )
+    checks = CausalChecks(
+        load_clip("rn-tiny").in_components(),
+        DomainFolder(toy),
+        graphs,
+        CheckSettings(n_others=1),
+    )
     (own, others) = checks.chosen.own(key), checks.chosen.others(key)
     assert len(own) == 2  # the other half
     assert others[0].relative not in graphs[key].provenance["others"]
     page = command_module("explore")
-    page.main(page.Config(run=config.out, **{name: read[name] for name in ("model", "data")}))
+    page.main(
+        page.Config(run=config.out, **{name: read[name] for name in ("model", "data")})
+    )
     assert (config.out / "explorer" / "index.html").is_file()
 
 
-def test_an_interrupted_search_goes_on(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_search_goes_on(
+    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = command_module("find")
     again = replace(config, out=tmp_path / "again")
     shutil.copytree(config.out, again.out)
-    for made in (again.out / "tests.csv", again.out / "circuits" / "manifest.json", again.out / "report.html"):
+    for made in (
+        again.out / "tests.csv",
+        again.out / "circuits" / "manifest.json",
+        again.out / "report.html",
+    ):
         made.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(module, "judge_circuit", Mock(side_effect=KeyboardInterrupt))
@@ -94,11 +123,16 @@ def test_an_interrupted_search_goes_on(config: Any, tmp_path: Path, monkeypatch:
         monkeypatch.setattr(module, name, pytest.fail)
     module.main(again)
     for table in ("recovered", "tests", "curves"):
-        one, other = ((out / "tables" / f"{table}.csv").read_text() for out in (config.out, again.out))
+        one, other = (
+            (out / "tables" / f"{table}.csv").read_text()
+            for out in (config.out, again.out)
+        )
         assert one == other
     with pytest.raises(InputError, match=r"size.*0\.4.*0\.5"):
         module.main(replace(config, size=0.5))
-    with pytest.raises(InputError, match=r"clipart/.*\.png"):  # images that shape its baseline alone
+    with pytest.raises(
+        InputError, match=r"clipart/.*\.png"
+    ):  # images that shape its baseline alone
         module.main(replace(config, domains=("real",)))
     assert replace(config, out=None).folder == Path("runs/find/fish-real")
     assert replace(config, out=None, domain=None).folder == Path("runs/find/fish")
@@ -131,7 +165,11 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
 def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
     module, data = command_module("find"), tmp_path / "pictures"
     shutil.copytree(toy / "real" / "fish", data)
-    subject = module.Subject(module.Config(model="rn-tiny", data=data, class_name="fish", classes=("key",), **FEW))
+    subject = module.Subject(
+        module.Config(
+            model="rn-tiny", data=data, class_name="fish", classes=("key",), **FEW
+        )
+    )
     assert subject.classes == ("key", "fish")
     assert subject.domain == "pictures"
     assert [len(half) for half in subject.own] == [2, 2]
@@ -141,49 +179,124 @@ def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
 
 def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
     """Return what is said of a circuit; as many random units recover 20 %, and 5 % to 80 % is left without them."""
-    given = {"missed": True, "without": 0.8, "others": 4, "numbers": 3, "seen": 0} | tests
+    given = {
+        "missed": True,
+        "without": 0.8,
+        "others": 4,
+        "numbers": 3,
+        "seen": 0,
+    } | tests
     rows = [
         ("sufficiency", 1.0, 40, 0.01, True, 0.1, 0.3),
         ("necessity", 0.9, 40, 0.01, given["missed"], 0.05, given["without"]),
     ]
-    tested = pd.DataFrame(rows, columns=["test", "value", "n", "p", "holds", "random_low", "random_high"])
+    tested = pd.DataFrame(
+        rows, columns=["test", "value", "n", "p", "holds", "random_low", "random_high"]
+    )
     tested["n_seen"] = given["seen"]
     own = np.arange(8 + given["others"]) < 8
-    runs = {"full": 1.0, "empty": 0.0, "kept": kept, "complement": rest, "random": 0.2, "foreign": 0.2}
-    shape = {"full": (), "empty": (), "kept": (1,), "complement": (1,), "random": (1, 1), "foreign": (1, 1)}
+    runs = {
+        "full": 1.0,
+        "empty": 0.0,
+        "kept": kept,
+        "complement": rest,
+        "random": 0.2,
+        "foreign": 0.2,
+    }
+    shape = {
+        "full": (),
+        "empty": (),
+        "kept": (1,),
+        "complement": (1,),
+        "random": (1, 1),
+        "foreign": (1, 1),
+    }
 
     def numbers(value: float) -> np.ndarray:
         """Metric, KL of one nat with nothing kept, and the class for that share of its images alone."""
-        return np.stack([value * own, np.full(len(own), 1 - value), own * (np.arange(len(own)) < 8 * value)])
+        return np.stack(
+            [
+                value * own,
+                np.full(len(own), 1 - value),
+                own * (np.arange(len(own)) < 8 * value),
+            ]
+        )
 
-    arrays: Any = {name: numbers(runs[name])[: given["numbers"]].reshape(-1, *shape[name], len(own)) for name in runs}
-    curve = FaithfulnessCurve((0.3,), "absolute", (30,), **arrays, own=own, group=np.zeros(len(own), int))
-    return " ".join(f"{one.claim} {one.certainty}" for one in circuit_verdicts(curve, tested))
+    arrays: Any = {
+        name: numbers(runs[name])[: given["numbers"]].reshape(
+            -1, *shape[name], len(own)
+        )
+        for name in runs
+    }
+    curve = FaithfulnessCurve(
+        (0.3,), "absolute", (30,), **arrays, own=own, group=np.zeros(len(own), int)
+    )
+    return " ".join(
+        f"{one.claim} {one.certainty}" for one in circuit_verdicts(curve, tested)
+    )
 
 
 @pytest.mark.parametrize(
     ("kept", "rest", "tests", "says"),
     [
-        (0.9, 0.1, {}, ("It works and is the class's own", "needed? Yes", "90%", "10%")),
+        (
+            0.9,
+            0.1,
+            {},
+            ("It works and is the class's own", "needed? Yes", "90%", "10%"),
+        ),
         (0.5, 0.1, {}, ("It works in part",)),
         (0.9, 0.6, {}, ("needed? Partly", "60%")),
         (0.9, 0.6, {"missed": False}, ("needed? No:",)),
         (0.0, 0.9, {}, ("It does nothing",)),
-        (0.9, -0.2, {"without": 0.07}, ("needed? Cannot be told", "(keeps -20%)", "so does", "(keeps 5% to 7%)")),
+        (
+            0.9,
+            -0.2,
+            {"without": 0.07},
+            ("needed? Cannot be told", "(keeps -20%)", "so does", "(keeps 5% to 7%)"),
+        ),
         (0.9, -0.2, {"missed": False}, ("needed? Cannot be told", "-20%", "5% to 80%")),
-        (0.9, 0.1, {"others": 0}, ("work? Cannot be told: no images of other", "needed? Cannot be told", "90%")),
-        (0.9, 0.1, {"seen": 3}, ("It works", "needed? Yes", "3 of them have pixels that found")),
-        (0.9, 0.1, {"seen": 8}, ("needed? Cannot be told: the 8 images that test it", "none of them new")),
-        (0.9, 0.1, {"numbers": 1}, ("work? Cannot be told: the metric has no candidate", "90%", "20%")),
+        (
+            0.9,
+            0.1,
+            {"others": 0},
+            (
+                "work? Cannot be told: no images of other",
+                "needed? Cannot be told",
+                "90%",
+            ),
+        ),
+        (
+            0.9,
+            0.1,
+            {"seen": 3},
+            ("It works", "needed? Yes", "3 of them have pixels that found"),
+        ),
+        (
+            0.9,
+            0.1,
+            {"seen": 8},
+            ("needed? Cannot be told: the 8 images that test it", "none of them new"),
+        ),
+        (
+            0.9,
+            0.1,
+            {"numbers": 1},
+            ("work? Cannot be told: the metric has no candidate", "90%", "20%"),
+        ),
     ],
 )
-def test_verdicts_follow_the_tests(kept: float, rest: float, tests: dict[str, Any], says: tuple[str, ...]) -> None:
+def test_verdicts_follow_the_tests(
+    kept: float, rest: float, tests: dict[str, Any], says: tuple[str, ...]
+) -> None:
     said = verdicts(kept, rest, tests)
     for words in says:
         assert words in said
 
 
-def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_accuracies_are_printed_and_kept(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = command_module("evaluate")
     written = module.main(module.Config(model="rn-tiny", data=toy, out=tmp_path / "o"))
     table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy_by_class.csv")
@@ -197,14 +310,23 @@ def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pyte
         list(module.files(config))
     for epoch in (1, 2):
         (run / f"epoch_{epoch}.safetensors").touch()
-    assert list(module.files(config)) == [(1, run / "epoch_1.safetensors"), (2, run / "epoch_2.safetensors")]
+    assert list(module.files(config)) == [
+        (1, run / "epoch_1.safetensors"),
+        (2, run / "epoch_2.safetensors"),
+    ]
 
 
-@pytest.mark.parametrize("wrong", [{"texts": "photo"}, {"selectivity": 0.5, "size": None}])
-def test_a_refused_search_claims_no_folder(wrong: dict[str, Any], config: Any, toy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"texts": "photo"}, {"selectivity": 0.5, "size": None}]
+)
+def test_a_refused_search_claims_no_folder(
+    wrong: dict[str, Any], config: Any, toy: Path, tmp_path: Path
+) -> None:
     module, data = command_module("find"), tmp_path / "pictures"
     shutil.copytree(toy / "real" / "fish", data)
-    alone = replace(config, data=data, domain=None, classes=("key",), out=tmp_path / "out")
+    alone = replace(
+        config, data=data, domain=None, classes=("key",), out=tmp_path / "out"
+    )
     with pytest.raises(InputError, match="|".join([*map(str, wrong), "'photo'"])):
         module.main(replace(alone, **wrong))
     assert not alone.out.exists()
@@ -212,8 +334,13 @@ def test_a_refused_search_claims_no_folder(wrong: dict[str, Any], config: Any, t
 
 def test_a_search_for_other_units_is_another(config: Any) -> None:
     module = command_module("find")
-    channels, components = (replace(config, model="vit-tiny", units=units) for units in ("channels", "components"))
-    made = [module.made_with(one, module.Subject(one)) for one in (channels, components)]
+    channels, components = (
+        replace(config, model="vit-tiny", units=units)
+        for units in ("channels", "components")
+    )
+    made = [
+        module.made_with(one, module.Subject(one)) for one in (channels, components)
+    ]
     assert made[0]["weights"] == made[1]["weights"]
     assert made[0] != made[1]
 
@@ -222,8 +349,12 @@ def test_one_image_is_evaluated(toy: Path, tmp_path: Path) -> None:
     module, image = command_module("evaluate"), next((toy / "real" / "fish").iterdir())
     (tmp_path / "data" / "real" / "fish").mkdir(parents=True)
     shutil.copy(image, tmp_path / "data" / "real" / "fish")
-    written = module.main(module.Config(model="rn-tiny", data=tmp_path / "data", out=tmp_path / "o"))
+    written = module.main(
+        module.Config(model="rn-tiny", data=tmp_path / "data", out=tmp_path / "o")
+    )
     table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
-    assert table[["domain", "all", "chance"]].to_numpy().tolist() == [["real", 1.0, 1.0]]
+    assert table[["domain", "all", "chance"]].to_numpy().tolist() == [
+        ["real", 1.0, 1.0]
+    ]
     assert "guessing reaches 100.0%" in written.claims[0]
     assert "Cannot be told" in written.claims[1]

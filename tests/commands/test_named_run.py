@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import tyro
 
-from circuitry.analysis.quickstart_settings import QUICKSTART, QuickstartSettings, drawn_circuits, run_of
+from circuitry.analysis.quickstart_settings import (
+    QUICKSTART,
+    QuickstartSettings,
+    drawn_circuits,
+    run_of,
+)
 from circuitry.analysis.run_explorer import curve_folders
 from circuitry.commands import run_command
 from circuitry.commands.named_run import check_the_quickstart
@@ -33,7 +38,9 @@ Said = Callable[[str], tuple[list[str], str]]
 
 
 @pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+def said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Said:
     """What a line is handed over as, and the first line that it shows; in a folder with runs."""
     monkeypatch.chdir(tmp_path)
     handed: list[list[str]] = []
@@ -51,7 +58,9 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             run_command()
         except SystemExit:
             assert not handed
-        return [word for words in handed for word in words], capsys.readouterr().err.partition("\n")[0]
+        return [
+            word for words in handed for word in words
+        ], capsys.readouterr().err.partition("\n")[0]
 
     return run
 
@@ -80,9 +89,20 @@ def test_model_and_images_are_those_of_the_run(line: str, said: Said) -> None:
     words, _ = said(line)
     name = line.split()[0]
     config = tyro.cli(command_module(name).Config, args=words)
-    assert (config.model, config.checkpoint, config.data) == ("vit-tiny", Path("epoch 3.pt"), Path("my pictures"))
-    assert (config.split, config.classes, config.units) == ("train", ("cat", "dog"), "components")
-    assert (config.device, config.strict if name == "check" else False) == ("cpu", False)
+    assert (config.model, config.checkpoint, config.data) == (
+        "vit-tiny",
+        Path("epoch 3.pt"),
+        Path("my pictures"),
+    )
+    assert (config.split, config.classes, config.units) == (
+        "train",
+        ("cat", "dog"),
+        "components",
+    )
+    assert (config.device, config.strict if name == "check" else False) == (
+        "cpu",
+        False,
+    )
     if name == "explore":
         assert config.run == Path("runs/mine")
     else:
@@ -97,7 +117,10 @@ def test_own_parts_are_shown_first_and_lie_in_a_run_or_are_one(said: Said) -> No
     write("runs/mine/own-parts/circuits/manifest.json")
     assert drawn_circuits(run) == run / "own-parts" / "circuits"
     write("runs/own-parts/settings.toml")
-    assert [run_of(Path("runs", name, "circuits")) for name in ("mine/own-parts", "own-parts")] == [
+    assert [
+        run_of(Path("runs", name, "circuits"))
+        for name in ("mine/own-parts", "own-parts")
+    ] == [
         run,
         Path("runs/own-parts"),
     ]
@@ -116,7 +139,9 @@ def test_what_a_line_says_holds(said: Said) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        settings_text(QuickstartSettings(model="vit-tiny", train=True), "circuitry quickstart"),
+        settings_text(
+            QuickstartSettings(model="vit-tiny", train=True), "circuitry quickstart"
+        ),
         'model = "vit-tiny"\nunits = "None"',
         'model = "vit-tiny"\nunits = "components"',
     ],
@@ -126,7 +151,9 @@ def test_the_run_of_a_quickstart_is_known_too(settings: str, said: Said) -> None
     write("q/circuits/manifest.json")
     write("q/vit-tiny.safetensors")
     Path("q/toy").mkdir()
-    config = tyro.cli(command_module("cards").Config, args=said("cards --circuits q/circuits")[0])
+    config = tyro.cli(
+        command_module("cards").Config, args=said("cards --circuits q/circuits")[0]
+    )
     assert (config.model, config.data) == ("vit-tiny", Path("q/toy"))
     assert config.units != "channels"
     assert config.checkpoint == Path("q/vit-tiny.safetensors")
@@ -134,10 +161,14 @@ def test_the_run_of_a_quickstart_is_known_too(settings: str, said: Said) -> None
 
 @pytest.mark.parametrize("line", ["check", "cards --n-images 4", "explore"])
 def test_what_reads_the_quickstart_says_so_first(line: str, said: Said) -> None:
-    option = "--circuits" if line.split()[0] in ("check", "cards", "explore") else "--data"
+    option = (
+        "--circuits" if line.split()[0] in ("check", "cards", "explore") else "--data"
+    )
     words, first = said(line)
     assert not words
-    assert all(word in first for word in (str(QUICKSTART), "circuitry quickstart", option))
+    assert all(
+        word in first for word in (str(QUICKSTART), "circuitry quickstart", option)
+    )
     QUICKSTART.mkdir(parents=True)
     words, first = said(line)
     assert words == line.split()[1:]
@@ -147,12 +178,24 @@ def test_what_reads_the_quickstart_says_so_first(line: str, said: Said) -> None:
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("cards --circuits runs/cup", ["runs/cup is no folder of circuits", "runs/cup/circuits is"]),
-        ("check --circuits runs/python", ["runs", "settings.toml", "--model", "--data"]),
+        (
+            "cards --circuits runs/cup",
+            ["runs/cup is no folder of circuits", "runs/cup/circuits is"],
+        ),
+        (
+            "check --circuits runs/python",
+            ["runs", "settings.toml", "--model", "--data"],
+        ),
     ],
 )
-def test_what_cannot_be_read_is_said_at_once(line: str, named: list[str], said: Said) -> None:
-    for name in ("cup/circuits/graphs/cup/photo.all", "cup/circuits/manifest.json", "python/manifest.json"):
+def test_what_cannot_be_read_is_said_at_once(
+    line: str, named: list[str], said: Said
+) -> None:
+    for name in (
+        "cup/circuits/graphs/cup/photo.all",
+        "cup/circuits/manifest.json",
+        "python/manifest.json",
+    ):
         write(f"runs/{name}")
     words, first = said(line)
     assert not words
@@ -161,10 +204,17 @@ def test_what_cannot_be_read_is_said_at_once(line: str, named: list[str], said: 
 
 def test_the_page_alone_needs_no_model(said: Said) -> None:
     write("runs/python/manifest.json")
-    assert said("explore --circuits runs/python")[0] == ["--run", "runs", "--circuits", "runs/python"]
+    assert said("explore --circuits runs/python")[0] == [
+        "--run",
+        "runs",
+        "--circuits",
+        "runs/python",
+    ]
 
 
-def test_the_explorer_reads_the_curves_of_a_run_and_of_its_check(tmp_path: Path) -> None:
+def test_the_explorer_reads_the_curves_of_a_run_and_of_its_check(
+    tmp_path: Path,
+) -> None:
     check = command_module("check").Config(circuits=tmp_path / "circuits")
     assert curve_folders(tmp_path) == []
     there = [folder / "faithfulness" for folder in (tmp_path, check.folder)]

@@ -28,7 +28,9 @@ NEEDED = {
     "study": ["--data", "x"],
 }
 PROGRAMS = PACKAGE.parent / "experiments" / "study"
-FILES = sorted(path for folder in (PACKAGE, PROGRAMS) for path in folder.glob("presets/*/*.toml"))
+FILES = sorted(
+    path for folder in (PACKAGE, PROGRAMS) for path in folder.glob("presets/*/*.toml")
+)
 
 
 def read(name: str, *words: str) -> Any:
@@ -36,41 +38,78 @@ def read(name: str, *words: str) -> Any:
     return read_line(module.Config, [*NEEDED.get(name, []), *words])[0]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_preset_is_read_by_its_command_and_redone_from_the_settings_of_its_run(path: Path, tmp_path: Path) -> None:
-    for words in (["--preset", path.parent.name], ["--preset", str(path)], [f"--config={path}"]):
+@pytest.mark.parametrize(
+    "path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_a_preset_is_read_by_its_command_and_redone_from_the_settings_of_its_run(
+    path: Path, tmp_path: Path
+) -> None:
+    for words in (
+        ["--preset", path.parent.name],
+        ["--preset", str(path)],
+        [f"--config={path}"],
+    ):
         first = read(path.stem, *words)
         (tmp_path / "settings.toml").write_text(settings_text(first, "circuitry"))
         again = read(path.stem, "--config", str(tmp_path / "settings.toml"))
-        assert asdict(again) == asdict(first) == asdict(read(path.stem, "--preset", path.parent.name))
+        assert (
+            asdict(again)
+            == asdict(first)
+            == asdict(read(path.stem, "--preset", path.parent.name))
+        )
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_the_file_of_settings_gives_all_of_them_again(name: str, tmp_path: Path) -> None:
+def test_the_file_of_settings_gives_all_of_them_again(
+    name: str, tmp_path: Path
+) -> None:
     first = read(name)
     (tmp_path / "settings.toml").write_text(settings_text(first, "circuitry"))
-    assert asdict(read(name, "--config", str(tmp_path / "settings.toml"))) == asdict(first)
+    assert asdict(read(name, "--config", str(tmp_path / "settings.toml"))) == asdict(
+        first
+    )
 
 
 def test_files_hold_in_the_order_they_are_given_in(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('seed = 7\nrule = "None"\n')
     mine = ["--config", str(tmp_path / "mine.toml")]
     first, last = read("compare", *mine, "--study"), read("compare", "--study", *mine)
-    assert (first.seed, first.rule.name, last.seed, last.rule) == (42, "left-10", 7, None)
+    assert (first.seed, first.rule.name, last.seed, last.rule) == (
+        42,
+        "left-10",
+        7,
+        None,
+    )
     assert read("compare", "--seed", "3", "--study", *mine).seed == 3
     assert preset("icml2025", "train-sae")["steps"] is None
     for name in CLIP_PRESETS:
         assert read("train", "--preset", name).training == clip_preset(name)
-        assert read("train", "--study", "--preset", name).training == clip_preset(name, study=True)
+        assert read("train", "--study", "--preset", name).training == clip_preset(
+            name, study=True
+        )
 
 
 def test_the_study_names_all_that_shapes_its_circuits() -> None:
-    circuits = {"method": "site-path", "budget": "same-share", "size": 0.1, "rule": "left-10", "baseline": "zero"}
-    images = {"choice": "shuffled", "n_images": 50, "seed": 42, "metric": "logit", "texts": "pooled"}
+    circuits = {
+        "method": "site-path",
+        "budget": "same-share",
+        "size": 0.1,
+        "rule": "left-10",
+        "baseline": "zero",
+    }
+    images = {
+        "choice": "shuffled",
+        "n_images": 50,
+        "seed": 42,
+        "metric": "logit",
+        "texts": "pooled",
+    }
     studied = {**circuits, **images, "edges_per_node": 3, "any_sign": True}
     assert studied.items() <= preset("icml2025", "compare").items()
     found = read("compare", "--study")
-    named = {name: getattr(found, name) for name in studied if name not in ("size", "rule")}
+    named = {
+        name: getattr(found, name) for name in studied if name not in ("size", "rule")
+    }
     assert named | {"size": found.size, "rule": found.rule.name} == studied
 
 
@@ -78,5 +117,11 @@ def test_the_page_says_what_the_study_sets() -> None:
     page = (FIGURES.parent / "docs" / "study.md").read_text(encoding="utf-8")
     for path in FILES:
         if path.parent.name == "icml2025":
-            lines = [line.replace(" = ", " ") for line in path.read_text().splitlines() if " = " in line]
-            assert f"| `{path.stem}` | {', '.join(f'`{one}`' for one in lines)} |" in page
+            lines = [
+                line.replace(" = ", " ")
+                for line in path.read_text().splitlines()
+                if " = " in line
+            ]
+            assert (
+                f"| `{path.stem}` | {', '.join(f'`{one}`' for one in lines)} |" in page
+            )

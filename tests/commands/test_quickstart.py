@@ -10,31 +10,52 @@ import pytest
 
 from circuitry import GraphFolder, InputError
 from tests.commands.conftest import run_quickstart
-from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, command_module, needs_browser
+from tests.support.scripts import (
+    CLASSES,
+    EXPERIMENTS,
+    STYLES,
+    assert_drawn,
+    command_module,
+    needs_browser,
+)
 
 
 def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> None:
     run = quickstart / "run"
-    graphs = [path.name for path in (run / "circuits" / "graphs").rglob("*.all.safetensors")]
+    graphs = [
+        path.name for path in (run / "circuits" / "graphs").rglob("*.all.safetensors")
+    ]
     assert len(graphs) == len(CLASSES) * len(STYLES)
     similarity = pd.read_csv(run / "tables" / "edge_jaccard.csv")
     assert len(similarity) == len(CLASSES) * 3
     assert similarity["value"].between(0, 1).all()
     accuracy = pd.read_csv(run / "tables" / "accuracy.csv")
     assert set(accuracy["domain"]) == set(STYLES)
-    assert accuracy[["seen", "held_out", "alone", "own_style", "centred"]].notna().all(axis=None)
+    assert (
+        accuracy[["seen", "held_out", "alone", "own_style", "centred"]]
+        .notna()
+        .all(axis=None)
+    )
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "key were left out of its quickdraw images" in page
     committed = {path.name for path in (quickstart / "results").iterdir()}
-    tables = {"accuracy.csv", "edge_jaccard_summary.csv", "edge_jaccard_class_by_domain.csv"}
+    tables = {
+        "accuracy.csv",
+        "edge_jaccard_summary.csv",
+        "edge_jaccard_class_by_domain.csv",
+    }
     assert tables | {"provenance.json", "classes.txt", "images.txt"} <= committed
 
 
-def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path) -> None:
+def test_the_quickstart_trains_without_the_held_out_combination(
+    quickstart: Path,
+) -> None:
     with open(quickstart / "run" / "train.tsv", encoding="utf-8", newline="") as file:
         paths = [Path(row["filepath"]) for row in csv.DictReader(file, delimiter="\t")]
     trained_on = {(path.parts[-3], path.parts[-2]) for path in paths}
-    assert trained_on == {(s, c) for s in STYLES for c in CLASSES} - {("quickdraw", "key")}
+    assert trained_on == {(s, c) for s in STYLES for c in CLASSES} - {
+        ("quickdraw", "key")
+    }
 
 
 def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
@@ -42,18 +63,32 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
 ) -> None:
     sizes = {"n_test": 2, "n_images": 1}
     classes = ("butterfly", "car", "fish", "key", "star")
-    run_quickstart(tmp_path, classes, ("quickdraw", "real"), train=False, model="vit-tiny", **sizes)
+    run_quickstart(
+        tmp_path, classes, ("quickdraw", "real"), train=False, model="vit-tiny", **sizes
+    )
     printed = capsys.readouterr().out
-    assert printed.index("Do classes have parts of their own?") < printed.index("circuits that are enough")
+    assert printed.index("Do classes have parts of their own?") < printed.index(
+        "circuits that are enough"
+    )
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert page.index("Do classes have parts of their own?") < page.index("Do the circuits work?")
-    assert "Own parts" in (tmp_path / "run" / "explorer" / "index.html").read_text(encoding="utf-8")
-    assert list((tmp_path / "run" / "explorer" / "thumbnails").glob("*.webp"))  # from cards of units of own parts
+    assert page.index("Do classes have parts of their own?") < page.index(
+        "Do the circuits work?"
+    )
+    assert "Own parts" in (tmp_path / "run" / "explorer" / "index.html").read_text(
+        encoding="utf-8"
+    )
+    assert list(
+        (tmp_path / "run" / "explorer" / "thumbnails").glob("*.webp")
+    )  # from cards of units of own parts
     graphs = GraphFolder(tmp_path / "run" / "circuits")
     assert set(graphs) == {(c, d) for c in classes for d in ("quickdraw", "real")}
     heads, neurons = "transformer.resblocks.3.attn", "transformer.resblocks.2.mlp"
-    assert [len(graphs["fish", "real"].node_scores[site]) for site in (heads, neurons)] == [3, 384]
-    assert "transformer.resblocks.3.mlp" not in graphs["fish", "real"].sites  # it reads out, through a norm alone
+    assert [
+        len(graphs["fish", "real"].node_scores[site]) for site in (heads, neurons)
+    ] == [3, 384]
+    assert (
+        "transformer.resblocks.3.mlp" not in graphs["fish", "real"].sites
+    )  # it reads out, through a norm alone
     assert (tmp_path / "results" / "edge_jaccard_class_by_domain.csv").is_file()
 
 
@@ -63,7 +98,10 @@ def test_a_browser_draws_the_report_of_the_quickstart(quickstart: Path) -> None:
     page = (quickstart / "run" / "report.html").read_text(encoding="utf-8")
     for heading in ("Do the circuits work?", "s own?"):
         assert heading in page
-    assert_drawn(quickstart / "run" / "report.html", figures=page.count('class="plotly-graph-div"'))
+    assert_drawn(
+        quickstart / "run" / "report.html",
+        figures=page.count('class="plotly-graph-div"'),
+    )
 
 
 def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,9 +109,20 @@ def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> N
     example = text.split("```python\n")[1].split("```")[0]
     written = text.split("```text\n")[1].split("```")[0]
     imports = ("import ", "from ")
-    assert len([line for line in example.splitlines() if line and not line.startswith(imports)]) <= 10
+    assert (
+        len(
+            [
+                line
+                for line in example.splitlines()
+                if line and not line.startswith(imports)
+            ]
+        )
+        <= 10
+    )
     exec(compile(example, "README.md", "exec"), {})
-    (printed, shown) = (words_and_numbers(output) for output in (capsys.readouterr().out, written))
+    (printed, shown) = (
+        words_and_numbers(output) for output in (capsys.readouterr().out, written)
+    )
     assert printed[0] == shown[0]
     # Another processor rounds in another way, and a unit at the edge of the part may change: one clock of eight.
     np.testing.assert_allclose(printed[1], shown[1], atol=0.13)
@@ -82,11 +131,20 @@ def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> N
 def words_and_numbers(output: str) -> tuple[list[str], list[float]]:
     pieces = output.split()
     numbers = [piece for piece in pieces if re.fullmatch(r"-?\d+(\.\d+)?", piece)]
-    return [piece for piece in pieces if piece not in numbers], [float(number) for number in numbers]
+    return [piece for piece in pieces if piece not in numbers], [
+        float(number) for number in numbers
+    ]
 
 
-@pytest.mark.parametrize("changed", [{"epochs": 3}, {"n_train": 5}, {"held_out": ("fish",)}, {"test_domain": "sketch"}])
-def test_shipped_weights_take_no_settings_of_a_training(changed: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [{"epochs": 3}, {"n_train": 5}, {"held_out": ("fish",)}, {"test_domain": "sketch"}],
+)
+def test_shipped_weights_take_no_settings_of_a_training(
+    changed: dict[str, object],
+) -> None:
     (name,) = changed
-    with pytest.raises(InputError, match=f"rn-tiny.*--{name.replace('_', '-')}.*--train"):
+    with pytest.raises(
+        InputError, match=f"rn-tiny.*--{name.replace('_', '-')}.*--train"
+    ):
         command_module("quickstart").Config(**changed)

@@ -15,13 +15,21 @@ from tests.support.clip_training import WORK
 from tests.support.scripts import CLASSES, STYLES, command_module, script
 
 
-def run_in_place(task: Callable[[int, int], object], workers: int, logs: Path, **options: object) -> None:
-    assert (workers, options) == (1, {"cluster": "slurm", "options": {"gpus_per_node": 2}})
+def run_in_place(
+    task: Callable[[int, int], object], workers: int, logs: Path, **options: object
+) -> None:
+    assert (workers, options) == (
+        1,
+        {"cluster": "slurm", "options": {"gpus_per_node": 2}},
+    )
     task(0, workers)
 
 
 def test_a_clip_is_trained_from_a_folder_and_from_a_table(
-    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quickstart: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     module = command_module("train")
     monkeypatch.setattr(module, "run_array", run_in_place)
@@ -33,16 +41,33 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     module.main(folder)
     printed = capsys.readouterr().out
     assert "balanced top-1" in printed
-    assert f"checkpoint: {tmp_path / 'folder' / 'clip' / 'checkpoints' / 'epoch_1.pt'}" in printed
+    assert (
+        f"checkpoint: {tmp_path / 'folder' / 'clip' / 'checkpoints' / 'epoch_1.pt'}"
+        in printed
+    )
     given: list[tuple[Path, ClipTraining, Path | None]] = []
 
-    def note(table: Path, out: Path, settings: ClipTraining, work: TrainingWork, validation: Path | None) -> None:
+    def note(
+        table: Path,
+        out: Path,
+        settings: ClipTraining,
+        work: TrainingWork,
+        validation: Path | None,
+    ) -> None:
         given.append((table, settings, validation))
 
     monkeypatch.setattr(module, "train_clip", note)
     monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
     numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
-    call = ["--out", f"{tmp_path}", "--table", f"{tmp_path / 'x.tsv'}", "--preset", "rn50-cc3m", *numbers]
+    call = [
+        "--out",
+        f"{tmp_path}",
+        "--table",
+        f"{tmp_path / 'x.tsv'}",
+        "--preset",
+        "rn50-cc3m",
+        *numbers,
+    ]
     monkeypatch.setattr(sys, "argv", ["circuitry train", *call])
     run_script(module.Config, module.main, "")
     expected = replace(clip_preset("rn50-cc3m"), epochs=3, crop_scale=0.5)
@@ -51,19 +76,40 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     for there in (False, True):
         if there:
             validation.touch()
-        monkeypatch.setattr(sys, "argv", ["circuitry train", "--study", *call, "--accumulation", "4"])
+        monkeypatch.setattr(
+            sys, "argv", ["circuitry train", "--study", *call, "--accumulation", "4"]
+        )
         run_script(module.Config, module.main, "")
         printed = capsys.readouterr().out
         assert "precision='amp'" in printed
-        as_the_study = replace(clip_preset("rn50-cc3m", study=True), epochs=3, crop_scale=0.5, accumulation=4)
-        assert given[-1] == (tmp_path / "x.tsv", as_the_study, validation if there else None)
+        as_the_study = replace(
+            clip_preset("rn50-cc3m", study=True),
+            epochs=3,
+            crop_scale=0.5,
+            accumulation=4,
+        )
+        assert given[-1] == (
+            tmp_path / "x.tsv",
+            as_the_study,
+            validation if there else None,
+        )
 
 
-def test_training_is_timed_against_the_trainer_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_timed_against_the_trainer_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = script("benchmark_training")
-    monkeypatch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=CLASSES, styles=STYLES))
-    monkeypatch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
-    table = module.run(module.Config(out=tmp_path, n_train=11, epochs=1, repeats=1, workers=0))
+    monkeypatch.setattr(
+        module,
+        "DrawingSettings",
+        partial(DrawingSettings, classes=CLASSES, styles=STYLES),
+    )
+    monkeypatch.setattr(
+        module, "write_toy", partial(write_toy, workers=1, progress=False)
+    )
+    table = module.run(
+        module.Config(out=tmp_path, n_train=11, epochs=1, repeats=1, workers=0)
+    )
     assert table["trainer"].tolist() == ["by hand", "train_clip"]
     assert (table["images_per_second"] > 0).all()
     assert not (tmp_path / "run").exists()

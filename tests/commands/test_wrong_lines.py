@@ -32,7 +32,10 @@ BY_THE_OPTIONS: list[tuple[str, list[str]]] = [
     (f"compare {OWN} --out {{out}} --pair fish real sketch star", ["'star'", "--pair"]),
     # no value
     (f"find {MODEL} --class", ["--class", "Missing value"]),
-    (f"compare {OWN} --out {{out}} --items listing.csv", ["2 values", "LISTING COLUMN"]),
+    (
+        f"compare {OWN} --out {{out}} --items listing.csv",
+        ["2 values", "LISTING COLUMN"],
+    ),
     (f"find {MODEL} --class fish --domain real --config", ["--config"]),
     # no value of the type
     (f"find {MODEL} --class fish --n-images 0", ["'0'", "at least 1", "--n-images"]),
@@ -46,12 +49,27 @@ BY_THE_OPTIONS: list[tuple[str, list[str]]] = [
     # what is needed, and what contradicts
     ("find --data {data} --class fish", ["--model"]),
     ("train --out {out}", ["--data", "--table"]),
-    (f"find {MODEL} --class fish --size 0.2 --selectivity 0.8", ["--size", "--selectivity"]),
-    (f"compare {MODEL} --pretrained openai --out {{out}}", ["--checkpoint", "--pretrained"]),
+    (
+        f"find {MODEL} --class fish --size 0.2 --selectivity 0.8",
+        ["--size", "--selectivity"],
+    ),
+    (
+        f"compare {MODEL} --pretrained openai --out {{out}}",
+        ["--checkpoint", "--pretrained"],
+    ),
     # a file of settings
-    (f"find {MODEL} --class fish --domain real --config {{missing}}", ["--config", "{missing}"]),
-    (f"find {MODEL} --class fish --domain real --config {{tiny}}", ["--config", "{tiny}"]),
-    (f"find {MODEL} --class fish --domain real --config {{settings}}", ["--sice", "--size"]),
+    (
+        f"find {MODEL} --class fish --domain real --config {{missing}}",
+        ["--config", "{missing}"],
+    ),
+    (
+        f"find {MODEL} --class fish --domain real --config {{tiny}}",
+        ["--config", "{tiny}"],
+    ),
+    (
+        f"find {MODEL} --class fish --domain real --config {{settings}}",
+        ["--sice", "--size"],
+    ),
 ]
 BEFORE_THE_WORK: list[tuple[str, list[str]]] = [
     (f"find {MODEL} --class fish --domain real --device cuda", ["cuda"]),
@@ -65,22 +83,48 @@ BEFORE_THE_WORK: list[tuple[str, list[str]]] = [
     ("quickstart --held-out fisch", ["fisch", "fish"]),
     ("quickstart --test-domain sketches", ["sketches", "sketch"]),
     # files and folders
-    ("find --model rn-tiny --checkpoint {missing} --data {flat} --class cat", ["{missing}"]),
-    ("find --model rn-tiny --checkpoint {tiny} --data {missing} --class cat", ["{missing}"]),
-    ("find --model rn-tiny --checkpoint {tiny} --data {one} --class cat", ["1", "cat", "2"]),
-    ("find --model no-such-model --checkpoint {tiny} --data {flat} --class cat", ["no-such-model"]),
-    ("find --model rn-tiny --checkpoint {tiny} --data {flat} --class cat --baseline mean-position", ["mean-position"]),
-    ("check --circuits {missing} --checkpoint {tiny} --data {data}", ["{missing}", "circuitry compare"]),
+    (
+        "find --model rn-tiny --checkpoint {missing} --data {flat} --class cat",
+        ["{missing}"],
+    ),
+    (
+        "find --model rn-tiny --checkpoint {tiny} --data {missing} --class cat",
+        ["{missing}"],
+    ),
+    (
+        "find --model rn-tiny --checkpoint {tiny} --data {one} --class cat",
+        ["1", "cat", "2"],
+    ),
+    (
+        "find --model no-such-model --checkpoint {tiny} --data {flat} --class cat",
+        ["no-such-model"],
+    ),
+    (
+        "find --model rn-tiny --checkpoint {tiny} --data {flat} --class cat --baseline mean-position",
+        ["mean-position"],
+    ),
+    (
+        "check --circuits {missing} --checkpoint {tiny} --data {data}",
+        ["{missing}", "circuitry compare"],
+    ),
     ("explore --run {missing}", ["{missing}"]),
 ]
-LINES = [*((line, words, True) for line, words in BY_THE_OPTIONS), *((*one, False) for one in BEFORE_THE_WORK)]
+LINES = [
+    *((line, words, True) for line, words in BY_THE_OPTIONS),
+    *((*one, False) for one in BEFORE_THE_WORK),
+]
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Images in two domains, in one folder, and alone; a file that is no checkpoint; names of nothing."""
     root = tmp_path_factory.mktemp("wrong")
-    files = [f"data/{d}/{c}/{i}.png" for d in ("real", "sketch") for c in ("fish", "star") for i in range(2)]
+    files = [
+        f"data/{d}/{c}/{i}.png"
+        for d in ("real", "sketch")
+        for c in ("fish", "star")
+        for i in range(2)
+    ]
     for name in (*files, "flat/a.png", "flat/b.png", "one/a.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(root / name)
@@ -91,7 +135,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {key: root / name for key, name in names.items()}
 
 
-@pytest.mark.parametrize(("line", "words", "by_the_options"), LINES, ids=[line for line, *_ in LINES])
+@pytest.mark.parametrize(
+    ("line", "words", "by_the_options"), LINES, ids=[line for line, *_ in LINES]
+)
 def test_a_wrong_line_is_refused_in_one_text_before_the_work(
     line: str,
     words: list[str],
@@ -103,7 +149,9 @@ def test_a_wrong_line_is_refused_in_one_text_before_the_work(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["circuitry", *(word.format(**places) for word in line.split())])
+    monkeypatch.setattr(
+        sys, "argv", ["circuitry", *(word.format(**places) for word in line.split())]
+    )
     if by_the_options:
         monkeypatch.setattr("circuitry.commands.dispatch.begin", pytest.fail)
     with pytest.raises(SystemExit) as ended:
@@ -123,9 +171,13 @@ def unboxed(text: str) -> str:
     return "".join(re.sub("[╭╮╰╯│─']|-{5,}", "", text).split())
 
 
-def test_options_are_refused_without_torch(places: dict[str, Path], tmp_path: Path) -> None:
+def test_options_are_refused_without_torch(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
     """All lines, and the help of every command, in one process, which has no library of models in the end."""
-    lines = [[word.format(**places) for word in line.split()] for line, _ in BY_THE_OPTIONS]
+    lines = [
+        [word.format(**places) for word in line.split()] for line, _ in BY_THE_OPTIONS
+    ]
     code = """
 import contextlib, io, json, sys
 from circuitry.commands import run_command
@@ -140,12 +192,16 @@ print({"torch", "open_clip", "pandas", "scipy", "plotly"} & sys.modules.keys())
 """
     lines += [[name, "--help"] for name in COMMANDS]
     command = [sys.executable, "-c", code, json.dumps(lines)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert done.stdout == "set()\n", done.stderr
 
 
 def test_settings_of_a_run_and_what_undoes_them_are_right(tmp_path: Path) -> None:
-    (tmp_path / "settings.toml").write_text("size = 0.3\npretrained = 'openai'\nsae = []\nbaseline = 'None'")
+    (tmp_path / "settings.toml").write_text(
+        "size = 0.3\npretrained = 'openai'\nsae = []\nbaseline = 'None'"
+    )
     words = f"--model x --data x --class fish --config {tmp_path / 'settings.toml'} --n_images=3 --checkpoint x"
     line = f"{words} --selectivity 0.8 --size None --pretrained None"
     config, _ = read_line(command_module("find").Config, line.split())

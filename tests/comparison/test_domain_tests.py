@@ -25,8 +25,18 @@ from circuitry.comparison import (
     sign_flip_p,
 )
 from circuitry.comparison.class_table import CELLS, EFFECTS
-from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
-from circuitry.comparison.domain_testing import TESTS, THIS_MODEL, corrected_tests, could_find, too_few
+from circuitry.comparison.domain_apart import (
+    apart_over_depth,
+    group_means,
+    means_without,
+)
+from circuitry.comparison.domain_testing import (
+    TESTS,
+    THIS_MODEL,
+    corrected_tests,
+    could_find,
+    too_few,
+)
 from circuitry.comparison.models import model_tests
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
 from circuitry.comparison.significance import fewest_units, smallest_p
@@ -36,12 +46,18 @@ from tests.comparison.similarities import similarities
 from tests.comparison.test_statistics import table
 
 
-def many_classes(seed: int) -> tuple[dict[tuple[str, str, str], float], dict[str, np.ndarray]]:
+def many_classes(
+    seed: int,
+) -> tuple[dict[tuple[str, str, str], float], dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
     ab, ac, bc = rng.random(12), rng.random(12) ** 2, rng.random(12) / 2
     values: dict[tuple[str, str, str], float] = {}
     for i in range(12):
-        values |= {(f"c{i:02}", "a", "b"): ab[i], (f"c{i:02}", "a", "c"): ac[i], (f"c{i:02}", "b", "c"): bc[i]}
+        values |= {
+            (f"c{i:02}", "a", "b"): ab[i],
+            (f"c{i:02}", "a", "c"): ac[i],
+            (f"c{i:02}", "b", "c"): bc[i],
+        }
     return values, {"a": (ab + ac) / 2, "b": (ab + bc) / 2, "c": (ac + bc) / 2}
 
 
@@ -49,7 +65,11 @@ def many_classes(seed: int) -> tuple[dict[tuple[str, str, str], float], dict[str
 def test_tests_equal_scipy_with_holm_by_hand(seed: int) -> None:
     values, scores = many_classes(seed)
     found = domain_tests(table(values))
-    assert found[["domain_a", "domain_b"]].to_numpy().tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
+    assert found[["domain_a", "domain_b"]].to_numpy().tolist() == [
+        ["a", "b"],
+        ["a", "c"],
+        ["b", "c"],
+    ]
     p = [stats.ttest_rel(scores[x], scores[y]).pvalue for x, y in ("ab", "ac", "bc")]
     p = [max(value, 2 / 2**12) for value in p]
     assert found["p"].tolist() == pytest.approx(p)
@@ -67,11 +87,15 @@ def test_tests_equal_scipy_with_holm_by_hand(seed: int) -> None:
 
 def test_no_p_is_below_what_signs_of_classes_can_give() -> None:
     alike = {("a", "b"): 0.1, ("a", "c"): 0.2, ("b", "c"): 0.9}
-    values = {(f"c{i}", *pair): value for i in range(5) for pair, value in alike.items()}
+    values = {
+        (f"c{i}", *pair): value for i in range(5) for pair, value in alike.items()
+    }
     found = domain_tests(table(values))
     assert found["p"].tolist() == [2 / 2**5] * 3  # differences do not vary at all
     assert set(found["detectable"]) == {math.inf}
-    more = domain_tests(table({(f"{c}{i}", a, b): v for i in "xy" for (c, a, b), v in values.items()}))
+    more = domain_tests(
+        table({(f"{c}{i}", a, b): v for i in "xy" for (c, a, b), v in values.items()})
+    )
     assert more["p_holm"].tolist() == [3 * 2 / 2**10] * 3
     assert set(more["detectable"]) == {0.0}
 
@@ -80,14 +104,20 @@ def test_parts_are_tested_on_their_means() -> None:
     made = similarities(8, ("u",))
     array, draws = made._array, made._draws(made._array)
     by_class = np.nanmean(array.values[:, :, :, 0], (-2, -1))
-    score = np.array([[np.delete(of[d], d).mean() for d in range(3)] for of in by_class])
+    score = np.array(
+        [[np.delete(of[d], d).mean() for d in range(3)] for of in by_class]
+    )
     found = part_tests(array, draws)
     differences = [score[:, a] - score[:, b] for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert found["difference"].tolist() == pytest.approx([each.mean() for each in differences])
+    assert found["difference"].tolist() == pytest.approx(
+        [each.mean() for each in differences]
+    )
     assert found["n_classes"].tolist() == [8, 8, 8]
     # Images of different classes are different: the spread over classes is nearly all.
     width = (found["high"] - found["low"]).to_numpy()
-    student = np.array([np.ptp(stats.t.interval(0.95, 7, 0, stats.sem(each))) for each in differences])
+    student = np.array(
+        [np.ptp(stats.t.interval(0.95, 7, 0, stats.sem(each))) for each in differences]
+    )
     assert (width / student > 0.85).all()
     assert (width / student < 2).all()
 
@@ -95,17 +125,30 @@ def test_parts_are_tested_on_their_means() -> None:
 def test_domains_are_paired_by_class_and_site() -> None:
     array = similarities(8)._array
     few, one_site = array.values.copy(), array.values.copy()
-    few[:3, 2], few[:3, :, 2] = np.nan, np.nan  # three classes are not there in the third domain
+    few[:3, 2], few[:3, :, 2] = (
+        np.nan,
+        np.nan,
+    )  # three classes are not there in the third domain
     few[:3] += 0.5  # and far more alike than the others
-    one_site[:, 2, :, 1], one_site[:, :, 2, 1] = np.nan, np.nan  # nothing at the second site in the third domain
+    one_site[:, 2, :, 1], one_site[:, :, 2, 1] = (
+        np.nan,
+        np.nan,
+    )  # nothing at the second site in the third domain
     one_site[:, :, :, 1] += 0.5
     for values, alone in (
         (few, array._replace(classes=array.classes[3:], values=array.values[3:])),
-        (one_site, array._replace(sites=array.sites[:1], values=array.values[:, :, :, :1])),
+        (
+            one_site,
+            array._replace(sites=array.sites[:1], values=array.values[:, :, :, :1]),
+        ),
     ):
-        found = part_tests(array._replace(values=values), draw_resamples(array.classes, 4))
+        found = part_tests(
+            array._replace(values=values), draw_resamples(array.classes, 4)
+        )
         expected = part_tests(alone, draw_resamples(alone.classes, 4))
-        assert found["difference"][1:].tolist() == pytest.approx(expected["difference"][1:].tolist())
+        assert found["difference"][1:].tolist() == pytest.approx(
+            expected["difference"][1:].tolist()
+        )
         assert found["n_classes"][1:].tolist() == expected["n_classes"][1:].tolist()
 
 
@@ -123,13 +166,23 @@ def test_two_domains_are_tested_against_their_ceilings() -> None:
 def test_pairs_without_a_test_stay_untested_and_uncounted() -> None:
     # a shares one class with b and d and none with e; only b, d and e have enough classes in common.
     values = {("c0", "a", "b"): 0.2, ("c0", "a", "d"): 0.1, ("c0", "b", "d"): 0.7}
-    values |= {(f"c{i}", "b", "d"): i / 10 for i in range(1, 4)} | {(f"c{i}", "b", "e"): i / 7 for i in range(1, 4)}
+    values |= {(f"c{i}", "b", "d"): i / 10 for i in range(1, 4)} | {
+        (f"c{i}", "b", "e"): i / 7 for i in range(1, 4)
+    }
     found = domain_tests(table(values)).set_index(["domain_a", "domain_b"])
     p, corrected = found["p"].to_dict(), found["p_holm"].to_dict()
     assert found["n_classes"].to_dict()["a", "e"] == 0
     assert math.isnan(found["difference"].to_dict()["a", "e"])
-    assert {pair for pair, value in p.items() if not math.isnan(value)} == {("b", "d"), ("b", "e"), ("d", "e")}
-    assert {pair for pair, value in corrected.items() if not math.isnan(value)} == {("b", "d"), ("b", "e"), ("d", "e")}
+    assert {pair for pair, value in p.items() if not math.isnan(value)} == {
+        ("b", "d"),
+        ("b", "e"),
+        ("d", "e"),
+    }
+    assert {pair for pair, value in corrected.items() if not math.isnan(value)} == {
+        ("b", "d"),
+        ("b", "e"),
+        ("d", "e"),
+    }
     smallest = min(("b", "d"), ("b", "e"), ("d", "e"), key=lambda pair: p[pair])
     assert corrected[smallest] == pytest.approx(min(1, 3 * p[smallest]))
 
@@ -144,12 +197,20 @@ def test_two_domains_alone_cannot_differ() -> None:
 def test_each_model_is_one_difference() -> None:
     models = [similarities(5, seed=seed) for seed in range(6)]
     found = compare_models(models)
-    assert list(found) == ["n_models" if column == "n_classes" else column for column in TESTS]
+    assert list(found) == [
+        "n_models" if column == "n_classes" else column for column in TESTS
+    ]
     means = pd.DataFrame([one.summary().set_index("domain")["value"] for one in models])
     each = (means["d0"] - means["d2"]).to_numpy()
     row = found.query("domain_a == 'd0' and domain_b == 'd2'").iloc[0]
-    assert (row["difference"], row["n_models"], row["about"]) == (pytest.approx(each.mean()), 6, "over 6 models")
-    assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 5, each.mean(), stats.sem(each)))
+    assert (row["difference"], row["n_models"], row["about"]) == (
+        pytest.approx(each.mean()),
+        6,
+        "over 6 models",
+    )
+    assert (row["low"], row["high"]) == pytest.approx(
+        stats.t.interval(0.95, 5, each.mean(), stats.sem(each))
+    )
     assert row["p"] == pytest.approx(sign_flip_p(each))
     assert set(found["detectable"]) == {math.inf}  # 3 * 2 / 2^6
 
@@ -165,7 +226,9 @@ def test_signs_are_all_gone_through() -> None:
     means = [abs(np.dot(signs, values)) for signs in product([-1, 1], repeat=5)]
     expected = np.mean([mean >= abs(values.sum()) - 1e-12 for mean in means])
     assert sign_flip_p(values) == pytest.approx(expected)
-    scipys = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    scipys = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
     assert sign_flip_p(values) == pytest.approx(scipys.pvalue)
     assert sign_flip_p(np.full(6, 0.5)) == smallest_p(6) == 2 / 2**6
     assert math.isnan(sign_flip_p(np.zeros(3)))
@@ -173,17 +236,25 @@ def test_signs_are_all_gone_through() -> None:
 
 def test_many_signs_are_drawn() -> None:
     values = np.random.default_rng(0).normal(0.3, 1, 20)
-    assert sign_flip_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.02)
+    assert sign_flip_p(values) == pytest.approx(
+        stats.ttest_1samp(values, 0).pvalue, abs=0.02
+    )
     assert sign_flip_p(np.ones(30)) == 1 / 10_001
 
 
 def test_what_cannot_be_shown_is_said() -> None:
     spread = Spread(*(np.array([one, one, math.nan]) for one in (0.1, 0.01, 5.0)))
     pairs = [("a", "b"), ("a", "c"), ("b", "c")]
-    found = corrected_tests(pairs, spread, np.array([6, 5, 1]), np.array([0.001, 0.9, math.nan]))
+    found = corrected_tests(
+        pairs, spread, np.array([6, 5, 1]), np.array([0.001, 0.9, math.nan])
+    )
     assert found["p"].tolist() == pytest.approx([2 / 64, 0.9, math.nan], nan_ok=True)
-    assert found["p_holm"].tolist() == pytest.approx([4 / 64, 0.9, math.nan], nan_ok=True)
-    assert found["detectable"].tolist() == pytest.approx([math.inf, math.inf, math.nan], nan_ok=True)
+    assert found["p_holm"].tolist() == pytest.approx(
+        [4 / 64, 0.9, math.nan], nan_ok=True
+    )
+    assert found["detectable"].tolist() == pytest.approx(
+        [math.inf, math.inf, math.nan], nan_ok=True
+    )
     assert could_find(found) == " With so few classes none can be."
     for n_domains, n_pairs in ((2, 1), (3, 3), (6, 15)):
         needed = fewest_units(n_pairs)
@@ -196,10 +267,14 @@ def test_what_cannot_be_shown_is_said() -> None:
 def test_four_of_five_studies_find_what_is_detectable(n_tests: int) -> None:
     n = 12
     of = Spread(*(np.full(n_tests, one) for one in (0.0, 0.04, n - 1.0)))
-    found = corrected_tests([("a", str(i)) for i in range(n_tests)], of, np.full(n_tests, n))
+    found = corrected_tests(
+        [("a", str(i)) for i in range(n_tests)], of, np.full(n_tests, n)
+    )
     size = found["detectable"].iloc[0]
     samples = np.random.default_rng(0).normal(size, 0.2 * np.sqrt(n), (20_000, n))
-    assert (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05 / n_tests).mean() == pytest.approx(0.8, abs=0.02)
+    assert (
+        stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05 / n_tests
+    ).mean() == pytest.approx(0.8, abs=0.02)
     assert f"a difference of {size:.3f}." in could_find(found)
 
 
@@ -214,7 +289,10 @@ def test_mantel_goes_through_all_orders(n: int) -> None:
     x, y = symmetric(rng, n), symmetric(rng, n)
     upper = np.triu_indices(n, 1)
     rho = stats.spearmanr(x[upper], y[upper]).statistic
-    others = [stats.spearmanr(x[upper], y[np.ix_(order, order)][upper]).statistic for order in permutations(range(n))]
+    others = [
+        stats.spearmanr(x[upper], y[np.ix_(order, order)][upper]).statistic
+        for order in permutations(range(n))
+    ]
     expected = np.mean(np.abs(others) >= abs(rho) - 1e-12)
     assert mantel(x, y) == pytest.approx((rho, expected))
 
@@ -229,7 +307,10 @@ def test_a_partial_correlation_is_that_of_the_formula(n: int) -> None:
     rng, upper = np.random.default_rng(n), np.triu_indices(n, 1)
     z = symmetric(rng, n)
     x, y = (symmetric(rng, n) + z for _ in range(2))
-    xy, xz, yz = (stats.spearmanr(a[upper], b[upper]).statistic for a, b in ((x, y), (x, z), (y, z)))
+    xy, xz, yz = (
+        stats.spearmanr(a[upper], b[upper]).statistic
+        for a, b in ((x, y), (x, z), (y, z))
+    )
     rho = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
     given = stats.rankdata(z[upper])
     of_x, of_y = (rest_of(stats.rankdata(m[upper]), given) for m in (x, y))
@@ -239,7 +320,9 @@ def test_a_partial_correlation_is_that_of_the_formula(n: int) -> None:
     for order in permutations(range(n)):
         moved = rest_of(square[np.ix_(order, order)][upper], given)
         others.append(np.corrcoef(of_x, moved)[0, 1])
-    assert mantel(x, y, z) == pytest.approx((rho, np.mean(np.abs(others) >= abs(rho) - 1e-12)))
+    assert mantel(x, y, z) == pytest.approx(
+        (rho, np.mean(np.abs(others) >= abs(rho) - 1e-12))
+    )
     assert np.isnan(mantel(x, z, z)).all()  # nothing is left of it
 
 
@@ -261,12 +344,18 @@ def test_domains_with_unknown_pairs_are_left_out() -> None:
 def test_the_array_holds_every_row_in_both_orders() -> None:
     parts = similarities(3).parts
     array = PartArray.from_table(parts)
-    assert (array.classes, array.domains) == (("c000", "c001", "c002"), ("d0", "d1", "d2"))
+    assert (array.classes, array.domains) == (
+        ("c000", "c001", "c002"),
+        ("d0", "d1", "d2"),
+    )
     assert (array.sites, array.n_parts) == (("u", "v"), 4)
     filled = 0
     for row in parts.query("class_a == class_b").to_dict("records"):
         c, s = array.classes.index(row["class_a"]), array.sites.index(row["site"])
-        a, b = array.domains.index(row["domain_a"]), array.domains.index(row["domain_b"])
+        a, b = (
+            array.domains.index(row["domain_a"]),
+            array.domains.index(row["domain_b"]),
+        )
         assert array.values[c, a, b, s, row["part_a"], row["part_b"]] == row["value"]
         assert array.values[c, b, a, s, row["part_b"], row["part_a"]] == row["value"]
         filled += 2
@@ -275,9 +364,13 @@ def test_the_array_holds_every_row_in_both_orders() -> None:
 
 def test_ceilings_are_means_of_a_class_in_a_domain() -> None:
     parts = similarities(2).parts
-    whole = parts.iloc[:2].assign(domain_b=parts["domain_a"].iloc[:2], part_b=WHOLE, value=[0.5, 0.7])
+    whole = parts.iloc[:2].assign(
+        domain_b=parts["domain_a"].iloc[:2], part_b=WHOLE, value=[0.5, 0.7]
+    )
     both = pd.concat([parts, whole], ignore_index=True)
-    own = parts.query("class_a == class_b == 'c001' and domain_a == domain_b == 'd2' and site == 'v'")
+    own = parts.query(
+        "class_a == class_b == 'c001' and domain_a == domain_b == 'd2' and site == 'v'"
+    )
     found = ceilings_of(both).set_index(["class", "domain", "site"])["value"]
     assert len(own) == 6
     assert found["c001", "d2", "v"] == pytest.approx(own["value"].mean())
@@ -288,14 +381,19 @@ def test_ceilings_are_means_of_a_class_in_a_domain() -> None:
 def test_unknown_numbers_have_no_weight() -> None:
     values = np.array([[1.0, math.nan, 3.0], [math.nan] * 3])
     assert mean_known(values, 1).tolist() == pytest.approx([2, math.nan], nan_ok=True)
-    np.testing.assert_array_equal(known_ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])), [0.5, math.nan])
+    np.testing.assert_array_equal(
+        known_ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])), [0.5, math.nan]
+    )
 
 
 def test_cells_and_effects_are_means_of_rows() -> None:
     parts = similarities(6, ("u",)).parts
     table = class_by_domain(parts).set_index("what")
     assert table.index.tolist() == [*CELLS, *EFFECTS]
-    same, within = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
+    same, within = (
+        parts["class_a"] == parts["class_b"],
+        parts["domain_a"] == parts["domain_b"],
+    )
     chosen = (same & within, same & ~within, ~same & within, ~same & ~within)
     a, b, c, d = (parts[rows]["value"].mean() for rows in chosen)
     expected = [a, b, c, d, (a + b - c - d) / 2, (a - b + c - d) / 2, a - b, b - d]
@@ -310,23 +408,43 @@ def test_p_is_that_of_signs_of_classes() -> None:
     parts = similarities(5, ("u",), seed=2).parts
     own = parts[parts["class_a"] == parts["class_b"]]
     within = own["domain_a"] == own["domain_b"]
-    effects = own[within].groupby("class_a")["value"].mean() - own[~within].groupby("class_a")["value"].mean()
+    effects = (
+        own[within].groupby("class_a")["value"].mean()
+        - own[~within].groupby("class_a")["value"].mean()
+    )
     found = class_by_domain(parts).set_index("what")["p"].to_dict()
-    assert found["domain effect within a class"] == pytest.approx(sign_flip_p(effects.to_numpy()))
+    assert found["domain effect within a class"] == pytest.approx(
+        sign_flip_p(effects.to_numpy())
+    )
 
 
 def test_without_other_classes_there_is_only_the_domain() -> None:
     parts = similarities(4).parts
     alone = class_by_domain(parts[parts["class_a"] == parts["class_b"]])
-    assert alone["what"].tolist() == [CELLS[0], CELLS[1], "domain effect within a class"]
+    assert alone["what"].tolist() == [
+        CELLS[0],
+        CELLS[1],
+        "domain effect within a class",
+    ]
     assert class_by_domain(parts.iloc[:0]).empty
 
 
 def comparison() -> Comparison:
     # axe: a-b .2, a-q .4, b-q .6; cat: a-b .4 (at site x), and each .2 more at site y.
-    pairs = {("axe", "a", "b"): 0.2, ("axe", "a", "q"): 0.4, ("axe", "b", "q"): 0.6, ("cat", "a", "b"): 0.4}
-    rows = [(*key, site, value + more) for key, value in pairs.items() for site, more in (("x", 0.0), ("y", 0.2))]
-    values = pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
+    pairs = {
+        ("axe", "a", "b"): 0.2,
+        ("axe", "a", "q"): 0.4,
+        ("axe", "b", "q"): 0.6,
+        ("cat", "a", "b"): 0.4,
+    }
+    rows = [
+        (*key, site, value + more)
+        for key, value in pairs.items()
+        for site, more in (("x", 0.0), ("y", 0.2))
+    ]
+    values = pd.DataFrame(
+        rows, columns=["class", "domain_a", "domain_b", "site", "value"]
+    )
     return Comparison("node_overlap", values, groups={"held-out": ("cat",)})
 
 
@@ -340,11 +458,15 @@ def test_means_with_and_without_a_domain() -> None:
     assert found.loc[("held-out", "a"), "without"] == pytest.approx(0.5)
     # All ordered pairs: each pair twice; without q: a-b, b-a, q-a, q-b.
     assert found.loc[("all", "all"), "value"] == pytest.approx((0.4 + 0.5 + 0.7) / 3)
-    assert found.loc[("all", "all"), "without"] == pytest.approx((0.4 + 0.4 + 0.5 + 0.7) / 4)
+    assert found.loc[("all", "all"), "without"] == pytest.approx(
+        (0.4 + 0.4 + 0.5 + 0.7) / 4
+    )
 
 
 def test_means_by_group_have_each_pair_once() -> None:
-    found = group_means({"overlap": comparison()}).set_index(["measure", "group", "domain_a", "domain_b"])["value"]
+    found = group_means({"overlap": comparison()}).set_index(
+        ["measure", "group", "domain_a", "domain_b"]
+    )["value"]
     assert len(found) == 3 + 1
     assert found["overlap", "all", "a", "b"] == pytest.approx(0.4)
     assert found["overlap", "all", "b", "q"] == pytest.approx(0.7)
@@ -352,7 +474,9 @@ def test_means_by_group_have_each_pair_once() -> None:
 
 
 def test_a_domain_against_the_others_over_depth() -> None:
-    found = apart_over_depth(comparison(), "q").set_index(["group", "domain", "site"])["value"]
+    found = apart_over_depth(comparison(), "q").set_index(["group", "domain", "site"])[
+        "value"
+    ]
     assert found["all", "q with the others", "x"] == pytest.approx(0.5)  # axe alone
     assert found["all", "without q", "x"] == pytest.approx((0.2 + 0.4) / 2)
     assert found["held-out", "without q", "y"] == pytest.approx(0.6)
@@ -370,7 +494,10 @@ def test_tests_of_families_err_unless_families_are_averaged(averaged: bool) -> N
         family = np.repeat(np.arange(9), 4)
         made = simulate(rng, rng.uniform(0, 1, (9, 3))[family], 0.3, PLANTED).parts
         if averaged:
-            made = made._replace(classes=made.classes[::4], values=made.values.reshape(9, 4, 3, 3, 1, 4, 4).mean(1))
+            made = made._replace(
+                classes=made.classes[::4],
+                values=made.values.reshape(9, 4, 3, 3, 1, 4, 4).mean(1),
+            )
         draws = draw_resamples(made.classes, 4, resamples=150, seed=seed)
         wrong += bool((part_tests(made, draws)["p_holm"] < 0.05).any())
     assert wrong <= 13 if averaged else wrong > 20  # 6 % and three standard errors
@@ -378,8 +505,12 @@ def test_tests_of_families_err_unless_families_are_averaged(averaged: bool) -> N
 
 def test_over_models_a_model_is_one_observation() -> None:
     rng = np.random.default_rng(0)
-    scores = [rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 3)) for _ in range(300)]
-    found = [model_tests(pd.DataFrame(each, columns=["a", "b", "c"])) for each in scores]
+    scores = [
+        rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 3)) for _ in range(300)
+    ]
+    found = [
+        model_tests(pd.DataFrame(each, columns=["a", "b", "c"])) for each in scores
+    ]
     errors = np.mean([(each["p_holm"] < 0.05).any() for each in found])
     assert errors < 0.06 + 3 * np.sqrt(0.06 * 0.94 / 300)
     assert set(found[0]["about"]) == {"over 8 models"}
@@ -395,15 +526,23 @@ def one_pair_of_parts_per_two_classes(rng: np.random.Generator, n: int) -> pd.Da
     own = (c == o) & ((a < b) | ((a == b) & (p < q)))
     other = (c < o) & (o <= c + 2) & (met[c, o, 0] == p) & (met[c, o, 1] == q)
     rows = (own | other) & (p != q)
-    names = [np.char.add(letter, x[rows].astype(str)) for letter, x in zip("ccdd", (c, o, a, b), strict=True)]
+    names = [
+        np.char.add(letter, x[rows].astype(str))
+        for letter, x in zip("ccdd", (c, o, a, b), strict=True)
+    ]
     columns = (*names, p[rows], q[rows], None, values[rows])
     return pd.DataFrame(dict(zip(PARTS, columns, strict=True)))
 
 
 def test_intervals_are_wide_and_never_narrow() -> None:
     rng = np.random.default_rng(0)
-    tables = [class_by_domain(one_pair_of_parts_per_two_classes(rng, 8)) for _ in range(50)]
-    found = [table.set_index("what").loc["class effect", ["value", "low", "high"]] for table in tables]
+    tables = [
+        class_by_domain(one_pair_of_parts_per_two_classes(rng, 8)) for _ in range(50)
+    ]
+    found = [
+        table.set_index("what").loc["class effect", ["value", "low", "high"]]
+        for table in tables
+    ]
     value, low, high = np.array(found, float).T
     assert ((low <= value.mean()) & (value.mean() <= high)).mean() >= 0.95
     needed = 2 * stats.t.ppf(0.975, 7) * value.std(ddof=1)

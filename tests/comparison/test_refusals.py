@@ -33,10 +33,22 @@ def compared(*seeds: int) -> Any:
 by_name: Any = {"node_overlap": comparison()}
 models: Any = compare_models
 REFUSALS: list[tuple[Callable[[Path], object], str]] = [
-    (lambda tmp: Comparison("x", values().iloc[:0]), "x needs a class in at least two domains"),
-    (lambda tmp: Comparison("x", values().drop(columns="site")), "class, .* values, .*without site"),
-    (lambda tmp: Comparison("x", pd.concat([values(), values()])), "axe, clipart, real, a has several"),
-    (lambda tmp: replace(comparison(), parts=comparison().parts.assign(value="a")), "parts, .*words in value"),
+    (
+        lambda tmp: Comparison("x", values().iloc[:0]),
+        "x needs a class in at least two domains",
+    ),
+    (
+        lambda tmp: Comparison("x", values().drop(columns="site")),
+        "class, .* values, .*without site",
+    ),
+    (
+        lambda tmp: Comparison("x", pd.concat([values(), values()])),
+        "axe, clipart, real, a has several",
+    ),
+    (
+        lambda tmp: replace(comparison(), parts=comparison().parts.assign(value="a")),
+        "parts, .*words in value",
+    ),
     (lambda tmp: comparison().matrix("seen"), "'seen' .* all, held-out"),
     (lambda tmp: comparison().at("c"), "'c'; the sites are a, b"),
     (lambda tmp: comparison().ratios(), "node_overlap .* parts"),

@@ -10,14 +10,24 @@ from hypothesis import strategies as st
 
 from circuitry.data import caption, imagenet_partners, readable
 from circuitry.data.captions import PATTERNS, STYLE_WORDS, image_rng, with_article
-from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key, imagenet_index, study_held_out
+from circuitry.data.imagenet_classes import (
+    STUDY_HELD_OUT,
+    class_key,
+    imagenet_index,
+    study_held_out,
+)
 from circuitry.data.names import chosen_names
 from tests.conftest import shared
 
 
 def style_words_in(sentences: list[str]) -> set[str]:
     words = {word for own in STYLE_WORDS.values() for word in own}
-    return {word for word in words for sentence in sentences if re.search(rf"\b{word}\b", sentence)}
+    return {
+        word
+        for word in words
+        for sentence in sentences
+        if re.search(rf"\b{word}\b", sentence)
+    }
 
 
 def all_sentences(cls: str, words: dict[str, str]) -> set[str]:
@@ -40,15 +50,35 @@ def all_sentences(cls: str, words: dict[str, str]) -> set[str]:
 @pytest.mark.parametrize(
     ("class_name", "cls", "domain", "own"),
     [
-        ("axe", "axe", "infograph", {"infograph": "an infograph", "informational chart": "an informational chart"}),
+        (
+            "axe",
+            "axe",
+            "infograph",
+            {
+                "infograph": "an infograph",
+                "informational chart": "an informational chart",
+            },
+        ),
         ("cat", "cat", "quickdraw", {"quickdraw": "a quickdraw", "doodle": "a doodle"}),
         ("cat", "cat", "real", {"photo": "a photo", "snapshot": "a snapshot"}),
         ("cat", "cat", "sketch", {"sketch": "a sketch", "drawing": "a drawing"}),
-        ("The_Mona_Lisa", "The Mona Lisa", "painting", {"painting": "a painting", "art": "art"}),
-        ("t-shirt", "t-shirt", "clipart", {"clipart": "a clipart", "illustration": "an illustration"}),
+        (
+            "The_Mona_Lisa",
+            "The Mona Lisa",
+            "painting",
+            {"painting": "a painting", "art": "art"},
+        ),
+        (
+            "t-shirt",
+            "t-shirt",
+            "clipart",
+            {"clipart": "a clipart", "illustration": "an illustration"},
+        ),
     ],
 )
-def test_six_patterns_with_and_without_full_stop(class_name: str, cls: str, domain: str, own: dict[str, str]) -> None:
+def test_six_patterns_with_and_without_full_stop(
+    class_name: str, cls: str, domain: str, own: dict[str, str]
+) -> None:
     expected = all_sentences(cls, {"image": "an image", "picture": "a picture", **own})
     assert len(expected) == 48
     rng = random.Random(0)
@@ -69,9 +99,16 @@ def test_a_stream_by_hand() -> None:
         word = ("image", "picture", "photo", "snapshot")[below(4)]
         a = "an" if word == "image" else "a"
         sentences = (
-            *(f"{a} {word} of a ice cream.", f"a ice cream {word}.", f"{a} {word} depicting a ice cream."),
+            *(
+                f"{a} {word} of a ice cream.",
+                f"a ice cream {word}.",
+                f"{a} {word} depicting a ice cream.",
+            ),
             f"a ice cream depicted in {a} {word}.",
-            *(f"{a} {word} showing a ice cream.", f"a ice cream is visible in {a} {word}."),
+            *(
+                f"{a} {word} showing a ice cream.",
+                f"a ice cream is visible in {a} {word}.",
+            ),
         )
         expected = sentences[pattern] if stop else sentences[pattern][:-1]
         assert caption("ice_cream", "real", rng) == expected
@@ -79,8 +116,13 @@ def test_a_stream_by_hand() -> None:
 
 def test_sentences_are_the_lent_ones() -> None:
     lent = json.loads(shared("facts/study_texts.json").read_text())
-    ours = [p.replace("{a_style}", "{aan}{term}").replace("{style}", "{term}") for p in PATTERNS]
-    assert [p.replace("{class_name}", "{cls}") for p in ours] == lent["domainnet_patterns"]
+    ours = [
+        p.replace("{a_style}", "{aan}{term}").replace("{style}", "{term}")
+        for p in PATTERNS
+    ]
+    assert [p.replace("{class_name}", "{cls}") for p in ours] == lent[
+        "domainnet_patterns"
+    ]
     terms = lent["domainnet_terms"]
     assert {domain: [*terms["all"], *terms[domain]] for domain in STYLE_WORDS} == {
         domain: list(words) for domain, words in STYLE_WORDS.items()
@@ -91,19 +133,33 @@ PATHS = [f"sketch/zebra/{i}.png" for i in range(1200)]
 
 
 def test_the_caption_of_an_image_is_fixed_for_all_time() -> None:
-    drawn = [caption("axe", "sketch", image_rng("sketch/axe/1.png", seed)) for seed in (0, 1)]
+    drawn = [
+        caption("axe", "sketch", image_rng("sketch/axe/1.png", seed)) for seed in (0, 1)
+    ]
     assert drawn == ["a axe is visible in an image", "a drawing showing a axe"]
 
 
 @pytest.mark.parametrize("domain", [*STYLE_WORDS, "blueprint"])
 def test_aligned_captions_of_images_differ_in_the_word_alone(domain: str) -> None:
-    aligned = [caption("zebra", domain, image_rng(path), aligned=True) for path in PATHS]
+    aligned = [
+        caption("zebra", domain, image_rng(path), aligned=True) for path in PATHS
+    ]
     assert style_words_in(aligned) == {"image", "picture"}
-    assert aligned == [caption("zebra", "real", image_rng(path), aligned=True) for path in PATHS]
-    every = "|".join(sorted({word for own in STYLE_WORDS.values() for word in own}, key=len, reverse=True))
+    assert aligned == [
+        caption("zebra", "real", image_rng(path), aligned=True) for path in PATHS
+    ]
+    every = "|".join(
+        sorted(
+            {word for own in STYLE_WORDS.values() for word in own},
+            key=len,
+            reverse=True,
+        )
+    )
     for path, text in zip(PATHS, aligned, strict=True):
         plain = caption("zebra", domain, image_rng(path))
-        assert re.sub(rf"\b(an? )?({every})\b", "STYLE", plain) == re.sub(rf"\b(an? )?({every})\b", "STYLE", text)
+        assert re.sub(rf"\b(an? )?({every})\b", "STYLE", plain) == re.sub(
+            rf"\b(an? )?({every})\b", "STYLE", text
+        )
 
 
 @settings(deadline=None)
@@ -132,19 +188,39 @@ def test_articles(noun: str, expected: str) -> None:
 def test_labels_and_partners_by_hand() -> None:
     names = list(imagenet_partners())
     assert len(names) == 345
-    labels = [0, 11, 13, 15, 25, 58, 174, 190, 197, 218, 225, 250, 305, 319, 320]  # as the study gives them
+    labels = [
+        0,
+        11,
+        13,
+        15,
+        25,
+        58,
+        174,
+        190,
+        197,
+        218,
+        225,
+        250,
+        305,
+        319,
+        320,
+    ]  # as the study gives them
     assert [names.index(name) for name in STUDY_HELD_OUT] == labels
     partners = imagenet_partners()
     assert partners["bear"] == (294, 295, 296)  # brown, American black, ice bear
     assert partners["angel"] == ()
     indices = [i for own in partners.values() for i in own]
-    assert len(indices) == len(set(indices)) == 450  # no ImageNet class has two partners
+    assert (
+        len(indices) == len(set(indices)) == 450
+    )  # no ImageNet class has two partners
     assert set(indices) <= set(range(1000))
 
 
 def test_the_table_is_the_lent_one() -> None:
     lent = json.loads(shared("facts/domainnet_to_imagenet.json").read_text())
-    assert list(imagenet_partners().items()) == [(name, tuple(own or ())) for name, own in lent.items()]
+    assert list(imagenet_partners().items()) == [
+        (name, tuple(own or ())) for name, own in lent.items()
+    ]
 
 
 def test_the_index_is_the_place_among_the_sorted_folders() -> None:
@@ -155,11 +231,18 @@ def test_the_index_is_the_place_among_the_sorted_folders() -> None:
 @settings(deadline=None)
 @given(st.text(alphabet="aB_- ", max_size=12))
 def test_spellings_share_a_key(name: str) -> None:
-    assert class_key(name.upper().replace(" ", "_")) == class_key(name.lower().replace("_", "-")) == class_key(name)
+    assert (
+        class_key(name.upper().replace(" ", "_"))
+        == class_key(name.lower().replace("_", "-"))
+        == class_key(name)
+    )
 
 
 def test_names_are_found_in_any_spelling() -> None:
     asked = ["Traffic light", "axe", "traffic_light"]
-    assert chosen_names("class", asked, ["axe", "traffic-light"], class_key) == ("traffic-light", "axe")
+    assert chosen_names("class", asked, ["axe", "traffic-light"], class_key) == (
+        "traffic-light",
+        "axe",
+    )
     assert study_held_out(["cat", "traffic_light", "axe"]) == ("axe", "traffic_light")
     assert len({class_key(name) for name in imagenet_partners()}) == 345

@@ -27,28 +27,53 @@ def relatives(images: DomainFolder) -> list[str]:
 
 def write_lists(root: Path, split: str, lists: Mapping[str, Sequence[str]]) -> None:
     for domain, lines in lists.items():
-        (root / f"{domain}_{split}.txt").write_text("".join(f"{line}\n" for line in lines))
+        (root / f"{domain}_{split}.txt").write_text(
+            "".join(f"{line}\n" for line in lines)
+        )
 
 
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
     """A tiny DomainNet: labels do not follow the alphabet, "t-shirt" lacks test images, "zebra" those of painting."""
     test = {
-        "real": ["real/cello/c 1.png 0", "real/cell phone/p.png 1", "real/zebra/z.png 3"],
+        "real": [
+            "real/cello/c 1.png 0",
+            "real/cell phone/p.png 1",
+            "real/zebra/z.png 3",
+        ],
         "painting": ["painting/cello/c.png 0"],
     }
-    train = {"real": ["real/t-shirt/t.png 2", "real/cello/c2.png 0"], "painting": ["painting/cello/c3.png 0"]}
+    train = {
+        "real": ["real/t-shirt/t.png 2", "real/cello/c2.png 0"],
+        "painting": ["painting/cello/c3.png 0"],
+    }
     for split, lists in {"test": test, "train": train}.items():
         write_lists(tmp_path, split, lists)
-        touch(tmp_path, *(line.rpartition(" ")[0] for lines in lists.values() for line in lines))
+        touch(
+            tmp_path,
+            *(line.rpartition(" ")[0] for lines in lists.values() for line in lines),
+        )
     (tmp_path / "notes_old.txt").write_text("not a list\n")
     return tmp_path
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    touch(tmp_path, "sketch/owl/2.PNG", "sketch/owl/1.jpg", "sketch/owl/readme.txt", "sketch/owl/.3.png")
-    touch(tmp_path, "photo/owl/1.webp", "photo/ant hill/1.png", "docs/figures/a.pdf", ".cache/x/1.png", "photo/top.png")
+    touch(
+        tmp_path,
+        "sketch/owl/2.PNG",
+        "sketch/owl/1.jpg",
+        "sketch/owl/readme.txt",
+        "sketch/owl/.3.png",
+    )
+    touch(
+        tmp_path,
+        "photo/owl/1.webp",
+        "photo/ant hill/1.png",
+        "docs/figures/a.pdf",
+        ".cache/x/1.png",
+        "photo/top.png",
+    )
     return tmp_path
 
 
@@ -56,7 +81,11 @@ def test_lists_give_classes_in_label_order(listed: Path) -> None:
     images = DomainFolder(listed)
     assert images.domains == ("painting", "real")
     # "t-shirt" has no test image; without it, the label of "zebra" would be 2 here and 3 in training.
-    assert images.classes == images.all_classes == ("cello", "cell phone", "t-shirt", "zebra")
+    assert (
+        images.classes
+        == images.all_classes
+        == ("cello", "cell phone", "t-shirt", "zebra")
+    )
     assert relatives(images) == [
         "painting/cello/c.png",
         "real/cello/c 1.png",
@@ -69,7 +98,11 @@ def test_lists_give_classes_in_label_order(listed: Path) -> None:
 
 def test_splits_are_separate_and_none_reads_the_folders(listed: Path) -> None:
     found = relatives(DomainFolder(listed, "train"))
-    assert sorted(found) == ["painting/cello/c3.png", "real/cello/c2.png", "real/t-shirt/t.png"]
+    assert sorted(found) == [
+        "painting/cello/c3.png",
+        "real/cello/c2.png",
+        "real/t-shirt/t.png",
+    ]
     everything = DomainFolder(listed, split=None)
     assert len(everything) == 7
     assert everything.classes == tuple(sorted(everything.classes))
@@ -83,33 +116,52 @@ def test_selection_keeps_labels(listed: Path) -> None:
     assert images.label("zebra") == 3
     assert images.all_classes[images.label("cell phone")] == "cell phone"
     write_lists(listed, "test", {"clipart": ["clipart/cello/absent.png 0"]})
-    assert DomainFolder(listed, domains=["real"]).all_classes[0] == "cello"  # only selected domains must be complete
+    assert (
+        DomainFolder(listed, domains=["real"]).all_classes[0] == "cello"
+    )  # only selected domains must be complete
 
 
 def test_folders_without_lists(folders: Path) -> None:
     images = DomainFolder(folders)
     assert images.domains == ("photo", "sketch")
     assert images.classes == ("ant hill", "owl")
-    assert relatives(images) == ["photo/ant hill/1.png", "photo/owl/1.webp", "sketch/owl/1.jpg", "sketch/owl/2.PNG"]
+    assert relatives(images) == [
+        "photo/ant hill/1.png",
+        "photo/owl/1.webp",
+        "sketch/owl/1.jpg",
+        "sketch/owl/2.PNG",
+    ]
     counts = images.counts()
     assert counts.loc["sketch"].to_dict() == {"ant hill": 0, "owl": 2}
     assert counts.loc["photo"].to_dict() == {"ant hill": 1, "owl": 1}
     assert (counts.index.name, counts.columns.name) == ("domain", "class")
     assert DomainFolder(folders, classes=["owl"]).counts().columns.tolist() == ["owl"]
     assert "4 images, 2 domains, 2 classes" in repr(images)
-    assert "1 image, 1 domain, 1 class)" in repr(DomainFolder(folders, domains=["photo"], classes=["owl"]))
+    assert "1 image, 1 domain, 1 class)" in repr(
+        DomainFolder(folders, domains=["photo"], classes=["owl"])
+    )
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
     root = tmp_path_factory.mktemp("many")
-    touch(root, *(f"{d}/{c}/{i}.png" for d in ("a", "b") for c in ("x", "y") for i in range(30)))
+    touch(
+        root,
+        *(
+            f"{d}/{c}/{i}.png"
+            for d in ("a", "b")
+            for c in ("x", "y")
+            for i in range(30)
+        ),
+    )
     return DomainFolder(root)
 
 
 @settings(deadline=None, max_examples=50)
 @given(n=st.integers(1, 40), more=st.integers(0, 10), seed=st.integers(0, 10**9))
-def test_select_draws_without_replacement_and_nested(many: DomainFolder, n: int, more: int, seed: int) -> None:
+def test_select_draws_without_replacement_and_nested(
+    many: DomainFolder, n: int, more: int, seed: int
+) -> None:
     drawn = many.select("x", "a", n, seed)
     assert len(set(drawn)) == len(drawn) == min(n, 30)
     assert all((record.domain, record.class_name) == ("a", "x") for record in drawn)
@@ -123,29 +175,63 @@ def test_select_is_fixed_for_all_time(many: DomainFolder) -> None:
     assert [record.relative for record in many.select("x", "a", 4, seed=1)] != names
 
 
-def test_select_depends_on_nothing_but_the_images_of_that_class_and_domain(many: DomainFolder) -> None:
+def test_select_depends_on_nothing_but_the_images_of_that_class_and_domain(
+    many: DomainFolder,
+) -> None:
     alone = DomainFolder(many.root, domains=["b"], classes=["y"])
     assert alone.select("y", "b", 5, seed=3) == many.select("y", "b", 5, seed=3)
-    numbers = [[Path(r.relative).name for r in many.select(c, d, 5)] for c in "xy" for d in "ab"]
+    numbers = [
+        [Path(r.relative).name for r in many.select(c, d, 5)]
+        for c in "xy"
+        for d in "ab"
+    ]
     assert len({tuple(chosen) for chosen in numbers}) == 4
 
 
-def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_are_not_utf8_are_left_out_by_name(
+    folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (folders / "photo/owl" / os.fsdecode(b"caf\xe9.png")).touch()
-    touch(folders, *(os.fsdecode(name) for name in (b"photo/h\xf6hle/1.png", b"br\xfbl\xe9/owl/1.png")))
+    touch(
+        folders,
+        *(
+            os.fsdecode(name)
+            for name in (b"photo/h\xf6hle/1.png", b"br\xfbl\xe9/owl/1.png")
+        ),
+    )
     images = DomainFolder(folders)
     assert "br\\udcfb" in caplog.text
     assert len(images) == 4
-    assert len([record for domain in images.domains for record in images.select("owl", domain, 5)]) == 3
+    assert (
+        len(
+            [
+                record
+                for domain in images.domains
+                for record in images.select("owl", domain, 5)
+            ]
+        )
+        == 3
+    )
 
 
-def test_names_have_underscores_and_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> None:
-    write_lists(tmp_path, "test_small", {"oil": ["oil/owl/1.png 0"], "oil_dark": ["oil_dark/owl/1.png 0"]})
+def test_names_have_underscores_and_lists_alone_are_enough_where_nobody_looks_for_files(
+    tmp_path: Path,
+) -> None:
+    write_lists(
+        tmp_path,
+        "test_small",
+        {"oil": ["oil/owl/1.png 0"], "oil_dark": ["oil_dark/owl/1.png 0"]},
+    )
     (tmp_path / "pencil_art_test.txt").write_text("pencil_art/axe/1.png 0\n")
     (tmp_path / "read_me.txt").write_text("no list\n")
-    assert relatives(DomainFolder(tmp_path, missing_files="unchecked")) == ["pencil_art/axe/1.png"]
+    assert relatives(DomainFolder(tmp_path, missing_files="unchecked")) == [
+        "pencil_art/axe/1.png"
+    ]
     assert listed_splits(tmp_path) == ("test", "test_small")
-    assert DomainFolder(tmp_path, "test_small", missing_files="unchecked").domains == ("oil", "oil_dark")
+    assert DomainFolder(tmp_path, "test_small", missing_files="unchecked").domains == (
+        "oil",
+        "oil_dark",
+    )
 
 
 def test_a_folder_of_classes_is_one_domain(tmp_path: Path) -> None:
@@ -153,13 +239,19 @@ def test_a_folder_of_classes_is_one_domain(tmp_path: Path) -> None:
     images = DomainFolder(tmp_path / "photo")
     assert (images.domains, images.classes) == (("photo",), ("ant hill", "owl"))
     assert images.records == DomainFolder(tmp_path).records
-    assert images.select("owl", "photo")[0].path == tmp_path / "photo" / "owl" / "1.webp"
+    assert (
+        images.select("owl", "photo")[0].path == tmp_path / "photo" / "owl" / "1.webp"
+    )
 
 
 def test_each_domain_may_have_a_folder(folders: Path, tmp_path: Path) -> None:
     touch(tmp_path, "mine/owl/9.png")
     images = DomainFolder({"drawn": tmp_path / "mine", "photo": folders / "photo"})
-    assert relatives(images) == ["drawn/owl/9.png", "photo/ant hill/1.png", "photo/owl/1.webp"]
+    assert relatives(images) == [
+        "drawn/owl/9.png",
+        "photo/ant hill/1.png",
+        "photo/owl/1.webp",
+    ]
     assert [record.path.is_file() for record in images.records] == [True] * 3
 
 
@@ -176,14 +268,20 @@ def test_a_table_names_images_and_items(form: str, folders: Path) -> None:
     in_memory = table.assign(path=[str(folders / path) for path in table["path"]])
     images = DomainFolder(in_memory if form == "frame" else file)
     assert (images.domains, images.classes) == (("photo", "drawn"), ("owl",))
-    assert [record.path for record in images.records] == [folders / rows[i][0] for i in (0, 2, 1)]
+    assert [record.path for record in images.records] == [
+        folders / rows[i][0] for i in (0, 2, 1)
+    ]
     if form != "frame":
         assert relatives(images)[0] == "photo/owl/1.webp"
         assert relatives(images)[2] == "drawn/owl/sketch_owl_1.jpg"
-    records = {("owl", domain): images.select("owl", domain) for domain in images.domains}
+    records = {
+        ("owl", domain): images.select("owl", domain) for domain in images.domains
+    }
     parts = part_numbers(records)
     part_of = {
-        record.relative: part for key, some in records.items() for record, part in zip(some, parts[key], strict=True)
+        record.relative: part
+        for key, some in records.items()
+        for record, part in zip(some, parts[key], strict=True)
     }
     first, other, drawn = relatives(images)
     assert part_of[first] == part_of[drawn] != part_of[other]
@@ -193,7 +291,10 @@ def test_torchvisions_image_folder_is_one_domain(folders: Path) -> None:
     listed = SimpleNamespace(
         root=str(folders / "photo"),
         classes=["owl", "ant hill"],
-        samples=[(str(folders / "photo/owl/1.webp"), 0), (str(folders / "photo/ant hill/1.png"), 1)],
+        samples=[
+            (str(folders / "photo/owl/1.webp"), 0),
+            (str(folders / "photo/ant hill/1.png"), 1),
+        ],
     )
     images = DomainFolder(listed)
     assert images.all_classes == ("owl", "ant hill")
@@ -212,7 +313,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for domain in ORDER:
         names = [name for name in CLASSES if (domain, name) != ("painting", "cat")]
         rng.shuffle(names)
-        lines = [f"{domain}/{name}/{i}.png {CLASSES.index(name)}" for name in names for i in range(rng.randint(5, 9))]
+        lines = [
+            f"{domain}/{name}/{i}.png {CLASSES.index(name)}"
+            for name in names
+            for i in range(rng.randint(5, 9))
+        ]
         (folder / f"{domain}_test.txt").write_text("\n".join(lines) + "\n")
         for line in lines:
             file = folder / line.partition(" ")[0]
@@ -221,7 +326,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def chosen_by_the_study(root: Path, seed: int, n: int) -> dict[tuple[str, int], list[str]]:
+def chosen_by_the_study(
+    root: Path, seed: int, n: int
+) -> dict[tuple[str, int], list[str]]:
     random.seed(seed)
     found = {}
     for domain in ORDER:
@@ -232,7 +339,9 @@ def chosen_by_the_study(root: Path, seed: int, n: int) -> dict[tuple[str, int], 
         out = [0, 1, 3]  # aircraft carrier, axe, bed
         for label in out + [label for label in of_label if label not in out]:
             random.shuffle(of_label[label])
-            found[domain, label] = [lines[index].split(" ")[0] for index in of_label[label][:n]]
+            found[domain, label] = [
+                lines[index].split(" ")[0] for index in of_label[label][:n]
+            ]
     return found
 
 
@@ -240,14 +349,18 @@ def chosen_by_the_study(root: Path, seed: int, n: int) -> dict[tuple[str, int], 
 def test_images_are_those_that_the_study_draws(root: Path, seed: int, n: int) -> None:
     images = ShuffledImages(root, first=("aircraft carrier", "axe", "bed"))
     for (domain, label), names in chosen_by_the_study(root, seed, n).items():
-        assert [record.relative for record in images.select(CLASSES[label], domain, n, seed)] == names
+        assert [
+            record.relative for record in images.select(CLASSES[label], domain, n, seed)
+        ] == names
     assert images.select("cat", "painting", n, seed) == ()
 
 
 def test_the_choice_does_not_depend_on_what_is_selected(root: Path) -> None:
     held_out = ("aircraft carrier", "axe", "bed")
     some = ShuffledImages(root, first=held_out, domains=("sketch",), classes=("cat",))
-    assert some.select("cat", "sketch", 3, 42) == ShuffledImages(root, first=held_out).select("cat", "sketch", 3, 42)
+    assert some.select("cat", "sketch", 3, 42) == ShuffledImages(
+        root, first=held_out
+    ).select("cat", "sketch", 3, 42)
     assert len(some) == len(some.select("cat", "sketch"))
     by_name = DomainFolder(root).select("cat", "sketch", None, 42)
     assert set(some.select("cat", "sketch", None, 42)) == set(by_name)

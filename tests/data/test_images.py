@@ -59,7 +59,11 @@ def make_images(folder: Path, n: int) -> list[Path]:
     ],
 )
 def test_every_mode_becomes_rgb_over_white(
-    mode: str, colour: int | tuple[int, ...], suffix: str, expected: tuple[int, ...], tmp_path: Path
+    mode: str,
+    colour: int | tuple[int, ...],
+    suffix: str,
+    expected: tuple[int, ...],
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / f"image.{suffix}"
     Image.new(mode, (5, 4), colour).save(path)
@@ -96,7 +100,9 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert max(pixel(image, 4, 13)) < 15
 
 
-POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+POSTSCRIPT = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+)
 
 
 def test_postscript_under_the_name_of_a_picture_starts_no_program(
@@ -108,7 +114,9 @@ def test_postscript_under_the_name_of_a_picture_starts_no_program(
     ghostscript.chmod(0o755)
     picture.write_bytes(POSTSCRIPT)
     monkeypatch.setenv("PATH", f"{ghostscript.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it is looked for once in a process
+    monkeypatch.setattr(
+        EpsImagePlugin, "gs_binary", None
+    )  # it is looked for once in a process
     with pytest.raises(InputError) as refused:
         load_image(picture)
     assert not (tmp_path / "started").exists()
@@ -120,7 +128,11 @@ def test_postscript_under_the_name_of_a_picture_starts_no_program(
 
 def test_pictures_are_opened_in_one_place() -> None:
     package = Path(images.__file__).parents[1]
-    opening = [path for path in package.rglob("*.py") if re.search(r"\bImage\.open\(", path.read_text())]
+    opening = [
+        path
+        for path in package.rglob("*.py")
+        if re.search(r"\bImage\.open\(", path.read_text())
+    ]
     assert opening == [Path(images.__file__)]
 
 
@@ -148,13 +160,19 @@ def test_batches_hold_all_images_in_order(batch_size: int, tmp_path: Path) -> No
     assert [number for batch in batches for number in batch] == list(range(7))
 
 
-def test_unreadable_images_are_skipped_with_a_warning_or_refused(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_with_a_warning_or_refused(
+    tmp_path: Path,
+) -> None:
     paths = make_images(tmp_path, 6)
     paths[1].write_bytes(b"")
     paths[4].unlink()
     with pytest.warns(UserWarning, match="Skipped an image") as caught:
         assert numbers(numbered_batches(paths, to_tensor, 2)) == [[0, 2], [3, 5]]
-    assert [name for name in ("001.png", "004.png") if name in str([str(one.message) for one in caught])]
+    assert [
+        name
+        for name in ("001.png", "004.png")
+        if name in str([str(one.message) for one in caught])
+    ]
     assert len(caught) == 2
     batches = numbered_batches(paths, to_tensor, 1, strict=True)
     assert next(batches)[0] == [0]
@@ -162,8 +180,13 @@ def test_unreadable_images_are_skipped_with_a_warning_or_refused(tmp_path: Path)
         next(batches)
 
 
-@pytest.mark.parametrize(("error", "why"), [(MemoryError(), "MemoryError"), (RuntimeError("no room."), "no room")])
-def test_images_that_cannot_be_preprocessed_are_left_out(error: Exception, why: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(MemoryError(), "MemoryError"), (RuntimeError("no room."), "no room")],
+)
+def test_images_that_cannot_be_preprocessed_are_left_out(
+    error: Exception, why: str, tmp_path: Path
+) -> None:
     def failing(image: Image.Image) -> Tensor:
         if pixel(image)[0] == 1:
             raise error
@@ -195,11 +218,17 @@ def test_a_listing_knows_each_file_by_size_and_content(tmp_path: Path) -> None:
     records = []
     for name, content in (("1.png", b"abc"), ("2.png", b"abd"), ("3.png", b"abc")):
         (tmp_path / name).write_bytes(content)
-        records.append(ImageRecord(tmp_path / name, f"photo/cat/{name}", "photo", "cat"))
+        records.append(
+            ImageRecord(tmp_path / name, f"photo/cat/{name}", "photo", "cat")
+        )
     records.append(ImageRecord(tmp_path / "4.png", "photo/cat/4.png", "photo", "cat"))
     found = image_listing(records)
     assert list(found) == [record.relative for record in records]
-    assert found["photo/cat/1.png"] == found["photo/cat/3.png"] == f"3 {hashlib.sha256(b'abc').hexdigest()[:16]}"
+    assert (
+        found["photo/cat/1.png"]
+        == found["photo/cat/3.png"]
+        == f"3 {hashlib.sha256(b'abc').hexdigest()[:16]}"
+    )
     assert found["photo/cat/2.png"] != found["photo/cat/1.png"]
     assert found["photo/cat/4.png"] == "absent"
 
@@ -212,8 +241,15 @@ def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
     exif[0x0112] = 6
     alpha = plain.convert("RGBA")
     alpha.putalpha(Image.fromarray(noise[:, :, 0]))
-    pictures = {"plain": plain, "alpha": alpha, "bit": plain.convert("1"), "palette": plain.convert("P")}
-    files = {name: tmp_path / f"{name}.png" for name in pictures} | {"turned": tmp_path / "turned.jpg"}
+    pictures = {
+        "plain": plain,
+        "alpha": alpha,
+        "bit": plain.convert("1"),
+        "palette": plain.convert("P"),
+    }
+    files = {name: tmp_path / f"{name}.png" for name in pictures} | {
+        "turned": tmp_path / "turned.jpg"
+    }
     plain.save(files["turned"], exif=exif)
     for name, picture in pictures.items():
         picture.save(files[name])
@@ -224,22 +260,34 @@ def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
 
     stored, turned = read(with_decoding(transform, "as-stored")), read(transform)
     for name, path in files.items():
-        assert torch.equal(stored[name], transform(Image.open(path))), name  # the study's data set, line for line
+        assert torch.equal(stored[name], transform(Image.open(path))), (
+            name
+        )  # the study's data set, line for line
         assert torch.equal(stored[name], turned[name]) == (name == "plain"), name
-        assert torch.equal(turned[name], transform(upright(Image.open(path))))  # what trainings see
+        assert torch.equal(
+            turned[name], transform(upright(Image.open(path)))
+        )  # what trainings see
     assert with_decoding(with_decoding(transform, "as-stored"), "upright") is transform
 
 
 @pytest.mark.parametrize("held", [1, 3, 5, 1000])
-def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_found_whatever_memory_holds(
+    held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(file_check, "MOST_NAMES", held)
     there = {f"{folder}/{i}.png" for folder in "abc" for i in range(2)}
     for name in there:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    asked = [f"{folder}/{i}.png" for i in (0, 2, 1) for folder in ("a", "b", "none", "c", "a/0.png")] * 2
+    asked = [
+        f"{folder}/{i}.png"
+        for i in (0, 2, 1)
+        for folder in ("a", "b", "none", "c", "a/0.png")
+    ] * 2
     check = FileCheck("skip", tmp_path)
-    assert [name for name in asked if check.keeps(name)] == [name for name in asked if name in there]
+    assert [name for name in asked if check.keeps(name)] == [
+        name for name in asked if name in there
+    ]
     assert check.missing.count == len(asked) - 12
     assert sum(len(names or ()) for names in check._listings.values()) <= held
 

@@ -35,9 +35,17 @@ def write_odd_files(folder: Path) -> dict[str, Any]:
     os.mkfifo(folder / "pipe")
     with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(folder):
         server.bind("socket")
-    for link, target in {"loop": "other", "other": "loop", "dangling": "nowhere/x", "here": "."}.items():
+    for link, target in {
+        "loop": "other",
+        "other": "loop",
+        "dangling": "nowhere/x",
+        "here": ".",
+    }.items():
         (folder / link).symlink_to(target)
-    found = {f"file {name}": folder / name for name in (*contents, "pipe", "socket", "loop", "dangling", "here")}
+    found = {
+        f"file {name}": folder / name
+        for name in (*contents, "pipe", "socket", "loop", "dangling", "here")
+    }
     return found | {
         "a missing path": folder / "missing",
         "a path in a file": folder / "empty" / "x",
@@ -86,7 +94,10 @@ def spoiled(good: Any) -> dict[str, Any]:
     """Return a good value with one thing wrong, where it has things."""
     if isinstance(good, np.ndarray) and good.size and good.dtype.kind in "fiub":
         masked = np.ma.masked_array(good, np.arange(good.size).reshape(good.shape) == 0)
-        return _arrays(good, np.full_like(good, np.nan, dtype=float)) | {"words": good.astype(str), "masked": masked}
+        return _arrays(good, np.full_like(good, np.nan, dtype=float)) | {
+            "words": good.astype(str),
+            "masked": masked,
+        }
     if isinstance(good, torch.Tensor) and good.numel():
         return _arrays(good, torch.full_like(good, torch.nan, dtype=torch.float)) | {
             "as uint8": good.to(torch.uint8),
@@ -97,7 +108,10 @@ def spoiled(good: Any) -> dict[str, Any]:
         }
     if isinstance(good, pd.DataFrame):
         tables = {f"without {name}": good.drop(columns=name) for name in good.columns}
-        tables |= {f"words in {name}": good.assign(**{str(name): "word"}) for name in good.columns}
+        tables |= {
+            f"words in {name}": good.assign(**{str(name): "word"})
+            for name in good.columns
+        }
         if len(good):
             tables |= {
                 "rows twice": pd.concat([good, good]),
@@ -134,7 +148,9 @@ def _arrays(good: Any, nan: Any) -> dict[str, Any]:
         "one row less": good[1:],
         "as list": good.tolist(),
         "infinite": nan * 0 + 1e39 * 1e300,
-        "negative": -abs(good) - 1 if str(good.dtype) not in ("bool", "torch.bool") else ~good,
+        "negative": -abs(good) - 1
+        if str(good.dtype) not in ("bool", "torch.bool")
+        else ~good,
     }
 
 
@@ -159,7 +175,11 @@ def same(good: Any) -> dict[str, Any]:
     if isinstance(good, bool) or good is None:
         return {}
     if isinstance(good, int | float):
-        return {f"as {kind.__name__}": kind(good) for kind in (np.int32, np.int64, np.float64) if kind(good) == good}
+        return {
+            f"as {kind.__name__}": kind(good)
+            for kind in (np.int32, np.int64, np.float64)
+            if kind(good) == good
+        }
     if isinstance(good, str | Path):
         return {"as numpy's text": np.str_(good)}
     if isinstance(good, np.ndarray) and good.size and good.dtype.kind in "fiub":
@@ -170,28 +190,55 @@ def same(good: Any) -> dict[str, Any]:
             "backwards": np.ascontiguousarray(good[::-1])[::-1],
             "big-endian": good.astype(good.dtype.newbyteorder(">")),
             "without a mask": np.ma.masked_array(good),
-            "small": good.astype({"f": np.float32, "i": np.int16}.get(good.dtype.kind, good.dtype)),
+            "small": good.astype(
+                {"f": np.float32, "i": np.int16}.get(good.dtype.kind, good.dtype)
+            ),
             "read-only": read_only,
         }
     if isinstance(good, torch.Tensor) and good.numel():
         with torch.inference_mode():
             inferred = good.clone()
-        found: dict[str, Any] = {"of inference mode": inferred, "with gaps": torch.stack([good, good], -1)[..., 0]}
+        found: dict[str, Any] = {
+            "of inference mode": inferred,
+            "with gaps": torch.stack([good, good], -1)[..., 0],
+        }
         if good.is_floating_point():
-            found |= {"as parameter": nn.Parameter(good.clone()), "double": good.double(), "half": good.half()}
+            found |= {
+                "as parameter": nn.Parameter(good.clone()),
+                "double": good.double(),
+                "half": good.half(),
+            }
         return found
     if isinstance(good, pd.DataFrame | pd.Series) and len(good):
         rows = range(5, 5 + len(good))
         several = pd.MultiIndex.from_product([["x"], rows])
-        tables: dict[str, Any] = {"other labels": rows, "one label": [0] * len(good), "two labels": several}
+        tables: dict[str, Any] = {
+            "other labels": rows,
+            "one label": [0] * len(good),
+            "two labels": several,
+        }
         found = {name: good.set_axis(index) for name, index in tables.items()}
         found["nullable"] = good.convert_dtypes()
         if isinstance(good, pd.DataFrame):
-            words = [name for name in good if good[name].map(lambda one: isinstance(one, str)).all()]
-            found |= {"categories": good.astype(dict.fromkeys(words, "category")), "columns": good[good.columns[::-1]]}
+            words = [
+                name
+                for name in good
+                if good[name].map(lambda one: isinstance(one, str)).all()
+            ]
+            found |= {
+                "categories": good.astype(dict.fromkeys(words, "category")),
+                "columns": good[good.columns[::-1]],
+            }
         return found
     if isinstance(good, list | tuple) and not hasattr(good, "_fields") and good:
-        return {"as list": list(good), "as tuple": tuple(good), "as list of one's own": UserList(good)}
+        return {
+            "as list": list(good),
+            "as tuple": tuple(good),
+            "as list of one's own": UserList(good),
+        }
     if type(good) is dict and good:
-        return {"as mapping": MappingProxyType(good), "as mapping of one's own": Keys(good)}
+        return {
+            "as mapping": MappingProxyType(good),
+            "as mapping of one's own": Keys(good),
+        }
     return {}

@@ -18,7 +18,11 @@ from circuitry import Encoder, InputError, Task, mean_baseline
 from circuitry.circuits import score_units
 from circuitry.encoder import Counterfactual, Stage
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.tensor_batches import ImageBatches, checked_batches, rows_that_fit
+from circuitry.encoder.tensor_batches import (
+    ImageBatches,
+    checked_batches,
+    rows_that_fit,
+)
 from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
 
@@ -41,7 +45,9 @@ def test_partial_runs_join_to_the_whole_run(any_tower: nn.Module) -> None:
         embedding, cache = encoder.run_with_cache(images)
         assert tuple(cache) == encoder.sites
         for before, site in zip(encoder.sites, encoder.sites[1:], strict=False):
-            assert torch.equal(encoder(cache[before], start=before, stop=site), cache[site])
+            assert torch.equal(
+                encoder(cache[before], start=before, stop=site), cache[site]
+            )
             assert torch.equal(encoder(cache[site], start=site), embedding)
 
 
@@ -63,11 +69,15 @@ def test_sites_are_module_paths_of_the_tower(any_tower: nn.Module) -> None:
         ("timm-vit", [3, 16, 16, 16, 16]),
     ],
 )
-def test_units_lie_on_the_axis_that_the_adapter_says(name: str, units: list[int]) -> None:
+def test_units_lie_on_the_axis_that_the_adapter_says(
+    name: str, units: list[int]
+) -> None:
     encoder = Encoder.from_tower(make_tower(name))
     with torch.no_grad():
         _, cache = encoder.run_with_cache(images_for(encoder))
-    assert [cache[site].shape[encoder.unit_dim(site)] for site in encoder.sites] == units
+    assert [
+        cache[site].shape[encoder.unit_dim(site)] for site in encoder.sites
+    ] == units
 
 
 def test_resnet_sites_are_those_of_the_study(resnet: Any) -> None:
@@ -88,16 +98,25 @@ def test_hooks_write_in_whole_and_partial_runs(resnet: Any) -> None:
         _, cache = encoder.run_with_cache(images)
         by_hand = encoder(torch.zeros_like(cache["layer2.0"]), start="layer2.0")
         whole = encoder.run_with_hooks(images, fwd_hooks=[("layer2.0", zero)])
-        partial = encoder.run_with_hooks(cache["avgpool"], start="avgpool", fwd_hooks=[("layer2.0", zero)])
+        partial = encoder.run_with_hooks(
+            cache["avgpool"], start="avgpool", fwd_hooks=[("layer2.0", zero)]
+        )
         assert torch.equal(whole, by_hand)
         assert torch.equal(partial, by_hand)
-        assert torch.equal(encoder(images), encoder.run_with_cache(images)[0])  # nothing was left behind
-    with pytest.raises(InputError), encoder.hooks(fwd_hooks=[("layer4.0", zero), ("act1", zero)]):
+        assert torch.equal(
+            encoder(images), encoder.run_with_cache(images)[0]
+        )  # nothing was left behind
+    with (
+        pytest.raises(InputError),
+        encoder.hooks(fwd_hooks=[("layer4.0", zero), ("act1", zero)]),
+    ):
         encoder(images, stop=" ".join(encoder.hooked_sites))
     assert not encoder.hooked_sites
 
 
-def test_fast_runs_are_equal_but_for_rounding_and_end_with_the_block(any_tower: nn.Module) -> None:
+def test_fast_runs_are_equal_but_for_rounding_and_end_with_the_block(
+    any_tower: nn.Module,
+) -> None:
     encoder = Encoder.from_tower(any_tower.double())
     images = images_for(encoder).double()
     with torch.no_grad():
@@ -106,7 +125,9 @@ def test_fast_runs_are_equal_but_for_rounding_and_end_with_the_block(any_tower: 
             fast, fast_cache = encoder.run_with_cache(images)
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
         for site in encoder.sites:
-            torch.testing.assert_close(fast_cache[site], cache[site], rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(
+                fast_cache[site], cache[site], rtol=1e-10, atol=1e-12
+            )
         with pytest.raises(InputError), encoder.fast():
             encoder(torch.zeros(1))
         assert torch.equal(encoder(images), plain)
@@ -119,24 +140,36 @@ def test_looking_at_a_tower_in_training_changes_nothing_in_it(resnet: Any) -> No
     resnet.train()
     resnet.layer1.eval()
     resnet.conv1.weight.requires_grad_(True)
-    modes, before = [m.training for m in resnet.modules()], {k: v.clone() for k, v in resnet.named_buffers()}
+    modes, before = (
+        [m.training for m in resnet.modules()],
+        {k: v.clone() for k, v in resnet.named_buffers()},
+    )
     with encoder.running():
         assert not any(m.training for m in resnet.modules())
         assert not resnet.conv1.weight.requires_grad
     with pytest.raises(InputError), encoder.running():
         encoder(torch.zeros(1))
-    assert [resnet.conv1.weight.requires_grad, resnet.conv2.weight.requires_grad] == [True, False]
+    assert [resnet.conv1.weight.requires_grad, resnet.conv2.weight.requires_grad] == [
+        True,
+        False,
+    ]
     again, cache_again = encoder.run_with_cache(images)
     means = mean_baseline(encoder, [images])
     others = Counterfactual(images).run(encoder, ["layer2.0"])
-    assert all(torch.equal(value, before[name]) for name, value in resnet.named_buffers())
+    assert all(
+        torch.equal(value, before[name]) for name, value in resnet.named_buffers()
+    )
     assert [m.training for m in resnet.modules()] == modes
     assert torch.equal(again, embedding)
     assert torch.equal(cache_again["layer2.0"], cache["layer2.0"])
     assert torch.equal(others["layer2.0"], cache["layer2.0"])
-    torch.testing.assert_close(means.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True))
+    torch.testing.assert_close(
+        means.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True)
+    )
     encoder(images)  # a plain run is the tower's own: it trains
-    assert not all(torch.equal(value, before[name]) for name, value in resnet.named_buffers())
+    assert not all(
+        torch.equal(value, before[name]) for name, value in resnet.named_buffers()
+    )
 
 
 def test_a_cache_still_lets_gradients_reach_the_weights(resnet: Any) -> None:
@@ -158,7 +191,9 @@ def test_the_digest_is_of_what_the_tower_computes() -> None:
     towers["no pooling"].pool_type = "none"
     towers["other activation"].transformer.resblocks[0].mlp.gelu = QuickGELU()
     towers["other heads"].transformer.resblocks[1].attn.num_heads = 4
-    digests = {name: Encoder.from_tower(tower).identity.key for name, tower in towers.items()}
+    digests = {
+        name: Encoder.from_tower(tower).identity.key for name, tower in towers.items()
+    }
     assert digests.pop("same") == digests["plain"]
     assert len(set(digests.values())) == len(digests)
     tower: Any = make_tower("resnet")
@@ -184,7 +219,9 @@ def inference_weights() -> Encoder:
         return Encoder.from_tower(make_tower("vit"))
 
 
-def scored_twice(encoder: Encoder, images: Any, change: Callable[[Any], object] = len) -> None:
+def scored_twice(
+    encoder: Encoder, images: Any, change: Callable[[Any], object] = len
+) -> None:
     task = Task(encoder, images, lambda e: e[:, 0], work=QUIET)
     for _ in range(2):
         score_units(task, "gradient")
@@ -201,16 +238,46 @@ loader: Any = DataLoader  # which takes any sequence
 UNKNOWN = r"no site 'layer9\.0'; this encoder's sites are input, act1"
 REFUSED: tuple[tuple[Callable[[Encoder], object], str], ...] = (
     (lambda one: one(images_for(one), stop="layer9.0"), UNKNOWN),
-    (lambda one: one.run_with_hooks(images_for(one), fwd_hooks=[("layer9.0", lambda x, hook: x)]), UNKNOWN),
-    (lambda one: one(torch.zeros(1, 32, 16, 16), start="layer1.0", stop="act1"), r"'act1' lies before 'layer1\.0'"),
-    (lambda one: one(torch.zeros(1, 3, 32, 64)), r"\[batch, 3, 64, 64\].*\[1, 3, 32, 64\]"),
+    (
+        lambda one: one.run_with_hooks(
+            images_for(one), fwd_hooks=[("layer9.0", lambda x, hook: x)]
+        ),
+        UNKNOWN,
+    ),
+    (
+        lambda one: one(torch.zeros(1, 32, 16, 16), start="layer1.0", stop="act1"),
+        r"'act1' lies before 'layer1\.0'",
+    ),
+    (
+        lambda one: one(torch.zeros(1, 3, 32, 64)),
+        r"\[batch, 3, 64, 64\].*\[1, 3, 32, 64\]",
+    ),
     (lambda _: Encoder.from_tower(nn.Linear(2, 2)), "Linear.*ModifiedResNet.*Swin"),
-    (lambda _: Encoder(nn.Linear(1, 1), [Stage(INPUT, nn.Identity(), 1)], (1, 1)), "must differ"),
+    (
+        lambda _: Encoder(nn.Linear(1, 1), [Stage(INPUT, nn.Identity(), 1)], (1, 1)),
+        "must differ",
+    ),
     (lambda _: rows_that_fit(inference_weights(), 1.0), r"torch.inference_mode\(\)"),
-    (lambda one: scored_twice(one, torch.zeros(2, 3, 64, 64), lambda images: images.add_(1)), "changed in place"),
-    (lambda one: scored_twice(one, loader(range(4), collate_fn=lambda _: images_for(one))), "a second pass"),
-    (lambda one: scored_twice(one, loader(list(images_for(one, 9)), shuffle=True)), "a second pass"),
-    (lambda _: Encoder.from_tower(without_running_statistics()), "bn1.*running statistics"),
+    (
+        lambda one: scored_twice(
+            one, torch.zeros(2, 3, 64, 64), lambda images: images.add_(1)
+        ),
+        "changed in place",
+    ),
+    (
+        lambda one: scored_twice(
+            one, loader(range(4), collate_fn=lambda _: images_for(one))
+        ),
+        "a second pass",
+    ),
+    (
+        lambda one: scored_twice(one, loader(list(images_for(one, 9)), shuffle=True)),
+        "a second pass",
+    ),
+    (
+        lambda _: Encoder.from_tower(without_running_statistics()),
+        "bn1.*running statistics",
+    ),
 )
 
 
@@ -244,9 +311,16 @@ VALUES: tuple[tuple[Any, Callable[[Tensor], Tensor], str], ...] = (
     (CLIPS, lambda x: 2 * x - 1, "lie between -1 and 1"),
     (CLIPS, lambda x: 20 * x, "beyond -1.78 to 2.11"),
     (CLIPS, lambda x: normalised(normalised(x, CLIPS), CLIPS), "beyond -1.78 to 2.11"),
-    (CLIPS, lambda x: normalised(x, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))), "beyond -1.78 to 2.11"),
+    (
+        CLIPS,
+        lambda x: normalised(x, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+        "beyond -1.78 to 2.11",
+    ),
     (SIGLIPS, lambda x: normalised(x, CLIPS), "beyond -1 to 1"),
-    *((stated, lambda x, stated=stated: normalised(x, stated), "") for stated in (CLIPS, SIGLIPS, RAW)),
+    *(
+        (stated, lambda x, stated=stated: normalised(x, stated), "")
+        for stated in (CLIPS, SIGLIPS, RAW)
+    ),
     (CLIPS, lambda x: normalised(x, CLIPS).bfloat16(), ""),
 )
 
@@ -259,20 +333,35 @@ def normalised(pixels: Tensor, stated: Any) -> Tensor:
 @pytest.mark.parametrize("kind", ["tensor", "batches", "loader"])
 @pytest.mark.parametrize(("stated", "prepare", "where"), VALUES)
 def test_values_that_no_preprocessing_gives_are_named_once_in_a_task(
-    stated: Any, prepare: Any, where: str, kind: str, resnet: Any, caplog: pytest.LogCaptureFixture
+    stated: Any,
+    prepare: Any,
+    where: str,
+    kind: str,
+    resnet: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     if stated:
         resnet.image_mean, resnet.image_std = stated
     images = prepare(torch.linspace(0, 1, 64 * 64).reshape(64, 64).repeat(2, 3, 1, 1))
-    ways: dict[str, Any] = {"batches": [images[:1], images[1:]], "loader": loader(images)}
+    ways: dict[str, Any] = {
+        "batches": [images[:1], images[1:]],
+        "loader": loader(images),
+    }
     for number in (1, 2):
-        task = Task(Encoder.from_tower(resnet), ways.get(kind, images), lambda e: e[:, 0], work=QUIET)
+        task = Task(
+            Encoder.from_tower(resnet),
+            ways.get(kind, images),
+            lambda e: e[:, 0],
+            work=QUIET,
+        )
         assert all(score_units(task, "gradient")["attnpool"].any() for _ in range(2))
         assert len(caplog.messages) == (number if where else 0), caplog.messages
     assert where in caplog.text
 
 
-def test_a_leak_into_the_others_is_counted_once(resnet: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_leak_into_the_others_is_counted_once(
+    resnet: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     encoder, images = Encoder.from_tower(resnet), torch.randn(5, 3, 64, 64)
     for first in (3, 1):
         task = Task(encoder, images[:3], torch.sum, others=images[first:])
@@ -285,7 +374,13 @@ def test_two_images_are_no_image_and_label(shape: tuple[int, ...]) -> None:
     first, second = torch.randn(shape), torch.randn(3, 8, 8)
     with pytest.raises(InputError, match=r"list.*torch\.stack"):
         list(checked_batches([[first, second]]))
-    for label in (torch.zeros(2), torch.zeros(2, 5), torch.zeros(2, 8, 8, dtype=torch.long), torch.zeros(1, 8, 8), 3):
+    for label in (
+        torch.zeros(2),
+        torch.zeros(2, 5),
+        torch.zeros(2, 8, 8, dtype=torch.long),
+        torch.zeros(1, 8, 8),
+        3,
+    ):
         (found,) = checked_batches([[first, label]])
         assert torch.equal(found.reshape(shape), first)
 
@@ -301,7 +396,9 @@ def test_two_images_are_no_image_and_label(shape: tuple[int, ...]) -> None:
         ("relative-positions", ("class token",)),
     ],
 )
-def test_a_patch_is_the_token_that_a_change_of_its_pixels_reaches_first(name: str, first: tuple[str, ...]) -> None:
+def test_a_patch_is_the_token_that_a_change_of_its_pixels_reaches_first(
+    name: str, first: tuple[str, ...]
+) -> None:
     encoder = Encoder.from_tower(make_tower(name))
     grid = encoder.token_grid
     assert grid.first == first
@@ -314,13 +411,22 @@ def test_a_patch_is_the_token_that_a_change_of_its_pixels_reaches_first(name: st
         a, b = (encoder(x, stop=encoder.sites[1])[0] for x in (images, changed))
     moved = (a != b).any(-1).numpy()
     assert len(moved) == len(grid)
-    assert np.argwhere(moved[len(first) :].reshape(grid.height, grid.width)).tolist() == [[row, column]]
+    assert np.argwhere(
+        moved[len(first) :].reshape(grid.height, grid.width)
+    ).tolist() == [[row, column]]
     assert not moved[: len(first)].any()
 
 
 def test_other_numbers_and_other_towers_are_refused() -> None:
-    grid = Encoder.from_tower(timm_vit(class_token=False, reg_tokens=1, global_pool="avg")).token_grid
+    grid = Encoder.from_tower(
+        timm_vit(class_token=False, reg_tokens=1, global_pool="avg")
+    ).token_grid
     assert grid.first == ("register 1",)
     with pytest.raises(InputError, match="ModifiedResNet"):
         len(Encoder.from_tower(make_tower("resnet")).token_grid)
-    assert Encoder.from_tower(timm_vit(timm_models.Eva, class_token=False, global_pool="avg")).token_grid.first == ()
+    assert (
+        Encoder.from_tower(
+            timm_vit(timm_models.Eva, class_token=False, global_pool="avg")
+        ).token_grid.first
+        == ()
+    )

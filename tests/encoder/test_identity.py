@@ -45,7 +45,12 @@ from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
 from circuitry.explorer.view_files import ModelView
-from circuitry.interventions import check_attribution, own_part, part_overlaps, transfer_circuits
+from circuitry.interventions import (
+    check_attribution,
+    own_part,
+    part_overlaps,
+    transfer_circuits,
+)
 from circuitry.representations import embed_images
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.training import SaeTraining, train_sae_on_images
@@ -67,7 +72,13 @@ class World:
     def __init__(self, tiny: Tiny, root: Path) -> None:
         self.clip, self.other, self.root = tiny.load(), tiny.load(), root
         first_weight(self.other).mul_(2)
-        drawn = DrawingSettings(n_train=0, n_test=4, classes=("fish", "key"), styles=("real", "sketch"), size=16)
+        drawn = DrawingSettings(
+            n_train=0,
+            n_test=4,
+            classes=("fish", "key"),
+            styles=("real", "sketch"),
+            size=16,
+        )
         write_toy(root / "toy", drawn, workers=1, progress=False)
         self.images = DomainFolder(root / "toy")
         self.graphs = self.extract("graphs")
@@ -86,11 +97,21 @@ class World:
 
     def task(self, clip: Clip | None = None, metric: Any = None, **more: Any) -> Task:
         chosen = self.clip if clip is None else clip
-        return Task(chosen.encoder, IMAGES, class_logit(WEIGHTS, 1) if metric is None else metric, work=QUIET, **more)
+        return Task(
+            chosen.encoder,
+            IMAGES,
+            class_logit(WEIGHTS, 1) if metric is None else metric,
+            work=QUIET,
+            **more,
+        )
 
     def graph(self, **more: Any) -> AttributionGraph:
         task = self.task(**more)
-        given: dict[str, Any] = {"baseline": task.baseline, "rule": left_rule(1), "progress": False}
+        given: dict[str, Any] = {
+            "baseline": task.baseline,
+            "rule": left_rule(1),
+            "progress": False,
+        }
         found = attribute(task.encoder, IMAGES, task.metric, **given)
         return replace(found, class_name="fish", domain="real")
 
@@ -102,7 +123,9 @@ def world(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def margins_of_other_classes(w: World, out: Path) -> None:
     one = w.graph(metric=class_margin(WEIGHTS, 1))
-    node_overlap(one, replace(w.graph(metric=class_margin(WEIGHTS[:2], 0)), class_name="key"))
+    node_overlap(
+        one, replace(w.graph(metric=class_margin(WEIGHTS[:2], 0)), class_name="key")
+    )
 
 
 def a_part_in_the_place_of_the_whole(w: World, out: Path) -> None:
@@ -113,21 +136,36 @@ def a_part_in_the_place_of_the_whole(w: World, out: Path) -> None:
 
 def a_graph_of_another_seed(w: World, out: Path) -> None:
     other = w.extract(f"{out.name}-seed", seed=1, classes=["fish"], domains=["real"])
-    shutil.copy(other.file("fish", "real"), w.copy(out) / "graphs" / "fish" / "real.all.safetensors")
+    shutil.copy(
+        other.file("fish", "real"),
+        w.copy(out) / "graphs" / "fish" / "real.all.safetensors",
+    )
     GraphFolder(out)["fish", "real"]
 
 
 def comparisons_of_other_circuits(w: World, out: Path) -> None:
-    export_explorer(w.graphs, out, comparisons=compare_domains(w.extract(f"{out.name}-more", n_images=3)))
+    export_explorer(
+        w.graphs,
+        out,
+        comparisons=compare_domains(w.extract(f"{out.name}-more", n_images=3)),
+    )
 
 
 def curves_of_other_circuits(w: World, out: Path) -> None:
     curve = make_curve("fish", "real")
-    export_explorer(w.graphs, out, curves=[replace(curve, settings=curve.settings | {"circuits": "0123"})])
+    export_explorer(
+        w.graphs,
+        out,
+        curves=[replace(curve, settings=curve.settings | {"circuits": "0123"})],
+    )
 
 
 def answers_of_other_circuits(w: World, out: Path) -> None:
-    export_explorer(w.graphs, out, model=ModelView((), {}, "zero", (), np.zeros((0, 0)), {}, "no", "0123"))
+    export_explorer(
+        w.graphs,
+        out,
+        model=ModelView((), {}, "zero", (), np.zeros((0, 0)), {}, "no", "0123"),
+    )
 
 
 def curves_of_another_model(w: World, out: Path) -> None:
@@ -142,7 +180,9 @@ def an_autoencoder_of_another_model(w: World, out: Path) -> None:
 
 
 def a_patch_of_another_models_mean(w: World, out: Path) -> None:
-    with patched(w.clip.encoder, Patch("layer2.0", mean_baseline(w.other.encoder, IMAGES))):
+    with patched(
+        w.clip.encoder, Patch("layer2.0", mean_baseline(w.other.encoder, IMAGES))
+    ):
         pass
 
 
@@ -159,10 +199,17 @@ def weights_that_change_within_a_run(w: World, out: Path) -> None:
 
 def a_metric_of_the_same_name(w: World, out: Path) -> None:
     for sign in (1, -1):
-        w.extract(out.name, metric=lambda weights, label, sign=sign: lambda e: sign * e @ weights[label])
+        w.extract(
+            out.name,
+            metric=lambda weights, label, sign=sign: (
+                lambda e: sign * e @ weights[label]
+            ),
+        )
 
 
-def of_sign(weights: Tensor, label: int, *, sign: int = 1) -> Callable[[Tensor], Tensor]:
+def of_sign(
+    weights: Tensor, label: int, *, sign: int = 1
+) -> Callable[[Tensor], Tensor]:
     return lambda embeddings: sign * embeddings @ weights[label]
 
 
@@ -175,7 +222,9 @@ class Signed:
 
 
 def with_keyword_default(sign: int) -> Any:
-    def metric(weights: Tensor, label: int, *, factor: int = sign) -> Callable[[Tensor], Tensor]:
+    def metric(
+        weights: Tensor, label: int, *, factor: int = sign
+    ) -> Callable[[Tensor], Tensor]:
         return of_sign(weights, label, sign=factor)
 
     return metric
@@ -183,7 +232,10 @@ def with_keyword_default(sign: int) -> Any:
 
 def in_module(sign: int) -> Any:
     found: dict[str, Any] = {"sign": sign}
-    exec("def metric(weights, label):\n    return lambda e: sign * e @ weights[label]", found)
+    exec(
+        "def metric(weights, label):\n    return lambda e: sign * e @ weights[label]",
+        found,
+    )
     return found["metric"]
 
 
@@ -205,18 +257,24 @@ METRICS: dict[str, Callable[[int], Any]] = {
 
 
 @pytest.mark.parametrize("place", METRICS)
-def test_a_folder_is_of_one_metric_wherever_its_functions_differ(place: str, world: World, tmp_path: Path) -> None:
+def test_a_folder_is_of_one_metric_wherever_its_functions_differ(
+    place: str, world: World, tmp_path: Path
+) -> None:
     def found(sign: int) -> GraphFolder:
         one = {"classes": ["fish"], "domains": ["real"], "method": "gradient"}
         return world.extract(str(tmp_path / "out"), metric=METRICS[place](sign), **one)
 
     graph = found(1)["fish", "real"]
-    np.testing.assert_array_equal(found(1)["fish", "real"].node_scores["layer3.0"], graph.node_scores["layer3.0"])
+    np.testing.assert_array_equal(
+        found(1)["fish", "real"].node_scores["layer3.0"], graph.node_scores["layer3.0"]
+    )
     with pytest.raises(InputError, match="metric_code"):
         found(-1)
 
 
-def test_a_metric_that_cannot_be_read_reaches_no_folder_unless_it_says_what_it_is(world: World, tmp_path: Path) -> None:
+def test_a_metric_that_cannot_be_read_reaches_no_folder_unless_it_says_what_it_is(
+    world: World, tmp_path: Path
+) -> None:
     numbers = iter([1.0])  # whatever it gives is gone then
 
     def metric(weights: Tensor, label: int) -> Callable[[Tensor], Tensor]:
@@ -224,7 +282,12 @@ def test_a_metric_that_cannot_be_read_reaches_no_folder_unless_it_says_what_it_i
 
     opened = (tmp_path / "file").open("w")
     unreadable = partial(lambda file, weights, label: of_sign(weights, label), opened)
-    with opened, pytest.raises(InputError, match=r"(?s)'metric_code'.*the metric.*attribute identity"):
+    with (
+        opened,
+        pytest.raises(
+            InputError, match=r"(?s)'metric_code'.*the metric.*attribute identity"
+        ),
+    ):
         world.extract(str(tmp_path / "out"), metric=unreadable)
     assert not (tmp_path / "out").exists()
     metric.identity = "mine 1"  # type: ignore[attr-defined]
@@ -237,7 +300,9 @@ def test_a_metric_that_cannot_be_read_reaches_no_folder_unless_it_says_what_it_i
 
 
 def scores_of_sign(sign: int) -> Any:
-    return lambda task, settings: {s: sign + np.arange(float(w)) for s, w in widths(task).items()}
+    return lambda task, settings: {
+        s: sign + np.arange(float(w)) for s, w in widths(task).items()
+    }
 
 
 def widths(task: Task) -> dict[str, int]:
@@ -260,15 +325,33 @@ def test_a_method_is_its_function_not_its_name(world: World, tmp_path: Path) -> 
     register_method("mine", scores_of_sign(1))
     world.extract(str(tmp_path / "out"), **few)
     one = world.graph()
-    first = attribute(world.clip.encoder, IMAGES, class_logit(WEIGHTS, 1), method="mine", progress=False)
+    first = attribute(
+        world.clip.encoder,
+        IMAGES,
+        class_logit(WEIGHTS, 1),
+        method="mine",
+        progress=False,
+    )
     register_method("mine", scores_of_sign(1))
     world.extract(str(tmp_path / "out"), **few)
-    again = attribute(world.clip.encoder, IMAGES, class_logit(WEIGHTS, 1), method="mine", progress=False)
+    again = attribute(
+        world.clip.encoder,
+        IMAGES,
+        class_logit(WEIGHTS, 1),
+        method="mine",
+        progress=False,
+    )
     assert "layer3.0" in node_overlap(first, again)
     register_method("mine", scores_of_sign(2))
     with pytest.raises(InputError, match="method_code"):
         world.extract(str(tmp_path / "out"), **few)
-    other = attribute(world.clip.encoder, IMAGES, class_logit(WEIGHTS, 1), method="mine", progress=False)
+    other = attribute(
+        world.clip.encoder,
+        IMAGES,
+        class_logit(WEIGHTS, 1),
+        method="mine",
+        progress=False,
+    )
     with pytest.raises(InputError, match="method code"):
         node_overlap(first, other)
     assert one.settings["method_code"].startswith("circuitry.")
@@ -288,9 +371,9 @@ def test_a_measure_is_its_function_not_its_name(world: World) -> None:
         found.append(compare_domains(world.graphs, measures=["mine"])["mine"])
     with pytest.raises(InputError, match="measure code"):
         compare_models(found)
-    assert compare_domains(world.graphs, measures=["node_overlap"])["node_overlap"].about["measure_code"] == (
+    assert compare_domains(world.graphs, measures=["node_overlap"])[
         "node_overlap"
-    )
+    ].about["measure_code"] == ("node_overlap")
 
 
 def rotated(encoder: Encoder, seed: int, site: str = "layer2.0") -> Encoder:
@@ -320,8 +403,15 @@ def test_encoders_of_other_stages_are_others(world: World) -> None:
     assert first.identity == again.identity
     assert {"layer2.0", "layer2.1"} <= {*first.identity["stages"]}
     assert plain.identity["stages"] == in_components(plain).identity["stages"] == {}
-    given: dict[str, Any] = {"rule": left_rule(1), "method": "gradient", "progress": False}
-    graphs = [attribute(one, IMAGES, class_logit(WEIGHTS, 1), **given) for one in (plain, first, second)]
+    given: dict[str, Any] = {
+        "rule": left_rule(1),
+        "method": "gradient",
+        "progress": False,
+    }
+    graphs = [
+        attribute(one, IMAGES, class_logit(WEIGHTS, 1), **given)
+        for one in (plain, first, second)
+    ]
     for other in (plain, second):
         assert other.identity != first.identity
     for one, two in ((0, 1), (1, 2)):
@@ -332,25 +422,40 @@ def test_encoders_of_other_stages_are_others(world: World) -> None:
     with pytest.raises(InputError, match="stages"):
         mean.check_made_of(second)
     names = [
-        replace(stage, basis=lambda: "turned by 1") if stage.site == "layer2.0" else stage for stage in first.stages
+        replace(stage, basis=lambda: "turned by 1")
+        if stage.site == "layer2.0"
+        else stage
+        for stage in first.stages
     ]
-    assert Encoder.from_stages(plain.tower, names, plain.image_size).identity["basis"] == {"layer2.0": "turned by 1"}
+    assert Encoder.from_stages(plain.tower, names, plain.image_size).identity[
+        "basis"
+    ] == {"layer2.0": "turned by 1"}
 
 
 def parts_of_two_models(w: World, out: Path) -> None:
     models = {"real": w.clip, "sketch": w.other}
-    part_overlaps({("fish", d): find_circuit(w.task(c), method="gradient", size=0.1) for d, c in models.items()})
+    part_overlaps(
+        {
+            ("fish", d): find_circuit(w.task(c), method="gradient", size=0.1)
+            for d, c in models.items()
+        }
+    )
 
 
 def parts_of_images_in_another_model(w: World, out: Path) -> None:
     graph = w.graph(clip=w.other)
-    edges = {pair: np.stack([scores, scores]) for pair, scores in graph.edge_scores.items()}
+    edges = {
+        pair: np.stack([scores, scores]) for pair, scores in graph.edge_scores.items()
+    }
     find_consensus(w.graph().circuit(), [graph, graph], edges)
 
 
 def parts_of_other_scales(w: World, out: Path) -> None:
     seen = [w.clip.encoder(images).detach().mean(0) for images in (IMAGES, -IMAGES)]
-    metrics = [class_logit(F.normalize(torch.stack(seen), dim=-1), 0, scale=scale) for scale in (1.0, 100.0)]
+    metrics = [
+        class_logit(F.normalize(torch.stack(seen), dim=-1), 0, scale=scale)
+        for scale in (1.0, 100.0)
+    ]
     tasks = [w.task(metric=metric, others=-IMAGES) for metric in metrics]
     node_overlap(*(own_part(task, share=0.05).source for task in tasks))
 
@@ -389,34 +494,63 @@ def test_results_that_do_not_belong_together_are_refused(
 
 
 OTHER_CLIPS: dict[str, Callable[[Clip], Clip]] = {
-    "large pictures": lambda clip: replace(clip, preprocess=partial(brighter_where_large, clip.preprocess)),
-    "small pictures": lambda clip: replace(clip, preprocess=partial(brighter_where_small, clip.preprocess)),
-    "tokens": lambda clip: replace(clip, tokenizer=lambda texts: clip.tokenizer([f"{text}s" for text in texts])),
+    "large pictures": lambda clip: replace(
+        clip, preprocess=partial(brighter_where_large, clip.preprocess)
+    ),
+    "small pictures": lambda clip: replace(
+        clip, preprocess=partial(brighter_where_small, clip.preprocess)
+    ),
+    "tokens": lambda clip: replace(
+        clip, tokenizer=lambda texts: clip.tokenizer([f"{text}s" for text in texts])
+    ),
 }
 
 
-def brighter_where_small(preprocess: Callable[[Image], Tensor], picture: Image) -> Tensor:
+def brighter_where_small(
+    preprocess: Callable[[Image], Tensor], picture: Image
+) -> Tensor:
     return preprocess(picture) + (picture.width < 64)
 
 
-def brighter_where_large(preprocess: Callable[[Image], Tensor], picture: Image) -> Tensor:
+def brighter_where_large(
+    preprocess: Callable[[Image], Tensor], picture: Image
+) -> Tensor:
     return preprocess(picture) + (picture.width > 400 and picture.height > 400)
 
 
-def test_folders_are_of_the_tokens_of_their_own_texts(world: World, tmp_path: Path) -> None:
+def test_folders_are_of_the_tokens_of_their_own_texts(
+    world: World, tmp_path: Path
+) -> None:
     def other(texts: Sequence[str]) -> Tensor:
         return world.clip.tokenizer([text.replace("key", "lock") for text in texts])
 
-    few: dict[str, Any] = {"classes": ["fish"], "domains": ["real"], "n_images": 1, "method": "gradient"}
+    few: dict[str, Any] = {
+        "classes": ["fish"],
+        "domains": ["real"],
+        "n_images": 1,
+        "method": "gradient",
+    }
     extract(world.clip, world.images, tmp_path / "out", work=QUIET, **few)
     extract(replace(world.clip), world.images, tmp_path / "out", work=QUIET, **few)
     with pytest.raises(InputError, match="tokens"):
-        extract(replace(world.clip, tokenizer=other), world.images, tmp_path / "out", work=QUIET, **few)
+        extract(
+            replace(world.clip, tokenizer=other),
+            world.images,
+            tmp_path / "out",
+            work=QUIET,
+            **few,
+        )
 
 
 @pytest.mark.parametrize("change", OTHER_CLIPS)
-def test_a_model_is_another_one_by_whatever_shapes_an_embedding(change: str, world: World) -> None:
-    assert OTHER_CLIPS[change](world.clip).digest != world.clip.digest == replace(world.clip).digest
+def test_a_model_is_another_one_by_whatever_shapes_an_embedding(
+    change: str, world: World
+) -> None:
+    assert (
+        OTHER_CLIPS[change](world.clip).digest
+        != world.clip.digest
+        == replace(world.clip).digest
+    )
 
 
 def test_precision_is_a_part(world: World) -> None:
@@ -430,7 +564,9 @@ def test_precision_is_a_part(world: World) -> None:
         torch.set_float32_matmul_precision("highest")
 
 
-def test_a_kept_array_that_does_not_fit_is_made_again(world: World, tmp_path: Path) -> None:
+def test_a_kept_array_that_does_not_fit_is_made_again(
+    world: World, tmp_path: Path
+) -> None:
     for what in (
         partial(embed_images, world.clip, world.images, work=QUIET),
         partial(world.clip.text_weights, ["fish"]),
@@ -443,16 +579,32 @@ def test_a_kept_array_that_does_not_fit_is_made_again(world: World, tmp_path: Pa
             "text_weights": ("circuitry text weights 1", ""),
         }
         header, arrays = read_arrays(path, *about[folder.name])
-        write_arrays(path, about[folder.name][0], header, {name: np.concatenate([a, a]) for name, a in arrays.items()})
+        write_arrays(
+            path,
+            about[folder.name][0],
+            header,
+            {name: np.concatenate([a, a]) for name, a in arrays.items()},
+        )
         again = what(cache_dir=folder)
-        np.testing.assert_array_equal(getattr(again, "vectors", again), getattr(expected, "vectors", expected))
+        np.testing.assert_array_equal(
+            getattr(again, "vectors", again), getattr(expected, "vectors", expected)
+        )
 
 
 @pytest.mark.parametrize("site", ["input", "layer1.0", "layer3.0", "attnpool"])
-def test_scores_are_of_the_model_with_a_whole_site_patched(world: World, site: str) -> None:
+def test_scores_are_of_the_model_with_a_whole_site_patched(
+    world: World, site: str
+) -> None:
     encoder, metric = world.clip.encoder, class_logit(WEIGHTS, 1)
     with patched(encoder, Patch(site, 0.0)):
-        graph = attribute(encoder, IMAGES, metric, rule=left_rule(1), method="gradient", progress=False)
+        graph = attribute(
+            encoder,
+            IMAGES,
+            metric,
+            rule=left_rule(1),
+            method="gradient",
+            progress=False,
+        )
     place = encoder.sites.index(site)
     for i, one in enumerate(encoder.sites[1:], start=1):
         assert graph.node_scores[one].any() == (i > place)

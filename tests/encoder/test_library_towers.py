@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components, left_rule
+from circuitry import (
+    Encoder,
+    InputError,
+    Task,
+    attribute,
+    class_logit,
+    in_components,
+    left_rule,
+)
 from circuitry.bases import ResidualStream, site_named
 from circuitry.cards.strongest_images import map_grid
 from circuitry.circuits import attribute_components, direct_effects
@@ -25,7 +33,9 @@ OUTPUTS = ("out_proj", "o_proj", "output.dense", "proj")
 SECOND_LAYERS = ("fc2", "down_proj", "weights_out", "3")
 
 
-def images_and_weight(encoder: Encoder, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def images_and_weight(
+    encoder: Encoder, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
     images = torch.randn(2, 3, *encoder.image_size, dtype=dtype)
     with torch.no_grad():
         width = encoder(images[:1]).shape[-1]
@@ -33,7 +43,9 @@ def images_and_weight(encoder: Encoder, dtype: torch.dtype = torch.float64) -> t
 
 
 @pytest.mark.parametrize("name", [*TRANSFORMERS, *NETS])
-def test_a_chain_is_bit_equal_to_the_tower_and_to_its_own_partial_runs(name: str) -> None:
+def test_a_chain_is_bit_equal_to_the_tower_and_to_its_own_partial_runs(
+    name: str,
+) -> None:
     tower, own = library_tower(name)
     encoder = Encoder.from_tower(tower)
     images = torch.randn(2, 3, *encoder.image_size)
@@ -43,7 +55,9 @@ def test_a_chain_is_bit_equal_to_the_tower_and_to_its_own_partial_runs(name: str
         assert tuple(cache) == encoder.sites
         for site in encoder.sites[:: max(1, len(encoder.sites) // 4)]:
             assert torch.equal(encoder(cache[site], start=site), embedding)
-    assert all(isinstance(tower.get_submodule(site), nn.Module) for site in encoder.sites[1:])
+    assert all(
+        isinstance(tower.get_submodule(site), nn.Module) for site in encoder.sites[1:]
+    )
 
 
 def last_block(encoder: Encoder) -> tuple[str, Any]:
@@ -52,12 +66,18 @@ def last_block(encoder: Encoder) -> tuple[str, Any]:
 
 
 def layer(block: Any, names: tuple[str, ...], within: tuple[str, ...]) -> nn.Module:
-    found = [m for path, m in block.named_modules() if path.startswith(within) and path.endswith(names)]
+    found = [
+        m
+        for path, m in block.named_modules()
+        if path.startswith(within) and path.endswith(names)
+    ]
     return [m for m in found if isinstance(m, nn.Linear)][-1]
 
 
 @pytest.mark.parametrize("name", [name for name in VITS if name != "torchvision-vit"])
-def test_a_head_and_a_layer_of_neurons_are_what_the_towers_own_layers_read(name: str) -> None:
+def test_a_head_and_a_layer_of_neurons_are_what_the_towers_own_layers_read(
+    name: str,
+) -> None:
     tower, own = library_tower(name)
     encoder = in_components(Encoder.from_tower(tower.double()))
     images, _ = images_and_weight(encoder)
@@ -79,17 +99,25 @@ def test_a_head_and_a_layer_of_neurons_are_what_the_towers_own_layers_read(name:
         assert_same(encoder(images), own(images), at_least=0.1)
         with attention.register_forward_pre_hook(without_first_head):
             expected = own(images)
-        found = encoder.run_with_hooks(images, fwd_hooks=[("blocks.1.attn.hook_z", no_head)])
+        found = encoder.run_with_hooks(
+            images, fwd_hooks=[("blocks.1.attn.hook_z", no_head)]
+        )
         assert_same(found, expected, at_least=0.1)
-        with neurons.register_forward_pre_hook(lambda _, given: torch.zeros_like(given[0])):
+        with neurons.register_forward_pre_hook(
+            lambda _, given: torch.zeros_like(given[0])
+        ):
             expected = own(images)
-        found = encoder.run_with_hooks(images, fwd_hooks=[("blocks.1.mlp.hook_post", lambda x, hook: 0 * x)])
+        found = encoder.run_with_hooks(
+            images, fwd_hooks=[("blocks.1.mlp.hook_post", lambda x, hook: 0 * x)]
+        )
         assert_same(found, expected, at_least=0.1)
     assert site.rpartition(".")[2] == "1"
 
 
 @pytest.mark.parametrize("name", ["siglip", "dinov3-gated"])
-def test_an_edge_that_is_cut_is_what_the_tower_says_without_the_layer(name: str) -> None:
+def test_an_edge_that_is_cut_is_what_the_tower_says_without_the_layer(
+    name: str,
+) -> None:
     tower, own = library_tower(name)
     encoder = Encoder.from_tower(tower.double())
     images, weights = images_and_weight(encoder)
@@ -98,9 +126,15 @@ def test_an_edge_that_is_cut_is_what_the_tower_says_without_the_layer(name: str)
     neurons = layer(last_block(encoder)[1], SECOND_LAYERS, ("mlp",))
     with torch.no_grad():
         clean = metric(own(images))
-        with neurons.register_forward_pre_hook(lambda _, given: torch.zeros_like(given[0])):
+        with neurons.register_forward_pre_hook(
+            lambda _, given: torch.zeros_like(given[0])
+        ):
             cut = metric(own(images))
-    assert_same(edges.scores["blocks.1.mlp", "embedding"].item(), (clean - cut).mean().item(), at_least=1e-4)
+    assert_same(
+        edges.scores["blocks.1.mlp", "embedding"].item(),
+        (clean - cut).mean().item(),
+        at_least=1e-4,
+    )
 
 
 LINEAR = [name for name in VITS if name not in ("siglip",)]
@@ -118,22 +152,40 @@ def test_direct_effects_add_up_to_the_towers_own_logit(name: str) -> None:
     assert_same(found.effects.sum(1) + found.rest, logits, at_least=1e-3)
 
 
-SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
 
 
 @pytest.fixture(scope="module")
 def twins() -> tuple[Encoder, Encoder]:
     """A tower of transformers, and open_clip's with the same weights."""
     torch.manual_seed(0)
-    config = CLIPVisionConfig(**SIZES, image_size=32, patch_size=8, projection_dim=16, hidden_act="quick_gelu")
-    ours: Any = CLIPVisionModelWithProjection(config).double().eval().requires_grad_(False)
+    config = CLIPVisionConfig(
+        **SIZES, image_size=32, patch_size=8, projection_dim=16, hidden_act="quick_gelu"
+    )
+    ours: Any = (
+        CLIPVisionModelWithProjection(config).double().eval().requires_grad_(False)
+    )
     randomise(ours)
     for parameter in ours.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.2)
-    vision = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16, "mlp_ratio": 1.5}
+    vision = {
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "layers": 2,
+        "head_width": 16,
+        "mlp_ratio": 1.5,
+    }
     text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
-    other: Any = open_clip.model.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text, quick_gelu=True).visual
+    other: Any = open_clip.model.CLIP(
+        embed_dim=16, vision_cfg=vision, text_cfg=text, quick_gelu=True
+    ).visual
     other.double().eval().requires_grad_(False)
     model = ours.vision_model
     state = {
@@ -146,33 +198,61 @@ def twins() -> tuple[Encoder, Encoder]:
     for i, block in enumerate(model.encoder.layers):
         path, attn = f"transformer.resblocks.{i}", block.self_attn
         for kind in ("weight", "bias"):
-            three = [getattr(proj, kind) for proj in (attn.q_proj, attn.k_proj, attn.v_proj)]
+            three = [
+                getattr(proj, kind) for proj in (attn.q_proj, attn.k_proj, attn.v_proj)
+            ]
             state[f"{path}.attn.in_proj_{kind}"] = torch.cat(three)
-        pairs += [(f"{path}.attn.out_proj", attn.out_proj), (f"{path}.ln_1", block.layer_norm1)]
-        pairs += [(f"{path}.ln_2", block.layer_norm2), (f"{path}.mlp.c_fc", block.mlp.fc1)]
+        pairs += [
+            (f"{path}.attn.out_proj", attn.out_proj),
+            (f"{path}.ln_1", block.layer_norm1),
+        ]
+        pairs += [
+            (f"{path}.ln_2", block.layer_norm2),
+            (f"{path}.mlp.c_fc", block.mlp.fc1),
+        ]
         pairs += [(f"{path}.mlp.c_proj", block.mlp.fc2)]
-    state |= {f"{name}.{kind}": getattr(module, kind) for name, module in pairs for kind in ("weight", "bias")}
+    state |= {
+        f"{name}.{kind}": getattr(module, kind)
+        for name, module in pairs
+        for kind in ("weight", "bias")
+    }
     other.load_state_dict(state)
     return Encoder.from_tower(ours), Encoder.from_tower(other)
 
 
-def test_transformers_and_open_clip_with_the_same_weights_have_the_same_graph(twins: tuple[Encoder, Encoder]) -> None:
+def test_transformers_and_open_clip_with_the_same_weights_have_the_same_graph(
+    twins: tuple[Encoder, Encoder],
+) -> None:
     images, weights = images_and_weight(twins[0])
     metric = class_logit(weights, 0)
     for read in (lambda encoder: encoder, in_components):
-        ours, theirs = (attribute(read(encoder), images, metric, progress=False, **AS_STUDIED) for encoder in twins)
+        ours, theirs = (
+            attribute(read(encoder), images, metric, progress=False, **AS_STUDIED)
+            for encoder in twins
+        )
         names = dict(zip(ours.sites, theirs.sites, strict=True))
         nodes = {names[site]: scores for site, scores in ours.node_scores.items()}
         assert_same(nodes, dict(theirs.node_scores), at_least=1e-4, rtol=1e-6)
-        assert [v.tolist() for v in ours.kept_units.values()] == [v.tolist() for v in theirs.kept_units.values()]
+        assert [v.tolist() for v in ours.kept_units.values()] == [
+            v.tolist() for v in theirs.kept_units.values()
+        ]
         scores = {(names[a], names[b]): v for (a, b), v in ours.edge_scores.items()}
         assert_same(scores, dict(theirs.edge_scores), at_least=1e-9, rtol=1e-6)
-    ours, theirs = (attribute_components(Task(encoder, images, metric)) for encoder in twins)
-    assert_same(dict(ours.edges.scores), dict(theirs.edges.scores), at_least=1e-9, rtol=1e-6)
-    found, expected = (direct_effects(ResidualStream.of(encoder), images, weights[0]) for encoder in twins)
+    ours, theirs = (
+        attribute_components(Task(encoder, images, metric)) for encoder in twins
+    )
+    assert_same(
+        dict(ours.edges.scores), dict(theirs.edges.scores), at_least=1e-9, rtol=1e-6
+    )
+    found, expected = (
+        direct_effects(ResidualStream.of(encoder), images, weights[0])
+        for encoder in twins
+    )
     assert found.writers == expected.writers
     for name in ("effects", "rest", "logits"):
-        assert_same(getattr(found, name), getattr(expected, name), at_least=1e-5, rtol=1e-6)
+        assert_same(
+            getattr(found, name), getattr(expected, name), at_least=1e-5, rtol=1e-6
+        )
 
 
 def test_tokens_are_named_as_they_lie() -> None:
@@ -192,7 +272,9 @@ class Forked(nn.Module):
 
     def __init__(self, forks: bool, again: bool = False, more: bool = False) -> None:
         super().__init__()
-        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.first, self.second, self.third = (
+            nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)
+        )
         self.forks, self.again, self.more = forks, again, more
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,13 +298,20 @@ def test_a_chain_is_given_by_names_or_by_a_registered_reader() -> None:
     tower, images = Forked(False).eval(), torch.randn(1, 3, 8, 8)
 
     def read(net: nn.Module) -> Chain | None:
-        return Chain(tuple(linked_stages(net, LAYERS)), (8, 8)) if isinstance(net, Forked) else None
+        return (
+            Chain(tuple(linked_stages(net, LAYERS)), (8, 8))
+            if isinstance(net, Forked)
+            else None
+        )
 
     with pytest.raises(InputError, match="Forked"):
         Encoder.from_tower(tower)
     register_architecture("Forked", read)
     with torch.no_grad():
-        for encoder in (Encoder.from_tower(tower), Encoder.from_stages(tower, ["first", ("second", "third")], (8, 8))):
+        for encoder in (
+            Encoder.from_tower(tower),
+            Encoder.from_stages(tower, ["first", ("second", "third")], (8, 8)),
+        ):
             assert encoder.sites[-1] == "third"
             assert torch.equal(encoder(images), tower(images))
     with pytest.raises(InputError, match=r"'fourth'.*first, second, third"):
@@ -233,7 +322,9 @@ def test_a_tower_by_its_stages_has_sites_but_no_blocks() -> None:
     encoder = Encoder.from_stages(Forked(False).eval(), LAYERS, (8, 8))
     assert site_named(encoder, "embedding") == "third"
     maps = torch.randn(1, 3, 64)
-    assert_same(map_grid(encoder, "first", maps), maps.reshape(1, 3, 8, 8), at_least=0.1)
+    assert_same(
+        map_grid(encoder, "first", maps), maps.reshape(1, 3, 8, 8), at_least=0.1
+    )
     for read in (in_components, ResidualStream.of, lambda one: one.token_grid):
         with pytest.raises(InputError, match=r"Forked.*register_architecture"):
             read(encoder)
@@ -247,16 +338,33 @@ def test_a_tower_by_its_stages_has_sites_but_no_blocks() -> None:
         ({"forks": False, "more": True}, r"Forked.*behind third"),
     ],
 )
-def test_a_tower_that_is_no_chain_is_refused_with_the_place(options: dict[str, bool], words: str) -> None:
+def test_a_tower_that_is_no_chain_is_refused_with_the_place(
+    options: dict[str, bool], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         Encoder.from_stages(Forked(**options).eval(), LAYERS, (8, 8))
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip", "dinov3-gated", "timm-mobilenet", "torchvision-efficientnet"])
+@pytest.mark.parametrize(
+    "name",
+    ["clip", "siglip", "dinov3-gated", "timm-mobilenet", "torchvision-efficientnet"],
+)
 def test_nodes_equal_brute_force(name: str) -> None:
     encoder = Encoder.from_tower(library_tower(name)[0].double())
     images, weights = images_and_weight(encoder)
     site = encoder.sites[2]
     metric = class_logit(weights, 1)
-    graph = attribute(encoder, images, metric, sites=[site], rule=left_rule(2), progress=False, **AS_STUDIED)
-    assert_same(graph.node_scores[site], brute_force_nodes(encoder, images, weights, site, 2), at_least=1e-6)
+    graph = attribute(
+        encoder,
+        images,
+        metric,
+        sites=[site],
+        rule=left_rule(2),
+        progress=False,
+        **AS_STUDIED,
+    )
+    assert_same(
+        graph.node_scores[site],
+        brute_force_nodes(encoder, images, weights, site, 2),
+        at_least=1e-6,
+    )

@@ -10,7 +10,12 @@ from open_clip.modified_resnet import AttentionPool2d, Bottleneck
 from torch import Tensor, nn
 
 from circuitry import Encoder
-from circuitry.encoder.narrowing import narrow_attention_pool, narrow_bottleneck, narrow_stage, narrowest
+from circuitry.encoder.narrowing import (
+    narrow_attention_pool,
+    narrow_bottleneck,
+    narrow_stage,
+    narrowest,
+)
 from circuitry.encoder.stages import NarrowStage
 from tests.support.towers import make_tower, randomise
 
@@ -18,7 +23,9 @@ Narrow = Callable[[nn.Module, Tensor, Tensor], NarrowStage]
 
 
 def bottleneck(inplanes: int, stride: int) -> nn.Module:
-    block: nn.Module = Bottleneck(inplanes, 3, stride)  # 12 channels out: from 12 at stride 1 nothing is downsampled
+    block: nn.Module = Bottleneck(
+        inplanes, 3, stride
+    )  # 12 channels out: from 12 at stride 1 nothing is downsampled
     return block
 
 
@@ -26,7 +33,12 @@ STAGES: dict[str, tuple[Callable[[], nn.Module], Narrow, int, int]] = {
     "identity shortcut": (lambda: bottleneck(12, 1), narrow_bottleneck, 12, 12),
     "wider": (lambda: bottleneck(5, 1), narrow_bottleneck, 5, 12),
     "strided": (lambda: bottleneck(12, 2), narrow_bottleneck, 12, 12),
-    "attention pool": (lambda: AttentionPool2d(4, 6, 2, 10), narrow_attention_pool, 6, 10),
+    "attention pool": (
+        lambda: AttentionPool2d(4, 6, 2, 10),
+        narrow_attention_pool,
+        6,
+        10,
+    ),
 }
 
 
@@ -38,7 +50,9 @@ def make(kind: str) -> tuple[nn.Module, Narrow, int, int]:
     return stage.double().eval(), narrow, units, out
 
 
-def value_and_gradients(narrow: NarrowStage, x: Tensor, step: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_gradients(
+    narrow: NarrowStage, x: Tensor, step: Tensor, cotangents: Tensor
+) -> tuple[Tensor, Tensor]:
     """At a step away from x as well as at x, so that what depends on the step is seen."""
     delta = step.clone().requires_grad_()
     y = narrow(x, delta)
@@ -55,7 +69,9 @@ def test_shortcuts_equal_the_whole_stage(kind: str, data: st.DataObject) -> None
 
     def kept(of: int, what: str) -> Tensor:
         some = st.lists(st.integers(0, of - 1), min_size=1, max_size=of, unique=True)
-        return torch.tensor(data.draw(st.one_of(some, st.just(list(range(of)))), label=what))
+        return torch.tensor(
+            data.draw(st.one_of(some, st.just(list(range(of)))), label=what)
+        )
 
     up, down = kept(units, "up"), kept(out, "down")
     x = torch.randn(2, units, 4, 4, dtype=torch.double)
@@ -63,8 +79,12 @@ def test_shortcuts_equal_the_whole_stage(kind: str, data: st.DataObject) -> None
     with torch.no_grad():
         shape = stage(x).index_select(1, down).shape
     cotangents = torch.randn(3, *shape, dtype=torch.double)
-    expected = value_and_gradients(narrow_stage(stage, up, down, 1, 1), x, step, cotangents)
-    assume(all(theirs.abs().max() > 1e-3 for theirs in expected))  # not of units that the last ReLU puts to zero
+    expected = value_and_gradients(
+        narrow_stage(stage, up, down, 1, 1), x, step, cotangents
+    )
+    assume(
+        all(theirs.abs().max() > 1e-3 for theirs in expected)
+    )  # not of units that the last ReLU puts to zero
     found = value_and_gradients(shortcut(stage, up, down), x, step, cotangents)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
@@ -74,7 +94,10 @@ def test_shortcuts_equal_the_whole_stage(kind: str, data: st.DataObject) -> None
 def test_the_stage_is_left_as_it_was(kind: str) -> None:
     stage, shortcut, units, out = make(kind)
     x = torch.randn(2, units, 4, 4, dtype=torch.double)
-    modules, state = list(stage.named_modules()), {k: v.clone() for k, v in stage.state_dict().items()}
+    modules, state = (
+        list(stage.named_modules()),
+        {k: v.clone() for k, v in stage.state_dict().items()},
+    )
     trained = [p.requires_grad for p in stage.parameters()]
     with torch.no_grad():
         before = stage(x)

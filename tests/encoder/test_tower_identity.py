@@ -57,9 +57,19 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cfg, self.plain, self.kind, self._gain = Cfg(), Plain(1.0), Kind.SUM, 1.0
-        self.chosen, self.cut, self.array, self.power = {1, 2}, slice(0, 3), np.zeros(3), None
+        self.chosen, self.cut, self.array, self.power = (
+            {1, 2},
+            slice(0, 3),
+            np.zeros(3),
+            None,
+        )
         self.hidden: Any = [nn.Linear(1, 1)]  # a list that PyTorch does not look into
-        self.conv, self.scales, self.table, self.act = nn.Conv2d(3, 4, 1), [1.0, 2.0], {"on": True}, torch.relu
+        self.conv, self.scales, self.table, self.act = (
+            nn.Conv2d(3, 4, 1),
+            [1.0, 2.0],
+            {"on": True},
+            torch.relu,
+        )
         self.shift: Any = torch.zeros(1)
         self.end = nn.Identity()
 
@@ -93,8 +103,12 @@ CHANGES: list[Callable[[Any], object]] = [
     lambda net: setattr(type(net), "gain", 7.0),
     lambda net: setattr(net, "act", from_module("def act(x):\n    return x")),
     lambda net: setattr(net, "act", from_module("def act(x):\n    return 7 * x")),
-    lambda net: setattr(net, "act", from_module("def act(x, *, by=1):\n    return by * x")),
-    lambda net: setattr(net, "act", from_module("def act(x, *, by=2):\n    return by * x")),
+    lambda net: setattr(
+        net, "act", from_module("def act(x, *, by=1):\n    return by * x")
+    ),
+    lambda net: setattr(
+        net, "act", from_module("def act(x, *, by=2):\n    return by * x")
+    ),
     lambda net: setattr(net, "act", Cfg(1.0).amplify),
     lambda net: setattr(net, "act", Cfg(2.0).amplify),
     lambda net: net.hidden[0].weight.data.add_(1),
@@ -127,16 +141,22 @@ def test_settings_of_modules_are_a_part_whatever_they_are_kept_in() -> None:
     assert len(found | {first}) == len(CHANGES) + 1
 
 
-def test_a_setting_that_cannot_be_read_is_unknown_unless_it_says_what_it_is(tmp_path: Path) -> None:
+def test_a_setting_that_cannot_be_read_is_unknown_unless_it_says_what_it_is(
+    tmp_path: Path,
+) -> None:
     net = Net()
-    encoder = Encoder.from_stages(net, [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))], (4, 4))
+    encoder = Encoder.from_stages(
+        net, [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))], (4, 4)
+    )
     assert encoder.identity.unknown == ()
     with (tmp_path / "file").open("w") as opened:
         net.conv.log = opened  # type: ignore[assignment]
         assert encoder.identity["modules"] == {"conv.log": UNKNOWN}
         net.plain.within["log"] = opened  # type: ignore[assignment]
         assert {*encoder.identity["modules"]} == {"conv.log", "Net.plain.within['log']"}
-        with pytest.raises(InputError, match=r"(?s)'modules'.*conv\.log.*attribute identity"):
+        with pytest.raises(
+            InputError, match=r"(?s)'modules'.*conv\.log.*attribute identity"
+        ):
             encoder.identity.check_known()
         del net.plain.within["log"]
         net.conv.identity = "conv 1"  # type: ignore[assignment]
@@ -167,7 +187,9 @@ FACTOR, LENGTH = [1.0], [1.0]
 
 
 @pytest.mark.parametrize("changed", [FACTOR, LENGTH], ids=["direction", "length"])
-def test_what_no_reader_sees_is_seen_by_the_answers_to_noise(changed: list[float]) -> None:
+def test_what_no_reader_sees_is_seen_by_the_answers_to_noise(
+    changed: list[float],
+) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 1), Quadratic())
     encoder = Encoder.from_stages(net, ["0", "1"], (4, 4))
@@ -184,7 +206,9 @@ def test_what_no_reader_sees_is_seen_by_the_answers_to_noise(changed: list[float
     assert all(isinstance(number, float) for number in first["behaviour"])
 
 
-def test_answers_to_noise_agree_up_to_rounding_and_are_in_no_key(tmp_path: Path) -> None:
+def test_answers_to_noise_agree_up_to_rounding_and_are_in_no_key(
+    tmp_path: Path,
+) -> None:
     one = Identity(weights="0", behaviour=[0.25, 0.5, 3.0])
     near, far = (one | {"behaviour": [0.25 + by, 0.5, 3.0]} for by in (1e-4, 1e-2))
     one.check(near, "one", "near")
@@ -195,9 +219,16 @@ def test_answers_to_noise_agree_up_to_rounding_and_are_in_no_key(tmp_path: Path)
     assert claim(tmp_path / "out", "format 1", near)["config"] == one
     with pytest.raises(InputError, match="behaviour"):
         claim(tmp_path / "out", "format 1", far)
-    for made_of, value, expected in ((one, 1.0, 1.0), (near, 2.0, 1.0), (far, 3.0, 3.0)):
+    for made_of, value, expected in (
+        (one, 1.0, 1.0),
+        (near, 2.0, 1.0),
+        (far, 3.0, 3.0),
+    ):
         make: Any = partial(dict, x=np.array([value]))
-        assert cached_arrays(tmp_path, made_of, "cache 1", "numbers", make)["x"] == expected
+        assert (
+            cached_arrays(tmp_path, made_of, "cache 1", "numbers", make)["x"]
+            == expected
+        )
 
 
 class Layered(nn.Module):
@@ -205,7 +236,11 @@ class Layered(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.fc, self.end = nn.Conv2d(3, 4, 2, 2), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.conv, self.fc, self.end = (
+            nn.Conv2d(3, 4, 2, 2),
+            nn.Linear(4, 4),
+            nn.Linear(4, 3),
+        )
 
     def forward(self, x: Tensor) -> Any:
         return self.end(self.fc(self.conv(x).mean((2, 3))))
@@ -219,7 +254,9 @@ def test_packed_weights_are_weights_and_give_no_gradients() -> None:
         net.fc.weight.data.mul_(factor)
         quantise: Any = torch.ao.quantization.quantize_dynamic
         packed: nn.Module = quantise(net, {nn.Linear})
-        return Encoder.from_stages(packed, [("conv", lambda x: x.mean((2, 3))), "fc", "end"], (4, 4))
+        return Encoder.from_stages(
+            packed, [("conv", lambda x: x.mean((2, 3))), "fc", "end"], (4, 4)
+        )
 
     one, again, other = quantised(1), quantised(1), quantised(3)
     assert one.identity == again.identity
@@ -228,10 +265,14 @@ def test_packed_weights_are_weights_and_give_no_gradients() -> None:
     assert not same_part(one.identity["behaviour"], other.identity["behaviour"])
     images = torch.randn(2, 3, 4, 4)
     with pytest.raises(InputError, match=r"'fc'.*quantised"):
-        attribute(one, images, class_logit(torch.eye(3), 0), method="gradient", progress=False)
+        attribute(
+            one, images, class_logit(torch.eye(3), 0), method="gradient", progress=False
+        )
 
 
-def test_identities_of_towers_and_functions_are_known_and_the_same_in_another_process() -> None:
+def test_identities_of_towers_and_functions_are_known_and_the_same_in_another_process() -> (
+    None
+):
     script = "import json; from tests.support.identities import identities; print(json.dumps(identities()))"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -251,6 +292,9 @@ def test_what_stages_are_cut_into_is_a_part() -> None:
     net = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 1), end=nn.Flatten()))
     ways: Any = [("0.conv", torch.relu), "0.end"], ["0.conv", (torch.relu, "0.end")]
     before, behind = (
-        Encoder.from_stages(nn.Sequential(net, nn.ReLU()).requires_grad_(False), links, (4, 4)) for links in ways
+        Encoder.from_stages(
+            nn.Sequential(net, nn.ReLU()).requires_grad_(False), links, (4, 4)
+        )
+        for links in ways
     )
     assert before.identity["stages"] != behind.identity["stages"]

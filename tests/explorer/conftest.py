@@ -8,7 +8,14 @@ import pytest
 
 from circuitry import CausalChecks, Clip, GraphFolder, compare_domains
 from circuitry.explorer import ExplorerSettings, export_explorer
-from tests.explorer.made import CLASSES, DOMAINS, MadeCards, found_in, make_curve, make_graphs
+from tests.explorer.made import (
+    CLASSES,
+    DOMAINS,
+    MadeCards,
+    found_in,
+    make_curve,
+    make_graphs,
+)
 from tests.explorer.reader import SWITCHES, Reader
 from tests.support.browser import find_browser
 
@@ -29,13 +36,22 @@ def exported(graphs: GraphFolder) -> Path:
     curves = [make_curve(name, domain) for name in CLASSES[:2] for domain in DOMAINS]
     settings = ExplorerSettings(images_per_list=2, held_out_images=1)
     comparisons = compare_domains(graphs)
-    export_explorer(graphs, out, comparisons=comparisons, curves=curves, cards=MadeCards(graphs), settings=settings)
+    export_explorer(
+        graphs,
+        out,
+        comparisons=comparisons,
+        curves=curves,
+        cards=MadeCards(graphs),
+        settings=settings,
+    )
     return out
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed"
+    )
     with playwright.sync_playwright() as started:
         switches = ["--headless", *(f"--{name}" for name in SWITCHES.split())]
         browser = started.chromium.launch(executable_path=find_browser(), args=switches)
@@ -55,5 +71,9 @@ def reader(only_reader: Reader, exported: Path) -> Iterator[Reader]:
     reader.tab.evaluate("localStorage.clear()")
     complaints, reader.complaints = reader.complaints, []
     assert complaints == []
-    elsewhere = [url for url in reader.requests if not url.startswith((exported.as_uri(), "data:", "blob:", "about:"))]
+    elsewhere = [
+        url
+        for url in reader.requests
+        if not url.startswith((exported.as_uri(), "data:", "blob:", "about:"))
+    ]
     assert elsewhere == []

@@ -23,9 +23,21 @@ from circuitry import (
     extract,
     left_rule,
 )
-from circuitry.cards import CardFolder, CardImage, TopImages, UnitCard, UnitName, WordCheck
+from circuitry.cards import (
+    CardFolder,
+    CardImage,
+    TopImages,
+    UnitCard,
+    UnitName,
+    WordCheck,
+)
 from circuitry.cards.card_folder import ActivationTable
-from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file, write_part_edges
+from circuitry.circuits.graph_folder import (
+    EXTRACTION_FORMAT,
+    WHOLE,
+    graph_file,
+    write_part_edges,
+)
 from circuitry.data import ImageRecord
 from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.runs import claim
@@ -40,18 +52,30 @@ ATTACK = "\"><img src=x onerror=alert('1')>&amp;\n שלום"
 CLASSES = (ATTACK, "cat", "=cmd|fish")
 DOMAINS = ("real", "sketch", "<script>alert(2)<script>")
 UNITS = 30
-MADE = {"model": "tiny", "weights": "0", "modules": "0", "baseline": "zero", "metric": "logit"}
+MADE = {
+    "model": "tiny",
+    "weights": "0",
+    "modules": "0",
+    "baseline": "zero",
+    "metric": "logit",
+}
 
 
-def make_graphs(folder: Path, classes: Sequence[str] = CLASSES, domains: Sequence[str] = DOMAINS) -> GraphFolder:
+def make_graphs(
+    folder: Path, classes: Sequence[str] = CLASSES, domains: Sequence[str] = DOMAINS
+) -> GraphFolder:
     """Write circuits of three sites on all images and on two parts; the last class lacks the last domain."""
-    jobs = [(c, d) for c in classes for d in domains if (c, d) != (classes[-1], domains[-1])]
+    jobs = [
+        (c, d) for c in classes for d in domains if (c, d) != (classes[-1], domains[-1])
+    ]
     for seed, (name, domain) in enumerate(jobs):
         whole = random_graph(seed, name, domain, units=UNITS, fraction=0.2)
         whole.save(graph_file(folder, name, domain, WHOLE))
         edges = {}
         for part in range(2):
-            made = random_graph(100 * (part + 1) + seed, name, domain, units=UNITS, fraction=0.2)
+            made = random_graph(
+                100 * (part + 1) + seed, name, domain, units=UNITS, fraction=0.2
+            )
             made.save(graph_file(folder, name, domain, part))
         for pair, scores in whole.edge_scores.items():
             edges[pair] = np.stack([scores + 0.2, scores - 0.2])
@@ -63,9 +87,14 @@ def make_graphs(folder: Path, classes: Sequence[str] = CLASSES, domains: Sequenc
 
 def write_alone(graph: AttributionGraph, folder: Path) -> GraphFolder:
     """Write the circuit of a graph as one that was found alone."""
-    key, made = ("cat", "real"), dict.fromkeys(("texts", "classes"), "") | MADE | {"n_images": 1, "seed": 0}
+    key, made = (
+        ("cat", "real"),
+        dict.fromkeys(("texts", "classes"), "") | MADE | {"n_images": 1, "seed": 0},
+    )
     record = ImageRecord(folder / "0.png", "real/cat/0.png", "real", "cat")
-    return GraphFolder.write(folder, {key: Circuit(graph, graph.kept_units)}, made, {key: [record]})
+    return GraphFolder.write(
+        folder, {key: Circuit(graph, graph.kept_units)}, made, {key: [record]}
+    )
 
 
 def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurve:
@@ -76,7 +105,9 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
     known: dict[str, Any] = {
         "kept": np.stack([0 * full, 0.5 * full, full])[None],
         "complement": np.stack([full, 0.5 * full, 0 * full])[None],
-        "random": np.stack([np.stack([0.01 * k * full, 0.02 * k * full, full]) for k in (1, 2)])[None],
+        "random": np.stack(
+            [np.stack([0.01 * k * full, 0.02 * k * full, full]) for k in (1, 2)]
+        )[None],
         "foreign": np.zeros((1, 0, 3, 8)),
         "sizes": (0.1, 0.2, 1.0),
         "ranking": "absolute",
@@ -87,7 +118,12 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
         "group": np.zeros(8, np.int64),
         "class_name": class_name,
         "domain": domain,
-        "settings": {"sites": list(INNER), "baseline": "zero", "seed": 0, "keep_error": False},
+        "settings": {
+            "sites": list(INNER),
+            "baseline": "zero",
+            "seed": 0,
+            "keep_error": False,
+        },
     }
     return FaithfulnessCurve(**(known | changes))
 
@@ -97,8 +133,21 @@ def found_in(clip: Clip, root: Path, baseline: str = "zero") -> CausalChecks:
     images = DomainFolder(write_noise(root / "images", ["real"], ["axe", "cat"], 4))
     rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1)}
     given = rules | {"sites": clip.encoder.sites[-2:], "texts": ["a {}."]}
-    extract(clip, images, root / "graphs", n_images=2, work=QUIET, baseline=baseline, **given)
-    return CausalChecks(clip, images, GraphFolder(root / "graphs"), CheckSettings(n_images=2, n_others=1))
+    extract(
+        clip,
+        images,
+        root / "graphs",
+        n_images=2,
+        work=QUIET,
+        baseline=baseline,
+        **given,
+    )
+    return CausalChecks(
+        clip,
+        images,
+        GraphFolder(root / "graphs"),
+        CheckSettings(n_images=2, n_others=1),
+    )
 
 
 class MadeCards(CardFolder):
@@ -106,20 +155,34 @@ class MadeCards(CardFolder):
         self.graphs, self.domains = graphs, graphs.domains
         self.manifest = {"config": {"circuits": graphs.manifest["config_hash"]}}
         keys = [(c, d, k) for c, d in graphs for k in range(3)]
-        found = (CardImage(f"{i:016x}", f"{d}/{c}/{k}.png", d, c, k == 0, str(k)) for i, (c, d, k) in enumerate(keys))
+        found = (
+            CardImage(f"{i:016x}", f"{d}/{c}/{k}.png", d, c, k == 0, str(k))
+            for i, (c, d, k) in enumerate(keys)
+        )
         self.images = {image.id: image for image in found}
         self.words = WordCheck("tiny", 0.5, {}, 0.25, 8, True)
-        held = {(s, int(u)) for key in graphs for s in INNER for u in graphs[key].kept_units[s]}
-        self._units = {site: sorted(unit for s, unit in held if s == site) for site in INNER}
+        held = {
+            (s, int(u))
+            for key in graphs
+            for s in INNER
+            for u in graphs[key].kept_units[s]
+        }
+        self._units = {
+            site: sorted(unit for s, unit in held if s == site) for site in INNER
+        }
         self.sites = INNER
 
     def thumbnail(self, image_id: str) -> bytes:
         content = io.BytesIO()
-        Image.new("RGB", (96, 96), (int(image_id, 16) * 9 % 256, 120, 90)).save(content, "WEBP")
+        Image.new("RGB", (96, 96), (int(image_id, 16) * 9 % 256, 120, 90)).save(
+            content, "WEBP"
+        )
         return content.getvalue()
 
     def activations(self, domain: str) -> ActivationTable:
-        ids = tuple(name for name, image in self.images.items() if image.domain == domain)
+        ids = tuple(
+            name for name, image in self.images.items() if image.domain == domain
+        )
         values = np.add.outer(np.arange(1, len(ids) + 1), np.arange(len(self.units())))
         return ids, values.astype(np.float32)
 
@@ -130,10 +193,16 @@ class MadeCards(CardFolder):
         for i, j in np.ndindex(*effects.shape):
             if (key := (classes[i], domains[j])) in self.graphs:
                 graph = self.graphs[key]
-                effects[i, j], kept[i, j] = graph.node_scores[site][unit], unit in graph.kept_units[site]
+                effects[i, j], kept[i, j] = (
+                    graph.node_scores[site][unit],
+                    unit in graph.kept_units[site],
+                )
         heat = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) * 30
         images = {d: self.activations(d)[0][:2] for d in domains}
-        top = {d: TopImages(ids, np.array([2.0, 1.0], np.float32), heat) for d, ids in images.items()}
+        top = {
+            d: TopImages(ids, np.array([2.0, 1.0], np.float32), heat)
+            for d, ids in images.items()
+        }
         return UnitCard(
             site=site,
             unit=unit,
@@ -146,7 +215,10 @@ class MadeCards(CardFolder):
             counts=np.full((len(domains), 4), 3),
             effects=effects,
             kept=kept,
-            exact={"zero": np.where(kept, -effects, np.nan), "mean": np.where(kept, effects, np.nan)},
+            exact={
+                "zero": np.where(kept, -effects, np.nan),
+                "mean": np.where(kept, effects, np.nan),
+            },
             attributed_like="zero",
             name=self._name(unit),
         )
@@ -171,17 +243,35 @@ class MadeCards(CardFolder):
 class Answering:
     """A model that was made up; an image is what its file says."""
 
-    def effects(self, class_name: str, units: Sequence[str], by: str) -> dict[str, dict[str, float]]:
+    def effects(
+        self, class_name: str, units: Sequence[str], by: str
+    ) -> dict[str, dict[str, float]]:
         if by == "one":
-            raise InputError(f"A unit is replaced by zero or a mean, but {by} was given.")
-        return {f"<i>{class_name}": {"effect": -0.25 * len(units), "metric": 0.5, "images": 6}}
+            raise InputError(
+                f"A unit is replaced by zero or a mean, but {by} was given."
+            )
+        return {
+            f"<i>{class_name}": {
+                "effect": -0.25 * len(units),
+                "metric": 0.5,
+                "images": 6,
+            }
+        }
 
     def look(self, class_name: str, domain: str, content: bytes) -> dict[str, Any]:
         said = content.decode()
         if said == "damaged":
             raise InputError("The image is damaged.")
-        answers = [[(f"{said} as {class_name}", 0.75)], [(f"<i>{domain}", 0.5)], [("axe", 0.25)]]
-        return {"answers": answers, "baseline": "mean-unit", "fire": {"a/1": 0.5, "b/2": 0.9, "c/3": 0.1}}
+        answers = [
+            [(f"{said} as {class_name}", 0.75)],
+            [(f"<i>{domain}", 0.5)],
+            [("axe", 0.25)],
+        ]
+        return {
+            "answers": answers,
+            "baseline": "mean-unit",
+            "fire": {"a/1": 0.5, "b/2": 0.9, "c/3": 0.1},
+        }
 
 
 def unpack(script: str) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
@@ -189,10 +279,16 @@ def unpack(script: str) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     found = re.fullmatch(r"circuitry\.load\((.*)\);\n", script)
     assert found is not None
     key, header, packed = json.loads(f"[{found[1]}]")
-    content, arrays, offset = zlib.decompress(base64.b64decode(packed)) if packed else b"", {}, 0
+    content, arrays, offset = (
+        zlib.decompress(base64.b64decode(packed)) if packed else b"",
+        {},
+        0,
+    )
     for name, kind, shape, factor in header.pop("arrays"):
         size, length = int(kind[1:]), int(np.prod(shape))
-        mixed = np.frombuffer(content, np.uint8, size * length, offset).reshape(size, length)
+        mixed = np.frombuffer(content, np.uint8, size * length, offset).reshape(
+            size, length
+        )
         array = np.frombuffer(mixed.T.tobytes(), np.dtype(f"<{kind}")).reshape(shape)
         offset += size * length
         arrays[name] = array if factor is None else array.astype(np.float64) * factor

@@ -12,7 +12,9 @@ CAT: dict[str, Any] = {"className": "cat", "domains": ["real", "sketch"]}
 class Reader:
     def __init__(self, browser: Any, folder: Path) -> None:
         self.folder = folder
-        self.tab = browser.new_context(viewport={"width": 1280, "height": 800}, offline=True).new_page()
+        self.tab = browser.new_context(
+            viewport={"width": 1280, "height": 800}, offline=True
+        ).new_page()
         self.tab.set_default_timeout(10_000)
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -36,7 +38,9 @@ class Reader:
         return self.wait()
 
     def wait(self) -> "Reader":
-        self.tab.wait_for_selector(".page[data-loaded]")  # the page's policy forbids to wait for a function
+        self.tab.wait_for_selector(
+            ".page[data-loaded]"
+        )  # the page's policy forbids to wait for a function
         return self
 
     def state(self) -> dict[str, Any]:
@@ -50,7 +54,8 @@ class Reader:
     def table(self) -> dict[str, list[str]]:
         self.tab.click("#view-table")
         rows = self.tab.eval_on_selector_all(
-            "#units tbody tr", "rows => rows.map(r => [...r.querySelectorAll('th, td')].map(c => c.textContent.trim()))"
+            "#units tbody tr",
+            "rows => rows.map(r => [...r.querySelectorAll('th, td')].map(c => c.textContent.trim()))",
         )
         return {row[0]: row[1:] for row in rows}
 
@@ -67,7 +72,9 @@ class Reader:
     def click_export(self, kind: str) -> None:
         if not self.tab.locator("#export[open]").count():
             self.tab.click("#export > summary")
-        self.tab.click(f"#export [data-kind='{kind}']" if kind != "state" else "#save-state")
+        self.tab.click(
+            f"#export [data-kind='{kind}']" if kind != "state" else "#save-state"
+        )
 
     def export(self, kind: str) -> str:
         """The text of an exported file, caught before the browser takes it: a download takes a second."""

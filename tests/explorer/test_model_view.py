@@ -26,7 +26,9 @@ WORDS = ("stripes", "fur")
 
 @pytest.fixture(scope="module")
 def view(checks: CausalChecks) -> ModelView:
-    return view_model(checks, n_images=2, vocabulary=("Axe", *WORDS), work=QUIET)  # the class axe to every model
+    return view_model(
+        checks, n_images=2, vocabulary=("Axe", *WORDS), work=QUIET
+    )  # the class axe to every model
 
 
 def images_of(checks: CausalChecks, class_name: str) -> tuple[list[str], torch.Tensor]:
@@ -41,28 +43,39 @@ def kept(graph: AttributionGraph, inside: bool) -> list[Any]:
         def hook(activation: torch.Tensor, hook: object) -> torch.Tensor:
             mask = torch.zeros(activation.shape[1], dtype=torch.bool)
             mask[torch.from_numpy(graph.kept_units[site])] = True
-            return torch.where((mask == inside).reshape(-1, *[1] * (activation.ndim - 2)), activation, 0.0)
+            return torch.where(
+                (mask == inside).reshape(-1, *[1] * (activation.ndim - 2)),
+                activation,
+                0.0,
+            )
 
         return hook
 
     return [(site, at(site)) for site in graph.inner_sites]
 
 
-def test_answers_are_those_of_runs_by_hooks(checks: CausalChecks, view: ModelView) -> None:
+def test_answers_are_those_of_runs_by_hooks(
+    checks: CausalChecks, view: ModelView
+) -> None:
     clip, graph = checks.clip, checks.graphs["cat", "real"]
     paths, images = images_of(checks, "cat")
     sides = [[], kept(graph, True), kept(graph, False)]
     runs = [clip.encoder.run_with_hooks(images, fwd_hooks=hooks) for hooks in sides]
-    weights, scale = clip.text_weights(["axe", "cat"], ["a {}."]), clip.model.logit_scale.exp()  # type: ignore[operator]
+    weights = clip.text_weights(["axe", "cat"], ["a {}."])
+    scale = clip.model.logit_scale.exp()  # type: ignore[operator]
     for run, embedding in enumerate(runs):
-        shares = (scale * F.normalize(embedding, dim=-1) @ weights.T).softmax(-1).detach()
+        shares = (
+            (scale * F.normalize(embedding, dim=-1) @ weights.T).softmax(-1).detach()
+        )
         for path, share in zip(paths, shares, strict=True):
             order = share.argsort(descending=True)
             assert_same(view.answers[path].shares[run], share[order], 0.1, rtol=1e-3)
             assert view.answers[path].classes[run].tolist() == order.tolist()
 
 
-def test_direct_effects_of_a_resnet_are_those_of_its_pooling_pairs(checks: CausalChecks, view: ModelView) -> None:
+def test_direct_effects_of_a_resnet_are_those_of_its_pooling_pairs(
+    checks: CausalChecks, view: ModelView
+) -> None:
     assert view.reason == ""
     assert view.words == ("axe", "cat", *WORDS)
     _, images = images_of(checks, "cat")
@@ -71,7 +84,10 @@ def test_direct_effects_of_a_resnet_are_those_of_its_pooling_pairs(checks: Causa
     for word, text in zip(view.words, view.texts, strict=True):
         effects = pairs.effects(text).mean(0)
         site = checks.clip.encoder.sites[-2]
-        named = [name.removeprefix("head ").split(f" x {site}/") for name in direct.components]
+        named = [
+            name.removeprefix("head ").split(f" x {site}/")
+            for name in direct.components
+        ]
         expected = [effects[int(head), int(unit)] for head, unit in named]
         assert_same(direct.vectors[0] @ text, np.array(expected), 1e-6)
         if word == "cat":
@@ -80,7 +96,10 @@ def test_direct_effects_of_a_resnet_are_those_of_its_pooling_pairs(checks: Causa
 
 
 def random_vit(folder: Path) -> Clip:
-    weights = saved(open_clip.create_model(register_model("vit-tiny")).state_dict(), folder / "weights.pt")
+    weights = saved(
+        open_clip.create_model(register_model("vit-tiny")).state_dict(),
+        folder / "weights.pt",
+    )
     return load_clip("vit-tiny", checkpoint=weights)
 
 
@@ -90,19 +109,36 @@ def test_direct_effects_of_a_transformer_add_up_to_the_logit(tmp_path: Path) -> 
     _, images = images_of(checks, "axe")
     stream = ResidualStream.of(checks.clip.encoder)
     found = direct_effects(stream, images, torch.from_numpy(view.texts[2]).float())
-    by_writer, direct = dict(zip(found.writers, found.effects.mean(0), strict=True)), view.direct["axe"]
+    by_writer, direct = (
+        dict(zip(found.writers, found.effects.mean(0), strict=True)),
+        view.direct["axe"],
+    )
     expected = np.array([by_writer[name] for name in direct.components])
     assert_same(direct.vectors[0] @ view.texts[2], expected, 1e-6, rtol=1e-3)
 
 
 def test_the_words_of_a_classifier_are_its_classes(tmp_path: Path) -> None:
     clip = random_vit(tmp_path)
-    known = {name: getattr(clip, name) for name in ("name", "model", "encoder", "preprocess", "tokenizer")}
+    known = {
+        name: getattr(clip, name)
+        for name in ("name", "model", "encoder", "preprocess", "tokenizer")
+    }
     rows = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
     classes = {"axe": (0, 2), "cat": (1,)}
-    checks = found_in(Classifier(**known, rows=rows, bias=torch.zeros(3), classes=classes), tmp_path)
+    checks = found_in(
+        Classifier(**known, rows=rows, bias=torch.zeros(3), classes=classes), tmp_path
+    )
     view = view_model(checks, n_images=1, vocabulary=WORDS, work=QUIET)
-    assert (view.words, view.reason, set(view.direct)) == (("axe", "cat"), "", {"axe", "cat"})
+    assert (view.words, view.reason, set(view.direct)) == (
+        ("axe", "cat"),
+        "",
+        {"axe", "cat"},
+    )
     paths, images = images_of(checks, "cat")
     cosines = F.normalize(clip.encoder(images[:1]), dim=-1) @ checks.weights("real").T
-    assert_same(view.answers[paths[0]].shares[0], cosines.softmax(-1).sort(descending=True).values[0], 0.1, rtol=1e-3)
+    assert_same(
+        view.answers[paths[0]].shares[0],
+        cosines.softmax(-1).sort(descending=True).values[0],
+        0.1,
+        rtol=1e-3,
+    )

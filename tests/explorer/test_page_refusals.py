@@ -16,7 +16,9 @@ from tests.explorer.made import ATTACK, DOMAINS, INNER, UNITS
 from tests.explorer.reader import CAT, Reader
 from tests.support.browser import find_browser
 
-pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+pytestmark = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium or Chrome on this machine"
+)
 
 
 def rewrite(path: Path, old: str, new: str) -> None:
@@ -28,14 +30,24 @@ def rewrite(path: Path, old: str, new: str) -> None:
     [
         (lambda saved: "{", ["JSON"]),
         (lambda saved: "[]", ["format"]),
-        (lambda saved: json.dumps(saved | {"format": "circuitry explorer state 0"}), ["state 0", "state 1"]),
-        (lambda saved: json.dumps(saved | {"study": "abc", "title": "<b>other</b>"}), ["abc", "<b>other</b>"]),
+        (
+            lambda saved: json.dumps(saved | {"format": "circuitry explorer state 0"}),
+            ["state 0", "state 1"],
+        ),
+        (
+            lambda saved: json.dumps(saved | {"study": "abc", "title": "<b>other</b>"}),
+            ["abc", "<b>other</b>"],
+        ),
         (lambda saved: json.dumps(saved | {"state": 3}), ["damaged"]),
     ],
 )
-def test_damaged_and_foreign_state_files_are_refused(reader: Reader, change: Any, words: list[str]) -> None:
+def test_damaged_and_foreign_state_files_are_refused(
+    reader: Reader, change: Any, words: list[str]
+) -> None:
     reader.open(**CAT)
-    study = reader.tab.evaluate("circuitry.state().className") and json.loads(reader.export("state"))
+    study = reader.tab.evaluate("circuitry.state().className") and json.loads(
+        reader.export("state")
+    )
     before = reader.state()
     message = reader.drop(change(study))
     assert all(word in message for word in words), message
@@ -53,7 +65,13 @@ def test_a_damaged_address_starts_from_the_beginning(reader: Reader) -> None:
 def test_names_with_markup_are_text(reader: Reader) -> None:
     everything = {f"{site}/{unit}": "=1+1" for site in INNER for unit in range(UNITS)}
     groups = [{"name": ATTACK, "units": []}]
-    reader.open(className=ATTACK, domains=list(DOMAINS), notes={"a/1": ATTACK}, groups=groups, labels=everything)
+    reader.open(
+        className=ATTACK,
+        domains=list(DOMAINS),
+        notes={"a/1": ATTACK},
+        groups=groups,
+        labels=everything,
+    )
     reader.press("] ?")
     assert "Each column is a site" in reader.tab.inner_text("dialog[open]")
     assert reader.tab.locator("img[src='x']").count() == 0
@@ -61,10 +79,16 @@ def test_names_with_markup_are_text(reader: Reader) -> None:
     reader.press("Escape")
     for kind in ("svg", "graphml"):
         ET.fromstring(reader.export(kind))
-    table = "".join(line for line in reader.export("units.csv").splitlines(True) if not line.startswith("# "))
+    table = "".join(
+        line
+        for line in reader.export("units.csv").splitlines(True)
+        if not line.startswith("# ")
+    )
     assert {row["label"] for row in csv.DictReader(io.StringIO(table))} == {"'=1+1"}
     code = "d.setAttribute('onclick', 'globalThis.ran = 1'); d.click(); return globalThis.ran === undefined;"
-    blocked = reader.tab.evaluate(f"(() => {{ const d = document.createElement('div'); {code} }})()")
+    blocked = reader.tab.evaluate(
+        f"(() => {{ const d = document.createElement('div'); {code} }})()"
+    )
     assert blocked
     reader.complaints.clear()  # the browser says that it blocked the script
 
@@ -72,14 +96,30 @@ def test_names_with_markup_are_text(reader: Reader) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: (folder / "data" / "index.js").unlink(), ["index.js", "missing"]),
-        (lambda folder: (folder / "data" / "index.js").write_text("circuitry.lo"), ["index.js", "damaged"]),
         (
-            lambda folder: rewrite(folder / "data" / "index.js", "explorer 1", "explorer 0"),
+            lambda folder: (folder / "data" / "index.js").unlink(),
+            ["index.js", "missing"],
+        ),
+        (
+            lambda folder: (folder / "data" / "index.js").write_text("circuitry.lo"),
+            ["index.js", "damaged"],
+        ),
+        (
+            lambda folder: rewrite(
+                folder / "data" / "index.js", "explorer 1", "explorer 0"
+            ),
             ["explorer 0", "explorer 1"],
         ),
-        (lambda folder: (folder / "data" / "class" / "0.js").unlink(), ["class/0.js", "missing"]),
-        (lambda folder: rewrite(folder / "data" / "class" / "0.js", '"export":"', '"export":"0'), ["another export"]),
+        (
+            lambda folder: (folder / "data" / "class" / "0.js").unlink(),
+            ["class/0.js", "missing"],
+        ),
+        (
+            lambda folder: rewrite(
+                folder / "data" / "class" / "0.js", '"export":"', '"export":"0'
+            ),
+            ["another export"],
+        ),
     ],
 )
 def test_damaged_folders_say_what_to_do(
@@ -94,7 +134,9 @@ def test_damaged_folders_say_what_to_do(
     assert all(word in message for word in [*words, "xport"]), message
 
 
-def test_a_class_that_cannot_be_read_is_not_drawn_as_another(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
+def test_a_class_that_cannot_be_read_is_not_drawn_as_another(
+    browser: Any, graphs: GraphFolder, tmp_path: Path
+) -> None:
     export_explorer(graphs, tmp_path)
     (tmp_path / "data" / "class" / "1.js").unlink()
     reader = Reader(browser, tmp_path).open(className=ATTACK)
@@ -110,8 +152,12 @@ def test_a_class_that_cannot_be_read_is_not_drawn_as_another(browser: Any, graph
     reader.tab.context.close()
 
 
-def test_images_that_are_gone_are_said_to_be_missing(browser: Any, exported: Path, tmp_path: Path) -> None:
-    shutil.copytree(exported, tmp_path / "copy", ignore=shutil.ignore_patterns("thumbnails"))
+def test_images_that_are_gone_are_said_to_be_missing(
+    browser: Any, exported: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        exported, tmp_path / "copy", ignore=shutil.ignore_patterns("thumbnails")
+    )
     reader = Reader(browser, tmp_path / "copy").open(**CAT, selected="a/1")
     reader.press("] j")
     reader.tab.wait_for_selector(".card .gone")

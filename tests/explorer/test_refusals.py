@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from circuitry import CausalChecks, GraphFolder, InputError
-from circuitry.explorer import LiveModel, export_explorer, exported_study, read_curves, serve_explorer
+from circuitry.explorer import (
+    LiveModel,
+    export_explorer,
+    exported_study,
+    read_curves,
+    serve_explorer,
+)
 from circuitry.explorer.server import Access, explorer_app
 from circuitry.runs.manifest import NAME
 from tests.explorer.made import MadeCards
@@ -33,7 +39,11 @@ class World(NamedTuple):
             assert [path.name for path in out.iterdir()] == [file] * bool(file)
 
     def export_without_graphs(self) -> None:
-        copied = shutil.copytree(self.graphs.path, self.empty / "circuits", ignore=shutil.ignore_patterns("graphs"))
+        copied = shutil.copytree(
+            self.graphs.path,
+            self.empty / "circuits",
+            ignore=shutil.ignore_patterns("graphs"),
+        )
         export_explorer(GraphFolder(copied), self.empty / "out")
 
     def other_cards(self) -> MadeCards:
@@ -64,17 +74,28 @@ class World(NamedTuple):
 
 
 def older(folder: Path) -> None:
-    (folder / NAME).write_text((folder / NAME).read_text().replace("explorer 1", "explorer 0"))
+    (folder / NAME).write_text(
+        (folder / NAME).read_text().replace("explorer 1", "explorer 0")
+    )
 
 
 REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
     (lambda w: w.export("thesis.tex"), ("out", "empty")),
     (lambda w: w.export("index.html"), ("out", "index.html")),
-    (lambda w: w.export(cards=w.other_cards()), ("of another run", "circuitry cards --circuits")),
+    (
+        lambda w: w.export(cards=w.other_cards()),
+        ("of another run", "circuitry cards --circuits"),
+    ),
     (lambda w: w.export_without_graphs(), ("circuits",)),
     (lambda w: read_curves(w.empty), ("curves", "circuitry check")),
-    (lambda w: w.serve(lambda folder: (folder / NAME).unlink()), ("no explorer", "export")),
-    (lambda w: w.serve(lambda folder: (folder / "index.html").unlink()), ("not complete", "export")),
+    (
+        lambda w: w.serve(lambda folder: (folder / NAME).unlink()),
+        ("no explorer", "export"),
+    ),
+    (
+        lambda w: w.serve(lambda folder: (folder / "index.html").unlink()),
+        ("not complete", "export"),
+    ),
     (lambda w: w.serve(older), ("explorer 0", "explorer 1", "export")),
     (lambda w: w.listen(), ("Port", "0 for a free one")),
     (lambda w: serve_explorer(w.exported, port=70_000), ("70000",)),

@@ -18,7 +18,9 @@ from tests.explorer.made import ATTACK, Answering
 from tests.support.browser import find_browser
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+pytestmark = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium or Chrome on this machine"
+)
 
 
 @dataclass
@@ -29,7 +31,9 @@ class Served:
     complaints: list[str]
 
     def _hear(self, said: Any) -> None:
-        if said.type == "error" and not any(status in said.text for status in ("412", "422")):  # listed by the browser
+        if said.type == "error" and not any(
+            status in said.text for status in ("412", "422")
+        ):  # listed by the browser
             self.complaints.append(said.text)
 
     def tab(self, path: str = "/") -> Any:
@@ -51,9 +55,13 @@ class Served:
 def running(folder: Path, access: Access) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         app = explorer_app(folder, access, Answering())
-        settings = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+        settings = uvicorn.Config(
+            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+        )
         server = uvicorn.Server(settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listening]}, daemon=True
+        )
         thread.start()
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -106,7 +114,9 @@ def test_another_address_keeps_the_notes(served: Served) -> None:
     unit = tab.evaluate("circuitry.state().selected")
     with tab.expect_response(lambda found: found.request.method == "PUT"):
         tab.fill("#note", "mine")
-    tab.evaluate("location.hash = encodeURIComponent(JSON.stringify({className: 'cat', pins: ['a/1']}))")
+    tab.evaluate(
+        "location.hash = encodeURIComponent(JSON.stringify({className: 'cat', pins: ['a/1']}))"
+    )
     tab.wait_for_selector(".page[data-loaded='cat']")
     tab.wait_for_timeout(600)  # longer than the page waits before it writes
     assert tab.evaluate("circuitry.state().notes") == {unit: "mine"}
@@ -118,7 +128,12 @@ def test_units_and_groups_are_measured(served: Served) -> None:
     tab.select_option("#class", "cat")
     tab.keyboard.press("]")
     tab.click(".card .measure")
-    assert tab.inner_text(".card .effects-of tbody tr").split() == ["<i>cat", "−0.25", "0.5", "6"]
+    assert tab.inner_text(".card .effects-of tbody tr").split() == [
+        "<i>cat",
+        "−0.25",
+        "0.5",
+        "6",
+    ]
     tab.keyboard.press("j")
     assert tab.locator(".card .effects-of").count() == 0
     for key in ("p", "j", "p", "g"):
@@ -140,7 +155,12 @@ def test_an_own_image_is_looked_at(served: Served) -> None:
     give(tab, "mine")
     rows = [row.split("\t") for row in tab.inner_text(".answers tbody").split("\n")]
     runs = ("the whole model", "only the circuit", "all but the circuit")
-    assert rows == [list(row) for row in zip(runs, ("mine as cat 75 %", "<i>real 50 %", "axe 25 %"), strict=True)]
+    assert rows == [
+        list(row)
+        for row in zip(
+            runs, ("mine as cat 75 %", "<i>real 50 %", "axe 25 %"), strict=True
+        )
+    ]
     assert "mean-unit" in tab.inner_text(".answers caption")
     assert set(tab.locator(".fired li button").all_inner_texts()) == {"b/2", "a/1"}
     tab.select_option("#own-domain", "sketch")

@@ -49,10 +49,19 @@ def reader(stranger: TestClient, access: Access) -> TestClient:
 
 def notes_of(folder: Path, **shelf: Any) -> str:
     study = exported_study(folder)
-    return json.dumps({"format": "circuitry explorer state 1", "study": study, "title": "t", "state": shelf})
+    return json.dumps(
+        {
+            "format": "circuitry explorer state 1",
+            "study": study,
+            "title": "t",
+            "state": shelf,
+        }
+    )
 
 
-def test_the_token_works_once_and_becomes_a_strict_cookie(folder: Path, stranger: TestClient, access: Access) -> None:
+def test_the_token_works_once_and_becomes_a_strict_cookie(
+    folder: Path, stranger: TestClient, access: Access
+) -> None:
     first = stranger.get(f"/?token={access.token}", follow_redirects=False)
     assert (first.status_code, first.headers["location"]) == (303, "/")
     cookie = first.headers["set-cookie"].lower()
@@ -62,10 +71,26 @@ def test_the_token_works_once_and_becomes_a_strict_cookie(folder: Path, stranger
     assert stranger.get("/").status_code == 200
     another = TestClient(stranger.app, base_url=HOME)
     assert another.get(f"/?token={access.token}").status_code == 403
-    assert another.get("/", headers={"Cookie": f"{access.cookie}={access.token}"}).status_code == 403
+    assert (
+        another.get(
+            "/", headers={"Cookie": f"{access.cookie}={access.token}"}
+        ).status_code
+        == 403
+    )
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", "/data/index.js", "/notes", "/?token=", "/?token=é", "/nothing"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/index.html",
+        "/data/index.js",
+        "/notes",
+        "/?token=",
+        "/?token=é",
+        "/nothing",
+    ],
+)
 def test_strangers_get_nothing(stranger: TestClient, path: str) -> None:
     found = stranger.get(path)
     assert found.status_code == 403
@@ -90,15 +115,32 @@ def test_strangers_get_nothing(stranger: TestClient, path: str) -> None:
 def test_requests_of_other_sites_are_refused(
     reader: TestClient, method: str, headers: dict[str, str], expected: int
 ) -> None:
-    body = json.dumps({"className": "cat", "units": ["a/1"], "by": "zero"}) if method == "POST" else None
+    body = (
+        json.dumps({"className": "cat", "units": ["a/1"], "by": "zero"})
+        if method == "POST"
+        else None
+    )
     path = "/effects" if method == "POST" else "/data/index.js"
-    assert reader.request(method, path, headers=headers, content=body).status_code == expected
+    assert (
+        reader.request(method, path, headers=headers, content=body).status_code
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
-    "path", ["/..%2fsecret.txt", "/data/%2e%2e/%2e%2e/secret.txt", "/link", "{encoded}", "/.torn-x", "/data/%2ex/x"]
+    "path",
+    [
+        "/..%2fsecret.txt",
+        "/data/%2e%2e/%2e%2e/secret.txt",
+        "/link",
+        "{encoded}",
+        "/.torn-x",
+        "/data/%2ex/x",
+    ],
 )
-def test_nothing_outside_the_folder_and_no_dot_file_is_served(folder: Path, reader: TestClient, path: str) -> None:
+def test_nothing_outside_the_folder_and_no_dot_file_is_served(
+    folder: Path, reader: TestClient, path: str
+) -> None:
     (folder / "link").symlink_to(folder.parent / "secret.txt")
     (folder / "data" / ".x").mkdir()
     for hidden in (folder / ".torn-x", folder / "data" / ".x" / "x"):
@@ -109,7 +151,9 @@ def test_nothing_outside_the_folder_and_no_dot_file_is_served(folder: Path, read
     assert "secret" not in found.text
 
 
-def test_the_page_is_the_same_and_may_ask_its_server(folder: Path, reader: TestClient, access: Access) -> None:
+def test_the_page_is_the_same_and_may_ask_its_server(
+    folder: Path, reader: TestClient, access: Access
+) -> None:
     page, on_disk = reader.get("/").text, (folder / "index.html").read_text()
     assert '<meta name="served" content="notes live">' in page
     assert "connect-src 'self'" in page
@@ -121,27 +165,44 @@ def test_the_page_is_the_same_and_may_ask_its_server(folder: Path, reader: TestC
     assert found.headers["cross-origin-resource-policy"] == "same-origin"
     assert "frame-ancestors 'none'" in found.headers["content-security-policy"]
     assert "server" not in found.headers
-    alone = TestClient(explorer_app(folder, access), base_url=HOME, cookies={access.cookie: access.secret})
+    alone = TestClient(
+        explorer_app(folder, access),
+        base_url=HOME,
+        cookies={access.cookie: access.secret},
+    )
     assert '<meta name="served" content="notes">' in alone.get("/").text
     assert alone.post("/effects", headers=SAME).status_code == 404
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("path", ["/", "/data/index.js", "/new.txt"])
-def test_files_are_read_alone(folder: Path, reader: TestClient, method: str, path: str) -> None:
+def test_files_are_read_alone(
+    folder: Path, reader: TestClient, method: str, path: str
+) -> None:
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert reader.request(method, path, headers=SAME, content="x").status_code == 405
-    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert {
+        file: file.read_bytes() for file in folder.rglob("*") if file.is_file()
+    } == before
 
 
 def put(reader: TestClient, content: str | bytes, tag: str | None) -> Any:
-    return reader.put("/notes", content=content, headers={**SAME, **({} if tag is None else {"If-Match": tag})})
+    return reader.put(
+        "/notes",
+        content=content,
+        headers={**SAME, **({} if tag is None else {"If-Match": tag})},
+    )
 
 
-def test_notes_are_kept_and_the_second_of_two_writers_is_told(folder: Path, reader: TestClient) -> None:
+def test_notes_are_kept_and_the_second_of_two_writers_is_told(
+    folder: Path, reader: TestClient
+) -> None:
     empty = reader.get("/notes")
     assert empty.content == b""
-    mine, theirs = notes_of(folder, pins=["a/1"]), notes_of(folder, notes={"a/1": "שלום <b>"})
+    mine, theirs = (
+        notes_of(folder, pins=["a/1"]),
+        notes_of(folder, notes={"a/1": "שלום <b>"}),
+    )
     written = put(reader, mine, empty.headers["etag"])
     assert written.status_code == 204
     assert put(reader, theirs, empty.headers["etag"]).status_code == 412
@@ -156,9 +217,17 @@ def test_of_two_servers_of_a_folder_the_second_writer_is_told(
 ) -> None:
     """The other server is asked to write while this one does."""
     access = Access()
-    other = TestClient(explorer_app(folder, access), base_url=HOME, cookies={access.cookie: access.secret})
+    other = TestClient(
+        explorer_app(folder, access),
+        base_url=HOME,
+        cookies={access.cookie: access.secret},
+    )
     tag, said = reader.get("/notes").headers["etag"], list[int]()
-    second = threading.Thread(target=lambda: said.append(put(other, notes_of(folder, pins=["a/2"]), tag).status_code))
+    second = threading.Thread(
+        target=lambda: said.append(
+            put(other, notes_of(folder, pins=["a/2"]), tag).status_code
+        )
+    )
 
     @contextlib.contextmanager
     def slow(path: Path) -> Iterator[Path]:
@@ -194,11 +263,17 @@ def test_of_two_servers_of_a_folder_the_second_writer_is_told(
         lambda folder: notes_of(folder, labels={"a/1": float("nan")}),
         lambda folder: notes_of(folder, groups=["a/1"]),
         lambda folder: notes_of(folder, groups=[{"name": "g", "units": "a/1"}]),
-        lambda folder: notes_of(folder, groups=[{"name": "g", "units": ["a/1"], "more": float("nan")}]),
+        lambda folder: notes_of(
+            folder, groups=[{"name": "g", "units": ["a/1"], "more": float("nan")}]
+        ),
     ],
 )
-def test_other_notes_are_refused_whole(folder: Path, reader: TestClient, content: Callable[[Path], Any]) -> None:
-    tag = put(reader, notes_of(folder, pins=["a/1"]), reader.get("/notes").headers["etag"]).headers["etag"]
+def test_other_notes_are_refused_whole(
+    folder: Path, reader: TestClient, content: Callable[[Path], Any]
+) -> None:
+    tag = put(
+        reader, notes_of(folder, pins=["a/1"]), reader.get("/notes").headers["etag"]
+    ).headers["etag"]
     assert put(reader, content(folder), tag).status_code == 422
     assert reader.get("/notes").text == notes_of(folder, pins=["a/1"])
 
@@ -206,7 +281,9 @@ def test_other_notes_are_refused_whole(folder: Path, reader: TestClient, content
 def test_notes_are_written_whole_or_not_at_all(
     folder: Path, reader: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tag = put(reader, notes_of(folder, pins=["a/1"]), reader.get("/notes").headers["etag"]).headers["etag"]
+    tag = put(
+        reader, notes_of(folder, pins=["a/1"]), reader.get("/notes").headers["etag"]
+    ).headers["etag"]
 
     tear_writes(monkeypatch)
     refused = put(reader, notes_of(folder, pins=[]), tag)
@@ -214,17 +291,38 @@ def test_notes_are_written_whole_or_not_at_all(
     assert reader.get("/notes").text == notes_of(folder, pins=["a/1"])
     monkeypatch.undo()
     groups = [{"name": "g", "units": ["a/1"]}]
-    assert put(reader, notes_of(folder, pins=[], groups=groups, labels={"a/1": "l"}), tag).status_code == 204
+    assert (
+        put(
+            reader, notes_of(folder, pins=[], groups=groups, labels={"a/1": "l"}), tag
+        ).status_code
+        == 204
+    )
     assert put(reader, "x" * (5 << 20), tag).status_code == 413
     assert len(list(folder.glob("*notes*"))) == 1
 
 
-@pytest.mark.parametrize(("method", "path"), [("PUT", "/notes"), ("POST", "/effects"), ("POST", "/image")])
-def test_a_client_that_leaves_is_no_failure(folder: Path, access: Access, method: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "/notes"), ("POST", "/effects"), ("POST", "/image")]
+)
+def test_a_client_that_leaves_is_no_failure(
+    folder: Path, access: Access, method: str, path: str
+) -> None:
     said = iter([{"type": "http.request", "body": b"{", "more_body": True}])
-    headers = {"host": HOME[7:], "cookie": f"{access.cookie}={access.secret}", "origin": HOME}
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
-    scope["headers"] = [(name.encode(), value.encode()) for name, value in headers.items()]
+    headers = {
+        "host": HOME[7:],
+        "cookie": f"{access.cookie}={access.secret}",
+        "origin": HOME,
+    }
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": [],
+    }
+    scope["headers"] = [
+        (name.encode(), value.encode()) for name, value in headers.items()
+    ]
 
     async def receive() -> Any:
         return next(said, {"type": "http.disconnect"})
@@ -233,7 +331,9 @@ def test_a_client_that_leaves_is_no_failure(folder: Path, access: Access, method
         pass
 
     with ThreadPoolExecutor(1) as own:  # where no other test's loop runs
-        own.submit(asyncio.run, explorer_app(folder, access, Answering())(scope, receive, send)).result()
+        own.submit(
+            asyncio.run, explorer_app(folder, access, Answering())(scope, receive, send)
+        ).result()
 
 
 IMAGE = "/image?className=cat&domain=real"
@@ -242,7 +342,12 @@ IMAGE = "/image?className=cat&domain=real"
 @pytest.mark.parametrize(
     ("path", "content", "status", "words"),
     [
-        ("/effects", {"className": "cat", "units": ["a/1", "b/2"], "by": "mean"}, 200, ["<i>cat", "-0.5"]),
+        (
+            "/effects",
+            {"className": "cat", "units": ["a/1", "b/2"], "by": "mean"},
+            200,
+            ["<i>cat", "-0.5"],
+        ),
         ("/effects", {"className": "dog", "units": ["a/1"], "by": "one"}, 422, ["one"]),
         ("/effects", {"className": "cat", "by": "mean"}, 422, ["units"]),
         ("/effects", "cat", 422, ["className"]),
@@ -252,7 +357,9 @@ IMAGE = "/image?className=cat&domain=real"
         (IMAGE, bytes((32 << 20) + 1), 413, ["32"]),
     ],
 )
-def test_the_model_is_asked(reader: TestClient, path: str, content: Any, status: int, words: list[str]) -> None:
+def test_the_model_is_asked(
+    reader: TestClient, path: str, content: Any, status: int, words: list[str]
+) -> None:
     body = content if isinstance(content, bytes) else json.dumps(content)
     found = reader.post(path, content=body, headers=SAME)
     assert found.status_code == status

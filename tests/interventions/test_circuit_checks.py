@@ -39,7 +39,11 @@ from tests.support.work import AS_STUDIED, QUIET
 
 CLASSES, DOMAINS = ("axe", "cat", "fish"), ("real", "sketch")
 FAST: dict[str, Any] = {"sizes": (0.1, 1.0), "random_draws": 1, "work": QUIET}
-RULES: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": ("layer4.0", "attnpool")}
+RULES: dict[str, Any] = {
+    "rule": left_rule(1),
+    "edge_rule": left_rule(1),
+    "sites": ("layer4.0", "attnpool"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +55,41 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
             place = root / "images" / domain / class_name
             place.mkdir(parents=True)
             for i in range(5):
-                Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
+                Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+                    place / f"{i}.png"
+                )
     images, out = DomainFolder(root / "images"), root / "graphs"
-    extract(clip, images, out, n_images=2, work=QUIET, rule=left_rule(1), edge_rule=left_rule(2), **AS_STUDIED)
+    extract(
+        clip,
+        images,
+        out,
+        n_images=2,
+        work=QUIET,
+        rule=left_rule(1),
+        edge_rule=left_rule(2),
+        **AS_STUDIED,
+    )
     return root
 
 
-def checks_of(clip: Clip, folder: Path, /, classes: Any = None, **settings: Any) -> CausalChecks:
+def checks_of(
+    clip: Clip, folder: Path, /, classes: Any = None, **settings: Any
+) -> CausalChecks:
     chosen = CheckSettings(**({"n_images": 2, "n_others": 2} | settings))
-    return CausalChecks(clip, DomainFolder(folder / "images", classes=classes), GraphFolder(folder / "graphs"), chosen)
+    return CausalChecks(
+        clip,
+        DomainFolder(folder / "images", classes=classes),
+        GraphFolder(folder / "graphs"),
+        chosen,
+    )
 
 
-def faithfulness(checks: CausalChecks, out: Path, **asked: Any) -> list[FaithfulnessCurve]:
-    return checks.extract_faithfulness(out, **({"rankings": ("signed",)} | FAST | asked))
+def faithfulness(
+    checks: CausalChecks, out: Path, **asked: Any
+) -> list[FaithfulnessCurve]:
+    return checks.extract_faithfulness(
+        out, **({"rankings": ("signed",)} | FAST | asked)
+    )
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:
@@ -76,7 +102,9 @@ def read(clip: Clip, folder: Path, class_name: str, domain: str) -> torch.Tensor
     return torch.stack([clip.preprocess(Image.open(record.path)) for record in records])
 
 
-def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder: Path) -> None:
+def test_images_are_none_of_those_that_circuits_were_found_on(
+    clip: Clip, folder: Path
+) -> None:
     everything, key = read(clip, folder, "cat", "real"), ("cat", "real")
 
     def own(**settings: Any) -> torch.Tensor:
@@ -89,7 +117,10 @@ def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder
     assert torch.equal(own(seen=True), everything[:2])
     _, others = checks.images_of(key)
     assert others is not None
-    assert torch.equal(others, torch.stack([read(clip, folder, name, "real")[2] for name in ("fish", "axe")]))
+    assert torch.equal(
+        others,
+        torch.stack([read(clip, folder, name, "real")[2] for name in ("fish", "axe")]),
+    )
     assert checks_of(clip, folder, n_others=0).images_of(key)[1] is None
 
 
@@ -109,18 +140,38 @@ def test_a_picture_in_other_bytes_that_found_its_circuit_is_told(
     assert not [line for line in caplog.messages if "images that found" in line]
 
 
-@pytest.mark.parametrize("baseline", ["zero", "mean-unit", "other-domains", "counterfactual"])
-def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "baseline", ["zero", "mean-unit", "other-domains", "counterfactual"]
+)
+def test_numbers_are_those_of_the_functions(
+    baseline: str, clip: Clip, folder: Path, tmp_path: Path
+) -> None:
     checks = checks_of(clip, folder, baseline=baseline)
     curves = checks.extract_faithfulness(tmp_path / "f", **FAST)
-    assert [(c.class_name, c.domain) for c in curves[::2]] == [(c, d) for c in CLASSES for d in DOMAINS]
-    curve, key, (own, others) = curves[7], ("cat", "sketch"), checks.images_of(("cat", "sketch"))
+    assert [(c.class_name, c.domain) for c in curves[::2]] == [
+        (c, d) for c in CLASSES for d in DOMAINS
+    ]
+    curve, key, (own, others) = (
+        curves[7],
+        ("cat", "sketch"),
+        checks.images_of(("cat", "sketch")),
+    )
     given = checks.baseline.of(*key, 4)
     assert given.n_images == (4 if baseline == "counterfactual" else None)
-    task = Task(clip.encoder, own, checks.metric_of(*key), baseline=given, others=others, work=QUIET)
+    task = Task(
+        clip.encoder,
+        own,
+        checks.metric_of(*key),
+        baseline=given,
+        others=others,
+        work=QUIET,
+    )
     settings = AblationSettings(ranking="signed", sizes=(0.1, 1.0), random_draws=1)
     direct = faithfulness_curve(
-        task, checks.graphs[key], settings, [checks.graphs[name, "sketch"] for name in ("fish", "axe")]
+        task,
+        checks.graphs[key],
+        settings,
+        [checks.graphs[name, "sketch"] for name in ("fish", "axe")],
     )
     assert np.array_equal(curve.kept, direct.kept)
     assert np.array_equal(curve.foreign, direct.foreign)
@@ -128,27 +179,46 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
     assert np.abs(curve.kept).max() > 0.01
     assert curve.own.tolist() == [True, True, False, False]
     assert curve.settings["baseline"] == baseline
-    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
-    row = table.query("`class` == 'cat' and circuit_domain == 'sketch' and image_domain == 'sketch'").iloc[0]
+    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)[
+        "transfer"
+    ]
+    row = table.query(
+        "`class` == 'cat' and circuit_domain == 'sketch' and image_domain == 'sketch'"
+    ).iloc[0]
     assert row["empty_metric"] == pytest.approx(direct.empty[0, :2].mean(), rel=1e-6)
-    assert row["other_empty_metric"] == pytest.approx(direct.empty[0, 2:].mean(), rel=1e-6)
+    assert row["other_empty_metric"] == pytest.approx(
+        direct.empty[0, 2:].mean(), rel=1e-6
+    )
     assert (tmp_path / "f" / "baseline_images.json").is_file() == (baseline != "zero")
 
 
-def test_one_site_at_a_time_and_class_by_class(clip: Clip, folder: Path, tmp_path: Path) -> None:
+def test_one_site_at_a_time_and_class_by_class(
+    clip: Clip, folder: Path, tmp_path: Path
+) -> None:
     checks, sites = checks_of(clip, folder), list(clip.encoder.sites[1:])
     alone = checks.extract_faithfulness(
-        tmp_path / "f", rankings=("absolute",), sizes=(0.1,), random_draws=0, one_site=True, work=QUIET
+        tmp_path / "f",
+        rankings=("absolute",),
+        sizes=(0.1,),
+        random_draws=0,
+        one_site=True,
+        work=QUIET,
     )
-    assert [curve.settings["sites"] for curve in alone[: len(sites)]] == [[site] for site in sites]
+    assert [curve.settings["sites"] for curve in alone[: len(sites)]] == [
+        [site] for site in sites
+    ]
     found = checks.extract_transfer(tmp_path / "t", one_site=True, work=QUIET)
     assert found["transfer"]["sites"].unique().tolist() == ["all", *sites]
     assert found["transfer"]["class"].unique().tolist() == list(CLASSES)
     assert len(found["interchange"]) == len(CLASSES) * 4
 
 
-def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    ones, twos = (mean_baseline(clip.encoder, [n * torch.ones(1, 3, 64, 64)]) for n in (1, 2))
+def test_other_settings_and_images_are_refused_by_name(
+    clip: Clip, folder: Path, tmp_path: Path
+) -> None:
+    ones, twos = (
+        mean_baseline(clip.encoder, [n * torch.ones(1, 3, 64, 64)]) for n in (1, 2)
+    )
     faithfulness(checks_of(clip, folder, baseline=ones), tmp_path / "f")
     refused: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         ({"metric": "margin"}, {}, "metric: 'logit' -> 'margin'"),
@@ -161,8 +231,14 @@ def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path,
     ]
     for settings, asked, words in refused:
         with pytest.raises(InputError, match=rf"\({words}"):
-            faithfulness(checks_of(clip, folder, **({"baseline": ones} | settings)), tmp_path / "f", **asked)
-    with pytest.raises(InputError, match=r"'circuitry faithfulness 4'.*'circuitry transfer 2'"):
+            faithfulness(
+                checks_of(clip, folder, **({"baseline": ones} | settings)),
+                tmp_path / "f",
+                **asked,
+            )
+    with pytest.raises(
+        InputError, match=r"'circuitry faithfulness 4'.*'circuitry transfer 2'"
+    ):
         checks_of(clip, folder).extract_transfer(tmp_path / "f", work=QUIET)
 
 
@@ -176,54 +252,105 @@ def test_unreadable_classes_are_absent(
             record.path.write_bytes(b"")
     caplog.set_level(logging.WARNING)
     with pytest.warns(UserWarning, match="the file is empty"):
-        curves = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
+        curves = checks.extract_faithfulness(
+            tmp_path / "f", rankings=("signed",), **FAST
+        )
     with pytest.warns(UserWarning, match="the file is empty"):
         tables = checks.extract_transfer(tmp_path / "t", work=QUIET)
-    assert {"cat in sketch", "cat"} <= {line.split(" is left out")[0] for line in caplog.messages}
+    assert {"cat in sketch", "cat"} <= {
+        line.split(" is left out")[0] for line in caplog.messages
+    }
     assert {curve.class_name for curve in curves} == {"axe", "fish"}
     # The first of the empty images was one of the two others of each class.
     assert all((~curve.own).sum() == 1 for curve in curves)
-    assert set(tables["transfer"]["class"]) == set(tables["interchange"]["class"]) == {"axe", "fish"}
+    assert (
+        set(tables["transfer"]["class"])
+        == set(tables["interchange"]["class"])
+        == {"axe", "fish"}
+    )
     with pytest.raises(InputError, match="the file is empty"):
-        checks.extract_transfer(tmp_path / "strict", work=type(QUIET)(strict=True, progress=False))
+        checks.extract_transfer(
+            tmp_path / "strict", work=type(QUIET)(strict=True, progress=False)
+        )
     for record in checks.chosen.found_on(("cat", "real")):
         record.path.write_bytes(b"")
-    with pytest.warns(UserWarning, match="the file is empty"), pytest.raises(InputError, match="'cat' in 'real'"):
+    with (
+        pytest.warns(UserWarning, match="the file is empty"),
+        pytest.raises(InputError, match="'cat' in 'real'"),
+    ):
         checks.pixels("cat", "real")
     only = checks_of(clip, copy, ("cat",))
-    with pytest.warns(UserWarning, match="empty"), pytest.raises(InputError, match="can be read: look at"):
+    with (
+        pytest.warns(UserWarning, match="empty"),
+        pytest.raises(InputError, match="can be read: look at"),
+    ):
         only.extract_transfer(tmp_path / "y", work=QUIET)
 
 
-def test_what_is_asked_is_what_the_circuits_were_found_by(clip: Clip, folder: Path, tmp_path: Path) -> None:
+def test_what_is_asked_is_what_the_circuits_were_found_by(
+    clip: Clip, folder: Path, tmp_path: Path
+) -> None:
     images = DomainFolder(folder / "images", classes=("cat", "axe"))
-    asked: dict[str, Any] = {"n_images": 2, "metric": "margin", "texts": "own-style", "baseline": "mean-unit"}
+    asked: dict[str, Any] = {
+        "n_images": 2,
+        "metric": "margin",
+        "texts": "own-style",
+        "baseline": "mean-unit",
+    }
     graphs = extract(clip, images, tmp_path / "graphs", work=QUIET, **asked, **RULES)
     checks = CausalChecks(clip, images, graphs)
-    assert {"metric": "margin", "texts": "own-style", "baseline": "mean-unit"}.items() <= checks.provenance.items()
-    pooled = CausalChecks(clip, images, graphs, CheckSettings(metric="logit", texts="pooled", baseline="zero"))
+    assert {
+        "metric": "margin",
+        "texts": "own-style",
+        "baseline": "mean-unit",
+    }.items() <= checks.provenance.items()
+    pooled = CausalChecks(
+        clip,
+        images,
+        graphs,
+        CheckSettings(metric="logit", texts="pooled", baseline="zero"),
+    )
     scales = [vars(one.metric_of("cat", "real"))["scale"] for one in (pooled, checks)]
     assert scales == pytest.approx([clip.scale] * 2)
-    stretches = [vars(one.metric_of("cat", "real"))["stretch"] for one in (pooled, checks)]
+    stretches = [
+        vars(one.metric_of("cat", "real"))["stretch"] for one in (pooled, checks)
+    ]
     assert stretches == pytest.approx([1, 3 / 2])  # a margin's weights are longer
     assert pooled.provenance["baseline"] == "zero"
     embeddings = torch.randn(2, 16)
     for domain, style in (("real", "photo"), ("sketch", "sketch")):
-        weights = clip.text_weights(CLASSES, [f"a {style} of a {{}}.", f"a {style} of the {{}}."])
-        assert torch.equal(checks.metric_of("cat", domain)(embeddings), class_margin(weights, 1)(embeddings))
+        weights = clip.text_weights(
+            CLASSES, [f"a {style} of a {{}}.", f"a {style} of the {{}}."]
+        )
+        assert torch.equal(
+            checks.metric_of("cat", domain)(embeddings),
+            class_margin(weights, 1)(embeddings),
+        )
         expected = class_logit(clip.text_weights(CLASSES), 1)(embeddings)
         assert torch.equal(pooled.metric_of("cat", domain)(embeddings), expected)
     for asked_now in (checks, pooled):  # whatever they are checked by
         found_with = asked_now.task_found_with(("cat", "real"))
         assert found_with.baseline.name == "mean-unit"
-        assert torch.equal(torch.as_tensor(found_with.images), checks.found_on("cat", "real"))
-        assert torch.equal(found_with.metric(embeddings), checks.metric_of("cat", "real")(embeddings))
+        assert torch.equal(
+            torch.as_tensor(found_with.images), checks.found_on("cat", "real")
+        )
+        assert torch.equal(
+            found_with.metric(embeddings), checks.metric_of("cat", "real")(embeddings)
+        )
         check_attribution(found_with, graphs["cat", "real"], top=1, random=0)
 
 
-def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path: Path) -> None:
-    other = load_clip(tiny.config, saved(tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "x.pt"))
-    with pytest.raises(InputError, match=f"{clip.identity['text_encoder']}.*{other.identity['text_encoder']}"):
+def test_circuits_that_do_not_fit(
+    clip: Clip, tiny: Tiny, folder: Path, tmp_path: Path
+) -> None:
+    other = load_clip(
+        tiny.config,
+        saved(tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "x.pt"),
+    )
+    with pytest.raises(
+        InputError,
+        match=f"{clip.identity['text_encoder']}.*{other.identity['text_encoder']}",
+    ):
         checks_of(other, folder)
     (tmp_path / "empty").mkdir()
     shutil.copy(folder / "graphs" / "manifest.json", tmp_path / "empty")
@@ -231,32 +358,47 @@ def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path
     with pytest.raises(InputError, match=r"No circuit in .*empty"):
         CausalChecks(clip, images, GraphFolder(tmp_path / "empty"))
     used_up = extract(clip, images, tmp_path / "all", n_images=5, work=QUIET, **RULES)
-    with pytest.raises(InputError, match=r"'axe' in 'real'.* 5 images.*--n-images.*seen=True"):
+    with pytest.raises(
+        InputError, match=r"'axe' in 'real'.* 5 images.*--n-images.*seen=True"
+    ):
         CausalChecks(clip, images, used_up).images_of(("axe", "real"))
     seen = CausalChecks(clip, images, used_up, CheckSettings(n_images=2, seen=True))
     assert len(seen.images_of(("axe", "real"))) == 2
 
 
-def test_circuits_of_features_and_their_error(clip: Clip, folder: Path, tmp_path: Path) -> None:
+def test_circuits_of_features_and_their_error(
+    clip: Clip, folder: Path, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     w, b = torch.randn(256, 20) / 16, torch.randn(256) / 16
     SparseAutoencoder(w, torch.zeros(20), w.T.contiguous(), b).save(tmp_path / "sae")
     features = clip.in_basis({"layer4.0": load_sae(tmp_path / "sae")})
     images = DomainFolder(folder / "images", classes=("cat",))
-    asked = RULES | {"size": 1.0, "n_images": 2, "texts": ["a {}."], "sites": ("layer2.0", "layer4.0")}
+    asked = RULES | {
+        "size": 1.0,
+        "n_images": 2,
+        "texts": ["a {}."],
+        "sites": ("layer2.0", "layer4.0"),
+    }
     graphs = extract(features, images, tmp_path / "graphs", work=QUIET, **asked)
     assert len(graphs["cat", "real"].node_scores["layer4.0"]) == 20
     with pytest.raises(InputError, match="differ in basis"):
         CausalChecks(clip, images, graphs)
     checks = CausalChecks(features, images, graphs, CheckSettings(n_images=2))
-    curve, *_ = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
+    curve, *_ = checks.extract_faithfulness(
+        tmp_path / "f", rankings=("signed",), **FAST
+    )
     assert not np.array_equal(curve.kept[0, -1], curve.full[0])
-    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
+    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)[
+        "transfer"
+    ]
     assert not np.allclose(table["metric"], table["full_metric"], rtol=1e-6)
     _, maps = checks.pixels("cat", "real", n_images=1)
     assert not np.array_equal(maps["circuit at all sites"], maps["whole model"])
     whole = replace(checks.circuit(("cat", "real")), keep_error=True)
-    curve = measure_circuits(checks.task(("cat", "real"), *checks.images_of(("cat", "real"))), [whole])
+    curve = measure_circuits(
+        checks.task(("cat", "real"), *checks.images_of(("cat", "real"))), [whole]
+    )
     assert np.array_equal(curve.kept[0, -1], curve.full[0])
 
 
@@ -264,8 +406,16 @@ def test_pixels_are_shown_as_they_were(clip: Clip, folder: Path) -> None:
     checks = checks_of(clip, folder, baseline="counterfactual")
     shown, maps = checks.pixels("cat", "real", n_images=2)
     path = checks.images.select("cat", "real", None, 0)[2].path
-    assert np.abs(shown[0].astype(int) - np.asarray(Image.open(path)).astype(int)).max() <= 1
+    assert (
+        np.abs(shown[0].astype(int) - np.asarray(Image.open(path)).astype(int)).max()
+        <= 1
+    )
     last = clip.encoder.sites[-2]
     unit = checks.graphs["cat", "real"].kept_units[last][0]
-    assert list(maps) == ["whole model", f"circuit at {last}", "circuit at all sites", f"unit {last}/{unit}"]
+    assert list(maps) == [
+        "whole model",
+        f"circuit at {last}",
+        "circuit at all sites",
+        f"unit {last}/{unit}",
+    ]
     assert all(found.shape == (2, 64, 64) and found.any() for found in maps.values())

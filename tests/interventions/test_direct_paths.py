@@ -11,21 +11,43 @@ from circuitry import Encoder, Task, attribute, judge_circuit
 from circuitry.bases import in_components, joined_sites
 from circuitry.circuits import Edges, cut_effects, score_edges, score_units
 from circuitry.encoder import Stage
-from circuitry.interventions import MaskSettings, circuit_of, judgement, kept_embeddings, learn_masks
+from circuitry.interventions import (
+    MaskSettings,
+    circuit_of,
+    judgement,
+    kept_embeddings,
+    learn_masks,
+)
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by, circuit_with
 from tests.support.metrics import product as metric
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
-CONVS = {"stem": (3, 4), "in1": (4, 6), "out1": (6, 4), "in2": (4, 5), "out2": (5, 3), "short": (4, 3)}
+CONVS = {
+    "stem": (3, 4),
+    "in1": (4, 6),
+    "out1": (6, 4),
+    "in2": (4, 5),
+    "out2": (5, 3),
+    "short": (4, 3),
+}
 SIZES = {"stem": 4, "one": 6, "two": 5, "three": 3, "embedding": 4}
-JOINED = [("stem", "one"), ("stem", "two"), ("stem", "three"), ("one", "two"), ("one", "three"), ("two", "three")]
+JOINED = [
+    ("stem", "one"),
+    ("stem", "two"),
+    ("stem", "three"),
+    ("one", "two"),
+    ("one", "three"),
+    ("two", "three"),
+]
 JOINED.append(("three", "embedding"))
 EVERY = Edges.between({site: np.arange(n) for site, n in SIZES.items()}, JOINED)
 torch.manual_seed(0)
 CONVS |= {"in3": (3, 3), "head": (3, 4)}
-NET: Any = nn.ModuleDict({name: nn.Conv2d(*sizes, 3, padding=1) for name, sizes in CONVS.items()})
+NET: Any = nn.ModuleDict(
+    {name: nn.Conv2d(*sizes, 3, padding=1) for name, sizes in CONVS.items()}
+)
 NET.double().eval().requires_grad_(False)
 IMAGES, OTHER = torch.randn(2, 3, 3, 6, 6).double()
 
@@ -62,7 +84,9 @@ def written_out(masks: dict[Any, np.ndarray]) -> dict[str, Tensor]:
     found, ends = dict[str, Tensor](), dict[str, Tensor]()
 
     def seen(up: str, down: str, d: int) -> Tensor:
-        open_ = torch.from_numpy(masks.get((up, down), np.ones((9, SIZES[up]), bool))[d])
+        open_ = torch.from_numpy(
+            masks.get((up, down), np.ones((9, SIZES[up]), bool))[d]
+        )
         return torch.where(open_[:, None, None], found[up], ends.get(up, found[up]))
 
     def stream(down: str, d: int) -> Any:
@@ -73,10 +97,16 @@ def written_out(masks: dict[Any, np.ndarray]) -> dict[str, Tensor]:
 
     for image in (OTHER, IMAGES):
         ends, found = found, {"stem": read("stem", image)}
-        found["one"] = torch.stack([read("in1", seen("stem", "one", d))[:, d] for d in range(6)], 1)
-        found["two"] = torch.stack([read("in2", stream("two", d))[:, d] for d in range(5)], 1)
+        found["one"] = torch.stack(
+            [read("in1", seen("stem", "one", d))[:, d] for d in range(6)], 1
+        )
+        found["two"] = torch.stack(
+            [read("in2", stream("two", d))[:, d] for d in range(5)], 1
+        )
         found["three"] = torch.stack([read("in3", third(d))[:, d] for d in range(3)], 1)
-        found["embedding"] = torch.stack([head(seen("three", "embedding", d))[:, d] for d in range(4)], 1)
+        found["embedding"] = torch.stack(
+            [head(seen("three", "embedding", d))[:, d] for d in range(4)], 1
+        )
     return found
 
 
@@ -84,7 +114,11 @@ def rest(x: dict[str, Tensor], site: str) -> Tensor:
     """Return the embedding from the units of a site, and what is carried past them."""
     y = write("out1", x["one"], x["stem"])
     units = read("in2", y) if site == "one" else x["two"]
-    three = x["three"] if site == "three" else read("in3", write("out2", units, NET["short"](y)))
+    three = (
+        x["three"]
+        if site == "three"
+        else read("in3", write("out2", units, NET["short"](y)))
+    )
     return x["embedding"] if site == "embedding" else head(three)
 
 
@@ -97,52 +131,102 @@ def closed(up: str, down: str, d: Any, u: Any) -> dict[Any, np.ndarray]:
 def test_every_reader_sees_its_own_units_of_all_sites_that_the_skips_reach() -> None:
     assert joined_sites(TASK.encoder, list(SIZES)) == JOINED
     rng = np.random.default_rng(0)
-    masks = {(up, down): rng.random((SIZES[down], SIZES[up])) < 0.5 for up, down in JOINED}
+    masks = {
+        (up, down): rng.random((SIZES[down], SIZES[up])) < 0.5 for up, down in JOINED
+    }
     found = kept_embeddings(TASK, [circuit_by(masks), circuit_with(EVERY)])
     assert_same(found[0], written_out(masks)["embedding"], 0.1, rtol=1e-9)
     assert_same(found[1], written_out({})["embedding"], 0.1, rtol=1e-9)
 
 
 def test_cuts_and_exact_readers_are_those_of_the_net_written_out() -> None:
-    exact, found, clean = cut_effects(TASK, EVERY).scores, score_edges(TASK, EVERY.units).scores, written_out({})
+    exact, found, clean = (
+        cut_effects(TASK, EVERY).scores,
+        score_edges(TASK, EVERY.units).scores,
+        written_out({}),
+    )
     assert list(found) == JOINED
     for up, down in JOINED:
-        expected, x = np.zeros((2, SIZES[down], SIZES[up])), clean[down].clone().requires_grad_()
-        gradient = torch.autograd.grad(metric(rest(clean | {down: x}, down)).sum(), x)[0]
+        expected, x = (
+            np.zeros((2, SIZES[down], SIZES[up])),
+            clean[down].clone().requires_grad_(),
+        )
+        gradient = torch.autograd.grad(metric(rest(clean | {down: x}, down)).sum(), x)[
+            0
+        ]
         for d, u in np.ndindex(SIZES[down], SIZES[up]):
             cut = written_out(closed(up, down, d, u))
-            expected[0, d, u] = (metric(clean["embedding"]) - metric(cut["embedding"])).mean()
-            expected[1, d, u] = ((clean[down] - cut[down]) * gradient)[:, d].sum() / len(IMAGES)
+            expected[0, d, u] = (
+                metric(clean["embedding"]) - metric(cut["embedding"])
+            ).mean()
+            expected[1, d, u] = ((clean[down] - cut[down]) * gradient)[
+                :, d
+            ].sum() / len(IMAGES)
         assert_same(exact[up, down], expected[0], 1e-5, rtol=1e-9)
         assert_same(found[up, down], expected[1], 1e-5, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["", "resnet", "efficientnet", "convnext", "norms", "timm-vit"])
-def test_units_without_edges_are_at_their_baseline_and_so_is_a_net_without_any(name: str) -> None:
-    encoder = in_components(Encoder.from_tower(make_tower(name).double())) if name else TASK.encoder
+@pytest.mark.parametrize(
+    "name", ["", "resnet", "efficientnet", "convnext", "norms", "timm-vit"]
+)
+def test_units_without_edges_are_at_their_baseline_and_so_is_a_net_without_any(
+    name: str,
+) -> None:
+    encoder = (
+        in_components(Encoder.from_tower(make_tower(name).double()))
+        if name
+        else TASK.encoder
+    )
     images, other = torch.randn(2, 2, 3, *encoder.image_size).double()
-    task, rng = Task(encoder, images, metric, baseline=other, work=QUIET), np.random.default_rng(0)
+    task, rng = (
+        Task(encoder, images, metric, baseline=other, work=QUIET),
+        np.random.default_rng(0),
+    )
     sites = encoder.sites[1:]
-    sizes = {site: len(scores) for site, scores in score_units(task, "gradient").items()}
-    kept = {site: rng.random(n) < 0.5 if site != sites[-1] else np.ones(n, bool) for site, n in sizes.items()}
-    masks = {(up, down): np.tile(kept[up], (sizes[down], 1)) for up, down in joined_sites(encoder, sites)}
+    sizes = {
+        site: len(scores) for site, scores in score_units(task, "gradient").items()
+    }
+    kept = {
+        site: rng.random(n) < 0.5 if site != sites[-1] else np.ones(n, bool)
+        for site, n in sizes.items()
+    }
+    masks = {
+        (up, down): np.tile(kept[up], (sizes[down], 1))
+        for up, down in joined_sites(encoder, sites)
+    }
     none = {pair: np.zeros_like(mask) for pair, mask in masks.items()}
     found, nothing = kept_embeddings(task, [circuit_by(masks), circuit_by(none)])
-    assert_same(found, kept_embeddings(task, [circuit_of(task, kept)])[0], 1e-3, rtol=1e-9)
+    assert_same(
+        found, kept_embeddings(task, [circuit_of(task, kept)])[0], 1e-3, rtol=1e-9
+    )
     assert_same(nothing, encoder(other), 1e-3, rtol=1e-9)
 
 
 def test_a_projection_of_the_stream_is_read_by_what_comes_behind_its_block() -> None:
     encoder = in_components(Encoder.from_tower(make_tower("resnet")))
-    names = ("layer2.0.act1", "layer2.0.downsample", "layer2.0.avgpool", "layer2.1.act1")
+    names = (
+        "layer2.0.act1",
+        "layer2.0.downsample",
+        "layer2.0.avgpool",
+        "layer2.1.act1",
+    )
     act, short, hidden, behind = names
-    assert joined_sites(encoder, names) == [(act, hidden), (short, behind), (hidden, behind)]
+    assert joined_sites(encoder, names) == [
+        (act, hidden),
+        (short, behind),
+        (hidden, behind),
+    ]
 
 
-def test_circuits_of_such_edges_are_cut_out_learned_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_circuits_of_such_edges_are_cut_out_learned_and_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(judgement, "DRAWS", 3)
     graph = attribute(TASK.encoder, IMAGES, metric, 0.5, baseline=OTHER, progress=False)
-    assert (graph.settings["edge_method"], list(graph.edge_scores)) == ("exact-readers", JOINED)
+    assert (graph.settings["edge_method"], list(graph.edge_scores)) == (
+        "exact-readers",
+        JOINED,
+    )
     circuit = graph.circuit(1)
     learned = learn_masks(TASK, [0.5], MaskSettings(steps=3), among=circuit)
     assert learned.circuits[0].count == round(0.5 * circuit.count)

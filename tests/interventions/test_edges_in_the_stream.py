@@ -38,15 +38,23 @@ Masks = dict[tuple[str, str], np.ndarray]
 def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
     encoder = Encoder.from_tower(make_tower(name).double())
     generator = torch.Generator().manual_seed(1)
-    return ResidualStream.of(encoder), torch.randn(4, 3, *encoder.image_size, generator=generator).double()
+    return ResidualStream.of(encoder), torch.randn(
+        4, 3, *encoder.image_size, generator=generator
+    ).double()
 
 
 @cache
 def graphs() -> dict[str, AttributionGraph]:
     stream, images = opened()
     task = Task(stream.components, images[:2], metric)
-    fine = attribute(stream.components, images[:2], metric, 0.2, left_rule(1), progress=False)
-    return {"neurons": fine, "MLPs": attribute_components(task), "ports": attribute_components(task, ports=True)}
+    fine = attribute(
+        stream.components, images[:2], metric, 0.2, left_rule(1), progress=False
+    )
+    return {
+        "neurons": fine,
+        "MLPs": attribute_components(task),
+        "ports": attribute_components(task, ports=True),
+    }
 
 
 def task_of(images: Tensor, **given: Any) -> Task:
@@ -57,7 +65,10 @@ def random_masks(pairs: Any) -> Masks:
     """Return masks of which two of five edges are true, between heads, neurons and dimensions."""
     stream, rng = opened()[0], np.random.default_rng(0)
     sizes = dict(zip((*stream.sites, "head"), (16, 2, 64, 2, 64, 16), strict=True))
-    return {(up, down): rng.random((sizes[down], sizes[up])) < 0.4 for up, down in pairs(sizes)}
+    return {
+        (up, down): rng.random((sizes[down], sizes[up])) < 0.4
+        for up, down in pairs(sizes)
+    }
 
 
 def by_hand(tower: Any, images: Tensor, other: Tensor, edges: Masks) -> Tensor:
@@ -98,7 +109,10 @@ def by_hand(tower: Any, images: Tensor, other: Tensor, edges: Masks) -> Tensor:
         def heads(read: Any, block: Any = block) -> list[Tensor]:
             found = []
             for h in range(2):
-                q, k, v = (block.attn.qkv(block.norm1(read(h)))[..., 16 * p + 8 * h :][..., :8] for p in range(3))
+                q, k, v = (
+                    block.attn.qkv(block.norm1(read(h)))[..., 16 * p + 8 * h :][..., :8]
+                    for p in range(3)
+                )
                 found.append(torch.softmax(q @ k.transpose(1, 2) * 8**-0.5, -1) @ v)
             return found
 
@@ -106,34 +120,52 @@ def by_hand(tower: Any, images: Tensor, other: Tensor, edges: Masks) -> Tensor:
         below = below + block.attn.proj(torch.cat(z_base, -1))
         values[site], ends[site] = z, z_base
         site = f"trunk.blocks.{i}.mlp"
-        post = [block.mlp.act(block.mlp.fc1(block.norm2(stream(site, n)))[..., n]) for n in range(64)]
+        post = [
+            block.mlp.act(block.mlp.fc1(block.norm2(stream(site, n)))[..., n])
+            for n in range(64)
+        ]
         post_base = block.mlp.act(block.mlp.fc1(block.norm2(below)))
         below = below + block.mlp.fc2(post_base)
         values[site], ends[site] = post, list(post_base.unbind(-1))
-    return torch.stack([tower.head(trunk.norm(stream("head", d))[:, 0])[:, d] for d in range(16)], -1)
+    return torch.stack(
+        [tower.head(trunk.norm(stream("head", d))[:, 0])[:, d] for d in range(16)], -1
+    )
 
 
 def test_cut_edges_of_neurons_are_a_tower_written_out_by_hand() -> None:
     stream, images = opened()
     other = images.flip(0)
     masks = random_masks(lambda sites: combinations(sites, 2))
-    del masks["trunk.norm_pre", "trunk.blocks.1.mlp"]  # of a pair that is not there all are kept
+    del masks[
+        "trunk.norm_pre", "trunk.blocks.1.mlp"
+    ]  # of a pair that is not there all are kept
     with torch.no_grad():
         expected = by_hand(stream.encoder.tower, images[:2], other[:2], masks)
-    assert_same(kept_embeddings(task_of(images[:2], baseline=other[:2]), [circuit_by(masks)])[0], expected, 0.1)
+    assert_same(
+        kept_embeddings(task_of(images[:2], baseline=other[:2]), [circuit_by(masks)])[
+            0
+        ],
+        expected,
+        0.1,
+    )
     small = task_of(images, baseline=other, work=Work(progress=False, memory_gib=1e-9))
     assert_same(kept_embeddings(small, [circuit_by(masks)])[0, :2], expected, 0.1)
 
 
 def test_runs_of_a_chain_of_heads_and_neurons_are_those_of_their_sums() -> None:
     stream, images = opened()
-    task, masks = task_of(images, baseline=images.flip(0)), random_masks(lambda sites: combinations(sites, 2))
+    task, masks = (
+        task_of(images, baseline=images.flip(0)),
+        random_masks(lambda sites: combinations(sites, 2)),
+    )
     sites = (*stream.sites, "head")
     with task.running():
         (batch,) = task.batches()
         clean = batch.clean(sites)
         gates = {pair: torch.from_numpy(mask) for pair, mask in masks.items()}
-        found = gated_chain(stream.components, sites, 100).run(clean[sites[0]], batch.ends(clean), gates)
+        found = gated_chain(stream.components, sites, 100).run(
+            clean[sites[0]], batch.ends(clean), gates
+        )
     assert_same(found, kept_embeddings(task, [circuit_by(masks)]), 0.1)
 
 
@@ -141,7 +173,10 @@ def test_runs_of_a_chain_of_heads_and_neurons_are_those_of_their_sums() -> None:
 def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     stream, images = opened()
     graph, other = graphs()[kind], images.flip(0)
-    circuits = [Circuit(graph, graph.edges.units, edges) for edges in (graph.edges.top(0.1), graph.edges)]
+    circuits = [
+        Circuit(graph, graph.edges.units, edges)
+        for edges in (graph.edges.top(0.1), graph.edges)
+    ]
     task = task_of(images[:2], baseline=other, others=images[2:])
     curve = measure_circuits(task, circuits, AblationSettings(random_draws=1))
     with torch.no_grad():
@@ -159,55 +194,101 @@ def test_edges_of_a_stream_graph_are_those_of_its_readers_and_writers() -> None:
     keep = torch.zeros_like(stream.edges)
     for tail, node in circuit.graph.edges:
         (up, u), (down, d) = (name.split("/") for name in (tail, node))
-        readers = [f"{down}.{d}.{port}" for port in "qkv"] if down.endswith("attn") else [down]
+        readers = (
+            [f"{down}.{d}.{port}" for port in "qkv"]
+            if down.endswith("attn")
+            else [down]
+        )
         for reader in readers:
-            keep[place_of(stream, f"{up}.{u}" if up.endswith("attn") else up, reader)] = True
+            keep[
+                place_of(stream, f"{up}.{u}" if up.endswith("attn") else up, reader)
+            ] = True
     with torch.no_grad():
         expected = run_stream(stream, images, keep)
     assert_same(kept_embeddings(task_of(images), [circuit])[0], expected, 0.1)
     assert 0 < keep.sum() < stream.edges.sum()
 
 
-def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sites() -> None:
+def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sites() -> (
+    None
+):
     _, images = opened()
     found = find_circuit(task_of(images), method="gradient", size=0.1)
-    edges = Edges.between(found.units, joined_sites(opened()[0].components, list(found.units)))
+    edges = Edges.between(
+        found.units, joined_sites(opened()[0].components, list(found.units))
+    )
     assert set(edges.scores) == set(combinations(found.units, 2))
-    learned = learn_masks(task_of(images), [0.5], MaskSettings(steps=2), among=replace(found, edges=edges))
+    learned = learn_masks(
+        task_of(images), [0.5], MaskSettings(steps=2), among=replace(found, edges=edges)
+    )
     assert learned.circuits[0].count == round(0.5 * edges.count)
 
 
-def test_circuits_across_sites_are_judged_by_units_and_by_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_circuits_across_sites_are_judged_by_units_and_by_edges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stream, images = opened()
-    graph = attribute(stream.components, images[:2], metric, 0.05, left_rule(1), images[2:], progress=False)
+    graph = attribute(
+        stream.components,
+        images[:2],
+        metric,
+        0.05,
+        left_rule(1),
+        images[2:],
+        progress=False,
+    )
     monkeypatch.setattr(judgement, "DRAWS", 5)
     task, circuit = task_of(images[:2], baseline=images[2:]), graph.circuit(1)
     table = judge_circuit(task, circuit).set_index("test")
     assert list(table.index) == [
         *("circuit", "complement", "sufficiency", "necessity", "minimality (units)"),
-        *("circuit (edges)", "complement (edges)", "sufficiency (edges)", "necessity (edges)", "minimality (edges)"),
+        *(
+            "circuit (edges)",
+            "complement (edges)",
+            "sufficiency (edges)",
+            "necessity (edges)",
+            "minimality (edges)",
+        ),
     ]
     assert table.loc["minimality (edges)", "n"] == circuit.count
-    kept, empty = (float(metric(e).mean()) for e in kept_embeddings(task, [circuit, circuit.nothing()]))
+    kept, empty = (
+        float(metric(e).mean())
+        for e in kept_embeddings(task, [circuit, circuit.nothing()])
+    )
     with torch.no_grad():
         full = float(metric(stream.encoder(images[:2])).mean())
-    assert table.loc["circuit (edges)", "value"] == pytest.approx((kept - empty) / (full - empty))
+    assert table.loc["circuit (edges)", "value"] == pytest.approx(
+        (kept - empty) / (full - empty)
+    )
 
 
 def test_cutting_each_edge_is_a_run_without_it() -> None:
     stream, images = opened()
     _, heads, mlp, *_ = stream.sites
-    sizes = {site: 16 if site == stream.sites[0] else 2 if site.endswith("attn") else 64 for site in stream.sites}
+    sizes = {
+        site: 16 if site == stream.sites[0] else 2 if site.endswith("attn") else 64
+        for site in stream.sites
+    }
     units = {site: np.arange(size) for site, size in (sizes | {"head": 16}).items()}
-    scores = {pair: np.full((len(units[pair[1]]), len(units[pair[0]])), np.nan) for pair in combinations(units, 2)}
+    scores = {
+        pair: np.full((len(units[pair[1]]), len(units[pair[0]])), np.nan)
+        for pair in combinations(units, 2)
+    }
     scores[heads, mlp][[5, 9]] = 0
     task = task_of(images, baseline=images.flip(0))
     exact = cut_effects(task, Edges(units, scores)).scores
     expected, clean = np.full((64, 2), np.nan), metric(stream.encoder(images)).mean()
     for row, head in ((5, 0), (5, 1), (9, 0), (9, 1)):
-        masks = {pair: np.ones(block.shape, dtype=bool) for pair, block in scores.items()}
+        masks = {
+            pair: np.ones(block.shape, dtype=bool) for pair, block in scores.items()
+        }
         masks[heads, mlp][row, head] = False
         with torch.no_grad():
-            expected[row, head] = clean - metric(by_hand(stream.encoder.tower, images, images.flip(0), masks)).mean()
+            expected[row, head] = (
+                clean
+                - metric(
+                    by_hand(stream.encoder.tower, images, images.flip(0), masks)
+                ).mean()
+            )
     assert_same(exact[heads, mlp], expected, 1e-5)
     assert sum(int((~np.isnan(block)).sum()) for block in exact.values()) == 4

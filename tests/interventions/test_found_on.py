@@ -8,11 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from circuitry import AttributionGraph, Circuit, Task, attribute, faithfulness_curve, judge_circuit
+from circuitry import (
+    AttributionGraph,
+    Circuit,
+    Task,
+    attribute,
+    faithfulness_curve,
+    judge_circuit,
+)
 from circuitry.circuits import AttributionSettings, attribute_parts
 from circuitry.circuits.graph import PIXELS
 from circuitry.encoder.tensor_batches import ImageBatches, digests_of, pixel_digests
-from circuitry.interventions import AblationSettings, find_circuit, lesion, own_part, transfer_circuits
+from circuitry.interventions import (
+    AblationSettings,
+    find_circuit,
+    lesion,
+    own_part,
+    transfer_circuits,
+)
 from experiments.own_parts import planted_classes
 from tests.support.work import QUIET
 
@@ -47,7 +60,13 @@ def test_digests_are_of_pixels_whatever_their_type_batches_and_order() -> None:
     assert digests_of([images[:2], images[2:]]) == digests
     changed = images.clone()
     changed[2, 0, 0, 0] += 0.05
-    assert [a == b for a, b in zip(digests, pixel_digests(changed), strict=True)] == [True, True, False, True, True]
+    assert [a == b for a, b in zip(digests, pixel_digests(changed), strict=True)] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_batches_of_a_loader_are_digested_in_the_pass_that_is_made_anyway() -> None:
@@ -70,7 +89,9 @@ FOUND: dict[str, Callable[[], AttributionGraph]] = {
     "own part": lambda: own_part(TASK, share=0.1).source,
     "ranked": lambda: find_circuit(TASK, method="gradient", size=0.3).source,
     "learned": lambda: find_circuit(TASK, method="learned", size=0.3).source,
-    "attribute": lambda: attribute(TASK.encoder, TASK.images, TASK.metric, others=TASK.others, progress=False),
+    "attribute": lambda: attribute(
+        TASK.encoder, TASK.images, TASK.metric, others=TASK.others, progress=False
+    ),
 }
 
 
@@ -83,9 +104,14 @@ def test_whatever_finds_a_circuit_leaves_the_digests_of_its_images(how: str) -> 
 def test_graphs_of_parts_have_the_digests_of_their_images() -> None:
     images, others = tensors(TASK)
     parts = np.arange(len(images)) % 2
-    found = attribute_parts(TASK, AttributionSettings(size=0.3, method="gradient"), parts)
+    found = attribute_parts(
+        TASK, AttributionSettings(size=0.3, method="gradient"), parts
+    )
     for number, graph in found.parts.items():
-        expected = {*pixel_digests(images[torch.from_numpy(parts == number)]), *pixel_digests(others)}
+        expected = {
+            *pixel_digests(images[torch.from_numpy(parts == number)]),
+            *pixel_digests(others),
+        }
         assert set(graph.provenance[PIXELS]) == expected
 
 
@@ -96,7 +122,9 @@ def test_a_part_of_two_styles_has_the_digests_of_both() -> None:
     assert set(found) == {digest for some in sets for digest in pixel_digests(some)}
 
 
-def test_a_test_on_the_very_images_cannot_be_told(part: Circuit, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_test_on_the_very_images_cannot_be_told(
+    part: Circuit, caplog: pytest.LogCaptureFixture
+) -> None:
     fresh = judge_circuit(other_images(TASK), part, minimality=False)
     assert caplog.messages == []
     assert fresh["n_seen"].unique().tolist() == [0]
@@ -115,7 +143,9 @@ def test_a_test_on_the_very_images_cannot_be_told(part: Circuit, caplog: pytest.
     assert some["holds"].notna().all()
 
 
-def test_circuits_of_earlier_files_say_nothing(part: Circuit, caplog: pytest.LogCaptureFixture) -> None:
+def test_circuits_of_earlier_files_say_nothing(
+    part: Circuit, caplog: pytest.LogCaptureFixture
+) -> None:
     older = replace(part, source=replace(part.source, provenance={}))
     assert judge_circuit(TASK, older, minimality=False)["holds"].notna().all()
     lesion({("a", "x"): TASK}, {("a", "x"): older})
@@ -125,13 +155,21 @@ def test_circuits_of_earlier_files_say_nothing(part: Circuit, caplog: pytest.Log
 MEASURED: dict[str, Callable[[Task, Circuit], object]] = {
     "A lesion": lambda task, part: lesion({("a", "x"): task}, {("a", "x"): part}),
     "Faithfulness": lambda task, part: faithfulness_curve(task, part.source, FEW),
-    "Transfer": lambda task, part: transfer_circuits({("a", "x"): task}, {("a", "x"): part}),
+    "Transfer": lambda task, part: transfer_circuits(
+        {("a", "x"): task}, {("a", "x"): part}
+    ),
 }
 
 
 @pytest.mark.parametrize("what", MEASURED)
-def test_measures_on_the_very_images_are_told(what: str, part: Circuit, caplog: pytest.LogCaptureFixture) -> None:
+def test_measures_on_the_very_images_are_told(
+    what: str, part: Circuit, caplog: pytest.LogCaptureFixture
+) -> None:
     MEASURED[what](other_images(TASK), part)
     assert caplog.messages == []
     MEASURED[what](TASK, part)
-    assert [line for line in caplog.messages if line.startswith(f"{what} is measured on images that found")]
+    assert [
+        line
+        for line in caplog.messages
+        if line.startswith(f"{what} is measured on images that found")
+    ]

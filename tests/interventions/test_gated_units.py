@@ -35,7 +35,12 @@ from circuitry.interventions import (
 )
 from circuitry.interventions.patches import PatchValue
 from tests.support.assert_same import assert_same
-from tests.support.feature_bases import attribute, clean_by_hand, decode_by_hand, setting
+from tests.support.feature_bases import (
+    attribute,
+    clean_by_hand,
+    decode_by_hand,
+    setting,
+)
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -67,7 +72,10 @@ def by_hand(images: Tensor = IMAGES, **given: Any) -> Task:
     [
         ({"first": [0, 1], "second": [0]}, [6, 1]),
         ({"first": [2], "second": [1]}, [5, 0]),
-        ({"first": [0], "second": [0, 1]}, [0, 0]),  # without u1 the product is gone, kept or not
+        (
+            {"first": [0], "second": [0, 1]},
+            [0, 0],
+        ),  # without u1 the product is gone, kept or not
         ({"first": [0, 1, 2]}, [11, 1]),
         ({"first": [True, True, False], "second": 0}, [6, 1]),
         ({"first": [0, 1, 2], "embedding": [1]}, [0, 0]),
@@ -75,12 +83,18 @@ def by_hand(images: Tensor = IMAGES, **given: Any) -> Task:
     ],
 )
 def test_hand_worked_circuits(circuit: Any, expected: list[int]) -> None:
-    assert kept_embeddings(by_hand(), [circuit_of(by_hand(), circuit)])[0, :, 0].tolist() == expected
+    assert (
+        kept_embeddings(by_hand(), [circuit_of(by_hand(), circuit)])[0, :, 0].tolist()
+        == expected
+    )
 
 
 def test_circuits_that_begin_alike() -> None:
     chosen = [([0, 1], [0]), ([0, 1], [1]), ([2], [1]), ([0, 1], [0])]
-    circuits = [circuit_of(by_hand(), {"first": units, "second": later}) for units, later in chosen]
+    circuits = [
+        circuit_of(by_hand(), {"first": units, "second": later})
+        for units, later in chosen
+    ]
     found = kept_embeddings(by_hand(), circuits)
     assert found[:, :, 0].tolist() == [[6, 1], [0, 0], [5, 0], [6, 1]]
 
@@ -88,10 +102,15 @@ def test_circuits_that_begin_alike() -> None:
 SITES = ("act3", "layer2.0", "layer4.0", "attnpool")
 
 
-@pytest.mark.parametrize("each", [False, True], ids=["one baseline", "one for every image"])
+@pytest.mark.parametrize(
+    "each", [False, True], ids=["one baseline", "one for every image"]
+)
 def test_hard_gates_are_kept_circuits(resnet: nn.Module, each: bool) -> None:
     encoder = Encoder.from_tower(resnet.double())
-    images, other = torch.randn(3, 3, 64, 64).double(), torch.randn(3, 3, 64, 64).double()
+    images, other = (
+        torch.randn(3, 3, 64, 64).double(),
+        torch.randn(3, 3, 64, 64).double(),
+    )
     baseline = other if each else mean_baseline(encoder, other)
     task = Task(encoder, images, first, baseline=baseline, sites=SITES, work=QUIET)
     with task.running(gradients=True), torch.no_grad():
@@ -101,7 +120,10 @@ def test_hard_gates_are_kept_circuits(resnet: nn.Module, each: bool) -> None:
         assert_same(runs.embeddings, encoder(images), 0.1)
         assert_same(runs.run(gates, torch.tensor([2, 0])), found[[2, 0]], 0.1)
     ones = np.ones(runs.n_gates)
-    circuits = [circuit_of(task, runs.chosen(kept, ones)) for kept in (gates.bool().numpy(), ones > 0)]
+    circuits = [
+        circuit_of(task, runs.chosen(kept, ones))
+        for kept in (gates.bool().numpy(), ones > 0)
+    ]
     together = kept_embeddings(task, circuits)
     assert_same(found, together[0], 0.1)
     assert_same(together[1], runs.embeddings, 0.1)
@@ -112,10 +134,16 @@ def test_hard_gates_are_kept_circuits(resnet: nn.Module, each: bool) -> None:
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_gradients_of_gates_are_finite_differences(name: str) -> None:
     encoder = Encoder.from_tower(make_tower(name).double())
-    task = Task(encoder, torch.randn(2, 3, *encoder.image_size).double(), first, work=QUIET)
+    task = Task(
+        encoder, torch.randn(2, 3, *encoder.image_size).double(), first, work=QUIET
+    )
     with task.running(gradients=True):
         runs = Gated(task)
-        check_gradient(runs, 0.3 + 0.6 * torch.rand(runs.n_gates).double(), torch.arange(runs.n_gates))
+        check_gradient(
+            runs,
+            0.3 + 0.6 * torch.rand(runs.n_gates).double(),
+            torch.arange(runs.n_gates),
+        )
 
 
 def check_gradient(runs: Gated, at: Tensor, places: Tensor) -> None:
@@ -131,7 +159,9 @@ def check_gradient(runs: Gated, at: Tensor, places: Tensor) -> None:
     step, differences = 1e-5, []
     for i in places.tolist():
         moved = partial(torch.index_add, at, 0, torch.tensor([i]))
-        up, down = (value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0))
+        up, down = (
+            value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0)
+        )
         differences.append(float((up - down).detach()) / (2 * step))
     assert_same(gradient[places], differences, 1e-6, rtol=1e-4)
 
@@ -139,7 +169,9 @@ def check_gradient(runs: Gated, at: Tensor, places: Tensor) -> None:
 def test_gates_leave_alone_what_is_carried() -> None:
     encoder = in_components(Encoder.from_tower(make_tower("timm-vit").double()))
     images, sites = torch.randn(4, 3, *encoder.image_size).double(), encoder.sites[2:-1]
-    task = Task(encoder, images, first, baseline=images.flip(0), sites=sites, work=QUIET)
+    task = Task(
+        encoder, images, first, baseline=images.flip(0), sites=sites, work=QUIET
+    )
     with task.running(gradients=True), torch.no_grad():
         runs = Gated(task)
         assert runs.n_gates == 2 + 64 + 2 + 64
@@ -148,7 +180,9 @@ def test_gates_leave_alone_what_is_carried() -> None:
         gates[2:66] = 0
         _, cache = encoder.run_with_cache(images)
         _, theirs = encoder.run_with_cache(images.flip(0))
-        x = encoder.carry(sites[1], encoder.units_of(sites[1], theirs[sites[1]]), cache[sites[1]])
+        x = encoder.carry(
+            sites[1], encoder.units_of(sites[1], theirs[sites[1]]), cache[sites[1]]
+        )
         assert_same(runs.run(gates), encoder(x, start=sites[1]), 0.1)
 
 
@@ -165,10 +199,18 @@ def test_only_latents_are_nodes(tmp_path: Path) -> None:
     graph.save(tmp_path / "graph")
     stored = AttributionGraph.load(tmp_path / "graph")
     assert stored.error_scores.keys() == saes.keys()
-    assert all(np.array_equal(stored.error_scores[site], graph.error_scores[site]) for site in saes)
+    assert all(
+        np.array_equal(stored.error_scores[site], graph.error_scores[site])
+        for site in saes
+    )
     # Sites that were not asked for have no scores.
-    some = attribute(features, images, weights, rule=left_rule(1), sites=("act1", "layer4.0"))
-    assert (list(some.node_scores), list(some.error_scores)) == (["act1", "layer4.0"], [])
+    some = attribute(
+        features, images, weights, rule=left_rule(1), sites=("act1", "layer4.0")
+    )
+    assert (list(some.node_scores), list(some.error_scores)) == (
+        ["act1", "layer4.0"],
+        [],
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit"])
@@ -188,7 +230,9 @@ def test_circuits_with_and_without_error(name: str) -> None:
 
     task = Task(features, images, lambda e: e[:, 0], work=QUIET)
     circuit = circuit_of(task, {site: kept})
-    found = kept_embeddings(task, [circuit, replace(circuit, keep_error=True), circuit_of(task, {})])
+    found = kept_embeddings(
+        task, [circuit, replace(circuit, keep_error=True), circuit_of(task, {})]
+    )
     decoded = decode_by_hand(sae, alone, beside)
     expected = [embedded(decoded), embedded(decoded + error), plain(images)]
     for mine, theirs in zip(found, expected, strict=True):
@@ -206,10 +250,16 @@ def test_transfer_keeps_the_error_where_told() -> None:
         circuits = {key: replace(graph.circuit(None), keep_error=keep_error)}
         return transfer_circuits(tasks, circuits).iloc[0]
 
-    assert row(True)["metric"] == row(True)["full_metric"] == pytest.approx(row(False)["full_metric"])
+    assert (
+        row(True)["metric"]
+        == row(True)["full_metric"]
+        == pytest.approx(row(False)["full_metric"])
+    )
     assert row(False)["metric"] != pytest.approx(row(False)["full_metric"])
     with torch.no_grad():
-        assert row(False)["full_metric"] == pytest.approx(float(class_logit(weights, 1)(plain(images)).mean()))
+        assert row(False)["full_metric"] == pytest.approx(
+            float(class_logit(weights, 1)(plain(images)).mean())
+        )
 
 
 def encoder_and_images(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor]:
@@ -218,7 +268,10 @@ def encoder_and_images(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor]:
 
 
 def hooks_left(encoder: Encoder) -> int:
-    return sum(len(point.fwd_hooks) + len(point._forward_hooks) for point in encoder.hook_dict.values())
+    return sum(
+        len(point.fwd_hooks) + len(point._forward_hooks)
+        for point in encoder.hook_dict.values()
+    )
 
 
 @torch.no_grad()
@@ -227,7 +280,9 @@ def test_a_patch_equals_a_hook_written_by_hand(any_tower: nn.Module) -> None:
     others = torch.randn_like(images)
     means = mean_baseline(encoder, [others])
     _, cache = encoder.run_with_cache(others)
-    _, cache_of_one = encoder.run_with_cache(others[1:2])  # by itself: another batch size rounds differently
+    _, cache_of_one = encoder.run_with_cache(
+        others[1:2]
+    )  # by itself: another batch size rounds differently
     for site in (encoder.sites[1], encoder.sites[-2], encoder.sites[-1]):
         dim = encoder.unit_dim(site)
         # Each kind of value, and what the hook puts at units 2 and 3 for it.
@@ -243,7 +298,12 @@ def test_a_patch_equals_a_hook_written_by_hand(any_tower: nn.Module) -> None:
         ]
         for value, by_hand in kinds:
 
-            def hook(a: Tensor, hook: object, by_hand: Callable[[Tensor], Tensor] = by_hand, dim: int = dim) -> Tensor:
+            def hook(
+                a: Tensor,
+                hook: object,
+                by_hand: Callable[[Tensor], Tensor] = by_hand,
+                dim: int = dim,
+            ) -> Tensor:
                 out, new = a.clone(), by_hand(a)
                 for unit in (2, 3):
                     out.select(dim, unit).copy_(new.select(dim, unit))
@@ -258,7 +318,9 @@ def test_a_patch_equals_a_hook_written_by_hand(any_tower: nn.Module) -> None:
 @torch.no_grad()
 def test_positions_count_row_by_row(resnet: nn.Module) -> None:
     encoder, images = encoder_and_images(resnet)
-    with patched(encoder, [Patch("layer1.0", 7.0, units=[4, 1], positions=np.array([0, 16 + 3]))]):
+    with patched(
+        encoder, [Patch("layer1.0", 7.0, units=[4, 1], positions=np.array([0, 16 + 3]))]
+    ):
         a = encoder(images, stop="layer1.0")
     clean = encoder(images, stop="layer1.0")
     expected = clean.clone()
@@ -277,8 +339,13 @@ def test_positions_count_row_by_row(resnet: nn.Module) -> None:
         a = swin(images, stop=site)
     different = (a != swin(images, stop=site)).nonzero()
     assert different.tolist() == [[i, 1, 3, 2] for i in range(3)]
-    with patched(resnet_encoder := Encoder.from_tower(resnet), [Patch("attnpool", 5.0, units=[1], positions=[0])]):
-        assert torch.equal(resnet_encoder(torch.randn(2, 3, 64, 64))[:, 1], torch.tensor([5.0, 5.0]))
+    with patched(
+        resnet_encoder := Encoder.from_tower(resnet),
+        [Patch("attnpool", 5.0, units=[1], positions=[0])],
+    ):
+        assert torch.equal(
+            resnet_encoder(torch.randn(2, 3, 64, 64))[:, 1], torch.tensor([5.0, 5.0])
+        )
 
 
 @torch.no_grad()
@@ -302,12 +369,16 @@ def test_several_patches_at_once_in_whole_and_partial_runs(resnet: nn.Module) ->
         a[:, :, 1, 1] = 1
         return a
 
-    expected = encoder.run_with_hooks(images, fwd_hooks=[("layer1.0", first), ("layer3.0", second)])
+    expected = encoder.run_with_hooks(
+        images, fwd_hooks=[("layer1.0", first), ("layer3.0", second)]
+    )
     start = encoder(images, stop="layer1.0")
     with patched(encoder, patches):
         assert torch.equal(encoder(images), expected)
         assert torch.equal(encoder(start, start="layer1.0"), expected)
-        embedding, cache = encoder.run_with_cache(images)  # the other uses of hooks go on working inside
+        embedding, cache = encoder.run_with_cache(
+            images
+        )  # the other uses of hooks go on working inside
         assert torch.equal(embedding, expected)
         assert torch.equal(cache["layer1.0"], first(start, None))
         assert torch.equal(encoder(images), expected)
@@ -325,7 +396,9 @@ def test_a_patch_never_changes_an_earlier_site(data: st.DataObject) -> None:
     site = encoder.sites[index]
     with torch.no_grad():
         _, clean = encoder.run_with_cache(images)
-        units = data.draw(st.lists(st.integers(0, clean[site].shape[1] - 1), min_size=1, unique=True))
+        units = data.draw(
+            st.lists(st.integers(0, clean[site].shape[1] - 1), min_size=1, unique=True)
+        )
         with patched(encoder, [Patch(site, 100.0, units=units)]):
             _, cache = encoder.run_with_cache(images)
     for earlier in encoder.sites[:index]:
@@ -356,6 +429,12 @@ def test_circuits_that_begin_alike_are_one_run_up_to_where_they_part() -> None:
 
     task.encoder.stages = tuple(map(counted, task.encoder.stages))
     chosen = [([0, 1], [0]), ([0, 1], [1]), ([2], [1]), ([0, 1], [0])]
-    found = kept_embeddings(task, [circuit_of(by_hand(), {"first": units, "second": later}) for units, later in chosen])
+    found = kept_embeddings(
+        task,
+        [
+            circuit_of(by_hand(), {"first": units, "second": later})
+            for units, later in chosen
+        ],
+    )
     assert found[:, :, 0].tolist() == [[6, 1], [0, 0], [5, 0], [6, 1]]
     assert rows == {"first": 2, "second": 2 * 2, "embedding": 3 * 2}  # two images

@@ -12,16 +12,41 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry import DomainFolder, GraphFolder, Task, class_logit, in_feature_basis, load_clip
+from circuitry import (
+    DomainFolder,
+    GraphFolder,
+    Task,
+    class_logit,
+    in_feature_basis,
+    load_clip,
+)
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import score_edges, with_edges
 from circuitry.circuits.graph_folder import LESIONS
-from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary, style_verdicts, told_share
+from circuitry.comparison import (
+    lesion_matrix,
+    lesion_summary,
+    overlap_summary,
+    style_verdicts,
+    told_share,
+)
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Counterfactual
-from circuitry.interventions import OwnParts, circuit_of, find_circuit, lesion, own_part, part_overlaps
+from circuitry.interventions import (
+    OwnParts,
+    circuit_of,
+    find_circuit,
+    lesion,
+    own_part,
+    part_overlaps,
+)
 from circuitry.reports import Report, page
-from circuitry.reports.sections.own_parts import add_own_parts, matrix_with_counts, own_part_findings, own_part_tables
+from circuitry.reports.sections.own_parts import (
+    add_own_parts,
+    matrix_with_counts,
+    own_part_findings,
+    own_part_tables,
+)
 from circuitry.runs import InputError
 from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
 from tests.support.extraction import contents
@@ -37,7 +62,9 @@ def n_units(net: PlantedClasses) -> int:
 
 
 EYE, ZERO = torch.eye(n_units(NET)), torch.zeros(n_units(NET))
-HALVES = {SITE: SparseAutoencoder(EYE, ZERO, EYE / 2, ZERO)}  # the other half is the error, which stays
+HALVES = {
+    SITE: SparseAutoencoder(EYE, ZERO, EYE / 2, ZERO)
+}  # the other half is the error, which stays
 LATENTS = replace(NET, encoder=in_feature_basis(NET.encoder, HALVES))
 KINDS = pytest.mark.parametrize(("net", "decoded"), [(NET, 1.0), (LATENTS, 0.5)])
 
@@ -53,9 +80,13 @@ def found(net: PlantedClasses, label: int, units: int) -> set[int]:
 
 
 @pytest.mark.parametrize("label", range(3))
-def test_own_units_are_found_and_neither_those_of_all_classes_nor_of_others(label: int) -> None:
+def test_own_units_are_found_and_neither_those_of_all_classes_nor_of_others(
+    label: int,
+) -> None:
     assert found(NET, label, OWN_UNITS) == set(NET.own[label])
-    plain = find_circuit(quiet(NET.task(label)), method="gradient", size=OWN_UNITS / n_units(NET))
+    plain = find_circuit(
+        quiet(NET.task(label)), method="gradient", size=OWN_UNITS / n_units(NET)
+    )
     assert set(plain.units[SITE].tolist()) != set(NET.own[label])
 
 
@@ -67,7 +98,9 @@ def test_units_that_stand_in_for_each_other_are_found_one_after_the_other() -> N
 
 
 @KINDS
-def test_costs_are_slopes_of_the_log_odds_by_plain_gradients(net: PlantedClasses, decoded: float) -> None:
+def test_costs_are_slopes_of_the_log_odds_by_plain_gradients(
+    net: PlantedClasses, decoded: float
+) -> None:
     task = quiet(net.task(1))
     units, code = (stage.run for stage in NET.encoder.stages)
     own, mean = units(task.images), units(torch.cat([task.images, task.others])).mean(0)  # type: ignore[arg-type, list-item]
@@ -80,22 +113,37 @@ def test_costs_are_slopes_of_the_log_odds_by_plain_gradients(net: PlantedClasses
 
 
 @KINDS
-def test_a_lesion_is_read_as_plain_loops_read_it(net: PlantedClasses, decoded: float) -> None:
+def test_a_lesion_is_read_as_plain_loops_read_it(
+    net: PlantedClasses, decoded: float
+) -> None:
     tasks = {(str(label), "drawn"): quiet(net.task(label, 4, 1)) for label in range(4)}
-    parts = {(str(label), "drawn"): own_part(quiet(net.task(label)), share=0.1) for label in range(2)}
+    parts = {
+        (str(label), "drawn"): own_part(quiet(net.task(label)), share=0.1)
+        for label in range(2)
+    }
     table = lesion(tasks, parts, random_draws=2)
     assert table.groupby(["part_class", "cut"]).size().tolist() == [4] * 4
     units, code = (stage.run for stage in NET.encoder.stages)
     for row in table[table["cut"] == "part"].to_dict("records"):
         task = tasks[row["class"], row["domain"]]
-        acts, mean = units(task.images), units(torch.cat([task.images, task.others])).mean(0)  # type: ignore[arg-type, list-item]
+        acts = units(task.images)  # type: ignore[arg-type]
+        both = torch.cat([task.images, task.others])  # type: ignore[list-item]
+        mean = units(both).mean(0)
         for unit in parts[row["part_class"], "drawn"].units[SITE]:
             acts[:, unit] += decoded * (mean - acts)[:, unit]
         p = (20 * F.normalize(code(acts), dim=-1)).softmax(-1)
         assert row["right"] == (p.argmax(-1) == int(row["class"])).double().mean()
-        assert row["taken_for"] == (p.argmax(-1) == int(row["part_class"])).double().mean()
-        assert row["probability"] == pytest.approx(float(p[:, int(row["class"])].mean()), rel=1e-5)
-    own = table[table["part_class"] == table["class"]].groupby("cut")["probability"].mean()
+        assert (
+            row["taken_for"] == (p.argmax(-1) == int(row["part_class"])).double().mean()
+        )
+        assert row["probability"] == pytest.approx(
+            float(p[:, int(row["class"])].mean()), rel=1e-5
+        )
+    own = (
+        table[table["part_class"] == table["class"]]
+        .groupby("cut")["probability"]
+        .mean()
+    )
     assert own["part"] < own["random"]
 
 
@@ -105,36 +153,72 @@ def test_overlaps_are_those_of_sets_and_chance_is_that_of_random_units() -> None
     (row,) = part_overlaps({("x", "real"): a, ("y", "real"): b}).to_dict("records")
     assert row["overlap"] == 2 / 5
     rng, n = np.random.default_rng(0), n_units(NET)
-    draws = [len({*rng.permutation(n)[:4]} & {*rng.permutation(n)[:3]}) for _ in range(4000)]
-    assert row["chance"] == pytest.approx(np.mean(draws) / (7 - np.mean(draws)), rel=0.1)
+    draws = [
+        len({*rng.permutation(n)[:4]} & {*rng.permutation(n)[:3]}) for _ in range(4000)
+    ]
+    assert row["chance"] == pytest.approx(
+        np.mean(draws) / (7 - np.mean(draws)), rel=0.1
+    )
 
 
 def test_edges_between_units_of_a_part_are_those_of_its_own_images() -> None:
-    task, units = replace(quiet(NET.task(0)), sites=("units", "code")), {"units": [0, 1, 2], "code": [0, 1]}
+    task, units = (
+        replace(quiet(NET.task(0)), sites=("units", "code")),
+        {"units": [0, 1, 2], "code": [0, 1]},
+    )
     images = torch.cat([task.images, task.others])  # type: ignore[list-item]
-    task = replace(task, baseline=Counterfactual(images.flip(0)))  # an end for every image, those of others last
+    task = replace(
+        task, baseline=Counterfactual(images.flip(0))
+    )  # an end for every image, those of others last
     circuit = with_edges(task, circuit_of(task, units))
-    own = replace(task, others=None, baseline=Counterfactual(images.flip(0)[: len(task.images)]))  # type: ignore[arg-type]
+    counterfactual = Counterfactual(images.flip(0)[: len(task.images)])  # type: ignore[arg-type]
+    own = replace(task, others=None, baseline=counterfactual)
     scored = score_edges(own, {site: np.array(of) for site, of in units.items()})
     assert set(circuit.source.edge_scores) == {("units", "code")}
-    np.testing.assert_array_equal(circuit.source.edge_scores["units", "code"], scored.scores["units", "code"])
+    np.testing.assert_array_equal(
+        circuit.source.edge_scores["units", "code"], scored.scores["units", "code"]
+    )
     assert circuit.source.settings["edge_method"] == "squared"
 
 
-def cell(part: tuple[str, str], image: tuple[str, str], right: float, whole: float = 1.0) -> dict[str, Any]:
-    named = dict(zip(("part_class", "part_domain", "class", "domain"), (*part, *image), strict=True))
+def cell(
+    part: tuple[str, str], image: tuple[str, str], right: float, whole: float = 1.0
+) -> dict[str, Any]:
+    named = dict(
+        zip(
+            ("part_class", "part_domain", "class", "domain"),
+            (*part, *image),
+            strict=True,
+        )
+    )
     return {**named, "cut": "part", "whole_right": whole, "right": right}
 
 
 def lesions(a_on_b: float, others: float = 1.0) -> pd.DataFrame:
     keys = [(name, domain) for name in "xy" for domain in ("a", "b")]
-    rows = [cell(p, i, (0.0 if p[1] == i[1] else a_on_b) if p[0] == i[0] else others) for p in keys for i in keys]
+    rows = [
+        cell(p, i, (0.0 if p[1] == i[1] else a_on_b) if p[0] == i[0] else others)
+        for p in keys
+        for i in keys
+    ]
     return pd.DataFrame([*rows, cell(("x", "a"), ("z", "a"), 0.0, whole=0.2)])
 
 
 OVERLAPS = pd.DataFrame(
-    [("x", "a", "x", "b", 0.3, 0.01, 0.2), ("x", "a", "y", "a", 0.02, 0.01, 0.0), ("y", "a", "y", "b", 0.3, 0.01, 0.1)],
-    columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance", "edges"],
+    [
+        ("x", "a", "x", "b", 0.3, 0.01, 0.2),
+        ("x", "a", "y", "a", 0.02, 0.01, 0.0),
+        ("y", "a", "y", "b", 0.3, 0.01, 0.1),
+    ],
+    columns=[
+        "class_a",
+        "domain_a",
+        "class_b",
+        "domain_b",
+        "overlap",
+        "chance",
+        "edges",
+    ],
 )
 
 
@@ -142,7 +226,9 @@ OVERLAPS = pd.DataFrame(
     ("a_on_b", "others", "verdict"),
     [(0.0, 1.0, "the same part"), (0.9, 1.0, "other parts"), (0.0, 0.5, "no own part")],
 )
-def test_a_part_is_the_same_if_it_takes_its_class_in_both_styles(a_on_b: float, others: float, verdict: str) -> None:
+def test_a_part_is_the_same_if_it_takes_its_class_in_both_styles(
+    a_on_b: float, others: float, verdict: str
+) -> None:
     said = style_verdicts(lesions(a_on_b, others), OVERLAPS)
     assert said["verdict"].tolist() == [verdict, verdict]
 
@@ -150,11 +236,19 @@ def test_a_part_is_the_same_if_it_takes_its_class_in_both_styles(a_on_b: float, 
 def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
     table = lesions(0.5)
     assert lesion_matrix(table).to_numpy().tolist() == [[0.0, 0.5], [0.5, 0.0]]
-    assert lesion_matrix(table, "other classes").to_numpy().tolist() == [[1.0, 1.0], [1.0, 1.0]]
-    by_styles = lesion_summary(table, ["styles"]).set_index(["styles", "answers"])["value"]
+    assert lesion_matrix(table, "other classes").to_numpy().tolist() == [
+        [1.0, 1.0],
+        [1.0, 1.0],
+    ]
+    by_styles = lesion_summary(table, ["styles"]).set_index(["styles", "answers"])[
+        "value"
+    ]
     assert by_styles["another style", "own class"] == 0.5
     kinds = overlap_summary(OVERLAPS).set_index("parts")
-    said = [kinds.at["one class in two styles", column] for column in ("value", "edges", "n_pairs")]
+    said = [
+        kinds.at["one class in two styles", column]
+        for column in ("value", "edges", "n_pairs")
+    ]
     assert said == [0.3, pytest.approx(0.15), 2]
 
 
@@ -167,14 +261,19 @@ def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
         ({"others": NET.images(0, 3, 0)}, "tells from the class"),
     ],
 )
-def test_what_no_part_can_be_found_with_is_refused(change: dict[str, Any], words: str) -> None:
+def test_what_no_part_can_be_found_with_is_refused(
+    change: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         own_part(replace(quiet(NET.task(0)), **change))
 
 
 def test_a_part_of_two_styles_has_their_mean_costs_and_is_of_one_class() -> None:
     one, two = (quiet(NET.task(0, seed=seed)) for seed in (0, 1))
-    both, *alone = (own_part(some, share=0.1).source.node_scores[SITE] for some in ([one, two], one, two))
+    both, *alone = (
+        own_part(some, share=0.1).source.node_scores[SITE]
+        for some in ([one, two], one, two)
+    )
     np.testing.assert_allclose(both, np.mean(alone, axis=0), rtol=1e-4, atol=1e-6)
     with pytest.raises(InputError, match="one class"):
         own_part([one, quiet(NET.task(1))])
@@ -183,12 +282,18 @@ def test_a_part_of_two_styles_has_their_mean_costs_and_is_of_one_class() -> None
 def test_without_a_share_cuts_go_on_while_the_class_is_above_chance() -> None:
     part = own_part(quiet(NET.task(0)))
     assert all(p > 1 / 6 for _, p in part.made_with["tried"][:-1])
-    assert part.size == pytest.approx(0.2, abs=0.01)  # it never is at chance: units of two classes are left
+    assert part.size == pytest.approx(
+        0.2, abs=0.01
+    )  # it never is at chance: units of two classes are left
     assert "chance is 0.17" in part.made_with["note"]
 
 
-def test_the_smallest_share_that_takes_the_classes_is_told_and_parts_that_share_no_unit_are_others() -> None:
-    shares = [lesions(0.0).assign(share=share, sites="everywhere") for share in (0.01, 0.02)]
+def test_the_smallest_share_that_takes_the_classes_is_told_and_parts_that_share_no_unit_are_others() -> (
+    None
+):
+    shares = [
+        lesions(0.0).assign(share=share, sites="everywhere") for share in (0.01, 0.02)
+    ]
     assert told_share(pd.concat(shares)) == 0.01
     apart = OVERLAPS.assign(overlap=0.02)  # no more than two classes in one style
     assert set(style_verdicts(lesions(0.0), apart)["verdict"]) == {"other parts"}
@@ -198,7 +303,9 @@ def test_the_share_is_told_by_the_style_that_found_the_part_alone() -> None:
     elsewhere = lesions(0.9)  # taken in its own style, and kept in the other
     swapped = elsewhere.assign(right=np.where(elsewhere["right"] == 0.0, 0.9, 0.0))
     own_class = elsewhere["part_class"] == elsewhere["class"]
-    not_own = elsewhere.assign(right=np.where(own_class, swapped["right"], elsewhere["right"]))
+    not_own = elsewhere.assign(
+        right=np.where(own_class, swapped["right"], elsewhere["right"])
+    )
     for table, share in ((elsewhere, 0.01), (not_own, 0.02)):
         shares = [table.assign(share=one, sites="everywhere") for one in (0.01, 0.02)]
         assert told_share(pd.concat(shares)) == share
@@ -206,42 +313,78 @@ def test_the_share_is_told_by_the_style_that_found_the_part_alone() -> None:
 
 def test_answers_that_a_lesion_adds_are_told_as_more_and_not_as_kept() -> None:
     gained = lesions(0.0).query("`class` != 'z'")
-    gained.loc[gained["part_class"] != gained["class"], ["whole_right", "right"]] = [[0.5, 0.6]]
+    gained.loc[gained["part_class"] != gained["class"], ["whole_right", "right"]] = [
+        [0.5, 0.6]
+    ]
     gained.loc[(gained["part_class"] == "x") & (gained["class"] == "y"), "right"] = 0.5
     summary = lesion_summary(gained, ["cut"]).set_index("answers").loc["other classes"]
     assert summary["value"] == pytest.approx(1.1)
     assert summary["low"] == 0.0
-    assert summary["high"] == pytest.approx(1.1 + 12.706 * 0.1, abs=1e-3)  # Student's, two classes apart by 0.2
-    kept = lesion_summary(lesions(0.0), ["cut"]).set_index("answers").loc["other classes"]
+    assert summary["high"] == pytest.approx(
+        1.1 + 12.706 * 0.1, abs=1e-3
+    )  # Student's, two classes apart by 0.2
+    kept = (
+        lesion_summary(lesions(0.0), ["cut"]).set_index("answers").loc["other classes"]
+    )
     assert (kept["value"], kept["high"]) == (1.0, 1.0)
-    found = [gained.assign(share=0.02, sites="everywhere", cut=cut) for cut in ("part", "random")]
-    tables = own_part_tables(pd.concat(found), OVERLAPS.assign(share=0.02, sites="everywhere"))
+    found = [
+        gained.assign(share=0.02, sites="everywhere", cut=cut)
+        for cut in ("part", "random")
+    ]
+    tables = own_part_tables(
+        pd.concat(found), OVERLAPS.assign(share=0.02, sites="everywhere")
+    )
     claim = own_part_findings(tables)[0].claim
-    assert "a class keeps 0.00 [0.00, 0.00] of its right answers; other classes gain some (1.10 [0.00, 2.37] " in claim
+    assert (
+        "a class keeps 0.00 [0.00, 0.00] of its right answers; other classes gain some (1.10 [0.00, 2.37] "
+        in claim
+    )
     assert "times as many right answers as before)" in claim
 
 
 def test_a_matrix_of_lesions_says_the_number_of_classes_behind_each_cell() -> None:
     table = lesions(0.5)
-    alone = table[(table["class"] != "y") | (table["domain"] != "b")]  # y has no unseen image in b
+    alone = table[
+        (table["class"] != "y") | (table["domain"] != "b")
+    ]  # y has no unseen image in b
     said = matrix_with_counts(alone)
     assert said.to_numpy().tolist()[0] == ["0.00 (2)", "0.50 (1)"]
-    assert lesion_matrix(alone, values="n_classes").to_numpy().tolist() == [[2, 1], [2, 1]]
+    assert lesion_matrix(alone, values="n_classes").to_numpy().tolist() == [
+        [2, 1],
+        [2, 1],
+    ]
     report = Report("Parts")
-    told = [alone.assign(share=0.02, sites="everywhere", cut=cut) for cut in ("part", "random")]
-    add_own_parts(report, own_part_tables(pd.concat(told), OVERLAPS.assign(share=0.02, sites="everywhere")), ["a", "b"])
+    told = [
+        alone.assign(share=0.02, sites="everywhere", cut=cut)
+        for cut in ("part", "random")
+    ]
+    add_own_parts(
+        report,
+        own_part_tables(
+            pd.concat(told), OVERLAPS.assign(share=0.02, sites="everywhere")
+        ),
+        ["a", "b"],
+    )
     figures = report.plotly_figures.values()
-    (cells,) = [figure for figure in figures if "own class after" in str(figure.layout.title.text)]
+    (cells,) = [
+        figure
+        for figure in figures
+        if "own class after" in str(figure.layout.title.text)
+    ]
     assert np.asarray(cells.data[0].text).tolist() == [[2, 1], [2, 1]]
     assert "n = %{text:.0f}" in cells.data[0].texttemplate
 
 
-def test_a_contrast_with_one_class_alone_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_contrast_with_one_class_alone_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     own_part(replace(quiet(NET.task(0)), others=NET.images(3, 4, 0)), share=0.1)
     assert "more classes" in caplog.text
 
 
-def test_a_part_of_many_units_is_refused_and_so_is_one_of_edges_or_of_another_model() -> None:
+def test_a_part_of_many_units_is_refused_and_so_is_one_of_edges_or_of_another_model() -> (
+    None
+):
     task = quiet(NET.task(0))
     with pytest.raises(InputError, match=r"0\.2"):
         own_part(task, share=0.5)
@@ -256,15 +399,29 @@ def test_a_part_of_many_units_is_refused_and_so_is_one_of_edges_or_of_another_mo
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("own")
-    toy = write_toy(folder / "toy", DrawingSettings(0, 4, seed=0, first=30), workers=1, progress=False)
+    toy = write_toy(
+        folder / "toy",
+        DrawingSettings(0, 4, seed=0, first=30),
+        workers=1,
+        progress=False,
+    )
     (toy / "real" / "key").rename(toy / "key")  # no key in real, so none of two styles
     (toy / "real_test.txt").unlink()
-    for name in ("fish", "key"):  # of each one image in clipart stays, so that key is a contrast alone
+    for name in (
+        "fish",
+        "key",
+    ):  # of each one image in clipart stays, so that key is a contrast alone
         for path in sorted((toy / "clipart" / name).glob("*.png"))[1:]:
             path.unlink()
-    asked = {"classes": ("car", "clock", "fish", "key"), "domains": ("real", "clipart"), "split": None}
+    asked = {
+        "classes": ("car", "clock", "fish", "key"),
+        "domains": ("real", "clipart"),
+        "split": None,
+    }
     few = {"n_images": 1, "shares": (0.005, 0.02)}
-    return command_module("own_parts").Config(model="rn-tiny", data=toy, out=folder / "run", **asked, **few)
+    return command_module("own_parts").Config(
+        model="rn-tiny", data=toy, out=folder / "run", **asked, **few
+    )
 
 
 def test_parts_are_found_on_other_images_than_those_that_test_them(
@@ -279,39 +436,64 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     assert ("key", "clipart") not in run.keys
     assert not run.folder.unfinished()
     listed = (config.out / "parts" / "images.json").read_text(encoding="utf-8")
-    looked_at = {record.relative for key in run.keys for record in (*run.found_on[key], *run.others(key))}
+    looked_at = {
+        record.relative
+        for key in run.keys
+        for record in (*run.found_on[key], *run.others(key))
+    }
     assert all(name in listed for name in looked_at)
     lesions = run.run(QUIET)["lesions"]
     of_fish = lesions[(lesions["class"] == "fish") & (lesions["domain"] == "clipart")]
-    assert set(of_fish["part_domain"]) == {"real"}  # the one image found the part of clipart
+    assert set(of_fish["part_domain"]) == {
+        "real"
+    }  # the one image found the part of clipart
     assert set(lesions["share"]) == {0.005, 0.02}
     small, large = (run.circuits(share) for share in (0.005, 0.02))
-    assert all(set(small[key].units[site]) <= set(large[key].units[site]) for key in small for site in small[key].units)
+    assert all(
+        set(small[key].units[site]) <= set(large[key].units[site])
+        for key in small
+        for site in small[key].units
+    )
     graphs = GraphFolder(config.out / "circuits")
     assert set(graphs) == set(small)
     assert graphs.lesions is not None
     assert len(graphs.lesions) == len(lesions) / 2  # of the share that is told
     for share in (0.005, 0.02, 0.02):  # classes that are known tell another share
-        assert run.save_circuits(share).manifest["config"]["size"] == pytest.approx(share, rel=0.2)
+        assert run.save_circuits(share).manifest["config"]["size"] == pytest.approx(
+            share, rel=0.2
+        )
     (config.out / "circuits" / LESIONS).unlink()
     with pytest.raises(InputError, match="circuits"):  # not of own parts: they stay
         run.save_circuits(0.005)
     assert run.save_circuits(0.02).lesions is not None
-    monkeypatch.setattr("os.access", lambda *_: False)  # a finished run that can only be read
+    monkeypatch.setattr(
+        "os.access", lambda *_: False
+    )  # a finished run that can only be read
     before = contents(config.out)
     assert set(run.save_circuits(0.02)) == set(small)
     assert contents(config.out) == before
     row = part_overlaps(large).iloc[-1]
     a, b = (
-        set(large[key].source.circuit(3).to_pandas("edges").iloc[:, :4].itertuples(index=False, name=None))
-        for key in ((row["class_a"], row["domain_a"]), (row["class_b"], row["domain_b"]))
+        set(
+            large[key]
+            .source.circuit(3)
+            .to_pandas("edges")
+            .iloc[:, :4]
+            .itertuples(index=False, name=None)
+        )
+        for key in (
+            (row["class_a"], row["domain_a"]),
+            (row["class_b"], row["domain_b"]),
+        )
     )
     assert a
     assert row["edges"] == pytest.approx(len(a & b) / len(a | b))
     assert (config.out / "report.html").is_file()
 
 
-def test_python_finds_the_parts_of_the_command_without_being_told_the_scale(config: Any) -> None:
+def test_python_finds_the_parts_of_the_command_without_being_told_the_scale(
+    config: Any,
+) -> None:
     run = OwnParts(config.clip(parts=True), config.images(), config.out, config)
     run.run(QUIET)
     clip = load_clip("rn-tiny").in_components()
@@ -319,14 +501,27 @@ def test_python_finds_the_parts_of_the_command_without_being_told_the_scale(conf
     by_command = run.circuits(0.02)
     assert len(by_command) > 3
     for key, part in by_command.items():
-        own, others = (run.read(records) for records in (run.found_on[key], run.others(key)))
+        own, others = (
+            run.read(records) for records in (run.found_on[key], run.others(key))
+        )
         metric = class_logit(weights, run.images.label(key[0]))
-        task = Task(clip.encoder, own, metric, baseline=run.task(key, own, others).baseline, others=others, work=QUIET)
+        task = Task(
+            clip.encoder,
+            own,
+            metric,
+            baseline=run.task(key, own, others).baseline,
+            others=others,
+            work=QUIET,
+        )
         found = own_part(task, share=0.02)
         assert {site: sorted(units) for site, units in found.units.items()} == {
             site: sorted(units) for site, units in part.units.items()
         }
-        assert found.source.settings["scale"] == part.source.settings["scale"] == pytest.approx(14.585, abs=1e-3)
+        assert (
+            found.source.settings["scale"]
+            == part.source.settings["scale"]
+            == pytest.approx(14.585, abs=1e-3)
+        )
     with pytest.raises(InputError, match=r"0\.005, 0\.02.*0\.03"):
         run.circuits(0.03)
 
@@ -348,7 +543,11 @@ def test_what_was_edited_or_exchanged_in_a_folder_of_own_parts_is_refused(
     command_module("own_parts").main(config)
     shutil.copytree(config.out, tmp_path / "run")
     config = replace(config, out=tmp_path / "run")
-    finished, parts, circuits = contents(config.out), config.out / "parts", config.out / "circuits"
+    finished, parts, circuits = (
+        contents(config.out),
+        config.out / "parts",
+        config.out / "circuits",
+    )
     explore = command_module("explore").Config(circuits=circuits, run=config.out)
 
     def opened() -> OwnParts:
@@ -360,7 +559,10 @@ def test_what_was_edited_or_exchanged_in_a_folder_of_own_parts_is_refused(
     told = edited(parts / "lesioned" / "car" / "real.csv")
     with pytest.raises(InputError, match=told):
         opened().lesions()
-    one, other = (parts / "found" / name / "real.everywhere.0.02.safetensors" for name in ("car", "clock"))
+    one, other = (
+        parts / "found" / name / "real.everywhere.0.02.safetensors"
+        for name in ("car", "clock")
+    )
     exchanged = other.read_bytes(), one.read_bytes()
     one.write_bytes(exchanged[0])
     other.write_bytes(exchanged[1])
@@ -371,11 +573,21 @@ def test_what_was_edited_or_exchanged_in_a_folder_of_own_parts_is_refused(
 
 
 def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:
-    run = OwnParts(config.clip(parts=True), config.images(), config.out / "deep", replace(config, depth=True))
+    run = OwnParts(
+        config.clip(parts=True),
+        config.images(),
+        config.out / "deep",
+        replace(config, depth=True),
+    )
     everywhere, *cut = run.sites.values()
     few = replace(config, sites=everywhere[2:4])
-    assert OwnParts(run.clip, run.images, run.out, few).sites == {"everywhere": everywhere[2:4]}
-    assert all((*early, *late) == everywhere for early, late in zip(cut[::2], cut[1::2], strict=True))
+    assert OwnParts(run.clip, run.images, run.out, few).sites == {
+        "everywhere": everywhere[2:4]
+    }
+    assert all(
+        (*early, *late) == everywhere
+        for early, late in zip(cut[::2], cut[1::2], strict=True)
+    )
     assert [share for share, _ in run.kinds] == [0.005, *[0.02] * (1 + len(cut))]
 
 
@@ -385,11 +597,14 @@ def test_the_report_says_at_which_depth_and_draws_it() -> None:
     early.loc[early["part_class"] == early["class"], "right"] = 1.0
     random = pd.concat([everywhere, early, late]).assign(cut="random", right=1.0)
     tables = own_part_tables(
-        pd.concat([everywhere, early, late, random]), OVERLAPS.assign(share=0.02, sites="everywhere")
+        pd.concat([everywhere, early, late, random]),
+        OVERLAPS.assign(share=0.02, sites="everywhere"),
     )
     said = [finding.claim for finding in own_part_findings(tables)]
     assert said[0].startswith("Do classes have parts of their own? Yes")
-    assert "style? No: of 2 classes and pairs of styles 2 have a part in both" in said[1]
+    assert (
+        "style? No: of 2 classes and pairs of styles 2 have a part in both" in said[1]
+    )
     assert "Units from b have one" in said[2]
     report = Report("Parts")
     add_own_parts(report, tables, ["a", "b"])
@@ -397,19 +612,37 @@ def test_the_report_says_at_which_depth_and_draws_it() -> None:
 
 
 def test_one_part_in_two_styles_cannot_be_told_where_none_spares_the_others() -> None:
-    found = [lesions(0.0, others=0.5).assign(share=0.02, sites="everywhere", cut=cut) for cut in ("part", "random")]
-    tables = own_part_tables(pd.concat(found), OVERLAPS.assign(share=0.02, sites="everywhere"))
-    assert "Cannot be told: of 2 classes and pairs of styles 0" in own_part_findings(tables)[1].claim
+    found = [
+        lesions(0.0, others=0.5).assign(share=0.02, sites="everywhere", cut=cut)
+        for cut in ("part", "random")
+    ]
+    tables = own_part_tables(
+        pd.concat(found), OVERLAPS.assign(share=0.02, sites="everywhere")
+    )
+    assert (
+        "Cannot be told: of 2 classes and pairs of styles 0"
+        in own_part_findings(tables)[1].claim
+    )
 
 
 def test_lesions_of_classes_that_the_model_does_not_know_say_nothing() -> None:
-    own = {"part_class": "cat", "class": "cat", "part_domain": "ink", "domain": "ink", "cut": "part"}
+    own = {
+        "part_class": "cat",
+        "class": "cat",
+        "part_domain": "ink",
+        "domain": "ink",
+        "cut": "part",
+    }
     table = pd.DataFrame([own | {"whole_right": 0.4, "right": 0.1}])
     assert lesion_summary(table).empty
-    assert list(lesion_summary(table)) == list(lesion_summary(table.assign(whole_right=0.5)))
+    assert list(lesion_summary(table)) == list(
+        lesion_summary(table.assign(whole_right=0.5))
+    )
 
 
-def test_a_folder_without_contrast_and_a_model_that_knows_no_class_are_refused(config: Any) -> None:
+def test_a_folder_without_contrast_and_a_model_that_knows_no_class_are_refused(
+    config: Any,
+) -> None:
     table = lesions(0.0).assign(share=0.02, sites="everywhere", whole_right=0.2)
     with pytest.raises(InputError, match="50%"):
         own_part_tables(table, OVERLAPS.assign(share=0.02, sites="everywhere"))

@@ -44,13 +44,19 @@ from tests.support.work import AS_STUDIED, QUIET
 
 def setting(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
     encoder = Encoder.from_tower(tower)
-    return encoder, torch.randn(n, 3, *encoder.image_size), F.normalize(torch.randn(4, 16), dim=-1)
+    return (
+        encoder,
+        torch.randn(n, 3, *encoder.image_size),
+        F.normalize(torch.randn(4, 16), dim=-1),
+    )
 
 
 def hand_worked() -> Encoder:
     """Input [B,3,1,2] -> units (x0 + x1, x1 x2) per position -> embedding: sums over positions."""
     stages = (
-        Stage("mixed", lambda x: torch.stack([x[:, 0] + x[:, 1], x[:, 1] * x[:, 2]], 1), 1),
+        Stage(
+            "mixed", lambda x: torch.stack([x[:, 0] + x[:, 1], x[:, 1] * x[:, 2]], 1), 1
+        ),
         Stage("embedding", lambda x: x.sum((2, 3)), 1),
     )
     return Encoder(nn.Linear(1, 1), stages, (1, 2))
@@ -90,18 +96,30 @@ CORRUPTED = torch.tensor([[[[0.0, 1]], [[1, 1]], [[2, 0]]]])
         ("site", "denoise", 57, 57),
     ],
 )
-def test_hand_worked_pair(by: str, direction: str, mixed: object, image: object) -> None:
+def test_hand_worked_pair(
+    by: str, direction: str, mixed: object, image: object
+) -> None:
     effects = patch_effects(by_hand(CORRUPTED), by=by, direction=direction)
     assert effects.scores["mixed"].tolist() == mixed
     assert effects.scores["input"].tolist() == image
-    assert (effects.clean_metric, effects.baseline_metric["mixed"], effects.n_images) == (86, 29, 1)
-    assert (effects.by, effects.direction, effects.settings["baseline"]) == (by, direction, "counterfactual")
+    assert (
+        effects.clean_metric,
+        effects.baseline_metric["mixed"],
+        effects.n_images,
+    ) == (86, 29, 1)
+    assert (effects.by, effects.direction, effects.settings["baseline"]) == (
+        by,
+        direction,
+        "counterfactual",
+    )
 
 
 def test_hand_worked_zero_baseline_and_table() -> None:
     effects = patch_effects(by_hand(), units={"mixed": [1]})
     assert effects.sites == ("mixed",)
-    assert effects.to_pandas().to_dict("records") == [{"site": "mixed", "index": 1, "value": 70}]
+    assert effects.to_pandas().to_dict("records") == [
+        {"site": "mixed", "index": 1, "value": 70}
+    ]
     assert np.isnan(effects.scores["mixed"][0])
     # In a run of nothing but zeros u1 = (6, 1) alone gives 70, so removing it from there costs 70; u0 gives 16.
     back = patch_effects(by_hand(), direction="denoise")
@@ -111,7 +129,9 @@ def test_hand_worked_zero_baseline_and_table() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 @pytest.mark.parametrize("by", ["unit", "position", "site"])
-def test_a_sweep_equals_patches_one_by_one(any_tower: nn.Module, by: str, direction: str) -> None:
+def test_a_sweep_equals_patches_one_by_one(
+    any_tower: nn.Module, by: str, direction: str
+) -> None:
     encoder, images, weights = setting(any_tower)
     metric, corrupted = class_logit(weights, 1), torch.randn_like(images)
     sites = (encoder.sites[-3], encoder.sites[-1])
@@ -122,20 +142,39 @@ def test_a_sweep_equals_patches_one_by_one(any_tower: nn.Module, by: str, direct
     for site in sites:
         found, expected = list[float](), list[float]()
         for index in range(0, effects.scores[site].size, 7):
-            only = {"unit": {"units": [index]}, "position": {"positions": [index]}, "site": {}}[by]
+            only = {
+                "unit": {"units": [index]},
+                "position": {"positions": [index]},
+                "site": {},
+            }[by]
             with patched(encoder, [Patch(site, Counterfactual(other), **only)]):
                 after = float(metric(encoder(base)).mean())
             expected.append(before - after if direction == "noise" else after - before)
             found.append(effects.scores[site].reshape(-1)[index])
-        assert_same_differences(found, expected, of=[metric(encoder(images)), metric(encoder(corrupted))])
+        assert_same_differences(
+            found, expected, of=[metric(encoder(images)), metric(encoder(corrupted))]
+        )
 
 
 def linear_encoder() -> Encoder:
     torch.manual_seed(1)
-    tower = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 4, 3), nn.Flatten(), nn.Linear(4 * 4 * 4, 6))
+    tower = nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.Conv2d(5, 4, 3),
+        nn.Flatten(),
+        nn.Linear(4 * 4 * 4, 6),
+    )
     first, second, *rest = tower.double().requires_grad_(False)
     last = nn.Sequential(*rest)
-    return Encoder(tower, (Stage("first", first, 1), Stage("second", second, 1), Stage("embedding", last, 1)), (6, 6))
+    return Encoder(
+        tower,
+        (
+            Stage("first", first, 1),
+            Stage("second", second, 1),
+            Stage("embedding", last, 1),
+        ),
+        (6, 6),
+    )
 
 
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
@@ -144,14 +183,23 @@ def test_in_a_linear_network_attribution_equals_patching(direction: str) -> None
     images = torch.randn(4, 3, 6, 6, dtype=torch.float64)
     for baseline in (ZERO, mean_baseline(encoder, [torch.randn(5, 3, 6, 6)])):
         graph = attribute(
-            encoder, images, lambda e: e[:, 2], 1.0, left_rule(1), baseline=baseline, progress=False, **AS_STUDIED
+            encoder,
+            images,
+            lambda e: e[:, 2],
+            1.0,
+            left_rule(1),
+            baseline=baseline,
+            progress=False,
+            **AS_STUDIED,
         )
         task = Task(encoder, images, lambda e: e[:, 2], baseline=baseline, work=QUIET)
         effects = patch_effects(task, direction=direction)
         assert_same(effects.scores, graph.node_scores, 1e-2, rtol=1e-9)
         for site in encoder.sites:
             total = effects.clean_metric - effects.baseline_metric[site]
-            assert effects.scores[site].sum() == pytest.approx(total)  # in a linear network effects add up
+            assert effects.scores[site].sum() == pytest.approx(
+                total
+            )  # in a linear network effects add up
 
 
 def test_cut_and_memory_change_nothing(resnet: nn.Module) -> None:
@@ -163,36 +211,58 @@ def test_cut_and_memory_change_nothing(resnet: nn.Module) -> None:
     small = patch_effects(replace(task, work=Work(memory_gib=0.003, progress=False)))
     for found in (parts, small):
         for site, scores in whole.scores.items():
-            assert_same_differences(found.scores[site], scores, of=[metric(encoder(images))])
+            assert_same_differences(
+                found.scores[site], scores, of=[metric(encoder(images))]
+            )
 
 
 def task_of(tower: str, n: int = 2, each: bool = False) -> Task:
     encoder = Encoder.from_tower(make_tower(tower).double())
     images = 0.5 * torch.randn(n, 3, *encoder.image_size, dtype=torch.double)
     metric = class_logit(F.normalize(torch.randn(3, 16, dtype=torch.double), dim=-1), 1)
-    return Task(encoder, images, metric, baseline=torch.randn_like(images) if each else "zero", work=QUIET)
+    return Task(
+        encoder,
+        images,
+        metric,
+        baseline=torch.randn_like(images) if each else "zero",
+        work=QUIET,
+    )
 
 
 def test_a_linear_unit_is_its_gradient_times_the_pixels() -> None:
     encoder, images = linear_encoder(), torch.randn(2, 3, 6, 6, dtype=torch.double)
     one = images.clone().requires_grad_()
-    activation = encoder(one, stop="first").movedim(encoder.unit_dim("first"), 1)[:, 2].reshape(2, -1).mean(1)
+    activation = (
+        encoder(one, stop="first")
+        .movedim(encoder.unit_dim("first"), 1)[:, 2]
+        .reshape(2, -1)
+        .mean(1)
+    )
     gradient = torch.autograd.grad(activation.sum(), one)[0]
-    found = unit_pixels(Task(encoder, images, lambda e: e[:, 0], work=QUIET), "first", 2)
+    found = unit_pixels(
+        Task(encoder, images, lambda e: e[:, 0], work=QUIET), "first", 2
+    )
     assert_same(found, (gradient * images).sum(1), 1e-2)
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit"])
 @pytest.mark.parametrize("kept", [False, True])
-@pytest.mark.parametrize("each", [False, True], ids=["zero", "one baseline for every image"])
+@pytest.mark.parametrize(
+    "each", [False, True], ids=["zero", "one baseline for every image"]
+)
 def test_maps_sum_to_what_the_path_changes(tower: str, kept: bool, each: bool) -> None:
     task = task_of(tower, each=each)
     encoder, images = task.encoder, task.images
     assert isinstance(images, torch.Tensor)
     circuit = circuit_of(task, {encoder.sites[2]: [0, 1, 2]} if kept else {})
     found = logit_pixels(task, circuit if kept else None)
-    with torch.no_grad(), patched(encoder, ablate_all_but(encoder, circuit, task.baseline)):
-        change = task.metric(encoder(images)) - task.metric(encoder(torch.zeros_like(images)))
+    with (
+        torch.no_grad(),
+        patched(encoder, ablate_all_but(encoder, circuit, task.baseline)),
+    ):
+        change = task.metric(encoder(images)) - task.metric(
+            encoder(torch.zeros_like(images))
+        )
     assert found.shape == (2, *encoder.image_size)
     assert found.sum((1, 2)).tolist() == pytest.approx(change.tolist(), abs=5e-2)
     assert not any(hook.fwd_hooks for hook in encoder.hook_dict.values())
@@ -212,9 +282,15 @@ def third(e: Tensor) -> Tensor:
 def test_a_linear_network_correlates_perfectly() -> None:
     encoder = linear_encoder()
     images = torch.randn(3, 3, 6, 6)
-    graph = attribute(encoder, images, third, rule=left_rule(1), progress=False, **AS_STUDIED)
-    check = check_attribution(Task(encoder, images, third, work=QUIET), graph, top=3, random=4)
-    assert check.points["exact"].to_numpy() == pytest.approx(check.points["attributed"].to_numpy())
+    graph = attribute(
+        encoder, images, third, rule=left_rule(1), progress=False, **AS_STUDIED
+    )
+    check = check_attribution(
+        Task(encoder, images, third, work=QUIET), graph, top=3, random=4
+    )
+    assert check.points["exact"].to_numpy() == pytest.approx(
+        check.points["attributed"].to_numpy()
+    )
     table = check.to_pandas().set_index(["site", "sample"])
     assert table.loc[("first", "top"), "pearson"] == pytest.approx(1)
     assert table.loc[("second", "random"), "spearman"] == pytest.approx(1)
@@ -233,10 +309,19 @@ def test_hand_worked_scores_across_sites() -> None:
         ("late", 1, 0.0, 0.0, True),
         ("late", 2, 1.0, -6.0, True),
     ]
-    points = pd.DataFrame(rows, columns=["site", "unit", "attributed", "exact", "random"]).assign(top=True)
+    points = pd.DataFrame(
+        rows, columns=["site", "unit", "attributed", "exact", "random"]
+    ).assign(top=True)
     found = AttributionCheck(points).across_sites()
-    expected = {"site": ["early", "late"], "n_units": [2, 3], "exact_per_score": [0.5, 4.0]}
-    expected |= {"strongest_by_score": [1, 0], "strongest_by_exact": [0, 1]}  # one unit of five
+    expected = {
+        "site": ["early", "late"],
+        "n_units": [2, 3],
+        "exact_per_score": [0.5, 4.0],
+    }
+    expected |= {
+        "strongest_by_score": [1, 0],
+        "strongest_by_exact": [0, 1],
+    }  # one unit of five
     assert found.to_dict("list") == expected
 
 
@@ -246,11 +331,24 @@ def test_samples_are_seeded_and_more_points_agree_better() -> None:
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
     baseline = mean_baseline(encoder, [torch.randn(4, 3, 64, 64)])
     sites = ["layer2.0", "layer4.0"]
-    graph = attribute(encoder, images, metric, 0.1, midpoint_rule(10), baseline, sites, progress=False, **AS_STUDIED)
+    graph = attribute(
+        encoder,
+        images,
+        metric,
+        0.1,
+        midpoint_rule(10),
+        baseline,
+        sites,
+        progress=False,
+        **AS_STUDIED,
+    )
     task = Task(encoder, images, metric, baseline=baseline, work=QUIET)
     one, same = (check_attribution(task, graph, top=5, random=10) for _ in range(2))
     pd.testing.assert_frame_equal(one.points, same.points)
-    assert one.points.groupby("site")[["top", "random"]].sum().to_numpy().tolist() == [[5, 10], [5, 10]]
+    assert one.points.groupby("site")[["top", "random"]].sum().to_numpy().tolist() == [
+        [5, 10],
+        [5, 10],
+    ]
     assert one.to_pandas()["pearson"].min() > 0.5
     with pytest.raises(InputError, match=r"'mean-position'.*'zero'"):
         check_attribution(Task(encoder, images, metric, work=QUIET), graph)
@@ -260,7 +358,12 @@ def test_samples_are_seeded_and_more_points_agree_better() -> None:
 
 def test_correlation_of_known_points() -> None:
     points = pd.DataFrame(
-        {"site": "a", "unit": range(4), "top": [True, True, False, False], "random": True}
+        {
+            "site": "a",
+            "unit": range(4),
+            "top": [True, True, False, False],
+            "random": True,
+        }
         | {"attributed": [0.0, 1, 2, 3], "exact": [0.0, 1, 4, 9]}
     )
     table = AttributionCheck(points).to_pandas()
@@ -276,7 +379,15 @@ def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
     encoder, site = in_feature_basis(plain, saes), plain.sites[-1]
     metric, n_latents = class_logit(weights, 1), saes[site].n_features
     task = Task(encoder, images, metric, sites=[site], work=QUIET)
-    graph = attribute(encoder, images, metric, rule=left_rule(2), sites=[site], progress=False, **AS_STUDIED)
+    graph = attribute(
+        encoder,
+        images,
+        metric,
+        rule=left_rule(2),
+        sites=[site],
+        progress=False,
+        **AS_STUDIED,
+    )
     points = check_attribution(task, graph, top=n_latents, random=n_latents).points
     assert points["unit"].tolist() == list(range(n_latents))
     latent = int(np.argmax(np.abs(points["exact"])))
@@ -284,7 +395,9 @@ def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
         activation = encoder(images, stop=site)
         without = activation.clone()
         without[:, latent] = 0
-        lost = metric(encoder(activation, start=site)) - metric(encoder(without, start=site))
+        lost = metric(encoder(activation, start=site)) - metric(
+            encoder(without, start=site)
+        )
     assert points["exact"][latent] == pytest.approx(float(lost.mean()))
 
 
@@ -301,19 +414,33 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
 
     encoder.stages = tuple(counted(stage) for stage in encoder.stages)
     n = 4
-    patch_effects(Task(encoder, CLEAN.expand(n, -1, -1, -1), square_and_tenfold, sites=["mixed"], work=QUIET))
+    patch_effects(
+        Task(
+            encoder,
+            CLEAN.expand(n, -1, -1, -1),
+            square_and_tenfold,
+            sites=["mixed"],
+            work=QUIET,
+        )
+    )
     # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
     # the metric. From the site on: the base, the source, and one run for each of two units.
     assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
 
 
-def between_images(model: str, direction: str) -> tuple[Task, Tensor, dict[str, Tensor]]:
+def between_images(
+    model: str, direction: str
+) -> tuple[Task, Tensor, dict[str, Tensor]]:
     """Return a task between two images in units of components, what patches are written into, and the cache of the
     other image, which they are taken from."""
     clip = load_clip(model).in_components()
-    clean, other = torch.randn(2, 1, 3, *clip.encoder.image_size, generator=torch.Generator().manual_seed(3))
+    clean, other = torch.randn(
+        2, 1, 3, *clip.encoder.image_size, generator=torch.Generator().manual_seed(3)
+    )
     weights = F.normalize(torch.randn(4, clip.encoder(clean).shape[1]), dim=-1)
-    task = Task(clip.encoder, clean, class_logit(weights, 1), baseline=other, work=QUIET)
+    task = Task(
+        clip.encoder, clean, class_logit(weights, 1), baseline=other, work=QUIET
+    )
     base, source = (clean, other) if direction == "noise" else (other, clean)
     return task, base, clip.encoder.run_with_cache(source)[1]
 
@@ -322,7 +449,9 @@ def between_images(model: str, direction: str) -> tuple[Task, Tensor, dict[str, 
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 @pytest.mark.parametrize("model", ["vit-tiny", "rn-tiny"])
 @pytest.mark.parametrize("by", ["site", "position"])
-def test_between_two_images_the_units_of_components_alone_are_written(by: str, model: str, direction: str) -> None:
+def test_between_two_images_the_units_of_components_alone_are_written(
+    by: str, model: str, direction: str
+) -> None:
     """The residual stream, which is carried past heads, neurons and hidden channels, stays the base's."""
     task, base, cache = between_images(model, direction)
     encoder, metric = task.encoder, task.metric
@@ -344,7 +473,9 @@ def test_between_two_images_the_units_of_components_alone_are_written(by: str, m
 @torch.no_grad()
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 @pytest.mark.parametrize("model", ["vit-tiny", "rn-tiny"])
-def test_effects_of_sites_are_read_against_the_metric_at_the_baseline(model: str, direction: str) -> None:
+def test_effects_of_sites_are_read_against_the_metric_at_the_baseline(
+    model: str, direction: str
+) -> None:
     task, base, cache = between_images(model, direction)
     encoder, metric = task.encoder, task.metric
     effects = patch_effects(task, by="site", direction=direction)
@@ -352,32 +483,61 @@ def test_effects_of_sites_are_read_against_the_metric_at_the_baseline(model: str
         with patched(encoder, Patch(site, cache[site])):
             after = float(metric(encoder(base)))
         at_baseline = after if direction == "noise" else float(metric(encoder(base)))
-        assert effects.baseline_metric[site] == pytest.approx(at_baseline, abs=rounding_of([at_baseline]))
+        assert effects.baseline_metric[site] == pytest.approx(
+            at_baseline, abs=rounding_of([at_baseline])
+        )
 
 
 @pytest.mark.parametrize("model", ["vit-tiny", "rn-tiny"])
-def test_on_the_path_to_other_images_the_units_of_components_alone_move(model: str) -> None:
+def test_on_the_path_to_other_images_the_units_of_components_alone_move(
+    model: str,
+) -> None:
     task, base, cache = between_images(model, "noise")
     encoder, metric = task.encoder, task.metric
-    graph = attribute(encoder, base, metric, None, midpoint_rule(40), task.baseline, progress=False, **AS_STUDIED)
+    graph = attribute(
+        encoder,
+        base,
+        metric,
+        None,
+        midpoint_rule(40),
+        task.baseline,
+        progress=False,
+        **AS_STUDIED,
+    )
     with torch.no_grad():
         clean = float(metric(encoder(base)))
         for site in encoder.carried:
             with patched(encoder, Patch(site, cache[site])):
                 after = float(metric(encoder(base)))
             told = graph.completeness[site]
-            assert_same_differences(told.metric_difference, clean - after, of=[clean, after])
+            assert_same_differences(
+                told.metric_difference, clean - after, of=[clean, after]
+            )
             assert abs(told.gap) < 0.05 * abs(told.metric_difference) + 1e-4
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("part", "point"), [("attn", "attn.hook_z"), ("mlp", "mlp.hook_post")])
-def test_a_hook_writes_what_is_carried_too_and_a_patch_and_the_points_inside_do_not(part: str, point: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "point"), [("attn", "attn.hook_z"), ("mlp", "mlp.hook_post")]
+)
+def test_a_hook_writes_what_is_carried_too_and_a_patch_and_the_points_inside_do_not(
+    part: str, point: str
+) -> None:
     task, base, cache = between_images("vit-tiny", "noise")
-    encoder, site, inside = task.encoder, f"transformer.resblocks.2.{part}", f"blocks.2.{point}"
-    by_hook = encoder.run_with_hooks(base, fwd_hooks=[(site, lambda a, hook: cache[site])])
-    by_point = encoder.run_with_hooks(base, fwd_hooks=[(inside, lambda a, hook: cache[inside])])
-    by_carrying = encoder.run_with_hooks(base, fwd_hooks=[(site, lambda a, hook: encoder.carry(site, cache[site], a))])
+    encoder, site, inside = (
+        task.encoder,
+        f"transformer.resblocks.2.{part}",
+        f"blocks.2.{point}",
+    )
+    by_hook = encoder.run_with_hooks(
+        base, fwd_hooks=[(site, lambda a, hook: cache[site])]
+    )
+    by_point = encoder.run_with_hooks(
+        base, fwd_hooks=[(inside, lambda a, hook: cache[inside])]
+    )
+    by_carrying = encoder.run_with_hooks(
+        base, fwd_hooks=[(site, lambda a, hook: encoder.carry(site, cache[site], a))]
+    )
     with patched(encoder, Patch(site, cache[site])):
         expected = encoder(base)
     assert_same(by_point, expected, 0.1)

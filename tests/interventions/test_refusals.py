@@ -63,9 +63,13 @@ def graph(**settings: Any) -> AttributionGraph:
 
 
 def curve(settings: Any = None, images: Tensor = IMAGES, **given: Any) -> object:
-    scores = {site: np.ones(n) for site, n in (("input", 3), ("first", 3), ("second", 2))}
+    scores = {
+        site: np.ones(n) for site, n in (("input", 3), ("first", 3), ("second", 2))
+    }
     found = AttributionGraph(tuple(scores), scores, {}, {}, {}, 1)
-    return i.faithfulness_curve(by_hand(images, **given), found, i.AblationSettings(**(settings or {})))
+    return i.faithfulness_curve(
+        by_hand(images, **given), found, i.AblationSettings(**(settings or {}))
+    )
 
 
 def kept(units: Any, **given: Any) -> object:
@@ -73,7 +77,9 @@ def kept(units: Any, **given: Any) -> object:
 
 
 def chain(**sizes: int) -> Edges:
-    return Edges.between({site: np.arange(n) for site, n in sizes.items()}, pairwise(sizes))
+    return Edges.between(
+        {site: np.arange(n) for site, n in sizes.items()}, pairwise(sizes)
+    )
 
 
 def kept_edges(*edges: Edges) -> object:
@@ -92,16 +98,22 @@ def run_patched(*patches: i.Patch) -> object:
 
 def in_stream() -> Task:
     stream = ResidualStream.of(VIT)
-    return Task(stream.components, torch.randn(2, 3, *VIT.image_size), first, work=QUIET)
+    return Task(
+        stream.components, torch.randn(2, 3, *VIT.image_size), first, work=QUIET
+    )
 
 
 def stream_circuit() -> Circuit:
-    return attribute_components(Task(VIT, torch.randn(2, 3, *VIT.image_size), first, work=QUIET)).circuit(3)
+    return attribute_components(
+        Task(VIT, torch.randn(2, 3, *VIT.image_size), first, work=QUIET)
+    ).circuit(3)
 
 
 def harmful() -> Circuit:
     found = graph()
-    return replace(found, edge_scores={pair: -np.abs(s) for pair, s in found.edge_scores.items()}).circuit(3)
+    return replace(
+        found, edge_scores={pair: -np.abs(s) for pair, s in found.edge_scores.items()}
+    ).circuit(3)
 
 
 def another_model() -> Task:
@@ -160,20 +172,40 @@ PATCHES: list[tuple[Call, str]] = [
     (lambda: i.unit_pixels(Task(RESNET, PIXELS, first), "layer4.0", 256), "0 to 255.*256"),
 ]  # fmt: skip
 SEARCH: list[tuple[Call, str]] = [
-    (lambda: i.find_circuit(planted(), method="magic", size=0.5), "'site-path', .*'magic'"),
-    (lambda: i.find_circuit(planted(), size=0.5, selectivity=0.8), "size= and selectivity="),
+    (
+        lambda: i.find_circuit(planted(), method="magic", size=0.5),
+        "'site-path', .*'magic'",
+    ),
+    (
+        lambda: i.find_circuit(planted(), size=0.5, selectivity=0.8),
+        "size= and selectivity=",
+    ),
     (lambda: i.find_circuit(planted(), selectivity=0.8), "others="),
-    (lambda: i.find_circuit(planted(others=SOME), selectivity=80.0), r"\(0, 1.5\].*80.0"),
-    (lambda: i.find_circuit(planted(others=SOME), selectivity=0.8, method="gradient"), "no better than the baseline"),
+    (
+        lambda: i.find_circuit(planted(others=SOME), selectivity=80.0),
+        r"\(0, 1.5\].*80.0",
+    ),
+    (
+        lambda: i.find_circuit(
+            planted(others=SOME), selectivity=0.8, method="gradient"
+        ),
+        "no better than the baseline",
+    ),
     (lambda: i.find_circuit(planted(SOME[:0]), size=0.5), "at least one image"),
     (lambda: masks([]), "sizes"),
     (lambda: masks([0.5, 1.5]), "sizes"),
     (lambda: masks([0.5], SAME), "same for all"),
-    (lambda: masks([0.5], among=circuit_with(chain(conv1=0, conv2=0))), "at least one edge"),
+    (
+        lambda: masks([0.5], among=circuit_with(chain(conv1=0, conv2=0))),
+        "at least one edge",
+    ),
     (lambda: i.judge_circuit(planted(), graph().circuit(None).nothing()), "units"),
     (lambda: i.judge_circuit(planted(), harmful()), "edges"),
     (lambda: i.judge_circuit(another_model(), graph().circuit(None)), "weights"),
-    (lambda: i.judge_circuit(planted(baseline=SOME.flip(0)), graph().circuit(None)), "'zero'.*'counterfactual'"),
+    (
+        lambda: i.judge_circuit(planted(baseline=SOME.flip(0)), graph().circuit(None)),
+        "'zero'.*'counterfactual'",
+    ),
 ]
 
 
@@ -189,7 +221,10 @@ torch.manual_seed(0)
 
 def encoder() -> Encoder:
     tower = nn.Linear(3, 3)
-    stages = Stage("u", lambda x: tower(x.flatten(1)).relu(), 1), Stage("embedding", torch.exp, 1)
+    stages = (
+        Stage("u", lambda x: tower(x.flatten(1)).relu(), 1),
+        Stage("embedding", torch.exp, 1),
+    )
     return Encoder(tower, stages, (1, 1))
 
 
@@ -201,23 +236,41 @@ SKETCHED = nn.functional.normalize(WEIGHTS + 0.3, dim=1)
 FEW = AblationSettings(sizes=(0.5,), random_draws=1)
 
 
-def task(place: int = 0, weights: Tensor = WEIGHTS, label: int = 0, make: Any = class_logit, **given: Any) -> Task:
+def task(
+    place: int = 0,
+    weights: Tensor = WEIGHTS,
+    label: int = 0,
+    make: Any = class_logit,
+    **given: Any,
+) -> Task:
     return Task(ENCODERS[place], RANDOM, make(weights, label), work=QUIET, **given)
 
 
 def graph_of_class(weights: Tensor = WEIGHTS, label: int = 0) -> AttributionGraph:
     metric = class_logit(weights, label)
-    return attribute(ENCODERS[0], RANDOM, metric, 0.4, left_rule(1), sites=["u", "embedding"], progress=False)
+    return attribute(
+        ENCODERS[0],
+        RANDOM,
+        metric,
+        0.4,
+        left_rule(1),
+        sites=["u", "embedding"],
+        progress=False,
+    )
 
 
 def moved(function: Any) -> Callable[[Task, AttributionGraph], object]:
-    return lambda one, found: function({("cat", "photo"): one}, {("cat", "photo"): found.circuit(None)})
+    return lambda one, found: function(
+        {("cat", "photo"): one}, {("cat", "photo"): found.circuit(None)}
+    )
 
 
 DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
     "curve": lambda one, found: faithfulness_curve(one, found, FEW),
     "circuits": lambda one, found: measure_circuits(one, [found.circuit(None)], FEW),
-    "judge": lambda one, found: judge_circuit(one, found.circuit(None), minimality=False),
+    "judge": lambda one, found: judge_circuit(
+        one, found.circuit(None), minimality=False
+    ),
     "attribution": lambda one, found: check_attribution(one, found, top=1, random=1),
     "transfer": moved(transfer_circuits),
     "interchange": moved(interchange),
@@ -235,7 +288,9 @@ DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
         (task(weights=SKETCHED, label=1), "text weights"),
     ],
 )
-def test_another_model_metric_and_texts_are_refused(door: str, given: Task, named: str) -> None:
+def test_another_model_metric_and_texts_are_refused(
+    door: str, given: Task, named: str
+) -> None:
     with pytest.raises(InputError, match=named):
         DOORS[door](given, graph_of_class())
 
@@ -246,7 +301,10 @@ def test_what_differs_on_purpose_is_taken(door: str) -> None:
     DOORS[door](task(), found)
     DOORS[door](task(weights=WEIGHTS[:2]), found)  # of which the logit has the same row
     DOORS[door](task(weights=SKETCHED), replace(found, settings={}))  # it does not say
-    control, ends = task(label=1), Baseline("ones", {"u": torch.ones(1, 3), "embedding": torch.ones(1, 3)})
+    control, ends = (
+        task(label=1),
+        Baseline("ones", {"u": torch.ones(1, 3), "embedding": torch.ones(1, 3)}),
+    )
     other_baseline = task(baseline=ends)
     if door == "attribution":
         with pytest.raises(InputError, match="text weights"):
@@ -282,8 +340,14 @@ def test_a_circuit_of_components_on_the_tower_without_is_told_by_its_sites() -> 
     metric = class_logit(torch.nn.functional.normalize(torch.randn(3, 16), dim=-1), 1)
     heads = Task(in_components(channels), images, metric, baseline=others, work=QUIET)
     circuit = i.circuit_of(heads, {"transformer.resblocks.0.attn": [1]})
-    circuit = replace(circuit, source=replace(circuit.source, settings=dict(heads.identity)))
+    circuit = replace(
+        circuit, source=replace(circuit.source, settings=dict(heads.identity))
+    )
     assert len(i.kept_embeddings(heads, [circuit])) == 1
     for measure in (i.judge_circuit, lambda task, one: i.kept_embeddings(task, [one])):
-        with pytest.raises(InputError, match=r"'transformer.resblocks.0.attn'.*in_components"):
-            measure(Task(channels, images, metric, baseline="zero", work=QUIET), circuit)
+        with pytest.raises(
+            InputError, match=r"'transformer.resblocks.0.attn'.*in_components"
+        ):
+            measure(
+                Task(channels, images, metric, baseline="zero", work=QUIET), circuit
+            )

@@ -58,43 +58,78 @@ def additive(seed: int = 0) -> Encoder:
 
 
 def test_without_interaction_masks_and_rankings_agree() -> None:
-    encoder, images = additive(), torch.rand(32, 3, 1, 1, generator=torch.Generator().manual_seed(1)) + 0.2
+    encoder, images = (
+        additive(),
+        torch.rand(32, 3, 1, 1, generator=torch.Generator().manual_seed(1)) + 0.2,
+    )
     task = Task(encoder, images, lambda e: e[:, 0], sites=["units"], work=QUIET)
     masks = MaskSettings(steps=150, batch_size=32)
     found = {
-        method: find_circuit(task, method=method, size=0.4, masks=masks) for method in METHODS if method != CONTRAST
+        method: find_circuit(task, method=method, size=0.4, masks=masks)
+        for method in METHODS
+        if method != CONTRAST
     }
     kept = {method: set(one.units["units"].tolist()) for method, one in found.items()}
     assert all(units == kept["patching"] for units in kept.values())
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet: nn.Module, method: str) -> None:
-    encoder, images, others = Encoder.from_tower(resnet), torch.randn(3, 3, 64, 64) + 2, torch.randn(3, 3, 64, 64) - 2
+def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(
+    resnet: nn.Module, method: str
+) -> None:
+    encoder, images, others = (
+        Encoder.from_tower(resnet),
+        torch.randn(3, 3, 64, 64) + 2,
+        torch.randn(3, 3, 64, 64) - 2,
+    )
     with encoder.running():  # texts of two classes that it tells apart
-        own, other = (nn.functional.normalize(encoder(some), dim=-1).mean(0) for some in (images, others))
+        own, other = (
+            nn.functional.normalize(encoder(some), dim=-1).mean(0)
+            for some in (images, others)
+        )
     apart, middle = own - other, own + other
-    apart = nn.functional.normalize(apart - (apart @ middle) / (middle @ middle) * middle, dim=0)
+    apart = nn.functional.normalize(
+        apart - (apart @ middle) / (middle @ middle) * middle, dim=0
+    )
     metric = class_logit(torch.stack([-apart, apart]), 1)
-    task = Task(encoder, images, metric, others=others, sites=["layer3.0", "layer4.0"], work=QUIET)
-    found = find_circuit(task, method=method, size=0.25, masks=MaskSettings(steps=6, batch_size=4))
+    task = Task(
+        encoder,
+        images,
+        metric,
+        others=others,
+        sites=["layer3.0", "layer4.0"],
+        work=QUIET,
+    )
+    found = find_circuit(
+        task, method=method, size=0.25, masks=MaskSettings(steps=6, batch_size=4)
+    )
     n_units = sum(len(scores) for scores in found.source.node_scores.values())
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
     assert found.source.settings["method"] == method
     assert (found.source.importance is not None) == (method in ONLY_RANK)
-    assert all(np.array_equal(units, found.source.kept_units[site]) for site, units in found.units.items())
+    assert all(
+        np.array_equal(units, found.source.kept_units[site])
+        for site, units in found.units.items()
+    )
     assert found.source.settings | task.identity == found.source.settings
-    curve = faithfulness_curve(task, found.source, AblationSettings(sizes=(0.5,), random_draws=1))
+    curve = faithfulness_curve(
+        task, found.source, AblationSettings(sizes=(0.5,), random_draws=1)
+    )
     assert curve.kept.shape[1:] == (1, 6)
 
 
 def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
     planted = planted_convolution(noise=0.0)
-    images, others = planted.images(8, 1) + torch.tensor([1.0, 0, 0])[:, None, None], planted.images(8, 2)
+    images, others = (
+        planted.images(8, 1) + torch.tensor([1.0, 0, 0])[:, None, None],
+        planted.images(8, 2),
+    )
     task = Task(planted.encoder, images, planted.metric, others=others, work=QUIET)
     found = find_circuit(task, method="patching", selectivity=0.9)
     assert "note" not in found.made_with
-    reached = [size for size, selectivity in found.made_with["tried"] if selectivity >= 0.9]
+    reached = [
+        size for size, selectivity in found.made_with["tried"] if selectivity >= 0.9
+    ]
     assert found.size == min(reached)
     missed = find_circuit(task, method="gradient", selectivity=1.5)
     assert "4 sizes" in missed.made_with["note"]
@@ -102,21 +137,33 @@ def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
     sizes, selectivities = np.transpose(missed.made_with["tried"])
     assert sizes.tolist() == sorted(sizes)
     assert missed.size == sizes[selectivities.argmax()]
-    assert measure_circuits(task, [missed], QUICK).selectivity == pytest.approx(selectivities.max())
+    assert measure_circuits(task, [missed], QUICK).selectivity == pytest.approx(
+        selectivities.max()
+    )
 
 
 @pytest.mark.parametrize("method", ["gradient", "learned"])
-def test_circuits_of_several_sizes_come_from_one_search_in_the_order_asked(method: str) -> None:
+def test_circuits_of_several_sizes_come_from_one_search_in_the_order_asked(
+    method: str,
+) -> None:
     planted = planted_convolution()
     task = Task(planted.encoder, planted.images(4, 0), planted.metric, work=QUIET)
-    circuits = propose_circuits(task, [0.2, 0.8, 0.5], method=method, masks=MaskSettings(steps=6))
-    assert [one.count for one in circuits] == [4, 16, 10]  # of 20 units, in one cut over all sites
+    circuits = propose_circuits(
+        task, [0.2, 0.8, 0.5], method=method, masks=MaskSettings(steps=6)
+    )
+    assert [one.count for one in circuits] == [
+        4,
+        16,
+        10,
+    ]  # of 20 units, in one cut over all sites
     assert len({one.source.ranked_by["conv1"].tobytes() for one in circuits}) == 1
 
 
 def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> None:
     encoder, own, others = additive(3), torch.rand(6, 3, 1, 1), torch.rand(2, 3, 1, 1)
-    task = Task(encoder, own, lambda e: e[:, 0], others=others, sites=["units"], work=QUIET)
+    task = Task(
+        encoder, own, lambda e: e[:, 0], others=others, sites=["units"], work=QUIET
+    )
     found = find_circuit(task, method="fisher", size=0.5)
     # Each unit's activation is what its gate changes; every image's answer has a random factor.
     changes = encoder(torch.cat([own, others]), stop="units").numpy().astype(float)
@@ -136,7 +183,9 @@ def test_a_ranking_is_cut_once_over_all_sites(method: str) -> None:
     task = Task(planted.encoder, planted.images(4, 0), planted.metric, work=QUIET)
     found = find_circuit(task, method=method, size=0.5)
     scores = found.source.ranked_by.values()
-    first = np.argsort(-np.abs(np.concatenate([*scores])), kind="stable")[: sum(map(len, scores)) // 2]
+    first = np.argsort(-np.abs(np.concatenate([*scores])), kind="stable")[
+        : sum(map(len, scores)) // 2
+    ]
     expected = np.histogram(first, np.cumsum([0, *map(len, scores)]))[0].tolist()
     assert [len(units) for units in found.units.values()] == expected
     assert found.source.settings["budget"] == "global"
@@ -147,7 +196,9 @@ Run = Callable[[Tensor], Tensor]
 
 def chain(*stages: tuple[str, Run]) -> Task:
     """A chain of stages on images [B, 3, 8, 8] with the channels as units."""
-    encoder = Encoder(nn.Linear(1, 1), [Stage(site, run, 1) for site, run in stages], (8, 8))
+    encoder = Encoder(
+        nn.Linear(1, 1), [Stage(site, run, 1) for site, run in stages], (8, 8)
+    )
     images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     return Task(encoder, images, lambda e: e[:, 0], work=QUIET)
 
@@ -165,7 +216,13 @@ def test_pooled_channels_repeat_and_a_linear_end_reads_out() -> None:
         ("scaled", lambda x: 2 * x),
         ("embedding", lambda x: x @ last),
     )
-    roles = {"conv": "counted", "pool": "repeat", "mixed": "readout", "scaled": "readout", "embedding": "readout"}
+    roles = {
+        "conv": "counted",
+        "pool": "repeat",
+        "mixed": "readout",
+        "scaled": "readout",
+        "embedding": "readout",
+    }
     assert site_roles(task.encoder) == {"input": "image", **roles}
     assert counted_sites(task.encoder) == ("conv",)
 
@@ -181,7 +238,10 @@ def test_pooled_channels_repeat_and_a_linear_end_reads_out() -> None:
 )
 def test_a_norm_reads_out_and_a_nonlinearity_does_not(end: Run, role: str) -> None:
     first, last = weights(16, 3), weights(16, 20)
-    task = chain(("units", lambda x: x.mean((2, 3)) @ first.T), ("embedding", lambda x: end(x) @ last))
+    task = chain(
+        ("units", lambda x: x.mean((2, 3)) @ first.T),
+        ("embedding", lambda x: end(x) @ last),
+    )
     assert site_roles(task.encoder)["units"] == role
 
 
@@ -191,29 +251,54 @@ def test_towers_count_what_computes(kind: str) -> None:
     counted = counted_sites(encoder)
     assert encoder.sites[1] in counted
     assert not {"input", encoder.sites[-1]} & {*counted}
-    if kind == "vit":  # the stream of the last block reaches the embedding through a norm alone
+    if (
+        kind == "vit"
+    ):  # the stream of the last block reaches the embedding through a norm alone
         assert counted == encoder.sites[1:-2]
         heads = in_components(encoder)
         roles = site_roles(heads)
-        assert [site for site in heads.sites if roles[site] == "readout"] == list(heads.sites[-2:])
+        assert [site for site in heads.sites if roles[site] == "readout"] == list(
+            heads.sites[-2:]
+        )
 
 
 PLANTED = planted_convolution(noise=0.0)
 
 
-def graph_of(kept: dict[str, Any], planted: PlantedCircuit = PLANTED) -> AttributionGraph:
-    graph = attribute(planted.encoder, planted.images(4, 0), planted.metric, 0.5, left_rule(1), progress=False)
+def graph_of(
+    kept: dict[str, Any], planted: PlantedCircuit = PLANTED
+) -> AttributionGraph:
+    graph = attribute(
+        planted.encoder,
+        planted.images(4, 0),
+        planted.metric,
+        0.5,
+        left_rule(1),
+        progress=False,
+    )
     units = {site: np.array(some, dtype=np.int64) for site, some in kept.items()}
-    return replace(graph, kept_units={"input": np.zeros(0, np.int64)} | units, edge_scores={})
+    return replace(
+        graph, kept_units={"input": np.zeros(0, np.int64)} | units, edge_scores={}
+    )
 
 
 def task_of(planted: PlantedCircuit = PLANTED, **given: Any) -> Task:
-    return Task(planted.encoder, planted.images(12, 1), planted.metric, work=QUIET, **given)
+    return Task(
+        planted.encoder, planted.images(12, 1), planted.metric, work=QUIET, **given
+    )
 
 
 def test_the_planted_circuit_passes() -> None:
-    rows = judge_circuit(task_of(), graph_of(PLANTED.nodes).circuit(None)).set_index("test")
-    assert list(rows.index) == ["circuit", "complement", "sufficiency", "necessity", "minimality (units)"]
+    rows = judge_circuit(task_of(), graph_of(PLANTED.nodes).circuit(None)).set_index(
+        "test"
+    )
+    assert list(rows.index) == [
+        "circuit",
+        "complement",
+        "sufficiency",
+        "necessity",
+        "minimality (units)",
+    ]
     assert rows.loc["circuit", "value"] == pytest.approx(1, abs=1e-5)
     assert rows.loc["complement", "value"] == pytest.approx(0, abs=1e-5)
     assert rows.loc["sufficiency", "value"] == 1
@@ -231,27 +316,47 @@ def test_a_wrong_circuit_fails_and_a_unit_without_effect_is_found() -> None:
     table = judge_circuit(task_of(), with_one_more.circuit(None)).set_index("test")
     assert table.loc["minimality (units)", "value"] == pytest.approx(5 / 6)
     assert not table.loc["minimality (units)", "holds"]
-    without = judge_circuit(task_of(), with_one_more.circuit(None), minimality=False).set_index("test")
+    without = judge_circuit(
+        task_of(), with_one_more.circuit(None), minimality=False
+    ).set_index("test")
     assert without.equals(table.drop("minimality (units)"))
 
 
 def test_edges_and_images_of_other_classes() -> None:
-    graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.25, progress=False)
+    graph = attribute(
+        PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.25, progress=False
+    )
     bright = PLANTED.images(8, 1) + torch.tensor([1.0, 0, 0])[:, None, None]
     task = replace(task_of(), images=bright, others=PLANTED.images(8, 2))
     table = judge_circuit(task, graph.circuit(1)).set_index("test")
     assert (table["measure"] == "selectivity").all()
     assert table.loc["circuit", "value"] == pytest.approx(1, abs=1e-4)
-    assert table.loc["minimality (edges)", "n"] == graph.circuit(1).graph.number_of_edges()
+    assert (
+        table.loc["minimality (edges)", "n"] == graph.circuit(1).graph.number_of_edges()
+    )
 
 
 def test_a_circuit_may_keep_no_unit_of_a_site() -> None:
-    graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.3, budget="global", progress=False)
-    empty = graph_of({site: [] if site == "conv1" else units for site, units in graph.kept_units.items()})
+    graph = attribute(
+        PLANTED.encoder,
+        PLANTED.images(4, 0),
+        PLANTED.metric,
+        0.3,
+        budget="global",
+        progress=False,
+    )
+    empty = graph_of(
+        {
+            site: [] if site == "conv1" else units
+            for site, units in graph.kept_units.items()
+        }
+    )
     assert len({len(units) for units in graph.kept_units.values()}) > 1
     assert judge_circuit(task_of(), graph.circuit(None))["value"].notna().all()
     table = judge_circuit(task_of(), empty.circuit(None)).set_index("test")
-    assert table.loc["circuit", "value"] == pytest.approx(0, abs=1e-5)  # conv1 is at its baseline
+    assert table.loc["circuit", "value"] == pytest.approx(
+        0, abs=1e-5
+    )  # conv1 is at its baseline
     assert not table.loc["sufficiency", "holds"]
 
 
@@ -263,28 +368,46 @@ def judged_weights(weights: Tensor, kept: list[int]) -> pd.DataFrame:
     )
     encoder = Encoder(torch.nn.Linear(1, 1), stages, (1, 1))
     images, others = (
-        torch.tensor(numbers)[:, None, None, None].expand(-1, 3, 1, 1) for numbers in ([2.0, 3.0, 2.0], [1.0, 1.0])
+        torch.tensor(numbers)[:, None, None, None].expand(-1, 3, 1, 1)
+        for numbers in ([2.0, 3.0, 2.0], [1.0, 1.0])
     )
-    task = Task(encoder, images, lambda e: e[:, 0], sites=["units"], others=others, work=QUIET)
+    task = Task(
+        encoder, images, lambda e: e[:, 0], sites=["units"], others=others, work=QUIET
+    )
     scores = {"input": np.zeros(1), "units": weights.numpy()}
-    graph = AttributionGraph(tuple(scores), scores, {"units": np.array(kept)}, {}, {}, 1)
+    graph = AttributionGraph(
+        tuple(scores), scores, {"units": np.array(kept)}, {}, {}, 1
+    )
     return judge_circuit(task, graph.circuit(None), minimality=False).set_index("test")
 
 
 def test_what_random_units_reach_does_not_hold() -> None:
     # Of 20 equal units any six recover 0.3.
     table = judged_weights(torch.ones(20), list(range(6)))
-    assert table[["value", "low", "random_low", "random_high"]].to_numpy()[0] == pytest.approx([0.3] * 4)
-    assert table[["random_low", "random_high"]].to_numpy()[3] == pytest.approx([0.7] * 2)
+    assert table[["value", "low", "random_low", "random_high"]].to_numpy()[
+        0
+    ] == pytest.approx([0.3] * 4)
+    assert table[["random_low", "random_high"]].to_numpy()[3] == pytest.approx(
+        [0.7] * 2
+    )
     assert not table["holds"].any()
 
 
-@pytest.mark.parametrize(("weight", "holds"), [(0.07, [False] * 4), (0.5, [True, False] * 2), (0.75, [True] * 4)])
-def test_better_than_random_is_not_yet_sufficient(weight: float, holds: list[bool]) -> None:
+@pytest.mark.parametrize(
+    ("weight", "holds"),
+    [(0.07, [False] * 4), (0.5, [True, False] * 2), (0.75, [True] * 4)],
+)
+def test_better_than_random_is_not_yet_sufficient(
+    weight: float, holds: list[bool]
+) -> None:
     # One of 5,000 units; random ones do nothing.
     table = judged_weights(torch.tensor([weight, 1 - weight] + [0.0] * 4998), [0])
-    assert table[["value", "random_low", "random_high"]].to_numpy()[0] == pytest.approx([weight, 0, 0])
-    assert table["p"].tolist()[2:] == pytest.approx([stats.binom.sf(39, 40, 0.9)] * 2)  # below 0.05
+    assert table[["value", "random_low", "random_high"]].to_numpy()[0] == pytest.approx(
+        [weight, 0, 0]
+    )
+    assert table["p"].tolist()[2:] == pytest.approx(
+        [stats.binom.sf(39, 40, 0.9)] * 2
+    )  # below 0.05
     assert table["holds"].tolist() == holds
 
 
@@ -293,8 +416,14 @@ def two_things(label: int, others: bool = True, shift: float = 0.0) -> Task:
 
     They are other images by a shift of a channel that no unit sees.
     """
-    stages = (Stage("units", lambda x: x.flatten(1)[:, :2], 1), Stage("embedding", lambda u: u + 0.1, 1))
-    images, of_another = (torch.tensor([some] * 4)[:, :, None, None] for some in ([4.0, 1, 3], [1.0, 4, 3]))
+    stages = (
+        Stage("units", lambda x: x.flatten(1)[:, :2], 1),
+        Stage("embedding", lambda u: u + 0.1, 1),
+    )
+    images, of_another = (
+        torch.tensor([some] * 4)[:, :, None, None]
+        for some in ([4.0, 1, 3], [1.0, 4, 3])
+    )
     images[:, 0] += torch.arange(4.0)[:, None, None]
     images[:, 2] += shift
     of_another[:, 2] += shift
@@ -311,7 +440,11 @@ def two_things(label: int, others: bool = True, shift: float = 0.0) -> Task:
 def test_by_default_a_circuit_is_found_as_the_command_finds_it() -> None:
     task = two_things(0)
     found = find_circuit(task)
-    assert found.source.settings["method"] == ITERATIVE == inspect.signature(find_circuit).parameters["method"].default
+    assert (
+        found.source.settings["method"]
+        == ITERATIVE
+        == inspect.signature(find_circuit).parameters["method"].default
+    )
     named = find_circuit(task, method=ITERATIVE, size=default_size(task.encoder))
     assert {site: units.tolist() for site, units in found.units.items()} == {
         site: units.tolist() for site, units in named.units.items()
@@ -319,7 +452,9 @@ def test_by_default_a_circuit_is_found_as_the_command_finds_it() -> None:
     assert propose_circuits(task, [0.5])[0].source.settings["method"] == ITERATIVE
 
 
-def test_a_circuit_without_others_says_what_ranks_and_where_units_are_put(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_circuit_without_others_says_what_ranks_and_where_units_are_put(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     found = find_circuit(two_things(0, others=False), size=0.5)
     assert found.source.settings["method"] == "gradient"
     ranked, put = caplog.messages
@@ -330,11 +465,25 @@ def test_a_circuit_without_others_says_what_ranks_and_where_units_are_put(caplog
     assert not caplog.messages
 
 
-def test_shares_of_no_lead_are_nan_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
-    found_on, first, second = two_things(0), two_things(0, shift=0.1), two_things(1, shift=0.1)
+def test_shares_of_no_lead_are_nan_with_the_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found_on, first, second = (
+        two_things(0),
+        two_things(0, shift=0.1),
+        two_things(1, shift=0.1),
+    )
     circuit = find_circuit(found_on, size=0.5)
-    assert judge_circuit(first, circuit).set_index("test")["value"].to_dict()["circuit"] > 0
+    assert (
+        judge_circuit(first, circuit).set_index("test")["value"].to_dict()["circuit"]
+        > 0
+    )
     assert not caplog.messages
-    assert np.isnan(judge_circuit(second, circuit).set_index("test")["value"].to_dict()["circuit"])
+    assert np.isnan(
+        judge_circuit(second, circuit).set_index("test")["value"].to_dict()["circuit"]
+    )
     (told,) = caplog.messages
-    assert all(word in told for word in ("selectivity", "no better than the baseline", "label 0", "label 1"))
+    assert all(
+        word in told
+        for word in ("selectivity", "no better than the baseline", "label 0", "label 1")
+    )

@@ -44,7 +44,11 @@ def encoder() -> Encoder:
 
 def circuit(units: list[int], embedding: tuple[int, ...] = (0, 1)) -> Circuit:
     scores = {"input": np.zeros(3), "u": np.zeros(3), "embedding": np.zeros(2)}
-    kept = {"input": np.array([0]), "u": np.array(units, int), "embedding": np.array(embedding, int)}
+    kept = {
+        "input": np.array([0]),
+        "u": np.array(units, int),
+        "embedding": np.array(embedding, int),
+    }
     return AttributionGraph(tuple(scores), scores, kept, {}, {}, 1).circuit(None)
 
 
@@ -52,7 +56,12 @@ def pixels(*values: tuple[float, float, float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float)[:, :, None, None]
 
 
-PAIRS = [("photo", "photo"), ("sketch", "photo"), ("photo", "sketch"), ("sketch", "sketch")]
+PAIRS = [
+    ("photo", "photo"),
+    ("sketch", "photo"),
+    ("photo", "sketch"),
+    ("sketch", "sketch"),
+]
 """Domains of the circuit and of the images."""
 WEIGHTS = torch.eye(2)
 # The class shows as u0 in photos and as u1 in sketches; u2 speaks for the other class.
@@ -72,7 +81,14 @@ def tasks(
     found = {}
     for key, own in images.items():
         metric = class_logit(WEIGHTS if weights is None else weights[key[1]], 0)
-        found[key] = Task(encoder(), own, metric, others=None if others is None else others[key], work=QUIET, **given)
+        found[key] = Task(
+            encoder(),
+            own,
+            metric,
+            others=None if others is None else others[key],
+            work=QUIET,
+            **given,
+        )
     return found
 
 
@@ -86,7 +102,9 @@ def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
     table = transfer_circuits(tasks(), circuits)
     assert cells(table, "faithfulness") == dict(zip(PAIRS, (1, 0, 1, 0), strict=True))
     moved = interchange(tasks(), circuits)
-    assert cells(moved, "change")["sketch", "photo"] == pytest.approx(cells(moved, "random_change")["sketch", "photo"])
+    assert cells(moved, "change")["sketch", "photo"] == pytest.approx(
+        cells(moved, "random_change")["sketch", "photo"]
+    )
 
 
 def test_hand_worked_transfer() -> None:
@@ -106,28 +124,43 @@ def test_hand_worked_transfer() -> None:
 
 
 def test_hand_worked_interchange() -> None:
-    images = {("cat", "photo"): pixels((3.0, 0, 4)), ("cat", "sketch"): pixels((0.0, 4, 3), (0, 4, 3))}
+    images = {
+        ("cat", "photo"): pixels((3.0, 0, 4)),
+        ("cat", "sketch"): pixels((0.0, 4, 3), (0, 4, 3)),
+    }
     alone = {("cat", "photo"): circuit([0], ()), ("cat", "sketch"): circuit([1], ())}
     table = interchange(tasks(images), alone)
     change = cells(table, "change")
     assert change["photo", "photo"] == 0  # a single image has no other partner
-    assert change["sketch", "sketch"] == pytest.approx(0, abs=rounding_of([1]))  # cosines
+    assert change["sketch", "sketch"] == pytest.approx(
+        0, abs=rounding_of([1])
+    )  # cosines
     # u1 = 4 put into the photo (3, 0, 4): cosine 7 / sqrt(65) for 3/5; u0 = 3 into the sketch: 7 / sqrt(58) for 4/5.
     moved = [change["sketch", "photo"], change["photo", "sketch"]]
     assert_same_differences(moved, [7 / 65**0.5 - 0.6, 7 / 58**0.5 - 0.8], of=[1])
     assert cells(table, "full_accuracy")["sketch", "photo"] == 0
     assert cells(table, "accuracy")["sketch", "photo"] == 1
     pd.testing.assert_frame_equal(table, interchange(tasks(images), alone))
-    controls = [interchange(tasks(images), alone, seed=seed)["random_change"] for seed in range(8)]
+    controls = [
+        interchange(tasks(images), alone, seed=seed)["random_change"]
+        for seed in range(8)
+    ]
     assert len({tuple(c.round(6)) for c in controls}) > 1
 
 
 def test_no_lead_and_missing_pairs() -> None:
     # A baseline that is better at the class than the images are.
-    better = Baseline("better", {"u": torch.tensor([[1.0, 1, 0]]), "embedding": torch.tensor([[1.0, 0]])})
+    better = Baseline(
+        "better",
+        {"u": torch.tensor([[1.0, 1, 0]]), "embedding": torch.tensor([[1.0, 0]])},
+    )
     table = transfer_circuits(tasks(baseline=better), CIRCUITS)
     assert table["faithfulness"].isna().all()
-    assert table["reason"].str.startswith("the model does no better than the baseline: 0.8 against 1").iloc[0]
+    assert (
+        table["reason"]
+        .str.startswith("the model does no better than the baseline: 0.8 against 1")
+        .iloc[0]
+    )
     only_photos = {("cat", "photo"): IMAGES["cat", "photo"]}
     assert len(transfer_circuits(tasks(only_photos), CIRCUITS)) == 2
     pairs = interchange(tasks(only_photos), CIRCUITS)
@@ -145,7 +178,9 @@ def square(values: list[list[float]]) -> pd.DataFrame:
 def test_rank_correlation_with_similarity() -> None:
     nan = float("nan")
     similarity = square([[nan, 0.1, 0.2], [0.1, nan, 0.3], [0.2, 0.3, nan]])
-    one_way = square([[1, 0.0, 0.9], [0.6, 1, 0.9], [0.1, 0.9, 1]])  # both ways: ab 0.3, ac 0.5, bc 0.9
+    one_way = square(
+        [[1, 0.0, 0.9], [0.6, 1, 0.9], [0.1, 0.9, 1]]
+    )  # both ways: ab 0.3, ac 0.5, bc 0.9
     rho, _, points = transfer_against_similarity(one_way, similarity)
     assert rho == pytest.approx(1)
     assert points["transfer"].tolist() == pytest.approx([0.3, 0.5, 0.9])
@@ -159,24 +194,37 @@ def test_rank_correlation_with_similarity() -> None:
 
 
 def test_images_of_other_classes() -> None:
-    others = {("cat", "photo"): pixels((0.0, 0, 5)), ("cat", "sketch"): pixels((0.0, 4, 0), (0, 0, 5))}
+    others = {
+        ("cat", "photo"): pixels((0.0, 0, 5)),
+        ("cat", "sketch"): pixels((0.0, 4, 0), (0, 0, 5)),
+    }
     table = transfer_circuits(tasks(others=others), CIRCUITS)
     assert cells(table, "other_metric")["photo", "photo"] == 0
     assert cells(table, "other_metric")["sketch", "sketch"] == pytest.approx(0.5)
-    assert cells(table, "other_accuracy")["sketch", "sketch"] == 0.5  # (0, 4, 0) is taken for the class
+    assert (
+        cells(table, "other_accuracy")["sketch", "sketch"] == 0.5
+    )  # (0, 4, 0) is taken for the class
     assert cells(table, "other_full_accuracy")["sketch", "photo"] == 0
     selectivity = transfer_matrix(table, "selectivity")
     assert selectivity.loc["photo", "photo"] == pytest.approx(0.8 / 0.8)
     assert selectivity.loc["sketch", "sketch"] == pytest.approx(1)
     assert selectivity.loc["sketch", "photo"] == 0
     last = transfer_circuits(tasks(others=others, sites=["embedding"]), CIRCUITS)
-    assert transfer_matrix(last).to_numpy().tolist() == [[1, 1], [1, 1]]  # both keep the whole embedding
+    assert transfer_matrix(last).to_numpy().tolist() == [
+        [1, 1],
+        [1, 1],
+    ]  # both keep the whole embedding
     both = pd.concat([table.assign(sites="u"), table.assign(sites="all")])
     depth = transfer_over_depth(both)
-    assert depth[["domain", "site", "value"]].to_numpy().tolist() == [[OWN, "u", pytest.approx(1)], [OTHER, "u", 0]]
+    assert depth[["domain", "site", "value"]].to_numpy().tolist() == [
+        [OWN, "u", pytest.approx(1)],
+        [OTHER, "u", 0],
+    ]
     assert depth["n_classes"].tolist() == [1, 1]
     assert depth["low"].isna().all()
-    two = pd.concat([both, both.assign(**{"class": "dog"}, metric=0.0, other_metric=0.0)])
+    two = pd.concat(
+        [both, both.assign(**{"class": "dog"}, metric=0.0, other_metric=0.0)]
+    )
     assert transfer_over_depth(two)["value"].tolist() == pytest.approx([0.5, 0])
     bands = transfer_over_depth(two).iloc[0]
     assert (bands["low"], bands["high"]) == (0, pytest.approx(1))
@@ -185,14 +233,22 @@ def test_images_of_other_classes() -> None:
 
 
 def test_a_weak_class_does_not_dominate() -> None:
-    row = {"circuit_domain": "a", "image_domain": "a", "empty_metric": 0.0, "reason": "", "faithfulness": 0.0}
+    row = {
+        "circuit_domain": "a",
+        "image_domain": "a",
+        "empty_metric": 0.0,
+        "reason": "",
+        "faithfulness": 0.0,
+    }
     table = pd.DataFrame(
         [
             row | {"class": "x", "metric": 0.8, "full_metric": 0.8},
             row | {"class": "y", "metric": 0.1, "full_metric": 0.01},
         ]
     )
-    assert transfer_matrix(table).loc["a", "a"] == pytest.approx(0.9 / 0.81)  # not the mean of 1 and 10
+    assert transfer_matrix(table).loc["a", "a"] == pytest.approx(
+        0.9 / 0.81
+    )  # not the mean of 1 and 10
 
 
 def test_a_baseline_has_one_image_for_all_or_one_for_every_image_and_other() -> None:
@@ -201,7 +257,9 @@ def test_a_baseline_has_one_image_for_all_or_one_for_every_image_and_other() -> 
     pd.testing.assert_frame_equal(transfer_circuits(one, CIRCUITS), expected)
     key = ("cat", "photo")
     baseline, photos = pixels((0, 1, 0), (0, 0, 0), (4, 0, 3)), {key: IMAGES[key]}
-    table = transfer_circuits(tasks(photos, others={key: pixels((0, 4, 3))}, baseline=baseline), CIRCUITS)
+    table = transfer_circuits(
+        tasks(photos, others={key: pixels((0, 4, 3))}, baseline=baseline), CIRCUITS
+    )
     # Of the photos (4, 0, 3) with u0 and u2 kept: u0 + u1 is 5 and 4, of the other (0, 4, 3) it is 0; then
     # all of the embedding is kept.
     assert table["metric"][0] == pytest.approx((5 / 34**0.5 + 4 / 5) / 2)
@@ -226,7 +284,18 @@ def table() -> pd.DataFrame:
             for j, images in enumerate("ab"):
                 for class_name, lead in (("x", 0.8), ("y", 0.01)):
                     metric = lead * (1 - 0.5 * abs(i - j) - 0.1 * i + shift)
-                    rows.append((class_name, circuit, images, sites, metric, lead, 0.0, metric / lead))
+                    rows.append(
+                        (
+                            class_name,
+                            circuit,
+                            images,
+                            sites,
+                            metric,
+                            lead,
+                            0.0,
+                            metric / lead,
+                        )
+                    )
     metrics = ["metric", "full_metric", "empty_metric", "faithfulness"]
     columns = ["class", "circuit_domain", "image_domain", "sites", *metrics]
     return pd.DataFrame(rows, columns=columns)
@@ -234,8 +303,14 @@ def table() -> pd.DataFrame:
 
 def test_a_comparison_of_transfer_is_its_matrix_at_each_site() -> None:
     found = compare_transfer(table())
-    assert (found.measure, found.sites, found.alike) == ("transfer_faithfulness", ("u",), True)
-    pd.testing.assert_frame_equal(found.matrix(), transfer_matrix(table().query("sites == 'u'")))
+    assert (found.measure, found.sites, found.alike) == (
+        "transfer_faithfulness",
+        ("u",),
+        True,
+    )
+    pd.testing.assert_frame_equal(
+        found.matrix(), transfer_matrix(table().query("sites == 'u'"))
+    )
     there, back = found.matrix().to_numpy()[[0, 1], [1, 0]]
     assert there != back
     assert found.about == {"n_classes": 2}
@@ -246,24 +321,38 @@ def test_all_sites_at_once_are_a_comparison_of_their_own() -> None:
     found = compare_transfer(whole)
     assert found.sites == ()
     pd.testing.assert_frame_equal(found.matrix(), transfer_matrix(whole))
-    pd.testing.assert_frame_equal(compare_transfer(whole.drop(columns="sites")).matrix(), found.matrix())
+    pd.testing.assert_frame_equal(
+        compare_transfer(whole.drop(columns="sites")).matrix(), found.matrix()
+    )
     own = found.matrix(normalise=True)
-    assert own.loc["a", "b"] == pytest.approx(0.5 / 0.9)  # of what b's own circuits reach on images of b
+    assert own.loc["a", "b"] == pytest.approx(
+        0.5 / 0.9
+    )  # of what b's own circuits reach on images of b
     assert (own.loc["a", "a"], own.loc["b", "b"]) == (1, 1)
 
 
 def test_a_pair_without_lead_is_absent() -> None:
     whole = table().query("sites == 'all'")
-    weak = whole.assign(full_metric=whole["full_metric"].where(whole["image_domain"] == "a", 0.0))
+    weak = whole.assign(
+        full_metric=whole["full_metric"].where(whole["image_domain"] == "a", 0.0)
+    )
     found = compare_transfer(weak)
     assert set(found.values["domain_b"]) == {"a"}
     assert found.matrix()["b"].isna().all()
 
 
 def test_leads_by_site() -> None:
-    depth = [(OWN, "x", 0.5), (OTHER, "x", 0.75), (OWN, "y", 0.5), (OTHER, "y", 0.25), (OWN, "z", 0.5)]
+    depth = [
+        (OWN, "x", 0.5),
+        (OTHER, "x", 0.75),
+        (OWN, "y", 0.5),
+        (OTHER, "y", 0.25),
+        (OWN, "z", 0.5),
+    ]
     table = pd.DataFrame(depth, columns=["domain", "site", "value"])
-    lead = lead_of_own_circuits(table.assign(low=table["value"] - 0.1, high=table["value"] + 0.1))
+    lead = lead_of_own_circuits(
+        table.assign(low=table["value"] - 0.1, high=table["value"] + 0.1)
+    )
     assert lead is not None
     own, other, by_site, n_apart = lead
     assert list(by_site.items()) == [("y", 0.25), ("x", -0.25)]
@@ -276,17 +365,36 @@ def test_correlations_site_by_site() -> None:
     correlations = transfer_correlations(table, SIMILARITY)
     assert correlations["sites"].tolist() == ["all", "a", "b"]
     assert correlations["selectivity: rho"].tolist() == pytest.approx([1, 1, 1])
-    assert correlations["selectivity: p"].tolist() == pytest.approx([1 / 3] * 3)  # all orders of three domains
+    assert correlations["selectivity: p"].tolist() == pytest.approx(
+        [1 / 3] * 3
+    )  # all orders of three domains
     assert correlations["selectivity: p (Holm)"].tolist() == [1] * 3
     plain = transfer_correlations(table.drop(columns="other_metric"), SIMILARITY)
-    assert list(plain) == ["sites", "faithfulness: rho", "faithfulness: p", "faithfulness: p (Holm)", "pairs"]
+    assert list(plain) == [
+        "sites",
+        "faithfulness: rho",
+        "faithfulness: p",
+        "faithfulness: p (Holm)",
+        "pairs",
+    ]
 
 
 def test_transfer_is_a_comparison_where_the_model_has_a_lead() -> None:
     whole = table().assign(accuracy=0.5)
-    assert {name: one.sites for name, one in transfer_comparisons(whole).items()} == {"transfer_faithfulness": ("u",)}
-    assert transfer_comparisons(whole.query("sites == 'all'"))["transfer_faithfulness"].sites == ()
-    assert transfer_comparisons(whole.assign(full_metric=0.0)) == transfer_comparisons(None) == {}
+    assert {name: one.sites for name, one in transfer_comparisons(whole).items()} == {
+        "transfer_faithfulness": ("u",)
+    }
+    assert (
+        transfer_comparisons(whole.query("sites == 'all'"))[
+            "transfer_faithfulness"
+        ].sites
+        == ()
+    )
+    assert (
+        transfer_comparisons(whole.assign(full_metric=0.0))
+        == transfer_comparisons(None)
+        == {}
+    )
 
 
 def test_the_size_that_is_spoken_of() -> None:
@@ -300,7 +408,9 @@ def test_areas_are_of_their_ranking() -> None:
     # Between a tenth and all: CPR (0.75 + 1) / 2 * 0.9; CMD 0.25 / 2 * 0.9.
     assert table.loc[("real", "CPR", "kept"), "value"] == pytest.approx(1.75 / 2 * 0.9)
     assert table.loc[("real", "CMD", "kept"), "value"] == pytest.approx(0.25 / 2 * 0.9)
-    assert set(zip(table.index.get_level_values("measure"), table["ranking"], strict=True)) == {
+    assert set(
+        zip(table.index.get_level_values("measure"), table["ranking"], strict=True)
+    ) == {
         ("CPR", "signed"),
         ("CMD", "absolute"),
     }
@@ -310,15 +420,27 @@ def test_areas_are_of_their_ranking() -> None:
 
 
 def test_means_by_site() -> None:
-    rows = [(d, s, c, v) for d, shift in (("a", 0), ("b", 0.2)) for s, c, v in (("y", "kept", shift), ("x", "kept", 1))]
-    rows += [("a", "y", "random", 0.5), ("a", "x", "random", 0.0), ("a", "x", "complement", 9.0)]
-    means = mean_over_depth(pd.DataFrame(rows, columns=["domain", "sites", "circuit", "value"]))
+    rows = [
+        (d, s, c, v)
+        for d, shift in (("a", 0), ("b", 0.2))
+        for s, c, v in (("y", "kept", shift), ("x", "kept", 1))
+    ]
+    rows += [
+        ("a", "y", "random", 0.5),
+        ("a", "x", "random", 0.0),
+        ("a", "x", "complement", 9.0),
+    ]
+    means = mean_over_depth(
+        pd.DataFrame(rows, columns=["domain", "sites", "circuit", "value"])
+    )
     assert means.index.tolist() == ["y", "x"]  # the order of the table
     assert means["kept"].tolist() == pytest.approx([0.1, 1])
     assert means["random"].tolist() == [0.5, 0]
 
 
 def test_a_metric_without_candidate_classes_has_no_accuracies() -> None:
-    plain = {key: replace(task, metric=lambda e: e[:, 0]) for key, task in tasks().items()}
+    plain = {
+        key: replace(task, metric=lambda e: e[:, 0]) for key, task in tasks().items()
+    }
     for function in (transfer_circuits, interchange):
         assert function(plain, CIRCUITS)["accuracy"].isna().all()

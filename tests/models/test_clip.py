@@ -27,27 +27,41 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
         {
             "epoch": 3,
             "state_dict": {f"module.{key}": value for key, value in state.items()},
-            "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"betas": (0.9, 0.98)}]},
+            "optimizer": {
+                "state": {0: {"step": torch.tensor(1.0)}},
+                "param_groups": [{"betas": (0.9, 0.98)}],
+            },
         },
         folder / "epoch_3.pt",
     ),
     "state dict": lambda state, folder: saved(state, folder / "model.pth"),
-    "compiled": lambda state, folder: saved({f"_orig_mod.{k}": v for k, v in state.items()}, folder / "model.bin"),
+    "compiled": lambda state, folder: saved(
+        {f"_orig_mod.{k}": v for k, v in state.items()}, folder / "model.bin"
+    ),
     "both wrappers": lambda state, folder: saved(
         {f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "m.pt"
     ),
     "twice the same": lambda state, folder: saved(
-        {**state, **{f"module.{key}": value for key, value in state.items()}}, folder / "t.pt"
+        {**state, **{f"module.{key}": value for key, value in state.items()}},
+        folder / "t.pt",
     ),
     "half precision": lambda state, folder: saved(
-        {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, folder / "h.pt"
+        {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in state.items()
+        },
+        folder / "h.pt",
     ),
 }
 
 
 @pytest.mark.parametrize("kind", list(WRITERS))
-def test_checkpoints_of_every_kind_are_loaded(kind: str, tiny: Tiny, tmp_path: Path) -> None:
-    loaded = load_clip(tiny.config, WRITERS[kind](tiny.state, tmp_path)).model.state_dict()
+def test_checkpoints_of_every_kind_are_loaded(
+    kind: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    loaded = load_clip(
+        tiny.config, WRITERS[kind](tiny.state, tmp_path)
+    ).model.state_dict()
     assert loaded.keys() == tiny.state.keys()
     tolerance = 1e-3 if kind == "half precision" else 0
     for key, value in tiny.state.items():
@@ -68,14 +82,23 @@ def test_a_loaded_model_is_ready_for_analysis(clip: Clip) -> None:
     assert not any(module.training for module in clip.model.modules())
     assert not any(p.requires_grad for p in clip.model.parameters())
     pixels = clip.preprocess(Image.new("RGB", (90, 70), "white"))
-    white = (1 - torch.tensor(open_clip.OPENAI_DATASET_MEAN)) / torch.tensor(open_clip.OPENAI_DATASET_STD)
+    white = (1 - torch.tensor(open_clip.OPENAI_DATASET_MEAN)) / torch.tensor(
+        open_clip.OPENAI_DATASET_STD
+    )
     torch.testing.assert_close(pixels, white[:, None, None].expand(3, 64, 64))
 
 
 def transform(size: int = 64, **changes: Any) -> Callable[[Image.Image], Tensor]:
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    settings = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest"} | changes
-    made: Callable[[Image.Image], Tensor] = image_transform_v2(PreprocessCfg(size=size, **settings), is_train=False)
+    settings = {
+        "mean": mean,
+        "std": std,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    } | changes
+    made: Callable[[Image.Image], Tensor] = image_transform_v2(
+        PreprocessCfg(size=size, **settings), is_train=False
+    )
     return made
 
 
@@ -99,36 +122,70 @@ def test_other_preprocessing_is_another_digest(change: str, clip: Clip) -> None:
     assert replace(clip, preprocess=PREPROCESSING[change]).digest != clip.digest
 
 
-def test_preprocessing_by_chance_is_another_digest_each_time_and_one_that_fails_is_named(clip: Clip) -> None:
-    noisy = replace(clip, preprocess=lambda picture: clip.preprocess(picture) + torch.randn(3, 64, 64))
+def test_preprocessing_by_chance_is_another_digest_each_time_and_one_that_fails_is_named(
+    clip: Clip,
+) -> None:
+    noisy = replace(
+        clip,
+        preprocess=lambda picture: clip.preprocess(picture) + torch.randn(3, 64, 64),
+    )
     assert noisy.digest != noisy.digest
     with pytest.raises(InputError, match=r"128 x 96 pixels \(integer division"):
         _ = replace(clip, preprocess=lambda picture: torch.ones(1) * (1 // 0)).digest
 
 
-def test_another_encoder_is_another_digest(clip: Clip, tiny: Tiny, tmp_path: Path) -> None:
-    assert load_clip(tiny.config, saved(tiny.state, tmp_path / "same.pt")).digest == clip.digest
-    other_scale = saved(tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "other.pt")
+def test_another_encoder_is_another_digest(
+    clip: Clip, tiny: Tiny, tmp_path: Path
+) -> None:
+    assert (
+        load_clip(tiny.config, saved(tiny.state, tmp_path / "same.pt")).digest
+        == clip.digest
+    )
+    other_scale = saved(
+        tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "other.pt"
+    )
     assert load_clip(tiny.config, other_scale).digest != clip.digest
-    own, other = (Encoder.from_tower(copy.deepcopy(clip.encoder.tower)) for _ in range(2))
+    own, other = (
+        Encoder.from_tower(copy.deepcopy(clip.encoder.tower)) for _ in range(2)
+    )
     other.tower.get_submodule("conv1").weight.data.neg_()  # type: ignore[operator]
-    assert replace(clip, encoder=own).digest != replace(clip, encoder=other).digest != clip.digest
+    assert (
+        replace(clip, encoder=own).digest
+        != replace(clip, encoder=other).digest
+        != clip.digest
+    )
     sae = make_sae(16, dtype=torch.float32)
     features = in_feature_basis(clip.encoder, {"attnpool": sae})
-    assert replace(clip, encoder=features).digest == clip.in_basis({"attnpool": sae}).digest != clip.digest
-    assert replace(clip, encoder=Encoder.from_tower(clip.encoder.tower)).digest == clip.digest
+    assert (
+        replace(clip, encoder=features).digest
+        == clip.in_basis({"attnpool": sae}).digest
+        != clip.digest
+    )
+    assert (
+        replace(clip, encoder=Encoder.from_tower(clip.encoder.tower)).digest
+        == clip.digest
+    )
 
 
-def test_settings_of_modules_are_in_the_digest_and_in_that_of_texts(tiny: Tiny, tmp_path: Path) -> None:
+def test_settings_of_modules_are_in_the_digest_and_in_that_of_texts(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     clip = tiny.load()
     model: Any = clip.model
     model.visual.scales = [1.0, 2.0]
-    digests, weights = [clip.digest], clip.text_weights(["cat", "dog"], ["the {}"], cache_dir=tmp_path)
+    digests, weights = (
+        [clip.digest],
+        clip.text_weights(["cat", "dog"], ["the {}"], cache_dir=tmp_path),
+    )
     model.visual.scales[0] = -1.0
     digests.append(clip.digest)
     model.text_pool_type = "first"
     assert len({*digests, clip.digest}) == 3
-    assert not torch.allclose(clip.text_weights(["cat", "dog"], ["the {}"], cache_dir=tmp_path), weights, atol=1e-2)
+    assert not torch.allclose(
+        clip.text_weights(["cat", "dog"], ["the {}"], cache_dir=tmp_path),
+        weights,
+        atol=1e-2,
+    )
 
 
 class Custom:
@@ -164,41 +221,88 @@ FIRST = "visual.conv1.weight"
 NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
     "missing": (lambda _, folder: folder / "epoch_1.pt", "epoch_1.pt.*no such file"),
     "folder": (lambda _, folder: folder, "a folder"),
-    "code": (lambda state, folder: saved({"state_dict": state, "x": Custom()}, folder / "x.pt"), "run code"),
+    "code": (
+        lambda state, folder: saved(
+            {"state_dict": state, "x": Custom()}, folder / "x.pt"
+        ),
+        "run code",
+    ),
     "cut short": (lambda state, folder: truncated(state, folder / "x.pt"), r"x\.pt"),
-    "cut safetensors": (lambda state, folder: truncated(state, folder / "x.safetensors"), r"x\.safetensors"),
+    "cut safetensors": (
+        lambda state, folder: truncated(state, folder / "x.safetensors"),
+        r"x\.safetensors",
+    ),
     "empty": (lambda _, folder: holding(b"", folder / "x.pt"), "an empty file"),
-    "exploding": (lambda state, folder: compressed(saved(state, folder / "x.pt")), r"unpacks to 1\d,\d{3},\d{3}"),
-    "page": (lambda _, folder: holding(b"\n<!DOCTYPE html><html>404</html>", folder / "x.pt"), "a web page"),
-    "pointer": (lambda _, folder: holding(b"version https://git-lfs.github.com/spec", folder / "x.pt"), "Git LFS"),
-    "like a pickle": (lambda _, folder: holding(b"\x80garb", folder / "x.pt"), r"x\.pt"),
-    "no weights": (lambda _, folder: saved({"epoch": 1}, folder / "x.pt"), "no state dict"),
-    "list": (lambda _, folder: saved([torch.ones(1)], folder / "x.pt"), "no state dict"),
+    "exploding": (
+        lambda state, folder: compressed(saved(state, folder / "x.pt")),
+        r"unpacks to 1\d,\d{3},\d{3}",
+    ),
+    "page": (
+        lambda _, folder: holding(
+            b"\n<!DOCTYPE html><html>404</html>", folder / "x.pt"
+        ),
+        "a web page",
+    ),
+    "pointer": (
+        lambda _, folder: holding(
+            b"version https://git-lfs.github.com/spec", folder / "x.pt"
+        ),
+        "Git LFS",
+    ),
+    "like a pickle": (
+        lambda _, folder: holding(b"\x80garb", folder / "x.pt"),
+        r"x\.pt",
+    ),
+    "no weights": (
+        lambda _, folder: saved({"epoch": 1}, folder / "x.pt"),
+        "no state dict",
+    ),
+    "list": (
+        lambda _, folder: saved([torch.ones(1)], folder / "x.pt"),
+        "no state dict",
+    ),
     "other shape": (
-        lambda state, folder: saved(state | {"visual.conv2.weight": torch.ones(2, 3)}, folder / "x.pt"),
+        lambda state, folder: saved(
+            state | {"visual.conv2.weight": torch.ones(2, 3)}, folder / "x.pt"
+        ),
         r"visual.conv2.weight is \[4, 4, 3, 3\] in the model and \[2, 3\] in the",
     ),
     # Of two differences the first in the model's order is named.
     "two differences": (
         lambda state, folder: saved(
-            {k: v for k, v in state.items() if k != "visual.bn1.bias"} | {"logit_scale": torch.ones(2)}, folder / "x.pt"
+            {k: v for k, v in state.items() if k != "visual.bn1.bias"}
+            | {"logit_scale": torch.ones(2)},
+            folder / "x.pt",
         ),
         r"logit_scale is \[\] in the model and \[2\] in the file",
     ),
-    "more": (lambda state, folder: saved(state | {"extra": torch.ones(5)}, folder / "x.pt"), "extra is absent in the"),
+    "more": (
+        lambda state, folder: saved(state | {"extra": torch.ones(5)}, folder / "x.pt"),
+        "extra is absent in the",
+    ),
     **{
         str(dtype): (
             partial(with_first_as, dtype),
             f"{FIRST} as {str(dtype).removeprefix('torch.')}",
         )
-        for dtype in (torch.int8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
+        for dtype in (
+            torch.int8,
+            torch.int64,
+            torch.bool,
+            torch.complex64,
+            torch.float8_e4m3fn,
+        )
     },
     "two models": (
-        lambda state, folder: saved(state | {f"module.{FIRST}": state[FIRST] / 2}, folder / "x.pt"),
+        lambda state, folder: saved(
+            state | {f"module.{FIRST}": state[FIRST] / 2}, folder / "x.pt"
+        ),
         f"two different tensors {FIRST}",
     ),
     "infinite": (
-        lambda state, folder: saved(state | {"logit_scale": torch.tensor(torch.inf)}, folder / "x.pt"),
+        lambda state, folder: saved(
+            state | {"logit_scale": torch.tensor(torch.inf)}, folder / "x.pt"
+        ),
         "infinite values in logit_scale",
     ),
 }
@@ -206,7 +310,9 @@ NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("kind", list(NO_CHECKPOINTS))
-def test_files_that_are_no_checkpoints_are_refused(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_files_that_are_no_checkpoints_are_refused(
+    kind: str, tiny: Tiny, tmp_path: Path
+) -> None:
     make, words = NO_CHECKPOINTS[kind]
     with pytest.raises(InputError, match=words):
         load_clip(tiny.config, make(tiny.state, tmp_path))
@@ -220,21 +326,35 @@ def test_files_that_are_no_checkpoints_are_refused(kind: str, tiny: Tiny, tmp_pa
         ("RN5O", {"checkpoint": "x.pt"}, r"'RN5O'.*rn-tiny, swin-t, vit-tiny"),
         ("RN50", {"pretrained": "opneai"}, "'opneai' for RN50.*openai, "),
         ("ViT-B/32", {"pretrained": "openai"}, "perhaps .*ViT-B-32"),
-        ("openai/clip-vit-base-patch32", {"checkpoint": "x.pt"}, "hf-hub:openai/clip-vit-base-patch32"),
+        (
+            "openai/clip-vit-base-patch32",
+            {"checkpoint": "x.pt"},
+            "hf-hub:openai/clip-vit-base-patch32",
+        ),
     ],
 )
-def test_names_and_tags_that_are_not_known_are_refused(name: str, weights: dict[str, str], words: str) -> None:
+def test_names_and_tags_that_are_not_known_are_refused(
+    name: str, weights: dict[str, str], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         load_clip(name, **weights)
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "RN50"])
 def test_a_checkpoint_of_a_model_that_is_normalised_in_another_way_is_named(
-    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clip: Clip, tmp_path: Path
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    clip: Clip,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("circuitry.models.open_clip_models._built", lambda *_, **__: clip)
+    monkeypatch.setattr(
+        "circuitry.models.open_clip_models._built", lambda *_, **__: clip
+    )
     load_clip(name, saved(clip.model.state_dict(), tmp_path / "x.pt"))
-    assert [name in one and "0.5, 0.5, 0.5" in one for one in caplog.messages] == [True] * (name != "RN50")
+    assert [name in one and "0.5, 0.5, 0.5" in one for one in caplog.messages] == [
+        True
+    ] * (name != "RN50")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
@@ -244,9 +364,15 @@ def test_a_device_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("config", [None, {"model_cfg": CONFIG}])
-@pytest.mark.parametrize(("name", "tag"), [("RN50", "openai"), ("hf-hub:org/model", None)])
+@pytest.mark.parametrize(
+    ("name", "tag"), [("RN50", "openai"), ("hf-hub:org/model", None)]
+)
 def test_weights_that_cannot_be_downloaded_are_no_random_ones(
-    name: str, tag: str | None, config: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str,
+    tag: str | None,
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def no_network(*_: object, **__: object) -> str:
         raise OSError("no route to host")
@@ -268,21 +394,31 @@ def test_weights_that_cannot_be_downloaded_are_no_random_ones(
         ("c.json", json.dumps({"embed_dim": 4}), "vision_cfg, text_cfg"),
         ("RN50.json", json.dumps(CONFIG), r"'RN50'.*RN50.json"),
         ("circuitry-test-x.json", json.dumps(CONFIG | {"colour": 1}), "colour"),
-        ("circuitry-test-y.json", json.dumps(CONFIG | {"vision_cfg": {"colour": 1}}), "colour"),
+        (
+            "circuitry-test-y.json",
+            json.dumps(CONFIG | {"vision_cfg": {"colour": 1}}),
+            "colour",
+        ),
     ],
 )
-def test_what_is_no_configuration(name: str, content: str | None, words: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_what_is_no_configuration(
+    name: str, content: str | None, words: str, tiny: Tiny, tmp_path: Path
+) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=words):
         load_clip(tmp_path / name, saved(tiny.state, tmp_path / "x.pt"))
 
 
-def test_the_same_configuration_may_lie_in_two_places(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_same_configuration_may_lie_in_two_places(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     copy = tmp_path / tiny.config.name
     copy.write_text(tiny.config.read_text())
     assert register_model(copy) == NAME
     copy.write_text(json.dumps(CONFIG | {"embed_dim": 8}))
     with pytest.raises(InputError, match=f"'{NAME}'"):
         register_model(copy)
-    copy.write_text(tiny.config.read_text())  # open_clip reads it again whenever a model is registered
+    copy.write_text(
+        tiny.config.read_text()
+    )  # open_clip reads it again whenever a model is registered

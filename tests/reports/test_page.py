@@ -39,20 +39,37 @@ def opened(path: Path) -> Image.Image:
 
 def depth_of(domains: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(
-        [{"domain": d, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for d in domains for s in SITES]
+        [
+            {"domain": d, "site": s, "value": 0.5, "low": 0.4, "high": 0.6}
+            for d in domains
+            for s in SITES
+        ]
     )
 
 
 def figures() -> dict[str, go.Figure]:
     domains = ["real", "sketch"]
-    kinds = ("all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone")
-    accuracy = pd.DataFrame([{"domain": domain, **dict.fromkeys(kinds, 0.5)} for domain in domains])
+    kinds = (
+        "all",
+        "seen",
+        "held_out",
+        "alone",
+        "own_style",
+        "centred",
+        "chance",
+        "chance_alone",
+    )
+    accuracy = pd.DataFrame(
+        [{"domain": domain, **dict.fromkeys(kinds, 0.5)} for domain in domains]
+    )
     matrix = pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=domains, columns=domains)
     return {
         "accuracy": accuracy_bars(accuracy),
         "depth": overlap_over_depth(depth_of(domains), SITES),
         "similarity": similarity_heatmap(matrix, title="Edges", measure="Jaccard"),
-        "circuit": circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="axe"),
+        "circuit": circuit_pair(
+            *circuits(), SITES, name_a="real", name_b="sketch", title="axe"
+        ),
     }
 
 
@@ -66,7 +83,9 @@ def test_text_is_escaped_and_split_into_paragraphs(tmp_path: Path) -> None:
     report.provenance({bad: bad})
     page = written(report, tmp_path)
     assert page.count("<script") == 1  # the page's own
-    assert page.count("&lt;script&gt;") == 13  # title, section and the caption of a table stand twice, the rest once
+    assert (
+        page.count("&lt;script&gt;") == 13
+    )  # title, section and the caption of a table stand twice, the rest once
     assert "<p>one</p>\n<p>&lt;script&gt;" in page
     assert 'alt="a &#34;quoted&#34; &lt;alt&gt;"' in page
 
@@ -76,7 +95,9 @@ def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
     report.image(Image.new("RGB", (2, 2)), "c", alt="a")
     for figure in figures().values():
         report.figure(figure, "c")
-    page = re.sub(r"<script.*?</script>", "", written(report, tmp_path), flags=re.DOTALL)
+    page = re.sub(
+        r"<script.*?</script>", "", written(report, tmp_path), flags=re.DOTALL
+    )
     targets = re.findall(r'(?:src|href|action|data)="([^"]*)"', page)
     assert targets
     assert all(target.startswith(("#", "data:")) for target in targets)
@@ -102,10 +123,35 @@ def test_table_formats_its_numbers(tmp_path: Path) -> None:
     report.table(table, "c", formats={"share": ".1%"})
     report.table(pd.DataFrame({"a": [1]}), "c")
     page = written(report, tmp_path)
-    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
+    rows = [
+        re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)
+        for row in re.findall(r"<tr>(.*?)</tr>", page)
+    ]
     assert rows == [
-        ["class", "n images", "n", "share", "p", "value", "tiny", "huge", "note", "kept"],
-        ["cat", "12,345", "14", "50.0%", "1.000", "0.123", "1.20e-04", "2.50e+07", "–", "True"],
+        [
+            "class",
+            "n images",
+            "n",
+            "share",
+            "p",
+            "value",
+            "tiny",
+            "huge",
+            "note",
+            "kept",
+        ],
+        [
+            "cat",
+            "12,345",
+            "14",
+            "50.0%",
+            "1.000",
+            "0.123",
+            "1.20e-04",
+            "2.50e+07",
+            "–",
+            "True",
+        ],
         ["dog", "7", "–", "–", "0.000", "1,234.500", "0.000", "-1.500", "x", "False"],
         ["a"],  # an index that counts the rows is not shown
         ["1"],
@@ -121,7 +167,10 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
         report.figure(figure, "c")
     report.figure(go.Figure(go.Bar(x=[], y=[])), "nothing")
     alike = circuits()[0]
-    report.figure(circuit_pair(alike, alike, SITES, name_a="real", name_b="sketch", title="t"), "c")
+    report.figure(
+        circuit_pair(alike, alike, SITES, name_a="real", name_b="sketch", title="t"),
+        "c",
+    )
     page = load(report.write(tmp_path / "report.html"))
     assert page.console_errors == ()
     assert page.requests == ()
@@ -133,7 +182,9 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
         "figure-5": 0,
         "figure-6": 4 + 3,
     }
-    assert "only sketch: 0 nodes, 0 edges" in re.findall(r'<text class="legendtext"[^>]*>([^<]*)', page.dom)
+    assert "only sketch: 0 nodes, 0 edges" in re.findall(
+        r'<text class="legendtext"[^>]*>([^<]*)', page.dom
+    )
     assert 'data-title="Share chart' not in page.dom
     assert 'data-title="Pan' in page.dom
     picture = opened(page.screenshot(tmp_path / "page.png", width=800))
@@ -145,11 +196,17 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
 @needs_browser
 def test_every_site_of_a_deep_circuit_has_its_label(tmp_path: Path) -> None:
     sites = [*(f"blocks.{i}.0" for i in range(18)), "global_pool"]
-    figure = circuit_drawing(circuit({f"{site}/0": 1.0 + i for i, site in enumerate(sites)}, {}), sites)
+    figure = circuit_drawing(
+        circuit({f"{site}/0": 1.0 + i for i, site in enumerate(sites)}, {}), sites
+    )
     report = Report("t")
     report.figure(figure.update_layout(width=1200), "c")
-    ticks = re.findall(r'<g class="xtick">.*?</g>', load(report.write(tmp_path / "report.html")).dom)
-    shown = [tick for tick in ticks if "display: none" not in tick]  # plotly hides a label that leaves the picture
+    ticks = re.findall(
+        r'<g class="xtick">.*?</g>', load(report.write(tmp_path / "report.html")).dom
+    )
+    shown = [
+        tick for tick in ticks if "display: none" not in tick
+    ]  # plotly hides a label that leaves the picture
     assert all(any(f">{site} <tspan" in tick for tick in shown) for site in sites)
 
 
@@ -177,9 +234,16 @@ def test_no_name_of_a_class_domain_or_file_is_run(tmp_path: Path) -> None:
     for name in HARMFUL:
         report.section(name)
         report.text(f"one\n\n{name}\n\n\n")
-        report.table(pd.DataFrame({name: [name], "list": [[name]], "facts": [{name: name}]}, index=[name]), name)
+        report.table(
+            pd.DataFrame(
+                {name: [name], "list": [[name]], "facts": [{name: name}]}, index=[name]
+            ),
+            name,
+        )
         report.image(Image.new("RGB", (2, 2)), name, alt=name)
-        report.figure(overlap_over_depth(depth_of([name]), SITES, title=name, measure=name), name)
+        report.figure(
+            overlap_over_depth(depth_of([name]), SITES, title=name, measure=name), name
+        )
         matrix = pd.DataFrame([[0.5]], index=[name], columns=[name])
         report.figure(similarity_heatmap(matrix, title=name, measure=name), name)
     report.provenance({name: {name: [name]} for name in HARMFUL})
@@ -190,7 +254,11 @@ def test_no_name_of_a_class_domain_or_file_is_run(tmp_path: Path) -> None:
     attributes = _Attributes()
     attributes.feed(page.dom)
     assert not [key for key, _ in attributes.found if key.startswith("on")]
-    assert not [value for _, value in attributes.found if (value or "").strip().lower().startswith("javascript")]
+    assert not [
+        value
+        for _, value in attributes.found
+        if (value or "").strip().lower().startswith("javascript")
+    ]
     headings = re.findall(r'<h2 id="section-\d">(.*?)</h2>', page.dom)
     assert [html.unescape(heading) for heading in headings] == list(HARMFUL)
 
@@ -200,7 +268,10 @@ def test_static_images_are_written(tmp_path: Path) -> None:
     pytest.importorskip("kaleido")
     every = {name: figures()[name] for name in ("accuracy", "circuit")}
     result = write_static(every, tmp_path / "png")
-    assert result == [tmp_path / "png" / "accuracy.png", tmp_path / "png" / "circuit.png"]
+    assert result == [
+        tmp_path / "png" / "accuracy.png",
+        tmp_path / "png" / "circuit.png",
+    ]
     assert [opened(path).size for path in result] == [(2000, 944), (2000, 1520)]
 
 
@@ -208,7 +279,9 @@ def test_what_keeps_static_images_away_is_said_once_to_those_who_have_kaleido(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing = pytest.importorskip("kaleido")
-    monkeypatch.setattr(failing, "write_fig_from_object_sync", lambda *_, **__: [RuntimeError("gone")])
+    monkeypatch.setattr(
+        failing, "write_fig_from_object_sync", lambda *_, **__: [RuntimeError("gone")]
+    )
     figure_files._without.cache_clear()
     assert write_static(figures(), tmp_path) == write_static(figures(), tmp_path) == []
     assert [record.getMessage().split("(")[0] for record in caplog.records] == [
@@ -221,16 +294,31 @@ def test_what_keeps_static_images_away_is_said_once_to_those_who_have_kaleido(
     assert not list(tmp_path.iterdir())
 
 
-def test_results_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["/home/me/experiments/question.py", "--out", "there", "--seed", "3"])
+def test_results_are_written_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sys.argv",
+        ["/home/me/experiments/question.py", "--out", "there", "--seed", "3"],
+    )
     tables = {"small": pd.DataFrame({"a": [1]}), "large": pd.DataFrame({"a": [2]})}
-    made_by, looked_at = {"model": "rn-tiny", "weights": Path("x.pt")}, {"images": ["real/axe/1.png", "real/axe/2.png"]}
+    made_by, looked_at = (
+        {"model": "rn-tiny", "weights": Path("x.pt")},
+        {"images": ["real/axe/1.png", "real/axe/2.png"]},
+    )
     run, committed = tmp_path / "run", tmp_path / "committed"
-    done = write_results(Report("t"), tables, run, committed, made_by, ["small"], looked_at)
+    done = write_results(
+        Report("t"), tables, run, committed, made_by, ["small"], looked_at
+    )
     small = ["images.txt", "provenance.json", "small.csv"]
-    assert sorted(path.name for path in (run / "tables").iterdir()) == sorted([*small, "large.csv", "tables.txt"])
+    assert sorted(path.name for path in (run / "tables").iterdir()) == sorted(
+        [*small, "large.csv", "tables.txt"]
+    )
     assert sorted(path.name for path in committed.iterdir()) == small
-    assert all((run / "tables" / name).read_bytes() == (committed / name).read_bytes() for name in small)
+    assert all(
+        (run / "tables" / name).read_bytes() == (committed / name).read_bytes()
+        for name in small
+    )
     assert (committed / "images.txt").read_text() == "real/axe/1.png\nreal/axe/2.png\n"
     assert json.loads((committed / "provenance.json").read_text()) == {
         "command": "experiments/question.py --seed 3",
@@ -241,15 +329,37 @@ def test_results_are_written_together(tmp_path: Path, monkeypatch: pytest.Monkey
     assert f"report: {run / 'report.html'}" in str(done)
 
 
-def test_tables_that_a_command_leaves_out_the_next_time_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_that_a_command_leaves_out_the_next_time_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def write(line: str, *names: str) -> set[str]:
         monkeypatch.setattr("sys.argv", line.split())
-        write_results(Report("t"), {name: pd.DataFrame({"a": [1]}) for name in names}, tmp_path, None, {})
-        return {path.relative_to(tmp_path / "tables").as_posix() for path in (tmp_path / "tables").rglob("*.csv")}
+        write_results(
+            Report("t"),
+            {name: pd.DataFrame({"a": [1]}) for name in names},
+            tmp_path,
+            None,
+            {},
+        )
+        return {
+            path.relative_to(tmp_path / "tables").as_posix()
+            for path in (tmp_path / "tables").rglob("*.csv")
+        }
 
-    assert write("bin/circuitry compare --kernel-depths 1 2", "one", "deep/two") == {"one.csv", "deep/two.csv"}
+    assert write("bin/circuitry compare --kernel-depths 1 2", "one", "deep/two") == {
+        "one.csv",
+        "deep/two.csv",
+    }
     (tmp_path / "tables" / "mine.csv").write_text("a\n")
-    assert write("bin/circuitry compare --kernel-depths 1", "one") == {"one.csv", "mine.csv"}
+    assert write("bin/circuitry compare --kernel-depths 1", "one") == {
+        "one.csv",
+        "mine.csv",
+    }
     assert write("bin/circuitry check", "other") == {"one.csv", "mine.csv", "other.csv"}
     (tmp_path / "tables" / "provenance.json").write_text("[")
-    assert write("bin/circuitry check", "more") == {"one.csv", "mine.csv", "other.csv", "more.csv"}
+    assert write("bin/circuitry check", "more") == {
+        "one.csv",
+        "mine.csv",
+        "other.csv",
+        "more.csv",
+    }

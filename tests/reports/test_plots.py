@@ -17,7 +17,14 @@ CURVE = curve("real", 0.75, 0.0)
 
 
 def effects() -> DirectEffects:
-    writers = ("embed", "blocks.0.attn.0", "blocks.0.attn.1", "blocks.0.mlp", "blocks.1.attn.0", "blocks.1.mlp")
+    writers = (
+        "embed",
+        "blocks.0.attn.0",
+        "blocks.0.attn.1",
+        "blocks.0.mlp",
+        "blocks.1.attn.0",
+        "blocks.1.mlp",
+    )
     numbers = np.array([[9.0, 1, 2, 3, 4, 5], [9.0, 3, 4, 5, 6, 7]])
     return DirectEffects(writers, numbers, np.zeros(2), numbers.sum(1))
 
@@ -31,11 +38,22 @@ def test_circuits_are_drawn_with_their_units() -> None:
     for result in (graph, graph.circuit(), graph.circuit(None)):
         figure = plot(result)
         assert "alarm clock in sketch" in figure.layout.title.text
-        assert sum(len(trace.x) for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None) == 5
+        assert (
+            sum(
+                len(trace.x)
+                for trace in figure.data
+                if trace.mode == "markers" and trace.x[0] is not None
+            )
+            == 5
+        )
 
 
-@pytest.mark.parametrize(("drawn", "measure"), [(only_own(CURVE), "faithfulness"), (CURVE, "selectivity")])
-def test_curves_are_drawn_by_what_is_known(drawn: FaithfulnessCurve, measure: str) -> None:
+@pytest.mark.parametrize(
+    ("drawn", "measure"), [(only_own(CURVE), "faithfulness"), (CURVE, "selectivity")]
+)
+def test_curves_are_drawn_by_what_is_known(
+    drawn: FaithfulnessCurve, measure: str
+) -> None:
     figure = plot(drawn)
     assert figure.layout.yaxis.title.text == measure
     kept = next(trace for trace in figure.data if trace.name == "cat in real")

@@ -20,7 +20,11 @@ class Links(HTMLParser):
         self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [unquote(str(value)) for name, value in attrs if tag == "a" and name == "href"]
+        self.links += [
+            unquote(str(value))
+            for name, value in attrs
+            if tag == "a" and name == "href"
+        ]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -39,7 +43,11 @@ def test_reports_explorers_and_the_index_link_to_each_other(tmp_path: Path) -> N
     for _ in range(2):
         assert link_pages(run) == run / "index.html"
     shown = Links(run / "index.html")
-    assert shown.links == ["report.html", "explorer/index.html", "faith & fulness/report.html"]
+    assert shown.links == [
+        "report.html",
+        "explorer/index.html",
+        "faith & fulness/report.html",
+    ]
     assert NAME in shown.text
     assert Links(run / "report.html").links == ["explorer/index.html"]
     assert (run / "report.html").stat().st_mtime == 10**9

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +20,21 @@ from circuitry.representations import (
 from circuitry.runs import Work
 from tests.support.work import QUIET
 
-FILES = ("ink/axe/0.png", "ink/axe/1.png", "ink/cat/0.png", "photo/axe/0.png", "photo/cat/0.png")
+FILES = (
+    "ink/axe/0.png",
+    "ink/axe/1.png",
+    "ink/cat/0.png",
+    "photo/axe/0.png",
+    "photo/cat/0.png",
+)
 
 
 def draw(root: Path, names: tuple[str, ...] = FILES) -> DomainFolder:
     for seed, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(seed).integers(
+            0, 256, (40, 40, 3), dtype=np.uint8
+        )
         Image.fromarray(pixels).save(root / name)
     return DomainFolder(root)
 
@@ -36,9 +45,13 @@ def images(tmp_path: Path) -> DomainFolder:
 
 
 @pytest.fixture
-def embed(clip: Clip, images: DomainFolder, tmp_path: Path) -> Callable[..., Embeddings]:
-    def call(n_images: int | None = None, **settings: object) -> Embeddings:
-        return embed_images(clip, images, n_images, cache_dir=tmp_path / "cache", work=QUIET, **settings)  # type: ignore[arg-type]
+def embed(
+    clip: Clip, images: DomainFolder, tmp_path: Path
+) -> Callable[..., Embeddings]:
+    def call(n_images: int | None = None, **settings: Any) -> Embeddings:
+        return embed_images(
+            clip, images, n_images, cache_dir=tmp_path / "cache", work=QUIET, **settings
+        )
 
     return call
 
@@ -48,7 +61,9 @@ def encoded(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     forward = type(clip.encoder).forward
 
-    def counting(self: object, x: torch.Tensor, *args: object, **kwargs: object) -> object:
+    def counting(
+        self: object, x: torch.Tensor, *args: object, **kwargs: object
+    ) -> object:
         sizes.append(len(x))
         return forward(self, x, *args, **kwargs)  # type: ignore[arg-type]
 
@@ -61,23 +76,31 @@ def assert_equal(a: Embeddings, b: Embeddings) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
-def test_vectors_are_the_models_own(embed: Callable[..., Embeddings], clip: Clip, images: DomainFolder) -> None:
+def test_vectors_are_the_models_own(
+    embed: Callable[..., Embeddings], clip: Clip, images: DomainFolder
+) -> None:
     found = embed()
     assert found.source.tolist() == list(FILES)
     assert found.domain.tolist() == ["ink", "ink", "ink", "photo", "photo"]
     assert found.class_name.tolist() == ["axe", "axe", "cat", "axe", "cat"]
     for row, record in zip(found.vectors, images.records, strict=True):
         with torch.no_grad():
-            own = clip.model.encode_image(clip.preprocess(load_image(record.path))[None])[0].double()  # type: ignore[operator]
+            own = clip.model.encode_image(
+                clip.preprocess(load_image(record.path))[None]
+            )[0].double()  # type: ignore[operator]
         assert row == pytest.approx((own / own.norm()).numpy(), abs=1e-5)
     assert np.linalg.norm(found.vectors, axis=1) == pytest.approx(1, abs=1e-6)
 
 
-def test_replaced_images_are_seen(embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder) -> None:
+def test_replaced_images_are_seen(
+    embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder
+) -> None:
     path = images.records[0].path
 
     def paint(colour: str) -> None:
-        Image.new("RGB", (40, 40), colour).save(path, "BMP")  # without compression every picture has one size
+        Image.new("RGB", (40, 40), colour).save(
+            path, "BMP"
+        )  # without compression every picture has one size
         os.utime(path, ns=(1, 1))
 
     paint("blue")
@@ -94,14 +117,22 @@ def test_replaced_images_are_seen(embed: Callable[..., Embeddings], encoded: lis
     assert encoded == [5, 5]
 
 
-def test_images_are_those_of_select_in_its_order(embed: Callable[..., Embeddings], images: DomainFolder) -> None:
+def test_images_are_those_of_select_in_its_order(
+    embed: Callable[..., Embeddings], images: DomainFolder
+) -> None:
     for n in (1, 9):
         cells = [(c, d) for d in images.domains for c in images.classes]
-        assert embed(n, seed=3).source.tolist() == [r.relative for cell in cells for r in images.select(*cell, n, 3)]
+        assert embed(n, seed=3).source.tolist() == [
+            r.relative for cell in cells for r in images.select(*cell, n, 3)
+        ]
 
 
 def test_unreadable_images_are_left_out_each_time_and_are_an_error_where_all_are_needed(
-    clip: Clip, embed: Callable[..., Embeddings], images: DomainFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    clip: Clip,
+    embed: Callable[..., Embeddings],
+    images: DomainFolder,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     images.records[2].path.write_bytes(b"")
     with pytest.warns(UserWarning, match=r"ink/cat/0\.png"):
@@ -111,23 +142,42 @@ def test_unreadable_images_are_left_out_each_time_and_are_an_error_where_all_are
     assert "1 of 5 images" in caplog.text
     assert found.source.tolist() == [name for name in FILES if name != "ink/cat/0.png"]
     with pytest.raises(InputError, match=r"ink/cat/0\.png"):
-        embed_images(clip, images, cache_dir=tmp_path / "cache", work=Work(progress=False, strict=True))
+        embed_images(
+            clip,
+            images,
+            cache_dir=tmp_path / "cache",
+            work=Work(progress=False, strict=True),
+        )
     for record in images.records:
         record.path.write_bytes(b"")
-    with pytest.warns(UserWarning, match="empty"), pytest.raises(InputError, match="None of the 5 images"):
+    with (
+        pytest.warns(UserWarning, match="empty"),
+        pytest.raises(InputError, match="None of the 5 images"),
+    ):
         embed()
 
 
-def test_texts_are_the_weights_of_zero_shot_classification(clip: Clip, tmp_path: Path) -> None:
+def test_texts_are_the_weights_of_zero_shot_classification(
+    clip: Clip, tmp_path: Path
+) -> None:
     plain = embed_texts(clip, ["alarm_clock", "axe"], cache_dir=tmp_path)
-    assert (plain.source.tolist(), plain.class_name.tolist()) == (["alarm clock", "axe"], ["alarm_clock", "axe"])
-    np.testing.assert_array_equal(plain.vectors, clip.text_weights(["alarm_clock", "axe"], cache_dir=tmp_path).numpy())
+    assert (plain.source.tolist(), plain.class_name.tolist()) == (
+        ["alarm clock", "axe"],
+        ["alarm_clock", "axe"],
+    )
+    np.testing.assert_array_equal(
+        plain.vectors,
+        clip.text_weights(["alarm_clock", "axe"], cache_dir=tmp_path).numpy(),
+    )
 
 
 def small() -> Embeddings:
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)
     return Embeddings(
-        vectors, np.array(list("wxyz")), np.array(["b", "a", "b", "a"]), np.array(["dog", "dog", "cat", "dog"])
+        vectors,
+        np.array(list("wxyz")),
+        np.array(["b", "a", "b", "a"]),
+        np.array(["dog", "dog", "cat", "dog"]),
     )
 
 
@@ -144,11 +194,22 @@ ONE = np.array(["a"])
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda clip: Embeddings(np.eye(2)[:1], ONE, ONE, np.array(["a", "b"])), "1 vectors .* 2 of class_name"),
-        (lambda clip: Embeddings(np.array([[2.0, 0.0]]), ONE, ONE, ONE), "between 2 and 2"),
-        (lambda clip: Embeddings(np.array([[np.nan, 1.0]]), ONE, ONE, ONE), "finite vectors of length 1"),
+        (
+            lambda clip: Embeddings(np.eye(2)[:1], ONE, ONE, np.array(["a", "b"])),
+            "1 vectors .* 2 of class_name",
+        ),
+        (
+            lambda clip: Embeddings(np.array([[2.0, 0.0]]), ONE, ONE, ONE),
+            "between 2 and 2",
+        ),
+        (
+            lambda clip: Embeddings(np.array([[np.nan, 1.0]]), ONE, ONE, ONE),
+            "finite vectors of length 1",
+        ),
     ],
 )
-def test_unusable_embeddings_are_refused(clip: Clip, use: Callable[[Clip], object], words: str) -> None:
+def test_unusable_embeddings_are_refused(
+    clip: Clip, use: Callable[[Clip], object], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         use(clip)

@@ -12,7 +12,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from circuitry import Clip, DomainFolder, Encoder
-from circuitry.representations import RepresentationSettings, compare_representations, extract_representations
+from circuitry.representations import (
+    RepresentationSettings,
+    compare_representations,
+    extract_representations,
+)
 from circuitry.runs import Work
 from tests.conftest import shared
 
@@ -38,7 +42,9 @@ def kernel(x: Tensor, name: str) -> Tensor:
 def rows(tower: nn.Module, module: str, images: dict[str, Tensor]) -> dict[str, Tensor]:
     """Means over the images of a row [rows, features], from a plain forward hook."""
     caught: list[Tensor] = []
-    handle = tower.get_submodule(module).register_forward_hook(lambda *call: caught.append(call[2]))
+    handle = tower.get_submodule(module).register_forward_hook(
+        lambda *call: caught.append(call[2])
+    )
     found = {}
     for domain, batch in images.items():
         with torch.no_grad():
@@ -53,25 +59,44 @@ def rows(tower: nn.Module, module: str, images: dict[str, Tensor]) -> dict[str, 
 def test_cka_of_the_lent_tower_is_that_of_the_study_s_formulas(tmp_path: Path) -> None:
     with safe_open(shared("golden/rn_nano.safetensors"), "pt") as file:
         config = json.loads(file.metadata()["model_config"])
-        weights = {name[7:]: file.get_tensor(name) for name in file.keys() if name.startswith("visual.")}  # noqa: SIM118
-        images = {d: torch.cat([file.get_tensor(f"images/{d}/{o}") for o in OBJECTS]).double() for d in DOMAINS}
+        weights = {
+            name[7:]: file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118
+            if name.startswith("visual.")
+        }
+        images = {
+            d: torch.cat([file.get_tensor(f"images/{d}/{o}") for o in OBJECTS]).double()
+            for d in DOMAINS
+        }
     model = open_clip.model.CLIP(**config).eval()
     model.visual.load_state_dict(weights)
     model.visual.double()
     for domain in DOMAINS:
-        for i in range(16):  # a file of one grey pixel stands for an image, whose number it is
+        for i in range(
+            16
+        ):  # a file of one grey pixel stands for an image, whose number it is
             path = tmp_path / domain / f"row{i // 2}" / f"{domain}_{i:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (1, 1), (i, DOMAINS.index(domain), 0)).save(path)
 
     def preprocess(picture: Image.Image) -> Tensor:
         number, domain, _ = picture.getpixel((0, 0))  # type: ignore[misc]
-        return images[DOMAINS[domain % len(DOMAINS)]][number % 16]  # of any picture, as digests show one
+        return images[DOMAINS[domain % len(DOMAINS)]][
+            number % 16
+        ]  # of any picture, as digests show one
 
-    clip = Clip("rn-nano", model, Encoder.from_tower(model.visual), preprocess, lambda texts: torch.zeros(1))
+    clip = Clip(
+        "rn-nano",
+        model,
+        Encoder.from_tower(model.visual),
+        preprocess,
+        lambda texts: torch.zeros(1),
+    )
     sites = ("act1", "layer1.0", "layer4.0", "attnpool")
     settings = RepresentationSettings(sites=sites, n_parts=2)
-    found = extract_representations(clip, DomainFolder(tmp_path), tmp_path / "out", settings, Work(progress=False))
+    found = extract_representations(
+        clip, DomainFolder(tmp_path), tmp_path / "out", settings, Work(progress=False)
+    )
     pairs = compare_representations([one.grams for one in found], permutations=1).pairs
     value = pairs.set_index(["site", "kernel", "domain_a", "domain_b"])["value"]
     for site in sites:
@@ -79,5 +104,9 @@ def test_cka_of_the_lent_tower_is_that_of_the_study_s_formulas(tmp_path: Path) -
         for name in ("linear", "rbf"):
             k = {domain: kernel(x[domain], name) for domain in DOMAINS}
             for a, b in combinations(DOMAINS, 2):
-                expected = hsic(k[a], k[b]) / (hsic(k[a], k[a]) * hsic(k[b], k[b])).sqrt()
-                assert value[site, name, a, b] == pytest.approx(expected.item(), abs=1e-10)
+                expected = (
+                    hsic(k[a], k[b]) / (hsic(k[a], k[a]) * hsic(k[b], k[b])).sqrt()
+                )
+                assert value[site, name, a, b] == pytest.approx(
+                    expected.item(), abs=1e-10
+                )

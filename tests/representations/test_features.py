@@ -35,7 +35,9 @@ from tests.support.work import QUIET
 Named = tuple[str, str, Sequence[int], Sequence[float]]
 
 
-def features_of(images: Sequence[Named], n_features: int = 30, width: int = 20) -> ImageFeatures:
+def features_of(
+    images: Sequence[Named], n_features: int = 30, width: int = 20
+) -> ImageFeatures:
     """Images as (class, domain, features, activations)."""
     strongest = np.full((len(images), width), -1)
     activation = np.zeros((len(images), width), dtype=np.float32)
@@ -44,7 +46,10 @@ def features_of(images: Sequence[Named], n_features: int = 30, width: int = 20) 
         activation[i, : len(values)] = values
     table = pd.DataFrame(
         {
-            "relative": [f"{domain}/{name}/{i}.png" for i, (name, domain, _, _) in enumerate(images)],
+            "relative": [
+                f"{domain}/{name}/{i}.png"
+                for i, (name, domain, _, _) in enumerate(images)
+            ],
             "domain": [domain for _, domain, _, _ in images],
             "class": [name for name, _, _, _ in images],
         }
@@ -52,7 +57,9 @@ def features_of(images: Sequence[Named], n_features: int = 30, width: int = 20) 
     return ImageFeatures(table, strongest, activation, n_features)
 
 
-def random_features(seed: int = 0, classes: int = 3, domains: int = 3, images: int = 5) -> ImageFeatures:
+def random_features(
+    seed: int = 0, classes: int = 3, domains: int = 3, images: int = 5
+) -> ImageFeatures:
     """Every class in every domain, but the last class in the last domain; images name 8 of 15 features."""
     rng = np.random.default_rng(seed)
     named: list[Named] = []
@@ -61,17 +68,34 @@ def random_features(seed: int = 0, classes: int = 3, domains: int = 3, images: i
             if (c, d) != (classes - 1, domains - 1):
                 for _ in range(images):
                     numbers = rng.choice(15, 8, replace=False).tolist()
-                    named.append((f"c{c}", f"d{d}", numbers, sorted(rng.random(8).tolist(), reverse=True)))
+                    named.append(
+                        (
+                            f"c{c}",
+                            f"d{d}",
+                            numbers,
+                            sorted(rng.random(8).tolist(), reverse=True),
+                        )
+                    )
     return features_of([named[i] for i in rng.permutation(len(named))], n_features=15)
 
 
 def share(a: np.ndarray, b: np.ndarray) -> float:
     """The share of two rankings by sets, after `feature_share` of the same tops."""
     tops = [
-        np.stack([np.pad(ranked[:k], (0, 20 - len(ranked[:k])), constant_values=-1) for k in TOPS]) for ranked in (a, b)
+        np.stack(
+            [
+                np.pad(ranked[:k], (0, 20 - len(ranked[:k])), constant_values=-1)
+                for k in TOPS
+            ]
+        )
+        for ranked in (a, b)
     ]
-    by_sets = float(np.mean([len({*a[:k].tolist()} & {*b[:k].tolist()}) / k for k in TOPS]))
-    assert feature_share(tops[0][None], tops[1][None]).tolist() == pytest.approx([by_sets])
+    by_sets = float(
+        np.mean([len({*a[:k].tolist()} & {*b[:k].tolist()}) / k for k in TOPS])
+    )
+    assert feature_share(tops[0][None], tops[1][None]).tolist() == pytest.approx(
+        [by_sets]
+    )
     return by_sets
 
 
@@ -91,7 +115,12 @@ def test_features_are_ranked_by_images_then_activation_then_number() -> None:
 
 
 def test_no_more_than_twenty_are_ranked() -> None:
-    features = features_of([("c", "d", list(range(20)), [1.0] * 20), ("c", "d", list(range(20, 30)), [2.0] * 10)])
+    features = features_of(
+        [
+            ("c", "d", list(range(20)), [1.0] * 20),
+            ("c", "d", list(range(20, 30)), [2.0] * 10),
+        ]
+    )
     assert features.ranked(np.array([0, 1])).tolist() == [*range(20, 30), *range(10)]
 
 
@@ -100,7 +129,9 @@ def test_a_share_worked_out_on_paper() -> None:
     # The first 5 and 10 have nothing in common, the first 15 have 10..14, the first 20 have 10..19.
     assert share(a, b) == pytest.approx((0 + 0 + 5 / 15 + 10 / 20) / 4)
     # 5 of the first 5, 5 of 10, 5 of 15, 5 of 20: no more than five features are named.
-    assert share(np.arange(5), np.arange(5)) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert share(np.arange(5), np.arange(5)) == pytest.approx(
+        (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4
+    )
     assert share(np.arange(0), a) == 0
 
 
@@ -138,7 +169,9 @@ def test_classes_are_compared_between_all_domains() -> None:
         ["cat", "clipart", "sketch"],
         ["cat", "real", "sketch"],
     ]
-    assert table["value"].tolist() == pytest.approx([0, 0, (3 / 5 + 3 / 10 + 3 / 15 + 3 / 20) / 4])
+    assert table["value"].tolist() == pytest.approx(
+        [0, 0, (3 / 5 + 3 / 10 + 3 / 15 + 3 / 20) / 4]
+    )
     assert table["site"].isna().all()
     found = compare_features(random_features(), {"one": ["c1"]})
     assert found.groups == {"all": ("c0", "c1", "c2"), "one": ("c1",)}
@@ -162,31 +195,51 @@ def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
         b = features.ranked(cells[row["class_b"], row["domain_b"], row["part_b"]])
         assert row["value"] == pytest.approx(share(a, b))
     for row in values.to_dict("records"):
-        a, b = (features.ranked(cells[row["class"], row[f"domain_{side}"], WHOLE]) for side in "ab")
+        a, b = (
+            features.ranked(cells[row["class"], row[f"domain_{side}"], WHOLE])
+            for side in "ab"
+        )
         assert row["value"] == pytest.approx(share(a, b))
-    assert set(table[~same].groupby("class_a")["class_b"].nunique()) == {2}  # three where there are more classes
+    assert set(table[~same].groupby("class_a")["class_b"].nunique()) == {
+        2
+    }  # three where there are more classes
     ceilings = found.ceilings.set_index(["class", "domain"])["value"]
-    own = table[same & ~whole & (table["domain_a"] == table["domain_b"])].set_index(["class_a", "domain_a"])["value"]
+    own = table[same & ~whole & (table["domain_a"] == table["domain_b"])].set_index(
+        ["class_a", "domain_a"]
+    )["value"]
     assert ceilings.to_dict() == pytest.approx(own.to_dict())
-    assert compare_features(features_of([("cat", "real", [1], [1]), ("cat", "ink", [1], [1])])).ceilings.empty
+    assert compare_features(
+        features_of([("cat", "real", [1], [1]), ("cat", "ink", [1], [1])])
+    ).ceilings.empty
 
 
 def study_share(a: list[int], b: list[int]) -> float:
     """The study's score of two histograms, as its code has it."""
-    tops = [(torch.tensor(a).topk(k).indices, torch.tensor(b).topk(k).indices) for k in TOPS]
-    return float(np.mean([len(set(x.tolist()) & set(y.tolist())) / len(x) for x, y in tops]))
+    tops = [
+        (torch.tensor(a).topk(k).indices, torch.tensor(b).topk(k).indices) for k in TOPS
+    ]
+    return float(
+        np.mean([len(set(x.tolist()) & set(y.tolist())) / len(x) for x, y in tops])
+    )
 
 
 def test_the_study_s_ranking_fills_tops_with_features_that_no_image_names() -> None:
     features = random_features(images=6)
-    features = ImageFeatures(features.images, features.strongest, features.activation, 40)
+    features = ImageFeatures(
+        features.images, features.strongest, features.activation, 40
+    )
     cells = features.cells()
     found = compare_features(features, ranking="study").values
     for row in found.to_dict("records"):
-        counts = [features.counts(cells[row["class"], row[f"domain_{side}"]]).tolist() for side in "ab"]
+        counts = [
+            features.counts(cells[row["class"], row[f"domain_{side}"]]).tolist()
+            for side in "ab"
+        ]
         assert row["value"] == pytest.approx(study_share(*counts))
     ours = compare_features(features).values["value"]
-    assert (found["value"] - ours).abs().max() > 0.01  # so it changes numbers, where images are few
+    assert (
+        found["value"] - ours
+    ).abs().max() > 0.01  # so it changes numbers, where images are few
 
 
 APART = features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])])
@@ -195,16 +248,25 @@ APART = features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])])
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda: compare_features(APART), "feature_sharing needs a class in at least two domains"),
+        (
+            lambda: compare_features(APART),
+            "feature_sharing needs a class in at least two domains",
+        ),
         (lambda: chance_share(0), "at least one feature"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(use: Callable[[], object], words: str) -> None:
+def test_what_cannot_be_compared_is_refused(
+    use: Callable[[], object], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         use()
 
 
-CELLS = [(name, domain) for name in ("cat", "dog") for domain in ("clipart", "real", "sketch")]
+CELLS = [
+    (name, domain)
+    for name in ("cat", "dog")
+    for domain in ("clipart", "real", "sketch")
+]
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +277,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(3):
             path = folder / domain / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(path)
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize(
+                (64, 64)
+            ).save(path)
     return folder
 
 
@@ -225,54 +289,94 @@ def sae_at(clip: Clip, site: str, features: int = 64) -> SparseAutoencoder:
     d = at_site.shape[clip.encoder.unit_dim(site)]
     generator = torch.Generator().manual_seed(0)
     w_enc = torch.randn(d, features, generator=generator)
-    return SparseAutoencoder(w_enc, torch.zeros(features), w_enc.T.contiguous(), torch.zeros(d), site=site)
+    return SparseAutoencoder(
+        w_enc, torch.zeros(features), w_enc.T.contiguous(), torch.zeros(d), site=site
+    )
 
 
 def one_by_one(clip: Clip, sae: SparseAutoencoder, path: Path) -> Tensor:
     with torch.no_grad():
-        at_site = clip.encoder(clip.preprocess(load_image(path))[None], stop=sae.site)[0]
+        at_site = clip.encoder(clip.preprocess(load_image(path))[None], stop=sae.site)[
+            0
+        ]
         positions = at_site.reshape(at_site.shape[0], -1).T
-        return torch.stack([sae.encode(position) for position in positions]).max(dim=0).values
+        return (
+            torch.stack([sae.encode(position) for position in positions])
+            .max(dim=0)
+            .values
+        )
 
 
-@pytest.mark.parametrize(("site", "features"), [("attnpool", 64), ("layer3.0", 64), ("attnpool", 24)])
-def test_the_strongest_features_of_every_image(site: str, features: int, clip: Clip, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("site", "features"), [("attnpool", 64), ("layer3.0", 64), ("attnpool", 24)]
+)
+def test_the_strongest_features_of_every_image(
+    site: str, features: int, clip: Clip, root: Path
+) -> None:
     sae = sae_at(clip, site, features)
     found = image_features(clip, sae, DomainFolder(root), work=QUIET)
-    assert sorted(found.images["relative"]) == sorted(f"{d}/{c}/{i}.png" for c, d in CELLS for i in range(3))
+    assert sorted(found.images["relative"]) == sorted(
+        f"{d}/{c}/{i}.png" for c, d in CELLS for i in range(3)
+    )
     assert found.n_features == features
     for row, relative in enumerate(found.images["relative"]):
         expected = one_by_one(clip, sae, root / relative)
         order = torch.argsort(expected, descending=True)[:20]
         positive = int((expected[order] > 0).sum())
-        assert found.strongest[row].tolist() == order[:positive].tolist() + [-1] * (20 - positive)
-        np.testing.assert_allclose(found.activation[row], expected[order].clamp_min(0), rtol=1e-4, atol=1e-5)
+        assert found.strongest[row].tolist() == order[:positive].tolist() + [-1] * (
+            20 - positive
+        )
+        np.testing.assert_allclose(
+            found.activation[row], expected[order].clamp_min(0), rtol=1e-4, atol=1e-5
+        )
 
 
-def test_images_are_chosen_as_elsewhere_and_unreadable_ones_left_out(clip: Clip, root: Path, tmp_path: Path) -> None:
+def test_images_are_chosen_as_elsewhere_and_unreadable_ones_left_out(
+    clip: Clip, root: Path, tmp_path: Path
+) -> None:
     images = DomainFolder(root, domains=("real", "sketch"))
-    found = image_features(clip, sae_at(clip, "attnpool"), images, n_images=2, seed=3, work=QUIET)
-    expected = [r.relative for c in images.classes for d in images.domains for r in images.select(c, d, 2, 3)]
+    found = image_features(
+        clip, sae_at(clip, "attnpool"), images, n_images=2, seed=3, work=QUIET
+    )
+    expected = [
+        r.relative
+        for c in images.classes
+        for d in images.domains
+        for r in images.select(c, d, 2, 3)
+    ]
     assert found.images["relative"].tolist() == expected
     broken = tmp_path / "real" / "cat" / "0.png"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no image")
     Image.new("RGB", (64, 64)).save(broken.with_name("1.png"))
     with pytest.warns(UserWarning, match="Skipped an image"):
-        found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), work=QUIET)
+        found = image_features(
+            clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), work=QUIET
+        )
     assert found.images["relative"].tolist() == ["real/cat/1.png"]
     broken.with_name("1.png").unlink()
-    with pytest.warns(UserWarning, match="Skipped"), pytest.raises(InputError, match="None of the 1 images"):
-        image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), work=QUIET)
+    with (
+        pytest.warns(UserWarning, match="Skipped"),
+        pytest.raises(InputError, match="None of the 1 images"),
+    ):
+        image_features(
+            clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), work=QUIET
+        )
 
 
-def test_a_folder_of_features_holds_those_of_all_images_by_domain(clip: Clip, root: Path, tmp_path: Path) -> None:
+def test_a_folder_of_features_holds_those_of_all_images_by_domain(
+    clip: Clip, root: Path, tmp_path: Path
+) -> None:
     """How a folder is shared, resumed and repaired is tested with `JobFolder`."""
     images, sae = DomainFolder(root), sae_at(clip, "layer3.0")
     found = extract_features(clip, sae, images, tmp_path, work=QUIET)
     expected = image_features(clip, sae, images, work=QUIET)
     assert found.images["domain"].drop_duplicates().tolist() == list(images.domains)
-    order = expected.images.reset_index().merge(found.images, how="right", on=list(found.images))["index"].to_numpy()
+    order = (
+        expected.images.reset_index()
+        .merge(found.images, how="right", on=list(found.images))["index"]
+        .to_numpy()
+    )
     np.testing.assert_array_equal(found.strongest, expected.strongest[order])
     np.testing.assert_allclose(found.activation, expected.activation[order], rtol=1e-4)
     with pytest.raises(InputError, match="n_images: None -> 1"):
@@ -288,34 +392,53 @@ def test_a_folder_of_features_holds_those_of_all_images_by_domain(clip: Clip, ro
         ("layer2.0", {"site": "attnpool"}, "width 64"),
     ],
 )
-def test_other_autoencoders_are_refused(clip: Clip, root: Path, site: str, changes: dict[str, Any], words: str) -> None:
+def test_other_autoencoders_are_refused(
+    clip: Clip, root: Path, site: str, changes: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
-        image_features(clip, replace(sae_at(clip, site), **changes), DomainFolder(root), work=QUIET)
+        image_features(
+            clip, replace(sae_at(clip, site), **changes), DomainFolder(root), work=QUIET
+        )
 
 
 def test_features_are_called_by_the_nearest_word(clip: Clip) -> None:
     words = ["cat", "alarm_clock", "blue", "cat"]
     texts = clip.text_weights(["cat", "alarm clock", "blue"], ["{}"])
     w_dec = torch.stack([3 * texts[2], 0.5 * texts[1], texts[0] + 0.01 * texts[1]])
-    sae = SparseAutoencoder(w_dec.T.contiguous(), torch.zeros(3), w_dec, torch.zeros(w_dec.shape[1]), site="attnpool")
+    sae = SparseAutoencoder(
+        w_dec.T.contiguous(),
+        torch.zeros(3),
+        w_dec,
+        torch.zeros(w_dec.shape[1]),
+        site="attnpool",
+    )
     names = name_features(sae, clip, words)
     assert names["name"].tolist() == ["blue", "alarm clock", "cat"]
     assert names["feature"].tolist() == [0, 1, 2]
     assert names["cosine"].tolist() == pytest.approx([1, 1, 1], abs=1e-3)
     cosines = torch.nn.functional.normalize(w_dec, dim=1) @ texts.T
     second = cosines.sort(dim=1, descending=True)
-    assert names["runner_up"].tolist() == [["cat", "alarm clock", "blue"][i] for i in second.indices[:, 1].tolist()]
+    assert names["runner_up"].tolist() == [
+        ["cat", "alarm clock", "blue"][i] for i in second.indices[:, 1].tolist()
+    ]
     lead = second.values[:, 0] - second.values[:, 1]
     assert names["lead"].tolist() == pytest.approx(lead.tolist(), abs=1e-5)
     assert names["weak"].tolist() == (lead < 0.02).tolist()
-    between = replace(sae, w_dec=torch.stack([texts[0] + texts[1], texts[0], -texts.sum(0)]))
-    assert name_features(between, clip, words)["weak"].tolist()[::2] == [True, True]  # no lead; no cosine
+    between = replace(
+        sae, w_dec=torch.stack([texts[0] + texts[1], texts[0], -texts.sum(0)])
+    )
+    assert name_features(between, clip, words)["weak"].tolist()[::2] == [
+        True,
+        True,
+    ]  # no lead; no cosine
     single = name_features(sae, clip, ["cat"])
     assert single["runner_up"].isna().all()
     assert single["weak"].tolist() == (single["cosine"] < 0.2).tolist()
     opposite = name_features(replace(sae, w_dec=-w_dec), clip, words)
     cosine = torch.nn.functional.normalize(-w_dec, dim=1) @ texts.T
-    assert opposite["cosine"].tolist() == pytest.approx(cosine.max(dim=1).values.tolist(), abs=1e-5)
+    assert opposite["cosine"].tolist() == pytest.approx(
+        cosine.max(dim=1).values.tolist(), abs=1e-5
+    )
 
 
 def test_the_default_vocabulary() -> None:
@@ -323,7 +446,9 @@ def test_the_default_vocabulary() -> None:
     assert words[:2] == ("ice cream", "tench")
     assert {"sketch", "doodle", "quickdraw", "goldfish"} <= set(words)
     assert len(words) == len(set(words)) > 1000
-    assert "T shirt" not in default_vocabulary(["t-shirt"])  # ImageNet's T-shirt is the same to a model
+    assert "T shirt" not in default_vocabulary(
+        ["t-shirt"]
+    )  # ImageNet's T-shirt is the same to a model
 
 
 def test_features_of_another_site_have_no_names(clip: Clip) -> None:

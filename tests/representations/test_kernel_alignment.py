@@ -11,7 +11,13 @@ from scipy.spatial.distance import pdist, squareform
 
 from circuitry.representations import cka
 from circuitry.representations.grams import gram_matrix
-from circuitry.representations.kernel_alignment import KERNELS, Alignment, _product, _u_centred, kernel_matrix
+from circuitry.representations.kernel_alignment import (
+    KERNELS,
+    Alignment,
+    _product,
+    _u_centred,
+    kernel_matrix,
+)
 from circuitry.runs import InputError
 
 
@@ -30,7 +36,9 @@ def direct(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
     n = len(k)
     k, l = k * (1 - np.eye(n)), l * (1 - np.eye(n))  # noqa: E741
     ones = np.ones(n)
-    terms = np.trace(k @ l) + (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
+    terms = np.trace(k @ l) + (ones @ k @ ones) * (ones @ l @ ones) / (
+        (n - 1) * (n - 2)
+    )
     return float((terms - 2 * (ones @ k @ l @ ones) / (n - 2)) / (n * (n - 3)))
 
 
@@ -47,7 +55,9 @@ def rbf(x: np.ndarray) -> np.ndarray:
 
 
 def rotation(width: int, seed: int = 0) -> np.ndarray:
-    return np.asarray(np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))[0])
+    return np.asarray(
+        np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))[0]
+    )
 
 
 def features(n: int, width: int, seed: int) -> np.ndarray:
@@ -57,7 +67,10 @@ def features(n: int, width: int, seed: int) -> np.ndarray:
 def test_hsic_is_the_mean_over_all_four_different_rows() -> None:
     # The U-statistic that defines it: k_ij (l_ij + l_qr - 2 l_iq).
     k, l = symmetric(6, 0), symmetric(6, 1)  # noqa: E741
-    parts = [k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]) for i, j, q, r in permutations(range(6), 4)]
+    parts = [
+        k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q])
+        for i, j, q, r in permutations(range(6), 4)
+    ]
     assert hsic(k, l) == pytest.approx(np.mean(parts))
 
 
@@ -106,10 +119,15 @@ def test_the_biased_estimator_is_larger_for_few_rows_and_the_same_for_many() -> 
         x = features(n, 20, seed)
         y = x[:, :10] + features(n, 10, seed + 1000)
         a, b = (z - z.mean(0) for z in (x, y))
-        biased = np.sum((a.T @ b) ** 2) / np.sqrt(np.sum((a.T @ a) ** 2) * np.sum((b.T @ b) ** 2))
+        biased = np.sum((a.T @ b) ** 2) / np.sqrt(
+            np.sum((a.T @ a) ** 2) * np.sum((b.T @ b) ** 2)
+        )
         return cka(x, y), biased
 
-    few, many = (np.mean([estimates(n, seed) for seed in range(draws)], 0) for n, draws in ((30, 40), (2000, 2)))
+    few, many = (
+        np.mean([estimates(n, seed) for seed in range(draws)], 0)
+        for n, draws in ((30, 40), (2000, 2))
+    )
     assert few[0] == pytest.approx(many[0], abs=0.03)
     assert few[1] > few[0] + 0.1
     assert many[1] == pytest.approx(many[0], abs=0.01)
@@ -130,17 +148,25 @@ def test_rotation_scale_and_offset_change_nothing(kernel: str) -> None:
 def test_without_each_row_is_computed_anew() -> None:
     x, y = features(7, 3, 20), features(7, 2, 30)
     u, v = (kernel_matrix(gram_matrix(a), "linear", "x") for a in (x, y))
-    expected = [direct_cka(np.delete(x, row, 0), np.delete(y, row, 0), "linear") for row in range(7)]
+    expected = [
+        direct_cka(np.delete(x, row, 0), np.delete(y, row, 0), "linear")
+        for row in range(7)
+    ]
     np.testing.assert_allclose(Alignment(u, v).without_each(), expected)
 
 
 def test_without_each_row_the_kernel_stays() -> None:
     k, l = rbf(features(6, 3, 40)), rbf(features(6, 3, 41))  # noqa: E741
-    x, y = (kernel_matrix(gram_matrix(features(6, 3, seed)), "rbf", "x") for seed in (40, 41))
+    x, y = (
+        kernel_matrix(gram_matrix(features(6, 3, seed)), "rbf", "x")
+        for seed in (40, 41)
+    )
     found = Alignment(x, y).without_each()
     for i in range(6):
         a, b = (np.delete(np.delete(m, i, 0), i, 1) for m in (k, l))
-        assert found[i] == pytest.approx(direct(a, b) / np.sqrt(direct(a, a) * direct(b, b)))
+        assert found[i] == pytest.approx(
+            direct(a, b) / np.sqrt(direct(a, a) * direct(b, b))
+        )
 
 
 def test_the_null_is_cka_of_permuted_rows() -> None:
@@ -166,8 +192,17 @@ FLAT = np.tile(FIVE[0], (5, 1))
         (lambda: cka(FIVE[:3], FIVE[:3]), "4 rows, but 3"),
         (lambda: cka(FIVE, FIVE, "cosine"), "linear, rbf, but 'cosine'"),
         (lambda: cka(FIVE, np.where(FIVE > 0, np.nan, FIVE)), "NaN or infinity"),
-        *((lambda kernel=kernel: cka(FIVE, FLAT, kernel), "the second are all equal") for kernel in KERNELS),
-        *((lambda kernel=kernel: cka(np.eye(5), FIVE, kernel), "the first are all equal") for kernel in KERNELS),
+        *(
+            (lambda kernel=kernel: cka(FIVE, FLAT, kernel), "the second are all equal")
+            for kernel in KERNELS
+        ),
+        *(
+            (
+                lambda kernel=kernel: cka(np.eye(5), FIVE, kernel),
+                "the first are all equal",
+            )
+            for kernel in KERNELS
+        ),
     ],
 )
 def test_bad_input_is_named(use: Callable[[], object], words: str) -> None:
@@ -187,10 +222,15 @@ def test_a_gram_matrix_is_that_of_centred_features() -> None:
     before = x.copy()
     np.testing.assert_allclose(gram_matrix(x), rows_of(x), atol=1e-12)
     assert (x == before).all()
-    assert gram_matrix(np.array([[0.0, 5.0], [2.0, 5.0]])).tolist() == [[1, -1], [-1, 1]]
+    assert gram_matrix(np.array([[0.0, 5.0], [2.0, 5.0]])).tolist() == [
+        [1, -1],
+        [-1, 1],
+    ]
 
 
 def test_small_differences_of_large_numbers_survive() -> None:
     # In single precision, numbers near a million are a sixteenth apart.
     small = np.random.default_rng(2).normal(0, 0.01, size=(6, 500))
-    np.testing.assert_allclose(gram_matrix(1e6 + small), rows_of(small), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        gram_matrix(1e6 + small), rows_of(small), rtol=1e-5, atol=1e-7
+    )

@@ -14,7 +14,9 @@ from circuitry.runs import InputError
 NAMES = ["axe", "cat", "fish"]
 
 
-def clusters(n: int, spread: float, seed: int = 0, width: int = 4) -> tuple[np.ndarray, list[str]]:
+def clusters(
+    n: int, spread: float, seed: int = 0, width: int = 4
+) -> tuple[np.ndarray, list[str]]:
     """n images of each of three classes around three points, the classes in turn."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(3, width))
@@ -22,16 +24,22 @@ def clusters(n: int, spread: float, seed: int = 0, width: int = 4) -> tuple[np.n
     return np.tile(centres, (n, 1)) + spread * rng.normal(size=(3 * n, width)), labels
 
 
-def by_hand(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, penalties: list[float]) -> np.ndarray:
+def by_hand(
+    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, penalties: list[float]
+) -> np.ndarray:
     """Predictions of the ridge classifier: normal equations, and one refit per image left out for the penalty."""
     mean, deviation = x.mean(0), x.std(0)
     x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
     names = np.unique(y)
     targets = np.where(y[:, None] == names, 1.0, -1.0)
 
-    def fit(x: np.ndarray, t: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    def fit(
+        x: np.ndarray, t: np.ndarray, penalty: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         centred, offset = x - x.mean(0), t.mean(0)
-        w = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (t - offset))
+        w = np.linalg.solve(
+            centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (t - offset)
+        )
         return w, offset - x.mean(0) @ w
 
     errors = []
@@ -47,14 +55,18 @@ def by_hand(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, penalties: list[fl
 
 
 @pytest.mark.parametrize(("width", "spread"), [(3, 1.2), (30, 5.0)])
-def test_folds_are_ridges_of_the_best_penalty(width: int, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_are_ridges_of_the_best_penalty(
+    width: int, spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, labels = clusters(8, spread, width=width)
     y, penalties = np.array(labels), [0.3, 30.0, 3000.0]
     monkeypatch.setattr("circuitry.models.ridge.PENALTIES", penalties)
     expected = []
     for train, test in StratifiedKFold(4, shuffle=True, random_state=3).split(x, y):
         guesses = by_hand(x[train], y[train], x[test], penalties)
-        expected.append(np.mean([(guesses == y[test])[y[test] == name].mean() for name in NAMES]))
+        expected.append(
+            np.mean([(guesses == y[test])[y[test] == name].mean() for name in NAMES])
+        )
     assert probe_accuracy(x, labels, folds=4, seed=3) == pytest.approx(expected)
     assert 0.4 < np.mean(expected) < 1
 
@@ -63,15 +75,24 @@ def test_accuracy_is_the_mean_over_classes_of_their_shares() -> None:
     # The others put the threshold at 0; of nine cats three lie on the wrong side, and the one dog is right.
     x = np.array([[-1.0], [1.0]] * 5 + [[-1.0]] * 6 + [[1.0]] * 3 + [[1.0]])
     labels = ["cat", "dog"] * 5 + ["cat"] * 9 + ["dog"]
-    assert probe_left_out(x, labels, ["a"] * 10 + ["b"] * 10)["b"] == pytest.approx((6 / 9 + 1) / 2)
+    assert probe_left_out(x, labels, ["a"] * 10 + ["b"] * 10)["b"] == pytest.approx(
+        (6 / 9 + 1) / 2
+    )
 
 
-def test_only_the_direction_of_classes_counts_not_offset_and_scale_of_a_feature() -> None:
+def test_only_the_direction_of_classes_counts_not_offset_and_scale_of_a_feature() -> (
+    None
+):
     x, labels = clusters(10, 1.5)
     expected = probe_accuracy(x, labels)
-    assert probe_accuracy(x * [1e-3, 1, 50, 1e4] + [7, 0, -3, 100], labels).tolist() == expected.tolist()
+    assert (
+        probe_accuracy(x * [1e-3, 1, 50, 1e4] + [7, 0, -3, 100], labels).tolist()
+        == expected.tolist()
+    )
     constant = np.full((len(x), 1), 0.1)
-    assert probe_accuracy(np.hstack([x, constant]), labels).tolist() == expected.tolist()
+    assert (
+        probe_accuracy(np.hstack([x, constant]), labels).tolist() == expected.tolist()
+    )
 
 
 def test_accuracies_are_those_of_the_code_before_scikit_learn_did_the_folds() -> None:
@@ -83,11 +104,22 @@ def test_accuracies_are_those_of_the_code_before_scikit_learn_did_the_folds() ->
     x[:, 1] += 0.5 * (np.array(labels) == "b")
     groups = np.array(["u", "v", "w", "z"])[rng.integers(0, 4, 120)].tolist()
     assert probe_accuracy(x, labels, seed=2).tolist() == [
-        *(0.3703703703703704, 0.35185185185185186, 0.43716931216931226, 0.5945767195767196, 0.47420634920634924)
+        *(
+            0.3703703703703704,
+            0.35185185185185186,
+            0.43716931216931226,
+            0.5945767195767196,
+            0.47420634920634924,
+        )
     ]
     found = probe_left_out(x, labels, groups)
     assert list(found) == ["u", "v", "w", "z"]
-    assert list(found.values()) == [0.5438311688311689, 0.48148148148148145, 0.44523809523809527, 0.5079365079365079]
+    assert list(found.values()) == [
+        0.5438311688311689,
+        0.48148148148148145,
+        0.44523809523809527,
+        0.5079365079365079,
+    ]
 
 
 def paired(seed: int) -> tuple[np.ndarray, list[str], list[str], list[str]]:
@@ -99,7 +131,9 @@ def paired(seed: int) -> tuple[np.ndarray, list[str], list[str], list[str]]:
     return x, NAMES * 40, ["ink"] * 60 + ["photo"] * 60, items
 
 
-def test_an_item_is_never_trained_on_and_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_is_never_trained_on_and_tested(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # A classifier that has seen the other image of an item knows its class; there is nothing else to be read off.
     x, labels, domains, items = paired(0)
     monkeypatch.setattr("circuitry.models.ridge.PENALTIES", [0.1])
@@ -109,7 +143,9 @@ def test_an_item_is_never_trained_on_and_tested(monkeypatch: pytest.MonkeyPatch)
     apart = probe_left_out(x, labels, domains, items)
     assert max(apart.values()) < 0.45
     found = probe_sites({"a": x}, labels, domains, items)
-    assert found.left_out["value"].tolist() == list(probe_left_out(x, labels, domains, items).values())
+    assert found.left_out["value"].tolist() == list(
+        probe_left_out(x, labels, domains, items).values()
+    )
     assert found.sites["value"][0] == probe_accuracy(x, labels, items).mean()
 
 
@@ -119,20 +155,26 @@ def test_a_group_is_tested_by_the_others_alone() -> None:
     groups = ["a", "a", "a", "b", "b", "b"] * 6
     assert probe_left_out(x, labels, groups) == {"a": 1.0, "b": 1.0}
     moved = [
-        NAMES[(NAMES.index(name) + 1) % 3] if group == "b" else name for name, group in zip(labels, groups, strict=True)
+        NAMES[(NAMES.index(name) + 1) % 3] if group == "b" else name
+        for name, group in zip(labels, groups, strict=True)
     ]
     assert probe_left_out(x, moved, groups) == {"a": 0.0, "b": 0.0}
     y, part = np.array(labels), np.array(groups)
     far, _ = clusters(12, 1.5)
-    guesses = by_hand(far[part == "a"], y[part == "a"], far[part == "b"], list(PENALTIES))
-    expected = np.mean([(guesses == y[part == "b"])[y[part == "b"] == name].mean() for name in NAMES])
+    guesses = by_hand(
+        far[part == "a"], y[part == "a"], far[part == "b"], list(PENALTIES)
+    )
+    expected = np.mean(
+        [(guesses == y[part == "b"])[y[part == "b"] == name].mean() for name in NAMES]
+    )
     assert probe_left_out(far, labels, groups)["b"] == pytest.approx(expected)
 
 
 def test_classes_that_no_other_group_has_do_not_count() -> None:
     x, labels = clusters(8, 0.05)
     groups = [
-        "c" if name == "fish" else group for name, group in zip(labels, ["a", "b", "b", "b", "a", "a"] * 4, strict=True)
+        "c" if name == "fish" else group
+        for name, group in zip(labels, ["a", "b", "b", "b", "a", "a"] * 4, strict=True)
     ]
     found = probe_left_out(x, labels, groups)
     assert found == {"a": 1.0, "b": 1.0}  # not c: nothing else has fish
@@ -143,16 +185,23 @@ def test_every_site_is_probed_for_class_domain_and_transfer() -> None:
     domains = ["a", "a", "a", "b", "b", "b"] * 10
     styled = np.hstack([x, np.array(domains)[:, None] == "a"]).astype(float)
     noise = np.random.default_rng(5).normal(size=(60, 2))
-    found = probe_sites({"early": noise, "middle": styled, "late": x}, labels, domains, folds=4, seed=1)
+    found = probe_sites(
+        {"early": noise, "middle": styled, "late": x}, labels, domains, folds=4, seed=1
+    )
     assert found.sites["site"].tolist() == ["early"] * 3 + ["middle"] * 3 + ["late"] * 3
     assert found.sites["target"].tolist() == list(TARGETS) * 3
     value = found.sites.set_index(["site", "target"])["value"].to_dict()
     assert [value["middle", target] for target in TARGETS] == [1, 1, 1]
     assert value["late", "class"] == 1
     assert value["late", "domain"] < 0.8
-    assert value["early", "domain"] == probe_accuracy(noise, domains, folds=4, seed=1).mean()
+    assert (
+        value["early", "domain"]
+        == probe_accuracy(noise, domains, folds=4, seed=1).mean()
+    )
     across = probe_left_out(noise, labels, domains)
-    assert value["early", "class across domains"] == pytest.approx(np.mean(list(across.values())))
+    assert value["early", "class across domains"] == pytest.approx(
+        np.mean(list(across.values()))
+    )
     early = found.left_out[found.left_out["site"] == "early"]
     assert dict(zip(early["domain"], early["value"], strict=True)) == across
     assert early["n_images"].tolist() == [30, 30]
@@ -180,11 +229,25 @@ X, LABELS = clusters(4, 1.0)
         (lambda: probe_accuracy(X, ["cat"] * len(X)), "two classes, but 1"),
         (lambda: probe_accuracy(X, LABELS), "5 folds, but 'axe' has 4"),
         (lambda: probe_accuracy(X, LABELS[:-1], folds=2), "11 labels for 12 images"),
-        (lambda: probe_accuracy(X, LABELS, ["a", "b"], folds=2), "2 items for 12 images"),
+        (
+            lambda: probe_accuracy(X, LABELS, ["a", "b"], folds=2),
+            "2 items for 12 images",
+        ),
         (lambda: probe_left_out(X, LABELS, ["a"] * 12), "two groups, but 1"),
-        (lambda: probe_left_out(X, LABELS, ["b", "a", "a"] * 4), "two classes outside 'a', but there is 1"),
-        (lambda: probe_left_out(X, ["cat", "dog"] * 3 + ["axe", "bed"] * 3, ["a"] * 6 + ["b"] * 6), "no two groups"),
-        (lambda: probe_accuracy(np.where(X[3, 1] == X, np.nan, X), LABELS, folds=2), r"\[12, 4\] .*NaN"),
+        (
+            lambda: probe_left_out(X, LABELS, ["b", "a", "a"] * 4),
+            "two classes outside 'a', but there is 1",
+        ),
+        (
+            lambda: probe_left_out(
+                X, ["cat", "dog"] * 3 + ["axe", "bed"] * 3, ["a"] * 6 + ["b"] * 6
+            ),
+            "no two groups",
+        ),
+        (
+            lambda: probe_accuracy(np.where(X[3, 1] == X, np.nan, X), LABELS, folds=2),
+            r"\[12, 4\] .*NaN",
+        ),
     ],
 )
 def test_bad_input_is_named(use: Callable[[], object], words: str) -> None:

@@ -54,7 +54,9 @@ class Wrapped(Config):
     weights."""
 
 
-def test_a_help_is_wrapped_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_help_is_wrapped_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["script", "--help"])
     with pytest.raises(SystemExit):
         run_script(Wrapped, lambda config: None, "What it is for.")
@@ -75,10 +77,15 @@ def raising(error: BaseException) -> Callable[[Config], None]:
     [
         (InputError("There are no images."), 2, "error: There are no images.\n"),
         (KeyboardInterrupt(), 130, "(?s).*this goes on: python script.*"),
-        *((OSError(number, "", "/data/x"), 2, "error: .*/data/x.*\n") for number in sorted(SENTENCES)),
+        *(
+            (OSError(number, "", "/data/x"), 2, "error: .*/data/x.*\n")
+            for number in sorted(SENTENCES)
+        ),
     ],
 )
-def test_errors_are_a_sentence(error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_a_sentence(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         run(raising(error))
     assert ended.value.code == code
@@ -116,7 +123,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"]
+)
 def test_children_end_with_a_script(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(ENDED)
     command = [sys.executable, str(tmp_path / "script.py"), "--out", str(tmp_path)]
@@ -125,7 +134,10 @@ def test_children_end_with_a_script(number: signal.Signals, tmp_path: Path) -> N
         script.send_signal(number)
         _, said = script.communicate(timeout=20)
     wait_until(lambda: not any(is_alive(int(pid)) for pid in pids))
-    assert {path.stem for path in tmp_path.glob("*.pid")} == {"0", "1"}  # and no other task was begun
+    assert {path.stem for path in tmp_path.glob("*.pid")} == {
+        "0",
+        "1",
+    }  # and no other task was begun
     for i in range(2):
         with file_lock(tmp_path, str(i), wait=False):
             pass
@@ -153,7 +165,12 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.EIO, "a bad disk"), ValueError("a bug"), OSError(errno.EACCES, "a bug without a path")]
+    "error",
+    [
+        OSError(errno.EIO, "a bad disk"),
+        ValueError("a bug"),
+        OSError(errno.EACCES, "a bug without a path"),
+    ],
 )
 def test_any_other_error_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error), match="a b"):
@@ -170,14 +187,23 @@ print(os.environ["GOMP_SPINCOUNT"], os.environ.get("OMP_WAIT_POLICY"))
 
 
 def test_a_command_sets_how_threads_wait_before_torch_is_loaded() -> None:
-    plain = {name: value for name, value in os.environ.items() if name not in short_waits({})}
-    for given, printed in (({}, "2000 passive\n"), ({"GOMP_SPINCOUNT": "7"}, "7 None\n")):
+    plain = {
+        name: value for name, value in os.environ.items() if name not in short_waits({})
+    }
+    for given, printed in (
+        ({}, "2000 passive\n"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 None\n"),
+    ):
         command = [sys.executable, "-c", WAITS]
-        done = subprocess.run(command, env={**plain, **given}, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, env={**plain, **given}, capture_output=True, text=True, check=True
+        )
         assert done.stdout == printed
 
 
-def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     written = Written(tmp_path / "report.html", [], [], claims=("A third is shared.",))
@@ -187,7 +213,11 @@ def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         return written
 
     run(main, "--open")
-    assert capsys.readouterr().out.splitlines() == ["work", "A third is shared.", f"report: {written.report}"]
+    assert capsys.readouterr().out.splitlines() == [
+        "work",
+        "A third is shared.",
+        f"report: {written.report}",
+    ]
     assert opened == [written.report.as_uri()]
     run(main, "--json", "--count", "2")
     printed = capsys.readouterr()
@@ -215,14 +245,36 @@ class Rich:
     flat: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
 
 
-def test_settings_of_a_run_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_a_run_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Rich] = []
-    given = [*("--seed", "4", "--names", "a b", 'say "c"', "--no-fast", "--class", "dog", "--training.steps", "9")]
+    given = [
+        *(
+            "--seed",
+            "4",
+            "--names",
+            "a b",
+            'say "c"',
+            "--no-fast",
+            "--class",
+            "dog",
+            "--training.steps",
+            "9",
+        )
+    ]
     given += ["--table", "folder/of/tables.csv"]
     for arguments in (
         ["--out", f"{tmp_path}", *given, "--workers", "5"],
         ["--config", f"{tmp_path / 'settings.toml'}", "--out", f"{tmp_path / 'other'}"],
-        ["--out", "x", "--seed", "5", f"--config={tmp_path / 'settings.toml'}", "--fast"],
+        [
+            "--out",
+            "x",
+            "--seed",
+            "5",
+            f"--config={tmp_path / 'settings.toml'}",
+            "--fast",
+        ],
     ):
         monkeypatch.setattr(sys, "argv", ["script", *arguments])
         run_script(Rich, seen.append, None)
@@ -233,10 +285,14 @@ def test_settings_of_a_run_are_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert changed == replace(first, out=Path("x"), seed=5, fast=True)
 
 
-def test_progress_in_a_file_is_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_in_a_file_is_a_plain_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(progress, "SECONDS", 0)
     file = io.StringIO()
-    with progress.Bar(total=2, desc="circuits", unit="run", file=file, miniters=1) as bar:
+    with progress.Bar(
+        total=2, desc="circuits", unit="run", file=file, miniters=1
+    ) as bar:
         bar.update()
         bar.update()
     lines = file.getvalue().splitlines()

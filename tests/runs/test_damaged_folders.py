@@ -17,7 +17,15 @@ import torch
 from PIL import Image
 
 import circuitry
-from circuitry import AttributionGraph, Circuit, Clip, Comparison, DomainFolder, GraphFolder, InputError
+from circuitry import (
+    AttributionGraph,
+    Circuit,
+    Clip,
+    Comparison,
+    DomainFolder,
+    GraphFolder,
+    InputError,
+)
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import extract, midpoint_rule
 from circuitry.data import load_image
@@ -25,7 +33,12 @@ from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCurve
 from circuitry.interventions.circuit_checks import TRANSFER_FORMAT
 from circuitry.models import load_sae
-from circuitry.representations import ImageFeatures, RepresentationSettings, extract_features, extract_representations
+from circuitry.representations import (
+    ImageFeatures,
+    RepresentationSettings,
+    extract_features,
+    extract_representations,
+)
 from circuitry.representations.grams import DomainRepresentation
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.jobs import JobFolder
@@ -64,12 +77,23 @@ def subject(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(clip, images, make_circuits(clip, images, root / "circuits"))
 
 
-DRAWN = DrawingSettings(n_train=0, n_test=2, classes=("fish", "key"), styles=("real", "sketch"), size=16)
+DRAWN = DrawingSettings(
+    n_train=0, n_test=2, classes=("fish", "key"), styles=("real", "sketch"), size=16
+)
 
 
 def make_circuits(clip: Clip, images: DomainFolder, out: Path) -> GraphFolder:
     sites = clip.encoder.sites[-3:-1]
-    return extract(clip, images, out, n_images=2, work=QUIET, rule=midpoint_rule(1), parts=2, sites=sites)
+    return extract(
+        clip,
+        images,
+        out,
+        n_images=2,
+        work=QUIET,
+        rule=midpoint_rule(1),
+        parts=2,
+        sites=sites,
+    )
 
 
 def circuits(subject: Subject, out: Path) -> object:
@@ -77,11 +101,18 @@ def circuits(subject: Subject, out: Path) -> object:
 
 
 def checks(subject: Subject) -> CausalChecks:
-    return CausalChecks(subject.clip, subject.images, subject.graphs, CheckSettings(n_images=1, n_others=1, seen=True))
+    return CausalChecks(
+        subject.clip,
+        subject.images,
+        subject.graphs,
+        CheckSettings(n_images=1, n_others=1, seen=True),
+    )
 
 
 def faithfulness(subject: Subject, out: Path) -> object:
-    return checks(subject).extract_faithfulness(out, rankings=["absolute"], sizes=[0.5], random_draws=1, work=QUIET)
+    return checks(subject).extract_faithfulness(
+        out, rankings=["absolute"], sizes=[0.5], random_draws=1, work=QUIET
+    )
 
 
 def transfer(subject: Subject, out: Path) -> object:
@@ -89,7 +120,9 @@ def transfer(subject: Subject, out: Path) -> object:
 
 
 def representations(subject: Subject, out: Path) -> object:
-    settings = RepresentationSettings(n_images=2, sites=subject.clip.encoder.sites[-1:], n_parts=2)
+    settings = RepresentationSettings(
+        n_images=2, sites=subject.clip.encoder.sites[-1:], n_parts=2
+    )
     return extract_representations(subject.clip, subject.images, out, settings, QUIET)
 
 
@@ -100,35 +133,64 @@ def features(subject: Subject, out: Path) -> object:
 
 
 def samples(subject: Subject, out: Path) -> object:
-    files, about = image_files(subject.images.records), {"site": None, "positions_per_image": None, "seed": 0}
+    files, about = (
+        image_files(subject.images.records),
+        {"site": None, "positions_per_image": None, "seed": 0},
+    )
     encoder, preprocess = subject.clip.encoder, subject.clip.preprocess
-    return extract_samples(encoder, preprocess, files, out, {**about, "piece": 4}, work=QUIET)
+    return extract_samples(
+        encoder, preprocess, files, out, {**about, "piece": 4}, work=QUIET
+    )
 
 
 def drawings(subject: Subject, out: Path) -> object:
     return write_toy(out, DRAWN, workers=1, progress=False)
 
 
-MAKERS = (circuits, faithfulness, transfer, representations, features, samples, drawings)
+MAKERS = (
+    circuits,
+    faithfulness,
+    transfer,
+    representations,
+    features,
+    samples,
+    drawings,
+)
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_damaged_folders(make: Callable[[Subject, Path], object], subject: Subject, tmp_path: Path) -> None:
+def test_damaged_folders(
+    make: Callable[[Subject, Path], object], subject: Subject, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     make(subject, out)
     finished = contents(out)
     record = min(name for name in finished if name.startswith("checksums/"))
-    result = min(name for name in finished if Path(name).suffix in (".csv", ".npy", ".png", ".safetensors"))
+    result = min(
+        name
+        for name in finished
+        if Path(name).suffix in (".csv", ".npy", ".png", ".safetensors")
+    )
     damages = {
         "manifest.json": ("emptied", "one bit", "removed"),
         "images.json": ("torn", "foreign", "removed"),
         record: ("emptied", "torn", "a line short", "foreign"),
         result: ("one bit", "foreign"),
     }
-    for name, damage in ((one, damage) for one in damages if one in finished for damage in damages[one]):
+    for name, damage in (
+        (one, damage) for one in damages if one in finished for damage in damages[one]
+    ):
         path = out / name
-        alike = [other for other in finished if Path(other).suffix == path.suffix and finished[other] != finished[name]]
-        changed = finished[alike[-1]] if damage == "foreign" else DAMAGES[damage](finished[name])
+        alike = [
+            other
+            for other in finished
+            if Path(other).suffix == path.suffix and finished[other] != finished[name]
+        ]
+        changed = (
+            finished[alike[-1]]
+            if damage == "foreign"
+            else DAMAGES[damage](finished[name])
+        )
         path.unlink() if changed is None else path.write_bytes(changed)
         try:
             make(subject, out)
@@ -142,18 +204,25 @@ def test_damaged_folders(make: Callable[[Subject, Path], object], subject: Subje
         assert contents(out) == finished, (name, damage)
 
 
-def test_a_graph_in_the_place_of_another_is_refused(subject: Subject, tmp_path: Path) -> None:
+def test_a_graph_in_the_place_of_another_is_refused(
+    subject: Subject, tmp_path: Path
+) -> None:
     shutil.copytree(subject.graphs.path, tmp_path / "copy")
     graphs = GraphFolder(tmp_path / "copy")
     shutil.copy(graphs.file("fish", "real"), graphs.file("key", "sketch"))
     shutil.copy(graphs.file("fish", "real", 0), graphs.file("key", "sketch", 0))
-    for read in (lambda: graphs["key", "sketch"], lambda: graphs.parts("key", "sketch")):
+    for read in (
+        lambda: graphs["key", "sketch"],
+        lambda: graphs.parts("key", "sketch"),
+    ):
         with pytest.raises(InputError, match=r"key in sketch.* fish in real"):
             read()
 
 
 @pytest.mark.parametrize("sealed", [True, False])
-def test_a_graph_of_another_search_is_refused(sealed: bool, subject: Subject, tmp_path: Path) -> None:
+def test_a_graph_of_another_search_is_refused(
+    sealed: bool, subject: Subject, tmp_path: Path
+) -> None:
     """By what it says of itself, in folders without records, too; and by its checksum."""
     shutil.copytree(subject.graphs.path, tmp_path / "copy")
     if not sealed:
@@ -161,20 +230,30 @@ def test_a_graph_of_another_search_is_refused(sealed: bool, subject: Subject, tm
     graphs = GraphFolder(tmp_path / "copy")
     graph, file = graphs["fish", "real"], graphs.file("fish", "real")
     replace(graph, settings=graph.settings | {"n_others": 77}).save(file)
-    with pytest.raises(InputError, match=rf"{re.escape(file.name)} differ in n others \(.* and 77\)"):
+    with pytest.raises(
+        InputError, match=rf"{re.escape(file.name)} differ in n others \(.* and 77\)"
+    ):
         graphs["fish", "real"]
     fewer = {site: units[:-1] for site, units in graph.kept_units.items()}
     replace(graph, kept_units=fewer, edge_scores={}).save(file)
-    with pytest.raises(InputError, match=f"{file.name} is damaged") if sealed else nullcontext():
+    with (
+        pytest.raises(InputError, match=f"{file.name} is damaged")
+        if sealed
+        else nullcontext()
+    ):
         graphs["fish", "real"]
 
 
-def test_tables_of_transfer_are_read_as_they_were_left(subject: Subject, tmp_path: Path) -> None:
+def test_tables_of_transfer_are_read_as_they_were_left(
+    subject: Subject, tmp_path: Path
+) -> None:
     transfer(subject, tmp_path)
     folder = JobFolder.made(tmp_path, read_manifest(tmp_path, TRANSFER_FORMAT))
     (table,) = folder.files(("fish",))
     table.write_bytes(table.read_bytes().replace(b"1", b"2"))
-    with pytest.raises(InputError, match=rf"{table.name} is damaged or was edited.*again"):
+    with pytest.raises(
+        InputError, match=rf"{table.name} is damaged or was edited.*again"
+    ):
         folder.files(("fish",))
 
 
@@ -200,7 +279,9 @@ def representation() -> DomainRepresentation:
     units, b = {"a": np.arange(6, dtype=np.float32).reshape(3, 2)}, rows(1)
     b[2] = np.nan
     halves = grams("real", rows(2)), grams("real", b)
-    return DomainRepresentation(grams("real", rows(0)), halves, units, ("cat", "cat", "fish"), ("0", "1", "2"))
+    return DomainRepresentation(
+        grams("real", rows(0)), halves, units, ("cat", "cat", "fish"), ("0", "1", "2")
+    )
 
 
 MADE: dict[type, Callable[[], Any]] = {
@@ -223,15 +304,24 @@ def plain(value: Any) -> Any:
         return [plain(one) for one in value]
     if isinstance(value, torch.Tensor):
         return value.numpy()
-    return {f.name: plain(getattr(value, f.name)) for f in fields(value)} if is_dataclass(value) else value
+    return (
+        {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        if is_dataclass(value)
+        else value
+    )
 
 
 def files(place: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in ([place] if place.is_file() else sorted(place.iterdir()))}
+    return {
+        path: path.read_bytes()
+        for path in ([place] if place.is_file() else sorted(place.iterdir()))
+    }
 
 
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: str(kind.__name__))
-def test_a_result_comes_back_whole_and_damage_is_noticed(kind: Any, tmp_path: Path) -> None:
+def test_a_result_comes_back_whole_and_damage_is_noticed(
+    kind: Any, tmp_path: Path
+) -> None:
     load = load_sae if kind is SparseAutoencoder else kind.load
     place = tmp_path / "deep" / "result.safetensors"
     made = MADE[kind]()
@@ -239,12 +329,21 @@ def test_a_result_comes_back_whole_and_damage_is_noticed(kind: Any, tmp_path: Pa
     loaded = load(place)
     np.testing.assert_equal(plain(loaded), plain(made))
     loaded.save(tmp_path / "again.safetensors")
-    assert list(files(tmp_path / "again.safetensors").values()) == list(files(place).values())
+    assert list(files(tmp_path / "again.safetensors").values()) == list(
+        files(place).values()
+    )
     drawn = random.Random(0)
     for path, whole in files(place).items():
         places = (0, len(whole) - 3, *drawn.sample(range(len(whole)), 30))
         flipped = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in places]
-        for content in (b"", b"garbage", whole[: len(whole) // 2], whole[:-8], *flipped, None):
+        for content in (
+            b"",
+            b"garbage",
+            whole[: len(whole) // 2],
+            whole[:-8],
+            *flipped,
+            None,
+        ):
             path.unlink() if content is None else path.write_bytes(content)
             with pytest.raises(InputError, match=path.name):
                 load(place)
@@ -253,14 +352,27 @@ def test_a_result_comes_back_whole_and_damage_is_noticed(kind: Any, tmp_path: Pa
             write_sealed(path, {"format": "circuitry other 0"})
         else:
             write_arrays(path, "circuitry other 0", {}, {"full": np.zeros(1)})
-        with pytest.raises(InputError, match=r"'circuitry other 0'|none of the readers"):
+        with pytest.raises(
+            InputError, match=r"'circuitry other 0'|none of the readers"
+        ):
             load(place)
         path.write_bytes(whole)
 
 
 def test_every_result_is_here() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(circuitry.__file__).parent.rglob("*.py")]
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    methods = {one.name: {of.name for of in one.body if isinstance(of, ast.FunctionDef)} for one in classes}
+    trees = [
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in Path(circuitry.__file__).parent.rglob("*.py")
+    ]
+    classes = [
+        node
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    methods = {
+        one.name: {of.name for of in one.body if isinstance(of, ast.FunctionDef)}
+        for one in classes
+    }
     stored = {name for name, own in methods.items() if own >= {"save", "load"}}
     assert {kind.__name__ for kind in MADE} == stored | {"SparseAutoencoder"}

@@ -24,13 +24,20 @@ from circuitry.runs.files import LOCK, remove_leftovers
 from circuitry.runs.manifest import read_listing
 from tests.support.extraction import contents
 
-JOBS: list[Job] = [("cat", "photo"), ("cat", "sketch"), ("dog", "photo"), ("dog-photo",)]
+JOBS: list[Job] = [
+    ("cat", "photo"),
+    ("cat", "sketch"),
+    ("dog", "photo"),
+    ("dog-photo",),
+]
 FORMAT = "circuitry test 1"
 IMAGES = {"photo/cat/1.png": "10 abc", "photo/cat/2.png": "11 def"}
 
 
 class Work:
-    def __init__(self, path: Path, config: dict[str, object] | None = None, **settings: object) -> None:
+    def __init__(
+        self, path: Path, config: dict[str, object] | None = None, **settings: object
+    ) -> None:
         self.folder = JobFolder(path, FORMAT, config or {"seed": 0}, JOBS, **settings)  # type: ignore[arg-type]
         self.done: list[Job] = []
 
@@ -51,7 +58,10 @@ def test_jobs_are_done_once_in_order_and_leave_no_litter(tmp_path: Path) -> None
     assert set(first.run(prepare=lambda job: job[0])) == set(JOBS)
     assert first.done == JOBS
     assert (tmp_path / "cat.photo.a.txt").read_text() == "('cat', 'photo') cat"
-    assert first.folder.files(JOBS[0]) == [tmp_path / "cat.photo.a.txt", tmp_path / "cat.photo.b.txt"]
+    assert first.folder.files(JOBS[0]) == [
+        tmp_path / "cat.photo.a.txt",
+        tmp_path / "cat.photo.b.txt",
+    ]
     assert not list(tmp_path.rglob(".*"))
     second = Work(tmp_path)
     assert second.run() == {}
@@ -66,12 +76,18 @@ def test_a_file_that_is_gone_is_named_with_what_makes_it_again(tmp_path: Path) -
         work.folder.files(JOBS[0])
 
 
-@pytest.mark.parametrize("damage", ["flip", "remove", "no record", "a record of another job"])
-def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "damage", ["flip", "remove", "no record", "a record of another job"]
+)
+def test_what_is_damaged_is_made_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     Work(tmp_path).run()
     before = contents(tmp_path)
     path = tmp_path / "dog.photo.b.txt"
-    record = next(r for r in (tmp_path / "checksums").iterdir() if "dog.photo.b" in r.read_text())
+    record = next(
+        r for r in (tmp_path / "checksums").iterdir() if "dog.photo.b" in r.read_text()
+    )
     if damage == "flip":
         found = bytearray(path.read_bytes())
         found[3] ^= 1
@@ -106,7 +122,13 @@ def test_listings_are_mended_and_read_whole_or_not_at_all(tmp_path: Path) -> Non
     path = tmp_path / "images.json"
     Work(tmp_path, listings={"images": IMAGES})
     before = path.read_bytes()
-    for damaged in (b"", before[:20], before.replace(b"abc", b"abd"), b"[]", b"[" * 100_000):
+    for damaged in (
+        b"",
+        before[:20],
+        before.replace(b"abc", b"abd"),
+        b"[]",
+        b"[" * 100_000,
+    ):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"images\.json"):
             read_listing(path)
@@ -118,11 +140,26 @@ def test_listings_are_mended_and_read_whole_or_not_at_all(tmp_path: Path) -> Non
 
 
 def test_another_configuration_is_refused_with_names_and_values(tmp_path: Path) -> None:
-    Work(tmp_path, {"seed": 0, "rule": "left-10", "classes": ["cat"]}, listings={"images": IMAGES})
+    Work(
+        tmp_path,
+        {"seed": 0, "rule": "left-10", "classes": ["cat"]},
+        listings={"images": IMAGES},
+    )
     changed = {"photo/cat/1.png": "10 abd", "photo/cat/3.png": "11 def"}
     with pytest.raises(InputError) as error:
-        Work(tmp_path, {"seed": 1, "rule": "left-10", "classes": ["cat", "dog"]}, listings={"images": changed})
-    named = (str(tmp_path), "'dog' is new", "seed: 0 -> 1", "photo/cat/3.png", "photo/cat/2.png", "photo/cat/1.png")
+        Work(
+            tmp_path,
+            {"seed": 1, "rule": "left-10", "classes": ["cat", "dog"]},
+            listings={"images": changed},
+        )
+    named = (
+        str(tmp_path),
+        "'dog' is new",
+        "seed: 0 -> 1",
+        "photo/cat/3.png",
+        "photo/cat/2.png",
+        "photo/cat/1.png",
+    )
     assert all(name in str(error.value) for name in named)
     assert "left-10" not in str(error.value)
 
@@ -153,10 +190,14 @@ def test_a_run_stops_after_as_many_jobs_as_asked_and_another_version_says_that_i
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(Work(tmp_path).run(most=2)) == 2
-    monkeypatch.setattr("circuitry.runs.jobs.versions", lambda: {**versions(), "torch": "0.1"})
+    monkeypatch.setattr(
+        "circuitry.runs.jobs.versions", lambda: {**versions(), "torch": "0.1"}
+    )
     assert [len(Work(tmp_path).run()) for _ in range(2)] == [2, 0]
     (said,) = caplog.messages
-    assert all(word in said for word in (str(tmp_path), "torch", versions()["torch"], "'0.1'"))
+    assert all(
+        word in said for word in (str(tmp_path), "torch", versions()["torch"], "'0.1'")
+    )
 
 
 def test_a_finished_folder_is_opened_on_a_read_only_disk(tmp_path: Path) -> None:
@@ -189,15 +230,22 @@ folder.run(do, rank=Rank(int(sys.argv[2]), int(sys.argv[3])))
 
 
 def started(path: Path, worker: int, workers: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(worker), str(workers)])
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(path), str(worker), str(workers)]
+    )
 
 
-def test_processes_and_kills_leave_the_folder_of_one_undisturbed_process(tmp_path: Path) -> None:
+def test_processes_and_kills_leave_the_folder_of_one_undisturbed_process(
+    tmp_path: Path,
+) -> None:
     assert started(tmp_path / "one", 0, 1).wait() == 0
     for i in range(10):
         victim = started(tmp_path / "many", 0, 1)
         deadline = time.monotonic() + 20
-        while len(list((tmp_path / "many").glob("*.txt"))) < 2 * i + 1 and time.monotonic() < deadline:
+        while (
+            len(list((tmp_path / "many").glob("*.txt"))) < 2 * i + 1
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.005)
         victim.kill()
         victim.wait()
@@ -207,12 +255,19 @@ def test_processes_and_kills_leave_the_folder_of_one_undisturbed_process(tmp_pat
     assert not list((tmp_path / "many").rglob(".*"))
 
 
-def test_a_worker_waits_for_the_one_that_is_about_to_make_a_damaged_file_again(tmp_path: Path) -> None:
+def test_a_worker_waits_for_the_one_that_is_about_to_make_a_damaged_file_again(
+    tmp_path: Path,
+) -> None:
     Work(tmp_path).run()
     (tmp_path / "cat.photo.a.txt").unlink()
-    work, record = Work(tmp_path), JobFolder(tmp_path, FORMAT, {"seed": 0}, JOBS)._record(JOBS[0])
+    work, record = (
+        Work(tmp_path),
+        JobFolder(tmp_path, FORMAT, {"seed": 0}, JOBS)._record(JOBS[0]),
+    )
     with ThreadPoolExecutor(1) as other, file_lock(tmp_path, JobFolder._name(JOBS[0])):
-        waiting = other.submit(work.run)  # the record of the damaged file is still there
+        waiting = other.submit(
+            work.run
+        )  # the record of the damaged file is still there
         time.sleep(0.2)
         assert not waiting.done()
         record.unlink()
@@ -262,7 +317,10 @@ def test_a_file_system_without_locks_takes_files_and_no_shared_work(
     with whole_file(tmp_path / "x") as temporary:
         temporary.write_text("new")
     assert (tmp_path / "x").read_text() == "new"
-    with pytest.raises(InputError, match=f"{tmp_path} .*locks"), file_lock(tmp_path, "job"):
+    with (
+        pytest.raises(InputError, match=f"{tmp_path} .*locks"),
+        file_lock(tmp_path, "job"),
+    ):
         pass
     number = errno.EIO
     with pytest.raises(OSError, match="no locks"), whole_file(tmp_path / "x"):
@@ -274,7 +332,9 @@ def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
         with whole_file(tmp_path / "x") as temporary:
             assert temporary.read_text() == ""
             temporary.write_text(str(i))
-            remove_leftovers(tmp_path)  # as another process does that has nothing left to do
+            remove_leftovers(
+                tmp_path
+            )  # as another process does that has nothing left to do
             assert temporary.read_text() == str(i)
 
     with ThreadPoolExecutor(4) as pool:
@@ -283,7 +343,9 @@ def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_permissions_are_those_of_an_ordinary_file_or_of_the_one_that_is_replaced(tmp_path: Path) -> None:
+def test_permissions_are_those_of_an_ordinary_file_or_of_the_one_that_is_replaced(
+    tmp_path: Path,
+) -> None:
     mask = os.umask(0o027)
     try:
         for before in (None, 0o600, 0o440, 0o666):
@@ -291,7 +353,9 @@ def test_permissions_are_those_of_an_ordinary_file_or_of_the_one_that_is_replace
                 (tmp_path / "x").chmod(before)
             with whole_file(tmp_path / "x") as temporary:
                 temporary.write_text("")
-                assert stat.S_IMODE(temporary.stat().st_mode) == (0o640 if before is None else 0o600)
+                assert stat.S_IMODE(temporary.stat().st_mode) == (
+                    0o640 if before is None else 0o600
+                )
             assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == (before or 0o640)
         assert os.umask(0o027) == 0o027  # and the mask of the process is left alone
     finally:
@@ -301,7 +365,11 @@ def test_permissions_are_those_of_an_ordinary_file_or_of_the_one_that_is_replace
 def test_a_planted_link_is_neither_followed_nor_the_result(tmp_path: Path) -> None:
     victim, target = tmp_path / "victim", tmp_path / "x"
     victim.write_text("mine")
-    for name in ("x", ".torn-x-8cdc1683", ".torn-x-8cdc1683-0"):  # as the temporary file is called, and was
+    for name in (
+        "x",
+        ".torn-x-8cdc1683",
+        ".torn-x-8cdc1683-0",
+    ):  # as the temporary file is called, and was
         (tmp_path / name).symlink_to(victim)
     with whole_file(target) as temporary:
         temporary.write_text("new")
@@ -318,14 +386,24 @@ def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -
     (tmp_path / "x").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "x", tmp_path / "pipe"):
-        with pytest.raises(InputError, match=f"^{path} .*a file is needed"), whole_file(path):
+        with (
+            pytest.raises(InputError, match=f"^{path} .*a file is needed"),
+            whole_file(path),
+        ):
             pass
-    with pytest.raises(InputError, match=f"{tmp_path}/y"), whole_file(tmp_path / "y\ud800"):
+    with (
+        pytest.raises(InputError, match=f"{tmp_path}/y"),
+        whole_file(tmp_path / "y\ud800"),
+    ):
         pass
-    assert "ulimit" in str(sentence_of(OSError(errno.EFBIG, "File too large")))  # which names no file
+    assert "ulimit" in str(
+        sentence_of(OSError(errno.EFBIG, "File too large"))
+    )  # which names no file
 
 
-def test_a_lock_is_had_though_another_removes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_had_though_another_removes_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begin, vanished = os.open, iter([1, 2, 3])
 
     def open_and_lose(path: Any, *given: Any) -> int:

@@ -75,38 +75,131 @@ def wrapped(sign: int) -> Callable[[float], float]:
 
 DIFFERENT: dict[str, tuple[Any, ...]] = {
     "plain": (0, 1, True, 1.5, "1", None, b"1", 1j),
-    "containers": ([1, 2], [2, 1], {1: 2}, {"1": 2}, {1, 2}, (1, [2]), slice(1, 2), range(1, 2), deque([5])),
-    "arrays": (np.zeros(2), np.zeros(3), np.ones(2), np.zeros(2, int), np.array([None, 1]), np.array([None, 2])),
-    "tensors": (torch.zeros(2), torch.ones(2), torch.zeros(2, 1), torch.zeros(2).half()),
-    "of torch": (torch.float32, torch.float16, torch.device("cpu"), torch.device("meta")),
+    "containers": (
+        [1, 2],
+        [2, 1],
+        {1: 2},
+        {"1": 2},
+        {1, 2},
+        (1, [2]),
+        slice(1, 2),
+        range(1, 2),
+        deque([5]),
+    ),
+    "arrays": (
+        np.zeros(2),
+        np.zeros(3),
+        np.ones(2),
+        np.zeros(2, int),
+        np.array([None, 1]),
+        np.array([None, 2]),
+    ),
+    "tensors": (
+        torch.zeros(2),
+        torch.ones(2),
+        torch.zeros(2, 1),
+        torch.zeros(2).half(),
+    ),
+    "of torch": (
+        torch.float32,
+        torch.float16,
+        torch.device("cpu"),
+        torch.device("meta"),
+    ),
     "enums": (Kind.A, Kind.B, Kind),
-    "objects": (Settings(), Settings(2.0), Settings(names=["a"]), Slotted(1.0), Slotted(2.0)),
-    "derived": (Counted(1.0, a=1), Counted(2.0, a=1), Counted(1.0, a=2), OrderedDict(a=1)),
-    "modules": (layer(1.0), layer(2.0), nn.ReLU(), nn.GELU(), nn.GELU(approximate="tanh")),
-    "of libraries": (F.relu, F.gelu, torch.relu, torch.Tensor.relu, np.exp, np.log, operator.add, "a".join, "b".join),
+    "objects": (
+        Settings(),
+        Settings(2.0),
+        Settings(names=["a"]),
+        Slotted(1.0),
+        Slotted(2.0),
+    ),
+    "derived": (
+        Counted(1.0, a=1),
+        Counted(2.0, a=1),
+        Counted(1.0, a=2),
+        OrderedDict(a=1),
+    ),
+    "modules": (
+        layer(1.0),
+        layer(2.0),
+        nn.ReLU(),
+        nn.GELU(),
+        nn.GELU(approximate="tanh"),
+    ),
+    "of libraries": (
+        F.relu,
+        F.gelu,
+        torch.relu,
+        torch.Tensor.relu,
+        np.exp,
+        np.log,
+        operator.add,
+        "a".join,
+        "b".join,
+    ),
     "partials": tuple(functools.partial(max, *given) for given in ((1,), (2,), ())),
     "code": tuple(
         defined(f"def f(x{more}): return {body}")
         for more, body in (
-            *(("", "x"), ("", "-x"), ("", "x + 1"), ("", "x + 2"), (", y=1", "x"), (", y=2", "x")),
-            *((", *, y=1", "x"), (", *, y=2", "x"), ("", "(lambda: x + 1)()"), ("", "(lambda: x + 2)()")),
+            *(
+                ("", "x"),
+                ("", "-x"),
+                ("", "x + 1"),
+                ("", "x + 2"),
+                (", y=1", "x"),
+                (", y=2", "x"),
+            ),
+            *(
+                (", *, y=1", "x"),
+                (", *, y=2", "x"),
+                ("", "(lambda: x + 1)()"),
+                ("", "(lambda: x + 2)()"),
+            ),
             *(("", "[x for _ in (1, 2)]"), ("", "[x for _ in (1, 3)]")),
         )
     ),
-    "globals": tuple(defined("def f(x): return K * x", K=k) for k in (1, 2, torch.ones(1), Settings())),
-    "globals within": tuple(defined("def f(x): return (lambda: K * x)()", K=k) for k in (1, 2)),
-    "functions that are called": tuple(defined("def g(x): return K * x\ndef f(x): return g(x)", K=k) for k in (1, 2)),
-    "functions of modules": tuple(
-        defined("def f(x): return h.g(x)", h=helpers(f"def g(x): return {k} * x")) for k in (1, 2)
+    "globals": tuple(
+        defined("def f(x): return K * x", K=k)
+        for k in (1, 2, torch.ones(1), Settings())
     ),
-    "methods": tuple(defined("class C:\n  def m(self): return self.k\nf = C()\nf.k = K\nf = f.m", K=k) for k in (1, 2)),
-    "classes": tuple(defined(f"class f:\n  k = 1\n  def m(self): return {k} * self.k") for k in (1, 2)),
-    "attributes of classes": tuple(defined(f"class C:\n  k = {k}\nf = C()") for k in (1, 2)),
-    "decorated": tuple(torch.no_grad()(defined(f"def f(x): return {k} * x")) for k in (1, 2)),
-    "kept": tuple(functools.cache(defined(f"def f(x): return {k} * x")) for k in (1, 2)),
+    "globals within": tuple(
+        defined("def f(x): return (lambda: K * x)()", K=k) for k in (1, 2)
+    ),
+    "functions that are called": tuple(
+        defined("def g(x): return K * x\ndef f(x): return g(x)", K=k) for k in (1, 2)
+    ),
+    "functions of modules": tuple(
+        defined("def f(x): return h.g(x)", h=helpers(f"def g(x): return {k} * x"))
+        for k in (1, 2)
+    ),
+    "methods": tuple(
+        defined(
+            "class C:\n  def m(self): return self.k\nf = C()\nf.k = K\nf = f.m", K=k
+        )
+        for k in (1, 2)
+    ),
+    "classes": tuple(
+        defined(f"class f:\n  k = 1\n  def m(self): return {k} * self.k")
+        for k in (1, 2)
+    ),
+    "attributes of classes": tuple(
+        defined(f"class C:\n  k = {k}\nf = C()") for k in (1, 2)
+    ),
+    "decorated": tuple(
+        torch.no_grad()(defined(f"def f(x): return {k} * x")) for k in (1, 2)
+    ),
+    "kept": tuple(
+        functools.cache(defined(f"def f(x): return {k} * x")) for k in (1, 2)
+    ),
     "under a library's name": (wrapped(1), wrapped(-1), abs),
-    "attributes of functions": tuple(defined("def f(x): return f.k\nf.k = K", K=k) for k in (1, 2)),
-    "identities": tuple(defined("def f(x): return x\nf.identity = K", K=k) for k in ("mine 1", "mine 2", {"a": 1})),
+    "attributes of functions": tuple(
+        defined("def f(x): return f.k\nf.k = K", K=k) for k in (1, 2)
+    ),
+    "identities": tuple(
+        defined("def f(x): return x\nf.identity = K", K=k)
+        for k in ("mine 1", "mine 2", {"a": 1})
+    ),
 }
 
 
@@ -132,14 +225,18 @@ def holds_itself() -> Settings:
 
 EQUAL: dict[str, Callable[[], Any]] = {
     "orders": iter([{"a": 1, "b": {3, 1, 2}}, {"b": {2, 1, 3}, "a": 1}]).__next__,
-    "functions": lambda: defined("def g(x): return x\ndef f(x, *, y=(1, 2)): return [g(x) for _ in y]"),
+    "functions": lambda: defined(
+        "def g(x): return x\ndef f(x, *, y=(1, 2)): return [g(x) for _ in y]"
+    ),
     "functions that call themselves": calls_itself,
     "objects that hold themselves": holds_itself,
     "arrays": lambda: {"a": np.arange(6).reshape(2, 3).T, "b": torch.arange(3)},
     "objects": lambda: [Settings(2.0), Counted(1.0, b=2), Slotted(3.0), object()],
     "modules": lambda: nn.Sequential(layer(2.0), nn.ReLU()),
     "generators": lambda: np.random.default_rng(3),
-    "lines": iter([defined("def f(x): return x"), defined("\n\n\ndef f(x): return x")]).__next__,
+    "lines": iter(
+        [defined("def f(x): return x"), defined("\n\n\ndef f(x): return x")]
+    ).__next__,
 }
 
 
@@ -176,7 +273,10 @@ UNREAD: dict[str, tuple[Any, str]] = {
     "in a list": ([1, numbers()], "it[1]"),
     "in a mapping": ({"a": threading.Lock()}, "it['a']"),
     "in an object": (Settings(names=[numbers()]), "it.names[0]"),  # type: ignore[list-item]
-    "closed over": ((lambda made: lambda: made)(numbers()), "it, made that it closes over"),
+    "closed over": (
+        (lambda made: lambda: made)(numbers()),
+        "it, made that it closes over",
+    ),
     "a default": (defined("def f(x=K): return x", K=numbers()), "it, a default[0]"),
     "a global": (defined("def f(x): return K", K=numbers()), "it, its global K"),
     "an identity": (Settings(names=Identity(hooks={"a": [UNKNOWN]})), "it.names"),  # type: ignore[arg-type]

@@ -7,7 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry import Clip, DomainFolder, Encoder, Task, class_logit, load_clip, mean_baseline
+from circuitry import (
+    Clip,
+    DomainFolder,
+    Encoder,
+    Task,
+    class_logit,
+    load_clip,
+    mean_baseline,
+)
 from circuitry.circuits import score_units
 from circuitry.encoder import counted_sites
 from circuitry.models import FolderBaseline
@@ -17,7 +25,9 @@ from tests.support.towers import make_tower
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+def shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], str]:
     """What bars wrote; they do at once, and not only after some seconds."""
     monkeypatch.setattr(progress, "SECONDS", 0)
     return lambda: capsys.readouterr().err
@@ -28,12 +38,16 @@ def task_of(on: bool) -> Task:
     images, others = torch.randn(2, 4, 3, 64, 64)
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
     work = Work(progress=on, memory_gib=1e-9)  # an image at a time
-    return Task(encoder, images, metric, others=others, baseline="mean-position", work=work)
+    return Task(
+        encoder, images, metric, others=others, baseline="mean-position", work=work
+    )
 
 
 @pytest.mark.parametrize("on", [True, False])
 @pytest.mark.parametrize("method", ["fisher", "iterative-fisher"])
-def test_rankings_and_means_of_a_task(method: str, on: bool, shown: Callable[[], str]) -> None:
+def test_rankings_and_means_of_a_task(
+    method: str, on: bool, shown: Callable[[], str]
+) -> None:
     task = task_of(on)
     assert ("means: image" in shown()) == on
     score_units(task, method)
@@ -51,14 +65,23 @@ def test_means_and_roles_of_sites(on: bool, shown: Callable[[], str]) -> None:
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_text_weights(on: bool, shown: Callable[[], str], tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_weights(
+    on: bool,
+    shown: Callable[[], str],
+    tmp_path: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("circuitry.models.clip.PROMPTS", 2)
-    load_clip("rn-tiny").text_weights(["cup", "clock"], ["a photo of a {}."] * 2, cache_dir=str(tmp_path), progress=on)
+    load_clip("rn-tiny").text_weights(
+        ["cup", "clock"], ["a photo of a {}."] * 2, cache_dir=str(tmp_path), progress=on
+    )
     assert ("text weights: text 2 of 4" in shown()) == on
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_means_of_a_folder(on: bool, shown: Callable[[], str], tmp_path: object, clip: Clip) -> None:
+def test_means_of_a_folder(
+    on: bool, shown: Callable[[], str], tmp_path: object, clip: Clip
+) -> None:
     images = DomainFolder(write_noise(tmp_path, ["real"], ["axe", "cat"], 3))  # type: ignore[arg-type]
     FolderBaseline("mean-position", clip, images).of("axe", "real", 3, progress=on)
     told = shown()
@@ -92,7 +115,11 @@ def test_short_steps_in_a_row_are_not_silent(
 
     for name in ("first", "second", "third"):
         step(name)
-    lines = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines() if line.strip()]
+    lines = [
+        line.partition(",")[0]
+        for line in capsys.readouterr().err.splitlines()
+        if line.strip()
+    ]
     assert lines == ["second: image 1 of 2", "third: image 2 of 2"]
     clock.now += 600  # a rest is no silence of work
     step("a moment later")

@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from circuitry.runs.manifest import write_sealed
-from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
+from circuitry.training.accuracy import (
+    AMONG_PART,
+    CENTRED,
+    FALLS_ON_HELD_OUT,
+    FALSE_ALARMS,
+    MEASURE,
+)
 from experiments.study.run_tables import COMPARED_MEASURES
 from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import StudyRun
@@ -30,19 +36,27 @@ class Asked(NamedTuple):
 
 
 def made_up_runs(
-    accuracy: Callable[[Asked], float], test_domains: Sequence[str], seeds: Sequence[int] = (0,)
+    accuracy: Callable[[Asked], float],
+    test_domains: Sequence[str],
+    seeds: Sequence[int] = (0,),
 ) -> pd.DataFrame:
     """Return the table of `extract_accuracies` of the study's trainings, at their last checkpoints."""
     mixtures = study_mixtures(BASES, held_out=HELD_OUT, test_domains=test_domains)
-    trainings = study_trainings(mixtures, BASES[0], ("rn50", "vit-s-32", "swin-t"), seeds)
-    return pd.DataFrame([row for run in trainings for row in _rows(run, accuracy, test_domains)])
+    trainings = study_trainings(
+        mixtures, BASES[0], ("rn50", "vit-s-32", "swin-t"), seeds
+    )
+    return pd.DataFrame(
+        [row for run in trainings for row in _rows(run, accuracy, test_domains)]
+    )
 
 
 def _rows(
     run: StudyTraining, accuracy: Callable[[Asked], float], test_domains: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     settings, sketches = run.mixture.settings, run.mixture.sketches
-    tested = settings.test_domain if settings.setting != "natural-only" or sketches else ""
+    tested = (
+        settings.test_domain if settings.setting != "natural-only" or sketches else ""
+    )
     about = {
         "run": run.name,
         "trained": "supervised" if run.supervised else "CLIP",
@@ -67,7 +81,13 @@ def _rows(
         if classifier != "own style" or (measure == MEASURE and part in HELD_OUT):
             chance = 1 / len(HELD_OUT) if measure == AMONG_PART else 1 / 345
             told = Asked(run, domain, part, measure, classifier)
-            place = {"classifier": classifier, "domain": domain, "part": part, "measure": measure, "chance": chance}
+            place = {
+                "classifier": classifier,
+                "domain": domain,
+                "part": part,
+                "measure": measure,
+                "chance": chance,
+            }
             yield about | place | {"value": accuracy(told)}
 
 
@@ -75,9 +95,19 @@ def write_run(run: StudyRun) -> StudyRun:
     """Write the ``run.json`` of a run, as `record_run` would after its training, and return it."""
     setting: Any = run.setting
     settings = MixtureSettings(setting, run.test_domain or "none", run.held_out)
-    told = {"test_domain": run.test_domain, "base": None, "sketches": None, "captions": run.captions}
+    told = {
+        "test_domain": run.test_domain,
+        "base": None,
+        "sketches": None,
+        "captions": run.captions,
+    }
     table = {"settings": asdict(settings), "held_out": run.held_out, **told}
-    training = {"model": run.model, "seed": run.seed, "precision": run.precision, "threads": run.threads}
+    training = {
+        "model": run.model,
+        "seed": run.seed,
+        "precision": run.precision,
+        "threads": run.threads,
+    }
     kind = "SupervisedTraining" if run.supervised else "ClipTraining"
     made = {"kind": kind, "training": training, "table": table, "commit": run.commit}
     write_sealed(run.folder / "run.json", {"format": "circuitry run 3", **made})

@@ -8,9 +8,18 @@ import plotly.graph_objects as go
 import pytest
 
 from circuitry.reports.figures import domain_marks
-from experiments.study.measure_charts import cost_against_quality, measure_panels, size_curves, size_panels
+from experiments.study.measure_charts import (
+    cost_against_quality,
+    measure_panels,
+    size_curves,
+    size_panels,
+)
 from experiments.study.separation_charts import embedding_maps, separation_panels
-from experiments.study.setting_charts import in_panels, interpolation_lines, mixture_bars
+from experiments.study.setting_charts import (
+    in_panels,
+    interpolation_lines,
+    mixture_bars,
+)
 
 
 def drawn(figure: go.Figure) -> list[go.Scatter]:
@@ -18,34 +27,78 @@ def drawn(figure: go.Figure) -> list[go.Scatter]:
     return [trace for trace in figure.data if trace.x[0] is not None]
 
 
-def test_a_point_for_each_method_and_its_random_units_in_a_panel_for_each_setting() -> None:
-    values = {"seconds": (2.0, 30.0), "size to work, kept": (0.9, 0.4), "size to work, random": (1.0, 0.95)}
+def test_a_point_for_each_method_and_its_random_units_in_a_panel_for_each_setting() -> (
+    None
+):
+    values = {
+        "seconds": (2.0, 30.0),
+        "size to work, kept": (0.9, 0.4),
+        "size to work, random": (1.0, 0.95),
+    }
     rows = [
         (setting, method, what, of[i], of[i] - 0.1, of[i] + 0.1)
-        for setting, (what, of), (i, method) in product("ab", values.items(), enumerate(("gradient", "learned")))
+        for setting, (what, of), (i, method) in product(
+            "ab", values.items(), enumerate(("gradient", "learned"))
+        )
     ]
-    figure = cost_against_quality(pd.DataFrame(rows, columns=["setting", "method", "what", "value", "low", "high"]))
-    points = {(t.xaxis, x, y): t.error_y.array for t in drawn(figure) for x, y in zip(t.x, t.y, strict=True)}
-    costs = {(x, y) for what in list(values)[1:] for x, y in zip(values["seconds"], values[what], strict=True)}
+    figure = cost_against_quality(
+        pd.DataFrame(
+            rows, columns=["setting", "method", "what", "value", "low", "high"]
+        )
+    )
+    points = {
+        (t.xaxis, x, y): t.error_y.array
+        for t in drawn(figure)
+        for x, y in zip(t.x, t.y, strict=True)
+    }
+    costs = {
+        (x, y)
+        for what in list(values)[1:]
+        for x, y in zip(values["seconds"], values[what], strict=True)
+    }
     assert points.keys() == {(axis, *cost) for axis in ("x", "x2") for cost in costs}
     assert {y for (_, _, y), bars in points.items() if bars is None} == {1.0, 0.95}
     np.testing.assert_allclose(points["x", 2.0, 0.9], 0.1)
-    assert {trace.name for trace in figure.data if trace.showlegend} == {"gradient", "learned", "random units"}
+    assert {trace.name for trace in figure.data if trace.showlegend} == {
+        "gradient",
+        "learned",
+        "random units",
+    }
 
 
 def test_a_method_looks_the_same_in_every_figure_of_the_scoreboard() -> None:
-    methods = ("conductance", "fisher", "gradient", "iterative-fisher", "learned", "of-mine", "patching")
+    methods = (
+        "conductance",
+        "fisher",
+        "gradient",
+        "iterative-fisher",
+        "learned",
+        "of-mine",
+        "patching",
+    )
     rows = [("one", method, "seconds", 1.0, 1.0, 1.0) for method in methods]
     rows += [("one", method, "size to work, kept", 0.5, 0.4, 0.6) for method in methods]
-    costs = cost_against_quality(pd.DataFrame(rows, columns=["setting", "method", "what", "value", "low", "high"]))
+    costs = cost_against_quality(
+        pd.DataFrame(
+            rows, columns=["setting", "method", "what", "value", "low", "high"]
+        )
+    )
     curve = ("kept", 0.1, 0.5, 0.4, 0.6)
     columns = ["panel", "method", "circuit", "size", "value", "low", "high"]
-    few = pd.DataFrame([("one", method, *curve) for method in ("gradient", "learned")], columns=columns)
+    few = pd.DataFrame(
+        [("one", method, *curve) for method in ("gradient", "learned")], columns=columns
+    )
     more = pd.concat([few, few.assign(method=["fisher", "of-mine"])])
 
     def looks(figure: go.Figure) -> dict[str, tuple[str, str]]:
-        shown = [trace for trace in figure.data if trace.showlegend and "random" not in trace.name]
-        return {trace.name: (trace.marker.color, trace.marker.symbol) for trace in shown}
+        shown = [
+            trace
+            for trace in figure.data
+            if trace.showlegend and "random" not in trace.name
+        ]
+        return {
+            trace.name: (trace.marker.color, trace.marker.symbol) for trace in shown
+        }
 
     found = looks(costs)
     assert set(found) == set(methods)
@@ -56,8 +109,13 @@ def test_a_method_looks_the_same_in_every_figure_of_the_scoreboard() -> None:
 
 
 def test_a_panel_for_each_case_and_a_point_for_each_measure() -> None:
-    rows = [(m, c, "s", 0.25 * i, 0.5, 4) for i, (m, c) in enumerate(product("ab", ("one", "two")))]
-    table = pd.DataFrame(rows, columns=["measure", "case", "statistic", "value", "guessing", "n"])
+    rows = [
+        (m, c, "s", 0.25 * i, 0.5, 4)
+        for i, (m, c) in enumerate(product("ab", ("one", "two")))
+    ]
+    table = pd.DataFrame(
+        rows, columns=["measure", "case", "statistic", "value", "guessing", "n"]
+    )
     figure = measure_panels(table, title="Measures")
     assert [list(trace.x) for trace in figure.data] == [[0.5, 0.0], [0.75, 0.25]]
     assert [list(trace.y) for trace in figure.data] == [["b", "a"]] * 2
@@ -72,21 +130,37 @@ def test_a_panel_for_each_case_and_a_point_for_each_measure() -> None:
         (5, 2, 2),  # more test domains than fit: they are rows
     ],
 )
-def test_every_model_and_test_domain_has_a_panel(domains: int, models: int, columns: int) -> None:
+def test_every_model_and_test_domain_has_a_panel(
+    domains: int, models: int, columns: int
+) -> None:
     rows = [(f"d{d}", f"m{m}") for m, d in product(range(models), range(domains))]
-    table, panels, wide = in_panels(pd.DataFrame(rows, columns=["test_domain", "model"]), "in ")
+    table, panels, wide = in_panels(
+        pd.DataFrame(rows, columns=["test_domain", "model"]), "in "
+    )
     assert set(table["panel"]) == panels.keys()
     assert (len(panels), wide) == (domains * models, columns)
     title = table["panel"][1]
-    assert title.startswith("in d1") and panels[title] == "d1" and ("m0" in title) == (models > 1)  # noqa: PT018
+    assert title.startswith("in d1")
+    assert panels[title] == "d1"
+    assert ("m0" in title) == (models > 1)
 
 
 def test_mixtures_hold_the_table() -> None:
     rows = [
-        *(("low", "real", "seen", 5), ("low", "real", "held-out", 2), ("low", "sketch", "seen", 4)),
-        *(("low", "cc3m", "base", 3_000_000), ("high", "real", "seen", 3), ("high", "clipart", "held-out", 8)),
+        *(
+            ("low", "real", "seen", 5),
+            ("low", "real", "held-out", 2),
+            ("low", "sketch", "seen", 4),
+        ),
+        *(
+            ("low", "cc3m", "base", 3_000_000),
+            ("high", "real", "seen", 3),
+            ("high", "clipart", "held-out", 8),
+        ),
     ]
-    figure = mixture_bars(pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"]))
+    figure = mixture_bars(
+        pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"])
+    )
     found = {
         (mixture, bar.name, "held-out" if bar.marker.pattern.shape else "seen", images)
         for bar in figure.data
@@ -94,7 +168,9 @@ def test_mixtures_hold_the_table() -> None:
         for mixture, images in zip(bar.y, bar.x, strict=True)
     }
     assert found == {row for row in rows if row[2] != "base"}
-    ticks = dict(zip(figure.layout.yaxis.tickvals, figure.layout.yaxis.ticktext, strict=True))
+    ticks = dict(
+        zip(figure.layout.yaxis.tickvals, figure.layout.yaxis.ticktext, strict=True)
+    )
     assert "3,000,000 of cc3m" in ticks["low"]
     assert ticks["high"] == "high"
 
@@ -102,12 +178,19 @@ def test_mixtures_hold_the_table() -> None:
 def test_interpolations_have_a_panel_for_each_test_domain() -> None:
     rows = [
         (panel, line, x, 0.1 + x / 10, 0.3 + x / 10, 0.0625, 0.25)
-        for panel, line, x in product(("clipart", "sketch"), ("CG low", "CG high"), (0.0, 1.0))
+        for panel, line, x in product(
+            ("clipart", "sketch"), ("CG low", "CG high"), (0.0, 1.0)
+        )
     ]
-    dots = pd.DataFrame(rows, columns=["panel", "line", "x", "held_out", "alone", "chance", "chance_alone"])
+    dots = pd.DataFrame(
+        rows,
+        columns=["panel", "line", "x", "held_out", "alone", "chance", "chance_alone"],
+    )
     figure = interpolation_lines(dots, axis="share", title="title")
     points = drawn(figure)
-    assert len(points) == 2 * 2 * 2  # panels, lines, among all and among held-out classes alone
+    assert (
+        len(points) == 2 * 2 * 2
+    )  # panels, lines, among all and among held-out classes alone
     assert list(points[0].y) == pytest.approx([10, 20])
     assert list(points[1].y) == pytest.approx([30, 40])
     assert [note.text for note in figure.layout.annotations] == ["clipart", "sketch"]
@@ -128,7 +211,9 @@ def test_maps_hold_every_point_once_per_model() -> None:
     points = [(trace.name, trace.xaxis, list(trace.x)) for trace in drawn(figure)]
     assert points[:2] == [("ink", "x", [1, 2]), ("photo", "x", [3])]
     assert points[2:] == [("ink", "x2", [11, 12]), ("photo", "x2", [13])]
-    assert {trace.marker.color for trace in figure.data if trace.name == "ink"} == {MARKS["ink"].colour}
+    assert {trace.marker.color for trace in figure.data if trace.name == "ink"} == {
+        MARKS["ink"].colour
+    }
     assert "standard<br>" in figure.layout.annotations[0].text
     assert "UMAP with density" in figure.layout.annotations[0].text
 
@@ -136,15 +221,28 @@ def test_maps_hold_every_point_once_per_model() -> None:
 def test_panels_hold_values_intervals_seeds_and_references() -> None:
     rows = [
         (measure, model, domain, value + shift, low, high)
-        for measure, low, high in (("distance", 0.1, 0.9), ("domain probe", np.nan, np.nan))
+        for measure, low, high in (
+            ("distance", 0.1, 0.9),
+            ("domain probe", np.nan, np.nan),
+        )
         for model, shift in (("standard", 0.2), ("aligned", 0))
         for domain, value in (("ink", 0.5), ("photo", 0.4))
     ]
-    summary = pd.DataFrame(rows, columns=["measure", "model", "domain", "value", "low", "high"])
-    seeds = pd.DataFrame(
-        {"measure": "distance", "model": "aligned", "domain": "ink", "seed": [0, 1], "value": [0.45, 0.55]}
+    summary = pd.DataFrame(
+        rows, columns=["measure", "model", "domain", "value", "low", "high"]
     )
-    figure = separation_panels(summary, ["distance", "domain probe"], seeds, {"domain probe": 0.5}, marks=MARKS)
+    seeds = pd.DataFrame(
+        {
+            "measure": "distance",
+            "model": "aligned",
+            "domain": "ink",
+            "seed": [0, 1],
+            "value": [0.45, 0.55],
+        }
+    )
+    figure = separation_panels(
+        summary, ["distance", "domain probe"], seeds, {"domain probe": 0.5}, marks=MARKS
+    )
     points = {(trace.xaxis, trace.name): trace for trace in drawn(figure)}
     first, second = (points["x", name] for name in ("standard", "aligned"))
     assert [list(first.x), list(second.x)] == [pytest.approx([0.7, 0.6]), [0.5, 0.4]]

@@ -15,7 +15,11 @@ from experiments.study.study_figures import side_by_side
 from tests.study.made_up_runs import HELD_OUT, Asked, made_up_runs
 from tests.support.scripts import figure_of, program_module, study_config
 
-BY_CLASS = {"axe": 0.4, "banana": 0.3, "bed": 0.05}  # the upper bound does not learn beds
+BY_CLASS = {
+    "axe": 0.4,
+    "banana": 0.3,
+    "bed": 0.05,
+}  # the upper bound does not learn beds
 WHOLE = {"all": 0.55, "seen": 0.6, "held-out": 0.25}
 
 
@@ -46,22 +50,40 @@ def tables(evaluated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("name", STUDY_FIGURES["generalization"])
 def test_equal_accuracies_give_equal_bars(tables: Path, name: str) -> None:
-    over = "interpolation" in name or name in ("imagenet_sketch_classes", "effective_robustness")
+    over = "interpolation" in name or name in (
+        "imagenet_sketch_classes",
+        "effective_robustness",
+    )
     values: dict[str, set[float]] = {}
     for trace in figure_of(name, tables).data:
-        numbers, mode = trace.y if over else trace.x, trace.to_plotly_json().get("mode", "bar")
-        if numbers is not None and numbers[0] is not None and mode in ("bar", "markers", "lines+markers"):
+        numbers, mode = (
+            trace.y if over else trace.x,
+            trace.to_plotly_json().get("mode", "bar"),
+        )
+        if (
+            numbers is not None
+            and numbers[0] is not None
+            and mode in ("bar", "markers", "lines+markers")
+        ):
             what = f"opacity {trace.marker.opacity}" if over else trace.name
-            values.setdefault(what, set()).update(round(float(one), 6) for one in numbers if math.isfinite(one))
+            values.setdefault(what, set()).update(
+                round(float(one), 6) for one in numbers if math.isfinite(one)
+            )
     assert values
     assert all(len(found) <= 1 for found in values.values()), values
     if "held-out classes" in values:
-        assert values["held-out classes"] == {25.0}  # of all three classes, in every figure
+        assert values["held-out classes"] == {
+            25.0
+        }  # of all three classes, in every figure
         assert values["seen classes"] == {60.0}
 
 
-def test_screened_classes_stand_beside_by_name_and_are_the_same_for_all_models(tables: Path) -> None:
-    main, beside = (pd.read_csv(tables / f"told_apart{name}.csv") for name in ("", "_screened"))
+def test_screened_classes_stand_beside_by_name_and_are_the_same_for_all_models(
+    tables: Path,
+) -> None:
+    main, beside = (
+        pd.read_csv(tables / f"told_apart{name}.csv") for name in ("", "_screened")
+    )
     assert set(main["held_out_classes"]) == {"axe, banana, bed"}
     assert set(beside["held_out_classes"]) == {"axe, banana"}
     assert main["held_out"].round(9).unique().tolist() == [0.25]

@@ -16,7 +16,12 @@ from tests.representations.test_features import features_of, random_features
 
 def test_frequencies_are_shares_of_images() -> None:
     features = features_of(
-        [("a", "real", [1, 2], [1, 1]), ("b", "real", [1], [1]), ("a", "sketch", [2, 3], [1, 1])], n_features=4
+        [
+            ("a", "real", [1, 2], [1, 1]),
+            ("b", "real", [1], [1]),
+            ("a", "sketch", [2, 3], [1, 1]),
+        ],
+        n_features=4,
     )
     table = feature_frequency(features)
     assert table["real"].tolist() == [0, 1, 0.5, 0]
@@ -32,7 +37,11 @@ def test_sharing_by_feature_by_brute_force() -> None:
         given_one, weight = 0.0, 0
         for name in ("c0", "c1", "c2"):
             domains = [domain for other, domain in cells if other == name]
-            holding = [feature in tops[name, b] for a, b in permutations(domains, 2) if feature in tops[name, a]]
+            holding = [
+                feature in tops[name, b]
+                for a, b in permutations(domains, 2)
+                if feature in tops[name, a]
+            ]
             given_one += sum(holding) / (len(domains) - 1)
             weight += sum(feature in tops[name, domain] for domain in domains)
         assert table.loc[feature, "shared"] == pytest.approx(given_one / weight)
@@ -42,8 +51,14 @@ def test_sharing_by_feature_by_brute_force() -> None:
 
 
 def test_the_most_and_the_least_shared_are_chosen() -> None:
-    tops, classes, shared = [30, 6, 3, 12, 1, 5], [5, 1, 1, 12, 1, 5], [1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
-    summary = pd.DataFrame({"feature": range(6), "n_tops": tops, "n_classes": classes, "shared": shared})
+    tops, classes, shared = (
+        [30, 6, 3, 12, 1, 5],
+        [5, 1, 1, 12, 1, 5],
+        [1.0, 1.0, 0.5, 0.0, 0.0, 0.0],
+    )
+    summary = pd.DataFrame(
+        {"feature": range(6), "n_tops": tops, "n_classes": classes, "shared": shared}
+    )
     assert most_shared(summary, 3) == [1, 0, 2]
     assert most_shared(summary, 3, least=True) == [3, 5, 2]
     assert most_shared(summary, 3, least=True, min_tops=1) == [3, 5, 4]
@@ -51,8 +66,18 @@ def test_the_most_and_the_least_shared_are_chosen() -> None:
 
 
 def test_top_images_are_the_most_active() -> None:
-    real = [("a", "real", [1, 2], [0.5, 0.1]), ("a", "real", [2, 1], [0.9, 0.8]), ("b", "real", [1], [0.6])]
-    features = features_of([*real, ("b", "sketch", [1], [0.7]), ("b", "real", [3], [0.7])])
+    real = [
+        ("a", "real", [1, 2], [0.5, 0.1]),
+        ("a", "real", [2, 1], [0.9, 0.8]),
+        ("b", "real", [1], [0.6]),
+    ]
+    features = features_of(
+        [*real, ("b", "sketch", [1], [0.7]), ("b", "real", [3], [0.7])]
+    )
     assert images_of_feature(features, 1, "real", 2) == ["real/a/1.png", "real/b/2.png"]
-    assert images_of_feature(features, 1, "real", 9) == ["real/a/1.png", "real/b/2.png", "real/a/0.png"]
+    assert images_of_feature(features, 1, "real", 9) == [
+        "real/a/1.png",
+        "real/b/2.png",
+        "real/a/0.png",
+    ]
     assert images_of_feature(features, 9, "real", 2) == []

@@ -11,20 +11,28 @@ from tests.support.scripts import EXPERIMENTS, FIGURES, program_module
 
 figures = program_module("figures")
 
-COMMITTED = {name for name, (*_, results) in figures.FIGURES.items() if results is not None}
+COMMITTED = {
+    name for name, (*_, results) in figures.FIGURES.items() if results is not None
+}
 OF_THE_STUDY = {
     "sharing_by_setting": "study/sharing",
     "units_apart": "study/circuits",
     "domain_similarity": "study/circuits",
-    **dict.fromkeys(("cka_by_group", "cka_over_depth", "cka_apart"), "study/representations"),
+    **dict.fromkeys(
+        ("cka_by_group", "cka_over_depth", "cka_apart"), "study/representations"
+    ),
     **dict.fromkeys(("separation", "embedding_map"), "study/separation"),
 }
 """Figures of the study whose tables are not of accuracies."""
 
 
-def test_every_picture_is_drawn_from_committed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_picture_is_drawn_from_committed_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures = {path.stem for path in FIGURES.glob("*.png")}
-    assert {name for name in pictures if not name.startswith(("explorer_", "tour_"))} == COMMITTED  # screenshots
+    assert {
+        name for name in pictures if not name.startswith(("explorer_", "tour_"))
+    } == COMMITTED  # screenshots
     headings = dict[str, str]()
 
     def write(drawn: go.Figure, path: Path) -> tuple[Path]:
@@ -32,7 +40,10 @@ def test_every_picture_is_drawn_from_committed_tables(tmp_path: Path, monkeypatc
         return (path,)
 
     monkeypatch.setattr(figures, "write_figure", write)
-    titled = {name: (draw, f"Title of {name}", place) for name, (draw, _, place) in figures.FIGURES.items()}
+    titled = {
+        name: (draw, f"Title of {name}", place)
+        for name, (draw, _, place) in figures.FIGURES.items()
+    }
     monkeypatch.setattr(figures, "FIGURES", titled)
     figures.main(figures.Config(out=tmp_path))
     assert headings == {name: titled[name][1] for name in COMMITTED}

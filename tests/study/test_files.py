@@ -28,10 +28,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature DomainNet with a base set: 1 to 17 images a class, none of beds in painting."""
     folder = tmp_path_factory.mktemp("mini") / "DomainNet"
     captions = ["filepath\ttitle"]
-    for (d, domain), (split, less) in product(enumerate(DOMAINS), (("train", 1), ("test", 3))):
+    for (d, domain), (split, less) in product(
+        enumerate(DOMAINS), (("train", 1), ("test", 3))
+    ):
         lines = []
         for label, name in enumerate(CLASSES):
-            for i in range(0 if (domain, name) == ("painting", "bed") else 1 + (5 * d + 7 * label) % 17 // less):
+            for i in range(
+                0
+                if (domain, name) == ("painting", "bed")
+                else 1 + (5 * d + 7 * label) % 17 // less
+            ):
                 path = f"{domain}/{name}/{split}_{i}.png"
                 lines.append(f"{path} {label}\n")
                 captions.append(f"{path}\tcaption {i} of {name}")
@@ -42,16 +48,27 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos").mkdir()
     for i in range(3):
         (folder / f"photos/{i}.jpg").touch()
-    (folder / "photos.tsv").write_text("filepath\ttitle\n" + "".join(f"photos/{i}.jpg\tphoto  {i}\n" for i in range(3)))
+    (folder / "photos.tsv").write_text(
+        "filepath\ttitle\n" + "".join(f"photos/{i}.jpg\tphoto  {i}\n" for i in range(3))
+    )
     return folder
 
 
 # The naive derivation, from the definition of the study, without the package.
 def naive_lists(root: Path, split: str = "train") -> list[str]:
-    return [line.split(" ")[0] for d in DOMAINS for line in (root / f"{d}_{split}.txt").read_text().splitlines()]
+    return [
+        line.split(" ")[0]
+        for d in DOMAINS
+        for line in (root / f"{d}_{split}.txt").read_text().splitlines()
+    ]
 
 
-def naive_shrink(paths: Sequence[str], n: int, domains: Sequence[str] = ROUND, classes: Sequence[str] = ()) -> set[str]:
+def naive_shrink(
+    paths: Sequence[str],
+    n: int,
+    domains: Sequence[str] = ROUND,
+    classes: Sequence[str] = (),
+) -> set[str]:
     """Cut each group to ceil(s count), then drop last ones in turn: the rule of the study, word by word."""
     groups: dict[tuple[str, str], list[str]] = {}
     for path in paths:
@@ -75,10 +92,18 @@ def naive_mixture(
     held = tuple(f"{test}/{name}/" for name in held_out)
 
     def of(*domains: str, seen: tuple[str, ...] = held) -> list[str]:
-        return [path for path in everything if path.split("/")[0] in domains and not path.startswith(seen)]
+        return [
+            path
+            for path in everything
+            if path.split("/")[0] in domains and not path.startswith(seen)
+        ]
 
     low, none = of("real", test), ("nothing",)
-    shrunk = {"cg-high": of(*DOMAINS), "aligned": of(*DOMAINS), "leave-out": of(*(set(DOMAINS) - {test}))}
+    shrunk = {
+        "cg-high": of(*DOMAINS),
+        "aligned": of(*DOMAINS),
+        "leave-out": of(*(set(DOMAINS) - {test})),
+    }
     shrunk |= {"upper-low": of("real", test, seen=none), "upper-high": everything}
     shrunk["domain-interpolation"] = of("real", test, *others)
     if setting in ("natural-only", "cg-low"):
@@ -93,7 +118,10 @@ def naive_mixture(
             fixed += images[: math.ceil(Fraction(p) * s * len(images))]
         kept = {
             *fixed,
-            *naive_shrink([path for path in everything if not path.startswith(held)], len(low) - len(fixed)),
+            *naive_shrink(
+                [path for path in everything if not path.startswith(held)],
+                len(low) - len(fixed),
+            ),
         }
     return [path for path in everything if path in kept]
 
@@ -101,7 +129,9 @@ def naive_mixture(
 def settings_of(setting: str, test: str) -> MixtureSettings:
     fraction = 0.5 if setting == "class-interpolation" else None
     others = tuple(other_domains(test)) if setting == "domain-interpolation" else None
-    return MixtureSettings(setting, test, HELD_OUT, fraction=fraction, other_domains=others)
+    return MixtureSettings(
+        setting, test, HELD_OUT, fraction=fraction, other_domains=others
+    )
 
 
 def other_domains(test: str) -> list[str]:
@@ -113,12 +143,19 @@ def make(root: Path, out: Path, settings: MixtureSettings, **about: object) -> P
     train = DomainFolder(root, split="train").records
     base = caption_table(root / "photos.tsv", "photos")
     return write_mixture(
-        mixture(train, settings), read_captions(root), out / "mix.tsv", settings, base=base, about=about
+        mixture(train, settings),
+        read_captions(root),
+        out / "mix.tsv",
+        settings,
+        base=base,
+        about=about,
     )
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_every_table_equals_the_naive_one(setting: str, root: Path, tmp_path: Path) -> None:
+def test_every_table_equals_the_naive_one(
+    setting: str, root: Path, tmp_path: Path
+) -> None:
     for test in ("clipart", "infograph", "painting", "quickdraw", "sketch"):
         path = make(root, tmp_path, settings_of(setting, test))
         lines = [f"{root}/photos/{i}.jpg\tphoto {i}\n" for i in range(3)]
@@ -134,8 +171,24 @@ def test_the_json_and_the_summary_say_what_is_in_it(root: Path, tmp_path: Path) 
     described = json.loads(path.with_suffix(".json").read_text())
     chosen = naive_mixture(root, "cg-low", "sketch")
     assert described["images"] == len(chosen) + 3
-    told = ("setting", "test_domain", "held_out", "captions", "sketches", "base", "seed")
-    assert [described[key] for key in told] == ["cg-low", "sketch", list(HELD_OUT), "standard", None, "photos", 3]
+    told = (
+        "setting",
+        "test_domain",
+        "held_out",
+        "captions",
+        "sketches",
+        "base",
+        "seed",
+    )
+    assert [described[key] for key in told] == [
+        "cg-low",
+        "sketch",
+        list(HELD_OUT),
+        "standard",
+        None,
+        "photos",
+        3,
+    ]
     assert described["settings"]["held_out_classes"] == list(HELD_OUT)
     assert described["left_out"] == {"missing_files": 0, "no_caption": 0}
     counts: dict[str, Counter[str]] = {"photos": Counter({"": 3})}
@@ -158,9 +211,15 @@ def test_the_digest_is_that_of_the_content(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, moved)
 
     def digest(folder: Path) -> object:
-        return read_description(make(folder, tmp_path, settings_of("cg-low", "sketch")))["digest"]
+        return read_description(
+            make(folder, tmp_path, settings_of("cg-low", "sketch"))
+        )["digest"]
 
     assert digest(root) == digest(moved) == "d2d9a3b31aeca47b"  # for ever
-    text = (moved / "captions.tsv").read_text().replace("caption 0 of axe", "caption zero of axe")
+    text = (
+        (moved / "captions.tsv")
+        .read_text()
+        .replace("caption 0 of axe", "caption zero of axe")
+    )
     (moved / "captions.tsv").write_text(text)
     assert digest(moved) != digest(root)

@@ -27,7 +27,14 @@ pathlib.Path("{name}.txt").write_text(before + "{name} ")
 with open("calls", "a") as file: file.write("{name} ")
 """
     kind = "figures" if name.startswith("figure") else "work"
-    return Step(name, kind, ("python", "-c", code), (f"{name}.txt",), needs, Cost(1e12, 2.0, 4, 0.5))
+    return Step(
+        name,
+        kind,
+        ("python", "-c", code),
+        (f"{name}.txt",),
+        needs,
+        Cost(1e12, 2.0, 4, 0.5),
+    )
 
 
 def chain(first: str = "") -> list[Step]:
@@ -60,14 +67,18 @@ def run_in_a_process(folder: Path, first: str) -> int:
         "from pathlib import Path\nfrom tests.study.test_plan import chain, plan\n"
         f"plan(Path({str(folder)!r}), chain({first!r})).run()"
     )
-    return subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode
+    return subprocess.run(
+        [sys.executable, "-c", code], check=False, env=os.environ
+    ).returncode
 
 
 def test_a_plan_that_is_killed_twice_ends_as_one_that_is_not(tmp_path: Path) -> None:
     killing = "os.kill(os.getppid(), signal.SIGKILL); os._exit(1)"
     ended = [run_in_a_process(tmp_path, killing) for _ in range(4)]
     assert ended == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
-    assert (tmp_path / "calls").read_text() == "a b c figure "  # nothing finished is done again
+    assert (
+        tmp_path / "calls"
+    ).read_text() == "a b c figure "  # nothing finished is done again
     assert (tmp_path / "figure.txt").read_text() == "a b c figure "
 
 
@@ -90,7 +101,11 @@ def test_a_plan_that_is_asked_to_end_takes_its_step_along(tmp_path: Path) -> Non
 def test_plans_that_cannot_be_done_say_why(
     tmp_path: Path, steps: list[Step] | str, names: list[str], words: str
 ) -> None:
-    given = [Step("a", "work", ("python", "-c", steps), ("a.txt",))] if isinstance(steps, str) else steps
+    given = (
+        [Step("a", "work", ("python", "-c", steps), ("a.txt",))]
+        if isinstance(steps, str)
+        else steps
+    )
     with pytest.raises(InputError, match=words):
         plan(tmp_path, given).run(names)
 
@@ -99,7 +114,10 @@ def test_disk_and_time_are_checked_before_it_starts(tmp_path: Path) -> None:
     one = plan(tmp_path / "new" / "folder", chain())
     one.check_room()
     one.check_room(disk_gib=2.0, hours=8.0)
-    for disk, hours, words in ((1.0, None, "2 GiB.* 1:"), (None, 7.0, "8 GPU hours.* 7 ")):
+    for disk, hours, words in (
+        (1.0, None, "2 GiB.* 1:"),
+        (None, 7.0, "8 GPU hours.* 7 "),
+    ):
         with pytest.raises(InputError, match=words):
             one.check_room(disk_gib=disk, hours=hours)
     one.check_room(["a"], disk_gib=0.5, hours=2.0)
@@ -112,12 +130,17 @@ def test_one_process_runs_a_plan(tmp_path: Path) -> None:
         plan(tmp_path, chain()).run()
 
 
-def test_jobs_wait_for_those_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_wait_for_those_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A SLURM of two programs: one that notes what was submitted, one that is only looked for.
     programs = tmp_path / "bin"
     programs.mkdir()
     note = f"#!/bin/sh\nn=$(ls {tmp_path}/submitted* 2>/dev/null | wc -l)\ncp $1 {tmp_path}/submitted$n\n"
-    for name, text in (("sbatch", f"{note}echo Submitted batch job 10$n\n"), ("srun", "#!/bin/sh\n")):
+    for name, text in (
+        ("sbatch", f"{note}echo Submitted batch job 10$n\n"),
+        ("srun", "#!/bin/sh\n"),
+    ):
         (programs / name).write_text(text)
         (programs / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
@@ -126,9 +149,16 @@ def test_jobs_wait_for_those_they_need(tmp_path: Path, monkeypatch: pytest.Monke
     one.run(["a"])
     with pytest.raises(InputError, match=r"'c'.*'b'"):
         one.submit(["c"])
-    assert one.submit(options={"slurm_partition": "gpu"}) == {"b": "100", "c": "101", "figure": "102"}
+    assert one.submit(options={"slurm_partition": "gpu"}) == {
+        "b": "100",
+        "c": "101",
+        "figure": "102",
+    }
     scripts = [(tmp_path / f"submitted{i}").read_text() for i in range(3)]
-    assert all("#SBATCH --partition=gpu" in text and "--gpus-per-node=4" in text for text in scripts)
+    assert all(
+        "#SBATCH --partition=gpu" in text and "--gpus-per-node=4" in text
+        for text in scripts
+    )
     assert "dependency" not in scripts[0]  # what it needs is finished
     assert "#SBATCH --dependency=afterok:100" in scripts[1]
     assert "#SBATCH --dependency=afterok:101" in scripts[2]

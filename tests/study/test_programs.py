@@ -13,10 +13,20 @@ from circuitry.models import register_model
 from circuitry.runs import InputError
 from experiments.study.sharing import SharingSettings
 from experiments.study.study_run import StudyRun
-from experiments.study.supervised_model import LabelTable, build_classifier, write_classifier
+from experiments.study.supervised_model import (
+    LabelTable,
+    build_classifier,
+    write_classifier,
+)
 from tests.comparison.similarities import similarities
 from tests.study.made_up_runs import write_run
-from tests.support.scripts import CLASSES, assert_drawn, figure_of, needs_browser, program_module
+from tests.support.scripts import (
+    CLASSES,
+    assert_drawn,
+    figure_of,
+    needs_browser,
+    program_module,
+)
 
 
 def write_runs(folder: Path, quickstart: Path, held_out: tuple[str, ...]) -> None:
@@ -36,25 +46,59 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     supervised = tmp_path / "runs" / "supervised"
     labels = LabelTable(CLASSES, {name: i for i, name in enumerate(CLASSES)})
     classifier = build_classifier(register_model("rn-tiny"), len(CLASSES), 0.9)[0]
-    write_classifier(supervised / "checkpoints" / "epoch_1.safetensors", classifier, "rn-tiny", labels)
-    write_run(StudyRun(supervised, "rn-tiny", "cg-high", "quickdraw", ("key",), supervised=True))
-    own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
-    module.main(module.Config(**own, data=quickstart / "run" / "toy", results=tmp_path / "results"))
+    write_classifier(
+        supervised / "checkpoints" / "epoch_1.safetensors",
+        classifier,
+        "rn-tiny",
+        labels,
+    )
+    write_run(
+        StudyRun(
+            supervised, "rn-tiny", "cg-high", "quickdraw", ("key",), supervised=True
+        )
+    )
+    own = {
+        "runs": tmp_path / "runs",
+        "test_domains": ("quickdraw",),
+        "out": tmp_path / "out",
+    }
+    module.main(
+        module.Config(
+            **own, data=quickstart / "run" / "toy", results=tmp_path / "results"
+        )
+    )
     assert_drawn(tmp_path / "out" / "report.html", figures=2)
-    table = pd.read_csv(tmp_path / "results" / "settings.csv").query("setting == 'cg-high' and domain == 'quickdraw'")
-    assert table.groupby("trained")["seeds"].unique().map(list).to_dict() == {"CLIP": [2], "supervised": [1]}
+    table = pd.read_csv(tmp_path / "results" / "settings.csv").query(
+        "setting == 'cg-high' and domain == 'quickdraw'"
+    )
+    assert table.groupby("trained")["seeds"].unique().map(list).to_dict() == {
+        "CLIP": [2],
+        "supervised": [1],
+    }
     kinds = pd.read_csv(tmp_path / "results" / "told_apart.csv")
-    assert kinds[["held_out", "alone", "centred", "predicted_held_out", "harmonic_mean"]].notna().all(axis=None)
+    assert (
+        kinds[["held_out", "alone", "centred", "predicted_held_out", "harmonic_mean"]]
+        .notna()
+        .all(axis=None)
+    )
     assert kinds["own_style"].isna().equals(kinds["trained"] == "supervised")
-    assert "no class was screened" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    module.main(module.Config(**own, data=quickstart / "run" / "toy", epochs_shown=(1,)))
-    assert set(pd.read_csv(tmp_path / "out" / "tables" / "evaluation.csv")["epoch"]) == {1}
+    assert "no class was screened" in (tmp_path / "out" / "report.html").read_text(
+        encoding="utf-8"
+    )
+    module.main(
+        module.Config(**own, data=quickstart / "run" / "toy", epochs_shown=(1,))
+    )
+    assert set(
+        pd.read_csv(tmp_path / "out" / "tables" / "evaluation.csv")["epoch"]
+    ) == {1}
     for name in ("accuracy_by_setting", "effective_robustness"):
         assert len(figure_of(name, tmp_path / "results").data) >= 2
 
 
 @needs_browser
-def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path, tmp_path: Path) -> None:
+def test_what_domains_share_is_related_to_accuracy_over_models(
+    quickstart: Path, tmp_path: Path
+) -> None:
     module = program_module("shared-circuitry")
     write_runs(tmp_path / "runs", quickstart, ("key", "car"))
     config = module.Config(
@@ -77,9 +121,17 @@ def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path,
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "There are 3 models." in page
     assert "Cannot be told" in page
-    assert_drawn(tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"'))
+    assert_drawn(
+        tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"')
+    )
     with pytest.raises(InputError, match="test domain"):
-        module.main(replace(config, runs=(tmp_path / "runs" / "natural-only-0",), out=tmp_path / "none"))
+        module.main(
+            replace(
+                config,
+                runs=(tmp_path / "runs" / "natural-only-0",),
+                out=tmp_path / "none",
+            )
+        )
 
 
 def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path) -> None:
@@ -87,21 +139,42 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path) -> None:
 
     def results(name: str, setting: str | None, seed: int, sketch: float) -> str:
         folder = tmp_path / name
-        similarities(4, seed=len([*tmp_path.iterdir()]) + 1).save(folder / "feature_sharing")
+        similarities(4, seed=len([*tmp_path.iterdir()]) + 1).save(
+            folder / "feature_sharing"
+        )
         scores = product(("all", "held-out"), (("real", 0.5), ("sketch", sketch)))
-        rows = [(group, domain, value, value - 0.1, value + 0.1, 4) for group, (domain, value) in scores]
+        rows = [
+            (group, domain, value, value - 0.1, value + 0.1, 4)
+            for group, (domain, value) in scores
+        ]
         columns = ["group", "domain", "value", "low", "high", "n_classes"]
-        pd.DataFrame(rows, columns=columns).to_csv(folder / "feature_sharing_summary.csv", index=False)
-        run = {"model": "RN50", "setting": setting, "test_domain": "sketch", "seed": seed}
+        pd.DataFrame(rows, columns=columns).to_csv(
+            folder / "feature_sharing_summary.csv", index=False
+        )
+        run = {
+            "model": "RN50",
+            "setting": setting,
+            "test_domain": "sketch",
+            "seed": seed,
+        }
         about = {"model": "RN50", "trained_on": None if setting is None else run}
         (folder / "provenance.json").write_text(json.dumps(about))
         return str(folder)
 
-    low = [results(f"low{seed}", "cg-low", seed, value) for seed, value in enumerate((0.1, 0.3, 0.6))]
+    low = [
+        results(f"low{seed}", "cg-low", seed, value)
+        for seed, value in enumerate((0.1, 0.3, 0.6))
+    ]
     high, other = results("high", "cg-high", 0, 0.4), results("other", None, 0, 0.2)
     folders = (*low, high, f"openai={other}")
-    module.main(module.Config(features=folders, group="all", test_domain="real", out=tmp_path / "out"))
-    table = pd.read_csv(tmp_path / "out" / "tables" / "sharing_over_settings.csv").set_index("setting")
+    module.main(
+        module.Config(
+            features=folders, group="all", test_domain="real", out=tmp_path / "out"
+        )
+    )
+    table = pd.read_csv(
+        tmp_path / "out" / "tables" / "sharing_over_settings.csv"
+    ).set_index("setting")
     assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
     assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
     assert table["score"].tolist() == pytest.approx([1 / 3, 0.4, 0.5])
@@ -109,11 +182,17 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path) -> None:
     assert table["deviation"]["cg-low"] == pytest.approx((squares / 2) ** 0.5)
     assert table[["lowest", "models"]].to_numpy().tolist() == [[2, 3], [1, 1], [0, 1]]
     tests = pd.read_csv(tmp_path / "out" / "tables" / "sharing_tests.csv")
-    models = [similarities(4, seed=seed) for seed in (1, 2, 3, 4)]  # all whose test domain is sketch
+    models = [
+        similarities(4, seed=seed) for seed in (1, 2, 3, 4)
+    ]  # all whose test domain is sketch
     expected = compare_models(models)
     pd.testing.assert_frame_equal(tests[list(expected)], expected, check_dtype=False)
     assert set(tests["test_domain"]) == {"sketch"}
-    for wrong, words in (((), "--features"), ((str(tmp_path),), str(tmp_path)), ((other,), f"name={other}")):
+    for wrong, words in (
+        ((), "--features"),
+        ((str(tmp_path),), str(tmp_path)),
+        ((other,), f"name={other}"),
+    ):
         with pytest.raises(InputError, match=words):
             module.main(module.Config(features=wrong))
     with pytest.raises(InputError, match=r"'ink'.*'held-out'.*real, sketch"):

@@ -4,12 +4,28 @@ import pandas as pd
 import pytest
 
 from circuitry import InputError
-from experiments.study.study_figures import class_interpolations, domain_interpolations, main_settings, side_by_side
+from experiments.study.study_figures import (
+    class_interpolations,
+    domain_interpolations,
+    main_settings,
+    side_by_side,
+)
 
 
 def row(setting: str, held_out: float = 0.5, **changed: str) -> dict[str, object]:
-    model = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
-    place = {"test_domain": "sketch", "domain": "sketch", "setting": setting, "held_out_classes": "axe, bed"}
+    model = {
+        "trained": "CLIP",
+        "model": "RN50",
+        "base": "none",
+        "sketches": "none",
+        "captions": "generated",
+    }
+    place = {
+        "test_domain": "sketch",
+        "domain": "sketch",
+        "setting": setting,
+        "held_out_classes": "axe, bed",
+    }
     return {**place, "held_out": held_out, **model, **changed}
 
 
@@ -38,7 +54,13 @@ def test_models_stand_side_by_side_where_they_differ_in_one_thing() -> None:
 
 def test_main_settings_are_those_of_one_model_without_interpolations() -> None:
     assert main_settings(TABLE)["setting"].tolist() == [
-        *("natural-only", "cg-low", "cg-high", "upper-low", "upper-high")  # not aligned: its captions are others
+        *(
+            "natural-only",
+            "cg-low",
+            "cg-high",
+            "upper-low",
+            "upper-high",
+        )  # not aligned: its captions are others
     ]
 
 

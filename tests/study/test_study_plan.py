@@ -30,12 +30,16 @@ def study() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def miniature(study: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    config = study.Config(out=tmp_path_factory.mktemp("study"), miniature=True, n_train=1)
+    config = study.Config(
+        out=tmp_path_factory.mktemp("study"), miniature=True, n_train=1
+    )
     study.drawn(config)  # so that each test finds the images, whichever comes first
     return config
 
 
-def test_commands_of_the_plan_are_taken(study: ModuleType, miniature: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_the_plan_are_taken(
+    study: ModuleType, miniature: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[Any] = []
     steps: list[Step] = study.steps(study.drawn(miniature))
 
@@ -46,7 +50,9 @@ def test_commands_of_the_plan_are_taken(study: ModuleType, miniature: Any, monke
     monkeypatch.setattr(programs, "run_script", only_read)
     kinds = {step.command[3]: step for step in steps if step.kind != "figures"}
     drawn = [step for step in steps if step.kind == "figures"]
-    assert {step.command[4] for step in drawn} <= program_module("figures").FIGURES.keys()
+    assert {step.command[4] for step in drawn} <= program_module(
+        "figures"
+    ).FIGURES.keys()
     assert len(drawn) == 19  # all except those of ImageNet-Sketch
     for step in [*kinds.values(), drawn[0]]:
         monkeypatch.setattr(sys, "argv", list(step.command[2:]))
@@ -56,12 +62,19 @@ def test_commands_of_the_plan_are_taken(study: ModuleType, miniature: Any, monke
 
 
 def test_steps_do_what_they_say(
-    study: ModuleType, miniature: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    study: ModuleType,
+    miniature: Any,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     one = replace(miniature, do=True, only=("mixtures-photos-cg-low-sketch",))
     study.main(one)
-    table = pd.read_csv(one.out / "mixtures" / "photos" / "photos-cg-low-sketch.tsv", sep="\t")
-    assert len(table) == 16 + 16 + 12  # base set, photographs, sketches without the four classes
+    table = pd.read_csv(
+        one.out / "mixtures" / "photos" / "photos-cg-low-sketch.tsv", sep="\t"
+    )
+    assert (
+        len(table) == 16 + 16 + 12
+    )  # base set, photographs, sketches without the four classes
     study.main(replace(one, plan=True))
     printed = capsys.readouterr().out
     assert "all of 1 steps are done" in printed
@@ -74,9 +87,17 @@ def test_steps_do_what_they_say(
     assert "GiB" in caplog.text
 
 
-def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
-    encoder = Encoder.from_tower(open_clip.create_model(register_model("rn-tiny")).visual.eval().requires_grad_(False))
+def test_operations_of_circuits_are_linear_in_the_points(
+    study: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = Encoder.from_tower(
+        open_clip.create_model(register_model("rn-tiny"))
+        .visual.eval()
+        .requires_grad_(False)
+    )
     metric = class_logit(torch.eye(2, 64), 0)
-    ten = count_operations(encoder, metric, AttributionSettings(rule=STUDY_RULE, **AS_STUDIED))
+    ten = count_operations(
+        encoder, metric, AttributionSettings(rule=STUDY_RULE, **AS_STUDIED)
+    )
     assert study.circuit_operations("rn-tiny") == ten.nodes + 2 * ten.edges
     assert "text weights" not in caplog.text

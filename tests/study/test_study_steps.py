@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,22 +14,45 @@ from experiments.study.place import Material, Scale, StudyPlace, count_model
 from experiments.study.plan import Step
 from experiments.study.selection import MixtureSettings, mixture
 from experiments.study.steps import study_steps
-from experiments.study.study_set import MixtureSpec, StudyTraining, study_mixtures, study_trainings
+from experiments.study.study_set import (
+    MixtureSpec,
+    StudyTraining,
+    study_mixtures,
+    study_trainings,
+)
 
 MODELS = ("rn50", "vit-s-32", "swin-t")
 BASES = ("imagenet-captions", "cc3m", "cc12m")
 HELD_OUT = ("axe", "lion")
-COUNTS = {("real", "axe"): 5, ("real", "lion"): 7, ("real", "sea"): 11, ("sketch", "axe"): 13, ("sketch", "sea"): 17}
+COUNTS = {
+    ("real", "axe"): 5,
+    ("real", "lion"): 7,
+    ("real", "sea"): 11,
+    ("sketch", "axe"): 13,
+    ("sketch", "sea"): 17,
+}
 
 
-def planned(**changed: object) -> dict[str, Step]:
+def planned(**changed: Any) -> dict[str, Step]:
     specs = study_mixtures(BASES, held_out=HELD_OUT)
     bases = {name: BaseSet(name, Path(f"/data/{name}.tsv")) for name in BASES}
     sizes = dict.fromkeys(BASES, 1000)
-    material = Material(Path("/dn"), HELD_OUT, COUNTS, 100, bases, sizes, {"cc3m": "0.1"}, BASES[0], Path("/sk"))
+    material = Material(
+        Path("/dn"),
+        HELD_OUT,
+        COUNTS,
+        100,
+        bases,
+        sizes,
+        {"cc3m": "0.1"},
+        BASES[0],
+        Path("/sk"),
+    )
     scale = Scale(MODELS, sae_base="cc12m", epochs=32, supervised_epochs=90, gpus=8)
     trainings = study_trainings(specs, BASES[0], MODELS, (0, 1, 2))
-    place = StudyPlace(Path("/out"), scale, material, trainings, 1e12, 1e11, 1e9, **changed)  # type: ignore[arg-type]
+    place = StudyPlace(
+        Path("/out"), scale, material, trainings, 1e12, 1e11, 1e9, **changed
+    )
     steps = study_steps(place)
     assert len({step.name for step in steps}) == len(steps)
     return {step.name: step for step in steps}
@@ -39,16 +63,24 @@ def test_operations_of_a_transformer_are_those_worked_out_by_hand() -> None:
     tokens, width, layers, patch = 16 + 1, 96, 4, 16 * 16 * 3
     weights = 3 * width**2 + width**2 + 2 * 4 * width**2
     attention = 2 * tokens * width  # products with keys and with values, for each token
-    by_hand = 2 * (16 * patch * width + layers * tokens * (weights + attention) + width * 64)
+    by_hand = 2 * (
+        16 * patch * width + layers * tokens * (weights + attention) + width * 64
+    )
     assert count_model("vit-tiny").image == by_hand
     assert count_model("vit-tiny").embedding == 64
-    assert 2.9 * by_hand < count_model("vit-tiny").training_step < 3.4 * by_hand  # backward is twice forward; the text
+    assert (
+        2.9 * by_hand < count_model("vit-tiny").training_step < 3.4 * by_hand
+    )  # backward is twice forward; the text
 
 
 def test_the_trainings_of_the_study_are_533() -> None:
     trainings = study_trainings(study_mixtures(BASES), BASES[0], MODELS, (0, 1, 2))
     kinds = Counter(
-        "supervised" if one.supervised else one.mixture.base if one.mixture.base != BASES[0] else one.model
+        "supervised"
+        if one.supervised
+        else one.mixture.base
+        if one.mixture.base != BASES[0]
+        else one.model
         for one in trainings
     )
     # 15 settings and photographs alone; also upper bounds, aligned, 60 + 18 interpolations, 10 with ImageNet-Sketch
@@ -57,7 +89,9 @@ def test_the_trainings_of_the_study_are_533() -> None:
         "cc3m": 7, "cc12m": 7,
     }  # fmt: skip
     assert len({one.name for one in trainings}) == len(trainings) == 533
-    sevens = {one.mixture.settings.name for one in trainings if one.mixture.base == "cc12m"}
+    sevens = {
+        one.mixture.settings.name for one in trainings if one.mixture.base == "cc12m"
+    }
     assert sevens == {
         "natural-only", *(f"{setting}-{domain}" for setting in ("cg-low", "cg-high", "leave-out")
                           for domain in ("sketch", "clipart")),
@@ -65,12 +99,22 @@ def test_the_trainings_of_the_study_are_533() -> None:
 
 
 def test_sizes_of_mixtures_are_those_of_the_mixtures(tmp_path: Path) -> None:
-    settings = DrawingSettings(3, 1, classes=TOY_CLASSES[:4], styles=("quickdraw", "real", "sketch"), size=16)
-    images = DomainFolder(write_toy(tmp_path, settings, workers=1, progress=False), split="train")
+    settings = DrawingSettings(
+        3, 1, classes=TOY_CLASSES[:4], styles=("quickdraw", "real", "sketch"), size=16
+    )
+    images = DomainFolder(
+        write_toy(tmp_path, settings, workers=1, progress=False), split="train"
+    )
     held_out = TOY_CLASSES[1:2]
     counts = Counter((record.domain, record.class_name) for record in images.records)
     material = Material(tmp_path, held_out, counts, 1, {}, {"photos": 50}, {})
-    specs = study_mixtures([None], held_out=held_out, domains=images.domains, test_domains=["sketch"], sketches=False)
+    specs = study_mixtures(
+        [None],
+        held_out=held_out,
+        domains=images.domains,
+        test_domains=["sketch"],
+        sketches=False,
+    )
     for spec in specs:
         made = mixture(images.records, spec.settings, images.all_classes)
         assert material.size(spec) == len(made), spec.name
@@ -81,7 +125,9 @@ def test_sizes_of_mixtures_are_those_of_the_mixtures(tmp_path: Path) -> None:
 def test_steps_cost_what_counting_by_hand_gives() -> None:
     steps, rn50 = planned(), count_model("RN50")
     one = steps["rn50-cc12m-cg-low-sketch-s0"]
-    n_images = 1000 + 5 + 7 + 11 + 17  # the base set, photographs, and sketches without the two classes
+    n_images = (
+        1000 + 5 + 7 + 11 + 17
+    )  # the base set, photographs, and sketches without the two classes
     assert one.cost.operations == (rn50.training_step + rn50.image) * 32 * n_images
     assert one.cost.gpu_hours == pytest.approx(one.cost.operations / 1e12 / 3600)
     assert one.cost.disk_gib == pytest.approx(12 * rn50.parameters * 33 / 2**30)
@@ -92,7 +138,11 @@ def test_steps_cost_what_counting_by_hand_gives() -> None:
     assert supervised.cost.operations == 3 * rn50.image * 90 * n_images
     assert supervised.command[:3] == ("torchrun", "--nproc-per-node", "4")
     assert steps["circuits"].cost.operations == 1e9 * len(COUNTS) * 50
-    checkpoints = {"RN50": (345 + 14) * 33 + 78 * 19, "ViT-S-32": 48 * 33, "swin-t": 48 * 33}
+    checkpoints = {
+        "RN50": (345 + 14) * 33 + 78 * 19,
+        "ViT-S-32": 48 * 33,
+        "swin-t": 48 * 33,
+    }
     once = sum(count_model(name).image * n for name, n in checkpoints.items())
     assert steps["generalization"].cost.operations == pytest.approx(100 * once)
     fewer = planned(keep_checkpoints=8)["rn50-cc12m-cg-low-sketch-s0"]
@@ -106,7 +156,9 @@ def test_supervised_steps_are_those_of_the_study() -> None:
     held_out = tuple(f"class {i}" for i in range(15))
     counts = {("real", "all"): 120_906, ("quickdraw", "seen"): 330 * 350}
     counts |= {("quickdraw", name): 350 for name in held_out}
-    material = Material(Path("/dn"), held_out, counts, 1, {}, {BASES[0]: 425_500}, {}, BASES[0])
+    material = Material(
+        Path("/dn"), held_out, counts, 1, {}, {BASES[0]: 425_500}, {}, BASES[0]
+    )
     scale = Scale(MODELS, sae_base="cc12m", epochs=32, supervised_epochs=90)
     specs = study_mixtures(BASES[:1], held_out=held_out, sketches=False)
     trainings = study_trainings(specs, BASES[0], MODELS, (0,))
@@ -121,17 +173,37 @@ def test_supervised_steps_are_those_of_the_study() -> None:
 def test_steps_need_what_they_read() -> None:
     steps = planned()
     assert sum(step.kind == "mixtures" for step in steps.values()) == 1 + 7 + 7
-    assert steps["mixtures-imagenet-captions-all"].command[-3:] == ("--all", "--imagenet-sketch", "/sk")
-    assert "--missing-captions skip" in " ".join(steps["mixtures-cc3m-natural-only"].command)
+    assert steps["mixtures-imagenet-captions-all"].command[-3:] == (
+        "--all",
+        "--imagenet-sketch",
+        "/sk",
+    )
+    assert "--missing-captions skip" in " ".join(
+        steps["mixtures-cc3m-natural-only"].command
+    )
     assert "cc3m=0.1" in steps["mixtures-cc3m-cg-low-sketch"].command
-    assert steps["rn50-imagenet-captions-natural-only-s0"].needs == ("mixtures-imagenet-captions-all",)
+    assert steps["rn50-imagenet-captions-natural-only-s0"].needs == (
+        "mixtures-imagenet-captions-all",
+    )
     assert steps["rn50-cc3m-cg-low-sketch-s0"].needs == ("mixtures-cc3m-cg-low-sketch",)
     assert len(steps["generalization"].needs) == 533
     autoencoders = [name for name in steps if name.startswith("sae-")]
-    assert len(autoencoders) == 4  # as in the study: CG high and leave-out of sketch and of clipart
+    assert (
+        len(autoencoders) == 4
+    )  # as in the study: CG high and leave-out of sketch and of clipart
     table = steps["sae-rn50-cc12m-cg-high-sketch-s0"].command
-    assert table[table.index("--more-tables") + 1] == "/out/mixtures/cc12m/cc12m-cg-high-sketch.tsv"
+    assert (
+        table[table.index("--more-tables") + 1]
+        == "/out/mixtures/cc12m/cc12m-cg-high-sketch.tsv"
+    )
     assert steps["circuits"].needs == ("rn50-imagenet-captions-aligned-quickdraw-s0",)
-    assert len(steps["separation"].needs) == 6  # three seeds with standard and with aligned captions
+    assert (
+        len(steps["separation"].needs) == 6
+    )  # three seeds with standard and with aligned captions
     assert steps["figure-imagenet_sketch"].needs == ("generalization",)
-    assert StudyTraining(MixtureSpec(MixtureSettings("natural-only", "sketch")), "rn50").name == "rn50-natural-only-s0"
+    assert (
+        StudyTraining(
+            MixtureSpec(MixtureSettings("natural-only", "sketch")), "rn50"
+        ).name
+        == "rn50-natural-only-s0"
+    )

@@ -19,8 +19,20 @@ from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SWITCHES = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--remote-debugging-pipe"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+    ),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--hide-scrollbars",
+        "--remote-debugging-pipe",
+    ),
 )
 QUIET = """new Promise(done => {
     let timer = setTimeout(done, 300);
@@ -49,9 +61,13 @@ class Page:
     requests: tuple[str, ...]
     """What the page asked for from outside itself: every URL but its own and those of data."""
 
-    def screenshot(self, path: Path, width: int = 1200, height: int | None = None) -> Path:
+    def screenshot(
+        self, path: Path, width: int = 1200, height: int | None = None
+    ) -> Path:
         with _open(self.path, width, height or 900) as session:
-            picture = session.call("Page.captureScreenshot", captureBeyondViewport=height is None)
+            picture = session.call(
+                "Page.captureScreenshot", captureBeyondViewport=height is None
+            )
             path.write_bytes(base64.b64decode(picture["data"]))
         return path
 
@@ -60,7 +76,13 @@ def load(path: Path, width: int = 1200, height: int = 900) -> Page:
     """Open the HTML file, wait until it has stopped changing, and tell what it shows."""
     with _open(path, width, height) as session:
         dom = session.evaluate("document.documentElement.outerHTML")
-        return Page(path, dom, session.evaluate(MARKS), tuple(session.errors), tuple(session.requests))
+        return Page(
+            path,
+            dom,
+            session.evaluate(MARKS),
+            tuple(session.errors),
+            tuple(session.requests),
+        )
 
 
 class _Session:
@@ -78,22 +100,42 @@ class _Session:
         self.requests: list[str] = []
 
     def attach(self) -> None:
-        tab = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=tab["targetId"], flatten=True)["sessionId"]
+        tab = next(
+            t
+            for t in self.call("Target.getTargets")["targetInfos"]
+            if t["type"] == "page"
+        )
+        self._session = self.call(
+            "Target.attachToTarget", targetId=tab["targetId"], flatten=True
+        )["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
     def open(self, url: str, width: int, height: int) -> None:
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        screen = {
+            "width": width,
+            "height": height,
+            "deviceScaleFactor": 1,
+            "mobile": False,
+        }
         self.call("Emulation.setDeviceMetricsOverride", **screen)
         self.call("Page.navigate", url=url)
         while not self._loaded:
             self._read()
         self.evaluate(QUIET)
-        self.requests = [r for r in self.requests if r != url and not r.startswith(("data:", "blob:"))]
+        self.requests = [
+            r
+            for r in self.requests
+            if r != url and not r.startswith(("data:", "blob:"))
+        ]
 
     def evaluate(self, expression: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate",
+            expression=expression,
+            returnByValue=True,
+            awaitPromise=True,
+        )
         return answer["result"].get("value")
 
     def call(self, method: str, **params: object) -> dict[str, Any]:
@@ -114,7 +156,9 @@ class _Session:
         while (end := self._received.find(b"\0")) < 0:
             more = os.read(self._from.fileno(), 1 << 20)
             if not more:
-                raise RuntimeError("The browser went away, or did not answer within a minute.")
+                raise RuntimeError(
+                    "The browser went away, or did not answer within a minute."
+                )
             self._received += more
         message: dict[str, Any] = json.loads(self._received[:end])
         del self._received[: end + 1]
@@ -126,11 +170,22 @@ class _Session:
             self._loaded = True
         elif event == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
-            self.errors.append(details.get("exception", {}).get("description", details["text"]))
-        elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
-            self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in params["args"]))
+            self.errors.append(
+                details.get("exception", {}).get("description", details["text"])
+            )
+        elif event == "Runtime.consoleAPICalled" and params["type"] in (
+            "error",
+            "assert",
+        ):
+            self.errors.append(
+                " ".join(
+                    str(a.get("value", a.get("description"))) for a in params["args"]
+                )
+            )
         elif event == "Log.entryAdded" and params["entry"]["level"] == "error":
-            self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}".strip())
+            self.errors.append(
+                f"{params['entry']['text']} {params['entry'].get('url', '')}".strip()
+            )
         elif event == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
 
@@ -141,7 +196,13 @@ def _open(path: Path, width: int, height: int) -> Iterator[_Session]:
     if browser is None:
         raise RuntimeError(f"No browser was found, looked for {', '.join(BROWSERS)}.")
     # DevTools reads from descriptor 3 and writes to 4; the shell puts our two pipes there.
-    shell = ["sh", "-c", 'exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null', browser, *SWITCHES]
+    shell = [
+        "sh",
+        "-c",
+        'exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null',
+        browser,
+        *SWITCHES,
+    ]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [*shell, f"--user-data-dir={profile}", "about:blank"],

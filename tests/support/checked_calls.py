@@ -35,15 +35,21 @@ def _decorated(made: Any = None, *, typechecker: Any = None) -> Any:
     if made == "context":
         return _jaxtyped(made)
     if not isinstance(made, type):
-        return _once_checked(made) if "<locals>" in made.__qualname__ else _checked(made)
-    if is_dataclass(made) and made.__init__.__globals__ is not globals():  # and no door, which refuses in a sentence
+        return (
+            _once_checked(made) if "<locals>" in made.__qualname__ else _checked(made)
+        )
+    if (
+        is_dataclass(made) and made.__init__.__globals__ is not globals()
+    ):  # and no door, which refuses in a sentence
         made.__init__ = _checked(made.__init__)  # type: ignore[method-assign]
     return made
 
 
 def _with_check(function: Callable[..., Any]) -> Callable[..., Any]:
     annotations = function.__annotations__
-    function.__annotations__ = {name: _resolved(hint, function) for name, hint in annotations.items()}
+    function.__annotations__ = {
+        name: _resolved(hint, function) for name, hint in annotations.items()
+    }
     checked = beartype(function)
     function.__annotations__ = annotations
     return checked
@@ -57,7 +63,9 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal checked, test, calls
-        checked = checked or _with_check(function)  # at the first call: most functions have none in a process
+        checked = checked or _with_check(
+            function
+        )  # at the first call: most functions have none in a process
         if test != _test:
             test, calls = _test, 0
         calls += 1
@@ -76,7 +84,10 @@ def _resolved(hint: Any, function: Any) -> Any:
         return hint
     try:
         return eval(hint, function.__globals__)
-    except (NameError, TypeError):  # a class that is being made; what is imported, or takes arguments, for mypy alone
+    except (
+        NameError,
+        TypeError,
+    ):  # a class that is being made; what is imported, or takes arguments, for mypy alone
         return Any
 
 
@@ -95,8 +106,23 @@ def _once_checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _library in (
-    *("captum.attr", "huggingface_hub", "jinja2", "networkx", "open_clip", "pandas", "plotly.express", "plotly.io"),
-    *("safetensors.torch", "scipy.cluster.hierarchy", "scipy.stats", "sklearn.linear_model", "sklearn.pipeline"),
+    *(
+        "captum.attr",
+        "huggingface_hub",
+        "jinja2",
+        "networkx",
+        "open_clip",
+        "pandas",
+        "plotly.express",
+        "plotly.io",
+    ),
+    *(
+        "safetensors.torch",
+        "scipy.cluster.hierarchy",
+        "scipy.stats",
+        "sklearn.linear_model",
+        "sklearn.pipeline",
+    ),
     *("starlette.applications", "transformer_lens", "transformers", "tyro", "uvicorn"),
 ):
     import_module(_library)

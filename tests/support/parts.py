@@ -7,4 +7,12 @@ def parts_of_halves(halves: pd.DataFrame) -> pd.DataFrame:
     """Return a table of parts from similarities of two halves: columns class, domain, site, value."""
     names = {"class_a": halves["class"], "class_b": halves["class"]}
     names |= {"domain_a": halves["domain"], "domain_b": halves["domain"]}
-    return pd.DataFrame({**names, "part_a": 0, "part_b": 1, "site": halves["site"], "value": halves["value"]})
+    return pd.DataFrame(
+        {
+            **names,
+            "part_a": 0,
+            "part_b": 1,
+            "site": halves["site"],
+            "value": halves["value"],
+        }
+    )

@@ -33,8 +33,13 @@ class Layout(NamedTuple):
 def written(layout: Layout, folder: Path) -> tuple[Path, Weights]:
     """Write random weights; return the path, and the weights in double precision."""
     rng = np.random.default_rng(5)
-    weights = {n: np.asarray(0.5 * rng.normal(size=shape), np.float32) for n, shape in layout.shapes.items()}
-    return layout.write(folder, weights), {name: weight.astype(np.float64) for name, weight in weights.items()}
+    weights = {
+        n: np.asarray(0.5 * rng.normal(size=shape), np.float32)
+        for n, shape in layout.shapes.items()
+    }
+    return layout.write(folder, weights), {
+        name: weight.astype(np.float64) for name, weight in weights.items()
+    }
 
 
 def relu(x: np.ndarray) -> np.ndarray:
@@ -52,14 +57,20 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "W_dec": (FEATURES, D),
     "b_dec": (D,),
 }
-GATES: dict[str, tuple[int, ...]] = {"b_gate": (FEATURES,), "r_mag": (FEATURES,), "b_mag": (FEATURES,)}
+GATES: dict[str, tuple[int, ...]] = {
+    "b_gate": (FEATURES,),
+    "r_mag": (FEATURES,),
+    "b_mag": (FEATURES,),
+}
 
 
 def tensors(weights: Weights) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(weight) for name, weight in weights.items()}
 
 
-def pickled(full_name: str, values: dict[str, Any], make: Callable[[Any], None]) -> None:
+def pickled(
+    full_name: str, values: dict[str, Any], make: Callable[[Any], None]
+) -> None:
     """Give ``make`` an object of a class that exists only while it runs, as that of a library that is not installed."""
     module, _, name = full_name.rpartition(".")
     parts = module.split(".")
@@ -68,7 +79,11 @@ def pickled(full_name: str, values: dict[str, Any], make: Callable[[Any], None])
     vars(made).update(values)
     with pytest.MonkeyPatch.context() as patch:
         for i in range(len(parts)):
-            patch.setitem(sys.modules, ".".join(parts[: i + 1]), types.ModuleType(".".join(parts[: i + 1])))
+            patch.setitem(
+                sys.modules,
+                ".".join(parts[: i + 1]),
+                types.ModuleType(".".join(parts[: i + 1])),
+            )
         setattr(sys.modules[module], name, kind)
         make(made)
 
@@ -80,7 +95,9 @@ PRISMA: dict[str, Any] = {
 }  # fmt: skip
 
 
-def normed(x: np.ndarray, how: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+def normed(
+    x: np.ndarray, how: str
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
     """Return normalised inputs, and what undoes it."""
     if how == "layer_norm":
         mean, std = x.mean(1, keepdims=True), x.std(1, keepdims=True, ddof=1)
@@ -93,16 +110,27 @@ def normed(x: np.ndarray, how: str) -> tuple[np.ndarray, Callable[[np.ndarray], 
 
 def prisma(more: dict[str, Any], *, as_object: bool = False, **layout: Any) -> Layout:
     config = PRISMA | more
-    gated, transcoder = config["architecture"] == "gated", config.get("is_transcoder", False)
+    gated, transcoder = (
+        config["architecture"] == "gated",
+        config.get("is_transcoder", False),
+    )
     skip = transcoder and config["transcoder_with_skip_connection"]
-    shapes = SHAPES | (GATES if gated else {}) | ({"b_dec_out": (D,)} if transcoder else {})
+    shapes = (
+        SHAPES | (GATES if gated else {}) | ({"b_dec_out": (D,)} if transcoder else {})
+    )
     shapes = shapes | ({"W_skip": (D, D)} if skip else {})
 
     def write(folder: Path, weights: Weights) -> Path:
         if as_object:
             name = "vit_prisma.sae.config.VisionModelSAERunnerConfig"
             file = folder / "n_images_2600000.pt"
-            pickled(name, config, lambda cfg: torch.save({"cfg": cfg, "state_dict": tensors(weights)}, file))
+            pickled(
+                name,
+                config,
+                lambda cfg: torch.save(
+                    {"cfg": cfg, "state_dict": tensors(weights)}, file
+                ),
+            )
             return file
         (folder / "config.json").write_text(json.dumps(config))
         torch.save(tensors(weights), folder / "weights.pt")
@@ -113,13 +141,25 @@ def prisma(more: dict[str, Any], *, as_object: bool = False, **layout: Any) -> L
         z = z - w["b_dec"]
         f = relu(z @ w["W_enc"] + w["b_enc"])
         if config["activation_fn_str"] == "topk":
-            f = relu(largest(z @ w["W_enc"] + w["b_enc"], config["activation_fn_kwargs"]["k"]))
+            f = relu(
+                largest(
+                    z @ w["W_enc"] + w["b_enc"], config["activation_fn_kwargs"]["k"]
+                )
+            )
         if gated:
-            f = (z @ w["W_enc"] + w["b_gate"] > 0) * relu(z @ (w["W_enc"] * np.exp(w["r_mag"])) + w["b_mag"])
+            f = (z @ w["W_enc"] + w["b_gate"] > 0) * relu(
+                z @ (w["W_enc"] * np.exp(w["r_mag"])) + w["b_mag"]
+            )
         out = f @ w["W_dec"] + (w["b_dec_out"] if transcoder else w["b_dec"])
         return f, undo(out + x @ w["W_skip"].T if skip else out)
 
-    return Layout(shapes, write, formula, "ViT-Prisma", **{"site": "blocks.1.hook_resid_post"} | layout)
+    return Layout(
+        shapes,
+        write,
+        formula,
+        "ViT-Prisma",
+        **{"site": "blocks.1.hook_resid_post"} | layout,
+    )
 
 
 TRANSCODER: dict[str, Any] = {
@@ -129,10 +169,21 @@ TRANSCODER: dict[str, Any] = {
 OF_MLP: dict[str, Any] = {"site": "blocks.1.hook_mlp_out"}
 
 
-def saelens(more: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None = None, **layout: Any) -> Layout:
-    config: dict[str, Any] = {"d_in": D, "d_sae": FEATURES, "normalize_activations": "none"} | more
+def saelens(
+    more: dict[str, Any],
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    **layout: Any,
+) -> Layout:
+    config: dict[str, Any] = {
+        "d_in": D,
+        "d_sae": FEATURES,
+        "normalize_activations": "none",
+    } | more
     if "hook_point" not in config:
-        config["metadata"] = {"hook_name": "blocks.1.hook_resid_post", "hook_name_out": "blocks.1.hook_mlp_out"}
+        config["metadata"] = {
+            "hook_name": "blocks.1.hook_resid_post",
+            "hook_name_out": "blocks.1.hook_mlp_out",
+        }
     kind, bias = config.get("architecture"), config.get("apply_b_dec_to_input", True)
     k = config.get("k", config.get("activation_fn_kwargs", {}).get("k"))
 
@@ -145,22 +196,43 @@ def saelens(more: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None = No
         z, undo = normed(x, config["normalize_activations"])
         z = z - bias * w["b_dec"]
         if kind == "gated":
-            f = (z @ w["W_enc"] + w["b_gate"] > 0) * relu(z @ (w["W_enc"] * np.exp(w["r_mag"])) + w["b_mag"])
+            f = (z @ w["W_enc"] + w["b_gate"] > 0) * relu(
+                z @ (w["W_enc"] * np.exp(w["r_mag"])) + w["b_mag"]
+            )
         else:
             before = z @ w["W_enc"] + w["b_enc"]
             f = relu(before) * (before > w.get("threshold", w.get("topk_threshold", 0)))
-        norms = np.linalg.norm(w["W_dec"], axis=1) if "rescale_acts_by_decoder_norm" in config else 1.0
+        norms = (
+            np.linalg.norm(w["W_dec"], axis=1)
+            if "rescale_acts_by_decoder_norm" in config
+            else 1.0
+        )
         f = f * norms
         f = largest(f, k) if kind == "topk" or "activation_fn_kwargs" in config else f
         skip = x @ w["W_skip"].T if "W_skip" in w else 0
         return f, undo(f / norms @ w["W_dec"] + w["b_dec"] + skip)
 
     weights = SHAPES | (shapes or {})
-    weights = {name: shape for name, shape in weights.items() if kind != "gated" or name != "b_enc"}
-    return Layout(weights, write, formula, "SAELens", **{"site": "blocks.1.hook_resid_post"} | layout)
+    weights = {
+        name: shape
+        for name, shape in weights.items()
+        if kind != "gated" or name != "b_enc"
+    }
+    return Layout(
+        weights,
+        write,
+        formula,
+        "SAELens",
+        **{"site": "blocks.1.hook_resid_post"} | layout,
+    )
 
 
-def saev(line: dict[str, Any], act: Callable[[Weights, np.ndarray], np.ndarray], *, threshold: bool = False) -> Layout:
+def saev(
+    line: dict[str, Any],
+    act: Callable[[Weights, np.ndarray], np.ndarray],
+    *,
+    threshold: bool = False,
+) -> Layout:
     subtract = "schema" not in line
 
     def write(folder: Path, weights: Weights) -> Path:
@@ -173,16 +245,33 @@ def saev(line: dict[str, Any], act: Callable[[Weights, np.ndarray], np.ndarray],
         f = act(w, (x - w["b_dec"] if subtract else x) @ w["W_enc"] + w["b_enc"])
         return f, f @ w["W_dec"] + w["b_dec"]
 
-    return Layout(SHAPES | ({"activation.threshold": ()} if threshold else {}), write, formula, "saev", None, "patches")
+    return Layout(
+        SHAPES | ({"activation.threshold": ()} if threshold else {}),
+        write,
+        formula,
+        "saev",
+        None,
+        "patches",
+    )
 
 
 def saev_schema(number: int, cls: str, params: dict[str, Any]) -> dict[str, Any]:
     key = "key" if number > 3 else "kind"
     activation = {"cls": cls, "params": {key: cls.lower(), "aux": None, **params}}
-    return {"schema": number, "cfg": {"d_model": D, "d_sae": FEATURES, "activation": activation}, "lib": "0.1"}
+    return {
+        "schema": number,
+        "cfg": {"d_model": D, "d_sae": FEATURES, "activation": activation},
+        "lib": "0.1",
+    }
 
 
-OLD_SAEV = {"d_vit": D, "exp_factor": FEATURES // D, "sparsity_coeff": 4e-4, "ghost_grads": False, "seed": 1}
+OLD_SAEV = {
+    "d_vit": D,
+    "exp_factor": FEATURES // D,
+    "sparsity_coeff": 4e-4,
+    "ghost_grads": False,
+    "seed": 1,
+}
 
 
 def clipscope_formula(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,18 +282,39 @@ def clipscope_formula(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def write_clipscope(folder: Path, weights: Weights) -> Path:
     file = folder / "1_resid" / "1200013184.pt"
     file.parent.mkdir()
-    content = {"n_features": FEATURES, "d_in": D, "k": 5, "model_state_dict": tensors(weights)}
+    content = {
+        "n_features": FEATURES,
+        "d_in": D,
+        "k": 5,
+        "model_state_dict": tensors(weights),
+    }
     torch.save(content, file)
     return file
 
 
-def patch_sae(full_name: str, key: str, *, gated: bool = False, **config: Any) -> Layout:
-    values = {"d_in": D, "expansion_factor": 4, "module_name": "resid", "block_layer": -2, "gated_sae": gated}
-    values |= {"device": torch.device("cpu"), "dtype": torch.float32, "class_token": False} | config
+def patch_sae(
+    full_name: str, key: str, *, gated: bool = False, **config: Any
+) -> Layout:
+    values = {
+        "d_in": D,
+        "expansion_factor": 4,
+        "module_name": "resid",
+        "block_layer": -2,
+        "gated_sae": gated,
+    }
+    values |= {
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+        "class_token": False,
+    } | config
 
     def write(folder: Path, weights: Weights) -> Path:
         file = folder / "patchsae.pt"
-        pickled(full_name, values, lambda cfg: torch.save({key: cfg, "state_dict": tensors(weights)}, file))
+        pickled(
+            full_name,
+            values,
+            lambda cfg: torch.save({key: cfg, "state_dict": tensors(weights)}, file),
+        )
         return file
 
     def formula(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -214,49 +324,103 @@ def patch_sae(full_name: str, key: str, *, gated: bool = False, **config: Any) -
             f = (f > 0) * relu(z @ (w["W_enc"] * np.exp(w["r_mag"])) + w["b_mag"])
         return f, f @ w["W_dec"] + w["b_dec"]
 
-    shapes = SHAPES | ({name: GATES[name] for name in ("r_mag", "b_mag")} if gated else {})
+    shapes = SHAPES | (
+        {name: GATES[name] for name in ("r_mag", "b_mag")} if gated else {}
+    )
     tokens = "class" if config.get("class_token") else "all"
-    return Layout(shapes, write, formula, "PatchSAE", "blocks.-2.hook_resid_post", tokens)
+    return Layout(
+        shapes, write, formula, "PatchSAE", "blocks.-2.hook_resid_post", tokens
+    )
 
 
-LINEAR = {"encoder.weight": (FEATURES, D), "encoder.bias": (FEATURES,), "decoder.weight": (D, FEATURES), "b_dec": (D,)}
-TRAINER = {"activation_dim": D, "dict_size": FEATURES, "k": 5, "layer": 1, "submodule_name": "post_mlp_residual"}
+LINEAR = {
+    "encoder.weight": (FEATURES, D),
+    "encoder.bias": (FEATURES,),
+    "decoder.weight": (D, FEATURES),
+    "b_dec": (D,),
+}
+TRAINER = {
+    "activation_dim": D,
+    "dict_size": FEATURES,
+    "k": 5,
+    "layer": 1,
+    "submodule_name": "post_mlp_residual",
+}
 
 
-def dictionary(dict_class: str, shapes: dict[str, tuple[int, ...]], act: Any, **settings: Any) -> Layout:
+def dictionary(
+    dict_class: str, shapes: dict[str, tuple[int, ...]], act: Any, **settings: Any
+) -> Layout:
     def write(folder: Path, weights: Weights) -> Path:
         (folder / "config.json").write_text(
-            json.dumps({"trainer": TRAINER | {"dict_class": dict_class} | settings, "buffer": {"d_submodule": D}})
+            json.dumps(
+                {
+                    "trainer": TRAINER | {"dict_class": dict_class} | settings,
+                    "buffer": {"d_submodule": D},
+                }
+            )
         )
-        state = tensors({name: np.asarray(np.abs(w)) if name == "threshold" else w for name, w in weights.items()})
-        torch.save(state | ({"k": torch.tensor(5)} if "TopK" in dict_class else {}), folder / "ae.pt")
+        state = tensors(
+            {
+                name: np.asarray(np.abs(w)) if name == "threshold" else w
+                for name, w in weights.items()
+            }
+        )
+        torch.save(
+            state | ({"k": torch.tensor(5)} if "TopK" in dict_class else {}),
+            folder / "ae.pt",
+        )
         return folder
 
     def formula(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         linear = "encoder.weight" in w
-        w_enc, w_dec = (w["encoder.weight"].T, w["decoder.weight"].T) if linear else (w["W_enc"], w["W_dec"])
+        w_enc, w_dec = (
+            (w["encoder.weight"].T, w["decoder.weight"].T)
+            if linear
+            else (w["W_enc"], w["W_dec"])
+        )
         b_enc = w["encoder.bias"] if linear else w["b_enc"]
         b_in = w.get("b_dec", w.get("bias", 0.0))
         f = act(w, (x - b_in) @ w_enc + b_enc)
         return f, f @ w_dec + w.get("decoder.bias", b_in)
 
-    site = "embedding" if settings.get("submodule_name") == "post_projection" else "blocks.1.hook_resid_post"
+    site = (
+        "embedding"
+        if settings.get("submodule_name") == "post_projection"
+        else "blocks.1.hook_resid_post"
+    )
     return Layout(shapes, write, formula, "dictionary_learning", site)
 
 
-MSAE_SHAPES = {"pre_bias": (D,), "encoder": (D, FEATURES), "decoder": (FEATURES, D), "latent_bias": (FEATURES,)}
+MSAE_SHAPES = {
+    "pre_bias": (D,),
+    "encoder": (D, FEATURES),
+    "decoder": (FEATURES, D),
+    "latent_bias": (FEATURES,),
+}
 MEAN = np.linspace(-0.4, 0.8, D).astype(np.float32)
 
 
 def msae(
-    name: str, act: Any, cap: float, *, tied: bool = False, more: dict[str, tuple[int, ...]] | None = None
+    name: str,
+    act: Any,
+    cap: float,
+    *,
+    tied: bool = False,
+    more: dict[str, tuple[int, ...]] | None = None,
 ) -> Layout:
     scale = 2.5
 
     def write(folder: Path, weights: Weights) -> Path:
         file = folder / f"{FEATURES}_{D}_{name}_{tied}_False_{cap}_cc3m_ViT-L_14.pth"
-        state = tensors(weights) | {"latents_activation_frequency": torch.zeros(FEATURES, dtype=torch.int64)}
-        centre = {"mean_center": torch.from_numpy(MEAN), "scaling_factor": scale, "target_norm": 2.8}
+        state = tensors(weights) | {
+            "latents_activation_frequency": torch.zeros(FEATURES, dtype=torch.int64)
+        }
+        centre = {
+            "mean_center": torch.from_numpy(MEAN),
+            "scaling_factor": scale,
+            "target_norm": 2.8,
+        }
         torch.save({"model": state, **centre}, file)
         return file
 
@@ -264,9 +428,15 @@ def msae(
         z = (x - MEAN) * scale
         f = act(w, (z - w["pre_bias"]) @ w["encoder"] + w["latent_bias"])
         f = cap * np.tanh(f / cap) if cap else f
-        return f, (f @ (w["encoder"].T if tied else w["decoder"]) + w["pre_bias"]) / scale + MEAN
+        return f, (
+            f @ (w["encoder"].T if tied else w["decoder"]) + w["pre_bias"]
+        ) / scale + MEAN
 
-    shapes = {shape: of for shape, of in MSAE_SHAPES.items() if not (tied and shape == "decoder")}
+    shapes = {
+        shape: of
+        for shape, of in MSAE_SHAPES.items()
+        if not (tied and shape == "decoder")
+    }
     return Layout(shapes | (more or {}), write, formula, "MSAE", "embedding")
 
 

@@ -14,7 +14,9 @@ from tests.support.browser import find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 FIGURES = EXPERIMENTS.parent / "figures"
-needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+needs_browser = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium or Chrome on this machine"
+)
 CLASSES = ("car", "fish", "key", "star")
 STYLES = ("clipart", "quickdraw", "real")
 """Of the toy that the quickstart of the tests draws."""
@@ -38,7 +40,9 @@ def study_config(name: str, *words: str, **given: object) -> Any:
 
 def program_module(name: str) -> ModuleType:
     """Return the module of a program of the study."""
-    return importlib.import_module(f"experiments.study.{name.replace('-', '_')}_command")
+    return importlib.import_module(
+        f"experiments.study.{name.replace('-', '_')}_command"
+    )
 
 
 def figure_of(name: str, tables: Path) -> Any:
@@ -52,6 +56,8 @@ def assert_drawn(report: Path, figures: int | None = None) -> None:
     page = load(report)
     assert page.console_errors == ()
     assert page.requests == ()
-    assert len(page.marks) == (page.dom.count('class="plotly-graph-div') if figures is None else figures)
+    assert len(page.marks) == (
+        page.dom.count('class="plotly-graph-div') if figures is None else figures
+    )
     assert page.marks
     assert all(page.marks.values()), page.marks

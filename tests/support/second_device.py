@@ -31,7 +31,12 @@ _MOVES = {_aten._to_copy.default, _aten.copy_.default}
 """Operations whose tensors may lie on two devices."""
 _TAKES_CPU_INDICES = {_aten.index.Tensor}
 """Operations whose second argument, a list, may lie on the CPU; so may it in the gradient of reading."""
-_TAKES_CPU_NUMBER = {_aten.masked_fill.Tensor, _aten.masked_fill_.Tensor, _aten.fill.Tensor, _aten.fill_.Tensor}
+_TAKES_CPU_NUMBER = {
+    _aten.masked_fill.Tensor,
+    _aten.masked_fill_.Tensor,
+    _aten.fill.Tensor,
+    _aten.fill_.Tensor,
+}
 """Operations whose last argument may be a number on the CPU."""
 
 
@@ -65,7 +70,9 @@ class DeviceTensor(Tensor):
         return f"{self.held!r} on {DEVICE}"
 
     def numpy(self, **_: Any) -> NoReturn:
-        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy it first.")
+        raise TypeError(
+            f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy it first."
+        )
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
@@ -90,7 +97,11 @@ def _with_lists_moved(index: Any) -> Any:
     """Return an index with tensors of the device in place of lists and arrays, as CUDA makes them."""
     if isinstance(index, tuple):
         return tuple(map(_with_lists_moved, index))
-    return torch.as_tensor(index).to(DEVICE) if isinstance(index, list | np.ndarray) else index
+    return (
+        torch.as_tensor(index).to(DEVICE)
+        if isinstance(index, list | np.ndarray)
+        else index
+    )
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -100,7 +111,9 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         return False  # PyTorch would wrap every operation once more
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _run(func, args, kwargs or {})
 
 
@@ -118,7 +131,9 @@ def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         _check(func, args, met)
     if makes:
         held_kwargs["device"] = torch.device("cpu")
-    if func is _aten._efficientzerotensor.default:  # has no memory, and a wrapper would not show it
+    if (
+        func is _aten._efficientzerotensor.default
+    ):  # has no memory, and a wrapper would not show it
         func = _aten.zeros.default
     found = func(*held_args, **held_kwargs)
     writes_away = func in _MOVES and not isinstance(args[0], DeviceTensor)
@@ -151,7 +166,9 @@ def _placed(before: Mapping[int, DeviceTensor], found: Tensor) -> DeviceTensor:
     if given is None:
         return DeviceTensor(found)
     if given.shape != found.shape or given.stride() != found.stride():
-        raise NotImplementedError("An operation changed the shape of its tensor in place, which this device cannot.")
+        raise NotImplementedError(
+            "An operation changed the shape of its tensor in place, which this device cannot."
+        )
     return given
 
 
@@ -162,18 +179,25 @@ def _check(func: Any, args: Sequence[Any], met: Sequence[Any]) -> None:
         return
     for one in strangers:
         if isinstance(one, torch.Generator):
-            raise RuntimeError(f"Expected a '{DEVICE}' device type for generator but found '{one.device}'.")
+            raise RuntimeError(
+                f"Expected a '{DEVICE}' device type for generator but found '{one.device}'."
+            )
     home = isinstance(args[0], DeviceTensor)
     numbers_alone = all(one.dim() == 0 for one in strangers)
     is_gradient_of_reading = func is _aten.index_put.default and args[3:4] == (True,)
     if func in _TAKES_CPU_INDICES or is_gradient_of_reading:
         rest = [args[0], *args[2:]]
-        fits = not any(isinstance(one, Tensor) and not isinstance(one, DeviceTensor) for one in rest)
+        fits = not any(
+            isinstance(one, Tensor) and not isinstance(one, DeviceTensor)
+            for one in rest
+        )
     elif func in _TAKES_CPU_NUMBER:
         fits = home and numbers_alone and strangers[0] is args[-1]
     else:
         writes = func._schema.is_mutable
-        fits = torch.Tag.pointwise in func.tags and numbers_alone and (home or not writes)
+        fits = (
+            torch.Tag.pointwise in func.tags and numbers_alone and (home or not writes)
+        )
     if not fits:
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, "
@@ -197,7 +221,9 @@ def second_device() -> Iterator[torch.device]:
     """Within the block `DEVICE` is there, and autocast, which PyTorch has for no unknown device, may be turned off."""
     autocast: Callable[..., Any] = torch.autocast
 
-    def autocast_there(device_type: str, *args: Any, enabled: bool = True, **kwargs: Any) -> Any:
+    def autocast_there(
+        device_type: str, *args: Any, enabled: bool = True, **kwargs: Any
+    ) -> Any:
         if device_type != DEVICE.type:
             return autocast(device_type, *args, enabled=enabled, **kwargs)
         if enabled:
@@ -206,7 +232,12 @@ def second_device() -> Iterator[torch.device]:
 
     submit = ThreadPoolExecutor.submit
 
-    def submit_there(pool: ThreadPoolExecutor, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def submit_there(
+        pool: ThreadPoolExecutor,
+        function: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         def run() -> Any:
             with _Mode():  # type: ignore[no-untyped-call]  # PyTorch's modes are those of a thread
                 return function(*args, **kwargs)

@@ -23,7 +23,9 @@ def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
     """Return the stream of a tower in double precision, and three images."""
     encoder = Encoder.from_tower(make_tower(name).double())
     torch.manual_seed(1)
-    return ResidualStream.of(encoder), torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
+    return ResidualStream.of(encoder), torch.randn(
+        3, 3, *encoder.image_size, dtype=torch.float64
+    )
 
 
 class Scores(NamedTuple):
@@ -51,20 +53,29 @@ def edge_scores(
     task = Task(stream.components, images, metric, baseline=baseline, work=work)
     with task.running(gradients=True):
         found = COMPONENT_SCORERS[method](stream, task, rule)
-    return Scores(tuple(map(str, found.readers)), tuple(map(str, found.writers)), *found[2:])
+    return Scores(
+        tuple(map(str, found.readers)), tuple(map(str, found.writers)), *found[2:]
+    )
 
 
 def of_edges(found: Scores) -> dict[tuple[str, str], float]:
     """Return the scores by writer and reader."""
     rows, columns = np.nonzero(~np.isnan(found.scores))
-    return {(found.writers[w], found.readers[r]): float(found.scores[r, w]) for r, w in zip(rows, columns, strict=True)}
+    return {
+        (found.writers[w], found.readers[r]): float(found.scores[r, w])
+        for r, w in zip(rows, columns, strict=True)
+    }
 
 
 def linear_transformer() -> Any:
     """Return a small ViT without norms and nonlinearity whose patterns are uniform: scores of its edges are exact."""
     tower: Any = make_tower("timm-vit").double()
     for block in tower.trunk.blocks:
-        block.norm1, block.norm2, block.mlp.act = nn.Identity(), nn.Identity(), nn.Identity()
+        block.norm1, block.norm2, block.mlp.act = (
+            nn.Identity(),
+            nn.Identity(),
+            nn.Identity(),
+        )
         block.attn.qkv.weight[:32] = 0
         block.attn.qkv.bias[:32] = 0
     tower.trunk.norm = nn.Identity()
@@ -73,17 +84,23 @@ def linear_transformer() -> Any:
 
 def place_of(stream: ResidualStream, writer: str, reader: str) -> tuple[int, int]:
     """Return the row and column of an edge in `ResidualStream.edges`, by the names of its ends."""
-    readers, writers = ([str(one) for one in some] for some in (stream.readers, stream.writers))
+    readers, writers = (
+        [str(one) for one in some] for some in (stream.readers, stream.writers)
+    )
     return readers.index(reader), writers.index(writer)
 
 
-def run_stream(stream: ResidualStream, images: Tensor, keep: Tensor, baseline: AnyBaseline = "zero") -> Tensor:
+def run_stream(
+    stream: ResidualStream, images: Tensor, keep: Tensor, baseline: AnyBaseline = "zero"
+) -> Tensor:
     """Return the embeddings with some edges [readers, writers] kept, or gated by real numbers, and the others cut."""
     with torch.no_grad():
         images = images.to(stream.encoder.device, stream.encoder.dtype)
         clean = clean_activations(stream.components, images, stream.sites)
         ends = as_baseline(baseline).activations(stream.components, clean)
-    return run_gated(stream, clean[stream.sites[0]], ends, gates_of(stream, lifted(keep)), at_once=1)
+    return run_gated(
+        stream, clean[stream.sites[0]], ends, gates_of(stream, lifted(keep)), at_once=1
+    )
 
 
 def gates_of(stream: ResidualStream, keep: Tensor) -> dict[tuple[str, str], Tensor]:
@@ -97,5 +114,8 @@ def gates_of(stream: ResidualStream, keep: Tensor) -> dict[tuple[str, str], Tens
             if down.apart and not down.of_heads:
                 gate = gate[down.groups(stream.n_units(down)).int().argmax(0)]
             names = [f"{down.name}.{port}".removesuffix(".") for port in down.ports]
-            found |= {(up.name, name): of_port for name, of_port in zip(names, gate.chunk(len(names)), strict=True)}
+            found |= {
+                (up.name, name): of_port
+                for name, of_port in zip(names, gate.chunk(len(names)), strict=True)
+            }
     return found

@@ -31,7 +31,9 @@ class Tiny:
         torch.manual_seed(7)
         model = open_clip.create_model(register_model(path))
         randomise(model)
-        return cls(path, {key: value.clone() for key, value in model.state_dict().items()})
+        return cls(
+            path, {key: value.clone() for key, value in model.state_dict().items()}
+        )
 
     def load(self) -> Clip:
         weights = self.config.with_suffix(".safetensors")

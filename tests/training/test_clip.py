@@ -21,9 +21,21 @@ from tests.support.clip_training import CONFIG, WORK
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Replace open_clip's trainer by a script that notes its arguments here and pretends to train."""
-    script, calls, state = tmp_path / "trainer.py", tmp_path / "calls.jsonl", tmp_path / "state"
+    script, calls, state = (
+        tmp_path / "trainer.py",
+        tmp_path / "calls.jsonl",
+        tmp_path / "state",
+    )
     for name, value in (("finite", 1.0), ("diverged", float("inf"))):
-        torch.save({"state_dict": {"weight": torch.tensor([1, value]), "count": torch.tensor(3)}}, f"{state}-{name}.pt")
+        torch.save(
+            {
+                "state_dict": {
+                    "weight": torch.tensor([1, value]),
+                    "count": torch.tensor(3),
+                }
+            },
+            f"{state}-{name}.pt",
+        )
     script.write_text(
         f"""
 import json, pathlib, shutil, sys, time
@@ -56,23 +68,41 @@ def arguments(calls: Path) -> list[list[str]]:
     return [json.loads(line) for line in calls.read_text().splitlines()]
 
 
-def test_arguments_of_the_trainer(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
+def test_arguments_of_the_trainer(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "runs" / "a"
     checkpoint = train_clip(train, out, replace(settings, crop_scale=0.6), WORK)
     assert checkpoint == out / "checkpoints" / "epoch_2.pt"
     (given,) = arguments(calls)
     words = "save-most-recent upright resume=latest dataset-type=csv name=a epochs=2 batch-size=4 accum-freq=1 lr=0.001"
     words += " warmup=1 wd=0.2 seed=0 workers=0 device=cpu precision=fp32 log-every-n-steps=1"
-    paths = {f"--train-data={train}", f"--logs={tmp_path / 'runs'}", "--csv-separator=\t"}
+    paths = {
+        f"--train-data={train}",
+        f"--logs={tmp_path / 'runs'}",
+        "--csv-separator=\t",
+    }
     assert {f"--{word}" for word in words.split()} | paths <= set(given)
-    assert given[-4:] == ["--model", str(out / "rn-smallest.json"), "--aug-cfg", "scale=(0.6,1.0)"]
+    assert given[-4:] == [
+        "--model",
+        str(out / "rn-smallest.json"),
+        "--aug-cfg",
+        "scale=(0.6,1.0)",
+    ]
     assert json.loads((out / "rn-smallest.json").read_text()) == CONFIG
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch_2.pt"]
-    train_clip(train, tmp_path / "runs" / "stored", replace(settings, decoding="as-stored"), WORK)
+    train_clip(
+        train,
+        tmp_path / "runs" / "stored",
+        replace(settings, decoding="as-stored"),
+        WORK,
+    )
     assert "--upright" not in arguments(calls)[1]
 
 
-def test_unfinished_runs_alone_are_resumed(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
+def test_unfinished_runs_alone_are_resumed(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     first = train_clip(train, out, settings, WORK)
     assert train_clip(train, out, settings, TrainingWork("cpu", workers=1)) == first
@@ -89,7 +119,9 @@ def test_unfinished_runs_alone_are_resumed(train: Path, settings: ClipTraining, 
     assert len(arguments(calls)) == 4
 
 
-def test_what_diverges_is_an_error(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
+def test_what_diverges_is_an_error(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
     started = time.perf_counter()
     with pytest.raises(InputError, match=r"epoch 2.* nan.*lr.* 0\.001"):
         train_clip(train, tmp_path / "loss", replace(settings, seed=14), WORK)
@@ -103,16 +135,24 @@ def test_what_diverges_is_an_error(train: Path, settings: ClipTraining, calls: P
     assert len(arguments(calls)) == 2
 
 
-def test_failure_shows_the_last_words(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
+def test_failure_shows_the_last_words(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
     log = re.escape(str(tmp_path / "run" / "console.log"))
-    with pytest.raises(RuntimeError, match=rf" 3[;:] .*{log}.*\nloss went through the roof"):
+    with pytest.raises(
+        RuntimeError, match=rf" 3[;:] .*{log}.*\nloss went through the roof"
+    ):
         train_clip(train, tmp_path / "run", replace(settings, seed=13), WORK)
 
 
 def test_missing_dependencies_of_the_trainer(
     train: Path, settings: ClipTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "webdataset" else object())
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name == "webdataset" else object(),
+    )
     with pytest.raises(ImportError, match=r"webdataset.*open_clip_torch\[training\]"):
         train_clip(train, tmp_path / "run", settings, WORK)
 
@@ -126,7 +166,11 @@ def test_missing_dependencies_of_the_trainer(
     ],
 )
 def test_settings_that_do_not_fit_the_data(
-    change: dict[str, Any], words: str, train: Path, settings: ClipTraining, tmp_path: Path
+    change: dict[str, Any],
+    words: str,
+    train: Path,
+    settings: ClipTraining,
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(InputError, match=words):
         train_clip(train, tmp_path / "run", replace(settings, **change), WORK)
@@ -143,7 +187,9 @@ def test_images_are_counted_as_the_trainer_counts_them(settings: ClipTraining) -
     assert clip_training._steps(8, replace(six, processes=2, accumulation=3)) == 1
 
 
-def test_checkpoints_of_another_model(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_another_model(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
     latest = tmp_path / "run" / "checkpoints" / "epoch_latest.pt"
     latest.parent.mkdir(parents=True)
     torch.save({"epoch": 1, "state_dict": {"logit_scale": torch.ones(2)}}, latest)

@@ -37,20 +37,40 @@ def test_the_studys_settings() -> None:
         processes=8, precision="amp", grad_checkpointing=True, keep_checkpoints=1, decoding="as-stored",
     )  # fmt: skip
     captions = replace(study, batch_size=1024, lr=1e-3, warmup=500, processes=4)
-    for model, short, parts in (("ViT-S-32", "vit-s-32", 1), ("swin-t", "swin-t", 1), ("RN50", "rn50", 2)):
-        for base, one in (("cc3m", study), ("cc12m", study), ("imagenet-captions", captions)):
+    for model, short, parts in (
+        ("ViT-S-32", "vit-s-32", 1),
+        ("swin-t", "swin-t", 1),
+        ("RN50", "rn50", 2),
+    ):
+        for base, one in (
+            ("cc3m", study),
+            ("cc12m", study),
+            ("imagenet-captions", captions),
+        ):
             for by_study in (False, True):
                 found = clip_preset(f"{short}-{base}", study=by_study)
                 assert found == replace(one, model=model, accumulation=parts)
     assert len(CLIP_PRESETS) == 3 * 3 + 3
     # Tiny models are trained on one device.
-    tiny = ClipTraining(model="rn-tiny", epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6)
+    tiny = ClipTraining(
+        model="rn-tiny", epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6
+    )
     assert clip_preset("rn-tiny") == tiny
-    assert clip_preset("vit-tiny") == replace(tiny, model="vit-tiny", epochs=40, batch_size=64, lr=1e-3, warmup=100)
+    assert clip_preset("vit-tiny") == replace(
+        tiny, model="vit-tiny", epochs=40, batch_size=64, lr=1e-3, warmup=100
+    )
     fine = clip_preset("vit-tiny-8")
-    assert fine == replace(clip_preset("vit-tiny"), model="vit-tiny-8", lr=2e-3, crop_scale=0.9)
+    assert fine == replace(
+        clip_preset("vit-tiny"), model="vit-tiny-8", lr=2e-3, crop_scale=0.9
+    )
     found = clip_preset("rn-tiny", study=True)
-    assert found == replace(tiny, precision="amp", grad_checkpointing=True, keep_checkpoints=1, decoding="as-stored")
+    assert found == replace(
+        tiny,
+        precision="amp",
+        grad_checkpointing=True,
+        keep_checkpoints=1,
+        decoding="as-stored",
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +82,9 @@ def test_the_studys_settings() -> None:
         (SaeTraining(), {"initialisation": "zero"}, "initialisation.*'zero'"),
     ],
 )
-def test_unusable_settings_are_named(settings: Any, change: dict[str, Any], words: str) -> None:
+def test_unusable_settings_are_named(
+    settings: Any, change: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         replace(settings, **change)
 
@@ -91,7 +113,9 @@ def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
         *((wanted, 1, 2, repr(wanted)) for wanted in ("mps", "gpu", "cuda:x", "cpu:0")),
     ],
 )
-def test_no_such_devices(wanted: str, processes: int, there: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_such_devices(
+    wanted: str, processes: int, there: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpus(monkeypatch, there)
     with pytest.raises(InputError, match=words):
         available_device(wanted, processes)
@@ -108,25 +132,46 @@ def test_threads_are_put_back() -> None:
 def test_settings_are_compared(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("filepath\n/a\n")
     table = tmp_path / "x.tsv"
-    settings, model = replace(clip_preset("rn-tiny"), model="anywhere/x.json", epochs=4), {"x": {"width": 8}}
-    assert not claim_run(tmp_path / "run", settings, model, table, labels="a").is_done(TRAINING_JOB)
-    claim_run(tmp_path / "run", replace(settings, model="elsewhere/x.json"), model, table, labels="a")
+    settings, model = (
+        replace(clip_preset("rn-tiny"), model="anywhere/x.json", epochs=4),
+        {"x": {"width": 8}},
+    )
+    assert not claim_run(tmp_path / "run", settings, model, table, labels="a").is_done(
+        TRAINING_JOB
+    )
+    claim_run(
+        tmp_path / "run",
+        replace(settings, model="elsewhere/x.json"),
+        model,
+        table,
+        labels="a",
+    )
     with pytest.raises(InputError, match="epochs: 4 -> 16; labels: 'a' -> 'b'"):
-        claim_run(tmp_path / "run", replace(settings, epochs=16), model, table, labels="b")
+        claim_run(
+            tmp_path / "run", replace(settings, epochs=16), model, table, labels="b"
+        )
     with pytest.raises(InputError, match="width: 8 -> 9"):
         claim_run(tmp_path / "run", settings, {"x": {"width": 9}}, table, labels="a")
 
 
 def test_a_table_is_the_same_wherever_its_folder_lies(tmp_path: Path) -> None:
-    for name, root in (("a", tmp_path / "a"), ("b", tmp_path / "b"), ("c", tmp_path / "a")):
+    for name, root in (
+        ("a", tmp_path / "a"),
+        ("b", tmp_path / "b"),
+        ("c", tmp_path / "a"),
+    ):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "x.tsv").write_text(f"filepath\ttitle\n{root}/1.png\tone\n/elsewhere/2.png\ttwo\n")
+        (tmp_path / name / "x.tsv").write_text(
+            f"filepath\ttitle\n{root}/1.png\tone\n/elsewhere/2.png\ttwo\n"
+        )
     a, b, c = (described(tmp_path / name / "x.tsv") for name in "abc")
     assert a == b
     assert a["first image"] == "1.png"
     assert c["first image"] == f"{tmp_path}/a/1.png"
     assert c["sha256"] != a["sha256"]
-    (tmp_path / "b" / "x.tsv").write_text((tmp_path / "b" / "x.tsv").read_text().replace("two", "three"))
+    (tmp_path / "b" / "x.tsv").write_text(
+        (tmp_path / "b" / "x.tsv").read_text().replace("two", "three")
+    )
     assert described(tmp_path / "b" / "x.tsv")["sha256"] != a["sha256"]
 
 
@@ -137,15 +182,22 @@ def test_checkpoints_in_order_of_epochs_without_those_cut_short(tmp_path: Path) 
     folder.mkdir()
     assert checkpoints(tmp_path) == []
     for name in ("epoch_10", "epoch_9", "epoch_11", "epoch_latest", "tmp"):
-        torch.save({"epoch": 1, "state_dict": {"w": torch.zeros(100)}}, folder / f"{name}.pt")
+        torch.save(
+            {"epoch": 1, "state_dict": {"w": torch.zeros(100)}}, folder / f"{name}.pt"
+        )
     cut = (folder / "epoch_11.pt").read_bytes()
     (folder / "epoch_11.pt").write_bytes(cut[: len(cut) // 2])
-    assert checkpoints(tmp_path) == [(9, folder / "epoch_9.pt"), (10, folder / "epoch_10.pt")]
+    assert checkpoints(tmp_path) == [
+        (9, folder / "epoch_9.pt"),
+        (10, folder / "epoch_10.pt"),
+    ]
 
 
 def test_a_run_has_its_settings_and_its_table_word_for_word(tmp_path: Path) -> None:
     image = CaptionedImage("/x/1.png", "1.png", "real", "axe", "a axe")
-    table = write_captioned_table([image], tmp_path / "t.tsv", about={"mine": [1]}, missing_files="unchecked")
+    table = write_captioned_table(
+        [image], tmp_path / "t.tsv", about={"mine": [1]}, missing_files="unchecked"
+    )
     amp = replace(clip_preset("rn-tiny"), seed=4, precision="amp")
     record_run(tmp_path / "run", table, amp)
     found = read_run(tmp_path / "run")
@@ -154,9 +206,15 @@ def test_a_run_has_its_settings_and_its_table_word_for_word(tmp_path: Path) -> N
     assert (found["kind"], found["commit"]) == ("ClipTraining", versions()["commit"])
     record_run(tmp_path / "run", table, replace(amp, seed=5))  # what is written stays
     assert read_run(tmp_path / "run") == found
-    record_run(tmp_path / "other", tmp_path / "by_hand.tsv", replace(amp, model=tmp_path / "mine.json"))
+    record_run(
+        tmp_path / "other",
+        tmp_path / "by_hand.tsv",
+        replace(amp, model=tmp_path / "mine.json"),
+    )
     assert read_run(tmp_path / "other")["table"] is None
-    assert read_run(tmp_path / "other")["training"]["model"] == str(tmp_path / "mine.json")
+    assert read_run(tmp_path / "other")["training"]["model"] == str(
+        tmp_path / "mine.json"
+    )
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -25,7 +25,13 @@ from circuitry.training import (
 )
 from circuitry.training import trainer_table as module
 from circuitry.training.image_captions import caption_rows, unquoted
-from circuitry.training.trainer_table import CaptionedImage, check_training_table, clean, is_text, quoted
+from circuitry.training.trainer_table import (
+    CaptionedImage,
+    check_training_table,
+    clean,
+    is_text,
+    quoted,
+)
 from tests.data.test_domains import touch
 
 
@@ -33,7 +39,9 @@ def image(name: str, caption: str = "a cat", folder: str = "/data") -> Captioned
     return CaptionedImage(f"{folder}/{name}", name, "real", "cat", caption)
 
 
-def write_table(images: Iterable[CaptionedImage], path: Path, **how: Any) -> dict[str, Any]:
+def write_table(
+    images: Iterable[CaptionedImage], path: Path, **how: Any
+) -> dict[str, Any]:
     return read_description(write_captioned_table(images, path, **how))
 
 
@@ -44,31 +52,51 @@ def rows(path: Path, text: str) -> list[tuple[str, str]]:
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.text(st.characters(codec=None), max_size=12) | st.from_regex(r"[-+.\d]{0,3}(\d|inf|e|nan|na|true)[-+.\de]{0,3}")
+    st.text(st.characters(codec=None), max_size=12)
+    | st.from_regex(r"[-+.\d]{0,3}(\d|inf|e|nan|na|true)[-+.\de]{0,3}")
 )
 @example("Infinity")
 @example('"quoted" and ""doubled""')
 @example("\ud83d lone surrogate")
-def test_pandas_reads_every_text_as_it_is_even_alone_in_its_column(caption: str) -> None:
+def test_pandas_reads_every_text_as_it_is_even_alone_in_its_column(
+    caption: str,
+) -> None:
     title = clean(caption)
     if not title or not is_text(title):
         return
     table = f"filepath\ttitle\n/a.png\t{quoted(title)}\n"
-    assert pd.read_csv(io.BytesIO(table.encode()), sep="\t")["title"].astype(str).tolist() == [title]
+    assert pd.read_csv(io.BytesIO(table.encode()), sep="\t")["title"].astype(
+        str
+    ).tolist() == [title]
 
 
 @pytest.mark.parametrize(
     "caption",
     [
         *sorted(STR_NA_VALUES - {""}),
-        *("True", "FALSE", "false", "1", "007", "-1.5e-3", ".5", "1.", "inf", "-Infinity", "+7"),
+        *(
+            "True",
+            "FALSE",
+            "false",
+            "1",
+            "007",
+            "-1.5e-3",
+            ".5",
+            "1.",
+            "inf",
+            "-Infinity",
+            "+7",
+        ),
     ],
 )
 def test_what_pandas_changes_or_may_is_no_text(caption: str) -> None:
     assert not is_text(caption)
 
 
-@pytest.mark.parametrize("caption", ["a cat", "7 cats", "#1", "# N/A", "n/a cat", "cat", "1st", "...", "-", "Infinite"])
+@pytest.mark.parametrize(
+    "caption",
+    ["a cat", "7 cats", "#1", "# N/A", "n/a cat", "cat", "1st", "...", "-", "Infinite"],
+)
 def test_what_pandas_reads_is_text(caption: str) -> None:
     assert is_text(caption)
 
@@ -97,7 +125,9 @@ def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     whole = write_table(images, tmp_path / "a.tsv", missing_files="unchecked")
     for size in (1, 2, 7):
         monkeypatch.setattr(module, "BATCH", size)
-        pieces = write_table(iter(images), tmp_path / "b.tsv", missing_files="unchecked")
+        pieces = write_table(
+            iter(images), tmp_path / "b.tsv", missing_files="unchecked"
+        )
         assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
         assert pieces == whole
 
@@ -105,39 +135,64 @@ def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_missing_files_are_counted_and_refused_or_skipped(tmp_path: Path) -> None:
     (tmp_path / "3.png").touch()
     images = [image(f"{i}.png", folder=str(tmp_path)) for i in range(9)]
-    with pytest.raises(InputError, match=rf" 8 .*{tmp_path}/0\.png, .*5\.png") as refused:
+    with pytest.raises(
+        InputError, match=rf" 8 .*{tmp_path}/0\.png, .*5\.png"
+    ) as refused:
         write_table(images, tmp_path / "t.tsv")
     assert "6.png" not in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3.png"]
     table = write_table(images, tmp_path / "t.tsv", missing_files="skip")
     assert (table["images"], table["left_out"]["missing_files"]) == (1, 8)
-    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked")["images"] == 9
+    assert (
+        write_table(images, tmp_path / "t.tsv", missing_files="unchecked")["images"]
+        == 9
+    )
 
 
 def test_missing_captions_are_counted_and_refused_or_skipped(tmp_path: Path) -> None:
     captions = ["a cat", "", " \n", "None", "7", "a dog"]
     images = [image(f"{i}.png", caption) for i, caption in enumerate(captions)]
-    with pytest.raises(InputError, match=r"4 of 6 .*/1\.png, .*/2\.png, .*/3\.png \('None'\), .*/4\.png \('7'\)"):
+    with pytest.raises(
+        InputError,
+        match=r"4 of 6 .*/1\.png, .*/2\.png, .*/3\.png \('None'\), .*/4\.png \('7'\)",
+    ):
         write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     assert not any(tmp_path.iterdir())
-    table = write_table(images, tmp_path / "t.tsv", missing_files="unchecked", no_caption="skip")
+    table = write_table(
+        images, tmp_path / "t.tsv", missing_files="unchecked", no_caption="skip"
+    )
     assert (table["images"], table["left_out"]["no_caption"]) == (2, 4)
 
 
-def test_duplicates_are_refused_and_equal_hashes_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = [image('a".png'), image("b.png"), image("c.png"), image('a".png', "another caption"), image("c.png")]
+def test_duplicates_are_refused_and_equal_hashes_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = [
+        image('a".png'),
+        image("b.png"),
+        image("c.png"),
+        image('a".png', "another caption"),
+        image("c.png"),
+    ]
     with pytest.raises(InputError, match=r'2 images.*"/data/a"".png", /data/c.png'):
         write_table(twice, tmp_path / "t.tsv", missing_files="unchecked")
     assert not any(tmp_path.iterdir())
     monkeypatch.setattr(module, "hash", len, raising=False)
     images = [image("a.png"), image("b.png")]
-    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked")["images"] == 2
+    assert (
+        write_table(images, tmp_path / "t.tsv", missing_files="unchecked")["images"]
+        == 2
+    )
     with pytest.raises(InputError, match="1 images"):
         write_table([*images, images[0]], tmp_path / "t.tsv", missing_files="unchecked")
 
 
 def test_nothing_and_paths_that_no_line_holds(tmp_path: Path) -> None:
-    for images, words in (([], r"t\.tsv"), ([image("a\tb.png")], r"a\\tb\.png"), ([image("a\udce9.png")], "UTF-8")):
+    for images, words in (
+        ([], r"t\.tsv"),
+        ([image("a\tb.png")], r"a\\tb\.png"),
+        ([image("a\udce9.png")], "UTF-8"),
+    ):
         with pytest.raises(InputError, match=words):
             write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     odd = image("a\u2028b.png")  # not printable, but no line break for the table
@@ -149,8 +204,15 @@ def test_headers(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     expected = [("a.jpg", "a cat"), ("b.jpg", "a dog")]
     assert rows(path, "filepath\ttitle\na.jpg\ta cat\n\nb.jpg\ta dog") == expected
-    assert rows(path, "\ufefftitle\tid\tfilepath\r\na cat\t1\ta.jpg\r\na dog\t2\tb.jpg\r\n") == expected
-    assert rows(path, '"filepath"\t"title"\n"a.jpg"\t"a cat"\nb.jpg\ta dog\n') == expected
+    assert (
+        rows(
+            path, "\ufefftitle\tid\tfilepath\r\na cat\t1\ta.jpg\r\na dog\t2\tb.jpg\r\n"
+        )
+        == expected
+    )
+    assert (
+        rows(path, '"filepath"\t"title"\n"a.jpg"\t"a cat"\nb.jpg\ta dog\n') == expected
+    )
 
 
 def test_quotes_and_tabs_in_captions(tmp_path: Path) -> None:
@@ -164,7 +226,15 @@ def test_quotes_and_tabs_in_captions(tmp_path: Path) -> None:
         "g.jpg\t",
     ]
     read = rows(tmp_path / "t.tsv", "\n".join(["filepath\ttitle", *written]))
-    assert [caption for _, caption in read] == ['a "b" c', '"a" or "b"', '5" wide', '"open', "a\tb", "a\tb", ""]
+    assert [caption for _, caption in read] == [
+        'a "b" c',
+        '"a" or "b"',
+        '5" wide',
+        '"open',
+        "a\tb",
+        "a\tb",
+        "",
+    ]
 
 
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8")))
@@ -177,7 +247,10 @@ def test_quoting_is_undone(field: str) -> None:
     [
         (b"a cat\thttp://x.org/a.jpg\nb.jpg\ta dog\n", r"t\.tsv.*filepath<TAB>title"),
         (b"a.jpg\ta cat\nb.jpg\ta dog\n", r"t\.tsv.*filepath<TAB>title"),
-        (b"filepath\ttitle\na.jpg\ta cat\nb.jpg\n", r"t\.tsv, line 3.* 2 .* 1: 'b\.jpg'"),
+        (
+            b"filepath\ttitle\na.jpg\ta cat\nb.jpg\n",
+            r"t\.tsv, line 3.* 2 .* 1: 'b\.jpg'",
+        ),
         (b"filepath\tid\ttitle\na.jpg\t1\ta\tcat\n", r"line 2.* 3 .* 4: 'a\.jpg"),
         (b"filepath\ttitle\na.jpg\tcaf\xe9\n", r"t\.tsv.*UTF-8"),
         (None, r"t\.tsv"),
@@ -193,41 +266,74 @@ def test_bad_tables(tmp_path: Path, content: bytes | None, words: str) -> None:
 @pytest.fixture
 def images(tmp_path: Path) -> DomainFolder:
     folders = ("real/axe", "real/bed", "sketch/axe", "sketch/bed")
-    touch(tmp_path / "data", *(f"{folder}/{i}.png" for folder in folders for i in range(4)))
+    touch(
+        tmp_path / "data",
+        *(f"{folder}/{i}.png" for folder in folders for i in range(4)),
+    )
     return DomainFolder(tmp_path / "data")
 
 
-def test_the_json_counts_what_is_in_the_table(images: DomainFolder, tmp_path: Path) -> None:
-    captions = {record.relative: f"caption of {record.relative}" for record in images.records}
-    table = write_captioned_table(with_captions(images.records, captions), tmp_path / "t.tsv", about={"seed": 3})
+def test_the_json_counts_what_is_in_the_table(
+    images: DomainFolder, tmp_path: Path
+) -> None:
+    captions = {
+        record.relative: f"caption of {record.relative}" for record in images.records
+    }
+    table = write_captioned_table(
+        with_captions(images.records, captions), tmp_path / "t.tsv", about={"seed": 3}
+    )
     described = read_description(table)
     assert (described["images"], described["seed"]) == (16, 3)
-    assert described["counts"] == {domain: {"axe": 4, "bed": 4} for domain in ("real", "sketch")}
+    assert described["counts"] == {
+        domain: {"axe": 4, "bed": 4} for domain in ("real", "sketch")
+    }
     assert described["left_out"] == {"missing_files": 0, "no_caption": 0}
     assert {"python", "clip-circuitry", "commit"} <= described["versions"].keys()
     (first, *_) = with_captions(images.records, captions)
     assert first == CaptionedImage(
-        str(images.records[0].path), "real/axe/0.png", "real", "axe", "caption of real/axe/0.png"
+        str(images.records[0].path),
+        "real/axe/0.png",
+        "real",
+        "axe",
+        "caption of real/axe/0.png",
     )
 
 
 def test_captions_are_read_from_the_root(tmp_path: Path) -> None:
-    (tmp_path / "captions.tsv").write_text('filepath\ttitle\nreal/axe/0.png\tNA\nreal/axe/1.png\t"a ""b"" c"\n')
-    assert read_captions(tmp_path) == {"real/axe/0.png": "NA", "real/axe/1.png": 'a "b" c'}
+    (tmp_path / "captions.tsv").write_text(
+        'filepath\ttitle\nreal/axe/0.png\tNA\nreal/axe/1.png\t"a ""b"" c"\n'
+    )
+    assert read_captions(tmp_path) == {
+        "real/axe/0.png": "NA",
+        "real/axe/1.png": 'a "b" c',
+    }
     with pytest.raises(InputError, match="none/captions"):
         read_captions(tmp_path / "none")
 
 
 def test_captions_of_an_image_do_not_depend_on_the_others(images: DomainFolder) -> None:
     records = images.records
-    plain, aligned = generated_captions(seed=4), generated_captions(seed=4, aligned=True)
-    assert [plain(record) for record in records[::-2]] == [plain(record) for record in records][::-2]
-    assert all(any(word in aligned(record) for word in SHARED_STYLE_WORDS) for record in records)
-    assert not all(any(word in plain(record) for word in SHARED_STYLE_WORDS) for record in records)
+    plain, aligned = (
+        generated_captions(seed=4),
+        generated_captions(seed=4, aligned=True),
+    )
+    assert [plain(record) for record in records[::-2]] == [
+        plain(record) for record in records
+    ][::-2]
+    assert all(
+        any(word in aligned(record) for word in SHARED_STYLE_WORDS)
+        for record in records
+    )
+    assert not all(
+        any(word in plain(record) for word in SHARED_STYLE_WORDS) for record in records
+    )
 
 
 def test_what_is_no_table_is_refused(images: DomainFolder, tmp_path: Path) -> None:
-    for captioned, words in ((with_captions(images.records, {}), "16 of 16"), (with_captions([], {}), "t.tsv")):
+    for captioned, words in (
+        (with_captions(images.records, {}), "16 of 16"),
+        (with_captions([], {}), "t.tsv"),
+    ):
         with pytest.raises(InputError, match=words):
             write_captioned_table(captioned, tmp_path / "t.tsv")
     for content in (None, "{", '{"format": "else"}'):
@@ -251,7 +357,9 @@ def listed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
-def test_chunks_change_nothing(listed: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing(
+    listed: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_CHUNK", chunk)
     with pytest.raises(InputError, match=r" 2 .*/2\.png, .*/6\.png"):
         check_training_table(listed, ("filepath", "title"), 2)
@@ -274,7 +382,9 @@ def test_chunks_change_nothing(listed: Path, chunk: int, tmp_path: Path, monkeyp
         ("filepath\ttitle\n{path}\ta\n{path}\ta\tb\tc\n", "line 3.*filepath<TAB>title"),
     ],
 )
-def test_tables_that_cannot_be_trained_on(tmp_path: Path, content: str, words: str) -> None:
+def test_tables_that_cannot_be_trained_on(
+    tmp_path: Path, content: str, words: str
+) -> None:
     path = tmp_path / "train.tsv"
     path.write_text(content.replace("{path}", str(path)))
     for table, expected in ((path, words), (tmp_path / "none.tsv", "none.tsv")):
@@ -290,14 +400,18 @@ def peak(work: Callable[[], object]) -> int:
     return used
 
 
-def test_tables_pass_in_constant_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_pass_in_constant_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BATCH", 100)
 
     def stream(n: int) -> Iterator[CaptionedImage]:
         return (image(f"{i}.png", "a cat on a mat") for i in range(n))
 
     def write(n: int) -> Callable[[], object]:
-        return lambda: write_table(stream(n), tmp_path / f"{n}.tsv", missing_files="unchecked")
+        return lambda: write_table(
+            stream(n), tmp_path / f"{n}.tsv", missing_files="unchecked"
+        )
 
     write(10)()
     few, many = peak(write(1_000)), peak(write(8_000))

@@ -25,7 +25,15 @@ from circuitry.data.drawn.styles_light import painting, real
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import DISTINCT, Count, Natural, Seed, at_least, between, checked
+from circuitry.runs.given import (
+    DISTINCT,
+    Count,
+    Natural,
+    Seed,
+    at_least,
+    between,
+    checked,
+)
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.processes import process_pool
@@ -33,12 +41,17 @@ from circuitry.runs.workers import Rank
 
 Renderer = Callable[[Sequence[DrawnPart], np.random.Generator, int], Image.Image]
 RENDERERS: Mapping[str, Renderer] = {
-    renderer.__name__: renderer for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
+    renderer.__name__: renderer
+    for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
 }
 """Style -> function that renders parts, back to front, as an RGB image of so many pixels a side."""
 DRAWINGS: Mapping[int, Mapping[str, Renderer]] = {
     1: RENDERERS,
-    2: {**RENDERERS, "quickdraw": partial(quickdraw, sparse=True), "real": partial(real, plain=True)},
+    2: {
+        **RENDERERS,
+        "quickdraw": partial(quickdraw, sparse=True),
+        "real": partial(real, plain=True),
+    },
 }
 """Version of the drawings -> its renderers. A version is never changed: models are published that saw it."""
 STYLES: tuple[str, ...] = tuple(RENDERERS)
@@ -46,14 +59,28 @@ STYLES: tuple[str, ...] = tuple(RENDERERS)
 DRAWN_THINGS: tuple[str, ...] = tuple(sorted(shapes()))
 """All things that can be drawn."""
 TOY_CLASSES: tuple[str, ...] = (
-    *("bicycle", "butterfly", "car", "clock", "cup", "fish", "flower", "house", "ice_cream", "key", "ladder"),
+    *(
+        "bicycle",
+        "butterfly",
+        "car",
+        "clock",
+        "cup",
+        "fish",
+        "flower",
+        "house",
+        "ice_cream",
+        "key",
+        "ladder",
+    ),
     *("mushroom", "sailboat", "star", "tree", "umbrella"),
 )
 """The things that the shipped models know, the default; sorted."""
 _FORMAT = "circuitry toy 3"
 Side = Annotated[int, at_least(16)]
 """Pixels of a side; of smaller drawings nobody knows what they are."""
-Version = Annotated[int, between("a version of the drawings", 1, len(DRAWINGS), "give 1 or 2")]
+Version = Annotated[
+    int, between("a version of the drawings", 1, len(DRAWINGS), "give 1 or 2")
+]
 SEEDS_PER_STYLE = 1_000_000
 IMAGES_PER_PROCESS = 400
 """Fewer images take less time than starting a process."""
@@ -62,7 +89,9 @@ LISTS: Job = ("lists",)
 
 
 @checked
-def draw_image(class_name: str, style: str, seed: Seed, size: Side = 64, version: Version = 1) -> Image.Image:
+def draw_image(
+    class_name: str, style: str, seed: Seed, size: Side = 64, version: Version = 1
+) -> Image.Image:
     """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
 
     Example:
@@ -73,7 +102,9 @@ def draw_image(class_name: str, style: str, seed: Seed, size: Side = 64, version
     chosen_names("toy style", (style,), STYLES)
     class_key, style_key = zlib.crc32(class_name.encode()), zlib.crc32(style.encode())
     parts = posed_drawing(class_name, np.random.default_rng([seed, class_key]))
-    return DRAWINGS[version][style](parts, np.random.default_rng([seed, class_key, style_key]), size)
+    return DRAWINGS[version][style](
+        parts, np.random.default_rng([seed, class_key, style_key]), size
+    )
 
 
 @checked
@@ -98,7 +129,10 @@ class DrawingSettings:
     open strokes, half of the photographs on plain grounds: harder doodles, and photographs that share outlines."""
 
     def __post_init__(self) -> None:
-        for kind, given, known in (("class", self.classes, DRAWN_THINGS), ("style", self.styles, STYLES)):
+        for kind, given, known in (
+            ("class", self.classes, DRAWN_THINGS),
+            ("style", self.styles, STYLES),
+        ):
             chosen_names(f"toy {kind}", given, known)
         object.__setattr__(self, "classes", tuple(sorted(self.classes)))
         object.__setattr__(self, "styles", tuple(sorted(self.styles)))
@@ -110,7 +144,11 @@ class DrawingSettings:
 
 
 def write_toy(
-    root: Path | str, settings: DrawingSettings | None = None, *, workers: Count | None = None, progress: bool = True
+    root: Path | str,
+    settings: DrawingSettings | None = None,
+    *,
+    workers: Count | None = None,
+    progress: bool = True,
 ) -> Path:
     """Draw an image set into ``root``, laid out like DomainNet, and return it.
 
@@ -140,7 +178,10 @@ def write_toy(
     n_workers = workers or min(os.cpu_count() or 1, -(-images // IMAGES_PER_PROCESS))
     bars = ["drawing" if progress else None, *[None] * (n_workers - 1)]
     with process_pool(n_workers) as pool:
-        drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), bar) for i, bar in enumerate(bars)]
+        drawn = [
+            pool.submit(_draw_share, root, settings, Rank(i, n_workers), bar)
+            for i, bar in enumerate(bars)
+        ]
         for share in drawn:
             share.result()
     return root
@@ -149,7 +190,9 @@ def write_toy(
 def _check_free(root: Path) -> None:
     """Check that the folder is new, or one of drawn images; InputError for a file and for other files in it."""
     if root.is_file():
-        raise InputError(f"A toy data set needs a folder, but {root} is a file: choose a folder.")
+        raise InputError(
+            f"A toy data set needs a folder, but {root} is a file: choose a folder."
+        )
     if (root / NAME).is_file():
         return
     for file in root.rglob("*"):
@@ -163,12 +206,21 @@ def _check_free(root: Path) -> None:
 def _folder(root: Path, settings: DrawingSettings) -> JobFolder:
     config = asdict(settings)
     config["drawings_version"] = config.pop("version")
-    return JobFolder(root, _FORMAT, config, [LISTS, *product(settings.styles, settings.classes)])
+    return JobFolder(
+        root, _FORMAT, config, [LISTS, *product(settings.styles, settings.classes)]
+    )
 
 
-def _draw_share(root: Path, settings: DrawingSettings, rank: Rank, progress: str | None) -> None:
+def _draw_share(
+    root: Path, settings: DrawingSettings, rank: Rank, progress: str | None
+) -> None:
     """Draw this process's share of what is missing, and what the others leave."""
-    _folder(root, settings).run(lambda job, _: _write(root, settings, job), rank=rank, progress=progress, unit="job")
+    _folder(root, settings).run(
+        lambda job, _: _write(root, settings, job),
+        rank=rank,
+        progress=progress,
+        unit="job",
+    )
 
 
 def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
@@ -184,7 +236,9 @@ def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
     paths = []
     for number in _numbers(settings):
         path, seed = _image(settings, style, class_name, number)
-        draw_image(class_name, style, seed, settings.size, settings.version).save(root / path)
+        draw_image(class_name, style, seed, settings.size, settings.version).save(
+            root / path
+        )
         paths.append(root / path)
     return paths
 
@@ -193,7 +247,9 @@ def _numbers(settings: DrawingSettings) -> range:
     return range(settings.first, settings.first + settings.n_train + settings.n_test)
 
 
-def _image(settings: DrawingSettings, style: str, class_name: str, number: int) -> tuple[str, int]:
+def _image(
+    settings: DrawingSettings, style: str, class_name: str, number: int
+) -> tuple[str, int]:
     """Return path below the root and seed of an image; no two images share a seed and a style."""
     first = (settings.seed * len(STYLES) + STYLES.index(style)) * SEEDS_PER_STYLE
     return f"{style}/{class_name}/{style}_{number:06d}.png", first + number
@@ -216,7 +272,9 @@ def _lists(settings: DrawingSettings) -> dict[str, str]:
 def _captions(settings: DrawingSettings) -> str:
     lines = ["filepath\ttitle\n"]
     numbers = _numbers(settings)
-    for style, class_name, number in product(settings.styles, settings.classes, numbers):
+    for style, class_name, number in product(
+        settings.styles, settings.classes, numbers
+    ):
         path, seed = _image(settings, style, class_name, number)
         rng = random.Random(f"caption of {class_name} {seed}")
         lines.append(f"{path}\t{caption(class_name, style, rng)}\n")

@@ -49,7 +49,14 @@ def closed(points: Outline) -> Outline:
 
 
 def ellipse(
-    x: Number, y: Number, rx: Number, ry: Number, start: Number = 0, stop: Number = 360, *, n: int = 28
+    x: Number,
+    y: Number,
+    rx: Number,
+    ry: Number,
+    start: Number = 0,
+    stop: Number = 360,
+    *,
+    n: int = 28,
 ) -> Outline:
     """Return points of an ellipse from ``start`` to ``stop`` degrees, both included; 0 is right, 90 is down."""
     angle = np.radians(np.linspace(start, stop, n))
@@ -66,13 +73,17 @@ def box(left: Number, top: Number, right: Number, bottom: Number) -> Outline:
     return polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def smooth(*corners: tuple[Number, Number], closed_curve: bool = True, steps: int = 6) -> Outline:
+def smooth(
+    *corners: tuple[Number, Number], closed_curve: bool = True, steps: int = 6
+) -> Outline:
     """Return points of the Catmull-Rom curve through the corners."""
     knots = np.array(corners, dtype=float)
     if closed_curve:
         knots = np.concatenate([knots[-1:], knots, knots[:2]])
     else:
-        knots = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
+        knots = np.concatenate(
+            [2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]]
+        )
     before, start, stop, after = knots[:-3], knots[1:-2], knots[2:-1], knots[3:]
     t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
     curve = 0.5 * (
@@ -104,7 +115,13 @@ def resample(points: Outline, n: int) -> Outline:
     steps = np.hypot(*np.diff(points, axis=0).T)
     travelled = np.concatenate([[0.0], np.cumsum(steps)])
     at = np.linspace(0, travelled[-1], n)
-    return np.stack([np.interp(at, travelled, points[:, 0]), np.interp(at, travelled, points[:, 1])], axis=1)
+    return np.stack(
+        [
+            np.interp(at, travelled, points[:, 0]),
+            np.interp(at, travelled, points[:, 1]),
+        ],
+        axis=1,
+    )
 
 
 def length(points: Outline) -> float:
@@ -112,13 +129,18 @@ def length(points: Outline) -> float:
     return float(np.hypot(*np.diff(points, axis=0).T).sum())
 
 
-def placed(parts: Sequence[DrawnPart], x: Number, y: Number, half: Number) -> tuple[DrawnPart, ...]:
+def placed(
+    parts: Sequence[DrawnPart], x: Number, y: Number, half: Number
+) -> tuple[DrawnPart, ...]:
     """Return the parts moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
     corners = np.concatenate([part.area() for part in parts])
     low, high = corners.min(axis=0), corners.max(axis=0)
     scale = 2 * half / float((high - low).max())
     shift = np.array([x, y]) - scale * (low + high) / 2
-    return tuple(replace(part, points=part.points * scale + shift, width=part.width * scale) for part in parts)
+    return tuple(
+        replace(part, points=part.points * scale + shift, width=part.width * scale)
+        for part in parts
+    )
 
 
 def pick(rng: np.random.Generator, *palette: str, spread: float = 0.05) -> Colour:
@@ -136,7 +158,9 @@ def varied(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
     """Return the colour with its hue, saturation and value varied by about ``spread``."""
     hue, saturation, value = colorsys.rgb_to_hsv(*colour)
     turn, fade, lift = rng.normal(0, spread, 3)
-    saturation, value = (min(max(channel, 0.0), 1.0) for channel in (saturation + fade, value + lift))
+    saturation, value = (
+        min(max(channel, 0.0), 1.0) for channel in (saturation + fade, value + lift)
+    )
     return colorsys.hsv_to_rgb((hue + 0.4 * turn) % 1, saturation, value)
 
 
@@ -145,5 +169,7 @@ def shaded(colour: Colour, factor: float) -> Colour:
     if factor <= 1:
         red, green, blue = (channel * factor for channel in colour)
     else:
-        red, green, blue = (channel + (1 - channel) * (factor - 1) for channel in colour)
+        red, green, blue = (
+            channel + (1 - channel) * (factor - 1) for channel in colour
+        )
     return red, green, blue

@@ -55,7 +55,11 @@ _FUNCTIONS: Mapping[str, Any] = {
 
 def evaluate(value: Any, scope: Scope) -> Any:
     """Return the value of an expression; what is no text stands for itself."""
-    return eval(_compiled(value), {"__builtins__": {}}, scope) if isinstance(value, str) else value
+    return (
+        eval(_compiled(value), {"__builtins__": {}}, scope)
+        if isinstance(value, str)
+        else value
+    )
 
 
 @cache
@@ -67,7 +71,9 @@ def _compiled(text: str) -> CodeType:
 def shapes() -> Mapping[str, Mapping[str, Any]]:
     """Return every thing that can be drawn: its steps, and ``tilt``, the degrees it may turn and stay itself."""
     found: dict[str, Any] = json.loads(
-        files("circuitry.data.drawn").joinpath("shapes.json").read_text(encoding="utf-8")
+        files("circuitry.data.drawn")
+        .joinpath("shapes.json")
+        .read_text(encoding="utf-8")
     )
     return found
 
@@ -83,7 +89,9 @@ def draw_parts(class_name: str, rng: np.random.Generator) -> list[DrawnPart]:
         "random": rng.random,
         "uniform": rng.uniform,
     }
-    return [_part(step, scope) for step in _unrolled(shapes()[class_name]["draw"], scope)]
+    return [
+        _part(step, scope) for step in _unrolled(shapes()[class_name]["draw"], scope)
+    ]
 
 
 def _unrolled(steps: Steps, scope: dict[str, Any]) -> Iterator[Any]:
@@ -94,13 +102,25 @@ def _unrolled(steps: Steps, scope: dict[str, Any]) -> Iterator[Any]:
                 for name, value in values.items():
                     scope[name] = evaluate(value, scope)
             case {"for": names, "in": rows}:
-                values, first = evaluate(rows, scope), evaluate(step.get("first"), scope)
+                values, first = (
+                    evaluate(rows, scope),
+                    evaluate(step.get("first"), scope),
+                )
                 for row in values[:first]:
                     row = row if isinstance(row, list) else [row]
-                    scope.update(zip(names.split(), [evaluate(value, scope) for value in row], strict=True))
+                    scope.update(
+                        zip(
+                            names.split(),
+                            [evaluate(value, scope) for value in row],
+                            strict=True,
+                        )
+                    )
                     yield from _unrolled(step["do"], scope)
             case {"if": test}:
-                yield from _unrolled(step["then"] if evaluate(test, scope) else step.get("else", ()), scope)
+                yield from _unrolled(
+                    step["then"] if evaluate(test, scope) else step.get("else", ()),
+                    scope,
+                )
             case _:
                 yield step
 
@@ -109,7 +129,10 @@ def _part(step: Mapping[str, Any], scope: dict[str, Any]) -> DrawnPart:
     points = _curve(step, scope)
     colour = evaluate(step["colour"], scope)
     return DrawnPart(
-        points, evaluate(step["part"], scope), tuple(colour), float(evaluate(step.get("width", 0.0), scope))
+        points,
+        evaluate(step["part"], scope),
+        tuple(colour),
+        float(evaluate(step.get("width", 0.0), scope)),
     )
 
 
@@ -119,24 +142,32 @@ def _curve(step: Mapping[str, Any], scope: dict[str, Any]) -> Outline:
             points = polygon(*_pairs(corners, scope))
         case {"smooth": knots}:
             closed = not step.get("open", False)
-            points = smooth(*_pairs(knots, scope), closed_curve=closed, steps=step.get("steps", 6))
+            points = smooth(
+                *_pairs(knots, scope), closed_curve=closed, steps=step.get("steps", 6)
+            )
         case {"box": edges}:
             points = box(*_values(edges, scope))
         case {"ellipse": numbers}:
             points = ellipse(*_values(numbers, scope), n=step.get("n", 28))
         case {"join": curves}:
-            points = np.concatenate([_curve(curve, scope) for curve in _unrolled(curves, scope)])
+            points = np.concatenate(
+                [_curve(curve, scope) for curve in _unrolled(curves, scope)]
+            )
         case _:
             raise ValueError(f"{step} has no curve")
     if "turn" in step:
         angle = np.radians(evaluate(step["turn"], scope))
         cos, sin = np.cos(angle), np.sin(angle)
-        points = points @ np.array([[cos, sin], [-sin, cos]]) + np.array(_values(step["at"], scope))
+        points = points @ np.array([[cos, sin], [-sin, cos]]) + np.array(
+            _values(step["at"], scope)
+        )
     return points[::-1] if step.get("reversed", False) else points
 
 
 def _pairs(points: Steps, scope: dict[str, Any]) -> list[tuple[Number, Number]]:
-    return [(evaluate(x, scope), evaluate(y, scope)) for x, y in _unrolled(points, scope)]
+    return [
+        (evaluate(x, scope), evaluate(y, scope)) for x, y in _unrolled(points, scope)
+    ]
 
 
 def _values(numbers: Sequence[Any], scope: Scope) -> list[Number]:
@@ -147,17 +178,25 @@ def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[DrawnPart,
     """Return a random drawing of the class: mirrored, stretched, bent, turned, scaled and placed in the picture."""
     parts, tilt = draw_parts(class_name, rng), shapes()[class_name]["tilt"]
     angle = np.radians(rng.uniform(-tilt, tilt))
-    mirror, stretch, shear = rng.choice([-1.0, 1.0]), rng.uniform(0.9, 1.12), rng.normal(0, 0.04)
+    mirror, stretch, shear = (
+        rng.choice([-1.0, 1.0]),
+        rng.uniform(0.9, 1.12),
+        rng.normal(0, 0.04),
+    )
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     matrix = np.array([[mirror * stretch, 0.0], [shear, 1 / stretch]]) @ turn
     bend, phase = rng.normal(0, 0.025, (2, 2)), rng.uniform(0, 2 * np.pi, (2, 2))
-    parts = [replace(part, points=_bent(part.points, bend, phase) @ matrix) for part in parts]
+    parts = [
+        replace(part, points=_bent(part.points, bend, phase) @ matrix) for part in parts
+    ]
     half = rng.uniform(0.6, 0.9)
     slack = 0.95 - half
     return placed(parts, rng.uniform(-slack, slack), rng.uniform(-slack, slack), half)
 
 
-def _bent(points: Outline, bend: Float[np.ndarray, "2 2"], phase: Float[np.ndarray, "2 2"]) -> Outline:
+def _bent(
+    points: Outline, bend: Float[np.ndarray, "2 2"], phase: Float[np.ndarray, "2 2"]
+) -> Outline:
     """Return the points shifted along slow waves, so that no two drawings of a class are the same up to a pose."""
     across: Outline = np.sin(2.2 * points[:, ::-1] + phase[0])
     along: Outline = np.sin(3.1 * points + phase[1])

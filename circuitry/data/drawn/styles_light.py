@@ -22,7 +22,13 @@ from circuitry.data.drawn.styles_raster import (
 )
 
 
-def real(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int, *, plain: bool = False) -> Image.Image:
+def real(
+    parts: Sequence[DrawnPart],
+    rng: np.random.Generator,
+    side: int,
+    *,
+    plain: bool = False,
+) -> Image.Image:
     """Draw shaded volumes and a cast shadow on a textured natural ground, a little soft and noisy like a photo.
 
     With ``plain`` half of the grounds are white or grey, as in a catalogue, and surfaces darken towards their rims.
@@ -34,7 +40,10 @@ def real(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int, *, pla
     picture = grounds[int(rng.integers(len(grounds)))](rng, side)
     away = np.array(light) * -rng.uniform(0.06, 0.14)
     subject = coverage(parts, side)
-    shadow = blurred(coverage([replace(part, points=part.points + away) for part in parts], side), side / 40)
+    shadow = blurred(
+        coverage([replace(part, points=part.points + away) for part in parts], side),
+        side / 40,
+    )
     picture *= 1 - rng.uniform(0.45, 0.65) * shadow[:, :, None]
     roughness = rng.uniform(0.02, 0.06)
     shade: Plane = np.ones((side, side))
@@ -42,7 +51,9 @@ def real(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int, *, pla
         mask = coverage(list(group), side)
         # A detail is a mark on the surface below and shares its light.
         if role != "detail":
-            shade = _relief(mask, light, side) * (1 + roughness * noise(rng, side, 20, 20))
+            shade = _relief(mask, light, side) * (
+                1 + roughness * noise(rng, side, 20, 20)
+            )
             shade = shade * _rim(mask, side) if plain else shade
         picture += mask[:, :, None] * (_lit(colour, shade) - picture)
     return _photographed(_set_apart(picture, subject, 0.15), rng, side)
@@ -87,23 +98,35 @@ def _photographed(picture: Picture, rng: np.random.Generator, side: int) -> Imag
     slope = 1 + 0.12 * (rng.uniform(-1, 1) * x + rng.uniform(-1, 1) * y)
     balance = rng.normal(1, 0.035, 3) * rng.uniform(0.85, 1.05)
     exposed = picture * (corners * slope)[:, :, None] * balance
-    soft = to_image(exposed).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.6) * side / 64))
-    return to_image(unit(soft) + rng.normal(0, rng.uniform(0.008, 0.025), (side, side, 3)))
+    soft = to_image(exposed).filter(
+        ImageFilter.GaussianBlur(rng.uniform(0.3, 0.6) * side / 64)
+    )
+    return to_image(
+        unit(soft) + rng.normal(0, rng.uniform(0.008, 0.025), (side, side, 3))
+    )
 
 
 def _tinted(colour: Colour, brightness: Plane) -> Picture:
-    return np.array(colour, dtype=np.float32) * brightness[:, :, None].astype(np.float32)
+    return np.array(colour, dtype=np.float32) * brightness[:, :, None].astype(
+        np.float32
+    )
 
 
 def _meadow(rng: np.random.Generator, side: int) -> Picture:
     """Draw grass or sand below a sky with clouds; the horizon is out of focus."""
-    sky = _tinted(pick(rng, "7fb0de", "a8c4dc", "b9c2cc", "d9c0a8"), np.ones((side, side)))
-    clouds = np.clip(0.5 * noise(rng, side, 3, 5) + 0.25 * noise(rng, side, 8, 10), 0, 1)
+    sky = _tinted(
+        pick(rng, "7fb0de", "a8c4dc", "b9c2cc", "d9c0a8"), np.ones((side, side))
+    )
+    clouds = np.clip(
+        0.5 * noise(rng, side, 3, 5) + 0.25 * noise(rng, side, 8, 10), 0, 1
+    )
     sky += clouds[:, :, None] * (0.95 - sky)
     grass = pick(rng, "5f8a3f", "7a9a4a", "4f7040", "b8a070", "8a7f50")
     blades = 1 + 0.16 * noise(rng, side, 40, 18) + 0.12 * noise(rng, side, 6, 6)
     horizon = rng.uniform(-0.3, 0.5)
-    rows = np.linspace(-1, 1, side, dtype=np.float32)[:, None] - 0.05 * noise(rng, side, 5, 1)
+    rows = np.linspace(-1, 1, side, dtype=np.float32)[:, None] - 0.05 * noise(
+        rng, side, 5, 1
+    )
     ground = np.clip((rows - horizon) * side / 8 + 0.5, 0, 1)[:, :, None]
     return sky * (1 - ground) + _tinted(grass, blades) * ground
 
@@ -127,7 +150,10 @@ def _wall(rng: np.random.Generator, side: int) -> Picture:
         pick(rng, "b8b0a0", "a0a8b0", "c0a890", "90a090", "9a8f9f"),
         1 + 0.05 * noise(rng, side, 14, 14) + 0.06 * noise(rng, side, 3, 3),
     )
-    table = _tinted(pick(rng, "7a5a42", "8f8880", "5f5f66", "a88a66"), 1 + 0.08 * noise(rng, side, 4, 34))
+    table = _tinted(
+        pick(rng, "7a5a42", "8f8880", "5f5f66", "a88a66"),
+        1 + 0.08 * noise(rng, side, 4, 34),
+    )
     edge = rng.uniform(0.1, 0.75)
     rows = np.linspace(-1, 1, side, dtype=np.float32)[:, None, None]
     below = np.clip((rows - edge) * side / 5 + 0.5, 0, 1)
@@ -136,7 +162,10 @@ def _wall(rng: np.random.Generator, side: int) -> Picture:
 
 def _paper(rng: np.random.Generator, side: int) -> Picture:
     """Draw the evenly lit ground of a catalogue's photograph."""
-    return _tinted(pick(rng, "ffffff", "f4f4f2", "e6e8ea", spread=0.01), 1 + 0.01 * noise(rng, side, 3, 3))
+    return _tinted(
+        pick(rng, "ffffff", "f4f4f2", "e6e8ea", spread=0.01),
+        1 + 0.01 * noise(rng, side, 3, 3),
+    )
 
 
 def _cloth(rng: np.random.Generator, side: int) -> Picture:
@@ -146,10 +175,14 @@ def _cloth(rng: np.random.Generator, side: int) -> Picture:
     mix = np.clip(0.5 + 0.35 * noise(rng, side, 5, 5), 0, 1)[:, :, None]
     fine = 1 + 0.09 * noise(rng, side, 30, 30) + 0.06 * noise(rng, side, 12, 12)
     flat = np.ones((side, side))
-    return (_tinted(base, flat) * mix + _tinted(other, flat) * (1 - mix)) * fine[:, :, None]
+    return (_tinted(base, flat) * mix + _tinted(other, flat) * (1 - mix)) * fine[
+        :, :, None
+    ]
 
 
-def painting(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
+def painting(
+    parts: Sequence[DrawnPart], rng: np.random.Generator, side: int
+) -> Image.Image:
     """Draw many short oriented strokes of a broad and then a finer brush, over a painted ground."""
     subject = coverage(parts, side)
     picture = _motif(parts, subject, rng, side)
@@ -159,7 +192,9 @@ def painting(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) ->
     swirl = rng.uniform(0, np.pi) + 0.8 * noise(rng, side, 2, 2)
     flow = np.where(contrast > 0.01 * 64 / side, np.arctan2(across, -down), swirl)
     edges = 0.15 * subject + np.minimum(contrast * side / 5, 1) * (subject > 0)
-    _brush(canvas, picture, flow, _Brush(np.ones_like(subject), 150, 0.13, 0.3, 0.3), rng)
+    _brush(
+        canvas, picture, flow, _Brush(np.ones_like(subject), 150, 0.13, 0.3, 0.3), rng
+    )
     _brush(canvas, picture, flow, _Brush(0.15 + subject, 200, 0.075, 0.16, 0.25), rng)
     _brush(canvas, picture, flow, _Brush(edges, 330, 0.04, 0.085, 0.12), rng)
     painted = unit(canvas.finished())
@@ -167,12 +202,20 @@ def painting(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) ->
     return to_image(painted * weave[:, :, None])
 
 
-def _motif(parts: Sequence[DrawnPart], subject: Plane, rng: np.random.Generator, side: int) -> Picture:
+def _motif(
+    parts: Sequence[DrawnPart], subject: Plane, rng: np.random.Generator, side: int
+) -> Picture:
     """Draw what the painter sees: two broad areas of ground, and the drawing in lit flat colours."""
-    above = pick(rng, "8fb0c9", "d9b88a", "b5a8c9", "7f9aa0", "d9c9a0", "55708f", spread=0.08)
-    below = pick(rng, "7f8f5a", "a87a4f", "6a6f8f", "c9a25a", "5f7f70", "8a5f55", spread=0.08)
+    above = pick(
+        rng, "8fb0c9", "d9b88a", "b5a8c9", "7f9aa0", "d9c9a0", "55708f", spread=0.08
+    )
+    below = pick(
+        rng, "7f8f5a", "a87a4f", "6a6f8f", "c9a25a", "5f7f70", "8a5f55", spread=0.08
+    )
     border = rng.uniform(-0.2, 0.6)
-    rows = np.linspace(-1, 1, side, dtype=np.float32)[:, None] + 0.12 * noise(rng, side, 3, 2)
+    rows = np.linspace(-1, 1, side, dtype=np.float32)[:, None] + 0.12 * noise(
+        rng, side, 3, 2
+    )
     mix = np.clip(2.5 * (rows - border) + 0.5, 0, 1)[:, :, None]
     patches = 1 + 0.1 * noise(rng, side, 5, 5)
     ground = _tinted(above, patches) * (1 - mix) + _tinted(below, patches) * mix
@@ -189,7 +232,9 @@ def _motif(parts: Sequence[DrawnPart], subject: Plane, rng: np.random.Generator,
 def _set_apart(picture: Picture, subject: Plane, least: float) -> Picture:
     """Return the picture, its ground dimmed or lit where it is about as bright as the subject and would hide it."""
     brightness = picture.mean(axis=2)
-    behind, before = (float(np.average(brightness, weights=where)) for where in (1 - subject, subject))
+    behind, before = (
+        float(np.average(brightness, weights=where)) for where in (1 - subject, subject)
+    )
     if abs(behind - before) >= least:
         return picture
     target = before + (least if before < 0.5 else -least)
@@ -208,12 +253,22 @@ class _Brush(NamedTuple):
     """Deviation of a stroke from the flow, radians."""
 
 
-def _brush(canvas: Canvas, picture: Picture, flow: Plane, brush: _Brush, rng: np.random.Generator) -> None:
+def _brush(
+    canvas: Canvas,
+    picture: Picture,
+    flow: Plane,
+    brush: _Brush,
+    rng: np.random.Generator,
+) -> None:
     """Draw strokes along ``flow`` (radians) in the picture's colours."""
     n, side = brush.strokes, len(picture)
     cumulative = np.cumsum(brush.where)
-    at = np.searchsorted(cumulative, rng.uniform(0, cumulative[-1], n)).clip(0, side * side - 1)
-    colours = picture.reshape(-1, 3)[at] * rng.normal(1, 0.07, (n, 1)) + rng.normal(0, 0.02, (n, 3))
+    at = np.searchsorted(cumulative, rng.uniform(0, cumulative[-1], n)).clip(
+        0, side * side - 1
+    )
+    colours = picture.reshape(-1, 3)[at] * rng.normal(1, 0.07, (n, 1)) + rng.normal(
+        0, 0.02, (n, 3)
+    )
     angles = flow.ravel()[at] + rng.normal(0, brush.turn, n)
     middle = np.stack([at % side, at // side], axis=1) + rng.uniform(0, 1, (n, 2))
     half = np.stack([np.cos(angles), np.sin(angles)], axis=1)

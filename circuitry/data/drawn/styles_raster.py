@@ -35,7 +35,9 @@ class Canvas:
         if isinstance(ground, np.ndarray):
             self.image = to_image(ground).resize(size, Image.Resampling.BILINEAR)
         else:
-            self.image = Image.new("L" if isinstance(ground, int) else "RGB", size, _ink(ground))
+            self.image = Image.new(
+                "L" if isinstance(ground, int) else "RGB", size, _ink(ground)
+            )
         self.pen = ImageDraw.Draw(self.image)
 
     def fill(self, points: Outline, colour: Colour | int) -> None:
@@ -44,7 +46,11 @@ class Canvas:
 
     def line(self, points: Outline, colour: Colour | int, width: float) -> None:
         """Draw a line whose width is a share of the side."""
-        self.pen.line(pixels(points, self.side), fill=_ink(colour), width=max(round(width * self.side), 1))
+        self.pen.line(
+            pixels(points, self.side),
+            fill=_ink(colour),
+            width=max(round(width * self.side), 1),
+        )
 
     def finished(self) -> Image.Image:
         """Return the picture in the size that was asked for."""
@@ -89,6 +95,8 @@ def blurred(plane: Plane, radius: float) -> Plane:
 
 def noise(rng: np.random.Generator, side: int, columns: int, rows: int) -> Plane:
     """Draw smooth noise of mean 0 and deviation near 1, about ``columns`` x ``rows`` blobs, [side, side]."""
-    coarse = Image.fromarray(rng.standard_normal((rows + 2, columns + 2)).astype(np.float32))
+    coarse = Image.fromarray(
+        rng.standard_normal((rows + 2, columns + 2)).astype(np.float32)
+    )
     inner = (0.5, 0.5, columns + 1.5, rows + 1.5)
     return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC, box=inner))

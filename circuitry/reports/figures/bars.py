@@ -24,11 +24,18 @@ _GUESSING = {
     for column, dash in (("chance", "dot"), ("chance_alone", "dash"))
 }
 """How the lines of guessing look, among all classes and among the held-out ones alone."""
-_PERCENT = {"range": [0, 115], "tickvals": list(range(0, 101, 20)), "title_text": "accuracy, mean over classes (%)"}
+_PERCENT = {
+    "range": [0, 115],
+    "tickvals": list(range(0, 101, 20)),
+    "title_text": "accuracy, mean over classes (%)",
+}
 
 
 def accuracy_bars(
-    table: pd.DataFrame, *, title: str = "Accuracy by domain", marks: Mapping[str, style.Mark] | None = None
+    table: pd.DataFrame,
+    *,
+    title: str = "Accuracy by domain",
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw the accuracy of every domain: bars of seen and held-out classes, and `KINDS` as points over the latter.
 
@@ -39,16 +46,31 @@ def accuracy_bars(
     domains = list(table["domain"])
     looks = style.marks_for(domains, marks)
     figure, (place,) = style.small_multiples([""], columns=1, height=330)
-    _add_bars(figure, place, table.set_index("domain"), [looks[domain].colour for domain in domains], "v")
+    _add_bars(
+        figure,
+        place,
+        table.set_index("domain"),
+        [looks[domain].colour for domain in domains],
+        "v",
+    )
     ticks = [style.marked(domain, looks[domain]) for domain in domains]
-    figure.update_xaxes(tickvals=list(range(len(domains))), ticktext=ticks, title_text="domain", showgrid=False)
+    figure.update_xaxes(
+        tickvals=list(range(len(domains))),
+        ticktext=ticks,
+        title_text="domain",
+        showgrid=False,
+    )
     figure.update_yaxes(**_PERCENT)
     _add_guessing(figure, table, "v")
     return _finish_accuracies(figure, table, title)
 
 
 def accuracy_panels(
-    panels: Mapping[str, pd.DataFrame], colours: Mapping[str, str], *, title: str, columns: int = 3
+    panels: Mapping[str, pd.DataFrame],
+    colours: Mapping[str, str],
+    *,
+    title: str,
+    columns: int = 3,
 ) -> go.Figure:
     """Draw accuracies as `accuracy_bars`, of several models: a panel for each title, a group of bars for each row.
 
@@ -60,12 +82,20 @@ def accuracy_panels(
     check_table(table, "accuracy", _VALUES, key=())
     names = list(next(iter(panels.values())).index)
     figure, places = style.small_multiples(
-        list(panels), columns=columns, height=40 + 34 * len(names), gap=100, shared_yaxes=True, horizontal_spacing=0.04
+        list(panels),
+        columns=columns,
+        height=40 + 34 * len(names),
+        gap=100,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
     )
     for (panel, rows), place in zip(panels.items(), places, strict=True):
         _add_bars(figure, place, rows, [colours[panel]] * len(names), "h")
     figure.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5], showgrid=False
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        range=[len(names) - 0.5, -0.5],
+        showgrid=False,
     )
     figure.update_xaxes(**_PERCENT)
     _add_guessing(figure, table, "h")
@@ -73,22 +103,39 @@ def accuracy_panels(
 
 
 def _add_bars(
-    figure: go.Figure, place: Mapping[str, int], rows: pd.DataFrame, colours: list[str], orientation: Literal["v", "h"]
+    figure: go.Figure,
+    place: Mapping[str, int],
+    rows: pd.DataFrame,
+    colours: list[str],
+    orientation: Literal["v", "h"],
 ) -> None:
     """Add the bars and points of one panel, a group for each row, at 0, 1, ..., and the numbers of the bars."""
     parts, told = _parts(rows), [[name] for name in rows.index]
-    at, value, end = ("x", "y", "top center") if orientation == "v" else ("y", "x", "middle right")
+    at, value, end = (
+        ("x", "y", "top center") if orientation == "v" else ("y", "x", "middle right")
+    )
     for i, (column, part) in enumerate(parts.items()):
-        groups = [group + 0.4 * (i - (len(parts) - 1) / 2) for group in range(len(rows))]
+        groups = [
+            group + 0.4 * (i - (len(parts) - 1) / 2) for group in range(len(rows))
+        ]
         whiskers = {}
         if column == "held_out" and "sd" in rows and rows["sd"].notna().any():
-            whiskers = {f"error_{value}": {"array": 100 * rows["sd"], "color": style.INK, "thickness": 1, "width": 3}}
+            whiskers = {
+                f"error_{value}": {
+                    "array": 100 * rows["sd"],
+                    "color": style.INK,
+                    "thickness": 1,
+                    "width": 3,
+                }
+            }
         figure.add_bar(
             **{at: groups, value: 100 * rows[column]}, **whiskers, orientation=orientation, width=0.36,
             showlegend=False, name=f"{part} classes", marker=style.part_filling(part, colours), customdata=told,
             hovertemplate=f"<b>%{{customdata[0]}}</b>, {part} classes<br>%{{{value}:.1f}} %<extra></extra>", **place,
         )  # fmt: skip
-        for j, (kind, (name, symbol)) in enumerate(KINDS.items() if column == "held_out" else ()):
+        for j, (kind, (name, symbol)) in enumerate(
+            KINDS.items() if column == "held_out" else ()
+        ):
             figure.add_scatter(
                 **{at: [group + 0.1 * (j - 1) for group in groups], value: 100 * rows[kind]}, mode="markers", name=name,
                 marker=_point(symbol), cliponaxis=False, showlegend=False, customdata=told,
@@ -108,14 +155,25 @@ def _add_bars(
 
 def _parts(table: pd.DataFrame) -> dict[str, str]:
     """Return the columns that are bars and their parts: seen and held-out classes, or all where none is held out."""
-    return {"seen": "seen", "held_out": "held-out"} if table["held_out"].notna().any() else {"all": "seen"}
+    return (
+        {"seen": "seen", "held_out": "held-out"}
+        if table["held_out"].notna().any()
+        else {"all": "seen"}
+    )
 
 
 def _point(symbol: str) -> dict[str, object]:
-    return {"symbol": symbol, "size": 9, "color": style.INK, "line": {"color": style.INK, "width": 1.6}}
+    return {
+        "symbol": symbol,
+        "size": 9,
+        "color": style.INK,
+        "line": {"color": style.INK, "width": 1.6},
+    }
 
 
-def _add_guessing(figure: go.Figure, table: pd.DataFrame, orientation: Literal["v", "h"]) -> None:
+def _add_guessing(
+    figure: go.Figure, table: pd.DataFrame, orientation: Literal["v", "h"]
+) -> None:
     """Add lines at what guessing reaches, among all classes and among the held-out ones alone."""
     add = figure.add_hline if orientation == "v" else figure.add_vline
     for column, line in _GUESSING.items():
@@ -129,11 +187,22 @@ def _finish_accuracies(figure: go.Figure, table: pd.DataFrame, title: str) -> go
     for column, part in parts.items():
         name = "all classes" if column == "all" else f"{part} classes"
         style.add_key(figure, name, "bar", marker=style.part_filling(part, style.GREY))
-    for name, symbol in (look for kind, look in KINDS.items() if table[kind].notna().any()):
-        style.add_key(figure, f"held-out, {name}", mode="markers", marker=_point(symbol))
+    for name, symbol in (
+        look for kind, look in KINDS.items() if table[kind].notna().any()
+    ):
+        style.add_key(
+            figure, f"held-out, {name}", mode="markers", marker=_point(symbol)
+        )
     for column, line in _GUESSING.items():
-        chances = " or ".join(f"{100 * chance:.2g} %" for chance in sorted(set(table[column].dropna().round(6))))
-        name = "guessing" if column == "chance" else "guessing among held-out classes alone"
+        chances = " or ".join(
+            f"{100 * chance:.2g} %"
+            for chance in sorted(set(table[column].dropna().round(6)))
+        )
+        name = (
+            "guessing"
+            if column == "chance"
+            else "guessing among held-out classes alone"
+        )
         if chances:
             style.add_key(figure, f"{name}, {chances}", mode="lines", line=line)
     style.lay_out(figure, title=title, legend=True)

@@ -73,7 +73,9 @@ def circuit_pair(
     return figure.update_xaxes(title_text="site (shared units / all)")
 
 
-def circuit_drawing(circuit: Circuit, sites: Names | None = None, *, title: str = "Circuit") -> go.Figure:
+def circuit_drawing(
+    circuit: Circuit, sites: Names | None = None, *, title: str = "Circuit"
+) -> go.Figure:
     """Draw one circuit: units for the metric above, units against it below.
 
     A positive score means that the unit helps: the metric falls without it. An edge has the colour of the unit at its
@@ -81,18 +83,29 @@ def circuit_drawing(circuit: Circuit, sites: Names | None = None, *, title: str 
 
     ``sites`` are the columns, from the image to the embedding (default: those of the circuit).
     """
-    kinds = {ABOVE: ("for the metric", style.POSITIVE), BELOW: ("against it", style.NEGATIVE)}
-    figure = _draw({"the circuit": circuit}, list(circuit.units) if sites is None else sites, kinds, title)
+    kinds = {
+        ABOVE: ("for the metric", style.POSITIVE),
+        BELOW: ("against it", style.NEGATIVE),
+    }
+    figure = _draw(
+        {"the circuit": circuit},
+        list(circuit.units) if sites is None else sites,
+        kinds,
+        title,
+    )
     return figure.update_xaxes(title_text="site (units for the metric / all)")
 
 
-def _draw(circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, title: str) -> go.Figure:
+def _draw(
+    circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, title: str
+) -> go.Figure:
     graphs = {name: one.graph for name, one in circuits.items()}
     nodes = _nodes(graphs, sites)
     edges = _edges(graphs)
     kind_of = {node.name: node.kind for node in nodes}
     kind_of_edge = {
-        edge: _kind(weights, list(graphs)) if MIDDLE in kinds else kind_of[edge[1]] for edge, weights in edges.items()
+        edge: _kind(weights, list(graphs)) if MIDDLE in kinds else kind_of[edge[1]]
+        for edge, weights in edges.items()
     }
     shown = nodes[: MOST_OF_PAIR if MIDDLE in kinds else MOST_ALONE]
     places, lanes = _layout(shown, sites, list(kinds))
@@ -100,17 +113,47 @@ def _draw(circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, 
     largest = max(max(map(abs, node.scores.values())) for node in shown) or 1.0
     figure = go.Figure()
     for kind, (name, colour) in kinds.items():
-        own = {edge: weights for edge, weights in edges.items() if kind_of_edge[edge] == kind}
+        own = {
+            edge: weights
+            for edge, weights in edges.items()
+            if kind_of_edge[edge] == kind
+        }
         label = f"{name}: {number_of(list(kind_of.values()).count(kind), 'node')}, {number_of(len(own), 'edge')}"
         _draw_edges(figure, own, places, kind, colour)
         points = [node for node in shown if node.kind == kind]
-        sizes = [6 + 14 * abs(*node.scores.values()) / largest for node in points] if MIDDLE not in kinds else size
-        marker = {"color": colour, "size": sizes, "line": {"color": "white", "width": 0.5}}
+        sizes = (
+            [6 + 14 * abs(*node.scores.values()) / largest for node in points]
+            if MIDDLE not in kinds
+            else size
+        )
+        marker = {
+            "color": colour,
+            "size": sizes,
+            "line": {"color": "white", "width": 0.5},
+        }
         _draw_nodes(figure, points, places, name=label, legendgroup=kind, marker=marker)
-    doubtful = {site: why for one in circuits.values() for site, why in one.source.doubtful_sites.items()}
-    remarks = [f"drawn: the {len(shown):,} strongest of {len(nodes):,} units"] if len(shown) < len(nodes) else []
-    remarks += ["!: scores do not add up to the metric's change, or repeat the site before"] if doubtful else []
-    style.lay_out(figure, title=title, subtitle="; ".join(remarks) or None, height=760, legend=True)
+    doubtful = {
+        site: why
+        for one in circuits.values()
+        for site, why in one.source.doubtful_sites.items()
+    }
+    remarks = (
+        [f"drawn: the {len(shown):,} strongest of {len(nodes):,} units"]
+        if len(shown) < len(nodes)
+        else []
+    )
+    remarks += (
+        ["!: scores do not add up to the metric's change, or repeat the site before"]
+        if doubtful
+        else []
+    )
+    style.lay_out(
+        figure,
+        title=title,
+        subtitle="; ".join(remarks) or None,
+        height=760,
+        legend=True,
+    )
     _axes(figure, nodes, sites, lanes, kinds, doubtful)
     return figure
 
@@ -125,16 +168,28 @@ def _kind(values: Mapping[str, float], names: Sequence[str]) -> str:
 def _nodes(circuits: Mapping[str, nx.DiGraph], sites: Sequence[str]) -> list[_Node]:
     """Return all nodes of the circuits, strongest first."""
     nodes = []
-    for name in dict.fromkeys(node for circuit in circuits.values() for node in circuit):
+    for name in dict.fromkeys(
+        node for circuit in circuits.values() for node in circuit
+    ):
         site = str(name).rpartition("/")[0]
         if site not in sites:
-            raise InputError(f'The node "{name}" is of no listed site; the sites are {", ".join(sites)}.')
-        scores = {of: circuit.nodes[name]["score"] for of, circuit in circuits.items() if name in circuit}
+            raise InputError(
+                f'The node "{name}" is of no listed site; the sites are {", ".join(sites)}.'
+            )
+        scores = {
+            of: circuit.nodes[name]["score"]
+            for of, circuit in circuits.items()
+            if name in circuit
+        }
         nodes.append(_Node(name, site, _kind(scores, list(circuits)), scores))
     if not nodes:
-        what = "Both circuits are empty" if len(circuits) > 1 else "The circuit is empty"
+        what = (
+            "Both circuits are empty" if len(circuits) > 1 else "The circuit is empty"
+        )
         raise InputError(f"{what}; there is nothing to draw.")
-    return sorted(nodes, key=lambda node: (-max(map(abs, node.scores.values())), node.name))
+    return sorted(
+        nodes, key=lambda node: (-max(map(abs, node.scores.values())), node.name)
+    )
 
 
 def _edges(circuits: Mapping[str, nx.DiGraph]) -> _Edges:
@@ -145,10 +200,14 @@ def _edges(circuits: Mapping[str, nx.DiGraph]) -> _Edges:
     return edges
 
 
-def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> tuple[_Two, _Two]:
+def _layout(
+    shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]
+) -> tuple[_Two, _Two]:
     """Stack the nodes of every site within the lane of their kind, strongest first from the middle outwards."""
     stacks = {
-        (site, kind): [node.name for node in shown if (node.site, node.kind) == (site, kind)]
+        (site, kind): [
+            node.name for node in shown if (node.site, node.kind) == (site, kind)
+        ]
         for site in sites
         for kind in LANES
     }
@@ -167,11 +226,16 @@ def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> t
             BELOW: (lanes[BELOW][1] - 0.5, -1),
             MIDDLE: ((len(names) - 1) / 2, -1),
         }[kind]
-        places |= {name: (float(sites.index(site)), start + step * row) for row, name in enumerate(names)}
+        places |= {
+            name: (float(sites.index(site)), start + step * row)
+            for row, name in enumerate(names)
+        }
     return places, {kind: lanes[kind] for kind in kinds}
 
 
-def _draw_edges(figure: go.Figure, edges: _Edges, places: _Two, kind: str, colour: str) -> None:
+def _draw_edges(
+    figure: go.Figure, edges: _Edges, places: _Two, kind: str, colour: str
+) -> None:
     """Draw curves that leave and reach the nodes level, broken by None; their inner points carry the hover text."""
     xs: list[float | None] = []
     ys: list[float | None] = []
@@ -183,8 +247,15 @@ def _draw_edges(figure: go.Figure, edges: _Edges, places: _Two, kind: str, colou
         (x0, y0), (x1, y1) = places[upper], places[lower]
         xs += [*(x0 + (x1 - x0) * t for t in steps), None]
         ys += [*(y0 + (y1 - y0) * t * t * (3 - 2 * t) for t in steps), None]
-        weights_of = [f"weight {weight:.3g} in {name}" for name, weight in weights.items()]
-        texts += [None, *["<br>".join([f"{upper} → {lower}", *weights_of])] * (len(steps) - 2), None, None]
+        weights_of = [
+            f"weight {weight:.3g} in {name}" for name, weight in weights.items()
+        ]
+        texts += [
+            None,
+            *["<br>".join([f"{upper} → {lower}", *weights_of])] * (len(steps) - 2),
+            None,
+            None,
+        ]
     opacity, width = (0.75, 1.6) if kind == MIDDLE else (0.3, 1.0)
     figure.add_scatter(
         x=xs,
@@ -198,16 +269,37 @@ def _draw_edges(figure: go.Figure, edges: _Edges, places: _Two, kind: str, colou
     )
 
 
-def _draw_nodes(figure: go.Figure, nodes: list[_Node], places: _Two, **looks: Any) -> None:
+def _draw_nodes(
+    figure: go.Figure, nodes: list[_Node], places: _Two, **looks: Any
+) -> None:
     texts = [
-        "<br>".join([f"<b>{node.name}</b>", *(f"score {score:.3g} in {of}" for of, score in node.scores.items())])
+        "<br>".join(
+            [
+                f"<b>{node.name}</b>",
+                *(f"score {score:.3g} in {of}" for of, score in node.scores.items()),
+            ]
+        )
         for node in nodes
     ]
     # A lane without points draws one empty point, so that the legend keeps its count.
-    columns, rows = zip(*[places[node.name] for node in nodes], strict=True) if nodes else ([None], [None])
-    symbols = ["square" if HEADS.search(node.site) else "circle" for node in nodes] or ["circle"]
+    columns, rows = (
+        zip(*[places[node.name] for node in nodes], strict=True)
+        if nodes
+        else ([None], [None])
+    )
+    symbols = ["square" if HEADS.search(node.site) else "circle" for node in nodes] or [
+        "circle"
+    ]
     looks["marker"] = {**looks["marker"], "symbol": symbols}
-    figure.add_scatter(x=columns, y=rows, mode="markers", showlegend=True, text=texts, hoverinfo="text", **looks)
+    figure.add_scatter(
+        x=columns,
+        y=rows,
+        mode="markers",
+        showlegend=True,
+        text=texts,
+        hoverinfo="text",
+        **looks,
+    )
 
 
 def _axes(
@@ -223,10 +315,14 @@ def _axes(
     for site in sites:
         kinds = [node.kind for node in nodes if node.site == site]
         mark = "!" if site in doubtful else ""
-        ticks.append(f"{site}{mark} {style.faint(f'{kinds.count(counted)} / {len(kinds)}')}")
+        ticks.append(
+            f"{site}{mark} {style.faint(f'{kinds.count(counted)} / {len(kinds)}')}"
+        )
     columns = {"tickvals": list(range(len(sites))), "range": [-0.4, len(sites) - 0.6]}
     # Labels lean to the left: plotly turns crowded ones to the right and hides the last, which leaves the picture.
-    figure.update_xaxes(**columns, ticktext=ticks, showgrid=False, autotickangles=[0, -30, -60, -90])
+    figure.update_xaxes(
+        **columns, ticktext=ticks, showgrid=False, autotickangles=[0, -30, -60, -90]
+    )
     figure.update_yaxes(
         tickvals=[sum(lanes[kind]) / 2 for kind in looks],
         ticktext=[name.replace(" ", "<br>", 1) for name, _ in looks.values()],
@@ -235,4 +331,11 @@ def _axes(
     )
     if MIDDLE in lanes:
         low, high = lanes[MIDDLE]
-        figure.add_hrect(y0=low, y1=high, fillcolor=style.FAINT, opacity=0.6, line_width=0, layer="below")
+        figure.add_hrect(
+            y0=low,
+            y1=high,
+            fillcolor=style.FAINT,
+            opacity=0.6,
+            line_width=0,
+            layer="below",
+        )

@@ -14,9 +14,15 @@ from circuitry.runs.errors import InputError, unknown_name
 INK = "#22262b"
 GREY = "#7c858e"
 FAINT = "#e7e9ec"
-NEGATIVE, NEUTRAL, POSITIVE = "#eb9a6c", "#f7f9fb", "#5fabd9"  # ink stays readable on all of them
+NEGATIVE, NEUTRAL, POSITIVE = (
+    "#eb9a6c",
+    "#f7f9fb",
+    "#5fabd9",
+)  # ink stays readable on all of them
 _Look = TypeVar("_Look")
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+FONT = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+)
 
 
 class Mark(NamedTuple):
@@ -74,8 +80,14 @@ def method_marks(methods: Iterable[str]) -> dict[str, Mark]:
     """
     names, fixed = sorted(set(methods)), assign_looks(METHODS_DRAWN, MARKS, "methods")
     found = {name: fixed[name] for name in names if name in fixed}
-    free = [mark for mark in (*MARKS[len(fixed) :], *MARKS[: len(fixed)]) if mark not in found.values()]
-    return found | assign_looks((name for name in names if name not in fixed), free, "methods")
+    free = [
+        mark
+        for mark in (*MARKS[len(fixed) :], *MARKS[: len(fixed)])
+        if mark not in found.values()
+    ]
+    return found | assign_looks(
+        (name for name in names if name not in fixed), free, "methods"
+    )
 
 
 def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
@@ -90,15 +102,21 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
     return assign_looks(sorted(set(domains)), MARKS, "domains")
 
 
-def assign_looks(names: Iterable[str], looks: Sequence[_Look], what: str) -> dict[str, _Look]:
+def assign_looks(
+    names: Iterable[str], looks: Sequence[_Look], what: str
+) -> dict[str, _Look]:
     """Return a look for every name, in order; refuse more names (``what`` they are) than looks."""
     known = list(dict.fromkeys(names))
     if len(known) > len(looks):
-        raise InputError(f"A figure shows at most {len(looks)} {what}, but {len(known)} were given; draw fewer.")
+        raise InputError(
+            f"A figure shows at most {len(looks)} {what}, but {len(known)} were given; draw fewer."
+        )
     return dict(zip(known, looks, strict=False))
 
 
-def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mapping[str, Mark]:
+def marks_for(
+    domains: Iterable[str], marks: Mapping[str, Mark] | None
+) -> Mapping[str, Mark]:
     """Return the given marks, checked to cover ``domains``, or else the marks of `domain_marks`."""
     names = sorted(set(domains))
     if marks is None:
@@ -124,22 +142,38 @@ def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
     return {
         "color": colour if solid else "white",
         "line": {"color": colour, "width": 1.5},
-        "pattern": {"shape": "" if solid else "/", "fgcolor": colour, "size": 6, "solidity": 0.35},
+        "pattern": {
+            "shape": "" if solid else "/",
+            "fgcolor": colour,
+            "size": 6,
+            "solidity": 0.35,
+        },
     }
 
 
 def whiskers(rows: pd.DataFrame, colour: str) -> dict[str, object]:
     """Return the error bar from ``low`` to ``high`` around ``value``; none where they are NaN."""
     above, below = rows["high"] - rows["value"], rows["value"] - rows["low"]
-    return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 1.3, "width": 0}
+    return {
+        "type": "data",
+        "array": above,
+        "arrayminus": below,
+        "color": colour,
+        "thickness": 1.3,
+        "width": 0,
+    }
 
 
 def interval_note(rows: pd.DataFrame) -> str | None:
     """Return what the whiskers are, where there is any."""
-    return "bars: 95 % intervals" if rows[["low", "high"]].notna().any(axis=None) else None
+    return (
+        "bars: 95 % intervals" if rows[["low", "high"]].notna().any(axis=None) else None
+    )
 
 
-def need_values(table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]) -> None:
+def need_values(
+    table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]
+) -> None:
     """Refuse a table that lacks a value to be drawn, and name the values that it has."""
     there = list(dict.fromkeys(map(str, table[column])))
     if absent := [value for value in wanted if value not in there]:
@@ -157,12 +191,18 @@ def small_multiples(
     wide = min(columns, len(titles))
     rows = -(-len(titles) // wide)
     drawn = rows * height + (rows - 1) * gap
-    spacing = gap / drawn if rows > 1 else 0  # of one row the gap may be more than its height
-    figure = make_subplots(rows, wide, subplot_titles=titles, vertical_spacing=spacing, **options)
+    spacing = (
+        gap / drawn if rows > 1 else 0
+    )  # of one row the gap may be more than its height
+    figure = make_subplots(
+        rows, wide, subplot_titles=titles, vertical_spacing=spacing, **options
+    )
     figure.update_annotations(font_size=13)
     lines = max(1 + title.count("<br>") for title in titles) if any(titles) else 0
     figure.update_layout(height=drawn, margin_t=20 * lines)
-    return figure, [{"row": i // wide + 1, "col": i % wide + 1} for i in range(len(titles))]
+    return figure, [
+        {"row": i // wide + 1, "col": i % wide + 1} for i in range(len(titles))
+    ]
 
 
 def apart(values: Sequence[float], gap: float) -> list[float]:
@@ -173,12 +213,20 @@ def apart(values: Sequence[float], gap: float) -> list[float]:
     if not values:
         return []
     steps = gap * np.arange(len(values))
-    places: list[float] = (isotonic_regression(np.array(values) - steps).x + steps).tolist()
+    places: list[float] = (
+        isotonic_regression(np.array(values) - steps).x + steps
+    ).tolist()
     return places
 
 
 def add_points(
-    figure: go.Figure, rows: pd.DataFrame, x: str, y: str, more: Sequence[str], hover: str, **looks: object
+    figure: go.Figure,
+    rows: pd.DataFrame,
+    x: str,
+    y: str,
+    more: Sequence[str],
+    hover: str,
+    **looks: object,
 ) -> None:
     """Add the rows of a table as points, without an entry of the legend unless ``looks`` say so.
 
@@ -187,16 +235,38 @@ def add_points(
     """
     options = {"mode": "markers", "showlegend": False} | looks
     custom = rows[list(more)] if more else None
-    figure.add_scatter(x=rows[x], y=rows[y], customdata=custom, hovertemplate=f"{hover}<extra></extra>", **options)
+    figure.add_scatter(
+        x=rows[x],
+        y=rows[y],
+        customdata=custom,
+        hovertemplate=f"{hover}<extra></extra>",
+        **options,
+    )
 
 
-def add_key(figure: go.Figure, name: str, kind: str = "scatter", **looks: object) -> None:
+def add_key(
+    figure: go.Figure, name: str, kind: str = "scatter", **looks: object
+) -> None:
     """Add an entry of the legend without data, where no trace shows alone what the entry explains."""
-    figure.add_trace({"type": kind, "name": name, "x": [None], "y": [None], "showlegend": True, **looks})
+    figure.add_trace(
+        {
+            "type": kind,
+            "name": name,
+            "x": [None],
+            "y": [None],
+            "showlegend": True,
+            **looks,
+        }
+    )
 
 
 def lay_out(
-    figure: go.Figure, *, title: str, height: int | None = None, subtitle: str | None = None, legend: bool = False
+    figure: go.Figure,
+    *,
+    title: str,
+    height: int | None = None,
+    subtitle: str | None = None,
+    legend: bool = False,
 ) -> go.Figure:
     """Apply the common layout in place, with the legend, if any, below the axes, and return the figure.
 
@@ -205,22 +275,48 @@ def lay_out(
     top = (74 if subtitle else 52) + (figure.layout.margin.t or 0)
     bottom = 90 if legend else 60
     at_the_top = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}}
-    heading = {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}, **at_the_top}
-    below = {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "traceorder": "normal"}
+    heading = {
+        "text": title,
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "font": {"size": 16},
+        **at_the_top,
+    }
+    below = {
+        "orientation": "h",
+        "x": 0,
+        "y": 0,
+        "yref": "container",
+        "yanchor": "bottom",
+        "traceorder": "normal",
+    }
     figure.update_layout(
         template="plotly_white",
         height=height or figure.layout.height + top + bottom,
         font={"family": FONT, "size": 13, "color": INK},
-        title=heading | {"subtitle": {"text": subtitle, "font": {"size": 12, "color": GREY}}},
+        title=heading
+        | {"subtitle": {"text": subtitle, "font": {"size": 12, "color": GREY}}},
         margin={"l": 70, "r": 20, "t": top, "b": bottom},
-        hoverlabel={"bgcolor": "white", "bordercolor": GREY, "font": {"family": FONT, "color": INK, "size": 12}},
+        hoverlabel={
+            "bgcolor": "white",
+            "bordercolor": GREY,
+            "font": {"family": FONT, "color": INK, "size": 12},
+        },
         hovermode="closest",
         showlegend=legend,
         legend={"bgcolor": "rgba(255,255,255,0)", "itemsizing": "trace", **below},
     )
-    axis = {"automargin": True, "gridcolor": FAINT, "linecolor": GREY, "zeroline": False}
+    axis = {
+        "automargin": True,
+        "gridcolor": FAINT,
+        "linecolor": GREY,
+        "zeroline": False,
+    }
     figure.update_xaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
-    figure.update_yaxes(**axis, title={"standoff": 12, "font": {"size": 13}}, ticklabelstandoff=4)
+    figure.update_yaxes(
+        **axis, title={"standoff": 12, "font": {"size": 13}}, ticklabelstandoff=4
+    )
     return figure
 
 

@@ -38,7 +38,9 @@ ONE_BY_ONE = "These circuits are lists of units that matter one by one."
 ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit work against it."
 
 
-def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]) -> list[Finding]:
+def faithfulness_findings(
+    curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]
+) -> list[Finding]:
     """Say whether circuits work: with all sites ablated, and at the most selective site.
 
     ``alone`` are curves of one site at a time, of one size.
@@ -48,20 +50,32 @@ def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[F
     if alone:
         site = most_selective_site(curves_by_domain(alone, "selectivity"))
         if there := [curve for curve in alone if curve.settings["sites"] == [site]]:
-            found.append(circuits_work(there, there[0].sizes[0], f"at {site} alone, the best site"))
+            found.append(
+                circuits_work(
+                    there, there[0].sizes[0], f"at {site} alone, the best site"
+                )
+            )
     return found
 
 
-def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str = "at all sites") -> Finding:
+def circuits_work(
+    curves: Sequence[FaithfulnessCurve], size: float, where: str = "at all sites"
+) -> Finding:
     """Count the verdicts on circuits of one size, beside what they do on average."""
     place = curves[0].sizes.index(size)
     told = [verdict_of(curve, place) for curve in curves]
     known = [curve for curve, one in zip(curves, told, strict=True) if one != OPEN]
     pooled = pool_curves(known or curves)
-    kept, values = f"{size:.0%} of the units kept {where}{weights_said(pooled, place)}", pooled.at(place)
+    kept, values = (
+        f"{size:.0%} of the units kept {where}{weights_said(pooled, place)}",
+        pooled.at(place),
+    )
     change = f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}."
     if not known:
-        both = (f"{name} {values[name]['kept']:z.2f}" for name in ("selectivity", "faithfulness"))
+        both = (
+            f"{name} {values[name]['kept']:z.2f}"
+            for name in ("selectivity", "faithfulness")
+        )
         return Finding(
             f"Do the circuits work? {UNKNOWN}: {why_open(curves[0])}. With {kept}: {', '.join(both)} (nan: not known).",
             "A circuit that gives every image the same answer may have a faithfulness of 1.",
@@ -70,14 +84,20 @@ def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str =
     working = sum(one in WORKING for one in told)
     answer = YES if working == len(known) else PARTLY if working else NO
     counts = "; ".join(f"{told.count(one)}: {one}" for one in VERDICTS if one in told)
-    idle = [curve for curve, one in zip(curves, told, strict=True) if one not in (*WORKING, OPEN)]
+    idle = [
+        curve
+        for curve, one in zip(curves, told, strict=True)
+        if one not in (*WORKING, OPEN)
+    ]
     named = name_some([f"{curve.class_name} in {curve.domain}" for curve in idle])
     not_working = f" These do not work: {named}." if working and idle else ""
     right = pooled.to_pandas("right").query("circuit == 'kept'").iloc[place]
     over = "classes and images" if len(known) > 1 else "images"
     return Finding(
         f"Do the circuits work? {answer}: of {len(told)} circuits with {kept}, {working} work ({counts})."
-        f"{_whose(told)} Means: {said_of(values)}.{describe_leak(pooled)}" + f" {ONE_BY_ONE}" * (answer == NO),
+        f"{_whose(told)} Means: {said_of(values)}.{describe_leak(pooled)}"
+        + f" {ONE_BY_ONE}"
+        * (answer == NO),
         f"On unseen images. A circuit works with at least {RIGHT:.0%} of the whole model's right answers, hardly more "
         f"false ones, and half of its answers recovered. Right answers have the 95 % interval [{right['low']:.0%}, "
         f"{right['high']:.0%}] over {over}.{not_working}",
@@ -87,14 +107,20 @@ def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str =
 
 def _whose(told: Sequence[str]) -> str:
     """Say how many of the circuits that work are the class's own, where that can be told of some."""
-    own, anothers, n = told.count(OWN), told.count(AS_ANOTHERS), sum(one in WORKING for one in told)
+    own, anothers, n = (
+        told.count(OWN),
+        told.count(AS_ANOTHERS),
+        sum(one in WORKING for one in told),
+    )
     if not own + anothers:
         return ""
     answer = YES if own == n else PARTLY if own else NO
     return f" Are they the class's own? {answer}: {own} of {n} are; another class's would do for {anothers}."
 
 
-def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:
+def add_faithfulness(
+    report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]
+) -> None:
     """Add the section on faithfulness and selectivity; curves with all sites ablated together."""
     report.section("Do the circuits work?")
     first, n_others = curves[0], int((~curves[0].own).sum())
@@ -103,10 +129,15 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     size = first.size
     if not all(map(why_open, by_size)):
         place = first.sizes.index(size)
-        told = [(curve.class_name, curve.domain, verdict_of(curve, place)) for curve in by_size]
+        told = [
+            (curve.class_name, curve.domain, verdict_of(curve, place))
+            for curve in by_size
+        ]
         verdicts = pd.DataFrame(told, columns=["class", "domain", "verdict"])
         report.table(
-            verdicts.pivot_table("verdict", "class", "domain", aggfunc="first", sort=False).reset_index(),
+            verdicts.pivot_table(
+                "verdict", "class", "domain", aggfunc="first", sort=False
+            ).reset_index(),
             "The verdict on each circuit; its size is in the table below.",
         )
     captions = {
@@ -122,7 +153,10 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         table = tables[measure]
         if table["value"].notna().any():
             above = f" {ABOVE_ONE}" if (table["value"] > 1).any() else ""
-            report.figure(faithfulness_curves(table, measure=measure, marks=marks), caption + above)
+            report.figure(
+                faithfulness_curves(table, measure=measure, marks=marks),
+                caption + above,
+            )
         else:
             report.text(f"There is no {measure}: {table['reason'].iloc[0]}.")
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
@@ -136,9 +170,13 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         )
     areas = areas_by_domain(curves)
     kept = areas["circuit"] == "kept"
-    columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
+    columns = areas["measure"] + np.where(
+        kept, " (" + areas["ranking"] + ")", ", random"
+    )
     areas = areas.assign(column=columns, low=areas["low"].where(kept))
-    wide = areas.assign(cell=with_intervals(areas, "z.2f")).pivot(index="domain", columns="column", values="cell")
+    wide = areas.assign(cell=with_intervals(areas, "z.2f")).pivot(
+        index="domain", columns="column", values="cell"
+    )
     report.table(
         wide[list(dict.fromkeys(columns))].rename_axis(columns=None).reset_index(),
         f"Areas under the curves (MIB), with 95 % bootstrap intervals {OVER}, and those of random units. CMD, the "
@@ -148,7 +186,10 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
 
 
 def add_selectivity_over_depth(
-    report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark], sites: Sequence[str]
+    report: Report,
+    curves: Sequence[FaithfulnessCurve],
+    marks: Mapping[str, Mark],
+    sites: Sequence[str],
 ) -> None:
     """Add the figure on circuits kept at one site at a time; curves of one ranking, drawn at their first size."""
     size = curves[0].sizes[0]
@@ -170,5 +211,6 @@ def add_selectivity_over_depth(
         marks=marks,
     )
     report.figure(
-        figure, f"Only the circuit's units are kept at one site; all other sites stay as they are. {depth_ends(kept)}"
+        figure,
+        f"Only the circuit's units are kept at one site; all other sites stay as they are. {depth_ends(kept)}",
     )

@@ -17,9 +17,18 @@ from circuitry.comparison.domain_testing import THIS_MODEL
 from circuitry.interventions.effects import AttributionCheck, map_agreement
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.lines import attribution_against_patching, overlap_over_depth
+from circuitry.reports.figures.lines import (
+    attribution_against_patching,
+    overlap_over_depth,
+)
 from circuitry.reports.figures.pictures import pixel_maps
-from circuitry.reports.figures.style import MARKS, Mark, capitalised, faint, measure_name
+from circuitry.reports.figures.style import (
+    MARKS,
+    Mark,
+    capitalised,
+    faint,
+    measure_name,
+)
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
     add_levels,
@@ -30,10 +39,16 @@ from circuitry.reports.sections.compared import (
     add_summary,
     add_tests,
 )
-from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
+from circuitry.reports.sections.findings import (
+    class_or_domain,
+    how_much_shared,
+    which_differs,
+)
 
 
-def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
+def add_similarity(
+    report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]
+) -> None:
     """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
     report.section("Which domains share their circuits?")
     overlap = comparisons["node_overlap"]
@@ -49,7 +64,9 @@ def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks:
     add_tests(report, comparisons["edge_jaccard"])
 
 
-def _add_measure(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
+def _add_measure(
+    report: Report, comparison: Comparison, marks: Mapping[str, Mark]
+) -> None:
     title = f"Similarity of circuits: {measure_name(comparison.measure)}"
     add_matrix(report, comparison, marks, title=title)
     add_ratios(report, comparison, marks, title=title)
@@ -57,14 +74,24 @@ def _add_measure(report: Report, comparison: Comparison, marks: Mapping[str, Mar
 
 
 def add_circuit_pair(
-    report: Report, a: Circuit, b: Circuit, sites: Sequence[str], marks: Mapping[str, Mark] | None = None
+    report: Report,
+    a: Circuit,
+    b: Circuit,
+    sites: Sequence[str],
+    marks: Mapping[str, Mark] | None = None,
 ) -> None:
     """Add the section that draws one class's circuit in two domains."""
-    name, domain_a, domain_b = a.source.class_name, str(a.source.domain), str(b.source.domain)
+    name, domain_a, domain_b = (
+        a.source.class_name,
+        str(a.source.domain),
+        str(b.source.domain),
+    )
     report.section(f"One circuit in two domains: {name}")
     title = f"{name}: {domain_a} and {domain_b}"
     report.figure(
-        circuit_pair(a, b, sites, name_a=domain_a, name_b=domain_b, title=title, marks=marks),
+        circuit_pair(
+            a, b, sites, name_a=domain_a, name_b=domain_b, title=title, marks=marks
+        ),
         f"The kept units of {name} at every site and the strongest edges into them, in {domain_a} and in {domain_b}. "
         "The legend counts nodes and edges; under each site stand its shared units and all units of both circuits.",
     )
@@ -76,7 +103,9 @@ def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | No
     return [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap)]
 
 
-def add_guide(report: Report, settings: Mapping[str, Any], tested_on: str | None = None) -> None:
+def add_guide(
+    report: Report, settings: Mapping[str, Any], tested_on: str | None = None
+) -> None:
     """Add the section on how to read all of it; ``settings`` are a graph's, ``tested_on`` names images of tests."""
     report.section("How to read this", folded=True)
     report.text(
@@ -113,11 +142,15 @@ def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
     )
 
 
-def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequence[str], what: str) -> None:
+def add_attribution_check(
+    report: Report, check: AttributionCheck, sites: Sequence[str], what: str
+) -> None:
     """Add the section that sets attributed scores beside exact effects; ``what`` names the circuit."""
     report.section("Do scores equal the effect of removing a unit?")
     table = check.to_pandas()
-    random = table[(table["sample"] == "random") & table["site"].isin(sites)].dropna(subset="spearman")
+    random = table[(table["sample"] == "random") & table["site"].isin(sites)].dropna(
+        subset="spearman"
+    )
     rho = random.set_index("site")["spearman"]
     report.figure(
         attribution_against_patching(check.points, sites, table),
@@ -133,14 +166,24 @@ def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequen
 
 
 def add_pixels(
-    report: Report, images: np.ndarray, maps: Mapping[str, np.ndarray], names: Sequence[str], class_name: str
+    report: Report,
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    class_name: str,
 ) -> None:
     """Add the section that shows which pixels raise the class's metric; the first map is the whole model's."""
     report.section(f"What do the circuits look at? {class_name}")
     agreement = map_agreement(maps)
-    titles = {title: f"{title}<br>{faint(f'r {r:+.2f}')}" for title, r in agreement.items()}
+    titles = {
+        title: f"{title}<br>{faint(f'r {r:+.2f}')}" for title, r in agreement.items()
+    }
     report.figure(
-        pixel_maps(images, {titles.get(title, title): one for title, one in maps.items()}, names=names),
+        pixel_maps(
+            images,
+            {titles.get(title, title): one for title, one in maps.items()},
+            names=names,
+        ),
         "Pixel attributions (captum's integrated gradients from a blank image). Blue: for the class or unit; orange: "
         "against it; each map has its own scale. r: correlation with the whole model's map.",
     )
@@ -151,7 +194,10 @@ APART_MARKS = MARKS[6:8]
 
 
 def add_domain_apart(
-    report: Report, comparisons: Mapping[str, Comparison], apart: str, marks: Mapping[str, Mark]
+    report: Report,
+    comparisons: Mapping[str, Comparison],
+    apart: str,
+    marks: Mapping[str, Mark],
 ) -> None:
     """Add the study's view: each group of classes alone, and one domain against the others."""
     report.section(f"{capitalised(apart)} against the others")
@@ -159,13 +205,17 @@ def add_domain_apart(
     depth = apart_over_depth(overlap, apart)
     for group in overlap.groups:
         title = f"Units shared with {apart} and without it ({group} classes)"
-        add_two_lines(report, depth[depth["group"] == group], overlap.sites, "node overlap", title)
+        add_two_lines(
+            report, depth[depth["group"] == group], overlap.sites, "node overlap", title
+        )
     for name, comparison in comparisons.items():
         for group in comparison.groups:
             if group != "all":
                 title = f"{measure_name(name)}, {group} classes"
                 matrix = comparison.matrix(group)
-                figure = similarity_heatmap(matrix, title=title, measure=measure_name(name), marks=marks)
+                figure = similarity_heatmap(
+                    matrix, title=title, measure=measure_name(name), marks=marks
+                )
                 report.figure(figure, f"Means over the {group} classes.")
         report.table(
             means_without(comparison, apart),
@@ -175,7 +225,11 @@ def add_domain_apart(
 
 
 def add_two_lines(
-    report: Report, depth: pd.DataFrame, sites: Sequence[str], name: str, title: str | None = None
+    report: Report,
+    depth: pd.DataFrame,
+    sites: Sequence[str],
+    name: str,
+    title: str | None = None,
 ) -> None:
     """Add the figure of one domain with the others beside the others among themselves; nothing without a value.
 
@@ -190,4 +244,6 @@ def add_two_lines(
         lower = int((wide[names[0]] < wide[names[1]]).sum())
         words += f" The first is lower at {lower} of {len(sites)} sites."
     marks = dict(zip(names, APART_MARKS, strict=False))
-    report.figure(overlap_over_depth(depth, sites, measure=name, title=title, marks=marks), words)
+    report.figure(
+        overlap_over_depth(depth, sites, measure=name, title=title, marks=marks), words
+    )

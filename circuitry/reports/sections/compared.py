@@ -11,7 +11,12 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.ceiling import missing_ratios
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_testing import THIS_MODEL, below_ceiling, could_find, too_few
+from circuitry.comparison.domain_testing import (
+    THIS_MODEL,
+    below_ceiling,
+    could_find,
+    too_few,
+)
 from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
@@ -19,7 +24,9 @@ from circuitry.reports.figures.style import GREY, Mark, capitalised, measure_nam
 from circuitry.reports.page import Report
 
 
-def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value") -> pd.Series:
+def with_intervals(
+    table: pd.DataFrame, spec: str = ".3f", column: str = "value"
+) -> pd.Series:
     """Return ``value [low, high]`` of every row; only the value where the interval is not known, a dash for neither.
 
     Example:
@@ -28,7 +35,10 @@ def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value"
     """
     rows = zip(table[column], table["low"], table["high"], strict=True)
     said = [
-        "–" if pd.isna(value) else f"{value:{spec}}" + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]")
+        "–"
+        if pd.isna(value)
+        else f"{value:{spec}}"
+        + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]")
         for value, low, high in rows
     ]
     return pd.Series(said, table.index, dtype=object)
@@ -37,14 +47,19 @@ def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value"
 def depth_ends(depth: pd.DataFrame) -> str:
     """Say where the largest and the smallest value over depth is; columns domain, site, value, some of them known."""
     known = depth.dropna(subset="value")
-    most, least = (known.iloc[place] for place in (known["value"].argmax(), known["value"].argmin()))
+    most, least = (
+        known.iloc[place]
+        for place in (known["value"].argmax(), known["value"].argmin())
+    )
     return (
         f"Largest: {most['domain']} at {most['site']} ({most['value']:.2f}); smallest: {least['domain']} at "
         f"{least['site']} ({least['value']:.2f})."
     )
 
 
-def add_comparison(report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str) -> None:
+def add_comparison(
+    report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str
+) -> None:
     """Add everything on one comparison to a section, how to read it first."""
     add_reading(report, comparison)
     if comparison.sites:
@@ -70,15 +85,21 @@ def add_reading(report: Report, comparison: Comparison) -> None:
             "both: 1 means that two domains differ no more than two samples of one domain, 0 that they share no more "
             f"than {comparison.chance_of} do. Its intervals are over classes and images."
         )
-    words.append(f"Every p value is about {THIS_MODEL}, not about other trainings of it.")
+    words.append(
+        f"Every p value is about {THIS_MODEL}, not about other trainings of it."
+    )
     words += filter(None, [too_few(comparison.n_classes, len(comparison.domains))])
     if comparison.left_out:
-        sites = "; ".join(f"{site} ({reason})" for site, reason in comparison.left_out.items())
+        sites = "; ".join(
+            f"{site} ({reason})" for site, reason in comparison.left_out.items()
+        )
         words.append(f"Means over sites leave out {sites}.")
     report.text(" ".join(words))
 
 
-def add_over_depth(report: Report, comparison: Comparison, marks: Mapping[str, Mark], more: str = "") -> None:
+def add_over_depth(
+    report: Report, comparison: Comparison, marks: Mapping[str, Mark], more: str = ""
+) -> None:
     """Add the figures of each domain's mean with the other domains and of its ratio to the ceiling, site by site.
 
     Means are of parts where there are any, so that the ceiling drawn with them is of as many images. ``more`` ends the
@@ -96,7 +117,9 @@ def add_over_depth(report: Report, comparison: Comparison, marks: Mapping[str, M
         chance_label=comparison.chance_of,
         marks=marks,
     )
-    words = [f"Mean {name} of each domain with the other domains, {_over(comparison, parts)}."]
+    words = [
+        f"Mean {name} of each domain with the other domains, {_over(comparison, parts)}."
+    ]
     words.append(_depth_words(comparison, depth))
     if len(ceiling):
         words.append(f"Dashed: two parts of one domain's images, {_range(ceiling)}.")
@@ -106,9 +129,15 @@ def add_over_depth(report: Report, comparison: Comparison, marks: Mapping[str, M
     if not parts:
         return
     ratios = comparison.ratios_over_depth()
-    shown = [site for site in comparison.sites if ratios.loc[ratios["site"] == site, "value"].notna().any()]
+    shown = [
+        site
+        for site in comparison.sites
+        if ratios.loc[ratios["site"] == site, "value"].notna().any()
+    ]
     if shown:
-        figure = overlap_over_depth(ratios, shown, measure=f"ratio of {name} to the ceiling", marks=marks)
+        figure = overlap_over_depth(
+            ratios, shown, measure=f"ratio of {name} to the ceiling", marks=marks
+        )
         figure.add_hline(y=1, line={"color": GREY, "dash": "dash", "width": 1.5})
         report.figure(
             figure,
@@ -117,7 +146,9 @@ def add_over_depth(report: Report, comparison: Comparison, marks: Mapping[str, M
         )
 
 
-def draw_matrix(comparison: Comparison, *, title: str, marks: Mapping[str, Mark] | None = None) -> go.Figure:
+def draw_matrix(
+    comparison: Comparison, *, title: str, marks: Mapping[str, Mark] | None = None
+) -> go.Figure:
     """Draw the heat map of all pairs of domains, of all images."""
     return similarity_heatmap(
         comparison.matrix(),
@@ -142,35 +173,59 @@ def add_matrix(
     ``top`` is the value of the strongest colour, for several maps of one scale (default: the largest value); ``more``
     ends the caption.
     """
-    matrix, figure = comparison.matrix(), draw_matrix(comparison, title=title, marks=marks)
+    matrix, figure = (
+        comparison.matrix(),
+        draw_matrix(comparison, title=title, marks=marks),
+    )
     if top is not None:
         figure.update_traces(zmax=top)
-    most, least = ("Most similar", "least similar") if comparison.alike else ("Farthest", "nearest")
+    most, least = (
+        ("Most similar", "least similar")
+        if comparison.alike
+        else ("Farthest", "nearest")
+    )
     if comparison.directions is not None:
         most, least = "Largest", "smallest"
-    words = f"Means over classes{' and sites that count' if comparison.left_out else ''}."
+    words = (
+        f"Means over classes{' and sites that count' if comparison.left_out else ''}."
+    )
     report.figure(figure, f"{words} {_ends(matrix, most, least)} {more}".strip())
 
 
-def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str) -> None:
+def add_ratios(
+    report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str
+) -> None:
     """Add the heat map and the table of the ratios to the ceiling; nothing without parts of two domains."""
     if not comparison.has_ratios:
         return
-    name, ratios, tests = measure_name(comparison.measure), comparison.ratios(), comparison.ceiling_tests()
+    name, ratios, tests = (
+        measure_name(comparison.measure),
+        comparison.ratios(),
+        comparison.ceiling_tests(),
+    )
     images = _images(comparison, "n_per_part")
     matrix = comparison.matrix(normalise=True)
     if matrix.notna().any(axis=None):
         figure = similarity_heatmap(
-            matrix, title=f"{title}: ratio to the ceiling", measure=f"{name}{images}", marks=marks
+            matrix,
+            title=f"{title}: ratio to the ceiling",
+            measure=f"{name}{images}",
+            marks=marks,
         )
-        report.figure(figure, f"Shared structure as a share of the ceiling. {_ends(matrix, 'Largest', 'smallest')}")
+        report.figure(
+            figure,
+            f"Shared structure as a share of the ceiling. {_ends(matrix, 'Largest', 'smallest')}",
+        )
     table = pd.DataFrame(
         {
             "domain": ratios["domain_a"],
             "and": ratios["domain_b"],
             "ratio": with_intervals(ratios, ".2f"),
             "parts of both": ratios["similarity"],
-            "ceilings": [f"{a:.3f}, {b:.3f}" for a, b in zip(ratios["ceiling_a"], ratios["ceiling_b"], strict=True)],
+            "ceilings": [
+                f"{a:.3f}, {b:.3f}"
+                for a, b in zip(ratios["ceiling_a"], ratios["ceiling_b"], strict=True)
+            ],
             "classes": ratios["n_classes"],
             "below the ceiling by": with_intervals(tests, "+.3f", "difference"),
             "p (Holm)": tests["p_holm"],
@@ -198,11 +253,14 @@ def add_levels(report: Report, comparison: Comparison) -> None:
     """Add the table of reference levels and, where there are parts, the table of class by domain."""
     name, table = measure_name(comparison.measure), comparison.class_by_domain()
     report.table(
-        comparison.levels(), f"{capitalised(name)} and what to compare it with; means over classes and domains."
+        comparison.levels(),
+        f"{capitalised(name)} and what to compare it with; means over classes and domains.",
     )
     if table["p"].isna().all():
         return
-    table = table.assign(value=with_intervals(table)).drop(columns=["low", "high", "about"])
+    table = table.assign(value=with_intervals(table)).drop(
+        columns=["low", "high", "about"]
+    )
     report.table(
         table.rename(columns={"n_classes": "classes"}),
         f"Is it the class or the domain? {capitalised(name)} of different parts of the images"
@@ -225,7 +283,11 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
         part = comparison.summary().set_index(["domain", "group"])
         columns[measure_name(comparison.measure)] = with_intervals(part)
         columns["classes"] = part["n_classes"]
-    table = pd.DataFrame(columns).reset_index().sort_values("domain", kind="stable", ignore_index=True)
+    table = (
+        pd.DataFrame(columns)
+        .reset_index()
+        .sort_values("domain", kind="stable", ignore_index=True)
+    )
     names = [measure_name(comparison.measure) for comparison in comparisons]
     group = ["group"] if len(comparisons[0].groups) > 1 else []
     report.table(
@@ -241,13 +303,21 @@ def add_tests(report: Report, comparison: Comparison) -> None:
     tests = comparison.tests()
     parts = comparison.has_ratios and comparison.directions is None
     of = f"parts{_images(comparison, 'n_per_part')}" if parts else "all images"
-    names = {"domain_a": "domain", "domain_b": "against", "n_classes": "classes", "p_holm": "p (Holm)"}
-    table = tests.assign(difference=with_intervals(tests, "+.3f", "difference")).drop(columns=["low", "high", "about"])
+    names = {
+        "domain_a": "domain",
+        "domain_b": "against",
+        "n_classes": "classes",
+        "p_holm": "p (Holm)",
+    }
+    table = tests.assign(difference=with_intervals(tests, "+.3f", "difference")).drop(
+        columns=["low", "high", "about"]
+    )
     report.table(
         table.rename(columns=names),
         f"Does one domain have a larger mean {measure_name(comparison.measure)} with the others than another domain "
         f"has? Student's t paired by class, of {of}, corrected for the number of tests: "
-        f"{int((tests['p_holm'] < LEVEL).sum())} of {len(tests)} have p < {LEVEL}." + could_find(tests),
+        f"{int((tests['p_holm'] < LEVEL).sum())} of {len(tests)} have p < {LEVEL}."
+        + could_find(tests),
         formats={"p": ".3g", "p (Holm)": ".3g", "detectable": ".3f"},
         folded=True,
     )
@@ -260,7 +330,11 @@ def _images(comparison: Comparison, key: str) -> str:
 
 
 def _over(comparison: Comparison, parts: bool) -> str:
-    of = f"parts{_images(comparison, 'n_per_part')}" if parts else f"all images{_images(comparison, 'n')}"
+    of = (
+        f"parts{_images(comparison, 'n_per_part')}"
+        if parts
+        else f"all images{_images(comparison, 'n')}"
+    )
     return f"of {of} (bars: 95 % intervals over classes{' and images' * parts})"
 
 
@@ -268,7 +342,9 @@ def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
     """Say where a domain has the largest and the smallest value, and which domain is most often the last."""
     known = depth.dropna(subset="value").reset_index(drop=True)
     by_site = known.groupby("site", sort=False)["value"]
-    last = known.loc[by_site.idxmin() if comparison.alike else by_site.idxmax(), "domain"].value_counts()
+    last = known.loc[
+        by_site.idxmin() if comparison.alike else by_site.idxmax(), "domain"
+    ].value_counts()
     if len(comparison.domains) < 3:
         return depth_ends(known)
     end = "lowest" if comparison.alike else "highest"
@@ -281,10 +357,21 @@ def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
     known = matrix.where(off if directed else np.triu(off)).stack().dropna()
     if known.empty:
         return "No two domains have a value."
-    names = f"{matrix.index.name} {{}}, {matrix.columns.name} {{}}" if directed else "{} and {}"
+    names = (
+        f"{matrix.index.name} {{}}, {matrix.columns.name} {{}}"
+        if directed
+        else "{} and {}"
+    )
     pairs, values = list(known.index), known.to_numpy(dtype=float)
-    said = [f"{names.format(*pairs[place])} ({values[place]:.2f})" for place in (values.argmax(), values.argmin())]
-    return f"{most}: {said[0]}; {least}: {said[1]}." if len(known) > 1 else f"{capitalised(said[0])}."
+    said = [
+        f"{names.format(*pairs[place])} ({values[place]:.2f})"
+        for place in (values.argmax(), values.argmin())
+    ]
+    return (
+        f"{most}: {said[0]}; {least}: {said[1]}."
+        if len(known) > 1
+        else f"{capitalised(said[0])}."
+    )
 
 
 def _range(table: pd.DataFrame) -> str:

@@ -31,12 +31,18 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     Without parts of two domains: the mean value beside its reference levels. ``what`` is compared.
     """
     name, question = measure_name(comparison.measure), f"Do domains share their {what}?"
-    every = comparison.ratios() if comparison.has_ratios else pd.DataFrame(columns=["value", "note"])
+    every = (
+        comparison.ratios()
+        if comparison.has_ratios
+        else pd.DataFrame(columns=["value", "note"])
+    )
     ratios, missing = every.dropna(subset="value"), missing_ratios(every)
     if ratios.empty:
         levels = comparison.levels()
         value, *rest = zip(levels["what"], levels["value"], strict=True)
-        against = "; ".join(f"{what} {number:.3f}" for what, number in rest) or "nothing"
+        against = (
+            "; ".join(f"{what} {number:.3f}" for what, number in rest) or "nothing"
+        )
         return Finding(
             f"{question} {UNKNOWN}: two domains have a mean {name} of {value[1]:.3f}, and there is no ceiling well "
             f"above chance to compare it with. {missing}".strip(),
@@ -45,17 +51,27 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
         )
     tests = comparison.ceiling_tests()
     mean, (low, high) = comparison.mean_ratio()
-    (whole,) = with_intervals(pd.DataFrame({"value": [mean], "low": [low], "high": [high]}), ".2f")
-    n, under, below = len(ratios), int((ratios["high"] < 1).sum()), int(below_ceiling(tests).sum())
+    (whole,) = with_intervals(
+        pd.DataFrame({"value": [mean], "low": [low], "high": [high]}), ".2f"
+    )
+    n, under, below = (
+        len(ratios),
+        int((ratios["high"] < 1).sum()),
+        int(below_ceiling(tests).sum()),
+    )
     over, spread, ends = "", "", ""
     if n > 1:
         ranked = ratios.sort_values("value", kind="stable")
-        pairs, values = ranked["domain_a"] + " and " + ranked["domain_b"], with_intervals(ranked, ".2f")
+        pairs, values = (
+            ranked["domain_a"] + " and " + ranked["domain_b"],
+            with_intervals(ranked, ".2f"),
+        )
         over = f", mean over {n} pairs of domains"
         ends = f" Most: {pairs.iloc[-1]} ({values.iloc[-1]}); least: {pairs.iloc[0]} ({values.iloc[0]})."
         spread = f" {under} of {n} intervals lie below 1."
-    above = " A ratio above 1 is chance: two domains cannot share more than two samples of one." * bool(
-        (ratios["value"] > 1).any()
+    above = (
+        " A ratio above 1 is chance: two domains cannot share more than two samples of one."
+        * bool((ratios["value"] > 1).any())
     )
     told, least = _shared(low, high), float(ratios["n_per_part"].min())
     if least < FEW_PER_PART:
@@ -89,15 +105,22 @@ def which_differs(comparison: Comparison) -> Finding | None:
         return None
     name, alike = measure_name(comparison.measure), comparison.alike
     summary = comparison.summary().query("group == 'all'").dropna(subset="value")
-    ranked = summary.sort_values("value", ascending=alike, kind="stable").reset_index(drop=True)
+    ranked = summary.sort_values("value", ascending=alike, kind="stable").reset_index(
+        drop=True
+    )
     said, first = with_intervals(ranked), str(ranked["domain"].iloc[0])
     tests = comparison.tests()
     mine = tests[(tests["domain_a"] == first) | (tests["domain_b"] == first)]
     significant = int((mine["p_holm"] < LEVEL).sum())
-    word, end = ("least similar to", "lowest") if alike else ("farthest from", "highest")
+    word, end = (
+        ("least similar to", "lowest") if alike else ("farthest from", "highest")
+    )
     told = YES if len(mine) and significant == len(mine) else UNKNOWN
     claim = f"Is one domain {word} the others? {told}: {first} has the {end} mean {name} ({said.iloc[0]})."
-    others = ", ".join(f"{domain} {value}" for domain, value in zip(ranked["domain"][1:], said[1:], strict=True))
+    others = ", ".join(
+        f"{domain} {value}"
+        for domain, value in zip(ranked["domain"][1:], said[1:], strict=True)
+    )
     return Finding(
         claim,
         f"The others: {others}; 95 % intervals over {ranked['n_classes'].max()} classes. {significant} of {len(mine)} "
@@ -109,11 +132,18 @@ def which_differs(comparison: Comparison) -> Finding | None:
 def class_or_domain(comparison: Comparison) -> Finding | None:
     """Say whether similarity follows the class or the domain: from `Comparison.class_by_domain`; None without parts."""
     table = comparison.class_by_domain()
-    rows = {row["what"]: row for row in table.assign(said=with_intervals(table)).to_dict("records")}
+    rows = {
+        row["what"]: row
+        for row in table.assign(said=with_intervals(table)).to_dict("records")
+    }
     if not {"class effect", "domain effect"} <= rows.keys():
         return None
     by_class, by_domain = rows["class effect"], rows["domain effect"]
-    clear = [name for name, row in (("the class", by_class), ("the domain", by_domain)) if row["p"] < LEVEL]
+    clear = [
+        name
+        for name, row in (("the class", by_class), ("the domain", by_domain))
+        if row["p"] < LEVEL
+    ]
     n, least = by_class["n_classes"], smallest_p(by_class["n_classes"])
     few = f" With {n} classes no p can be below {least:.2g}." if least >= LEVEL else ""
     told = "Both" if len(clear) == 2 else capitalised(clear[0]) if clear else UNKNOWN

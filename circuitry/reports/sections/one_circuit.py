@@ -26,7 +26,11 @@ KINDS_OF_CIRCUITS = {
     "full": "whole model",
 }
 """Circuits of a curve, and what tables call them."""
-_SAID = {"right": "right answers", "false": "false answers", "kl recovered": "KL of the answers recovered"}
+_SAID = {
+    "right": "right answers",
+    "false": "false answers",
+    "kl recovered": "KL of the answers recovered",
+}
 _Row = Mapping[str, Any]
 
 
@@ -36,7 +40,9 @@ def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
     wide = known.assign(cell=with_intervals(known, "z.0%")).pivot_table(
         "cell", index, "circuit", aggfunc="first", sort=False
     )
-    wide = wide.reindex(columns=[name for name in KINDS_OF_CIRCUITS if name in wide]).rename(columns=KINDS_OF_CIRCUITS)
+    wide = wide.reindex(
+        columns=[name for name in KINDS_OF_CIRCUITS if name in wide]
+    ).rename(columns=KINDS_OF_CIRCUITS)
     return wide.fillna("").rename_axis(columns=None).reset_index()
 
 
@@ -46,7 +52,9 @@ def said_of(values: Mapping[str, Mapping[str, float]]) -> str:
     for measure, words in _SAID.items():
         said = {one: f"{value:z.0%}" for one, value in values[measure].items()}
         beside = [
-            f"{KINDS_OF_CIRCUITS[one]} {said[one]}" for one in ("full", "empty", "random", "foreign") if one in said
+            f"{KINDS_OF_CIRCUITS[one]} {said[one]}"
+            for one in ("full", "empty", "random", "foreign")
+            if one in said
         ]
         parts.append(f"{words} {said['kept']} ({', '.join(beside)})")
     return "; ".join(parts)
@@ -72,25 +80,43 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
     measure = "selectivity" if others else "faithfulness"
     curves = curve.to_pandas(measure)
     if reason := curve.reason(measure):
-        more = "images that the model recognises" if others else "images of other classes, too"
+        more = (
+            "images that the model recognises"
+            if others
+            else "images of other classes, too"
+        )
         claim = f"Does it work, and is it needed? {UNKNOWN}: {reason}. Give {more}."
-        return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
-    seen = int(tested["n_seen"].max()) if "n_seen" in tested else 0  # tables of earlier versions do not say
+        return [
+            Finding(
+                claim,
+                f"{n} unseen images of the class.",
+                "More images; another class, metric or baseline.",
+            )
+        ]
+    seen = (
+        int(tested["n_seen"].max()) if "n_seen" in tested else 0
+    )  # tables of earlier versions do not say
     if seen == n:
         claim = f"Does it work, and is it needed? {UNKNOWN}: the {n} images that test it have the pixels of those that "
         claim += "found it. Give others."
-        return [Finding(claim, f"{n} images of the class, none of them new.", "New images.")]
-    kept, random, rest = (_row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement"))
-    beaten, worse = (_row(tested, "test", name) for name in ("sufficiency", "necessity"))
-    certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
+        return [
+            Finding(claim, f"{n} images of the class, none of them new.", "New images.")
+        ]
+    kept, random, rest = (
+        _row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement")
+    )
+    beaten, worse = (
+        _row(tested, "test", name) for name in ("sufficiency", "necessity")
+    )
+    certainty = f"Over {n} unseen images of the class" + (
+        f" and {others} of others" if others else ""
+    )
     certainty += f" ({seen} of them have pixels that found the circuit)" if seen else ""
     units = f"{curve.n_units[0]} units ({curve.sizes[0]:.1%}{weights_said(curve, 0)})"
     told = verdict_of(curve)
     if told == OPEN:
-        said = (
-            f"{UNKNOWN}: {why_open(curve)}. {units}, kept alone, reach a {measure} of {_percent(kept)}, as many random "
-        )
-        said += f"units of {_percent(random)}"
+        said = f"{UNKNOWN}: {why_open(curve)}. {units}, kept alone, reach a {measure} of {_percent(kept)}, "
+        said += f"as many random units of {_percent(random)}"
     else:
         said = f"It {told}. {units}, kept alone: {said_of(curve.at(0))}"
     enough = Finding(
@@ -125,7 +151,10 @@ def _row(table: pd.DataFrame, column: str, value: str) -> _Row:
 
 def _needed(rest: _Row, worse: _Row, n: int, others: int) -> str:
     """Answer whether the model misses the circuit, and more than as many random units."""
-    keeps, random = _percent(rest), f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}"
+    keeps, random = (
+        _percent(rest),
+        f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}",
+    )
     lost, more = rest["value"] <= HARDLY_ANY, worse["holds"]
     so_without_random = lost and worse["random_high"] <= HARDLY_ANY
     unknown = n < 2 or so_without_random or (lost and not more)

@@ -43,7 +43,9 @@ _LINES = {
 }
 
 
-def own_part_tables(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def own_part_tables(
+    lesions: pd.DataFrame, overlaps: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
     """Return the tables of a report: lesions and overlaps as they are, their summaries, and verdicts by class.
 
     Verdicts, styles, classes and overlaps are of one share (`told_share`), of parts that may lie anywhere; depth is of
@@ -61,10 +63,16 @@ def own_part_tables(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> dict[str, 
         "lesions": lesions,
         "overlaps": overlaps,
         "told": whole,
-        "by_share": lesion_summary(lesions[lesions["sites"] == EVERYWHERE], ("share", "styles")),
+        "by_share": lesion_summary(
+            lesions[lesions["sites"] == EVERYWHERE], ("share", "styles")
+        ),
         "by_style": lesion_summary(whole),
-        "by_class": lesion_summary(whole, ("part_class", *BY_STYLE)).drop(columns=["low", "high", "n_classes"]),
-        "by_depth": lesion_summary(lesions[lesions["share"] == lesions["share"].max()], ("sites", "styles")),
+        "by_class": lesion_summary(whole, ("part_class", *BY_STYLE)).drop(
+            columns=["low", "high", "n_classes"]
+        ),
+        "by_depth": lesion_summary(
+            lesions[lesions["share"] == lesions["share"].max()], ("sites", "styles")
+        ),
         "overlap": overlap_summary(alike),
         "verdicts": style_verdicts(whole, alike),
     }
@@ -76,7 +84,9 @@ def own_part_findings(tables: dict[str, pd.DataFrame]) -> list[Finding]:
     cells = _cells(tables["by_share"][tables["by_share"]["share"] == share])
     findings = [_own_part(cells, share)]
     if len(verdicts := tables["verdicts"]):
-        findings.append(_across_styles(cells, verdicts, tables["overlap"].set_index("parts")))
+        findings.append(
+            _across_styles(cells, verdicts, tables["overlap"].set_index("parts"))
+        )
     if tables["by_depth"]["sites"].nunique() > 1:
         findings.append(_over_depth(tables["by_depth"]))
     return findings
@@ -85,11 +95,17 @@ def own_part_findings(tables: dict[str, pd.DataFrame]) -> list[Finding]:
 def _cells(summary: pd.DataFrame) -> Cells:
     """Return the rows by (styles, cut, answers), with value and interval as ``said``."""
     rows = summary.assign(said=with_intervals(summary, ".2f")).to_dict("records")
-    return {(row["styles"], row["cut"], row["answers"]): {str(k): v for k, v in row.items()} for row in rows}
+    return {
+        (row["styles"], row["cut"], row["answers"]): {str(k): v for k, v in row.items()}
+        for row in rows
+    }
 
 
 def _own_part(cells: Cells, share: float) -> Finding:
-    question, own_style = "Do classes have parts of their own?", (OWN_STYLE, "part", OWN)
+    question, own_style = (
+        "Do classes have parts of their own?",
+        (OWN_STYLE, "part", OWN),
+    )
     if own_style not in cells:
         return Finding(
             f"{question} {UNKNOWN}: no class that the model knows has an image to test its part on.",
@@ -124,7 +140,9 @@ def _kept(row: Mapping[str, Any], keep: str, gain: str, of_what: str = "") -> st
 
 def matrix_with_counts(lesions: pd.DataFrame) -> pd.DataFrame:
     """Return `lesion_matrix` of the own class in words, with the number of classes behind each cell."""
-    left, counts = (lesion_matrix(lesions, values=values) for values in ("value", "n_classes"))
+    left, counts = (
+        lesion_matrix(lesions, values=values) for values in ("value", "n_classes")
+    )
     said = {
         domain: [
             "–" if pd.isna(value) else f"{value:.2f} ({count:.0f})"
@@ -137,16 +155,24 @@ def matrix_with_counts(lesions: pd.DataFrame) -> pd.DataFrame:
     return matrix
 
 
-def _across_styles(cells: Cells, verdicts: pd.DataFrame, overlap: pd.DataFrame) -> Finding:
+def _across_styles(
+    cells: Cells, verdicts: pd.DataFrame, overlap: pd.DataFrame
+) -> Finding:
     counts = verdicts["verdict"].value_counts()
     same, without = (int(counts.get(name, 0)) for name in (SAME_PART, NO_PART))
     n = len(verdicts) - without
     answer = UNKNOWN if n == 0 else YES if same == n else NO if same == 0 else PARTLY
     said = with_intervals(overlap, ".3f")
     beside = "; ".join(f"{kind} {said[kind]}" for kind in said.index)
-    edges = "; ".join(f"{kind} {value:.3f}" for kind, value in overlap["edges"].dropna().items())
+    edges = "; ".join(
+        f"{kind} {value:.3f}" for kind, value in overlap["edges"].dropna().items()
+    )
     moved = (OTHER_STYLE, "part", OWN)
-    left = f"A part takes its class in another style to {cells[moved]['said']}. " if moved in cells else ""
+    left = (
+        f"A part takes its class in another style to {cells[moved]['said']}. "
+        if moved in cells
+        else ""
+    )
     return Finding(
         f"Is it the same part in another style? {answer}: of {len(verdicts)} classes and pairs of styles {n} have a "
         f"part in both that takes the class and spares {SPARED:.0%} of others"
@@ -158,12 +184,21 @@ def _across_styles(cells: Cells, verdicts: pd.DataFrame, overlap: pd.DataFrame) 
 
 
 def _over_depth(by_depth: pd.DataFrame) -> Finding:
-    own = by_depth[(by_depth["styles"] == OWN_STYLE) & (by_depth["cut"] == "part") & (by_depth["answers"] == OWN)]
+    own = by_depth[
+        (by_depth["styles"] == OWN_STYLE)
+        & (by_depth["cut"] == "part")
+        & (by_depth["answers"] == OWN)
+    ]
     left = own.set_index("sites")["value"]
     said = "; ".join(f"{name} {value:.2f}" for name, value in left.items())
     taken = [str(name) for name, value in left.items() if value <= TAKEN]
-    early, late = ([name for name in taken if name.startswith(way)] for way in ("up to", "from"))
-    places = " and ".join([f"units {name} have one" for name in (*early[:1], *late[-1:])]) or "no place has one"
+    early, late = (
+        [name for name in taken if name.startswith(way)] for way in ("up to", "from")
+    )
+    places = (
+        " and ".join([f"units {name} have one" for name in (*early[:1], *late[-1:])])
+        or "no place has one"
+    )
     return Finding(
         f"At which depth does a class have a part of its own? {capitalised(places)}.",
         f"What the class keeps in its own style by the sites that may have units: {said}.",
@@ -171,13 +206,17 @@ def _over_depth(by_depth: pd.DataFrame) -> Finding:
     )
 
 
-def add_own_parts(report: Report, tables: dict[str, pd.DataFrame], domains: Sequence[str]) -> None:
+def add_own_parts(
+    report: Report, tables: dict[str, pd.DataFrame], domains: Sequence[str]
+) -> None:
     """Add figures and tables of own parts."""
     by_share, whole = tables["by_share"], tables["told"]
     report.section("Is the class lost, and are the others spared?")
     lines = lesion_lines_of(by_share)
     report.figure(
-        lesion_lines(lines.assign(place=100 * lines["share"]), "ablated units (%)", LEFT),
+        lesion_lines(
+            lines.assign(place=100 * lines["share"]), "ablated units (%)", LEFT
+        ),
         "What is left of right answers over the share of units that is ablated, with 95 % intervals over classes.",
     )
     report.table(_shown(by_share), "The same as a table.")
@@ -200,14 +239,22 @@ def add_own_parts(report: Report, tables: dict[str, pd.DataFrame], domains: Sequ
                     f"{title}: rows are styles that parts were found on, columns styles of the images; n is the number "
                     "of classes behind a cell.",
                 )
-        report.table(_shown(tables["by_style"]), "The same with intervals, beside random units.")
         report.table(
-            _shown(tables["overlap"]), "Overlap of parts (Jaccard index of units), and its expectation by chance."
+            _shown(tables["by_style"]), "The same with intervals, beside random units."
         )
-        report.table(tables["verdicts"], "By class and two styles: what is left after each lesion, and the verdict.")
+        report.table(
+            _shown(tables["overlap"]),
+            "Overlap of parts (Jaccard index of units), and its expectation by chance.",
+        )
+        report.table(
+            tables["verdicts"],
+            "By class and two styles: what is left after each lesion, and the verdict.",
+        )
     if tables["by_depth"]["sites"].nunique() > 1:
         report.section("At which depth?")
-        lines = lesion_lines_of(tables["by_depth"][tables["by_depth"]["sites"] != EVERYWHERE])
+        lines = lesion_lines_of(
+            tables["by_depth"][tables["by_depth"]["sites"] != EVERYWHERE]
+        )
         for way in ("up to", "from"):
             some = lines[lines["sites"].str.startswith(way)]
             some = some.assign(place=some["sites"].str.removeprefix(f"{way} "))
@@ -227,4 +274,10 @@ def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with values and intervals in one cell; one without rows may have no columns."""
-    return table if table.empty else table.assign(value=with_intervals(table, ".3f")).drop(columns=["low", "high"])
+    return (
+        table
+        if table.empty
+        else table.assign(value=with_intervals(table, ".3f")).drop(
+            columns=["low", "high"]
+        )
+    )

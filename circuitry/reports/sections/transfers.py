@@ -27,12 +27,16 @@ GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
 """Marks that few sets of domains reach, so that no group looks like a domain."""
 
 
-def transfer_findings(transfer: pd.DataFrame, similarity: pd.DataFrame) -> list[Finding | None]:
+def transfer_findings(
+    transfer: pd.DataFrame, similarity: pd.DataFrame
+) -> list[Finding | None]:
     """Say whether circuits work in other domains, and whether structure predicts it; arguments as `add_transfer`."""
     value = transfer_value(transfer)
     one_site = (transfer["sites"] != "all").any()
     return [
-        own_circuits_lead(transfer_over_depth(transfer, value), value) if one_site else None,
+        own_circuits_lead(transfer_over_depth(transfer, value), value)
+        if one_site
+        else None,
         structure_predicts(transfer_correlations(transfer, similarity), value),
     ]
 
@@ -61,11 +65,20 @@ def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
 def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None:
     """Say whether shared structure predicts transfer: from `transfer_correlations`; None if unknown."""
     rho, p, corrected = f"{value}: rho", f"{value}: p", f"{value}: p (Holm)"
-    known = correlations.dropna(subset=rho) if rho in correlations else correlations.iloc[:0]
+    known = (
+        correlations.dropna(subset=rho)
+        if rho in correlations
+        else correlations.iloc[:0]
+    )
     if known.empty:
         return None
-    best, significant = known.sort_values([p, rho], kind="stable").iloc[0], int((known[corrected] < LEVEL).sum())
-    where = "with all sites ablated" if best["sites"] == "all" else f"at {best['sites']}"
+    best, significant = (
+        known.sort_values([p, rho], kind="stable").iloc[0],
+        int((known[corrected] < LEVEL).sum()),
+    )
+    where = (
+        "with all sites ablated" if best["sites"] == "all" else f"at {best['sites']}"
+    )
     return Finding(
         f"Does shared structure predict transfer? {YES if significant else UNKNOWN}: rank correlation of {value} "
         f"{best[rho]:+.2f} {where}, over {best['pairs']:.0f} pairs of domains.",
@@ -76,7 +89,11 @@ def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None
 
 
 def add_transfer(
-    report: Report, transfer: pd.DataFrame, similarity: pd.DataFrame, marks: Mapping[str, Mark], sites: Sequence[str]
+    report: Report,
+    transfer: pd.DataFrame,
+    similarity: pd.DataFrame,
+    marks: Mapping[str, Mark],
+    sites: Sequence[str],
 ) -> None:
     """Add the section on circuits of one domain that are kept on images of another.
 
@@ -86,7 +103,9 @@ def add_transfer(
     report.section("Does one domain's circuit work in another?")
     everywhere = transfer[transfer["sites"] == "all"]
     report.figure(
-        transfer_beside_similarity(transfer_matrix(everywhere), similarity, marks=marks),
+        transfer_beside_similarity(
+            transfer_matrix(everywhere), similarity, marks=marks
+        ),
         "Faithfulness of the circuits of one domain (rows) on images of another (columns), all sites ablated.",
     )
     _add_accuracies(report, everywhere, "circuit alone", "whole model")
@@ -98,22 +117,34 @@ def add_transfer(
     if over_depth["value"].isna().all():
         report.text(f"There is no {value}: the model does no better than the baseline.")
         return
-    measure, title = f"{value}, one site ablated", "Circuits of the images' own domain and of others"
+    measure, title = (
+        f"{value}, one site ablated",
+        "Circuits of the images' own domain and of others",
+    )
     report.figure(
-        overlap_over_depth(over_depth, alone, measure=measure, title=title, marks=GROUP_MARKS),
+        overlap_over_depth(
+            over_depth, alone, measure=measure, title=title, marks=GROUP_MARKS
+        ),
         f"Circuits kept at one site at a time: {value} on images of a domain, with the domain's own circuits and with "
         f"those of other domains (bars: 95 % bootstrap intervals over classes). {depth_ends(over_depth)}",
     )
     correlations = transfer_correlations(transfer, similarity)
-    known = correlations[correlations["sites"].isin(alone)].dropna(subset=f"{value}: rho")
+    known = correlations[correlations["sites"].isin(alone)].dropna(
+        subset=f"{value}: rho"
+    )
     if len(known):
         best = known["sites"].iloc[known[f"{value}: rho"].argmax()]
         matrix = transfer_matrix(transfer[transfer["sites"] == best], value)
         report.figure(
-            transfer_beside_similarity(matrix, similarity, measure=f"{value} at {best}", marks=marks),
+            transfer_beside_similarity(
+                matrix, similarity, measure=f"{value} at {best}", marks=marks
+            ),
             f"Transfer at {best}, the site with the highest correlation with structural similarity.",
         )
-    formats = {name: "+.2f" if name.endswith("rho") else ".2g" for name in correlations.columns[1:-1]}
+    formats = {
+        name: "+.2f" if name.endswith("rho") else ".2g"
+        for name in correlations.columns[1:-1]
+    }
     report.table(
         correlations,
         "Does shared structure predict transfer? Spearman's rank correlation of transfer, averaged over both "
@@ -123,12 +154,19 @@ def add_transfer(
     )
 
 
-def add_interchange(report: Report, exchanged: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
+def add_interchange(
+    report: Report, exchanged: pd.DataFrame, marks: Mapping[str, Mark]
+) -> None:
     """Add the section on activations of one domain's circuits that are put into runs on another's images."""
     report.section("Can activations be exchanged between domains?")
-    change, random = (transfer_matrix(exchanged, value) for value in ("change", "random_change"))
+    change, random = (
+        transfer_matrix(exchanged, value) for value in ("change", "random_change")
+    )
     off = ~np.eye(len(change), dtype=bool)
-    ends = [f"{found.min():+.3f} to {found.max():+.3f}" for found in (m.to_numpy()[off] for m in (change, random))]
+    ends = [
+        f"{found.min():+.3f} to {found.max():+.3f}"
+        for found in (m.to_numpy()[off] for m in (change, random))
+    ]
     report.figure(
         transfer_beside_similarity(
             change,
@@ -146,8 +184,14 @@ def add_interchange(report: Report, exchanged: pd.DataFrame, marks: Mapping[str,
     _add_accuracies(report, exchanged, "exchanged", "before")
 
 
-def _add_accuracies(report: Report, transfer: pd.DataFrame, circuit: str, model: str) -> None:
-    table = transfer_accuracies(transfer).rename(columns={"accuracy": circuit, "full_accuracy": model})
+def _add_accuracies(
+    report: Report, transfer: pd.DataFrame, circuit: str, model: str
+) -> None:
+    table = transfer_accuracies(transfer).rename(
+        columns={"accuracy": circuit, "full_accuracy": model}
+    )
     report.table(
-        table, "Share of the images that the model assigns to the class.", formats={circuit: ".0%", model: ".0%"}
+        table,
+        "Share of the images that the model assigns to the class.",
+        formats={circuit: ".0%", model: ".0%"},
     )

@@ -24,7 +24,11 @@ def pixels(image: Image.Image) -> Float[np.ndarray, "height width 3"]:
 
 
 def write(root: Path, workers: int = 1, **changes: Any) -> Path:
-    chosen: dict[str, Any] = {"classes": ("fish", "car"), "styles": ("sketch", "clipart"), "size": 24}
+    chosen: dict[str, Any] = {
+        "classes": ("fish", "car"),
+        "styles": ("sketch", "clipart"),
+        "size": 24,
+    }
     drawn = DrawingSettings(**({"n_train": 2, "n_test": 1} | chosen | changes))
     return write_toy(root, drawn, workers=workers, progress=False)
 
@@ -41,7 +45,9 @@ def test_every_class_is_drawn_in_every_style(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_same_arguments_give_the_same_pixels_and_other_ones_do_not(style: str) -> None:
+def test_the_same_arguments_give_the_same_pixels_and_other_ones_do_not(
+    style: str,
+) -> None:
     first = draw_image("umbrella", style, seed=3).tobytes()
     assert draw_image("umbrella", style, seed=3).tobytes() == first
     others = [draw_image("umbrella", style, seed).tobytes() for seed in range(4, 14)]
@@ -49,20 +55,34 @@ def test_the_same_arguments_give_the_same_pixels_and_other_ones_do_not(style: st
 
 
 def test_size_changes_the_resolution_and_not_the_drawing() -> None:
-    small, large = draw_image("star", "clipart", 5, size=64), draw_image("star", "clipart", 5, size=128)
+    small, large = (
+        draw_image("star", "clipart", 5, size=64),
+        draw_image("star", "clipart", 5, size=128),
+    )
     assert np.abs(pixels(small) - pixels(large.reduce(2))).mean() < 0.02
 
 
 def test_a_seed_gives_the_same_thing_in_every_style() -> None:
     for seed in range(3):
-        doodle, clip = (1 - pixels(draw_image("clock", style, seed)).mean(axis=2) for style in ("quickdraw", "clipart"))
+        doodle, clip = (
+            1 - pixels(draw_image("clock", style, seed)).mean(axis=2)
+            for style in ("quickdraw", "clipart")
+        )
         other = 1 - pixels(draw_image("clock", "clipart", seed + 10)).mean(axis=2)
-        same, different = (np.corrcoef(doodle.ravel(), image.ravel())[0, 1] for image in (clip, other))
+        same, different = (
+            np.corrcoef(doodle.ravel(), image.ravel())[0, 1] for image in (clip, other)
+        )
         assert same > different
 
 
 def statistics(style: str) -> dict[str, float]:
-    images = np.stack([pixels(draw_image(name, style, seed)) for name in TOY_CLASSES for seed in range(3)])
+    images = np.stack(
+        [
+            pixels(draw_image(name, style, seed))
+            for name in TOY_CLASSES
+            for seed in range(3)
+        ]
+    )
     grey = images.mean(axis=3)
     return {
         "white": float((images.min(axis=3) > 0.96).mean()),
@@ -81,7 +101,13 @@ def test_styles_differ_the_way_their_names_say() -> None:
     assert found["real"]["white"] < 0.02
     assert found["painting"]["white"] < 0.05
     assert found["clipart"]["white"] > 0.3
-    assert min(found[style]["colour"] for style in ("clipart", "infograph", "painting", "real")) > 0.08
+    assert (
+        min(
+            found[style]["colour"]
+            for style in ("clipart", "infograph", "painting", "real")
+        )
+        > 0.08
+    )
     assert found["painting"]["grain"] > found["clipart"]["grain"]
     assert found["real"]["grain"] > found["clipart"]["grain"]
 
@@ -89,8 +115,14 @@ def test_styles_differ_the_way_their_names_say() -> None:
 def test_folder_layout(tmp_path: Path) -> None:
     root = write(tmp_path / "toy")
     names = [f"{number:06d}.png" for number in range(3)]
-    images = {f"{s}/{c}/{s}_{n}" for s, c, n in product(("clipart", "sketch"), ("car", "fish"), names)}
-    lists = {f"{style}_{split}.txt" for style, split in product(("clipart", "sketch"), ("train", "test"))}
+    images = {
+        f"{s}/{c}/{s}_{n}"
+        for s, c, n in product(("clipart", "sketch"), ("car", "fish"), names)
+    }
+    lists = {
+        f"{style}_{split}.txt"
+        for style, split in product(("clipart", "sketch"), ("train", "test"))
+    }
     assert {name for name in contents(root) if not name.startswith("checksums/")} == (
         images | lists | {"captions.tsv", "manifest.json"}
     )
@@ -104,12 +136,16 @@ def test_folder_layout(tmp_path: Path) -> None:
     header, *lines = (root / "captions.tsv").read_text().splitlines()
     assert header == "filepath\ttitle"
     assert {line.split("\t")[0] for line in lines} == images
-    assert all(line.split("\t")[0].split("/")[1] in line.split("\t")[1] for line in lines)
+    assert all(
+        line.split("\t")[0].split("/")[1] in line.split("\t")[1] for line in lines
+    )
     with Image.open(root / "sketch/fish/sketch_000000.png") as image:
         assert (image.mode, image.size) == ("RGB", (24, 24))
 
 
-def test_the_folder_does_not_depend_on_workers_and_no_image_occurs_twice(tmp_path: Path) -> None:
+def test_the_folder_does_not_depend_on_workers_and_no_image_occurs_twice(
+    tmp_path: Path,
+) -> None:
     one = contents(write(tmp_path / "one", n_train=30, n_test=5))
     two = contents(write(tmp_path / "two", n_train=30, n_test=5, workers=2))
     assert one == two
@@ -118,26 +154,46 @@ def test_the_folder_does_not_depend_on_workers_and_no_image_occurs_twice(tmp_pat
 
 
 def test_seeds_do_not_overlap(tmp_path: Path) -> None:
-    first, second = (contents(write(tmp_path / f"{seed}", seed=seed)) for seed in (0, 1))
+    first, second = (
+        contents(write(tmp_path / f"{seed}", seed=seed)) for seed in (0, 1)
+    )
     assert first.keys() == second.keys()
-    pngs = [data for folder in (first, second) for name, data in folder.items() if name.endswith(".png")]
+    pngs = [
+        data
+        for folder in (first, second)
+        for name, data in folder.items()
+        if name.endswith(".png")
+    ]
     assert len(set(pngs)) == len(pngs)
     assert first["captions.tsv"] != second["captions.tsv"]
 
 
-def test_a_subset_and_test_images_alone_are_those_of_the_whole_set(tmp_path: Path) -> None:
-    whole, alone = contents(write(tmp_path / "a")), contents(write(tmp_path / "b", n_train=0, first=2))
+def test_a_subset_and_test_images_alone_are_those_of_the_whole_set(
+    tmp_path: Path,
+) -> None:
+    whole, alone = (
+        contents(write(tmp_path / "a")),
+        contents(write(tmp_path / "b", n_train=0, first=2)),
+    )
     part = contents(write(tmp_path / "part", classes=("fish",), styles=("sketch",)))
-    assert part["sketch/fish/sketch_000002.png"] == whole["sketch/fish/sketch_000002.png"]
+    assert (
+        part["sketch/fish/sketch_000002.png"] == whole["sketch/fish/sketch_000002.png"]
+    )
     names = {name for name in alone if name.endswith(("png", "_test.txt"))}
     assert len(names) == 4 + 2
     assert all(alone[name] == whole[name] for name in names)
-    captions = {text.splitlines()[-1] for text in (alone["captions.tsv"], whole["captions.tsv"])}
+    captions = {
+        text.splitlines()[-1] for text in (alone["captions.tsv"], whole["captions.tsv"])
+    }
     assert len(captions) == 1
 
 
-@pytest.mark.parametrize("path", ["clipart/lion/clipart_001_000001.jpg", "clipart_train.txt", "notes.txt"])
-def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["clipart/lion/clipart_001_000001.jpg", "clipart_train.txt", "notes.txt"]
+)
+def test_a_folder_with_other_files_is_refused_and_untouched(
+    tmp_path: Path, path: str
+) -> None:
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text("precious")
     with pytest.raises(InputError, match=re.escape(path)):
@@ -158,7 +214,9 @@ def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, path
         ({"size": 8}, "at least 16 as size, but 8"),
     ],
 )
-def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_impossible_settings_are_refused(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         write(tmp_path, **changes)
     assert not os.listdir(tmp_path)
@@ -215,22 +273,48 @@ def test_drawings_are_fixed_for_all_time(class_name: str) -> None:
     parts = [
         part
         for seed in range(5)
-        for part in posed_drawing(class_name, np.random.default_rng([seed, zlib.crc32(class_name.encode())]))
+        for part in posed_drawing(
+            class_name, np.random.default_rng([seed, zlib.crc32(class_name.encode())])
+        )
     ]
     points = np.concatenate([part.points for part in parts])
     weights = 1 + np.arange(points.size).reshape(points.shape) % 7
-    colours = np.array([part.colour for part in parts]).sum() + sum(part.width for part in parts)
+    colours = np.array([part.colour for part in parts]).sum() + sum(
+        part.width for part in parts
+    )
     *numbers, checksum = DRAWN[class_name]
     assert [len(parts), len(points)] == numbers
-    assert float((points * weights).sum() + colours) == pytest.approx(checksum, abs=1e-9)
+    assert float((points * weights).sum() + colours) == pytest.approx(
+        checksum, abs=1e-9
+    )
 
 
-def test_the_second_version_has_sparser_doodles_and_photographs_on_plain_grounds() -> None:
+def test_the_second_version_has_sparser_doodles_and_photographs_on_plain_grounds() -> (
+    None
+):
     keys = [(name, seed) for name in ("car", "fish", "snail") for seed in range(6)]
-    ink = [[1 - pixels(draw_image(name, "quickdraw", seed, version=v)).mean() for name, seed in keys] for v in (1, 2)]
+    ink = [
+        [
+            1 - pixels(draw_image(name, "quickdraw", seed, version=v)).mean()
+            for name, seed in keys
+        ]
+        for v in (1, 2)
+    ]
     assert np.mean(ink[1]) < 0.75 * np.mean(ink[0])
-    corners = [[pixels(draw_image(name, "real", seed, version=v))[:6, :6].std() for name, seed in keys] for v in (1, 2)]
-    plain = [sum(deviation < 0.03 for deviation in of_version) for of_version in corners]
+    corners = [
+        [
+            pixels(draw_image(name, "real", seed, version=v))[:6, :6].std()
+            for name, seed in keys
+        ]
+        for v in (1, 2)
+    ]
+    plain = [
+        sum(deviation < 0.03 for deviation in of_version) for of_version in corners
+    ]
     assert plain[1] >= plain[0] + 3
-    same = [pixels(draw_image("fish", style, 1, version=v)) for style in ("clipart", "sketch") for v in (1, 2)]
+    same = [
+        pixels(draw_image("fish", style, 1, version=v))
+        for style in ("clipart", "sketch")
+        for v in (1, 2)
+    ]
     np.testing.assert_array_equal(same[::2], same[1::2])

@@ -22,25 +22,45 @@ def test_heatmap_shows_the_matrix_and_marks_the_ceilings() -> None:
     assert list(cells.x) == list(cells.y) == ["real", "sketch"]
     assert (cells.zmin, cells.zmax) == (0, 0.9)
     assert [(shape.x0 + shape.x1) / 2 for shape in figure.layout.shapes] == [0]
-    assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("circuit of", "images of")
+    assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == (
+        "circuit of",
+        "images of",
+    )
 
 
-def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer() -> None:
-    writers = ("embed", "blocks.0.attn.0", "blocks.0.attn.10", "blocks.0.attn.2", "blocks.0.mlp", "blocks.1.attn.0")
+def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer() -> (
+    None
+):
+    writers = (
+        "embed",
+        "blocks.0.attn.0",
+        "blocks.0.attn.10",
+        "blocks.0.attn.2",
+        "blocks.0.mlp",
+        "blocks.1.attn.0",
+    )
     effects = np.array([[9.0, 0.5, 0.1, -0.2, 1.0, 0.3]])
-    figure = component_heatmap(DirectEffects(writers, effects, np.zeros(1), np.zeros(1)))
+    figure = component_heatmap(
+        DirectEffects(writers, effects, np.zeros(1), np.zeros(1))
+    )
     (cells,) = figure.data
     assert list(cells.y) == ["head 0", "head 2", "head 10", "mlp"]
     assert list(cells.x) == ["layer 0", "layer 1"]
-    np.testing.assert_array_equal(cells.z, [[0.5, 0.3], [-0.2, np.nan], [0.1, np.nan], [1.0, np.nan]])
+    np.testing.assert_array_equal(
+        cells.z, [[0.5, 0.3], [-0.2, np.nan], [0.1, np.nan], [1.0, np.nan]]
+    )
     assert (cells.zmin, cells.zmax) == (-1, 1)
 
 
 def test_transfer_lies_beside_similarity() -> None:
     names = ["photo", "sketch"]
     matrix = pd.DataFrame([[1, 0.2], [0.4, 0.9]], index=names, columns=names)
-    similarity = pd.DataFrame([[0.5, 0.3], [0.3, float("nan")]], index=names, columns=names).iloc[::-1, ::-1]
-    figure = transfer_beside_similarity(matrix.rename_axis(index="circuit of", columns="images of"), similarity)
+    similarity = pd.DataFrame(
+        [[0.5, 0.3], [0.3, float("nan")]], index=names, columns=names
+    ).iloc[::-1, ::-1]
+    figure = transfer_beside_similarity(
+        matrix.rename_axis(index="circuit of", columns="images of"), similarity
+    )
     left, right = figure.data
     assert left.z.tolist() == [[1, 0.2], [0.4, 0.9]]
     assert right.z.tolist()[0] == [0.5, 0.3]  # in the order of the transfer matrix
@@ -67,7 +87,11 @@ def test_pixel_maps_stand_beside_their_images() -> None:
 def test_domains_that_relate_alike_stand_side_by_side() -> None:
     names = ["clipart", "painting", "quickdraw", "real", "sketch"]
     near = {"clipart": 0, "quickdraw": 0.2, "sketch": 0.1, "painting": 5, "real": 5.1}
-    far = pd.DataFrame([[abs(near[a] - near[b]) for a in names] for b in names], index=names, columns=names)
+    far = pd.DataFrame(
+        [[abs(near[a] - near[b]) for a in names] for b in names],
+        index=names,
+        columns=names,
+    )
     order = cluster_order(far)
     assert {*order[:3]} == {"clipart", "quickdraw", "sketch"}
     assert cluster_order(1 - far) == order  # whether large means far or alike
@@ -76,4 +100,7 @@ def test_domains_that_relate_alike_stand_side_by_side() -> None:
     np.testing.assert_array_equal(drawn.z, far.loc[order, order])
     unknown = far.mask(far == far.loc["clipart", "real"])
     assert cluster_order(unknown) == names
-    assert cluster_order(far.loc[["real", "clipart"], ["real", "clipart"]]) == ["real", "clipart"]
+    assert cluster_order(far.loc[["real", "clipart"], ["real", "clipart"]]) == [
+        "real",
+        "clipart",
+    ]

@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitry.reports.figures import domain_marks, faithfulness_curves, overlap_over_depth
+from circuitry.reports.figures import (
+    domain_marks,
+    faithfulness_curves,
+    overlap_over_depth,
+)
 from circuitry.reports.figures.style import apart
 from tests.reports.figures.made import DEPTH, SITES
 
@@ -27,7 +31,11 @@ def test_depth_lines_follow_the_sites() -> None:
     chance = pd.DataFrame({"site": SITES[:2], "value": [0.1, 0.05]})
     figure = overlap_over_depth(DEPTH, SITES, ceiling, chance, measure="cosine")
     line = named(figure, "real")
-    assert [figure.layout.xaxis.ticktext[round(x)] for x in line.x] == list(line.text) == SITES
+    assert (
+        [figure.layout.xaxis.ticktext[round(x)] for x in line.x]
+        == list(line.text)
+        == SITES
+    )
     assert line.y == pytest.approx([0.8, 0.7, 0.6])
     assert list(line.error_y.array) == pytest.approx([0.1] * 3)
     assert list(line.error_y.arrayminus) == pytest.approx([0.1] * 3)
@@ -37,7 +45,10 @@ def test_depth_lines_follow_the_sites() -> None:
     low, high = figure.layout.yaxis.range
     assert low == 0
     assert high > 0.95
-    assert [text.split(">")[-1].strip() or text for text in texts(figure)][1:3] == ["sketch", "real"]
+    assert [text.split(">")[-1].strip() or text for text in texts(figure)][1:3] == [
+        "sketch",
+        "real",
+    ]
     assert len(texts(figure)) == 4
 
 
@@ -56,9 +67,18 @@ def test_labels_are_apart_and_keep_their_mean(values: list[float], gap: float) -
         assert places == pytest.approx(values)
 
 
-SIZES = (("kept", 1.0, 1.0), ("kept", 0.1, 0.6), ("random", 0.1, 0.2), ("random", 1.0, 1.0))
+SIZES = (
+    ("kept", 1.0, 1.0),
+    ("kept", 0.1, 0.6),
+    ("random", 0.1, 0.2),
+    ("random", 1.0, 1.0),
+)
 CURVES = pd.DataFrame(
-    [(domain, *of, of[-1] - 0.1, of[-1] + 0.1) for domain in ("photo", "sketch") for of in SIZES],
+    [
+        (domain, *of, of[-1] - 0.1, of[-1] + 0.1)
+        for domain in ("photo", "sketch")
+        for of in SIZES
+    ],
     columns=["domain", "circuit", "fraction", "value", "low", "high"],
 )
 
@@ -69,7 +89,13 @@ def test_faithfulness_curves() -> None:
     assert (list(by_name["photo"].x), list(by_name["photo"].y)) == ([10, 100], [0.6, 1])
     assert list(by_name["sketch, random units"].y) == [0.2, 1]
     assert by_name["sketch, random units"].line.dash == "dot"
-    assert by_name["photo"].line.color == domain_marks(["photo", "sketch"])["photo"].colour
+    assert (
+        by_name["photo"].line.color == domain_marks(["photo", "sketch"])["photo"].colour
+    )
     assert list(by_name["photo"].error_y.array) == pytest.approx([0.1, 0.1])
     assert list(by_name["photo"].error_y.arrayminus) == pytest.approx([0.1, 0.1])
-    assert [trace.name for trace in figure.data if trace.showlegend is not False] == ["photo", "sketch", "random units"]
+    assert [trace.name for trace in figure.data if trace.showlegend is not False] == [
+        "photo",
+        "sketch",
+        "random units",
+    ]

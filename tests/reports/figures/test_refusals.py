@@ -20,7 +20,9 @@ Draw = Callable[[], object]
 
 
 def pair(first: Circuit, name: str = "real") -> object:
-    return figures.circuit_pair(first, circuits()[1], SITES, name_a=name, name_b="sketch", title="t")
+    return figures.circuit_pair(
+        first, circuits()[1], SITES, name_a=name, name_b="sketch", title="t"
+    )
 
 
 def twice(table: pd.DataFrame) -> pd.DataFrame:

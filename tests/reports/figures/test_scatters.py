@@ -12,7 +12,12 @@ UNITS = pd.DataFrame(
 
 def test_attribution_against_patching() -> None:
     correlations = pd.DataFrame(
-        {"site": ["a", "a"], "sample": ["random", "top"], "pearson": [0.5, 1.0], "spearman": [0.25, 1.0]}
+        {
+            "site": ["a", "a"],
+            "sample": ["random", "top"],
+            "pearson": [0.5, 1.0],
+            "spearman": [0.25, 1.0],
+        }
     )
     figure = attribution_against_patching(UNITS, ["a", "b"], correlations)
     line, points = figure.data[:2]

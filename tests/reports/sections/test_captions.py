@@ -48,16 +48,34 @@ class ReadBack(Report):
         self.shown: list[tuple[str, list[float | str]]] = []
 
     def figure(self, figure: Any, caption: str) -> None:
-        self.shown.append((caption, [*leaves([t.to_plotly_json() for t in figure.data]), *leaves(plain(figure))]))
+        self.shown.append(
+            (
+                caption,
+                [
+                    *leaves([t.to_plotly_json() for t in figure.data]),
+                    *leaves(plain(figure)),
+                ],
+            )
+        )
 
     def table(self, table: pd.DataFrame, caption: str, **_: Any) -> None:
-        self.shown.append((caption, [*leaves(table.reset_index().to_dict("list")), *map(str, table.columns)]))
+        self.shown.append(
+            (
+                caption,
+                [
+                    *leaves(table.reset_index().to_dict("list")),
+                    *map(str, table.columns),
+                ],
+            )
+        )
 
 
 def plain(figure: Any) -> list[Any]:
     """The texts of a layout, and where its lines stand."""
     layout = figure.layout.to_plotly_json()
-    lines = [shape.get(end) for shape in layout.get("shapes", ()) for end in ("x0", "y0")]
+    lines = [
+        shape.get(end) for shape in layout.get("shapes", ()) for end in ("x0", "y0")
+    ]
     return [*lines, *(leaf for leaf in leaves(layout) if isinstance(leaf, str))]
 
 
@@ -66,8 +84,14 @@ def leaves(value: Any) -> Iterator[float | str]:
     if isinstance(value, dict):
         for axis in "xy":
             if "array" in (bar := value.get(f"error_{axis}") or {}):
-                middle, up = np.asarray(value[axis], dtype=float), np.asarray(bar["array"], dtype=float)
-                yield from [*(middle + up), *(middle - np.asarray(bar.get("arrayminus", up), dtype=float))]
+                middle, up = (
+                    np.asarray(value[axis], dtype=float),
+                    np.asarray(bar["array"], dtype=float),
+                )
+                yield from [
+                    *(middle + up),
+                    *(middle - np.asarray(bar.get("arrayminus", up), dtype=float)),
+                ]
         for item in value.values():
             yield from leaves(item)
     elif isinstance(value, str):
@@ -80,20 +104,38 @@ def leaves(value: Any) -> Iterator[float | str]:
 
 
 def value(token: str) -> float:
-    return float(token.rstrip("%").replace(",", "")) / (100 if token.endswith("%") else 1)
+    return float(token.rstrip("%").replace(",", "")) / (
+        100 if token.endswith("%") else 1
+    )
 
 
 def not_shown(caption: str, shown: list[float | str]) -> list[str]:
     """The numbers of a caption that are neither shown, to the printed digits, nor counts of what is shown."""
     numbers = np.array([leaf for leaf in shown if isinstance(leaf, float)], dtype=float)
-    numbers = np.append(numbers, [value(t) for leaf in shown if isinstance(leaf, str) for t in NUMBER.findall(leaf)])
+    numbers = np.append(
+        numbers,
+        [
+            value(t)
+            for leaf in shown
+            if isinstance(leaf, str)
+            for t in NUMBER.findall(leaf)
+        ],
+    )
     wrong = []
     for token in NUMBER.findall(caption.replace("95 %", "")):
         mantissa, _, power = token.rstrip("%").partition("e")
-        digits = int(power or 0) - len(mantissa.partition(".")[2]) - 2 * token.endswith("%")
-        candidates = np.append(numbers, numbers / 100) if token.endswith("%") else numbers
+        digits = (
+            int(power or 0) - len(mantissa.partition(".")[2]) - 2 * token.endswith("%")
+        )
+        candidates = (
+            np.append(numbers, numbers / 100) if token.endswith("%") else numbers
+        )
         near = np.abs(candidates - value(token)) <= 0.5 * 10.0**digits * (1 + 1e-6)
-        if not (near.any() or (token.isdigit() and int(token) <= len(shown)) or value(token) in DEFINED):
+        if not (
+            near.any()
+            or (token.isdigit() and int(token) <= len(shown))
+            or value(token) in DEFINED
+        ):
             wrong.append(token)
     return wrong
 
@@ -101,21 +143,48 @@ def not_shown(caption: str, shown: list[float | str]) -> list[str]:
 SHARED = similarities(8)
 OF_SHARED = domain_marks(SHARED.domains)
 SETTINGS: dict[str, Any] = {"node_rule": "left-10", "edge_rule": "left-10"}
-POINTS = {"site": ["a"] * 4, "unit": range(4), "top": True, "random": True, "attributed": [0.0, 1, 2, 3]}
+POINTS = {
+    "site": ["a"] * 4,
+    "unit": range(4),
+    "top": True,
+    "random": True,
+    "attributed": [0.0, 1, 2, 3],
+}
 STABLE = [("axe", "real", 4, 10, 0.8, 5, 0.5), ("cat", "real", 4, 10, 0.6, 5, 0.25)]
 PIXELS = {"whole model": np.eye(8)[None], "circuit": 0.7 * np.eye(8)[None] + 0.1}
 PAIR = [small_graph(domain=domain).circuit(1) for domain in ("sketch", "real")]
-CURVES = [checks.curve(d, k, 0.1, site=site) for d in ("real", "sketch") for site, k in (("a", 0.3), ("b", 0.6))]
+CURVES = [
+    checks.curve(d, k, 0.1, site=site)
+    for d in ("real", "sketch")
+    for site, k in (("a", 0.3), ("b", 0.6))
+]
 TWO = pd.DataFrame(
-    [(d, s, v, v - 0.1, v + 0.1) for d, s, v in (("p", "x", 0.2), ("p", "y", 0.4), ("q", "x", 0.3), ("q", "y", 0.1))],
+    [
+        (d, s, v, v - 0.1, v + 0.1)
+        for d, s, v in (
+            ("p", "x", 0.2),
+            ("p", "y", 0.4),
+            ("q", "x", 0.3),
+            ("q", "y", 0.1),
+        )
+    ],
     columns=["domain", "site", "value", "low", "high"],
 )
-MOVED = pd.concat([checks.transfers("all", 0.0), checks.transfers("a", 0.0), checks.transfers("b", 0.1)])
+MOVED = pd.concat(
+    [
+        checks.transfers("all", 0.0),
+        checks.transfers("a", 0.0),
+        checks.transfers("b", 0.1),
+    ]
+)
 LESIONS, OVERLAPS = (
-    table.assign(share=0.02, sites="everywhere") for table in (test_own_parts.lesions(0.5), test_own_parts.OVERLAPS)
+    table.assign(share=0.02, sites="everywhere")
+    for table in (test_own_parts.lesions(0.5), test_own_parts.OVERLAPS)
 )
 SECTIONS: dict[str, Callable[[ReadBack], None]] = {
-    "add_comparison": lambda r: compared.add_comparison(r, SHARED, OF_SHARED, title="t"),
+    "add_comparison": lambda r: compared.add_comparison(
+        r, SHARED, OF_SHARED, title="t"
+    ),
     "add_reading": lambda r: compared.add_reading(r, SHARED),
     "add_over_depth": lambda r: compared.add_over_depth(r, overlap(), MARKS),
     "add_matrix": lambda r: compared.add_matrix(r, edges(), MARKS, title="t"),
@@ -124,33 +193,67 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_summary": lambda r: compared.add_summary(r, [SHARED]),
     "add_tests": lambda r: compared.add_tests(r, SHARED),
     "add_similarity": lambda r: circuits.add_similarity(r, comparisons(), MARKS),
-    "add_circuit": lambda r: one_circuit.add_circuit(r, small_graph().circuit(1), "A circuit."),
-    "add_circuit_pair": lambda r: circuits.add_circuit_pair(r, PAIR[0], PAIR[1], ["conv", "head"]),
+    "add_circuit": lambda r: one_circuit.add_circuit(
+        r, small_graph().circuit(1), "A circuit."
+    ),
+    "add_circuit_pair": lambda r: circuits.add_circuit_pair(
+        r, PAIR[0], PAIR[1], ["conv", "head"]
+    ),
     "add_guide": lambda r: circuits.add_guide(r, SETTINGS, "unseen images"),
-    "add_circuit_stability": lambda r: circuits.add_circuit_stability(r, pd.DataFrame(STABLE, columns=list(STABILITY))),
-    "add_accuracy": lambda r: accuracies.add_accuracy(r, accuracy(), MARKS, test_domain="sketch"),
+    "add_circuit_stability": lambda r: circuits.add_circuit_stability(
+        r, pd.DataFrame(STABLE, columns=list(STABILITY))
+    ),
+    "add_accuracy": lambda r: accuracies.add_accuracy(
+        r, accuracy(), MARKS, test_domain="sketch"
+    ),
     "add_told_apart": lambda r: accuracies.add_told_apart(r, accuracy(), "Accuracies."),
-    "add_domain_apart": lambda r: circuits.add_domain_apart(r, comparisons(), "sketch", MARKS),
+    "add_domain_apart": lambda r: circuits.add_domain_apart(
+        r, comparisons(), "sketch", MARKS
+    ),
     "add_two_lines": lambda r: circuits.add_two_lines(r, TWO, ["x", "y"], "overlap"),
-    "add_faithfulness": lambda r: causal_curves.add_faithfulness(r, checks.curves_of(0.2), checks.MARKS),
+    "add_faithfulness": lambda r: causal_curves.add_faithfulness(
+        r, checks.curves_of(0.2), checks.MARKS
+    ),
     "add_selectivity_over_depth": lambda r: causal_curves.add_selectivity_over_depth(
         r, CURVES, checks.MARKS, ["a", "b"]
     ),
-    "add_transfer": lambda r: transfers.add_transfer(r, MOVED, checks.SIMILARITY, checks.MARKS, ["a", "b"]),
+    "add_transfer": lambda r: transfers.add_transfer(
+        r, MOVED, checks.SIMILARITY, checks.MARKS, ["a", "b"]
+    ),
     "add_interchange": lambda r: transfers.add_interchange(
-        r, checks.transfers("all", 0.0).assign(change=-0.5, random_change=-0.25, accuracy=0.5), checks.MARKS
+        r,
+        checks.transfers("all", 0.0).assign(
+            change=-0.5, random_change=-0.25, accuracy=0.5
+        ),
+        checks.MARKS,
     ),
-    "add_own_parts": lambda r: own_parts.add_own_parts(r, own_parts.own_part_tables(LESIONS, OVERLAPS), ["a", "b"]),
+    "add_own_parts": lambda r: own_parts.add_own_parts(
+        r, own_parts.own_part_tables(LESIONS, OVERLAPS), ["a", "b"]
+    ),
     "add_attribution_check": lambda r: circuits.add_attribution_check(
-        r, AttributionCheck(pd.DataFrame(POINTS | {"exact": [0.0, 1, 3, 2]})), ["a"], "cat in real"
+        r,
+        AttributionCheck(pd.DataFrame(POINTS | {"exact": [0.0, 1, 3, 2]})),
+        ["a"],
+        "cat in real",
     ),
-    "add_pixels": lambda r: circuits.add_pixels(r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"),
+    "add_pixels": lambda r: circuits.add_pixels(
+        r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"
+    ),
 }
 
 
 def test_every_section_has_an_example() -> None:
-    found = [(module, name) for module in MODULES for name in vars(module) if name.startswith("add_")]
-    assert {name for module, name in found if vars(module)[name].__module__ == module.__name__} == set(SECTIONS)
+    found = [
+        (module, name)
+        for module in MODULES
+        for name in vars(module)
+        if name.startswith("add_")
+    ]
+    assert {
+        name
+        for module, name in found
+        if vars(module)[name].__module__ == module.__name__
+    } == set(SECTIONS)
 
 
 @pytest.mark.parametrize("name", SECTIONS)

@@ -27,11 +27,19 @@ def test_copies_share_everything() -> None:
     # Domains of which one is a copy of the other: parts of both are as alike as parts of one.
     comparison = similarities()
     parts = comparison.parts
-    same = parts[(parts["domain_a"] == "d0") & (parts["domain_b"] == "d0") & (parts["class_a"] == parts["class_b"])]
-    both = pd.concat([same, same.rename(columns={"part_a": "part_b", "part_b": "part_a"})])
+    same = parts[
+        (parts["domain_a"] == "d0")
+        & (parts["domain_b"] == "d0")
+        & (parts["class_a"] == parts["class_b"])
+    ]
+    both = pd.concat(
+        [same, same.rename(columns={"part_a": "part_b", "part_b": "part_a"})]
+    )
     copies = [same.assign(domain_a="d1", domain_b="d1"), both.assign(domain_b="d1")]
     values = comparison.values.query("domain_a == 'd0' and domain_b == 'd1'")
-    claim = how_much_shared(replace(comparison, values=values, parts=pd.concat([same, *copies]), groups={})).claim
+    claim = how_much_shared(
+        replace(comparison, values=values, parts=pd.concat([same, *copies]), groups={})
+    ).claim
     assert f"? {YES}: " in claim
     assert "1.00" in claim
 
@@ -51,16 +59,26 @@ def test_the_interval_of_a_ratio_gives_the_answer(
 def test_what_has_no_ceiling_well_above_chance_is_left_out(tmp_path: Path) -> None:
     comparison = similarities(6, ("u",))
     parts, said = comparison.parts, Report("t")
-    for weak, told in ((("d2",), "2 of 3 pairs have no ratio"), (("d0", "d1", "d2"), UNKNOWN)):
+    for weak, told in (
+        (("d2",), "2 of 3 pairs have no ratio"),
+        (("d0", "d1", "d2"), UNKNOWN),
+    ):
         own = (parts["domain_a"] == parts["domain_b"]) & parts["domain_a"].isin(weak)
         own &= parts["class_a"] == parts["class_b"]
-        found = replace(comparison, parts=parts.assign(value=parts["value"].where(~own, comparison.chance["value"][0])))
+        found = replace(
+            comparison,
+            parts=parts.assign(
+                value=parts["value"].where(~own, comparison.chance["value"][0])
+            ),
+        )
         finding = how_much_shared(found)
         assert told in finding.claim + finding.certainty
         assert f"ceiling of {weak[0]}" in finding.claim + finding.certainty
         assert found.matrix(normalise=True).notna().sum().sum() == 2 * (weak == ("d2",))
         add_ratios(said, found, domain_marks(found.domains), title="t")
-    assert "3 of 3 pairs have no ratio" in said.write(tmp_path / "report.html").read_text()
+    assert (
+        "3 of 3 pairs have no ratio" in said.write(tmp_path / "report.html").read_text()
+    )
 
 
 def test_pairs_above_their_ceiling_do_not_count_as_below() -> None:
@@ -74,7 +92,11 @@ def test_pairs_above_their_ceiling_do_not_count_as_below() -> None:
 
 
 # Pairs clipart-real, clipart-sketch, real-sketch; sketch is lowest in each of 16 classes, by nearly the same.
-CLEAR = replace(edges(), values=table({f"c{i}": [0.8 + i / 1000, 0.2, 0.1 - i / 2000] for i in range(16)}), groups={})
+CLEAR = replace(
+    edges(),
+    values=table({f"c{i}": [0.8 + i / 1000, 0.2, 0.1 - i / 2000] for i in range(16)}),
+    groups={},
+)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +104,18 @@ CLEAR = replace(edges(), values=table({f"c{i}": [0.8 + i / 1000, 0.2, 0.1 - i / 
     [
         (CLEAR, "sketch", "0.148 [", True, "2 of 2"),
         (edges(), "clipart", "0.325 [0.007, 0.643]", False, "0 of 2"),
-        (replace(edges(), alike=False), "real", "0.550 [-1.356, 2.456]", False, "0 of 2"),
+        (
+            replace(edges(), alike=False),
+            "real",
+            "0.550 [-1.356, 2.456]",
+            False,
+            "0 of 2",
+        ),
     ],
 )
-def test_which_domain_differs(comparison: Comparison, domain: str, value: str, clear: bool, count: str) -> None:
+def test_which_domain_differs(
+    comparison: Comparison, domain: str, value: str, clear: bool, count: str
+) -> None:
     found = which_differs(comparison)
     assert found is not None
     assert f"{domain} " in found.claim
