@@ -406,9 +406,8 @@ def run(
     os.chdir(environment["PWD"])
     for number, log in enumerate(logs[:2], start=1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    tempfile.tempdir = (
-        None  # the environment's, not that of the process that was forked
-    )
+    # The environment's, not that of the process that was forked.
+    tempfile.tempdir = None
     sys.modules["kaleido"] = None  # type: ignore[assignment]  # a browser for every page takes too long
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     turns = itertools.count(1)

@@ -82,9 +82,8 @@ class Edges:
         for pair, place in places.items():
             scores[pair][place] = self.scores[pair][place]
         chosen = replace(self, scores=scores)
-        chosen.__dict__["places"] = (
-            places  # else comparisons of many circuits look for them again
-        )
+        # Else comparisons of many circuits look for them again.
+        chosen.__dict__["places"] = places
         return chosen
 
     def top(self, share: Share) -> "Edges":

@@ -56,9 +56,8 @@ class AttributionGraph:
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: Count  #: Images that scores are means over.
-    class_name: str | None = (
-        None  #: What the images show, where one class was asked for.
-    )
+    class_name: str | None = None
+    """What the images show, where one class was asked for."""
     domain: str | None = None  #: Their style, where it is one.
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the computation: size, rules, baseline; compared graphs must agree on them, see `comparable`."""

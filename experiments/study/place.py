@@ -136,12 +136,10 @@ class StudyPlace:
     single_rate: (
         float  # operations per second of a GPU in single precision: everything else
     )
-    circuit_operations: float = (
-        0.0  # operations of the scores of one image, with those of its part
-    )
-    keep_checkpoints: int | None = (
-        None  # epochs between two checkpoints; None for the study's
-    )
+    # Operations of the scores of one image, with those of its part.
+    circuit_operations: float = 0.0
+    # Epochs between two checkpoints; None for the study's.
+    keep_checkpoints: int | None = None
 
     def step(
         self, name: str, kind: str, command: str, options: Sequence[object], outputs: Sequence[Path],

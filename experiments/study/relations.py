@@ -35,9 +35,8 @@ _MODEL, _STRATUM = (
     "run",
     "test_domain",
 )  # columns of the model, and of the groups within which ranks are taken
-FEWEST_MODELS = (
-    3  # a correlation needs so many models, a partial one and an interval one more
-)
+# A correlation needs so many models, a partial one and an interval one more.
+FEWEST_MODELS = 3
 RELATIONS = (
     *("what", "with", "rho", "low", "high", "least", "most", "p", "p_holm"),
     *("partial", "partial_p", "given", "n_models", "note", "about"),

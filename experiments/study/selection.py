@@ -117,9 +117,8 @@ class MixtureSettings:
     size: Count | None = None
     """N of the subsampled settings, in images (default: that of ``cg-low`` with the same T and held-out classes)."""
     natural_domain: str = "real"
-    fraction: Part | None = (
-        None  # class interpolation: share of C2's images in T before subsampling, 0 to 1
-    )
+    # Class interpolation: share of C2's images in T before subsampling, 0 to 1.
+    fraction: Part | None = None
     other_domains: tuple[str, ...] | None = None
     """Interpolations: domains in addition to the natural one and T; None (class interpolation): all."""
 

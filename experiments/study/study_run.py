@@ -32,9 +32,8 @@ class StudyRun:
     sketches: str = NOTHING_MORE  # variant of ImageNet-Sketch in the mixture
     captions: str = "generated"  # source of the captions
     precision: str = "fp32"  # precision of the training
-    threads: int | None = (
-        None  # threads of each process; another number rounds differently
-    )
+    # Threads of each process; another number rounds differently.
+    threads: int | None = None
     commit: str = "unknown"  # commit of this package's checkout, with ``-dirty`` if files were changed
 
 
