@@ -1,4 +1,4 @@
-"""Examples in docstrings run: those of every name on a front, in one small world of drawn pictures and shipped models."""
+"""Examples in docstrings run: those of every name on a front, in a small world of drawn pictures and shipped models."""
 
 import doctest
 import importlib
