@@ -20,12 +20,7 @@ from typing import Annotated, Any
 from circuitry.runs import InputError, one_of, run_script
 from circuitry import Clip, DomainFolder, Task, class_logit
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import (
-    AttributionSettings,
-    count_operations,
-    parse_rule,
-    relative_error,
-)
+from circuitry.circuits import AttributionSettings, parse_rule, relative_error
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric
@@ -34,6 +29,7 @@ from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.sites import INPUT
 from circuitry.models import FolderBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings
+from experiments.operations import count_operations
 
 import pandas as pd
 import torch

@@ -34,7 +34,6 @@ from circuitry.circuits import (
     attribute_components,
     cut_effects,
 )
-from circuitry.circuits.cost import OperationCounter
 from circuitry.encoder import Task, mean_baseline
 from circuitry.interventions import (
     AblationSettings,
@@ -42,9 +41,15 @@ from circuitry.interventions import (
     learn_masks,
     measure_circuits,
 )
-from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables
-from circuitry.judging.scoreboard import JOB
 from circuitry.reports.result_tables import KeepSettings
+from experiments.judging.scoreboard import (
+    JOB,
+    Judged,
+    over_classes,
+    rank_agreement,
+    scoreboard_tables,
+)
+from experiments.operations import OperationCounter
 from experiments.unseen_images import ClassRecords, read_class
 
 import numpy as np

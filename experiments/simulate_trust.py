@@ -23,10 +23,10 @@ from circuitry.comparison import (
 )
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_testing import domain_spread
-from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL
 from circuitry.comparison.statistics import Spread
 from circuitry.reports.result_tables import KeepSettings
+from experiments.over_models import model_tests
 from experiments.simulation import Planted, SimulatedCircuits, simulate
 
 import numpy as np

@@ -20,14 +20,7 @@ from circuitry.runs import (
     whole_file,
 )
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import (
-    BUDGETS,
-    LEARNED,
-    METHODS,
-    Circuit,
-    MethodName,
-    OperationCounter,
-)
+from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName
 from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
 from circuitry.encoder import (
     Baseline,
@@ -44,6 +37,7 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
 )
+from experiments.operations import OperationCounter
 from experiments.unseen_images import (
     ClassImages,
     ClassRecords,

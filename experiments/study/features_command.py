@@ -31,7 +31,7 @@ from circuitry.runs import (
 from circuitry import Clip, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
-from circuitry.cards import read_vocabulary
+from circuitry.cards import default_vocabulary, read_vocabulary
 from circuitry.data import (
     DEFAULT_PARTS,
     Parts,
@@ -55,14 +55,12 @@ from circuitry.reports import (
     write_results,
 )
 from circuitry.reports.figures import domain_marks
-from circuitry.representations import (
-    ImageFeatures,
-    compare_features,
-    default_vocabulary,
+from circuitry.training import SaeTraining, caption_words, train_sae_on_images
+from experiments.representations.features import ImageFeatures, compare_features
+from experiments.representations.strongest_features import (
     extract_features,
     name_features,
 )
-from circuitry.training import SaeTraining, caption_words, train_sae_on_images
 from experiments.study.study_run import run_of
 
 import numpy as np

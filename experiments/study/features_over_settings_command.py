@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from circuitry.runs import InputError, versions
-from circuitry.comparison import Comparison, compare_models
+from circuitry.comparison import Comparison
 from circuitry.reports import Report, Written, write_results
+from experiments.over_models import compare_models
 from experiments.study.relations import models_agree
 
 import pandas as pd

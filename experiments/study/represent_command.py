@@ -48,17 +48,18 @@ from circuitry.reports import (
     write_results,
 )
 from circuitry.reports.figures import Mark, domain_marks
-from circuitry.representations import (
+from experiments.representations.grams import read_representations
+from experiments.representations.probes import SiteProbes, probe_sites
+from experiments.representations.representation_folder import (
     RepresentationSettings,
-    RepresentationSimilarity,
-    SiteProbes,
     check_enough_images,
+    extract_representations,
+)
+from experiments.representations.similarity import (
+    RepresentationSimilarity,
     cka_ceilings,
     compare_representation_parts,
     compare_representations,
-    extract_representations,
-    probe_sites,
-    read_representations,
 )
 from experiments.study.measure_charts import probes_over_depth
 

@@ -35,14 +35,13 @@ from circuitry.runs import JobFolder, Work, WorkSettings, versions
 from circuitry.circuits import Circuit
 from circuitry.comparison import LEVEL
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.judging import (
-    Judged,
+from circuitry.reports import Finding, Report, Written, write_results
+from experiments.judging.planted import (
     planted_attention,
     planted_convolution,
     score_methods,
-    scoreboard_tables,
 )
-from circuitry.reports import Finding, Report, Written, write_results
+from experiments.judging.scoreboard import Judged, scoreboard_tables
 from experiments.study.contest import (
     FIND,
     MEASURE,

@@ -16,7 +16,9 @@ from typing import Literal
 from circuitry.runs import InputError
 from circuitry.comparison import Comparison, both_directions, mean_interval
 from circuitry.data import chosen_names
-from circuitry.representations import Embeddings, compare_by_parts, probe_accuracy
+from experiments.representations.cells import compare_by_parts
+from experiments.representations.embedding_set import Embeddings
+from experiments.representations.probes import probe_accuracy
 
 import numpy as np
 import pandas as pd

@@ -38,7 +38,7 @@ from circuitry.reports import (
     write_results,
 )
 from circuitry.reports.figures import Mark, domain_marks, style
-from circuitry.representations import embed_images, embed_texts
+from experiments.representations.embeddings import embed_images, embed_texts
 from experiments.study import separation
 from experiments.study.separation_charts import (
     PANELS,

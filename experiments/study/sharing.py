@@ -40,17 +40,16 @@ from circuitry.comparison import KNOWN, Comparison, lesion_summary
 from circuitry.data import Decoding, chosen_names, class_key
 from circuitry.interventions import CheckSettings, OwnParts, OwnPartSettings
 from circuitry.models import Clip
-from circuitry.representations import (
-    Embeddings,
-    RepresentationSettings,
-    compare_features,
-    compare_representations,
-    embed_images,
-    embed_texts,
-    extract_representations,
-    image_features,
-)
 from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
+from experiments.representations.embedding_set import Embeddings
+from experiments.representations.embeddings import embed_images, embed_texts
+from experiments.representations.features import compare_features
+from experiments.representations.representation_folder import (
+    RepresentationSettings,
+    extract_representations,
+)
+from experiments.representations.similarity import compare_representations
+from experiments.representations.strongest_features import image_features
 from experiments.study.checkpoint_accuracy import (
     EvaluationSet,
     extract_accuracies,
