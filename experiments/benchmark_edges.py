@@ -81,12 +81,12 @@ def main(config: Config) -> None:
 
 def circuits(config: Config) -> Iterator[tuple[str, str, ResidualStream, Task]]:
     """Yield classes, one in each domain in turn, with either baseline: its name, theirs, the stream and the task."""
-    clip, folder = config.clip(), config.images()
-    stream, weights = (
-        ResidualStream.of(clip.encoder),
-        clip.text_weights(folder.all_classes),
-    )
-    domains, n = list(folder.domains), config.images_at_once
+    clip = config.clip()
+    folder = config.images()
+    stream = ResidualStream.of(clip.encoder)
+    weights = clip.text_weights(folder.all_classes)
+    domains = list(folder.domains)
+    n = config.images_at_once
     for i, name in enumerate(folder.classes[: config.n_circuits]):
         domain = domains[i % len(domains)]
         others = [
@@ -132,7 +132,10 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
     for baseline, circuit, stream, task in circuits(config):
         exact, *others = (
             attribute(
-                *(stream.components, task.images, task.metric, config.graph_fraction),
+                stream.components,
+                task.images,
+                task.metric,
+                config.graph_fraction,
                 baseline=task.baseline,
                 edges=method,
                 budget="same-share",
@@ -224,7 +227,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.drop(columns="circuit").groupby(
         ["baseline", "edges", "method"], sort=False, observed=True
     )
-    found, counted = groups.mean(), ["nearer than plain", "circuits"]
+    found = groups.mean()
+    counted = ["nearer than plain", "circuits"]
     found[counted] = groups[counted].sum()
     return found.reset_index().sort_values(
         ["baseline", "edges"], kind="stable", ignore_index=True

@@ -36,32 +36,32 @@ import torch
 
 STUDY = "left-10"
 CANDIDATES = (
-    *(
-        "left-1",
-        "gauss-radau-3",
-        "midpoint-3",
-        "gauss-legendre-4",
-        "midpoint-4",
-        "gauss-radau-5",
-        "midpoint-5",
-    ),
-    *(
-        "midpoint-6",
-        "midpoint-8",
-        "left-10",
-        "midpoint-10",
-        "midpoint-12",
-        "midpoint-15",
-        "midpoint-20",
-    ),
+    "left-1",
+    "gauss-radau-3",
+    "midpoint-3",
+    "gauss-legendre-4",
+    "midpoint-4",
+    "gauss-radau-5",
+    "midpoint-5",
+    "midpoint-6",
+    "midpoint-8",
+    "left-10",
+    "midpoint-10",
+    "midpoint-12",
+    "midpoint-15",
+    "midpoint-20",
 )
 """Rules to choose from, in the order of their cost."""
-REFERENCE, SECOND = "midpoint-40", "gauss-legendre-40"
-"""What a choice takes for exact, and what that must agree with."""
+REFERENCE = "midpoint-40"
+"""What a choice takes for exact."""
+SECOND = "gauss-legendre-40"
+"""What the reference must agree with."""
 ERROR = 0.1
 """Error that a rule is chosen by."""
-FEW_CIRCUITS, FEW_IMAGES = 4, 2
-"""The least number of circuits to choose a rule by, one in every domain, and the images of each."""
+FEW_CIRCUITS = 4
+"""The least number of circuits to choose a rule by, one in every domain."""
+FEW_IMAGES = 2
+"""Images of each of these."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Choose a rule, score the circuits by every rule, and print the tables."""
-    clip, images = config.clip(), config.images()
+    clip = config.clip()
+    images = config.images()
     first, others = drawn_circuits(images, config)
     fewer = replace(config, n_images=min(FEW_IMAGES, config.n_images))
     few = list(circuits(clip, images, fewer, first))
@@ -112,7 +113,8 @@ def main(config: Config) -> None:
 
 def spread(keys: Sequence[Key], most: int) -> list[Key]:
     """Return some (class, domain): the first class in the first domain, the second in the second, and so on."""
-    n_domains, places = len({domain for _, domain in keys}), list[int]()
+    n_domains = len({domain for _, domain in keys})
+    places = list[int]()
     for i in range(min(most, len(keys))):
         place = i * (n_domains + 1) % len(keys)
         while place in places:  # the step may share a factor with the number of keys
@@ -154,10 +156,8 @@ def circuits(
             images.select(class_name, domain, config.n_images, config.seed),
             strict=True,
         )
-        metric, end = (
-            class_logit(weights, images.label(class_name)),
-            baseline.of(class_name, domain, len(batch)),
-        )
+        metric = class_logit(weights, images.label(class_name))
+        end = baseline.of(class_name, domain, len(batch))
         yield (
             f"{class_name} in {domain}",
             Task(clip.encoder, batch, metric, baseline=end),
@@ -232,9 +232,11 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over sites and circuits by kind and rule, its interval over circuits, and the worst place."""
     rows = []
     for (kind, rule), everywhere in by_circuit.groupby(["kind", "rule"], sort=False):
-        part, apart = everywhere[~everywhere["apart"]], everywhere[everywhere["apart"]]
+        part = everywhere[~everywhere["apart"]]
+        apart = everywhere[everywhere["apart"]]
         per_circuit = part.groupby("circuit", sort=False)["error"].mean()
-        n, interval = len(per_circuit), mean_interval(per_circuit.to_numpy())
+        n = len(per_circuit)
+        interval = mean_interval(per_circuit.to_numpy())
         by_place = part.groupby("place")["error"].mean()
         least = kind == "kept alike"  # a share: the smallest is the worst
         worst = (

@@ -81,12 +81,11 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Judge class by class, print and write the tables."""
-    clip, images = config.clip(), config.images()
+    clip = config.clip()
+    images = config.images()
     classes = images.classes[: config.n_classes]
-    stream, weights = (
-        ResidualStream.of(clip.encoder),
-        clip.text_weights(images.all_classes),
-    )
+    stream = ResidualStream.of(clip.encoder)
+    weights = clip.text_weights(images.all_classes)
     judged = dict[tuple[str, ...], Judged]()
     for name in classes:
         found_on, measured_on = (

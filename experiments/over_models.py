@@ -55,10 +55,8 @@ def model_tests(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the tests of `compare_models` from each model's means: a row per model, a column per domain."""
     pairs = list(combinations(sorted(map(str, scores)), 2))
     apart = [(scores[a] - scores[b]).dropna().to_numpy() for a, b in pairs]
-    n, p = (
-        np.array([len(one) for one in apart], int),
-        np.array([sign_flip_p(one) for one in apart], float),
-    )
+    n = np.array([len(one) for one in apart], int)
+    p = np.array([sign_flip_p(one) for one in apart], float)
     tests = corrected_tests(pairs, mean_spreads(apart), n, p).rename(
         columns={"n_classes": "n_models"}
     )

@@ -133,8 +133,8 @@ def timed(run: Callable[..., T], *given: object) -> tuple[T, float]:
     return value, time.perf_counter() - started
 
 
-def random_task(name: str, n_images: int) -> tuple[nn.Module, Task]:
-    """Return a tower and the logit of the first of ten classes, all random, after a first run."""
+def random_task(name: str, n_images: int) -> tuple[nn.Module, Tensor, Task]:
+    """Return a tower, images and the logit of the first of ten classes, all random, after a first run."""
     torch.manual_seed(0)
     model = open_clip.create_model(register_model(name))
     tower = model.visual.eval().requires_grad_(False)
@@ -148,7 +148,8 @@ def random_task(name: str, n_images: int) -> tuple[nn.Module, Task]:
     weights = F.normalize(torch.randn(10, tower.output_dim), dim=-1)
     with torch.no_grad():
         tower(images)
-    return tower, Task(encoder, images, class_logit(weights, 0), work=QUIET)
+    task = Task(encoder, images, class_logit(weights, 0), work=QUIET)
+    return tower, images, task
 
 
 # Partial runs against runs of the whole tower.
@@ -160,8 +161,9 @@ class FullTower:
     Its hooks stay in the tower, so it comes after what this package measures, which refuses towers with hooks.
     """
 
-    def __init__(self, tower: nn.Module, task: Task) -> None:
+    def __init__(self, tower: nn.Module, images: Tensor, task: Task) -> None:
         self.tower = tower
+        self.images = images
         self.task = task
         self.replaced: dict[str, Tensor] = {}
         """What stands at a site in the place of its activation."""
@@ -189,7 +191,7 @@ class FullTower:
 
     def metric(self) -> Tensor:
         """Return the metric [images] of a run, with what is replaced."""
-        return self.task.metric(self.tower(self.task.images))
+        return self.task.metric(self.tower(self.images))
 
     def effect(self, site: str, scalar: Callable[[], Tensor]) -> Tensor:
         """Return integrated gradients of a scalar from clean to zero at a site by the study's rule [units]."""
@@ -217,7 +219,7 @@ class FullTower:
 
     def unit_moves(self, site: str, unit: int) -> Tensor:
         """Return how far a unit has moved from its clean activation in a run."""
-        self.tower(self.task.images)
+        self.tower(self.images)
         return F.mse_loss(self.seen[site][:, unit], self.clean[site][:, unit])
 
     def without(self, site: str, unit: int) -> float:
@@ -236,14 +238,14 @@ def partial_runs(name: str, n_images: int) -> pd.DataFrame:
 
     The plain way scores the edges into one unit of each site; its seconds are multiplied by the number of units.
     """
-    tower, task = random_task(name, n_images)
+    tower, images, task = random_task(name, n_images)
     with task.encoder.fast():  # as `attribute` does
         ours, our_nodes = timed(unit_scores, task, STUDY_RULE)
         kept = strongest_units({site: abs(ours[site]) for site in ours}, SHARE)
         edges, our_edges = timed(edge_scores, task, kept, STUDY_RULE)
         _, radau_nodes = timed(unit_scores, task, parse_rule("gauss-radau-5"))
         _, radau_edges = timed(edge_scores, task, kept, parse_rule("gauss-radau-4"))
-    runs = FullTower(tower, task)
+    runs = FullTower(tower, images, task)
     nodes, node_seconds = timed(runs.nodes)
     rows, edge_seconds = into_one_unit(runs, kept)
     first = {"/".join(pair): scores[0] for pair, scores in edges.scores.items()}
@@ -258,9 +260,9 @@ def partial_runs(name: str, n_images: int) -> pd.DataFrame:
 
 def patching(name: str, n_images: int) -> pd.DataFrame:
     """Return the same for exact patching of every unit; the plain way patches one unit of each site."""
-    tower, task = random_task(name, n_images)
+    tower, images, task = random_task(name, n_images)
     exact, seconds = timed(patch_effects, task)
-    losses, whole_seconds = without_one_unit(FullTower(tower, task))
+    losses, whole_seconds = without_one_unit(FullTower(tower, images, task))
     # Together, since a unit that is never active has an effect of zero.
     theirs = {"all": np.array(list(losses.values()))}
     ours = {"all": np.array([exact.scores[site][0] for site in losses])}
@@ -287,19 +289,21 @@ def edge_scores(task: Task, units: Scores, rule: QuadratureRule) -> Edges:
 
 def into_one_unit(runs: FullTower, kept: Scores) -> tuple[Scores, float]:
     """Return scores of the edges into the first kept unit of each site, and the seconds that all edges would take."""
-    rows, seconds = {}, 0.0
+    rows = {}
+    seconds = 0.0
     for up, down in pairwise(runs.sites):
         unit = int(kept[down][0])
         effect, taken = timed(runs.into_unit, up, down, unit)
         # How far a unit moves is a mean over images already; an edge helps where it keeps the unit in its place.
-        rows[f"{up}/{down}"] = -len(runs.task.images) * effect.numpy()[kept[up]]
+        rows[f"{up}/{down}"] = -len(runs.images) * effect.numpy()[kept[up]]
         seconds += taken * len(kept[down])
     return rows, seconds
 
 
 def without_one_unit(runs: FullTower) -> tuple[dict[str, float], float]:
     """Return the exact effect of the first unit of each site, and the seconds that all units would take."""
-    losses, seconds = {}, 0.0
+    losses = {}
+    seconds = 0.0
     for site in runs.sites:
         loss, taken = timed(runs.without, site, 0)
         losses[site] = loss
@@ -320,20 +324,20 @@ def worst(ours: Scores, theirs: Scores) -> float:
 
 def growth(name: str, n_images: int) -> dict[str, pd.DataFrame]:
     """Return seconds by images, units and sites, the share of the machine that is used, and the study's hours."""
-    _, task = random_task(name, n_images)
+    _, images, task = random_task(name, n_images)
     one = midpoint_rule(1)
     sites = task.encoder.sites
     rows = [
         *(
-            ("images", k, *cost(task, one, k, SHARE, sites))
+            ("images", k, *cost(task, images[:k], one, SHARE, sites))
             for k in (n_images // 4, n_images // 2, n_images)
         ),
         *(
-            ("share of units", share, *cost(task, one, 1, share, sites))
+            ("share of units", share, *cost(task, images[:1], one, share, sites))
             for share in (0.05, 0.1, 0.2)
         ),
         *(
-            ("sites", len(last), *cost(task, one, 1, SHARE, last))
+            ("sites", len(last), *cost(task, images[:1], one, SHARE, last))
             for last in (sites[-6:], sites[-11:], sites)
         ),
     ]
@@ -354,17 +358,16 @@ def growth(name: str, n_images: int) -> dict[str, pd.DataFrame]:
 
 
 def cost(
-    task: Task, rule: QuadratureRule, n_images: int, share: float, sites: Sequence[str]
+    task: Task, images: Tensor, rule: QuadratureRule, share: float, sites: Sequence[str]
 ) -> tuple[int, int, int, float, float]:
     """Return images, kept units, sites, and the seconds of the scores of units and of the edges between those kept."""
-    images = task.images[:n_images]
     fewer = Task(task.encoder, images, task.metric, sites=sites, work=QUIET)
     with task.encoder.fast():
         scores, node_seconds = timed(unit_scores, fewer, rule)
         kept = strongest_units(scores, share)
         _, edge_seconds = timed(edge_scores, fewer, kept, rule)
     n_kept = sum(map(len, kept.values()))
-    return n_images, n_kept, len(sites), node_seconds, edge_seconds
+    return len(images), n_kept, len(sites), node_seconds, edge_seconds
 
 
 def as_studied(rule: QuadratureRule) -> AttributionSettings:
@@ -399,7 +402,8 @@ def matrix_product_rate(size: int = 2048) -> float:
     A convolution with 1x1 kernels is such a product, too, which PyTorch computes by other code.
     """
     a, b = torch.randn(2, size, size)
-    image, kernels = b.view(1, size, size, 1), a.view(size, size, 1, 1)
+    image = b.view(1, size, size, 1)
+    kernels = a.view(size, size, 1, 1)
     products: list[Callable[[], Tensor]] = [
         lambda: a @ b,
         lambda: F.conv2d(image, kernels),
@@ -419,11 +423,11 @@ def edge_speed(name: str, n_images: int) -> pd.DataFrame:
 
     The peak of memory is that of this process: weights, Python and PyTorch.
     """
-    tower, task = random_task(name, n_images)
-    first = Task(task.encoder, task.images[:1], task.metric, work=QUIET)
+    tower, images, task = random_task(name, n_images)
+    first = Task(task.encoder, images[:1], task.metric, work=QUIET)
     attribute_components(first)  # reads the weights once
     before = peak_memory_gib()
-    pixels = task.images.clone().requires_grad_()
+    pixels = images.clone().requires_grad_()
 
     def one_pass() -> object:
         return torch.autograd.grad(task.metric(tower(pixels)).sum(), pixels)
@@ -510,10 +514,12 @@ def write_graphs(folder: Path, n_classes: int) -> None:
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 A_PROCESS_A_CORE = "a process a core, one thread each"
-WAYS: dict[str, Mapping[str, str]] = {
+WAYS: dict[str, dict[str, str]] = {
     "threads that spin": {"GOMP_SPINCOUNT": "300000"},  # GNU's default, so PyTorch's
     "threads that wait passively": {"GOMP_SPINCOUNT": "0"},
-    "threads that wait briefly": short_waits({}),  # as scripts of this package set them
+    "threads that wait briefly": dict(
+        short_waits({})
+    ),  # as scripts of this package set them
     "one thread": ONE_THREAD,
     A_PROCESS_A_CORE: ONE_THREAD,
 }
@@ -524,9 +530,9 @@ import sys
 from circuitry import attribute
 from experiments.speed_of_circuits import median_seconds, random_task
 
-_, task = random_task(sys.argv[1], int(sys.argv[2]))
+_, images, task = random_task(sys.argv[1], int(sys.argv[2]))
 options = {"method": "site-path", "budget": "same-share", "progress": False}
-print(median_seconds(lambda: attribute(task.encoder, task.images, task.metric, **options)))
+print(median_seconds(lambda: attribute(task.encoder, images, task.metric, **options)))
 """
 
 

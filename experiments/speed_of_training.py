@@ -147,8 +147,9 @@ def training(config: Config) -> dict[str, float]:
     captioned = with_captions(records, read_captions(root))
     table = write_captioned_table(captioned, config.out / "train.tsv").absolute()
     # Too short to warm up.
-    short = {"epochs": config.epochs, "warmup": 0, "threads": 1}
-    settings = replace(clip_preset("rn-tiny"), **short)
+    settings = replace(
+        clip_preset("rn-tiny"), epochs=config.epochs, warmup=0, threads=1
+    )
     work = TrainingWork("cpu", WORKERS, progress=False)
     folder = (config.out / "run").absolute()
     rows = []

@@ -50,7 +50,8 @@ RULES = {
     "gradient x activation": left_rule(1),
 }
 """One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
-EXACT, CUTS = "exact patching", "edge cuts"
+EXACT = "exact patching"
+CUTS = "edge cuts"
 LEARNED_MASKS = "learned masks"
 SEARCHED = {"conductance": "conductance", LEARNED_MASKS: "learned"}
 """Methods of `find_circuit`, of units; masks are also learned on edges."""
@@ -58,8 +59,10 @@ SEARCHED = {"conductance": "conductance", LEARNED_MASKS: "learned"}
 MASK_SIZE = 0.2
 """Share of units that learned masks keep, near that of the planted ones; half of it for edges."""
 
-SIZE, N_IMAGES = 8, 16
-"""Height and width of the images, in pixels, and how many methods are judged on."""
+SIZE = 8
+"""Height and width of the images, in pixels."""
+N_IMAGES = 16
+"""Images that methods are judged on."""
 WEAK = 0.02
 """Standard deviation of the weak weights between everything."""
 
@@ -91,11 +94,9 @@ def planted_convolution(noise: Amount = WEAK) -> PlantedCircuit:
     Sites conv1 (units 0 red, 1 green), conv2 (clamped to [0, 1]: units 0 and 1), head. Loud distractors: blue and a
     copy of red, which lead nowhere.
     """
-    conv1, conv2, head = (
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.Conv2d(8, 8, 3, padding=1),
-        nn.Linear(8, 4),
-    )
+    conv1 = nn.Conv2d(3, 8, 3, padding=1)
+    conv2 = nn.Conv2d(8, 8, 3, padding=1)
+    head = nn.Linear(8, 4)
     tower = nn.ModuleList([conv1, conv2, head]).requires_grad_(False)
     _noisy(tower, noise)
     _add(conv1.weight[:, :, 1, 1], {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 9.0, (3, 0): 9.0})
@@ -132,7 +133,8 @@ def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
     what was read), mlp (unit 5: that above a threshold), head. Loud distractors: blue and a copy of red.
     """
     names = ("query", "key", "value", "up", "down")
-    embed, head = nn.Linear(3, 8, bias=False), nn.Linear(8, 4)
+    embed = nn.Linear(3, 8, bias=False)
+    head = nn.Linear(8, 4)
     block = nn.ModuleDict({name: nn.Linear(8, 8, bias=name == "up") for name in names})
     tower = nn.ModuleList([embed, block, head]).requires_grad_(False)
     _noisy(tower, noise)
@@ -200,7 +202,8 @@ def score_methods(planted: PlantedCircuit) -> pd.DataFrame:
     Columns network, method, kind (``node`` or ``edge``), site (the downstream one of an edge), auroc. Sites where
     everything or nothing was planted are left out.
     """
-    encoder, images = planted.encoder, planted.images(N_IMAGES, 0)
+    encoder = planted.encoder
+    images = planted.images(N_IMAGES, 0)
     sites = [site for site in encoder.sites if site != INPUT]
     rows: list[tuple[str, str, str, str, float]] = []
 
@@ -283,12 +286,14 @@ def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
     Returns:
         Scores [units downstream, units upstream] by pair of the task's consecutive sites.
     """
-    encoder, found = task.encoder, {}
+    encoder = task.encoder
+    found = {}
     with task.running():
         (batch,) = task.batches()
         clean = batch.clean(task.sites)
         for up, down in pairwise(task.sites):
-            a, units = clean[up], clean[down].movedim(encoder.unit_dim(down), 0)
+            a = clean[up]
+            units = clean[down].movedim(encoder.unit_dim(down), 0)
             columns = []
             for unit in range(a.shape[encoder.unit_dim(up)]):
                 with patched(encoder, Patch(up, task.baseline, units=unit)):

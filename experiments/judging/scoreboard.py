@@ -62,10 +62,8 @@ def scoreboard_tables(
         (`areas_of`), rank correlation with exact patching, seconds and GFLOP; ``summary`` and ``paired``: see
         `over_classes` and `paired_differences`.
     """
-    facts, pooled = (
-        list[dict[str, Any]](),
-        dict[tuple[str, ...], list[FaithfulnessCurve]](),
-    )
+    facts = list[dict[str, Any]]()
+    pooled = dict[tuple[str, ...], list[FaithfulnessCurve]]()
     exact = {
         (job[0], *job[3:]): one.graph.node_scores
         for job, one in judged.items()
@@ -113,7 +111,8 @@ def smallest_of(
 
     Measures that are not known of the class are left out.
     """
-    values, found = [curve.at(place) for place in range(len(sizes))], dict[str, float]()
+    values = [curve.at(place) for place in range(len(sizes))]
+    found = dict[str, float]()
     for circuit in ("kept", "random", "foreign"):
         for measure in SOUGHT if circuit in values[0][SOUGHT[0]] else ():
             for target in targets if not curve.reason(measure) else ():

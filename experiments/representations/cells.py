@@ -35,11 +35,9 @@ def rows_of_cells(images: pd.DataFrame) -> dict[tuple[str, str], _Rows]:
 
 def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell, _Rows]:
     """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order."""
-    groups, paths, cells = (
-        rows_of_cells(images),
-        images["relative"].tolist(),
-        dict[Cell, np.ndarray](),
-    )
+    groups = rows_of_cells(images)
+    paths = images["relative"].tolist()
+    cells = dict[Cell, np.ndarray]()
     records = {
         (name, domain): [
             ImageRecord(Path(paths[row]), paths[row], domain, name) for row in rows
@@ -72,10 +70,8 @@ def compare_by_parts(
         about, more: Further fields of the `Comparison`.
     """
     cells = cut_images(images, n_parts)
-    described, names = (
-        np.stack([describe(rows) for rows in cells.values()]),
-        list(cells),
-    )
+    described = np.stack([describe(rows) for rows in cells.values()])
+    names = list(cells)
 
     def of_pairs(i: _Rows, j: _Rows) -> Float[np.ndarray, " pairs"]:
         return compare(described[i], described[j])

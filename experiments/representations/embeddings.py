@@ -94,10 +94,8 @@ def _embedded(
     clip: Clip, records: Sequence[ImageRecord], work: Work
 ) -> Mapping[str, np.ndarray]:
     """Return the embeddings of the images that can be read, and their places among the records."""
-    site, place = (
-        clip.encoder.sites[-1],
-        {record.relative: i for i, record in enumerate(records)},
-    )
+    site = clip.encoder.sites[-1]
+    place = {record.relative: i for i, record in enumerate(records)}
     places: list[int] = []
     rows: list[np.ndarray] = []
     passed = activations(

@@ -37,9 +37,10 @@ TOPS = (5, 10, 15, 20)
 NO_FEATURE = -1
 """Where an image or a top has no further feature."""
 
-WEAK_COSINE, WEAK_LEAD = 0.2, 0.02
-"""A name is weak below this cosine, or with a smaller lead over the next word. CLIP embeds images far from texts, so
-that even good names have cosines of .2 to .5."""
+WEAK_COSINE = 0.2
+"""A name is weak below this cosine. CLIP embeds images far from texts: even good names have cosines of .2 to .5."""
+WEAK_LEAD = 0.02
+"""A name is weak with a smaller lead over the next word."""
 
 Ranking = Literal["activation", "study"]
 """Order of features that equally many images name; see the module's description."""

@@ -160,7 +160,8 @@ def probe_sites(
         features: By site, one row per image, e.g. unit means: each unit's activation averaged over positions.
         items, folds, seed: See `probe_accuracy`.
     """
-    sites, left_out = [], []
+    sites = []
+    left_out = []
     for site, x in features.items():
         for target, labels in zip(TARGETS, (classes, domains), strict=False):
             interval = _over_folds(
@@ -188,7 +189,8 @@ def probe_sites(
 
 def _over_folds(values: np.ndarray) -> tuple[float, float, float]:
     """Mean and its interval within 0..1."""
-    folds, mean = len(values), float(values.mean())
+    folds = len(values)
+    mean = float(values.mean())
     error = float(values.std(ddof=1)) * np.sqrt(1 / folds + 1 / (folds - 1))
     reach = float(stats.t.ppf(0.975, folds - 1)) * error
     return mean, max(0.0, mean - reach), min(1.0, mean + reach)

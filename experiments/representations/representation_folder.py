@@ -79,7 +79,8 @@ def extract_representations(
         >>> domains = extract_representations(clip, DomainFolder("DomainNet"), "runs/x")
         >>> compare_representations([one.grams for one in domains])
     """
-    settings, work = settings or RepresentationSettings(), work or Work()
+    settings = settings or RepresentationSettings()
+    work = work or Work()
     in_order = (
         None
         if settings.sites is None
@@ -161,7 +162,8 @@ def _represented(
     selection: Mapping[str, Sequence[Sequence[ImageRecord]]],
 ) -> DomainRepresentation:
     """Run the images of a domain, by class and part."""
-    bar, names = seen.work.bar(domain), tuple(selection)
+    bar = seen.work.bar(domain)
+    names = tuple(selection)
     for name in Bar(names, desc=bar, unit="class", disable=bar is None):
         for part, records in enumerate(selection[name]):
             seen.add(records, name, part)
@@ -189,7 +191,9 @@ class _Images:
     """A domain's images as they go through the encoder: their unit means, and a row for each part of a class."""
 
     def __init__(self, clip: Clip, sites: Sequence[str], work: Work) -> None:
-        self.clip, self.sites, self.work = clip, sites, work
+        self.clip = clip
+        self.sites = sites
+        self.work = work
         self._batch_size = min(BATCH_SIZE, rows_that_fit(clip.encoder, work.memory_gib))
         self._owners: list[tuple[str, int, int]] = []
         """Class, part and number of images of every row."""
@@ -202,7 +206,9 @@ class _Images:
 
     def add(self, records: Sequence[ImageRecord], class_name: str, part: int) -> None:
         """Run the images of a part of a class; add the row of their mean, if any can be read."""
-        encoder, count, sums = self.clip.encoder, 0, dict[str, Tensor]()
+        encoder = self.clip.encoder
+        count = 0
+        sums = dict[str, Tensor]()
         passed = activations(
             encoder,
             self.clip.preprocess,

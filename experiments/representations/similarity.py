@@ -96,7 +96,9 @@ def compare_representations(
         raise InputError(
             f"A domain set apart needs two others, but {apart!r} was given for {', '.join(known)}: name one of these."
         )
-    pairs, domains, sides = [], [], []
+    pairs = []
+    domains = []
+    sides = []
     for site in _common_sites(grams):
         for kernel in kernels:
             found = [
@@ -158,7 +160,8 @@ def compare_representation_parts(
         for one in domains
         for part in (one.grams, *one.parts)
     ]
-    tables, without = [], []
+    tables = []
+    without = []
     for site in _common_sites(grams):
         for kernel in KERNELS:
             table, without_one = _compare_parts_at(grams, cells, site, kernel)

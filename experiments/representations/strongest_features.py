@@ -133,10 +133,12 @@ def _read_features(
     bar: str,
 ) -> ImageFeatures | None:
     """Return the features of the images that can be read; None without any."""
-    site, encoder = site_of(sae, clip), clip.encoder
+    site = site_of(sae, clip)
+    encoder = clip.encoder
     sae = sae.to(encoder.device, encoder.dtype)
     rows: list[tuple[str, str, str]] = []
-    strongest, activation = [], []
+    strongest = []
+    activation = []
     for there, found in activations(
         encoder,
         clip.preprocess,
@@ -233,10 +235,8 @@ def name_features(
     nearest = (F.normalize(sae.w_dec.to(texts), dim=-1) @ texts.T).topk(
         min(2, len(words)), dim=1
     )
-    cosine, second = (
-        nearest.values[:, 0].cpu().numpy(),
-        nearest.values[:, 1:].cpu().numpy(),
-    )
+    cosine = nearest.values[:, 0].cpu().numpy()
+    second = nearest.values[:, 1:].cpu().numpy()
     lead = cosine - second[:, 0] if second.size else np.full(len(cosine), np.inf)
     named = [[words[i] for i in row] for row in nearest.indices.tolist()]
     return pd.DataFrame(

@@ -135,7 +135,8 @@ def images_of_feature(
     """Return the images of a domain, as paths below the data's root, in which a feature is most active."""
     rows, columns = np.nonzero(features.strongest == feature)
     inside = (features.images["domain"] == domain).to_numpy()[rows]
-    rows, columns = rows[inside], columns[inside]
+    rows = rows[inside]
+    columns = columns[inside]
     order = np.argsort(-features.activation[rows, columns], kind="stable")[:n]
     return [str(path) for path in features.images["relative"].iloc[rows[order]]]
 
@@ -157,10 +158,8 @@ def add_features(
     enough = len(
         features.domains
     )  # features in fewer tops than there are domains say little either way
-    chosen, known = (
-        most_shared(table, _SHOWN, least=least, min_tops=enough),
-        table.set_index("feature"),
-    )
+    chosen = most_shared(table, _SHOWN, least=least, min_tops=enough)
+    known = table.set_index("feature")
     report.section(heading)
     if not chosen:
         report.text("There are none.")
@@ -368,7 +367,8 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
         [("autoencoder",)],
         {"images": image_listing(images.records)},
     )
-    path, unfinished = config.out / "sae.safetensors", config.out / "training"
+    path = config.out / "sae.safetensors"
+    unfinished = config.out / "training"
 
     def train(job: Job, _: object) -> list[Path]:
         train_sae_on_images(clip, images, config.training, folder=unfinished).save(path)

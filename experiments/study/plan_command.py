@@ -233,13 +233,14 @@ class Plan:
         for source, names in STUDY_FIGURES.items():
             if source == "sharing" and not self.described:
                 continue
-            if self.config.imagenet_sketch is None:
-                names = [name for name in names if "imagenet_sketch" not in name]
             tables = out / "tables" / source
             if source in ("sharing", "circuits"):
                 # Their commands write no small tables of their own.
                 tables = out / source / "tables"
-            line: Line = [*PROGRAM, "figures", *names]
+            line: Line = [*PROGRAM, "figures"]
+            for name in names:
+                if self.config.imagenet_sketch or "imagenet_sketch" not in name:
+                    line.append(name)
             yield [*line, "--tables", tables, "--out", out / "figures"]
 
     def models(

@@ -101,7 +101,8 @@ def add_cka(
             measure_name(comparison.measure),
         )
     site = comparisons[0].sites[-1]
-    title, more = f"CKA at {site}{of}", f"Of class means at {site}, the last site."
+    title = f"CKA at {site}{of}"
+    more = f"Of class means at {site}, the last site."
     add_matrix(report, comparisons[0].at(site), marks, title=title, more=more)
 
 
@@ -186,7 +187,8 @@ def main(config: Config) -> Written | None:
     tables: dict[str, list[pd.DataFrame]] = {}
     comparisons: dict[str, Comparison] = {}
     for group, classes in groups.items():
-        grams, draws = [one.grams.only(classes) for one in found], config.permutations
+        grams = [one.grams.only(classes) for one in found]
+        draws = config.permutations
         similarity = compare_representations(
             grams, permutations=draws, apart=config.apart, seed=config.seed
         )

@@ -152,7 +152,9 @@ def measure_runs(
     alone = replace(work, rank=ALONE, progress=False)
 
     def measure(name: str) -> Path:
-        run, path, tested = named[name], out / name / "shared.csv", tested_in[name]
+        run = named[name]
+        path = out / name / "shared.csv"
+        tested = tested_in[name]
         held_out = (
             chosen_names("held-out class", run.held_out, images.all_classes, class_key)
             if run.held_out
@@ -197,7 +199,8 @@ def measure_runs(
     evaluated = extract_accuracies(
         runs, tests, decoding=decoding, device=device, work=work
     )
-    points, screened = [], screened_classes(evaluated)
+    points = []
+    screened = screened_classes(evaluated)
     for name, run in named.items():
         of_run = evaluated[evaluated["run"].str.replace("/", "-") == name]
         points += [
@@ -231,10 +234,8 @@ def accuracies_of(
         kinds_of_runs(tested, screened=classes).set_index("domain")
         for classes in (None, screened)
     )
-    there, in_domain = (
-        table.loc[domain, ["seen", *ACCURACIES]],
-        float(table["all"].drop(domain).mean()),
-    )
+    there = table.loc[domain, ["seen", *ACCURACIES]]
+    in_domain = float(table["all"].drop(domain).mean())
     of_run = {
         "setting": run.setting,
         "model": str(run.model),
@@ -271,11 +272,9 @@ def shared_by(
         *_by_cka(clip, these, out / "representations", settings, work),
         *_by_features(clip, these, images, settings),
     ]
-    first, components, tables = (
-        these.classes[: settings.n_classes],
-        clip.in_components(),
-        list[pd.DataFrame](),
-    )
+    first = these.classes[: settings.n_classes]
+    components = clip.in_components()
+    tables = list[pd.DataFrame]()
     for domain in test_domains:
         domains = (
             None
@@ -376,7 +375,9 @@ def _by_circuits(
     clip: Clip, images: DomainFolder, out: Path, settings: SharingSettings, work: Work
 ) -> Rows:
     graphs = extract(
-        *(clip, images, out / "circuits"),
+        clip,
+        images,
+        out / "circuits",
         n_images=settings.n_images,
         method="fisher",
         size=settings.size,
