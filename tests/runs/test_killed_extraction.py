@@ -1,5 +1,6 @@
 """An extraction that is killed within a write ends, when it is called again, with the bytes of an undisturbed one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ EXTRACTION = f"""
 import os, signal, sys
 from circuitry import DomainFolder, Work, extract, load_clip
 
-out, killed_at = sys.argv[1], int(sys.argv[2])
+# Not in the command line, which graphs record.
+out = os.environ["OUT"]
+killed_at = int(os.environ["KILLED_AT"])
 replace = os.replace
 written = []
 
@@ -35,7 +38,8 @@ print(len(written))
 def run(folder: Path, out: str, killed_at: int) -> "subprocess.CompletedProcess[str]":
     """Extract circuits in a process that is killed when it writes so many files, at 0 in none."""
     return subprocess.run(
-        [sys.executable, "-c", EXTRACTION, out, str(killed_at)],
+        [sys.executable, "-c", EXTRACTION],
+        env=os.environ | {"OUT": out, "KILLED_AT": str(killed_at)},
         cwd=folder,
         capture_output=True,
         text=True,
