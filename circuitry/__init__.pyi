@@ -8,10 +8,8 @@ from . import data as data
 from . import encoder as encoder
 from . import explorer as explorer
 from . import interventions as interventions
-from . import judging as judging
 from . import models as models
 from . import reports as reports
-from . import representations as representations
 from . import runs as runs
 from . import training as training
 from .bases.components import in_components as in_components

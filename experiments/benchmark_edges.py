@@ -1,27 +1,21 @@
-"""Edges between heads and MLPs: how long do all of them take, and whose scores are nearest to exact cuts?
+"""Whose scores of edges between heads and MLPs are nearest to exact cuts, on a trained transformer?
 
-1. speed and memory, as ratios in one run, on random weights; a pass is a forward and backward run of the plain tower.
-   Each model has a process of its own, whose peak of memory covers the weights, Python and PyTorch. A ratio far above 4
-   refutes the numbers of arXiv 2310.10348's method (two forward passes and a backward one);
-2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and all edges of each reader and
-   writer together, and the effects on the class logit are correlated with what attribution says, plain, along a path,
-   and corrected (`circuits.stream_edges`). A correction is refuted where it is nearer than plain in few circuits;
-3. the same for edges of graphs as `attribute` stores them, between single heads and neurons.
+1. Every edge is cut alone, exactly, and all edges of each reader and writer together; the effects on the class logit
+   are correlated with what attribution says, plain, along a path, and corrected (`circuits.stream_edges`). A correction
+   is refuted where it is nearer than plain in few circuits.
+2. The same for edges of graphs as `attribute` stores them, between single heads and neurons.
 
-    python experiments/benchmark_edges.py
-    python experiments/benchmark_edges.py --models --checkpoint runs/vit/clip/checkpoints/epoch_40.pt
+    python experiments/benchmark_edges.py --checkpoint runs/vit/clip/checkpoints/epoch_40.pt
 """
 
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from circuitry.runs import Work, run_script
-from circuitry import Encoder, attribute, class_logit
+from circuitry import attribute, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
 from circuitry.circuits import QuadratureRule, midpoint_rule
@@ -30,14 +24,11 @@ from circuitry.circuits.stream_edges import PLAIN, StreamScores
 from circuitry.encoder import AnyBaseline, Task, mean_baseline
 from circuitry.models import image_batches
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.workers import peak_memory_gib
 
 import numpy as np
-import open_clip
 import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor
 
 METHODS = {
     "plain": ("gradient", PLAIN),
@@ -61,24 +52,18 @@ KINDS = {
 """Kinds of edges by what the names of their readers end in."""
 NODES = ("all into a reader", "all out of a writer")
 QUIET = Work(progress=False)
-POINTS = 5
-"""Points of the integrated scores."""
-REPEATS = 3
-"""Measurements of a time; the median counts."""
 
 
 @dataclass(frozen=True)
 class Config(QuickstartModel, KeepSettings):
     """Settings of the benchmark."""
 
-    models: tuple[str, ...] = ("ViT-B-32",)
-    """Vision transformers whose speed is measured, by their names in open_clip."""
     images_at_once: int = 8
-    """Images in the batch, and of each class."""
+    """Images of each class."""
     model: str = "vit-tiny"
     """The trained vision transformer whose edges are cut."""
     checkpoint: Path | None = None
-    """Its weights; this or --pretrained (default: none, and speed alone is measured)."""
+    """Its weights; this or --pretrained."""
     graph_fraction: float = 0.05
     """Share of heads and neurons that graphs keep, whose edges are cut one by one."""
     n_circuits: int = 8
@@ -88,31 +73,20 @@ class Config(QuickstartModel, KeepSettings):
 
 
 def main(config: Config) -> None:
-    """Measure each model, and the agreement, and print the tables."""
-    tables = {}
-    if config.models:
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            tables["speed"] = pd.DataFrame(
-                [pool.apply(measure, (name, config)) for name in config.models]
-            )
-    if config.checkpoint is not None or config.pretrained is not None:
-        tables["agreement"] = summarise(
-            pd.concat(list(agreement(config)), ignore_index=True)
-        )
-        tables["graphs"] = pd.concat(
-            list(agreement_of_graphs(config)), ignore_index=True
-        )
-    config.keep(tables)
+    """Correlate scores with cuts, and print the tables."""
+    by_circuit = pd.concat(agreement(config), ignore_index=True)
+    graphs = pd.concat(agreement_of_graphs(config), ignore_index=True)
+    config.keep({"agreement": summarise(by_circuit), "graphs": graphs})
 
 
 def circuits(config: Config) -> Iterator[tuple[str, str, ResidualStream, Task]]:
     """Yield classes, one in each domain in turn, with either baseline: its name, theirs, the stream and the task."""
-    clip, folder = config.clip(), config.images()
-    stream, weights = (
-        ResidualStream.of(clip.encoder),
-        clip.text_weights(folder.all_classes),
-    )
-    domains, n = list(folder.domains), config.images_at_once
+    clip = config.clip()
+    folder = config.images()
+    stream = ResidualStream.of(clip.encoder)
+    weights = clip.text_weights(folder.all_classes)
+    domains = list(folder.domains)
+    n = config.images_at_once
     for i, name in enumerate(folder.classes[: config.n_circuits]):
         domain = domains[i % len(domains)]
         others = [
@@ -158,7 +132,10 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
     for baseline, circuit, stream, task in circuits(config):
         exact, *others = (
             attribute(
-                *(stream.components, task.images, task.metric, config.graph_fraction),
+                stream.components,
+                task.images,
+                task.metric,
+                config.graph_fraction,
                 baseline=task.baseline,
                 edges=method,
                 budget="same-share",
@@ -250,58 +227,12 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.drop(columns="circuit").groupby(
         ["baseline", "edges", "method"], sort=False, observed=True
     )
-    found, counted = groups.mean(), ["nearer than plain", "circuits"]
+    found = groups.mean()
+    counted = ["nearer than plain", "circuits"]
     found[counted] = groups[counted].sum()
     return found.reset_index().sort_values(
         ["baseline", "edges"], kind="stable", ignore_index=True
     )
-
-
-def measure(name: str, config: Config) -> dict[str, object]:
-    """Return seconds, ratios and memory of one model."""
-    tower = open_clip.create_model(name).visual.eval().requires_grad_(False)
-    stream = ResidualStream.of(Encoder.from_tower(tower))
-    torch.manual_seed(0)
-    images = torch.randn(config.images_at_once, 3, *stream.encoder.image_size)
-    work = Work(memory_gib=0.45, progress=False)
-    task = Task(stream.components, images, metric, work=work)
-    scored(
-        stream, Task(stream.components, images[:1], metric, work=work)
-    )  # weights are read once
-    start = peak_memory_gib()
-    inputs = images.clone().requires_grad_()
-    one_pass = seconds(lambda: torch.autograd.grad(metric(tower(inputs)).sum(), inputs))
-    plain = seconds(lambda: scored(stream, task))
-    peak = peak_memory_gib()
-    rule = midpoint_rule(POINTS)
-    integrated = seconds(lambda: scored(stream, task, rule=rule))
-    found = {
-        "model": name,
-        "edges": int(stream.edges.sum()),
-        "pass s": one_pass,
-        "scores / pass": plain / one_pass,
-    }
-    found |= {
-        f"{POINTS} points / scores": integrated / plain,
-        "peak GiB before": start,
-        "peak GiB": peak,
-    }
-    return found | {"cores": torch.get_num_threads()}
-
-
-def metric(embedding: Tensor) -> Tensor:
-    """Return one number per image."""
-    return embedding[:, 0]
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Return the median time of a run."""
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return median(times)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,7 @@ from typing import Annotated, Any
 from circuitry.runs import InputError, one_of, run_script
 from circuitry import Clip, DomainFolder, Task, class_logit
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import (
-    AttributionSettings,
-    count_operations,
-    parse_rule,
-    relative_error,
-)
+from circuitry.circuits import AttributionSettings, parse_rule, relative_error
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric
@@ -34,38 +29,39 @@ from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.sites import INPUT
 from circuitry.models import FolderBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings
+from experiments.operations import count_operations
 
 import pandas as pd
 import torch
 
 STUDY = "left-10"
 CANDIDATES = (
-    *(
-        "left-1",
-        "gauss-radau-3",
-        "midpoint-3",
-        "gauss-legendre-4",
-        "midpoint-4",
-        "gauss-radau-5",
-        "midpoint-5",
-    ),
-    *(
-        "midpoint-6",
-        "midpoint-8",
-        "left-10",
-        "midpoint-10",
-        "midpoint-12",
-        "midpoint-15",
-        "midpoint-20",
-    ),
+    "left-1",
+    "gauss-radau-3",
+    "midpoint-3",
+    "gauss-legendre-4",
+    "midpoint-4",
+    "gauss-radau-5",
+    "midpoint-5",
+    "midpoint-6",
+    "midpoint-8",
+    "left-10",
+    "midpoint-10",
+    "midpoint-12",
+    "midpoint-15",
+    "midpoint-20",
 )
 """Rules to choose from, in the order of their cost."""
-REFERENCE, SECOND = "midpoint-40", "gauss-legendre-40"
-"""What a choice takes for exact, and what that must agree with."""
+REFERENCE = "midpoint-40"
+"""What a choice takes for exact."""
+SECOND = "gauss-legendre-40"
+"""What the reference must agree with."""
 ERROR = 0.1
 """Error that a rule is chosen by."""
-FEW_CIRCUITS, FEW_IMAGES = 4, 2
-"""The least number of circuits to choose a rule by, one in every domain, and the images of each."""
+FEW_CIRCUITS = 4
+"""The least number of circuits to choose a rule by, one in every domain."""
+FEW_IMAGES = 2
+"""Images of each of these."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,8 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Choose a rule, score the circuits by every rule, and print the tables."""
-    clip, images = config.clip(), config.images()
+    clip = config.clip()
+    images = config.images()
     first, others = drawn_circuits(images, config)
     fewer = replace(config, n_images=min(FEW_IMAGES, config.n_images))
     few = list(circuits(clip, images, fewer, first))
@@ -116,7 +113,8 @@ def main(config: Config) -> None:
 
 def spread(keys: Sequence[Key], most: int) -> list[Key]:
     """Return some (class, domain): the first class in the first domain, the second in the second, and so on."""
-    n_domains, places = len({domain for _, domain in keys}), list[int]()
+    n_domains = len({domain for _, domain in keys})
+    places = list[int]()
     for i in range(min(most, len(keys))):
         place = i * (n_domains + 1) % len(keys)
         while place in places:  # the step may share a factor with the number of keys
@@ -158,10 +156,8 @@ def circuits(
             images.select(class_name, domain, config.n_images, config.seed),
             strict=True,
         )
-        metric, end = (
-            class_logit(weights, images.label(class_name)),
-            baseline.of(class_name, domain, len(batch)),
-        )
+        metric = class_logit(weights, images.label(class_name))
+        end = baseline.of(class_name, domain, len(batch))
         yield (
             f"{class_name} in {domain}",
             Task(clip.encoder, batch, metric, baseline=end),
@@ -236,9 +232,11 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over sites and circuits by kind and rule, its interval over circuits, and the worst place."""
     rows = []
     for (kind, rule), everywhere in by_circuit.groupby(["kind", "rule"], sort=False):
-        part, apart = everywhere[~everywhere["apart"]], everywhere[everywhere["apart"]]
+        part = everywhere[~everywhere["apart"]]
+        apart = everywhere[everywhere["apart"]]
         per_circuit = part.groupby("circuit", sort=False)["error"].mean()
-        n, interval = len(per_circuit), mean_interval(per_circuit.to_numpy())
+        n = len(per_circuit)
+        interval = mean_interval(per_circuit.to_numpy())
         by_place = part.groupby("place")["error"].mean()
         least = kind == "kept alike"  # a share: the smallest is the worst
         worst = (

@@ -34,7 +34,6 @@ from circuitry.circuits import (
     attribute_components,
     cut_effects,
 )
-from circuitry.circuits.cost import OperationCounter
 from circuitry.encoder import Task, mean_baseline
 from circuitry.interventions import (
     AblationSettings,
@@ -42,9 +41,15 @@ from circuitry.interventions import (
     learn_masks,
     measure_circuits,
 )
-from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables
-from circuitry.judging.scoreboard import JOB
 from circuitry.reports.result_tables import KeepSettings
+from experiments.judging.scoreboard import (
+    JOB,
+    Judged,
+    over_classes,
+    rank_agreement,
+    scoreboard_tables,
+)
+from experiments.operations import OperationCounter
 from experiments.unseen_images import ClassRecords, read_class
 
 import numpy as np
@@ -76,12 +81,11 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Judge class by class, print and write the tables."""
-    clip, images = config.clip(), config.images()
+    clip = config.clip()
+    images = config.images()
     classes = images.classes[: config.n_classes]
-    stream, weights = (
-        ResidualStream.of(clip.encoder),
-        clip.text_weights(images.all_classes),
-    )
+    stream = ResidualStream.of(clip.encoder)
+    weights = clip.text_weights(images.all_classes)
     judged = dict[tuple[str, ...], Judged]()
     for name in classes:
         found_on, measured_on = (

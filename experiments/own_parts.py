@@ -59,8 +59,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-CLASSES, OWN_UNITS, COMMON, LOUD = 6, 3, 4, 20
-"""Of planted networks: classes, own units of each, units that every class needs, and loud units that lead nowhere."""
+CLASSES = 6
+"""Classes of planted networks."""
+OWN_UNITS = 3
+"""Own units of each class."""
+COMMON = 4
+"""Units that every class needs."""
+LOUD = 20
+"""Loud units that lead nowhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +130,8 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
         own: Tensor = (
             u[:, :n_own].reshape(len(u), CLASSES, OWN_UNITS, copies).amax(-1).sum(-1)
         )
-        common, pairs = (
-            u[:, n_own : n_own + COMMON].sum(1, keepdim=True),
-            u[:, n_own + COMMON :][:, :CLASSES],
-        )
+        common = u[:, n_own : n_own + COMMON].sum(1, keepdim=True)
+        pairs = u[:, n_own + COMMON :][:, :CLASSES]
         return own * common + 0.2 * (pairs + pairs.roll(1, 1))
 
     own = {
@@ -144,10 +148,8 @@ def fisher_difference(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     """Score units by how much more their gates change all answers on images of the class than on others."""
     with task.running(gradients=True):
         runs = Gated(task)
-        answers, sides = (
-            default_answers(task.metric),
-            (range(runs.n_own), range(runs.n_own, len(runs))),
-        )
+        answers = default_answers(task.metric)
+        sides = (range(runs.n_own), range(runs.n_own, len(runs)))
         own, others = set_importance(runs, answers, [(side, ()) for side in sides])
         scores: dict[str, np.ndarray] = runs.scored((own - others).double().numpy())
         return scores
@@ -161,10 +163,8 @@ def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
         found = [batch.clean(task.sites) for batch in whole.batches()]
     means = {}
     for site in task.sites:
-        units, dim = (
-            torch.cat([task.encoder.units_of(site, some[site]) for some in found]),
-            task.encoder.unit_dim(site),
-        )
+        units = torch.cat([task.encoder.units_of(site, some[site]) for some in found])
+        dim = task.encoder.unit_dim(site)
         means[site] = (
             (units.movedim(dim, 1).flatten(2).mean(2) if units.dim() > 2 else units)
             .double()
@@ -204,7 +204,8 @@ def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     with task.running(gradients=True):
         runs = Gated(task)
         metric: Any = task.metric
-        n_own, n_others = runs.n_own, len(runs) - runs.n_own
+        n_own = runs.n_own
+        n_others = len(runs) - runs.n_own
         whole = metric.log_answers(runs.embeddings).detach()
         closed = torch.full((runs.n_gates,), -3.0, requires_grad=True)
         optimizer = torch.optim.Adam([closed], 0.25)
@@ -231,8 +232,10 @@ def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
         return scores
 
 
-STEPS, SPARSE = 25, 3.0
-"""Steps of learned gates, and the weight of the share of units that they close."""
+STEPS = 25
+"""Steps in which gates are learned."""
+SPARSE = 3.0
+"""Weight of the share of units that the gates close."""
 RIVALS: dict[str, Callable[..., Any] | None] = {
     **dict.fromkeys(("contrast", "gradient", "fisher")),
     "fisher difference": fisher_difference,
@@ -251,12 +254,12 @@ def steered(
         Columns class, of, units (``own part``, ``random``, ``another class's part``), before, after (mean probability
         of the class), n_images.
     """
-    rng, rows, names = np.random.default_rng(seed), list[dict[str, Any]](), list(parts)
+    rng = np.random.default_rng(seed)
+    rows = list[dict[str, Any]]()
+    names = list(parts)
     for place, name in enumerate(names):
-        donors, another = (
-            one_tensor(tasks[name].images),
-            parts[names[(place + 1) % len(names)]],
-        )
+        donors = one_tensor(tasks[name].images)
+        another = parts[names[(place + 1) % len(names)]]
         metric: Any = tasks[name].metric
         cuts = {
             "own part": parts[name],
@@ -277,7 +280,8 @@ def steered(
                 metric.log_answers(e)[:, metric.label].exp().mean().item()
                 for e in kept_embeddings(task, runs)
             )
-            before, named = next(found), {"class": name, "of": other}
+            before = next(found)
+            named = {"class": name, "of": other}
             for units, after in zip(cuts, found, strict=True):
                 rows.append(
                     {
@@ -299,7 +303,8 @@ def score_planted() -> pd.DataFrame:
         for method in ("contrast", "gradient", "fisher", "patching"):
             recalls = []
             for label in range(CLASSES):
-                task, size = net.task(label), len(net.own[label])
+                task = net.task(label)
+                size = len(net.own[label])
                 n_units = net.encoder(net.images(label, 1, 0), stop="units").shape[1]
                 found = find_circuit(task, method=method, size=size / n_units)
                 recalls.append(
@@ -374,11 +379,9 @@ def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, A
 
 def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Train four more models on the same images, from seeds 1 to 4, and read the parts of each; seed 0 is shipped."""
-    values, digests, shown = (
-        dict[int, "pd.Series[float]"](),
-        dict[int, str](),
-        QuickstartSettings(train=True),
-    )
+    values = dict[int, "pd.Series[float]"]()
+    digests = dict[int, str]()
+    shown = QuickstartSettings(train=True)
     write_toy(config.data, shown.drawing)
     for seed in range(5):
         asked = replace(shown, out=config.out / "models" / str(seed), seed=seed)
@@ -408,10 +411,8 @@ def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[floa
         of_share, alike = (
             table[table["share"] == share] for table in (lesions, overlaps)
         )
-        left, pairs = (
-            lesion_summary(of_share, ("styles",)),
-            style_verdicts(of_share, alike),
-        )
+        left = lesion_summary(of_share, ("styles",))
+        pairs = style_verdicts(of_share, alike)
         kinds = overlap_summary(alike)
         names = [
             *(left["answers"] + ", " + left["cut"] + ", " + left["styles"]),
@@ -430,11 +431,9 @@ def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[floa
 
 def compare_colours(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Set overlaps of parts of the largest share beside colours of the images that found them."""
-    run, found, rows = (
-        config.own_parts("contrast"),
-        list[pd.DataFrame](),
-        list[tuple[Any, ...]](),
-    )
+    run = config.own_parts("contrast")
+    found = list[pd.DataFrame]()
+    rows = list[tuple[Any, ...]]()
     overlaps = run.run(Work(progress=True))["overlaps"]
     overlaps = overlaps[overlaps["share"] == max(config.shares)]
     by_styles = overlaps[overlaps["class_a"] == overlaps["class_b"]].groupby(
@@ -444,10 +443,8 @@ def compare_colours(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, 
         f"domain_{side}": overlaps[f"class_{side}"] + "/" + overlaps[f"domain_{side}"]
         for side in "ab"
     }
-    of_styles, of_cells = (
-        square(by_styles["overlap"].mean().reset_index()),
-        square(overlaps.assign(**named)),
-    )
+    of_styles = square(by_styles["overlap"].mean().reset_index())
+    of_cells = square(overlaps.assign(**named))
     keys = [
         (name, style) for name, style in (cell.split("/") for cell in of_cells.index)
     ]

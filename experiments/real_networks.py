@@ -166,10 +166,8 @@ def depth(run: OwnParts) -> pd.DataFrame:
     counts = defaultdict[tuple[str, str], list[int]](lambda: [0, 0])
     for (a, first), (b, second) in combinations(run.circuits().items(), 2):
         for site, units in first.units.items():
-            kind, stage = (
-                IN_COMMON[a[0] == b[0], a[1] != b[1]],
-                ".".join(site.split(".")[:2]),
-            )
+            kind = IN_COMMON[a[0] == b[0], a[1] != b[1]]
+            stage = ".".join(site.split(".")[:2])
             counts[kind, stage][0] += len(units) + len(second.units[site])
             counts[kind, stage][1] += len(np.intersect1d(units, second.units[site]))
     columns = ["parts", "stage", "units", "shared"]
@@ -230,7 +228,8 @@ def colours_in_common(
     pictures: Mapping[str, Sequence[Path]], levels: int
 ) -> pd.DataFrame:
     """Return what the mean histograms of colours of every two sets of pictures have in common, by sorted names."""
-    means, names = list[np.ndarray](), sorted(pictures)
+    means = list[np.ndarray]()
+    names = sorted(pictures)
     for name in names:
         pixels = (
             np.asarray(load_image(path), int).reshape(-1, 3) for path in pictures[name]

@@ -23,10 +23,10 @@ from circuitry.comparison import (
 )
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_testing import domain_spread
-from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL
 from circuitry.comparison.statistics import Spread
 from circuitry.reports.result_tables import KeepSettings
+from experiments.over_models import model_tests
 from experiments.simulation import Planted, SimulatedCircuits, simulate
 
 import numpy as np
@@ -65,10 +65,12 @@ def main(config: Config) -> None:
 
 def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:
     """Yield the mean ratio to the ceiling of identical and unrelated domains at three levels of noise."""
-    planted, chance = Planted(), np.array([Planted().chance])
+    planted = Planted()
+    chance = np.array([Planted().chance])
     for domains, shared in (("identical", 1.0), ("unrelated", 0.0)):
         for level, noise in NOISE.items():
-            rng, of = np.random.default_rng(0), np.full((n_classes, 1), shared)
+            rng = np.random.default_rng(0)
+            of = np.full((n_classes, 1), shared)
             cells = (
                 pair_cells(simulate(rng, of, noise, planted).parts).values
                 for _ in range(config.draws)
@@ -87,7 +89,8 @@ def point(values: np.ndarray) -> np.ndarray:
 
 def coverage(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often intervals hold the truth: of means of parts, of the whole, and of ratios."""
-    planted, chance = Planted(), np.array([Planted().chance])
+    planted = Planted()
+    chance = np.array([Planted().chance])
     for level in ("middle", "high"):
         noise = NOISE[level]
         truth = truths(noise, planted, chance)
@@ -182,7 +185,8 @@ def skewed(config: Config) -> Iterator[dict[str, object]]:
     for (case, shares), n_parts in product(
         (("skewed", few_shared), ("even", some_shared)), (2, 4)
     ):
-        planted, rng = Planted(n_parts=n_parts), np.random.default_rng(0)
+        planted = Planted(n_parts=n_parts)
+        rng = np.random.default_rng(0)
         chance = np.array([planted.chance])
         many = [
             simulate(rng, shares(rng, 500), uneven(rng, 500, 0.7, planted), planted)
@@ -191,7 +195,8 @@ def skewed(config: Config) -> Iterator[dict[str, object]]:
         means = np.mean([point(pair_cells(one.parts).values) for one in many], axis=0)
         truth = ratio(means, chance)[0, 0, 0]
         for n_classes in (8, 16, 30, 60):
-            rng, ends = np.random.default_rng(1), []
+            rng = np.random.default_rng(1)
+            ends = []
             for seed in range(config.draws):
                 noise = uneven(rng, n_classes, 0.7, planted)
                 parts = simulate(rng, shares(rng, n_classes), noise, planted).parts
@@ -291,7 +296,8 @@ def errors_over_models(
     """Yield errors where models, not domains, differ in how noisy a domain is: of one model's test, and over models."""
     for n_domains, n_models in ((3, 8), (6, 12)):
         planted = Planted(n_domains=n_domains)
-        within, over = [], []
+        within = []
+        over = []
         for seed in range(config.draws):
             rng = np.random.default_rng([0, seed])
             shared = some_shared(rng, n_classes)
@@ -327,7 +333,8 @@ def mantel_error(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often two unrelated matrices, with a level per domain, correlate at p <= 0.05."""
     for n_domains in (3, 4, 6, 8, 10):
         rng = np.random.default_rng(0)
-        found, naive = [], []
+        found = []
+        naive = []
         upper = np.triu_indices(n_domains, 1)
         for seed in range(config.draws):
             x, y = (_with_levels(rng, n_domains) for _ in range(2))
@@ -338,7 +345,8 @@ def mantel_error(config: Config) -> Iterator[dict[str, object]]:
 
 
 def _with_levels(rng: np.random.Generator, n_domains: int) -> np.ndarray:
-    level, noise = rng.normal(size=n_domains), rng.normal(size=(n_domains, n_domains))
+    level = rng.normal(size=n_domains)
+    noise = rng.normal(size=(n_domains, n_domains))
     return np.asarray(level[:, None] + level + (noise + noise.T) / 2)
 
 

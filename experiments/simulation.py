@@ -53,16 +53,18 @@ def simulate(
     A class has a ``shared`` part of a score's variance in common over domains; ``noise`` is the standard deviation of
     what one part of the images adds, which the whole averages.
     """
-    n, d, k, u = len(shared), planted.n_domains, planted.n_parts, planted.n_units
-    own, common = rng.normal(size=(n, d, u)), rng.normal(size=(n, 1, u))
+    n = len(shared)
+    d = planted.n_domains
+    k = planted.n_parts
+    u = planted.n_units
+    own = rng.normal(size=(n, d, u))
+    common = rng.normal(size=(n, 1, u))
     scores = np.sqrt(shared)[..., None] * common + np.sqrt(1 - shared)[..., None] * own
     added = np.broadcast_to(noise, (n, d))[..., None, None] * rng.normal(
         size=(n, d, k, u)
     )
-    kept, whole = (
-        keep(scores[:, :, None] + added, planted.n_kept),
-        keep(scores + added.mean(2), planted.n_kept),
-    )
+    kept = keep(scores[:, :, None] + added, planted.n_kept)
+    whole = keep(scores + added.mean(2), planted.n_kept)
     values = jaccard(kept[:, :, None, :, None], kept[:, None, :, None])[:, :, :, None]
     values[..., np.arange(k), np.arange(k)] = np.nan
     classes = tuple(f"c{i:03}" for i in range(n))

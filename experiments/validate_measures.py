@@ -86,7 +86,8 @@ def similarities(
     left_out: Collection[str], graphs: Sequence[AttributionGraph]
 ) -> dict[str, np.ndarray]:
     """Return the matrix of similarities by measure, means over the sites that count."""
-    found, measures = {}, [Measure(name) for name in MEASURES]
+    found = {}
+    measures = [Measure(name) for name in MEASURES]
     for measure, by_site in similarity_matrices(
         graphs, measures, ReadingSettings.edges_per_node
     ).items():
@@ -169,7 +170,8 @@ def permuted_share(
     graph: AttributionGraph, share: float, rng: np.random.Generator
 ) -> AttributionGraph:
     """Return a graph in which a share of the units of each site has changed places at random."""
-    scores, kept = {}, {}
+    scores = {}
+    kept = {}
     for site, values in graph.node_scores.items():
         places = np.arange(len(values))
         chosen = rng.permutation(len(values))[: round(share * len(values))]

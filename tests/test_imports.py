@@ -43,7 +43,6 @@ ROOMS = (
         "bases",
         "models",
         "training",
-        "representations",
         "circuits",
     ),
     *(
@@ -52,13 +51,12 @@ ROOMS = (
         "reports",
         "explorer",
         "analysis",
-        "judging",
         "commands",
     ),
 )
 """The rooms; one imports only from itself and from those before it."""
 
-STRANGERS = ("training", "representations", "circuits")
+STRANGERS = ("training", "circuits")
 
 LIGHT_ROOMS = ("runs", "comparison", "reports")
 """Rooms that work without torch; elsewhere a module whose docstring says "No torch." does."""

@@ -26,9 +26,17 @@ from circuitry.encoder.modes import own_modes
 from circuitry.interventions import circuit_of, lesion, own_part
 from circuitry.interventions.answers import normal_ranks
 from circuitry.models import FolderBaseline
-from circuitry.representations import embed_images
-from circuitry.representations.representation_folder import unit_means
 from experiments.own_parts import planted_classes
+from experiments.representations.embeddings import embed_images, embed_texts
+from experiments.representations.representation_folder import (
+    extract_representations,
+    unit_means,
+)
+from experiments.representations.strongest_features import (
+    extract_features,
+    image_features,
+    name_features,
+)
 from tests.doors.walk import FEW, public_names
 from tests.doors.world import World
 from tests.support.work import QUIET
@@ -38,28 +46,33 @@ ROOMS = (
     "circuits",
     "encoder",
     "interventions",
-    "judging",
     "models",
-    "representations",
     "training",
 )
-MODEL = re.compile(r"\b(Encoder|Clip|Task|ResidualStream|PlantedCircuit)\b")
+MODEL = re.compile(r"\b(Encoder|Clip|Task|ResidualStream)\b")
 ELSEWHERE = {
     "in_components": "runs nothing",
     "site_named": "runs nothing",
     "extract_samples": "as sample_activations",
-    "score_methods": "calls the functions above",
     "zero_shot_heads": "returns functions",
     **dict.fromkeys(("own_part", "lesion"), "below, on a class that is recognised"),
 }
 """Public functions of a model that are not called here, and why."""
-FOUND = {
+FOUND: dict[str, Callable[..., Any]] = {
     name: value
     for name, value in public_names()
     if inspect.isfunction(value)
     if value.__module__.split(".")[1] in ROOMS
     if name not in ELSEWHERE
     if MODEL.search(str(list(inspect.signature(value).parameters.values())))
+}
+FOUND |= {
+    "embed_images": embed_images,
+    "embed_texts": embed_texts,
+    "extract_features": extract_features,
+    "extract_representations": extract_representations,
+    "image_features": image_features,
+    "name_features": name_features,
 }
 SMALL = (
     "cache_dir",

@@ -77,22 +77,21 @@ from circuitry.interventions import (
 )
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.models import linear_probe, read_images
-from circuitry.representations import (
-    RepresentationSettings,
-    compare_features,
-    compare_representations,
-    embed_images,
-    extract_representations,
-    image_features,
-    name_features,
-    probe_sites,
-)
 from circuitry.training import (
     SaeTraining,
     diagnose_sae,
     train_sae_on_images,
     zero_shot_accuracy,
 )
+from experiments.representations.embeddings import embed_images
+from experiments.representations.features import compare_features
+from experiments.representations.probes import probe_sites
+from experiments.representations.representation_folder import (
+    RepresentationSettings,
+    extract_representations,
+)
+from experiments.representations.similarity import compare_representations
+from experiments.representations.strongest_features import image_features, name_features
 from tests.support.feature_bases import make_sae
 from tests.support.second_device import DEVICE, second_device
 from tests.support.work import QUIET

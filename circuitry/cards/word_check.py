@@ -11,15 +11,26 @@ from torch import Tensor
 
 from circuitry.cards.unit_card import WordCheck
 from circuitry.cards.vocabulary import unit_words
-from circuitry.data.captions import distinct_words
+from circuitry.data.captions import STYLE_WORDS, distinct_words
 from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip
-from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import Names, checked
 
 CONFIDENCE = 0.95
 """Of the interval of the accuracy whose lower end must lie above chance."""
+
+
+def default_vocabulary(class_names: Names = ()) -> tuple[str, ...]:
+    """Return class names, the words of DomainNet's styles, and the names of ImageNet's 1000 classes.
+
+    Example:
+        >>> from circuitry.cards import default_vocabulary
+        >>> default_vocabulary(["lighthouse", "ice_cream"])[:2]
+        ('lighthouse', 'ice cream')
+    """
+    styles = [word for words in STYLE_WORDS.values() for word in words]
+    return distinct_words([*class_names, *STYLE_WORDS, *styles, *IMAGENET_CLASSNAMES])
 
 
 def vocabulary_of(

@@ -10,8 +10,6 @@ from .circuit_settings import AttributionSettings as AttributionSettings
 from .class_pass import ReadingSettings as ReadingSettings
 from .completeness import Completeness as Completeness
 from .component_effects import DirectEffects as DirectEffects
-from .cost import OperationCounter as OperationCounter
-from .cost import count_operations as count_operations
 from .direct_decomposition import direct_effects as direct_effects
 from .direct_decomposition import direct_vectors as direct_vectors
 from .edge_cuts import cut_effects as cut_effects

@@ -13,7 +13,6 @@ from .lesion_reading import lesion_summary as lesion_summary
 from .lesion_reading import overlap_summary as overlap_summary
 from .lesion_reading import style_verdicts as style_verdicts
 from .lesion_reading import told_share as told_share
-from .models import compare_models as compare_models
 from .part_array import PARTS as PARTS
 from .part_array import PartArray as PartArray
 from .part_array import ceilings_of as ceilings_of

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuitry.bases.residual import ResidualStream
+from circuitry.cards.word_check import default_vocabulary
 from circuitry.circuits.direct_decomposition import direct_vectors
 from circuitry.circuits.embedding_pairs import pooling_pairs
 from circuitry.data.captions import distinct_words
@@ -22,7 +23,6 @@ from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
-from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names
 from circuitry.runs.progress import Bar

@@ -2,7 +2,7 @@
 
 Small jobs go fastest with one process a core and one thread each, as the quickstart does. Where other programs use the
 cores, threads that spin while they wait for each other (PyTorch's default) slow everything down; `short_waits` lets
-them wait briefly. ``experiments/benchmark_threads.py`` measures both.
+them wait briefly. ``experiments/speed_of_circuits.py --of threads`` measures both.
 """
 
 import importlib.util

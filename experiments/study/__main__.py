@@ -6,7 +6,7 @@ import sys
 from circuitry.runs import run_script
 
 PROGRAMS = {
-    "plan": "the whole study as one plan",
+    "plan": "the commands that redo the whole study",
     "toy": "the study in small: does its line of argument hold?",
     "mixtures": "write tables of training images: which domains see which classes",
     "train-supervised": "train a classifier in place of a CLIP",

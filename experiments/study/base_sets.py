@@ -82,7 +82,8 @@ class BaseSet:
             if isinstance(self.validation, Mapping)
             else (self.validation or 0) * 2**64
         )
-        found, named = 0, sum(map(len, split.values()))
+        found = 0
+        named = sum(map(len, split.values()))
         for image in self.all_images():
             if split:
                 names = (image.relative, image.relative.rpartition("/")[2])

@@ -66,7 +66,8 @@ def imagenet_validation(
     """Return ImageNet's validation images, ``root/<wnid>/<file>``, as the domain ``root.name``."""
     root = Path(root).resolve()
     images = DomainFolder(root.parent, split=None, domains=(root.name,))
-    index, called = imagenet_index(images.all_classes), imagenet_names(names)
+    index = imagenet_index(images.all_classes)
+    called = imagenet_names(names)
     return EvaluationSet(
         images, [called[index[wnid]] for wnid in images.all_classes], style="real"
     )
@@ -93,10 +94,8 @@ def extract_accuracies(
     ``<run>/evaluation/<digest>/`` holds the tables and the predictions, ``epoch_<n>-<domain>.safetensors`` (see
     `read_predictions`). The columns are those of `tidy_accuracy`, ``epoch``, ``run`` and what differs among runs.
     """
-    names, chosen = (
-        run_names(runs),
-        [kept_checkpoints(run.folder, epochs) for run in runs],
-    )
+    names = run_names(runs)
+    chosen = [kept_checkpoints(run.folder, epochs) for run in runs]
     tables: dict[int, pd.DataFrame] = {}
     for i in work.rank.order(
         range(len(runs))
@@ -130,7 +129,8 @@ def _evaluated(
     work: Work,
 ) -> pd.DataFrame:
     """Return the accuracies of one run; a job for every checkpoint does what is missing."""
-    images, templates = tests.images, {} if run.supervised else TEMPLATE_SETS
+    images = tests.images
+    templates = {} if run.supervised else TEMPLATE_SETS
     styles = {domain: tests.style or domain for domain in images.domains}
     asked = run.held_out if tests.style is None else ()
     held_out = (

@@ -20,14 +20,7 @@ from circuitry.runs import (
     whole_file,
 )
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import (
-    BUDGETS,
-    LEARNED,
-    METHODS,
-    Circuit,
-    MethodName,
-    OperationCounter,
-)
+from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName
 from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
 from circuitry.encoder import (
     Baseline,
@@ -44,6 +37,7 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
 )
+from experiments.operations import OperationCounter
 from experiments.unseen_images import (
     ClassImages,
     ClassRecords,
@@ -106,17 +100,16 @@ class Contest:
     """A model and images, and what every job does with them."""
 
     def __init__(self, config: ContestSettings, rank: Rank = ALONE) -> None:
-        self.config, self.clip, self.images = (
-            config,
-            config.clip(rank, parts=True),
-            config.images(),
-        )
+        self.config = config
+        self.clip = config.clip(rank, parts=True)
+        self.images = config.images()
         self.weights = self.clip.text_weights(self.images.all_classes)
 
     @cached_property
     def classes(self) -> list[str]:
         """The classes whose circuits are judged."""
-        config, images = self.config, self.images
+        config = self.config
+        images = self.images
         counts = images.counts().loc[
             chosen_names("domain", (config.domain,), images.domains)[0]
         ]
@@ -260,7 +253,8 @@ class Contest:
         circuits: Sequence[Circuit],
         cost: dict[str, float],
     ) -> Iterator[Path]:
-        source, units = circuits[0].source, dict(circuits[0].units)
+        source = circuits[0].source
+        units = dict(circuits[0].units)
         named = replace(
             source, kept_units=units, class_name=class_name, domain=self.config.domain
         )

@@ -31,7 +31,7 @@ from circuitry.runs import (
 from circuitry import Clip, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
-from circuitry.cards import read_vocabulary
+from circuitry.cards import default_vocabulary, read_vocabulary
 from circuitry.data import (
     DEFAULT_PARTS,
     Parts,
@@ -55,14 +55,12 @@ from circuitry.reports import (
     write_results,
 )
 from circuitry.reports.figures import domain_marks
-from circuitry.representations import (
-    ImageFeatures,
-    compare_features,
-    default_vocabulary,
+from circuitry.training import SaeTraining, caption_words, train_sae_on_images
+from experiments.representations.features import ImageFeatures, compare_features
+from experiments.representations.strongest_features import (
     extract_features,
     name_features,
 )
-from circuitry.training import SaeTraining, caption_words, train_sae_on_images
 from experiments.study.study_run import run_of
 
 import numpy as np
@@ -137,7 +135,8 @@ def images_of_feature(
     """Return the images of a domain, as paths below the data's root, in which a feature is most active."""
     rows, columns = np.nonzero(features.strongest == feature)
     inside = (features.images["domain"] == domain).to_numpy()[rows]
-    rows, columns = rows[inside], columns[inside]
+    rows = rows[inside]
+    columns = columns[inside]
     order = np.argsort(-features.activation[rows, columns], kind="stable")[:n]
     return [str(path) for path in features.images["relative"].iloc[rows[order]]]
 
@@ -159,10 +158,8 @@ def add_features(
     enough = len(
         features.domains
     )  # features in fewer tops than there are domains say little either way
-    chosen, known = (
-        most_shared(table, _SHOWN, least=least, min_tops=enough),
-        table.set_index("feature"),
-    )
+    chosen = most_shared(table, _SHOWN, least=least, min_tops=enough)
+    known = table.set_index("feature")
     report.section(heading)
     if not chosen:
         report.text("There are none.")
@@ -370,7 +367,8 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
         [("autoencoder",)],
         {"images": image_listing(images.records)},
     )
-    path, unfinished = config.out / "sae.safetensors", config.out / "training"
+    path = config.out / "sae.safetensors"
+    unfinished = config.out / "training"
 
     def train(job: Job, _: object) -> list[Path]:
         train_sae_on_images(clip, images, config.training, folder=unfinished).save(path)

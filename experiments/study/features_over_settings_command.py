@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from circuitry.runs import InputError, versions
-from circuitry.comparison import Comparison, compare_models
+from circuitry.comparison import Comparison
 from circuitry.reports import Report, Written, write_results
+from experiments.over_models import compare_models
 from experiments.study.relations import models_agree
 
 import pandas as pd
@@ -54,7 +55,8 @@ def main(config: Config) -> Written:
             "Expected --results folders of the program features, given none: add --features FOLDER."
         )
     runs = pd.DataFrame([score(config, entry) for entry in config.features])
-    table, tests = over_seeds(runs), over_models(config, runs["test_domain"])
+    table = over_seeds(runs)
+    tests = over_models(config, runs["test_domain"])
     report = Report(
         "Which settings make domains share features?",
         f"Feature sharing of the test domain with the other domains in {len(runs)} models, {config.group} classes.",
@@ -87,17 +89,16 @@ def score(config: Config, entry: str) -> dict[str, object]:
     """Return one model's score of its test domain, and its training."""
     name, _, place = entry.rpartition("=")
     folder = Path(place)
-    table, about = folder / "feature_sharing_summary.csv", folder / "provenance.json"
+    table = folder / "feature_sharing_summary.csv"
+    about = folder / "provenance.json"
     if not (table.is_file() and about.is_file()):
         raise InputError(
             f"{folder} holds no results of the program features: give the folder of its --results."
         )
     provenance = json.loads(about.read_text(encoding="utf-8"))
     run = provenance.get("trained_on") or {}
-    setting, domain = (
-        name or run.get("setting"),
-        run.get("test_domain") or config.test_domain,
-    )
+    setting = name or run.get("setting")
+    domain = run.get("test_domain") or config.test_domain
     if setting is None or domain is None:
         raise InputError(
             f"The setting and test domain of the model in {folder} are unknown: give it as name={folder} with "
@@ -110,7 +111,8 @@ def score(config: Config, entry: str) -> dict[str, object]:
             f"{table} has no score of {domain!r} for the group {config.group!r}: choose among the domains "
             f"{', '.join(sorted(set(summary['domain'])))} and the groups {', '.join(sorted(set(summary['group'])))}."
         )
-    own, others = rows.loc[domain], rows["value"].drop(domain)
+    own = rows.loc[domain]
+    others = rows["value"].drop(domain)
     identity = {
         "model": run.get("model", provenance["model"]),
         "setting": setting,

@@ -73,10 +73,8 @@ def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})
     kept, random = (both[both["circuit"] == which] for which in ("kept", "random"))
     chance = random.groupby("site", sort=False)["value"].mean().reset_index()
-    sites, names = (
-        list(kept["site"].unique()),
-        ("selectivity, one site ablated", "random units"),
-    )
+    sites = list(kept["site"].unique())
+    names = ("selectivity, one site ablated", "random units")
     return charts.overlap_over_depth(
         kept, sites, None, chance, measure=names[0], chance_label=names[1], title=title
     )
@@ -131,7 +129,8 @@ def real_networks(tables: Path, title: str) -> go.Figure:
     rows = pd.concat(
         [rows.assign(line=rows["model"] + ": " + name) for name, rows in both.items()]
     )
-    styles, lines = sorted(set(rows["place"])), sorted(set(rows["line"]))
+    styles = sorted(set(rows["place"]))
+    lines = sorted(set(rows["line"]))
     rows["place"] = (
         rows["place"].map(styles.index) + (rows["line"].map(lines.index) - 2.5) / 10
     )  # bars side by side

@@ -170,7 +170,8 @@ def main(config: Config) -> Written | None:
 def evaluated(config: Config, work: Work) -> pd.DataFrame:
     """Return the accuracies of all runs, after this process's share of evaluating; done work is read."""
     device = work.rank.device(available_device(config.device))
-    runs, images = find_runs(config.runs), test_images(config)
+    runs = find_runs(config.runs)
+    images = test_images(config)
     sets = [EvaluationSet(images, images.all_classes)]
     if config.imagenet is not None:
         sets.append(imagenet_validation(config.imagenet, config.imagenet_names))
@@ -197,10 +198,8 @@ def test_images(config: Config) -> DomainFolder:
 def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of all runs by name; the other choice of classes stands beside if there is an upper bound."""
     screened = run_tables.screened_classes(evaluated)
-    every, learned = (
-        run_tables.kinds_of_runs(evaluated),
-        run_tables.kinds_of_runs(evaluated, screened=screened),
-    )
+    every = run_tables.kinds_of_runs(evaluated)
+    learned = run_tables.kinds_of_runs(evaluated, screened=screened)
     beside = (
         {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
     )
@@ -225,7 +224,8 @@ def write(
 ) -> Written:
     """Write tables, figures and the report, and say where they are."""
     tables = tables_of(config, evaluated)
-    natural, kinds = config.natural_domain, tables["told_apart"]
+    natural = config.natural_domain
+    kinds = tables["told_apart"]
     report = Report(
         "Does CLIP generalize to unseen domains and unseen classes of a domain?",
         f"{evaluated['run'].nunique()} models were trained on mixtures of domains of one size (photographs alone: "

@@ -126,7 +126,8 @@ def cka_over_depth(
         rows.groupby("site", sort=False)[column].mean().rename("value").reset_index()
         for rows, column in ((mine, "null_mean"), (parts, "value"))
     )
-    measure, chance = "CKA with the other domains, linear kernel", "permuted classes"
+    measure = "CKA with the other domains, linear kernel"
+    chance = "permuted classes"
     sites = list(null["site"])
     return overlap_over_depth(
         mine, sites, ceiling, null, measure=measure, chance_label=chance, title=title
@@ -135,10 +136,8 @@ def cka_over_depth(
 
 def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     """Draw the balanced accuracy of each target's probe over the sites, with its interval and what guessing reaches."""
-    table, order = (
-        sites.rename(columns={"target": "domain"}),
-        list(dict.fromkeys(sites["site"])),
-    )
+    table = sites.rename(columns={"target": "domain"})
+    order = list(dict.fromkeys(sites["site"]))
     measure = "balanced accuracy of a linear probe"
     figure = overlap_over_depth(
         table, order, measure=measure, title=title, marks=TARGET_MARKS
@@ -176,10 +175,8 @@ def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
     )
     points = table.assign(x=places, y=table["value"], series=table["domain"])
     looks = {line: mark.line for line, mark in marks.items()}
-    hover, grid = (
-        "<b>%{customdata[0]}</b><br>%{customdata[1]}: %{y:.3f}",
-        {"height": 300, "gap": 120},
-    )
+    hover = "<b>%{customdata[0]}</b><br>%{customdata[1]}: %{y:.3f}"
+    grid = {"height": 300, "gap": 120}
     figure, _ = point_panels(
         points, looks, hover, ["domain", "site"], {"shared_yaxes": True, **grid}
     )
@@ -253,7 +250,8 @@ def relation_panels(
     long = models.melt(
         ["run", "test_domain", "series", "y"], list(told), "panel", "x"
     ).dropna(subset="x")
-    called, n = accuracy.replace("_", " "), points["run"].nunique()
+    called = accuracy.replace("_", " ")
+    n = points["run"].nunique()
     hover = f"<b>%{{customdata[0]}}</b>, %{{customdata[1]}}<br>%{{x:.3f}}<br>{called} %{{y:.1%}}"
     grid = {"height": 220, "gap": 110, "horizontal_spacing": 0.08}
     figure, places = point_panels(
@@ -277,10 +275,8 @@ def relation_panels(
 
 def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     """Draw a measure over the size of the circuit, a line per method, random units dotted."""
-    table, marks = (
-        curves.rename(columns={"method": "domain", "size": "fraction"}),
-        style.method_marks(curves["method"]),
-    )
+    table = curves.rename(columns={"method": "domain", "size": "fraction"})
+    marks = style.method_marks(curves["method"])
     figure = faithfulness_curves(
         table, measure=measure.replace("kl", "KL"), title=title, marks=marks
     )
@@ -291,7 +287,8 @@ def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
 
 def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     """Draw `size_curves` in a panel for each ``panel``; a method looks alike in all."""
-    panels, named = list(dict.fromkeys(curves["panel"])), set[str]()
+    panels = list(dict.fromkeys(curves["panel"]))
+    named = set[str]()
     figure, places = style.small_multiples(
         panels, columns=3, height=330, gap=100, shared_yaxes=True
     )

@@ -26,25 +26,27 @@ STUDY_SEED = 42  # seed of all random draws of the study
 STREAM_SPLITS = ("train", "test")
 
 SKETCH_PATTERNS = (
-    *("{}.", "a {}.", "the {}."),
-    *("{} drawing.", "drawing of a {}.", "drawing of the {}."),
-    *("a {} drawing.", "a drawing of a {}.", "a drawing of the {}."),
-    *(
-        "{} sketch.",
-        "sketch of a {}.",
-        "sketch of the {}.",
-        "a {} sketch.",
-        "a sketch of a {}.",
-        "a sketch of the {}.",
-    ),
-    *(
-        "{} image.",
-        "image of a {}.",
-        "image of the {}.",
-        "a {} image.",
-        "an image of a {}.",
-        "an image of the {}.",
-    ),
+    "{}.",
+    "a {}.",
+    "the {}.",
+    "{} drawing.",
+    "drawing of a {}.",
+    "drawing of the {}.",
+    "a {} drawing.",
+    "a drawing of a {}.",
+    "a drawing of the {}.",
+    "{} sketch.",
+    "sketch of a {}.",
+    "sketch of the {}.",
+    "a {} sketch.",
+    "a sketch of a {}.",
+    "a sketch of the {}.",
+    "{} image.",
+    "image of a {}.",
+    "image of the {}.",
+    "a {} image.",
+    "an image of a {}.",
+    "an image of the {}.",
 )  # the study's 21 sentence patterns of ImageNet-Sketch
 
 

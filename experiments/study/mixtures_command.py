@@ -103,7 +103,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Make the mixtures, their tables and their figure."""
-    material, rows, tables = Material(config), [], []
+    material = Material(config)
+    rows = []
+    tables = []
     for spec in material.specs():
         try:
             records = material.records(spec)
@@ -138,7 +140,8 @@ def main(config: Config) -> None:
         raise InputError(
             "None of the mixtures can be made of these images; see the reasons above."
         )
-    listed, parts = pd.DataFrame(rows), mixture_summary(tables, material.held_out)
+    listed = pd.DataFrame(rows)
+    parts = mixture_summary(tables, material.held_out)
     print(
         listed.drop(columns=["table", "validation_table"]).to_string(
             index=False, na_rep="-"
@@ -156,7 +159,8 @@ class Material:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.images = self._folder("train")
-        classes, asked = self.images.all_classes, config.held_out
+        classes = self.images.all_classes
+        asked = config.held_out
         self.held_out = (
             chosen_names("held-out class", asked, classes, class_key)
             if asked
@@ -221,7 +225,8 @@ class Material:
 
     def captions(self, spec: MixtureSpec, split: str) -> Captions:
         """Return the captions of the images in the lists of a split, and of ImageNet-Sketch's."""
-        seed, aligned = self.config.seed, spec.settings.aligned
+        seed = self.config.seed
+        aligned = spec.settings.aligned
         known = self._sketch_captions if spec.sketches else {}
         if self.config.captions == "stream":
             return (
@@ -244,7 +249,8 @@ class Material:
         records: Sequence[ImageRecord],
     ) -> Path:
         """Write the training or the validation table of a mixture."""
-        config, base = self.config, self.bases[spec.base] if spec.base else None
+        config = self.config
+        base = self.bases[spec.base] if spec.base else None
         about = spec.described() | {
             "caption_source": config.captions,
             "seed": config.seed,

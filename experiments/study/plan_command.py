@@ -1,144 +1,80 @@
-"""The whole study as one plan: mixtures, trainings, evaluation, autoencoders, representations, circuits, figures.
+"""The commands that redo the study, in order, as lines for a shell: mixtures, trainings, what is measured, figures.
 
---plan lists every step with its command, counted operations, estimated GPU hours and disk. --do does the steps: here
-in order, or as SLURM jobs that wait for each other (--cluster slurm). After a kill the same command resumes. --only
-chooses kinds of steps, or steps by name.
+Every line needs only lines of the blocks above it, so the lines of a block may run at the same time, as jobs of a
+cluster or one after the other. Each resumes when it is called again.
 
-The base set imagenet-captions gets all steps of the study (without a base set DomainNet alone does), cc3m and cc12m get
-the study's seven mixtures, and cc12m the autoencoders. --miniature runs the same plan on drawn images with tiny models,
-trained for two passes, in minutes: it tests the plan, and its results mean nothing.
+The base set imagenet-captions gets all trainings of the study (without it DomainNet alone does), cc3m and cc12m get
+the study's seven mixtures each, and the models on cc12m get autoencoders.
 
     python -m experiments.study plan --data DomainNet --imagenet-sketch ImageNet-Sketch/sketch \\
         --base imagenet-captions=imagenet_captions.json cc3m=cc3m.tsv cc12m=cc12m.tsv \\
-        --base-images imagenet-captions=ImageNet/train --base-validation imagenet-captions=split.json --plan
-    python -m experiments.study plan ... --do --cluster slurm --job-options slurm_partition=gpu cpus_per_task=32
-    python -m experiments.study plan ... --do --only figures
-    python -m experiments.study plan --miniature --out runs/miniature --do
+        --base-images imagenet-captions=ImageNet/train --base-validation imagenet-captions=split.json > study.sh
 """
 
-import logging
 import shlex
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
 
-from circuitry.runs import Count, InputError, Natural, job_options, whole_file
-from circuitry import Encoder, class_logit
-from circuitry.circuits import AttributionSettings, count_operations, left_rule
-from circuitry.data import DomainFolder, chosen_names, study_held_out
-from circuitry.data.drawn import TOY_CLASSES, DrawingSettings, write_toy
-from circuitry.models import register_model
-from circuitry.training import NoCaption, clip_preset
+from circuitry.runs import Natural
+from circuitry.data import chosen_names
+from circuitry.training import CLIP_PRESETS, NoCaption, clip_preset
 from experiments.study.base_sets import named_base_sets
-from experiments.study.mixture_files import STUDY_SEED
-from experiments.study.place import Material, Scale, StudyPlace, count_model
-from experiments.study.plan import Cost, Plan, Step
-from experiments.study.steps import study_steps
-from experiments.study.study_set import study_mixtures, study_trainings
-
-import open_clip
-import pandas as pd
-import torch
-
-log = logging.getLogger(__name__)
-
-CHECKOUT = (
-    Path(__file__).resolve().parents[2]
-)  # where commands run, so that Python finds the programs of the study
-POINTS = 10  # points of the rule of the study's circuits
-
-MAIN, PHOTOS = "imagenet-captions", "photos"
-KNOWN_BASES = (MAIN, "cc3m", "cc12m")
-STUDY = Scale(
-    ("rn50", "vit-s-32", "swin-t"),
-    sae_base="cc12m",
-    epochs=32,
-    supervised_epochs=90,
-    gpus=8,
+from experiments.study.study_set import (
+    ALIGNED_DOMAIN,
+    DIVERSITY,
+    MixtureSpec,
+    StudyTraining,
+    study_mixtures,
+    study_trainings,
 )
-MINIATURE = Scale(
-    ("rn-tiny", "vit-tiny"),
-    sae_base=PHOTOS,
-    epochs=2,
-    supervised_epochs=2,
-    batch_size=32,
-    supervised_batch_size=64,
-    device="cpu",
-    options={
-        "train": (
-            *(
-                "--epochs",
-                "2",
-                "--batch-size",
-                "32",
-                "--warmup",
-                "3",
-                "--precision",
-                "fp32",
-                "--no-grad-checkpointing",
-            ),
-            *("--workers", "0", "--device", "cpu", "--no-progress"),
-        ),
-        "train-supervised": (
-            *(
-                "--model",
-                "rn-tiny",
-                "--epochs",
-                "2",
-                "--milestones",
-                "1",
-                "--batch-size",
-                "64",
-                "--precision",
-                "fp32",
-            ),
-            *(
-                "--keep-checkpoints",
-                "1",
-                "--workers",
-                "0",
-                "--device",
-                "cpu",
-                "--no-progress",
-            ),
-        ),
-        "train-sae": ("--epochs", "2", "--batch-size", "128"),
-        "generalization": ("--test-domains", "quickdraw", "sketch"),
-        "compare": ("--n-images", "4", "--rule", "left-2"),
-        "separation": ("--map", "auto"),
-        "shared-circuitry": ("--sae-steps", "5", "--n-images", "4", "--n-tested", "1"),
-    },
-)  # tiny models, two passes; autoencoders of the models with further photographs
-MINIATURE_MIXTURES = (
-    *(
-        "natural-only",
-        "cg-low-quickdraw",
-        "cg-high-quickdraw",
-        "leave-out-quickdraw",
-        "upper-high-quickdraw",
+
+MAIN = "imagenet-captions"
+"""The base set that gets all trainings."""
+WITH_AUTOENCODERS = "cc12m"
+"""The base set whose models get autoencoders."""
+KNOWN_BASES = (MAIN, "cc3m", WITH_AUTOENCODERS)
+MODELS = ("rn50", "vit-s-32", "swin-t")
+"""Architectures; the first one takes part everywhere."""
+LAST_EPOCH = 32
+"""The epoch of the checkpoint that is measured."""
+N_SHARED_IMAGES = 20
+"""Images of a class in a domain on which circuits of each compared model are found."""
+STUDY_FIGURES = {
+    "generalization": (
+        "accuracy_by_setting",
+        "domain_interpolation",
+        "class_interpolation",
+        "imagenet_sketch",
+        "base_sets",
+        "imagenet_sketch_classes",
+        "aligned_captions",
+        "architectures",
+        "supervised_against_clip",
+        "top5_and_f1",
+        "effective_robustness",
     ),
-    *(
-        "aligned-quickdraw",
-        "class-interpolation-0.4-low-quickdraw",
-        "class-interpolation-0.4-quickdraw",
-    ),
-    *("cg-low-sketch", "cg-high-sketch", "domain-interpolation-clipart-sketch"),
-    "domain-interpolation-clipart+quickdraw-sketch",
-)  # what is trained on in the miniature: one of each kind
+    "sharing": ("sharing_by_setting",),
+    "separation": ("embedding_map", "separation"),
+    "representations": ("cka_over_depth", "cka_apart", "cka_by_group"),
+    "shared-circuitry": ("sharing_against_accuracy",),
+    "circuits": ("units_apart", "domain_similarity", "similarity_by_group"),
+}
+"""Figures by the folder whose tables they are drawn from."""
+
+PROGRAM = ("python", "-m", "experiments.study")
+Line = list[object]
+"""Words of a command."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Settings of the study."""
 
-    NOT_BOTH: ClassVar = (("data", "miniature"), ("base", "miniature"))
-    ONE_OF: ClassVar = (("data", "miniature"),)
-
+    data: Path
+    """Folder of the images: DomainNet with its twelve lists."""
     out: Path = Path("runs/study")
-    """Folder of the results: of all steps."""
-    data: Path | None = None
-    """Folder of the images: DomainNet with its twelve lists; the miniature needs none."""
+    """Folder of the results: of all commands."""
     base: tuple[str, ...] = ()
     """Base sets of captioned photos, NAME=PATH: imagenet-captions, cc3m, cc12m; see the program mixtures."""
     base_images: tuple[str, ...] = ()
@@ -151,166 +87,227 @@ class Config:
     """Folder of ImageNet-Sketch, <wnid>/<file>: without it its mixtures are left out."""
     imagenet: Path | None = None
     """Folder of ImageNet's validation images, <wnid>/<file>, to be classified, too."""
-    miniature: bool = False
-    """Drawn images and tiny models, on a CPU."""
-    n_train: Count = 6
-    """Drawn training images per class and style: of the miniature, which has as many for tests."""
-    plan: bool = False
-    """Only print the steps."""
-    do: bool = False
-    """Do the unfinished steps."""
-    only: tuple[str, ...] = ()
-    """Kinds of steps, or steps by name (default: all)."""
-    cluster: Literal["slurm"] | None = None
-    """Work by jobs of a cluster: steps as jobs that wait for each other, instead of here in order (needs submitit)."""
-    job_options: tuple[str, ...] = ()
-    """submitit's parameters of the jobs as name=value: except for GPUs, which are the step's."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the trainings: the miniature has the first."""
+    """Seeds of the trainings."""
     keep_checkpoints: Natural | None = None
     """Keep a checkpoint after every so many epochs (default: every one of CLIP, as in the study)."""
-    disk: float | None = None
-    """GiB that may be filled (default: the free space)."""
-    hours: float | None = None
-    """Available GPU hours (default: no limit)."""
-    half_tflops: float = 94.0
-    """10^12 operations per second of a GPU in mixed precision; assumed: 30 % of an A100's 312."""
-    single_tflops: float = 7.8
-    """The same in single precision; assumed: 40 % of an A100's 19.5."""
 
 
 def main(config: Config) -> None:
-    """Make the plan, check disk and GPU hours, print it or do it."""
-    if config.miniature:
-        config = drawn(config)
-    plan = Plan(config.out.absolute(), steps(config), CHECKOUT)
-    chosen = plan.chosen(config.only)
-    if config.plan or not config.do:
-        print_plan(chosen)
-    try:
-        plan.check_room(config.only, disk_gib=config.disk, hours=config.hours)
-    except InputError as error:
-        if config.do:
-            raise
-        log.warning("%s", error)
-    if not config.do:
-        print("add --do to do the steps, --only to choose some")
-    elif config.cluster is not None:
-        jobs = plan.submit(config.only, job_options(config.job_options))
-        print(
-            "".join(f"{name}: job {number}\n" for name, number in jobs.items())
-            or "all steps are done"
+    """Print the commands, block by block."""
+    for title, lines in Plan(config).blocks():
+        print(f"# {title}: {len(lines)}")
+        for line in lines:
+            print(shlex.join(map(str, line)))
+        print()
+
+
+class Plan:
+    """The trainings of the study, and the commands that make and measure them."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.bases = named_base_sets(
+            config.base, config.base_images, config.base_validation
         )
-    else:
-        plan.run(config.only)
-        print(f"all of {len(chosen)} steps are done: {config.out / 'figures'}")
-
-
-def drawn(config: Config) -> Config:
-    """Draw the miniature's images, and a table of more photographs as its base set."""
-    settings = DrawingSettings(config.n_train, config.n_train)
-    root = write_toy(config.out / "toy", settings, progress=False)
-    photos = write_toy(
-        config.out / PHOTOS, replace(settings, seed=1, styles=("real",)), progress=False
-    )
-    table = config.out / f"{PHOTOS}.tsv"
-    images = DomainFolder(photos, split="train").records
-    rows = [
-        (record.path.absolute(), f"a photo of a {record.class_name}.")
-        for record in images
-    ]
-    with whole_file(table) as temporary:
-        pd.DataFrame(rows, columns=["filepath", "title"]).to_csv(
-            temporary, sep="\t", index=False, lineterminator="\n"
+        if self.bases:
+            chosen_names("base set of the study", tuple(self.bases), KNOWN_BASES)
+        further = [name for name in self.bases if name != MAIN]
+        self.main_base = MAIN if MAIN in self.bases else None
+        """The base set of most trainings; None for DomainNet alone."""
+        mixtures = study_mixtures(
+            [self.main_base, *further],
+            sketches=config.imagenet_sketch is not None,
         )
-    return replace(
-        config, data=root, base=(f"{PHOTOS}={table}",), seeds=config.seeds[:1]
-    )
+        self.trainings = study_trainings(mixtures, self.main_base, MODELS, config.seeds)
+        self.described = [
+            one
+            for one in self.trainings
+            if one.mixture.base == WITH_AUTOENCODERS
+            and one.mixture.settings.setting in ("cg-high", "leave-out")
+        ]
+        """The CLIPs that get autoencoders."""
+
+    def blocks(self) -> Iterator[tuple[str, list[Line]]]:
+        """Yield a title and commands; each needs only what stands above its block."""
+        yield "mixtures", list(self.mixtures())
+        yield "trainings", [self.training(one) for one in self.trainings]
+        yield "measured", list(self.measured())
+        yield "features", list(self.features())
+        if self.described:
+            yield "features over settings", [self.features_over_settings()]
+        yield "figures", list(self.figures())
+
+    def mixtures(self) -> Iterator[Line]:
+        """Yield one command for all mixtures of the main base set, and one for each mixture of the other sets."""
+        line = [*self.mixture_of(self.main_base), "--all"]
+        if self.config.imagenet_sketch is not None:
+            line += ["--imagenet-sketch", self.config.imagenet_sketch]
+        yield line
+        for one in self.trainings:
+            if one.mixture.base != self.main_base:
+                settings = one.mixture.settings
+                line = [*self.mixture_of(one.mixture.base)]
+                line += ["--setting", settings.setting]
+                yield [*line, "--test-domain", settings.test_domain]
+
+    def mixture_of(self, base: str | None) -> Line:
+        """Return how mixtures with a base set are made."""
+        config = self.config
+        line: Line = [*program("mixtures"), "--data", config.data]
+        line += ["--out", self.tables(base)]
+        line += ["--missing-captions", config.missing_captions]
+        if base is None:
+            return line
+        given = {
+            "--base": config.base,
+            "--base-images": config.base_images,
+            "--base-validation": config.base_validation,
+        }
+        for option, values in given.items():
+            for value in values:
+                if value.startswith(f"{base}="):
+                    line += [option, value]
+        return line
+
+    def training(self, one: StudyTraining) -> Line:
+        """Return the command of a training."""
+        table = self.table(one.mixture)
+        if one.supervised:
+            line: Line = [*program("train-supervised"), "--data", self.config.data]
+        else:
+            line = [*command("train"), "--preset", preset(one)]
+        line += ["--table", table, "--out", self.folder(one), "--seed", one.seed]
+        if self.config.keep_checkpoints is not None:
+            line += ["--keep-checkpoints", self.config.keep_checkpoints]
+        return line
+
+    def measured(self) -> Iterator[Line]:
+        """Yield what is measured of the trained models: accuracies, autoencoders, embeddings, CKA, circuits."""
+        config = self.config
+        line: Line = [*program("generalization"), "--runs", config.out / "runs"]
+        line += ["--data", config.data]
+        if config.imagenet is not None:
+            line += ["--imagenet", config.imagenet]
+        yield [*line, *self.results("generalization")]
+        for one in self.described:
+            line = [*self.of_model("train-sae", one)]
+            line += ["--more-tables", self.table(one.mixture)]
+            yield [*line, "--out", self.autoencoder(one).parent]
+        aligned = self.models(["aligned"], ALIGNED_DOMAIN)
+        standard = self.models(["cg-high"], ALIGNED_DOMAIN)
+        line = [*program("separation"), "--data", config.data]
+        line += ["--model", clip_preset(preset(aligned[0]), study=True).model]
+        line += ["--models"]
+        line += [f"standard captions={self.checkpoint(one)}" for one in standard]
+        line += [f"aligned captions={self.checkpoint(one)}" for one in aligned]
+        yield [*line, *self.results("separation")]
+        represented = self.of_model("represent", aligned[0])
+        yield [*represented, *self.results("representations")]
+        compared = self.of_model("compare", aligned[0])
+        yield [*compared, "--out", config.out / "circuits"]
+        line = [*PROGRAM, "shared-circuitry", "--runs"]
+        # Photographs alone, and the 15 settings.
+        line += [self.folder(one) for one in self.models(["natural-only", *DIVERSITY])]
+        line += ["--data", config.data, "--decoding", "as-stored"]
+        line += ["--n-images", N_SHARED_IMAGES]
+        yield [*line, *self.results("shared-circuitry")]
+
+    def features(self) -> Iterator[Line]:
+        """Yield the commands that compare the features of each autoencoder."""
+        for one in self.described:
+            folder = self.feature_folder(one)
+            line = [*self.of_model("features", one)]
+            line += ["--autoencoder", self.autoencoder(one)]
+            yield [*line, "--out", folder, "--results", folder / "results"]
+
+    def features_over_settings(self) -> Line:
+        """Return the command that compares these features between settings."""
+        line: Line = [*PROGRAM, "features-over-settings", "--features"]
+        line += [self.feature_folder(one) / "results" for one in self.described]
+        return [*line, "--out", self.config.out / "sharing"]
+
+    def figures(self) -> Iterator[Line]:
+        """Yield a command for the figures of each folder of tables."""
+        out = self.config.out
+        for source, names in STUDY_FIGURES.items():
+            if source == "sharing" and not self.described:
+                continue
+            tables = out / "tables" / source
+            if source in ("sharing", "circuits"):
+                # Their commands write no small tables of their own.
+                tables = out / source / "tables"
+            line: Line = [*PROGRAM, "figures"]
+            for name in names:
+                if self.config.imagenet_sketch or "imagenet_sketch" not in name:
+                    line.append(name)
+            yield [*line, "--tables", tables, "--out", out / "figures"]
+
+    def models(
+        self, settings: Collection[str], domain: str | None = None
+    ) -> list[StudyTraining]:
+        """Return the CLIPs of some settings, of the first architecture on the main base set, one for each seed."""
+        return [
+            one
+            for one in self.trainings
+            if one.mixture.settings.setting in settings
+            and domain in (None, one.mixture.settings.test_domain)
+            and one.mixture.base == self.main_base
+            and one.mixture.sketches is None
+            and one.model == MODELS[0]
+            and not one.supervised
+        ]
+
+    def of_model(self, name: str, one: StudyTraining) -> Line:
+        """Return a command for a trained model, with the images that it is measured on."""
+        start = command(name) if name in ("train-sae", "compare") else program(name)
+        model = clip_preset(preset(one), study=True).model
+        line: Line = [*start, "--model", model, "--checkpoint", self.checkpoint(one)]
+        return [*line, "--data", self.config.data]
+
+    def results(self, name: str) -> Line:
+        """Return where a command writes its work and its small tables."""
+        out = self.config.out
+        return ["--out", out / name, "--results", out / "tables" / name]
+
+    def tables(self, base: str | None) -> Path:
+        """Return the folder of the mixtures of a base set."""
+        return self.config.out / "mixtures" / (base or "domainnet")
+
+    def table(self, mixture: MixtureSpec) -> Path:
+        """Return the table of a mixture."""
+        return self.tables(mixture.base) / f"{mixture.name}.tsv"
+
+    def folder(self, one: StudyTraining) -> Path:
+        """Return the folder of a training."""
+        return self.config.out / "runs" / one.name
+
+    def checkpoint(self, one: StudyTraining) -> Path:
+        """Return the last checkpoint of a CLIP training."""
+        checkpoints = self.folder(one) / "clip" / "checkpoints"
+        return checkpoints / f"epoch_{LAST_EPOCH}.pt"
+
+    def autoencoder(self, one: StudyTraining) -> Path:
+        """Return the file of a model's autoencoder."""
+        return self.config.out / "sae" / one.name / "sae.safetensors"
+
+    def feature_folder(self, one: StudyTraining) -> Path:
+        """Return the folder of the features of a model's autoencoder."""
+        return self.config.out / "features" / one.name
 
 
-def steps(config: Config) -> list[Step]:
-    """Return all steps of the study on this material."""
-    assert config.data is not None  # or the miniature draws it
-    domainnet, small = config.data.absolute(), config.miniature
-    images = DomainFolder(domainnet, split="train", missing_files="unchecked")
-    given = named_base_sets(config.base, config.base_images, config.base_validation)
-    bases = {
-        name: replace(
-            base,
-            path=base.path.absolute(),
-            images=base.images and base.images.absolute(),
-        )
-        for name, base in given.items()
-    }
-    if not small:
-        chosen_names("base set of the study", tuple(bases), KNOWN_BASES)
-    main_base = MAIN if MAIN in bases else None
-    named = [name for name in bases if name != MAIN]
-    mixtures = study_mixtures(
-        [main_base, *named] if main_base or small or not named else named,
-        held_out=TOY_CLASSES[1::4] if small else study_held_out(images.all_classes),
-        domains=images.domains,
-        sketches=config.imagenet_sketch is not None,
-        test_domains=("quickdraw", "sketch") if small else None,
-    )
-    trained = [
-        one for one in mixtures if not small or one.settings.name in MINIATURE_MIXTURES
-    ]
-    scale = MINIATURE if small else STUDY
-    trainings = study_trainings(trained, main_base, scale.models, config.seeds)
-    material = Material(
-        domainnet,
-        mixtures[0].settings.held_out_classes,
-        Counter((record.domain, record.class_name) for record in images.records),
-        len(DomainFolder(domainnet, split="test", missing_files="unchecked")),
-        bases,
-        {
-            name: sum(1 for _ in base.part("train", STUDY_SEED))
-            for name, base in bases.items()
-        },
-        dict(absolute(text) for text in config.base_validation),
-        main_base,
-        config.imagenet_sketch and config.imagenet_sketch.absolute(),
-        config.imagenet and config.imagenet.absolute(),
-        config.missing_captions,
-    )
-    counted = circuit_operations(str(clip_preset(scale.preset(trainings[0])).model))
-    rates = config.half_tflops * 1e12, config.single_tflops * 1e12
-    out = config.out.absolute()
-    return study_steps(
-        StudyPlace(
-            out, scale, material, trainings, *rates, counted, config.keep_checkpoints
-        )
-    )
+def program(name: str) -> Line:
+    """Return how a program of the study is called with its settings."""
+    return [*PROGRAM, name, "--study"]
 
 
-def circuit_operations(model: str) -> float:
-    """Return the operations of the study's circuits for one image: unit scores, and edge scores twice."""
-    tower = open_clip.create_model(
-        register_model(model), pretrained_text=False, require_pretrained=False
-    ).visual
-    encoder = Encoder.from_tower(tower.eval().requires_grad_(False))
-    metric = class_logit(torch.eye(2, count_model(model).embedding), 0)
-    asked = (
-        AttributionSettings(0.1, "same-share", left_rule(n), method="site-path")
-        for n in (1, 2)
-    )
-    counts = (count_operations(encoder, metric, one) for one in asked)
-    few, more = (count.nodes + 2 * count.edges for count in counts)
-    return float(few + (POINTS - 1) * (more - few))
+def command(name: str) -> Line:
+    """Return how a command of the package is called with the study's settings."""
+    return ["circuitry", name, "--study"]
 
 
-def absolute(text: str) -> tuple[str, str]:
-    """Return name and value of NAME=VALUE; paths become absolute, since commands run elsewhere."""
-    name, _, value = text.partition("=")
-    return name, f"{Path(value).absolute()}" if Path(value).exists() else value
-
-
-def print_plan(chosen: list[Step]) -> None:
-    """Print every step with its cost and command, and the cost of each kind."""
-    for step in chosen:
-        print(f"{step.name}: {step.cost}\n    {shlex.join(step.command)}")
-    print(f"\n{len(chosen)} steps")
-    for kind in [*dict.fromkeys(step.kind for step in chosen), "in all"]:
-        costs = [step.cost for step in chosen if kind in (step.kind, "in all")]
-        print(f"{kind} ({len(costs)}): {sum(costs, Cost())}")
+def preset(one: StudyTraining) -> str:
+    """Return the preset of a training: that of ImageNet-Captions without a base set."""
+    if one.model in CLIP_PRESETS:
+        return one.model
+    return f"{one.model}-{one.mixture.base or MAIN}"

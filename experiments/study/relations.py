@@ -38,8 +38,21 @@ _MODEL, _STRATUM = (
 # A correlation needs so many models, a partial one and an interval one more.
 FEWEST_MODELS = 3
 RELATIONS = (
-    *("what", "with", "rho", "low", "high", "least", "most", "p", "p_holm"),
-    *("partial", "partial_p", "given", "n_models", "note", "about"),
+    "what",
+    "with",
+    "rho",
+    "low",
+    "high",
+    "least",
+    "most",
+    "p",
+    "p_holm",
+    "partial",
+    "partial_p",
+    "given",
+    "n_models",
+    "note",
+    "about",
 )  # columns of `relate_over_models`; least and most are the correlation without one model
 
 
@@ -93,7 +106,8 @@ def _relate(
         )
 
     models = list(dict.fromkeys(used[_MODEL]))
-    x, y = ranks(used, what), ranks(used, other)
+    x = ranks(used, what)
+    y = ranks(used, other)
     rho = float(correlation(x, y))
     without = [used[used[_MODEL] != one] for one in models]
     each = np.array(
@@ -116,7 +130,8 @@ def _relate(
         }
     if given is not None and len(models) > FEWEST_MODELS:
         z = ranks(used, given)
-        rest_x, rest_y = residuals(x, z), residuals(y, z)
+        rest_x = residuals(x, z)
+        rest_y = residuals(y, z)
         found["partial"] = float(correlation(rest_x, rest_y))
         found["partial_p"] = permutation_p(rest_x, rest_y, orders, z)
     return found
@@ -182,10 +197,8 @@ def _orders(
     groups: list[Int[np.ndarray, "_ _"]], seed: int
 ) -> tuple[Int[np.ndarray, "orders rows"], float]:
     """Return orders of the rows in which models change places, and the smallest p that they can give."""
-    rows, number = (
-        np.arange(sum(group.size for group in groups)),
-        prod(factorial(len(group)) for group in groups),
-    )
+    rows = np.arange(sum(group.size for group in groups))
+    number = prod(factorial(len(group)) for group in groups)
     if number <= _EXACT:
         found = np.tile(rows, (number, 1))
         for i, chosen in enumerate(product(*(permutations(group) for group in groups))):
@@ -193,7 +206,8 @@ def _orders(
                 found[i, group] = order
         opposite = all(group.shape[1] == 1 for group in groups)
         return found, min(1.0, (2 if opposite else 1) / number)
-    rng, found = np.random.default_rng(seed), np.tile(rows, (_DRAWS + 1, 1))
+    rng = np.random.default_rng(seed)
+    found = np.tile(rows, (_DRAWS + 1, 1))
     for group in groups:
         places = rng.permuted(np.tile(np.arange(len(group)), (_DRAWS, 1)), axis=1)
         found[1:, group] = group[places]
@@ -212,10 +226,8 @@ def relation_findings(
         rows = relations[
             relations["what"].isin(group) & (relations["with"] == accuracy)
         ].dropna(subset="rho")
-        target, listed = (
-            accuracy.replace("_", " "),
-            " or ".join(names[one] for one in group),
-        )
+        target = accuracy.replace("_", " ")
+        listed = " or ".join(names[one] for one in group)
         question = f"Does {listed} correlate with {target} accuracy?"
         if rows.empty:
             n = int(relations["n_models"].max()) if len(relations) else 0
@@ -258,7 +270,8 @@ def relation_findings(
 
 def models_agree(tests: pd.DataFrame) -> Finding:
     """Say whether one domain shares more than another in the same way over models: from `compare_models`."""
-    n, clear = len(tests), int((tests["p_holm"] < LEVEL).sum())
+    n = len(tests)
+    clear = int((tests["p_holm"] < LEVEL).sum())
     told = "Cannot be told" if not clear else "Yes" if clear == n else "Partly"
     return Finding(
         f"Do models agree which domains share more? {told}: {clear} of {n} differences have p < {LEVEL} (Holm).",

@@ -48,17 +48,18 @@ from circuitry.reports import (
     write_results,
 )
 from circuitry.reports.figures import Mark, domain_marks
-from circuitry.representations import (
+from experiments.representations.grams import read_representations
+from experiments.representations.probes import SiteProbes, probe_sites
+from experiments.representations.representation_folder import (
     RepresentationSettings,
-    RepresentationSimilarity,
-    SiteProbes,
     check_enough_images,
+    extract_representations,
+)
+from experiments.representations.similarity import (
+    RepresentationSimilarity,
     cka_ceilings,
     compare_representation_parts,
     compare_representations,
-    extract_representations,
-    probe_sites,
-    read_representations,
 )
 from experiments.study.measure_charts import probes_over_depth
 
@@ -100,7 +101,8 @@ def add_cka(
             measure_name(comparison.measure),
         )
     site = comparisons[0].sites[-1]
-    title, more = f"CKA at {site}{of}", f"Of class means at {site}, the last site."
+    title = f"CKA at {site}{of}"
+    more = f"Of class means at {site}, the last site."
     add_matrix(report, comparisons[0].at(site), marks, title=title, more=more)
 
 
@@ -185,7 +187,8 @@ def main(config: Config) -> Written | None:
     tables: dict[str, list[pd.DataFrame]] = {}
     comparisons: dict[str, Comparison] = {}
     for group, classes in groups.items():
-        grams, draws = [one.grams.only(classes) for one in found], config.permutations
+        grams = [one.grams.only(classes) for one in found]
+        draws = config.permutations
         similarity = compare_representations(
             grams, permutations=draws, apart=config.apart, seed=config.seed
         )

@@ -36,16 +36,15 @@ MODEL = ("trained", "model", "base", "sketches", "captions")
 """Columns that identify a kind of model, except its mixture of domains."""
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 SETTING_ORDER = (
-    *(
-        "natural-only",
-        "leave-out",
-        "cg-low",
-        "cg-high",
-        "aligned",
-        "class-interpolation",
-        "domain-interpolation",
-    ),
-    *("upper-low", "upper-high"),
+    "natural-only",
+    "leave-out",
+    "cg-low",
+    "cg-high",
+    "aligned",
+    "class-interpolation",
+    "domain-interpolation",
+    "upper-low",
+    "upper-high",
 )  # settings by rising diversity, the order of figures
 COMPARED_MEASURES = (
     "top-1",
@@ -54,7 +53,8 @@ COMPARED_MEASURES = (
     "balanced top-5",
     F1,
 )  # the study's measures of accuracy
-UPPER, SHARE = "upper-high", 0.25
+UPPER = "upper-high"
+SHARE = 0.25
 
 
 def settings_table(
@@ -74,10 +74,8 @@ def settings_table(
 
 def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured."""
-    classifiers, measured = (
-        sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}),
-        set(evaluated["measure"]),
-    )
+    classifiers = sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE})
+    measured = set(evaluated["measure"])
     found = [
         settings_table(evaluated, *of)
         .drop(columns="values")
@@ -175,7 +173,8 @@ def screened_classes(
     minus the share of other classes' images that are taken for it (``false_alarms``) is at least `SHARE`, mean over
     seeds. Guessing gives 0, and so does a model that always answers this class.
     """
-    by, found = ["test_domain", *MODEL, "class"], {}
+    by = ["test_domain", *MODEL, "class"]
+    found = {}
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
         rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
         tested = rows["domain"] == rows["test_domain"]
@@ -303,10 +302,8 @@ def effective_robustness(
         "seed",
         "epoch",
     ]
-    photographs, tested = (
-        rows[rows["domain"] == natural],
-        rows[rows["domain"] == rows["test_domain"]],
-    )
+    photographs = rows[rows["domain"] == natural]
+    tested = rows[rows["domain"] == rows["test_domain"]]
     table = photographs.merge(tested, on=keys, suffixes=("_natural", "_test"))
     if table.empty:
         raise InputError(
@@ -420,7 +417,8 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
     for (setting, other), question in CONTRASTS.items():
         rows = alone[(alone["setting"] == setting) & (alone["minus"] == other)]
         for name, group in rows.groupby("name", sort=False):
-            above, below = int((group["low"] > 0).sum()), int((group["high"] < 0).sum())
+            above = int((group["low"] > 0).sum())
+            below = int((group["high"] < 0).sum())
             partly = "Partly" if above or below else "Cannot be told"
             answer = (
                 "Yes"

@@ -35,14 +35,13 @@ from circuitry.runs import JobFolder, Work, WorkSettings, versions
 from circuitry.circuits import Circuit
 from circuitry.comparison import LEVEL
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.judging import (
-    Judged,
+from circuitry.reports import Finding, Report, Written, write_results
+from experiments.judging.planted import (
     planted_attention,
     planted_convolution,
     score_methods,
-    scoreboard_tables,
 )
-from circuitry.reports import Finding, Report, Written, write_results
+from experiments.judging.scoreboard import Judged, scoreboard_tables
 from experiments.study.contest import (
     FIND,
     MEASURE,
@@ -76,7 +75,9 @@ _BESIDE = {
 
 def scoreboard_findings(tables: Mapping[str, pd.DataFrame]) -> list[Finding]:
     """Say how small circuits that work can be, by which method, and whose they are."""
-    summary, paired, curves = tables["summary"], tables["paired"], tables["curves"]
+    summary = tables["summary"]
+    paired = tables["paired"]
+    curves = tables["curves"]
     sizes = summary[summary["what"].isin(_SIZES)].assign(
         search=summary["method"] + " (" + summary["budget"] + ")"
     )
@@ -287,11 +288,13 @@ def hold(config: Config, work: Work) -> None:
 
 def read_tables(contest: Contest, config: Config) -> dict[str, pd.DataFrame]:
     """Return the tables of what all jobs left, and how well methods find what was planted."""
-    folder, judged = folder_of(contest, config.out), dict[tuple[str, ...], Judged]()
+    folder = folder_of(contest, config.out)
+    judged = dict[tuple[str, ...], Judged]()
     for name in contest.classes:
         for contestant in contest.contestants:
             first, *_, cost = files_of(folder.path, name, contestant, len(config.sizes))
-            graph, paid = Circuit.load(first).source, json.loads(cost.read_text())
+            graph = Circuit.load(first).source
+            paid = json.loads(cost.read_text())
             for ablation in config.ablations:
                 curve = FaithfulnessCurve.load(
                     curve_file(folder.path, name, contestant, ablation)

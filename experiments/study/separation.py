@@ -16,7 +16,9 @@ from typing import Literal
 from circuitry.runs import InputError
 from circuitry.comparison import Comparison, both_directions, mean_interval
 from circuitry.data import chosen_names
-from circuitry.representations import Embeddings, compare_by_parts, probe_accuracy
+from experiments.representations.cells import compare_by_parts
+from experiments.representations.embedding_set import Embeddings
+from experiments.representations.probes import probe_accuracy
 
 import numpy as np
 import pandas as pd
@@ -46,7 +48,8 @@ def distance(
 
     NaN if a mean is zero (cosine), or if a set has one vector or both have no spread (standardised).
     """
-    (p, v), (q, w) = _moments(a), _moments(b)
+    (p, v) = _moments(a)
+    (q, w) = _moments(b)
     return float(_apart(p[None], np.array([v]), q[None], np.array([w]), measure)[0])
 
 
@@ -265,10 +268,8 @@ def separation_measures(
     """
     accuracy = class_accuracy(images, texts)
     out = accuracy["class"].isin(held_out)
-    cosine, standardised = (
-        compare_distances(images),
-        compare_distances(images, "standardised"),
-    )
+    cosine = compare_distances(images)
+    standardised = compare_distances(images, "standardised")
     parts = {
         "distance": _to_others(cosine.values),
         "distance of parts": cosine.ceilings,

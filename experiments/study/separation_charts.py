@@ -71,7 +71,8 @@ def embedding_maps(
     )
     for panel, place in places.items():
         own = table[table["panel"] == panel][["x", "y"]]
-        low, high = own.min(), own.max()
+        low = own.min()
+        high = own.max()
         middle, half = (
             (low + high) / 2,
             float(0.54 * (high - low).max()) or 1.0,

@@ -38,7 +38,7 @@ from circuitry.reports import (
     write_results,
 )
 from circuitry.reports.figures import Mark, domain_marks, style
-from circuitry.representations import embed_images, embed_texts
+from experiments.representations.embeddings import embed_images, embed_texts
 from experiments.study import separation
 from experiments.study.separation_charts import (
     PANELS,
@@ -124,10 +124,8 @@ def add_separation(
 ) -> None:
     """Add the section that sets the models side by side, and accuracy beside separation."""
     summary = separation.summarise(measures)
-    single, whole = (
-        summary[summary["domain"] != separation.ALL],
-        summary[summary["domain"] == separation.ALL],
-    )
+    single = summary[summary["domain"] != separation.ALL]
+    whole = summary[summary["domain"] == separation.ALL]
     drawn = [name for name in PANELS if name in set(single["measure"])]
     several = summary["n_seeds"].max() > 1
     report.section("How far apart are the domains, and does accuracy follow?")

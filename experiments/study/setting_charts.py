@@ -57,14 +57,14 @@ def in_panels(
         return f"{what}{domain}" + (f"<br>{style.faint(model)}" if model else "")
 
     names = model_names(table)
-    domains, models = sorted(set(table["test_domain"])), list(dict.fromkeys(names))
+    domains = sorted(set(table["test_domain"]))
+    models = list(dict.fromkeys(names))
     if len(domains) <= MOST_COLUMNS or len(models) == 1:
-        pairs, columns = (
-            [(d, m) for m, d in product(models, domains)],
-            min(len(domains), MOST_COLUMNS),
-        )
+        pairs = [(d, m) for m, d in product(models, domains)]
+        columns = min(len(domains), MOST_COLUMNS)
     else:
-        pairs, columns = list(product(domains, models)), min(len(models), MOST_COLUMNS)
+        pairs = list(product(domains, models))
+        columns = min(len(models), MOST_COLUMNS)
     panel = [title(d, m) for d, m in zip(table["test_domain"], names, strict=True)]
     return table.assign(panel=panel), {title(d, m): d for d, m in pairs}, columns
 
@@ -136,7 +136,9 @@ def interpolation_lines(
 ) -> go.Figure:
     """Draw accuracy on held-out classes over how much was seen, a panel per test domain and model."""
     mode = "lines+markers" if joined else "markers"
-    looks, keys, parts = dict[str, Look](), dict[str, Options](), []
+    looks = dict[str, Look]()
+    keys = dict[str, Options]()
+    parts = []
     for line, mark in style.assign_looks(
         points["line"] if joined else [""], style.MARKS[6:], "lines"
     ).items():
@@ -238,7 +240,8 @@ def setting_dots(
 
     hover = "<b>%{customdata[0]}</b>, %{customdata[1]}<br>%{x:.3g}"
     grid = {"height": 60 + 26 * len(settings), "gap": 90, "shared_yaxes": True}
-    points, looks = table.assign(x=table["value"], y=places), dict.fromkeys(marks, look)
+    points = table.assign(x=table["value"], y=places)
+    looks = dict.fromkeys(marks, look)
     figure, _ = point_panels(points, looks, hover, ["setting", "series"], grid)
     finish_panels(
         figure,
@@ -256,17 +259,15 @@ def setting_dots(
 
 LINE = {"mode": "lines", "line": {"color": style.GREY, "width": 1.5}}
 SETTING_SYMBOLS = (
-    *(
-        "cross",
-        "x",
-        "pentagon",
-        "hourglass",
-        "bowtie",
-        "hexagram",
-        "triangle-left",
-        "triangle-right",
-        "star-diamond",
-    ),
+    "cross",
+    "x",
+    "pentagon",
+    "hourglass",
+    "bowtie",
+    "hexagram",
+    "triangle-left",
+    "triangle-right",
+    "star-diamond",
     "octagon",
 )  # symbols of settings, which look like no domain
 

@@ -90,7 +90,11 @@ def measured(config: Config, work: Work) -> Measured:
             "None of the runs was trained for a test domain: give some that were, or --test-domains."
         )
     return measure_runs(
-        *(runs, config.images, lambda _: given, config.out / "models", config.sharing),
+        runs,
+        config.images,
+        lambda _: given,
+        config.out / "models",
+        config.sharing,
         decoding=config.decoding,
         device=work.rank.device(config.device),
         work=work,
@@ -99,7 +103,8 @@ def measured(config: Config, work: Work) -> Measured:
 
 def write(config: Config, found: Measured) -> None:
     """Relate, and write tables and report."""
-    points, images = found.points, config.images
+    points = found.points
+    images = config.images
     names = known_names(points)
     told = [kind for kind in ACCURACIES if points[kind].notna().any()]
     relations = relate_over_models(

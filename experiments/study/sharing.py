@@ -40,17 +40,16 @@ from circuitry.comparison import KNOWN, Comparison, lesion_summary
 from circuitry.data import Decoding, chosen_names, class_key
 from circuitry.interventions import CheckSettings, OwnParts, OwnPartSettings
 from circuitry.models import Clip
-from circuitry.representations import (
-    Embeddings,
-    RepresentationSettings,
-    compare_features,
-    compare_representations,
-    embed_images,
-    embed_texts,
-    extract_representations,
-    image_features,
-)
 from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
+from experiments.representations.embedding_set import Embeddings
+from experiments.representations.embeddings import embed_images, embed_texts
+from experiments.representations.features import compare_features
+from experiments.representations.representation_folder import (
+    RepresentationSettings,
+    extract_representations,
+)
+from experiments.representations.similarity import compare_representations
+from experiments.representations.strongest_features import image_features
 from experiments.study.checkpoint_accuracy import (
     EvaluationSet,
     extract_accuracies,
@@ -153,7 +152,9 @@ def measure_runs(
     alone = replace(work, rank=ALONE, progress=False)
 
     def measure(name: str) -> Path:
-        run, path, tested = named[name], out / name / "shared.csv", tested_in[name]
+        run = named[name]
+        path = out / name / "shared.csv"
+        tested = tested_in[name]
         held_out = (
             chosen_names("held-out class", run.held_out, images.all_classes, class_key)
             if run.held_out
@@ -198,7 +199,8 @@ def measure_runs(
     evaluated = extract_accuracies(
         runs, tests, decoding=decoding, device=device, work=work
     )
-    points, screened = [], screened_classes(evaluated)
+    points = []
+    screened = screened_classes(evaluated)
     for name, run in named.items():
         of_run = evaluated[evaluated["run"].str.replace("/", "-") == name]
         points += [
@@ -232,10 +234,8 @@ def accuracies_of(
         kinds_of_runs(tested, screened=classes).set_index("domain")
         for classes in (None, screened)
     )
-    there, in_domain = (
-        table.loc[domain, ["seen", *ACCURACIES]],
-        float(table["all"].drop(domain).mean()),
-    )
+    there = table.loc[domain, ["seen", *ACCURACIES]]
+    in_domain = float(table["all"].drop(domain).mean())
     of_run = {
         "setting": run.setting,
         "model": str(run.model),
@@ -272,11 +272,9 @@ def shared_by(
         *_by_cka(clip, these, out / "representations", settings, work),
         *_by_features(clip, these, images, settings),
     ]
-    first, components, tables = (
-        these.classes[: settings.n_classes],
-        clip.in_components(),
-        list[pd.DataFrame](),
-    )
+    first = these.classes[: settings.n_classes]
+    components = clip.in_components()
+    tables = list[pd.DataFrame]()
     for domain in test_domains:
         domains = (
             None
@@ -377,7 +375,9 @@ def _by_circuits(
     clip: Clip, images: DomainFolder, out: Path, settings: SharingSettings, work: Work
 ) -> Rows:
     graphs = extract(
-        *(clip, images, out / "circuits"),
+        clip,
+        images,
+        out / "circuits",
         n_images=settings.n_images,
         method="fisher",
         size=settings.size,

@@ -28,7 +28,8 @@ KINDS_OF_MODEL = tuple(name for name in MODEL if name != "captions")
 """Columns that identify a kind of model, without captions, which belong to the setting."""
 INTERPOLATIONS = ("class-interpolation", "domain-interpolation")
 N_OTHERS = 4  # domains of DomainNet in CG high, without photographs and the test domain
-NO_SKETCHES, SKETCHES = "none", "imagenet-sketch"
+NO_SKETCHES = "none"
+SKETCHES = "imagenet-sketch"
 SKETCH_PAIRS = {
     ("natural-only", SKETCHES): "natural-only with ImageNet-Sketch",
     ("cg-low", NO_SKETCHES): "cg-low",
@@ -42,7 +43,8 @@ CAPTION_PAIRS = {
 N_SKETCH_CLASSES = 345 - 15  # seen sketch classes of DomainNet
 _CLASS = re.compile(r"class-interpolation-([\d.]+)(-low)?")
 _DOMAIN = re.compile(r"domain-interpolation-(.+)")
-_LOW, _HIGH = "CG low", "CG high"
+_LOW = "CG low"
+_HIGH = "CG high"
 _ENDS = {
     "cg-low": (_LOW, 0.0),
     "upper-low": (_LOW, 1.0),
@@ -168,7 +170,8 @@ def _points(
     table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None], kind: str
 ) -> pd.DataFrame:
     """Return the rows with a place, for the models and test domains that have interpolations of a kind."""
-    rows, key = in_test_domain(table), ["test_domain", *KINDS_OF_MODEL]
+    rows = in_test_domain(table)
+    key = ["test_domain", *KINDS_OF_MODEL]
     interpolated = _needed(rows[rows["setting"].str.startswith(kind)], f"saw a {kind}")
     rows = rows.merge(interpolated[key].drop_duplicates(), on=key)
     placed = rows["setting"].map(place).dropna()
@@ -203,11 +206,10 @@ def compare_settings(
 
 
 compare_settings(
-    *(
-        "accuracy_by_setting",
-        "What must a model have seen to recognise new classes of a style?",
-    ),
-    *(main_settings, "toy_recounted"),
+    "accuracy_by_setting",
+    "What must a model have seen to recognise new classes of a style?",
+    main_settings,
+    "toy_recounted",
 )
 compare_settings(
     "architectures", "Do architectures differ?", partial(side_by_side, column="model")
@@ -221,11 +223,13 @@ compare_settings(
     partial(side_by_side, column="trained"),
 )
 compare_settings(
-    *("imagenet_sketch", "Do sketches of other classes replace the domain?"),
+    "imagenet_sketch",
+    "Do sketches of other classes replace the domain?",
     partial(renamed_settings, names=SKETCH_PAIRS),
 )
 compare_settings(
-    *("aligned_captions", "Do captions that name no style help?"),
+    "aligned_captions",
+    "Do captions that name no style help?",
     partial(renamed_settings, names=CAPTION_PAIRS),
 )
 
@@ -241,7 +245,8 @@ DRAWN_SHARED = ("overlap", "transfer", "lesion", "cka", "features", "shift")
 
 @figure("Do models generalize where domains share circuitry?", "toy_recounted")
 def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
-    points, relations = table(tables, "points"), table(tables, "relations")
+    points = table(tables, "points")
+    relations = table(tables, "relations")
     names = {what: (SHARED | LABEL_FREE)[what] for what in DRAWN_SHARED}
     return relation_panels(points, relations, names, "held_out", title=title)
 

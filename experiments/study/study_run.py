@@ -40,7 +40,8 @@ class StudyRun:
 def run_of(folder: Path) -> StudyRun | None:
     """Return the run in a folder, None for one that was trained on no mixture of the study."""
     record = read_run(Path(folder))
-    table, training = record["table"] or {}, record["training"]
+    table = record["table"] or {}
+    training = record["training"]
     if "settings" not in table:
         return None
     given: dict[str, Any] = {

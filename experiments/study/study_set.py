@@ -193,8 +193,10 @@ def study_trainings(
     """Return the trainings on those of `study_mixtures` that the study trains on."""
     found = []
     for mixture in mixtures:
-        setting, test_domain = mixture.settings.setting, mixture.settings.test_domain
-        plain, photographs = mixture.sketches is None, setting == "natural-only"
+        setting = mixture.settings.setting
+        test_domain = mixture.settings.test_domain
+        plain = mixture.sketches is None
+        photographs = setting == "natural-only"
         if mixture.base != main:
             if plain and (
                 photographs or (setting in DIVERSITY and test_domain in FURTHER_DOMAINS)

@@ -167,11 +167,9 @@ class TrainingLoop:
 
     def run_epoch(self, images: SeededImages, work: TrainingWork) -> None:
         """Train on all images once, and add to the history; InputError if an image is unreadable or it diverges."""
-        started, settings, accelerator = (
-            time.perf_counter(),
-            self.settings,
-            self.accelerator,
-        )
+        started = time.perf_counter()
+        settings = self.settings
+        accelerator = self.accelerator
         lr = settings.lr / 10 ** sum(
             images.epoch >= milestone for milestone in settings.milestones
         )
@@ -183,10 +181,8 @@ class TrainingLoop:
         batches = images.batches(
             settings.batch_size, accelerator.process_index, accelerator.num_processes
         )
-        n_images, gpu = (
-            len(batches) * settings.batch_size,
-            accelerator.device.type == "cuda",
-        )
+        n_images = len(batches) * settings.batch_size
+        gpu = accelerator.device.type == "cuda"
         loader = DataLoader(
             images,
             batch_sampler=batches,
@@ -301,21 +297,18 @@ def train_supervised(
     lines = pd.concat(training.read_chunks(table, ("filepath",)), ignore_index=True)
     files, targets, labels = read_samples(lines, choose_labels)
     name = register_model(settings.model)
-    config, about_labels = (
-        {name: open_clip.get_model_config(name)},
-        [labels.classes, dict(labels.labels)],
-    )
+    config = {name: open_clip.get_model_config(name)}
+    about_labels = [labels.classes, dict(labels.labels)]
     folder = claim_run(
         out, settings, config, table, labels=about_labels, processes=processes
     )
-    last, state = (
-        out / "checkpoints" / f"epoch_{settings.epochs}.safetensors",
-        out / "state.pt",
-    )
+    last = out / "checkpoints" / f"epoch_{settings.epochs}.safetensors"
+    state = out / "state.pt"
 
     def keep(loop: TrainingLoop) -> None:
         """Write the classifier, trained or untrained, if the settings keep this epoch."""
-        epoch, kept = len(loop.history), settings.keep_checkpoints
+        epoch = len(loop.history)
+        kept = settings.keep_checkpoints
         if epoch == settings.epochs or (kept and epoch % kept == 0):
             write_classifier(last.with_stem(f"epoch_{epoch}"), loop.model, name, labels)
 

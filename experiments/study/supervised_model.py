@@ -58,7 +58,8 @@ def merged_labels(
 
 def study_labels(domainnet: Sequence[str], classes: Iterable[str]) -> LabelTable:
     """Return the study's 1345 outputs if a class is one of ImageNet's WordNet ids, else one output for each class."""
-    imagenet, found = ImageNetInfo().label_names(), set(classes)
+    imagenet = ImageNetInfo().label_names()
+    found = set(classes)
     if found.isdisjoint(imagenet):
         return found_labels(found)
     return merged_labels(imagenet, domainnet, imagenet_partners())
@@ -123,7 +124,8 @@ def write_classifier(
 def load_supervised(path: Path, device: str | torch.device = "cpu") -> SupervisedModel:
     """Load a checkpoint of `train_supervised`."""
     header, arrays = read_arrays(path, _FORMAT, "supervised model")
-    table, name = LabelTable(tuple(header["classes"]), header["labels"]), header["name"]
+    table = LabelTable(tuple(header["classes"]), header["labels"])
+    name = header["name"]
     with (
         tempfile.TemporaryDirectory() as folder
     ):  # open_clip builds models by name, and knows names by files

@@ -94,7 +94,8 @@ def main(config: Config) -> Written | None:
 
 def measured(config: Config, work: Work) -> Measured:
     """Return what was measured of all models, after this process's share of training and measuring."""
-    runs, images = trained(config, work), config.toy.images()
+    runs = trained(config, work)
+    images = config.toy.images()
     return measure_runs(
         runs,
         images,
@@ -183,12 +184,11 @@ def ranking(found: Measured) -> pd.DataFrame:
     """
     rows = []
     for what in (name for name in known_names(found.points) if name in LABEL_FREE):
-        right, far = list[float](), what in FAR
+        right = list[float]()
+        far = what in FAR
         for _, part in found.points.groupby(["model", "test_domain"]):
-            x, y = (
-                part[what].to_numpy() * (-1 if far else 1),
-                part["held_out"].to_numpy(),
-            )
+            x = part[what].to_numpy() * (-1 if far else 1)
+            y = part["held_out"].to_numpy()
             i, j = np.triu_indices(len(part), 1)
             told = (y[i] != y[j]) & ~np.isnan(x[i] - x[j])
             right += (np.sign(x[i] - x[j]) == np.sign(y[i] - y[j]))[told].tolist()

@@ -39,7 +39,8 @@ SETTINGS = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
 """Settings of every model in every test domain."""
 EVERYWHERE = ("natural-only", "upper-high")
 """Settings whose mixture is the same for all test domains: one model is tested in each."""
-FRACTION, OTHER_DOMAINS = 0.25, ("clipart", "infograph")
+FRACTION = 0.25
+OTHER_DOMAINS = ("clipart", "infograph")
 """The steps between: of class interpolation, and of domain interpolation, both of ResNets tested on quickdraw."""
 
 

@@ -82,10 +82,8 @@ def main(config: Config) -> None:
 def table_of_folder(config: Config) -> Path:
     """Write the table of all train lists of the folder."""
     assert config.data is not None  # one of the two is given
-    records, path = (
-        DomainFolder(config.data, split="train", domains=config.domains).records,
-        config.out / "train.tsv",
-    )
+    records = DomainFolder(config.data, split="train", domains=config.domains).records
+    path = config.out / "train.tsv"
     with whole_file(path) as temporary:
         columns = {
             "filepath": [str(r.path) for r in records],

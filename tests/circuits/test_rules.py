@@ -13,7 +13,6 @@ from circuitry.bases import ResidualStream, in_components, in_feature_basis
 from circuitry.circuits import (
     AttributionSettings,
     QuadratureRule,
-    count_operations,
     gauss_legendre_rule,
     gauss_radau_rule,
     left_rule,
@@ -21,7 +20,6 @@ from circuitry.circuits import (
     parse_rule,
     relative_error,
 )
-from circuitry.circuits.cost import OperationCounter
 from circuitry.circuits.rules import (
     CHANNELS,
     DEFAULT_SIZES,
@@ -31,6 +29,7 @@ from circuitry.circuits.rules import (
 )
 from circuitry.encoder import Stage, Task
 from circuitry.encoder.tensor_batches import Images
+from experiments.operations import OperationCounter, count_operations
 from tests.support.feature_bases import setting
 from tests.support.towers import make_tower
 from tests.support.work import AS_STUDIED, QUIET

@@ -83,18 +83,7 @@ def worst_site() -> float:
     return float(found["worst"])
 
 
-def killed(*disturbances: str) -> list[int]:
-    """Return how many trials there were, and how they ended."""
-    found = table(TRIALS)
-    found = found[found["disturbance"].isin(disturbances)] if disturbances else found
-    counts = [
-        int((found["outcome"] == outcome).sum())
-        for outcome in ("equal", "refused by name", "left, right")
-    ]
-    return [len(found), *counts, len(found) - sum(counts)]
-
-
-TRIALS, ERRORS = "chaos/trials", "trust/family_wise_error"
+ERRORS = "trust/family_wise_error"
 SIX = (
     "node_overlap",
     "edge_jaccard",
@@ -279,33 +268,5 @@ CLAIMS: dict[str, Numbers] = {
             for number in promised("vit-zero", kind)[3:6]
         ),
         points("vit-zero"),
-    ],
-    "No file was lost in {} trials: {} ended with equal bytes, {} with a refusal that names the damaged file, {} with "
-    "an "
-    "input as it was. The other {} did not end as they should.": killed,
-    "A trial runs one of {} commands": lambda: [table(TRIALS)["command"].nunique()],
-    **{
-        f"| {named} | {{}} | {{}} | {{}} | {{}} | {{}} |": partial(
-            killed, *disturbances
-        )
-        for named, disturbances in {
-            "other environments": ("somewhere", "elsewhere", "two threads", "fork"),
-            "killed within a write": ("SIGKILL", "SIGTERM"),
-            "a second process": ("two processes",),
-            "a damaged file": (
-                "emptied",
-                "torn",
-                "removed",
-                "foreign",
-                "bit",
-                "bit at the end",
-            ),
-        }.items()
-    },
-    "The {} are one thing": lambda: killed("elsewhere")[-1:],
-    "did not write the {} states again; the table does not say what these runs led to. Of the {} "
-    "damaged files": lambda: [
-        killed("SIGKILL", "SIGTERM")[-1],
-        killed("emptied", "torn", "removed", "foreign", "bit", "bit at the end")[-1],
     ],
 }

@@ -22,25 +22,26 @@ from tests.support.stream_scores import edge_scores, place_of
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
+SPEED = script("speed_of_circuits")
 
-def test_the_benchmark_finds_equal_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = script("benchmark_attribution")
-    monkeypatch.setattr(module, "SWEEP_IMAGES", 2)
-    table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1))
-    others = [
+
+def test_partial_runs_find_the_scores_of_the_whole_tower() -> None:
+    table = pd.concat([SPEED.partial_runs("rn-tiny", 1), SPEED.patching("rn-tiny", 2)])
+    assert table["scores"].tolist() == [
+        "nodes",
+        "edges",
         "nodes, gauss-radau-5",
         "edges, gauss-radau-4",
-        "nodes, conductance against study",
+        "patching",
     ]
-    assert table["scores"].tolist() == ["nodes", "edges", *others, "patching"]
+    # Other rules have other scores.
+    assert table["largest relative difference"].isna().sum() == 2
     assert (table["largest relative difference"].dropna() < 1e-4).all()
-    assert table["largest relative difference"].isna().sum() == 3
 
 
 def test_the_cost_of_the_study_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = script("benchmark_attribution")
-    monkeypatch.setattr(module, "matrix_product_rate", lambda: 1e9)
-    tables = module.scale_tables(module.Config(models=("rn-tiny",)))
+    monkeypatch.setattr(SPEED, "matrix_product_rate", lambda: 1e9)
+    tables = SPEED.growth("rn-tiny", 4)
     assert tables["growth"]["images"].tolist() == [1, 2, 4, 1, 1, 1, 1, 1, 1]
     assert tables["rates"]["GFLOP/s"].iloc[0] == 1
     hours = tables["study"].set_index("rule").loc["left-10"]
@@ -49,20 +50,22 @@ def test_the_cost_of_the_study_is_estimated(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+def test_all_edges_of_a_transformer_are_timed() -> None:
+    row = SPEED.edge_speed("vit-tiny", 1).iloc[0]
+    assert row["edges"] == 309
+    assert row["peak GiB"] >= row["peak GiB before"]
+
+
 def test_many_circuits_are_compared_in_one_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = script("benchmark_similarity")
-    module.main(
-        module.Config(out=tmp_path, classes=1, parts=2, results=tmp_path / "results")
-    )
-    printed, kept = (
-        capsys.readouterr().out,
-        pd.read_csv(tmp_path / "results" / "similarity.csv"),
-    )
-    # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
-    assert kept[["pairs", "measures"]].to_numpy().tolist() == [[15 + 15 * 2 + 6 * 3, 5]]
-    assert printed.startswith("similarity:\n pairs  measures  seconds  peak GiB\n")
+    results = tmp_path / "results"
+    SPEED.main(SPEED.Config(of="similarity", out=tmp_path, classes=1, results=results))
+    measured = pd.read_csv(results / "similarity.csv")
+    # 15 pairs of domains, whole and by twelve ordered pairs of parts; in each domain six pairs of parts, four with it.
+    assert measured["measures"].tolist() == [5]
+    assert measured["pairs"].tolist() == [15 + 15 * 12 + 6 * (6 + 4)]
+    assert capsys.readouterr().out.startswith("similarity:\n pairs  measures")
 
 
 def test_measures_are_judged_by_cases_with_a_known_answer(
@@ -156,20 +159,14 @@ def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
 
 
 def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
-    module = script("benchmark_mixtures")
-    module.main(
-        module.Config(
-            out=tmp_path, images=6 * 345 * 4, base_images=1000, results=tmp_path
-        )
-    )
-    (found,) = pd.read_csv(tmp_path / "mixture.csv").to_dict("records")
-    lists = [
-        tmp_path / "domainnet-8280" / f"{domain}_train.txt"
-        for domain in module.DOMAINNET_ROUND
-    ]
-    listed = sum(len(one.read_text().splitlines()) for one in lists)
-    assert (found["images listed"], found["base lines"]) == (listed, 1000)
-    assert found["chosen"] < listed
+    module = script("speed_of_training")
+    config = module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000)
+    measured = module.mixtures(config)
+    lists = (tmp_path / "domainnet-8280").glob("*_train.txt")
+    listed = sum(len(path.read_text().splitlines()) for path in lists)
+    assert measured["images listed"] == listed
+    assert measured["base lines"] == 1000
+    assert measured["chosen"] < listed
     base = pd.read_csv(tmp_path / "mixture.tsv", sep="\t", nrows=1000)
     assert base["filepath"].iloc[-1].endswith("00000/000000999.jpg")
 

@@ -16,7 +16,6 @@ from circuitry.comparison import (
     ceiling_tests,
     ceilings_of,
     class_by_domain,
-    compare_models,
     domain_tests,
     draw_resamples,
     holm,
@@ -37,10 +36,10 @@ from circuitry.comparison.domain_testing import (
     could_find,
     too_few,
 )
-from circuitry.comparison.models import model_tests
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
 from circuitry.comparison.significance import fewest_units, smallest_p
 from circuitry.comparison.statistics import Spread
+from experiments.over_models import compare_models, model_tests
 from experiments.simulation import Planted, jaccard, keep, simulate
 from tests.comparison.similarities import similarities
 from tests.comparison.test_statistics import table

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from circuitry import Comparison, InputError
-from circuitry.comparison import compare_models
 from circuitry.comparison.domain_apart import apart_over_depth, means_without
 from circuitry.comparison.part_array import check_parts
+from experiments.over_models import compare_models
 from tests.comparison.similarities import similarities
 from tests.comparison.test_comparison import comparison, values
 

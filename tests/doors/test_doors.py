@@ -27,9 +27,10 @@ from circuitry import (
     interventions,
     models,
 )
-from circuitry.comparison import compare_models, domain_matrix
+from circuitry.comparison import domain_matrix
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.given import DOOR
+from experiments.over_models import compare_models
 from tests.doors.odd_values import write_odd_files
 from tests.doors.others import DOORS_THAT_TAKE_ANOTHER, Others, listed, mixed
 from tests.doors.walk import FAULTS, Walk, doors

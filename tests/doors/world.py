@@ -19,12 +19,12 @@ from circuitry import (
     circuits,
     comparison,
     interventions,
-    representations,
     training,
 )
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.runs.annotations import LIST_TYPES
 from circuitry.runs.given import Condition
+from experiments.representations.representation_folder import RepresentationSettings
 from tests.comparison.similarities import similarities
 from tests.support.feature_bases import make_sae
 from tests.support.noise_images import write_noise
@@ -132,16 +132,10 @@ class World:
                 batch,
             ),
             *(circuitry.Patch(sites[0], 0.0), pd.Series([0.1, 0.2])),
-            *(
-                representations.embed_texts(clip, CLASSES, cache_dir=folder),
-                *self.tables[:1],
-                self.named["checks"],
-            ),
+            *(*self.tables[:1], self.named["checks"]),
             settings,
             circuits.AttributionSettings(0.1, rule=rule, edge_rule=rule),
-            representations.RepresentationSettings(
-                n_images=3, n_parts=2, sites=tuple(sites[-2:])
-            ),
+            RepresentationSettings(n_images=3, n_parts=2, sites=tuple(sites[-2:])),
             training.SaeTraining(steps=2, batch_size=8, resample_every=0),
         ]
 

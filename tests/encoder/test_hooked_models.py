@@ -32,16 +32,16 @@ from circuitry.circuits import Extraction, ExtractionSettings
 from circuitry.data import load_image
 from circuitry.encoder import Baseline
 from circuitry.models import FolderBaseline
-from circuitry.representations import (
-    embed_images,
-    extract_features,
-    extract_representations,
-    image_features,
-)
 from circuitry.runs.identity import UNKNOWN
 from circuitry.training import extract_samples
 from circuitry.training.samples import image_files
-from tests.representations.test_embeddings import draw
+from experiments.representations.embeddings import embed_images
+from experiments.representations.representation_folder import extract_representations
+from experiments.representations.strongest_features import (
+    extract_features,
+    image_features,
+)
+from tests.study.representations.test_embeddings import draw
 from tests.support.extraction import planned, run
 from tests.support.feature_bases import make_sae
 from tests.support.work import QUIET

@@ -40,7 +40,6 @@ from circuitry.circuits import METHODS, register_measure, register_method
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.measures import MEASURES
 from circuitry.circuits.methods import ONLY_RANK
-from circuitry.comparison import compare_models
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
@@ -51,9 +50,10 @@ from circuitry.interventions import (
     part_overlaps,
     transfer_circuits,
 )
-from circuitry.representations import embed_images
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.training import SaeTraining, train_sae_on_images
+from experiments.over_models import compare_models
+from experiments.representations.embeddings import embed_images
 from tests.explorer.made import make_curve
 from tests.support.tiny_clip import Tiny
 from tests.support.work import QUIET

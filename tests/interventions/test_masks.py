@@ -47,7 +47,11 @@ from circuitry.interventions.answers import (
     normal_ranks,
     set_importance,
 )
-from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
+from experiments.judging.planted import (
+    PlantedCircuit,
+    planted_attention,
+    planted_convolution,
+)
 from tests.interventions.test_gated_units import check_gradient
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_with

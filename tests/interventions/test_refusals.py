@@ -34,7 +34,7 @@ from circuitry.interventions import (
     transfer_circuits,
 )
 from circuitry.interventions.pixels import circuit_pixels
-from circuitry.judging import planted_convolution
+from experiments.judging.planted import planted_convolution
 from tests.interventions.test_gated_units import IMAGES, by_hand
 from tests.support.circuits import circuit_by, circuit_with
 from tests.support.towers import make_tower

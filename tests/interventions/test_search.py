@@ -34,7 +34,7 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
 )
-from circuitry.judging import PlantedCircuit, planted_convolution
+from experiments.judging.planted import PlantedCircuit, planted_convolution
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

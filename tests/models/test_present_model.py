@@ -36,8 +36,8 @@ from circuitry.circuits import (
 )
 from circuitry.encoder import Counterfactual
 from circuitry.models import FolderBaseline
-from circuitry.representations import embed_images
-from tests.representations.test_embeddings import draw
+from experiments.representations.embeddings import embed_images
+from tests.study.representations.test_embeddings import draw
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import make_sae
 from tests.support.tiny_clip import Tiny

@@ -33,24 +33,24 @@ from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCurve
 from circuitry.interventions.circuit_checks import TRANSFER_FORMAT
 from circuitry.models import load_sae
-from circuitry.representations import (
-    ImageFeatures,
-    RepresentationSettings,
-    extract_features,
-    extract_representations,
-)
-from circuitry.representations.grams import DomainRepresentation
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.jobs import JobFolder
 from circuitry.runs.manifest import read_manifest, write_sealed
 from circuitry.training import SaeTraining, train_sae_on_images
 from circuitry.training.samples import extract_samples, image_files
+from experiments.representations.features import ImageFeatures
+from experiments.representations.grams import DomainRepresentation
+from experiments.representations.representation_folder import (
+    RepresentationSettings,
+    extract_representations,
+)
+from experiments.representations.strongest_features import extract_features
 from tests.bases.test_feature_basis import small_sae
 from tests.circuits.test_graph import small_graph
 from tests.comparison.test_comparison import comparison
 from tests.explorer.made import make_curve
-from tests.representations.test_features import random_features
-from tests.representations.test_similarity import grams, rows
+from tests.study.representations.test_features import random_features
+from tests.study.representations.test_similarity import grams, rows
 from tests.support.extraction import contents
 from tests.support.work import QUIET
 

@@ -8,9 +8,9 @@ import pytest
 
 from circuitry.runs import InputError
 from circuitry.training.accuracy import FALSE_ALARMS, MEASURE
+from experiments.study.plan_command import STUDY_FIGURES
 from experiments.study.run_tables import kinds_of_runs
 from experiments.study.setting_charts import settings_bars
-from experiments.study.steps import STUDY_FIGURES
 from experiments.study.study_figures import side_by_side
 from tests.study.made_up_runs import HELD_OUT, Asked, made_up_runs
 from tests.support.scripts import figure_of, program_module, study_config

@@ -11,7 +11,7 @@ from experiments.study.features_command import (
     images_of_feature,
     most_shared,
 )
-from tests.representations.test_features import features_of, random_features
+from tests.study.representations.test_features import features_of, random_features
 
 
 def test_frequencies_are_shares_of_images() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from circuitry.comparison import compare_models
 from circuitry.models import register_model
 from circuitry.runs import InputError
+from experiments.over_models import compare_models
 from experiments.study.sharing import SharingSettings
 from experiments.study.study_run import StudyRun
 from experiments.study.supervised_model import (

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.comparison.part_array import WHOLE
-from circuitry.representations import Embeddings
-from circuitry.representations.cells import ALL, cut_images
+from experiments.representations.cells import ALL, cut_images
+from experiments.representations.embedding_set import Embeddings
 from experiments.study.separation import (
     DISTANCES,
     by_seed,

@@ -7,8 +7,10 @@ import pytest
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.runs import InputError
 from experiments.study.selection import MixtureSettings
-from experiments.study.study_set import MixtureSpec, study_mixtures
+from experiments.study.study_set import MixtureSpec, study_mixtures, study_trainings
 
+BASES = ("imagenet-captions", "cc3m", "cc12m")
+MODELS = ("rn50", "vit-s-32", "swin-t")
 TESTED = ("clipart", "infograph", "painting", "quickdraw", "sketch")
 
 
@@ -142,3 +144,28 @@ def test_the_studys_own_names() -> None:
     ):
         settings = MixtureSettings(setting, "sketch", ("axe",), **more)
         assert MixtureSpec(settings, sketches, base).study_name == study
+
+
+def test_the_trainings_of_the_study_are_533() -> None:
+    trainings = study_trainings(study_mixtures(BASES), BASES[0], MODELS, (0, 1, 2))
+    kinds = Counter(
+        "supervised"
+        if one.supervised
+        else one.mixture.base
+        if one.mixture.base != BASES[0]
+        else one.model
+        for one in trainings
+    )
+    # 15 settings and photographs alone; also upper bounds, aligned, 60 + 18 interpolations, 10 with ImageNet-Sketch
+    assert kinds == {
+        "rn50": 3 * (16 + 10 + 1 + 60 + 18 + 10), "vit-s-32": 3 * 16, "swin-t": 3 * 16, "supervised": 3 * (1 + 15 + 10),
+        "cc3m": 7, "cc12m": 7,
+    }  # fmt: skip
+    assert len({one.name for one in trainings}) == len(trainings) == 533
+    sevens = {
+        one.mixture.settings.name for one in trainings if one.mixture.base == "cc12m"
+    }
+    assert sevens == {
+        "natural-only", *(f"{setting}-{domain}" for setting in ("cg-low", "cg-high", "leave-out")
+                          for domain in ("sketch", "clipart")),
+    }  # fmt: skip

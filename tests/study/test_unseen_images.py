@@ -7,7 +7,7 @@ import torch
 
 from circuitry import Clip, DomainFolder
 from experiments.unseen_images import read_class, split_records
-from tests.representations.test_embeddings import draw
+from tests.study.representations.test_embeddings import draw
 
 COUNTS = {"axe": 5, "cat": 4, "fish": 1}
 

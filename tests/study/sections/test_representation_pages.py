@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from circuitry.comparison import PARTS
-from circuitry.representations import RepresentationSimilarity
+from experiments.representations.similarity import RepresentationSimilarity
 
 SITES = {"layer1.0": (0.2, 0.4, 0.1, 0.6), "act1": (0.5, 0.9, 0.3, 0.8)}
 """In the encoder's order, not the alphabet's: CKA of clipart-real, clipart-sketch and real-sketch, and the ceiling."""

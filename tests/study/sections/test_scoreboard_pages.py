@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from circuitry.judging import over_classes
-from circuitry.judging.scoreboard import paired_differences
 from circuitry.reports.sections.findings import UNKNOWN
+from experiments.judging.scoreboard import over_classes, paired_differences
 from experiments.study.measure_charts import QUALITY
 from experiments.study.scoreboard_command import scoreboard_findings, with_settings
 

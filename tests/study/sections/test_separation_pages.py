@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.representations.test_embeddings import draw
+from tests.study.representations.test_embeddings import draw
 from tests.support.browser import find_browser
 from tests.support.scripts import assert_drawn, program_module
 from tests.support.tiny_clip import Tiny

@@ -1,0 +1,83 @@
+"""Count the floating-point operations of an attribution.
+
+1. `count_operations` runs an attribution while PyTorch counts the operations of convolutions and matrix products (two
+   per multiply-add, those on padding included), forward and backward; everything else is small beside them;
+2. operations / (rate of the machine x the fraction that is reached) is the time on a machine that is not at hand.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.circuits.edge_methods import rule_of_edges, score_edges
+from circuitry.circuits.rules import with_size
+from circuitry.circuits.unit_scores import kept_units, score_parts
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import Metric
+from circuitry.encoder.task import Task
+from circuitry.runs.workers import Work
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+
+class Operations(NamedTuple):
+    """Floating-point operations of a run on one image."""
+
+    nodes: int
+    edges: int
+
+
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Add up PyTorch's formulas. Its own FlopCounterMode also follows modules, which fails inside `autograd.grad`.
+
+    Example:
+        >>> with OperationCounter() as counter:
+        ...     find_circuit(task, size=0.4)
+        >>> counter.total
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+        """Floating-point operations so far."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def count_operations(
+    encoder: Encoder, metric: Metric, settings: AttributionSettings
+) -> Operations:
+    """Return the operations that the node scores and the edge scores of one image take.
+
+    The counts depend on the architecture, the rules, the sites and the share of units, not on the image. The count of
+    node scores includes the metric at the baseline of every site, which takes one run however many images there are.
+
+    Example:
+        >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())
+    """
+    settings = with_size(settings, encoder)
+    image = torch.randn(
+        1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype
+    )
+    task = Task(encoder, image, metric, work=Work(progress=False))
+    with task.running(gradients=True):
+        with OperationCounter() as nodes_counter:
+            nodes, _ = score_parts(task, settings)
+        kept = kept_units(encoder, nodes, settings)
+        with OperationCounter() as edges_counter:
+            score_edges(
+                task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings)
+            )
+    return Operations(nodes_counter.total, edges_counter.total)

@@ -1,0 +1,1 @@
+"""Compare domains by activations (CKA, probes), features and embeddings: the study's measures beside circuits."""

@@ -1,0 +1,588 @@
+"""How fast are circuits found and compared? The tables of docs/results/speed.md, one question a call, on the CPU.
+
+Every ratio is of times within one call. Towers have random weights.
+
+    python experiments/speed_of_circuits.py                     # partial runs against runs of the whole tower
+    python experiments/speed_of_circuits.py --of growth         # with images, units and sites; the study's circuits
+    python experiments/speed_of_circuits.py --of edges          # of a transformer
+    python experiments/speed_of_circuits.py --of similarity     # of many circuits; 4.8 GiB on disk
+    python experiments/speed_of_circuits.py --of threads        # beside busy processes
+"""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Annotated, TypeVar
+
+from circuitry.runs import Work, claim, one_of, run_script, short_waits
+from circuitry import (
+    AttributionGraph,
+    Encoder,
+    GraphFolder,
+    Task,
+    class_logit,
+    compare_domains,
+)
+from circuitry.circuits import (
+    AttributionSettings,
+    Edges,
+    Measure,
+    QuadratureRule,
+    attribute_components,
+    left_rule,
+    midpoint_rule,
+    parse_rule,
+    score_edges,
+    score_units,
+    strongest_units,
+)
+from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
+from circuitry.data.parts import DEFAULT_PARTS
+from circuitry.interventions import patch_effects
+from circuitry.models import register_model
+from circuitry.reports.result_tables import KeepSettings
+from circuitry.runs.workers import peak_memory_gib
+from experiments.operations import count_operations
+
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+T = TypeVar("T")
+Scores = Mapping[str, np.ndarray]
+
+STUDY_RULE = left_rule(10)
+SHARE = 0.1
+"""Share of the units of each site that the study keeps."""
+STUDY_IMAGES = 345 * 6 * 50
+"""The study's full setting: classes, domains, images of each class in each domain."""
+GPU_RATE = 0.4 * 19.5e12
+"""Operations a second of a GPU, for the estimate: an A100's single-precision peak without tensor cores is assumed to be
+reached to 40 %, which was not measured."""
+DEFAULTS = {
+    "partial-runs": (("RN50", "rn-tiny"), 2),
+    "growth": (("RN50",), 4),
+    "edges": (("ViT-B-32",), 8),
+    "threads": (("rn-tiny",), 14),
+}
+"""Models and images by what is measured."""
+COLUMNS = (
+    "model",
+    "scores",
+    "full-tower seconds",
+    "circuitry seconds",
+    "ratio",
+    "largest relative difference",
+)
+QUIET = Work(progress=False)
+
+
+@dataclass(frozen=True)
+class Config(KeepSettings):
+    """Settings of the measurements."""
+
+    of: Annotated[
+        str, one_of("partial-runs", "growth", "edges", "similarity", "threads")
+    ] = "partial-runs"
+    """What is measured."""
+    models: tuple[str, ...] = ()
+    """Models of open_clip or of this package (default: by what is measured, see `DEFAULTS`)."""
+    images: int | None = None
+    """Images (default: by what is measured)."""
+    classes: int = 100
+    """Classes whose circuits are compared, each in six domains."""
+    out: Path = Path("runs/speed")
+    """Folder of the circuits to compare; a second run reuses them."""
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    models, images = DEFAULTS.get(config.of, ((), 0))
+    models = config.models or models
+    images = config.images or images
+    if config.of == "partial-runs":
+        speeds = [partial_runs(name, images) for name in models]
+        tables = {"speed": pd.concat([*speeds, patching("rn-tiny", 16)])}
+    elif config.of == "growth":
+        tables = growth(models[0], images)
+    elif config.of == "edges":
+        tables = {"speed": edge_speed(models[0], images)}
+    elif config.of == "similarity":
+        tables = {"similarity": similarity(config.out, config.classes)}
+    else:
+        tables = {"threads": threads(models[0], images)}
+    config.keep(tables, threads=torch.get_num_threads())
+
+
+def timed(run: Callable[..., T], *given: object) -> tuple[T, float]:
+    """Return what a function returns, and its seconds."""
+    started = time.perf_counter()
+    value = run(*given)
+    return value, time.perf_counter() - started
+
+
+def random_task(name: str, n_images: int) -> tuple[nn.Module, Tensor, Task]:
+    """Return a tower, images and the logit of the first of ten classes, all random, after a first run."""
+    torch.manual_seed(0)
+    model = open_clip.create_model(register_model(name))
+    tower = model.visual.eval().requires_grad_(False)
+    for module in tower.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # open_clip starts the last norm of each block at zero, which would leave the block without effect.
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.running_mean = 0.1 * torch.randn(module.num_features)
+    encoder = Encoder.from_tower(tower)
+    images = torch.randn(n_images, 3, *encoder.image_size)
+    weights = F.normalize(torch.randn(10, tower.output_dim), dim=-1)
+    with torch.no_grad():
+        tower(images)
+    task = Task(encoder, images, class_logit(weights, 0), work=QUIET)
+    return tower, images, task
+
+
+# Partial runs against runs of the whole tower.
+
+
+class FullTower:
+    """The plain way: every gradient by a run of the whole tower, with the activation at one site replaced.
+
+    Its hooks stay in the tower, so it comes after what this package measures, which refuses towers with hooks.
+    """
+
+    def __init__(self, tower: nn.Module, images: Tensor, task: Task) -> None:
+        self.tower = tower
+        self.images = images
+        self.task = task
+        self.replaced: dict[str, Tensor] = {}
+        """What stands at a site in the place of its activation."""
+        self.seen: dict[str, Tensor] = {}
+        """The activations of the last run."""
+        for site in self.sites:
+            tower.get_submodule(site).register_forward_hook(self.hook(site))
+        with torch.no_grad():
+            self.metric()
+        self.clean = dict(self.seen)
+
+    @property
+    def sites(self) -> list[str]:
+        """Return the sites behind the image."""
+        return [site for site in self.task.sites if site != "input"]
+
+    def hook(self, site: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
+        """Return the hook that replaces and reads the activation at a site."""
+
+        def write(_: nn.Module, __: object, output: Tensor) -> Tensor:
+            self.seen[site] = self.replaced.get(site, output)
+            return self.seen[site]
+
+        return write
+
+    def metric(self) -> Tensor:
+        """Return the metric [images] of a run, with what is replaced."""
+        return self.task.metric(self.tower(self.images))
+
+    def effect(self, site: str, scalar: Callable[[], Tensor]) -> Tensor:
+        """Return integrated gradients of a scalar from clean to zero at a site by the study's rule [units]."""
+        clean = self.clean[site]
+        n = len(STUDY_RULE.points)
+        total = torch.zeros_like(clean)
+        for k in range(n):
+            self.replaced[site] = ((1 - k / n) * clean).requires_grad_()
+            total += torch.autograd.grad(scalar(), self.replaced[site])[0]
+        del self.replaced[site]
+        effect = total / n * clean
+        return (effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)
+
+    def nodes(self) -> dict[str, np.ndarray]:
+        """Return the scores of all units."""
+
+        def scalar() -> Tensor:
+            return self.metric().sum()
+
+        return {site: self.effect(site, scalar).numpy() for site in self.sites}
+
+    def into_unit(self, up: str, down: str, unit: int) -> Tensor:
+        """Return integrated gradients of how far a unit moves, at a site before it [units]."""
+        return self.effect(up, lambda: self.unit_moves(down, unit))
+
+    def unit_moves(self, site: str, unit: int) -> Tensor:
+        """Return how far a unit has moved from its clean activation in a run."""
+        self.tower(self.images)
+        return F.mse_loss(self.seen[site][:, unit], self.clean[site][:, unit])
+
+    def without(self, site: str, unit: int) -> float:
+        """Return what the mean metric loses when a unit is zero."""
+        with torch.no_grad():
+            before = self.metric()
+            self.replaced[site] = self.clean[site].clone()
+            self.replaced[site][:, unit] = 0
+            loss = (before - self.metric()).mean()
+        del self.replaced[site]
+        return float(loss)
+
+
+def partial_runs(name: str, n_images: int) -> pd.DataFrame:
+    """Return seconds of the plain way and of this package, by kind of score, and how far the scores differ.
+
+    The plain way scores the edges into one unit of each site; its seconds are multiplied by the number of units.
+    """
+    tower, images, task = random_task(name, n_images)
+    with task.encoder.fast():  # as `attribute` does
+        ours, our_nodes = timed(unit_scores, task, STUDY_RULE)
+        kept = strongest_units({site: abs(ours[site]) for site in ours}, SHARE)
+        edges, our_edges = timed(edge_scores, task, kept, STUDY_RULE)
+        _, radau_nodes = timed(unit_scores, task, parse_rule("gauss-radau-5"))
+        _, radau_edges = timed(edge_scores, task, kept, parse_rule("gauss-radau-4"))
+    runs = FullTower(tower, images, task)
+    nodes, node_seconds = timed(runs.nodes)
+    rows, edge_seconds = into_one_unit(runs, kept)
+    first = {"/".join(pair): scores[0] for pair, scores in edges.scores.items()}
+    table = [
+        speed(name, "nodes", node_seconds, our_nodes, worst(ours, nodes)),
+        speed(name, "edges", edge_seconds, our_edges, worst(first, rows)),
+        speed(name, "nodes, gauss-radau-5", node_seconds, radau_nodes, math.nan),
+        speed(name, "edges, gauss-radau-4", edge_seconds, radau_edges, math.nan),
+    ]
+    return pd.DataFrame(table, columns=COLUMNS)
+
+
+def patching(name: str, n_images: int) -> pd.DataFrame:
+    """Return the same for exact patching of every unit; the plain way patches one unit of each site."""
+    tower, images, task = random_task(name, n_images)
+    exact, seconds = timed(patch_effects, task)
+    losses, whole_seconds = without_one_unit(FullTower(tower, images, task))
+    # Together, since a unit that is never active has an effect of zero.
+    theirs = {"all": np.array(list(losses.values()))}
+    ours = {"all": np.array([exact.scores[site][0] for site in losses])}
+    row = speed(name, "patching", whole_seconds, seconds, worst(ours, theirs))
+    return pd.DataFrame([row], columns=COLUMNS)
+
+
+def speed(
+    name: str, scores: str, whole: float, partial: float, difference: float
+) -> tuple[str, str, float, float, float, float]:
+    """Return a row of the table of partial runs."""
+    return name, scores, whole, partial, whole / partial, difference
+
+
+def unit_scores(task: Task, rule: QuadratureRule) -> Scores:
+    """Return the scores of the study's method."""
+    return score_units(task, "site-path", AttributionSettings(rule=rule))
+
+
+def edge_scores(task: Task, units: Scores, rule: QuadratureRule) -> Edges:
+    """Return the scores of the edges between units of neighbouring sites."""
+    return score_edges(task, units, rule=rule)
+
+
+def into_one_unit(runs: FullTower, kept: Scores) -> tuple[Scores, float]:
+    """Return scores of the edges into the first kept unit of each site, and the seconds that all edges would take."""
+    rows = {}
+    seconds = 0.0
+    for up, down in pairwise(runs.sites):
+        unit = int(kept[down][0])
+        effect, taken = timed(runs.into_unit, up, down, unit)
+        # How far a unit moves is a mean over images already; an edge helps where it keeps the unit in its place.
+        rows[f"{up}/{down}"] = -len(runs.images) * effect.numpy()[kept[up]]
+        seconds += taken * len(kept[down])
+    return rows, seconds
+
+
+def without_one_unit(runs: FullTower) -> tuple[dict[str, float], float]:
+    """Return the exact effect of the first unit of each site, and the seconds that all units would take."""
+    losses = {}
+    seconds = 0.0
+    for site in runs.sites:
+        loss, taken = timed(runs.without, site, 0)
+        losses[site] = loss
+        seconds += taken * runs.clean[site].shape[1]
+    return losses, seconds
+
+
+def worst(ours: Scores, theirs: Scores) -> float:
+    """Return the largest norm of a difference relative to the norm, over sites or pairs of sites."""
+    return max(
+        float(np.linalg.norm(ours[key] - theirs[key]) / np.linalg.norm(theirs[key]))
+        for key in theirs
+    )
+
+
+# How cost grows, and what the study's circuits would cost.
+
+
+def growth(name: str, n_images: int) -> dict[str, pd.DataFrame]:
+    """Return seconds by images, units and sites, the share of the machine that is used, and the study's hours."""
+    _, images, task = random_task(name, n_images)
+    one = midpoint_rule(1)
+    sites = task.encoder.sites
+    rows = [
+        *(
+            ("images", k, *cost(task, images[:k], one, SHARE, sites))
+            for k in (n_images // 4, n_images // 2, n_images)
+        ),
+        *(
+            ("share of units", share, *cost(task, images[:1], one, share, sites))
+            for share in (0.05, 0.1, 0.2)
+        ),
+        *(
+            ("sites", len(last), *cost(task, images[:1], one, SHARE, last))
+            for last in (sites[-6:], sites[-11:], sites)
+        ),
+    ]
+    columns = ["images", "kept units", "sites", "node seconds", "edge seconds"]
+    table = pd.DataFrame(rows, columns=["what grows", "value", *columns])
+    last = table.iloc[-1]  # one image, all sites
+    counted = count_operations(task.encoder, task.metric, as_studied(one))
+    rates = {
+        "matrix products": matrix_product_rate(),
+        "node": counted.nodes / last["node seconds"],
+        "edge": counted.edges / last["edge seconds"],
+    }
+    reached = pd.Series(rates).rename_axis("what").reset_index(name="GFLOP/s")
+    reached["GFLOP/s"] /= 1e9
+    best = reached["GFLOP/s"].iloc[0]
+    reached["share of matrix products"] = reached["GFLOP/s"] / best
+    return {"growth": table, "rates": reached, "study": study_hours(task)}
+
+
+def cost(
+    task: Task, images: Tensor, rule: QuadratureRule, share: float, sites: Sequence[str]
+) -> tuple[int, int, int, float, float]:
+    """Return images, kept units, sites, and the seconds of the scores of units and of the edges between those kept."""
+    fewer = Task(task.encoder, images, task.metric, sites=sites, work=QUIET)
+    with task.encoder.fast():
+        scores, node_seconds = timed(unit_scores, fewer, rule)
+        kept = strongest_units(scores, share)
+        _, edge_seconds = timed(edge_scores, fewer, kept, rule)
+    n_kept = sum(map(len, kept.values()))
+    return len(images), n_kept, len(sites), node_seconds, edge_seconds
+
+
+def as_studied(rule: QuadratureRule) -> AttributionSettings:
+    """Return the study's settings with another rule."""
+    return AttributionSettings(SHARE, "same-share", rule, method="site-path")
+
+
+def study_hours(task: Task) -> pd.DataFrame:
+    """Return the hours that the study's circuits of one model would take on a GPU, by counted operations."""
+    rows = []
+    for rule in (STUDY_RULE, midpoint_rule(10)):
+        counted = count_operations(task.encoder, task.metric, as_studied(rule))
+        an_image = (
+            counted.nodes + 2 * counted.edges
+        )  # edges of all images, and of halves
+        hours = STUDY_IMAGES * an_image / GPU_RATE / 3600
+        rows.append(
+            {
+                "rule": rule.name,
+                "images": STUDY_IMAGES,
+                "TFLOP an image": an_image / 1e12,
+                "TFLOP/s of a GPU": GPU_RATE / 1e12,
+                "GPU hours": hours,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def matrix_product_rate(size: int = 2048) -> float:
+    """Return the operations a second that single-precision matrix products reach here at their best.
+
+    A convolution with 1x1 kernels is such a product, too, which PyTorch computes by other code.
+    """
+    a, b = torch.randn(2, size, size)
+    image = b.view(1, size, size, 1)
+    kernels = a.view(size, size, 1, 1)
+    products: list[Callable[[], Tensor]] = [
+        lambda: a @ b,
+        lambda: F.conv2d(image, kernels),
+    ]
+    best = math.inf
+    for product in products:
+        timer = Timer("product()", globals={"product": product})
+        best = min(best, *timer.blocked_autorange(min_run_time=1).times)
+    return 2 * size**3 / best
+
+
+# Edges of a transformer.
+
+
+def edge_speed(name: str, n_images: int) -> pd.DataFrame:
+    """Return seconds and memory of all edges between heads and MLPs, beside a pass: the tower forward and backward.
+
+    The peak of memory is that of this process: weights, Python and PyTorch.
+    """
+    tower, images, task = random_task(name, n_images)
+    first = Task(task.encoder, images[:1], task.metric, work=QUIET)
+    attribute_components(first)  # reads the weights once
+    before = peak_memory_gib()
+    pixels = images.clone().requires_grad_()
+
+    def one_pass() -> object:
+        return torch.autograd.grad(task.metric(tower(pixels)).sum(), pixels)
+
+    pass_seconds = median_seconds(one_pass)
+    plain = median_seconds(lambda: attribute_components(task))
+    peak = peak_memory_gib()
+    points = midpoint_rule(5)
+    integrated = median_seconds(lambda: attribute_components(task, rule=points))
+    row = {
+        "model": name,
+        "edges": attribute_components(first, ports=True).edges.count,
+        "pass s": pass_seconds,
+        "scores / pass": plain / pass_seconds,
+        "5 points / scores": integrated / plain,
+        "peak GiB before": before,
+        "peak GiB": peak,
+        "cores": torch.get_num_threads(),
+    }
+    return pd.DataFrame([row])
+
+
+def median_seconds(run: Callable[[], object]) -> float:
+    """Return the median time of three calls."""
+    return median(timed(run)[1] for _ in range(3))
+
+
+# Similarity of many circuits.
+
+UNITS = {"input": 3, "act1": 32, "act2": 32, "act3": 64, "avgpool": 64}
+for _stage, _blocks in enumerate((3, 4, 6, 3), start=1):
+    UNITS |= {f"layer{_stage}.{i}": 128 * 2**_stage for i in range(_blocks)}
+UNITS |= {"attnpool": 1024}
+"""Units of RN50 by site."""
+DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
+
+
+def similarity(out: Path, n_classes: int) -> pd.DataFrame:
+    """Return seconds and memory of comparing random circuits of RN50's size by five measures in one pass."""
+    folder = out / f"{n_classes}-classes"
+    if not (folder / "manifest.json").is_file():
+        write_graphs(folder, n_classes)
+    measures = [Measure("node_overlap"), Measure("edge_jaccard")]
+    measures += [Measure("wl_kernel", depth) for depth in (1, 2, 3)]
+    compared, seconds = timed(
+        lambda: compare_domains(GraphFolder(folder), measures=measures)
+    )
+    comparison = compared["edge_jaccard"]
+    row = {
+        "pairs": len(comparison.values) + len(comparison.parts),
+        "measures": len(measures),
+        "seconds": seconds,
+        "peak GiB": peak_memory_gib(),
+    }
+    return pd.DataFrame([row])
+
+
+def write_graphs(folder: Path, n_classes: int) -> None:
+    """Write random graphs, whole and of parts; those of a class share a half of their scores."""
+    rng = np.random.default_rng(0)
+    inner = [site for site in UNITS if site != "input"]
+    keys = []
+    for i in range(n_classes):
+        shared = {site: rng.normal(size=n) for site, n in UNITS.items()}
+        for domain in DOMAINS:
+            keys.append((f"class-{i}", domain))
+            for part in (WHOLE, *range(DEFAULT_PARTS)):
+                scores = {}
+                for site, of_class in shared.items():
+                    scores[site] = of_class + rng.normal(size=len(of_class))
+                kept = strongest_units(scores, SHARE)
+                edges = {}
+                for up, down in pairwise(inner):
+                    edges[up, down] = rng.normal(size=(len(kept[down]), len(kept[up])))
+                graph = AttributionGraph(
+                    tuple(UNITS), scores, kept, edges, {}, 50, f"class-{i}", domain
+                )
+                graph.save(graph_file(folder, f"class-{i}", domain, part))
+    made_with = {"n_parts": DEFAULT_PARTS, "model": "random", "seed": 0}
+    claim(folder, EXTRACTION_FORMAT, made_with, jobs=keys)
+
+
+# Threads beside busy processes.
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+A_PROCESS_A_CORE = "a process a core, one thread each"
+WAYS: dict[str, dict[str, str]] = {
+    "threads that spin": {"GOMP_SPINCOUNT": "300000"},  # GNU's default, so PyTorch's
+    "threads that wait passively": {"GOMP_SPINCOUNT": "0"},
+    "threads that wait briefly": dict(
+        short_waits({})
+    ),  # as scripts of this package set them
+    "one thread": ONE_THREAD,
+    A_PROCESS_A_CORE: ONE_THREAD,
+}
+"""Environments by how a machine's cores are used."""
+BUSY_PROCESSES = 2
+CIRCUITS = """
+import sys
+from circuitry import attribute
+from experiments.speed_of_circuits import median_seconds, random_task
+
+_, images, task = random_task(sys.argv[1], int(sys.argv[2]))
+options = {"method": "site-path", "budget": "same-share", "progress": False}
+print(median_seconds(lambda: attribute(task.encoder, images, task.metric, **options)))
+"""
+
+
+def threads(name: str, n_images: int) -> pd.DataFrame:
+    """Return the seconds of a circuit by how threads wait, on a quiet machine and beside busy processes."""
+    rows = []
+    for way in WAYS:
+        quiet = seconds_a_circuit(way, name, n_images)
+        with busy_processes():
+            busy = seconds_a_circuit(way, name, n_images)
+        rows.append((name, n_images, way, quiet, busy))
+    columns = ["model", "images", "way", "seconds, quiet", "seconds, 2 busy"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def seconds_a_circuit(way: str, name: str, n_images: int) -> float:
+    """Return the seconds that a circuit more takes: of n processes at once, an n-th of the slowest's.
+
+    Each measurement is a process of its own, since OpenMP reads its settings once.
+    """
+    cores = len(os.sched_getaffinity(0))
+    n_processes = cores if way == A_PROCESS_A_CORE else 1
+    set_here = {*short_waits({}), *ONE_THREAD}
+    environment = {key: said for key, said in os.environ.items() if key not in set_here}
+    command = [sys.executable, "-c", CIRCUITS, name, str(n_images)]
+    running = []
+    for _ in range(n_processes):
+        process = subprocess.Popen(
+            command,
+            env=environment | WAYS[way],
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+    return max(float(process.communicate()[0]) for process in running) / n_processes
+
+
+@contextmanager
+def busy_processes() -> Iterator[None]:
+    """Keep two cores busy meanwhile."""
+    command = [sys.executable, "-c", "while True: pass"]
+    running = [subprocess.Popen(command) for _ in range(BUSY_PROCESSES)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)
