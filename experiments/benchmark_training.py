@@ -17,7 +17,6 @@ from pathlib import Path
 
 from circuitry.runs import run_script
 from circuitry import DomainFolder
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.models.open_clip_models import SHIPPED_CONFIGS
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.training import (
@@ -29,6 +28,7 @@ from circuitry.training import (
     with_captions,
     write_captioned_table,
 )
+from experiments.drawn import DrawingSettings, write_toy
 
 import pandas as pd
 

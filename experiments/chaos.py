@@ -39,11 +39,11 @@ from circuitry.runs import Count, InputError, JobFolder, run_script
 from circuitry import Comparison, GraphFolder
 from circuitry.cards import CardFolder
 from circuitry.commands import run_command
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import FaithfulnessCurve
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.manifest import NAME as MANIFEST
 from circuitry.runs.manifest import read_sealed
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.study import __main__ as study
 
 import numpy as np
@@ -66,7 +66,7 @@ FEW = f"{TINY} --classes fish key --domains real sketch"
 FOUND, TWO = "--circuits {root}/finished/compare/circuits", "--n-images 2 --n-others 2"
 TRAIN = "--model {root}/tiny.json --data {root}/toy --batch-size 12 --device cpu --workers 0"
 COMMANDS: Mapping[str, str] = {  # without --out
-    "quickstart": f"quickstart --classes bicycle car key cup --domains real sketch {TWO} --n-test 6 --processes 1",
+    "quickstart": f"quickstart --classes bicycle car key cup --domains real quickdraw {TWO} --processes 1",
     "mixtures": "mixtures --data {root}/toy --held-out fish --test-domain quickdraw",
     "train": f"train {TRAIN} --table {{root}}/finished/mixtures/cg-high-quickdraw.tsv --epochs 2 --warmup 1",
     "own-parts": f"own-parts --model rn-tiny --data {{root}}/toy --domains real sketch {TWO} --shares 0.1",

@@ -1,10 +1,13 @@
-from . import drawn as drawn
 from .captions import caption as caption
 from .captions import image_rng as image_rng
 from .captions import readable as readable
 from .decoding import with_decoding as with_decoding
 from .domains import DomainFolder as DomainFolder
 from .domains import ImageRecord as ImageRecord
+from .drawn_images import DRAWN_CLASSES as DRAWN_CLASSES
+from .drawn_images import DRAWN_IMAGES as DRAWN_IMAGES
+from .drawn_images import DRAWN_STYLES as DRAWN_STYLES
+from .drawn_images import drawn_images as drawn_images
 from .file_check import MissingFiles as MissingFiles
 from .image_sources import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .imagenet_classes import STUDY_HELD_OUT as STUDY_HELD_OUT

@@ -18,7 +18,7 @@ be missing. Otherwise the caption of an image depends only on its path.
     python -m experiments.study mixtures --data DomainNet --imagenet-sketch ImageNet-Sketch/sketch --all --study \\
         --base imagenet-captions=imagenet_captions.json --base-images imagenet-captions=ImageNet/train \\
         --base-validation imagenet-captions=split.json
-    python -m experiments.study mixtures --data runs/quickstart-trained/toy --held-out fish key --all
+    python -m experiments.study mixtures --data runs/tiny/toy --held-out fish key --all
 """
 
 from collections.abc import Sequence

@@ -27,9 +27,9 @@ from circuitry.runs import Count, InputError, Natural, job_options, whole_file
 from circuitry import Encoder, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, left_rule
 from circuitry.data import DomainFolder, chosen_names, study_held_out
-from circuitry.data.drawn import TOY_CLASSES, DrawingSettings, write_toy
 from circuitry.models import register_model
 from circuitry.training import NoCaption, clip_preset
+from experiments.drawn import TOY_CLASSES, DrawingSettings, write_toy
 from experiments.study.base_sets import named_base_sets
 from experiments.study.mixture_files import STUDY_SEED
 from experiments.study.place import Material, Scale, StudyPlace, count_model

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from circuitry.runs import InputError, file_lock
 from circuitry.data import DomainFolder
-from circuitry.data.drawn import DRAWN_THINGS, DrawingSettings, write_toy
 from circuitry.training import (
     TrainingWork,
     clip_preset,
@@ -21,6 +20,7 @@ from circuitry.training import (
     record_run,
     train_clip,
 )
+from experiments.drawn import DRAWN_THINGS, DrawingSettings, write_toy
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import HOLDING_OUT, MixtureSettings, mixture
 from experiments.study.study_run import StudyRun, run_of

@@ -41,7 +41,6 @@ from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.measures import MEASURES
 from circuitry.circuits.methods import ONLY_RANK
 from circuitry.comparison import compare_models
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
 from circuitry.explorer.view_files import ModelView
@@ -54,6 +53,7 @@ from circuitry.interventions import (
 from circuitry.representations import embed_images
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.training import SaeTraining, train_sae_on_images
+from experiments.drawn import DrawingSettings, write_toy
 from tests.explorer.made import make_curve
 from tests.support.tiny_clip import Tiny
 from tests.support.work import QUIET

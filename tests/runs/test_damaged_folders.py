@@ -29,7 +29,6 @@ from circuitry import (
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import extract, midpoint_rule
 from circuitry.data import load_image
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCurve
 from circuitry.interventions.circuit_checks import TRANSFER_FORMAT
 from circuitry.models import load_sae
@@ -45,6 +44,7 @@ from circuitry.runs.jobs import JobFolder
 from circuitry.runs.manifest import read_manifest, write_sealed
 from circuitry.training import SaeTraining, train_sae_on_images
 from circuitry.training.samples import extract_samples, image_files
+from experiments.drawn import DrawingSettings, write_toy
 from tests.bases.test_feature_basis import small_sae
 from tests.circuits.test_graph import small_graph
 from tests.comparison.test_comparison import comparison

@@ -20,10 +20,10 @@ from circuitry import AttributionGraph, Circuit, GraphFolder
 from circuitry.circuits.graph_folder import LESIONS
 from circuitry.comparison.table import write_named_table
 from circuitry.data import ImageRecord
-from circuitry.data.drawn import write_toy
 from circuitry.models.open_clip_models import register_model
 from circuitry.runs import JobFolder, whole_file
 from experiments import chaos
+from experiments.drawn import write_toy
 from tests.circuits.test_graph import MADE, small_graph
 
 GRAPH, TABLE = "circuits/graphs/fish/real.part-0.safetensors", "tables/node_overlap.csv"

@@ -14,7 +14,6 @@ from torch import nn
 
 from circuitry import Encoder, load_clip
 from circuitry.data import DomainFolder, ImageRecord
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
 from circuitry.runs import InputError, versions
 from circuitry.training import (
@@ -25,6 +24,7 @@ from circuitry.training import (
     with_captions,
     write_captioned_table,
 )
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.study import checkpoint_accuracy as study
 from experiments.study.checkpoint_accuracy import (
     EvaluationSet,

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from circuitry import Comparison, DomainFolder, InputError
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.models.shipped_weights import shipped_file
 from circuitry.representations import compare_representations
 from circuitry.representations.grams import Grams
 from circuitry.training import SaeTraining
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.study.study_run import StudyRun
 from experiments.study.supervised import SupervisedTraining
 from experiments.study.supervised_model import found_labels, load_supervised

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from circuitry import DomainFolder
-from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.data.drawn.drawing import TOY_CLASSES
+from experiments.drawn import DrawingSettings, write_toy
+from experiments.drawn.drawing import TOY_CLASSES
 from experiments.study.base_sets import BaseSet
 from experiments.study.place import Material, Scale, StudyPlace, count_model
 from experiments.study.plan import Step
