@@ -18,7 +18,7 @@ from circuitry.data import imagenet_partners
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
-from circuitry.training import generated_captions
+from circuitry.training.image_captions import generated_captions
 from experiments.study.base_sets import caption_table
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, mixture

@@ -229,16 +229,16 @@ def _missing(self: object, name: str) -> Any:
         kind = type(self)
         names = [own for own in dir(self) if not own.startswith("_")]
         names = [own for own in names if not own.isupper()]
-        written = _function_of_package(kind, name)
+        written = _function_of_package(name)
         error = unknown_name(
             f"attribute of {kind.__name__}", name, [*names, *written], written
         )
         raise AttributeError(str(error), name=name, obj=self) from None
 
 
-def _function_of_package(kind: type, name: str) -> dict[str, str]:
-    """Return how to call what the package of a class offers by a name, such as ``circuitry.attribute(...)``."""
-    package = sys.modules[kind.__module__.partition(".")[0]]
+def _function_of_package(name: str) -> dict[str, str]:
+    """Return how to call the package's function of a name, such as ``circuitry.attribute(...)``; empty without one."""
+    package = sys.modules[__name__.partition(".")[0]]
     for offered in dir(package):
         # Rooms are listed there, too, and cannot be called.
         if offered.startswith(name) and callable(getattr(package, offered)):

@@ -21,11 +21,11 @@ from circuitry.runs.provenance import command, versions
 from circuitry.training import (
     clip_preset,
     read_captions,
-    record_run,
     train_clip,
     with_captions,
     write_captioned_table,
 )
+from circuitry.training.run_folder import record_run
 from experiments.drawn.drawing import TOY_CLASSES, DrawingSettings, write_toy
 
 import torch

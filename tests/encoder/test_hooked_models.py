@@ -39,8 +39,7 @@ from circuitry.representations import (
     image_features,
 )
 from circuitry.runs.identity import UNKNOWN
-from circuitry.training import extract_samples
-from circuitry.training.samples import image_files
+from circuitry.training.samples import extract_samples, image_files
 from tests.representations.test_embeddings import draw
 from tests.support.extraction import planned, run
 from tests.support.feature_bases import make_sae

@@ -18,12 +18,12 @@ from circuitry.encoder import Stage
 from circuitry.runs import InputError, versions
 from circuitry.training import (
     clip_preset,
-    read_predictions,
-    record_run,
     tidy_accuracy,
     with_captions,
     write_captioned_table,
 )
+from circuitry.training.accuracy import read_predictions
+from circuitry.training.run_folder import record_run
 from experiments.drawn import DrawingSettings, write_toy
 from experiments.study import checkpoint_accuracy as study
 from experiments.study.checkpoint_accuracy import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from circuitry import InputError
-from circuitry.runs import file_lock
+from circuitry.runs.files import file_lock
 from experiments.study.plan import Cost, Plan, Step
 
 
