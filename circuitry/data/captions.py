@@ -58,12 +58,12 @@ def caption(
     Example:
         >>> import random
         >>> circuitry.data.caption("ice_cream", "sketch", random.Random(1))
-        'a ice cream image.'
+        'a ice cream image'
     """
     # The order of the three draws is the study's.
     pattern = rng.choice(PATTERNS)
     drops_full_stop = rng.random() >= 0.5
-    words = SHARED_STYLE_WORDS
+    words: tuple[str, ...] = SHARED_STYLE_WORDS
     if not aligned:
         words = STYLE_WORDS.get(domain, SHARED_STYLE_WORDS)
     style = rng.choice(words)

@@ -175,7 +175,7 @@ class Work:
     """How work is carried out; it changes no number except for rounding.
 
     Example:
-        >>> quiet = circuitry.Work(memory_gib=4, progress=False)
+        >>> quiet = circuitry.Work(memory_gib=4.0, progress=False)
         >>> task = circuitry.Task(encoder, images, metric, work=quiet)
     """
 
