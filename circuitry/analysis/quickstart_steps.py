@@ -15,7 +15,7 @@ from circuitry.analysis.quickstart_settings import (
 )
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.comparison.lesion_reading import KNOWN, lesion_matrix
-from circuitry.data.drawn_images import DRAWN_CLASSES, DRAWN_IMAGES, drawn_images
+from circuitry.data.drawn_set import DRAWN_CLASSES, DRAWN_IMAGES, drawn_images
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.loading import load_clip
 from circuitry.reports.page import Finding, Written

@@ -1,10 +1,10 @@
 from .captions import caption as caption
 from .domains import DomainFolder as DomainFolder
 from .domains import ImageRecord as ImageRecord
-from .drawn_images import DRAWN_CLASSES as DRAWN_CLASSES
-from .drawn_images import DRAWN_IMAGES as DRAWN_IMAGES
-from .drawn_images import DRAWN_STYLES as DRAWN_STYLES
-from .drawn_images import drawn_images as drawn_images
+from .drawn_set import DRAWN_CLASSES as DRAWN_CLASSES
+from .drawn_set import DRAWN_IMAGES as DRAWN_IMAGES
+from .drawn_set import DRAWN_STYLES as DRAWN_STYLES
+from .drawn_set import drawn_images as drawn_images
 from .file_check import MissingFiles as MissingFiles
 from .imagenet_classes import STUDY_HELD_OUT as STUDY_HELD_OUT
 from .imagenet_classes import imagenet_partners as imagenet_partners
