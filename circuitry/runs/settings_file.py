@@ -165,7 +165,7 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
         # A rule is a dataclass, too, and is given by a word.
         by_word = any(hasattr(mark, "instance_from_str") for mark in marks)
         if value is None:
-            plain = "None"
+            plain: Any = "None"
         elif is_dataclass(value) and not by_word:
             plain = value
         else:
