@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuitry.runs import Work, run_script, versions
-from circuitry.analysis.quickstart_settings import QuickstartSettings
-from circuitry.analysis.quickstart_steps import train
 from circuitry.circuits import register_method
 from circuitry.comparison import (
     lesion_summary,
@@ -35,8 +33,7 @@ from circuitry.comparison import (
     style_verdicts,
 )
 from circuitry.comparison.lesion_reading import SAME_PART, TAKEN
-from circuitry.data import SmallTables
-from circuitry.data.drawn import write_toy
+from circuitry.data.shared_options import SmallTables
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
 from circuitry.encoder.task import with_others
 from circuitry.encoder.tensor_batches import one_tensor
@@ -51,6 +48,8 @@ from circuitry.interventions.answers import default_answers, set_importance
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
+from experiments.drawn import write_toy
+from experiments.drawn.tiny_clips import SHIPPED, TinyClip, train
 from experiments.real_networks import LEVELS, colours_in_common, square
 
 import numpy as np
@@ -381,10 +380,9 @@ def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, An
     """Train four more models on the same images, from seeds 1 to 4, and read the parts of each; seed 0 is shipped."""
     values = dict[int, "pd.Series[float]"]()
     digests = dict[int, str]()
-    shown = QuickstartSettings(train=True)
-    write_toy(config.data, shown.drawing)
+    write_toy(config.data, SHIPPED)
     for seed in range(5):
-        asked = replace(shown, out=config.out / "models" / str(seed), seed=seed)
+        asked = TinyClip(config.out / "models" / str(seed), seed=seed)
         run = replace(
             config, checkpoint=train(asked, config.data) if seed else None
         ).own_parts(f"seed-{seed}")

@@ -44,10 +44,7 @@ def test_examples_of_a_page_call_what_exists_by_public_names(page: Path) -> None
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith(
             "circuitry"
         ):
-            assert (
-                str(node.module).count(".") <= 1
-                or node.module == "circuitry.data.drawn"
-            ), "import from rooms"
+            assert str(node.module).count(".") <= 1, "import from rooms"
 
 
 def test_no_line_of_a_page_is_a_comment_by_mistake() -> None:

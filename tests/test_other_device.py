@@ -54,7 +54,6 @@ from circuitry.circuits import (
     with_edges,
 )
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Counterfactual, counted_sites
 from circuitry.explorer import LiveModel, view_model
 from circuitry.interventions import (
@@ -83,6 +82,7 @@ from circuitry.training import (
     train_sae_on_images,
     zero_shot_accuracy,
 )
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.representations.embeddings import embed_images
 from experiments.representations.features import compare_features
 from experiments.representations.probes import probe_sites

@@ -1,40 +1,27 @@
 """The steps of the quickstart that run a model, each for a process of its own."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from circuitry.analysis.analysis import Analysis
 from circuitry.analysis.analysis_report import findings_of
-from circuitry.analysis.quickstart_settings import CARDS, QuickstartSettings, say
+from circuitry.analysis.quickstart_settings import (
+    CARDS,
+    HELD_OUT,
+    TEST_DOMAIN,
+    QuickstartSettings,
+    say,
+)
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.comparison.lesion_reading import KNOWN, lesion_matrix
-from circuitry.data.domains import DomainFolder
-from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
-from circuitry.data.names import in_a_sentence
+from circuitry.data.drawn_set import DRAWN_CLASSES, DRAWN_IMAGES, drawn_images
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.loading import load_clip
-from circuitry.models.prompts import default_templates
-from circuitry.models.shipped_weights import write_packed
 from circuitry.reports.page import Finding, Written
 from circuitry.reports.sections.own_parts import own_part_findings
-from circuitry.runs.provenance import command, versions
 from circuitry.runs.workers import Rank, Work
-from circuitry.training.clip_training import train_clip
-from circuitry.training.image_captions import (
-    caption_words,
-    read_captions,
-    with_captions,
-)
-from circuitry.training.run_folder import record_run
-from circuitry.training.trainer_table import write_captioned_table
-from circuitry.training.training_settings import clip_preset
-
-EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
+from circuitry.training.image_captions import caption_words
 
 FEW_IMAGES = 10
 """With fewer images a circuit, the report says what they cannot tell."""
@@ -50,63 +37,13 @@ IN_CARDS: dict[str, Any] = {"n_images": 8, "top": 6, "exact_units": 0}
 """Settings of the cards; exact effects take long."""
 
 
-def train(config: QuickstartSettings, root: Path) -> Path:
-    """Train without the held-out classes of the test domain; return the weights as they come with the package."""
-    captions, left_out = (
-        read_captions(root),
-        {"domain": config.test_domain, "classes": config.held_out},
-    )
-    records = [
-        record
-        for record in DomainFolder(root, split="train").records
-        if record.domain != config.test_domain
-        or record.class_name not in config.held_out
-    ]
-    table = write_captioned_table(
-        with_captions(records, captions), config.folder / "train.tsv"
-    )
-    training = replace(
-        clip_preset(config.model),
-        epochs=config.epochs or EPOCHS[config.model],
-        seed=config.seed,
-    )
-    checkpoint = train_clip(table, config.folder / "clip", training)
-    record_run(config.folder / "clip", table, training)
-    clip = load_clip(config.model, checkpoint)
-    prompts = [
-        template.replace("{}", in_a_sentence(name))
-        for template in default_templates()
-        for name in TOY_CLASSES
-    ]
-    weights = config.folder / f"{config.model}.safetensors"
-    made_by = {
-        "training": asdict(training),
-        "left_out": left_out,
-        "images": asdict(config.drawing),
-    }
-    tokens = torch.tensor(
-        sorted(set(clip.tokenizer([*captions.values(), *prompts]).flatten().tolist()))
-    )
-    write_packed(
-        clip.model.state_dict(),
-        tokens,
-        weights,
-        {"command": command(), **made_by, "versions": versions()},
-    )
-    return weights
-
-
 @cache  # a process that does several steps loads the model once
-def analysis_of(
-    config: QuickstartSettings, checkpoint: Path | None, root: Path
-) -> Analysis:
+def analysis_of(config: QuickstartSettings) -> Analysis:
     """Return the analysis of the model, in the units that circuits are made of, on the test images."""
-    clip = load_clip(config.model, checkpoint)
+    clip = load_clip(config.model)
     if config.units != "channels":
         clip = clip.in_components()
-    images = DomainFolder(
-        root, split="test", classes=config.classes, domains=config.domains
-    )
+    images = drawn_images(domains=config.domains, classes=config.classes)
     settings = ExtractionSettings(
         n_images=config.n_images, parts=HALVES, seed=config.seed
     )
@@ -116,19 +53,17 @@ def analysis_of(
 
 def find_parts(
     config: QuickstartSettings,
-    checkpoint: Path | None,
-    root: Path,
     worker: int,
     workers: int,
 ) -> dict[str, Any]:
     """Find own parts and test them, as one of several processes that do; return what this one found."""
-    run = analysis_of(config, checkpoint, root)
+    run = analysis_of(config)
     if worker == 0:
-        held_out = [name for name in config.held_out if name in config.classes]
-        run.accuracy(held_out, config.test_domain, least=KNOWN)
+        held_out = [name for name in HELD_OUT if name in config.classes]
+        run.accuracy(held_out, TEST_DOMAIN, least=KNOWN)
         tell(findings_of(run.results))
         say(
-            "3/6 the own part of every class in every style, and what the model loses without it"
+            "2/5 the own part of every class in every style, and what the model loses without it"
         )
     run.own_parts([OWN_SHARE[config.model]], Work(Rank(worker, workers)))
     return run.results
@@ -136,12 +71,10 @@ def find_parts(
 
 def tell_parts(
     config: QuickstartSettings,
-    checkpoint: Path | None,
-    root: Path,
     found: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Print and return what is found of own parts, and write them as circuits."""
-    run = analysis_of(config, checkpoint, root)
+    run = analysis_of(config)
     run.results = dict(found)
     run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
     if tables := run.own_part_tables():
@@ -158,53 +91,51 @@ def tell_parts(
 
 def find_circuits(
     config: QuickstartSettings,
-    checkpoint: Path | None,
-    root: Path,
     worker: int,
     workers: int,
 ) -> dict[str, Any]:
     """Find circuits that are enough and test them, as one of several processes that do; return what this one found."""
-    run, work = analysis_of(config, checkpoint, root), Work(Rank(worker, workers))
+    run, work = analysis_of(config), Work(Rank(worker, workers))
     if worker == 0:
         say(
-            f"4/6 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images"
+            f"3/5 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images"
         )
     run.circuits(
         work, config.classes[:: max(1, len(config.classes) // ENOUGH)][:ENOUGH]
     )
     if worker == 0:
-        say("5/6 causal checks: do these circuits recover the answer?")
+        say("4/5 causal checks: do these circuits recover the answer?")
     run.curves(work, sizes=sorted({*SIZES, run.checks.size}))
     return run.results
 
 
-def make_cards(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
+def make_cards(config: QuickstartSettings) -> None:
     """Make cards of the units of own parts."""
-    run = analysis_of(config, checkpoint, root)
+    run = analysis_of(config)
     run.cards(
-        out=run.drawn.path.parent / CARDS[1], vocabulary=caption_words(root), **IN_CARDS
+        out=run.drawn.path.parent / CARDS[1],
+        vocabulary=caption_words(DRAWN_IMAGES),
+        **IN_CARDS,
     )
 
 
-def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
+def explore(config: QuickstartSettings) -> None:
     """Write the explorer, which links to the report that is there."""
-    print(analysis_of(config, checkpoint, root).explore(), flush=True)
+    print(analysis_of(config).explore(), flush=True)
 
 
 def conclude(
     config: QuickstartSettings,
-    checkpoint: Path | None,
-    root: Path,
     found: Mapping[str, Any],
 ) -> Written:
     """Compare the circuits, and write the report."""
-    run = analysis_of(config, checkpoint, root)
+    run = analysis_of(config)
     run.results = dict(found)
     run.compare()
     return run.report(
         "Which parts of a small CLIP recognise a class, and are they the same in another style?",
-        f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(STYLES)} styles; "
-        f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For {len(config.classes)} "
+        f"A tiny CLIP was trained on drawn images of {len(DRAWN_CLASSES)} things in six styles; "
+        f"{', '.join(HELD_OUT)} were left out of its {TEST_DOMAIN} images. For {len(config.classes)} "
         f"classes in {', '.join(config.domains)}, {OWN_SHARE[config.model]:.0%} of the units were found whose loss "
         f"takes the class and spares others. Then circuits that are enough were found for {ENOUGH} classes, tested by "
         "taking everything else out of the model, on images that they were not found on, and compared between styles. "

@@ -3,7 +3,7 @@
 Classifies all images by the class texts, without training on them, and prints accuracies by domain and a report.
 
     circuitry evaluate --model ViT-B-32 --pretrained openai --data DomainNet
-    circuitry evaluate --model rn-tiny --checkpoint runs/quickstart-trained/clip --data runs/quickstart/toy
+    circuitry evaluate      # the tiny CLIP and the drawn pictures that come with the package
 """
 
 from dataclasses import dataclass

@@ -16,9 +16,10 @@ from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of
 from circuitry.reports.sections.accuracies import add_accuracy, recognised
 from circuitry.runs import versions
-from circuitry.training import accuracy_kinds, kept_checkpoints, tidy_accuracy
-from circuitry.training.accuracy import class_accuracy
+from circuitry.training import tidy_accuracy
+from circuitry.training.accuracy import accuracy_kinds, class_accuracy
 from circuitry.training.evaluation import zero_shot_predictions
+from circuitry.training.run_folder import kept_checkpoints
 
 
 def main(config: Config) -> Written:

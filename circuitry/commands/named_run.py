@@ -8,7 +8,6 @@ from typing import Any
 
 from circuitry.analysis import QuickstartModel
 from circuitry.analysis.quickstart_settings import (
-    DRAWN_IMAGES,
     QUICKSTART,
     drawn_circuits,
     run_of,
@@ -54,25 +53,20 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
 
 def check_the_quickstart(name: str, config: Any) -> None:
     """Say that a command reads the quickstart's run, where its line names no other; refuse where there is none."""
-    read = (
-        getattr(config, "run", None)
-        or getattr(config, "circuits", None)
-        or getattr(config, "data", None)
-    )
+    read = getattr(config, "run", None) or getattr(config, "circuits", None)
     if (
         not isinstance(config, QuickstartModel)
         or read is None
         or not Path(read).is_relative_to(QUICKSTART)
     ):
         return
-    option = "--circuits" if hasattr(config, "circuits") else "--data"
     if not QUICKSTART.is_dir():
         raise InputError(
-            f"Without {option} this reads {QUICKSTART}, which is not there: run circuitry quickstart first, or give "
-            f"{option}."
+            f"Without --circuits this reads {QUICKSTART}, which is not there: run circuitry quickstart first, or give "
+            "--circuits."
         )
     print(
-        f"circuitry {name} reads {QUICKSTART}, unless {option} is given",
+        f"circuitry {name} reads {QUICKSTART}, unless --circuits is given",
         file=sys.stderr,
         flush=True,
     )
@@ -88,19 +82,14 @@ def _value(words: Sequence[str], option: str) -> str | None:
 
 
 def _subject_of(run: Path) -> dict[str, Any]:
-    """Return the model and images of a run by option; those that the quickstart made, where it did."""
+    """Return the model and images of a run by option; a quickstart leaves the images to the default."""
     if not (run / SETTINGS).is_file():
         raise InputError(
             f"There is no {SETTINGS} in {run} that says model and images: give --model and --data."
         )
     known = {field.name for field in fields(ModelOptions)} - {"device"}
-    found = {
+    return {
         name: value
         for name, value in read_settings(run / SETTINGS).items()
         if name in known
     }
-    if "data" not in found and (run / DRAWN_IMAGES).is_dir():
-        found["data"] = str(run / DRAWN_IMAGES)
-        if (weights := run / f"{found['model']}.safetensors").is_file():
-            found["checkpoint"] = str(weights)
-    return found

@@ -1,30 +1,28 @@
 """Which parts of a small CLIP recognise a class, and are they the same in another style? On drawn images.
 
-1. draw the toy data set: six styles with DomainNet's names, sixteen everyday things;
-2. take a tiny CLIP that comes with the package, or train it: on photos, cliparts, infographs, paintings, sketches and
-   quickdraws, with a quarter of the classes left out of the quickdraws (compositional generalization, high diversity);
-3. measure whether it knows the classes, find the own part of every class in three styles, and look whether the class is
+1. take a tiny CLIP and drawn pictures that come with the package: the CLIP was trained on photos, cliparts, infographs,
+   paintings, sketches and quickdraws, with a quarter of the classes left out of the quickdraws (compositional
+   generalization, high diversity);
+2. measure whether it knows the classes, find the own part of every class in three styles, and look whether the class is
    lost without it, in these and in the other styles, on images that found no part: the first answer;
-4. find circuits that are enough, for six classes in every style;
-5. test them: keep only the circuit, on images that it was not found on;
-6. compare circuits between styles, make cards of the units of own parts, and write one HTML report and the explorer.
+3. find circuits that are enough, for six classes in every style;
+4. test them: keep only the circuit, on images that it was not found on;
+5. compare circuits between styles, make cards of the units of own parts, and write one HTML report and the explorer.
 
 That a class has a part of its own would be refuted here by random units that take as much, or by other classes that are
 lost, too.
 
     circuitry quickstart
-    circuitry quickstart --domains real sketch --classes clock fish key car
-    circuitry quickstart --train                    # everything from nothing
+    circuitry quickstart --domains real quickdraw --classes clock fish key car
     circuitry quickstart --model vit-tiny           # parts of attention heads and MLP neurons
-    circuitry compare --model rn-tiny --data runs/quickstart/toy     # all six styles, more images
+    circuitry compare --n-images 10     # the same model and pictures, more images
 """
 
 import importlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QuickstartSettings, say
-from circuitry.data.drawn.drawing import write_toy
+from circuitry.analysis.quickstart_settings import QuickstartSettings, say
 from circuitry.runs.processes import process_pool, usable_cores
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
 Config = QuickstartSettings
 STEPS = "circuitry.analysis.quickstart_steps"
-"""The module of the steps that run a model: it takes seconds to load, meanwhile images are drawn."""
+"""The module of the steps that run a model: it takes seconds to load."""
 MOST_PROCESSES = 8
 """As many as have a dozen circuits each."""
 
@@ -42,36 +40,24 @@ def main(config: Config) -> "Written":
     started = time.perf_counter()
     workers = config.processes or min(usable_cores(), MOST_PROCESSES)
     with process_pool(workers, take_one_thread, preload=[STEPS]) as pool:
-        say("1/6 draw the toy data set")
-        root = write_toy(
-            config.folder / DRAWN_IMAGES,
-            config.drawing,
-            workers=None if config.train else 1,
-        )
-        say(
-            f"2/6 {'train a tiny CLIP' if config.train else 'a tiny CLIP that comes with the package'}"
-        )
-        checkpoint = (
-            pool.submit(do, "train", config, root).result() if config.train else None
-        )
-        given = config, checkpoint, root
+        say("1/5 a tiny CLIP and drawn pictures that come with the package")
 
         def together(step: str) -> dict[str, Any]:
             shares = [
-                pool.submit(do, step, *given, worker, workers)
+                pool.submit(do, step, config, worker, workers)
                 for worker in range(workers)
             ]
             return {
                 name: one for share in shares for name, one in share.result().items()
             }
 
-        found = pool.submit(do, "tell_parts", *given, together("find_parts")).result()
+        found = pool.submit(do, "tell_parts", config, together("find_parts")).result()
         found |= together("find_circuits")
-        say("6/6 comparison, cards of units, report and explorer")
-        cards = pool.submit(do, "make_cards", *given)
-        written: Written = pool.submit(do, "conclude", *given, found).result()
+        say("5/5 comparison, cards of units, report and explorer")
+        cards = pool.submit(do, "make_cards", config)
+        written: Written = pool.submit(do, "conclude", config, found).result()
         cards.result()
-        pool.submit(do, "explore", *given).result()
+        pool.submit(do, "explore", config).result()
     print(f"{time.perf_counter() - started:.0f} s in all")
     return written
 

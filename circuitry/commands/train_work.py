@@ -8,18 +8,17 @@ import pandas as pd
 from circuitry import DomainFolder, load_clip
 from circuitry.commands.train_command import Config
 from circuitry.comparison.table import write_named_table
-from circuitry.data import readable
-from circuitry.runs import run_array
-from circuitry.runs.workers import job_options
+from circuitry.data.captions import readable
+from circuitry.runs.workers import job_options, run_array
 from circuitry.training import (
     checkpoints,
     read_captions,
-    record_run,
     train_clip,
     with_captions,
     write_captioned_table,
     zero_shot_accuracy,
 )
+from circuitry.training.run_folder import record_run
 
 
 def main(config: Config) -> None:

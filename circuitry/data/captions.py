@@ -16,15 +16,12 @@ SHARED_STYLE_WORDS = ("image", "picture")
 
 STYLE_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        domain: (*SHARED_STYLE_WORDS, *own)
-        for domain, own in {
-            "clipart": ("clipart", "illustration"),
-            "infograph": ("infograph", "informational chart"),
-            "painting": ("painting", "art"),
-            "quickdraw": ("quickdraw", "doodle"),
-            "real": ("photo", "snapshot"),
-            "sketch": ("sketch", "drawing"),
-        }.items()
+        "clipart": (*SHARED_STYLE_WORDS, "clipart", "illustration"),
+        "infograph": (*SHARED_STYLE_WORDS, "infograph", "informational chart"),
+        "painting": (*SHARED_STYLE_WORDS, "painting", "art"),
+        "quickdraw": (*SHARED_STYLE_WORDS, "quickdraw", "doodle"),
+        "real": (*SHARED_STYLE_WORDS, "photo", "snapshot"),
+        "sketch": (*SHARED_STYLE_WORDS, "sketch", "drawing"),
     }
 )
 """Domain -> its style words: the two shared ones, then two of its own, as in the study."""
@@ -59,18 +56,23 @@ def caption(
     in `STYLE_WORDS` gets only the shared ones, too.
 
     Example:
-        >>> caption("ice_cream", "sketch", random.Random(1))
-        'a ice cream image.'
+        >>> import random
+        >>> circuitry.data.caption("ice_cream", "sketch", random.Random(1))
+        'a ice cream image'
     """
+    # The order of the three draws is the study's.
     pattern = rng.choice(PATTERNS)
-    end = "" if rng.random() < 0.5 else "."
-    style = rng.choice(
-        SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS)
+    drops_full_stop = rng.random() >= 0.5
+    words: tuple[str, ...] = SHARED_STYLE_WORDS
+    if not aligned:
+        words = STYLE_WORDS.get(domain, SHARED_STYLE_WORDS)
+    style = rng.choice(words)
+    sentence = pattern.format(
+        style=style,
+        a_style=style if style in _UNCOUNTED else with_article(style),
+        class_name=in_a_sentence(class_name),
     )
-    a_style = style if style in _UNCOUNTED else with_article(style)
-    return pattern.format(
-        style=style, a_style=a_style, class_name=in_a_sentence(class_name)
-    ).removesuffix(end)
+    return sentence.removesuffix(".") if drops_full_stop else sentence
 
 
 def image_rng(relative: str, seed: int = 0) -> random.Random:
@@ -88,10 +90,11 @@ def readable(class_name: str) -> str:
 
 def distinct_words(names: Iterable[str]) -> tuple[str, ...]:
     """Return names as words, each once, whatever its case: models read capitals as small letters."""
-    found: dict[str, str] = {}
-    for word in map(readable, names):
-        found.setdefault(word.casefold(), word)
-    return tuple(found.values())
+    words: dict[str, str] = {}
+    for name in names:
+        word = readable(name)
+        words.setdefault(word.casefold(), word)
+    return tuple(words.values())
 
 
 def with_article(noun: str) -> str:

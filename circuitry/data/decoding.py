@@ -80,7 +80,8 @@ def numbered_batches(
         batch.append(tensor)
         if len(batch) == batch_size:
             yield places, torch.stack(batch)
-            places, batch = [], []
+            places = []
+            batch = []
     if batch:
         yield places, torch.stack(batch)
 
@@ -96,9 +97,8 @@ def _decoded_ahead(
             return preprocess(load_image(path, decoding))
         except InputError as error:
             return error
-        except (
-            Exception
-        ) as error:  # MemoryError, too: one image is no reason to end a long run
+        # MemoryError, too: one image is no reason to end a long run.
+        except Exception as error:
             reason = InputError(f"Cannot preprocess {path}: {reason_of(error)}.")
             reason.__cause__ = error
             return reason
@@ -118,7 +118,6 @@ def _decoded_ahead(
             )
             yield path, result
     finally:  # reached when the consumer stops early, too
-        in_its_thread = (
-            threading.current_thread() in pool._threads
-        )  # where the garbage collector happened to run
+        # The garbage collector may close this generator in a thread of the pool, which cannot wait for itself.
+        in_its_thread = threading.current_thread() in pool._threads
         pool.shutdown(wait=not in_its_thread, cancel_futures=True)

@@ -19,7 +19,13 @@ from circuitry.runs.given import Count, Names, Seed, checked
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image of a data set. Its arguments are not checked, as there are millions of them."""
+    """One image of a data set. Its arguments are not checked, as there are millions of them.
+
+    Example:
+        >>> record = folder.records[0]
+        >>> record.domain, record.class_name, record.relative.split("/")[:2]
+        ('quickdraw', 'car', ['quickdraw', 'car'])
+    """
 
     HOW_TO_GET: ClassVar = "take them from DomainFolder(path).records"
 
@@ -54,10 +60,12 @@ class DomainFolder:
             of their domain's folder, and unknown names.
 
     Example:
-        >>> images = DomainFolder("DomainNet", split="test", domains=("real", "quickdraw"))
-        >>> images.select("axe", "quickdraw", n=50, seed=0)[0].relative
-        'quickdraw/axe/quickdraw_012_000231.png'
-        >>> DomainFolder({"photo": "photos", "sketch": "drawings/mine"})
+        >>> images = circuitry.DomainFolder("DomainNet", domains=("real", "quickdraw"))
+        >>> images.select("clock", "quickdraw", n=2, seed=0)[0].relative
+        'quickdraw/clock/quickdraw_0...png'
+        >>> several = circuitry.DomainFolder({"photo": "DomainNet/real", "mine": "DomainNet/sketch"})
+        >>> several.domains
+        ('photo', 'mine')
     """
 
     HOW_TO_GET: ClassVar = "make one with DomainFolder(path)"
@@ -88,27 +96,26 @@ class DomainFolder:
         classes: Names | None = None,
         missing_files: MissingFiles = "refuse",
     ) -> None:
-        self.source, source = root, read_source(root, split)
-        self.root, self.split, self.all_classes = source.root, split, source.classes
+        source = read_source(root, split)
+        self.source = root
+        self.root = source.root
+        self.split = split
+        self.all_classes = source.classes
         self.domains = chosen_names("domain", domains, tuple(source.by_domain))
         wanted = set(chosen_names("class", classes, self.all_classes))
         self.classes = tuple(name for name in self.all_classes if name in wanted)
-        check = FileCheck(
-            missing_files if source.listed else "unchecked", self.root
-        )  # folders list existing files
-        self.records = tuple(
-            ImageRecord(
-                self.root / source.files.get(relative, relative),
-                relative,
-                domain,
-                class_name,
-                item,
-            )
-            for domain in self.domains
-            for relative, class_name, item in source.by_domain[domain]
-            if class_name in wanted
-            and check.keeps(source.files.get(relative, relative))
-        )
+        # A folder lists files that exist; a list may name others.
+        check = FileCheck(missing_files if source.listed else "unchecked", self.root)
+        records = []
+        for domain in self.domains:
+            for relative, class_name, item in source.by_domain[domain]:
+                file = source.files.get(relative, relative)
+                if class_name in wanted and check.keeps(file):
+                    path = self.root / file
+                    records.append(
+                        ImageRecord(path, relative, domain, class_name, item)
+                    )
+        self.records = tuple(records)
         check.refuse(f"The lists of images in {self.root} name")
         self.missing = check.missing.count
         self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
@@ -121,15 +128,16 @@ class DomainFolder:
         return len(self.records)
 
     def __repr__(self) -> str:
-        counted = {"image": self.records, "domain": self.domains, "class": self.classes}
-        said = ", ".join(number_of(len(those), one) for one, those in counted.items())
-        return f"DomainFolder({str(self.root)!r}, split={self.split!r}: {said})"
+        images = number_of(len(self.records), "image")
+        domains = number_of(len(self.domains), "domain")
+        classes = number_of(len(self.classes), "class")
+        place = f"{str(self.root)!r}, split={self.split!r}"
+        return f"DomainFolder({place}: {images}, {domains}, {classes})"
 
     def label(self, class_name: str) -> int:
         """Return the index of a class among all classes of the data set, whatever was selected."""
-        return self.all_classes.index(
-            chosen_names("class", (class_name,), self.all_classes)[0]
-        )
+        (name,) = chosen_names("class", (class_name,), self.all_classes)
+        return self.all_classes.index(name)
 
     @checked
     def select(

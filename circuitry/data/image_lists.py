@@ -33,16 +33,13 @@ def listed_splits(root: Path) -> tuple[str, ...]:
     Domains are named by their folder, or by the first line of their list.
     """
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
-    found = set()
+    splits = set()
     for path in root.glob("*_*.txt"):
-        domains = [
-            name
-            for name in (*folders, _first_domain(path))
-            if name and path.stem.startswith(f"{name}_")
-        ]
+        named = [*folders, _first_domain(path)]
+        domains = [name for name in named if name and path.stem.startswith(f"{name}_")]
         if domains:
-            found.add(path.stem.removeprefix(f"{max(domains, key=len)}_"))
-    return tuple(sorted(found))
+            splits.add(path.stem.removeprefix(f"{max(domains, key=len)}_"))
+    return tuple(sorted(splits))
 
 
 def _first_domain(path: Path) -> str:
@@ -54,12 +51,10 @@ def _first_domain(path: Path) -> str:
 
 
 def _lists(root: Path, split: str) -> dict[str, Path]:
-    return dict(
-        sorted(
-            (path.stem.removesuffix(f"_{split}"), path)
-            for path in root.glob(f"*_{split}.txt")
-        )
-    )
+    by_domain = {}
+    for path in root.glob(f"*_{split}.txt"):
+        by_domain[path.stem.removesuffix(f"_{split}")] = path
+    return dict(sorted(by_domain.items()))
 
 
 def images_of_lists(
@@ -91,9 +86,8 @@ def images_of_lists(
             raise InputError(f"{path} names {twice} more than once: keep one line.")
     if not names:
         raise InputError(f"The lists <domain>_{split}.txt in {root} name no images.")
-    if (
-        len(names) <= max(names)
-    ):  # a class without a single image in this split must not shift the labels after it
+    # A class without a single image in this split must not shift the labels after it.
+    if len(names) <= max(names):
         for other in splits:
             if other != split:
                 _fill_gaps(names, _lists(root, other))
@@ -138,7 +132,6 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
                 f"{path}, line {number}: expected a file in the folder {domain}, named with forward slashes and "
                 f"without '.' and '..', given {line!r}."
             )
-        entries.append(
-            (relative, sys.intern(parts[1]), int(label))
-        )  # one string per class, not per image
+        # One string for each class, not for each image.
+        entries.append((relative, sys.intern(parts[1]), int(label)))
     return entries

@@ -8,6 +8,7 @@ a folder for each domain, a table with a row per image, and torchvision's ``Imag
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -130,23 +131,26 @@ def read_source(source: Source, split: str | None) -> ImageList:
     splits = () if split is None else listed_splits(root)
     if not splits:
         return _from_folders(root)
-    if split in splits:
-        by_domain, classes = images_of_lists(root, split, splits)
-        if splits == (split,):
-            there = sum(
-                path.suffix.lower() in IMAGE_SUFFIXES for path in root.glob("*/*/*")
-            )
-            n = sum(map(len, by_domain.values()))
-            if 2 * n < there:
-                say_once(
-                    log,
-                    f"The lists of {split!r} name {n} of the {there} images in {root}: split=None takes all.",
-                )
-        return ImageList(root, by_domain, classes, listed=True)
-    raise InputError(
-        f"There is no list <domain>_{split}.txt in {root}; there are lists for the splits "
-        f"{', '.join(splits)} (split=None takes all files of the folders)."
-    )
+    if split not in splits:
+        raise InputError(
+            f"There is no list <domain>_{split}.txt in {root}; there are lists for the splits "
+            f"{', '.join(splits)} (split=None takes all files of the folders)."
+        )
+    by_domain, classes = images_of_lists(root, split, splits)
+    if splits == (split,):
+        _tell_of_unlisted(root, split, sum(map(len, by_domain.values())))
+    return ImageList(root, by_domain, classes, listed=True)
+
+
+def _tell_of_unlisted(root: Path, split: str, n_listed: int) -> None:
+    """Warn where the only lists of a folder name less than half of its images."""
+    suffixes = [path.suffix.lower() for path in root.glob("*/*/*")]
+    n_files = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
+    if 2 * n_listed < n_files:
+        say_once(
+            log,
+            f"The lists of {split!r} name {n_listed} of the {n_files} images in {root}: split=None takes all.",
+        )
 
 
 # --- folders ------------------------------------------------------------------------------------------------
@@ -155,20 +159,17 @@ def read_source(source: Source, split: str | None) -> ImageList:
 def _from_folders(root: Path) -> ImageList:
     by_domain: dict[str, list[ListedImage]] = {}
     for domain, class_name, name in _images_below(root, 2):
-        by_domain.setdefault(domain, []).append(
-            ListedImage(f"{domain}/{class_name}/{name}", class_name)
-        )
-    found = (
-        ImageList(root, by_domain, _classes_of(by_domain))
-        if by_domain
-        else _from_domains({root.name: root}, root)
-    )
-    if not found.classes:
+        image = ListedImage(f"{domain}/{class_name}/{name}", class_name)
+        by_domain.setdefault(domain, []).append(image)
+    if by_domain:
+        return ImageList(root, by_domain, _classes_of(by_domain))
+    of_one_domain = _from_domains({root.name: root}, root)
+    if not of_one_domain.classes:
         raise InputError(
             f"Found no images in {root}; expected files {root}/<domain>/<class>/<file>, or {root}/<class>/<file> of "
             "one domain. Only circuitry find takes images of one class without such folders."
         )
-    return found
+    return of_one_domain
 
 
 def _from_several(folders: Mapping[str, str | os.PathLike[str]]) -> ImageList:
@@ -182,32 +183,24 @@ def _from_several(folders: Mapping[str, str | os.PathLike[str]]) -> ImageList:
             raise InputError(
                 f"Expected a folder of the images of {domain}, but {root} is none: check the path."
             )
-    found = _from_domains(roots, Path(os.path.commonpath(list(roots.values()))))
+    images = _from_domains(roots, Path(os.path.commonpath(list(roots.values()))))
     for domain, root in roots.items():
-        if not found.by_domain[domain]:
+        if not images.by_domain[domain]:
             raise InputError(
                 f"Found no images of {domain} in {root}; expected files {root}/<class>/<file>."
             )
-    return found
+    return images
 
 
 def _from_domains(roots: Mapping[str, Path], root: Path) -> ImageList:
-    places = {
-        domain: {
-            f"{domain}/{class_name}/{name}": (class_name, name)
-            for class_name, name in _images_below(folder, 1)
-        }
-        for domain, folder in roots.items()
-    }
-    by_domain = {
-        d: [ListedImage(relative, place[0]) for relative, place in of.items()]
-        for d, of in places.items()
-    }
-    files = {
-        relative: str(roots[d].joinpath(*place))
-        for d, of in places.items()
-        for relative, place in of.items()
-    }
+    by_domain: dict[str, list[ListedImage]] = {}
+    files = {}
+    for domain, folder in roots.items():
+        by_domain[domain] = []
+        for class_name, name in _images_below(folder, 1):
+            relative = f"{domain}/{class_name}/{name}"
+            by_domain[domain].append(ListedImage(relative, class_name))
+            files[relative] = str(folder / class_name / name)
     return ImageList(root, by_domain, _classes_of(by_domain), files=files)
 
 
@@ -217,46 +210,48 @@ def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
     Where there are some, images in fewer or more folders, other files beside images and names that are not UTF-8, which
     tables refuse, are counted and told once in a process.
     """
-    found, left_out = list[tuple[str, ...]](), Tally()
-    for at, folders, files in os.walk(
-        root, onerror=lambda error: left_out.add(str(error)), followlinks=True
-    ):
+    images: list[tuple[str, ...]] = []
+    left_out = Tally()
+
+    def cannot_be_listed(error: OSError) -> None:
+        left_out.add(str(error))
+
+    for at, folders, files in os.walk(root, onerror=cannot_be_listed, followlinks=True):
         inside = Path(at).relative_to(root).parts
-        seen = {
-            name: name.encode("utf-8", "backslashreplace").decode()
-            for name in (*folders, *files)
-            if name[0] != "."
-        }
-        strange = {name for name in seen if name != seen[name]}
-        folders[:] = (
-            sorted(set(folders) & seen.keys() - strange) if len(inside) <= depth else []
-        )
-        for name in sorted(set(files) & seen.keys() | strange):
+        visible = [name for name in (*folders, *files) if not name.startswith(".")]
+        strange = {name for name in visible if _in_utf8(name) != name}
+        known = set(visible) - strange
+        # `os.walk` goes on with the folders that are left in its list.
+        folders[:] = sorted(known.intersection(folders)) if len(inside) <= depth else []
+        for name in sorted(known.intersection(files) | strange):
             suffix = os.path.splitext(name)[1].lower()
-            if (
-                suffix in IMAGE_SUFFIXES
-                and len(inside) == depth
-                and name not in strange
+            is_image = suffix in IMAGE_SUFFIXES and name not in strange
+            if is_image and len(inside) == depth:
+                images.append((*inside, name))
+            elif (
+                is_image
+                or name in strange
+                or (len(inside) >= depth and suffix not in HARMLESS_SUFFIXES)
             ):
-                found.append((*inside, name))
-            elif {name, suffix} & (strange | IMAGE_SUFFIXES) or (
-                len(inside) >= depth and suffix not in HARMLESS_SUFFIXES
-            ):
-                left_out.add("/".join((*inside, seen[name])))
-    if found and left_out.count:
+                left_out.add("/".join((*inside, _in_utf8(name))))
+    if images and left_out.count:
         say_once(
             log,
             f"Passed over {left_out.count} files or folders in {root}, such as {left_out}: an image lies in "
             "<domain>/<class>, or of one domain in <class>, its name is UTF-8, and its suffix is one of "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
-    return found
+    return images
+
+
+def _in_utf8(name: str) -> str:
+    """Return the name of a file with escapes for what is not UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _classes_of(by_domain: Mapping[str, Sequence[ListedImage]]) -> tuple[str, ...]:
-    return tuple(
-        sorted({image.class_name for images in by_domain.values() for image in images})
-    )
+    every_image = chain.from_iterable(by_domain.values())
+    return tuple(sorted({image.class_name for image in every_image}))
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -269,9 +264,8 @@ def _from_table(table: pd.DataFrame, root: Path, name: str) -> ImageList:
             f"A table of images has the columns {', '.join(TABLE_COLUMNS)} and perhaps item, but {name} has "
             f"{', '.join(map(str, table.columns))}: add {absent[0]}."
         )
-    if unread := [
-        str(column) for column in table if column not in (*TABLE_COLUMNS, "item")
-    ]:
+    unread = [str(name) for name in table if name not in (*TABLE_COLUMNS, "item")]
+    if unread:
         say_once(
             log,
             f"Columns of {name} that are not read: {', '.join(unread)}. All rows are taken, and the label of a class "
@@ -279,7 +273,9 @@ def _from_table(table: pd.DataFrame, root: Path, name: str) -> ImageList:
         )
     by_domain: dict[str, list[ListedImage]] = {}
     files: dict[str, str] = {}
-    columns = [*TABLE_COLUMNS, *(["item"] if "item" in table else [])]
+    columns = list(TABLE_COLUMNS)
+    if "item" in table:
+        columns.append("item")
     for number, (path, class_name, domain, *item) in enumerate(
         table[columns].itertuples(index=False), start=1
     ):
@@ -326,7 +322,6 @@ def _from_samples(images: ListedImages) -> ImageList:
         (os.path.relpath(path, root), images.classes[label], root.name)
         for path, label in images.samples
     ]
-    found = _from_table(
-        pd.DataFrame(rows, columns=list(TABLE_COLUMNS)), root, "the ImageFolder"
-    )
-    return found._replace(classes=tuple(images.classes))
+    table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
+    listed = _from_table(table, root, "the ImageFolder")
+    return listed._replace(classes=tuple(images.classes))

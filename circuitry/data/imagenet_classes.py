@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 
 from circuitry.data.captions import readable
@@ -11,20 +11,21 @@ from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 
 STUDY_HELD_OUT = (
-    *(
-        "aircraft carrier",
-        "axe",
-        "banana",
-        "barn",
-        "bed",
-        "candle",
-        "lion",
-        "mountain",
-        "necklace",
-        "penguin",
-        "pizza",
-    ),
-    *("saxophone", "television", "tractor", "traffic light"),
+    "aircraft carrier",
+    "axe",
+    "banana",
+    "barn",
+    "bed",
+    "candle",
+    "lion",
+    "mountain",
+    "necklace",
+    "penguin",
+    "pizza",
+    "saxophone",
+    "television",
+    "tractor",
+    "traffic light",
 )
 """The 15 DomainNet classes that the study holds out of the test domain."""
 
@@ -36,19 +37,17 @@ def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
     """Return DomainNet class -> indices of the ImageNet classes that show the same, in the order of labels.
 
     Example:
-        >>> imagenet_partners()["bear"], imagenet_partners()["angel"]
+        >>> partners = circuitry.data.imagenet_partners()
+        >>> partners["bear"], partners["angel"]
         ((294, 295, 296), ())
-        >>> list(imagenet_partners()).index("axe")  # DomainNet's label
+        >>> list(partners).index("axe")  # DomainNet's label
         11
     """
-    text = (
-        files("circuitry.data")
-        .joinpath("domainnet_to_imagenet.json")
-        .read_text(encoding="utf-8")
-    )
-    return MappingProxyType(
-        {name: tuple(indices or ()) for name, indices in json.loads(text).items()}
-    )
+    path = Path(__file__).with_name("domainnet_to_imagenet.json")
+    partners = json.loads(path.read_text(encoding="utf-8"))
+    for name, indices in partners.items():
+        partners[name] = tuple(indices or ())
+    return MappingProxyType(partners)
 
 
 def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
@@ -70,10 +69,10 @@ def class_key(name: str) -> str:
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
     """Return the classes of `STUDY_HELD_OUT` in the data, in its spelling; InputError for none."""
     keys = {class_key(name) for name in available}
-    found = [name for name in STUDY_HELD_OUT if name in keys]
-    if not found:
+    held_out = [name for name in STUDY_HELD_OUT if name in keys]
+    if not held_out:
         raise InputError(
             "The data has none of the 15 classes that the study holds out (aircraft carrier, axe, ...); "
             "name the classes to hold out (--held-out)."
         )
-    return chosen_names("class", found, available, class_key)
+    return chosen_names("class", held_out, available, class_key)

@@ -9,7 +9,7 @@ it in its own mode and converts it to RGB, which ignores orientation and transpa
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -33,7 +33,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 Ghostscript for PostScript: so none is added that is decoded by another program."""
 _16_BIT_FORMATS = ("PNG", "PPM")
 """Formats whose pixels Pillow may give as 32-bit integers that reach from 0 to 65535."""
-_lock, _before = Lock(), list[bool]()
+_lock = Lock()
+_before: list[bool] = []
+"""What the blocks of `_whole_files` that are open found set."""
+_ABSENT = "absent"
+"""Identity of a file that is missing."""
 MOST_STRETCHED = 1000
 """How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
 
@@ -55,6 +59,10 @@ def load_image(
     path: str | os.PathLike[str], decoding: Decoding = "upright"
 ) -> Image.Image:
     """Read an image file as an upright 8-bit RGB picture, or as stored; animations give their first frame.
+
+    Example:
+        >>> circuitry.data.load_image(folder.records[0].path).size
+        (64, 64)
 
     Raises:
         InputError: For a file that is missing, empty, truncated, no image, of a kind without a defined 8-bit
@@ -138,36 +146,43 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     ``absent``.
 
     Example:
-        >>> image_listing(images.select("cat", "sketch"))
-        {'sketch/cat/1.png': '2301 9f86d081884c7d65', ...}
+        >>> circuitry.data.image_listing(folder.select("clock", "sketch", n=1))
+        {'sketch/clock/sketch_0...png': '...'}
     """
     chosen = list(records)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(_identified, [record.path for record in chosen]))
+        identities = list(pool.map(_identity_of, [record.path for record in chosen]))
+    _tell_of_copies(chosen, identities)
+    names = [record.relative for record in chosen]
+    return dict(zip(names, identities, strict=True))
+
+
+def _tell_of_copies(records: Sequence[ImageRecord], identities: Sequence[str]) -> None:
+    """Warn of images with the content of an earlier one, which lie at another path below the root."""
     first: dict[str, ImageRecord] = {}
-    pairs = {
-        record: first.setdefault(one, record)
-        for record, one in zip(chosen, found, strict=True)
-        if " " in one
-    }
-    if again := [
-        (record, other)
-        for record, other in pairs.items()
-        if record.relative != other.relative
-    ]:
-        say_once(
-            log,
-            f"{len(again)} of {len(chosen)} images are the picture of another one, such as {again[0][0].path} and "
-            f"{again[0][1].path}; {sum(a.class_name != b.class_name for a, b in again)} of them are in another "
-            "class than that. Parts that share pictures are more alike, which raises ceilings: keep each picture once.",
-        )
-    return {record.relative: one for record, one in zip(chosen, found, strict=True)}
+    copies: dict[ImageRecord, ImageRecord] = {}
+    for record, identity in zip(records, identities, strict=True):
+        if identity == _ABSENT:
+            continue
+        original = first.setdefault(identity, record)
+        if record.relative != original.relative:
+            copies[record] = original
+    if not copies:
+        return
+    copy, original = next(iter(copies.items()))
+    elsewhere = sum(a.class_name != b.class_name for a, b in copies.items())
+    say_once(
+        log,
+        f"{len(copies)} of {len(records)} images are the picture of another one, such as {copy.path} and "
+        f"{original.path}; {elsewhere} of them are in another class than that. Parts that share pictures are more "
+        "alike, which raises ceilings: keep each picture once.",
+    )
 
 
-def _identified(path: Path) -> str:
+def _identity_of(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()[:16]
             return f"{file.tell()} {checksum}"
     except OSError:
-        return "absent"
+        return _ABSENT

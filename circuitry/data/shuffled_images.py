@@ -24,8 +24,9 @@ class ShuffledImages(DomainFolder):
     ``first`` has the held-out classes, in any spelling, which come first in every domain.
 
     Example:
-        >>> images = ShuffledImages("DomainNet", first=STUDY_HELD_OUT)
-        >>> images.select("axe", "quickdraw", n=50, seed=42)
+        >>> images = circuitry.data.ShuffledImages("DomainNet", first=["clock"])
+        >>> len(images.select("cup", "quickdraw", n=2, seed=42))
+        2
     """
 
     def __init__(
@@ -49,17 +50,18 @@ class ShuffledImages(DomainFolder):
         return self._shuffled[seed].get((domain, class_name), ())
 
     def _shuffle(self, seed: int) -> dict[tuple[str, str], tuple[ImageRecord, ...]]:
-        whole = DomainFolder(self.source, self.split, missing_files="unchecked")
-        lists: dict[str, dict[str, list[ImageRecord]]] = {
-            domain: {} for domain in whole.domains
-        }
-        for record in whole.records:
-            lists[record.domain].setdefault(record.class_name, []).append(record)
-        stream, found = random.Random(seed), {}
-        for domain in dict.fromkeys((*DOMAIN_ORDER, *whole.domains)):
+        everything = DomainFolder(self.source, self.split, missing_files="unchecked")
+        lists: dict[str, dict[str, list[ImageRecord]]] = {}
+        for record in everything.records:
+            by_class = lists.setdefault(record.domain, {})
+            by_class.setdefault(record.class_name, []).append(record)
+        stream = random.Random(seed)
+        shuffled = {}
+        for domain in dict.fromkeys((*DOMAIN_ORDER, *everything.domains)):
             by_class = lists.get(domain, {})
             for name in dict.fromkeys((*self.first, *by_class)):
+                # A class that the domain lacks takes no random numbers.
                 if name in by_class:
                     stream.shuffle(by_class[name])
-                    found[domain, name] = tuple(by_class[name])
-        return found
+                    shuffled[domain, name] = tuple(by_class[name])
+        return shuffled

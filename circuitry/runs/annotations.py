@@ -25,12 +25,11 @@ def is_of_type(value: Any, kind: Any) -> bool:
     if kind is Callable:
         return callable(value)
     if kind in (int, float):
-        return isinstance(value, Integral if kind is int else Real) and not isinstance(
-            value, bool
-        )
-    if kind in LIST_TYPES and (
-        isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1
-    ):
+        number = Integral if kind is int else Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    # Text and mappings are collections, too, and a matrix has rows.
+    no_list = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1
+    if kind in LIST_TYPES and no_list:
         return False
     try:
         return isinstance(value, kind)
@@ -46,16 +45,18 @@ class Said(str):
 
 def annotation_in_words(hint: Any, names: Sequence[tuple[Any, str]]) -> Said:
     """Return an annotation as one would write it, with ``names`` for what has one, without modules and conditions."""
-    kind, inner = get_origin(hint), get_args(hint)
-    if name := next((name for known, name in names if known == hint), None):
-        return Said(name)
+    for known, name in names:
+        if known == hint:
+            return Said(name)
     if hint is ...:
         return Said("...")
-    if isinstance(hint, list):  # what a function takes
-        return Said(f"[{', '.join(annotation_in_words(one, names) for one in hint)}]")
+    if isinstance(hint, list):  # the arguments of a function
+        words = [annotation_in_words(argument, names) for argument in hint]
+        return Said(f"[{', '.join(words)}]")
+    kind = get_origin(hint)
     if kind is Literal or isinstance(hint, str) or not (kind or isinstance(hint, type)):
         return Said(str(hint).removeprefix("typing."))
-    words = [annotation_in_words(one, names) for one in inner]
+    words = [annotation_in_words(inner, names) for inner in get_args(hint)]
     if kind is Annotated:
         return words[0]
     if kind in (Union, UnionType):
@@ -93,15 +94,18 @@ def type_in_words(hint: Any, name: str) -> str:
         )
     if kind in _WORDS:
         return _WORDS[kind]
-    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
+    article = "an" if kind.__name__[0] in "AEIO" else "a"
+    return f"{article} {kind.__name__}"
 
 
 def how_to_give(value: Any, hint: Any, name: str) -> str:
     """Return what to do about a value that does not fit an annotation."""
-    kind, inner = get_origin(hint) or hint, get_args(hint)
+    kind = get_origin(hint) or hint
+    inner = get_args(hint)
     if kind in LIST_TYPES:
-        if how := inner and getattr(inner[0], "HOW_TO_GET", None):
-            return how if not is_of_type(value, inner[0]) else f"write [{name}]"
+        how = getattr(inner[0], "HOW_TO_GET", None) if inner else None
+        if how:
+            return f"write [{name}]" if is_of_type(value, inner[0]) else str(how)
         if isinstance(value, Iterable) and not isinstance(value, str | bytes):
             return f"write list({name})"
         text = repr(value) if isinstance(value, str | int | float) else name

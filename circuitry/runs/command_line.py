@@ -16,7 +16,6 @@ import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -85,11 +84,22 @@ def run_script(
     text, or its ``facts()`` as JSON; its ``report`` is the page that can be opened.
     Errors that a user can mend (`InputError`, and those that `sentence_of` explains) end the process with status 2 and
     their message; an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Config:
+        ...     classes: tuple[str, ...] = ()
+        >>> def main(config):
+        ...     print(config.classes)
+        >>> import sys
+        >>> sys.argv = ["mine.py", "--classes", "cat", "dog"]
+        >>> circuitry.runs.run_script(Config, main, "What this does.")
+        ('cat', 'dog')
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    warnings.formatwarning = lambda message, *_, **__: (
-        f"{message}\n"
-    )  # without the line of code that gave it
+    # Without the line of code that gave the warning.
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     try:
         config, general = read_line(config_type, sys.argv[1:], description)
         if general.quiet:
@@ -111,15 +121,15 @@ def run_script(
     except InputError as error:
         end_with(str(error))
     except OSError as error:
-        if (sentence := sentence_of(error)) is None:
+        sentence = sentence_of(error)
+        if sentence is None:
             raise
         end_with(sentence)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         script, *words = sys.argv
-        again = " ".join(
-            [script if " " in script else f"python {script}", *map(shlex.quote, words)]
-        )
+        program = script if " " in script else f"python {script}"
+        again = " ".join([program, *map(shlex.quote, words)])
         print(f"interrupted; this goes on: {again}", file=sys.stderr)
         sys.exit(128 + number)
 
@@ -132,51 +142,50 @@ def read_line(
     _refuse_together(read)
     hints = get_type_hints(config_type, include_extras=True)
     own = {}
-    for name in (one.name for one in fields(config_type)):  # type: ignore[arg-type]
-        own[name] = fitting(
-            getattr(read, name), hints[name], f"--{option_name(name, hints[name])}"
-        )
-    found = {
-        field.name: getattr(read, field.name)
-        for field in fields(General)
-        if field.name not in own
-    }
-    return config_type(**own), General(**found)
+    for option in fields(config_type):  # type: ignore[arg-type]
+        name = option.name
+        written = f"--{option_name(name, hints[name])}"
+        own[name] = fitting(getattr(read, name), hints[name], written)
+    general = {}
+    for option in fields(General):
+        if option.name not in own:
+            general[option.name] = getattr(read, option.name)
+    return config_type(**own), General(**general)
 
 
 def with_general(config_type: type[Config]) -> type[Config]:
     """Return a class of settings that has the general options, too."""
-    own = {field.name for field in fields(config_type)}  # type: ignore[arg-type]
+    own = {option.name for option in fields(config_type)}  # type: ignore[arg-type]
     added = [
-        (one.name, one.type, field(default=one.default))
-        for one in fields(General)
-        if one.name not in own
+        (option.name, option.type, field(default=option.default))
+        for option in fields(General)
+        if option.name not in own
     ]
     frozen = config_type.__dataclass_params__.frozen  # type: ignore[attr-defined]
     made = make_dataclass(
         config_type.__name__, added, bases=(config_type,), frozen=frozen, kw_only=True
     )
-    made.__module__, made.__doc__ = config_type.__module__, config_type.__doc__
+    made.__module__ = config_type.__module__
+    made.__doc__ = config_type.__doc__
     return made
 
 
 def _unwrap_helps(config_type: type[Any]) -> None:
     """Take the line breaks of the source out of the options' helps: a terminal breaks their lines once more."""
     try:
-        from docstring_parser import (
-            parse_from_object,
-        )  # tyro reads helps by it, and loads it for them alone
+        # Tyro reads helps by it, and loads it for them alone.
+        from docstring_parser import parse_from_object
     except ImportError:  # another tyro
         return
-    texts = dict[str, str]()
-    for kind in reversed([one for one in config_type.__mro__ if is_dataclass(one)]):
-        texts |= {
-            found.arg_name: found.description or ""
-            for found in parse_from_object(kind).params
-        }
-    for one in fields(config_type):
-        if one.name in texts:
-            one.metadata = MappingProxyType({"help": " ".join(texts[one.name].split())})
+    texts: dict[str, str] = {}
+    for kind in reversed(config_type.__mro__):
+        if is_dataclass(kind):
+            for parameter in parse_from_object(kind).params:
+                texts[parameter.arg_name] = parameter.description or ""
+    for option in fields(config_type):
+        if option.name in texts:
+            one_line = " ".join(texts[option.name].split())
+            option.metadata = MappingProxyType({"help": one_line})
 
 
 def _parsed(
@@ -205,20 +214,16 @@ def _refuse_together(config: Any) -> None:
     `NOT_BOTH` are fields that exclude each other, `NEEDS` a field and those that it needs, `ONE_OF` fields that may not
     all be missing. A field is given where its value is not the default, and neither None nor empty.
     """
-    pairs = [
-        (one.name, getattr(config, one.name), one.default) for one in fields(config)
-    ]
-    given = {
-        name
-        for name, value, default in pairs
-        if value != default and value not in (None, ())
-    }
+    given = set()
+    for option in fields(config):
+        value = getattr(config, option.name)
+        if value != option.default and value not in (None, ()):
+            given.add(option.name)
 
     def groups(rule: str) -> Iterator[list[str]]:
-        for group in chain.from_iterable(
-            vars(kind).get(rule, ()) for kind in type(config).__mro__
-        ):
-            yield [name.replace("-", "_") for name in group]
+        for kind in type(config).__mro__:
+            for group in vars(kind).get(rule, ()):
+                yield [name.replace("-", "_") for name in group]
 
     def options(names: Sequence[str], word: str = "and") -> str:
         return f" {word} ".join(f"--{name.replace('_', '-')}" for name in names)

@@ -21,6 +21,13 @@ class InputError(ValueError):
 
     Its message is one complete sentence for the user: what was expected, what was given, what to do.
     Scripts catch it at the door and print it without a traceback.
+
+    Example:
+        >>> try:
+        ...     circuitry.DomainFolder("nowhere")
+        ... except circuitry.InputError as error:
+        ...     print(error)
+        Expected a folder of domains, or a table of images (.csv, .tsv), but ...nowhere does not exist.
     """
 
 
@@ -46,17 +53,14 @@ def unknown_name(
         written: How some of them are written, if not as they are.
     """
     names = list(available)
-    near = (
-        [name]
-        if name in names
-        else difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    )
-    listed = name_some([written.get(one, one) for one in names], LISTED) or "none"
-    hint = (
-        f"perhaps you meant {' or '.join(written.get(one, one) for one in near)}"
-        if near
-        else f"available: {listed}"
-    )
+    near = [name]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    if near:
+        hint = f"perhaps you meant {' or '.join(written.get(n, n) for n in near)}"
+    else:
+        listed = name_some([written.get(n, n) for n in names], LISTED)
+        hint = f"available: {listed or 'none'}"
     return UnknownNameError(f"There is no {kind} {name!r} here; {hint}.")
 
 
@@ -79,17 +83,20 @@ def naming_damage(path: object) -> Iterator[None]:
     ) as error:
         if isinstance(error, InputError) and str(path) in str(error):
             raise
-        what = (
-            f"it lacks {error}" if type(error) is KeyError else str(error).rstrip(".")
-        )
+        reason = str(error).rstrip(".")
+        if type(error) is KeyError:
+            reason = f"it lacks {error}"
         raise InputError(
-            f"{path} is damaged, or another file ({what}): make it again."
+            f"{path} is damaged, or another file ({reason}): make it again."
         ) from error
 
 
 def number_of(n: int, noun: str) -> str:
     """Return a number with its noun."""
-    return f"{n:,} {noun}{('es' if noun.endswith('s') else 's') * (n != 1)}"
+    if n == 1:
+        return f"1 {noun}"
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{ending}"
 
 
 def name_some(names: Sequence[object], most: int = NAMED) -> str:
@@ -109,15 +116,12 @@ def shown(value: object) -> str:
         return f"the string {shortened(value)!r}"
     if isinstance(value, int | float | np.generic):
         return repr(value)
-    if isinstance(shape := getattr(value, "shape", None), tuple):
-        return " ".join(
-            [
-                type(value).__name__,
-                *(str(getattr(value, "dtype", "")).split(".")[-1:]),
-                str(list(shape)),
-            ]
-        )
-    return type(value).__name__
+    kind = type(value).__name__
+    shape = getattr(value, "shape", None)
+    if not isinstance(shape, tuple):
+        return kind
+    dtype = str(getattr(value, "dtype", "")).rpartition(".")[2]
+    return f"{kind} {dtype} {list(shape)}"
 
 
 _FULL = "The disk of {} is full: free some space, and the same command goes on from what is finished."
@@ -150,11 +154,9 @@ def sentence_of(error: OSError) -> str | None:
     if path is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         path = "the results"  # writing into an open file names none
     sentence = SENTENCES.get(error.errno or 0)
-    return (
-        None
-        if path is None or sentence is None
-        else sentence.format(shortened(str(path)))
-    )
+    if path is None or sentence is None:
+        return None
+    return sentence.format(shortened(str(path)))
 
 
 def refuse_path(error: OSError, given: Iterable[Any]) -> None:

@@ -7,13 +7,14 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import count
 from pathlib import Path
 
 from circuitry.runs.errors import InputError
 
-LOCK, TORN = ".lock-", ".torn-"
-"""How names of locks begin, and those of files while they are written; a killed process leaves them behind."""
+LOCK = ".lock-"
+"""Beginning of the names of locks."""
+TORN = ".torn-"
+"""Beginning of the names of files while they are written. A killed process leaves both behind."""
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """Errors of a file system without locks."""
 
@@ -21,7 +22,9 @@ _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def at_home(path: str | os.PathLike[str]) -> str:
     """Return a path with the home of the user in the place of ``~``."""
     text = os.fspath(path)
-    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+    if text == "~" or text.startswith("~/"):
+        return os.path.expanduser(text)
+    return text
 
 
 def make_folder(folder: Path) -> None:
@@ -53,8 +56,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     what a killed one left.
 
     Example:
-        >>> with whole_file("table.csv") as temporary:
-        ...     table.to_csv(temporary)
+        >>> with circuitry.runs.whole_file("table.csv") as temporary:
+        ...     folder.counts().to_csv(temporary)
     """
     target = Path(at_home(path))
     if not target.name:
@@ -73,7 +76,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            if (mode := _permissions(target)) is not None:
+            mode = _permissions(target)
+            if mode is not None:
                 os.chmod(temporary, mode)
             os.replace(temporary, target)
         except BaseException:
@@ -83,19 +87,18 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _permissions(path: Path) -> int | None:
     """Return the permissions of a file; None where there is none, or a link."""
-    return (
-        stat.S_IMODE(path.stat().st_mode)
-        if path.is_file() and not path.is_symlink()
-        else None
-    )
+    if path.is_symlink() or not path.is_file():
+        return None
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _begun(target: Path, stack: ExitStack) -> Path:
     """Make a file that is to become another, and lock it until ``stack`` closes."""
     name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}"
-    paths = (target.with_name(f"{name}-{number}{target.suffix}") for number in count())
+    number = 0
     while True:
-        path = next(paths)
+        path = target.with_name(f"{name}-{number}{target.suffix}")
+        number += 1
         _remove_unlocked(path)
         with suppress(FileExistsError):  # of another writer
             mode = 0o666 if _permissions(target) is None else 0o600
@@ -112,9 +115,8 @@ def _locked(
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
         try:
             try:
-                fcntl.flock(
-                    file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
-                )
+                how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+                fcntl.flock(file, how)
             except OSError as error:
                 if error.errno not in _WITHOUT_LOCKS:
                     raise

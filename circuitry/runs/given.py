@@ -9,8 +9,8 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Sequence
-from importlib.util import find_spec
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import (
@@ -28,7 +28,6 @@ from typing import (
 import numpy as np
 from jaxtyping import jaxtyped
 
-import circuitry
 from circuitry.runs.annotations import (
     LIST_TYPES,
     annotation_in_words,
@@ -40,7 +39,8 @@ from circuitry.runs.errors import InputError, refuse_path, shown, unknown_name
 from circuitry.runs.files import at_home
 
 Made = TypeVar("Made", bound=Callable[..., Any])
-ABOVE_ZERO, _LARGEST = float(np.nextafter(0, 1)), float(np.finfo(float).max)
+ABOVE_ZERO = float(np.nextafter(0, 1))
+_LARGEST = float(np.finfo(float).max)
 
 
 class Condition(NamedTuple):
@@ -68,49 +68,56 @@ def _repeated(values: Sequence[Any]) -> str | None:
     return None
 
 
+def _none_at_all(values: Collection[Any]) -> str | None:
+    return None if len(values) else "none"
+
+
 def _infinite(array: Any) -> str | None:
-    numbers = np.asarray(
-        array.detach().cpu().double() if hasattr(array, "detach") else array
-    )
+    if hasattr(array, "detach"):
+        array = array.detach().cpu().double().numpy()
+    numbers = np.asarray(array)
     if numbers.dtype.kind not in "biufc":
         return shown(array)
     return None if np.isfinite(numbers).all() else "an array with NaN or infinity"
 
 
 def one_of(*choices: str) -> Condition:
-    """Return the condition of being one of some words."""
+    """Return the condition that a value is one of some words.
+
+    Example:
+        >>> from typing import Annotated
+        >>> Side = Annotated[str, circuitry.runs.one_of("left", "right")]
+    """
+
+    def wrong(word: Any) -> str | None:
+        return None if word in choices else shown(word)
+
     wanted = f"one of {', '.join(map(repr, choices))}"
-    return Condition(
-        wanted,
-        lambda word: None if word in choices else shown(word),
-        "choose one",
-        choices,
-    )
+    return Condition(wanted, wrong, "choose one", choices)
 
 
 def between(wanted: str, least: int | float, most: int | float, how: str) -> Condition:
-    """Return the condition of being a number from ``least`` to ``most``, in words."""
-    return Condition(
-        wanted, lambda x: None if least <= x <= most else shown(x), how, (least, most)
-    )
+    """Return the condition that a number lies in ``least`` to ``most``; ``wanted`` and ``how`` say so."""
+
+    def wrong(number: Any) -> str | None:
+        return None if least <= number <= most else shown(number)
+
+    return Condition(wanted, wrong, how, (least, most))
 
 
 def at_least(least: int) -> Condition:
-    """Return the condition of being no smaller."""
-    return between(
-        f"a whole number of at least {least}",
-        least,
-        _LARGEST,
-        f"give one such as {max(3, least)}",
-    )
+    """Return the condition that a whole number is not smaller.
+
+    Example:
+        >>> from typing import Annotated
+        >>> Folds = Annotated[int, circuitry.runs.at_least(2)]
+    """
+    wanted = f"a whole number of at least {least}"
+    return between(wanted, least, _LARGEST, f"give one such as {max(3, least)}")
 
 
 DISTINCT = Condition("distinct values", _repeated, "give each once")
-SOME = Condition(
-    "at least one value",
-    lambda values: None if len(values) else "none",
-    "give one or more",
-)
+SOME = Condition("at least one value", _none_at_all, "give one or more")
 FINITE = Condition("finite numbers", _infinite, "find out what made them")
 
 Names = Annotated[Sequence[str], DISTINCT]
@@ -140,13 +147,11 @@ class _MisfitError(Exception):
     def __init__(
         self, wanted: str, name: str, given: str, how: str, *, inner: bool = True
     ) -> None:
-        self.wanted, self.name, self.given, self.how, self.inner = (
-            wanted,
-            name,
-            given,
-            how,
-            inner,
-        )
+        self.wanted = wanted
+        self.name = name
+        self.given = given
+        self.how = how
+        self.inner = inner
 
     def told(self) -> InputError:
         return InputError(
@@ -182,15 +187,11 @@ def checked(made: Made) -> Made:
         if parameter.kind not in several
     ]
 
+    # Read at the first call: annotations may name classes that are defined later.
     @functools.cache
-    def hints() -> dict[
-        str, Any
-    ]:  # when first called: annotations may name what is defined later
-        return {
-            name: hint
-            for name, hint in get_type_hints(made, include_extras=True).items()
-            if name in named
-        }
+    def hints() -> dict[str, Any]:
+        known = get_type_hints(made, include_extras=True)
+        return {name: known[name] for name in named if name in known}
 
     @functools.wraps(made)
     def door(*args: Any, **kwargs: Any) -> Any:
@@ -201,11 +202,9 @@ def checked(made: Made) -> Made:
         given = bound.arguments
         try:
             with jaxtyped("context"):
-                given |= {
-                    name: _fitting(given[name], hint, name)
-                    for name, hint in hints().items()
-                    if name in given
-                }
+                for name, hint in hints().items():
+                    if name in given:
+                        given[name] = _fitting(given[name], hint, name)
         except _MisfitError as misfit:
             raise misfit.told() from None
         try:
@@ -215,7 +214,8 @@ def checked(made: Made) -> Made:
             raise
 
     setattr(door, DOOR, True)
-    door.__signature__ = _readable(signature)  # type: ignore[attr-defined]  # what `help` shows
+    # What `help` shows.
+    door.__signature__ = _readable(signature)  # type: ignore[attr-defined]
     return door  # type: ignore[return-value]
 
 
@@ -226,21 +226,24 @@ def _missing(self: object, name: str) -> Any:
     except AttributeError:
         if name.startswith("_") or hasattr(type(self), name):
             raise
-        names = [
-            one for one in dir(self) if not one.startswith("_") and not one.isupper()
-        ]
-        functions = [
-            one
-            for one in dir(circuitry)
-            if one.startswith(name) and not find_spec(f"circuitry.{one}")
-        ]
-        written = {name: f"circuitry.{functions[0]}(...)"} if functions else {}
-        sentence = str(
-            unknown_name(
-                f"attribute of {type(self).__name__}", name, [*names, *written], written
-            )
+        kind = type(self)
+        names = [own for own in dir(self) if not own.startswith("_")]
+        names = [own for own in names if not own.isupper()]
+        written = _function_of_package(name)
+        error = unknown_name(
+            f"attribute of {kind.__name__}", name, [*names, *written], written
         )
-        raise AttributeError(sentence, name=name, obj=self) from None
+        raise AttributeError(str(error), name=name, obj=self) from None
+
+
+def _function_of_package(name: str) -> dict[str, str]:
+    """Return how to call the package's function of a name, such as ``circuitry.attribute(...)``; empty without one."""
+    package = sys.modules[__name__.partition(".")[0]]
+    for offered in dir(package):
+        # Rooms are listed there, too, and cannot be called.
+        if offered.startswith(name) and callable(getattr(package, offered)):
+            return {name: f"{package.__name__}.{offered}(...)"}
+    return {}
 
 
 def _wrong_call(
@@ -249,60 +252,55 @@ def _wrong_call(
     given: Collection[str],
     error: TypeError,
 ) -> InputError:
-    """Return what to say of a call that a function does not take."""
+    """Return the error of a call that a function does not take."""
     name = made.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
-    taken = {
-        one: parameter
-        for one, parameter in signature.parameters.items()
-        if one not in ("self", "cls")
-    }
-    if unknown := [one for one in given if one not in taken]:
-        written: dict[str, str] = {}
-        for one, parameter in taken.items():
-            kind, inner = (
-                type(parameter.default).__name__,
-                getattr(parameter.default, "__dataclass_fields__", {}),
-            )
-            written |= {
-                field_name: f"{one}={kind}({field_name}=)"
-                for field_name in inner
-                if field_name.islower()
-            }
-        written |= {one: f"{one}=" for one in taken}
-        written |= {old: f"{new}=" for old, new in FORMERLY.items() if new in taken}
-        current = [one for one in written if one not in FORMERLY or one == unknown[0]]
-        return unknown_name(f"argument of {name}", unknown[0], current, written)
-    call = ", ".join(
-        one if parameter.default is parameter.empty else f"{one}="
-        for one, parameter in taken.items()
-    )
-    within = (
-        ("with ", ":")
-        if inspect.isgeneratorfunction(inspect.unwrap(made))
-        else ("", "")
-    )
-    return InputError(
-        f"{name} cannot be called like this ({error}): write {within[0]}{name}({call}){within[1]}."
-    )
+    taken = dict(signature.parameters)
+    taken.pop("self", None)
+    taken.pop("cls", None)
+    for argument in given:
+        if argument not in taken:
+            return _unknown_argument(name, argument, taken)
+    words = []
+    for argument, parameter in taken.items():
+        needed = parameter.default is parameter.empty
+        words.append(argument if needed else f"{argument}=")
+    call = f"{name}({', '.join(words)})"
+    if inspect.isgeneratorfunction(inspect.unwrap(made)):  # a context manager
+        call = f"with {call}:"
+    return InputError(f"{name} cannot be called like this ({error}): write {call}.")
+
+
+def _unknown_argument(
+    name: str, unknown: str, taken: Mapping[str, inspect.Parameter]
+) -> InputError:
+    """Return the error of an argument that is not ``taken``; also fields of settings, which are written in brackets."""
+    written: dict[str, str] = {}
+    for argument, parameter in taken.items():
+        kind = type(parameter.default).__name__
+        for field_name in getattr(parameter.default, "__dataclass_fields__", ()):
+            if field_name.islower():
+                written[field_name] = f"{argument}={kind}({field_name}=)"
+    for argument in taken:
+        written[argument] = f"{argument}="
+    if FORMERLY.get(unknown) in taken:
+        written[unknown] = f"{FORMERLY[unknown]}="
+    return unknown_name(f"argument of {name}", unknown, written, written)
 
 
 def _readable(signature: inspect.Signature) -> inspect.Signature:
     """Return a signature whose annotations are short texts."""
 
-    def said(hint: Any) -> Any:
-        return (
-            hint
-            if hint is inspect.Signature.empty
-            else annotation_in_words(hint, _NAMED)
-        )
+    def in_words(hint: Any) -> Any:
+        if hint is inspect.Signature.empty:
+            return hint
+        return annotation_in_words(hint, _NAMED)
 
     parameters = [
-        one.replace(annotation=said(one.annotation))
-        for one in signature.parameters.values()
+        parameter.replace(annotation=in_words(parameter.annotation))
+        for parameter in signature.parameters.values()
     ]
-    return signature.replace(
-        parameters=parameters, return_annotation=said(signature.return_annotation)
-    )
+    returned = in_words(signature.return_annotation)
+    return signature.replace(parameters=parameters, return_annotation=returned)
 
 
 def fitting(value: Any, hint: Any, name: str) -> Any:
@@ -313,24 +311,23 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
         raise misfit.told() from None
 
 
+def _is_plain(kind: type, hint: Any) -> bool:
+    """Return whether a type alone says that a value fits: arrays, whole numbers and text are looked at."""
+    return kind is hint and hint not in (int, str) and not hasattr(hint, "layout")
+
+
 def _fitting(value: Any, hint: Any, name: str) -> Any:
-    if (
-        type(value) is hint
-        and hint is not int
-        and hint is not str
-        and not hasattr(hint, "layout")
-    ):
+    if _is_plain(type(value), hint):
         return value
-    kind, inner = get_origin(hint) or hint, get_args(hint)
+    kind = get_origin(hint) or hint
+    inner = get_args(hint)
     if kind is Annotated:
         value = _fitting(value, inner[0], name)
         for condition in inner[1:]:
-            if (
-                isinstance(condition, Condition)
-                and value is not None
-                and (wrong := condition.wrong(value)) is not None
-            ):
-                raise _MisfitError(condition.wanted, name, wrong, condition.how)
+            if isinstance(condition, Condition) and value is not None:
+                wrong = condition.wrong(value)
+                if wrong is not None:
+                    raise _MisfitError(condition.wanted, name, wrong, condition.how)
         return value
     if kind in (Union, UnionType):
         return _fitting_any(value, inner, name)
@@ -341,55 +338,32 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     if isinstance(value, str | Path) and not _can_be_written(str(value)):
-        raise _MisfitError(
-            "text without null characters and lone surrogates",
-            name,
-            shown(str(value)),
-            "remove them",
-        )
-    if (lacking := lacking_values(value)) is not None:
-        raise _MisfitError(
-            "an array with all its values",
-            name,
-            lacking,
-            "fill in what is not there, or leave it out",
-        )
+        wanted = "text without null characters and lone surrogates"
+        raise _MisfitError(wanted, name, shown(str(value)), "remove them")
+    lacking = lacking_values(value)
+    if lacking is not None:
+        wanted = "an array with all its values"
+        how = "fill in what is not there, or leave it out"
+        raise _MisfitError(wanted, name, lacking, how)
     if not is_of_type(value, kind):
-        words = (
-            type_in_words(hint, name),
-            name,
-            shown(value),
-            how_to_give(value, hint, name),
-        )
-        raise _MisfitError(*words, inner=False)
+        wanted = type_in_words(hint, name)
+        how = how_to_give(value, hint, name)
+        raise _MisfitError(wanted, name, shown(value), how, inner=False)
     if kind is int and abs(value) >= 2**63:
-        raise _MisfitError(
-            "a whole number of 64 bits", name, shown(value), "give a smaller one"
-        )
-    if (
-        isinstance(value, dict | MappingProxyType) and len(inner) == 2
-    ):  # others may read when they are asked
+        wanted = "a whole number of 64 bits"
+        raise _MisfitError(wanted, name, shown(value), "give a smaller one")
+    # Other mappings may read from disk when they are asked for a value.
+    if isinstance(value, dict | MappingProxyType) and len(inner) == 2:
         keys = _each(value, inner[0], [f"key of {name}"] * len(value))
-        return dict(
-            zip(
-                keys,
-                _each(value.values(), inner[1], [f"{name}[{key!r}]" for key in value]),
-                strict=True,
-            )
-        )
-    if (
-        isinstance(value, list | tuple | set | frozenset | range)
-        and kind in LIST_TYPES
-        and inner
-    ):
+        names = [f"{name}[{key!r}]" for key in value]
+        return dict(zip(keys, _each(value.values(), inner[1], names), strict=True))
+    if isinstance(value, list | tuple | set | frozenset | range):
         return _list_fitting(value, kind, inner, name)
     if isinstance(value, np.ma.MaskedArray):
         return value.data
-    return (
-        value.item()
-        if kind in (int, float, str) and isinstance(value, np.generic)
-        else value
-    )
+    if isinstance(value, np.generic) and kind in (int, float, str):
+        return value.item()
+    return value
 
 
 def _can_be_written(text: str) -> bool:
@@ -407,22 +381,18 @@ def lacking_values(array: Any) -> str | None:
         return None
     if array.is_meta:
         return "a tensor without values, of the device meta"
-    return (
-        "a tensor that is sparse or nested"
-        if array.is_nested or str(array.layout) != "torch.strided"
-        else None
-    )
+    if array.is_nested or str(array.layout) != "torch.strided":
+        return "a tensor that is sparse or nested"
+    return None
 
 
 def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     """Return a value as one of several annotations means it; the misfit within a right type counts."""
-    if (
-        value is None and type(None) in hints
-    ):  # a caught misfit would keep what its frames hold alive
+    # Not by catching a misfit, which would keep alive all that its frames hold.
+    if value is None and type(None) in hints:
         return None
-    if isinstance(value, str | Path) and any(
-        (get_origin(hint) or hint) in (Path, os.PathLike) for hint in hints
-    ):
+    kinds = {get_origin(hint) or hint for hint in hints}
+    if isinstance(value, str | Path) and not kinds.isdisjoint((Path, os.PathLike)):
         value = type(value)(at_home(value))
     misfits = []
     for hint in hints:
@@ -430,53 +400,51 @@ def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
             return _fitting(value, hint, name)
         except _MisfitError as misfit:
             misfits.append(misfit)
-    if inner := [misfit for misfit in misfits if misfit.inner]:
+    inner = [misfit for misfit in misfits if misfit.inner]
+    if inner:
         raise max(inner, key=lambda misfit: misfit.name.count("["))
-    wanted = " or ".join(
-        dict.fromkeys(misfit.wanted for misfit in misfits if misfit.wanted != "None")
-    )
-    raise _MisfitError(wanted, name, misfits[0].given, misfits[0].how, inner=False)
+    wanted = dict.fromkeys(misfit.wanted for misfit in misfits)
+    wanted.pop("None", None)
+    first = misfits[0]
+    raise _MisfitError(" or ".join(wanted), name, first.given, first.how, inner=False)
 
 
 def _list_fitting(
     value: Collection[Any], kind: Any, inner: tuple[Any, ...], name: str
 ) -> Any:
     """Return a list, a tuple or a set with what lies in it as its annotation means it."""
+    if kind not in LIST_TYPES or not inner:
+        return value
     fixed = kind is tuple and inner[-1] is not Ellipsis
     if fixed and len(inner) != len(value):
         raise _MisfitError(f"{len(inner)} values", name, shown(value), "give as many")
     if fixed and len(set(inner)) > 1:
-        return tuple(
-            _fitting(*pair, f"{name}[{place}]")
-            for place, pair in enumerate(zip(value, inner, strict=True))
-        )
-    found = _each(value, inner[0], name)
-    return type(value)(found) if type(value) in (list, tuple) else value  # type: ignore[call-arg]
+        places = [f"{name}[{place}]" for place in range(len(inner))]
+        return tuple(map(_fitting, value, inner, places))
+    items = _each(value, inner[0], name)
+    if type(value) in (list, tuple):
+        return type(value)(items)  # type: ignore[call-arg]
+    return value
 
 
 def _each(
     values: Collection[Any], hint: Any, names: str | Sequence[str]
 ) -> Collection[Any]:
-    """Return several values as their annotation means them; quickly where all are just of its type, as many images."""
-    plain = (
-        set(map(type, values)) <= {hint}
-        and hint is not int
-        and not hasattr(hint, "layout")
-    )
-    if hint is Any or (plain and (hint is not str or _can_be_written("".join(values)))):
+    """Return each value as its annotation means it; ``names`` are those of the values, or of their list."""
+    # The quick way, since thousands of records or names are given at a time.
+    kinds = set(map(type, values))
+    if hint is Any or all(_is_plain(kind, hint) for kind in kinds):
         return values
-    found = []
-    for place, one in enumerate(values):
+    if hint is str and kinds == {str} and _can_be_written("".join(values)):
+        return values
+    if isinstance(names, str):
+        names = [f"{names}[{place}]" for place in range(len(values))]
+    fitted = []
+    for value, name in zip(values, names, strict=True):
         try:
             with jaxtyped("context"):  # sizes of one are not those of the next
-                found.append(
-                    _fitting(
-                        one,
-                        hint,
-                        f"{names}[{place}]" if isinstance(names, str) else names[place],
-                    )
-                )
+                fitted.append(_fitting(value, hint, name))
         except _MisfitError as misfit:
             misfit.inner = True
             raise
-    return found
+    return fitted

@@ -24,17 +24,24 @@ OF_MODEL = (*OF_ENCODER, "text_encoder", "preprocessing")
 """The same, everything that reads texts, and the transform of images."""
 SHARED_PARTS = (
     *OF_MODEL,
-    *("metric", "metric_code", "text_weights", "class_weights", "texts", "classes"),
-    *(
-        "baseline",
-        "baseline_digest",
-        "method",
-        "method_code",
-        "budget",
-        "size",
-        "n_others",
-    ),
-    *("node_rule", "edge_rule", "edge_method", "correction", "scale"),
+    "metric",
+    "metric_code",
+    "text_weights",
+    "class_weights",
+    "texts",
+    "classes",
+    "baseline",
+    "baseline_digest",
+    "method",
+    "method_code",
+    "budget",
+    "size",
+    "n_others",
+    "node_rule",
+    "edge_rule",
+    "edge_method",
+    "correction",
+    "scale",
 )
 """Parts in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
 ROUNDED = ("behaviour",)
@@ -76,16 +83,15 @@ class Identity(dict[str, Any]):
             InputError: where a part is unknown, for then nothing may be kept.
         """
         self.check_known()
-        return digest(
-            {name: value for name, value in self.items() if name not in ROUNDED}
-        )
+        exact = {name: self[name] for name in self if name not in ROUNDED}
+        return digest(exact)
 
     def check_known(self) -> None:
         """Raise `InputError` where a part is unknown."""
         for name in self.unknown:
+            how = _OF_HOOKS if name == "hooks" else _OF_OTHERS
             raise InputError(
-                f"No result goes to a folder or a cache while the part {name!r} is not known ({self[name]}): "
-                f"{_OF_HOOKS if name == 'hooks' else _OF_OTHERS}."
+                f"No result goes to a folder or a cache while the part {name!r} is not known ({self[name]}): {how}."
             )
 
     def check(
@@ -97,11 +103,9 @@ class Identity(dict[str, Any]):
     ) -> None:
         """Raise `InputError` where a part differs that both have; ``ours`` and ``theirs`` name the two results."""
         for name in names:
-            if (
-                name in self
-                and name in other
-                and not same_part(self[name], other[name])
-            ):
+            if name not in self or name not in other:
+                continue
+            if not same_part(self[name], other[name]):
                 differs = part_differs(name, self[name], ours, other[name], theirs)
                 raise InputError(
                     f"Only results of one model, asked in one way, go together, but {differs}."
@@ -112,23 +116,19 @@ def same_part(a: Any, b: Any) -> bool:
     """Return whether two values of a part agree; text weights may differ by the rounding of another machine."""
     if _is_unknown(a) or _is_unknown(b):
         return False
-    if (
-        isinstance(a, list)
-        and isinstance(b, list)
-        and any(isinstance(x, float) for x in a)
-    ):
+    both_lists = isinstance(a, list) and isinstance(b, list)
+    if both_lists and any(isinstance(number, float) for number in a):
         return len(a) == len(b) and np.allclose(a, b, rtol=_NEAR, atol=_NEAR)
     return bool(_plain(a) == _plain(b))
 
 
 def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
     """Return the clause of a message that says in which part two results differ."""
-    part, values = name.replace("_", " "), f" ({one!r} and {other!r})"
-    if name in (
-        "text_weights",
-        "class_weights",
-    ):  # whose numbers say nothing to a reader
-        part, values = "text weights", ""
+    part = name.replace("_", " ")
+    values = f" ({one!r} and {other!r})"
+    if name in ("text_weights", "class_weights"):
+        part = "text weights"
+        values = ""  # such numbers say nothing to a reader
     elif name == "behaviour":
         part = "behaviour, in what the encoder answers to noise"
     elif name == "classes":  # there may be hundreds
@@ -137,20 +137,19 @@ def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) 
 
 
 def _is_unknown(value: Any) -> bool:
-    inner = (
-        value.values()
-        if isinstance(value, Mapping)
-        else value
-        if isinstance(value, list | tuple)
-        else ()
-    )
-    return value == UNKNOWN if isinstance(value, str) else any(map(_is_unknown, inner))
+    if isinstance(value, str):
+        return value == UNKNOWN
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return any(map(_is_unknown, value))
 
 
 def _plain(value: Any) -> Any:
     """Make tuples lists, as they come back from a file."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
-    return (
-        [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-    )
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -12,6 +12,7 @@
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,13 +47,19 @@ class JobFolder:
         jobs: All jobs, in the order in which one process does them.
 
     Example:
-        >>> def do(job: Job, images: Tensor) -> list[Path]:
-        ...     path = folder.path / f"{job[0]}.csv"
+        >>> from circuitry.runs import JobFolder, whole_file
+        >>> results = JobFolder(Path("runs/means"), "my measure 1", {"seed": 0}, [("clock",), ("cup",)])
+        >>> def read(job):
+        ...     return circuitry.models.read_images(clip, folder.select(job[0], "real"))[1]
+        >>> def do(job, images):
+        ...     path = results.path / f"{job[0]}.csv"
         ...     with whole_file(path) as temporary:
-        ...         measure(images).to_csv(temporary)
+        ...         pd.Series(images.mean(dim=(1, 2, 3))).to_csv(temporary)
         ...     return [path]
-        >>> folder = JobFolder(Path("runs/x"), "my measure 1", {"seed": 0}, [("cat",), ("dog",)])
-        >>> folder.run(do, prepare=lambda job: read_images(clip, records[job[0]])[1])
+        >>> list(results.run(do, prepare=read))
+        [('clock',), ('cup',)]
+        >>> results.run(do, prepare=read)  # all is done
+        {}
     """
 
     def __init__(
@@ -63,24 +70,24 @@ class JobFolder:
         jobs: Sequence[Job],
         listings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        self.path, self.jobs = Path(path), tuple(jobs)
+        self.path = Path(path)
+        self.jobs = tuple(jobs)
         listed = [list(job) for job in self.jobs]
         self._manifest = claim(self.path, format_name, config, listings, jobs=listed)
-        finished = all(self._record(job).is_file() for job in self.jobs)
-        if not finished and (
-            other := difference(versions(), self._manifest["versions"])
-        ):
+        changed = difference(versions(), self._manifest["versions"])
+        if changed and not all(self.has_record(job) for job in self.jobs):
             log.warning(
                 "%s was begun by other versions; what is left is made by those of today: %s",
                 self.path,
-                other,
+                changed,
             )
 
     @classmethod
     def made(cls, path: Path, manifest: dict[str, Any]) -> "JobFolder":
         """Return a folder that is there, to read it."""
         folder = cls.__new__(cls)
-        folder.path, folder._manifest = path, manifest
+        folder.path = path
+        folder._manifest = manifest
         folder.jobs = tuple(tuple(map(str, job)) for job in manifest["jobs"])
         return folder
 
@@ -88,9 +95,8 @@ class JobFolder:
         """Return the path of a file of a job; `InputError` unless the file is as the job of the command left it."""
         if not path.is_file():
             raise InputError(f"{path} is missing: run {command} again, which makes it.")
-        if self._entries(job).get(path.relative_to(self.path).as_posix()) != _sha256(
-            path
-        ):
+        name = path.relative_to(self.path).as_posix()
+        if self._entries(job).get(name) != _sha256(path):
             raise InputError(
                 f"{path} is damaged or was edited, its checksum does not fit: run {command} again, which repairs it."
             )
@@ -193,12 +199,9 @@ class JobFolder:
     ) -> Iterator[tuple[Job, Any]]:
         """Yield the jobs that no other worker has, with their inputs; the inputs of the next job are read meanwhile."""
         with ExitStack() as locks:
-            locked = (
-                (job, lock)
-                for job in order
-                if (lock := self._lock(job, locks)) is not None
-            )
-            for (job, lock), inputs in _prefetch(locked, lambda one: prepare(one[0])):
+            held = ((job, self._lock(job, locks)) for job in order)
+            mine = ((job, lock) for job, lock in held if lock is not None)
+            for (job, lock), inputs in _prefetch(mine, lambda pair: prepare(pair[0])):
                 yield job, inputs
                 lock.close()
 
@@ -212,9 +215,8 @@ class JobFolder:
         if self.is_done(job):
             lock.close()
             return None
-        self._record(job).unlink(
-            missing_ok=True
-        )  # of damaged files: other workers wait for the new ones
+        # A record of damaged files: other workers wait for the new one.
+        self._record(job).unlink(missing_ok=True)
         return lock
 
     def _waited_for(
@@ -231,10 +233,10 @@ class JobFolder:
                         yield job, inputs
 
     def _keep(self, job: Job, paths: Sequence[Path]) -> None:
-        files = {
-            Path(os.path.relpath(path, self.path)).as_posix(): _sha256(path)
-            for path in paths
-        }
+        files = {}
+        for path in paths:
+            relative = Path(os.path.relpath(path, self.path))
+            files[relative.as_posix()] = _sha256(path)
         write_sealed(self._record(job), {**self._owner(job), "files": files})
 
     def _damage(self, job: Job) -> str | None:
@@ -256,9 +258,9 @@ class JobFolder:
 
     def _entries(self, job: Job) -> dict[str, str]:
         """Return the checksums of a job's files by their names; `InputError` for a damaged record, or another job's."""
-        found = read_sealed(self._record(job), "do the job again")
-        files: dict[str, str] = found.pop("files", {})
-        if found != self._owner(job):
+        record = read_sealed(self._record(job), "do the job again")
+        files: dict[str, str] = record.pop("files", {})
+        if record != self._owner(job):
             raise InputError(
                 f"{self._record(job)} is damaged, or of another job: do the job again."
             )
@@ -273,9 +275,7 @@ class JobFolder:
     @staticmethod
     def _name(job: Job) -> str:
         """Return a file name for a job: readable, of bounded length, another one for every job."""
-        readable = "".join(
-            c if c.isalnum() and c.isascii() else "_" for c in "-".join(job)
-        )
+        readable = re.sub("[^0-9A-Za-z]", "_", "-".join(job))
         return f"{readable[:60]}-{digest(list(job))[:8]}"
 
 
@@ -284,11 +284,11 @@ def _prefetch(
 ) -> Iterator[tuple[Item, Any]]:
     """Yield each item with the result of ``prepare``; the result of the next item is computed meanwhile."""
     started = ((item, _in_a_thread(prepare, item)) for item in items)
-    for one, _ in pairwise(
-        chain(started, [None])
-    ):  # which starts the next before it gives this one
-        assert one is not None
-        yield one[0], one[1].result()
+    # Pairs with the next one, which is begun before this one is given away.
+    for this, _ in pairwise(chain(started, [None])):
+        assert this is not None
+        item, prepared = this
+        yield item, prepared.result()
 
 
 def _in_a_thread(prepare: Callable[[Item], Any], item: Item) -> "Future[Any]":

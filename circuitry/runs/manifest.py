@@ -41,32 +41,38 @@ def claim(
 
     Raises:
         InputError: for a folder of another format or configuration; the message names what differs.
+
+    Example:
+        >>> from circuitry.runs import claim
+        >>> claim(Path("runs/mine"), "my measure 1", {"seed": 0})["format"]
+        'my measure 1'
+        >>> claim(Path("runs/mine"), "my measure 1", {"seed": 1})
+        Traceback (most recent call last):
+        circuitry.runs.errors.InputError: runs/mine was made with another configuration (seed: 0 -> 1): ...
     """
     Identity(config).check_known()
     lists = {name: dict(listing) for name, listing in (listings or {}).items()}
-    ours = json.loads(
-        json.dumps(dict(config))
-    )  # as it will be read back: tuples become lists
+    # As it will be read back: tuples become lists.
+    ours = json.loads(json.dumps(dict(config)))
     ours |= {name: digest(listing) for name, listing in lists.items()}
     if not (folder / NAME).is_file():
         with file_lock(folder, "manifest"):
             if not (folder / NAME).is_file():
                 for name, listing in lists.items():
                     write_json(folder / f"{name}.json", listing)
-                made = {
+                manifest = {
                     "format": format_name,
                     "config": ours,
                     "config_hash": digest(ours),
                     **more,
+                    "versions": versions(),
                 }
-                write_sealed(folder / NAME, made | {"versions": versions()})
+                write_sealed(folder / NAME, manifest)
     manifest = read_manifest(folder, format_name)
     theirs = manifest["config"]
-    ours |= {
-        name: theirs[name]
-        for name in ROUNDED
-        if name in theirs and same_part(theirs[name], ours.get(name))
-    }
+    for name in ROUNDED:
+        if name in theirs and same_part(theirs[name], ours.get(name)):
+            ours[name] = theirs[name]
     if theirs == ours:
         for name, listing in lists.items():
             path = folder / f"{name}.json"
@@ -74,18 +80,17 @@ def claim(
                 log.warning("%s is written again: it is missing or damaged", path)
                 write_json(path, listing)
         return manifest
-    differing = {name for name in lists if theirs.get(name) != ours[name]}
-    both = [
-        {key: value for key, value in one.items() if key not in differing}
-        for one in (ours, theirs)
-    ]
-    words = [difference(*both)] if both[0] != both[1] else []
-    words += [
-        f"{name}: {_changed(lists[name], folder / f'{name}.json', theirs.get(name))}"
-        for name in sorted(differing)
-    ]
+    clauses = []
+    for name in sorted(lists):
+        expected = theirs.pop(name, None)
+        if expected != ours.pop(name):
+            changed = _changed(lists[name], folder / f"{name}.json", expected)
+            clauses.append(f"{name}: {changed}")
+    if ours != theirs:
+        clauses.insert(0, difference(ours, theirs))
     raise InputError(
-        f"{folder} was made with another configuration ({'; '.join(words)}): choose another folder, or remove this one."
+        f"{folder} was made with another configuration ({'; '.join(clauses)}): choose another folder, or remove this "
+        "one."
     )
 
 
@@ -103,12 +108,9 @@ def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
 def check_format(path: Path, found: object, format_name: str) -> None:
     """Raise `InputError` for a file of another format, or another version of it."""
     if found != format_name:
-        same_kind = str(found).rpartition(" ")[0] == format_name.rpartition(" ")[0]
-        todo = (
-            "run what made it again, into another folder"
-            if same_kind
-            else "give one of that kind"
-        )
+        todo = "give one of that kind"
+        if str(found).rpartition(" ")[0] == format_name.rpartition(" ")[0]:
+            todo = "run what made it again, into another folder"
         raise InputError(
             f"{path} has format {found!r}, but {format_name!r} is read here: {todo}."
         )
@@ -157,9 +159,9 @@ def _listed(path: Path, expected: object) -> dict[str, str] | None:
         listing = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return (
-        listing if isinstance(listing, dict) and digest(listing) == expected else None
-    )
+    if isinstance(listing, dict) and digest(listing) == expected:
+        return listing
+    return None
 
 
 def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
@@ -167,38 +169,30 @@ def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
     theirs = _listed(path, expected)
     if theirs is None:
         return f"others (which ones is not known: {path} is missing or damaged)"
+    both = [item for item in ours if item in theirs]
     kinds = {
         "new": [item for item in ours if item not in theirs],
         "gone": [item for item in theirs if item not in ours],
-        "replaced": [
-            item for item in ours if item in theirs and ours[item] != theirs[item]
-        ],
+        "replaced": [item for item in both if ours[item] != theirs[item]],
     }
-    found = [
-        f"{len(items)} {kind}, first {items[0]}"
-        for kind, items in kinds.items()
-        if items
-    ]
-    return ", ".join(found) or "another order"
+    clauses = []
+    for kind, items in kinds.items():
+        if items:
+            clauses.append(f"{len(items)} {kind}, first {items[0]}")
+    return ", ".join(clauses) or "another order"
 
 
 def check_folder(path: Path) -> None:
     """Raise `InputError` for a folder that is none of circuits, and name the one in it that is."""
-    below = sorted(
-        child
-        for child in path.glob("*/")
-        if (child / "graphs").is_dir() and (child / NAME).is_file()
-    )
-    if below:
-        raise InputError(
-            f"{path} is no folder of circuits, but {below[0]} is: give that folder."
-        )
+    for inner in sorted(path.glob("*/")):
+        if (inner / "graphs").is_dir() and (inner / NAME).is_file():
+            raise InputError(
+                f"{path} is no folder of circuits, but {inner} is: give that folder."
+            )
     if not (path / NAME).is_file():
-        what = (
-            f"{path} is no folder of circuits (it has no {NAME})"
-            if path.is_dir()
-            else f"There is no folder {path}"
-        )
+        fault = f"There is no folder {path}"
+        if path.is_dir():
+            fault = f"{path} is no folder of circuits (it has no {NAME})"
         raise InputError(
-            f"{what}: make one with circuitry find or circuitry compare, or extract() in Python."
+            f"{fault}: make one with circuitry find or circuitry compare, or extract() in Python."
         )

@@ -28,8 +28,8 @@ class Bar(tqdm):  # type: ignore[type-arg]
     work when `SECONDS` have passed since the last line of any bar.
 
     Example:
-        >>> with Bar(total=3, desc="circuits", unit="run") as bar:
-        ...     bar.update()
+        >>> with circuitry.runs.Bar(total=3, desc="circuits", unit="run") as bar:
+        ...     shown = bar.update()
     """
 
     _last_sign = 0.0

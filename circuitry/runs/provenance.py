@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,14 +27,19 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that can change a number, and this code's commit."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that can change a number, and this code's commit.
+
+    Example:
+        >>> list(circuitry.runs.versions())[:3]
+        ['python', 'clip-circuitry', 'torch']
+    """
+    numbers = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found | {"commit": _commit()}
+            numbers[package] = "not installed"
+    return numbers | {"commit": _commit()}
 
 
 CODE = (":(top)circuitry", ":(top,glob)experiments/*.py", ":(top)pyproject.toml")
@@ -50,13 +55,9 @@ def command() -> str:
     kept: list[str] = []
     skipped = False
     for argument in arguments:
-        name = (
-            argument.partition("=")[0].removeprefix("--")
-            if argument.startswith("--")
-            else None
-        )
-        if name is not None:
-            skipped = name in WHERE
+        # The values of an option follow it, and are skipped with it.
+        if argument.startswith("--"):
+            skipped = argument.partition("=")[0].removeprefix("--") in WHERE
         if not skipped:
             kept.append(argument)
     return " ".join(["/".join(Path(script).parts[-2:]), *map(shlex.quote, kept)])
@@ -82,32 +83,30 @@ def weights_digest(state: Mapping[str, Any]) -> str:
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """Return in words where two configurations differ, theirs -> ours; empty when they agree."""
-    pairs = {
-        key: (ours.get(key), theirs.get(key))
-        for key in sorted(ours.keys() | theirs.keys())
-    }
-    return "; ".join(
-        f"{key}: {_changed(mine, other)}"
-        for key, (mine, other) in pairs.items()
-        if mine != other
-    )
+    differences = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        mine = ours.get(key)
+        other = theirs.get(key)
+        if mine != other:
+            differences.append(f"{key}: {_changed(mine, other)}")
+    return "; ".join(differences)
 
 
 def _changed(mine: Any, other: Any) -> str:
     if isinstance(mine, dict) and isinstance(other, dict):
         return f"({difference(mine, other)})"
     if isinstance(mine, list) and isinstance(other, list):
-        new, gone = (
-            [repr(x) for x in a if x not in b]
-            for a, b in ((mine, other), (other, mine))
-        )
-        parts = [
-            f"{name_some(items, 3)} {'is' if len(items) == 1 else 'are'} {word}"
-            for items, word in ((new, "new"), (gone, "gone"))
-            if items
-        ]
-        return ", ".join(parts) or "another order"
+        clauses = [*_only_in(mine, other, "new"), *_only_in(other, mine, "gone")]
+        return ", ".join(clauses) or "another order"
     return f"{other!r} -> {mine!r}"
+
+
+def _only_in(items: Sequence[Any], others: Sequence[Any], word: str) -> list[str]:
+    """Return the clause that says which items the other list lacks, if there are any."""
+    alone = [repr(item) for item in items if item not in others]
+    if not alone:
+        return []
+    return [f"{name_some(alone, 3)} {'is' if len(alone) == 1 else 'are'} {word}"]
 
 
 @cache
@@ -116,19 +115,13 @@ def _commit() -> str:
 
     ``-dirty`` where code was changed since; results and texts that lie beside it make no difference.
     """
-    for file in (
-        __file__,
-        sys.argv[0],
-    ):  # an installed package lies in no checkout of its own, its scripts do
-        here = Path(file).resolve().parent
-        if here.is_dir() and _git(
-            here, "ls-files", "--error-unmatch", "--", str(Path(file).resolve())
-        ):
+    # An installed package lies in no checkout of its own, but its scripts may.
+    for file in (Path(__file__).resolve(), Path(sys.argv[0]).resolve()):
+        here = file.parent
+        if here.is_dir() and _git(here, "ls-files", "--error-unmatch", "--", str(file)):
             commit = _git(here, "rev-parse", "--short=12", "HEAD")
-            changed = _git(
-                here, "status", "--porcelain", "--untracked-files=no", "--", *CODE
-            )
-            return f"{commit}-dirty" if changed else commit
+            status = ("status", "--porcelain", "--untracked-files=no", "--", *CODE)
+            return f"{commit}-dirty" if _git(here, *status) else commit
     return "unknown"
 
 

@@ -43,14 +43,12 @@ def write_settings(config: Any, command: str) -> None:
 
 def settings_text(config: Any, command: str) -> str:
     """Return settings as TOML; those that no command line can give are left out."""
-    lines, tables = [f"# {command}"], list[str]()
+    lines = [f"# {command}"]
+    tables = []
     for name, value in _options(config):
         if is_dataclass(value):
-            tables += [
-                "",
-                f"[{name}]",
-                *(f"{key} = {_toml(one)}" for key, one in _options(value)),
-            ]
+            tables += ["", f"[{name}]"]
+            tables += [f"{key} = {_toml(inner)}" for key, inner in _options(value)]
         else:
             lines.append(f"{name} = {_toml(value)}")
     return "\n".join([*lines, *tables]) + "\n"
@@ -58,7 +56,9 @@ def settings_text(config: Any, command: str) -> str:
 
 def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
     """Return a command line in which the words of the files that it names stand in front, one file after the other."""
-    files, left, rest = list[Path](), list[str](), iter(words)
+    files: list[Path] = []
+    left: list[str] = []
+    rest = iter(words)
     for word in rest:
         option, sign, value = word.partition("=")
         if word == "--study":
@@ -103,17 +103,16 @@ def preset(name: str, command: str) -> dict[str, Any]:
     """Return what a preset of this package sets of a command, by the names of fields.
 
     Example:
-        >>> replace(ExtractionSettings(), baseline=preset("icml2025", "compare")["baseline"])
+        >>> circuitry.runs.preset("rn-tiny", "train")["epochs"]
+        20
     """
     table = read_settings(_found(name, command))
-    return {
-        option.replace("-", "_"): None
-        if value == "None"
-        else tuple(value)
-        if isinstance(value, list)
-        else value
-        for option, value in table.items()
-    }
+    settings: dict[str, Any] = {}
+    for option, value in table.items():
+        if isinstance(value, list):
+            value = tuple(value)
+        settings[option.replace("-", "_")] = None if value == "None" else value
+    return settings
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -145,39 +144,32 @@ def words_of(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def option_name(field: str, hint: Any) -> str:
     """Return the name of the option of a field of settings, without hyphens before it."""
-    named = [
-        mark for mark in getattr(hint, "__metadata__", ()) if hasattr(mark, "metavar")
-    ]
-    return next(
-        (mark.name for mark in named if getattr(mark, "name", None)),
-        field.replace("_", "-"),
-    )
+    for mark in getattr(hint, "__metadata__", ()):
+        if hasattr(mark, "metavar") and getattr(mark, "name", None):
+            return str(mark.name)
+    return field.replace("_", "-")
 
 
 def _options(config: Any) -> Iterator[tuple[str, Any]]:
     """Yield the options of settings with values in plain types, or settings in a table of their own."""
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
-        value, marks = (
-            getattr(config, field.name),
-            getattr(hints[field.name], "__metadata__", ()),
-        )
+        value = getattr(config, field.name)
+        marks = getattr(hints[field.name], "__metadata__", ())
         if field.name in WHERE:
             continue
         without_prefix = tyro.conf.OmitArgPrefixes[int].__metadata__[0]  # type: ignore[attr-defined]
         if is_dataclass(value) and without_prefix in marks:
             yield from _options(value)
             continue
-        by_word = any(
-            hasattr(mark, "instance_from_str") for mark in marks
-        )  # such as a rule, which is a dataclass, too
-        plain = (
-            "None"
-            if value is None
-            else value
-            if is_dataclass(value) and not by_word
-            else _plain(value)
-        )
+        # A rule is a dataclass, too, and is given by a word.
+        by_word = any(hasattr(mark, "instance_from_str") for mark in marks)
+        if value is None:
+            plain: Any = "None"
+        elif is_dataclass(value) and not by_word:
+            plain = value
+        else:
+            plain = _plain(value)
         if plain is not None:
             yield option_name(field.name, hints[field.name]), plain
 
@@ -187,10 +179,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):
-        each = [_plain(one) for one in value]
-        return (
-            None if None in each or any(isinstance(one, list) for one in each) else each
-        )
+        items = [_plain(item) for item in value]
+        if None in items or any(isinstance(item, list) for item in items):
+            return None
+        return items
     value = getattr(value, "name", value)
     return value if isinstance(value, str | bool | int | float) else None
 

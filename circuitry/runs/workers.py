@@ -28,7 +28,12 @@ _SHORT_WAITS = {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "passive"}
 
 
 class Rank(NamedTuple):
-    """Which of the processes this is."""
+    """Which of the processes this is.
+
+    Example:
+        >>> circuitry.runs.Rank(worker=1, workers=2).order(["a", "b", "c"])
+        ['b', 'a', 'c']
+    """
 
     worker: Natural  #: Number of this process, from 0.
     workers: Count  #: How many there are.
@@ -40,11 +45,10 @@ class Rank(NamedTuple):
 
     def device(self, wanted: str) -> str:
         """Return the device of this process: of several on a machine each takes its own GPU."""
-        return (
-            f"cuda:{os.environ['LOCAL_RANK']}"
-            if wanted == "cuda" and "LOCAL_RANK" in os.environ
-            else wanted
-        )
+        number = os.environ.get("LOCAL_RANK")
+        if wanted == "cuda" and number is not None:
+            return f"cuda:{number}"
+        return wanted
 
 
 ALONE = Rank(0, 1)
@@ -53,9 +57,8 @@ ALONE = Rank(0, 1)
 
 def this_rank() -> Rank:
     """Return this process's rank among those that torchrun started; the only one without torchrun."""
-    return Rank(
-        int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    )
+    worker = int(os.environ.get("RANK", "0"))
+    return Rank(worker, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
@@ -64,9 +67,12 @@ def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
     OpenMP reads them when PyTorch is loaded. There are none where the environment has one of them already.
 
     Example:
-        >>> os.environ |= short_waits(os.environ)    # in a notebook, before anything imports torch
+        >>> circuitry.runs.short_waits({})  # as in: os.environ |= short_waits(os.environ), before torch is imported
+        {'GOMP_SPINCOUNT': '2000', 'OMP_WAIT_POLICY': 'passive'}
     """
-    return {} if _SHORT_WAITS.keys() & environment.keys() else dict(_SHORT_WAITS)
+    if _SHORT_WAITS.keys() & environment.keys():
+        return {}
+    return dict(_SHORT_WAITS)
 
 
 def run_array(
@@ -92,10 +98,10 @@ def run_array(
         try:
             failure = job.exception()
         except KeyboardInterrupt:
-            for started in (
-                jobs if cluster == "local" else ()
-            ):  # a cluster's jobs go on without this process
-                started.cancel(check=False)
+            # A cluster's jobs go on without this process.
+            if cluster == "local":
+                for started in jobs:
+                    started.cancel(check=False)
             raise
         if failure is not None:
             errors = re.findall(
@@ -122,10 +128,8 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
         executor.update_parameters(**({"timeout_min": 24 * 60} | dict(options)))
-    except (
-        AssertionError,
-        NameError,
-    ) as error:  # what submitit raises for its parameters
+    # What submitit raises for its parameters.
+    except (AssertionError, NameError) as error:
         raise InputError(
             f"submitit refuses these options of the jobs: {error}"
         ) from error
@@ -154,15 +158,15 @@ class Requeued:
 
 def job_options(texts: Sequence[str]) -> dict[str, str | int]:
     """Return options given as ``name=value``, whole numbers as numbers."""
-    found: dict[str, str | int] = {}
+    options: dict[str, str | int] = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name:
             raise InputError(
                 f"An option of the jobs is written name=value, but {text!r} was given."
             )
-        found[name] = int(value) if value.isdecimal() else value
-    return found
+        options[name] = int(value) if value.isdecimal() else value
+    return options
 
 
 @checked
@@ -171,7 +175,8 @@ class Work:
     """How work is carried out; it changes no number except for rounding.
 
     Example:
-        >>> Task(encoder, images, metric, work=Work(memory_gib=4, progress=False))
+        >>> quiet = circuitry.Work(memory_gib=4.0, progress=False)
+        >>> task = circuitry.Task(encoder, images, metric, work=quiet)
     """
 
     rank: Rank = ALONE
@@ -191,7 +196,14 @@ class Work:
 @checked
 @dataclass(frozen=True)
 class WorkSettings:
-    """How a script's work is carried out: alone, by torchrun's ranks, or by an array of jobs."""
+    """How a script's work is carried out: alone, by torchrun's ranks, or by an array of jobs.
+
+    Example:
+        >>> settings = circuitry.runs.WorkSettings(progress=False)
+        >>> settings.share_out(lambda work: print("worker", work.rank.worker), Path("logs"))
+        worker 0
+        True
+    """
 
     memory_gib: Positive = 1.0
     """Memory for activations and gradients, in GiB."""

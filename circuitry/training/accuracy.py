@@ -67,8 +67,11 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
         study) and `HARMONIC_MEAN` of the balanced top-1 accuracies of seen and held-out classes.
 
     Example:
-        >>> table = tidy_accuracy(predictions(...), held_out=("axe", "lion"))
-        >>> table.query("part == 'held-out' and measure == 'balanced top-1'")
+        >>> from circuitry.training.evaluation import zero_shot_predictions
+        >>> predictions = zero_shot_predictions(clip, folder, work=circuitry.Work(progress=False))
+        >>> table = circuitry.training.tidy_accuracy(predictions)
+        >>> sorted(set(table["measure"]))
+        ['balanced top-1', 'balanced top-1 centred', 'balanced top-5', 'macro F1', 'top-1', 'top-5']
     """
     part = _part(predictions, held_out)
     for column in ("class", "top_1"):
@@ -79,11 +82,9 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
             )
     named = predictions[part == "held-out"]
     parts = [predictions.assign(part="all")]
-    parts += (
-        [predictions.assign(part=part), named.assign(part=named["class"].astype(str))]
-        if held_out
-        else []
-    )
+    if held_out:
+        parts.append(predictions.assign(part=part))
+        parts.append(named.assign(part=named["class"].astype(str)))
     images = pd.concat(parts, ignore_index=True)
     tables = [_averages(images, held_out), _f1(images)]
     if held_out:
@@ -107,37 +108,32 @@ def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]
 
 def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
     """Return the means over images, and the means over classes of such means."""
-    right = {f"top-{k}": images["rank"] <= k for k in TOP} | {
-        "centred": images["rank_centred"] == 1
-    }
+    right = {f"top-{k}": images["rank"] <= k for k in TOP}
+    right["centred"] = images["rank_centred"] == 1
     if held_out:
-        right |= {
-            "alone": images["rank_alone"] == 1,
-            FALLS_ON_HELD_OUT: images["top_1"].isin(list(held_out)),
-        }
+        right["alone"] = images["rank_alone"] == 1
+        right[FALLS_ON_HELD_OUT] = images["top_1"].isin(list(held_out))
     marked = images[[*_BY, "class"]].assign(**right)
     names = list(right)
     classes = marked.groupby([*_BY, "class"], sort=False, observed=True)[names].mean()
     by_image = marked.groupby(_BY, sort=False)[names].mean()
     by_class = classes.groupby(_BY, sort=False).mean()
-    chosen = {
-        name: by_image[name]
-        for name in names
-        if name.startswith("top-") or name == FALLS_ON_HELD_OUT
-    }
-    chosen |= {
-        f"balanced {name}": by_class[name] for name in names if name.startswith("top-")
-    }
-    chosen |= {CENTRED: by_class["centred"]} | (
-        {AMONG_PART: by_class["alone"]} if held_out else {}
-    )
+    top = [f"top-{k}" for k in TOP]
+    measures = {name: by_image[name] for name in top}
+    if held_out:
+        measures[FALLS_ON_HELD_OUT] = by_image[FALLS_ON_HELD_OUT]
+    for name in top:
+        measures[f"balanced {name}"] = by_class[name]
+    measures[CENTRED] = by_class["centred"]
+    if held_out:
+        measures[AMONG_PART] = by_class["alone"]
     sizes = {
         "n_images": marked.groupby(_BY, sort=False).size(),
         "n_classes": classes.groupby(_BY, sort=False).size(),
     }
     tables = [
         pd.DataFrame({"measure": name, "value": value, **sizes}).reset_index()
-        for name, value in chosen.items()
+        for name, value in measures.items()
     ]
     table = pd.concat(tables, ignore_index=True)
     return table[(table["part"] != "all") | (table["measure"] != AMONG_PART)]
@@ -149,17 +145,9 @@ def _false_alarms(predictions: pd.DataFrame, held_out: Sequence[str]) -> pd.Data
         for name in sorted(set(held_out) & set(own["class"])):
             others = own[own["class"] != name]
             value = float((others["top_1"] == name).mean())
-            rows.append(
-                (
-                    classifier,
-                    domain,
-                    name,
-                    FALSE_ALARMS,
-                    value,
-                    len(others),
-                    others["class"].nunique(),
-                )
-            )
+            n_classes = others["class"].nunique()
+            key = (classifier, domain, name)
+            rows.append((*key, FALSE_ALARMS, value, len(others), n_classes))
     return pd.DataFrame(
         rows, columns=[*_BY, "measure", "value", "n_images", "n_classes"]
     )
@@ -283,11 +271,9 @@ def accuracy_kinds(
         .astype({"n_classes": int})
         .reset_index()
     )
-    return (
-        found
-        if len(by) > 1
-        else found.sort_values("domain", kind="stable", ignore_index=True)
-    )
+    if len(by) > 1:
+        return found
+    return found.sort_values("domain", kind="stable", ignore_index=True)
 
 
 def class_accuracy(predictions: PredictionTable) -> pd.DataFrame:

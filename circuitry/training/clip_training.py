@@ -5,7 +5,6 @@ with the whole batch. Batch norm is the exception: each process has its own stat
 share against the whole batch.
 """
 
-import importlib.util
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -54,19 +53,23 @@ def train_clip(
         RuntimeError: When the trainer failed; the message ends with the last lines it printed.
 
     Example:
-        >>> checkpoint = train_clip(Path("train.tsv"), Path("runs/cg-high"), clip_preset("rn-tiny"))
-        >>> clip = circuitry.load_clip("rn-tiny", checkpoint=checkpoint)
+        >>> from circuitry.training import clip_preset, train_clip
+        >>> checkpoint = train_clip(Path("train.tsv"), Path("runs/mine"), clip_preset("rn-tiny"))  # doctest: +SKIP
+        >>> clip = circuitry.load_clip("rn-tiny", checkpoint=checkpoint)  # doctest: +SKIP
     """
     out = Path(out).absolute()
     device = available_device(work.device, settings.processes)
-    tables = [Path(one).absolute() for one in (table, validation) if one is not None]
-    n_images, *_ = (
-        check_training_table(one, ("filepath", "title"), least)
-        for one, least in zip(tables, (settings.batch_size, 1), strict=False)
-    )
+    tables = [Path(table).absolute()]
+    if validation is not None:
+        tables.append(Path(validation).absolute())
+    columns = ("filepath", "title")
+    n_images = check_training_table(tables[0], columns, settings.batch_size)
+    for other in tables[1:]:
+        check_training_table(other, columns, 1)
     steps = _steps(n_images, settings)
     name = register_model(settings.model)
-    built, config = _built(name), open_clip.get_model_config(name)
+    built = _built(name)
+    config = open_clip.get_model_config(name)
     arguments = _arguments(out, name, tables, settings, work)
     arguments |= {"device": device, "log-every-n-steps": max(1, steps // 10)}
     held = {"validation": described(tables[1])} if validation is not None else {}
@@ -87,7 +90,6 @@ def train_clip(
         return [checkpoint]
 
     if not folder.is_done(TRAINING_JOB):
-        _check_trainer()
         folder.run(train)  # which waits for another process that trains there
         # Only now: a run whose last checkpoint was cut short resumes from it.
         checkpoint.with_name(_LATEST).unlink(missing_ok=True)
@@ -114,11 +116,9 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
             f"Several processes run on cpu, or on cuda with a GPU each, but {processes} on {name!r} were given: name "
             "one of these."
         )
-    gpus = (
-        torch.cuda.device_count()
-        if kind == "cuda"
-        else int(torch.backends.mps.is_available())
-    )
+    gpus = int(torch.backends.mps.is_available())
+    if kind == "cuda":
+        gpus = torch.cuda.device_count()
     if kind != "cpu" and gpus < max(processes, int(number or 0) + 1):
         raise InputError(
             f"The device {name!r} for {processes} process{'es' if processes > 1 else ''} was given, but PyTorch finds "
@@ -174,21 +174,16 @@ def _steps(n_images: int, settings: ClipTraining) -> int:
 
 def _write_validation(results: Path, target: Path) -> None:
     """Write the trainer's notes after each epoch as a table; the last of a repeated epoch counts."""
-    if results.is_file():
-        lines = [
-            json.loads(line)
-            for line in results.read_text(encoding="utf-8").splitlines()
-        ]
-        table = (
-            pd.DataFrame(lines)
-            .rename(columns={"clip_val_loss": "loss"})
-            .drop_duplicates("epoch", keep="last")
-        )
-        first = ["epoch", "loss"]
-        with whole_file(target) as temporary:
-            table[[*first, *table.columns.difference(first, sort=False)]].to_csv(
-                temporary, index=False
-            )
+    if not results.is_file():
+        return
+    lines = results.read_text(encoding="utf-8").splitlines()
+    table = pd.DataFrame(map(json.loads, lines))
+    table = table.rename(columns={"clip_val_loss": "loss"})
+    table = table.drop_duplicates("epoch", keep="last")
+    first = ["epoch", "loss"]
+    columns = [*first, *table.columns.difference(first, sort=False)]
+    with whole_file(target) as temporary:
+        table[columns].to_csv(temporary, index=False)
 
 
 def _built(name: str) -> nn.Module:
@@ -221,15 +216,3 @@ def _check_converged(
             raise diverged(
                 settings, epoch, f"the weights {name} hold NaN or infinite values"
             )
-
-
-def _check_trainer() -> None:
-    missing = [
-        name
-        for name in ("webdataset", "braceexpand")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise ImportError(
-            f"open_clip's trainer needs {' and '.join(missing)}: pip install 'open_clip_torch[training]'"
-        )

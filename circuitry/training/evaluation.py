@@ -75,12 +75,13 @@ def zero_shot_heads(
     def head(of: Texts, style: str) -> Head:
         return text_head(clip.text_weights(class_names, templates_of(of, style)))
 
-    return {
-        name: {domain: head(of, style) for domain, style in styles.items()}
-        if of == "own-style"
-        else head(of, "")
-        for name, of in texts.items()
-    }
+    heads: dict[str, Head | dict[str, Head]] = {}
+    for name, of in texts.items():
+        if of == "own-style":
+            heads[name] = {domain: head(of, style) for domain, style in styles.items()}
+        else:
+            heads[name] = head(of, "")
+    return heads
 
 
 @checked
@@ -94,24 +95,22 @@ def zero_shot_accuracy(
     """Classify every image of ``images`` and return all accuracies: see `predictions` and `tidy_accuracy`.
 
     Example:
-        >>> accuracy = zero_shot_accuracy(clip, images, held_out=("axe", "lion"))
-        >>> accuracy_kinds(accuracy)  # a row per domain
+        >>> quiet = circuitry.Work(progress=False)
+        >>> accuracy = circuitry.training.zero_shot_accuracy(clip, folder, held_out=["cup"], work=quiet)
+        >>> overall = accuracy.query("part == 'all' and measure == 'top-1' and classifier == 'all templates'")
+        >>> overall["domain"].tolist()
+        ['quickdraw', 'real', 'sketch']
     """
-    return tidy_accuracy(
-        zero_shot_predictions(clip, images, held_out, work=work), held_out
-    )
+    table = zero_shot_predictions(clip, images, held_out, work=work)
+    return tidy_accuracy(table, held_out)
 
 
 def zero_shot_predictions(
     clip: Clip, images: DomainFolder, held_out: Names = (), *, work: Work = Work()
 ) -> pd.DataFrame:
     """Classify every image of ``images`` by class texts: see `predictions`."""
-    heads = zero_shot_heads(
-        clip,
-        images.all_classes,
-        ZERO_SHOT_TEXTS,
-        {domain: domain for domain in images.domains},
-    )
+    styles = {domain: domain for domain in images.domains}
+    heads = zero_shot_heads(clip, images.all_classes, ZERO_SHOT_TEXTS, styles)
     return predictions(
         clip.encoder, heads, clip.preprocess, images, held_out, work=work
     )
@@ -203,13 +202,11 @@ def _with_outcomes(
     top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)
     ranks = np.zeros((len(about), len(RANKS)), dtype=int)
     for domain in set(about["domain"]):
-        rows = (about["domain"] == domain).to_numpy(
-            copy=True
-        )  # a tensor of one boolean indexes as a number does
-        highest, ranks[rows] = (
-            found.numpy() for found in outcomes(scores[rows], labels[rows], held_out)
-        )
-        top[rows] = highest[:, : top.shape[1]]
+        # An array: a tensor of one boolean indexes as a number does.
+        rows = (about["domain"] == domain).to_numpy(copy=True)
+        order, of_true_class = outcomes(scores[rows], labels[rows], held_out)
+        top[rows] = order.numpy()[:, : top.shape[1]]
+        ranks[rows] = of_true_class.numpy()
     table = about.copy()
     for i in range(top.shape[1]):
         table[f"top_{i + 1}"] = class_column(top[:, i], classes)

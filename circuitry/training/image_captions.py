@@ -18,7 +18,13 @@ Captions = Mapping[str, str] | Callable[[ImageRecord], str]
 
 @checked
 def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}."""
+    """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}.
+
+    Example:
+        >>> captions = circuitry.training.read_captions("DomainNet")
+        >>> captions[folder.records[0].relative]
+        '...car...'
+    """
     path = Path(place)
     return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
 
@@ -27,14 +33,18 @@ def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
 
     Articles and the words of the sentences round style and class are left out.
+
+    Example:
+        >>> words = circuitry.training.caption_words("DomainNet")
+        >>> "clock" in words, "depicting" in words
+        (True, False)
     """
-    found = {
-        word.strip(".,")
-        for caption in read_captions(place).values()
-        for word in caption.split()
-    }
-    sentence = {word.strip(".,") for pattern in PATTERNS for word in pattern.split()}
-    return tuple(sorted(found - sentence - {"", "a", "an"}))
+    words = _words_of(read_captions(place).values())
+    return tuple(sorted(words - _words_of(PATTERNS) - {"", "a", "an"}))
+
+
+def _words_of(sentences: Iterable[str]) -> set[str]:
+    return {word.strip(".,") for word in " ".join(sentences).split()}
 
 
 def generated_captions(
@@ -52,16 +62,22 @@ def generated_captions(
 def with_captions(
     records: Iterable[ImageRecord], captions: Captions
 ) -> Iterator[CaptionedImage]:
-    """Join images and captions; a caption that a mapping lacks is empty."""
-    of_image = (
-        captions
-        if callable(captions)
-        else lambda record: captions.get(record.relative, "")
-    )
+    """Join images and captions; a caption that a mapping lacks is empty.
+
+    Example:
+        >>> image = next(circuitry.training.with_captions(folder.records, lambda record: f"a {record.class_name}"))
+        >>> image.caption
+        'a car'
+    """
     for record in records:
+        text = (
+            captions(record)
+            if callable(captions)
+            else captions.get(record.relative, "")
+        )
         path = str(record.path.absolute())
         yield CaptionedImage(
-            path, record.relative, record.domain, record.class_name, of_image(record)
+            path, record.relative, record.domain, record.class_name, text
         )
 
 
@@ -89,17 +105,14 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
         raise InputError(
             f"The first line of {table} must be the header filepath<TAB>title, but it is {first[:200]!r}: correct it."
         )
-    path_at, caption_at, columns = (
-        names.index("filepath"),
-        names.index("title"),
-        len(names),
-    )
+    path_at = names.index("filepath")
+    caption_at = names.index("title")
+    columns = len(names)
     simple = (columns, path_at, caption_at) == (2, 0, 1)
     for number, line in enumerate(file, start=2):
         line = line.rstrip("\r\n")
-        if (
-            simple and '"' not in line and "\t" in line
-        ):  # nearly all of millions of lines
+        # So are nearly all of millions of lines.
+        if simple and '"' not in line and "\t" in line:
             path, _, caption = line.partition("\t")
             yield path, caption
         elif line.strip():

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-if "wandb" not in " ".join(
-    sys.argv
-):  # timm imports it, and it leaves folders behind in a process that is killed
+# Timm imports it, and it leaves folders behind in a process that is killed.
+if "wandb" not in sys.modules:
     sys.modules["wandb"] = None  # type: ignore[assignment]
 
 import open_clip
@@ -52,9 +51,8 @@ def end_with_stdin() -> None:
     """End this process as soon as its standard input is closed."""
 
     def watch() -> None:
-        while os.read(
-            0, 1024
-        ):  # not sys.stdin: its lock would be held when the interpreter shuts down
+        # Not sys.stdin: its lock would be held when the interpreter shuts down.
+        while os.read(0, 1024):
             pass
         os._exit(1)
 
@@ -92,9 +90,8 @@ def decode_upright() -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    Image.ID[:] = (
-        picture_formats()
-    )  # what its data sets open, too: no file is handed to another program
+    # What its data sets open, too: no file is handed to another program.
+    Image.ID[:] = picture_formats()
     changes = {
         "--end-with-stdin": end_with_stdin,
         "--keep-untrained": keep_untrained,

@@ -25,36 +25,27 @@ _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-
 
 def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
     """Return the command that trains; the trainer takes model and crops in two words, the rest in one."""
-    start = [sys.executable, str(_TRAINER)]
+    words = [sys.executable]
     if settings.processes > 1:
-        torchrun = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={settings.processes}",
-        ]
+        words += ["-m", "torch.distributed.run", "--standalone"]
+        words += [f"--nproc-per-node={settings.processes}"]
         # Without the two dashes torchrun would read the trainer's --logs as its own --logs-specs.
-        start = [
-            sys.executable,
-            *torchrun,
-            "--",
-            str(_TRAINER),
-            "--local-loss",
-            "--gather-with-grad",
-        ]
-    given = [
-        f"--{name}={value}" for name, value in arguments.items() if name != "model"
-    ]
-    given += ["--grad-checkpointing"] if settings.grad_checkpointing else []
-    given += ["--keep-untrained"] if settings.keep_checkpoints else []
-    given += ["--upright"] if settings.decoding == "upright" else []
-    last = [
-        "--model",
-        str(arguments["model"]),
-        "--aug-cfg",
-        f"scale=({settings.crop_scale},1.0)",
-    ]
-    return [*start, "--end-with-stdin", "--save-most-recent", *given, *last]
+        words += ["--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
+    else:
+        words += [str(_TRAINER)]
+    words += ["--end-with-stdin", "--save-most-recent"]
+    for name, value in arguments.items():
+        if name != "model":
+            words.append(f"--{name}={value}")
+    if settings.grad_checkpointing:
+        words.append("--grad-checkpointing")
+    if settings.keep_checkpoints:
+        words.append("--keep-untrained")
+    if settings.decoding == "upright":
+        words.append("--upright")
+    words += ["--model", str(arguments["model"])]
+    words += ["--aug-cfg", f"scale=({settings.crop_scale},1.0)"]
+    return words
 
 
 def run_trainer(
@@ -65,14 +56,12 @@ def run_trainer(
     images_per_epoch: int,
 ) -> None:
     """Run the trainer with its own ``arguments`` to its end, add its output to ``console``, and follow it."""
-    last: deque[str] = deque(
-        maxlen=15 if settings.processes == 1 else 60
-    )  # torchrun adds a summary to each failure
+    # Torchrun adds a summary to each failure.
+    last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)
     total = images_per_epoch * settings.epochs
     with (
-        open(
-            console, "a", encoding="utf-8", buffering=1
-        ) as log,  # line by line: a killed run leaves all it printed
+        # Line by line: a killed run leaves all it printed.
+        open(console, "a", encoding="utf-8", buffering=1) as log,
         Bar(
             total=total, unit="image", desc="training CLIP", disable=not work.progress
         ) as bar,
@@ -92,14 +81,15 @@ def run_trainer(
             for line in process.stdout:
                 log.write(line)
                 last.append(line)
-                if found := _PROGRESS.search(line):
-                    epoch = int(found[1])
-                    bar.update(epoch * images_per_epoch + int(found[2]) - bar.n)
-                    bar.set_postfix_str(
-                        f"epoch {epoch + 1}/{settings.epochs}, loss {found[3]}"
-                    )
-                    if not math.isfinite(float(found[3])):
-                        raise diverged(settings, epoch + 1, f"the loss is {found[3]}")
+                step = _PROGRESS.search(line)
+                if step is None:
+                    continue
+                epoch = int(step[1])
+                loss = step[3]
+                bar.update(epoch * images_per_epoch + int(step[2]) - bar.n)
+                bar.set_postfix_str(f"epoch {epoch + 1}/{settings.epochs}, loss {loss}")
+                if not math.isfinite(float(loss)):
+                    raise diverged(settings, epoch + 1, f"the loss is {loss}")
         except BaseException:  # Ctrl-C included: never leave the trainer running
             process.terminate()
             raise

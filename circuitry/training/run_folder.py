@@ -64,25 +64,23 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     files are left out.
 
     Example:
-        >>> for epoch, path in checkpoints(Path("runs/cg-high")):
-        ...     clip = circuitry.load_clip("RN50", checkpoint=path)
+        >>> Path("runs/mine/checkpoints").mkdir(parents=True)
+        >>> Path("runs/mine/checkpoints/epoch_2.safetensors").touch()
+        >>> [epoch for epoch, path in circuitry.training.checkpoints(Path("runs/mine"))]
+        [2]
     """
     folder = Path(run_folder) / "checkpoints"
     if not folder.is_dir():
         raise InputError(
             f"A training run has the folder {folder}, which does not exist: give the folder of a run."
         )
-    found = [
-        (int(name[1]), path)
-        for path in folder.iterdir()
-        if (name := _CHECKPOINT.fullmatch(path.name))
-    ]
-    # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
-    return sorted(
-        (epoch, path)
-        for epoch, path in found
-        if path.suffix != ".pt" or zipfile.is_zipfile(path)
-    )
+    by_epoch = {}
+    for path in folder.iterdir():
+        name = _CHECKPOINT.fullmatch(path.name)
+        # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
+        if name and (path.suffix != ".pt" or zipfile.is_zipfile(path)):
+            by_epoch[int(name[1])] = path
+    return sorted(by_epoch.items())
 
 
 def kept_checkpoints(
@@ -94,11 +92,13 @@ def kept_checkpoints(
         raise InputError(
             f"{run_folder} holds no checkpoints: finish its training first."
         )
-    if missing := [epoch for epoch in epochs or () if epoch not in kept]:
-        raise unknown_name(
-            f"checkpoint in {run_folder} after epoch", str(missing[0]), map(str, kept)
-        )
-    return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}
+    if epochs is None:
+        return kept
+    for epoch in epochs:
+        if epoch not in kept:
+            kind = f"checkpoint in {run_folder} after epoch"
+            raise unknown_name(kind, str(epoch), map(str, kept))
+    return {epoch: kept[epoch] for epoch in epochs}
 
 
 def record_run(folder: Path, table: Path, training: Any) -> None:

@@ -63,6 +63,13 @@ def diagnose_sae(
     """Measure a sparse autoencoder on any samples, or on pieces of them.
 
     Explained variance is of the encoded samples, scaled as ``sae.normalised`` says.
+
+    Example:
+        >>> from circuitry.training import SaeTraining, diagnose_sae, train_sae
+        >>> samples = torch.randn(64, 8)
+        >>> sae = train_sae(samples, SaeTraining(steps=5), progress=False)
+        >>> diagnose_sae(sae, samples)
+        Diagnostics(dead=..., l0=..., explained_variance=...)
     """
     alive = torch.zeros(sae.n_features, dtype=torch.bool, device=sae.w_enc.device)
     total = torch.zeros(sae.d, dtype=torch.float64)

@@ -49,9 +49,10 @@ def train_sae_on_images(
         site: Site (default: the embedding, normalised as CLIP compares it).
 
     Example:
-        >>> sae = train_sae_on_images(clip, DomainFolder("DomainNet", split="train"))
+        >>> from circuitry.training import SaeTraining, train_sae_on_images
+        >>> few = SaeTraining(expansion=2, steps=5)
+        >>> sae = train_sae_on_images(clip, folder, few, site="layer4.0", work=circuitry.Work(progress=False))
         >>> sae.save("runs/sae.safetensors")
-        >>> train_sae_on_images(clip, images, SaeTraining(), tables=[Path("cc12m.tsv")], folder=Path("runs/sae"))
     """
     place = clip.encoder.sites[-1] if site is None else site
     model = {
@@ -59,20 +60,11 @@ def train_sae_on_images(
         **clip.identity,
         "positions_per_image": positions_per_image,
     }
-    read = {
-        "site": place,
-        "positions_per_image": positions_per_image,
-        "seed": settings.seed,
-    }
-    files = (
-        image_files(images.records, tables)
-        if tables or folder or len(images.records) > settings.piece
-        else None
-    )
+    from_disk = bool(tables or folder or len(images.records) > settings.piece)
     with ExitStack() as stack:
         stack.enter_context(pinned_threads(settings.threads))  # for the encoder, too
         samples: Tensor | Sequence[Tensor]
-        if files is None:
+        if not from_disk:
             samples = sample_activations(
                 clip.encoder, clip.preprocess, images.records, place,
                 positions_per_image=positions_per_image, seed=settings.seed, work=work,
@@ -81,14 +73,15 @@ def train_sae_on_images(
             kept = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             about = {
                 **model,
-                **read,
+                "site": place,
+                "seed": settings.seed,
                 "piece": settings.piece,
                 "threads": settings.threads,
             }
             samples = extract_samples(
                 clip.encoder,
                 clip.preprocess,
-                files,
+                image_files(images.records, tables),
                 kept / "activations",
                 about,
                 work=work,
@@ -144,9 +137,10 @@ def train_sae(
         number of features dead since the check before, and how many of them were resampled.
 
     Example:
-        >>> sae = train_sae(samples, SaeTraining(steps=20_000), normalise=True, site=clip.encoder.sites[-1])
+        >>> from circuitry.training import SaeTraining, train_sae
+        >>> sae = train_sae(torch.randn(64, 8), SaeTraining(steps=5), progress=False)
         >>> sae.about["diagnostics"]
-        {'dead': 3, 'l0': 21.4, 'explained_variance': 0.91}
+        {'dead': ..., 'l0': ..., 'explained_variance': ...}
     """
     pieces = [samples] if isinstance(samples, Tensor) else samples
     with pinned_threads(settings.threads):

@@ -46,8 +46,11 @@ def sample_activations(
             times positions times units times four bytes, for a moment twice that.
 
     Example:
-        >>> sample_activations(clip.encoder, clip.preprocess, images.records, "layer3.2", positions_per_image=4).shape
-        torch.Size([8000, 1024])
+        >>> from circuitry.training import sample_activations
+        >>> records = folder.records[:3]
+        >>> quiet = circuitry.Work(progress=False)
+        >>> sample_activations(encoder, clip.preprocess, records, "layer3.0", positions_per_image=4, work=quiet).shape
+        torch.Size([12, 192])
     """
     site = encoder.sites[-1] if site is None else site
     unit_dim = encoder.unit_dim(site)
@@ -179,12 +182,10 @@ class SampleBatches:
         drop_last: bool,
         generator: torch.Generator,
     ) -> None:
-        self._pieces, self._batch_size, self._drop_last, self._generator = (
-            pieces,
-            batch_size,
-            drop_last,
-            generator,
-        )
+        self._pieces = pieces
+        self._batch_size = batch_size
+        self._drop_last = drop_last
+        self._generator = generator
         self._left: list[int] = []  # pieces of this pass
         self._piece = -1
         self._order = torch.zeros(0, dtype=torch.long)  # samples of this piece
@@ -198,11 +199,11 @@ class SampleBatches:
                 ).tolist()
             self._open(self._left.pop(0))
             n = len(self._samples)
-            order = torch.randperm(n, generator=self._generator)
-            self._order = (
-                order[: self.batches_of(n) * self._size] if self._drop_last else order
-            )
-        chosen, self._order = self._order[: self._size], self._order[self._size :]
+            self._order = torch.randperm(n, generator=self._generator)
+            if self._drop_last:
+                self._order = self._order[: self.batches_of(n) * self._size]
+        chosen = self._order[: self._size]
+        self._order = self._order[self._size :]
         return self._samples[chosen]
 
     def batches_of(self, samples: int) -> int:
@@ -226,5 +227,6 @@ class SampleBatches:
 
     def _open(self, piece: int) -> None:
         self._samples = torch.zeros(0)  # never two in memory
-        self._piece, self._samples = piece, self._pieces[piece]
+        self._piece = piece
+        self._samples = self._pieces[piece]
         self._size = max(1, min(self._batch_size, len(self._samples)))

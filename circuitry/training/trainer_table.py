@@ -37,7 +37,13 @@ _CHUNK = 100_000
 
 
 class CaptionedImage(NamedTuple):
-    """One image of a training set."""
+    """One image of a training set.
+
+    Example:
+        >>> image = circuitry.training.CaptionedImage("/data/real/1.png", "real/1.png", "real", "cat", "a cat.")
+        >>> image.caption
+        'a cat.'
+    """
 
     path: str
     """Absolute path."""
@@ -69,11 +75,15 @@ def write_captioned_table(
             are refused or left out and counted.
 
     Example:
-        >>> photos = DomainFolder("DomainNet", split="train", domains=("real",))
-        >>> write_captioned_table(with_captions(photos.records, read_captions("DomainNet")), "runs/train.tsv")
+        >>> from circuitry.training import read_captions, with_captions, write_captioned_table
+        >>> photos = circuitry.DomainFolder("DomainNet", domains=("real",))
+        >>> table = write_captioned_table(with_captions(photos.records, read_captions("DomainNet")), "runs/train.tsv")
+        >>> len(pd.read_csv(table, sep="\\t")) == len(photos)
+        True
     """
     target = Path(path)
-    files, untitled = FileCheck(missing_files), Tally()
+    files = FileCheck(missing_files)
+    untitled = Tally()
     counts: Counter[tuple[str, str]] = Counter()
     hashes = array("q")
     digest = hashlib.sha256()
@@ -100,13 +110,15 @@ def write_captioned_table(
     for (domain, class_name), n in counts.items():
         by_domain.setdefault(domain, {})[class_name] = n
     left_out = {"missing_files": files.missing.count, "no_caption": untitled.count}
-    written = {
+    described = {
+        "format": _FORMAT,
         "digest": digest.hexdigest()[:16],
         "images": len(hashes),
         "left_out": left_out,
         "counts": by_domain,
+        **(about or {}),
+        "versions": versions(),
     }
-    described = {"format": _FORMAT, **written, **(about or {}), "versions": versions()}
     write_sealed(description_file(target), described)
     return target
 
@@ -165,29 +177,30 @@ def clean(caption: str) -> str:
     if "\0" in caption:  # ends a string in pandas' reader
         caption = caption.replace("\0", " ")
     text = " ".join(caption.split())
-    return (
-        text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-    )  # lone surrogates
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
 
 
 # Pandas reads these, in any case, as missing or truth values; such captions have no content anyway.
 _NOT_TEXT = frozenset(
     {
-        *(
-            "#n/a",
-            "#n/a n/a",
-            "#na",
-            "-1.#ind",
-            "-1.#qnan",
-            "-nan",
-            "1.#ind",
-            "1.#qnan",
-            "<na>",
-            "n/a",
-            "na",
-            "nan",
-        ),
-        *("none", "null", "true", "false"),
+        "#n/a",
+        "#n/a n/a",
+        "#na",
+        "-1.#ind",
+        "-1.#qnan",
+        "-nan",
+        "1.#ind",
+        "1.#qnan",
+        "<na>",
+        "n/a",
+        "na",
+        "nan",
+        "none",
+        "null",
+        "true",
+        "false",
     }
 )
 _NUMBER = re.compile(r"[-+]?(\.?\d[\d.e+-]*|inf(inity)?)", re.IGNORECASE)
@@ -246,11 +259,9 @@ def check_training_table(path: Path, columns: Sequence[str], batch_size: int) ->
         columns: Needed columns, with a value in every line; the first one names the files.
     """
     check_file(path, "a training table", "write_captioned_table makes one")
-    n_images, files, blank = (
-        0,
-        FileCheck("refuse"),
-        {name: Tally() for name in columns[1:]},
-    )
+    n_images = 0
+    files = FileCheck("refuse")
+    blank = {name: Tally() for name in columns[1:]}
     for lines in read_chunks(path, columns):
         paths = lines[columns[0]].fillna("")
         n_images += sum([files.keeps(file) for file in paths])

@@ -76,7 +76,13 @@ class ModelTraining:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ClipTraining(ModelTraining):
-    """Settings of `train_clip`; `clip_preset` has the study's."""
+    """Settings of `train_clip`; `clip_preset` has the study's.
+
+    Example:
+        >>> settings = circuitry.training.ClipTraining(model="rn-tiny", epochs=2, batch_size=8, lr=1e-3, warmup=1)
+        >>> settings.precision
+        'fp32'
+    """
 
     warmup: Natural
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
@@ -108,6 +114,10 @@ class SaeTraining:
 
     ``circuitry train-sae --study`` also has the study's 200 passes over the data (about a million steps on DomainNet
     and CC12M), its initialisation, and no resampling: the study's code requests it, but it never takes effect.
+
+    Example:
+        >>> circuitry.training.SaeTraining(expansion=8, steps=20_000).batch_size
+        2048
     """
 
     expansion: Count = 4
@@ -141,7 +151,11 @@ class SaeTraining:
 @checked
 @dataclass(frozen=True)
 class TrainingWork:
-    """Device, reading processes and progress of a training; they change numbers only by rounding."""
+    """Device, reading processes and progress of a training; they change numbers only by rounding.
+
+    Example:
+        >>> work = circuitry.training.TrainingWork(device="cpu", workers=0, progress=False)
+    """
 
     device: str | None = None
     """Where the model runs: cpu, cuda, cuda:1 or mps (default: a GPU if there is one; several take one
@@ -166,9 +180,9 @@ def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
     """Return a training by the name of its preset; with ``study`` a tiny model's also has what the study's share.
 
     Example:
-        >>> settings = dataclasses.replace(clip_preset("rn50-cc3m"), epochs=16)
-        >>> train_clip(Path("train.tsv"), Path("runs/x"), settings)
-        >>> clip_preset("rn50-cc12m").processes  # GPUs
+        >>> from dataclasses import replace
+        >>> settings = replace(circuitry.training.clip_preset("rn50-cc3m"), epochs=16)
+        >>> settings.processes  # GPUs
         8
     """
     shared = preset(STUDY, "train") if study else {}

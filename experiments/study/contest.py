@@ -20,8 +20,17 @@ from circuitry.runs import (
     whole_file,
 )
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName
+from circuitry.circuits import (
+    BUDGETS,
+    LEARNED,
+    METHODS,
+    Circuit,
+    MethodName,
+    OperationCounter,
+)
 from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
+from circuitry.data.names import chosen_names, drawn_by_name
+from circuitry.data.shared_options import SeedOption
 from circuitry.encoder import (
     Baseline,
     Counterfactual,

@@ -18,7 +18,7 @@ be missing. Otherwise the caption of an image depends only on its path.
     python -m experiments.study mixtures --data DomainNet --imagenet-sketch ImageNet-Sketch/sketch --all --study \\
         --base imagenet-captions=imagenet_captions.json --base-images imagenet-captions=ImageNet/train \\
         --base-validation imagenet-captions=split.json
-    python -m experiments.study mixtures --data runs/quickstart-trained/toy --held-out fish key --all
+    python -m experiments.study mixtures --data runs/tiny/toy --held-out fish key --all
 """
 
 from collections.abc import Sequence
@@ -30,16 +30,14 @@ from typing import Literal
 from circuitry.runs import Count, InputError
 from circuitry import DomainFolder
 from circuitry.comparison import write_named_table
-from circuitry.data import (
-    ImageRecord,
-    MissingFiles,
-    SeedOption,
-    chosen_names,
-    class_key,
-    study_held_out,
-)
+from circuitry.data import ImageRecord, MissingFiles
+from circuitry.data.imagenet_classes import class_key, study_held_out
+from circuitry.data.names import chosen_names
+from circuitry.data.shared_options import SeedOption
 from circuitry.reports import write_figure
-from circuitry.training import Captions, NoCaption, generated_captions, read_description
+from circuitry.training import Captions, NoCaption
+from circuitry.training.image_captions import generated_captions
+from circuitry.training.trainer_table import read_description
 from experiments.study.base_sets import named_base_sets
 from experiments.study.mixture_files import (
     mixture_summary,

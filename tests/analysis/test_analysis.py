@@ -9,8 +9,8 @@ import pytest
 from circuitry import DomainFolder, InputError, load_clip
 from circuitry.analysis import Analysis
 from circuitry.circuits import ExtractionSettings, midpoint_rule
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CheckSettings
+from experiments.drawn import DrawingSettings, write_toy
 from tests.explorer.made import unpack
 from tests.support.work import QUIET
 

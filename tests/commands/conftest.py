@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from circuitry.analysis import quickstart_settings, quickstart_steps
+from circuitry import DomainFolder, load_clip
+from circuitry.analysis import quickstart_steps
 from circuitry.circuits import ExtractionSettings, midpoint_rule
-from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.runs import file_lock
+from circuitry.runs.files import file_lock
 from circuitry.training import ClipTraining, train_clip
+from experiments.drawn import DrawingSettings, tiny_clips, write_toy
+from experiments.drawn.tiny_clips import TinyClip
 from tests.support.clip_training import WORK
 from tests.support.scripts import CLASSES, STYLES, command_module
 
@@ -41,29 +43,27 @@ def run_quickstart(
     out: Path,
     classes: tuple[str, ...],
     styles: tuple[str, ...],
+    images: Path,
     *,
-    train: bool = True,
+    checkpoint: Path | None = None,
     **config: object,
 ) -> None:
-    """Run the quickstart on some classes and styles, with a model trained for a few steps unless ``train`` is false."""
+    """Run the quickstart on some classes and styles of a folder of drawn images, with other weights where given."""
     with pytest.MonkeyPatch.context() as patch:
         module = command_module("quickstart")
+        patch.setattr(quickstart_steps, "drawn_images", partial(DomainFolder, images))
+        patch.setattr(quickstart_steps, "DRAWN_IMAGES", images)
         patch.setattr(
-            quickstart_settings,
-            "DrawingSettings",
-            partial(DrawingSettings, classes=classes, styles=styles),
+            quickstart_steps, "load_clip", partial(load_clip, checkpoint=checkpoint)
         )
-        patch.setattr(module, "write_toy", partial(write_toy, progress=False))
         patch.setattr("circuitry.reports.page.write_static", no_static_images)
-        patch.setattr(quickstart_steps, "train_clip", short_training)
         patch.setattr(
             quickstart_steps,
             "ExtractionSettings",
             partial(ExtractionSettings, rule=GIVEN_RULE),
         )
-        patch.setattr(
-            quickstart_steps, "KNOWN", 0.0
-        )  # after three steps a model knows nothing
+        # After three steps of training a model knows nothing.
+        patch.setattr(quickstart_steps, "KNOWN", 0.0)
         few = {
             "n_unseen": 1,
             "n_others": 2,
@@ -71,12 +71,23 @@ def run_quickstart(
             "classes": classes,
             "domains": styles,
         }
-        trained = {"train": True, "epochs": 1, "held_out": ("key",)} if train else {}
         module.main(
-            module.Config(
-                out=out / "run", results=out / "results", **few, **trained, **config
-            )
+            module.Config(out=out / "run", results=out / "results", **few, **config)
         )
+
+
+def train_few_steps(out: Path) -> Path:
+    """Draw few images into ``toy`` and train a model on them for three steps, both in ``out``; return its weights."""
+    config = TinyClip(
+        out,
+        held_out=("key",),
+        drawing=DrawingSettings(5, 4, classes=CLASSES, styles=STYLES),
+        epochs=1,
+    )
+    images = write_toy(out / "toy", config.drawing, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_clips, "train_clip", short_training)
+        return tiny_clips.train(config, images)
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +103,11 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with file_lock(made.parent, "quickstart"):
         if not made.exists():
             begun = made.with_name("begun")
-            run_quickstart(begun, CLASSES, STYLES, n_train=5, n_test=4, n_images=2)
+            weights = train_few_steps(begun / "run")
+            images = begun / "run" / "toy"
+            run_quickstart(
+                begun, CLASSES, STYLES, images, checkpoint=weights, n_images=2
+            )
             begun.rename(made)
     return Path(
         shutil.copytree(made, tmp_path_factory.mktemp("quickstart"), dirs_exist_ok=True)

@@ -13,10 +13,10 @@ import pytest
 
 from circuitry import CausalChecks, Circuit, DomainFolder, GraphFolder, load_clip
 from circuitry.cards import CardFolder
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
+from experiments.drawn import DrawingSettings, write_toy
 from tests.support.scripts import CLASSES, command_module
 
 FEW = {"method": "gradient", "n_images": 2, "n_others": 3, "size": 0.4}

@@ -16,6 +16,7 @@ from circuitry.analysis.quickstart_settings import (
 from circuitry.analysis.run_explorer import curve_folders
 from circuitry.commands import run_command
 from circuitry.commands.named_run import check_the_quickstart
+from circuitry.data import DRAWN_IMAGES
 from circuitry.runs.settings_file import settings_text
 from tests.support.scripts import command_module
 
@@ -139,9 +140,7 @@ def test_what_a_line_says_holds(said: Said) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        settings_text(
-            QuickstartSettings(model="vit-tiny", train=True), "circuitry quickstart"
-        ),
+        settings_text(QuickstartSettings(model="vit-tiny"), "circuitry quickstart"),
         'model = "vit-tiny"\nunits = "None"',
         'model = "vit-tiny"\nunits = "components"',
     ],
@@ -149,14 +148,11 @@ def test_what_a_line_says_holds(said: Said) -> None:
 def test_the_run_of_a_quickstart_is_known_too(settings: str, said: Said) -> None:
     write("q/settings.toml", settings)
     write("q/circuits/manifest.json")
-    write("q/vit-tiny.safetensors")
-    Path("q/toy").mkdir()
     config = tyro.cli(
         command_module("cards").Config, args=said("cards --circuits q/circuits")[0]
     )
-    assert (config.model, config.data) == ("vit-tiny", Path("q/toy"))
+    assert (config.model, config.data) == ("vit-tiny", DRAWN_IMAGES)
     assert config.units != "channels"
-    assert config.checkpoint == Path("q/vit-tiny.safetensors")
 
 
 @pytest.mark.parametrize("line", ["check", "cards --n-images 4", "explore"])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.runs import run_script
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
+from experiments.drawn import DrawingSettings, write_toy
 from tests.support.clip_training import WORK
 from tests.support.scripts import CLASSES, STYLES, command_module, script
 

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry.data import caption, imagenet_partners, readable
-from circuitry.data.captions import PATTERNS, STYLE_WORDS, image_rng, with_article
+from circuitry.data import caption, imagenet_partners
+from circuitry.data.captions import (
+    PATTERNS,
+    STYLE_WORDS,
+    image_rng,
+    readable,
+    with_article,
+)
 from circuitry.data.imagenet_classes import (
     STUDY_HELD_OUT,
     class_key,

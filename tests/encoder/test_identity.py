@@ -40,7 +40,7 @@ from circuitry.circuits import METHODS, register_measure, register_method
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.measures import MEASURES
 from circuitry.circuits.methods import ONLY_RANK
-from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.comparison import compare_models
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
 from circuitry.explorer.view_files import ModelView
@@ -52,6 +52,7 @@ from circuitry.interventions import (
 )
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.training import SaeTraining, train_sae_on_images
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.over_models import compare_models
 from experiments.representations.embeddings import embed_images
 from tests.explorer.made import make_curve

@@ -30,7 +30,6 @@ from circuitry.comparison import (
     style_verdicts,
     told_share,
 )
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import (
     OwnParts,
@@ -48,6 +47,7 @@ from circuitry.reports.sections.own_parts import (
     own_part_tables,
 )
 from circuitry.runs import InputError
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
 from tests.support.extraction import contents
 from tests.support.scripts import command_module

@@ -21,7 +21,7 @@ from circuitry.models import Classifier, ModelOptions, default_templates, image_
 from circuitry.models.classifier import read_outputs
 from circuitry.models.clip import TEXT_FORMAT
 from circuitry.models.prompts import as_patterns, templates_of
-from circuitry.runs import write_arrays
+from circuitry.runs.arrays import write_arrays
 from tests.conftest import shared
 from tests.support.assert_same import assert_same
 from tests.support.tiny_clip import Tiny

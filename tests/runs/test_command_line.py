@@ -20,8 +20,9 @@ import pytest
 import tyro
 
 from circuitry.reports.page import Written
-from circuitry.runs import InputError, file_lock, progress, run_script, short_waits
+from circuitry.runs import InputError, progress, run_script, short_waits
 from circuitry.runs.errors import SENTENCES
+from circuitry.runs.files import file_lock
 from circuitry.training import TrainingWork
 
 

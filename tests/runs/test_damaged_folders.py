@@ -29,7 +29,6 @@ from circuitry import (
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import extract, midpoint_rule
 from circuitry.data import load_image
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCurve
 from circuitry.interventions.circuit_checks import TRANSFER_FORMAT
 from circuitry.models import load_sae
@@ -38,6 +37,7 @@ from circuitry.runs.jobs import JobFolder
 from circuitry.runs.manifest import read_manifest, write_sealed
 from circuitry.training import SaeTraining, train_sae_on_images
 from circuitry.training.samples import extract_samples, image_files
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.representations.features import ImageFeatures
 from experiments.representations.grams import DomainRepresentation
 from experiments.representations.representation_folder import (

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from circuitry import InputError
-from circuitry.runs import Job, JobFolder, file_lock, run_script, versions, whole_file
+from circuitry.runs import Job, JobFolder, run_script, versions, whole_file
 from circuitry.runs.errors import sentence_of
-from circuitry.runs.files import LOCK, remove_leftovers
+from circuitry.runs.files import LOCK, file_lock, remove_leftovers
 from circuitry.runs.manifest import read_listing
 from tests.support.extraction import contents
 

@@ -14,19 +14,10 @@ import pytest
 import torch
 
 from circuitry import InputError
-from circuitry.runs import (
-    Rank,
-    Work,
-    WorkSettings,
-    digest,
-    provenance,
-    run_array,
-    this_rank,
-    versions,
-)
+from circuitry.runs import Rank, Work, WorkSettings, provenance, versions
 from circuitry.runs.processes import process_pool, usable_cores
-from circuitry.runs.provenance import command, weights_digest
-from circuitry.runs.workers import Requeued, job_options
+from circuitry.runs.provenance import command, digest, weights_digest
+from circuitry.runs.workers import Requeued, job_options, run_array, this_rank
 
 
 def test_ranks_come_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

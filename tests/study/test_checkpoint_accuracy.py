@@ -14,17 +14,17 @@ from torch import nn
 
 from circuitry import Encoder, load_clip
 from circuitry.data import DomainFolder, ImageRecord
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
 from circuitry.runs import InputError, versions
 from circuitry.training import (
     clip_preset,
-    read_predictions,
-    record_run,
     tidy_accuracy,
     with_captions,
     write_captioned_table,
 )
+from circuitry.training.accuracy import read_predictions
+from circuitry.training.run_folder import record_run
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.study import checkpoint_accuracy as study
 from experiments.study.checkpoint_accuracy import (
     EvaluationSet,

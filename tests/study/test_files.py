@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from circuitry.data import DomainFolder
-from circuitry.training import read_captions, read_description
+from circuitry.training import read_captions
+from circuitry.training.trainer_table import read_description
 from experiments.study.base_sets import caption_table
 from experiments.study.mixture_files import mixture_summary, write_mixture
 from experiments.study.selection import SETTINGS, MixtureSettings, mixture

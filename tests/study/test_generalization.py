@@ -11,13 +11,13 @@ import pytest
 
 from circuitry.reports.figures import domain_marks
 from circuitry.runs import InputError
-from circuitry.training import accuracy_kinds
 from circuitry.training.accuracy import (
     AMONG_PART,
     CENTRED,
     FALLS_ON_HELD_OUT,
     FALSE_ALARMS,
     MEASURE,
+    accuracy_kinds,
 )
 from experiments.study import run_tables
 from experiments.study.run_tables import (

@@ -13,9 +13,10 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from circuitry.data import ImageRecord, caption, image_rng
+from circuitry.data import ImageRecord, caption
+from circuitry.data.captions import image_rng
 from circuitry.runs import InputError
-from circuitry.training import read_description
+from circuitry.training.trainer_table import read_description
 from experiments.study.mixture_files import (
     SKETCH_PATTERNS,
     sketch_caption,

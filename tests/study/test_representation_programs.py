@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from circuitry import Comparison, DomainFolder, InputError
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.models.shipped_weights import shipped_file
 from circuitry.training import SaeTraining
+from experiments.drawn import DrawingSettings, write_toy
 from experiments.representations.grams import Grams
 from experiments.representations.similarity import compare_representations
 from experiments.study.study_run import StudyRun

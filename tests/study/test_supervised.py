@@ -17,7 +17,8 @@ from timm.data import ImageNetInfo
 from torch import nn
 
 from circuitry import InputError
-from circuitry.data import imagenet_index, load_image
+from circuitry.data import load_image
+from circuitry.data.imagenet_classes import imagenet_index
 from circuitry.models.open_clip_models import register_model
 from circuitry.training import checkpoints
 from experiments.study import supervised

@@ -12,9 +12,9 @@ import pytest
 from scipy import stats
 
 from circuitry.data import DomainFolder
-from circuitry.data.drawn import DRAWN_THINGS, DrawingSettings, write_toy
 from circuitry.runs import InputError, Rank, Work
 from circuitry.training import ClipTraining, TrainingWork
+from experiments.drawn import DRAWN_THINGS, DrawingSettings, write_toy
 from experiments.study import sharing, toy_command, toy_models
 from experiments.study.selection import MixtureSettings
 from experiments.study.sharing import (

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from circuitry.data import load_image
 from circuitry.models import load_clip
 from circuitry.runs import InputError, preset
-from circuitry.training import ClipTraining, checkpoints, kept_checkpoints, train_clip
+from circuitry.training import ClipTraining, checkpoints, train_clip
+from circuitry.training.run_folder import kept_checkpoints
 from tests.support.clip_training import CONFIG, WORK, write_images, written
 
 WITHOUT_BATCH_NORM = CONFIG | {
@@ -35,14 +36,6 @@ WITHOUT_BATCH_NORM = CONFIG | {
 def weights(checkpoint: Path) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(checkpoint, weights_only=True)["state_dict"]
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _needs_trainer() -> None:
-    for name in ("webdataset", "braceexpand"):
-        pytest.importorskip(
-            name, reason="open_clip's trainer needs open_clip_torch[training]"
-        )
 
 
 @pytest.fixture(scope="module")

@@ -21,15 +21,9 @@ from circuitry.data import DomainFolder
 from circuitry.encoder import Encoder, Stage
 from circuitry.models import Clip
 from circuitry.models.prompts import Template
-from circuitry.runs import InputError, Work, write_arrays
-from circuitry.training import (
-    accuracy,
-    evaluation,
-    predictions,
-    read_predictions,
-    tidy_accuracy,
-    zero_shot_accuracy,
-)
+from circuitry.runs import InputError, Work
+from circuitry.runs.arrays import write_arrays
+from circuitry.training import accuracy, evaluation, tidy_accuracy, zero_shot_accuracy
 from circuitry.training.accuracy import (
     AMONG_PART,
     CENTRED,
@@ -38,9 +32,15 @@ from circuitry.training.accuracy import (
     FALSE_ALARMS,
     HARMONIC_MEAN,
     class_column,
+    read_predictions,
     write_predictions,
 )
-from circuitry.training.evaluation import outcomes, text_head, zero_shot_predictions
+from circuitry.training.evaluation import (
+    outcomes,
+    predictions,
+    text_head,
+    zero_shot_predictions,
+)
 from tests.support.work import QUIET
 
 AXE, BED, CAT, DOG = range(4)

@@ -20,7 +20,6 @@ from circuitry.models import activations
 from circuitry.training import (
     SaeTraining,
     diagnose_sae,
-    extract_samples,
     sample_activations,
     samples,
     train_sae,
@@ -28,7 +27,7 @@ from circuitry.training import (
 )
 from circuitry.training import sae_loop as training
 from circuitry.training.sae_loop import SaeLoop, initial_weights
-from circuitry.training.samples import SampleBatches, image_files
+from circuitry.training.samples import SampleBatches, extract_samples, image_files
 from tests.data.test_domains import touch
 from tests.support.noise_images import write_noise
 from tests.support.scripts import study_config

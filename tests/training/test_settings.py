@@ -17,14 +17,18 @@ from circuitry.training import (
     SaeTraining,
     checkpoints,
     clip_preset,
-    read_description,
-    read_run,
-    record_run,
     write_captioned_table,
 )
 from circuitry.training.clip_training import available_device
-from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
+from circuitry.training.run_folder import (
+    TRAINING_JOB,
+    claim_run,
+    described,
+    read_run,
+    record_run,
+)
 from circuitry.training.sae_training import pinned_threads
+from circuitry.training.trainer_table import read_description
 from circuitry.training.training_settings import CLIP_PRESETS
 
 CLIP = ClipTraining(model="rn-tiny", epochs=2, batch_size=4, lr=1e-3, warmup=1)

@@ -16,21 +16,16 @@ from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 from circuitry.data import DomainFolder
 from circuitry.data.captions import SHARED_STYLE_WORDS
 from circuitry.runs import InputError
-from circuitry.training import (
-    generated_captions,
-    read_captions,
-    read_description,
-    with_captions,
-    write_captioned_table,
-)
+from circuitry.training import read_captions, with_captions, write_captioned_table
 from circuitry.training import trainer_table as module
-from circuitry.training.image_captions import caption_rows, unquoted
+from circuitry.training.image_captions import caption_rows, generated_captions, unquoted
 from circuitry.training.trainer_table import (
     CaptionedImage,
     check_training_table,
     clean,
     is_text,
     quoted,
+    read_description,
 )
 from tests.data.test_domains import touch
 

@@ -1,0 +1,54 @@
+"""The drawn pictures that come with this package: sixteen things in three styles, 20 of each, of 64 pixels a side.
+
+Code painted them (``experiments/drawn`` in a checkout), and the shipped models were trained on further pictures of it,
+in six styles. No torch.
+"""
+
+from pathlib import Path
+
+from circuitry.data.domains import DomainFolder
+from circuitry.runs.given import Names
+
+DRAWN_IMAGES = Path(__file__).with_name("drawn")
+"""Folder of the pictures, ``<style>/<class>/<style>_<000030>.png``. Its ``captions.tsv`` has the captions of all six
+styles, so its words are those that the shipped models know."""
+DRAWN_CLASSES = (
+    "bicycle",
+    "butterfly",
+    "car",
+    "clock",
+    "cup",
+    "fish",
+    "flower",
+    "house",
+    "ice_cream",
+    "key",
+    "ladder",
+    "mushroom",
+    "sailboat",
+    "star",
+    "tree",
+    "umbrella",
+)
+"""What the pictures show, and the shipped models know; sorted."""
+DRAWN_STYLES = ("clipart", "quickdraw", "real")
+"""How the pictures are drawn, by DomainNet's names."""
+
+
+def drawn_images(
+    *, domains: Names | None = None, classes: Names | None = None
+) -> DomainFolder:
+    """Return the drawn pictures that come with this package; no model was trained on them.
+
+    Args:
+        domains: Styles to keep (default: `DRAWN_STYLES`).
+        classes: Things to keep (default: `DRAWN_CLASSES`).
+
+    Example:
+        >>> pictures = circuitry.data.drawn_images(domains=["real"])
+        >>> len(pictures), pictures.label("clock")
+        (320, 3)
+        >>> pictures.select("clock", "real", n=2)[0].relative
+        'real/clock/real_0000...png'
+    """
+    return DomainFolder(DRAWN_IMAGES, domains=domains, classes=classes)

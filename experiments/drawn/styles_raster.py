@@ -1,0 +1,102 @@
+"""From unit coordinates to pixels: the few raster operations the styles share. No torch."""
+
+from collections.abc import Sequence
+
+from experiments.drawn.geometry import Colour, DrawnPart, Outline
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFilter
+
+OVERSAMPLE = 3
+"""Shapes are drawn this many times larger and averaged down, since Pillow draws hard edges."""
+
+Plane = Float[np.ndarray, "side side"]
+Picture = Float[np.ndarray, "side side 3"]
+
+
+def pixels(points: Outline, side: int) -> list[float]:
+    """Return x, y, x, y, ... in pixels, as Pillow takes them."""
+    flat: list[float] = ((points + 1) * (side / 2)).ravel().tolist()
+    return flat
+
+
+class Canvas:
+    """A picture `OVERSAMPLE` times as large as it will be, drawn on in unit coordinates.
+
+    Args:
+        side: Pixels of the finished picture.
+        ground: Its RGB colour, its grey value from 0 to 255, or a picture to draw on.
+    """
+
+    def __init__(self, side: int, ground: Colour | int | Picture) -> None:
+        self.side = OVERSAMPLE * side
+        size = (self.side, self.side)
+        if isinstance(ground, np.ndarray):
+            self.image = to_image(ground).resize(size, Image.Resampling.BILINEAR)
+        else:
+            self.image = Image.new(
+                "L" if isinstance(ground, int) else "RGB", size, _ink(ground)
+            )
+        self.pen = ImageDraw.Draw(self.image)
+
+    def fill(self, points: Outline, colour: Colour | int) -> None:
+        """Fill the area inside ``points``."""
+        self.pen.polygon(pixels(points, self.side), fill=_ink(colour))
+
+    def line(self, points: Outline, colour: Colour | int, width: float) -> None:
+        """Draw a line whose width is a share of the side."""
+        self.pen.line(
+            pixels(points, self.side),
+            fill=_ink(colour),
+            width=max(round(width * self.side), 1),
+        )
+
+    def finished(self) -> Image.Image:
+        """Return the picture in the size that was asked for."""
+        return self.image.reduce(OVERSAMPLE)
+
+
+def _ink(colour: Colour | int) -> tuple[int, ...] | int:
+    """Return what Pillow draws with: grey values as they are, channels from 0 to 1 as 0 to 255."""
+    if isinstance(colour, int):
+        return colour
+    return tuple(round(255 * min(max(channel, 0.0), 1.0)) for channel in colour)
+
+
+def mask_of(parts: Sequence[DrawnPart], side: int) -> Canvas:
+    """Return a canvas that is white inside any of the parts, else black."""
+    mask = Canvas(side, 0)
+    for part in parts:
+        mask.fill(part.area(), 255)
+    return mask
+
+
+def coverage(parts: Sequence[DrawnPart], side: int) -> Plane:
+    """Return the share of each pixel that the parts cover, 0 to 1, [side, side]."""
+    return unit(mask_of(parts, side).finished())
+
+
+def unit(image: Image.Image) -> Float[np.ndarray, "..."]:
+    """Return pixel values from 0 to 1."""
+    return np.asarray(image, dtype=np.float32) / 255
+
+
+def to_image(picture: Picture) -> Image.Image:
+    """Return the RGB picture of values from 0 to 1; values outside are clipped."""
+    return Image.fromarray((picture.clip(0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def blurred(plane: Plane, radius: float) -> Plane:
+    """Return the Gaussian blur of a plane of values from 0 to 1; the radius is in pixels."""
+    image = Image.fromarray((plane.clip(0, 1) * 255).astype(np.uint8))
+    return unit(image.filter(ImageFilter.GaussianBlur(radius)))
+
+
+def noise(rng: np.random.Generator, side: int, columns: int, rows: int) -> Plane:
+    """Draw smooth noise of mean 0 and deviation near 1, about ``columns`` x ``rows`` blobs, [side, side]."""
+    coarse = Image.fromarray(
+        rng.standard_normal((rows + 2, columns + 2)).astype(np.float32)
+    )
+    inner = (0.5, 0.5, columns + 1.5, rows + 1.5)
+    return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC, box=inner))
