@@ -8,6 +8,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from circuitry.runs import Work
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import rule_of_edges, score_edges
 from circuitry.circuits.rules import with_size
@@ -15,7 +16,6 @@ from circuitry.circuits.unit_scores import kept_units, score_parts
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
 from circuitry.encoder.task import Task
-from circuitry.runs.workers import Work
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -33,7 +33,7 @@ from circuitry.comparison import (
     style_verdicts,
 )
 from circuitry.comparison.lesion_reading import SAME_PART, TAKEN
-from circuitry.data.shared_options import SmallTables
+from circuitry.data import SmallTables
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
 from circuitry.encoder.task import with_others
 from circuitry.encoder.tensor_batches import one_tensor

@@ -35,14 +35,13 @@ from circuitry.comparison import (
     style_verdicts,
 )
 from circuitry.comparison.lesion_reading import IN_COMMON, OWN
-from circuitry.data import load_image
-from circuitry.data.shared_options import SmallTables
+from circuitry.data import SmallTables, load_image
 from circuitry.interventions import OwnParts, OwnPartSettings
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records
-from circuitry.training.evaluation import zero_shot_predictions
+from circuitry.training import zero_shot_predictions
 
 import numpy as np
 import pandas as pd

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, TypeVar
 
-from circuitry.runs import Work, claim, one_of, run_script, short_waits
+from circuitry.runs import Work, claim, one_of, peak_memory_gib, run_script, short_waits
 from circuitry import (
     AttributionGraph,
     Encoder,
@@ -45,11 +45,10 @@ from circuitry.circuits import (
     strongest_units,
 )
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
-from circuitry.data.parts import DEFAULT_PARTS
+from circuitry.data import DEFAULT_PARTS
 from circuitry.interventions import patch_effects
 from circuitry.models import register_model
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.workers import peak_memory_gib
 from experiments.operations import count_operations
 
 import numpy as np

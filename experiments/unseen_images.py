@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.names import drawn_by_name
+from circuitry.runs import InputError
+from circuitry.data import DomainFolder, ImageRecord, drawn_by_name
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
-from circuitry.runs.errors import InputError
 
 import torch
 from torch import Tensor

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import circuitry
-from circuitry.data.drawn import DrawingSettings, write_toy
+from experiments.drawn import DrawingSettings, write_toy
 from tests.support.work import QUIET
 from tests.test_imports import PUBLIC
 

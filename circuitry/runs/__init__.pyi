@@ -1,5 +1,9 @@
+from .arrays import read_arrays as read_arrays
+from .arrays import write_arrays as write_arrays
 from .command_line import run_script as run_script
 from .errors import InputError as InputError
+from .errors import naming_damage as naming_damage
+from .files import file_lock as file_lock
 from .files import whole_file as whole_file
 from .given import Amount as Amount
 from .given import Count as Count
@@ -13,7 +17,9 @@ from .given import one_of as one_of
 from .jobs import Job as Job
 from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
+from .manifest import read_manifest as read_manifest
 from .progress import Bar as Bar
+from .provenance import digest as digest
 from .provenance import versions as versions
 from .settings_file import preset as preset
 from .workers import ALONE as ALONE
@@ -21,3 +27,4 @@ from .workers import Rank as Rank
 from .workers import Work as Work
 from .workers import WorkSettings as WorkSettings
 from .workers import short_waits as short_waits
+from .workers import this_rank as this_rank

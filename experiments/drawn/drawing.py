@@ -14,23 +14,23 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-from circuitry.data.captions import caption
-from circuitry.data.names import chosen_names
-from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
-from circuitry.runs.given import (
+from circuitry.runs import (
     DISTINCT,
+    NAME,
     Count,
+    InputError,
+    Job,
+    JobFolder,
     Natural,
+    Rank,
     Seed,
     at_least,
     between,
     checked,
+    process_pool,
+    whole_file,
 )
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.manifest import NAME
-from circuitry.runs.processes import process_pool
-from circuitry.runs.workers import Rank
+from circuitry.data import caption, chosen_names
 from experiments.drawn.geometry import DrawnPart
 from experiments.drawn.shapes import posed_drawing, shapes
 from experiments.drawn.styles_flat import clipart, infograph, quickdraw, sketch

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from circuitry.runs import Amount, Work
 from circuitry.bases.gated_reading import joined_sites
 from circuitry.circuits.attribution import attribute
 from circuitry.circuits.edge_cuts import cut_effects
@@ -32,8 +33,6 @@ from circuitry.interventions.masks import learn_masks
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
 from circuitry.interventions.search import propose_circuits
-from circuitry.runs.given import Amount
-from circuitry.runs.workers import Work
 
 import numpy as np
 import pandas as pd

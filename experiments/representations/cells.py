@@ -9,8 +9,7 @@ from typing import Any
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.part_array import PARTS, WHOLE
 from circuitry.comparison.table import VALUES, class_groups
-from circuitry.data.domains import ImageRecord
-from circuitry.data.parts import DEFAULT_PARTS, part_numbers
+from circuitry.data import DEFAULT_PARTS, ImageRecord, part_numbers
 
 import numpy as np
 import pandas as pd

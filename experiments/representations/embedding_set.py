@@ -3,10 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from circuitry.data.domains import ImageRecord
-from circuitry.data.parts import stem_without_domain
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed
+from circuitry.runs import Count, InputError, Seed
+from circuitry.data import ImageRecord, stem_without_domain
 from experiments.representations.cells import rows_of_cells
 
 import numpy as np

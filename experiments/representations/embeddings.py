@@ -8,16 +8,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from circuitry.data.captions import readable
-from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.images import image_listing
+from circuitry.runs import Count, InputError, Names, Seed, Work, cached_arrays, checked
+from circuitry.data import DomainFolder, ImageRecord, image_listing, readable
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
-from circuitry.runs.arrays import cached_arrays
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, Seed, checked
-from circuitry.runs.workers import Work
 from experiments.representations.embedding_set import Embeddings
 
 import numpy as np

@@ -15,12 +15,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from circuitry.runs import (
+    SOME,
+    Count,
+    InputError,
+    Seed,
+    checked,
+    naming_damage,
+    read_arrays,
+    write_arrays,
+)
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.table import CHANCE
-from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import SOME, Count, Seed, checked
+from circuitry.data import DEFAULT_PARTS
 from experiments.representations.cells import compare_by_parts, rows_of_cells
 
 import numpy as np

@@ -8,10 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import checked
-from circuitry.runs.manifest import read_manifest
+from circuitry.runs import (
+    InputError,
+    checked,
+    naming_damage,
+    read_arrays,
+    read_manifest,
+    write_arrays,
+)
 
 import numpy as np
 from jaxtyping import Float

@@ -13,8 +13,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import FINITE, checked
+from circuitry.runs import FINITE, InputError, checked
 from experiments.representations.grams import gram_matrix
 
 import numpy as np

@@ -15,10 +15,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
+from circuitry.runs import InputError, Seed, at_least, checked
 from circuitry.comparison.statistics import mean_interval
 from circuitry.models.ridge import ridge_probe
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import Seed, at_least, checked
 
 import numpy as np
 import pandas as pd

@@ -10,19 +10,31 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
-from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.images import image_listing
-from circuitry.data.parts import DEFAULT_PARTS, part_numbers, stem_without_domain
+from circuitry.runs import (
+    DISTINCT,
+    SOME,
+    Bar,
+    Count,
+    InputError,
+    Job,
+    JobFolder,
+    Seed,
+    Work,
+    checked,
+)
+from circuitry.data import (
+    DEFAULT_PARTS,
+    DomainFolder,
+    ImageRecord,
+    image_listing,
+    part_numbers,
+    stem_without_domain,
+)
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.site_activations import checked_sites
 from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import BATCH_SIZE, activations
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, SOME, Count, Seed, checked
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.progress import Bar
-from circuitry.runs.workers import Work
 from experiments.representations.grams import (
     REPRESENTATIONS_FORMAT,
     DomainRepresentation,

@@ -7,21 +7,25 @@ and the embeddings of texts lie in one space, so that words can name features (R
 from collections.abc import Sequence
 from pathlib import Path
 
+from circuitry.runs import (
+    OF_MODEL,
+    Count,
+    Identity,
+    InputError,
+    Job,
+    JobFolder,
+    Seed,
+    Work,
+    checked,
+)
 from circuitry.bases.feature_basis import site_named, tokens_of
 from circuitry.bases.latent_basis import sae_digest
 from circuitry.bases.sae import SparseAutoencoder
 from circuitry.cards import default_vocabulary
-from circuitry.data.captions import distinct_words
-from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.images import image_listing
+from circuitry.data import DomainFolder, ImageRecord, distinct_words, image_listing
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed, checked
-from circuitry.runs.identity import OF_MODEL, Identity
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.workers import Work
 from experiments.representations.features import (
     FEATURES_FORMAT,
     NO_FEATURE,

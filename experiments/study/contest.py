@@ -26,11 +26,8 @@ from circuitry.circuits import (
     METHODS,
     Circuit,
     MethodName,
-    OperationCounter,
 )
 from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
-from circuitry.data.names import chosen_names, drawn_by_name
-from circuitry.data.shared_options import SeedOption
 from circuitry.encoder import (
     Baseline,
     Counterfactual,

@@ -42,9 +42,6 @@ from circuitry.data import (
     image_listing,
     load_image,
 )
-from circuitry.data.imagenet_classes import class_key
-from circuitry.data.names import chosen_names
-from circuitry.data.shared_options import DEFAULT_PARTS, Parts, SeedOption, SmallTables
 from circuitry.models import load_sae
 from circuitry.reports import (
     Report,
@@ -59,7 +56,6 @@ from circuitry.reports import (
 )
 from circuitry.reports.figures import domain_marks
 from circuitry.training import SaeTraining, caption_words, train_sae_on_images
-from circuitry.training.image_captions import caption_words
 from experiments.representations.features import ImageFeatures, compare_features
 from experiments.representations.strongest_features import (
     extract_features,

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from circuitry.runs import Natural
 from circuitry.data import chosen_names
-from circuitry.data.names import chosen_names
 from circuitry.training import CLIP_PRESETS, NoCaption, clip_preset
 from experiments.study.base_sets import named_base_sets
 from experiments.study.study_set import (

@@ -16,7 +16,6 @@ from typing import Literal
 from circuitry.runs import InputError
 from circuitry.comparison import Comparison, both_directions, mean_interval
 from circuitry.data import chosen_names
-from circuitry.data.names import chosen_names
 from experiments.representations.cells import compare_by_parts
 from experiments.representations.embedding_set import Embeddings
 from experiments.representations.probes import probe_accuracy

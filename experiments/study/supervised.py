@@ -23,20 +23,22 @@ from circuitry.runs import (
     InputError,
     Positive,
     at_least,
+    file_lock,
+    naming_damage,
     one_of,
+    this_rank,
     whole_file,
 )
-from circuitry.data import load_image
-from circuitry.data.images import Decoding
+from circuitry.data import Decoding, load_image
 from circuitry.models import register_model
-from circuitry.runs.errors import naming_damage
-from circuitry.runs.files import file_lock
-from circuitry.runs.workers import this_rank
-from circuitry.training import TrainingWork
-from circuitry.training.clip_training import available_device
-from circuitry.training.run_folder import claim_run
-from circuitry.training.trainer_table import check_training_table, read_chunks
-from circuitry.training.training_settings import ModelTraining
+from circuitry.training import (
+    ModelTraining,
+    TrainingWork,
+    available_device,
+    check_training_table,
+    claim_run,
+    read_chunks,
+)
 from experiments.study.supervised_model import (
     LabelTable,
     Transform,

@@ -33,7 +33,6 @@ from circuitry.data import load_image
 from circuitry.encoder import Baseline
 from circuitry.models import FolderBaseline
 from circuitry.runs.identity import UNKNOWN
-from circuitry.training import extract_samples
 from circuitry.training.samples import extract_samples, image_files
 from experiments.representations.embeddings import embed_images
 from experiments.representations.representation_folder import extract_representations
@@ -41,7 +40,6 @@ from experiments.representations.strongest_features import (
     extract_features,
     image_features,
 )
-from tests.representations.test_embeddings import draw
 from tests.study.representations.test_embeddings import draw
 from tests.support.extraction import planned, run
 from tests.support.feature_bases import make_sae

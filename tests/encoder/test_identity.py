@@ -40,7 +40,6 @@ from circuitry.circuits import METHODS, register_measure, register_method
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.measures import MEASURES
 from circuitry.circuits.methods import ONLY_RANK
-from circuitry.comparison import compare_models
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
 from circuitry.explorer.view_files import ModelView
