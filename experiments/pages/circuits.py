@@ -26,7 +26,6 @@ from experiments.pages.tables import (
     table,
 )
 
-import numpy as np
 import pandas as pd
 
 ROUNDS = "iterative-fisher"

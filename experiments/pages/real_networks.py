@@ -7,7 +7,6 @@ from typing import NamedTuple
 from circuitry.comparison.lesion_reading import known_cells
 from experiments.pages.rendering import filled
 from experiments.pages.tables import (
-    Interval,
     Span,
     alike,
     interval,
@@ -19,7 +18,6 @@ from experiments.pages.tables import (
     table,
 )
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import logit

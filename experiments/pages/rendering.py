@@ -12,6 +12,7 @@ Write all pages again, after a table or a sentence changed:
 
 import importlib
 import re
+import textwrap
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,8 +21,6 @@ from types import ModuleType
 from typing import Any
 
 from experiments.pages.tables import Interval, Span
-
-import numpy as np
 
 TEMPLATES = Path(__file__).parent
 ROOT = TEMPLATES.parents[1]
@@ -100,14 +99,16 @@ def answers(page: str) -> str:
 def answer_of(page: str, question: str, answer: str) -> str:
     """Return one question with its answer, folded to lines of 120 characters."""
     anchor = re.sub(r"[^\w -]", "", question.lower()).replace(" ", "-")
-    words = f"- [{question}]({page}.md#{anchor}) {answer}".split()
-    lines = [words.pop(0)]
-    for word in words:
-        if len(lines[-1]) + 1 + len(word) > 120:
-            lines.append(f"  {word}")
-        else:
-            lines[-1] += f" {word}"
-    return "\n".join(lines)
+    # A number and its percent sign stay on one line.
+    text = f"- [{question}]({page}.md#{anchor}) {answer}".replace(" %", "\xa0%")
+    folded = textwrap.fill(
+        text,
+        120,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return folded.replace("\xa0", " ")
 
 
 def path_of(page: str) -> Path:
