@@ -25,13 +25,7 @@ OWN = "own class"
 OTHERS = "other classes"
 ITS_OWN = "its own style"
 STYLES = ["photo", "clipart", "noto", "fluent3d"]
-NETWORKS = {
-    "EfficientNet-Lite0": "lite0_photo",
-    "EfficientNet-Lite1": "lite1_photo",
-    "EfficientNet-Lite2": "lite2_photo",
-    "small CLIP": "rn_tiny",
-    "small ViT": "vit_tiny",
-}
+NETWORKS = ["lite0_photo", "lite1_photo", "lite2_photo", "rn_tiny", "vit_tiny"]
 SHARE = 0.02
 HALF_SHARE = 0.01
 DEPTH_SHARE = 0.05
@@ -70,16 +64,9 @@ n_keeping_any = round(photo.own.value * n_classes)
 assert n_keeping_any == 0, "the bound below is that of no class"
 bound_level = 0.95
 bound = stats.beta.ppf(bound_level, 1, n_classes)
-networks = "\n".join(
-    filled(
-        "| {}, {} classes | {:.2f} | {:.2f} |",
-        network,
-        n_tested(folder),
-        left(folder, HALF_SHARE).cell,
-        left(folder, SHARE).cell,
-    )
-    for network, folder in NETWORKS.items()
-)
+by_network = {network: left(network, SHARE).cell for network in NETWORKS}
+half_by_network = {network: left(network, HALF_SHARE).cell for network in NETWORKS}
+n_by_network = {network: n_tested(network) for network in NETWORKS}
 small_clip = left("rn_tiny", SHARE)
 small_vit = left("vit_tiny", SHARE)
 n_others = made_with("own_parts/lite0_photo")["n_others"]
@@ -91,29 +78,15 @@ n_with_second = (n_photographs > 1).sum()
 
 
 # Do models of other seeds have such parts?
-def over_seeds(what: str, share: float) -> Interval:
-    return interval("own_parts/seeds/seeds", share=share, what=what)
+def over_seeds(share: float) -> dict[str, Interval]:
+    """Return means over models with intervals, by what they are of."""
+    found = rows("own_parts/seeds/seeds", share=share).set_index("what")
+    return {str(of): Interval(*row) for of, row in found.iloc[:, 1:4].iterrows()}
 
 
-seeds_own = over_seeds("own class, part, its own style", HALF_SHARE)
-seeds_others = over_seeds("other classes, part, its own style", HALF_SHARE)
-seeds_random = over_seeds("other classes, random, its own style", HALF_SHARE)
+seeds = over_seeds(SHARE)
+seeds_half = over_seeds(HALF_SHARE)
 n_seeds = len(table("own_parts/seeds/seeds").filter(like="seed_").columns)
-by_seeds = "\n".join(
-    filled(
-        "| {} | {:.2f} | {:.2f} |",
-        words,
-        over_seeds(what, HALF_SHARE),
-        over_seeds(what, SHARE),
-    )
-    for words, what in {
-        "own class": "own class, part, its own style",
-        "other classes": "other classes, part, its own style",
-        "own class, without random units": "own class, random, its own style",
-        "other classes, without random units": "other classes, random, its own style",
-        "own class, in another style": "own class, part, another style",
-    }.items()
-)
 
 
 # Is the part of a class the same in other styles?
@@ -130,8 +103,15 @@ class Overlap(NamedTuple):
 def overlap(folder: str) -> Overlap:
     name = f"own_parts/{folder}/overlap"
     kinds = table(name).set_index("parts")
-    shared = kinds.loc[["one class in two styles", "two classes in one style"]]
-    return Overlap(*shared["value"], *shared["edges"], kinds["chance"].mean())
+    one_class = kinds.loc["one class in two styles"]
+    two_classes = kinds.loc["two classes in one style"]
+    return Overlap(
+        one_class["value"],
+        two_classes["value"],
+        one_class["edges"],
+        two_classes["edges"],
+        kinds["chance"].mean(),
+    )
 
 
 BY_STYLE = "own_parts/lite0_styles/by_style"
@@ -143,9 +123,6 @@ n_drawn = span(from_photo["n_classes"])
 random_by_style = span(rows(BY_STYLE, answers=OWN, cut="random")["value"])
 lite0 = overlap("lite0_styles")
 clip = overlap("rn_tiny")
-seeds_one_class = over_seeds("one class in two styles", SHARE)
-seeds_two_classes = over_seeds("two classes in one style", SHARE)
-seeds_chance = over_seeds("chance", SHARE)
 
 
 def row_of_style(found_on: str) -> str:
@@ -208,15 +185,7 @@ by_depth = rows(BY_DEPTH, styles=ITS_OWN, cut="part").pivot(
     index="answers", columns="sites", values="value"
 )
 n_at_depth = rows(BY_DEPTH, styles=ITS_OWN)["n_classes"].min()
-places = list(dict.fromkeys(table(BY_DEPTH)["sites"]))
-up_to = [by_depth[place] for place in places if place.startswith("up to")]
-from_next = [by_depth[place] for place in places if place.startswith("from")]
-depth_table = "\n".join(
-    filled(f"| {words} |" + " {:.2f} |" * 4, *([at[OWN], at[OTHERS]] for at in cut))
-    for words, cut in {"up to there": up_to, "from the next on": from_next}.items()
-)
-late = from_next[-1]
-early = up_to[1]
+at_depth = by_depth.reindex([OWN, OTHERS]).to_dict("list")
 in_other_style = rows(BY_DEPTH, answers=OWN, styles="another style")
 late_other_style = one(
     BY_DEPTH,
@@ -244,27 +213,19 @@ RANKINGS = [
 RIVALS = "own_parts/rivals/rivals"
 
 
-def rivals(share: float) -> pd.DataFrame:
-    """Return what is left by ranking (columns), of own class and of other classes."""
+def rivals(share: float) -> dict[str, list[float]]:
+    """Return what is left by ranking, of own class and of other classes."""
     at_share = rows(RIVALS, share=share, cut="part", styles=ITS_OWN)
-    return at_share.pivot(index="answers", columns="method", values="value")
+    by_answers = at_share.pivot(index="answers", columns="method", values="value")
+    return by_answers.reindex([OWN, OTHERS]).to_dict("list")
 
 
 ranked = rivals(SHARE)
 ranked_half = rivals(HALF_SHARE)
-clean = [n for n in RANKINGS if ranked[n][OWN] <= 0.2 and ranked[n][OTHERS] >= 0.9]
+clean = [n for n, (own, others) in ranked.items() if own <= 0.2 and others >= 0.9]
 n_contrast = alike(rows(RIVALS, method="contrast")["n_classes"], 0)
 n_rivals = alike(rows(RIVALS, method=RANKINGS[1:])["n_classes"], 0)
-rankings = "\n".join(
-    filled(
-        "| {} | {:.2f} | {:.2f} |",
-        name,
-        ranked_half.loc[[OWN, OTHERS], name].tolist(),
-        ranked.loc[[OWN, OTHERS], name].tolist(),
-    )
-    for name in RANKINGS
-)
-takers = span(ranked.loc[OTHERS, ["gradient", "fisher", "fisher difference"]])
+takers = span(ranked[n][1] for n in ("gradient", "fisher", "fisher difference"))
 random_at_fisher = one(
     RIVALS, method="fisher", share=SHARE, answers=OTHERS, cut="random"
 )

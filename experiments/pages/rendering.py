@@ -3,7 +3,7 @@
 ``circuits.md`` holds the sentences of a page, with a place for each number, and ``circuits.py`` beside it the numbers,
 each an expression over committed tables. Templates may name numbers of other pages, too: ``{circuits.rounds}``.
 A place ends in how its number is written: ``.2f`` and the like; ``.0%`` is percent with a space. Spans, intervals and
-lists write each of their numbers so. No number is written as minus zero.
+lists write each of their numbers so; ``|`` at the end makes a list the cells of a row. Zero has no sign.
 
 Write all pages again, after a table or a sentence changed:
 
@@ -53,12 +53,15 @@ class NumberFormatter(Formatter):
             low = self.format_field(value.low, spec).removesuffix(" %")
             return f"{low} to {self.format_field(value.high, spec)}"
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return ", ".join(self.format_field(number, spec) for number in value)
+            separator = " | " if spec.endswith("|") else ", "
+            of_each = spec.removesuffix("|")
+            return separator.join(self.format_field(each, of_each) for each in value)
         if spec.endswith("%"):
             # 0.285 is 28.499999999999996 percent in floating point.
             value = round(100 * value, 6)
             return f"{self.format_field(value, spec[:-1] + 'f')} %"
-        return re.sub(r"^[-+](?=0\.?0*$)", "", format(value, spec))
+        number = format(value, spec).replace("e-0", "e-")
+        return re.sub(r"^[-+](?=0\.?0*$)", "", number)
 
 
 def filled(template: str, *values: object, **named: object) -> str:

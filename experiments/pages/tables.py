@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -78,7 +79,7 @@ def lines_of(name: str) -> list[str]:
     return (RESULTS / name).read_text(encoding="utf-8").split()
 
 
-def said(words: str, holds: bool) -> str:
+def said(words: str, holds: bool | np.bool) -> str:
     """Return words of a comparison that the tables bear out; fail where they do not."""
     assert holds, f"the tables do not say: {words}"
     return words

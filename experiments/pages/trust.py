@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-from experiments.pages.rendering import filled
 from experiments.pages.tables import (
     Interval,
     Span,
@@ -20,25 +19,14 @@ import pandas as pd
 
 # Do intervals cover the truth?
 COVERAGE = "trust/coverage"
-DEGREES = ("Satterthwaite", "min(n1, n2) - 1")
 n_classes = span(table(COVERAGE)["n_classes"])
 covered = span(rows(COVERAGE, degrees="Satterthwaite")["coverage"])
 n_studies = made_with("trust")["draws"]
 skewed = span(rows("trust/skewed", shares="skewed")["coverage"])
 even = span(rows("trust/skewed", shares="even")["coverage"])
-coverage_rows = "\n".join(
-    filled(
-        "| {} | {:.1%} | {:.1%} |",
-        words,
-        *(span(rows(COVERAGE, of=of, degrees=d)["coverage"]) for d in DEGREES),
-    )
-    for words, of in {
-        "similarities of whole sets of images": "similarity of all images",
-        "similarities of parts": "similarity of parts",
-        "ratios to the ceiling": "ratio to the ceiling",
-    }.items()
-)
-
+by_degrees = table(COVERAGE).groupby(["degrees", "of"])["coverage"].agg(span)
+satterthwaite = by_degrees["Satterthwaite"]
+conservative = by_degrees["min(n1, n2) - 1"]
 # How often does a test find what is not there?
 ERRORS = "trust/family_wise_error"
 LEVEL = 0.05
@@ -63,18 +51,12 @@ three_domains = one(ERRORS, "error", case=ONE_MODEL, domains=3)
 noise_factor = math.exp(0.25)  # a standard deviation of the logarithm in the simulation
 
 # Is the ratio to the ceiling right?
-identical = span(rows("trust/ratio", domains="identical")["ratio"])
-unrelated = alike(rows("trust/ratio", domains="unrelated")["ratio"])
-ratio_rows = "\n".join(
-    filled(
-        "| {} | {:.2f} | {:.2f} | {:.2f} |",
-        domains,
-        *(one("trust/ratio", "ratio", domains=domains, noise=n) for n in noises),
-    )
-    for domains in ("identical", "unrelated")
-    for noises in [("low", "middle", "high")]
+by_domains = table("trust/ratio").pivot(
+    index="noise", columns="domains", values="ratio"
 )
-
+ratios = by_domains.reindex(["low", "middle", "high"]).to_dict("list")
+identical = span(ratios["identical"])
+unrelated = alike(ratios["unrelated"])
 # Which measures of similarity are worth reporting?
 SIX = [
     "node_overlap",
@@ -92,29 +74,12 @@ fresh_six = span(fresh[SIX])
 elsewhere = measures["another domain"]
 best = said("best", elsewhere.idxmax() == "spearman")
 guessing = alike(rows("measures/measures", case="another domain")["guessing"], 6)
-measure_rows = "\n".join(
-    filled("| {} | {:.3f} |", words, elsewhere[measure])
-    for words, measure in {
-        "rank correlation of node scores": "spearman",
-        "cosine of node scores": "cosine",
-        "node overlap": "node_overlap",
-        "Weisfeiler-Lehman kernel": "wl_kernel",
-        "rank correlation of edge scores": "edge_spearman",
-        "edge Jaccard index": "edge_jaccard",
-        "depth bias": "depth_bias",
-    }.items()
-)
 wrong_order = measures[["units permuted", "noise"]]
 wrong_six = span(wrong_order.loc[SIX].to_numpy().ravel())
 wrong_depth = span(wrong_order.loc["depth_bias"])
 
 # Which rule of quadrature is enough?
-MODELS = {
-    "rn-tiny, toy": "toy",
-    "rn-tiny, emoji": "emoji",
-    "EfficientNet-Lite0": "efficientnet",
-    "vit-tiny, toy, mean-position": "vit-mean-position",
-}
+MODELS = ["toy", "emoji", "efficientnet", "vit-mean-position"]
 
 
 def promised(folder: str, kind: str) -> "pd.Series[float]":
@@ -131,7 +96,7 @@ def n_points(folder: str) -> int:
     return int(made_with(f"rules/{folder}")["reference"].removeprefix("midpoint-"))
 
 
-promises = pd.concat(table(f"rules/{folder}/promise") for folder in MODELS.values())
+promises = pd.concat(table(f"rules/{folder}/promise") for folder in MODELS)
 n_rules = len(promises)
 asked = alike(promises["asked"], 1)
 cheap = promises[promises["cost"] < 1]
@@ -148,23 +113,16 @@ points_efficientnet = n_points("efficientnet")
 points_vit = n_points("vit-mean-position")
 
 
-def promise_row(words: str, folder: str, kind: str) -> str:
-    row = promised(folder, kind)
-    return filled(
-        "| {} | {} | {} | {:.2f} | {:.3f} | {:.3f} | {:.3f} |",
-        words,
-        kind,
-        *row[["rule", "cost", "promised"]],
-        measured(folder, kind),
-        row["error of the study's rule"],
-    )
-
-
-promise_rows = "\n".join(
-    promise_row(words, folder, kind)
-    for words, folder in MODELS.items()
+promise = {
+    f"{folder} {kind}": promised(folder, kind)
+    for folder in MODELS
     for kind in ("nodes", "edges")
-)
+}
+errors = {
+    f"{folder} {kind}": measured(folder, kind)
+    for folder in MODELS
+    for kind in ("nodes", "edges")
+}
 (chosen,) = rows(
     "rules/toy/rules", kind="nodes", rule=promised("toy", "nodes")["rule"]
 ).to_dict("records")
@@ -203,25 +161,10 @@ def trials(disturbances: list[str]) -> Trials:
     return Trials(n, equal, refused, as_it_was, n - equal - refused - as_it_was)
 
 
-DISTURBANCES = {
-    "other environments": ["somewhere", "elsewhere", "two threads", "fork"],
-    "killed within a write": ["SIGKILL", "SIGTERM"],
-    "a second process": ["two processes"],
-    "a damaged file": [
-        "emptied",
-        "torn",
-        "removed",
-        "foreign",
-        "bit",
-        "bit at the end",
-    ],
-}
 n_commands = table("chaos/trials")["command"].nunique()
 all_trials = trials(list(table("chaos/trials")["disturbance"].unique()))
 elsewhere_trials = trials(["elsewhere"])
-killed = trials(DISTURBANCES["killed within a write"])
-damaged = trials(DISTURBANCES["a damaged file"])
-trial_rows = "\n".join(
-    filled(f"| {words} |" + " {} |" * 5, *trials(disturbances))
-    for words, disturbances in DISTURBANCES.items()
-)
+environments = trials(["somewhere", "elsewhere", "two threads", "fork"])
+killed = trials(["SIGKILL", "SIGTERM"])
+second_process = trials(["two processes"])
+damaged = trials(["emptied", "torn", "removed", "foreign", "bit", "bit at the end"])
