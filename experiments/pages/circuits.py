@@ -71,20 +71,13 @@ n_channels = n_counted(LITE0)
 n_others = made_with(f"scoreboard/{LITE0}")["n_others"]
 
 
-def for_selectivity(name: str) -> str:
-    """Return a row: sizes for a selectivity of 0.8 of the median and of the last class, and selectivity at 35 %."""
-    folder = NETWORKS[name]
-    sizes = spread(folder, ROUNDS, FOR_SELECTIVITY)
-    last = filled("{:.0%}", sizes.classes.high)
-    if sizes.classes.high == 1:
-        last = "no size of the grid"
-    selectivity = at(folder, ROUNDS, SIZE)["selectivity"]["kept"]
-    return filled(
-        "| {} | {:.0%} | {} | {:.2f} |", name, sizes.median, last, selectivity
-    )
+LITES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+for_selectivity = {of: spread(of, ROUNDS, FOR_SELECTIVITY) for of in LITES}
+selectivity_at_size = {of: at(of, ROUNDS, SIZE)["selectivity"]["kept"] for of in LITES}
+lite2_reaches_no_size = said(
+    "no size of the grid", for_selectivity["efficientnet_lite2"].classes.high == 1
+)
 
-
-selective = "\n".join(for_selectivity(f"EfficientNet-Lite{n}") for n in range(3))
 
 # Is such a circuit the class's own?
 foreign_work = spread(LITE0, ROUNDS, "size to work, foreign")
@@ -176,36 +169,11 @@ n_fitted_on = fitted_with["n_images"] + fitted_with["n_others"]
 FEW = 0.2
 HALF_OF_CLIP = 0.4
 fitted_clip = at("toy_ablations", ROUNDS, HALF_OF_CLIP, "optimal")
-MEASURES = {
-    "selectivity": ("selectivity", "{:.2f}"),
-    "KL recovered": ("kl recovered", "{:.2f}"),
-    "right answers": ("right", "{:.0%}"),
-    "false answers": ("false", "{:.0%}"),
-}
-
-
-def fitted_rows(network: str, folder: str, size: float, n_measures: int) -> str:
-    """Return rows of measures of circuits with the mean and with fitted constants."""
-    mean = at(folder, ROUNDS, size)
-    optimal = at(folder, ROUNDS, size, "optimal")
-    return "\n".join(
-        filled(
-            f"| {network}, {{:.0%}} | {words} | {form} | {form} |",
-            size,
-            mean[measure]["kept"],
-            optimal[measure]["kept"],
-        )
-        for words, (measure, form) in list(MEASURES.items())[:n_measures]
-    )
-
-
-fitted = "\n".join(
-    [
-        fitted_rows("small CLIP", "toy_ablations", HALF_OF_CLIP, 4),
-        fitted_rows("EfficientNet-Lite0", FITTED, SIZE_OF_CLIP, 3),
-        fitted_rows("EfficientNet-Lite0", FITTED, FEW, 4),
-    ]
-)
+mean_clip = at("toy_ablations", ROUNDS, HALF_OF_CLIP)
+mean_lite0 = at(FITTED, ROUNDS, SIZE_OF_CLIP)
+fitted_lite0 = at(FITTED, ROUNDS, SIZE_OF_CLIP, "optimal")
+mean_few = at(FITTED, ROUNDS, FEW)
+fitted_few = at(FITTED, ROUNDS, FEW, "optimal")
 
 # Which sizes work on which network, by which method?
 small_clip = spread("toy", ROUNDS)
@@ -263,16 +231,8 @@ def of_single_units(method: str) -> list[float]:
     return [by_class(of, method, "rank correlation").median() for of in networks]
 
 
-gradient_of_units = of_single_units("gradient")
-single_units = "\n".join(
-    filled("| scores by {} | {:.2f} | {:.2f} |", words, *of_single_units(method))
-    for words, method in {
-        "the gradient": "gradient",
-        "conductance": "conductance",
-        "Fisher in rounds": ROUNDS,
-        "learned masks": "learned",
-    }.items()
-)
+SCORES = ["gradient", "conductance", ROUNDS, "learned"]
+single_units = {method: of_single_units(method) for method in SCORES}
 needs_larger = said(
     "larger",
     spread(LITE0, "gradient").median > works.median
@@ -294,14 +254,6 @@ random_faithfulness = alike(attributed("faithfulness", "random"), 1)
 selectivity = alike(attributed("selectivity", "kept"))
 one_site = table("faithfulness/selectivity_one_site").pivot_table(
     index="circuit", columns="sites", values="value"
-)
-by_site = "\n".join(
-    filled(
-        "| `{}` | {:.2f} | {:.2f} | {:.2f} |",
-        site,
-        *one_site.loc[["kept", "random", "complement"], site],
-    )
-    for site in ("layer3.0", "layer4.0")
 )
 
 

@@ -5,7 +5,6 @@ from itertools import combinations
 from typing import NamedTuple
 
 from circuitry.comparison.lesion_reading import known_cells
-from experiments.pages.rendering import filled
 from experiments.pages.tables import (
     Span,
     alike,
@@ -27,7 +26,6 @@ OTHERS = "other classes"
 PHOTO = "photo"
 DRAWN = ["clipart", "noto", "fluent3d", "openmoji"]
 MODELS = ["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
-NAMES = ["EfficientNet-Lite0", "EfficientNet-Lite1", "EfficientNet-Lite2"]
 ONE_CLASS = "one class in two styles"
 TWO_CLASSES = "two classes in one style"
 SAME = "the same part"
@@ -56,28 +54,21 @@ def left(found_on: list[str], tested_on: list[str]) -> Left:
     )
 
 
-def left_row(words: str, model: str, pairs: list[tuple[str, str]]) -> str:
-    """Return a row: of styles (found on, tested on) own class, other classes, and own class without random units."""
-    answers = rows(LEFT, model=model).set_index(
-        ["part_domain", "domain", "answers", "cut"]
-    )["value"]
+def left_cells(pairs: list[tuple[str, str]]) -> dict[str, list[list[float]]]:
+    """Return by network, for styles (found on, tested on): own class, other classes, own class without random units."""
+    keys = ["model", "part_domain", "domain", "answers", "cut"]
+    answers = table(LEFT).set_index(keys)["value"]
     kinds = [(OWN, "part"), (OTHERS, "part"), (OWN, "random")]
-    cells = [[answers[(*pair, *kind)] for kind in kinds] for pair in pairs]
-    return filled(f"| {words} |" + " {:.2f} |" * len(cells), *cells)
+    return {
+        model: [[answers[(model, *pair, *kind)] for kind in kinds] for pair in pairs]
+        for model in MODELS
+    }
 
 
 in_photographs = left(DRAWN, [PHOTO])
 in_drawings = left([PHOTO], DRAWN)
-photograph_rows = "\n".join(
-    left_row(f"{name}, in photographs", model, [(style, PHOTO) for style in DRAWN])
-    for name, model in zip(NAMES, MODELS, strict=True)
-)
-drawing_rows = "\n".join(
-    left_row(
-        f"{name}, in drawings", model, [(PHOTO, style) for style in [PHOTO, *DRAWN]]
-    )
-    for name, model in zip(NAMES, MODELS, strict=True)
-)
+of_photographs = left_cells([(style, PHOTO) for style in DRAWN])
+of_drawings = left_cells([(PHOTO, style) for style in [PHOTO, *DRAWN]])
 cells = table(LEFT)
 n_of_cells = span(
     cells[(cells["part_domain"] == PHOTO) | (cells["domain"] == PHOTO)]["n_classes"]
@@ -134,13 +125,10 @@ PAIRS = list(combinations(MODELS, 2))
 
 
 class Correlation(NamedTuple):
-    """A rank correlation over pairs of styles; written ``0.92 (0.008)``."""
+    """A rank correlation over pairs of styles."""
 
     rho: float
     p: float
-
-    def __str__(self) -> str:
-        return filled("{:.2f} ({:.3f})", self.rho, self.p)
 
 
 class Colours(NamedTuple):
@@ -148,9 +136,6 @@ class Colours(NamedTuple):
 
     rho: Span
     p: float
-
-    def __str__(self) -> str:
-        return filled("{:.2f} ({:.3f})", self.rho, self.p)
 
 
 def agree(model: str, with_model: str, what: str, cause: str) -> Correlation:
@@ -176,33 +161,12 @@ def with_colours(what: str) -> list[Colours]:
     return [Colours(span(of["rho"]), of["p"].min()) for of in each]
 
 
-def agreement_row(words: str, each: list[Correlation] | list[Colours]) -> str:
-    return f"| {words} | {' | '.join(map(str, each))} |"
-
-
-UNITS = "units that parts of one class share"
-ANSWERS = "what is left of the class"
 agreed_units = agreed("one class")
 agreed_span = span(found.rho for found in agreed_units)
 agreed_p = max(found.p for found in agreed_units)
-colours_of_units = with_colours("one class")
-between_networks = "\n".join(
-    [
-        agreement_row(f"{UNITS}, two networks", agreed_units),
-        agreement_row(f"{ANSWERS}, two networks", agreed("left")),
-        agreement_row(
-            "units that parts of two classes share, two networks", agreed("two classes")
-        ),
-    ]
-)
-within_networks = "\n".join(
-    [
-        agreement_row(f"{UNITS}, with units of two classes", with_classes("one class")),
-        agreement_row(f"{ANSWERS}, with units of two classes", with_classes("left")),
-        agreement_row(f"{UNITS}, with colours", colours_of_units),
-        agreement_row(f"{ANSWERS}, with colours", with_colours("left")),
-    ]
-)
+between = {what: agreed(what) for what in ("one class", "left", "two classes")}
+within = {what: with_classes(what) for what in ("one class", "left")}
+colours = {what: with_colours(what) for what in ("one class", "left")}
 of_pairs = table("real_networks/pairs").pivot(
     index=["domain_a", "domain_b"], columns="model", values="one class"
 )
@@ -219,17 +183,12 @@ two_classes = span(rows(OVERLAP, parts=TWO_CLASSES)["value"])
 chance = alike(rows(OVERLAP, parts=TWO_CLASSES)["chance"], 3)
 
 
-def overlap_row(name: str, model: str) -> str:
-    kinds = (ONE_CLASS, TWO_CLASSES, "two classes in two styles")
-    return filled(
-        "| {}, units | {:.3f} | {:.3f} | {:.3f} | {:.3f} |",
-        name,
-        *(interval(OVERLAP, model=model, parts=kind) for kind in kinds),
-        rows(OVERLAP, model=model)["chance"].mean(),
-    )
-
-
-overlap_rows = "\n".join(map(overlap_row, NAMES, MODELS))
+KINDS = [ONE_CLASS, TWO_CLASSES, "two classes in two styles"]
+shared = {
+    model: [interval(OVERLAP, model=model, parts=kind) for kind in KINDS]
+    for model in MODELS
+}
+mean_chance = table(OVERLAP).groupby("model")["chance"].mean()
 
 # Do parts of a small CLIP of emoji go by class or by style?
 EMOJI = "real_networks/emoji"
@@ -262,23 +221,14 @@ last_one_class = span(last_stage[ONE_CLASS])
 last_two_classes = span(last_stage[TWO_CLASSES])
 early_stages = by_stage.loc[["blocks.1", "blocks.2", "blocks.3"]]
 early_one_class = span(early_stages[ONE_CLASS])
-STAGES = ["bn1", *(f"blocks.{n}" for n in range(1, 7))]
-stage_rows = "\n".join(
-    filled(
-        "| `{}` | {:.3f} | {:.3f} | {:.3f} |",
-        stage,
-        *by_stage.loc[stage][[ONE_CLASS, TWO_CLASSES]].to_numpy().tolist(),
-    )
-    for stage in STAGES
-)
+stages = {
+    str(stage): of[[ONE_CLASS, TWO_CLASSES]].to_numpy().tolist()
+    for stage, of in by_stage.groupby("stage")
+}
 
 # Which styles do the networks recognise?
 accuracy = table("real_networks/accuracy")
 n_recognised = accuracy["n_classes"].max()
 by_network = accuracy.pivot(index="domain", columns="model", values="value")
 recognised = {str(style): span(values) for style, values in by_network.iterrows()}
-STYLES = [PHOTO, *DRAWN, "cartoon", "silhouette", "sketch"]
-style_rows = "\n".join(
-    filled("| {} | {:.0f} | {:.0f} | {:.0f} |", style, *100 * by_network.loc[style])
-    for style in STYLES
-)
+in_percent = (100 * by_network).T.to_dict("list")
