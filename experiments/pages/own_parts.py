@@ -2,7 +2,7 @@
 
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.pages.rendering import filled
 from experiments.pages.tables import (
@@ -102,15 +102,14 @@ class Overlap(NamedTuple):
 
 def overlap(folder: str) -> Overlap:
     name = f"own_parts/{folder}/overlap"
-    kinds = table(name).set_index("parts")
-    one_class = kinds.loc["one class in two styles"]
-    two_classes = kinds.loc["two classes in one style"]
+    one_class = "one class in two styles"
+    two_classes = "two classes in one style"
     return Overlap(
-        one_class["value"],
-        two_classes["value"],
-        one_class["edges"],
-        two_classes["edges"],
-        kinds["chance"].mean(),
+        one(name, parts=one_class),
+        one(name, parts=two_classes),
+        one(name, "edges", parts=one_class),
+        one(name, "edges", parts=two_classes),
+        table(name)["chance"].mean(),
     )
 
 
@@ -213,7 +212,7 @@ RANKINGS = [
 RIVALS = "own_parts/rivals/rivals"
 
 
-def rivals(share: float) -> dict[str, list[float]]:
+def rivals(share: float) -> dict[Any, list[float]]:
     """Return what is left by ranking, of own class and of other classes."""
     at_share = rows(RIVALS, share=share, cut="part", styles=ITS_OWN)
     by_answers = at_share.pivot(index="answers", columns="method", values="value")

@@ -2,7 +2,7 @@
 
 import math
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from circuitry.comparison.lesion_reading import known_cells
 from experiments.pages.tables import (
@@ -172,8 +172,10 @@ of_pairs = table("real_networks/pairs").pivot(
 )
 least_shared = of_pairs.min().tolist()
 most_shared = of_pairs.max().tolist()
-said("a photograph and OpenMoji", set(of_pairs.idxmin()) == {(PHOTO, "openmoji")})
-said("emoji of Noto and Fluent", set(of_pairs.idxmax()) == {("noto", "fluent3d")})
+least_pairs: Any = of_pairs.idxmin()
+most_pairs: Any = of_pairs.idxmax()
+said("a photograph and OpenMoji", set(least_pairs) == {(PHOTO, "openmoji")})
+said("emoji of Noto and Fluent", set(most_pairs) == {("noto", "fluent3d")})
 least_p = 1 / math.factorial(5)
 
 # Do parts go by class or by style?

@@ -99,8 +99,8 @@ def pair(folder: str, method: str, than: str, what: str = WORKS) -> Pair:
     found = rows(f"scoreboard/{folder}/paired", what=what, baseline="mean")
     names = found[["a", "b"]].apply(lambda column: column.str.split().str[0])
     row = found[names.apply(set, axis=1) == {method, than}].iloc[0]
-    counts = [row["n_less"], row["n_equal"], row["n_more"]]
     # A table has each pair once, in one of the two orders.
+    points = round(100 * row["median"])
     if row["a"].split()[0] == method:
-        return Pair(round(100 * row["median"]), *counts, row["p"])
-    return Pair(round(-100 * row["median"]), *reversed(counts), row["p"])
+        return Pair(points, row["n_less"], row["n_equal"], row["n_more"], row["p"])
+    return Pair(-points, row["n_more"], row["n_equal"], row["n_less"], row["p"])

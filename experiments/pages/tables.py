@@ -62,7 +62,7 @@ def interval(name: str, **equal: object) -> Interval:
     return Interval(*row)
 
 
-def span(values: Iterable[float]) -> Span:
+def span(values: Iterable[Any]) -> Span:
     """Return the least and the largest value."""
     numbers = list(values)
     return Span(min(numbers), max(numbers))

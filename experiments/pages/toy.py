@@ -1,5 +1,7 @@
 """Numbers of the page on the study in small."""
 
+from typing import Any
+
 from circuitry.comparison import LEVEL
 from experiments.pages.rendering import filled
 from experiments.pages.tables import Interval, alike, made_with, rows, said, table
@@ -37,14 +39,14 @@ of_few = table(f"{AGAIN}/points").query("held_out_classes in @few")
 n_of_one_class = of_few["run"].nunique()
 
 
-def in_words(row: "pd.Series[float]", value: str = "value", ends: str = "") -> str:
+def in_words(row: "pd.Series[Any]", value: str = "value", ends: str = "") -> str:
     """Return a number with its interval: ``+0.15 [-0.03, +0.32]``."""
     numbers = row[[value, f"low{ends}", f"high{ends}"]]
     return filled("{:+.2f}", Interval(*numbers))
 
 
 # What turned over, and each claim by each way to count
-Counts = dict[str, "pd.Series[float]"]
+Counts = dict[str, Any]
 """The row of a claim's first measure by how it was counted, the published count first."""
 
 
@@ -153,7 +155,7 @@ of_resnets = rows(f"{AGAIN}/told_apart", test_domain="quickdraw", model=RESNETS)
 held_out = of_resnets.set_index("setting")["held_out"]
 
 
-def accuracy_row(row: "pd.Series[float]") -> str:
+def accuracy_row(row: "pd.Series[Any]") -> str:
     shares = ["seen", "held_out", "sd", "held_out_screened"]
     return filled(
         "| {} | {} | {} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {} | {} |",
@@ -184,7 +186,7 @@ def depth_line(model: str, what: str, at: pd.DataFrame) -> str:
 depth = table(f"{STUDY}/depth")
 known_depth = depth[(depth["quickdraw"] < 1) | (depth["others"] < 1)]
 depth_lines = "\n".join(
-    depth_line(model, what, at)
+    depth_line(str(model), str(what), at)
     for (model, what), at in known_depth.groupby(["model", "what"])
 )
 
@@ -199,13 +201,13 @@ shown = relations[relations["with"] == "held_out"]
 n_not_shown = n_relations - len(shown)
 
 
-def corrected(row: "pd.Series[float]", ends: str = "") -> str:
+def corrected(row: "pd.Series[Any]", ends: str = "") -> str:
     """Return a correlation with its corrected p."""
     rho = in_words(row, f"rho{ends}", ends)
     return filled("{}, p {:.2g} (Holm)", rho, row[f"p_holm{ends}"])
 
 
-def relation_row(row: "pd.Series[float]") -> str:
+def relation_row(row: "pd.Series[Any]") -> str:
     return filled(
         "| {} | {} | {} | {:.2g} | {:.2g} | {:+.2f} | {:.2g} | {} | {} |",
         NAMES[row["what"]],
@@ -241,7 +243,7 @@ n_significant = (of_circuits["p_holm"] < LEVEL).sum()
 ranking = table(f"{AGAIN}/ranking").merge(
     table(f"{STUDY}/ranking")[["what", "right"]], on="what", suffixes=("", "_before")
 )
-best = ranking.loc[ranking["right"].idxmax()]
+best = ranking.nlargest(1, "right").iloc[0]
 chance = alike(ranking["chance"])
 ranking_rows = "\n".join(
     filled(
