@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from itertools import combinations
 
-from circuitry.runs import Identity, InputError, checked
+from circuitry.runs import InputError
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_testing import corrected_tests
 from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import mean_spreads
+from circuitry.runs.given import checked
+from circuitry.runs.identity import Identity
 
 import numpy as np
 import pandas as pd

@@ -41,7 +41,7 @@ from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records
-from circuitry.training import zero_shot_predictions
+from circuitry.training.evaluation import zero_shot_predictions
 
 import numpy as np
 import pandas as pd

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, TypeVar
 
-from circuitry.runs import Work, claim, one_of, peak_memory_gib, run_script, short_waits
+from circuitry.runs import Work, claim, one_of, run_script, short_waits
 from circuitry import (
     AttributionGraph,
     Encoder,
@@ -49,6 +49,7 @@ from circuitry.data import DEFAULT_PARTS
 from circuitry.interventions import patch_effects
 from circuitry.models import register_model
 from circuitry.reports.result_tables import KeepSettings
+from circuitry.runs.workers import peak_memory_gib
 from experiments.operations import count_operations
 
 import numpy as np

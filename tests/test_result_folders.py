@@ -17,10 +17,10 @@ from circuitry import InputError
 from circuitry.commands.dispatch import COMMANDS, module_of
 from circuitry.reports import FIGURES
 from circuitry.runs.command_line import read_line
+from experiments.pages.rendering import QUESTIONS, numbers
+from experiments.pages.tables import table
 from experiments.study import figures_command  # noqa: F401  registers them
-from experiments.study.toy_page import read_tables
-from tests.claims import CLAIMS
-from tests.support.committed_tables import DOCS, RESULTS, ROOT, table
+from tests.support.committed_tables import DOCS, RESULTS, ROOT
 from tests.support.scripts import program_module, script
 
 MINIATURE = {
@@ -95,12 +95,11 @@ def test_every_table_is_quoted_or_drawn(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(pd, "read_csv", recorded)
     table.cache_clear()
-    for numbers in CLAIMS.values():
-        list(numbers())
+    for page in QUESTIONS:
+        importlib.reload(numbers(page))
     for draw, title, tables in FIGURES.values():
         if tables is not None:
             draw(tables, title)
-    read_tables(RESULTS / "toy_study")
     unread = {path for path in RESULTS.rglob("*.csv") if path not in read}
     unread -= {path for name in MINIATURE for path in (RESULTS / name).glob("*.csv")}
     assert sorted(path.relative_to(RESULTS).as_posix() for path in unread) == []

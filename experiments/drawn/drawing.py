@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 from circuitry.runs import (
-    DISTINCT,
-    NAME,
     Count,
     InputError,
     Job,
@@ -25,12 +23,12 @@ from circuitry.runs import (
     Rank,
     Seed,
     at_least,
-    between,
-    checked,
-    process_pool,
     whole_file,
 )
 from circuitry.data import caption, chosen_names
+from circuitry.runs.given import DISTINCT, between, checked
+from circuitry.runs.manifest import NAME
+from circuitry.runs.processes import process_pool
 from experiments.drawn.geometry import DrawnPart
 from experiments.drawn.shapes import posed_drawing, shapes
 from experiments.drawn.styles_flat import clipart, infograph, quickdraw, sketch

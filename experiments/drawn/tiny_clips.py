@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from circuitry.runs import command, versions
+from circuitry.runs import versions
 from circuitry import DomainFolder, load_clip
 from circuitry.analysis.quickstart_settings import HELD_OUT, TEST_DOMAIN
-from circuitry.data import in_a_sentence
+from circuitry.data.names import in_a_sentence
 from circuitry.models.prompts import default_templates
 from circuitry.models.shipped_weights import write_packed
+from circuitry.runs.provenance import command
 from circuitry.training import (
     clip_preset,
     read_captions,

@@ -10,13 +10,14 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Annotated, Any, NamedTuple
 
-from circuitry.runs import SOME, InputError, Share
+from circuitry.runs import InputError, Share
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import CURVE_RUNS, FaithfulnessCurve, pool_curves
 from circuitry.interventions.intervention_settings import MIB_SIZES
 from circuitry.interventions.verdicts import does_work, why_open
+from circuitry.runs.given import SOME
 
 import numpy as np
 import pandas as pd

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from circuitry.runs import Count, InputError, Seed
-from circuitry.data import ImageRecord, stem_without_domain
+from circuitry.data import ImageRecord
+from circuitry.data.parts import stem_without_domain
 from experiments.representations.cells import rows_of_cells
 
 import numpy as np

@@ -8,11 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from circuitry.runs import Count, InputError, Names, Seed, Work, cached_arrays, checked
+from circuitry.runs import Count, InputError, Seed, Work
 from circuitry.data import DomainFolder, ImageRecord, image_listing, readable
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
+from circuitry.runs.arrays import cached_arrays
+from circuitry.runs.given import Names, checked
 from experiments.representations.embedding_set import Embeddings
 
 import numpy as np

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from circuitry.runs import (
-    SOME,
     Count,
     InputError,
     Seed,
-    checked,
     naming_damage,
     read_arrays,
     write_arrays,
@@ -28,6 +26,7 @@ from circuitry.runs import (
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.table import CHANCE
 from circuitry.data import DEFAULT_PARTS
+from circuitry.runs.given import SOME, checked
 from experiments.representations.cells import compare_by_parts, rows_of_cells
 
 import numpy as np

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from circuitry.runs import (
     InputError,
-    checked,
     naming_damage,
     read_arrays,
     read_manifest,
     write_arrays,
 )
+from circuitry.runs.given import checked
 
 import numpy as np
 from jaxtyping import Float

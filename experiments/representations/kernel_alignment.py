@@ -13,7 +13,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from circuitry.runs import FINITE, InputError, checked
+from circuitry.runs import InputError
+from circuitry.runs.given import FINITE, checked
 from experiments.representations.grams import gram_matrix
 
 import numpy as np

@@ -15,9 +15,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
-from circuitry.runs import InputError, Seed, at_least, checked
+from circuitry.runs import InputError, Seed, at_least
 from circuitry.comparison.statistics import mean_interval
 from circuitry.models.ridge import ridge_probe
+from circuitry.runs.given import checked
 
 import numpy as np
 import pandas as pd

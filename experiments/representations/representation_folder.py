@@ -10,31 +10,21 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
-from circuitry.runs import (
-    DISTINCT,
-    SOME,
-    Bar,
-    Count,
-    InputError,
-    Job,
-    JobFolder,
-    Seed,
-    Work,
-    checked,
-)
+from circuitry.runs import Bar, Count, InputError, Job, JobFolder, Seed, Work
 from circuitry.data import (
     DEFAULT_PARTS,
     DomainFolder,
     ImageRecord,
     image_listing,
     part_numbers,
-    stem_without_domain,
 )
+from circuitry.data.parts import stem_without_domain
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.site_activations import checked_sites
 from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import BATCH_SIZE, activations
+from circuitry.runs.given import DISTINCT, SOME, checked
 from experiments.representations.grams import (
     REPRESENTATIONS_FORMAT,
     DomainRepresentation,

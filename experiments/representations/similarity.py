@@ -12,11 +12,13 @@ from functools import cache
 from itertools import combinations
 from typing import Annotated, NamedTuple
 
-from circuitry.runs import SOME, ByName, Count, InputError, Names, Seed
+from circuitry.runs import Count, InputError, Seed
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.part_array import PARTS, WHOLE, ceilings_of
 from circuitry.comparison.statistics import jackknife_interval
 from circuitry.comparison.table import with_columns
+from circuitry.runs.errors import ByName
+from circuitry.runs.given import SOME, Names
 from experiments.representations.cells import ALL, compare_parts
 from experiments.representations.grams import DomainRepresentation, Grams
 from experiments.representations.kernel_alignment import (

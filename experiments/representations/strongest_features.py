@@ -7,25 +7,18 @@ and the embeddings of texts lie in one space, so that words can name features (R
 from collections.abc import Sequence
 from pathlib import Path
 
-from circuitry.runs import (
-    OF_MODEL,
-    Count,
-    Identity,
-    InputError,
-    Job,
-    JobFolder,
-    Seed,
-    Work,
-    checked,
-)
+from circuitry.runs import Count, InputError, Job, JobFolder, Seed, Work
 from circuitry.bases.feature_basis import site_named, tokens_of
 from circuitry.bases.latent_basis import sae_digest
 from circuitry.bases.sae import SparseAutoencoder
 from circuitry.cards import default_vocabulary
-from circuitry.data import DomainFolder, ImageRecord, distinct_words, image_listing
+from circuitry.data import DomainFolder, ImageRecord, image_listing
+from circuitry.data.captions import distinct_words
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
+from circuitry.runs.given import checked
+from circuitry.runs.identity import OF_MODEL, Identity
 from experiments.representations.features import (
     FEATURES_FORMAT,
     NO_FEATURE,

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.pages.tables import one, table
 from experiments.recount_toy import recounted_claims, recounted_points
 from experiments.study.toy_claims import CLAIMS
-from tests.support.committed_tables import one, table
 
 BY_MODEL = ["model", "test_domain", "seed", "setting"]
 

@@ -1,0 +1,278 @@
+"""Numbers of the page on how small a circuit is that works."""
+
+from typing import NamedTuple
+
+from experiments.pages.rendering import filled
+from experiments.pages.scoreboard import (
+    WORKS,
+    at,
+    by_class,
+    counted,
+    curve,
+    grid,
+    n_counted,
+    pair,
+    seconds,
+    spread,
+    whole_right,
+)
+from experiments.pages.tables import (
+    alike,
+    made_with,
+    rows,
+    said,
+    significance,
+    span,
+    table,
+)
+
+import pandas as pd
+
+ROUNDS = "iterative-fisher"
+LITE0 = "efficientnet_lite0"
+MANY_OTHERS = "efficientnet_lite0_44_others"
+OUTPUTS = "efficientnet_lite0_outputs"
+FITTED = "efficientnet_lite0_optimal"
+METHODS = {
+    "Fisher in rounds": ROUNDS,
+    "Fisher, one pass": "fisher",
+    "conductance": "conductance",
+    "gradient": "gradient",
+    "exact patching": "patching",
+    "learned masks": "learned",
+}
+NETWORKS = {
+    "EfficientNet-Lite0": LITE0,
+    "EfficientNet-Lite0, many others": MANY_OTHERS,
+    "EfficientNet-Lite0, outputs of blocks": OUTPUTS,
+    "EfficientNet-Lite1": "efficientnet_lite1",
+    "EfficientNet-Lite2": "efficientnet_lite2",
+    "small CLIP": "toy",
+    "small CLIP, outputs of blocks": "toy_outputs",
+    "small CLIP, outputs of three blocks": "toy_three_outputs",
+    "small CLIP, their latents": "toy_latents",
+    "small ViT, heads and neurons": "toy_vit",
+    "small CLIP, emoji": "emoji",
+}
+RANDOM_WORK = "size to work, random"
+SELECTIVE = 0.8
+FOR_SELECTIVITY = "size for 0.8 selectivity, kept"
+SIZE = 0.35
+SIZES = [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5]
+SMALLER = 0.25
+SMALL = 0.15
+
+# How many units does a circuit need?
+works = spread(LITE0, ROUNDS)
+outputs = spread(OUTPUTS, ROUNDS)
+rounds = at(LITE0, ROUNDS, SIZE)
+seconds_rounds = seconds(LITE0, ROUNDS)
+n_channels = n_counted(LITE0)
+n_others = made_with(f"scoreboard/{LITE0}")["n_others"]
+
+
+LITES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+for_selectivity = {of: spread(of, ROUNDS, FOR_SELECTIVITY) for of in LITES}
+selectivity_at_size = {of: at(of, ROUNDS, SIZE)["selectivity"]["kept"] for of in LITES}
+lite2_reaches_no_size = said(
+    "no size of the grid", for_selectivity["efficientnet_lite2"].classes.high == 1
+)
+
+
+# Is such a circuit the class's own?
+foreign_work = spread(LITE0, ROUNDS, "size to work, foreign")
+random_work = spread(LITE0, ROUNDS, RANDOM_WORK)
+
+
+def row_by_size(name: str, measure: str, beside: str, words: str = "") -> str:
+    """Return a row of a measure of circuits over size, in brackets that of others."""
+    kept = curve(LITE0, METHODS[name], measure, "kept", SIZES)
+    others = curve(LITE0, METHODS[name], measure, beside, SIZES)
+    pairs = zip(kept, others, strict=True)
+    cells = " | ".join(filled("{:.2f} ({:.2f})", *values) for values in pairs)
+    return f"| {name}{words} | {cells} |"
+
+
+RANKED = list(METHODS)[:4]
+recovered_by_size = "\n".join(
+    row_by_size(name, "kl recovered", "foreign") for name in RANKED
+)
+selectivity_by_size = "\n".join(
+    row_by_size(name, "selectivity", "random", ", selectivity") for name in RANKED
+)
+
+# Which method finds it?
+one_pass = pair(LITE0, "fisher", ROUNDS)
+as_much = said("as much", one_pass.points == 0)
+seconds_one_pass = seconds(LITE0, "fisher")
+rounds_smaller = at(LITE0, ROUNDS, SMALLER)
+one_pass_smaller = at(LITE0, "fisher", SMALLER)
+gradient = pair(LITE0, "gradient", ROUNDS)
+conductance = pair(LITE0, "conductance", ROUNDS)
+n_judged = len(by_class(LITE0, ROUNDS))
+lead_of_rounds = curve(LITE0, ROUNDS, "kl recovered", "kept", SIZES[:6]) - curve(
+    LITE0, "fisher", "kl recovered", "kept", SIZES[:6]
+)
+rounds_recover = said("more", (lead_of_rounds > 0).all())
+least_p = 2 / 2**n_judged
+
+# What do learned masks give?
+masks = spread(MANY_OTHERS, "learned")
+n_many_others = made_with(f"scoreboard/{MANY_OTHERS}")["n_others"]
+rounds_against_masks = pair(MANY_OTHERS, ROUNDS, "learned")
+masks_significant = significance(rounds_against_masks.p)
+seconds_masks = seconds(MANY_OTHERS, "learned")
+seconds_many = seconds(MANY_OTHERS, ROUNDS)
+small_masks = at(MANY_OTHERS, "learned", SMALL)
+least_masks = at(MANY_OTHERS, "learned", SIZES[0])
+large_masks = at(MANY_OTHERS, "learned", SIZE)
+rounds_many = at(MANY_OTHERS, ROUNDS, SIZE)
+selective_rounds = by_class(MANY_OTHERS, ROUNDS, FOR_SELECTIVITY)
+selective_masks = by_class(MANY_OTHERS, "learned", FOR_SELECTIVITY)
+n_selective_rounds = (selective_rounds <= SIZE).sum()
+n_selective_masks = (selective_masks <= SIZE).sum()
+measured = grid(MANY_OTHERS)
+own_lead = curve(MANY_OTHERS, "learned", "selectivity", "kept", measured) - curve(
+    MANY_OTHERS, "learned", "selectivity", "foreign", measured
+)
+smaller_more = said("smaller masks are, the more", (own_lead.diff()[1:] < 0).all())
+
+
+class ByImages(NamedTuple):
+    """Sizes that work by number of images of a class, in percent, and how many classes the model knows there."""
+
+    rounds: float
+    masks: float
+    n_classes: int
+
+
+def by_images(folder: str) -> ByImages:
+    sizes = by_class(folder, ROUNDS)
+    of_masks = by_class(folder, "learned")
+    return ByImages(100 * sizes.median(), 100 * of_masks.median(), len(sizes))
+
+
+two_images = by_images("toy_two_images")
+six_images = by_images("toy")
+ten_images = by_images("toy_ten_images")
+six_against_masks = pair("toy", ROUNDS, "learned")
+ten_against_masks = pair("toy_ten_images", ROUNDS, "learned")
+SIZE_OF_CLIP = 0.3
+masks_of_clip = at("toy", "learned", SIZE_OF_CLIP)
+rounds_of_clip = at("toy", ROUNDS, SIZE_OF_CLIP)
+
+# Does it matter what replaces a unit?
+resampled = spread(LITE0, ROUNDS, baseline="resample")
+rounds_resampled = at(LITE0, ROUNDS, SIZE, "resample")
+fitted_with = made_with(f"scoreboard/{FITTED}")
+n_fitted_on = fitted_with["n_images"] + fitted_with["n_others"]
+FEW = 0.2
+HALF_OF_CLIP = 0.4
+fitted_clip = at("toy_ablations", ROUNDS, HALF_OF_CLIP, "optimal")
+mean_clip = at("toy_ablations", ROUNDS, HALF_OF_CLIP)
+mean_lite0 = at(FITTED, ROUNDS, SIZE_OF_CLIP)
+fitted_lite0 = at(FITTED, ROUNDS, SIZE_OF_CLIP, "optimal")
+mean_few = at(FITTED, ROUNDS, FEW)
+fitted_few = at(FITTED, ROUNDS, FEW, "optimal")
+
+# Which sizes work on which network, by which method?
+small_clip = spread("toy", ROUNDS)
+small_vit = spread("toy_vit", ROUNDS)
+small_vit_random = spread("toy_vit", ROUNDS, RANDOM_WORK)
+small_vit_either = alike([small_vit.median, small_vit_random.median])
+right_clip = whole_right("toy")
+right_vit = whole_right("toy_vit")
+
+
+def row_of_sizes(network: str, name: str) -> str:
+    """Return a row of a network and a method, with measures at the size of the grid that is nearest to the median."""
+    folder = NETWORKS[network]
+    method = METHODS[name]
+    sizes = by_class(folder, method)
+    # Rounded, so that of two sizes that are equally near the smaller is taken.
+    size = min(grid(folder), key=lambda size: abs(round(size - sizes.median(), 6)))
+    measures = at(folder, method, size)
+    return filled(
+        "| {} | {} | {} | {:.0f} [{:.0f}, {:.0f}] | {} of {} | {:.2f} | {:.2f} | {:.2f} | {:.0%} | {:.2g} |",
+        network,
+        counted(folder),
+        name,
+        *(round(100 * value, 6) for value in (sizes.median(), *span(sizes))),
+        (sizes < 1).sum(),
+        len(sizes),
+        *measures["kl recovered"][["kept", "random", "foreign"]],
+        measures["false"]["kept"],
+        seconds(folder, method),
+    )
+
+
+all_sizes = "\n".join(
+    row_of_sizes(network, name)
+    for network, folder in NETWORKS.items()
+    for name, method in METHODS.items()
+    if method in set(table(f"scoreboard/{folder}/by_class")["method"])
+)
+n_small_others = made_with("scoreboard/toy")["n_others"]
+EMOJI_METHODS = ("gradient", "fisher", ROUNDS, "learned")
+emoji_random = span(by_class("emoji", m, RANDOM_WORK).median() for m in EMOJI_METHODS)
+emoji_work = span(by_class("emoji", m, WORKS).median() for m in EMOJI_METHODS)
+SIZE_OF_VIT = 0.1
+rounds_of_vit = at("toy_vit", ROUNDS, SIZE_OF_VIT)
+latents = spread("toy_latents", ROUNDS)
+three_outputs = spread("toy_three_outputs", ROUNDS)
+n_latents = latents.median * n_counted("toy_latents")
+n_three_outputs = three_outputs.median * n_counted("toy_three_outputs")
+
+
+# Which scores describe single units?
+def of_single_units(method: str) -> list[float]:
+    """Return the rank correlation of scores with exact patching on the small CLIP and the small ViT."""
+    networks = ("toy", "toy_vit")
+    return [by_class(of, method, "rank correlation").median() for of in networks]
+
+
+SCORES = ["gradient", "conductance", ROUNDS, "learned"]
+single_units = {method: of_single_units(method) for method in SCORES}
+needs_larger = said(
+    "larger",
+    spread(LITE0, "gradient").median > works.median
+    and spread("toy", "gradient").median > small_clip.median,
+)
+
+# Do 10 % circuits by attribution select?
+KEPT = 0.1
+
+
+def attributed(measure: str, circuit: str) -> "pd.Series[float]":
+    """Return a measure by style, of circuits by the size of the scores on the small CLIP."""
+    name = f"faithfulness/{measure}_absolute"
+    return rows(name, circuit=circuit, fraction=KEPT)["value"]
+
+
+faithfulness = span(attributed("faithfulness", "kept"))
+random_faithfulness = alike(attributed("faithfulness", "random"), 1)
+selectivity = alike(attributed("selectivity", "kept"))
+one_site = table("faithfulness/selectivity_one_site").pivot_table(
+    index="circuit", columns="sites", values="value"
+)
+
+
+# What do the units of a circuit that works respond to?
+class Read(NamedTuple):
+    """Units whose pictures one of us read: no table has these counts."""
+
+    read: int
+    named: int
+    partly: int
+    not_named: int
+    of_the_class: int
+
+
+by_importance = Read(20, 8, 6, 6, 2)
+by_effects = Read(10, 6, 4, 0, 4)
+of_outputs = Read(10, 5, 2, 3, 0)
+n_candidates = len(made_with("own_parts/lite0_photo")["classes"])
+
+# What did earlier results say?
+withdrawn_masks = 0.73
+withdrawn_fisher = 0.88

@@ -1,0 +1,246 @@
+"""Numbers of the page on units that are a class's own."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.pages.rendering import filled
+from experiments.pages.tables import (
+    Interval,
+    Span,
+    alike,
+    interval,
+    lines_of,
+    made_with,
+    one,
+    rows,
+    span,
+    table,
+)
+
+import pandas as pd
+from scipy import stats
+
+OWN = "own class"
+OTHERS = "other classes"
+ITS_OWN = "its own style"
+STYLES = ["photo", "clipart", "noto", "fluent3d"]
+NETWORKS = ["lite0_photo", "lite1_photo", "lite2_photo", "rn_tiny", "vit_tiny"]
+SHARE = 0.02
+HALF_SHARE = 0.01
+DEPTH_SHARE = 0.05
+
+
+class Left(NamedTuple):
+    """Right answers that are left without a part, and without as many random units."""
+
+    own: Interval
+    own_random: Interval
+    others: Interval
+    others_random: Interval
+
+    @property
+    def cell(self) -> list[float]:
+        """Own class, other classes, own class without random units."""
+        return [self.own.value, self.others.value, self.own_random.value]
+
+
+def left(folder: str, share: float, styles: str = ITS_OWN) -> Left:
+    name = f"own_parts/{folder}/by_share"
+    kinds = product((OWN, OTHERS), ("part", "random"))
+    asked = {"share": share, "styles": styles}
+    return Left(*(interval(name, answers=a, cut=cut, **asked) for a, cut in kinds))
+
+
+# Does a class have units of its own?
+def n_tested(folder: str) -> int:
+    name = f"own_parts/{folder}/by_share"
+    return int(rows(name, answers=OWN, styles=ITS_OWN)["n_classes"].min())
+
+
+photo = left("lite0_photo", SHARE)
+n_classes = n_tested("lite0_photo")
+n_keeping_any = round(photo.own.value * n_classes)
+assert n_keeping_any == 0, "the bound below is that of no class"
+bound_level = 0.95
+bound = stats.beta.ppf(bound_level, 1, n_classes)
+by_network = {network: left(network, SHARE).cell for network in NETWORKS}
+half_by_network = {network: left(network, HALF_SHARE).cell for network in NETWORKS}
+n_by_network = {network: n_tested(network) for network in NETWORKS}
+small_clip = left("rn_tiny", SHARE)
+small_vit = left("vit_tiny", SHARE)
+n_others = made_with("own_parts/lite0_photo")["n_others"]
+n_candidates = len(made_with("own_parts/lite0_photo")["classes"])
+images = pd.Series(lines_of("own_parts/lite0_photo/images.txt"))
+n_photographs = images.map(lambda file: Path(file).parent.name).value_counts()
+assert len(n_photographs) == n_candidates
+n_with_second = (n_photographs > 1).sum()
+
+
+# Do models of other seeds have such parts?
+def over_seeds(share: float) -> dict[str, Interval]:
+    """Return means over models with intervals, by what they are of."""
+    found = rows("own_parts/seeds/seeds", share=share).set_index("what")
+    return {str(of): Interval(*row) for of, row in found.iloc[:, 1:4].iterrows()}
+
+
+seeds = over_seeds(SHARE)
+seeds_half = over_seeds(HALF_SHARE)
+n_seeds = len(table("own_parts/seeds/seeds").filter(like="seed_").columns)
+
+
+# Is the part of a class the same in other styles?
+class Overlap(NamedTuple):
+    """What parts of one class in two styles share, and of two classes in one style: units, edges, and chance."""
+
+    one_class: float
+    two_classes: float
+    one_class_edges: float
+    two_classes_edges: float
+    chance: float
+
+
+def overlap(folder: str) -> Overlap:
+    name = f"own_parts/{folder}/overlap"
+    one_class = "one class in two styles"
+    two_classes = "two classes in one style"
+    return Overlap(
+        one(name, parts=one_class),
+        one(name, parts=two_classes),
+        one(name, "edges", parts=one_class),
+        one(name, "edges", parts=two_classes),
+        table(name)["chance"].mean(),
+    )
+
+
+BY_STYLE = "own_parts/lite0_styles/by_style"
+from_photo = rows(
+    BY_STYLE, part_domain="photo", domain=STYLES[1:], answers=OWN, cut="part"
+)
+drawn = alike(from_photo["value"])
+n_drawn = span(from_photo["n_classes"])
+random_by_style = span(rows(BY_STYLE, answers=OWN, cut="random")["value"])
+lite0 = overlap("lite0_styles")
+clip = overlap("rn_tiny")
+
+
+def row_of_style(found_on: str) -> str:
+    """Return what a class keeps in each style without the part of one style; a dash where no image is unseen."""
+    own = rows(BY_STYLE, part_domain=found_on, answers=OWN, cut="part")
+    values = own.set_index("domain")["value"].reindex(STYLES)
+    cells = [filled("{:.2f}", value) for value in values]
+    return filled(
+        "| {} | {} | {} |",
+        found_on,
+        " | ".join(cells).replace("nan", "-"),
+        span(own["n_classes"]),
+    )
+
+
+by_style = "\n".join(row_of_style(style) for style in STYLES)
+cases = table("own_parts/lite0_styles/verdicts")
+n_cases = len(cases)
+n_both_taken = (cases[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2).sum()
+n_of_two_classes = cases["class"].isin(["electric_guitar", "soccer_ball"]).sum()
+same = cases[cases["verdict"] == "the same part"]
+n_same = len(same)
+n_same_untested = same[["own_a", "own_b"]].isna().any(axis=1).sum()
+
+
+# Do the colours of pixels explain that?
+def partial(folder: str, cause: str, column: str = "partial") -> pd.Series:
+    name = f"own_parts/{folder}/correlations"
+    return rows(name, pairs="of classes in styles", **{"with": cause})[column]
+
+
+class Styles(NamedTuple):
+    """How the order of pairs of styles goes with colours, over histograms."""
+
+    rho: Span
+    p: Span
+    n_pairs: int
+
+
+def of_styles(folder: str) -> Styles:
+    found = rows(f"own_parts/{folder}/correlations", pairs="of styles")
+    n_pairs = len(rows(f"own_parts/{folder}/styles", levels=2))
+    return Styles(span(found["rho"]), span(found["p"]), n_pairs)
+
+
+COLOURS = ("colours_lite0", "colours_rn_tiny")
+by_class_lite0 = partial("colours_lite0", "one class").mean()
+by_class_clip = partial("colours_rn_tiny", "one class").mean()
+by_class_p = max(partial(of, "one class", "partial_p").max() for of in COLOURS)
+by_colours_lite0 = span(partial("colours_lite0", "colours"))
+by_colours_clip = span(partial("colours_rn_tiny", "colours"))
+by_colours_p = min(partial(of, "colours", "partial_p").min() for of in COLOURS)
+levels = span(table("own_parts/colours_lite0/correlations")["levels"])
+styles_clip = of_styles("colours_rn_tiny")
+styles_lite0 = of_styles("colours_lite0")
+
+# At which depth does a class have a part?
+BY_DEPTH = "own_parts/lite0_depth/by_depth"
+by_depth = rows(BY_DEPTH, styles=ITS_OWN, cut="part").pivot(
+    index="answers", columns="sites", values="value"
+)
+n_at_depth = rows(BY_DEPTH, styles=ITS_OWN)["n_classes"].min()
+at_depth = by_depth.reindex([OWN, OTHERS]).to_dict("list")
+in_other_style = rows(BY_DEPTH, answers=OWN, styles="another style")
+late_other_style = one(
+    BY_DEPTH,
+    sites="from blocks.5.2.bn2",
+    answers=OWN,
+    cut="part",
+    styles="another style",
+)
+n_other_style = in_other_style["n_classes"].min()
+MORE_SHARE = 0.025
+without_last = left("lite0_without_last", SHARE)
+without_last_more = left("lite0_without_last", MORE_SHARE)
+without_last_most = left("lite0_without_last", DEPTH_SHARE)
+
+# Do other rankings find such parts?
+RANKINGS = [
+    "contrast",
+    "gradient",
+    "fisher",
+    "fisher difference",
+    "class selectivity",
+    "linear probe",
+    "learned gates",
+]
+RIVALS = "own_parts/rivals/rivals"
+
+
+def rivals(share: float) -> dict[Any, list[float]]:
+    """Return what is left by ranking, of own class and of other classes."""
+    at_share = rows(RIVALS, share=share, cut="part", styles=ITS_OWN)
+    by_answers = at_share.pivot(index="answers", columns="method", values="value")
+    return by_answers.reindex([OWN, OTHERS]).to_dict("list")
+
+
+ranked = rivals(SHARE)
+ranked_half = rivals(HALF_SHARE)
+clean = [n for n, (own, others) in ranked.items() if own <= 0.2 and others >= 0.9]
+n_contrast = alike(rows(RIVALS, method="contrast")["n_classes"], 0)
+n_rivals = alike(rows(RIVALS, method=RANKINGS[1:])["n_classes"], 0)
+takers = span(ranked[n][1] for n in ("gradient", "fisher", "fisher difference"))
+random_at_fisher = one(
+    RIVALS, method="fisher", share=SHARE, answers=OTHERS, cut="random"
+)
+
+# Does contrast find what was planted?
+planted = table("own_parts/rivals/planted").pivot(
+    index="copies", columns="method", values="recall"
+)
+
+# Does a part carry its class into other images?
+steering = table("own_parts/rivals/steering")
+before = steering["before"].mean()
+after = steering.groupby("units")["after"].mean()
+moved = rows("own_parts/rivals/steering", units="own part")
+n_pairs = len(moved)
+n_steered = moved["class"].nunique()
+by_class = moved.groupby("class")["after"].mean()
+over_classes = span(by_class)
+median_pair = moved["after"].median()

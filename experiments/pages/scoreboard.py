@@ -1,0 +1,106 @@
+"""How the pages read tables of a scoreboard: circuits by method, size and baseline."""
+
+from typing import NamedTuple
+
+from experiments.pages.tables import Span, rows, span
+
+import pandas as pd
+
+WORKS = "size to work, kept"
+
+
+class Spread(NamedTuple):
+    """The size of the median class, and the span over classes."""
+
+    median: float
+    classes: Span
+
+
+class Pair(NamedTuple):
+    """How many points more a method needs than another in the median class, in how many classes less, equal, more."""
+
+    points: int
+    less: int
+    equal: int
+    more: int
+    p: float
+
+
+def at(
+    folder: str, method: str, size: float, baseline: str = "mean"
+) -> dict[str, "pd.Series[float]"]:
+    """Return measures of circuits of a size by name, each by which circuits: kept, random, foreign."""
+    name = f"scoreboard/{folder}/curves"
+    found = rows(name, method=method, size=size, baseline=baseline)
+    measures = found.groupby("measure")
+    return {str(of): group.set_index("circuit")["value"] for of, group in measures}
+
+
+def curve(
+    folder: str, method: str, measure: str, circuit: str, sizes: list[float]
+) -> "pd.Series[float]":
+    """Return a measure of circuits by size, at the mean baseline."""
+    found = rows(
+        f"scoreboard/{folder}/curves",
+        method=method,
+        measure=measure,
+        circuit=circuit,
+        baseline="mean",
+        size=sizes,
+    )
+    return found.set_index("size")["value"].sort_index()
+
+
+def by_class(
+    folder: str, method: str, what: str = WORKS, baseline: str = "mean"
+) -> "pd.Series[float]":
+    """Return a number of each class: a size, 1 where none of the grid works, or seconds."""
+    name = f"scoreboard/{folder}/by_class"
+    found = rows(name, what=what, method=method, baseline=baseline)
+    return found.set_index("class")["value"]
+
+
+def spread(
+    folder: str, method: str, what: str = WORKS, baseline: str = "mean"
+) -> Spread:
+    sizes = by_class(folder, method, what, baseline)
+    return Spread(sizes.median(), span(sizes))
+
+
+def seconds(folder: str, method: str) -> float:
+    return by_class(folder, method, "seconds").median()
+
+
+def counted(folder: str) -> str:
+    """Return in words what sizes are shares of."""
+    (words,) = rows(f"scoreboard/{folder}/curves")["counted"].unique()
+    return str(words)
+
+
+def n_counted(folder: str) -> int:
+    return int(counted(folder).split()[0])
+
+
+def grid(folder: str) -> list[float]:
+    """Return the sizes that were measured."""
+    sizes = rows(f"scoreboard/{folder}/curves")["size"].dropna()
+    return sorted(sizes.unique())
+
+
+def whole_right(folder: str) -> float:
+    """Return the share of right answers of the whole model."""
+    name = f"scoreboard/{folder}/curves"
+    (right,) = rows(name, measure="right", circuit="full")["value"].unique()
+    return float(right)
+
+
+def pair(folder: str, method: str, than: str, what: str = WORKS) -> Pair:
+    """Return how the sizes of a method differ from those of another one."""
+    found = rows(f"scoreboard/{folder}/paired", what=what, baseline="mean")
+    names = found[["a", "b"]].apply(lambda column: column.str.split().str[0])
+    row = found[names.apply(set, axis=1) == {method, than}].iloc[0]
+    # A table has each pair once, in one of the two orders.
+    points = round(100 * row["median"])
+    if row["a"].split()[0] == method:
+        return Pair(points, row["n_less"], row["n_equal"], row["n_more"], row["p"])
+    return Pair(-points, row["n_more"], row["n_equal"], row["n_less"], row["p"])

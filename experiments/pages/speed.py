@@ -1,0 +1,72 @@
+"""Numbers of the page on speed and scale."""
+
+from typing import Any
+
+from experiments.pages.tables import alike, made_with, said, table
+
+import numpy as np
+
+
+def only_row(name: str) -> dict[Any, Any]:
+    """Return the row of a table that has one."""
+    (row,) = table(name).to_dict("records")
+    return row
+
+
+# How much time do partial runs save?
+speed = table("benchmarks/attribution/speed")
+timed = speed.set_index(speed["model"] + " " + speed["scores"]).T
+rn50_nodes = timed["RN50 nodes"]
+rn50_edges = timed["RN50 edges"]
+N_POINTS = 10
+n_images = made_with("benchmarks/attribution")["images"]
+
+
+# How does cost grow?
+GROWTH = "benchmarks/scale/growth"
+grown = {str(what): of for what, of in table(GROWTH).groupby("what grows")}
+sites = grown["sites"]
+times_sites = sites["value"].to_numpy()
+times_nodes = sites["node seconds"].to_numpy()
+growth_of_nodes = times_nodes[1:] / times_nodes[:-1]
+growth_of_sites = times_sites[1:] / times_sites[:-1]
+faster_than = said("faster than", (growth_of_nodes > growth_of_sites).all())
+last_growth = growth_of_nodes[-1]
+by_images = grown["images"]
+an_image, fixed = np.polyfit(by_images["images"], by_images["node seconds"], 1)
+
+
+values_of = {what: of["value"].tolist() for what, of in grown.items()}
+units_in_percent = (100 * grown["share of units"]["value"]).tolist()
+seconds_of_edges = {what: of["edge seconds"].tolist() for what, of in grown.items()}
+seconds_of_nodes = {what: of["node seconds"].tolist() for what, of in grown.items()}
+rates = table("benchmarks/scale/rates").set_index("what")["GFLOP/s"]
+share_of_edges = rates["edge"] / rates["matrix products"]
+share_of_nodes = rates["node"] / rates["matrix products"]
+
+# What would the study's circuits cost?
+study = table("benchmarks/scale/study").set_index("rule")
+N_CLASSES = 345
+N_DOMAINS = 6
+n_each = alike(study["images"], 0) // N_CLASSES // N_DOMAINS
+reached = made_with("benchmarks/scale")["gpu_fraction"]
+tflops = made_with("benchmarks/scale")["gpu_tflops"]
+
+# How long does it take to compare circuits?
+compared = only_row("benchmarks/similarity/similarity")
+compared_with = made_with("benchmarks/similarity")
+
+# What do threads cost on a shared machine?
+by_way = table("benchmarks/threads/threads").set_index("way")
+threads = by_way[["seconds, quiet", "seconds, 2 busy"]].T.to_dict("list")
+n_thread_images = made_with("benchmarks/threads")["images"][0]
+# What do the edges of a transformer cost?
+vit_b = only_row("benchmarks/edges/speed")
+vit_l = only_row("benchmarks/edges-large/speed")
+n_at_once = made_with("benchmarks/edges")["images_at_once"]
+n_at_once_large = made_with("benchmarks/edges-large")["images_at_once"]
+n_path_points = made_with("benchmarks/edges")["points"]
+
+# How long do mixtures and training take?
+mixtures = only_row("benchmarks/mixtures/mixture")
+training = only_row("benchmarks/training/train_clip")
