@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-ACTIVATION, EFFECT = "activation", "effect"
-"""The two rankings of top images: by a unit's activation, and by its effect on the image's own class."""
+ACTIVATION = "activation"
+EFFECT = "effect"
+RANKINGS_OF_IMAGES = (ACTIVATION, EFFECT)
+"""How a unit ranks images: by its activation, and by its effect on the image's own class."""
 FEWEST = 20
 """Images of a half that names can be fitted on."""
 
@@ -94,9 +96,11 @@ class WordCheck:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        verdict = "work" if self.works else "do not work"
-        enough = f"names of units can be tested where each half has {FEWEST} images"
-        names = enough if self.works else "do not believe names of units"
+        verdict = "do not work"
+        names = "do not believe names of units"
+        if self.works:
+            verdict = "work"
+            names = f"names of units can be tested where each half has {FEWEST} images"
         return (
             f"The words of {self.model} {verdict} on these images: {self.accuracy:.0%} of {self.n_images} are "
             f"classified right, {self.chance:.0%} by chance; {names}."
@@ -138,9 +142,8 @@ class UnitCard:
     classes and domains), ``other-domains`` (the class's mean there); NaN where it was not measured."""
     attributed_like: str
     """The baseline of `effects`."""
-    name: (
-        UnitName | None
-    )  #: What it responds to, in words; None where names were not asked for.
+    name: UnitName | None
+    """What it responds to, in words; None where no name can be fitted and tested."""
     thumbnail: Callable[[str], bytes] | None = None
     """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""
 
@@ -150,24 +153,20 @@ class UnitCard:
         return f"{self.site}/{self.unit}"
 
     def __repr__(self) -> str:
-        named = (
-            ""
-            if self.name is None
-            else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"
-        )
-        return f"UnitCard of {self.kind} {self.title}{named}"
+        text = f"UnitCard of {self.kind} {self.title}"
+        if self.name is None:
+            return text
+        weak = " (weak)" if self.name.weak else ""
+        return f"{text}, “{self.name.name}”{weak}"
 
     def _repr_html_(self) -> str:
         """Show its name and the images that activate it most in a notebook."""
-        page = f"<p>{html.escape(repr(self).partition(' of ')[2])}</p>"
+        page = f"<p>{html.escape(repr(self).removeprefix('UnitCard of '))}</p>"
         for domain, top in self.top[ACTIVATION].items():
-            images = (
-                [b64encode(self.thumbnail(one)).decode("ascii") for one in top.ids[:6]]
-                if self.thumbnail
-                else []
-            )
-            shown = "".join(
-                f'<img alt="" src="data:image/webp;base64,{image}">' for image in images
-            )
-            page += f"<p>{html.escape(domain)}<br>{shown}</p>"
+            page += f"<p>{html.escape(domain)}<br>"
+            if self.thumbnail is not None:
+                for image_id in top.ids[:6]:
+                    image = b64encode(self.thumbnail(image_id)).decode("ascii")
+                    page += f'<img alt="" src="data:image/webp;base64,{image}">'
+            page += "</p>"
         return page

@@ -21,7 +21,7 @@ from circuitry.explorer import (
     export_explorer,
     read_curves,
 )
-from circuitry.explorer.circuit_files import _series
+from circuitry.explorer.circuit_files import series_of
 from circuitry.explorer.export import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
@@ -50,7 +50,7 @@ def read(folder: Path, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     return header, arrays
 
 
-def series_of(
+def read_series(
     folder: Path, place: int, domain: str, part: int | None = None
 ) -> dict[str, np.ndarray]:
     header, arrays = read(folder, f"class/{place}")
@@ -70,7 +70,7 @@ def test_series_hold_the_circuit(
         graphs["cat", "sketch"] if part is None else graphs.parts("cat", "sketch")[part]
     )
     circuit = graph.circuit(3).graph
-    found = series_of(exported, 1, "sketch", part)
+    found = read_series(exported, 1, "sketch", part)
     sites = np.repeat(INNER, found["counts"])
     names = [f"{site}/{unit}" for site, unit in zip(sites, found["units"], strict=True)]
     assert set(names) == set(circuit.nodes)
@@ -103,7 +103,7 @@ def test_the_strongest_units_of_a_series_are_those_of_a_smaller_circuit(
     graph = replace(
         graphs["cat", "sketch"], importance=ranked, kept_units=large, edge_scores={}
     )
-    _, arrays, _ = _series(graph.circuit(3), INNER, "", None, None)
+    _, arrays, _ = series_of(graph.circuit(3), INNER, "")
     sites, expected = (
         np.repeat(INNER, arrays["counts"]),
         {(site, unit) for site in INNER for unit in small[site]},
@@ -121,7 +121,7 @@ def test_series_hold_the_stability_of_the_circuit(
     expected = find_consensus(
         graphs["cat", "real"].circuit(3), parts, graphs.part_edges("cat", "real")
     )
-    found = series_of(exported, 1, "real")["unitStability"] / 255
+    found = read_series(exported, 1, "real")["unitStability"] / 255
     assert_same(
         found, np.concatenate([expected.units[site] for site in INNER]), 0.1, atol=0.002
     )
@@ -287,7 +287,7 @@ def test_units_may_have_more_edges_than_a_byte_counts(tmp_path: Path) -> None:
     export_explorer(
         write_alone(graph, tmp_path / "graphs"), tmp_path / "out", settings=settings
     )
-    found = series_of(tmp_path / "out", 0, "real")
+    found = read_series(tmp_path / "out", 0, "real")
     circuit = graph.circuit(600).graph
     assert max(degree for _, degree in circuit.in_degree()) > 255
     assert found["into"].sum() == len(found["from"]) == circuit.number_of_edges()
