@@ -18,7 +18,14 @@ FEWEST = 20
 
 
 class CardImage(NamedTuple):
-    """An image that cards show."""
+    """An image that cards show.
+
+    Example:
+        >>> from circuitry.cards import CardImage
+        >>> image = CardImage("9f86d081884c7d65", "sketch/clock/1.png", "sketch", "clock", found_on=True)
+        >>> image.class_name
+        'clock'
+    """
 
     id: str
     """16 hexadecimal digits: a digest of its path below the root."""
@@ -34,7 +41,14 @@ class CardImage(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TopImages:
-    """The images of a domain in which a unit is strongest."""
+    """The images of a domain in which a unit is strongest.
+
+    Example:
+        >>> from circuitry.cards import TopImages
+        >>> top = TopImages(ids=("9f86d081884c7d65", "60303ae22b998861"), values=np.array([2.5, 0.5]), heat=None)
+        >>> top.ids[0]     # the image in which the unit is strongest
+        '9f86d081884c7d65'
+    """
 
     ids: tuple[str, ...]
     """Strongest first; only images with a value above zero."""
@@ -47,7 +61,17 @@ class TopImages:
 
 @dataclass(frozen=True)
 class UnitName:
-    """A name, and how well it predicts the unit's activation on images that it was not fitted on."""
+    """A name, and how well it predicts the unit's activation on images that it was not fitted on.
+
+    Example:
+        >>> from circuitry.cards import WordedImages, name_units
+        >>> probabilities = np.random.default_rng(0).random((100, 2))
+        >>> tested = np.arange(100) % 2 == 1
+        >>> worded = WordedImages(["stripes", "grass"], probabilities, ["zebra"] * 100, ["real"] * 100, tested)
+        >>> name = name_units(probabilities[:, :1], worded)[0]     # a unit that responds to stripes
+        >>> name.name, name.runner_up
+        ('stripes', 'grass')
+    """
 
     words: tuple[str, ...]
     """One to three, heaviest first."""
@@ -82,7 +106,14 @@ class UnitName:
 
 @dataclass(frozen=True)
 class WordCheck:
-    """Whether a model's words work on some images: zero-shot classification by the names of their classes."""
+    """Whether a model's words work on some images: zero-shot classification by the names of their classes.
+
+    Example:
+        >>> from circuitry.cards import WordCheck
+        >>> check = WordCheck("rn-tiny", 0.62, {"real": 0.62}, chance=0.25, n_images=100, works=True)
+        >>> check.sentence
+        'The words of rn-tiny work on these images: 62% of 100 are classified right, 25% by chance; ...'
+    """
 
     model: str  #: Name of the model.
     accuracy: float  #: Share of right answers, over all images.
@@ -112,9 +143,15 @@ class UnitCard:
     """One unit: the images that activate it in every domain, its effects, and its name.
 
     Example:
-        >>> card = CardFolder("runs/quickstart/cards").card("layer4.0", 12)
+        >>> from circuitry.cards import unit_cards
+        >>> cards = unit_cards(clip, folder, graphs, "runs/x/cards", n_images=4, exact_units=0)
+        >>> card = cards.card(*cards.units()[0])
+        >>> card.title
+        '.../...'
+        >>> card.effects.shape      # [classes, domains]
+        (2, 2)
         >>> card.top["activation"]["sketch"].ids
-        >>> card.exact["zero"] - card.effects     # [classes, domains]
+        (...)
     """
 
     site: str  #: Where the unit is.

@@ -18,7 +18,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import nnls
 from scipy.special import logsumexp
@@ -293,15 +292,20 @@ def fit_words(
     return np.array(chosen, int)[order], weights[order]
 
 
+_OneHot = tuple[list[str], np.ndarray]
+"""Labels, and a standardised column [images] for each."""
+
+
 def _best_label(
-    fitted: pd.DataFrame, tested: pd.DataFrame, goal: np.ndarray, shown: np.ndarray
+    fitted: _OneHot, tested: _OneHot, goal: np.ndarray, shown: np.ndarray
 ) -> tuple[str, float]:
     """Return the label that fits the one half best, and its correlation on the other."""
-    best = str((fitted.T @ goal).idxmax())
-    if best not in tested:
+    labels, columns = fitted
+    best = labels[int(np.argmax(columns.T @ goal))]
+    labels, columns = tested
+    if best not in labels:
         return best, 0.0
-    column = tested.to_numpy()[:, tested.columns.get_loc(best)]
-    return best, float(column @ shown / len(shown))
+    return best, float(columns[:, labels.index(best)] @ shown / len(shown))
 
 
 def _correlation(predicted: np.ndarray, shown: np.ndarray) -> float:
@@ -334,7 +338,6 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     return np.divide(centred, scale, out=np.zeros_like(centred), where=varies)
 
 
-def _one_hot(labels: np.ndarray) -> pd.DataFrame:
-    """Return a standardised column for each label."""
-    columns = pd.get_dummies(labels, dtype=float)
-    return pd.DataFrame(_standardised(columns.to_numpy()), columns=columns.columns)
+def _one_hot(of_images: np.ndarray) -> _OneHot:
+    labels, places = np.unique(of_images, return_inverse=True)
+    return labels.tolist(), _standardised(np.eye(len(labels))[places])

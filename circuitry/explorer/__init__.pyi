@@ -6,6 +6,4 @@ from .live_model import LiveModel as LiveModel
 from .model_view import view_model as view_model
 from .overview import read_curves as read_curves
 from .server import serve_explorer as serve_explorer
-from .view_files import ClassVectors as ClassVectors
-from .view_files import ImageAnswers as ImageAnswers
 from .view_files import ModelView as ModelView

@@ -87,12 +87,15 @@ def serve_explorer(
         folder: The folder that `export_explorer` wrote.
         live: Measures units and looks at images for the page: a `LiveModel`.
         port: Where to listen; 0 for a free one.
+        open_page: Whether the page is opened in a browser.
 
     Raises:
         InputError: for a folder without an explorer, and a port that is in use.
 
     Example:
-        >>> serve_explorer("runs/x/explorer", live=LiveModel(checks), open_page=True)
+        >>> from circuitry.explorer import export_explorer, serve_explorer
+        >>> explorer = export_explorer(graphs, "runs/x/explorer")
+        >>> serve_explorer("runs/x/explorer", open_page=True)     # doctest: +SKIP
     """
     access = Access()
     app = explorer_app(folder, access, live)

@@ -64,7 +64,18 @@ class ClassVectors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelView:
-    """A model's answers and direct effects, from `view_model`."""
+    """A model's answers and direct effects, from `view_model`.
+
+    Example:
+        >>> from circuitry.explorer import view_model
+        >>> from circuitry.interventions import CheckSettings
+        >>> checks = circuitry.CausalChecks(clip, folder, graphs, CheckSettings(seen=True))
+        >>> view = view_model(checks, n_images=1, vocabulary=["star"])
+        >>> view.class_names
+        ('car', 'clock', 'cup', 'house')
+        >>> view.direct["clock"].domains
+        ('real', 'sketch')
+    """
 
     class_names: tuple[str, ...]
     """Among which the model answers."""

@@ -14,9 +14,7 @@ from circuitry.cards import TopImages, UnitCard
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.consensus import find_consensus
 from circuitry.explorer import (
-    ClassVectors,
     ExplorerSettings,
-    ImageAnswers,
     ModelView,
     export_explorer,
     read_curves,
@@ -25,6 +23,7 @@ from circuitry.explorer.circuit_files import series_of
 from circuitry.explorer.export import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
+from circuitry.explorer.view_files import ClassVectors, ImageAnswers
 from tests.circuits.test_measures import random_graph
 from tests.explorer.made import (
     ATTACK,

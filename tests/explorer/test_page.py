@@ -16,7 +16,8 @@ import pytest
 from circuitry import GraphFolder, compare_domains
 from circuitry.circuits.graph_folder import LESIONS
 from circuitry.circuits.tracer_graph import tracer_graph
-from circuitry.explorer import ClassVectors, ExplorerSettings, export_explorer
+from circuitry.explorer import ExplorerSettings, export_explorer
+from circuitry.explorer.view_files import ClassVectors
 from circuitry.reports.figures.style import domain_marks
 from tests.circuits.test_tracer_graph import refusals
 from tests.explorer.made import (
