@@ -208,7 +208,7 @@ class TopList:
 class TopLists:
     """The top images of units by activation and by effect, updated batch by batch."""
 
-    def __init__(self, units: UnitsBySite, k: int = TOP_IMAGES) -> None:
+    def __init__(self, units: UnitsBySite, k: int) -> None:
         self.n_images = 0
         self.lists: dict[tuple[str, str], TopList] = {}
         """By ranking and site."""
@@ -284,7 +284,7 @@ def write_domain(
     path: Path,
     found_on: Collection[ImageRecord],
     top: int,
-    items: ItemKey | None = None,
+    items: ItemKey | None,
 ) -> list[Path]:
     """Pass the images of a domain through the model, and write its files beside ``path``; return all of them.
 

@@ -40,7 +40,8 @@ PERMUTATIONS = 100
 QUANTILE = 0.95
 """Quantile of their names' correlations below which a name is weak."""
 
-_FIRST, _LAST = 0.998, 0.97
+_FIRST = 0.998
+_LAST = 0.97
 """Weight of the first and past the last top image, as CLIP-Dissect has them."""
 
 
@@ -335,7 +336,9 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     scale = centred.std(0)
     # Rounding leaves a constant column a little above zero.
     varies = scale > 1e-12 * np.abs(values).max(0)
-    return np.divide(centred, scale, out=np.zeros_like(centred), where=varies)
+    standardised = np.zeros_like(centred)
+    np.divide(centred, scale, out=standardised, where=varies)
+    return standardised
 
 
 def _one_hot(of_images: np.ndarray) -> _OneHot:

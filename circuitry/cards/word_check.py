@@ -66,12 +66,11 @@ def word_probabilities(
         (4, 5)
     """
     embeddings = embeddings.to(clip.encoder.device, clip.encoder.dtype)
-    if isinstance(clip, Classifier):
-        logits = clip.logits(embeddings)
-    else:
+    if not isinstance(clip, Classifier):
         texts = clip.text_weights(words, ["{}"])
         logits = clip.pair_logits(embeddings, texts)
-    probabilities = logits.float().softmax(-1)
+        return logits.float().softmax(-1).cpu().numpy()
+    probabilities = clip.logits(embeddings).float().softmax(-1)
     if probabilities.shape[1] != len(words):
         # A classifier may have several outputs for a class.
         outputs = [list(clip.classes[word]) for word in words]

@@ -109,7 +109,7 @@ def series_of(
         of_units = np.concatenate([consensus.units[site] for site in sites])
         arrays["unitStability"] = _bytes(of_units)
         arrays["edgeStability"] = _bytes(_joined(stability)[order])
-    header = {
+    header: dict[str, object] = {
         "domain": domain,
         "part": part,
         "images": graph.n_images,

@@ -30,9 +30,8 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
     """
     values = comparison.values
     values = values[~values["site"].isin(list(comparison.left_out))]
-    of_class = values.groupby(["class", *_PAIR], sort=False, as_index=False)["value"]
-    by_class = of_class.mean()
-    matrix = by_class.groupby(_PAIR, sort=False, as_index=False)["value"].mean()
+    by_class = values.groupby(["class", *_PAIR], sort=False)["value"].mean()
+    matrix = by_class.groupby(_PAIR, sort=False).mean()
     ratios: list[list[object]] = []
     if comparison.has_ratios:
         ratios = _rows(comparison.ratios(), _RATIO)
@@ -50,8 +49,8 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
         "measure": comparison.measure,
         "alike": comparison.alike,
         "directions": comparison.directions,
-        "matrix": _rows(matrix, [*_PAIR, "value"]),
-        "byClass": _rows_by(by_class, "class", [*_PAIR, "value"]),
+        "matrix": _rows(matrix.reset_index(), [*_PAIR, "value"]),
+        "byClass": _rows_by(by_class.reset_index(), "class", [*_PAIR, "value"]),
         "ratios": ratios,
         "depth": depth,
         "depthIs": depth_is,

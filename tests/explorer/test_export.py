@@ -103,10 +103,8 @@ def test_the_strongest_units_of_a_series_are_those_of_a_smaller_circuit(
         graphs["cat", "sketch"], importance=ranked, kept_units=large, edge_scores={}
     )
     _, arrays, _ = series_of(graph.circuit(3), INNER, "")
-    sites, expected = (
-        np.repeat(INNER, arrays["counts"]),
-        {(site, unit) for site in INNER for unit in small[site]},
-    )
+    sites = np.repeat(INNER, arrays["counts"])
+    expected = {(site, unit) for site in INNER for unit in small[site]}
     assert {
         (sites[place], arrays["units"][place])
         for place in arrays["order"][: len(expected)]
@@ -154,7 +152,8 @@ def test_the_index_holds_comparisons_and_measured_cuts(
     found = next(
         one for one in index["comparisons"] if one["measure"] == "node_overlap"
     )
-    matrix, ratios = comparison.matrix(), comparison.ratios()
+    matrix = comparison.matrix()
+    ratios = comparison.ratios()
     for a, b, value in found["matrix"]:
         assert value == pytest.approx(matrix.loc[a, b], rel=1e-3)
     values = np.array(
@@ -233,15 +232,11 @@ def test_the_same_thing_is_matched_in_every_domain(
     export_explorer(
         graphs, tmp_path, cards=cards, settings=ExplorerSettings(images_per_list=4)
     )
-    pictures, (_, arrays) = (
-        read(tmp_path, "pictures")[0]["pictures"],
-        read(tmp_path, "cards/1"),
-    )
-    numbers, values, none = (
-        arrays["matched/pictures"],
-        arrays["matched/values"],
-        2**32 - 1,
-    )
+    pictures = read(tmp_path, "pictures")[0]["pictures"]
+    (_, arrays) = read(tmp_path, "cards/1")
+    numbers = arrays["matched/pictures"]
+    values = arrays["matched/values"]
+    none = 2**32 - 1
     assert numbers.shape == (len(arrays["units"]), len(DOMAINS), 4)
     _, cat, fish = CLASSES
     for k, thing in enumerate(
@@ -335,11 +330,9 @@ def test_the_digest_is_of_everything_that_is_shown(
     graphs: GraphFolder, tmp_path: Path
 ) -> None:
     values = compare_domains(graphs)["node_overlap"]
-    answer, texts, near = (
-        a_view().answers["sketch/cat/1.png"],
-        np.ones((1, 2)),
-        {"words": ("fur",)},
-    )
+    answer = a_view().answers["sketch/cat/1.png"]
+    texts = np.ones((1, 2))
+    near = {"words": ("fur",)}
     words = {
         "texts": texts,
         "direct": {"cat": ClassVectors(("mlp",), ("real",), np.ones((1, 1, 2)))},

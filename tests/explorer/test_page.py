@@ -58,7 +58,8 @@ def test_a_cut_is_chosen_and_thresholded(reader: Reader, graphs: GraphFolder) ->
     assert reader.state()["className"] == ATTACK
     reader.tab.select_option("#class", "cat")
     reader.tab.wait_for_selector(".page[data-loaded='cat']")
-    real, sketch = kept(graphs, "real"), kept(graphs, "sketch")
+    real = kept(graphs, "real")
+    sketch = kept(graphs, "sketch")
     table = reader.table()
     assert set(table) == real | sketch
     assert {
@@ -334,7 +335,8 @@ def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
     reader.open(**CAT, pins=["a/1"], notes={"a/1": "n"}, view="table")
     with reader.tab.expect_download() as download:
         reader.click_export("state")
-    saved, before = Path(download.value.path()).read_text(), reader.state()
+    saved = Path(download.value.path()).read_text()
+    before = reader.state()
     reader.open()
     assert "opened" in reader.drop(saved)
     assert reader.state() == before
@@ -430,7 +432,8 @@ def test_own_parts_show_what_the_model_loses_without_them(
 def test_a_pooling_pair_has_a_card_of_its_words(
     browser: Any, graphs: GraphFolder, tmp_path: Path
 ) -> None:
-    pairs, unit = ("head 0 x b/3", "head 1 x b/5"), "b/3"
+    pairs = ("head 0 x b/3", "head 1 x b/5")
+    unit = "b/3"
     vectors = np.array(
         [[[0.5, 0.25], [0.125, 0.0]], [[-0.5, 0.125], [0.25, 0.0]]]
     )  # [domains, pairs, d]
