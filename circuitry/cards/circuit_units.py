@@ -41,7 +41,7 @@ class CircuitUnits:
         return np.flatnonzero(self.kept[site].any(1))
 
     def units(self) -> dict[str, np.ndarray]:
-        """Return these units by site; only sites that have some."""
+        """Return the numbers of the units that any circuit keeps, by site; only sites that have such units."""
         kept = {site: self.kept_by_any(site) for site in self.kept}
         return {site: numbers for site, numbers in kept.items() if len(numbers)}
 

@@ -336,7 +336,7 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     scale = centred.std(0)
     # Rounding leaves a constant column a little above zero.
     varies = scale > 1e-12 * np.abs(values).max(0)
-    standardised = np.zeros_like(centred)
+    standardised: np.ndarray = np.zeros_like(centred)
     np.divide(centred, scale, out=standardised, where=varies)
     return standardised
 

@@ -28,7 +28,7 @@ class Series(NamedTuple):
     header: dict[str, object]
     arrays: dict[str, np.ndarray]
     graph: AttributionGraph
-    """The graph of the circuit, for who counts its units."""
+    """The graph that the circuit was cut from, with the scores of all units."""
 
 
 def class_series(
