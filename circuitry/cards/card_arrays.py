@@ -64,7 +64,9 @@ def _top_arrays(
     seen: Sequence[SeenImages], ranking: str, site: str
 ) -> dict[str, np.ndarray]:
     """Return numbers, values and maps of the top images as arrays [units, domains, images, ...]."""
-    places, values, maps = [], [], []
+    places: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    maps: list[np.ndarray | None] = []
     n_before = 0
     for domain in seen:
         within = domain.arrays[f"{ranking}/places/{site}"]
