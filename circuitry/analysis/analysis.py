@@ -28,7 +28,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.data.parts import Key
 from circuitry.encoder.metrics import answer_metric
-from circuitry.explorer.export import Exported
+from circuitry.explorer.export import ExplorerPage
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
@@ -290,7 +290,7 @@ class Analysis:
             **settings,
         )
 
-    def explore(self) -> Exported:
+    def explore(self) -> ExplorerPage:
         """Write the explorer of what is in the folder."""
         return explore_run(self.out, self.drawn)
 

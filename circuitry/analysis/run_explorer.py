@@ -7,7 +7,7 @@ from circuitry.cards.card_folder import CardFolder
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.explorer_settings import ExplorerSettings
-from circuitry.explorer.export import Exported, export_explorer
+from circuitry.explorer.export import ExplorerPage, export_explorer
 from circuitry.explorer.overview import read_curves
 from circuitry.explorer.view_files import ModelView
 from circuitry.reports.run_pages import link_pages
@@ -24,7 +24,7 @@ def explore_run(
     cards: Path | None = None,
     model: ModelView | None = None,
     settings: ExplorerSettings = ExplorerSettings(),
-) -> Exported:
+) -> ExplorerPage:
     """Write the explorer of circuits, with the comparisons, curves and cards in the folder of their run.
 
     The default folder of the page is ``explorer`` in the run, that of the cards ``cards`` beside the circuits.

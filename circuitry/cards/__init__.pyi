@@ -11,7 +11,6 @@ from .unit_card import WordCheck as WordCheck
 from .unit_names import WordedImages as WordedImages
 from .unit_names import name_units as name_units
 from .vocabulary import read_vocabulary as read_vocabulary
-from .vocabulary import unit_words as unit_words
 from .word_check import default_vocabulary as default_vocabulary
 from .word_check import vocabulary_of as vocabulary_of
 from .word_check import word_probabilities as word_probabilities

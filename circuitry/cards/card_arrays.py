@@ -1,15 +1,13 @@
-"""The cards of a site as arrays, joined from the graphs, the images and the exact effects. No torch."""
+"""The cards of a site as arrays, joined from the circuits, the images and the exact effects. No torch."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from circuitry.cards.card_folder import SeenImages
-from circuitry.cards.unit_card import ACTIVATION, EFFECT
-from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.cards.circuit_units import CircuitUnits
+from circuitry.cards.unit_card import RANKINGS_OF_IMAGES
 from circuitry.data.parts import Key
 
 REPLACED_BY = {
@@ -22,163 +20,97 @@ BINS = 30
 """Bins of the histograms."""
 
 
-class CircuitScores:
-    """The units that any circuit of a folder keeps, with their scores in all circuits."""
-
-    def __init__(self, graphs: GraphFolder, keys: Sequence[Key]) -> None:
-        self.keys = tuple(keys)
-        self.classes = tuple(dict.fromkeys(class_name for class_name, _ in keys))
-        self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
-        self.kept: dict[Key, dict[str, np.ndarray]] = {}
-        """Kept units by circuit and site, the strongest first."""
-        self._scores: dict[Key, dict[str, np.ndarray]] = {}
-        for key in keys:
-            graph = graphs[key]
-            self.kept[key] = {
-                site: graph.kept_units[site] for site in graph.inner_sites
-            }
-            self._scores[key] = graph.node_scores
-
-    @cached_property
-    def units(self) -> dict[str, np.ndarray]:
-        """The units with a card by site, in ascending order; only sites that have some."""
-        sites = next(iter(self.kept.values()))
-        found = {
-            site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()]))
-            for site in sites
-        }
-        return {site: units for site, units in found.items() if len(units)}
-
-    def columns(self, site: str) -> slice:
-        """Return the columns of a site's units in tables of all units."""
-        sites = list(self.units)
-        before = sum(len(self.units[earlier]) for earlier in sites[: sites.index(site)])
-        return slice(before, before + len(self.units[site]))
-
-    def by_key(self, site: str, of: Mapping[Key, np.ndarray], fill: Any) -> np.ndarray:
-        """Return values [units] of circuits as an array [units, classes, domains]."""
-        found = np.full(
-            (len(self.units[site]), len(self.classes), len(self.domains)), fill
-        )
-        for key, values in of.items():
-            found[:, self.classes.index(key[0]), self.domains.index(key[1])] = values
-        return found
-
-    def effects(self, site: str) -> Float[np.ndarray, "units classes domains"]:
-        """Return the scores of a site's units in all circuits."""
-        units = self.units[site]
-        return self.by_key(
-            site,
-            {key: scores[site][units] for key, scores in self._scores.items()},
-            np.nan,
-        )
-
-
 def site_arrays(
-    scores: CircuitScores,
+    circuits: CircuitUnits,
     site: str,
     seen: Sequence[SeenImages],
+    activations: Sequence[Float[np.ndarray, "images units"]],
     exact: Mapping[Key, Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a site's cards by name, with a row for each unit; ``exact`` are the circuits' files."""
-    units = scores.units[site]
-    by_domain = [one.activations[:, scores.columns(site)] for one in seen]
-    none = np.zeros((1, len(units)), np.float32)  # of a domain without images
-    highest = np.max(
-        [
-            values.max(0)
-            for values in (some if len(some) else none for some in by_domain)
-        ],
-        axis=0,
-    )
-    lowest = np.min(
-        [
-            values.min(0)
-            for values in (some if len(some) else none for some in by_domain)
-        ],
-        axis=0,
-    )
-    edges, counts = histograms(by_domain, lowest, highest)
+    """Return the arrays of a site's cards by name, with a row for each unit that a circuit keeps.
+
+    Args:
+        seen: The images of each domain.
+        activations: Activations of the site's units in them, domain by domain.
+        exact: The arrays of the files of exact effects, by circuit.
+    """
+    units = circuits.kept_by_any(site)
+    edges, counts = histograms(activations)
+    heat_scale = np.concatenate(activations).max(0, initial=0)
     arrays = {
-        "heat_scale": highest.clip(0),
+        "heat_scale": heat_scale,
         "bin_edges": edges,
-        "counts": counts.astype(np.int32),
-        "effects": scores.effects(site),
-        "kept": scores.by_key(
-            site,
-            {key: np.isin(units, kept[site]) for key, kept in scores.kept.items()},
-            False,
-        ),
+        "counts": counts,
+        "effects": circuits.by_class_and_domain(circuits.scores[site][units]),
+        "kept": circuits.by_class_and_domain(circuits.kept[site][units]),
     }
-    first = np.cumsum([0, *(len(one.images) for one in seen)])
-    for by in (ACTIVATION, EFFECT):
-        places = [one.arrays[f"{by}/places/{site}"] for one in seen]
-        moved = [
-            np.where(some >= 0, some + start, -1)
-            for some, start in zip(places, first, strict=False)
-        ]
-        arrays[f"{by}/places"] = np.stack(moved, 1).astype(np.int32)
-        arrays[f"{by}/values"] = np.stack(
-            [one.arrays[f"{by}/values/{site}"] for one in seen], 1
-        )
-        heat = [one.arrays.get(f"{by}/heat/{site}") for one in seen]
-        shapes = {some.shape for some in heat if some is not None}
-        if shapes:
-            (shape,) = shapes
-            joined = np.stack(
-                [
-                    np.zeros(shape, np.float32) if some is None else some
-                    for some in heat
-                ],
-                1,
-            )
-            arrays[f"{by}/heat"] = as_heat(joined, arrays["heat_scale"])
+    for ranking in RANKINGS_OF_IMAGES:
+        top = _top_arrays(seen, ranking, site)
+        if "heat" in top:
+            top["heat"] = as_heat(top["heat"], heat_scale)
+        arrays |= {f"{ranking}/{name}": array for name, array in top.items()}
     for kind in REPLACED_BY:
-        of = {
-            key: _placed(found, kind, site, units)
-            for key, found in exact.items()
-            if f"{kind}/{site}" in found
-        }
-        arrays[f"exact/{kind}"] = scores.by_key(site, of, np.nan)
+        effects = np.full((len(units), len(circuits.keys)), np.nan)
+        for column, key in enumerate(circuits.keys):
+            # Only a circuit's strongest units are measured.
+            if f"{kind}/{site}" in exact[key]:
+                rows = np.searchsorted(units, exact[key][f"units/{site}"])
+                effects[rows, column] = exact[key][f"{kind}/{site}"]
+        arrays[f"exact/{kind}"] = circuits.by_class_and_domain(effects)
     return arrays
 
 
+def _top_arrays(
+    seen: Sequence[SeenImages], ranking: str, site: str
+) -> dict[str, np.ndarray]:
+    """Return numbers, values and maps of the top images as arrays [units, domains, images, ...]."""
+    places: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    maps: list[np.ndarray | None] = []
+    n_before = 0
+    for domain in seen:
+        within = domain.arrays[f"{ranking}/places/{site}"]
+        # A domain's file numbers its own images, a card those of all domains; -1 is no image.
+        places.append(np.where(within >= 0, within + n_before, -1))
+        values.append(domain.arrays[f"{ranking}/values/{site}"])
+        maps.append(domain.arrays.get(f"{ranking}/heat/{site}"))
+        n_before += len(domain.images)
+    top = {
+        "places": np.stack(places, 1).astype(np.int32),
+        "values": np.stack(values, 1),
+    }
+    with_maps = [heat for heat in maps if heat is not None]
+    if with_maps:
+        # A domain without a readable image has no maps.
+        nothing = np.zeros_like(with_maps[0])
+        top["heat"] = np.stack([nothing if h is None else h for h in maps], 1)
+    return top
+
+
 def histograms(
-    by_domain: Sequence[np.ndarray],
-    lowest: Float[np.ndarray, " units"],
-    highest: Float[np.ndarray, " units"],
+    by_domain: Sequence[Float[np.ndarray, "images units"]],
 ) -> tuple[Float[np.ndarray, "units edges"], np.ndarray]:
     """Return edges of bins for each unit, and numbers of images [units, domains, bins] by their activation.
 
     The axis of a unit goes from zero, or its lowest activation below zero, to its highest.
     """
-    start = np.minimum(lowest, 0)
+    activations = np.concatenate(by_domain)
+    start = activations.min(0, initial=0)
+    highest = activations.max(0, initial=-np.inf)
     stop = np.where(highest > start, highest, start + 1)
     edges = np.linspace(start, stop, BINS + 1, axis=1).astype(np.float32)
-    counts = [
-        [
-            np.histogram(values[:, unit], BINS, (start[unit], stop[unit]))[0]
-            for values in by_domain
-        ]
-        for unit in range(len(start))
-    ]
-    return edges, np.array(counts, np.int64).reshape(len(start), len(by_domain), BINS)
+    counts = np.zeros((len(start), len(by_domain), BINS), np.int32)
+    for unit, limits in enumerate(zip(start, stop, strict=True)):
+        for domain, values in enumerate(by_domain):
+            counts[unit, domain] = np.histogram(values[:, unit], BINS, limits)[0]
+    return edges, counts
 
 
 def as_heat(
     maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]
 ) -> np.ndarray:
     """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less."""
-    each = scale.reshape(-1, *[1] * (maps.ndim - 1))
-    share = np.divide(maps, each, out=np.zeros_like(maps), where=each > 0)
-    found: np.ndarray = np.round(share.clip(0, 1) * 255).astype(np.uint8)
-    return found
-
-
-def _placed(
-    found: Mapping[str, np.ndarray], kind: str, site: str, units: np.ndarray
-) -> np.ndarray:
-    """Return the exact effects of a circuit among all units of the site; NaN where they were not measured."""
-    values = np.full(len(units), np.nan)
-    values[np.searchsorted(units, found[f"units/{site}"])] = found[f"{kind}/{site}"]
-    return values
+    scale = np.expand_dims(scale, tuple(range(1, maps.ndim)))
+    shares = np.divide(maps, scale, out=np.zeros_like(maps), where=scale > 0)
+    heat: np.ndarray = np.round(shares.clip(0, 1) * 255).astype(np.uint8)
+    return heat

@@ -20,8 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from circuitry.cards.unit_card import (
-    ACTIVATION,
-    EFFECT,
+    RANKINGS_OF_IMAGES,
     CardImage,
     TopImages,
     UnitCard,
@@ -38,18 +37,20 @@ CARDS_FORMAT = "circuitry unit cards 2"
 """Name and version of the folder and of the files in it."""
 COMMAND = "circuitry cards"
 """The command that makes the folder."""
-IMAGES, EXACT, WORDS, SITE = "images", "exact", "words", "site"
-"""Kinds of jobs, the first part of their names; they are done in this order."""
+IMAGES = "images"
+EXACT = "exact"
+WORDS = "words"
+SITE = "site"
+"""Kinds of jobs, the first word of their names; they are done in this order."""
 
 
-def card_file(folder: Path, job: Job) -> Path:
-    """Return the file that a job of `unit_cards` leaves last."""
+def card_file(folder: Path, job: Job, suffix: str = ".safetensors") -> Path:
+    """Return a file of a job of `unit_cards`; the one with the default suffix is written last."""
     kind, *names = job
     if kind == WORDS:
         return folder / "words.json"
-    if kind == SITE:
-        return folder / "sites" / f"{names[0]}.safetensors"
-    return folder / kind / Path(*names[:-1]) / f"{names[-1]}.safetensors"
+    subfolder = "sites" if kind == SITE else kind
+    return folder.joinpath(subfolder, *names[:-1], f"{names[-1]}{suffix}")
 
 
 def thumbnail_file(folder: Path, image_id: str) -> Path:
@@ -67,8 +68,17 @@ def read_beside(path: Path) -> Any:
         ) from error
 
 
+def read_images_beside(path: Path) -> list[CardImage]:
+    """Return the images of a domain, in the order of its other files."""
+    return [CardImage(*row) for row in read_beside(path)]
+
+
 ActivationTable = tuple[tuple[str, ...], Float[np.ndarray, "images units"]]
 """Ids of images, and the activation of every unit in them; values are read from disk when they are used."""
+
+
+_OfSite = tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]
+"""Header and arrays of the cards of a site, and the names of its units."""
 
 
 class SeenImages(NamedTuple):
@@ -81,20 +91,27 @@ class SeenImages(NamedTuple):
     """Activations of all units, read from disk when they are used."""
 
     @classmethod
-    def read(cls, path: Path) -> "SeenImages":
-        """Read the files of a domain, given the one of the top images."""
-        _, arrays = read_arrays(path, CARDS_FORMAT, "file of top images")
-        images = [CardImage(*row) for row in read_beside(path.with_suffix(".json"))]
-        return cls(images, arrays, np.load(path.with_suffix(".npy"), mmap_mode="r"))
+    def read(cls, folder: Path, domain: str) -> "SeenImages":
+        """Read the files of a domain."""
+        job = (IMAGES, domain)
+        _, arrays = read_arrays(
+            card_file(folder, job), CARDS_FORMAT, "file of top images"
+        )
+        images = read_images_beside(card_file(folder, job, ".json"))
+        table = np.load(card_file(folder, job, ".npy"), mmap_mode="r")
+        return cls(images, arrays, table)
 
 
 class CardFolder:
     """The cards of all units of the circuits of a folder.
 
     Example:
-        >>> cards = CardFolder("runs/quickstart/cards")
-        >>> card = cards.card("layer4.0", 12)
-        >>> cards.thumbnail(card.top["activation"]["sketch"].ids[0])
+        >>> from circuitry.cards import CardFolder, unit_cards
+        >>> made = unit_cards(clip, folder, graphs, "runs/x/cards", n_images=4, exact_units=0)
+        >>> cards = CardFolder("runs/x/cards")
+        >>> card = cards.card(*cards.units()[0])
+        >>> card.top["activation"]["sketch"].ids
+        ('...',...)
     """
 
     HOW_TO_GET: ClassVar = (
@@ -116,50 +133,42 @@ class CardFolder:
                 f"The unit cards at {self.path} are not finished, {len(missing)} of {len(jobs)} jobs are left, first "
                 f"{' '.join(missing[0])}: run {COMMAND} again, which goes on where it stopped."
             )
-        keys = [job[1:] for job in jobs if job[0] == EXACT]
-        self.sites = tuple(job[1] for job in jobs if job[0] == SITE)
-        """Sites with cards, in the encoder's order."""
-        self.classes = tuple(dict.fromkeys(class_name for class_name, _ in keys))
+        circuits = [job for job in jobs if job[0] == EXACT]
+        self.classes = tuple(dict.fromkeys(class_name for _, class_name, _ in circuits))
         """The axis "classes" of all arrays."""
-        self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
+        self.domains = tuple(dict.fromkeys(domain for _, _, domain in circuits))
         """The axis "domains" of all arrays."""
-        self._read: dict[
-            str, tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]
-        ] = {}
+        self._units: dict[str, list[int]] = {}
+        for kind, *names in jobs:
+            if kind == SITE:
+                self._units[names[0]] = self.manifest["config"]["units"][names[0]]
+        self.sites = tuple(self._units)
+        """Sites with cards, in the encoder's order."""
+        self._of_sites: dict[str, _OfSite] = {}
 
     def units(self) -> list[tuple[str, int]]:
         """Return (site, unit) of every card, site by site."""
         return [(site, unit) for site in self.sites for unit in self._units[site]]
 
     @cached_property
-    def _units(self) -> dict[str, list[int]]:
-        return {
-            site: list(map(int, units))
-            for site, units in self.manifest["config"]["units"].items()
-        }
-
-    @cached_property
     def images(self) -> dict[str, CardImage]:
         """The images that cards show, by id."""
-        listed = (
-            CardImage(*row) for domain in self.domains for row in self._listed(domain)
-        )
-        return {image.id: image for image in listed}
+        images: dict[str, CardImage] = {}
+        for domain in self.domains:
+            images |= {image.id: image for image in self._images_of(domain)}
+        return images
 
-    def _whole(self, job: Job, suffix: str = "") -> Path:
-        """Return the path of the file that a job leaves last, or of one beside it, after checking it."""
-        path = card_file(self.path, job)
-        return self._folder.whole(
-            job, path.with_suffix(suffix) if suffix else path, COMMAND
-        )
+    def _file(self, job: Job, suffix: str = ".safetensors") -> Path:
+        """Return the path of a file of a job, after checking that it is as the job left it."""
+        return self._folder.whole(job, card_file(self.path, job, suffix), COMMAND)
 
-    def _listed(self, domain: str) -> Any:
-        return read_beside(self._whole((IMAGES, domain), ".json"))
+    def _images_of(self, domain: str) -> list[CardImage]:
+        return read_images_beside(self._file((IMAGES, domain), ".json"))
 
     @cached_property
     def words(self) -> WordCheck:
         """Whether the model's words work on these images."""
-        return WordCheck(**read_beside(self._whole((WORDS,))))
+        return WordCheck(**read_beside(self._file((WORDS,))))
 
     def thumbnail(self, image_id: str) -> bytes:
         """Return an image as the model sees it, 160 x 160 pixels as WebP; KeyError for an unknown one."""
@@ -171,8 +180,8 @@ class CardFolder:
 
     def activations(self, domain: str) -> ActivationTable:
         """Return the ids of a domain's images, and activations [images, units]; units as in `CardFolder.units`."""
-        ids = tuple(row[0] for row in self._listed(domain))
-        return ids, np.load(self._whole((IMAGES, domain), ".npy"), mmap_mode="r")
+        ids = tuple(image.id for image in self._images_of(domain))
+        return ids, np.load(self._file((IMAGES, domain), ".npy"), mmap_mode="r")
 
     def card(self, site: str, unit: int) -> UnitCard:
         """Return the card of a unit; KeyError for a unit that is in no circuit, `InputError` for a damaged file."""
@@ -180,23 +189,20 @@ class CardFolder:
             raise UnknownNameError(
                 f"There is no card of {site}/{unit} in {self.path}: take one of units()."
             )
-        if site not in self._read:
-            header, arrays = read_arrays(
-                self._whole((SITE, site)), CARDS_FORMAT, "file of unit cards"
-            )
-            self._read[site] = (
-                header,
-                arrays,
-                read_beside(self._whole((SITE, site), ".json")),
-            )
-        header, arrays, names = self._read[site]
+        if site not in self._of_sites:
+            self._of_sites[site] = self._read_site(site)
+        header, arrays, names = self._of_sites[site]
         row = self._units[site].index(unit)
-        of, found = {name: array[row] for name, array in arrays.items()}, names[row]
-        tops = {
-            by: {
-                domain: self._top_of(of, by, i) for i, domain in enumerate(self.domains)
-            }
-            for by in (ACTIVATION, EFFECT)
+        of_unit = {name: array[row] for name, array in arrays.items()}
+        top: dict[str, dict[str, TopImages]] = {}
+        for ranking in RANKINGS_OF_IMAGES:
+            top[ranking] = {}
+            for number, domain in enumerate(self.domains):
+                top[ranking][domain] = self._top_images(of_unit, ranking, number)
+        exact = {
+            name.removeprefix("exact/"): effects
+            for name, effects in of_unit.items()
+            if name.startswith("exact/")
         }
         return UnitCard(
             site=str(header["site"]),
@@ -204,51 +210,56 @@ class CardFolder:
             kind=str(header["kind"]),
             classes=self.classes,
             domains=self.domains,
-            top=tops,
-            heat_scale=float(of["heat_scale"]),
-            bin_edges=of["bin_edges"],
-            counts=of["counts"].astype(np.int64),
-            effects=of["effects"],
-            kept=of["kept"].astype(bool),
-            exact={
-                name.removeprefix("exact/"): of[name]
-                for name in of
-                if name.startswith("exact/")
-            },
+            top=top,
+            heat_scale=float(of_unit["heat_scale"]),
+            bin_edges=of_unit["bin_edges"],
+            counts=of_unit["counts"].astype(np.int64),
+            effects=of_unit["effects"],
+            kept=of_unit["kept"].astype(bool),
+            exact=exact,
             attributed_like=str(header["baseline"]),
-            name=None if found is None else _name(found),
+            name=_unit_name(names[row]),
             thumbnail=self.thumbnail,
         )
+
+    def _read_site(self, site: str) -> _OfSite:
+        job = (SITE, site)
+        header, arrays = read_arrays(
+            self._file(job), CARDS_FORMAT, "file of unit cards"
+        )
+        return header, arrays, read_beside(self._file(job, ".json"))
 
     @cached_property
     def _ids(self) -> list[str]:
         return list(self.images)
 
-    def _top_of(self, of: Mapping[str, np.ndarray], by: str, domain: int) -> TopImages:
-        places = of[f"{by}/places"][domain]
-        n, heat = int((places >= 0).sum()), of.get(f"{by}/heat")
-        ids = tuple(self._ids[place] for place in places[:n])
+    def _top_images(
+        self, of_unit: Mapping[str, np.ndarray], ranking: str, domain: int
+    ) -> TopImages:
+        places = of_unit[f"{ranking}/places"][domain]
+        # Strongest first, then -1 for the places that no image takes.
+        n = int((places >= 0).sum())
+        heat = of_unit.get(f"{ranking}/heat")
         return TopImages(
-            ids,
-            of[f"{by}/values"][domain, :n],
-            None if heat is None else heat[domain, :n],
+            ids=tuple(self._ids[place] for place in places[:n]),
+            values=of_unit[f"{ranking}/values"][domain, :n],
+            heat=None if heat is None else heat[domain, :n],
         )
 
     def __repr__(self) -> str:
-        units = sum(map(len, self._units.values()))
-        return f"CardFolder({str(self.path)!r}: {units} units at {len(self.sites)} sites, {len(self.domains)} domains)"
+        return (
+            f"CardFolder({str(self.path)!r}: {len(self.units())} units at {len(self.sites)} sites, "
+            f"{len(self.domains)} domains)"
+        )
 
 
-def _name(found: Mapping[str, Any]) -> UnitName:
-    pairs = {
-        key: {name: tuple(pair) for name, pair in found[key].items()}
-        for key in ("by_domain", "references")
-    }
-    return UnitName(
-        **{
-            **found,
-            **pairs,
-            "words": tuple(found["words"]),
-            "weights": tuple(found["weights"]),
-        }
-    )
+def _unit_name(saved: Mapping[str, Any] | None) -> UnitName | None:
+    """Return a name as it was before JSON made lists of its tuples."""
+    if saved is None:
+        return None
+    fields = dict(saved)
+    for field in ("words", "weights"):
+        fields[field] = tuple(fields[field])
+    for field in ("by_domain", "references"):
+        fields[field] = {key: tuple(pair) for key, pair in fields[field].items()}
+    return UnitName(**fields)

@@ -3,14 +3,16 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from circuitry.cards.card_arrays import REPLACED_BY, CircuitScores, site_arrays
+from circuitry.cards.card_arrays import REPLACED_BY, site_arrays
 from circuitry.cards.card_folder import (
     CARDS_FORMAT,
     EXACT,
@@ -22,6 +24,7 @@ from circuitry.cards.card_folder import (
     card_file,
 )
 from circuitry.cards.card_settings import CardSettings
+from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.cards.strongest_images import unit_kind, write_domain
 from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.cards.unit_names import WordedImages, name_units
@@ -66,22 +69,34 @@ def unit_cards(
     Args:
         clip: The model that the circuits were found in, in the same units.
         images: Its images; their classes and domains choose the circuits.
+        graphs: The circuits.
+        out: Folder of the cards.
+        settings: Fields of `CardSettings`.
 
     Raises:
         InputError: for circuits of another model or with an unnamed baseline, and for a folder of cards that was made
             with other settings or images; the difference is named.
 
     Example:
-        >>> cards = unit_cards(clip, images, GraphFolder("runs/x/circuits"), "runs/x/cards", n_images=20)
-        >>> cards.card("layer4.0", 12).name
+        >>> from circuitry.cards import unit_cards
+        >>> cards = unit_cards(clip, folder, graphs, "runs/x/cards", n_images=4, exact_units=0)
+        >>> cards.card(*cards.units()[0])
+        UnitCard of channel ...
     """
-    making = CardJobs(clip, images, graphs, Path(out), CardSettings(**settings))
-    making.run(work)
+    CardJobs(clip, images, graphs, Path(out), CardSettings(**settings), work).run()
     return CardFolder(out)
 
 
+def exact_baselines(checks: CausalChecks) -> dict[str, FolderBaseline]:
+    """Return the baselines of exact effects, by the name of the replacement."""
+    return {by: checks.baseline_called(name) for by, name in REPLACED_BY.items()}
+
+
 class CardJobs:
-    """The jobs of `unit_cards`; its arguments are described there."""
+    """The jobs of `unit_cards`, whose arguments these are.
+
+    Jobs of domains and circuits write files, which the jobs of words and sites read when all of them are there.
+    """
 
     def __init__(
         self,
@@ -90,21 +105,30 @@ class CardJobs:
         graphs: GraphFolder,
         out: Path,
         settings: CardSettings,
+        work: Work = Work(),
     ) -> None:
+        self.clip = clip
+        self.graphs = graphs
+        self.out = out
         self.settings = settings
-        baseline = graphs.manifest["config"]["baseline"]
-        self.checks = CausalChecks(
-            clip,
-            images,
-            graphs,
-            CheckSettings(seen=True, n_others=0, baseline=baseline),
-        )
-        self.clip, self.out, self.baseline = clip, out, str(baseline)
-        self.scores = CircuitScores(graphs, self.checks.chosen.keys)
-        styles = map(style_word, self.scores.domains)
-        self.words = vocabulary_of(
-            clip, [*images.all_classes, *styles], self.settings.vocabulary
-        )
+        self.work = work
+        self.baseline = graphs.manifest["config"]["baseline"]
+        asked = CheckSettings(seen=True, n_others=0, baseline=self.baseline)
+        self.checks = CausalChecks(clip, images, graphs, asked)
+        self._baselines = exact_baselines(self.checks)
+        self.circuits = CircuitUnits(self.checks.chosen.keys)
+        for key in self.circuits.keys:
+            self.circuits.add(key, graphs[key])
+        self.units = self.circuits.units()
+        """The units with a card by site."""
+        self.columns: dict[str, slice] = {}
+        """Their columns in the table of activations of a domain."""
+        n_before = 0
+        for site, units in self.units.items():
+            self.columns[site] = slice(n_before, n_before + len(units))
+            n_before += len(units)
+        names = [*images.all_classes, *map(style_word, self.circuits.domains)]
+        self.words = vocabulary_of(clip, names, settings.vocabulary)
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
@@ -114,39 +138,39 @@ class CardJobs:
         """
         chosen = self.checks.chosen
         n = max(self.settings.n_images, chosen.n_found + self.checks.settings.n_images)
-        keys = [
-            (class_name, domain)
-            for domain in self.scores.domains
-            for class_name in chosen.images.classes
-        ]
-        return {key: records for key in keys if (records := chosen.ranked(key)[:n])}
+        selection: dict[Key, tuple[ImageRecord, ...]] = {}
+        for domain in self.circuits.domains:
+            for class_name in chosen.images.classes:
+                records = chosen.ranked((class_name, domain))[:n]
+                if records:
+                    selection[class_name, domain] = records
+        return selection
 
     @cached_property
     def folder(self) -> JobFolder:
         """The folder of the cards, claimed for this configuration."""
-        scores = self.scores
-        jobs: list[Job] = [(IMAGES, domain) for domain in scores.domains]
-        jobs += [(EXACT, *key) for key in scores.keys]
-        jobs += [(WORDS,), *((SITE, site) for site in scores.units)]
-        named = asdict(self.settings)
-        items = named.pop("items")
-        listed = {
-            record.relative: item_of(record, items)
-            for some in self.selection.values()
-            for record in some
-        }
+        jobs: list[Job] = [(IMAGES, domain) for domain in self.circuits.domains]
+        jobs += [(EXACT, *key) for key in self.circuits.keys]
+        jobs += [(WORDS,), *((SITE, site) for site in self.units)]
+        asked = asdict(self.settings)
+        asked["vocabulary"] = digest(list(self.words))
+        items = asked.pop("items")
+        listings = None
+        if items is not None:
+            records = chain.from_iterable(self.selection.values())
+            listings = {"items": {r.relative: item_of(r, items) for r in records}}
         return self.checks.claim(
             self.out,
             CARDS_FORMAT,
             jobs,
             self.selection,
-            {"items": listed} if items is not None else None,
-            **named | {"vocabulary": digest(list(self.words))},
-            circuits=self.checks.graphs.identity.key,
-            units={site: units.tolist() for site, units in scores.units.items()},
+            listings,
+            **asked,
+            circuits=self.graphs.identity.key,
+            units={site: units.tolist() for site, units in self.units.items()},
         )
 
-    def run(self, work: Work = Work()) -> None:
+    def run(self) -> None:
         """Do the unfinished jobs, shared with other processes that run the same."""
         steps = {
             IMAGES: self._images,
@@ -155,139 +179,133 @@ class CardJobs:
             SITE: self._site,
         }
         for kind, do in steps.items():
-            jobs = [job for job in self.folder.jobs if job[0] == kind]
-            bar = work.bar(f"cards: {kind}")
             self.folder.run(
-                partial(do, work), rank=work.rank, only=jobs, progress=bar, unit="job"
+                do,
+                rank=self.work.rank,
+                only=[job for job in self.folder.jobs if job[0] == kind],
+                progress=self.work.bar(f"cards: {kind}"),
+                unit="job",
             )
 
-    def _images(self, work: Work, job: Job, _: object) -> list[Path]:
+    def _images(self, job: Job, _: object) -> list[Path]:
         """Pass the images of a domain through the model."""
         domain = job[1]
-        keys = [key for key in self.scores.keys if key[1] == domain]
-        found_on = {
-            record for key in keys for record in self.checks.chosen.found_on(key)
-        }
-        shown = self._shown(domain, work)
-        path, top, items = (
+        found_on: set[ImageRecord] = set()
+        for key in self.circuits.keys:
+            if key[1] == domain:
+                found_on.update(self.checks.chosen.found_on(key))
+        return write_domain(
+            self.clip,
+            self._tasks_of(domain),
+            self.units,
             card_file(self.out, job),
+            found_on,
             self.settings.top,
             self.settings.items,
         )
-        return write_domain(
-            self.clip, shown, self.scores.units, path, found_on, top, items
-        )
 
-    def _shown(
-        self, domain: str, work: Work
-    ) -> Iterator[tuple[list[ImageRecord], Task]]:
+    def _tasks_of(self, domain: str) -> Iterator[tuple[list[ImageRecord], Task]]:
+        """Yield the readable images of each class in a domain, with their task."""
         for key, records in self.selection.items():
             if key[1] == domain:
-                there, images = read_images(self.clip, records, strict=work.strict)
-                if there:
-                    yield there, self.checks.task(key, images, work=work)
+                strict = self.work.strict
+                readable, images = read_images(self.clip, records, strict=strict)
+                if readable:
+                    yield readable, self.checks.task(key, images, work=self.work)
 
-    def _exact(self, work: Work, job: Job, _: object) -> list[Path]:
+    def _exact(self, job: Job, _: object) -> list[Path]:
         """Measure the exact effects of a circuit's strongest units."""
-        key = job[1], job[2]
+        key = (job[1], job[2])
         records = self.selection[key][:EXACT_IMAGES]
-        images = self.checks.read(records, strict=work.strict)
-        most = self.settings.exact_units
-        units = (
-            {site: kept[:most] for site, kept in self.scores.kept[key].items()}
-            if most
-            else {}
-        )
-        arrays = {f"units/{site}": chosen for site, chosen in units.items()}
-        alone = not any(
-            other[0] == key[0] and other != key for other in self.scores.keys
-        )
-        for kind, baseline in self._baselines.items() if len(images) and units else ():
-            if kind == "other-domains" and alone:  # a class of one domain has no others
-                continue
-            metric, other = self.checks.metric_of(*key), baseline.of(*key, len(images))
-            task = Task(
-                self.clip.encoder,
-                images,
-                metric,
-                baseline=other,
-                work=replace(work, progress=False),
-            )
-            for site, found in patch_effects(task, units=units).scores.items():
-                arrays[f"{kind}/{site}"] = found[units[site]]
+        images = self.checks.read(records, strict=self.work.strict)
+        arrays: dict[str, np.ndarray] = {}
+        if self.settings.exact_units:
+            graph = self.graphs[key]
+            units = {
+                site: graph.kept_units[site][: self.settings.exact_units]
+                for site in graph.inner_sites
+            }
+            arrays |= {f"units/{site}": chosen for site, chosen in units.items()}
+            if len(images):
+                arrays |= self._measured(key, images, units)
         path = card_file(self.out, job)
         write_arrays(path, CARDS_FORMAT, {"n_images": len(images)}, arrays)
         return [path]
 
-    @cached_property
-    def _baselines(self) -> dict[str, FolderBaseline]:
-        """The baselines of exact effects, by the name of the replacement."""
-        return {
-            by: self.checks.baseline_called(name) for by, name in REPLACED_BY.items()
-        }
+    def _measured(
+        self, key: Key, images: Tensor, units: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return exact effects of units by ``replacement/site``."""
+        of_class = [other for other in self.circuits.keys if other[0] == key[0]]
+        work = replace(self.work, progress=False)
+        effects: dict[str, np.ndarray] = {}
+        for kind, baseline in self._baselines.items():
+            if kind == "other-domains" and len(of_class) == 1:
+                continue
+            task = Task(
+                self.clip.encoder,
+                images,
+                self.checks.metric_of(*key),
+                baseline=baseline.of(*key, len(images)),
+                work=work,
+            )
+            scores = patch_effects(task, units=units).scores
+            for site, of_site in scores.items():
+                effects[f"{kind}/{site}"] = of_site[units[site]]
+        return effects
 
     @cached_property
     def _seen(self) -> list[SeenImages]:
         """The files that the jobs of the domains wrote."""
-        return [
-            SeenImages.read(card_file(self.out, (IMAGES, domain)))
-            for domain in self.scores.domains
-        ]
+        return [SeenImages.read(self.out, domain) for domain in self.circuits.domains]
 
     @cached_property
     def _exact_effects(self) -> dict[Key, dict[str, np.ndarray]]:
-        """The files that the jobs of the circuits wrote."""
-        files = {key: card_file(self.out, (EXACT, *key)) for key in self.scores.keys}
-        return {
-            key: read_arrays(file, CARDS_FORMAT, "file")[1]
-            for key, file in files.items()
-        }
+        """The arrays of the files that the jobs of the circuits wrote."""
+        effects: dict[Key, dict[str, np.ndarray]] = {}
+        for key in self.circuits.keys:
+            file = card_file(self.out, (EXACT, *key))
+            _, effects[key] = read_arrays(file, CARDS_FORMAT, "file")
+        return effects
 
-    def _words(self, work: Work, job: Job, _: object) -> list[Path]:
+    def _words(self, job: Job, _: object) -> list[Path]:
         """Classify the images by the names of their classes."""
-        right = {}
-        for domain, seen in zip(self.scores.domains, self._seen, strict=True):
-            weights = self.checks.weights(domain)
-            if not seen.images:
-                continue
-            logits = torch.from_numpy(seen.arrays["embeddings"]).to(weights) @ weights.T
-            answers = given_classes(logits).cpu().numpy()
-            labels = [
-                self.checks.images.label(image.class_name) for image in seen.images
-            ]
-            right[domain] = answers == np.array(labels, int)
+        images = self.checks.images
+        right: dict[str, np.ndarray] = {}
+        for domain, seen in zip(self.circuits.domains, self._seen, strict=True):
+            if seen.images:
+                weights = self.checks.weights(domain)
+                embeddings = torch.from_numpy(seen.arrays["embeddings"]).to(weights)
+                answers = given_classes(embeddings @ weights.T).cpu().numpy()
+                labels = [images.label(image.class_name) for image in seen.images]
+                right[domain] = answers == np.array(labels, int)
         path = card_file(self.out, job)
-        write_json(
-            path,
-            vars(
-                check_words(self.clip.name, right, len(self.checks.images.all_classes))
-            ),
-        )
+        check = check_words(self.clip.name, right, len(images.all_classes))
+        write_json(path, vars(check))
         return [path]
 
-    def _site(self, work: Work, job: Job, _: object) -> list[Path]:
+    def _site(self, job: Job, _: object) -> list[Path]:
         """Join the arrays of a site's cards, and name its units."""
         site = job[1]
-        path = card_file(self.out, job)
-        arrays = site_arrays(self.scores, site, self._seen, self._exact_effects)
+        columns = self.columns[site]
+        by_domain = [seen.activations[:, columns] for seen in self._seen]
+        arrays = site_arrays(
+            self.circuits, site, self._seen, by_domain, self._exact_effects
+        )
         header = {
             "site": site,
             "kind": unit_kind(self.clip.encoder, site),
-            "baseline": self.baseline,
+            "baseline": str(self.baseline),
         }
-        names: list[UnitName | None] = [None] * len(self.scores.units[site])
+        names: list[UnitName | None] = [None] * len(self.units[site])
         if self._worded is not None:
-            columns = self.scores.columns(site)
-            activations = np.concatenate(
-                [one.activations[:, columns] for one in self._seen]
-            )
+            activations = np.concatenate(by_domain)
             names = name_units(activations, self._worded, seed=self.settings.seed)
-        write_json(
-            path.with_suffix(".json"),
-            [None if name is None else vars(name) for name in names],
-        )
+        listing = card_file(self.out, job, ".json")
+        write_json(listing, [None if name is None else vars(name) for name in names])
+        path = card_file(self.out, job)
         write_arrays(path, CARDS_FORMAT, header, arrays)
-        return [path.with_suffix(".json"), path]
+        return [listing, path]
 
     @cached_property
     def _worded(self) -> WordedImages | None:
@@ -295,26 +313,23 @@ class CardJobs:
         images = [image for seen in self._seen for image in seen.images]
         if not images:
             return None
-        embeddings = torch.from_numpy(
-            np.concatenate(
-                [seen.arrays["embeddings"] for seen in self._seen if seen.images]
-            )
-        )
+        # Names are fitted on one half of the items of a class and tested on the other.
+        is_tested: dict[str, bool] = {}
         halves = part_numbers(self.selection, 2, self.settings.items)
-        half = {
-            record.relative: bool(part)
-            for key, parts in halves.items()
-            for record, part in zip(self.selection[key], parts.tolist(), strict=True)
-        }
-        tested = np.array([half[image.relative] for image in images])
+        for key, half in halves.items():
+            for record, part in zip(self.selection[key], half, strict=True):
+                is_tested[record.relative] = bool(part)
+        tested = np.array([is_tested[image.relative] for image in images])
         if min(tested.sum(), (~tested).sum()) < FEWEST:
             log.warning("%d images are too few to test names of units on", len(images))
             return None
+        by_domain = [seen.arrays["embeddings"] for seen in self._seen if seen.images]
+        embeddings = torch.from_numpy(np.concatenate(by_domain))
         return WordedImages(
-            self.words,
-            word_probabilities(self.clip, self.words, embeddings),
-            [image.class_name for image in images],
-            [image.domain for image in images],
-            tested,
-            words_of_domains(self.scores.domains),
+            words=self.words,
+            probabilities=word_probabilities(self.clip, self.words, embeddings),
+            classes=[image.class_name for image in images],
+            domains=[image.domain for image in images],
+            tested=tested,
+            style_words=words_of_domains(self.circuits.domains),
         )

@@ -17,7 +17,13 @@ Vocabulary = Annotated[Sequence[str] | None, DISTINCT, option(read_vocabulary, "
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CardSettings:
-    """How to make the cards of a folder of circuits; see `unit_cards`."""
+    """How to make the cards of a folder of circuits; see `unit_cards`.
+
+    Example:
+        >>> from circuitry.cards import CardSettings
+        >>> CardSettings(n_images=20, exact_units=0).top
+        9
+    """
 
     n_images: NImages = 50
     """Units are looked at on these, first those that a circuit was found on; at least six others, where there are as

@@ -11,12 +11,11 @@ not grow with the images.
 """
 
 import hashlib
-import shutil
-import tempfile
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +28,14 @@ from torch import Tensor
 from circuitry.cards.card_arrays import as_heat
 from circuitry.cards.card_folder import CARDS_FORMAT, thumbnail_file
 from circuitry.cards.card_settings import TOP_IMAGES
-from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages
-from circuitry.circuits.nodes import image_effects
+from circuitry.cards.unit_card import (
+    ACTIVATION,
+    EFFECT,
+    RANKINGS_OF_IMAGES,
+    CardImage,
+    TopImages,
+)
+from circuitry.circuits.nodes import ImageEffects, image_effects
 from circuitry.circuits.quadrature import left_rule
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import ItemKey, item_of
@@ -90,39 +95,39 @@ def map_grid(
     grid = encoder.chain.grid
     if grid is not None and positions == len(grid):
         maps = maps[..., len(grid.first) :]
-        return _shrunk(rearrange(maps, "b u (h w) -> b u h w", h=grid.height))
-    height, width = encoder.image_size
-    rows = round((positions * height / width) ** 0.5)
-    if rows * (positions // rows) != positions:
-        return None
-    return _shrunk(rearrange(maps, "b u (h w) -> b u h w", h=rows))
-
-
-def _shrunk(maps: Tensor) -> Tensor:
-    factor = -(-max(maps.shape[2:]) // MAP_SIDE)
-    return F.max_pool2d(maps, factor, ceil_mode=True) if factor > 1 else maps
+        rows = grid.height
+    else:
+        # Positions of a convolution, as many rows for the height as the image's sides say.
+        height, width = encoder.image_size
+        rows = round((positions * height / width) ** 0.5)
+        if rows * (positions // rows) != positions:
+            return None
+    cells = rearrange(maps, "b u (h w) -> b u h w", h=rows)
+    factor = math.ceil(max(cells.shape[2:]) / MAP_SIDE)
+    return F.max_pool2d(cells, factor, ceil_mode=True) if factor > 1 else cells
 
 
 UnitsBySite = Mapping[str, np.ndarray]
 """Numbers of units by site."""
-Shown = Iterable[tuple[Sequence[str], Task]]
-"""Names of images, and the task with these images."""
+Shown = Iterable[tuple[Sequence[Any], Task]]
+"""Names of images, or their records, and the task with these images."""
 
 
 class Watched(NamedTuple):
     """Activations, maps and effects of some units in a batch of images."""
 
-    ids: Sequence[str]
+    names: Sequence[Any]
+    """Names of the images, as they were given."""
     images: Tensor
     """Images [batch, 3, H, W]."""
     embeddings: Tensor
     """Embeddings [batch, D]."""
     activation: dict[str, Tensor]
     """Activation [batch, units] by site: the largest over positions."""
-    maps: dict[str, Tensor | None]
-    """Maps [batch, units, height, width] by site; see `map_grid`."""
     effects: dict[str, Tensor]
     """Effect on the task's metric [batch, units] by site."""
+    maps: dict[str, Tensor]
+    """Maps [batch, units, height, width], by site whose units have a place in the image; see `map_grid`."""
 
 
 def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
@@ -133,90 +138,92 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
                 f"Expected names of images, each set with its task, as shown, but a {type(pair).__name__} was given: "
                 "give pairs (names, task)."
             )
-        ids, given = pair
-        encoder = given.encoder
-        sites = tuple(sorted({*units, encoder.sites[-1]}, key=encoder.position))
-        task = replace(given, sites=sites)
-        chosen = {
-            site: torch.as_tensor(numbers, device=encoder.device)
-            for site, numbers in units.items()
-        }
+        names, task = pair
+        encoder = task.encoder
+        # Embeddings are the activation of the last site.
+        sites = sorted({*units, encoder.sites[-1]}, key=encoder.position)
+        task = replace(task, sites=tuple(sites))
+        end = 0
         with task.running(gradients=True):
-            for found in image_effects(task, left_rule(1)):
-                maps = {
-                    site: unit_maps(encoder, site, found.clean[site], some)
-                    for site, some in chosen.items()
-                }
-                grids = {
-                    site: map_grid(encoder, site, one) for site, one in maps.items()
-                }
-                end = found.batch.start + len(found.batch.images)
-                if end > len(ids):
+            for effects in image_effects(task, left_rule(1)):
+                start = effects.batch.start
+                end = start + len(effects.batch.images)
+                if end > len(names):
                     break
-                yield Watched(
-                    ids[found.batch.start : end],
-                    found.batch.images,
-                    found.clean[encoder.sites[-1]].float().cpu(),
-                    {site: one.amax(-1).float().cpu() for site, one in maps.items()},
-                    {
-                        site: None if one is None else one.float().cpu()
-                        for site, one in grids.items()
-                    },
-                    {
-                        site: found.effects[site].index_select(1, some).float().cpu()
-                        for site, some in chosen.items()
-                    },
-                )
-            if end != len(ids):
-                raise InputError(
-                    f"Each image has a name, but {len(ids)} names of {end} images were given."
-                )
+                yield _watched(names[start:end], encoder, effects, units)
+        if end != len(names):
+            raise InputError(
+                f"Each image has a name, but {len(names)} names of {end} images were given."
+            )
 
 
-Top = tuple[Tensor, Tensor, Tensor | None]
-"""The strongest images of a site's units, strongest first; ties in the order of the images.
+def _watched(
+    names: Sequence[Any], encoder: Encoder, seen: ImageEffects, units: UnitsBySite
+) -> Watched:
+    activation: dict[str, Tensor] = {}
+    effects: dict[str, Tensor] = {}
+    maps: dict[str, Tensor] = {}
+    for site, numbers in units.items():
+        chosen = torch.as_tensor(numbers, device=encoder.device)
+        at_positions = unit_maps(encoder, site, seen.clean[site], chosen)
+        activation[site] = at_positions.amax(-1).float().cpu()
+        effects[site] = seen.effects[site].index_select(1, chosen).float().cpu()
+        grid = map_grid(encoder, site, at_positions)
+        if grid is not None:
+            maps[site] = grid.float().cpu()
+    embeddings = seen.clean[encoder.sites[-1]].float().cpu()
+    return Watched(names, seen.batch.images, embeddings, activation, effects, maps)
 
-Numbers of the images [units, k], -1 where no further value is above zero; their activations or effects [units, k];
-their maps [units, k, height, width].
-"""
 
+class TopList:
+    """The strongest images of each unit of a site, updated batch by batch.
 
-def _joined(top: Top, places: Tensor, values: Tensor, maps: Tensor | None) -> Top:
-    """Return the strongest of these and of a further batch: numbers [batch], values and maps [batch, units]."""
-    before, strongest, heat = top
-    n = strongest.shape[1]
-    both = torch.cat([strongest, values.T.clamp_min(0)], 1)
-    best = both.sort(dim=1, descending=True, stable=True).indices[:, :n]
-    largest = both.gather(1, best)
-    where = torch.cat([before, places.expand(len(both), -1)], 1).gather(1, best)
-    if maps is not None:
-        old = maps.new_zeros(len(both), n, *maps.shape[2:]) if heat is None else heat
-        heat = torch.cat([old, maps.transpose(0, 1)], 1)[
-            torch.arange(len(both))[:, None], best
-        ]
-    return where.masked_fill(largest <= 0, -1), largest, heat
+    Strongest first; ties are in the order of the images.
+    """
+
+    def __init__(self, n_units: int, k: int) -> None:
+        self.places = torch.full((n_units, k), -1)
+        """Numbers of the images [units, k]; -1 where no further value is above zero."""
+        self.values = torch.zeros(n_units, k)
+        """Their activations or effects [units, k]."""
+        self.maps: Tensor | None = None
+        """Their maps [units, k, height, width]; None where units have no place in the image."""
+
+    def add(self, places: Tensor, values: Tensor, maps: Tensor | None) -> None:
+        """Take a batch into account: numbers [batch], values and maps [batch, units, ...]."""
+        n_units, k = self.places.shape
+        joined = torch.cat([self.values, values.T.clamp_min(0)], 1)
+        best = joined.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        self.values = joined.gather(1, best)
+        joined = torch.cat([self.places, places.expand(n_units, -1)], 1)
+        # An image in which the unit is at zero or below fills no place.
+        self.places = joined.gather(1, best).masked_fill(self.values <= 0, -1)
+        if maps is not None:
+            if self.maps is None:
+                self.maps = maps.new_zeros(n_units, k, *maps.shape[2:])
+            joined = torch.cat([self.maps, maps.transpose(0, 1)], 1)
+            self.maps = joined[torch.arange(n_units)[:, None], best]
 
 
 class TopLists:
     """The top images of units by activation and by effect, updated batch by batch."""
 
-    def __init__(self, units: UnitsBySite, k: int = TOP_IMAGES) -> None:
-        self.ids: list[str] = []
-        none: dict[str, Top] = {
-            site: (torch.full((len(some), k), -1), torch.zeros(len(some), k), None)
-            for site, some in units.items()
-        }
-        self.tops = {by: dict(none) for by in (ACTIVATION, EFFECT)}
+    def __init__(self, units: UnitsBySite, k: int) -> None:
+        self.n_images = 0
+        self.lists: dict[tuple[str, str], TopList] = {}
+        """By ranking and site."""
+        for ranking in RANKINGS_OF_IMAGES:
+            for site, numbers in units.items():
+                self.lists[ranking, site] = TopList(len(numbers), k)
 
     def add(self, watched: Watched) -> None:
         """Take a batch into account."""
-        places = torch.arange(len(self.ids), len(self.ids) + len(watched.ids))
-        self.ids += watched.ids
-        for by, values in ((ACTIVATION, watched.activation), (EFFECT, watched.effects)):
-            for site, top in self.tops[by].items():
-                self.tops[by][site] = _joined(
-                    top, places, values[site], watched.maps[site]
-                )
+        start = self.n_images
+        self.n_images += len(watched.names)
+        places = torch.arange(start, self.n_images)
+        values = {ACTIVATION: watched.activation, EFFECT: watched.effects}
+        for (ranking, site), top in self.lists.items():
+            top.add(places, values[ranking][site], watched.maps.get(site))
 
 
 @checked
@@ -227,35 +234,47 @@ def top_images(
 
     Args:
         shown: Names of images with a task each, such as one task for each class.
+        units: Numbers of units by site.
+        k: Images of a unit.
 
     Returns:
         By ``activation`` and ``effect``, then by (site, unit).
 
     Example:
-        >>> tops = top_images([(paths, Task(clip.encoder, photos, metric))], {"layer4.0": np.arange(8)}, k=9)
+        >>> from circuitry.cards import top_images
+        >>> names = ["first", "second", "third", "fourth"]
+        >>> tops = top_images([(names, task)], {"layer4.0": np.arange(8)}, k=2)
         >>> tops["effect"]["layer4.0", 3].ids
+        (...)
     """
     lists = TopLists(units, k)
+    names: list[str] = []
     for watched in watch_units(shown, units):
         lists.add(watched)
-    found: dict[str, dict[tuple[str, int], TopImages]] = {}
-    for by, tops in lists.tops.items():
-        found[by] = {}
-        for site, (places, values, maps) in tops.items():
-            scale = lists.tops[ACTIVATION][site][1][:, 0].numpy()
-            heat = None if maps is None else as_heat(maps.numpy(), scale)
-            for row, unit in enumerate(units[site]):
-                some = [int(place) for place in places[row] if place >= 0]
-                ids, n = tuple(lists.ids[place] for place in some), len(some)
-                here = None if heat is None else heat[row, :n]
-                found[by][site, int(unit)] = TopImages(
-                    ids, values[row, :n].numpy(), here
-                )
+        names += watched.names
+    found: dict[str, dict[tuple[str, int], TopImages]] = {
+        ranking: {} for ranking in RANKINGS_OF_IMAGES
+    }
+    for (ranking, site), top in lists.lists.items():
+        heat = None
+        if top.maps is not None:
+            largest = lists.lists[ACTIVATION, site].values[:, 0]
+            heat = as_heat(top.maps.numpy(), largest.numpy())
+        for row, unit in enumerate(units[site]):
+            places = top.places[row][top.places[row] >= 0].tolist()
+            n = len(places)
+            found[ranking][site, int(unit)] = TopImages(
+                ids=tuple(names[place] for place in places),
+                values=top.values[row, :n].numpy(),
+                heat=None if heat is None else heat[row, :n],
+            )
     return found
 
 
-THUMBNAIL, QUALITY = 160, 70
-"""Side of a thumbnail in pixels, and its quality as WebP."""
+SIDE = 160
+"""Side of a thumbnail in pixels."""
+QUALITY = 70
+"""Its quality as WebP."""
 
 
 def write_domain(
@@ -265,74 +284,71 @@ def write_domain(
     path: Path,
     found_on: Collection[ImageRecord],
     top: int,
-    items: ItemKey | None = None,
+    items: ItemKey | None,
 ) -> list[Path]:
     """Pass the images of a domain through the model, and write its files beside ``path``; return all of them.
 
     ``shown`` has the images of a class with their task, class by class; ``items`` tells the item of an image.
     """
-    lists, embeddings, thumbnails = TopLists(units, top), list[Tensor](), list[Path]()
+    lists = TopLists(units, top)
     listed: list[CardImage] = []
+    embeddings: list[Tensor] = []
+    thumbnails: list[Path] = []
+
     table = path.with_suffix(".npy")
-
-    def named() -> Iterator[tuple[list[str], Task]]:
-        for records, task in shown:
-            start = len(listed)
-            for r in records:
-                digest = hashlib.sha256(r.relative.encode()).hexdigest()[:16]
-                listed.append(
-                    CardImage(
-                        digest,
-                        r.relative,
-                        r.domain,
-                        r.class_name,
-                        r in found_on,
-                        item_of(r, items),
-                    )
-                )
-            yield [image.id for image in listed[start:]], task
-
     table.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        whole_file(table) as temporary,
-        tempfile.TemporaryFile(dir=table.parent) as rows,
-    ):
-        for watched in watch_units(named(), units):
+    n_units = sum(map(len, units.values()))
+    with whole_file(table) as temporary, open(temporary, "wb") as file:
+        _write_npy_header(file, 0, n_units)
+        for watched in watch_units(shown, units):
+            images = [_card_image(r, r in found_on, items) for r in watched.names]
+            listed += images
             lists.add(watched)
             embeddings.append(watched.embeddings)
-            thumbnails += _write_thumbnails(clip, watched, path.parent.parent)
-            rows.write(
-                torch.cat([watched.activation[site] for site in units], 1)
-                .numpy()
-                .astype("<f4")
-                .tobytes()
-            )
-        rows.seek(0)
-        with open(temporary, "wb") as file:
-            shape = (len(listed), sum(map(len, units.values())))
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "<f4", "fortran_order": False, "shape": shape}
-            )
-            shutil.copyfileobj(rows, file)
-    write_json(path.with_suffix(".json"), listed)
+            pixels = clip.shown(watched.images)
+            for image, shown_pixels in zip(images, pixels, strict=True):
+                thumbnail = thumbnail_file(path.parent.parent, image.id)
+                _write_thumbnail(thumbnail, shown_pixels)
+                thumbnails.append(thumbnail)
+            rows = torch.cat([watched.activation[site] for site in units], 1)
+            file.write(rows.numpy().astype("<f4").tobytes())
+        # How many images can be read is known only now. numpy pads the header so that a larger count fits.
+        file.seek(0)
+        _write_npy_header(file, len(listed), n_units)
+    listing = path.with_suffix(".json")
+    write_json(listing, listed)
+    # A domain may have no image that can be read.
     arrays = {"embeddings": torch.cat(embeddings or [torch.zeros(0, 1)]).numpy()}
-    for by, tops in lists.tops.items():
-        for site, (places, values, heat) in tops.items():
-            arrays |= {
-                f"{by}/places/{site}": places.numpy(),
-                f"{by}/values/{site}": values.numpy(),
-            }
-            arrays |= {} if heat is None else {f"{by}/heat/{site}": heat.numpy()}
+    for (ranking, site), of_site in lists.lists.items():
+        arrays[f"{ranking}/places/{site}"] = of_site.places.numpy()
+        arrays[f"{ranking}/values/{site}"] = of_site.values.numpy()
+        if of_site.maps is not None:
+            arrays[f"{ranking}/heat/{site}"] = of_site.maps.numpy()
     write_arrays(path, CARDS_FORMAT, {}, arrays)
-    return [table, path.with_suffix(".json"), *thumbnails, path]
+    return [table, listing, *thumbnails, path]
 
 
-def _write_thumbnails(clip: Clip, watched: Watched, folder: Path) -> list[Path]:
-    paths = [thumbnail_file(folder, name) for name in watched.ids]
-    for path, pixels in zip(paths, clip.shown(watched.images), strict=True):
-        small = Image.fromarray(pixels).resize(
-            (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS
-        )
-        with whole_file(path) as temporary:
-            small.save(temporary, "WEBP", quality=QUALITY)
-    return paths
+def _card_image(
+    record: ImageRecord, found_on: bool, items: ItemKey | None
+) -> CardImage:
+    return CardImage(
+        id=hashlib.sha256(record.relative.encode()).hexdigest()[:16],
+        relative=record.relative,
+        domain=record.domain,
+        class_name=record.class_name,
+        found_on=found_on,
+        item=item_of(record, items),
+    )
+
+
+def _write_npy_header(file: IO[bytes], n_images: int, n_units: int) -> None:
+    shape = (n_images, n_units)
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _write_thumbnail(path: Path, pixels: np.ndarray) -> None:
+    size = (SIDE, SIDE)
+    small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+    with whole_file(path) as temporary:
+        small.save(temporary, "WEBP", quality=QUALITY)

@@ -9,14 +9,23 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-ACTIVATION, EFFECT = "activation", "effect"
-"""The two rankings of top images: by a unit's activation, and by its effect on the image's own class."""
+ACTIVATION = "activation"
+EFFECT = "effect"
+RANKINGS_OF_IMAGES = (ACTIVATION, EFFECT)
+"""How a unit ranks images: by its activation, and by its effect on the image's own class."""
 FEWEST = 20
 """Images of a half that names can be fitted on."""
 
 
 class CardImage(NamedTuple):
-    """An image that cards show."""
+    """An image that cards show.
+
+    Example:
+        >>> from circuitry.cards import CardImage
+        >>> image = CardImage("9f86d081884c7d65", "sketch/clock/1.png", "sketch", "clock", found_on=True)
+        >>> image.class_name
+        'clock'
+    """
 
     id: str
     """16 hexadecimal digits: a digest of its path below the root."""
@@ -32,7 +41,14 @@ class CardImage(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TopImages:
-    """The images of a domain in which a unit is strongest."""
+    """The images of a domain in which a unit is strongest.
+
+    Example:
+        >>> from circuitry.cards import TopImages
+        >>> top = TopImages(ids=("9f86d081884c7d65", "60303ae22b998861"), values=np.array([2.5, 0.5]), heat=None)
+        >>> top.ids[0]     # the image in which the unit is strongest
+        '9f86d081884c7d65'
+    """
 
     ids: tuple[str, ...]
     """Strongest first; only images with a value above zero."""
@@ -45,7 +61,17 @@ class TopImages:
 
 @dataclass(frozen=True)
 class UnitName:
-    """A name, and how well it predicts the unit's activation on images that it was not fitted on."""
+    """A name, and how well it predicts the unit's activation on images that it was not fitted on.
+
+    Example:
+        >>> from circuitry.cards import WordedImages, name_units
+        >>> probabilities = np.random.default_rng(0).random((100, 2))
+        >>> tested = np.arange(100) % 2 == 1
+        >>> worded = WordedImages(["stripes", "grass"], probabilities, ["zebra"] * 100, ["real"] * 100, tested)
+        >>> name = name_units(probabilities[:, :1], worded)[0]     # a unit that responds to stripes
+        >>> name.name, name.runner_up
+        ('stripes', 'grass')
+    """
 
     words: tuple[str, ...]
     """One to three, heaviest first."""
@@ -80,7 +106,14 @@ class UnitName:
 
 @dataclass(frozen=True)
 class WordCheck:
-    """Whether a model's words work on some images: zero-shot classification by the names of their classes."""
+    """Whether a model's words work on some images: zero-shot classification by the names of their classes.
+
+    Example:
+        >>> from circuitry.cards import WordCheck
+        >>> check = WordCheck("rn-tiny", 0.62, {"real": 0.62}, chance=0.25, n_images=100, works=True)
+        >>> check.sentence
+        'The words of rn-tiny work on these images: 62% of 100 are classified right, 25% by chance; ...'
+    """
 
     model: str  #: Name of the model.
     accuracy: float  #: Share of right answers, over all images.
@@ -94,9 +127,11 @@ class WordCheck:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        verdict = "work" if self.works else "do not work"
-        enough = f"names of units can be tested where each half has {FEWEST} images"
-        names = enough if self.works else "do not believe names of units"
+        verdict = "do not work"
+        names = "do not believe names of units"
+        if self.works:
+            verdict = "work"
+            names = f"names of units can be tested where each half has {FEWEST} images"
         return (
             f"The words of {self.model} {verdict} on these images: {self.accuracy:.0%} of {self.n_images} are "
             f"classified right, {self.chance:.0%} by chance; {names}."
@@ -108,9 +143,15 @@ class UnitCard:
     """One unit: the images that activate it in every domain, its effects, and its name.
 
     Example:
-        >>> card = CardFolder("runs/quickstart/cards").card("layer4.0", 12)
+        >>> from circuitry.cards import unit_cards
+        >>> cards = unit_cards(clip, folder, graphs, "runs/x/cards", n_images=4, exact_units=0)
+        >>> card = cards.card(*cards.units()[0])
+        >>> card.title
+        '.../...'
+        >>> card.effects.shape      # [classes, domains]
+        (2, 2)
         >>> card.top["activation"]["sketch"].ids
-        >>> card.exact["zero"] - card.effects     # [classes, domains]
+        (...)
     """
 
     site: str  #: Where the unit is.
@@ -138,9 +179,8 @@ class UnitCard:
     classes and domains), ``other-domains`` (the class's mean there); NaN where it was not measured."""
     attributed_like: str
     """The baseline of `effects`."""
-    name: (
-        UnitName | None
-    )  #: What it responds to, in words; None where names were not asked for.
+    name: UnitName | None
+    """What it responds to, in words; None where no name can be fitted and tested."""
     thumbnail: Callable[[str], bytes] | None = None
     """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""
 
@@ -150,24 +190,20 @@ class UnitCard:
         return f"{self.site}/{self.unit}"
 
     def __repr__(self) -> str:
-        named = (
-            ""
-            if self.name is None
-            else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"
-        )
-        return f"UnitCard of {self.kind} {self.title}{named}"
+        text = f"UnitCard of {self.kind} {self.title}"
+        if self.name is None:
+            return text
+        weak = " (weak)" if self.name.weak else ""
+        return f"{text}, “{self.name.name}”{weak}"
 
     def _repr_html_(self) -> str:
         """Show its name and the images that activate it most in a notebook."""
-        page = f"<p>{html.escape(repr(self).partition(' of ')[2])}</p>"
+        page = f"<p>{html.escape(repr(self).removeprefix('UnitCard of '))}</p>"
         for domain, top in self.top[ACTIVATION].items():
-            images = (
-                [b64encode(self.thumbnail(one)).decode("ascii") for one in top.ids[:6]]
-                if self.thumbnail
-                else []
-            )
-            shown = "".join(
-                f'<img alt="" src="data:image/webp;base64,{image}">' for image in images
-            )
-            page += f"<p>{html.escape(domain)}<br>{shown}</p>"
+            page += f"<p>{html.escape(domain)}<br>"
+            if self.thumbnail is not None:
+                for image_id in top.ids[:6]:
+                    image = b64encode(self.thumbnail(image_id)).decode("ascii")
+                    page += f'<img alt="" src="data:image/webp;base64,{image}">'
+            page += "</p>"
         return page

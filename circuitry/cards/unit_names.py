@@ -40,7 +40,8 @@ PERMUTATIONS = 100
 QUANTILE = 0.95
 """Quantile of their names' correlations below which a name is weak."""
 
-_FIRST, _LAST = 0.998, 0.97
+_FIRST = 0.998
+_LAST = 0.97
 """Weight of the first and past the last top image, as CLIP-Dissect has them."""
 
 
@@ -49,8 +50,16 @@ class WordedImages:
     """Images with the probabilities of words in them, and the halves that names are fitted and tested on.
 
     Example:
-        >>> images = WordedImages(words, probabilities, classes, domains, tested=np.arange(100) % 2 == 1)
-        >>> name_units(activations, images)
+        >>> from circuitry.cards import WordedImages, name_units
+        >>> draws = np.random.default_rng(0)
+        >>> probabilities = draws.random((100, 3))
+        >>> classes = ["zebra", "cow"] * 50
+        >>> domains = ["real"] * 50 + ["sketch"] * 50
+        >>> tested = np.arange(100) % 4 < 2
+        >>> worded = WordedImages(["stripes", "grass", "sky"], probabilities, classes, domains, tested)
+        >>> activations = probabilities[:, :1] + 0.1 * draws.random((100, 1))
+        >>> name_units(activations, worded)[0].name
+        'stripes'
     """
 
     words: Sequence[str]  #: Candidates for names.
@@ -84,24 +93,26 @@ def name_units(
     """Return a tested name for each unit of a site; None where no candidate fits, or the activation does not vary.
 
     Example:
-        >>> name = name_units(activations, images)[0]
-        >>> name.name, name.correlation, name.chance, name.weak
-        ('zebra + stripes', 0.41, 0.12, False)
+        >>> from circuitry.cards import WordedImages, name_units
+        >>> probabilities = np.random.default_rng(0).random((100, 2))
+        >>> tested = np.arange(100) % 2 == 1
+        >>> worded = WordedImages(["stripes", "grass"], probabilities, ["zebra"] * 100, ["real"] * 100, tested)
+        >>> name = name_units(2 * probabilities + [[3, 1]], worded)[1]
+        >>> name.name, round(name.correlation, 2)
+        ('grass', 1.0)
     """
     rng = np.random.default_rng(seed)
-    halves = [
-        _Half(activations, images, chosen) for chosen in (~images.tested, images.tested)
-    ]
-    scores = word_information(
-        activations[~images.tested], images.probabilities[~images.tested]
-    )
-    cells = np.unique(
-        np.stack([images.classes, images.domains]), axis=1, return_inverse=True
-    )[1]
-    chance = _chance(halves, cells, rng)
+    fitted_on = _Half(activations, images, ~images.tested)
+    tested_on = _Half(activations, images, images.tested)
+    scores = word_information(fitted_on.raw, fitted_on.probabilities)
+    # Images of one class in one domain are a cell.
+    labels = np.stack([images.classes, images.domains])
+    _, cells = np.unique(labels, axis=1, return_inverse=True)
+    chance = _chance(fitted_on, tested_on, cells, rng)
     names: list[UnitName | None] = []
     for unit in range(activations.shape[1]):
         candidates = np.argsort(-scores[unit], kind="stable")[:MOST_CANDIDATES]
+        halves = (fitted_on, tested_on)
         names.append(_named(unit, candidates, halves, float(chance[unit]), images))
     return names
 
@@ -124,8 +135,9 @@ def word_information(
             for places in top
         ]
     )
-    found: np.ndarray = given - (logsumexp(given, axis=0) - np.log(len(given)))
-    return found
+    # Less the mean over units of the probability of a word given a unit, in logarithms.
+    expected = logsumexp(given, axis=0) - np.log(len(given))
+    return np.asarray(given - expected)
 
 
 class _Half:
@@ -138,64 +150,68 @@ class _Half:
         self.probabilities = images.probabilities[chosen]
         self.raw = activations[chosen].astype(float)
         self.activations = _standardised(self.raw)
-        self.classes, self.domains = (
-            np.asarray(of)[chosen] for of in (images.classes, images.domains)
-        )
+        self.domains = np.asarray(images.domains)[chosen]
         self.labels = {
-            kind: _one_hot(of)
-            for kind, of in (("class", self.classes), ("domain", self.domains))
+            "class": _one_hot(np.asarray(images.classes)[chosen]),
+            "domain": _one_hot(self.domains),
         }
-
-    def words(self, words: np.ndarray) -> np.ndarray:
-        return _standardised(self.probabilities[:, words])
 
 
 def _named(
     unit: int,
     candidates: np.ndarray,
-    halves: Sequence[_Half],
+    halves: tuple[_Half, _Half],
     chance: float,
     images: WordedImages,
 ) -> UnitName | None:
+    """Return a unit's name; None where no candidate fits, or the activation does not vary."""
     fitted_on, tested_on = halves
-    if (
-        not fitted_on.activations[:, unit].any()
-        or not tested_on.activations[:, unit].any()
-    ):
+    goal = fitted_on.activations[:, unit]
+    shown = tested_on.activations[:, unit]
+    if not goal.any() or not shown.any():
         return None
-    goal, shown = fitted_on.activations[:, unit], tested_on.activations[:, unit]
-    words, weights = fit_words(fitted_on.probabilities[:, candidates], goal)
-    if not len(words):
+    chosen, weights = fit_words(fitted_on.probabilities[:, candidates], goal)
+    if not len(chosen):
         return None
-    predicted = tested_on.probabilities[:, candidates[words]] @ weights
-    standard = _standardised(predicted[:, None])[:, 0]
-    alone = fitted_on.words(candidates).T @ goal
-    rest = [int(i) for i in np.argsort(-alone, kind="stable") if i not in words]
-    best = candidates[words]
-    second = tested_on.words(candidates[rest[:1]]).T @ shown / len(shown)
+    words = candidates[chosen]
+    predicted = tested_on.probabilities[:, words] @ weights
+    raw = tested_on.raw[:, unit]
+    by_domain: dict[str, tuple[float, float]] = {}
+    for domain in dict.fromkeys(images.domains):
+        of_domain = tested_on.domains == domain
+        if of_domain.any():
+            by_domain[domain] = _scores(predicted[of_domain], raw[of_domain])
+    # The runner-up is the best single word among the rest, chosen on the one half and scored on the other.
+    alone = _standardised(fitted_on.probabilities[:, candidates]).T @ goal
+    ranked = candidates[np.argsort(-alone, kind="stable")]
+    rest = ranked[~np.isin(ranked, words)]
+    runner_up = None
+    runner_up_correlation = float("nan")
+    if len(rest):
+        runner_up = images.words[rest[0]]
+        runner_up_correlation = _correlation(tested_on.probabilities[:, rest[0]], shown)
     return UnitName(
-        words=tuple(images.words[i] for i in best),
+        words=tuple(images.words[word] for word in words),
         weights=tuple(map(float, weights)),
-        correlation=float(standard @ shown / len(shown)),
-        auprc=_auprc(predicted, tested_on.raw[:, unit]),
-        by_domain={
-            domain: _scores(predicted[there], tested_on.raw[there, unit])
-            for domain in dict.fromkeys(images.domains)
-            if (there := tested_on.domains == domain).any()
-        },
-        runner_up=images.words[int(candidates[rest[0]])] if rest else None,
-        runner_up_correlation=float(second[0]) if rest else float("nan"),
+        correlation=_correlation(predicted, shown),
+        auprc=_auprc(predicted, raw),
+        by_domain=by_domain,
+        runner_up=runner_up,
+        runner_up_correlation=runner_up_correlation,
         chance=chance,
-        style=images.words[int(best[0])] in images.style_words,
+        style=images.words[words[0]] in images.style_words,
         references={
-            kind: _label(fitted_on.labels[kind], tested_on.labels[kind], goal, shown)
-            for kind in ("class", "domain")
+            kind: _best_label(labels, tested_on.labels[kind], goal, shown)
+            for kind, labels in fitted_on.labels.items()
         },
     )
 
 
 def _chance(
-    halves: Sequence[_Half], cells: Int[np.ndarray, " images"], rng: np.random.Generator
+    fitted_on: _Half,
+    tested_on: _Half,
+    cells: Int[np.ndarray, " images"],
+    rng: np.random.Generator,
 ) -> Float[np.ndarray, " units"]:
     """Return the correlation that names of permuted units reach: cells change places as wholes, alike in both halves.
 
@@ -203,36 +219,40 @@ def _chance(
     not tested on. Hence permuted units are named anew, greedily from all words, each weighted by its correlation with
     what the words before it leave.
     """
-    words = [_standardised(half.probabilities).astype(np.float32) for half in halves]
-    found = []
+    fitting = _standardised(fitted_on.probabilities).astype(np.float32)
+    testing = _standardised(tested_on.probabilities).astype(np.float32)
+    correlations = []
     for _ in range(PERMUTATIONS):
         keys = rng.random(cells.max() + 1)
-        left, tested = (
-            _standardised(half.raw[_permuted(cells[half.chosen], keys)]).astype(
-                np.float32
-            )
-            for half in halves
-        )
-        predicted = np.zeros_like(tested)
-        for least in (0.0, *[LEAST_GAIN] * (MOST_WORDS - 1)):
-            alone = words[0].T @ left / len(left)
-            best, weights = np.argmax(alone, axis=0), np.maximum(alone.max(0), 0)
-            weights[weights**2 < least] = 0
-            predicted += weights * words[1][:, best]
-            left -= weights * words[0][:, best]
-        found.append((_standardised(predicted) * tested).mean(0))
-    return np.asarray(np.quantile(found, QUANTILE, axis=0))
+        rest = _permuted_units(fitted_on, cells, keys)
+        goal = _permuted_units(tested_on, cells, keys)
+        predicted = np.zeros_like(goal)
+        for n_before in range(MOST_WORDS):
+            alone = fitting.T @ rest / len(rest)
+            best = np.argmax(alone, axis=0)
+            weights = np.maximum(alone.max(0), 0)
+            if n_before:
+                weights[weights**2 < LEAST_GAIN] = 0
+            predicted += weights * testing[:, best]
+            rest -= weights * fitting[:, best]
+        correlations.append((_standardised(predicted) * goal).mean(0))
+    return np.asarray(np.quantile(correlations, QUANTILE, axis=0))
 
 
-def _permuted(
-    cells: Int[np.ndarray, " images"], keys: np.ndarray
-) -> Int[np.ndarray, " images"]:
-    """Return for every image one of another cell, by the order of the cells' keys; a smaller cell is repeated."""
-    there, order = np.unique(cells), np.empty(len(cells), int)
-    for cell, other in zip(there, there[np.argsort(keys[there])], strict=True):
+def _permuted_units(
+    half: _Half, cells: Int[np.ndarray, " images"], keys: np.ndarray
+) -> np.ndarray:
+    """Return activations where every image has those of one of another cell, by the order of the cells' keys.
+
+    A smaller cell is repeated.
+    """
+    cells = cells[half.chosen]
+    present = np.unique(cells)
+    order = np.empty(len(cells), int)
+    for cell, other in zip(present, present[np.argsort(keys[present])], strict=True):
         into = np.flatnonzero(cells == cell)
         order[into] = np.resize(np.flatnonzero(cells == other), len(into))
-    return order
+    return _standardised(half.raw[order]).astype(np.float32)
 
 
 def fit_words(
@@ -245,47 +265,61 @@ def fit_words(
     of the variance. No word is returned where none correlates positively. Words are sorted by weight times deviation.
     """
     centred = probabilities - probabilities.mean(0)
+    total = float(activation @ activation)
+    # A rotation to as many rows as words: each of the many fits below is then small.
     q, r = np.linalg.qr(centred)
-    goal, total = q.T @ activation, float(activation @ activation)
+    goal = q.T @ activation
+    varying = np.flatnonzero(centred.any(0)).tolist()
     chosen: list[int] = []
-    weights, explained = np.zeros(0), 0.0
+    weights = np.zeros(0)
+    explained = 0.0
     while len(chosen) < MOST_WORDS:
         fits = {
             word: nnls(r[:, [*chosen, word]], goal)
-            for word in range(probabilities.shape[1])
-            if word not in chosen and centred[:, word].any()
+            for word in varying
+            if word not in chosen
         }
         if not fits:
             break
-        word, (found, error) = min(fits.items(), key=lambda one: one[1][1])
+        best = min(fits, key=lambda word: fits[word][1])
+        of_best, error = fits[best]
         gain = float(goal @ goal) - error**2
-        if not found.all() or (chosen and gain - explained < LEAST_GAIN * total):
+        if not of_best.all() or (chosen and gain - explained < LEAST_GAIN * total):
             break
-        chosen, weights, explained = [*chosen, word], found, gain
+        chosen.append(best)
+        weights = of_best
+        explained = gain
     order = np.argsort(-weights * centred[:, chosen].std(0), kind="stable")
     return np.array(chosen, int)[order], weights[order]
 
 
-def _label(
-    fitted: tuple[list[str], np.ndarray],
-    tested: tuple[list[str], np.ndarray],
-    goal: np.ndarray,
-    shown: np.ndarray,
+_OneHot = tuple[list[str], np.ndarray]
+"""Labels, and a standardised column [images] for each."""
+
+
+def _best_label(
+    fitted: _OneHot, tested: _OneHot, goal: np.ndarray, shown: np.ndarray
 ) -> tuple[str, float]:
     """Return the label that fits the one half best, and its correlation on the other."""
-    names, columns = fitted
-    best = names[int(np.argmax(columns.T @ goal))]
-    if best not in tested[0]:
+    labels, columns = fitted
+    best = labels[int(np.argmax(columns.T @ goal))]
+    labels, columns = tested
+    if best not in labels:
         return best, 0.0
-    return best, float(tested[1][:, tested[0].index(best)] @ shown / len(shown))
+    return best, float(columns[:, labels.index(best)] @ shown / len(shown))
+
+
+def _correlation(predicted: np.ndarray, shown: np.ndarray) -> float:
+    """Return the correlation of a prediction with a standardised activation."""
+    return float(_standardised(predicted) @ shown / len(shown))
 
 
 def _scores(predicted: np.ndarray, activation: np.ndarray) -> tuple[float, float]:
+    """Return correlation and average precision."""
     if np.ptp(predicted) == 0 or np.ptp(activation) == 0:
         return float("nan"), float("nan")
-    return float(np.corrcoef(predicted, activation)[0, 1]), _auprc(
-        predicted, activation
-    )
+    correlation = float(np.corrcoef(predicted, activation)[0, 1])
+    return correlation, _auprc(predicted, activation)
 
 
 def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
@@ -296,19 +330,17 @@ def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
     return float(average_precision_score(active, predicted))
 
 
-def _standardised(columns: np.ndarray) -> np.ndarray:
+def _standardised(values: np.ndarray) -> np.ndarray:
     """Return columns with mean 0 and variance 1; constant columns become 0."""
-    centred = columns - columns.mean(0)
+    centred = values - values.mean(0)
     scale = centred.std(0)
-    found: np.ndarray = np.divide(
-        centred,
-        scale,
-        out=np.zeros_like(centred),
-        where=scale > 1e-12 * np.abs(columns).max(0),
-    )
-    return found
+    # Rounding leaves a constant column a little above zero.
+    varies = scale > 1e-12 * np.abs(values).max(0)
+    standardised: np.ndarray = np.zeros_like(centred)
+    np.divide(centred, scale, out=standardised, where=varies)
+    return standardised
 
 
-def _one_hot(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
-    names, places = np.unique(labels, return_inverse=True)
-    return names.tolist(), _standardised(np.eye(len(names))[places])
+def _one_hot(of_images: np.ndarray) -> _OneHot:
+    labels, places = np.unique(of_images, return_inverse=True)
+    return labels.tolist(), _standardised(np.eye(len(labels))[places])

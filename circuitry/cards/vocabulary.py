@@ -18,7 +18,15 @@ def unit_words() -> tuple[str, ...]:
 
 @checked
 def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read words and phrases from a UTF-8 text file, one a line; empty lines and comments (#) do not count."""
+    """Read words and phrases from a UTF-8 text file, one a line; empty lines and comments (#) do not count.
+
+    Example:
+        >>> from circuitry.cards import read_vocabulary
+        >>> Path("words.txt").write_text("# colours\\nred\\ndark blue\\n", encoding="utf-8")
+        24
+        >>> read_vocabulary("words.txt")
+        ('red', 'dark blue')
+    """
     words = _lines(read_text(Path(path)))
     if not words:
         raise InputError(
@@ -29,17 +37,14 @@ def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
     """Return the words that name some domains: their names, and each style word of DomainNet's domains."""
-    own = [
-        word
-        for domain in domains
-        for word in STYLE_WORDS.get(domain, ())
-        if word not in SHARED_STYLE_WORDS
-    ]
-    return frozenset(map(readable, [*domains, *own, *" ".join(own).split()]))
+    words = set(domains)
+    for domain in domains:
+        for phrase in set(STYLE_WORDS.get(domain, ())) - set(SHARED_STYLE_WORDS):
+            words |= {phrase, *phrase.split()}
+    return frozenset(map(readable, words))
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    lines = (line.strip() for line in text.splitlines())
-    return tuple(
-        dict.fromkeys(line for line in lines if line and not line.startswith("#"))
-    )
+    lines = map(str.strip, text.splitlines())
+    words = [line for line in lines if line and not line.startswith("#")]
+    return tuple(dict.fromkeys(words))

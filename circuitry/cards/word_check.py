@@ -40,24 +40,26 @@ def vocabulary_of(
 
     Args:
         clip: A model with a text encoder, or a classifier.
-        given: Other words (default: styles, ImageNet's classes and `unit_words`, as far as the model knows them).
+        names: Words that come first, such as the names of the images' classes and domains.
+        given: Further words. By default styles, ImageNet's classes, and about 470 words for colours, textures,
+            materials, shapes, parts, lines, media and lettering, as far as the model knows them.
+
+    Example:
+        >>> from circuitry.cards import vocabulary_of
+        >>> vocabulary_of(clip, ["ice_cream", "sketch"], ["star", "sketch"])
+        ('ice cream', 'sketch', 'star')
     """
-    if not isinstance(clip, Classifier):
-        others = (
-            clip.known((*default_vocabulary(), *unit_words()))
-            if given is None
-            else given
-        )
-        return distinct_words((*names, *others))
-    if given is not None:
-        raise InputError(
-            f"{clip.name} is a classifier, which reads no text: leave out the vocabulary."
-        )
-    return (
-        tuple(IMAGENET_CLASSNAMES)
-        if len(clip.rows) == len(IMAGENET_CLASSNAMES)
-        else tuple(clip.classes)
-    )
+    if isinstance(clip, Classifier):
+        if given is not None:
+            raise InputError(
+                f"{clip.name} is a classifier, which reads no text: leave out the vocabulary."
+            )
+        if len(clip.rows) == len(IMAGENET_CLASSNAMES):
+            return tuple(IMAGENET_CLASSNAMES)
+        return tuple(clip.classes)
+    if given is None:
+        given = clip.known((*default_vocabulary(), *unit_words()))
+    return distinct_words((*names, *given))
 
 
 @torch.no_grad()
@@ -68,35 +70,43 @@ def word_probabilities(
     """Return the probability of each word in each image: the softmax of the model's own logits over the vocabulary.
 
     Example:
-        >>> words = vocabulary_of(clip, images.classes)
-        >>> probabilities = word_probabilities(clip, words, clip.encoder(photos))
+        >>> from circuitry.cards import vocabulary_of, word_probabilities
+        >>> words = vocabulary_of(clip, folder.classes, ["star"])
+        >>> probabilities = word_probabilities(clip, words, encoder(images))
+        >>> probabilities.shape      # [images, words]
+        (4, 5)
     """
     embeddings = embeddings.to(clip.encoder.device, clip.encoder.dtype)
     if not isinstance(clip, Classifier):
-        logits = clip.pair_logits(embeddings, clip.text_weights(words, ["{}"]))
+        texts = clip.text_weights(words, ["{}"])
+        logits = clip.pair_logits(embeddings, texts)
         return logits.float().softmax(-1).cpu().numpy()
     probabilities = clip.logits(embeddings).float().softmax(-1)
-    if len(words) == probabilities.shape[1]:
-        return probabilities.cpu().numpy()
-    return (
-        torch.stack(
-            [probabilities[:, list(clip.classes[word])].sum(1) for word in words], 1
-        )
-        .cpu()
-        .numpy()
-    )
+    if probabilities.shape[1] != len(words):
+        # A classifier may have several outputs for a class.
+        outputs = [list(clip.classes[word]) for word in words]
+        by_word = [probabilities[:, columns].sum(1) for columns in outputs]
+        probabilities = torch.stack(by_word, 1)
+    return probabilities.cpu().numpy()
 
 
 def check_words(
     model: str, right: Mapping[str, Bool[np.ndarray, " images"]], n_classes: int
 ) -> WordCheck:
     """Compare a model's zero-shot accuracy with chance; ``right`` says by domain which images are classified right."""
-    every = np.concatenate([np.zeros(0, bool), *right.values()])
-    chance, n = 1 / n_classes, len(every)
-    low = binomtest(int(every.sum()), n).proportion_ci(CONFIDENCE).low if n else 0.0
-    by_domain = {
-        domain: float(some.mean()) if len(some) else float("nan")
-        for domain, some in right.items()
-    }
-    accuracy = float(every.mean()) if n else float("nan")
-    return WordCheck(model, accuracy, by_domain, chance, n, bool(low > chance))
+    chance = 1 / n_classes
+    answers = np.concatenate([np.zeros(0, bool), *right.values()])
+    accuracy = float("nan")
+    low = 0.0
+    if len(answers):
+        accuracy = float(answers.mean())
+        interval = binomtest(int(answers.sum()), len(answers)).proportion_ci(CONFIDENCE)
+        low = interval.low
+    return WordCheck(
+        model=model,
+        accuracy=accuracy,
+        by_domain={domain: float(some.mean()) for domain, some in right.items()},
+        chance=chance,
+        n_images=len(answers),
+        works=bool(low > chance),
+    )

@@ -1,11 +1,9 @@
 from .explorer_settings import ExplorerSettings as ExplorerSettings
-from .export import Exported as Exported
+from .export import ExplorerPage as ExplorerPage
 from .export import export_explorer as export_explorer
 from .export import exported_study as exported_study
 from .live_model import LiveModel as LiveModel
 from .model_view import view_model as view_model
 from .overview import read_curves as read_curves
 from .server import serve_explorer as serve_explorer
-from .view_files import ClassVectors as ClassVectors
-from .view_files import ImageAnswers as ImageAnswers
 from .view_files import ModelView as ModelView

@@ -6,108 +6,126 @@ units of every site; `order` has them all, strongest first. The edges into each 
 each other by falling score; of circuits of parts their scores have one digit.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.circuits.consensus import Consensus, find_consensus
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import EDGES, GraphFolder
-from circuitry.data.parts import Key
+from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.packing import one_digit
 
 TWINS = 2
 """Parts of the images whose circuits are shown beside each other."""
 
 
-Series = tuple[dict[str, object], dict[str, np.ndarray], AttributionGraph]
-"""The header and the arrays of one circuit, as the page reads it, and its graph."""
+class Series(NamedTuple):
+    """One circuit, as the page reads it."""
+
+    header: dict[str, object]
+    arrays: dict[str, np.ndarray]
+    graph: AttributionGraph
+    """The graph that the circuit was cut from, with the scores of all units."""
 
 
 def class_series(
     graphs: GraphFolder,
     sites: Sequence[str],
     class_name: str,
-    edges_per_node: int,
-    twins: bool,
+    settings: ExplorerSettings,
 ) -> Iterator[Series]:
-    """Yield the series of a class, at some sites: of each domain, and of its first parts (``twins``)."""
-    for domain in (
-        domain for domain in graphs.domains if (class_name, domain) in graphs
-    ):
-        circuit, parts = (
-            graphs[class_name, domain].circuit(edges_per_node),
-            graphs.parts(class_name, domain),
-        )
+    """Yield the series of a class, at some sites: of each domain, and of its first parts for the twin view."""
+    edges_per_node = settings.edges_per_node
+    for domain in graphs.domains:
+        if (class_name, domain) not in graphs:
+            continue
+        circuit = graphs[class_name, domain].circuit(edges_per_node)
+        parts = graphs.parts(class_name, domain)
         consensus = None
         if len(parts) > 1 and graphs.file(class_name, domain, EDGES).is_file():
-            consensus = find_consensus(
-                circuit, list(parts.values()), graphs.part_edges(class_name, domain)
-            )
-        yield _series(circuit, sites, domain, None, consensus)
-        for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():
-            yield _series(
-                parts[part].circuit(edges_per_node), sites, domain, part, None
-            )
+            edges = graphs.part_edges(class_name, domain)
+            consensus = find_consensus(circuit, list(parts.values()), edges)
+        yield series_of(circuit, sites, domain, consensus=consensus)
+        if settings.twins and len(parts) > 1:
+            for part in list(parts)[:TWINS]:
+                twin = parts[part].circuit(edges_per_node)
+                yield series_of(twin, sites, domain, part)
 
 
-def _series(
+def series_of(
     circuit: Circuit,
     sites: Sequence[str],
     domain: str,
-    part: int | None,
-    consensus: Consensus | None,
+    part: int | None = None,
+    consensus: Consensus | None = None,
 ) -> Series:
+    """Return the series of a circuit: its units and edges, and how stable they are."""
     graph = circuit.source
-    nothing = np.zeros(0, np.int64)
-    kept = [circuit.units.get(site, nothing) for site in sites]
-    scores, ranked = (
-        _joined(
-            by[site][units]
-            for site, units in zip(sites, kept, strict=True)
-            if len(units)
-        )
-        for by in (graph.node_scores, graph.ranked_by)
-    )
-    first, n = (
-        dict(zip(sites, np.cumsum([0, *map(len, kept)]), strict=False)),
-        len(scores),
-    )
+    units: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    ranked_by: list[np.ndarray] = []
+    first: dict[str, int] = {}
+    n_units = 0
+    for site in sites:
+        kept = circuit.units.get(site, np.zeros(0, np.int64))
+        first[site] = n_units
+        n_units += len(kept)
+        units.append(kept)
+        if len(kept):
+            scores.append(graph.node_scores[site][kept])
+            ranked_by.append(graph.ranked_by[site][kept])
+    # The place of an edge's ends among the units of all sites.
     edges = circuit.its_edges
-    places = edges.places
-    up = _joined(
-        first[above] + columns for (above, _), (_, columns) in places.items()
-    ).astype(np.int64)
-    down = _joined(
-        first[below] + rows for (_, below), (rows, _) in places.items()
-    ).astype(np.int64)
-    weights = _joined(edges.scores[pair][place] for pair, place in places.items())
-    order = np.lexsort((-weights, down))
-    small = np.uint16 if n < 1 << 16 else np.uint32
+    up: list[np.ndarray] = []
+    down: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    stability: list[np.ndarray] = []
+    for pair, (rows, columns) in edges.places.items():
+        above, below = pair
+        up.append(first[above] + columns)
+        down.append(first[below] + rows)
+        weights.append(edges.scores[pair][rows, columns])
+        if consensus is not None:
+            stability.append(consensus.edges[pair])
+    into = _joined(down).astype(np.int64)
+    weight = _joined(weights)
+    order = np.lexsort((-weight, into))
+    weight = weight[order]
     arrays = {
-        "units": np.concatenate(kept).astype(
-            np.uint32 if max(u.max(initial=0) for u in kept) >= 1 << 16 else np.uint16
+        "units": _small(np.concatenate(units)),
+        "counts": np.array([len(kept) for kept in units], np.uint32),
+        "scores": _joined(scores),
+        "order": _small(
+            np.argsort(-np.abs(_joined(ranked_by)), kind="stable"), n_units
         ),
-        "counts": np.array([len(units) for units in kept], np.uint32),
-        "scores": scores,
-        "order": np.argsort(-np.abs(ranked), kind="stable").astype(small),
-        "into": np.bincount(down, minlength=n).astype(np.uint16),
-        "from": up[order].astype(small),
-        "weights": weights[order] if part is None else one_digit(weights[order]),
+        "into": np.bincount(into, minlength=n_units).astype(np.uint16),
+        "from": _small(_joined(up)[order], n_units),
+        "weights": weight if part is None else one_digit(weight),
     }
     if consensus is not None:
-        arrays["unitStability"] = _bytes(
-            np.concatenate([consensus.units[site] for site in sites])
-        )
-        arrays["edgeStability"] = _bytes(
-            _joined(consensus.edges[pair] for pair in places)[order]
-        )
-    made: dict[str, object] = {"domain": domain, "part": part, "images": graph.n_images}
-    return made | {"arrays": list(arrays)}, arrays, graph
+        of_units = np.concatenate([consensus.units[site] for site in sites])
+        arrays["unitStability"] = _bytes(of_units)
+        arrays["edgeStability"] = _bytes(_joined(stability)[order])
+    header: dict[str, object] = {
+        "domain": domain,
+        "part": part,
+        "images": graph.n_images,
+        "arrays": list(arrays),
+    }
+    return Series(header, arrays, graph)
 
 
-def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0), *parts])
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *arrays])
+
+
+def _small(numbers: np.ndarray, limit: int | None = None) -> np.ndarray:
+    """Return whole numbers in two bytes where all of them, or a limit above them, fit; else in four."""
+    largest = numbers.max(initial=0) if limit is None else limit
+    return numbers.astype(np.uint16 if largest < 1 << 16 else np.uint32)
 
 
 def _bytes(shares: np.ndarray) -> np.ndarray:
@@ -120,69 +138,19 @@ _MOST = 31
 _NOTHING = -128
 
 
-class UnitTally:
-    """Counts circuits by unit, and collects the units' effects, from the graphs of a folder one after another."""
+def site_effects(circuits: CircuitUnits, site: str) -> dict[str, np.ndarray]:
+    """Return the units that are in a circuit, their effects on all classes and domains, and the circuits.
 
-    def __init__(self, keys: Sequence[Key]) -> None:
-        self._column = {key: column for column, key in enumerate(keys)}
-        self._scores: dict[str, np.ndarray] = {}
-        self._kept: dict[str, np.ndarray] = {}
-
-    def add(self, key: Key, graph: AttributionGraph) -> None:
-        """Take in the graph of a class and domain."""
-        for site in graph.inner_sites:
-            units = len(graph.node_scores[site])
-            if site not in self._scores:
-                self._scores[site] = np.full(
-                    (units, len(self._column)), np.nan, np.float32
-                )
-                self._kept[site] = np.zeros((units, len(self._column)), bool)
-            self._scores[site][:, self._column[key]] = graph.node_scores[site]
-            self._kept[site][graph.kept_units[site], self._column[key]] = True
-
-    @property
-    def classes(self) -> list[str]:
-        """Classes that have a circuit, in order."""
-        return list(dict.fromkeys(name for name, _ in self._column))
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Units by site, in order."""
-        return {site: len(scores) for site, scores in self._scores.items()}
-
-    def units_of(self, class_name: str) -> list[tuple[str, int]]:
-        """Return the units, (site, unit), of the circuits of a class."""
-        columns = [
-            column for (name, _), column in self._column.items() if name == class_name
-        ]
-        by_site = {
-            site: np.flatnonzero(kept[:, columns].any(1))
-            for site, kept in self._kept.items()
-        }
-        return [(site, int(unit)) for site, units in by_site.items() for unit in units]
-
-    def counts(self, site: str) -> np.ndarray:
-        """Return in how many circuits each unit of a site is."""
-        counts: np.ndarray = self._kept[site].sum(1).astype(np.uint16)
-        return counts
-
-    def site_arrays(self, site: str) -> dict[str, np.ndarray]:
-        """Return the units that are in a circuit, their effects on all classes and domains, and the circuits.
-
-        ``effects`` are whole numbers from -31 to 31, and 31 is the unit's ``scale``; -128 where there is no circuit.
-        ``members`` are bits, the first circuit in the highest bit of the first byte.
-        """
-        units = np.flatnonzero(self._kept[site].any(1))
-        scores = self._scores[site][units]
-        scale = np.nanmax(np.abs(scores), 1, initial=0.0)
-        safe = np.where(scale > 0, scale, 1.0)
-        effects = np.round(
-            np.nan_to_num(scores / safe[:, None] * _MOST, nan=_NOTHING)
-        ).astype(np.int8)
-        members = np.packbits(self._kept[site][units], axis=1)
-        return {
-            "units": units.astype(np.uint32),
-            "effects": effects,
-            "scale": scale,
-            "members": members,
-        }
+    ``effects`` are whole numbers from -31 to 31, and 31 is the unit's ``scale``; -128 where there is no circuit.
+    ``members`` are bits, the first circuit in the highest bit of the first byte.
+    """
+    units = circuits.kept_by_any(site)
+    scores = circuits.scores[site][units].astype(np.float32)
+    scale = np.nanmax(np.abs(scores), 1, initial=0.0)
+    steps = scores / np.where(scale > 0, scale, 1.0)[:, None] * _MOST
+    return {
+        "units": units.astype(np.uint32),
+        "effects": np.round(np.nan_to_num(steps, nan=_NOTHING)).astype(np.int8),
+        "scale": scale,
+        "members": np.packbits(circuits.kept[site][units], axis=1),
+    }

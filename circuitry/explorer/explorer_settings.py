@@ -12,7 +12,13 @@ from circuitry.runs.given import Count, checked
 @checked
 @dataclass(frozen=True)
 class ExplorerSettings:
-    """How much of the circuits the page gets."""
+    """How much of the circuits the page gets.
+
+    Example:
+        >>> from circuitry.explorer import ExplorerSettings, export_explorer
+        >>> small = ExplorerSettings(edges_per_node=1, twins=False)
+        >>> explorer = export_explorer(graphs, "runs/x/explorer", settings=small)
+    """
 
     edges_per_node: EdgesPerNode = 3
     twins: bool = True

@@ -15,8 +15,7 @@ The page reads a file when it needs it. Names are in the data alone; files are c
 import json
 import logging
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from circuitry.cards.card_folder import CardFolder
+from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
@@ -31,7 +31,7 @@ from circuitry.circuits.methods import CONTRAST
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.lesion_reading import KNOWN
 from circuitry.explorer.card_files import pack_cards
-from circuitry.explorer.circuit_files import UnitTally, class_series
+from circuitry.explorer.circuit_files import class_series, site_effects
 from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.overview import (
     describe_comparison,
@@ -40,7 +40,7 @@ from circuitry.explorer.overview import (
     lesions_of,
     tested_cells,
 )
-from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
+from circuitry.explorer.packing import EXPLORER_FORMAT, DataFolder
 from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
@@ -67,8 +67,17 @@ _MADE_BY = {
 log = logging.getLogger(__name__)
 
 
-class Exported(NamedTuple):
-    """The page that `export_explorer` wrote, and its sizes; as text, the line that a command prints."""
+class ExplorerPage(NamedTuple):
+    """The page that `export_explorer` wrote, and its sizes; as text, the line that a command prints.
+
+    Example:
+        >>> from circuitry.explorer import export_explorer
+        >>> explorer = export_explorer(graphs, "runs/x/explorer")
+        >>> explorer.page.name
+        'index.html'
+        >>> print(explorer)
+        explorer: runs/x/explorer/index.html (... MiB)
+    """
 
     page: Path  #: The page to open.
     n_bytes: dict[str, int]
@@ -76,31 +85,6 @@ class Exported(NamedTuple):
 
     def __str__(self) -> str:
         return f"explorer: {self.page} ({sum(self.n_bytes.values()) / 2**20:.1f} MiB)"
-
-
-@dataclass
-class _Folder:
-    """The folder that is being filled; it knows which files are new."""
-
-    path: Path
-    export: str
-    sizes: dict[str, int] = field(default_factory=dict)
-    written: set[Path] = field(default_factory=set)
-
-    def script(
-        self, key: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]
-    ) -> None:
-        content = pack_script(key, self.export, header, arrays).encode()
-        self.file(f"data/{key}.js", content, key.partition("/")[0])
-
-    def file(self, name: str, content: bytes, kind: str) -> None:
-        path = self.path / name
-        make_folder(path.parent)
-        path.write_bytes(
-            content
-        )  # an interrupted export has no page, which is written last
-        self.written.add(path)
-        self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
 
 @checked
@@ -113,7 +97,7 @@ def export_explorer(
     cards: CardFolder | None = None,
     model: ModelView | None = None,
     settings: ExplorerSettings = ExplorerSettings(),
-) -> Exported:
+) -> ExplorerPage:
     """Write the explorer of a folder of circuits.
 
     Args:
@@ -121,181 +105,182 @@ def export_explorer(
         out: Folder of the page; an earlier explorer there is replaced.
         comparisons: Ways into the circuits, from `compare_domains`.
         curves: Faithfulness curves of the circuits, which the page shows beside its cuts.
+        cards: Images, names and exact effects of their units, from `unit_cards`.
         model: Predictions and direct effects on words, from `view_model`.
+        settings: How much of them the page gets.
 
     Raises:
         InputError: for a folder without circuits, cards of other circuits, and an output folder with other files.
 
     Example:
-        >>> graphs = GraphFolder("runs/x/circuits")
-        >>> print(export_explorer(graphs, "runs/x/explorer", comparisons=compare_domains(graphs)))
+        >>> from circuitry.explorer import export_explorer
+        >>> comparisons = circuitry.compare_domains(graphs)
+        >>> export_explorer(graphs, "runs/x/explorer", comparisons=comparisons).page
+        PosixPath('runs/x/explorer/index.html')
     """
     if not graphs:
         raise InputError(
             f"There is no circuit to explore in {graphs.path}: let the extraction find one."
         )
-    _check_of(graphs, "cards", [] if cards is None else [cards.manifest["config"]])
-    _check_of(
-        graphs, "comparisons", [one.about for one in (comparisons or {}).values()]
-    )
-    _check_of(
-        graphs,
-        "answers",
-        []
-        if model is None or model.circuits is None
-        else [{"circuits": model.circuits}],
-    )
-    _check_of(graphs, "curves", [one.settings for one in curves])
+    comparisons = comparisons or {}
+    for comparison in comparisons.values():
+        _check_of(graphs, "comparisons", comparison.about)
+    for curve in curves:
+        _check_of(graphs, "curves", curve.settings)
+    if cards is not None:
+        _check_of(graphs, "cards", cards.manifest["config"])
+    if model is not None and model.circuits is not None:
+        _check_of(graphs, "answers", {"circuits": model.circuits})
     target = Path(out)
+    page = target / INDEX_PAGE
     _check_free(target)
     make_folder(target)
+
+    # What the page needs at first.
     first = graphs[next(iter(graphs))]
     header = _describe(graphs, first, settings)
-    header["report"] = (
-        f"../{REPORT_PAGE}"
-        if (target.resolve().parent / REPORT_PAGE).is_file()
-        else None
-    )
-    header["comparisons"] = [
-        describe_comparison(one) for one in (comparisons or {}).values()
-    ]
-    if (lesions := graphs.lesions) is not None:
+    beside = target.resolve().parent / REPORT_PAGE
+    header["report"] = f"../{REPORT_PAGE}" if beside.is_file() else None
+    header["comparisons"] = [describe_comparison(c) for c in comparisons.values()]
+    lesions = graphs.lesions
+    if lesions is not None:
         header["comparisons"] = [describe_lesions(lesions)]
-        header |= {"tested": tested_cells(lesions), "known": KNOWN}
-        if (
-            "share" in lesions
-        ):  # as it was asked for: of 1,104 units 1 % are 12, which are 1.1 %
+        header["tested"] = tested_cells(lesions)
+        header["known"] = KNOWN
+        if "share" in lesions:
+            # As it was asked for: of 1,104 units 1 % are 12, which are 1.1 %.
             header["nodeFraction"] = float(lesions["share"].iloc[0])
     header["curves"] = describe_curves(curves, first.inner_sites, str(header["budget"]))
+
+    # The page reads data of its own export alone, and is there when they are complete.
     of_units = (
         None if cards is None else cards.manifest["config"],
         None if model is None else model.digest,
     )
     export = digest([header, list(graphs), of_units, repr(settings), versions()])
-    folder = _Folder(target, export)
-    (target / INDEX_PAGE).unlink(
-        missing_ok=True
-    )  # a page is there when its data are complete
+    folder = DataFolder(target, export)
+    page.unlink(missing_ok=True)
     about = {"study": header["study"], "title": header["title"], "export": export}
     write_json(target / NAME, {"format": EXPLORER_FORMAT, **about})
-    tally = _write_classes(folder, graphs, first, settings)
-    for place, site in enumerate(tally.sizes):
-        folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
+
+    # Data that it reads when it needs them.
+    circuits = _write_classes(folder, graphs, first, settings)
+    counts: dict[str, np.ndarray] = {}
+    for place, site in enumerate(circuits.kept):
+        folder.script(f"site/{place}", {"site": site}, site_effects(circuits, site))
+        counts[f"counts/{place}"] = circuits.kept[site].sum(1).astype(np.uint16)
     if cards is not None:
-        most = settings.images_per_list, settings.held_out_images
-        header |= pack_cards(folder.script, folder.file, cards, tally, model, *most)
+        header |= pack_cards(folder, cards, circuits, model, settings)
     if model is not None:
-        header |= pack_view(folder.script, model, graphs.classes)
-    counts = {
-        f"counts/{place}": tally.counts(site) for place, site in enumerate(tally.sizes)
-    }
+        header |= pack_view(folder, model, graphs.classes)
     folder.script("index", header, counts)
     for old in [*target.glob("data/**/*.js"), *target.glob("thumbnails/*.webp")]:
         if old not in folder.written:
             old.unlink()
-    page = render_page(str(header["title"])).encode()
-    with whole_file(target / INDEX_PAGE) as temporary:
-        temporary.write_bytes(page)
-    folder.sizes["page"] = len(page)
+    content = render_page(str(header["title"])).encode()
+    with whole_file(page) as temporary:
+        temporary.write_bytes(content)
+    folder.sizes["page"] = len(content)
     if sum(folder.sizes.values()) > MOST_BYTES:
         log.warning(
             "The explorer has more than %d MiB: fewer images in each list, or twins=False, make it smaller.",
             MOST_BYTES >> 20,
         )
-    return Exported(target / INDEX_PAGE, folder.sizes)
+    return ExplorerPage(page, folder.sizes)
 
 
-def _check_of(
-    graphs: GraphFolder, what: str, shaped_by: Iterable[Mapping[str, Any]]
-) -> None:
+def _check_of(graphs: GraphFolder, what: str, made_of: Mapping[str, Any]) -> None:
     """Raise `InputError` for cards, comparisons or curves of other circuits, or of another model."""
-    ours = graphs.identity
-    for one in shaped_by:
-        ours.check(one, f"the circuits in {graphs.path}", f"the {what}")
-        if one.get("circuits", ours.key) != ours.key:
-            raise InputError(
-                f"The {what} given are of the circuits with digest {one['circuits']}, but those in {graphs.path} have "
-                f"{ours.key}: make them of these with circuitry {_MADE_BY[what]} {shlex.quote(str(graphs.path))}."
-            )
+    identity = graphs.identity
+    identity.check(made_of, f"the circuits in {graphs.path}", f"the {what}")
+    theirs = made_of.get("circuits", identity.key)
+    if theirs != identity.key:
+        raise InputError(
+            f"The {what} given are of the circuits with digest {theirs}, but those in {graphs.path} have "
+            f"{identity.key}: make them of these with circuitry {_MADE_BY[what]} {shlex.quote(str(graphs.path))}."
+        )
 
 
 def _check_free(target: Path) -> None:
     """Raise an `InputError` for a folder with something else in it."""
-    path = target / NAME
-    ours = path.is_file() and "circuitry explorer" in path.read_text(
-        encoding="utf-8", errors="replace"
-    )
-    others = [one for one in target.glob("*") if not one.name.startswith((LOCK, TORN))]
-    if others and not ours:
-        first = path if path in others else others[0]
+    manifest = target / NAME
+    if manifest.is_file():
+        text = manifest.read_text(encoding="utf-8", errors="replace")
+        if "circuitry explorer" in text:
+            return
+    files = [
+        file for file in target.glob("*") if not file.name.startswith((LOCK, TORN))
+    ]
+    if files:
+        named = manifest if manifest in files else files[0]
         raise InputError(
-            f"{first} is of no explorer, which needs an empty folder: choose another one."
+            f"{named} is of no explorer, which needs an empty folder: choose another one."
         )
 
 
 def _write_classes(
-    folder: _Folder,
+    folder: DataFolder,
     graphs: GraphFolder,
     first: AttributionGraph,
     settings: ExplorerSettings,
-) -> UnitTally:
-    """Write the circuits of every class, each read once, and return the units' effects in all of them."""
-    tally, lesions = UnitTally(list(graphs)), graphs.lesions
+) -> CircuitUnits:
+    """Write the circuits of every class, each read once, and return the units of all of them."""
+    circuits = CircuitUnits(list(graphs))
     for place, class_name in enumerate(graphs.classes):
-        headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
-        series = class_series(
-            graphs,
-            first.inner_sites,
-            class_name,
-            settings.edges_per_node,
-            settings.twins,
-        )
-        for header, found, graph in series:
-            arrays |= {f"{len(headers)}/{name}": array for name, array in found.items()}
-            headers.append(header)
-            if header["part"] is None:
-                tally.add((class_name, str(header["domain"])), graph)
-        lost = {} if lesions is None else {"lesions": lesions_of(lesions, class_name)}
-        folder.script(
-            f"class/{place}", {"class": class_name, "series": headers, **lost}, arrays
-        )
-    return tally
+        headers: list[Mapping[str, object]] = []
+        arrays: dict[str, np.ndarray] = {}
+        for series in class_series(graphs, first.inner_sites, class_name, settings):
+            for name, array in series.arrays.items():
+                arrays[f"{len(headers)}/{name}"] = array
+            headers.append(series.header)
+            if series.header["part"] is None:
+                circuits.add((class_name, str(series.header["domain"])), series.graph)
+        header: dict[str, object] = {"class": class_name, "series": headers}
+        if graphs.lesions is not None:
+            header["lesions"] = lesions_of(graphs.lesions, class_name)
+        folder.script(f"class/{place}", header, arrays)
+    return circuits
 
 
 def _describe(
     graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings
 ) -> dict[str, object]:
     """Return the entries of the index that the page needs before it reads a circuit."""
-    sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
-    made = {
-        name: ", ".join(map(str, value))
-        if isinstance(value, list | tuple)
-        else str(value)
-        for name, value in graphs.settings.items()
-    }
-    of_log_odds = first.settings.get("method") == CONTRAST
+    config = graphs.manifest["config"]
+    kind = "Circuits" if graphs.lesions is None else "Own parts"
+    made: dict[str, str] = {}
+    for name, value in graphs.settings.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        made[name] = ", ".join(map(str, values))
+    scored = f"the metric ({made.get('metric')})"
+    if first.settings.get("method") == CONTRAST:
+        scored = "the class's log-odds"
+    sorted_domains = sorted(graphs.domains)
+    marks = []
+    for domain in graphs.domains:
+        place = sorted_domains.index(domain)
+        marks.append(list(MARKS[place % len(MARKS)]))
+    circuits = []
+    for class_name, domain in graphs:
+        row = graphs.classes.index(class_name)
+        circuits.append([row, graphs.domains.index(domain)])
     return {
-        "title": f"{'Circuits' if graphs.lesions is None else 'Own parts'} of {graphs.manifest['config']['model']}",
+        "title": f"{kind} of {config['model']}",
         "graphs": shlex.quote(graphs.path.as_posix()),
         "study": graphs.identity.key,
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
         "classes": list(graphs.classes),
         "domains": list(graphs.domains),
-        "marks": [
-            list(MARKS[sorted(graphs.domains).index(domain) % len(MARKS)])
-            for domain in graphs.domains
+        "marks": marks,
+        "sites": [
+            {"name": site, "units": len(first.node_scores[site])}
+            for site in first.inner_sites
         ],
-        "sites": [{"name": site, "units": size} for site, size in sizes.items()],
-        "circuits": [
-            [graphs.classes.index(name), graphs.domains.index(domain)]
-            for name, domain in graphs
-        ],
+        "circuits": circuits,
         "budget": first.settings.get("budget", SAME_SHARE),
-        "nodeFraction": graphs.manifest["config"]["size"],
+        "nodeFraction": config["size"],
         "edgesPerNode": settings.edges_per_node,
-        "scored": "the class's log-odds"
-        if of_log_odds
-        else f"the metric ({made.get('metric')})",
+        "scored": scored,
         "made": made | graphs.manifest["versions"],
     }
 
@@ -304,9 +289,9 @@ def read_about(folder: Path) -> dict[str, str]:
     """Return the digest of the circuits' settings (``study``), the ``title``, and the digest of the ``export``."""
     again = "export it again with circuitry explore"
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        check_format(folder / NAME, found["format"], EXPLORER_FORMAT)
-        about = {name: str(found[name]) for name in ("study", "title", "export")}
+        manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        check_format(folder / NAME, manifest["format"], EXPLORER_FORMAT)
+        about = {name: str(manifest[name]) for name in ("study", "title", "export")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"There is no explorer in {folder} ({error!r}): {again}."
@@ -317,7 +302,16 @@ def read_about(folder: Path) -> dict[str, str]:
 
 
 def exported_study(folder: str | PathLike[str]) -> str | None:
-    """Return the digest of the circuits that the explorer in a folder shows; None without a complete explorer."""
+    """Return the digest of the circuits that the explorer in a folder shows; None without a complete explorer.
+
+    Example:
+        >>> from circuitry.explorer import export_explorer, exported_study
+        >>> explorer = export_explorer(graphs, "runs/x/explorer")
+        >>> exported_study("runs/x/explorer") == graphs.identity.key
+        True
+        >>> exported_study("runs/nothing") is None
+        True
+    """
     try:
         return read_about(Path(folder))["study"]
     except InputError:

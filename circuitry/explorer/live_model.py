@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuitry.cards.card_arrays import REPLACED_BY
+from circuitry.cards.card_jobs import exact_baselines
+from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.cards.strongest_images import unit_maps
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
@@ -44,17 +45,23 @@ class LiveModel:
     """A model that measures effects of units and looks at images; it remembers the images and means that it needed.
 
     Example:
-        >>> live = LiveModel(CausalChecks(clip, images, graphs))
-        >>> live.effects("cat", ["layer3.0/5", "layer4.0/12"], "mean")["sketch"]["effect"]
+        >>> from circuitry.explorer import LiveModel
+        >>> from circuitry.interventions import CheckSettings
+        >>> checks = circuitry.CausalChecks(clip, folder, graphs, CheckSettings(seen=True))
+        >>> live = LiveModel(checks)
+        >>> unit = graphs["clock", "real"].top(1).iloc[0]
+        >>> effects = live.effects("clock", [f"{unit.site}/{unit.unit}"], "zero")
+        >>> effects["sketch"]["images"] > 0
+        True
     """
 
     def __init__(self, checks: CausalChecks, *, work: Work = Work()) -> None:
-        self.checks, self.work = checks, replace(work, progress=False)
+        self.checks = checks
+        self.work = replace(work, progress=False)
         self._images: dict[Key, Tensor] = {}
-        self._loudest: dict[str, dict[str, Tensor]] = {}
-        self._named = {
-            by: checks.baseline_called(name) for by, name in REPLACED_BY.items()
-        }
+        self._largest: dict[str, dict[str, Tensor]] = {}
+        """The units' largest activations in images of a class, by class and site."""
+        self._choices = exact_baselines(checks)
         self._baselines: dict[tuple[str, Key], Baseline | Counterfactual] = {}
 
     @checked
@@ -68,8 +75,9 @@ class LiveModel:
             by: ``zero``, ``mean`` over the images of all classes and domains, or the class's mean in
                 ``other-domains``; both means are taken at each position.
         """
-        keys, chosen = self._keys_of(class_name), self._by_site(units)
-        return {key[1]: self._measured(key, chosen, by) for key in keys}
+        keys = self._keys_of(class_name)
+        by_site = self._by_site(units)
+        return {key[1]: self._measured(key, by_site, by) for key in keys}
 
     def _keys_of(self, class_name: str) -> list[Key]:
         keys = [key for key in self.checks.chosen.keys if key[0] == class_name]
@@ -79,42 +87,40 @@ class LiveModel:
             )
         return keys
 
-    def _by_site(self, units: Sequence[str]) -> dict[str, list[int]]:
+    def _by_site(self, units: Sequence[str]) -> dict[str, np.ndarray]:
         first = self.checks.graphs[self.checks.chosen.keys[0]]
-        sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
-        found: dict[str, list[int]] = {}
+        by_site: dict[str, list[int]] = {}
         for name in dict.fromkeys(units):
             site, _, unit = name.rpartition("/")
-            if unit not in map(str, range(sizes.get(site, 0))):
-                given = shown(name)
+            n_units = len(first.node_scores[site]) if site in first.inner_sites else 0
+            # As text, since int would take "+1" and " 1", too.
+            if unit not in map(str, range(n_units)):
                 raise InputError(
-                    f"Expected units as site/unit, such as {next(iter(sizes))}/0, but {given} was given."
+                    f"Expected units as site/unit, such as {first.inner_sites[0]}/0, but {shown(name)} was given."
                 )
-            found.setdefault(site, []).append(int(unit))
-        if not found:
+            by_site.setdefault(site, []).append(int(unit))
+        if not by_site:
             raise InputError("At least one unit is replaced, but none was given.")
-        return found
+        return {site: np.array(numbers) for site, numbers in by_site.items()}
 
     def _measured(
-        self, key: Key, units: dict[str, list[int]], by: Replacement
+        self, key: Key, units: dict[str, np.ndarray], by: Replacement
     ) -> Effects:
-        checks, graph, images = self.checks, self.checks.graphs[key], self._own(key)
+        images = self._own(key)
         if (by, key) not in self._baselines:
-            self._baselines[by, key] = self._named[by].of(*key, len(images))
-        metric = checks.metric_of(*key)
+            self._baselines[by, key] = self._choices[by].of(*key, len(images))
+        metric = self.checks.metric_of(*key)
         task = Task(
-            checks.clip.encoder,
+            self.checks.clip.encoder,
             images,
             metric,
             baseline=self._baselines[by, key],
             work=self.work,
         )
-        circuit = Circuit(graph, {site: np.array(some) for site, some in units.items()})
-        without, everything = circuit.complement(), circuit.nothing().complement()
-        whole, cut = (
-            float(in_double(metric(found)).mean())
-            for found in kept_embeddings(task, [everything, without])
-        )
+        circuit = Circuit(self.checks.graphs[key], units)
+        everything = circuit.nothing().complement()
+        embeddings = kept_embeddings(task, [everything, circuit.complement()])
+        whole, cut = (float(in_double(metric(of_run)).mean()) for of_run in embeddings)
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
 
     def _own(self, key: Key) -> Tensor:
@@ -136,33 +142,30 @@ class LiveModel:
         Args:
             class_name: The class whose circuits, in all domains, hold the units.
         """
-        key, checks = (class_name, domain), self.checks
+        key = (class_name, domain)
         keys = self._keys_of(class_name)
         if key not in keys:
             raise InputError(
                 f"There is no circuit of {class_name!r} in the domain {domain!r} among those loaded."
             )
-        images = self._read(content)
-        answer = image_answers(
-            checks, domain, circuit_embeddings(checks, key, images, self.work)
-        )[0]
-        names = checks.images.all_classes
-        answers = [
-            [(names[place], float(share)) for place, share in zip(*run, strict=True)]
-            for run in zip(answer.classes, answer.shares, strict=True)
-        ]
+        image = self._read(content)
+        embeddings = circuit_embeddings(self.checks, key, image, self.work)
+        (answer,) = image_answers(self.checks, domain, embeddings)
+        names = self.checks.images.all_classes
+        answers = []
+        for classes, shares in zip(answer.classes, answer.shares, strict=True):
+            named = [names[place] for place in classes]
+            answers.append(list(zip(named, map(float, shares), strict=True)))
         return {
             "answers": answers,
-            "baseline": str(checks.asked["baseline"]),
-            "fire": self._fire(keys, images),
+            "baseline": str(self.checks.asked["baseline"]),
+            "fire": self._fire(keys, image),
         }
 
     def _read(self, content: bytes) -> Tensor:
         pixels = 0
-        with (
-            suppress(Exception),
-            warnings.catch_warnings(action="ignore"),
-        ):  # whoever decodes it says what is wrong
+        # Whoever decodes the file below says what is wrong with it.
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):
             pixels = prod(open_picture(BytesIO(content)).size)
         if pixels > MOST_PIXELS:
             raise InputError(
@@ -171,55 +174,45 @@ class LiveModel:
         with TemporaryDirectory() as folder:
             file = Path(folder) / "image"
             file.write_bytes(content)
+            record = ImageRecord(file, file.name, "", "")
             try:
-                return self.checks.read(
-                    [ImageRecord(file, file.name, "", "")], strict=True
-                )
+                return self.checks.read([record], strict=True)
             except InputError as error:
                 raise InputError(str(error).replace(str(file), "the image")) from error
 
-    def _fire(self, keys: Sequence[Key], images: Tensor) -> dict[str, float]:
+    def _fire(self, keys: Sequence[Key], image: Tensor) -> dict[str, float]:
         """Return how active units of some circuits are in an image, as a share of the most in images of the class."""
-        graphs, class_name = [self.checks.graphs[key] for key in keys], keys[0][0]
-        kept = {
-            site: np.concatenate([graph.kept_units[site] for graph in graphs])
-            for site in graphs[0].inner_sites
-        }
-        units = {
-            site: torch.as_tensor(np.unique(some))
-            for site, some in kept.items()
-            if len(some)
-        }
-        if class_name not in self._loudest:
-            known = [self._activations(units, self._own(key)) for key in keys]
-            self._loudest[class_name] = {
-                site: torch.cat([one[site] for one in known]).amax(0) for site in units
+        circuits = CircuitUnits(keys)
+        for key in keys:
+            circuits.add(key, self.checks.graphs[key])
+        units = circuits.units()
+        (class_name,) = circuits.classes
+        if class_name not in self._largest:
+            by_domain = [self._activations(units, self._own(key)) for key in keys]
+            self._largest[class_name] = {
+                site: torch.cat([of_domain[site] for of_domain in by_domain]).amax(0)
+                for site in units
             }
-        found, fire = self._activations(units, images), dict[str, float]()
+        activations = self._activations(units, image)
+        fire: dict[str, float] = {}
         for site, numbers in units.items():
-            here = found[site][0].clamp_min(0)
-            shares = (
-                here / torch.maximum(self._loudest[class_name][site], here)
-            ).nan_to_num()
-            fire |= {
-                f"{site}/{unit}": share
-                for unit, share in zip(numbers.tolist(), shares.tolist(), strict=True)
-            }
+            active = activations[site][0].clamp_min(0)
+            largest = torch.maximum(self._largest[class_name][site], active)
+            shares = (active / largest).nan_to_num().tolist()
+            for unit, share in zip(numbers, shares, strict=True):
+                fire[f"{site}/{unit}"] = share
         return fire
 
     def _activations(
-        self, units: Mapping[str, Tensor], images: Tensor
+        self, units: Mapping[str, np.ndarray], images: Tensor
     ) -> dict[str, Tensor]:
         """Return the largest activation over positions [images, units] by site."""
         encoder = self.checks.clip.encoder
         with encoder.running():
             clean = clean_activations(encoder, images, list(units))
-        return {
-            site: unit_maps(
-                encoder,
-                site,
-                encoder.units_of(site, clean[site]),
-                some.to(encoder.device),
-            ).amax(-1)
-            for site, some in units.items()
-        }
+        largest: dict[str, Tensor] = {}
+        for site, numbers in units.items():
+            chosen = torch.as_tensor(numbers, device=encoder.device)
+            activation = encoder.units_of(site, clean[site])
+            largest[site] = unit_maps(encoder, site, activation, chosen).amax(-1)
+        return largest

@@ -51,55 +51,64 @@ def view_model(
 
     Args:
         checks: The model, its circuits, and images to check them on.
+        n_images: Images of a class and domain that it answers, of those that the circuit was not found on.
         vocabulary: Words that direct effects are shown on, beside the classes (default: `default_vocabulary`). A
             classifier, which reads no text, has its classes alone.
+        work: How the work is done.
 
     Example:
-        >>> view = view_model(CausalChecks(clip, images, graphs))
-        >>> export_explorer(graphs, "runs/x/explorer", cards=cards, model=view)
+        >>> from circuitry.explorer import export_explorer, view_model
+        >>> from circuitry.interventions import CheckSettings
+        >>> checks = circuitry.CausalChecks(clip, folder, graphs, CheckSettings(seen=True))
+        >>> view = view_model(checks, n_images=1, vocabulary=["star"])
+        >>> view.words
+        ('car', 'clock', 'cup', 'house', 'star')
+        >>> explorer = export_explorer(graphs, "runs/x/explorer", model=view)
     """
     class_names = checks.images.all_classes
     answers: dict[str, ImageAnswers] = {}
-    found: dict[Key, _Vectors] = {}
+    vectors: dict[Key, _Vectors] = {}
     reason = ""
     for key in Bar(
         checks.chosen.tested, desc="model", unit="circuit", disable=not work.progress
     ):
-        records, images = read_images(
-            checks.clip, checks.chosen.own(key)[:n_images], strict=work.strict
-        )
+        chosen = checks.chosen.own(key)[:n_images]
+        records, images = read_images(checks.clip, chosen, strict=work.strict)
         if not len(images):
             continue
         embeddings = circuit_embeddings(checks, key, images, work)
-        found_of = image_answers(checks, key[1], embeddings)
-        answers |= {
-            record.relative: answer
-            for record, answer in zip(records, found_of, strict=True)
-        }
+        of_images = image_answers(checks, key[1], embeddings)
+        for record, answer in zip(records, of_images, strict=True):
+            answers[record.relative] = answer
         if not reason:
             try:
-                found[key] = _vectors(checks, images, embeddings[0], work)
-            except InputError as error:  # of a tower that is not linear there
+                vectors[key] = _vectors(checks, images, embeddings[0], work)
+            except InputError as error:
+                # The embedding of such a tower is not linear in its components.
                 reason = str(error)
-    others = (
-        ()
-        if isinstance(checks.clip, Classifier)
-        else vocabulary or checks.clip.known(default_vocabulary())
-    )
-    named = len(distinct_words(class_names))
-    words = (*class_names, *distinct_words([*class_names, *others])[named:])
-    texts = np.zeros((0, 0)) if reason else _texts(checks, words)
-    classes = (
-        {}
-        if reason
-        else _by_class(
-            found, checks.graphs.domains, dict(zip(words, texts, strict=True))
-        )
-    )
-    baseline = str(checks.asked["baseline"])
-    shown, circuits = () if reason else words, checks.graphs.identity.key
+    words: tuple[str, ...] = ()
+    texts = np.zeros((0, 0))
+    direct: dict[str, ClassVectors] = {}
+    if not reason:
+        words = tuple(class_names)
+        if not isinstance(checks.clip, Classifier):
+            others = vocabulary or checks.clip.known(default_vocabulary())
+            # Words that name a class are listed as the class alone.
+            named = len(distinct_words(class_names))
+            words += distinct_words([*class_names, *others])[named:]
+        texts = _texts(checks, words)
+        of_class = texts[: len(class_names)]
+        targets = dict(zip(class_names, of_class, strict=True))
+        direct = _by_class(vectors, checks.graphs.domains, targets)
     return ModelView(
-        tuple(class_names), answers, baseline, shown, texts, classes, reason, circuits
+        class_names=tuple(class_names),
+        answers=answers,
+        baseline=str(checks.asked["baseline"]),
+        words=words,
+        texts=texts,
+        direct=direct,
+        reason=reason,
+        circuits=checks.graphs.identity.key,
     )
 
 
@@ -117,40 +126,44 @@ def image_answers(
     checks: CausalChecks, domain: str, embeddings: Tensor
 ) -> list[ImageAnswers]:
     """Return the model's answer to each image, given embeddings [runs, images, d] and the domain of its texts."""
-    rows, weights = embeddings.flatten(0, 1), checks.weights(domain)
-    no_text = isinstance(checks.clip, Classifier)
-    logits = (
-        F.normalize(rows, dim=-1) @ weights.T
-        if no_text
-        else checks.clip.pair_logits(rows, weights)
-    )
+    weights = checks.weights(domain)
+    rows = embeddings.flatten(0, 1)
+    if isinstance(checks.clip, Classifier):
+        logits = F.normalize(rows, dim=-1) @ weights.T
+    else:
+        logits = checks.clip.pair_logits(rows, weights)
     shares = logits.softmax(-1).reshape(*embeddings.shape[:2], -1)
     best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
-    values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
-    return [ImageAnswers(classes[:, i], values[:, i]) for i in range(values.shape[1])]
+    classes = best.indices.cpu().numpy().swapaxes(0, 1)
+    values = best.values.cpu().numpy().swapaxes(0, 1)
+    return [ImageAnswers(*answer) for answer in zip(classes, values, strict=True)]
 
 
 def _vectors(
     checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Work
 ) -> _Vectors:
+    """Return the mean contributions of a tower's components to the embeddings of some images.
+
+    Raises:
+        InputError: for a tower whose embedding is not linear in its components.
+    """
     encoder = checks.clip.encoder
     try:
         pairs = pooling_pairs(encoder, images)
     except InputError:
+        # Without attention pooling: a transformer, whose heads and MLPs write into a residual stream.
         stream = ResidualStream.of(encoder)
         added = direct_vectors(stream, images, work)
         lengths = embeddings.norm(dim=-1).cpu().double().numpy()
-        return tuple(map(str, stream.writers)), (added / lengths[:, None, None]).mean(0)
-    read = (pairs.read / np.linalg.norm(pairs.embeddings, axis=-1)[:, None, None]).mean(
-        0
-    )
-    heads, units = read.shape
-    names = tuple(
+        means = (added / lengths[:, None, None]).mean(0)
+        return tuple(map(str, stream.writers)), means
+    lengths = np.linalg.norm(pairs.embeddings, axis=-1)
+    read = (pairs.read / lengths[:, None, None]).mean(0)
+    names = [
         f"head {head} x {encoder.sites[-2]}/{unit}"
-        for head in range(heads)
-        for unit in range(units)
-    )
-    return names, (read[..., None] * pairs.directions).reshape(heads * units, -1)
+        for head, unit in np.ndindex(*read.shape)
+    ]
+    return tuple(names), (read[..., None] * pairs.directions).reshape(len(names), -1)
 
 
 def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
@@ -159,31 +172,26 @@ def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
     own = checks.weights(checks.graphs.domains[0]).cpu().numpy()
     if len(words) == n_classes:
         return own
-    return np.concatenate(
-        [own, checks.clip.text_weights(words[n_classes:], WORD_TEMPLATES).cpu().numpy()]
-    )
+    others = checks.clip.text_weights(words[n_classes:], WORD_TEMPLATES)
+    return np.concatenate([own, others.cpu().numpy()])
 
 
 def _by_class(
-    found: Mapping[Key, _Vectors],
-    domains: Sequence[str],
+    vectors: Mapping[Key, _Vectors],
+    all_domains: Sequence[str],
     texts: Mapping[str, np.ndarray],
 ) -> dict[str, ClassVectors]:
     """Return the strongest components of each class, by their largest effect on it in any domain."""
-    classes = {}
-    for class_name in dict.fromkeys(name for name, _ in found):
-        mine = {
-            domain: found[class_name, domain]
-            for domain in domains
-            if (class_name, domain) in found
-        }
-        names, vectors = (
-            next(iter(mine.values()))[0],
-            np.stack([one for _, one in mine.values()]),
+    by_class: dict[str, ClassVectors] = {}
+    for class_name in dict.fromkeys(name for name, _ in vectors):
+        domains = [name for name in all_domains if (class_name, name) in vectors]
+        names, _ = vectors[class_name, domains[0]]
+        means = np.stack([vectors[class_name, domain][1] for domain in domains])
+        effects = np.abs(means @ texts[class_name]).max(0)
+        strongest = np.argsort(-effects, kind="stable")[:STRONGEST_COMPONENTS]
+        by_class[class_name] = ClassVectors(
+            components=tuple(names[component] for component in strongest),
+            domains=tuple(domains),
+            vectors=means[:, strongest],
         )
-        effects = np.stack([np.abs(one @ texts[class_name]) for one in vectors]).max(0)
-        chosen = np.argsort(-effects, kind="stable")[:STRONGEST_COMPONENTS]
-        classes[class_name] = ClassVectors(
-            tuple(names[i] for i in chosen), tuple(mine), vectors[:, chosen]
-        )
-    return classes
+    return by_class

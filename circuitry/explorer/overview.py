@@ -19,16 +19,8 @@ from circuitry.interventions.verdicts import verdict_of
 from circuitry.runs.errors import InputError
 
 _PAIR = ["domain_a", "domain_b"]
-_RATIO = [
-    *_PAIR,
-    "value",
-    "low",
-    "high",
-    "n_classes",
-    "similarity",
-    "ceiling_a",
-    "ceiling_b",
-]
+_INTERVAL = ["value", "low", "high"]
+_RATIO = [*_PAIR, *_INTERVAL, "n_classes", "similarity", "ceiling_a", "ceiling_b"]
 
 
 def describe_comparison(comparison: Comparison) -> dict[str, object]:
@@ -36,58 +28,50 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
 
     Rows are lists; see the page's ``ways.js`` for who reads them.
     """
-    counted = comparison.values[
-        ~comparison.values["site"].isin(list(comparison.left_out))
-    ]
-    whole = counted.groupby(["class", *_PAIR], sort=False)["value"].mean().reset_index()
-    matrix = whole.groupby(_PAIR, sort=False)["value"].mean().reset_index()
-    found: dict[str, object] = {
+    values = comparison.values
+    values = values[~values["site"].isin(list(comparison.left_out))]
+    by_class = values.groupby(["class", *_PAIR], sort=False)["value"].mean()
+    matrix = by_class.groupby(_PAIR, sort=False).mean()
+    ratios: list[list[object]] = []
+    if comparison.has_ratios:
+        ratios = _rows(comparison.ratios(), _RATIO)
+    depth: list[list[object]] = []
+    depth_is = ""
+    if comparison.sites:
+        if comparison.has_ratios:
+            over_depth = comparison.ratios_over_depth()
+            depth_is = "ratio to the ceiling"
+        else:
+            over_depth = comparison.over_depth()
+            depth_is = "mean similarity with the other domains"
+        depth = _rows(over_depth, ["domain", "site", *_INTERVAL])
+    return {
         "measure": comparison.measure,
         "alike": comparison.alike,
         "directions": comparison.directions,
-        "matrix": _rows(matrix, [*_PAIR, "value"]),
-        "byClass": {
-            name: _rows(table, [*_PAIR, "value"])
-            for name, table in whole.groupby("class", sort=False)
-        },
-        "ratios": _rows(comparison.ratios(), _RATIO) if comparison.has_ratios else [],
-        "depth": [],
-        "depthIs": "",
+        "matrix": _rows(matrix.reset_index(), [*_PAIR, "value"]),
+        "byClass": _rows_by(by_class.reset_index(), "class", [*_PAIR, "value"]),
+        "ratios": ratios,
+        "depth": depth,
+        "depthIs": depth_is,
     }
-    if comparison.sites:
-        ratios = comparison.has_ratios
-        depth = comparison.ratios_over_depth() if ratios else comparison.over_depth()
-        found["depth"] = _rows(depth, ["domain", "site", "value", "low", "high"])
-        found["depthIs"] = (
-            "ratio to the ceiling"
-            if ratios
-            else "mean similarity with the other domains"
-        )
-    return found
 
 
 def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
-    """Return the right answers that lesions of own parts leave as a comparison of domains, found on by tested on.
+    """Return lesions of own parts as a comparison of domains, where the part was found by where it was tested.
 
-    Rows of the matrix have the interval and the number of classes, too, as in a report.
+    Values are the right answers that are left. Rows of the matrix have the interval and the number of classes, too, as
+    in a report.
     """
-    own = lesion_summary(lesions, ("part_class", *BY_STYLE))
-    own = own[(own["cut"] == "part") & (own["answers"] == OWN)]
-    columns = [*BY_STYLE, "value"]
-    by_class = {
-        name: _rows(table, columns)
-        for name, table in own.groupby("part_class", sort=False)
-    }
-    matrix = _rows(left_by_style(lesions), [*columns, "low", "high", "n_classes"])
-    named = {
+    by_class = lesion_summary(lesions, ("part_class", *BY_STYLE))
+    own = by_class[(by_class["cut"] == "part") & (by_class["answers"] == OWN)]
+    matrix_columns = [*BY_STYLE, *_INTERVAL, "n_classes"]
+    return {
         "measure": "right_answers_left",
         "alike": True,
         "directions": ["part found on", "tested on"],
-    }
-    return {
-        **named,
-        "matrix": matrix,
-        "byClass": by_class,
+        "matrix": _rows(left_by_style(lesions), matrix_columns),
+        "byClass": _rows_by(own, "part_class", [*BY_STYLE, "value"]),
         "ratios": [],
         "depth": [],
         "depthIs": "",
@@ -96,34 +80,38 @@ def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
 
 def tested_cells(lesions: pd.DataFrame) -> list[list[object]]:
     """Return the classes and domains that lesions were tested on, with the whole model's right answers there."""
-    return _rows(
-        lesions.drop_duplicates(["class", "domain"]), ["class", "domain", "whole_right"]
-    )
+    cells = lesions.drop_duplicates(["class", "domain"])
+    return _rows(cells, ["class", "domain", "whole_right"])
 
 
 def lesions_of(lesions: pd.DataFrame, class_name: str) -> dict[str, object]:
-    """Return what each domain's part of a class takes: right answers without it, and without random units.
+    """Return the right answers without each domain's part of a class, and without as many random units.
 
     Lists are in the order of `tested_cells`; null where the part was not tested.
     """
     cells = pd.MultiIndex.from_frame(lesions[["class", "domain"]].drop_duplicates())
-    found = dict[str, object]()
-    for domain, table in lesions[lesions["part_class"] == class_name].groupby(
-        "part_domain", sort=False
-    ):
-        right = table.pivot_table(
-            index=["class", "domain"], columns="cut", values="right"
-        ).reindex(cells)
-        lists = {
-            cut: [None if pd.isna(x) else round(float(x), 3) for x in right[cut]]
-            for cut in right.columns
-        }
-        found[str(domain)] = {"units": int(table["n_units"].iloc[0]), **lists}
-    return found
+    of_class = lesions[lesions["part_class"] == class_name]
+    by_domain: dict[str, object] = {}
+    for domain, table in of_class.groupby("part_domain", sort=False):
+        right = table.pivot_table("right", index=["class", "domain"], columns="cut")
+        entry: dict[str, object] = {"units": int(table["n_units"].iloc[0])}
+        for cut, values in right.reindex(cells).items():
+            # NaN, where a cell was not tested, becomes null in the script.
+            entry[str(cut)] = [round(float(value), 3) for value in values]
+        by_domain[str(domain)] = entry
+    return by_domain
 
 
 def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
-    """Read the faithfulness curves that `CausalChecks.extract_faithfulness` wrote into a folder."""
+    """Read the faithfulness curves that `CausalChecks.extract_faithfulness` wrote into a folder.
+
+    Example:
+        >>> from circuitry.explorer import read_curves
+        >>> read_curves("runs/nothing")
+        Traceback (most recent call last):
+        ...
+        circuitry.runs.errors.InputError: There are no faithfulness curves in runs/nothing: ...
+    """
     paths = sorted(Path(folder).glob("*/*.safetensors"))
     if not paths:
         raise InputError(
@@ -141,45 +129,45 @@ def describe_curves(
     Each measure has rows [value, low, high] by size, of the circuit (``kept``), of random circuits (``random``) and
     of other classes' circuits (``foreign``); each size has a verdict.
     """
-    found: dict[str, object] = {}
+    described: dict[str, object] = {}
     for curve in curves:
-        made_with = (
-            list(curve.settings["sites"]),
-            curve.settings.get("budget", SAME_SHARE),
+        of_page = (
+            curve.ranking == "absolute"
+            and list(curve.settings["sites"]) == list(sites)
+            and curve.settings.get("budget", SAME_SHARE) == budget
         )
-        if curve.ranking != "absolute" or made_with != (list(sites), budget):
+        if not of_page:
             continue
-        measured = {
-            measure: _by_circuit(curve.to_pandas(measure)) for measure in CURVE_MEASURES
-        }
-        found[f"{curve.class_name}/{curve.domain}"] = {
+        entry: dict[str, object] = {
             "fractions": list(curve.sizes),
             "images": int(curve.own.sum()),
             "others": int((~curve.own).sum()),
             "draws": curve.random.shape[1],
             "baseline": curve.settings["baseline"],
             "verdicts": [verdict_of(curve, place) for place in range(len(curve.sizes))],
-            **measured,
         }
-    return found
+        for measure in CURVE_MEASURES:
+            table = curve.to_pandas(measure)
+            shown = table[table["circuit"].isin(["kept", "random", "foreign"])]
+            rows = _rows_by(shown, "circuit", _INTERVAL)
+            entry[measure] = {**rows, "reason": table["reason"].iloc[0]}
+        described[f"{curve.class_name}/{curve.domain}"] = entry
+    return described
 
 
-def _by_circuit(table: pd.DataFrame) -> dict[str, object]:
-    by_circuit = {
-        name: table[table["circuit"] == name] for name in ("kept", "random", "foreign")
-    }
-    rows = {
-        name: _rows(some, ["value", "low", "high"])
-        for name, some in by_circuit.items()
-        if len(some)
-    }
-    return {**rows, "reason": table["reason"].iloc[0]}
+def _rows_by(
+    table: pd.DataFrame, column: str, columns: Sequence[str]
+) -> dict[str, list[list[object]]]:
+    """Return the rows of each value of a column, in the order of the values."""
+    groups = table.groupby(column, sort=False)
+    return {str(name): _rows(group, columns) for name, group in groups}
 
 
 def _rows(table: pd.DataFrame, columns: Sequence[str]) -> list[list[object]]:
     """Return rows with numbers to four digits."""
-    rows = zip(*(table[name] for name in columns), strict=True)
-    return [
-        [float(f"{value:.4g}") if isinstance(value, float) else value for value in row]
-        for row in rows
-    ]
+    rounded = [table[column].map(_rounded).tolist() for column in columns]
+    return [list(row) for row in zip(*rounded, strict=True)]
+
+
+def _rounded(value: object) -> object:
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -12,14 +12,45 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+
+from circuitry.runs.files import make_folder
 
 EXPLORER_FORMAT = "circuitry explorer 1"
 """Name and version of the data; the page refuses another one."""
 
 _EIGHTHS = 8
+
+
+@dataclass
+class DataFolder:
+    """The folder of an explorer while it is filled; it knows which files are new."""
+
+    path: Path
+    export: str
+    """Digest of the export, which every script repeats."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes written, by kind of file."""
+    written: set[Path] = field(default_factory=set)
+
+    def script(
+        self, key: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write a script of data; its kind is the first word of the key."""
+        content = pack_script(key, self.export, header, arrays).encode()
+        self.file(f"data/{key}.js", content, key.partition("/")[0])
+
+    def file(self, name: str, content: bytes, kind: str) -> None:
+        """Write a file, which may stay torn: the page of an interrupted export is missing, since it comes last."""
+        path = self.path / name
+        make_folder(path.parent)
+        path.write_bytes(content)
+        self.written.add(path)
+        self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
 
 def pack_script(
@@ -33,21 +64,20 @@ def pack_script(
     ``key``, e.g. ``class/3``, names the script and its file; ``export`` is the digest of the export; in the header
     not-a-number becomes null.
     """
-    listed, parts = [], []
+    listed = []
+    content = b""
     for name, array in arrays.items():
-        stored, factor = _stored(np.ascontiguousarray(array))
-        content = np.frombuffer(
-            stored.astype(stored.dtype.newbyteorder("<")).tobytes(), np.uint8
-        )
+        stored, factor = _stored(array)
         listed.append([name, stored.dtype.str[1:], list(stored.shape), factor])
-        parts.append(content.reshape(-1, stored.itemsize).T.tobytes())
-    packed = (
-        base64.b64encode(zlib.compress(b"".join(parts))).decode("ascii")
-        if parts
-        else ""
-    )
+        little_endian = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
+        numbers = np.frombuffer(little_endian, np.uint8).reshape(-1, stored.itemsize)
+        content += numbers.T.tobytes()
+    packed = ""
+    if listed:
+        packed = base64.b64encode(zlib.compress(content)).decode("ascii")
     about = {"format": EXPLORER_FORMAT, "export": export, "arrays": listed, **header}
-    return f"circuitry.load({script_json(key)},{script_json(about)},{script_json(packed)});\n"
+    values = ",".join(map(script_json, (key, about, packed)))
+    return f"circuitry.load({values});\n"
 
 
 def one_digit(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
@@ -59,9 +89,10 @@ def one_digit(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " value
 
 def script_json(value: object) -> str:
     """Return JSON that is safe within a script, whatever names hold: ASCII without ``<``, NaN as null."""
-    text = json.dumps(
-        _without_nan(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False
-    )
+    text = json.dumps(value, default=lambda scalar: scalar.item())
+    # Python writes NaN and infinity, which JSON does not have; numbers of numpy are plain ones by now.
+    plain = json.loads(text, parse_constant=lambda name: None)
+    text = json.dumps(plain, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
 
@@ -71,22 +102,6 @@ def _stored(array: np.ndarray) -> tuple[np.ndarray, float | None]:
         return array.astype(np.uint8), None
     if array.dtype.kind in "ui":
         return array, None
-    known = np.abs(array[np.isfinite(array)])
-    factor = (
-        float(2.0 ** np.ceil(np.log2(known.max())))
-        if known.size and known.max() > 0
-        else 1.0
-    )
+    largest = np.abs(array[np.isfinite(array)]).max(initial=0)
+    factor = float(2.0 ** np.ceil(np.log2(largest))) if largest > 0 else 1.0
     return (array / factor).astype(np.float16), factor
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(name): _without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return _without_nan(value.item())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value

@@ -57,8 +57,10 @@ SHELF = {
     "labels": dict[str, str],
 }
 """The fields of notes; a group has a name and units."""
-MOST_SENT, MOST_IMAGE = 4 << 20, 32 << 20
-"""Of a request, and of one with an image."""
+MOST_SENT = 4 << 20
+"""Bytes of a request."""
+MOST_IMAGE = 32 << 20
+"""Bytes of a request with an image."""
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -85,12 +87,15 @@ def serve_explorer(
         folder: The folder that `export_explorer` wrote.
         live: Measures units and looks at images for the page: a `LiveModel`.
         port: Where to listen; 0 for a free one.
+        open_page: Whether the page is opened in a browser.
 
     Raises:
         InputError: for a folder without an explorer, and a port that is in use.
 
     Example:
-        >>> serve_explorer("runs/x/explorer", live=LiveModel(checks), open_page=True)
+        >>> from circuitry.explorer import export_explorer, serve_explorer
+        >>> explorer = export_explorer(graphs, "runs/x/explorer")
+        >>> serve_explorer("runs/x/explorer", open_page=True)     # doctest: +SKIP
     """
     access = Access()
     app = explorer_app(folder, access, live)
@@ -150,17 +155,14 @@ class Access:
 
     def refusal(self, request: Request) -> str | None:
         """Return why a request is refused, if it is."""
-        if not secrets.compare_digest(
-            request.cookies.get(self.cookie, "").encode(), self.secret.encode()
-        ):
+        cookie = request.cookies.get(self.cookie, "")
+        if not secrets.compare_digest(cookie.encode(), self.secret.encode()):
             return "Open the address that the server printed; it works once. Start the server again for another one."
         headers = request.headers
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "Another site made this request."
-        if (
-            request.method not in ("GET", "HEAD")
-            and headers.get("origin") != f"http://{headers['host']}"
-        ):
+        reads = request.method in ("GET", "HEAD")
+        if not reads and headers.get("origin") != f"http://{headers['host']}":
             return "Only the page itself may change something."
         return None
 
@@ -168,17 +170,16 @@ class Access:
         self, request: Request, go_on: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         """Answer a request, or refuse it."""
-        token = request.query_params.get("token") if request.url.path == "/" else None
-        answer = None if token is None else self.exchange(token)
+        answer: Response | None = None
+        if request.url.path == "/" and "token" in request.query_params:
+            answer = self.exchange(request.query_params["token"])
         if answer is None:
-            refused = self.refusal(request)
-            answer = (
-                await go_on(request)
-                if refused is None
-                else PlainTextResponse(refused, 403)
-            )
-        for name, value in HEADERS.items():
-            answer.headers[name] = value
+            refusal = self.refusal(request)
+            if refusal is None:
+                answer = await go_on(request)
+            else:
+                answer = PlainTextResponse(refusal, 403)
+        answer.headers.update(HEADERS)
         return answer
 
 
@@ -189,11 +190,15 @@ def explorer_app(
     path = Path(folder)
     about = read_about(path)
     notes = Notes(path / f"notes-{about['study']}.json", about["study"])
-    page = render_page(about["title"], ["notes"] if live is None else ["notes", "live"])
-    files, nothing = StaticFiles(directory=path), PlainTextResponse("Not Found", 404)
+    services = ["notes"] if live is None else ["notes", "live"]
+    page = render_page(about["title"], services)
+    files = StaticFiles(directory=path)
+    not_found = PlainTextResponse("Not Found", 404)
 
     async def shown(scope: Scope, receive: Receive, send: Send) -> None:
-        await (nothing if "/." in scope["path"] else files)(scope, receive, send)
+        # Hidden files, such as the lock of the notes, are no part of the page.
+        hidden = "/." in scope["path"]
+        await (not_found if hidden else files)(scope, receive, send)
 
     routes = [
         Route("/", lambda request: HTMLResponse(page)),
@@ -245,10 +250,9 @@ class Notes:
     async def answer(self, request: Request) -> Response:
         """Answer with the file; or replace it for a tab that has read its latest version."""
         if request.method != "PUT":
-            there = self._read()
-            return Response(
-                there, headers={"ETag": _tag(there)}, media_type="application/json"
-            )
+            notes = self._read()
+            headers = {"ETag": _tag(notes)}
+            return Response(notes, headers=headers, media_type="application/json")
         content = await _body(request)
         if not self._fits(content):
             fields = ", ".join(sorted(SHELF))
@@ -256,9 +260,9 @@ class Notes:
                 422,
                 f"Expected notes of the study {self.study} as a state file with {fields}.",
             )
-        if not await to_thread.run_sync(
-            self._replace, content, request.headers.get("if-match")
-        ):
+        tag = request.headers.get("if-match")
+        replaced = await to_thread.run_sync(self._replace, content, tag)
+        if not replaced:
             raise HTTPException(
                 412, "Another tab has written since: read its notes first."
             )
@@ -269,9 +273,8 @@ class Notes:
 
     def _replace(self, content: bytes, tag: str | None) -> bool:
         """Replace the notes that have a tag; return False if the file has changed since."""
-        with file_lock(
-            self.path.parent, self.path.stem
-        ):  # another server of the folder may write, too
+        # Another server of the folder may write, too.
+        with file_lock(self.path.parent, self.path.stem):
             if tag != _tag(self._read()):
                 return False
             with whole_file(self.path) as temporary:
@@ -281,61 +284,61 @@ class Notes:
     def _fits(self, content: bytes) -> bool:
         """Return whether content is a state file of this study with nothing but notes."""
         try:
-            found = json.loads(content.decode())
-            state = {
-                name: fitting(value, SHELF[name], name)
-                for name, value in found.pop("state").items()
-            }
-            fitting(found, dict[str, str], "notes")
+            about = json.loads(content.decode())
+            state = about.pop("state")
+            for name, value in state.items():
+                state[name] = fitting(value, SHELF[name], name)
+            fitting(about, dict[str, str], "notes")
             for group in state.get("groups", ()):
                 fitting(group["name"], str, "name")
                 fitting(group["units"], list[str], "units")
                 if len(group) > 2:
                     return False
-            return bool(
-                found["format"] == STATE_FORMAT and found["study"] == self.study
-            )
+            of_study = about["study"] == self.study
+            return bool(of_study and about["format"] == STATE_FORMAT)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
 
 def _questions(live: LiveAnswers | None) -> list[Route]:
     """Return the routes of questions to the model, which answers one after another."""
-    one = CapacityLimiter(1)
+    one_at_a_time = CapacityLimiter(1)
 
-    async def answer(name: str, *given: Any) -> Response:
-        return JSONResponse(
-            await to_thread.run_sync(getattr(live, name), *given, limiter=one)
-        )
-
-    async def no_model(request: Request) -> Response:
-        raise HTTPException(404, "The server has no model: start it with --with-model.")
+    async def answer(ask: Callable[..., Any], *given: Any) -> Response:
+        answered = await to_thread.run_sync(ask, *given, limiter=one_at_a_time)
+        return JSONResponse(answered)
 
     async def effects(request: Request) -> Response:
+        model = _model(live)
         content = await _body(request)
         try:
             question: Any = json.loads(content)
-            given = (
-                str(question["className"]),
-                [str(name) for name in question["units"]],
-                question["by"],
-            )
+            class_name = str(question["className"])
+            units = [str(name) for name in question["units"]]
+            by = question["by"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise HTTPException(
                 422, "Expected JSON with className, units and by."
             ) from None
-        return await answer("effects", *given)
+        return await answer(model.effects, class_name, units, by)
 
     async def look(request: Request) -> Response:
-        content, given = await _body(request, MOST_IMAGE), request.query_params
-        if not {"className", "domain"} <= set(given):
+        model = _model(live)
+        content = await _body(request, MOST_IMAGE)
+        given = request.query_params
+        if "className" not in given or "domain" not in given:
             raise HTTPException(
                 422, "Expected an image, with className and domain in the address."
             )
-        return await answer("look", given["className"], given["domain"], content)
+        return await answer(model.look, given["className"], given["domain"], content)
 
-    questions = {"/effects": effects, "/image": look}
     return [
-        Route(path, no_model if live is None else ask, methods=["POST"])
-        for path, ask in questions.items()
+        Route("/effects", effects, methods=["POST"]),
+        Route("/image", look, methods=["POST"]),
     ]
+
+
+def _model(live: LiveAnswers | None) -> LiveAnswers:
+    if live is None:
+        raise HTTPException(404, "The server has no model: start it with --with-model.")
+    return live

@@ -7,6 +7,7 @@ page that is served is the same, and may ask its own server, too.
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -22,16 +23,11 @@ _TEMPLATES = jinja2.Environment(
 
 def page_modules() -> dict[str, str]:
     """Return the code of all modules by the name that they are imported by."""
-    vendored = {
-        name: (PAGE / "vendor" / file).read_text(encoding="utf-8")
-        for name, file in VENDORED.items()
-    }
-    own = {
-        f"circuitry/{file.name}": file.read_text(encoding="utf-8")
-        for file in sorted(PAGE.iterdir(), key=lambda file: file.name)
-        if file.name.endswith(".js")
-    }
-    return vendored | own
+    modules = {name: PAGE / "vendor" / file for name, file in VENDORED.items()}
+    for file in sorted(PAGE.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".js"):
+            modules[f"circuitry/{file.name}"] = file
+    return {name: file.read_text(encoding="utf-8") for name, file in modules.items()}
 
 
 def render_page(title: str, served: Sequence[str] = ()) -> str:
@@ -46,11 +42,7 @@ def render_page(title: str, served: Sequence[str] = ()) -> str:
 
 
 def _data_url(code: str) -> str:
-    lines = [
-        line
-        for line in code.splitlines()
-        if not line.startswith("//# sourceMappingURL=")
-    ]
-    return "data:text/javascript;base64," + base64.b64encode(
-        "\n".join(lines).encode()
-    ).decode("ascii")
+    # The map of a vendored file is not in the package, and a browser would look for it.
+    code = re.sub(r"^//# sourceMappingURL=.*\n?", "", code, flags=re.MULTILINE)
+    encoded = base64.b64encode(code.rstrip("\n").encode()).decode("ascii")
+    return f"data:text/javascript;base64,{encoded}"

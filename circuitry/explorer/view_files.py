@@ -1,13 +1,15 @@
 """Answers and effects of the model, and vectors of components and words, as the page reads them. No torch."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from circuitry.explorer.packing import DataFolder
 from circuitry.runs.provenance import digest
 
 RUNS = ("the whole model", "only the circuit", "all but the circuit")
@@ -56,14 +58,24 @@ class ClassVectors(NamedTuple):
 
     components: tuple[str, ...]  #: Names of heads and MLPs.
     domains: tuple[str, ...]  #: Domains of the rows of `vectors`.
-    vectors: Float[
-        np.ndarray, "domains components d"
-    ]  #: Mean over the images of the class in a domain.
+    vectors: Float[np.ndarray, "domains components d"]
+    """Mean over the images of the class in a domain."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelView:
-    """A model's answers and direct effects, from `view_model`."""
+    """A model's answers and direct effects, from `view_model`.
+
+    Example:
+        >>> from circuitry.explorer import view_model
+        >>> from circuitry.interventions import CheckSettings
+        >>> checks = circuitry.CausalChecks(clip, folder, graphs, CheckSettings(seen=True))
+        >>> view = view_model(checks, n_images=1, vocabulary=["star"])
+        >>> view.class_names
+        ('car', 'clock', 'cup', 'house')
+        >>> view.direct["clock"].domains
+        ('real', 'sketch')
+    """
 
     class_names: tuple[str, ...]
     """Among which the model answers."""
@@ -85,11 +97,8 @@ class ModelView:
     def digest(self) -> str:
         """Short digest of all of it."""
         total = hashlib.sha256()
-        arrays = [self.texts, *(one.vectors for one in self.direct.values())]
-        for array in [
-            *arrays,
-            *(part for answer in self.answers.values() for part in answer),
-        ]:
+        arrays = [self.texts, *(direct.vectors for direct in self.direct.values())]
+        for array in chain(arrays, *self.answers.values()):
             total.update(np.ascontiguousarray(array).tobytes())
         named = [
             self.class_names,
@@ -98,41 +107,41 @@ class ModelView:
             self.words,
             self.reason,
         ]
-        direct = [
-            [name, one.components, one.domains] for name, one in self.direct.items()
-        ]
+        direct = [[name, *vectors[:2]] for name, vectors in self.direct.items()]
         return digest([*named, direct, total.hexdigest()])
 
 
-Script = Callable[[str, Mapping[str, object], Mapping[str, np.ndarray]], None]
-"""Writes a script, by key, header and arrays."""
-
-
 def pack_view(
-    script: Script, view: ModelView, classes: Sequence[str]
+    folder: DataFolder, view: ModelView, classes: Sequence[str]
 ) -> dict[str, object]:
     """Write the vectors, and return their entries of the index."""
-    there = [place for place, name in enumerate(classes) if name in view.direct]
-    for place in there:
-        one = view.direct[classes[place]]
-        header = {"components": list(one.components), "domains": list(one.domains)}
-        script(f"direct/{place}", header, {"vectors": one.vectors})
-    if there:
-        script("words", {"words": list(view.words)}, {"texts": view.texts})
-    about = {"predicted": list(view.class_names), "ablatedTo": view.baseline}
-    return {**about, "direct": there, "directReason": view.reason}
+    places: list[int] = []
+    for place, class_name in enumerate(classes):
+        if class_name in view.direct:
+            direct = view.direct[class_name]
+            header = {"components": direct.components, "domains": direct.domains}
+            folder.script(f"direct/{place}", header, {"vectors": direct.vectors})
+            places.append(place)
+    if places:
+        folder.script("words", {"words": view.words}, {"texts": view.texts})
+    return {
+        "predicted": view.class_names,
+        "ablatedTo": view.baseline,
+        "direct": places,
+        "directReason": view.reason,
+    }
 
 
 def answer_arrays(
     view: ModelView | None, paths: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Return the answers to some images [images, runs, shown]; shares of images without one are NaN."""
-    if view is None or not view.answers or not paths:
+    if view is None or not view.answers:
         return {}
     shape = next(iter(view.answers.values())).classes.shape
     none = ImageAnswers(np.zeros(shape, np.int64), np.full(shape, np.nan))
-    found = [view.answers.get(path, none) for path in paths]
+    answers = [view.answers.get(path, none) for path in paths]
     return {
-        "answers": np.stack([one.classes for one in found]).astype(np.uint16),
-        "shares": np.stack([one.shares for one in found]),
+        "answers": np.stack([answer.classes for answer in answers]).astype(np.uint16),
+        "shares": np.stack([answer.shares for answer in answers]),
     }

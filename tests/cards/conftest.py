@@ -11,7 +11,9 @@ from tests.support.extraction import TEMPLATES
 from tests.support.noise_images import write_noise
 from tests.support.work import AS_STUDIED, QUIET
 
-CLASSES, DOMAINS, N = ("axe", "cat", "fish"), ("real", "sketch"), 8
+CLASSES = ("axe", "cat", "fish")
+DOMAINS = ("real", "sketch")
+N = 8
 SITES = ("layer3.0", "layer4.0", "attnpool")
 FEW: dict[str, Any] = {"top": 3, "exact_units": 2, "vocabulary": ["red", "blue", "fur"]}
 
@@ -43,5 +45,6 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(clip: Clip, root: Path, out: Path, **changes: Any) -> CardFolder:
-    images, graphs = DomainFolder(root / "images"), GraphFolder(root / "graphs")
+    images = DomainFolder(root / "images")
+    graphs = GraphFolder(root / "graphs")
     return unit_cards(clip, images, graphs, out, **({"work": QUIET} | FEW | changes))

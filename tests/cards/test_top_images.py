@@ -88,10 +88,8 @@ def shrunk(one: np.ndarray, side: int = 8) -> np.ndarray:
 def test_images_and_heat_are_those_of_hooks(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet, 11)
     units = {"layer1.0": np.arange(16), "layer3.0": np.arange(16)}
-    found, shown = (
-        top_images(tasks(encoder, images, weights), units, k=3)["activation"],
-        0,
-    )
+    found = top_images(tasks(encoder, images, weights), units, k=3)["activation"]
+    shown = 0
     for site in units:
         maps = run(resnet, images, site)[0].numpy()
         for unit in units[site]:
@@ -125,7 +123,8 @@ def test_images_by_effect_are_those_of_single_scores(resnet: nn.Module) -> None:
         brute_force_nodes(encoder, images[i : i + 1], weights, "layer3.0", 1)
         for i in range(11)
     ]
-    effects, shown = np.stack(one_by_one), 0
+    effects = np.stack(one_by_one)
+    shown = 0
     for (_, unit), top in found.items():
         best = [i for i in np.argsort(-effects[:, unit])[:3] if effects[i, unit] > 0]
         assert top.ids == tuple(NAMES[i] for i in best)
@@ -240,12 +239,11 @@ def pixels(
 
 
 def test_exact_effects_are_those_of_hooks(clip: Clip, folder: Path) -> None:
-    cards, graphs, measured = (
-        CardFolder(folder / "cards"),
-        GraphFolder(folder / "graphs"),
-        0,
-    )
-    tower, weights = clip.encoder.tower, clip.text_weights(CLASSES, TEMPLATES)
+    cards = CardFolder(folder / "cards")
+    graphs = GraphFolder(folder / "graphs")
+    measured = 0
+    tower = clip.encoder.tower
+    weights = clip.text_weights(CLASSES, TEMPLATES)
     of = {(c, d): pixels(clip, folder, c, d, 3) for c in CLASSES for d in DOMAINS}
     for site in ("layer3.0", "layer4.0"):
         activation = {key: run(tower, images, site)[0] for key, images in of.items()}
@@ -259,16 +257,15 @@ def test_exact_effects_are_those_of_hooks(clip: Clip, folder: Path) -> None:
             }
             row = cards.classes.index(class_name), cards.domains.index(domain)
             images = pixels(clip, folder, class_name, domain, EXACT_IMAGES)
-            weight, graph = (
-                weights[CLASSES.index(class_name)],
-                graphs[class_name, domain],
-            )
+            weight = weights[CLASSES.index(class_name)]
+            graph = graphs[class_name, domain]
             clean = F.normalize(run(tower, images, site)[1]) @ weight
             for unit in graph.kept_units[site][:2].tolist():
                 card = cards.card(site, unit)
                 assert card.kept[row]
                 assert card.effects[row] == graph.node_scores[site][unit]
-                found, exact = list[float](), list[float]()
+                found = list[float]()
+                exact = list[float]()
                 for kind, put in puts.items():
                     cut = F.normalize(run(tower, images, site, put, unit)[1]) @ weight
                     found.append(card.exact[kind][row])
@@ -281,7 +278,8 @@ def test_exact_effects_are_those_of_hooks(clip: Clip, folder: Path) -> None:
 
 
 def test_a_card_holds_what_hooks_see_in_all_images(clip: Clip, folder: Path) -> None:
-    cards, site = CardFolder(folder / "cards"), "layer4.0"
+    cards = CardFolder(folder / "cards")
+    site = "layer4.0"
     graphs = GraphFolder(folder / "graphs")
     unit = int(graphs["cat", "sketch"].kept_units[site][0])
     card = cards.card(site, unit)
@@ -389,10 +387,8 @@ def test_names_and_the_words_of_a_random_model(folder: Path) -> None:
 def test_a_stopped_run_goes_on(
     clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped, read = (
-        Path(shutil.copytree(folder / "cards", tmp_path / "stopped")),
-        Counter[str](),
-    )
+    stopped = Path(shutil.copytree(folder / "cards", tmp_path / "stopped"))
+    read = Counter[str]()
     shutil.rmtree(stopped / "sites")
     (stopped / "exact" / "cat" / "real.safetensors").write_bytes(b"torn")
     (stopped / "images" / "sketch.npy").unlink()
@@ -429,7 +425,8 @@ def test_an_unreadable_image_is_left_out(
 def test_images_that_circuits_were_found_on_come_first_whatever_draw(
     clip: Clip, folder: Path, tmp_path: Path
 ) -> None:
-    images, graphs = DomainFolder(folder / "images"), GraphFolder(folder / "graphs")
+    images = DomainFolder(folder / "images")
+    graphs = GraphFolder(folder / "graphs")
     making = CardJobs(clip, images, graphs, tmp_path, CardSettings(**FEW))
     making.checks.chosen.seed_found = 7
     drawn = making.checks.images.select("cat", "real", 3, 7)

@@ -119,7 +119,8 @@ def test_only_the_other_half_is_scored() -> None:
 
 
 def test_scores_equal_numpy_and_a_count_by_hand() -> None:
-    images, unit = worded(), 2
+    images = worded()
+    unit = 2
     activation = planted(images)[:, unit]
     name = names(planted(images), images)[unit]
     columns = [images.probabilities[:, WORDS.index(word)] for word in name.words]
@@ -136,7 +137,8 @@ def test_scores_equal_numpy_and_a_count_by_hand() -> None:
             : round(0.05 * np.count_nonzero(TESTED))
         ].tolist()
     )
-    hits, precisions = 0, []
+    hits = 0
+    precisions = []
     for rank, place in enumerate(np.argsort(-predicted[TESTED]).tolist(), start=1):
         if place in active:
             hits += 1
@@ -156,9 +158,11 @@ def permuted_names(
     def correlate(x: np.ndarray, y: np.ndarray) -> float:
         return float(np.corrcoef(x, y)[0, 1])
 
-    found, names = [], sorted(set(cells))
+    found = []
+    names = sorted(set(cells))
     for order in permutations(names):
-        moved, goes = np.empty(len(unit)), dict(zip(names, order, strict=True))
+        moved = np.empty(len(unit))
+        goes = dict(zip(names, order, strict=True))
         for half in (images.tested, ~images.tested):
             for cell in names:
                 moved[half & (cells == cell)] = unit[half & (cells == goes[cell])]
@@ -216,7 +220,8 @@ def test_chance_is_that_of_all_orders_of_the_cells(
 @pytest.mark.parametrize("one_cell", [True, False])
 def test_units_of_cells_have_no_name(one_cell: bool) -> None:
     """Words fit what units do in a cell on both halves, although they say nothing about it."""
-    images, rng = worded(), np.random.default_rng(6)
+    images = worded()
+    rng = np.random.default_rng(6)
     cells = np.unique(np.char.add(CLASSES, DOMAINS), return_inverse=True)[1]
     units = 3 * np.eye(18)[cells] if one_cell else rng.standard_normal((18, 40))[cells]
     found = names(units + 0.7 * rng.standard_normal((N, units.shape[1])), images)
@@ -226,8 +231,10 @@ def test_units_of_cells_have_no_name(one_cell: bool) -> None:
 
 def test_information_is_that_of_the_formula() -> None:
     rng = np.random.default_rng(4)
-    activations, probabilities = rng.random((40, 3)), rng.dirichlet(np.ones(6), 40)
-    found, given = word_information(activations, probabilities), np.zeros((3, 6))
+    activations = rng.random((40, 3))
+    probabilities = rng.dirichlet(np.ones(6), 40)
+    found = word_information(activations, probabilities)
+    given = np.zeros((3, 6))
     for unit in range(3):
         for rank, image in enumerate(
             sorted(range(40), key=lambda i: -activations[i, unit])[:5]
@@ -285,7 +292,8 @@ def classifier(clip: Clip, outputs: int) -> Classifier:
 
 
 def test_probabilities_are_the_softmax_of_the_model_s_logits(clip: Clip) -> None:
-    words, embeddings = ("red", "blue", "fur"), torch.randn(5, 16)
+    words = ("red", "blue", "fur")
+    embeddings = torch.randn(5, 16)
     texts = clip.model.encode_text(clip.tokenizer(list(words)))  # type: ignore[operator]
     scale = clip.model.logit_scale.exp()  # type: ignore[operator]
     logits = scale * F.normalize(embeddings, dim=-1) @ F.normalize(texts, dim=-1).T
@@ -305,7 +313,8 @@ def test_words_by_default_are_those_that_the_model_knows() -> None:
 
 
 def test_a_classifier_s_words_are_its_outputs(clip: Clip) -> None:
-    embeddings, small = torch.randn(5, 16), classifier(clip, 4)
+    embeddings = torch.randn(5, 16)
+    small = classifier(clip, 4)
     assert vocabulary_of(small, ["fish"]) == ("fish", "cat")
     logits = (embeddings @ small.rows.T + small.bias).numpy().astype(float)
     every = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

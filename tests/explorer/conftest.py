@@ -69,7 +69,8 @@ def reader(only_reader: Reader, exported: Path) -> Iterator[Reader]:
     reader = only_reader
     yield reader
     reader.tab.evaluate("localStorage.clear()")
-    complaints, reader.complaints = reader.complaints, []
+    complaints = reader.complaints
+    reader.complaints = []
     assert complaints == []
     elsewhere = [
         url

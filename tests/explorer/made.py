@@ -87,10 +87,8 @@ def make_graphs(
 
 def write_alone(graph: AttributionGraph, folder: Path) -> GraphFolder:
     """Write the circuit of a graph as one that was found alone."""
-    key, made = (
-        ("cat", "real"),
-        dict.fromkeys(("texts", "classes"), "") | MADE | {"n_images": 1, "seed": 0},
-    )
+    key = ("cat", "real")
+    made = dict.fromkeys(("texts", "classes"), "") | MADE | {"n_images": 1, "seed": 0}
     record = ImageRecord(folder / "0.png", "real/cat/0.png", "real", "cat")
     return GraphFolder.write(
         folder, {key: Circuit(graph, graph.kept_units)}, made, {key: [record]}
@@ -101,7 +99,8 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
     """A curve at 10 and 20 % of the units; the larger circuit keeps half of the lead of the model."""
     own = np.array([True] * 4 + [False] * 4)
     noise = np.linspace(-0.01, 0.01, 8)
-    full, empty = np.where(own, 1.0, 0.0) + noise, np.zeros(8)
+    full = np.where(own, 1.0, 0.0) + noise
+    empty = np.zeros(8)
     known: dict[str, Any] = {
         "kept": np.stack([0 * full, 0.5 * full, full])[None],
         "complement": np.stack([full, 0.5 * full, 0 * full])[None],
@@ -152,7 +151,8 @@ def found_in(clip: Clip, root: Path, baseline: str = "zero") -> CausalChecks:
 
 class MadeCards(CardFolder):
     def __init__(self, graphs: GraphFolder) -> None:
-        self.graphs, self.domains = graphs, graphs.domains
+        self.graphs = graphs
+        self.domains = graphs.domains
         self.manifest = {"config": {"circuits": graphs.manifest["config_hash"]}}
         keys = [(c, d, k) for c, d in graphs for k in range(3)]
         found = (
@@ -187,16 +187,15 @@ class MadeCards(CardFolder):
         return ids, values.astype(np.float32)
 
     def card(self, site: str, unit: int) -> UnitCard:
-        classes, domains = self.graphs.classes, self.graphs.domains
+        classes = self.graphs.classes
+        domains = self.graphs.domains
         effects = np.full((len(classes), len(domains)), np.nan)
         kept = np.zeros(effects.shape, bool)
         for i, j in np.ndindex(*effects.shape):
             if (key := (classes[i], domains[j])) in self.graphs:
                 graph = self.graphs[key]
-                effects[i, j], kept[i, j] = (
-                    graph.node_scores[site][unit],
-                    unit in graph.kept_units[site],
-                )
+                effects[i, j] = graph.node_scores[site][unit]
+                kept[i, j] = unit in graph.kept_units[site]
         heat = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) * 30
         images = {d: self.activations(d)[0][:2] for d in domains}
         top = {
@@ -279,13 +278,12 @@ def unpack(script: str) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     found = re.fullmatch(r"circuitry\.load\((.*)\);\n", script)
     assert found is not None
     key, header, packed = json.loads(f"[{found[1]}]")
-    content, arrays, offset = (
-        zlib.decompress(base64.b64decode(packed)) if packed else b"",
-        {},
-        0,
-    )
+    content = zlib.decompress(base64.b64decode(packed)) if packed else b""
+    arrays = {}
+    offset = 0
     for name, kind, shape, factor in header.pop("arrays"):
-        size, length = int(kind[1:]), int(np.prod(shape))
+        size = int(kind[1:])
+        length = int(np.prod(shape))
         mixed = np.frombuffer(content, np.uint8, size * length, offset).reshape(
             size, length
         )

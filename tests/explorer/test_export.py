@@ -14,17 +14,16 @@ from circuitry.cards import TopImages, UnitCard
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.consensus import find_consensus
 from circuitry.explorer import (
-    ClassVectors,
     ExplorerSettings,
-    ImageAnswers,
     ModelView,
     export_explorer,
     read_curves,
 )
-from circuitry.explorer.circuit_files import _series
+from circuitry.explorer.circuit_files import series_of
 from circuitry.explorer.export import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
+from circuitry.explorer.view_files import ClassVectors, ImageAnswers
 from tests.circuits.test_measures import random_graph
 from tests.explorer.made import (
     ATTACK,
@@ -50,7 +49,7 @@ def read(folder: Path, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     return header, arrays
 
 
-def series_of(
+def read_series(
     folder: Path, place: int, domain: str, part: int | None = None
 ) -> dict[str, np.ndarray]:
     header, arrays = read(folder, f"class/{place}")
@@ -70,7 +69,7 @@ def test_series_hold_the_circuit(
         graphs["cat", "sketch"] if part is None else graphs.parts("cat", "sketch")[part]
     )
     circuit = graph.circuit(3).graph
-    found = series_of(exported, 1, "sketch", part)
+    found = read_series(exported, 1, "sketch", part)
     sites = np.repeat(INNER, found["counts"])
     names = [f"{site}/{unit}" for site, unit in zip(sites, found["units"], strict=True)]
     assert set(names) == set(circuit.nodes)
@@ -103,11 +102,9 @@ def test_the_strongest_units_of_a_series_are_those_of_a_smaller_circuit(
     graph = replace(
         graphs["cat", "sketch"], importance=ranked, kept_units=large, edge_scores={}
     )
-    _, arrays, _ = _series(graph.circuit(3), INNER, "", None, None)
-    sites, expected = (
-        np.repeat(INNER, arrays["counts"]),
-        {(site, unit) for site in INNER for unit in small[site]},
-    )
+    _, arrays, _ = series_of(graph.circuit(3), INNER, "")
+    sites = np.repeat(INNER, arrays["counts"])
+    expected = {(site, unit) for site in INNER for unit in small[site]}
     assert {
         (sites[place], arrays["units"][place])
         for place in arrays["order"][: len(expected)]
@@ -121,7 +118,7 @@ def test_series_hold_the_stability_of_the_circuit(
     expected = find_consensus(
         graphs["cat", "real"].circuit(3), parts, graphs.part_edges("cat", "real")
     )
-    found = series_of(exported, 1, "real")["unitStability"] / 255
+    found = read_series(exported, 1, "real")["unitStability"] / 255
     assert_same(
         found, np.concatenate([expected.units[site] for site in INNER]), 0.1, atol=0.002
     )
@@ -155,7 +152,8 @@ def test_the_index_holds_comparisons_and_measured_cuts(
     found = next(
         one for one in index["comparisons"] if one["measure"] == "node_overlap"
     )
-    matrix, ratios = comparison.matrix(), comparison.ratios()
+    matrix = comparison.matrix()
+    ratios = comparison.ratios()
     for a, b, value in found["matrix"]:
         assert value == pytest.approx(matrix.loc[a, b], rel=1e-3)
     values = np.array(
@@ -234,15 +232,11 @@ def test_the_same_thing_is_matched_in_every_domain(
     export_explorer(
         graphs, tmp_path, cards=cards, settings=ExplorerSettings(images_per_list=4)
     )
-    pictures, (_, arrays) = (
-        read(tmp_path, "pictures")[0]["pictures"],
-        read(tmp_path, "cards/1"),
-    )
-    numbers, values, none = (
-        arrays["matched/pictures"],
-        arrays["matched/values"],
-        2**32 - 1,
-    )
+    pictures = read(tmp_path, "pictures")[0]["pictures"]
+    (_, arrays) = read(tmp_path, "cards/1")
+    numbers = arrays["matched/pictures"]
+    values = arrays["matched/values"]
+    none = 2**32 - 1
     assert numbers.shape == (len(arrays["units"]), len(DOMAINS), 4)
     _, cat, fish = CLASSES
     for k, thing in enumerate(
@@ -287,7 +281,7 @@ def test_units_may_have_more_edges_than_a_byte_counts(tmp_path: Path) -> None:
     export_explorer(
         write_alone(graph, tmp_path / "graphs"), tmp_path / "out", settings=settings
     )
-    found = series_of(tmp_path / "out", 0, "real")
+    found = read_series(tmp_path / "out", 0, "real")
     circuit = graph.circuit(600).graph
     assert max(degree for _, degree in circuit.in_degree()) > 255
     assert found["into"].sum() == len(found["from"]) == circuit.number_of_edges()
@@ -336,11 +330,9 @@ def test_the_digest_is_of_everything_that_is_shown(
     graphs: GraphFolder, tmp_path: Path
 ) -> None:
     values = compare_domains(graphs)["node_overlap"]
-    answer, texts, near = (
-        a_view().answers["sketch/cat/1.png"],
-        np.ones((1, 2)),
-        {"words": ("fur",)},
-    )
+    answer = a_view().answers["sketch/cat/1.png"]
+    texts = np.ones((1, 2))
+    near = {"words": ("fur",)}
     words = {
         "texts": texts,
         "direct": {"cat": ClassVectors(("mlp",), ("real",), np.ones((1, 1, 2)))},

@@ -21,7 +21,8 @@ from tests.support.differences import assert_same_differences
 def test_units_that_are_no_units_and_huge_images_are_refused(
     checks: CausalChecks,
 ) -> None:
-    live, site = LiveModel(checks), checks.clip.encoder.sites[-2]
+    live = LiveModel(checks)
+    site = checks.clip.encoder.sites[-2]
     for unit in ("9" * 5000, "01", "-1", "\u0663", "7000"):
         with pytest.raises(InputError, match=site):
             live.effects("cat", [f"{site}/{unit}"], "zero")
@@ -48,7 +49,8 @@ def test_the_effect_of_one_unit_is_that_of_patching(
         checks.clip.encoder, images, checks.metric_of("cat", "real"), baseline=other
     )
     expected = patch_effects(replace(task, sites=(site,)))
-    live, strongest = LiveModel(checks), np.argsort(-np.abs(expected.scores[site]))
+    live = LiveModel(checks)
+    strongest = np.argsort(-np.abs(expected.scores[site]))
     for unit in strongest[:2].tolist():
         found = live.effects("cat", [f"{site}/{unit}"], by)["real"]
         assert_same_differences(
@@ -60,7 +62,8 @@ def test_the_effect_of_one_unit_is_that_of_patching(
 
 def test_a_group_is_replaced_in_one_run(checks: CausalChecks) -> None:
     _, images = images_of(checks, "axe")
-    encoder, metric = checks.clip.encoder, checks.metric_of("axe", "real")
+    encoder = checks.clip.encoder
+    metric = checks.metric_of("axe", "real")
     group = {encoder.sites[-2]: [1, 4, 9], encoder.sites[-1]: [0, 3]}
 
     def put_to_zero(site: str) -> Any:
@@ -74,7 +77,8 @@ def test_a_group_is_replaced_in_one_run(checks: CausalChecks) -> None:
     cut = encoder.run_with_hooks(
         images, fwd_hooks=[(site, put_to_zero(site)) for site in group]
     )
-    whole, without = float(metric(encoder(images)).mean()), float(metric(cut).mean())
+    whole = float(metric(encoder(images)).mean())
+    without = float(metric(cut).mean())
     names = [f"{site}/{unit}" for site, units in group.items() for unit in units]
     found = LiveModel(checks).effects("axe", [*names, names[0]], "zero")["real"]
     assert_same_differences(found["effect"], whole - without, of=[whole, without])
@@ -113,7 +117,8 @@ def test_other_classes_need_no_images(
 def test_an_own_image_is_seen_whole_and_by_the_circuit_alone(
     checks: CausalChecks,
 ) -> None:
-    clip, graph = checks.clip, checks.graphs["cat", "real"]
+    clip = checks.clip
+    graph = checks.graphs["cat", "real"]
     record = checks.chosen.found_on(("cat", "real"))[0]
     image = checks.read([record])
 
@@ -139,7 +144,8 @@ def test_an_own_image_is_seen_whole_and_by_the_circuit_alone(
 def test_units_fire_as_a_share_of_the_most_in_images_of_the_class(
     checks: CausalChecks,
 ) -> None:
-    clip, graph = checks.clip, checks.graphs["cat", "real"]
+    clip = checks.clip
+    graph = checks.graphs["cat", "real"]
     paths, own = images_of(checks, "cat")
     found = LiveModel(checks).look(
         "cat", "real", (checks.images.root / paths[0]).read_bytes()

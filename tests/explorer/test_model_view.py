@@ -57,7 +57,8 @@ def kept(graph: AttributionGraph, inside: bool) -> list[Any]:
 def test_answers_are_those_of_runs_by_hooks(
     checks: CausalChecks, view: ModelView
 ) -> None:
-    clip, graph = checks.clip, checks.graphs["cat", "real"]
+    clip = checks.clip
+    graph = checks.graphs["cat", "real"]
     paths, images = images_of(checks, "cat")
     sides = [[], kept(graph, True), kept(graph, False)]
     runs = [clip.encoder.run_with_hooks(images, fwd_hooks=hooks) for hooks in sides]
@@ -79,7 +80,8 @@ def test_direct_effects_of_a_resnet_are_those_of_its_pooling_pairs(
     assert view.reason == ""
     assert view.words == ("axe", "cat", *WORDS)
     _, images = images_of(checks, "cat")
-    pairs, direct = pooling_pairs(checks.clip.encoder, images), view.direct["cat"]
+    pairs = pooling_pairs(checks.clip.encoder, images)
+    direct = view.direct["cat"]
     assert len(direct.components) == STRONGEST_COMPONENTS
     for word, text in zip(view.words, view.texts, strict=True):
         effects = pairs.effects(text).mean(0)
@@ -109,10 +111,8 @@ def test_direct_effects_of_a_transformer_add_up_to_the_logit(tmp_path: Path) -> 
     _, images = images_of(checks, "axe")
     stream = ResidualStream.of(checks.clip.encoder)
     found = direct_effects(stream, images, torch.from_numpy(view.texts[2]).float())
-    by_writer, direct = (
-        dict(zip(found.writers, found.effects.mean(0), strict=True)),
-        view.direct["axe"],
-    )
+    by_writer = dict(zip(found.writers, found.effects.mean(0), strict=True))
+    direct = view.direct["axe"]
     expected = np.array([by_writer[name] for name in direct.components])
     assert_same(direct.vectors[0] @ view.texts[2], expected, 1e-6, rtol=1e-3)
 

@@ -16,7 +16,8 @@ import pytest
 from circuitry import GraphFolder, compare_domains
 from circuitry.circuits.graph_folder import LESIONS
 from circuitry.circuits.tracer_graph import tracer_graph
-from circuitry.explorer import ClassVectors, ExplorerSettings, export_explorer
+from circuitry.explorer import ExplorerSettings, export_explorer
+from circuitry.explorer.view_files import ClassVectors
 from circuitry.reports.figures.style import domain_marks
 from tests.circuits.test_tracer_graph import refusals
 from tests.explorer.made import (
@@ -57,7 +58,8 @@ def test_a_cut_is_chosen_and_thresholded(reader: Reader, graphs: GraphFolder) ->
     assert reader.state()["className"] == ATTACK
     reader.tab.select_option("#class", "cat")
     reader.tab.wait_for_selector(".page[data-loaded='cat']")
-    real, sketch = kept(graphs, "real"), kept(graphs, "sketch")
+    real = kept(graphs, "real")
+    sketch = kept(graphs, "sketch")
     table = reader.table()
     assert set(table) == real | sketch
     assert {
@@ -333,7 +335,8 @@ def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
     reader.open(**CAT, pins=["a/1"], notes={"a/1": "n"}, view="table")
     with reader.tab.expect_download() as download:
         reader.click_export("state")
-    saved, before = Path(download.value.path()).read_text(), reader.state()
+    saved = Path(download.value.path()).read_text()
+    before = reader.state()
     reader.open()
     assert "opened" in reader.drop(saved)
     assert reader.state() == before
@@ -429,7 +432,8 @@ def test_own_parts_show_what_the_model_loses_without_them(
 def test_a_pooling_pair_has_a_card_of_its_words(
     browser: Any, graphs: GraphFolder, tmp_path: Path
 ) -> None:
-    pairs, unit = ("head 0 x b/3", "head 1 x b/5"), "b/3"
+    pairs = ("head 0 x b/3", "head 1 x b/5")
+    unit = "b/3"
     vectors = np.array(
         [[[0.5, 0.25], [0.125, 0.0]], [[-0.5, 0.125], [0.25, 0.0]]]
     )  # [domains, pairs, d]

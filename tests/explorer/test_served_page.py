@@ -72,7 +72,8 @@ def running(folder: Path, access: Access) -> Iterator[str]:
 
 @pytest.fixture
 def served(browser: Any, exported: Path, tmp_path: Path) -> Iterator[Served]:
-    folder, access = Path(shutil.copytree(exported, tmp_path / "explorer")), Access()
+    folder = Path(shutil.copytree(exported, tmp_path / "explorer"))
+    access = Access()
     with running(folder, access) as address:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
         served = Served(folder, address, context, [])
@@ -83,7 +84,8 @@ def served(browser: Any, exported: Path, tmp_path: Path) -> Iterator[Served]:
 
 
 def test_notes_reach_the_disk_and_the_second_tab_is_told(served: Served) -> None:
-    one, two = served.tab(), served.tab()
+    one = served.tab()
+    two = served.tab()
     assert "token" not in one.url
     one.keyboard.press("]")
     unit = one.evaluate("circuitry.state().selected")

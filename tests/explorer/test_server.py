@@ -154,7 +154,8 @@ def test_nothing_outside_the_folder_and_no_dot_file_is_served(
 def test_the_page_is_the_same_and_may_ask_its_server(
     folder: Path, reader: TestClient, access: Access
 ) -> None:
-    page, on_disk = reader.get("/").text, (folder / "index.html").read_text()
+    page = reader.get("/").text
+    on_disk = (folder / "index.html").read_text()
     assert '<meta name="served" content="notes live">' in page
     assert "connect-src 'self'" in page
     assert "connect-src" not in on_disk
@@ -199,10 +200,8 @@ def test_notes_are_kept_and_the_second_of_two_writers_is_told(
 ) -> None:
     empty = reader.get("/notes")
     assert empty.content == b""
-    mine, theirs = (
-        notes_of(folder, pins=["a/1"]),
-        notes_of(folder, notes={"a/1": "שלום <b>"}),
-    )
+    mine = notes_of(folder, pins=["a/1"])
+    theirs = notes_of(folder, notes={"a/1": "שלום <b>"})
     written = put(reader, mine, empty.headers["etag"])
     assert written.status_code == 204
     assert put(reader, theirs, empty.headers["etag"]).status_code == 412
@@ -222,7 +221,8 @@ def test_of_two_servers_of_a_folder_the_second_writer_is_told(
         base_url=HOME,
         cookies={access.cookie: access.secret},
     )
-    tag, said = reader.get("/notes").headers["etag"], list[int]()
+    tag = reader.get("/notes").headers["etag"]
+    said = list[int]()
     second = threading.Thread(
         target=lambda: said.append(
             put(other, notes_of(folder, pins=["a/2"]), tag).status_code

@@ -27,7 +27,8 @@ def assert_same(
         for key in expected:
             assert_same(found[key], expected[key], at_least, rtol=rtol, atol=atol)
         return
-    ours, theirs = _array(found), _array(expected)
+    ours = _array(found)
+    theirs = _array(expected)
     assert ours.shape == theirs.shape, f"shapes {ours.shape} and {theirs.shape} differ"
     largest = float(np.nanmax(np.abs(theirs), initial=0.0))
     assert largest >= at_least, (

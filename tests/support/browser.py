@@ -91,7 +91,8 @@ class _Session:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        self._to, self._from = process.stdin, process.stdout
+        self._to = process.stdin
+        self._from = process.stdout
         self._received = bytearray()
         self._number = 0
         self._session: str | None = None

@@ -22,11 +22,10 @@ def make_sae(
 ) -> SparseAutoencoder:
     """Random weights that miss a good part of their input; nothing is zero."""
     n = factor * d
-    w_enc, w_dec = (
-        torch.randn(d, n, dtype=dtype) / d**0.5,
-        torch.randn(n, d, dtype=dtype) / n**0.5,
-    )
-    b_enc, b_dec = 0.1 * torch.randn(n, dtype=dtype), 0.3 * torch.randn(d, dtype=dtype)
+    w_enc = torch.randn(d, n, dtype=dtype) / d**0.5
+    w_dec = torch.randn(n, d, dtype=dtype) / n**0.5
+    b_enc = 0.1 * torch.randn(n, dtype=dtype)
+    b_dec = 0.3 * torch.randn(d, dtype=dtype)
     special: dict[str, dict[str, Any]] = {
         "relu": {},
         "jumprelu": {
@@ -118,5 +117,6 @@ def clean_by_hand(
     """Return latents, error and what normalising takes away, units last."""
     with torch.no_grad():
         x = plain(images, stop=site).movedim(plain.unit_dim(site), -1)
-        latents, beside = encode_by_hand(sae, x), beside_by_hand(sae, x)
+        latents = encode_by_hand(sae, x)
+        beside = beside_by_hand(sae, x)
         return latents, x - decode_by_hand(sae, latents, beside), beside

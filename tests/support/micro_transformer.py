@@ -49,7 +49,8 @@ def blank_tower(depth: int = 1, width: int = 2) -> Any:
     tower: Any = TimmModel(
         "test_vit", embed_dim=2, image_size=(1, 2), pool="", proj="linear"
     )
-    tower.trunk, tower.head = trunk, nn.Linear(width, 2, bias=False)
+    tower.trunk = trunk
+    tower.head = nn.Linear(width, 2, bias=False)
     tower.double().eval().requires_grad_(False)
     for parameter in tower.parameters():
         parameter.zero_()
@@ -62,8 +63,10 @@ def micro_tower() -> Any:
     tower = blank_tower()
     block = tower.trunk.blocks[0]
     q, k, v = block.attn.qkv.weight.view(3, 2, 2)  # [head, (a, b)] of each
-    q[1], k[1] = torch.tensor([math.log(3), 0], dtype=q.dtype), torch.tensor([0, 1])
-    v[0], v[1] = torch.tensor([2, 4]), torch.tensor([0, 4])
+    q[1] = torch.tensor([math.log(3), 0], dtype=q.dtype)
+    k[1] = torch.tensor([0, 1])
+    v[0] = torch.tensor([2, 4])
+    v[1] = torch.tensor([0, 4])
     block.attn.proj.weight += torch.tensor([[0, 1], [1, 0]])
     block.mlp.fc1.weight += torch.tensor([[2, -1], [-1, 1]])
     block.mlp.fc1.bias += torch.tensor([0, -2])

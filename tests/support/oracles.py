@@ -66,7 +66,9 @@ def brute_force_edges(
     with torch.no_grad():
         _, cache = encoder.run_with_cache(images)
     end = torch.zeros_like(cache[up]) if ends is None else ends
-    a, dim_up, dim_down = cache[up], encoder.unit_dim(up), encoder.unit_dim(down)
+    a = cache[up]
+    dim_up = encoder.unit_dim(up)
+    dim_down = encoder.unit_dim(down)
     rows = []
     for unit in kept[down].tolist():
         total: Any = 0

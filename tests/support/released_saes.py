@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-D, FEATURES = 8, 32
+D = 8
+FEATURES = 32
 Weights = dict[str, np.ndarray]
 Formula = Callable[[Weights, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Weights in their names, inputs [n, d] -> features, reconstruction in the scale of the inputs."""
@@ -100,7 +101,8 @@ def normed(
 ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
     """Return normalised inputs, and what undoes it."""
     if how == "layer_norm":
-        mean, std = x.mean(1, keepdims=True), x.std(1, keepdims=True, ddof=1)
+        mean = x.mean(1, keepdims=True)
+        std = x.std(1, keepdims=True, ddof=1)
         return (x - mean) / (std + 1e-5), lambda y: y * std + mean
     if how == "constant_norm_rescale":
         factor = np.sqrt(D) / np.linalg.norm(x, axis=1, keepdims=True)
@@ -110,10 +112,8 @@ def normed(
 
 def prisma(more: dict[str, Any], *, as_object: bool = False, **layout: Any) -> Layout:
     config = PRISMA | more
-    gated, transcoder = (
-        config["architecture"] == "gated",
-        config.get("is_transcoder", False),
-    )
+    gated = config["architecture"] == "gated"
+    transcoder = config.get("is_transcoder", False)
     skip = transcoder and config["transcoder_with_skip_connection"]
     shapes = (
         SHAPES | (GATES if gated else {}) | ({"b_dec_out": (D,)} if transcoder else {})
@@ -184,7 +184,8 @@ def saelens(
             "hook_name": "blocks.1.hook_resid_post",
             "hook_name_out": "blocks.1.hook_mlp_out",
         }
-    kind, bias = config.get("architecture"), config.get("apply_b_dec_to_input", True)
+    kind = config.get("architecture")
+    bias = config.get("apply_b_dec_to_input", True)
     k = config.get("k", config.get("activation_fn_kwargs", {}).get("k"))
 
     def write(folder: Path, weights: Weights) -> Path:

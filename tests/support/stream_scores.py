@@ -71,11 +71,9 @@ def linear_transformer() -> Any:
     """Return a small ViT without norms and nonlinearity whose patterns are uniform: scores of its edges are exact."""
     tower: Any = make_tower("timm-vit").double()
     for block in tower.trunk.blocks:
-        block.norm1, block.norm2, block.mlp.act = (
-            nn.Identity(),
-            nn.Identity(),
-            nn.Identity(),
-        )
+        block.norm1 = nn.Identity()
+        block.norm2 = nn.Identity()
+        block.mlp.act = nn.Identity()
         block.attn.qkv.weight[:32] = 0
         block.attn.qkv.bias[:32] = 0
     tower.trunk.norm = nn.Identity()

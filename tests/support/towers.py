@@ -49,7 +49,8 @@ def _timm_tower(trunk: Any, size: int) -> nn.Module:
     tower: Any = TimmModel(
         "test_vit", embed_dim=16, image_size=size, pool="", proj="linear"
     )
-    tower.trunk, tower.head = trunk, nn.Sequential(nn.Linear(trunk.num_features, 16))
+    tower.trunk = trunk
+    tower.head = nn.Sequential(nn.Linear(trunk.num_features, 16))
     made: nn.Module = tower
     return made
 
@@ -153,7 +154,8 @@ CUSTOM: dict[str, Callable[[], nn.Module]] = {
     ),
 }
 """open_clip's transformers with blocks of their own."""
-EVA, RELATIVE = timm.models.Eva, timm.models.VisionTransformerRelPos
+EVA = timm.models.Eva
+RELATIVE = timm.models.VisionTransformerRelPos
 ROTARY = {"attn_type": "rope", "use_rot_pos_emb": True}
 FURTHER: dict[str, Callable[[], nn.Module]] = {
     "quick-gelu": lambda: _clip_tower(VIT | {"quick_gelu": True}),
