@@ -83,6 +83,7 @@ def _draw_parts(
     """Draw parts, again where all are the same: one part has no pair."""
     shares = np.full(n_parts, 1 / n_parts)
     drawn = rng.multinomial(n_parts, shares, resamples)
+    # Each pass draws the useless rows again; of two parts half are useless, of more hardly any.
     while n_parts > 1:
         alone = (drawn == n_parts).any(1)
         if not alone.any():
@@ -117,8 +118,10 @@ def resampled_means(
     flat = values.reshape(len(values), -1, n_parts * n_parts)
     pairs = _pair_weights(parts).reshape(len(parts), -1)
     known = ~np.isnan(flat)
-    known[..., :: n_parts + 1] = True  # a part with itself has no weight
+    # A part with itself (every n + 1st of the flat pairs) is unknown, and needs no weight: it has none.
+    known[..., :: n_parts + 1] = True
     totals = _weighted(np.nan_to_num(flat), classes, pairs)
+    # Where all is known the weights of all cells are equal, which saves the second, equally large product.
     if known.all():
         of_draws = classes.sum(1) * pairs.sum(1)
         weights = np.broadcast_to(of_draws[:, None], totals.shape)
@@ -137,6 +140,7 @@ def _weighted(
         return np.asarray(classes @ (values @ pairs[0]))
     if len(classes) == 1:
         return np.asarray(pairs @ np.tensordot(classes[0], values, 1).T)
+    # The products of all draws at once would take draws x cells x pairs numbers.
     sums = []
     for start in range(0, len(classes), _CHUNK):
         chunk = slice(start, start + _CHUNK)
@@ -159,11 +163,10 @@ def dual_bootstrap(
         draws: From `draw_resamples`, for the same classes and parts.
 
     Example:
-        >>> values = np.random.default_rng(0).random((5, 3, 3))
-        >>> values = values + values.transpose(0, 2, 1)
+        >>> values = np.random.default_rng(0).random((5, 2, 3, 3))    # of two sites
         >>> spread = dual_bootstrap(values, lambda means: means, draw_resamples(range(5), 3))
         >>> spread.value.shape
-        ()
+        (2,)
     """
     n_drawn = draws.classes.shape[1]
     n_parts = draws.parts.shape[1]
@@ -178,6 +181,7 @@ def dual_bootstrap(
     def drawn_variance(classes: np.ndarray, parts: np.ndarray) -> np.ndarray:
         return known_variance(statistic(resampled_means(values, classes, parts)))
 
+    # Classes and parts drawn together, classes alone, parts alone: v12, v1 and v2 of the module's text.
     value = statistic(resampled_means(values, every_class, every_part))[0]
     both = drawn_variance(draws.classes, draws.parts)
     by_class = drawn_variance(draws.classes, every_part)
@@ -186,6 +190,7 @@ def dual_bootstrap(
     part_degrees = n_parts - 1
     has_classes = draws.n_classes > 1
     has_parts = not np.isinf(draws.part_inflation)
+    # A factor with one member, or with two parts, has no spread: the other factor alone is drawn.
     if not has_classes and not has_parts:
         unknown = np.full_like(by_class, np.nan)
         return Spread(value, unknown, unknown)
@@ -223,6 +228,7 @@ def dual_variance(
     parts = part_inflation * by_part
     interaction = class_inflation * part_inflation * (both - by_class - by_part)
     corrected = classes + parts - interaction
+    # Drawing classes alone is a lower bound; drawing both, uncorrected, an upper one.
     return np.asarray(np.clip(corrected, classes, np.maximum(classes, both)))
 
 

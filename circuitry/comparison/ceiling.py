@@ -70,6 +70,7 @@ def pair_cells(parts: PartArray) -> PairCells:
     of_both = parts.values[:, a, b]
     ceilings = (parts.values[:, a, a], parts.values[:, b, b])
     cells = np.stack([of_both, *ceilings], 1)
+    # A class counts at a site if its similarity and both ceilings are known there.
     complete = (~np.isnan(cells)).any((-2, -1)).all(1)
     cells = np.where(complete[:, None, :, :, None, None], cells, np.nan)
     return PairCells(parts.domains, parts.sites, tuple(pairs), cells)
@@ -79,6 +80,7 @@ def ratio(
     means: Float[np.ndarray, "draws 3 pairs sites"], chance: Float[np.ndarray, " sites"]
 ) -> Float[np.ndarray, "draws pairs sites"]:
     """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance."""
+    # Axis 1 of the means holds the similarity and the two ceilings.
     similarity, ceiling_a, ceiling_b = np.moveaxis(means - chance, 1, 0)
     known = (ceiling_a > 0) & (ceiling_b > 0)
     return similarity / np.sqrt(np.where(known, ceiling_a * ceiling_b, np.nan))
@@ -96,6 +98,7 @@ def pair_ratios(
     every_class = np.ones((1, len(cells.values)))
     every_part = np.ones((1, cells.values.shape[-1]))
     means = resampled_means(cells.values, every_class, every_part)[0]
+    # The spread of the ceilings is of their distance from chance, the note of the ceilings themselves.
     low, high = spread.interval()
     ceiling_ends = np.stack(above.interval()) + chance
     weak = ~_well_above(above)
@@ -164,6 +167,7 @@ def _ratio_spread(
 ) -> tuple[Spread, Spread]:
     """Return what ratios are reduced to, and how far the two ceilings of each pair lie above chance."""
     above = dual_bootstrap(cells.values[:, 1:], lambda means: means - chance, draws)
+    # Pairs without a ratio are chosen once, from all classes and parts, so that every draw is of the same pairs.
     known = _well_above(above).all(0)
 
     def statistic(means: np.ndarray) -> np.ndarray:

@@ -69,6 +69,7 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
         draws._replace(classes=weights),
     )
     low, high = spread.interval()
+    # p exchanges "same" and "other" class by class, so it needs each class's own effect.
     of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
     results = _contrast(of_class, contrasts)
     n_classes = (~np.isnan(results)).sum(0)
@@ -98,6 +99,7 @@ def _pair_array(
 ) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
     """Return pairs of classes and their means over domains and sites in each of `CELLS`, by part; NaN elsewhere."""
     rows = parts[~of_whole(parts)].dropna(subset="value")
+    # The place in CELLS: other classes are the second half, other domains the second of each half.
     cell = 2 * (rows["class_a"] != rows["class_b"]) + (
         rows["domain_a"] != rows["domain_b"]
     )
@@ -118,6 +120,7 @@ def _contrast(
     cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray, "results cells"]
 ) -> np.ndarray:
     """Return weighted sums of cells; NaN if a cell with a weight is unknown."""
+    # An unknown cell without a weight must not make the sum unknown, as 0 * NaN would.
     unknown = np.isnan(cells).astype(float) @ (weights != 0).T > 0
     return np.where(unknown, np.nan, np.nan_to_num(cells) @ weights.T)
 

@@ -179,6 +179,7 @@ class Comparison:
             raise InputError(
                 f"There are no values at {site!r}; the sites are {', '.join(self.sites) or 'none'}."
             )
+        # The site is asked for by name, so it counts even where means over sites leave it out.
         at_site = {}
         for name in _TABLES:
             table = getattr(self, name)
@@ -282,6 +283,7 @@ class Comparison:
             of_group = self.among(name)
             values = of_group._counted(of_group.values)
             keys = ["class", "domain_a", "domain_b"]
+            # Sites first, then classes: intervals are over classes.
             over_sites = values.groupby(keys, as_index=False, sort=False)["value"]
             means = of_group._with_others(over_sites.mean().assign(site=None))
             tables.append(per_domain(means).assign(group=name))
@@ -352,6 +354,7 @@ class Comparison:
         content = read_sealed(path, "give the folder of a comparison, or make it again")
         with naming_damage(path):
             check_format(path, content.pop("format"), _FORMAT)
+            # JSON has no type for an empty column, and null for the site of whole circuits.
             for name in _TABLES:
                 table = pd.DataFrame(content[name])
                 content[name] = table.astype({"site": object})
@@ -387,6 +390,7 @@ class Comparison:
             cells = pair_cells(array).over_sites()
             return cells, np.array([level]), self._draws(array)
         array = self._every_site
+        # The site of whole circuits is None in an array, and may be NaN in a table.
         levels = {}
         for site, value in self.chance[list(CHANCE)].to_numpy():
             levels[site if isinstance(site, str) else None] = value

@@ -98,6 +98,7 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     if not pairs:
         return pd.DataFrame(columns=list(TESTS))
     others = without_own(parts.values)
+    # Means over sites come first, over the sites at which both domains of a pair are known: sites differ in similarity.
     means = []
     for pair in pairs:
         values = others[:, pair]
@@ -176,6 +177,7 @@ def corrected_tests(
     detectable = spread.detectable(LEVEL / n_tests)
     detectable = np.where(n_classes < fewest_units(n_tests), np.inf, detectable)
     low, high = spread.interval()
+    # With few classes no exchange of signs could give so small a p as Student's t claims.
     least = [smallest_p(int(n)) for n in n_classes]
     tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(
         difference=spread.value,

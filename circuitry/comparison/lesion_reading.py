@@ -72,6 +72,7 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
     )
     keys = [*by, "cut", "answers"]
     of_part = list(dict.fromkeys([*keys, "part_class"]))
+    # Sums first: a part's share is of all its images, however they spread over other classes.
     sums = table.groupby(of_part, sort=False)[["right", "whole_right"]].sum()
     left = (sums["right"] / sums["whole_right"]).rename("left").reset_index()
     rows = []
@@ -99,7 +100,8 @@ def told_share(lesions: pd.DataFrame) -> float:
         & (table["answers"] == OWN)
     ]
     taken = own.loc[own["value"] <= TAKEN, "share"]
-    return float(taken.min() if len(taken) else lesions["share"].max())
+    share = taken.min() if len(taken) else lesions["share"].max()
+    return float(share)
 
 
 def left_by_style(

@@ -77,6 +77,7 @@ def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
     """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
     one_class = parts["class_a"] == parts["class_b"]
     one_domain = parts["domain_a"] == parts["domain_b"]
+    # Rows with all images are upper ceilings, of more images than parts have.
     between = ~of_whole(parts)
     kinds = {
         "the same class in two domains, parts": one_class & ~one_domain,
@@ -138,6 +139,7 @@ def without_own(
     values: Float[np.ndarray, "classes domains domains *cells"],
 ) -> Float[np.ndarray, "classes domains domains *cells"]:
     """Return the similarities of different domains; NaN for a domain with itself."""
+    # The mean over the other domains then skips the domain's own ceiling.
     others = values.copy()
     same = np.arange(values.shape[1])
     others[:, same, same] = np.nan

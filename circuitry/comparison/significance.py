@@ -37,6 +37,7 @@ def holm(p: Annotated[pd.Series, _IN_RANGE]) -> pd.Series:
         >>> holm(pd.Series([0.01, 0.04, 0.03])).tolist()
         [0.03, 0.06, 0.06]
     """
+    # The i-th smallest p times the number of tests from it on, and no smaller than those before it.
     tested = p.astype(float).dropna().sort_values(kind="stable")
     n_left = np.arange(len(tested), 0, -1)
     return (tested * n_left).clip(upper=1).cummax().reindex(p.index)
@@ -74,6 +75,7 @@ def sign_flip_p(
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     else:
         signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_SIGN_DRAWS, n))
+    # Sums order as means do; the given signs must count among the permutations in spite of rounding.
     as_large = np.abs(signs @ values) >= abs(values.sum()) - ROUNDING
     if exact:
         return float(as_large.mean())
@@ -115,10 +117,12 @@ def mantel(
         _standardised(stats.rankdata(m[np.ix_(complete, complete)][upper]))
         for m in matrices
     )
+    # With a third matrix: what its ranks explain is taken out of both.
     taken = others[0] if others else np.zeros(len(u))
     u, v = (_standardised(ranks - (ranks @ taken) * taken) for ranks in (u, v))
     if n < 3 or not all(ranks.any() for ranks in (u, v, *others)):
         return float("nan"), float("nan")
+    # As a matrix again, so that an order of the domains moves whole rows and columns of y.
     ranks = np.zeros((n, n))
     ranks[upper] = v
     ranks += ranks.T
@@ -142,6 +146,7 @@ def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
     unknown = np.asarray(np.isnan(matrices).any(0))
     unknown |= unknown.T
     np.fill_diagonal(unknown, False)
+    # The domain with the most unknown pairs goes until none is left.
     left = list(range(len(unknown)))
     while unknown[np.ix_(left, left)].any():
         left.pop(int(unknown[np.ix_(left, left)].sum(0).argmax()))

@@ -73,6 +73,7 @@ def mean_spread(
     if n == 0:
         return Spread(*np.full(3, np.nan))
     mean = values[known].mean()
+    # D_f, the sum of the deviations of each family.
     _, family = np.unique(names[known], return_inverse=True)
     deviations = np.bincount(family, values[known] - mean)
     f = len(deviations)
@@ -141,6 +142,7 @@ def per_domain(table: pd.DataFrame) -> pd.DataFrame:
         ["domain", "site"], dropna=False, sort=False
     )
     for (domain, site), part in by_domain:
+        # A class has one value with each other domain; its mean over them is one observation.
         by_class = part.groupby("class")["value"].mean().dropna()
         interval = mean_interval(by_class.to_numpy(dtype=float))
         site = site if isinstance(site, str) else None

@@ -70,8 +70,8 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
 
     Example:
         >>> row = {"class": "clock", "domain_a": "real", "domain_b": "sketch", "site": "conv", "value": 0.5}
-        >>> domain_matrix(pd.DataFrame([row])).loc["sketch", "real"]
-        0.5
+        >>> domain_matrix(pd.DataFrame([row]))["real"].tolist()
+        [nan, 0.5]
     """
     rows = both_directions(table)
     pairs = rows.rename(columns={"domain": "domain_a", "other": "domain_b"})

@@ -246,10 +246,10 @@ class Written(NamedTuple):
 
     def __str__(self) -> str:
         if self.refused is not None:
-            told = f"nothing is written, {self.refused}"
+            line = f"nothing is written, {self.refused}"
             if self.report.is_file():
-                told += f"; an earlier report: {self.report}"
-            return told
+                line += f"; an earlier report: {self.report}"
+            return line
         lines = [*self.claims, f"report: {self.report}"]
         if self.figures:
             lines.append(f"PNG figures: {self.figures[0].parent}")
@@ -300,8 +300,9 @@ def write_results(
         refused = f"{out} can only be read: {error.strerror}"
         return Written(out / REPORT_PAGE, [], [], refused)
     if results is not None:
-        chosen = {name: tables[name] for name in (tables if small is None else small)}
-        paths += write_with_provenance(chosen, results, provenance, listings)
+        small = list(tables) if small is None else small
+        committed = {name: tables[name] for name in small}
+        paths += write_with_provenance(committed, results, provenance, listings)
     report.provenance(provenance)
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)

@@ -119,9 +119,11 @@ def _add_bars(
     orientation: Literal["v", "h"],
 ) -> None:
     """Add the bars and points of one panel, a group for each row, at 0, 1, ..., and the numbers of the bars."""
-    at, value, end = "x", "y", "top center"
-    if orientation == "h":
-        at, value, end = "y", "x", "middle right"
+    # Names of plotly's options along the groups and along the values, and where the numbers of the bars stand.
+    if orientation == "v":
+        at, value, end = ("x", "y", "top center")
+    else:
+        at, value, end = ("y", "x", "middle right")
     percent = 100 * rows.select_dtypes("number")
     options = {"customdata": [[name] for name in rows.index], **place}
     groups = np.arange(len(rows))

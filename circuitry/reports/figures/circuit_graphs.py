@@ -101,8 +101,8 @@ def _draw(
         )
     if nodes.empty:
         raise InputError("There is nothing to draw: each circuit is empty.")
-    shown = nodes.head(MOST_OF_PAIR if is_pair else MOST_ALONE)
-    shown, lanes = _placed(shown, sites, is_pair)
+    most = MOST_OF_PAIR if is_pair else MOST_ALONE
+    shown, lanes = _placed(nodes.head(most), sites, is_pair)
     size: Any = max(4.0, min(10.0, 520 / (lanes[ABOVE][1] - lanes[BELOW][0])))
     figure = go.Figure()
     for kind, (name, colour) in kinds.items():
@@ -127,13 +127,13 @@ def _draw(
             name=f"{name}: {n_nodes}, {number_of(len(own), 'edge')}",
             legendgroup=kind,
             showlegend=True,
-            text=points["text"],
+            text=list(points["text"]),
             hoverinfo="text",
             marker=marker,
         )
-    doubtful = set[str]().union(
-        *(one.source.doubtful_sites for one in circuits.values())
-    )
+    doubtful = set[str]()
+    for circuit in circuits.values():
+        doubtful.update(circuit.source.doubtful_sites)
     remarks = []
     if len(shown) < len(nodes):
         remarks.append(f"drawn: the {len(shown):,} strongest of {len(nodes):,} units")
@@ -144,8 +144,8 @@ def _draw(
     subtitle = "; ".join(remarks) or None
     style.lay_out(figure, title=title, subtitle=subtitle, height=760, legend=True)
     n_all = nodes["site"].value_counts()
-    counted = nodes["kind"] == (MIDDLE if is_pair else ABOVE)
-    n_counted = nodes.loc[counted, "site"].value_counts()
+    counted = MIDDLE if is_pair else ABOVE
+    n_counted = nodes.loc[nodes["kind"] == counted, "site"].value_counts()
     ticks = []
     for site in sites:
         label = f"{site}!" if site in doubtful else site
@@ -187,9 +187,9 @@ def _nodes_and_edges(
     lines = []
     for (upper, lower), values in weights.items():
         # An edge of a single circuit has the kind of the unit at its end.
-        edge_kind = kind(values if is_pair else scores[lower])
+        of_kind = values if is_pair else scores[lower]
         text = _told(f"{upper} → {lower}", "weight", values)
-        lines.append((upper, lower, edge_kind, text))
+        lines.append((upper, lower, kind(of_kind), text))
     return nodes, pd.DataFrame(lines, columns=["upper", "lower", "kind", "text"])
 
 

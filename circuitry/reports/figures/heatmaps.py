@@ -90,9 +90,10 @@ def transfer_beside_similarity(
         (similarity, similarity_measure, similarity_diagonal),
     )
     titles = []
-    for matrix, name, diagonal in panels:
-        below = f"<br>{style.faint(f'dotted: {diagonal}')}"
-        titles.append(name + below if _has_diagonal(matrix) else name)
+    for matrix, title_of, diagonal in panels:
+        if _has_diagonal(matrix):
+            title_of += f"<br>{style.faint(f'dotted: {diagonal}')}"
+        titles.append(title_of)
     height = ROW * max(len(domains), ROWS_AT_LEAST)
     figure, places = style.small_multiples(
         titles, columns=2, height=height, horizontal_spacing=0.2
@@ -108,7 +109,8 @@ def component_heatmap(effects: DirectEffects) -> go.Figure:
     """Draw the mean direct effects of the heads and MLPs of every layer of a transformer.
 
     Example:
-        >>> effects = circuitry.direct_effects(vit.encoder, images, metric)
+        >>> writers = ("embed", "blocks.0.attn.0", "blocks.0.mlp")
+        >>> effects = circuitry.circuits.DirectEffects(writers, np.ones((1, 3)), np.zeros(1), np.zeros(1))
         >>> component_heatmap(effects).layout.title.text
         'Direct effects of heads and MLPs'
     """
@@ -196,10 +198,13 @@ def add_cells(
     if longest >= width / len(domains):
         below = [style.marked("", looks[domain]).rstrip() for domain in domains]
     axis = {"tickvals": domains, "showgrid": False, "showline": False, **place}
-    rows, columns = matrix.index.name, matrix.columns.name
-    figure.update_yaxes(**axis, ticktext=names, title_text=rows, autorange="reversed")
+    axis_title = matrix.index.name
+    figure.update_yaxes(
+        **axis, ticktext=names, title_text=axis_title, autorange="reversed"
+    )
+    axis_title = matrix.columns.name
     # Turned names would turn the symbols, which distinguish the domains.
-    figure.update_xaxes(**axis, ticktext=below, title_text=columns, tickangle=0)
+    figure.update_xaxes(**axis, ticktext=below, title_text=axis_title, tickangle=0)
 
 
 def _grid(

@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.errors import number_of
 from circuitry.runs.given import SOME, Names
 
 RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
@@ -41,8 +40,7 @@ def overlap_over_depth(
             left out.
         sites: The sites to draw, from the image to the embedding.
         ceiling: Columns ``site``, ``value``: similarity of two parts of one domain's images (dashed).
-        chance: Columns ``site``, ``value``: similarity of random units (dotted). A further column ``kept`` holds how
-            many units a circuit keeps at the site; it is written below the name of the site.
+        chance: Columns ``site``, ``value``: similarity of random units (dotted).
         measure: Meaning of ``value``, with its unit: the title of the vertical axis.
 
     Example:
@@ -90,7 +88,8 @@ def overlap_over_depth(
     heading = title or f"{style.capitalised(measure)} by site"
     note = style.interval_note(depth)
     style.lay_out(figure, title=heading, subtitle=note, height=500)
-    _name_sites(figure, sites, _kept_units(chance), _repeats(depth, sites))
+    _name_sites(figure, sites, _repeats(depth, sites))
+    # The axis begins at zero, so that a short line is a small number; its ends have room for marks.
     values = pd.concat(drawn)[["value", "low", "high"]].to_numpy(dtype=float)
     low = min(0.0, float(np.nanmin(values)))
     high = float(np.nanmax(values))
@@ -113,13 +112,13 @@ def _along(
 
 
 def _name_sites(
-    figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str]
+    figure: go.Figure, sites: Sequence[str], notes: Mapping[str, str]
 ) -> None:
-    """Name the sites at 0, 1, 2 ..., with the notes on a site below its name."""
+    """Name the sites at 0, 1, 2 ..., with the note on a site below its name."""
     names = []
     for site in sites:
-        below = [style.faint(note[site]) for note in notes if site in note]
-        names.append("<br>".join([site, *below]))
+        note = f"<br>{style.faint(notes[site])}" if site in notes else ""
+        names.append(f"{site}{note}")
     figure.update_xaxes(
         title_text="site, from the image to the embedding",
         tickvals=list(range(len(sites))),
@@ -129,20 +128,13 @@ def _name_sites(
     )
 
 
-def _kept_units(chance: pd.DataFrame | None) -> dict[str, str]:
-    """Return a note with the number of kept units of each site, where known: overlaps of few units jump."""
-    if chance is None or "kept" not in chance:
-        return {}
-    known = chance.dropna(subset="kept").set_index("site")["kept"]
-    return {site: number_of(int(n), "unit") for site, n in known.items()}
-
-
 def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
     """Return a note for each site with the numbers of the site before, such as pooling that keeps all units."""
     numbers = ["value", "low", "high"]
     wide = depth.pivot(index="site", columns="domain", values=numbers)
     wide = wide.reindex(list(sites))
     before = wide.shift()
+    # A number that is unknown at both sites repeats, too.
     same = (wide.eq(before) | (wide.isna() & before.isna())).all(axis=1)
     return {site: f"repeats {last}" for last, site in pairwise(sites) if same[site]}
 

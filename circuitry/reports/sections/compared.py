@@ -126,12 +126,13 @@ def add_over_depth(
     depth = comparison.parts_over_depth() if has_parts else comparison.over_depth()
     ceiling = comparison.ceiling_by_site()
     chance = comparison.chance
+    # A table without rows is no reference, and charts refuse it.
+    references = [table if len(table) else None for table in (ceiling, chance)]
     over = _over(comparison, has_parts)
     figure = overlap_over_depth(
         depth,
         comparison.sites,
-        ceiling if len(ceiling) else None,
-        chance if len(chance) else None,
+        *references,
         measure=f"{name} with the other domains",
         chance_label=comparison.chance_of,
         marks=marks,

@@ -56,7 +56,10 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     spread = pd.DataFrame({"value": [mean], "low": [low], "high": [high]})
     (said,) = with_intervals(spread, ".2f")
     n = len(ratios)
-    over = ends = below_one = above_one = ""
+    over = ""
+    ends = ""
+    below_one = ""
+    above_one = ""
     if n > 1:
         ranked = ratios.sort_values("value", kind="stable")
         pairs = ranked["domain_a"] + " and " + ranked["domain_b"]
@@ -110,15 +113,14 @@ def which_differs(comparison: Comparison) -> Finding | None:
     tests = comparison.tests()
     of_first = tests[(tests["domain_a"] == first) | (tests["domain_b"] == first)]
     significant = int((of_first["p_holm"] < LEVEL).sum())
-    all_differ = len(of_first) and significant == len(of_first)
-    relation, end = "least similar to", "lowest"
-    if not alike:
-        relation, end = "farthest from", "highest"
+    answer = YES if len(of_first) and significant == len(of_first) else UNKNOWN
+    relation = "least similar to" if alike else "farthest from"
+    end = "lowest" if alike else "highest"
     mean = f"the {end} mean {measure_name(comparison.measure)}"
     (value,) = with_intervals(ranked.head(1))
     return Finding(
-        f"Is one domain {relation} the others? {YES if all_differ else UNKNOWN}: {first} has {mean} ({value}).",
-        f"The others: {', '.join(said[1:])}; 95 % intervals over {ranked['n_classes'].max()} classes. {significant} of "
+        f"Is one domain {relation} the others? {answer}: {first} has {mean} ({value}).",
+        f"The others: {', '.join(said.iloc[1:])}; 95 % intervals over {ranked['n_classes'].max()} classes. {significant} of "
         f"{len(of_first)} differences from {first} have {HOLM}.{could_find(of_first)}",
         f"{ANOTHER_MODEL}.",
     )
@@ -128,7 +130,8 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     """Say whether similarity follows the class or the domain: from `Comparison.class_by_domain`; None without parts.
 
     Example:
-        >>> class_or_domain(circuitry.compare_domains(graphs)["node_overlap"])    # of whole sets of images
+        >>> class_or_domain(circuitry.compare_domains(graphs)["node_overlap"]).claim
+        'Is it the class or the domain? ...'
     """
     table = comparison.class_by_domain()
     table = table.assign(said=with_intervals(table)).set_index("what")
@@ -144,7 +147,7 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     answer = "Both"
     if len(clear) < 2:
         answer = capitalised("".join(clear)) or UNKNOWN
-    n = by_class["n_classes"]
+    n = int(by_class["n_classes"])
     least = smallest_p(n)
     few = f" With {n} classes no p can be below {least:.2g}." if least >= LEVEL else ""
     return Finding(
@@ -158,7 +161,8 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
 
 def _effect(row: "pd.Series[Any]") -> str:
     if row["p"] < LEVEL:
-        return f"{'adds' if row['value'] > 0 else 'changes by'} {row['said']}"
+        verb = "adds" if row["value"] > 0 else "changes by"
+        return f"{verb} {row['said']}"
     if np.isinf(row["detectable"]):
         return f"cannot be tested with so few classes ({row['said']})"
     size = f"{row['detectable']:.3f}"

@@ -108,9 +108,9 @@ def _own_part(cells: Cells, share: float) -> Finding:
     random = cells[OWN_STYLE, "random", OWN]
     others = cells.get((OWN_STYLE, "part", OTHERS))
     lost = _left(own, "keeps", "gains", " of its right answers")
-    if others is None:
-        are_spared, spared = False, ""
-    else:
+    are_spared = False
+    spared = ""
+    if others is not None:
         are_spared = others["value"] >= SPARED
         spared = f"; other classes {_left(others, 'keep', 'gain')}"
     if own["value"] <= TAKEN and are_spared and random["value"] > own["high"]:
@@ -156,7 +156,7 @@ def _across_styles(
         answer = YES
     elif same == 0:
         answer = NO
-    told = f"and in {same} of these it is the same part." if n else ""
+    of_these = f", and in {same} of these it is the same part." if n else "."
     untested = ""
     if UNTESTED in counts:
         untested = (
@@ -175,7 +175,7 @@ def _across_styles(
         edges = f" Overlap of the edges between them: {said}."
     return Finding(
         f"Is it the same part in another style? {answer}: of {len(verdicts)} classes and pairs of styles {n} have a "
-        f"part in both that takes the class and spares {SPARED:.0%} of others{', ' if n else '.'}{told}{untested}",
+        f"part in both that takes the class and spares {SPARED:.0%} of others{of_these}{untested}",
         f"{left}Overlap of units: {overlaps}; chance {overlap['chance'].mean():.3f}.{edges}",
         "Parts that take their class in one style alone, or overlap no more than those of two classes.",
     )

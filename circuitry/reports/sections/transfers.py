@@ -72,11 +72,12 @@ def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None
     known = correlations.dropna(subset=rho)
     best = known.sort_values([p, rho], kind="stable").iloc[0]
     significant = int((known[corrected] < LEVEL).sum())
+    answer = YES if significant else UNKNOWN
     where = f"at {best['sites']}"
     if best["sites"] == "all":
         where = "with all sites ablated"
     return Finding(
-        f"Does shared structure predict transfer? {YES if significant else UNKNOWN}: rank correlation of {value} "
+        f"Does shared structure predict transfer? {answer}: rank correlation of {value} "
         f"{best[rho]:+.2f} {where}, over {best['pairs']:.0f} pairs of domains.",
         f"p {best[p]:.2g} from orders of the domains, {best[corrected]:.2g} corrected for all sites and measures "
         f"(Holm); {significant} of {len(known)} rows have p < {LEVEL} after correction. About {THIS_MODEL}.",
