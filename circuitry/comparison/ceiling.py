@@ -83,7 +83,8 @@ def ratio(
     # Axis 1 of the means holds the similarity and the two ceilings.
     similarity, ceiling_a, ceiling_b = np.moveaxis(means - chance, 1, 0)
     known = (ceiling_a > 0) & (ceiling_b > 0)
-    return similarity / np.sqrt(np.where(known, ceiling_a * ceiling_b, np.nan))
+    both = np.where(known, ceiling_a * ceiling_b, np.nan)
+    return np.asarray(similarity / np.sqrt(both))
 
 
 @checked

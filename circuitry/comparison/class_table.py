@@ -59,7 +59,7 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
         return pd.DataFrame(columns=list(_COLUMNS))
     draws = draw_resamples(classes, values.shape[-1], seed=seed)
     places = pd.Index(classes)
-    a, b = (places.get_indexer(side) for side in zip(*pairs, strict=True))
+    a, b = (places.get_indexer(pd.Index(side)) for side in zip(*pairs, strict=True))
     # A pair of classes counts as often as both were drawn, one class as often as it was.
     weights = draws.classes[:, a] * np.where(a == b, 1.0, draws.classes[:, b])
     contrasts = np.vstack([np.eye(len(CELLS)), list(EFFECTS.values())])

@@ -204,9 +204,9 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
     between_classes = overlaps.loc[~one_class & one_style, "overlap"]
     least_overlap = between_classes.mean() if len(between_classes) else 0
     rows = []
-    for pair in overlaps[one_class].itertuples():
-        name = pair.class_a
-        styles = (pair.domain_a, pair.domain_b)
+    for _, pair in overlaps[one_class].iterrows():
+        name = pair["class_a"]
+        styles = (pair["domain_a"], pair["domain_b"])
         in_own_style = [float(left.get((name, a, a), np.nan)) for a in styles]
         in_other = [
             float(left.get((name, *way), np.nan)) for way in (styles, styles[::-1])
@@ -215,6 +215,7 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
             continue
         of_others = [float(spared.get((name, a), np.nan)) for a in styles]
         others = min(of_others)
+        least = max(pair["chance"], least_overlap)
         # A comparison with NaN is false: what was not tested speaks neither for a part nor against it.
         fails = (
             np.greater(in_own_style, TAKEN).any() or np.less(of_others, SPARED).any()
@@ -223,11 +224,11 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
             verdict = NO_PART
         elif np.isnan([*in_own_style, *of_others]).any():
             verdict = UNTESTED
-        elif max(in_other) <= TAKEN and pair.overlap > max(pair.chance, least_overlap):
+        elif max(in_other) <= TAKEN and pair["overlap"] > least:
             verdict = SAME_PART
         else:
             verdict = OTHER_PARTS
-        numbers = (*in_own_style, *in_other, others, pair.overlap)
+        numbers = (*in_own_style, *in_other, others, pair["overlap"])
         rows.append((name, *styles, *numbers, verdict))
     columns = "class domain_a domain_b own_a own_b a_on_b b_on_a others overlap verdict"
     return pd.DataFrame(rows, columns=columns.split())

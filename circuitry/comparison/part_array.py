@@ -159,4 +159,5 @@ def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Return a total divided by a number or weight; NaN, without a warning, where that is not positive."""
     ratio = np.full(np.broadcast_shapes(np.shape(total), np.shape(n)), np.nan)
-    return np.divide(total, n, out=ratio, where=n > 0)
+    np.divide(total, n, out=ratio, where=n > 0)
+    return ratio

@@ -200,13 +200,13 @@ def _counts(column: "pd.Series[Any]") -> bool:
 
 def _cell(value: object, spec: str | None = None) -> str:
     """Return a value as text: a dash for what is missing; for a number three decimals, or what ``spec`` says."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    missing = value is None or value is pd.NA or value is pd.NaT
-    if missing or (is_number and math.isnan(value)):
+    if value is None or value is pd.NA or value is pd.NaT:
+        return "–"
+    if isinstance(value, Real) and math.isnan(value):
         return "–"
     if spec is not None:
         return format(value, spec)
-    if not is_number:
+    if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     if isinstance(value, Integral):
         return f"{int(value):,}"

@@ -181,8 +181,8 @@ def _finish_accuracies(
         style.add_key(figure, name, "bar", marker=style.part_filling(part, style.GREY))
     for column, (name, symbol) in KINDS.items():
         if table[column].notna().any():
-            look = {"mode": "markers", "marker": _point(symbol)}
-            style.add_key(figure, f"held-out, {name}", **look)
+            name = f"held-out, {name}"
+            style.add_key(figure, name, mode="markers", marker=_point(symbol))
     for column, (name, line) in _GUESSING.items():
         chances = sorted(set(table[column].dropna().round(6)))
         for chance in chances:

@@ -238,12 +238,12 @@ def _draw_edges(
     texts: list[str | None] = []
     at = np.arange(11) / 10
     drawn = edges["upper"].isin(places.index) & edges["lower"].isin(places.index)
-    for edge in edges[drawn].itertuples():
-        x0, y0 = places.loc[edge.upper, ["x", "y"]]
-        x1, y1 = places.loc[edge.lower, ["x", "y"]]
+    for upper, lower, text in edges.loc[drawn, ["upper", "lower", "text"]].to_numpy():
+        x0, y0 = places.loc[upper, ["x", "y"]]
+        x1, y1 = places.loc[lower, ["x", "y"]]
         xs += [*(x0 + (x1 - x0) * at), None]
         ys += [*(y0 + (y1 - y0) * at * at * (3 - 2 * at)), None]
-        texts += [None, *[edge.text] * (len(at) - 2), None, None]
+        texts += [None, *[text] * (len(at) - 2), None, None]
     opacity, width = (0.75, 1.6) if kind == MIDDLE else (0.3, 1.0)
     figure.add_scatter(
         x=xs,

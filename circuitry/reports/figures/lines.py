@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -183,12 +183,12 @@ def faithfulness_curves(
     style.need_values(curves, "curves", "circuit", ["kept"])
     looks = style.marks_for(curves["domain"], marks)
     table = curves.assign(percent=100 * curves["fraction"]).sort_values("fraction")
-    random = {"mode": "lines", "line": RANDOM_LINE}
+    random: dict[str, Any] = {"mode": "lines", "line": RANDOM_LINE}
     figure = go.Figure()
     for name in ("random", "kept"):  # random units first: they cover no circuit
         for domain, rows in table[table["circuit"] == name].groupby("domain"):
             if name == "random":
-                look = {"name": f"{domain}, random units", **random}
+                look: dict[str, Any] = {"name": f"{domain}, random units", **random}
             else:
                 line = looks[str(domain)].line(rows)
                 look = {"name": str(domain), "showlegend": True, **line}
@@ -264,12 +264,13 @@ def attribution_against_patching(
     style.need_values(points, "points", "site", sites)
     titles = {site: f"{site}<br>" for site in sites}
     if correlations is not None:
-        columns = ("site", "sample", "pearson", "spearman")
-        check_table(correlations, "correlations", columns, key=columns[:2])
-        for row in correlations[correlations["sample"] == "random"].itertuples():
-            if row.site in titles:
-                said = f"r {row.pearson:.2f}, ρ {row.spearman:.2f}"
-                titles[row.site] += style.faint(said)
+        numbers = ["site", "pearson", "spearman"]
+        keys = ("site", "sample")
+        check_table(correlations, "correlations", (*numbers, "sample"), key=keys)
+        random = correlations.loc[correlations["sample"] == "random", numbers]
+        for site, pearson, spearman in random.to_numpy():
+            if site in titles:
+                titles[site] += style.faint(f"r {pearson:.2f}, ρ {spearman:.2f}")
     figure, places = style.small_multiples(
         list(titles.values()),
         columns=PANELS_IN_A_ROW,
@@ -278,7 +279,7 @@ def attribution_against_patching(
         horizontal_spacing=0.07,
     )
     hover = "unit %{customdata[0]}<br>attributed %{x:.4f}<br>exact %{y:.4f}"
-    agree = {"mode": "lines", "line": _AGREE}
+    agree: dict[str, Any] = {"mode": "lines", "line": _AGREE}
     for site, place in zip(sites, places, strict=True):
         rows = points[points["site"] == site]
         scores = rows[["attributed", "exact"]].to_numpy(dtype=float)

@@ -374,11 +374,12 @@ def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
     known = matrix.where(shown).stack().dropna().astype(float)
     if known.empty:
         return "No two domains have a value."
-    largest = f"{name.format(*known.idxmax())} ({known.max():.2f})"
+    said = []
+    for place in (known.argmax(), known.argmin()):
+        said.append(f"{name.format(*known.index[place])} ({known.iloc[place]:.2f})")
     if len(known) == 1:
-        return f"{capitalised(largest)}."
-    smallest = f"{name.format(*known.idxmin())} ({known.min():.2f})"
-    return f"{most}: {largest}; {least}: {smallest}."
+        return f"{capitalised(said[0])}."
+    return f"{most}: {said[0]}; {least}: {said[1]}."
 
 
 def _range(table: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 Every number comes from a table. Where intervals or tests do not separate, the answer cannot be told.
 """
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -135,10 +136,11 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     """
     table = comparison.class_by_domain()
     table = table.assign(said=with_intervals(table)).set_index("what")
-    if not {"class effect", "domain effect"} <= set(table.index):
+    rows = table.to_dict("index")
+    if not {"class effect", "domain effect"} <= rows.keys():
         return None
-    by_class = table.loc["class effect"]
-    by_domain = table.loc["domain effect"]
+    by_class = rows["class effect"]
+    by_domain = rows["domain effect"]
     clear = []
     if by_class["p"] < LEVEL:
         clear.append("the class")
@@ -159,7 +161,7 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     )
 
 
-def _effect(row: "pd.Series[Any]") -> str:
+def _effect(row: Mapping[Hashable, Any]) -> str:
     if row["p"] < LEVEL:
         verb = "adds" if row["value"] > 0 else "changes by"
         return f"{verb} {row['said']}"

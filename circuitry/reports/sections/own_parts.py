@@ -1,6 +1,6 @@
 """Own parts in a report: are classes lost and others spared, is it one part in two styles, and at which depth?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -33,7 +33,7 @@ from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.runs.errors import InputError
 
-Cells = Mapping[tuple[str, str, str], Mapping[str, Any]]
+Cells = Mapping[Hashable, Mapping[Hashable, Any]]
 """Rows of a summary by (styles, cut, answers)."""
 LEFT = "Right answers that are left"
 _LINES = {
@@ -128,7 +128,7 @@ def _own_part(cells: Cells, share: float) -> Finding:
     )
 
 
-def _left(row: Mapping[str, Any], keep: str, gain: str, of_what: str = "") -> str:
+def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") -> str:
     """Say what is left of right answers, or that there are more: a lesion may make images right that were not."""
     if row["value"] <= 1:
         return f"{keep} {row['said']}{of_what}"
