@@ -374,9 +374,10 @@ def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
     known = matrix.where(shown).stack().dropna().astype(float)
     if known.empty:
         return "No two domains have a value."
-    said = []
-    for place in (known.argmax(), known.argmin()):
-        said.append(f"{name.format(*known.index[place])} ({known.iloc[place]:.2f})")
+    said = [
+        f"{name.format(*known.index[place])} ({known.iloc[place]:.2f})"
+        for place in (known.argmax(), known.argmin())
+    ]
     if len(known) == 1:
         return f"{capitalised(said[0])}."
     return f"{most}: {said[0]}; {least}: {said[1]}."

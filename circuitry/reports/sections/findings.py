@@ -121,8 +121,8 @@ def which_differs(comparison: Comparison) -> Finding | None:
     (value,) = with_intervals(ranked.head(1))
     return Finding(
         f"Is one domain {relation} the others? {answer}: {first} has {mean} ({value}).",
-        f"The others: {', '.join(said.iloc[1:])}; 95 % intervals over {ranked['n_classes'].max()} classes. {significant} of "
-        f"{len(of_first)} differences from {first} have {HOLM}.{could_find(of_first)}",
+        f"The others: {', '.join(said.iloc[1:])}; 95 % intervals over {ranked['n_classes'].max()} classes. "
+        f"{significant} of {len(of_first)} differences from {first} have {HOLM}.{could_find(of_first)}",
         f"{ANOTHER_MODEL}.",
     )
 
