@@ -55,7 +55,10 @@ def similarity_panels(
     looks = style.marks_for(domains, None)
     n_groups = table["group"].nunique()
     largest = table.groupby("measure")["value"].max()
-    panels = dict(list(table.groupby(["measure", "group"], sort=False)))
+    panels = {
+        (str(measure), str(group)): rows
+        for (measure, group), rows in table.groupby(["measure", "group"], sort=False)
+    }
     titles = [
         f"{style.measure_name(measure)}<br>{style.faint(groups[group])}"
         for measure, group in panels

@@ -374,9 +374,11 @@ def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
     known = matrix.where(shown).stack().dropna().astype(float)
     if known.empty:
         return "No two domains have a value."
+    pairs = list(known.index)
+    values = known.to_numpy(dtype=float)
     said = [
-        f"{name.format(*known.index[place])} ({known.iloc[place]:.2f})"
-        for place in (known.argmax(), known.argmin())
+        f"{name.format(*pairs[place])} ({values[place]:.2f})"
+        for place in (values.argmax(), values.argmin())
     ]
     if len(known) == 1:
         return f"{capitalised(said[0])}."
