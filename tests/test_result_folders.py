@@ -16,7 +16,8 @@ import pytest
 from circuitry import InputError
 from circuitry.commands.dispatch import COMMANDS, module_of
 from circuitry.runs.command_line import read_line
-from experiments.study.figures_command import FIGURES
+from experiments.study import figures_command  # noqa: F401  registers them
+from experiments.study.figure_registry import FIGURES
 from experiments.study.toy_page import read_tables
 from tests.claims import CLAIMS
 from tests.support.committed_tables import DOCS, RESULTS, ROOT, table
