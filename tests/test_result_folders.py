@@ -15,11 +15,11 @@ import pytest
 
 from circuitry import InputError
 from circuitry.commands.dispatch import COMMANDS, module_of
-from circuitry.reports import FIGURES
 from circuitry.runs.command_line import read_line
 from experiments.pages.rendering import QUESTIONS, numbers
 from experiments.pages.tables import table
 from experiments.study import figures_command  # noqa: F401  registers them
+from experiments.study.figure_registry import FIGURES
 from tests.support.committed_tables import DOCS, RESULTS, ROOT
 from tests.support.scripts import program_module, script
 

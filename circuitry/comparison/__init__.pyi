@@ -1,10 +1,6 @@
 from .bootstrap import draw_resamples as draw_resamples
 from .bootstrap import dual_bootstrap as dual_bootstrap
-from .ceiling import domain_ratios as domain_ratios
-from .ceiling import pair_ratios as pair_ratios
-from .class_table import class_by_domain as class_by_domain
 from .comparison import Comparison as Comparison
-from .domain_testing import ceiling_tests as ceiling_tests
 from .domain_testing import domain_tests as domain_tests
 from .domain_testing import part_tests as part_tests
 from .lesion_reading import KNOWN as KNOWN
@@ -15,7 +11,6 @@ from .lesion_reading import style_verdicts as style_verdicts
 from .lesion_reading import told_share as told_share
 from .part_array import PARTS as PARTS
 from .part_array import PartArray as PartArray
-from .part_array import ceilings_of as ceilings_of
 from .significance import LEVEL as LEVEL
 from .significance import holm as holm
 from .significance import mantel as mantel
@@ -26,7 +21,6 @@ from .statistics import mean_spread as mean_spread
 from .statistics import per_domain as per_domain
 from .table import both_directions as both_directions
 from .table import check_table as check_table
-from .table import class_groups as class_groups
 from .table import domain_matrix as domain_matrix
 from .table import read_named_table as read_named_table
 from .table import write_named_table as write_named_table

@@ -56,31 +56,39 @@ def draw_resamples(
     resamples: Count = RESAMPLES,
     seed: Seed = 0,
 ) -> Draws:
-    """Draw classes, and the parts of their images (1 without parts), with replacement."""
-    rng, n = np.random.default_rng(seed), len(classes)
+    """Draw classes, and the parts of their images (1 without parts), with replacement.
+
+    Example:
+        >>> draw_resamples(["clock", "cup"], 4, resamples=10).parts.shape
+        (10, 4)
+    """
+    rng = np.random.default_rng(seed)
+    n = len(classes)
     drawn = rng.multinomial(n, np.full(n, 1 / n), resamples)
     parts = _draw_parts(n_parts, resamples, rng)
-    pairs = _pair_weights(parts)
-    shares = (
-        pairs.sum(2) / pairs.sum((1, 2))[:, None]
-    )  # of each part in the mean over pairs of different parts
-    shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
-    inflations = (
-        n / (n - 1) if n > 1 else np.inf,
-        1 / n_parts / shrunk if n_parts > 2 else np.inf,
-    )
-    return Draws(drawn.astype(float), parts, n, *inflations)
+    class_inflation = n / (n - 1) if n > 1 else np.inf
+    part_inflation = np.inf
+    if n_parts > 2:
+        # The variance of a mean of n parts, divided by that of the draws: each part has a share of a draw's pairs.
+        pairs = _pair_weights(parts)
+        shares = pairs.sum(2) / pairs.sum((1, 2))[:, None]
+        shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
+        part_inflation = 1 / n_parts / shrunk
+    return Draws(drawn.astype(float), parts, n, class_inflation, part_inflation)
 
 
 def _draw_parts(
     n_parts: int, resamples: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "draws parts"]:
     """Draw parts, again where all are the same: one part has no pair."""
-    drawn = rng.multinomial(n_parts, np.full(n_parts, 1 / n_parts), resamples)
-    while n_parts > 1 and (alone := (drawn == n_parts).any(1)).any():
-        drawn[alone] = rng.multinomial(
-            n_parts, np.full(n_parts, 1 / n_parts), int(alone.sum())
-        )
+    shares = np.full(n_parts, 1 / n_parts)
+    drawn = rng.multinomial(n_parts, shares, resamples)
+    # Each pass draws the useless rows again; of two parts half are useless, of more hardly any.
+    while n_parts > 1:
+        alone = (drawn == n_parts).any(1)
+        if not alone.any():
+            break
+        drawn[alone] = rng.multinomial(n_parts, shares, int(alone.sum()))
     return drawn.astype(float)
 
 
@@ -88,8 +96,11 @@ def _pair_weights(
     parts: Float[np.ndarray, "draws parts"],
 ) -> Float[np.ndarray, "draws parts parts"]:
     pairs = parts[:, :, None] * parts[:, None, :]
-    n = parts.shape[1]
-    pairs[:, np.arange(n), np.arange(n)] = 0.0 if n > 1 else 1.0
+    if parts.shape[1] > 1:
+        same = np.arange(parts.shape[1])
+        pairs[:, same, same] = 0.0
+    else:  # a single part stands for all images
+        pairs[:] = 1.0
     return np.asarray(pairs)
 
 
@@ -102,16 +113,18 @@ def resampled_means(
 
     A single row of ``classes`` or ``parts`` is used for every draw of the other.
     """
-    cells, n_parts = values.shape[1:-2], values.shape[-1]
+    cells = values.shape[1:-2]
+    n_parts = values.shape[-1]
     flat = values.reshape(len(values), -1, n_parts * n_parts)
     pairs = _pair_weights(parts).reshape(len(parts), -1)
     known = ~np.isnan(flat)
-    known[..., :: n_parts + 1] = True  # a part with itself has no weight
+    # A part with itself (every n + 1st of the flat pairs) is unknown, and needs no weight: it has none.
+    known[..., :: n_parts + 1] = True
     totals = _weighted(np.nan_to_num(flat), classes, pairs)
+    # Where all is known the weights of all cells are equal, which saves the second, equally large product.
     if known.all():
-        weights = np.broadcast_to(
-            (classes.sum(1) * pairs.sum(1))[:, None], totals.shape
-        )
+        of_draws = classes.sum(1) * pairs.sum(1)
+        weights = np.broadcast_to(of_draws[:, None], totals.shape)
     else:
         weights = _weighted(known.astype(float), classes, pairs)
     return known_ratio(totals, weights).reshape(-1, *cells)
@@ -127,17 +140,13 @@ def _weighted(
         return np.asarray(classes @ (values @ pairs[0]))
     if len(classes) == 1:
         return np.asarray(pairs @ np.tensordot(classes[0], values, 1).T)
-    chunks = range(0, len(classes), _CHUNK)
-    return np.concatenate(
-        [
-            np.einsum(
-                "dcp,dp->dc",
-                np.tensordot(classes[i : i + _CHUNK], values, 1),
-                pairs[i : i + _CHUNK],
-            )
-            for i in chunks
-        ]
-    )
+    # The products of all draws at once would take draws x cells x pairs numbers.
+    sums = []
+    for start in range(0, len(classes), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        over_classes = np.tensordot(classes[chunk], values, 1)
+        sums.append(np.einsum("dcp,dp->dc", over_classes, pairs[chunk]))
+    return np.concatenate(sums)
 
 
 @checked
@@ -152,52 +161,55 @@ def dual_bootstrap(
         values: Similarities by class and two parts; NaN for unknown ones and for a part with itself.
         statistic: From means ``[draws, *cells]`` to results ``[draws, *results]``.
         draws: From `draw_resamples`, for the same classes and parts.
+
+    Example:
+        >>> values = np.random.default_rng(0).random((5, 2, 3, 3))    # of two sites
+        >>> spread = dual_bootstrap(values, lambda means: means, draw_resamples(range(5), 3))
+        >>> spread.value.shape
+        (2,)
     """
-    if values.size == 0 or (len(values), values.shape[-1]) != (
-        draws.classes.shape[1],
-        draws.parts.shape[1],
-    ):
+    n_drawn = draws.classes.shape[1]
+    n_parts = draws.parts.shape[1]
+    if values.size == 0 or (len(values), values.shape[-1]) != (n_drawn, n_parts):
         raise InputError(
             f"Draws are of the classes and parts of the values, but values {list(values.shape)} and draws of "
-            f"{draws.classes.shape[1]} classes and {draws.parts.shape[1]} parts were given: draw for these."
+            f"{n_drawn} classes and {n_parts} parts were given: draw for these."
         )
-    every_class, every_part = np.ones((1, len(values))), np.ones((1, values.shape[-1]))
+    every_class = np.ones((1, n_drawn))
+    every_part = np.ones((1, n_parts))
+
+    def drawn_variance(classes: np.ndarray, parts: np.ndarray) -> np.ndarray:
+        return known_variance(statistic(resampled_means(values, classes, parts)))
+
+    # Classes and parts drawn together, classes alone, parts alone: v12, v1 and v2 of the module's text.
     value = statistic(resampled_means(values, every_class, every_part))[0]
-    both, by_class, by_part = (
-        known_variance(statistic(resampled_means(values, *weights)))
-        for weights in (
-            (draws.classes, draws.parts),
-            (draws.classes, every_part),
-            (every_class, draws.parts),
-        )
-    )
-    n_classes, n_parts = draws.n_classes, values.shape[-1]
-    if np.isinf(draws.part_inflation) and n_classes < 2:
+    both = drawn_variance(draws.classes, draws.parts)
+    by_class = drawn_variance(draws.classes, every_part)
+    by_part = drawn_variance(every_class, draws.parts)
+    class_degrees = draws.n_classes - 1
+    part_degrees = n_parts - 1
+    has_classes = draws.n_classes > 1
+    has_parts = not np.isinf(draws.part_inflation)
+    # A factor with one member, or with two parts, has no spread: the other factor alone is drawn.
+    if not has_classes and not has_parts:
         unknown = np.full_like(by_class, np.nan)
         return Spread(value, unknown, unknown)
-    if np.isinf(draws.part_inflation):
-        return Spread(
-            value,
-            draws.class_inflation * by_class,
-            np.full_like(by_class, n_classes - 1),
-        )
-    if n_classes < 2:
-        return Spread(
-            value, draws.part_inflation * by_part, np.full_like(by_part, n_parts - 1)
-        )
+    if not has_parts:
+        degrees = np.full_like(by_class, class_degrees)
+        return Spread(value, draws.class_inflation * by_class, degrees)
+    if not has_classes:
+        degrees = np.full_like(by_part, part_degrees)
+        return Spread(value, draws.part_inflation * by_part, degrees)
     classes = draws.class_inflation * by_class
     variance = dual_variance(
         both, by_class, by_part, draws.class_inflation, draws.part_inflation
     )
-    squares = np.square(classes) / (n_classes - 1) + np.square(variance - classes) / (
-        n_parts - 1
-    )
-    least = np.full_like(variance, min(n_classes, n_parts) - 1)
-    return Spread(
-        value,
-        variance,
-        np.divide(np.square(variance), squares, out=least, where=squares > 0),
-    )
+    # Satterthwaite: (v1 + v2)^2 / (v1^2 / d1 + v2^2 / d2); the fewer degrees where nothing varies.
+    rest = np.square(variance - classes) / part_degrees
+    squares = np.square(classes) / class_degrees + rest
+    least = np.full_like(variance, min(class_degrees, part_degrees))
+    degrees = np.divide(np.square(variance), squares, out=least, where=squares > 0)
+    return Spread(value, variance, degrees)
 
 
 def dual_variance(
@@ -212,10 +224,11 @@ def dual_variance(
     The inflations are n / (n - 1) of each factor if every draw is usable. For large n this is
     2 (by_class + by_part) - both.
     """
-    classes, parts = class_inflation * by_class, part_inflation * by_part
-    corrected = (
-        classes + parts - class_inflation * part_inflation * (both - by_class - by_part)
-    )
+    classes = class_inflation * by_class
+    parts = part_inflation * by_part
+    interaction = class_inflation * part_inflation * (both - by_class - by_part)
+    corrected = classes + parts - interaction
+    # Drawing classes alone is a lower bound; drawing both, uncorrected, an upper one.
     return np.asarray(np.clip(corrected, classes, np.maximum(classes, both)))
 
 

@@ -13,6 +13,7 @@ Where a ceiling is not well above chance (`LEAST_ABOVE`) there is no ratio, in n
 """
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,17 @@ from circuitry.comparison.statistics import Spread
 from circuitry.runs.given import checked
 
 RATIOS = (
-    *("domain_a", "domain_b", "site", "value", "low", "high", "n_classes"),
-    *("similarity", "ceiling_a", "ceiling_b", "note"),
+    "domain_a",
+    "domain_b",
+    "site",
+    "value",
+    "low",
+    "high",
+    "n_classes",
+    "similarity",
+    "ceiling_a",
+    "ceiling_b",
+    "note",
 )
 """Columns of `pair_ratios`."""
 
@@ -49,23 +59,18 @@ class PairCells(NamedTuple):
 
     def over_sites(self) -> "PairCells":
         """Return the means over sites as one site: for each class and pair, over the sites with all three."""
-        return self._replace(
-            sites=(None,), values=mean_known(self.values, 3)[:, :, :, None]
-        )
+        means = mean_known(self.values, 3)[:, :, :, None]
+        return self._replace(sites=(None,), values=means)
 
 
 def pair_cells(parts: PartArray) -> PairCells:
     """Arrange similarities and ceilings of each two domains; sites of a class without all three become NaN."""
-    pairs = [(a, b) for a in range(len(parts.domains)) for b in range(a)]
-    pairs = sorted((b, a) for a, b in pairs)
-    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
-    cells = np.stack(
-        [
-            parts.values[:, x, y]
-            for x, y in ((first, second), (first, first), (second, second))
-        ],
-        1,
-    )
+    pairs = list(combinations(range(len(parts.domains)), 2))
+    a, b = np.array(pairs, int).reshape(-1, 2).T
+    of_both = parts.values[:, a, b]
+    ceilings = (parts.values[:, a, a], parts.values[:, b, b])
+    cells = np.stack([of_both, *ceilings], 1)
+    # A class counts at a site if its similarity and both ceilings are known there.
     complete = (~np.isnan(cells)).any((-2, -1)).all(1)
     cells = np.where(complete[:, None, :, :, None, None], cells, np.nan)
     return PairCells(parts.domains, parts.sites, tuple(pairs), cells)
@@ -75,12 +80,11 @@ def ratio(
     means: Float[np.ndarray, "draws 3 pairs sites"], chance: Float[np.ndarray, " sites"]
 ) -> Float[np.ndarray, "draws pairs sites"]:
     """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance."""
-    above = means - chance
-    both = np.where(
-        (above[:, 1] > 0) & (above[:, 2] > 0), above[:, 1] * above[:, 2], np.nan
-    )
-    found: np.ndarray = above[:, 0] / np.sqrt(both)
-    return found
+    # Axis 1 of the means holds the similarity and the two ceilings.
+    similarity, ceiling_a, ceiling_b = np.moveaxis(means - chance, 1, 0)
+    known = (ceiling_a > 0) & (ceiling_b > 0)
+    both = np.where(known, ceiling_a * ceiling_b, np.nan)
+    return np.asarray(similarity / np.sqrt(both))
 
 
 @checked
@@ -92,43 +96,45 @@ def pair_ratios(
     The note names the ceilings that are not well above chance.
     """
     spread, above = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
-    every_class, every_part = (
-        np.ones((1, len(cells.values))),
-        np.ones((1, cells.values.shape[-1])),
-    )
+    every_class = np.ones((1, len(cells.values)))
+    every_part = np.ones((1, cells.values.shape[-1]))
     means = resampled_means(cells.values, every_class, every_part)[0]
-    (low, high), ends, weak = (
-        spread.interval(),
-        np.stack(above.interval()) + chance,
-        ~_well_above(above),
-    )
-    n_classes, rows = cells.there.sum(0), []
+    # The spread of the ceilings is of their distance from chance, the note of the ceilings themselves.
+    low, high = spread.interval()
+    ceiling_ends = np.stack(above.interval()) + chance
+    weak = ~_well_above(above)
+    n_classes = cells.there.sum(0)
+    rows = []
     for s, site in enumerate(cells.sites):
         for i, pair in enumerate(cells.pairs):
-            a, b = (cells.domains[place] for place in pair)
-            notes = [
-                f"the ceiling of {name}, {_said(means[1 + side, i, s], ends[:, side, i, s])}, is not known to be well "
-                f"above chance, {chance[s]:.2f}"
-                for side, name in enumerate((a, b))
-                if weak[side, i, s] and n_classes[i, s]
-            ]
-            interval = spread.value[i, s], low[i, s], high[i, s], int(n_classes[i, s])
-            rows.append((a, b, site, *interval, *means[:, i, s], "; ".join(notes)))
+            names = [cells.domains[place] for place in pair]
+            notes = []
+            for side, name in enumerate(names):
+                if weak[side, i, s] and n_classes[i, s]:
+                    said = _said(means[1 + side, i, s], ceiling_ends[:, side, i, s])
+                    notes.append(
+                        f"the ceiling of {name}, {said}, is not known to be well above chance, {chance[s]:.2f}"
+                    )
+            interval = (spread.value[i, s], low[i, s], high[i, s])
+            n = int(n_classes[i, s])
+            rows.append((*names, site, *interval, n, *means[:, i, s], "; ".join(notes)))
     return pd.DataFrame(rows, columns=list(RATIOS))
 
 
 def _said(value: float, ends: np.ndarray) -> str:
-    return f"{value:.2f}" + (
-        "" if np.isnan(ends).any() else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
-    )
+    if np.isnan(ends).any():
+        return f"{value:.2f}"
+    return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
 
 
 def missing_ratios(ratios: pd.DataFrame) -> str:
     """Say for how many pairs of domains there is no ratio, why, and what would help; nothing where all have one."""
     notes = [note for note in ratios["note"] if note]
-    said = f"{len(notes)} of {len(ratios)} pairs have no ratio: " + "".join(notes[:1])
+    if not notes:
+        return ""
     return (
-        f"{said}. More images in a part, or more classes, would help." if notes else ""
+        f"{len(notes)} of {len(ratios)} pairs have no ratio: {notes[0]}. "
+        "More images in a part, or more classes, would help."
     )
 
 
@@ -147,9 +153,11 @@ def domain_ratios(
     member = np.zeros((len(cells.domains), len(cells.pairs)))
     for i, pair in enumerate(cells.pairs):
         member[list(pair), i] = 1.0
-    return _ratio_spread(
-        cells, chance, draws, lambda ratios: mean_of_members(member, ratios)
-    )[0]
+
+    def by_domain(ratios: np.ndarray) -> np.ndarray:
+        return mean_of_members(member, ratios)
+
+    return _ratio_spread(cells, chance, draws, by_domain)[0]
 
 
 def _ratio_spread(
@@ -160,6 +168,7 @@ def _ratio_spread(
 ) -> tuple[Spread, Spread]:
     """Return what ratios are reduced to, and how far the two ceilings of each pair lie above chance."""
     above = dual_bootstrap(cells.values[:, 1:], lambda means: means - chance, draws)
+    # Pairs without a ratio are chosen once, from all classes and parts, so that every draw is of the same pairs.
     known = _well_above(above).all(0)
 
     def statistic(means: np.ndarray) -> np.ndarray:
@@ -169,6 +178,5 @@ def _ratio_spread(
 
 
 def _well_above(above: Spread) -> Bool[np.ndarray, "*results"]:
-    return np.asarray(
-        (above.value > 0) & (above.interval()[0] >= LEAST_ABOVE * above.value)
-    )
+    low, _ = above.interval()
+    return np.asarray((above.value > 0) & (low >= LEAST_ABOVE * above.value))

@@ -58,7 +58,9 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
     draws = draw_resamples(classes, values.shape[-1], seed=seed)
-    a, b = (np.array([classes.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    places = pd.Index(classes)
+    a, b = (places.get_indexer(pd.Index(side)) for side in zip(*pairs, strict=True))
+    # A pair of classes counts as often as both were drawn, one class as often as it was.
     weights = draws.classes[:, a] * np.where(a == b, 1.0, draws.classes[:, b])
     contrasts = np.vstack([np.eye(len(CELLS)), list(EFFECTS.values())])
     spread = dual_bootstrap(
@@ -67,28 +69,29 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
         draws._replace(classes=weights),
     )
     low, high = spread.interval()
+    # p exchanges "same" and "other" class by class, so it needs each class's own effect.
     of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
-    effects = _contrast(of_class, contrasts[4:]).T
-    p_of_effects = [
-        sign_flip_p(effect[~np.isnan(effect)], seed=seed) for effect in effects
-    ]
-    p = [float("nan")] * len(CELLS) + p_of_effects
-    n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
-    detectable = np.where(
-        n_classes >= fewest_units(1), spread.detectable(LEVEL), np.inf
+    results = _contrast(of_class, contrasts)
+    n_classes = (~np.isnan(results)).sum(0)
+    p = np.full(len(contrasts), np.nan)
+    for i in range(len(CELLS), len(contrasts)):  # the effects
+        effect = results[:, i]
+        p[i] = sign_flip_p(effect[~np.isnan(effect)], seed=seed)
+    detectable = spread.detectable(LEVEL)
+    detectable = np.where(n_classes >= fewest_units(1), detectable, np.inf)
+    table = pd.DataFrame(
+        {
+            "what": [*CELLS, *EFFECTS],
+            "value": spread.value,
+            "low": low,
+            "high": high,
+            "n_classes": n_classes,
+            "p": p,
+            "detectable": np.where(np.isnan(p), np.nan, detectable),
+            "about": np.where(np.isnan(p), "", THIS_MODEL),
+        }
     )
-    columns = (
-        (*CELLS, *EFFECTS),
-        spread.value,
-        low,
-        high,
-        n_classes,
-        p,
-        np.where(np.isnan(p), np.nan, detectable),
-    )
-    table = pd.DataFrame(zip(*columns, strict=True), columns=list(_COLUMNS[:-1]))
-    about = np.where(table["p"].isna(), "", THIS_MODEL)
-    return table.assign(about=about).dropna(subset="value").reset_index(drop=True)
+    return table.dropna(subset="value").reset_index(drop=True)
 
 
 def _pair_array(
@@ -96,27 +99,28 @@ def _pair_array(
 ) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
     """Return pairs of classes and their means over domains and sites in each of `CELLS`, by part; NaN elsewhere."""
     rows = parts[~of_whole(parts)].dropna(subset="value")
+    # The place in CELLS: other classes are the second half, other domains the second of each half.
     cell = 2 * (rows["class_a"] != rows["class_b"]) + (
         rows["domain_a"] != rows["domain_b"]
     )
     keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
-    means = (
-        rows.assign(cell=cell.astype(int)).groupby(keys)["value"].mean().reset_index()
-    )
-    pairs = list(dict.fromkeys(zip(means["class_a"], means["class_b"], strict=True)))
+    rows = rows.assign(cell=cell.astype(int))
+    means = rows.groupby(keys)["value"].mean().reset_index()
+    pair = pd.MultiIndex.from_frame(means[["class_a", "class_b"]])
+    place, pairs = pd.factorize(pair)
     labels = pd.Index(sorted({*means["part_a"], *means["part_b"]}))
+    p = labels.get_indexer(means["part_a"])
+    q = labels.get_indexer(means["part_b"])
     values = np.full((len(pairs), len(CELLS), len(labels), len(labels)), np.nan)
-    place = {pair: i for i, pair in enumerate(pairs)}
-    pair = [place[key] for key in zip(means["class_a"], means["class_b"], strict=True)]
-    p, q = (labels.get_indexer(means[side]) for side in ("part_a", "part_b"))
-    values[pair, means["cell"], p, q] = means["value"]
-    return pairs, values
+    values[place, means["cell"], p, q] = means["value"]
+    return list(pairs), values
 
 
 def _contrast(
     cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray, "results cells"]
 ) -> np.ndarray:
     """Return weighted sums of cells; NaN if a cell with a weight is unknown."""
+    # An unknown cell without a weight must not make the sum unknown, as 0 * NaN would.
     unknown = np.isnan(cells).astype(float) @ (weights != 0).T > 0
     return np.where(unknown, np.nan, np.nan_to_num(cells) @ weights.T)
 
@@ -128,6 +132,8 @@ def _by_class(
     n_classes: int,
 ) -> Float[np.ndarray, "classes cells"]:
     """Return each class's mean over its pairs."""
+    pairs = np.arange(len(values))
     member = np.zeros((n_classes, len(values)))
-    member[a, np.arange(len(values))] = member[b, np.arange(len(values))] = 1.0
+    member[a, pairs] = 1.0
+    member[b, pairs] = 1.0
     return mean_of_members(member, values)

@@ -69,9 +69,11 @@ class Comparison:
     """The values of one measure by class, pair of domains and site, and their reference levels.
 
     Example:
-        >>> comparisons = compare_domains(graphs, groups={"held-out": ["fish", "key"]})
-        >>> comparisons["edge_jaccard"].matrix(normalise=True)
-        >>> comparisons["node_overlap"].over_depth()
+        >>> overlap = circuitry.compare_domains(graphs)["node_overlap"]
+        >>> overlap.domains
+        ('real', 'sketch')
+        >>> list(overlap.matrix().columns)
+        ['real', 'sketch']
     """
 
     HOW_TO_GET: ClassVar = (
@@ -119,33 +121,31 @@ class Comparison:
         check_parts(self.parts)
         check_pairs(self.values, in_order=self.directions is not None)
         if "all" not in self.groups:  # made by hand, and not of another
-            values = self.values["value"].astype(float)
-            beyond = (
-                values > 1 + ROUNDING
-                if self.alike and self.directions is None
-                else values == np.inf
-            )
-            if (unknown := values.isna()).any() or beyond.any():
-                log.warning(
-                    "Of the %d values of %s %d are NaN, which do not count in means, and %d are beyond 1, which no "
-                    "similarity is: look at them, or give alike=False for a distance.",
-                    *(len(values), self.measure, unknown.sum(), beyond.sum()),
-                )
+            self._warn_of_strange_values()
             classes = tuple(sorted({*self.values["class"], *self.ceilings["class"]}))
             object.__setattr__(self, "groups", {"all": classes} | dict(self.groups))
+
+    def _warn_of_strange_values(self) -> None:
+        values = self.values["value"].astype(float)
+        beyond = values == np.inf
+        if self.alike and self.directions is None:
+            beyond = values > 1 + ROUNDING
+        unknown = values.isna()
+        if unknown.any() or beyond.any():
+            log.warning(
+                "Of the %d values of %s %d are NaN, which do not count in means, and %d are beyond 1, which no "
+                "similarity is: look at them, or give alike=False for a distance.",
+                len(values),
+                self.measure,
+                unknown.sum(),
+                beyond.sum(),
+            )
 
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains, sorted."""
-        return tuple(
-            sorted(
-                {
-                    *self.values["domain_a"],
-                    *self.values["domain_b"],
-                    *self.ceilings["domain"],
-                }
-            )
-        )
+        of_values = {*self.values["domain_a"], *self.values["domain_b"]}
+        return tuple(sorted(of_values | {*self.ceilings["domain"]}))
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -155,11 +155,9 @@ class Comparison:
     @property
     def n_classes(self) -> int:
         """Classes of the values; with own intervals, the largest number of a domain."""
-        return (
-            int(self.intervals["n_classes"].max())
-            if len(self.intervals)
-            else self.values["class"].nunique()
-        )
+        if len(self.intervals):
+            return int(self.intervals["n_classes"].max())
+        return self.values["class"].nunique()
 
     @cached_property
     def ceilings(self) -> pd.DataFrame:
@@ -181,11 +179,12 @@ class Comparison:
             raise InputError(
                 f"There are no values at {site!r}; the sites are {', '.join(self.sites) or 'none'}."
             )
-        found = {
-            name: (table := getattr(self, name))[table["site"] == site]
-            for name in _TABLES
-        }
-        return replace(self, **found, left_out={})
+        # The site is asked for by name, so it counts even where means over sites leave it out.
+        at_site = {}
+        for name in _TABLES:
+            table = getattr(self, name)
+            at_site[name] = table[table["site"] == site]
+        return replace(self, **at_site, left_out={})
 
     def among(self, group: str) -> "Comparison":
         """Return the comparison of one group of classes; `InputError` for an unknown one."""
@@ -195,10 +194,10 @@ class Comparison:
             )
         members = self.groups[group]
         values = self.values[self.values["class"].isin(members)]
-        parts = self.parts[
-            self.parts["class_a"].isin(members) & self.parts["class_b"].isin(members)
-        ]
-        return replace(self, values=values, parts=parts, groups={"all": members})
+        both = self.parts[["class_a", "class_b"]].isin(members).all(axis=1)
+        return replace(
+            self, values=values, parts=self.parts[both], groups={"all": members}
+        )
 
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
         """Return the domain-by-domain means over classes and sites, on all images.
@@ -209,24 +208,21 @@ class Comparison:
             normalise: Return the ratio to the ceiling at equal numbers of images (`ratios`) instead; 1 means as
                 similar as two parts of one domain's images. With ``directions``: divide each column by its diagonal.
         """
-        mine = self.among(group)
-        if self.directions is not None:
-            means = (
-                mine._counted(mine.values)
-                .groupby(["domain_a", "domain_b"])["value"]
-                .mean()
-                .unstack()
-            )
-            rows, columns = self.directions
-            matrix = means.reindex(
-                index=self.domains, columns=self.domains
-            ).rename_axis(index=rows, columns=columns)
-            return matrix.div(np.diag(matrix), axis="columns") if normalise else matrix
-        return domain_matrix(
-            mine.ratios().assign(**{"class": ""})
-            if normalise
-            else mine._counted(mine.values)
+        of_group = self.among(group)
+        if self.directions is None:
+            if normalise:
+                return domain_matrix(of_group.ratios().assign(**{"class": ""}))
+            return domain_matrix(of_group._counted(of_group.values))
+        by_pair = of_group._counted(of_group.values).groupby(["domain_a", "domain_b"])
+        rows, columns = self.directions
+        matrix = (
+            by_pair["value"]
+            .mean()
+            .unstack()
+            .reindex(index=self.domains, columns=self.domains)
+            .rename_axis(index=rows, columns=columns)
         )
+        return matrix.div(np.diag(matrix), axis="columns") if normalise else matrix
 
     def ratios(self) -> pd.DataFrame:
         """Return the ratio to the ceiling of each two domains, at equal numbers of images, of the means over sites.
@@ -249,11 +245,9 @@ class Comparison:
 
         The intervals are Student's over classes. Classes have different images, so they include the spread of images.
         """
-        return (
-            self.intervals
-            if len(self.intervals)
-            else per_domain(self._with_others(self.values))
-        )
+        if len(self.intervals):
+            return self.intervals
+        return per_domain(self._with_others(self.values))
 
     def parts_over_depth(self) -> pd.DataFrame:
         """Return the same between different parts, with the ceiling's number of images; an error as in `ratios`."""
@@ -262,21 +256,16 @@ class Comparison:
 
     def ratios_over_depth(self) -> pd.DataFrame:
         """Return each domain's mean ratio to the ceiling with the others: as `over_depth`; an error as in `ratios`."""
-        return part_means(
-            self._every_site, domain_ratios(*self._need_ratios()._cells(by_site=True))
-        )
+        spread = domain_ratios(*self._need_ratios()._cells(by_site=True))
+        return part_means(self._every_site, spread)
 
     def ceiling_by_site(self) -> pd.DataFrame:
         """Return the ceilings' means over classes and domains: site, value (a part, a part), upper (a part, all)."""
-        by_site = [
-            table.groupby("site", sort=False)["value"].mean()
-            for table in (self.ceilings, ceilings_of(self.parts, upper=True))
-        ]
-        return (
-            by_site[0]
-            .reset_index()
-            .assign(upper=lambda table: table["site"].map(by_site[1]).astype(float))
-        )
+        lower = self.ceilings.groupby("site", sort=False)["value"].mean()
+        of_all = ceilings_of(self.parts, upper=True)
+        upper = of_all.groupby("site", sort=False)["value"].mean()
+        table = lower.reset_index()
+        return table.assign(upper=table["site"].map(upper).astype(float))
 
     def class_by_domain(self) -> pd.DataFrame:
         """Return same and other class in same and other domain, and both effects; see the function of that name."""
@@ -291,18 +280,13 @@ class Comparison:
         for name, members in self.groups.items():
             if not self.values["class"].isin(members).any():
                 continue
-            mine = self.among(name)
+            of_group = self.among(name)
+            values = of_group._counted(of_group.values)
             keys = ["class", "domain_a", "domain_b"]
-            over_sites = (
-                mine._counted(mine.values)
-                .groupby(keys, as_index=False, sort=False)["value"]
-                .mean()
-            )
-            tables.append(
-                per_domain(mine._with_others(over_sites.assign(site=None))).assign(
-                    group=name
-                )
-            )
+            # Sites first, then classes: intervals are over classes.
+            over_sites = values.groupby(keys, as_index=False, sort=False)["value"]
+            means = of_group._with_others(over_sites.mean().assign(site=None))
+            tables.append(per_domain(means).assign(group=name))
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
@@ -318,29 +302,21 @@ class Comparison:
 
     def levels(self) -> pd.DataFrame:
         """Return the means of the values and of their references: what, value, n_images (on a side)."""
-        kinds = part_kinds(self._counted(self.parts))
-        tables = (
-            (
-                "the same class in two domains",
-                self._counted(self.values),
-                self.about.get("n"),
-            ),
-            *(
-                (what, rows, self.about.get("n_per_part"))
-                for what, rows in kinds.items()
-            ),
-            (self.chance_of, self._counted(self.chance), None),
-        )
-        rows = [
-            (what, table["value"].astype(float).mean(), images)
-            for what, table, images in tables
-            if len(table)
-        ]
+        n = self.about.get("n")
+        levels = [("the same class in two domains", self.values, n)]
+        for kind, parts in part_kinds(self.parts).items():
+            levels.append((kind, parts, self.about.get("n_per_part")))
+        levels.append((self.chance_of, self.chance, None))
+        rows = []
+        for what, table, images in levels:
+            values = self._counted(table)["value"].astype(float)
+            if len(values):
+                rows.append((what, values.mean(), images))
         return pd.DataFrame(rows, columns=["what", "value", "n_images"])
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return everything as tables by file name, without empty ones."""
-        found = {
+        tables = {
             "parts": self.parts,
             "matrix": _as_table(self.matrix()),
             "summary": self.summary(),
@@ -349,53 +325,45 @@ class Comparison:
             "class_by_domain": self.class_by_domain(),
         }
         if self.has_ratios:
-            found |= {
-                "ratio_matrix": _as_table(self.matrix(normalise=True)),
-                "ratios": self.ratios(),
-                "ceiling_tests": self.ceiling_tests(),
-            }
+            tables["ratio_matrix"] = _as_table(self.matrix(normalise=True))
+            tables["ratios"] = self.ratios()
+            tables["ceiling_tests"] = self.ceiling_tests()
         if self.sites:
-            found |= {
-                "over_depth": self.over_depth(),
-                "ceiling_by_site": self.ceiling_by_site(),
-            }
+            tables["over_depth"] = self.over_depth()
+            tables["ceiling_by_site"] = self.ceiling_by_site()
         if self.sites and self.has_ratios:
-            found |= {
-                "parts_over_depth": self.parts_over_depth(),
-                "ratios_over_depth": self.ratios_over_depth(),
-            }
-        named = {f"{self.measure}_{kind}": table for kind, table in found.items()}
-        named = {
-            self.measure: self.values,
-            f"chance_{self.measure}": self.chance,
-            **named,
-        }
+            tables["parts_over_depth"] = self.parts_over_depth()
+            tables["ratios_over_depth"] = self.ratios_over_depth()
+        named = {self.measure: self.values, f"chance_{self.measure}": self.chance}
+        for kind, table in tables.items():
+            named[f"{self.measure}_{kind}"] = table
         return {name: table for name, table in named.items() if len(table)}
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write a JSON file with a checksum into a folder; `tables` are for reading."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        tables = {name: found[name].to_dict("list") for name in _TABLES}
-        write_sealed(Path(folder) / _FILE, {"format": _FORMAT, **found, **tables})
+        content = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in _TABLES:
+            content[name] = content[name].to_dict("list")
+        write_sealed(Path(folder) / _FILE, {"format": _FORMAT, **content})
 
     @classmethod
     @checked
     def load(cls, folder: str | PathLike[str]) -> "Comparison":
         """Read what `save` wrote; `InputError` for a missing or damaged file, or another format or version."""
         path = Path(folder) / _FILE
-        found = read_sealed(path, "give the folder of a comparison, or make it again")
+        content = read_sealed(path, "give the folder of a comparison, or make it again")
         with naming_damage(path):
-            check_format(path, found.pop("format"), _FORMAT)
-            tables = {name: pd.DataFrame(found[name]) for name in _TABLES}
-            for table in tables.values():
-                table["site"] = table["site"].astype(object)
-            groups = {name: tuple(classes) for name, classes in found["groups"].items()}
-            directions = (
-                None if found["directions"] is None else tuple(found["directions"])
-            )
-            return cls(
-                **{**found, **tables, "groups": groups, "directions": directions}
-            )
+            check_format(path, content.pop("format"), _FORMAT)
+            # JSON has no type for an empty column, and null for the site of whole circuits.
+            for name in _TABLES:
+                table = pd.DataFrame(content[name])
+                content[name] = table.astype({"site": object})
+            content["groups"] = {
+                name: tuple(classes) for name, classes in content["groups"].items()
+            }
+            if content["directions"] is not None:
+                content["directions"] = tuple(content["directions"])
+            return cls(**content)
 
     @cached_property
     def _array(self) -> PartArray:
@@ -416,29 +384,27 @@ class Comparison:
     def _cells(self, by_site: bool) -> tuple[PairCells, np.ndarray, Draws]:
         """Return pairs of domains, chance and draws: at every site, or of the means over the sites that count."""
         if not by_site:
+            array = self._array
             chance = self._counted(self.chance)["value"].astype(float)
-            cells = pair_cells(self._array).over_sites()
-            return (
-                cells,
-                np.array([chance.mean() if len(chance) else 0.0]),
-                self._draws(self._array),
-            )
+            level = chance.mean() if len(chance) else 0.0
+            cells = pair_cells(array).over_sites()
+            return cells, np.array([level]), self._draws(array)
         array = self._every_site
-        level = {
-            site if isinstance(site, str) else None: value
-            for site, value in self.chance[list(CHANCE)].to_numpy()
-        }
-        chances = np.array([level.get(site, 0.0) for site in array.sites], dtype=float)
-        return pair_cells(array), chances, self._draws(array)
+        # The site of whole circuits is None in an array, and may be NaN in a table.
+        levels = {}
+        for site, value in self.chance[list(CHANCE)].to_numpy():
+            levels[site if isinstance(site, str) else None] = value
+        chances = [levels.get(site, 0.0) for site in array.sites]
+        return pair_cells(array), np.array(chances, dtype=float), self._draws(array)
 
     def _draws(self, array: PartArray) -> Draws:
         return draw_resamples(array.classes, array.n_parts, seed=self.seed)
 
     def _counted(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of the sites that count in means over sites."""
-        return (
-            table[~table["site"].isin(list(self.left_out))] if self.left_out else table
-        )
+        if not self.left_out:
+            return table
+        return table[~table["site"].isin(list(self.left_out))]
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
         """Return the values of each domain and each other domain: columns class, domain, other, site, value."""
@@ -449,11 +415,10 @@ class Comparison:
 
     def __repr__(self) -> str:
         where = f"{len(self.sites)} sites" if self.sites else "whole"
-        levels = self.levels().set_index("what")["value"]
+        levels = self.levels().set_index("what")["value"].map("{:.3g}".format)
         return (
             f"Comparison by {self.measure} ({where}): {self.values['class'].nunique()} classes in "
-            f"{len(self.domains)} domains; "
-            + ", ".join(f"{what} {value:.3g}" for what, value in levels.items())
+            f"{len(self.domains)} domains; {', '.join(levels.index + ' ' + levels)}"
         )
 
 

@@ -21,23 +21,20 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
         Columns group, domain, value, without (NaN without a third domain).
     """
     _check(comparison, apart)
-    rows = []
+    tables = []
     for group in comparison.groups:
         matrix = comparison.matrix(group)
         off = matrix.where(~np.eye(len(matrix), dtype=bool))
-        both = {"value": off, "without": off.drop(columns=apart, errors="ignore")}
+        without = off.drop(columns=apart, errors="ignore")
         means = pd.DataFrame(
-            {name: values.mean(axis=1) for name, values in both.items()}
+            {"value": off.mean(axis=1), "without": without.mean(axis=1)}
         )
-        means.loc["all"] = [
-            np.nanmean(values.to_numpy(dtype=float)) for values in both.values()
-        ]
-        rows.append(
-            means.rename_axis(index="domain", columns=None)
-            .reset_index()
-            .assign(group=group)
-        )
-    return pd.concat(rows, ignore_index=True)[["group", "domain", "value", "without"]]
+        both = (off.to_numpy(dtype=float), without.to_numpy(dtype=float))
+        means.loc["all"] = [np.nanmean(values) for values in both]
+        means = means.rename_axis(index="domain", columns=None).reset_index()
+        tables.append(means.assign(group=group))
+    columns = ["group", "domain", "value", "without"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -49,9 +46,8 @@ def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
             pairs = [(a, b, matrix.loc[a, b]) for a, b in combinations(matrix.index, 2)]
             table = pd.DataFrame(pairs, columns=["domain_a", "domain_b", "value"])
             tables.append(table.assign(measure=measure, group=group))
-    return pd.concat(tables, ignore_index=True)[
-        ["measure", "group", "domain_a", "domain_b", "value"]
-    ]
+    columns = ["measure", "group", "domain_a", "domain_b", "value"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
@@ -64,11 +60,11 @@ def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
     with_it = (values["domain_a"] == apart) | (values["domain_b"] == apart)
     names = np.where(with_it, f"{apart} with the others", f"without {apart}")
     labelled = values.assign(domain=names, other="")
-    parts = [
-        per_domain(labelled[labelled["class"].isin(classes)]).assign(group=group)
-        for group, classes in comparison.groups.items()
-    ]
-    return pd.concat(parts, ignore_index=True)
+    tables = []
+    for group, classes in comparison.groups.items():
+        of_group = labelled[labelled["class"].isin(classes)]
+        tables.append(per_domain(of_group).assign(group=group))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _check(comparison: Comparison, apart: str) -> None:

@@ -41,27 +41,19 @@ TESTS = (
 
 def domain_spread(parts: PartArray, draws: Draws) -> Spread:
     """Return each domain's mean over the other domains [domains, sites], of parts."""
-    return dual_bootstrap(
-        without_own(parts.values), lambda means: mean_known(means, 2), draws
-    )
+    values = without_own(parts.values)
+    return dual_bootstrap(values, lambda means: mean_known(means, 2), draws)
 
 
 def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
     """Return results [domains, sites] of parts as a table with the columns `INTERVALS`."""
     low, high = spread.interval()
-    there = ~np.isnan(mean_known(without_own(parts.values), (2, 4, 5)))
-    rows = [
-        (
-            domain,
-            site,
-            spread.value[d, s],
-            low[d, s],
-            high[d, s],
-            int(there[:, d, s].sum()),
-        )
-        for s, site in enumerate(parts.sites)
-        for d, domain in enumerate(parts.domains)
-    ]
+    n_classes = (~np.isnan(without_own(parts.values))).any((2, 4, 5)).sum(0)
+    rows = []
+    for s, site in enumerate(parts.sites):
+        for d, domain in enumerate(parts.domains):
+            interval = (spread.value[d, s], low[d, s], high[d, s])
+            rows.append((domain, site, *interval, int(n_classes[d, s])))
     return pd.DataFrame(rows, columns=list(INTERVALS))
 
 
@@ -74,49 +66,54 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns `TESTS`; difference is the mean of a minus b.
+
+    Example:
+        >>> pairs = [("real", "sketch", 0.8), ("clipart", "real", 0.4), ("clipart", "sketch", 0.6)]
+        >>> table = pd.DataFrame(pairs, columns=["domain_a", "domain_b", "value"])
+        >>> tests = domain_tests(table.assign(**{"class": "clock", "site": "conv"}))
+        >>> tests["domain_b"].tolist()
+        ['real', 'sketch', 'sketch']
     """
-    scores = (
-        both_directions(values).groupby(["class", "domain"])["value"].mean().unstack()
-    )
+    by_domain = both_directions(values).groupby(["class", "domain"])["value"]
+    scores = by_domain.mean().unstack()
     pairs = list(combinations(sorted(scores.columns), 2))
     apart = [(scores[a] - scores[b]).to_numpy(dtype=float) for a, b in pairs]
-    return corrected_tests(
-        pairs,
-        mean_spreads(apart),
-        np.array([np.isfinite(one).sum() for one in apart], int),
-    )
+    n_classes = [np.isfinite(differences).sum() for differences in apart]
+    return corrected_tests(pairs, mean_spreads(apart), np.array(n_classes, int))
 
 
 def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     """Do the tests of `domain_tests` on parts: the means over sites, with their dual bootstrap.
 
     Two domains are paired by class and site: a class and site counts if both are known.
+
+    Example:
+        >>> from circuitry.comparison import PARTS, PartArray, draw_resamples
+        >>> rows = [("clock", "clock", "real", "sketch", p, 1 - p, "conv", 0.5) for p in (0, 1)]
+        >>> parts = PartArray.from_table(pd.DataFrame(rows, columns=PARTS))
+        >>> part_tests(parts, draw_resamples(parts.classes, parts.n_parts))["difference"].tolist()
+        [0.0]
     """
-    apart, pairs = (
-        without_own(parts.values),
-        list(combinations(range(len(parts.domains)), 2)),
-    )
+    pairs = list(combinations(range(len(parts.domains)), 2))
     if not pairs:
         return pd.DataFrame(columns=list(TESTS))
+    others = without_own(parts.values)
+    # Means over sites come first, over the sites at which both domains of a pair are known: sites differ in similarity.
     means = []
-    for values in (apart[:, pair] for pair in pairs):
-        both = (
-            (~np.isnan(values)).any((2, 4, 5)).all(1)
-        )  # sites where the two domains are known
-        means.append(
-            mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
-        )
+    for pair in pairs:
+        values = others[:, pair]
+        both = (~np.isnan(values)).any((2, 4, 5)).all(1)  # by class and site
+        values = np.where(both[:, None, None, :, None, None], values, np.nan)
+        means.append(mean_known(values, 3))
     cells = np.stack(means, 2)
 
     def differences(means: np.ndarray) -> np.ndarray:
         scores = mean_known(means, -1)
         return np.asarray(scores[:, 0] - scores[:, 1])
 
-    both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
+    n_classes = (~np.isnan(cells[:, 0])).any((-3, -2, -1)).sum(0)
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return corrected_tests(
-        names, dual_bootstrap(cells, differences, draws), both.sum(0)
-    )
+    return corrected_tests(names, dual_bootstrap(cells, differences, draws), n_classes)
 
 
 def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
@@ -128,9 +125,11 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
     """
     cells = pair_cells(parts).over_sites()
     sign = 1.0 if alike else -1.0
-    spread = dual_bootstrap(
-        cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws
-    )
+
+    def below_ceilings(means: np.ndarray) -> np.ndarray:
+        return np.asarray(sign * (means[:, 1:].mean(1) - means[:, 0]))
+
+    spread = dual_bootstrap(cells.values[:, :, :, 0], below_ceilings, draws)
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
     return corrected_tests(names, spread, cells.there[:, :, 0].sum(0))
 
@@ -147,13 +146,13 @@ def too_few(n_classes: int, n_domains: int) -> str:
 def could_find(tests: pd.DataFrame) -> str:
     """Say which differences the tests without a finding could have found, as sentences that begin with a space."""
     missed = tests.loc[~(tests["p_holm"] < LEVEL), "detectable"].dropna()
+    if missed.empty:
+        return ""
     finite = missed[np.isfinite(missed)]
-    found = " With so few classes none can be." if len(missed) and finite.empty else ""
-    if len(finite):
-        least, most = (f"{end:.3f}" for end in (finite.min(), finite.max()))
-        sizes = least if least == most else f"{least} to {most}"
-        found = f" In four of five studies like this the others would find a difference of {sizes}."
-    return found
+    if finite.empty:
+        return " With so few classes none can be."
+    sizes = dict.fromkeys(f"{end:.3f}" for end in (finite.min(), finite.max()))
+    return f" In four of five studies like this the others would find a difference of {' to '.join(sizes)}."
 
 
 def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
@@ -173,18 +172,20 @@ def corrected_tests(
     this; where even the smallest p, corrected, exceeds 0.05, none is, and the number is infinite.
     """
     raw = spread.p() if p is None else p
-    n_tests = max(1, int((~np.isnan(raw)).sum()))
-    detectable = np.where(
-        n_classes < fewest_units(n_tests), np.inf, spread.detectable(LEVEL / n_tests)
-    )
-    least = np.maximum(raw, [smallest_p(int(n)) for n in n_classes])
+    tested = ~np.isnan(raw)
+    n_tests = max(1, int(tested.sum()))
+    detectable = spread.detectable(LEVEL / n_tests)
+    detectable = np.where(n_classes < fewest_units(n_tests), np.inf, detectable)
+    low, high = spread.interval()
+    # With few classes no exchange of signs could give so small a p as Student's t claims.
+    least = [smallest_p(int(n)) for n in n_classes]
     tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(
-        difference=spread.value, p=least
-    )
-    tests[["low", "high"]] = np.stack(spread.interval(), -1)
-    tests = tests.assign(
+        difference=spread.value,
+        low=low,
+        high=high,
         n_classes=n_classes,
-        detectable=np.where(np.isnan(raw), np.nan, detectable),
+        p=np.maximum(raw, least),
+        detectable=np.where(tested, detectable, np.nan),
         about=THIS_MODEL,
     )
     return tests.assign(p_holm=holm(tests["p"]))[list(TESTS)]

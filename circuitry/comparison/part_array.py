@@ -5,7 +5,7 @@ in every domain. Only different parts are compared, so both sides have other ite
 (two parts of the same class and domain) and pairs of classes are rows of the same table.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,13 +37,12 @@ PartTable = Annotated[pd.DataFrame, with_columns(*PARTS)]
 
 def check_parts(parts: pd.DataFrame) -> None:
     """Refuse a table that compares a part with itself, or holds a row twice; name the first such row."""
+    keys = list(PARTS[:-1])
     same = parts["part_a"] == parts["part_b"]
-    twice = parts.duplicated(list(PARTS[:-1]))
+    twice = parts.duplicated(keys)
     for wrong, what in ((same, "compares a part with itself"), (twice, "occurs twice")):
         if wrong.any():
-            row = ", ".join(
-                str(parts.loc[wrong, column].iloc[0]) for column in PARTS[:-1]
-            )
+            row = ", ".join(map(str, parts.loc[wrong, keys].iloc[0]))
             raise InputError(
                 f"A table of parts holds each two different parts once, but the row {row} {what}: remove it."
             )
@@ -55,17 +54,18 @@ def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
 
     ``upper``: of a part with all images, which include it; else of two parts, with equally many images.
     """
-    own = parts[
-        (parts["class_a"] == parts["class_b"])
-        & (parts["domain_a"] == parts["domain_b"])
-    ]
-    own = own[of_whole(own) == upper].rename(
-        columns={"class_a": "class", "domain_a": "domain"}
-    )
+    same_class = parts["class_a"] == parts["class_b"]
+    same_domain = parts["domain_a"] == parts["domain_b"]
+    own = parts[same_class & same_domain & (of_whole(parts) == upper)]
+    own = own.rename(columns={"class_a": "class", "domain_a": "domain"})
     keys = ["class", "domain", "site"]
     means = own.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
-    sites = [site if isinstance(site, str) else None for site in means["site"]]
-    return means.assign(site=pd.Series(sites, means.index, dtype=object))
+    return means.assign(site=_sites(means["site"]))
+
+
+def _sites(sites: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return a column of sites with None, not NaN, of similarities of whole circuits."""
+    return sites.astype(object).where(sites.notna(), None)
 
 
 def of_whole(parts: PartTable) -> "pd.Series[bool]":
@@ -75,29 +75,35 @@ def of_whole(parts: PartTable) -> "pd.Series[bool]":
 
 def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
     """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
-    one_class, one_domain = (
-        parts["class_a"] == parts["class_b"],
-        parts["domain_a"] == parts["domain_b"],
-    )
+    one_class = parts["class_a"] == parts["class_b"]
+    one_domain = parts["domain_a"] == parts["domain_b"]
+    # Rows with all images are upper ceilings, of more images than parts have.
     between = ~of_whole(parts)
-    return {
-        "the same class in two domains, parts": parts[
-            one_class & ~one_domain & between
-        ],
-        "two parts of the same images": parts[one_class & one_domain & between],
-        "two classes in two domains": parts[~one_class & ~one_domain & between],
-        "two classes in one domain": parts[~one_class & one_domain & between],
+    kinds = {
+        "the same class in two domains, parts": one_class & ~one_domain,
+        "two parts of the same images": one_class & one_domain,
+        "two classes in two domains": ~one_class & ~one_domain,
+        "two classes in one domain": ~one_class & one_domain,
     }
+    return {name: parts[rows & between] for name, rows in kinds.items()}
 
 
 class PartArray(NamedTuple):
-    """The similarities of parts of the same class as an array; NaN where there is none."""
+    """The similarities of parts of the same class as an array; NaN where there is none.
 
-    classes: Annotated[tuple[str, ...], DISTINCT]  #: Axis 0 of `values`.
-    domains: Annotated[tuple[str, ...], DISTINCT]  #: Axes 1 and 2.
-    sites: Annotated[
-        tuple[str | None, ...], DISTINCT
-    ]  #: Axis 3; None of a similarity of whole circuits.
+    Example:
+        >>> from circuitry.comparison import PARTS, PartArray
+        >>> row = ("clock", "clock", "real", "sketch", 0, 1, "conv", 0.5)
+        >>> PartArray.from_table(pd.DataFrame([row], columns=PARTS)).values.shape
+        (1, 2, 2, 1, 2, 2)
+    """
+
+    classes: Annotated[tuple[str, ...], DISTINCT]
+    """Axis 0 of `values`."""
+    domains: Annotated[tuple[str, ...], DISTINCT]
+    """Axes 1 and 2."""
+    sites: Annotated[tuple[str | None, ...], DISTINCT]
+    """Axis 3; None of a similarity of whole circuits."""
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
     """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
 
@@ -110,46 +116,33 @@ class PartArray(NamedTuple):
     def from_table(cls, parts: PartTable) -> "PartArray":
         """Arrange the rows that compare two parts of one class; other rows do not count."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
-        classes, domains = (
-            sorted(set(rows["class_a"])),
-            sorted({*rows["domain_a"], *rows["domain_b"]}),
-        )
-        sites = list(
-            dict.fromkeys(
-                site if isinstance(site, str) else None for site in rows["site"]
-            )
-        )
-        labels = sorted({*rows["part_a"], *rows["part_b"]})
-        shape = (
-            len(classes),
-            len(domains),
-            len(domains),
-            len(sites),
-            len(labels),
-            len(labels),
-        )
-        values = np.full(shape, np.nan)
-        site_of = (
-            rows["site"]
-            .map({site: i for i, site in enumerate(sites) if site is not None})
-            .fillna(0)
-            .astype(int)
-        )
-        c = pd.Index(classes).get_indexer(rows["class_a"])
-        a, b = (pd.Index(domains).get_indexer(rows[f"domain_{side}"]) for side in "ab")
-        p, q = (pd.Index(labels).get_indexer(rows[f"part_{side}"]) for side in "ab")
-        values[c, a, b, site_of, p, q] = values[c, b, a, site_of, q, p] = rows[
-            "value"
-        ].to_numpy(dtype=float)
-        return cls(tuple(classes), tuple(domains), tuple(sites), values)
+        classes = pd.Index(sorted(set(rows["class_a"])))
+        domains = pd.Index(sorted({*rows["domain_a"], *rows["domain_b"]}))
+        labels = pd.Index(sorted({*rows["part_a"], *rows["part_b"]}))
+        # The place of each site, in the order of the rows.
+        site, names = pd.factorize(rows["site"], use_na_sentinel=False)
+        sites = tuple(name if isinstance(name, str) else None for name in names)
+        c = classes.get_indexer(rows["class_a"])
+        a = domains.get_indexer(rows["domain_a"])
+        b = domains.get_indexer(rows["domain_b"])
+        p = labels.get_indexer(rows["part_a"])
+        q = labels.get_indexer(rows["part_b"])
+        n = (len(classes), len(domains), len(domains), len(sites), len(labels), len(labels))  # fmt: skip
+        values = np.full(n, np.nan)
+        values[c, a, b, site, p, q] = rows["value"]
+        # The similarity is symmetric, and a table has each pair once.
+        values[c, b, a, site, q, p] = rows["value"]
+        return cls(tuple(classes), tuple(domains), sites, values)
 
 
 def without_own(
     values: Float[np.ndarray, "classes domains domains *cells"],
 ) -> Float[np.ndarray, "classes domains domains *cells"]:
     """Return the similarities of different domains; NaN for a domain with itself."""
-    others, n = values.copy(), values.shape[1]
-    others[:, np.arange(n), np.arange(n)] = np.nan
+    # The mean over the other domains then skips the domain's own ceiling.
+    others = values.copy()
+    same = np.arange(values.shape[1])
+    others[:, same, same] = np.nan
     return others
 
 
@@ -165,6 +158,6 @@ def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Return a total divided by a number or weight; NaN, without a warning, where that is not positive."""
-    found = np.full(np.broadcast_shapes(np.shape(total), np.shape(n)), np.nan)
-    np.divide(total, n, out=found, where=n > 0)
-    return found
+    ratio = np.full(np.broadcast_shapes(np.shape(total), np.shape(n)), np.nan)
+    np.divide(total, n, out=ratio, where=n > 0)
+    return ratio

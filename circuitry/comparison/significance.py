@@ -31,11 +31,16 @@ ROUNDING = 1e-12
 
 @checked
 def holm(p: Annotated[pd.Series, _IN_RANGE]) -> pd.Series:
-    """Return p values corrected for their number (Holm 1979); NaN values are not counted."""
+    """Return p values corrected for their number (Holm 1979); NaN values are not counted.
+
+    Example:
+        >>> holm(pd.Series([0.01, 0.04, 0.03])).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    # The i-th smallest p times the number of tests from it on, and no smaller than those before it.
     tested = p.astype(float).dropna().sort_values(kind="stable")
-    return (
-        (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
-    )
+    n_left = np.arange(len(tested), 0, -1)
+    return (tested * n_left).clip(upper=1).cummax().reindex(p.index)
 
 
 def smallest_p(n: int) -> float:
@@ -56,18 +61,25 @@ def sign_flip_p(
 
     Exact, by all 2^n signs, up to twelve values; else by random signs together with the given ones, so that p is at
     least one over their number plus one. NaN for no values, or only zeros.
+
+    Example:
+        >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
+        0.25
     """
     n = len(values)
     if n == 0 or not values.any():
         return float("nan")
-    if n <= EXACT_SIGNS:
+    exact = n <= EXACT_SIGNS
+    if exact:
+        # Bit i of a number from 0 to 2^n - 1 is the sign of value i.
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).mean())
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_SIGN_DRAWS, n))
-    return float(
-        (1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum())
-        / (1 + _SIGN_DRAWS)
-    )
+    else:
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_SIGN_DRAWS, n))
+    # Sums order as means do; the given signs must count among the permutations in spite of rounding.
+    as_large = np.abs(signs @ values) >= abs(values.sum()) - ROUNDING
+    if exact:
+        return float(as_large.mean())
+    return float((1 + as_large.sum()) / (1 + _SIGN_DRAWS))
 
 
 @checked
@@ -90,37 +102,43 @@ def mantel(
     out of each order of the rest of ``y`` (Freedman and Lane 1983).
 
     Example:
-        >>> mantel(similarity.to_numpy(), transfer.to_numpy())
-        (0.81, 0.0028)
+        >>> x = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])
+        >>> rho, p = mantel(x, x)
+        >>> round(rho, 6)
+        1.0
     """
-    matrices = (x, y) if given is None else (x, y, given)
-    chosen = _complete(matrices)
-    n = len(chosen)
+    matrices = [x, y]
+    if given is not None:
+        matrices.append(given)
+    complete = _complete(matrices)
+    n = len(complete)
     upper = np.triu_indices(n, 1)
     u, v, *others = (
-        _standardised(stats.rankdata(m[np.ix_(chosen, chosen)][upper]))
+        _standardised(stats.rankdata(m[np.ix_(complete, complete)][upper]))
         for m in matrices
     )
+    # With a third matrix: what its ranks explain is taken out of both.
     taken = others[0] if others else np.zeros(len(u))
     u, v = (_standardised(ranks - (ranks @ taken) * taken) for ranks in (u, v))
     if n < 3 or not all(ranks.any() for ranks in (u, v, *others)):
         return float("nan"), float("nan")
+    # As a matrix again, so that an order of the domains moves whole rows and columns of y.
     ranks = np.zeros((n, n))
     ranks[upper] = v
     ranks += ranks.T
     exact = n <= EXACT_DOMAINS
-    rng = np.random.default_rng(seed)
-    orders = (
-        list(permutations(range(n)))
-        if exact
-        else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
-    )
-    orders = np.array(orders)
+    if exact:
+        orders = np.array(list(permutations(range(n))))
+    else:
+        rng = np.random.default_rng(seed)
+        orders = rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
     moved = ranks[orders[:, upper[0]], orders[:, upper[1]]]
-    found = moved @ u / np.sqrt(np.maximum(1 - np.square(moved @ taken), ROUNDING))
+    # An order mixes the rest of y with the given ranks again, which are taken out of it.
+    rest = np.sqrt(np.maximum(1 - np.square(moved @ taken), ROUNDING))
+    rhos = moved @ u / rest
     rho = float(u @ v)
-    as_large = int((np.abs(found) >= abs(rho) - ROUNDING).sum())
-    return rho, (as_large / len(orders) if exact else (1 + as_large) / (1 + draws))
+    as_large = int((np.abs(rhos) >= abs(rho) - ROUNDING).sum())
+    return rho, as_large / len(orders) if exact else (1 + as_large) / (1 + draws)
 
 
 def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
@@ -128,6 +146,7 @@ def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
     unknown = np.asarray(np.isnan(matrices).any(0))
     unknown |= unknown.T
     np.fill_diagonal(unknown, False)
+    # The domain with the most unknown pairs goes until none is left.
     left = list(range(len(unknown)))
     while unknown[np.ix_(left, left)].any():
         left.pop(int(unknown[np.ix_(left, left)].sum(0).argmax()))

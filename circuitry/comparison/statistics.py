@@ -36,18 +36,15 @@ class Spread(NamedTuple):
 
     def detectable(self, level: float) -> np.ndarray:
         """Return the difference from zero that Student's test at a level finds in four of five studies like this."""
-        found = stats.t.ppf(1 - level / 2, self.degrees) + stats.t.ppf(
-            _POWER, self.degrees
-        )
-        return np.asarray(found * np.sqrt(self.variance))
+        errors = stats.t.ppf(1 - level / 2, self.degrees)
+        errors = errors + stats.t.ppf(_POWER, self.degrees)
+        return np.asarray(errors * np.sqrt(self.variance))
 
     def p(self) -> np.ndarray:
         """Return the two-sided p value of Student's t test against zero."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(
-                2
-                * stats.t.sf(np.abs(self.value) / np.sqrt(self.variance), self.degrees)
-            )
+            t = np.abs(self.value) / np.sqrt(self.variance)
+            return np.asarray(2 * stats.t.sf(t, self.degrees))
 
 
 @checked
@@ -58,26 +55,31 @@ def mean_spread(
 
     With N values in F families, whose deviations from the mean sum to D_f, the variance is F / (F - 1) * sum of
     D_f^2 / N^2, with F - 1 degrees of freedom; for families of one this is Student's t.
+
+    Example:
+        >>> spread = mean_spread(np.array([1.0, 2.0, 3.0]))
+        >>> float(spread.value), float(spread.degrees)
+        (2.0, 2.0)
     """
-    if families is not None and len(families) != len(values):
-        raise InputError(
-            f"Each of the {len(values)} values has a family, but {len(families)} were given."
-        )
+    names = np.arange(len(values))
+    if families is not None:
+        if len(families) != len(values):
+            raise InputError(
+                f"Each of the {len(values)} values has a family, but {len(families)} were given."
+            )
+        names = np.array([str(name) for name in families])
     known = ~np.isnan(values)
     n = int(known.sum())
     if n == 0:
-        return Spread(*(np.full((), np.nan) for _ in range(3)))
+        return Spread(*np.full(3, np.nan))
     mean = values[known].mean()
-    names = (
-        np.arange(len(values))
-        if families is None
-        else np.array([str(name) for name in families])
-    )
-    deviations = np.bincount(
-        np.unique(names[known], return_inverse=True)[1], values[known] - mean
-    )
+    # D_f, the sum of the deviations of each family.
+    _, family = np.unique(names[known], return_inverse=True)
+    deviations = np.bincount(family, values[known] - mean)
     f = len(deviations)
-    variance = f / (f - 1) * np.square(deviations).sum() / n**2 if f > 1 else np.nan
+    variance = np.nan
+    if f > 1:
+        variance = f / (f - 1) * np.square(deviations).sum() / n**2
     return Spread(np.array(mean), np.array(variance), np.array(f - 1.0))
 
 
@@ -118,9 +120,8 @@ def jackknife_interval(
     n = len(without_each)
     if n < 2:
         return float("nan"), float("nan")
-    error = float(
-        np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum())
-    )
+    squares = np.square(without_each - without_each.mean()).sum()
+    error = float(np.sqrt((n - 1) / n * squares))
     reach = float(stats.t.ppf(STUDENT_QUANTILE, n - 1)) * error
     return value - reach, value + reach
 
@@ -130,14 +131,20 @@ def per_domain(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns domain, site, value, low, high, n_classes; one row per domain and site.
+
+    Example:
+        >>> row = {"class": "clock", "domain_a": "real", "domain_b": "sketch", "site": "conv", "value": 0.5}
+        >>> per_domain(pd.DataFrame([row]))["domain"].tolist()
+        ['real', 'sketch']
     """
     rows = []
-    for (domain, site), part in both_directions(table).groupby(
+    by_domain = both_directions(table).groupby(
         ["domain", "site"], dropna=False, sort=False
-    ):
+    )
+    for (domain, site), part in by_domain:
+        # A class has one value with each other domain; its mean over them is one observation.
         by_class = part.groupby("class")["value"].mean().dropna()
         interval = mean_interval(by_class.to_numpy(dtype=float))
-        rows.append(
-            (domain, site if isinstance(site, str) else None, *interval, len(by_class))
-        )
+        site = site if isinstance(site, str) else None
+        rows.append((domain, site, *interval, len(by_class)))
     return pd.DataFrame(rows, columns=list(INTERVALS))

@@ -17,8 +17,16 @@ VALUES = ("class", "domain_a", "domain_b", "site", "value")
 BOTH_WAYS = ("class", "domain", "other", "site", "value")
 """Columns of a table with every pair in both orders."""
 NUMBERS = (
-    *("value", "low", "high", "part_a", "part_b", "attributed", "exact"),
-    *("rank", "rank_alone", "rank_centred"),
+    "value",
+    "low",
+    "high",
+    "part_a",
+    "part_b",
+    "attributed",
+    "exact",
+    "rank",
+    "rank_alone",
+    "rank_centred",
 )
 """Columns that hold numbers in any table."""
 NAMES = ("class", "domain", "other", "domain_a", "domain_b", "class_a", "class_b")
@@ -31,27 +39,26 @@ def with_columns(*columns: str) -> Condition:
     """Return the condition of being a table with some columns, with numbers in `NUMBERS`."""
 
     def wrong(table: pd.DataFrame) -> str | None:
-        if missing := [column for column in columns if column not in table.columns]:
+        missing = [column for column in columns if column not in table]
+        if missing:
             return f"one without {', '.join(missing)}"
-        if nameless := [
-            name for name in NAMES if name in columns and table[name].isna().any()
-        ]:
-            return f"one without a name in {', '.join(nameless)}"
-        return f"one with words in {words}" if (words := _words_in(table)) else None
+        named = [column for column in NAMES if column in columns]
+        nameless = table[named].isna().any()
+        if nameless.any():
+            return f"one without a name in {', '.join(nameless.index[nameless])}"
+        words = _words_in(table)
+        return f"one with words in {words}" if words else None
 
-    return Condition(
-        f"a table with the columns {', '.join(columns)}", wrong, "correct it"
-    )
+    listed = ", ".join(columns)
+    return Condition(f"a table with the columns {listed}", wrong, "correct it")
 
 
 def _words_in(table: pd.DataFrame) -> str:
     """Return the columns that should hold numbers and do not."""
-    there = [name for name in NUMBERS if name in table.columns and len(table)]
-    return ", ".join(
-        name
-        for name in there
-        if not pd.api.types.is_numeric_dtype(table[name].infer_objects())
-    )
+    if table.empty:
+        return ""
+    known = table[[name for name in NUMBERS if name in table]].infer_objects()
+    return ", ".join(known.select_dtypes(exclude=["number", "bool"]).columns)
 
 
 ValueTable = Annotated[pd.DataFrame, with_columns(*VALUES)]
@@ -59,24 +66,31 @@ ValueTable = Annotated[pd.DataFrame, with_columns(*VALUES)]
 
 
 def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites; NaN on the diagonal."""
+    """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites; NaN on the diagonal.
+
+    Example:
+        >>> row = {"class": "clock", "domain_a": "real", "domain_b": "sketch", "site": "conv", "value": 0.5}
+        >>> domain_matrix(pd.DataFrame([row]))["real"].tolist()
+        [nan, 0.5]
+    """
     rows = both_directions(table)
-    check_pairs(
-        rows.rename(columns={"domain": "domain_a", "other": "domain_b"}), in_order=True
-    )
-    means = rows.groupby(["domain", "other"])["value"].mean().unstack()
+    pairs = rows.rename(columns={"domain": "domain_a", "other": "domain_b"})
+    check_pairs(pairs, in_order=True)
+    means = rows.groupby(["domain", "other"])["value"].mean().unstack().astype(float)
     domains = sorted(means.index)
-    return pd.DataFrame(
-        means.reindex(columns=domains).to_numpy(dtype=float),
-        index=domains,
-        columns=domains,
-    )
+    matrix = means.reindex(index=domains, columns=domains)
+    return matrix.rename_axis(index=None, columns=None)
 
 
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value.
 
     A table that has these columns already is returned unchanged.
+
+    Example:
+        >>> row = {"class": "clock", "domain_a": "real", "domain_b": "sketch", "site": "conv", "value": 0.5}
+        >>> both_directions(pd.DataFrame([row]))["domain"].tolist()
+        ['real', 'sketch']
     """
     if "other" in table:
         fitting(table, Annotated[pd.DataFrame, with_columns(*BOTH_WAYS)], "table")
@@ -90,15 +104,12 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
 def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
     """Refuse a table that holds two domains of a class twice at a site; ``in_order``: both orders are two pairs."""
     table = table.reset_index(drop=True)
-    domains = table[["domain_a", "domain_b"]].astype(str)
-    pairs = (
-        domains
-        if in_order
-        else pd.DataFrame(np.sort(domains.to_numpy(), axis=1), columns=domains.columns)
-    )
+    pairs = table[["domain_a", "domain_b"]].astype(str)
+    if not in_order:
+        pairs[:] = np.sort(pairs.to_numpy(), axis=1)
     twice = table[["class", "site"]].join(pairs).duplicated()
     if twice.any():
-        row = ", ".join(str(table.loc[twice, column].iloc[0]) for column in VALUES[:-1])
+        row = ", ".join(map(str, table.loc[twice, list(VALUES[:-1])].iloc[0]))
         raise InputError(
             f"A class, two domains and a site have one value, but {row} has several: remove all but one."
         )
@@ -110,26 +121,27 @@ def class_groups(
     """Return the classes as group ``all``, and the members of each further group among them; empty groups go."""
     fitting(list(groups or ()), list[str], "the names of groups")
     known = set(classes)
-    found = {"all": tuple(sorted(known))}
+    members_of = {"all": tuple(sorted(known))}
     for name, members in (groups or {}).items():
-        if present := tuple(member for member in members if member in known):
-            found[name] = present
-    return found
+        present = tuple(member for member in members if member in known)
+        if present:
+            members_of[name] = present
+    return members_of
 
 
 def check_table(
     table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]
 ) -> None:
-    """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``)."""
+    """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``).
+
+    Example:
+        >>> check_table(pd.DataFrame({"site": ["conv"], "value": [0.5]}), "depth", ("site", "value"), key=("site",))
+    """
     by = list(key)
-    if missing := [
-        column
-        for column in dict.fromkeys((*columns, *by))
-        if column not in table.columns
-    ]:
-        raise unknown_name(
-            f"column in the {name} table", missing[0], map(str, table.columns)
-        )
+    for column in (*columns, *by):
+        if column not in table:
+            names = map(str, table.columns)
+            raise unknown_name(f"column in the {name} table", column, names)
     if words := _words_in(table):
         raise InputError(
             f"The {name} table has words in the column {words}, where it needs numbers: correct it."
@@ -137,7 +149,7 @@ def check_table(
     if table.empty:
         raise InputError(f"The {name} table has no rows; there is nothing to draw.")
     if by and (repeated := table.duplicated(by)).any():
-        row = ", ".join(str(value) for value in table.loc[repeated, by].iloc[0])
+        row = ", ".join(map(str, table.loc[repeated, by].iloc[0]))
         raise InputError(
             f"The {name} table has more than one row for {row}; average or select them first."
         )
@@ -151,16 +163,26 @@ def write_named_table(
 
     A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
     an apostrophe before it, which `read_named_table` takes away.
+
+    Example:
+        >>> write_named_table(Path("table.csv"), pd.DataFrame({"class": ["=clock"], "value": [0.5]}))
+        >>> Path("table.csv").read_text().split()
+        ['class,value', "'=clock,0.5"]
     """
+    quoted = _renamed(table, _quoted)
     with whole_file(path) as temporary:
-        _renamed(table, _quoted).to_csv(
-            temporary, index=False, float_format=float_format
-        )
+        quoted.to_csv(temporary, index=False, float_format=float_format)
 
 
 @checked
 def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
-    """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`."""
+    """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`.
+
+    Example:
+        >>> write_named_table(Path("table.csv"), pd.DataFrame({"class": ["=clock"], "value": [0.5]}))
+        >>> read_named_table(Path("table.csv"))["class"].tolist()
+        ['=clock']
+    """
     with naming_damage(path):
         return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
 

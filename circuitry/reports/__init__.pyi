@@ -1,10 +1,5 @@
 from . import figures as figures
 from .figure_files import write_figure as write_figure
-from .figure_registry import FIGURES as FIGURES
-from .figure_registry import figure as figure
-from .figure_registry import heatmap as heatmap
-from .figure_registry import matrix as matrix
-from .figure_registry import table as table
 from .figures.pictures import contact_sheet as contact_sheet
 from .figures.style import measure_name as measure_name
 from .page import Finding as Finding
@@ -13,7 +8,6 @@ from .page import Written as Written
 from .page import write_results as write_results
 from .plots import plot as plot
 from .result_tables import listings_of as listings_of
-from .result_tables import write_with_provenance as write_with_provenance
 from .run_pages import link_pages as link_pages
 from .sections.accuracies import add_told_apart as add_told_apart
 from .sections.circuits import add_two_lines as add_two_lines

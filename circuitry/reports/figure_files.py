@@ -16,7 +16,8 @@ from circuitry.runs.files import whole_file
 FIGURE_CONFIG = {
     "responsive": True,
     "displaylogo": False,
-    "showSendToCloud": False,  # plotly.js 4 offers by default to upload the data of the figure
+    # plotly.js 4 offers by default to upload the data of the figure.
+    "showSendToCloud": False,
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": [
         "select2d",
@@ -47,19 +48,16 @@ def write_static(
     paths = [Path(folder) / f"{name}.png" for name in figures]
     try:
         with ExitStack() as stack:
-            jobs = [
-                {
-                    "fig": figure.to_dict(),
-                    "path": stack.enter_context(whole_file(path)),
-                    "opts": {
-                        "format": "png",
-                        "width": figure.layout.width or WIDTH,
-                        "height": figure.layout.height or 450,
-                        "scale": 2,
-                    },
+            jobs = []
+            for path, figure in zip(paths, figures.values(), strict=True):
+                options = {
+                    "format": "png",
+                    "width": figure.layout.width or WIDTH,
+                    "height": figure.layout.height or 450,
+                    "scale": 2,
                 }
-                for path, figure in zip(paths, figures.values(), strict=True)
-            ]
+                part = stack.enter_context(whole_file(path))
+                jobs.append({"fig": figure.to_dict(), "path": part, "opts": options})
             # Without mathjax=False kaleido's page asks the network for it; figures that it cancels print tracebacks.
             failed = kaleido.write_fig_from_object_sync(
                 jobs, cancel_on_error=False, kopts={"mathjax": False}
@@ -71,13 +69,11 @@ def write_static(
             "they need Chrome or Chromium: install one, or run plotly_get_chrome"
         )
     except (OSError, RuntimeError, KaleidoError) as error:
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # of the disk; the browser's have no number
+        # An error of the disk has a number; those of the browser have none.
+        if isinstance(error, OSError) and error.errno is not None:
             raise
-        return _without(
-            _BROWSER_FAILED.format(type(error).__name__, tempfile.gettempdir())
-        )
+        place = tempfile.gettempdir()
+        return _without(_BROWSER_FAILED.format(type(error).__name__, place))
     return paths
 
 
@@ -89,7 +85,12 @@ def _without(why: str) -> list[Path]:
 
 
 def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
-    """Write ``stem.html``, self-contained, and ``stem.png`` where `write_static` can; return the paths."""
+    """Write ``stem.html``, self-contained, and ``stem.png`` where `write_static` can; return the paths.
+
+    Example:
+        >>> write_figure(circuitry.plot(circuit), "clock")[0].name
+        'clock.html'
+    """
     page = Path(f"{stem}.html")
     with whole_file(page) as temporary:
         figure.write_html(temporary, include_plotlyjs=True, config=FIGURE_CONFIG)

@@ -4,6 +4,7 @@ import base64
 import errno
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
@@ -33,7 +34,13 @@ OPEN_TABLES = 4
 
 
 class Finding(NamedTuple):
-    """One sentence of the answer to a report's title, with its evidence; all numbers come from tables."""
+    """One sentence of the answer to a report's title, with its evidence; all numbers come from tables.
+
+    Example:
+        >>> finding = circuitry.reports.Finding("Half is shared.", "Of 9 classes.", "More classes.")
+        >>> page = circuitry.reports.Report("How much is shared?")
+        >>> page.summary([finding])
+    """
 
     claim: str
     """The result, with its numbers."""
@@ -50,23 +57,24 @@ class Report:
 
     Example:
         >>> report = Report("Circuits of a small CLIP", "How much circuitry do the domains share?")
-        >>> report.summary([Finding("Quickdraw shares least (0.31).", "95 % interval ...", "More classes.")])
-        >>> report.section("Overlap over depth")
-        >>> report.text("The overlap falls with depth.")
-        >>> report.figure(overlap_over_depth(depth, sites), "Mean over classes, 95 % bootstrap interval.")
-        >>> report.table(accuracy, "Accuracy per domain.", formats={"accuracy": ".1%"})
-        >>> report.provenance({"checkpoint": "epoch_32.pt", "seed": 0})
-        >>> report.write("report.html")
+        >>> report.section("Circuits")
+        >>> report.text("The circuit of the class clock.")
+        >>> report.figure(circuitry.plot(circuit), "Its units and strongest edges.")
+        >>> report.table(pd.DataFrame({"share": [0.5]}), "Shares.", formats={"share": ".1%"})
+        >>> report.provenance({"model": "rn-tiny", "seed": 0})
+        >>> report.write("report.html").name
+        'report.html'
     """
 
     def __init__(self, title: str, introduction: str = "") -> None:
         self._title = title
         self._introduction = introduction
-        self._sections: list[dict[str, Any]] = [
-            {"heading": None, "folded": False, "blocks": []}
-        ]
+        # Blocks before the first heading are a section without a name.
+        self._sections: list[dict[str, Any]] = [{"heading": None, "blocks": []}]
         self._findings: list[Finding] = []
         self._provenance: dict[str, str] = {}
+        self._n_blocks = Counter[str]()
+        self._n_open_tables = 0
         self.plotly_figures: dict[str, go.Figure] = {}
         """The interactive figures by the id of their div, for `write_static`."""
 
@@ -87,7 +95,7 @@ class Report:
 
     def figure(self, figure: go.Figure, caption: str) -> None:
         """Add an interactive plotly figure with its caption."""
-        name = f"figure-{self._next('figure')}"
+        name = f"figure-{self._n_blocks['figure'] + 1}"
         self.plotly_figures[name] = figure
         drawing = plotly.io.to_html(
             figure,
@@ -97,30 +105,22 @@ class Report:
             config=FIGURE_CONFIG,
             default_height=f"{figure.layout.height or 450}px",
         )
-        self._add_figure(caption, drawing=drawing)
+        self._add_numbered("figure", caption, drawing=drawing)
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
         """Embed an image; ``alt`` says what it shows."""
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
-        self._add_figure(
-            caption, png=base64.b64encode(buffer.getvalue()).decode("ascii"), alt=alt
-        )
+        png = base64.b64encode(buffer.getvalue()).decode("ascii")
+        self._add_numbered("figure", caption, png=png, alt=alt)
 
-    def _add_figure(self, caption: str, **content: str) -> None:
-        self._add(
-            "figure",
-            {"label": f"Figure {self._next('figure')}.", "caption": caption, **content},
-        )
+    def _add_numbered(self, kind: str, caption: str, **content: object) -> None:
+        self._n_blocks[kind] += 1
+        label = f"{kind.capitalize()} {self._n_blocks[kind]}."
+        self._add(kind, {"label": label, "caption": caption, **content})
 
     def _add(self, kind: str, block: object) -> None:
         self._sections[-1]["blocks"].append((kind, block))
-
-    def _next(self, kind: str) -> int:
-        n: int = sum(
-            of == kind for section in self._sections for of, _ in section["blocks"]
-        )
-        return n + 1
 
     def table(
         self,
@@ -139,43 +139,29 @@ class Report:
             formats: Format specification by column, such as ``".1%"`` (default: three decimals, none for counts).
             folded: Whether to show the start of the caption alone until it is opened.
         """
-        shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
-        formats = {str(name): ",.0f" for name in shown if _counts(shown[name])} | dict(
-            formats or {}
+        if not isinstance(table.index, pd.RangeIndex):
+            table = table.reset_index()
+        columns = []
+        cells = []
+        for name, column in table.items():
+            numeric = pd.api.types.is_numeric_dtype(column)
+            columns.append({"name": str(name).replace("_", " "), "numeric": numeric})
+            spec = ",.0f" if _counts(column) else None
+            spec = (formats or {}).get(str(name), spec)
+            cells.append([_cell(value, spec) for value in column])
+        folded = folded or self._n_open_tables >= OPEN_TABLES
+        if not folded and not self._sections[-1].get("folded"):
+            self._n_open_tables += 1
+        start, _, rest = caption.partition(". ")
+        self._add_numbered(
+            "table",
+            caption,
+            folded=folded,
+            start=f"{start}." if rest else start,
+            rest=rest,
+            columns=columns,
+            rows=list(zip(*cells, strict=True)),
         )
-        first, _, rest = caption.partition(". ")
-        block = {
-            "label": f"Table {self._next('table')}.",
-            "folded": folded or self._open_tables() >= OPEN_TABLES,
-            "caption": caption,
-            "start": f"{first}." if rest else first,
-            "rest": rest,
-            "columns": [
-                {
-                    "name": str(column).replace("_", " "),
-                    "numeric": pd.api.types.is_numeric_dtype(shown[column]),
-                }
-                for column in shown
-            ],
-            "rows": [
-                [
-                    _cell(value, formats.get(str(column)))
-                    for column, value in zip(shown, row, strict=True)
-                ]
-                for row in shown.itertuples(index=False)
-            ],
-        }
-        self._add("table", block)
-
-    def _open_tables(self) -> int:
-        """Return how many tables stand open in open sections."""
-        shown = [
-            block
-            for section in self._sections
-            if not section["folded"]
-            for block in section["blocks"]
-        ]
-        return sum(kind == "table" and not block["folded"] for kind, block in shown)
 
     def provenance(self, facts: Mapping[str, object]) -> None:
         """Add checkpoint, settings, versions and seeds at the end of the page."""
@@ -187,15 +173,14 @@ class Report:
         links = [
             (section["name"], section["heading"]) for section in self._sections[1:]
         ]
+        if self._provenance:
+            links.append(("provenance", "Provenance"))
         page = TEMPLATES.get_template("page.html.jinja").render(
             title=self._title,
             introduction=self._introduction,
             beside=BESIDE,
             findings=self._findings,
-            links=[
-                *links,
-                *([("provenance", "Provenance")] if self._provenance else []),
-            ],
+            links=links,
             sections=self._sections,
             provenance=self._provenance,
             plotly_js=plotly.offline.get_plotlyjs() if self.plotly_figures else "",
@@ -207,20 +192,17 @@ class Report:
 
 def _counts(column: "pd.Series[Any]") -> bool:
     """Return whether a column of floats holds counts: whole numbers above 1, or none."""
+    if not pd.api.types.is_float_dtype(column):
+        return False
     known = column.dropna()
-    return pd.api.types.is_float_dtype(column) and bool(
-        (known % 1 == 0).all() and (known > 1).any()
-    )
+    return bool((known % 1 == 0).all() and (known > 1).any())
 
 
 def _cell(value: object, spec: str | None = None) -> str:
     """Return a value as text: a dash for what is missing; for a number three decimals, or what ``spec`` says."""
-    if (
-        value is None
-        or value is pd.NA
-        or value is pd.NaT
-        or (isinstance(value, Real) and math.isnan(value))
-    ):
+    if value is None or value is pd.NA or value is pd.NaT:
+        return "–"
+    if isinstance(value, Real) and math.isnan(value):
         return "–"
     if spec is not None:
         return format(value, spec)
@@ -228,16 +210,22 @@ def _cell(value: object, spec: str | None = None) -> str:
         return str(value)
     if isinstance(value, Integral):
         return f"{int(value):,}"
-    size = abs(float(value))
-    return (
-        f"{float(value):.2e}"
-        if 0 < size < 0.001 or size >= 1e6
-        else f"{float(value):,.3f}"
-    )
+    number = float(value)
+    size = abs(number)
+    if 0 < size < 0.001 or size >= 1e6:
+        return f"{number:.2e}"
+    return f"{number:,.3f}"
 
 
 class Written(NamedTuple):
-    """The paths that `write_results` wrote; as text, the lines that a command prints."""
+    """The paths that `write_results` wrote; as text, the lines that a command prints.
+
+    Example:
+        >>> from circuitry.reports import Written
+        >>> print(Written(Path("report.html"), [], [], claims=("Half is shared.",)))
+        Half is shared.
+        report: report.html
+    """
 
     report: Path  #: The page.
     tables: list[Path]  #: A file for each table.
@@ -249,19 +237,19 @@ class Written(NamedTuple):
 
     def facts(self) -> dict[str, Any]:
         """Return the answer in short, and the paths, in plain values."""
-        pages = {"report": str(self.report), "tables": list(map(str, self.tables))}
         return {
             "in_short": list(self.claims),
-            **pages,
+            "report": str(self.report),
+            "tables": list(map(str, self.tables)),
             "figures": list(map(str, self.figures)),
         }
 
     def __str__(self) -> str:
         if self.refused is not None:
-            earlier = (
-                f"; an earlier report: {self.report}" if self.report.is_file() else ""
-            )
-            return f"nothing is written, {self.refused}{earlier}"
+            line = f"nothing is written, {self.refused}"
+            if self.report.is_file():
+                line += f"; an earlier report: {self.report}"
+            return line
         lines = [*self.claims, f"report: {self.report}"]
         if self.figures:
             lines.append(f"PNG figures: {self.figures[0].parent}")
@@ -291,33 +279,33 @@ def write_results(
         results: Folder for the small tables with the same ``provenance.json``, if any.
         provenance, listings: Those of `write_with_provenance`.
         small: Names of the tables that are small enough to be committed (default: all).
+        comparisons: Comparisons to save, by the name of their folder.
+
+    Example:
+        >>> tables = {"shares": pd.DataFrame({"share": [0.5]})}
+        >>> out = write_results(circuitry.reports.Report("Shares"), tables, Path("out"), None, {"seed": 0})
+        >>> out.tables[0].name
+        'shares.csv'
     """
     provenance = {"command": command(), **provenance}
+    listed = {**(listings or {}), TABLES: list(tables)}
     try:
         for name, comparison in (comparisons or {}).items():
             comparison.save(out / "comparisons" / name)
         remove_stale_tables(out / "tables", tables)
-        paths = write_with_provenance(
-            tables,
-            out / "tables",
-            provenance,
-            {**(listings or {}), TABLES: list(tables)},
-        )
+        paths = write_with_provenance(tables, out / "tables", provenance, listed)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         refused = f"{out} can only be read: {error.strerror}"
         return Written(out / REPORT_PAGE, [], [], refused)
     if results is not None:
-        chosen = {name: tables[name] for name in (tables if small is None else small)}
-        paths += write_with_provenance(chosen, results, provenance, listings)
+        small = list(tables) if small is None else small
+        committed = {name: tables[name] for name in small}
+        paths += write_with_provenance(committed, results, provenance, listings)
     report.provenance(provenance)
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)
-    return Written(
-        page,
-        paths,
-        figures,
-        claims=tuple(finding.claim for finding in report._findings),
-    )
+    claims = tuple(finding.claim for finding in report._findings)
+    return Written(page, paths, figures, claims=claims)

@@ -42,8 +42,8 @@ def plot(result: Plotted) -> go.Figure:
         A figure: ``.show()`` opens it, ``.write_html(path)`` and ``.write_image(path)`` save it.
 
     Example:
-        >>> plot(circuit)
-        >>> plot(curve)    # how much it recovers
+        >>> circuitry.plot(circuit).layout.title.text
+        '...'
     """
     match result:
         case Circuit():
@@ -57,22 +57,19 @@ def plot(result: Plotted) -> go.Figure:
         case DirectEffects():
             return component_heatmap(result)
         case Comparison():
-            return draw_matrix(
-                result, title=f"Domains by {measure_name(result.measure)}"
-            )
+            title = f"Domains by {measure_name(result.measure)}"
+            return draw_matrix(result, title=title)
         case AttributionCheck():
-            sites = list(dict.fromkeys(result.points["site"]))
-            return attribution_against_patching(
-                result.points, sites, result.to_pandas()
-            )
+            points = result.points
+            sites = list(points["site"].unique())
+            return attribution_against_patching(points, sites, result.to_pandas())
 
 
 def _plot_curve(curve: FaithfulnessCurve) -> go.Figure:
     measure = "faithfulness" if curve.own.all() else "selectivity"
-    name = " in ".join(filter(None, [curve.class_name, curve.domain])) or "the circuit"
-    figure = faithfulness_curves(
-        curve.to_pandas(measure).assign(domain=name), measure=measure
-    )
-    return figure.update_xaxes(
-        title_text=f"{'edges' if curve.ranking == 'edges' else 'units'} kept (%)"
-    )
+    known = [name for name in (curve.class_name, curve.domain) if name]
+    name = " in ".join(known) or "the circuit"
+    table = curve.to_pandas(measure).assign(domain=name)
+    figure = faithfulness_curves(table, measure=measure)
+    what = "edges" if curve.ranking == "edges" else "units"
+    return figure.update_xaxes(title_text=f"{what} kept (%)")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -28,13 +29,13 @@ class KeepSettings:
     ) -> None:
         """Print the tables, or those shown, and write all, with the script's settings and further facts."""
         for name in tables if shown is None else shown:
+            numbers = "{:.3g}".format
             print(
-                f"{name}:\n{tables[name].to_string(index=False, float_format='{:.3g}'.format)}"
+                f"{name}:\n{tables[name].to_string(index=False, float_format=numbers)}"
             )
         if self.results is not None:
-            settings = {
-                name: value for name, value in asdict(self).items() if name != "results"
-            }
+            settings = asdict(self)
+            del settings["results"]
             write_with_provenance(tables, self.results, settings | facts | versions())
 
 
@@ -45,15 +46,15 @@ TABLES = "tables"
 def remove_stale_tables(folder: Path, written: Collection[str]) -> None:
     """Remove the tables in a folder that the same command left there, and does not write now; others stay."""
     try:
-        before = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))[
-            "command"
-        ]
+        provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
+        before = str(provenance["command"])
         listed = (folder / f"{TABLES}.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError, LookupError, TypeError):
-        return  # nothing is known of what is there
-    if _program(str(before)) != _program(command()):
+        return  # nothing is known of these tables
+    if _program(before) != _program(command()):
         return
     stale = set(listed) - set(written)
+    # Only files below the folder go, whatever the listing says.
     for path in folder.rglob("*.csv"):
         if path.relative_to(folder).with_suffix("").as_posix() in stale:
             path.unlink()
@@ -76,22 +77,17 @@ def write_with_provenance(
         provenance: Facts for ``provenance.json``; the script's command is added.
         listings: Names of what the tables look at, e.g. classes and images: one a line in ``<name>.txt``.
 
-    Example:
-        >>> write_with_provenance({"ratio": table}, Path("experiments/results/trust"), {"seed": 0, **versions()})
     """
     paths = [folder / f"{name}.csv" for name in tables]
     for path, table in zip(paths, tables.values(), strict=True):
         write_named_table(path, table, "%.6g")
+    facts = json.dumps({"command": command(), **provenance}, indent=1, default=str)
+    texts = {"provenance.json": f"{facts}\n"}
     for name, items in (listings or {}).items():
-        with whole_file(folder / f"{name}.txt") as temporary:
-            temporary.write_text(
-                "".join(f"{item}\n" for item in items), encoding="utf-8"
-            )
-    with whole_file(folder / "provenance.json") as temporary:
-        temporary.write_text(
-            json.dumps({"command": command(), **provenance}, indent=1, default=str)
-            + "\n"
-        )
+        texts[f"{name}.txt"] = "".join(f"{item}\n" for item in items)
+    for file_name, text in texts.items():
+        with whole_file(folder / file_name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return paths
 
 
@@ -101,18 +97,20 @@ def listings_of(
     """Return the classes, and the images that `DomainFolder.select` chooses of each class in each domain.
 
     Example:
-        >>> write_results(report, tables, out, results, provenance, listings=listings_of(images, 50))
+        >>> listings_of(folder, 2)["classes"]
+        ['car', 'clock', 'cup', 'house']
     """
-    cells = ((name, domain) for name in images.classes for domain in images.domains)
-    return listings_of_records(
-        record for cell in cells for record in images.select(*cell, n_images, seed)
-    )
+    records: list[ImageRecord] = []
+    for name, domain in product(images.classes, images.domains):
+        records += images.select(name, domain, n_images, seed)
+    return listings_of_records(records)
 
 
 def listings_of_records(records: Iterable[ImageRecord]) -> dict[str, list[str]]:
     """Return the classes and the images, each once, in the order of their names."""
-    there = list(records)
-    return {
-        "classes": sorted({record.class_name for record in there}),
-        "images": sorted({record.relative for record in there}),
-    }
+    classes = set()
+    images = set()
+    for record in records:
+        classes.add(record.class_name)
+        images.add(record.relative)
+    return {"classes": sorted(classes), "images": sorted(images)}

@@ -4,6 +4,7 @@ import datetime
 import html
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,50 +30,56 @@ def link_pages(folder: Path) -> Path | None:
 
     Returns:
         The index; None where the folder has another ``index.html``, which is left alone.
+
+    Example:
+        >>> Path("run").mkdir()
+        >>> link_pages(Path("run")).name
+        'index.html'
     """
-    paths = [path for name in PAGES if (path := folder / name).is_file()]
+    paths = [folder / name for name in PAGES if (folder / name).is_file()]
     inner = {path for name in PAGES for path in folder.glob(f"*/{name}")} - set(paths)
     pages = [_described(folder, path) for path in [*paths, *sorted(inner)]]
-    report = folder / REPORT_PAGE
-    if report.is_file():
-        others = [page for page in pages if page["address"] in PAGES[1:]]
-        links = [f'<a href="{page["address"]}">{page["kind"]}</a>' for page in others]
-        if n_tables := len(list((folder / "tables").glob("*.csv"))):
-            links.append(f'<a href="tables/">{n_tables} tables</a>')
-        shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
-        parts = report.read_text(encoding="utf-8").split(BESIDE, 2)
-        if len(parts) == 3:
-            written = report.stat()
-            _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
-            os.utime(
-                report, ns=(written.st_atime_ns, written.st_mtime_ns)
-            )  # a link is no new result
+    _link_report(folder, pages)
     index = folder / "index.html"
-    if (
-        index.is_file()
-        and (text := index.read_text(encoding="utf-8", errors="replace"))
-        and OURS not in text
-    ):
-        return None
-    _rewrite(
-        index,
-        TEMPLATES.get_template("run_pages.html.jinja").render(
-            pages=pages, name=folder.name, ours=OURS
-        ),
-    )
+    if index.is_file():
+        before = index.read_text(encoding="utf-8", errors="replace")
+        if before and OURS not in before:
+            return None
+    template = TEMPLATES.get_template("run_pages.html.jinja")
+    _rewrite(index, template.render(pages=pages, name=folder.name, ours=OURS))
     return index
+
+
+def _link_report(folder: Path, pages: Sequence[Mapping[str, str]]) -> None:
+    """Write links to the pages and tables beside a report into it, if there is one."""
+    report = folder / REPORT_PAGE
+    if not report.is_file():
+        return
+    others = [page for page in pages if page["address"] in PAGES[1:]]
+    links = [f'<a href="{page["address"]}">{page["kind"]}</a>' for page in others]
+    n_tables = len(list((folder / "tables").glob("*.csv")))
+    if n_tables:
+        links.append(f'<a href="tables/">{n_tables} tables</a>')
+    shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
+    parts = report.read_text(encoding="utf-8").split(BESIDE, 2)
+    if len(parts) == 3:
+        written = report.stat()
+        _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
+        # A link is no new result: the report keeps its time.
+        os.utime(report, ns=(written.st_atime_ns, written.st_mtime_ns))
 
 
 def _described(folder: Path, path: Path) -> dict[str, str]:
     with open(path, encoding="utf-8", errors="replace") as file:
-        found = _TITLE.search(file.read(_HEAD))
+        match = _TITLE.search(file.read(_HEAD))
     address = path.relative_to(folder).as_posix()
-    kind = "explorer" if path.parent.name == "explorer" else "report"
-    date = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime(
-        "%Y-%m-%d"
-    )
-    title = html.unescape(found[1]).strip() if found else address
-    return {"title": title, "address": quote(address), "date": date, "kind": kind}
+    written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+    return {
+        "title": html.unescape(match[1]).strip() if match else address,
+        "address": quote(address),
+        "date": f"{written:%Y-%m-%d}",
+        "kind": "explorer" if path.parent.name == "explorer" else "report",
+    }
 
 
 def _rewrite(path: Path, text: str) -> None:

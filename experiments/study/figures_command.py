@@ -15,17 +15,11 @@ from typing import Annotated
 
 from circuitry.runs import InputError, one_of
 from circuitry.data import chosen_names
-from circuitry.reports import (
-    FIGURES,
-    figure,
-    heatmap,
-    lesion_lines_of,
-    table,
-    write_figure,
-)
 from circuitry.reports import figures as charts
+from circuitry.reports import lesion_lines_of, write_figure
 from circuitry.reports.figures import style
 from experiments.study import study_figures  # noqa: F401  registers them
+from experiments.study.figure_registry import FIGURES, figure, heatmap, table
 from experiments.study.measure_charts import cka_over_depth as draw_cka
 from experiments.study.measure_charts import (
     cost_against_quality,

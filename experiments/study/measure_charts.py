@@ -1,6 +1,6 @@
 """Charts of measures: of circuits, representations and their relation to accuracy. Drawing computes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from circuitry.reports import with_intervals
 from circuitry.reports.figures import faithfulness_curves, overlap_over_depth, style
@@ -13,6 +13,37 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 QUALITY, _COST = "size to work, kept", "seconds"  # rows of the summary that are drawn
+
+
+METHODS_DRAWN = (
+    "iterative-fisher",
+    "fisher",
+    "learned",
+    "gradient",
+    "patching",
+    "conductance",
+    "exact",
+    "site-path",
+)
+"""Names of methods in figures, in the order of their looks; ``exact`` is of edges. Two marks are left for others."""
+
+
+def method_marks(methods: Iterable[str]) -> dict[str, style.Mark]:
+    """Return a mark for every method, by its name: it looks the same in every figure, whatever is drawn beside it.
+
+    A method that figures do not know takes, by alphabetical order, a mark that is left.
+
+    Example:
+        >>> method_marks(["gradient", "learned"])["gradient"] == method_marks(["gradient"])["gradient"]
+        True
+    """
+    fixed = style.assign_looks(METHODS_DRAWN, style.MARKS, "methods")
+    drawn = sorted(set(methods))
+    marks = {name: fixed[name] for name in drawn if name in fixed}
+    free = [*style.MARKS[len(fixed) :], *style.MARKS[: len(fixed)]]
+    left = [mark for mark in free if mark not in marks.values()]
+    unknown = [name for name in drawn if name not in fixed]
+    return marks | style.assign_looks(unknown, left, "methods")
 
 
 def cost_against_quality(
@@ -50,7 +81,7 @@ def cost_against_quality(
         told=with_intervals(points, ".2f"),
     )
     hollow = {"symbol": "circle-open", "color": style.GREY}
-    marks = style.method_marks(summary["method"])
+    marks = method_marks(summary["method"])
 
     def look(rows: pd.DataFrame) -> Options:
         mark = marks[rows["series"].iloc[0]]
@@ -276,7 +307,7 @@ def relation_panels(
 def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     """Draw a measure over the size of the circuit, a line per method, random units dotted."""
     table = curves.rename(columns={"method": "domain", "size": "fraction"})
-    marks = style.method_marks(curves["method"])
+    marks = method_marks(curves["method"])
     figure = faithfulness_curves(
         table, measure=measure.replace("kl", "KL"), title=title, marks=marks
     )

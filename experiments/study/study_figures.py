@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from circuitry.runs import InputError
-from circuitry.reports import figure, table
-from circuitry.reports import figures as charts
+from circuitry.reports.figures import domain_marks
 from circuitry.training import CLASSIFIER
+from experiments.study.domain_charts import similarity_panels
+from experiments.study.figure_registry import figure, table
 from experiments.study.measure_charts import apart_panels, group_panel, relation_panels
 from experiments.study.run_tables import MODEL, check_like_classes, model_names
 from experiments.study.selection import CLASS_SHARES, DOMAINNET_ROUND
@@ -198,7 +199,7 @@ def compare_settings(
     """Register a figure of accuracy in the test domain by setting, of the rows that are compared."""
 
     def draw(tables: Path, title: str) -> go.Figure:
-        marks = charts.domain_marks(DOMAINNET_ROUND)
+        marks = domain_marks(DOMAINNET_ROUND)
         return settings_bars(choose(table(tables, "told_apart")), marks, title)
 
     draw.__name__ = name
@@ -315,7 +316,7 @@ def units_apart(tables: Path, title: str) -> go.Figure:
 @figure("Which styles share their circuits, of held-out and of seen classes?")
 def similarity_by_group(tables: Path, title: str) -> go.Figure:
     groups = table(tables, "similarity_by_group")
-    return charts.similarity_panels(
+    return similarity_panels(
         groups[groups["measure"] != "node_overlap"],
         title=title,
         groups={name: group_panel(name) for name in set(groups["group"])},

@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 
 from circuitry import Comparison
 from circuitry.comparison import (
-    class_groups,
     domain_matrix,
     domain_tests,
     part_tests,
     per_domain,
 )
-from circuitry.comparison.table import read_named_table, write_named_table
+from circuitry.comparison.table import class_groups, read_named_table, write_named_table
 from tests.comparison.similarities import similarities
 from tests.support.parts import parts_of_halves
 

@@ -13,9 +13,6 @@ from circuitry import Comparison
 from circuitry.comparison import (
     PARTS,
     PartArray,
-    ceiling_tests,
-    ceilings_of,
-    class_by_domain,
     domain_tests,
     draw_resamples,
     holm,
@@ -23,7 +20,7 @@ from circuitry.comparison import (
     part_tests,
     sign_flip_p,
 )
-from circuitry.comparison.class_table import CELLS, EFFECTS
+from circuitry.comparison.class_table import CELLS, EFFECTS, class_by_domain
 from circuitry.comparison.domain_apart import (
     apart_over_depth,
     group_means,
@@ -32,11 +29,12 @@ from circuitry.comparison.domain_apart import (
 from circuitry.comparison.domain_testing import (
     TESTS,
     THIS_MODEL,
+    ceiling_tests,
     corrected_tests,
     could_find,
     too_few,
 )
-from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
+from circuitry.comparison.part_array import WHOLE, ceilings_of, known_ratio, mean_known
 from circuitry.comparison.significance import fewest_units, smallest_p
 from circuitry.comparison.statistics import Spread
 from experiments.over_models import compare_models, model_tests

@@ -11,20 +11,23 @@ from scipy import stats
 from circuitry.circuits import chance_overlap
 from circuitry.comparison import (
     PartArray,
-    ceiling_tests,
     domain_matrix,
-    domain_ratios,
     draw_resamples,
     dual_bootstrap,
     jackknife_interval,
     mean_interval,
     mean_spread,
-    pair_ratios,
     per_domain,
 )
 from circuitry.comparison.bootstrap import dual_variance, resampled_means
-from circuitry.comparison.ceiling import mean_ratio, pair_cells, ratio
-from circuitry.comparison.domain_testing import domain_spread
+from circuitry.comparison.ceiling import (
+    domain_ratios,
+    mean_ratio,
+    pair_cells,
+    pair_ratios,
+    ratio,
+)
+from circuitry.comparison.domain_testing import ceiling_tests, domain_spread
 from experiments.simulation import Planted, jaccard, keep, simulate
 
 

@@ -28,8 +28,8 @@ from circuitry.comparison import (
     lesion_summary,
     overlap_summary,
     style_verdicts,
-    told_share,
 )
+from circuitry.comparison.lesion_reading import told_share
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import (
     OwnParts,
@@ -231,6 +231,19 @@ def test_a_part_is_the_same_if_it_takes_its_class_in_both_styles(
 ) -> None:
     said = style_verdicts(lesions(a_on_b, others), OVERLAPS)
     assert said["verdict"].tolist() == [verdict, verdict]
+
+
+def test_a_part_without_an_unseen_image_in_its_own_style_is_not_tested() -> None:
+    table = lesions(0.0)
+    own_cell = (table["part_class"] == "x") & (table["class"] == "x")
+    unseen = own_cell & (table["part_domain"] == "a") & (table["domain"] == "a")
+    said = style_verdicts(table[~unseen], OVERLAPS).set_index("class")["verdict"]
+    assert said.to_dict() == {"x": "not tested", "y": "the same part"}
+    harmful = table.assign(right=table["right"].where(own_cell, 0.5))
+    said = style_verdicts(harmful[~unseen], OVERLAPS).set_index("class")["verdict"]
+    assert said["x"] == "no own part"  # other classes are lost, too
+    alone = table[table["part_class"] == table["class"]]
+    assert set(style_verdicts(alone, OVERLAPS)["verdict"]) == {"not tested"}
 
 
 def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:

@@ -3,9 +3,10 @@
 Everywhere the colour is the domain's; seen classes are solid, held-out ones hatched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -20,10 +21,13 @@ KINDS = {
 """Columns of `accuracy_kinds` that explain accuracy on held-out classes: the name of each and its symbol."""
 _VALUES = ("all", "seen", "held_out", *KINDS, "chance", "chance_alone")
 _GUESSING = {
-    column: {"color": style.INK, "dash": dash, "width": 1.2}
-    for column, dash in (("chance", "dot"), ("chance_alone", "dash"))
+    "chance": ("guessing", {"color": style.INK, "dash": "dot", "width": 1.2}),
+    "chance_alone": (
+        "guessing among held-out classes alone",
+        {"color": style.INK, "dash": "dash", "width": 1.2},
+    ),
 }
-"""How the lines of guessing look, among all classes and among the held-out ones alone."""
+"""Name and look of the lines of guessing, among all classes and among the held-out ones alone."""
 _PERCENT = {
     "range": [0, 115],
     "tickvals": list(range(0, 101, 20)),
@@ -41,28 +45,27 @@ def accuracy_bars(
 
     Args:
         table: From `accuracy_kinds`, a row per domain.
+
+    Example:
+        >>> columns = ["all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone"]
+        >>> table = pd.DataFrame(0.5, index=range(2), columns=columns).assign(domain=["real", "sketch"])
+        >>> accuracy_bars(table).layout.title.text
+        'Accuracy by domain'
     """
     check_table(table, "accuracy", ("domain", *_VALUES), key=("domain",))
-    domains = list(table["domain"])
-    looks = style.marks_for(domains, marks)
+    looks = style.marks_for(table["domain"], marks)
     figure, (place,) = style.small_multiples([""], columns=1, height=330)
-    _add_bars(
-        figure,
-        place,
-        table.set_index("domain"),
-        [looks[domain].colour for domain in domains],
-        "v",
-    )
-    ticks = [style.marked(domain, looks[domain]) for domain in domains]
+    colours = [looks[domain].colour for domain in table["domain"]]
+    _add_bars(figure, place, table.set_index("domain"), colours, "v")
+    ticks = [style.marked(domain, looks[domain]) for domain in table["domain"]]
     figure.update_xaxes(
-        tickvals=list(range(len(domains))),
+        tickvals=list(range(len(table))),
         ticktext=ticks,
         title_text="domain",
         showgrid=False,
     )
     figure.update_yaxes(**_PERCENT)
-    _add_guessing(figure, table, "v")
-    return _finish_accuracies(figure, table, title)
+    return _finish_accuracies(figure, table, title, figure.add_hline)
 
 
 def accuracy_panels(
@@ -77,6 +80,13 @@ def accuracy_panels(
     Args:
         panels: Title -> rows of `accuracy_kinds` by the name of each row; all panels have the same names. Whiskers are
             ``sd``.
+        colours: The colour of each panel.
+
+    Example:
+        >>> columns = ["all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone"]
+        >>> rows = pd.DataFrame(0.5, index=["rn-tiny", "vit-tiny"], columns=columns)
+        >>> accuracy_panels({"sketch": rows}, {"sketch": "#0072B2"}, title="Two models").layout.title.text
+        'Two models'
     """
     table = pd.concat(panels.values())
     check_table(table, "accuracy", _VALUES, key=())
@@ -98,8 +108,7 @@ def accuracy_panels(
         showgrid=False,
     )
     figure.update_xaxes(**_PERCENT)
-    _add_guessing(figure, table, "h")
-    return _finish_accuracies(figure, table, title)
+    return _finish_accuracies(figure, table, title, figure.add_vline)
 
 
 def _add_bars(
@@ -110,101 +119,76 @@ def _add_bars(
     orientation: Literal["v", "h"],
 ) -> None:
     """Add the bars and points of one panel, a group for each row, at 0, 1, ..., and the numbers of the bars."""
-    parts, told = _parts(rows), [[name] for name in rows.index]
-    at, value, end = (
-        ("x", "y", "top center") if orientation == "v" else ("y", "x", "middle right")
-    )
+    # Names of plotly's options along the groups and along the values, and where the numbers of the bars stand.
+    if orientation == "v":
+        at, value, end = ("x", "y", "top center")
+    else:
+        at, value, end = ("y", "x", "middle right")
+    percent = 100 * rows.select_dtypes("number")
+    options = {"customdata": [[name] for name in rows.index], **place}
+    groups = np.arange(len(rows))
+    parts = _parts(rows)
+
+    def add_points(column: str, places: np.ndarray) -> None:
+        name, symbol = KINDS[column]
+        hover = f"<b>%{{customdata[0]}}</b>, held-out<br>{name}: %{{{value}:.1f}} %<extra></extra>"
+        figure.add_scatter(
+            **{at: places, value: percent[column]}, mode="markers", name=name, marker=_point(symbol),
+            cliponaxis=False, showlegend=False, hovertemplate=hover, **options,
+        )  # fmt: skip
+
     for i, (column, part) in enumerate(parts.items()):
-        groups = [
-            group + 0.4 * (i - (len(parts) - 1) / 2) for group in range(len(rows))
-        ]
+        places = groups + 0.4 * (i - (len(parts) - 1) / 2)
         whiskers = {}
         if column == "held_out" and "sd" in rows and rows["sd"].notna().any():
-            whiskers = {
-                f"error_{value}": {
-                    "array": 100 * rows["sd"],
-                    "color": style.INK,
-                    "thickness": 1,
-                    "width": 3,
-                }
-            }
+            whiskers = {"array": percent["sd"], "color": style.INK, "thickness": 1, "width": 3}  # fmt: skip
+        name = f"{part} classes"
+        hover = (
+            f"<b>%{{customdata[0]}}</b>, {name}<br>%{{{value}:.1f}} %<extra></extra>"
+        )
         figure.add_bar(
-            **{at: groups, value: 100 * rows[column]}, **whiskers, orientation=orientation, width=0.36,
-            showlegend=False, name=f"{part} classes", marker=style.part_filling(part, colours), customdata=told,
-            hovertemplate=f"<b>%{{customdata[0]}}</b>, {part} classes<br>%{{{value}:.1f}} %<extra></extra>", **place,
+            **{at: places, value: percent[column], f"error_{value}": whiskers}, orientation=orientation, width=0.36,
+            showlegend=False, name=name, marker=style.part_filling(part, colours), hovertemplate=hover, **options,
         )  # fmt: skip
-        for j, (kind, (name, symbol)) in enumerate(
-            KINDS.items() if column == "held_out" else ()
-        ):
-            figure.add_scatter(
-                **{at: [group + 0.1 * (j - 1) for group in groups], value: 100 * rows[kind]}, mode="markers", name=name,
-                marker=_point(symbol), cliponaxis=False, showlegend=False, customdata=told,
-                hovertemplate=f"<b>%{{customdata[0]}}</b>, held-out<br>{name}: %{{{value}:.1f}} %<extra></extra>",
-                **place,
-            )  # fmt: skip
-    numbers = (
-        (100 * rows[list(parts)])
-        .map(lambda number: "–" if pd.isna(number) else f"{number:.0f}")
-        .agg(" | ".join, axis=1)
-    )
+        if column == "held_out":
+            for j, kind in enumerate(KINDS):
+                add_points(kind, places + 0.1 * (j - 1))
+    numbers = percent[list(parts)].map("{:.0f}".format).replace("nan", "–")
     figure.add_scatter(
-        **{at: list(range(len(rows))), value: [102] * len(rows)}, mode="text", text=numbers, textposition=end,
+        **{at: groups, value: [102] * len(rows)}, mode="text", text=numbers.agg(" | ".join, axis=1), textposition=end,
         textfont={"size": 11, "color": style.GREY}, cliponaxis=False, hoverinfo="skip", showlegend=False, **place,
     )  # fmt: skip
 
 
 def _parts(table: pd.DataFrame) -> dict[str, str]:
     """Return the columns that are bars and their parts: seen and held-out classes, or all where none is held out."""
-    return (
-        {"seen": "seen", "held_out": "held-out"}
-        if table["held_out"].notna().any()
-        else {"all": "seen"}
-    )
+    if table["held_out"].notna().any():
+        return {"seen": "seen", "held_out": "held-out"}
+    return {"all": "seen"}
 
 
 def _point(symbol: str) -> dict[str, object]:
-    return {
-        "symbol": symbol,
-        "size": 9,
-        "color": style.INK,
-        "line": {"color": style.INK, "width": 1.6},
-    }
+    line = {"color": style.INK, "width": 1.6}
+    return {"symbol": symbol, "size": 9, "color": style.INK, "line": line}
 
 
-def _add_guessing(
-    figure: go.Figure, table: pd.DataFrame, orientation: Literal["v", "h"]
-) -> None:
-    """Add lines at what guessing reaches, among all classes and among the held-out ones alone."""
-    add = figure.add_hline if orientation == "v" else figure.add_vline
-    for column, line in _GUESSING.items():
-        for chance in sorted(set(table[column].dropna().round(6))):
-            add(100 * chance, line=line, row="all", col="all")
-
-
-def _finish_accuracies(figure: go.Figure, table: pd.DataFrame, title: str) -> go.Figure:
-    """Explain bars, points and lines below the panels."""
-    parts = _parts(table)
-    for column, part in parts.items():
+def _finish_accuracies(
+    figure: go.Figure, table: pd.DataFrame, title: str, add_line: Callable[..., object]
+) -> go.Figure:
+    """Add lines at what guessing reaches, and explain bars, points and lines below the panels."""
+    for column, part in _parts(table).items():
         name = "all classes" if column == "all" else f"{part} classes"
         style.add_key(figure, name, "bar", marker=style.part_filling(part, style.GREY))
-    for name, symbol in (
-        look for kind, look in KINDS.items() if table[kind].notna().any()
-    ):
-        style.add_key(
-            figure, f"held-out, {name}", mode="markers", marker=_point(symbol)
-        )
-    for column, line in _GUESSING.items():
-        chances = " or ".join(
-            f"{100 * chance:.2g} %"
-            for chance in sorted(set(table[column].dropna().round(6)))
-        )
-        name = (
-            "guessing"
-            if column == "chance"
-            else "guessing among held-out classes alone"
-        )
+    for column, (name, symbol) in KINDS.items():
+        if table[column].notna().any():
+            name = f"held-out, {name}"
+            style.add_key(figure, name, mode="markers", marker=_point(symbol))
+    for column, (name, line) in _GUESSING.items():
+        chances = sorted(set(table[column].dropna().round(6)))
+        for chance in chances:
+            add_line(100 * chance, line=line, row="all", col="all")
         if chances:
-            style.add_key(figure, f"{name}, {chances}", mode="lines", line=line)
+            said = " or ".join(f"{100 * chance:.2g} %" for chance in chances)
+            style.add_key(figure, f"{name}, {said}", mode="lines", line=line)
     style.lay_out(figure, title=title, legend=True)
-    figure.update_layout(barmode="overlay", legend_itemclick=False)
-    return figure
+    return figure.update_layout(barmode="overlay", legend_itemclick=False)

@@ -6,9 +6,10 @@ works for the metric or against it. All counts are of the whole circuits.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import networkx as nx
+import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
 
@@ -21,28 +22,13 @@ MOST_OF_PAIR, MOST_ALONE = 300, 30
 """With more nodes only the strongest are drawn, and a line under the heading says so."""
 
 ABOVE, BELOW, MIDDLE = "a", "b", "shared"
-LANES = (ABOVE, BELOW, MIDDLE)
-"""In the order of drawing: the middle lies on top."""
+"""Kinds of nodes and edges, each by its lane."""
 
-HEADS = re.compile(r"\.attn(\.[qkv])?$")
+HEADS = re.compile(r"\.attn(?:\.[qkv])?$")
 """Sites whose units are attention heads, or what a head reads; they are squares."""
 
-_Edges = Mapping[tuple[str, str], dict[str, float]]
-"""Weights of every edge, by circuit."""
-
-
-class _Node(NamedTuple):
-    name: str
-    site: str
-    kind: str
-    scores: dict[str, float]
-    """By circuit."""
-
-
-_Two = dict[str, tuple[float, float]]
-"""Column and row of every node drawn, by its name; or the lowest and the highest row of a lane, by its kind."""
-_Looks = Mapping[str, tuple[str, str]]
-"""Name and colour of every kind."""
+Kinds = Mapping[str, tuple[str, str]]
+"""Name and colour of every kind, in the order of drawing: the middle lies on top."""
 
 
 def circuit_pair(
@@ -55,11 +41,17 @@ def circuit_pair(
     title: str,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw the circuits of one class in two domains on top of each other: what is shared, what is not.
+    """Draw the circuits of one class in two domains on top of each other: their shared units and edges, and the rest.
 
     Args:
         sites: The columns, from the image to the embedding.
         name_a, name_b: The two domains, in the colours of ``marks``.
+
+    Example:
+        >>> a, b = graphs["clock", "real"].circuit(), graphs["clock", "sketch"].circuit()
+        >>> drawn = circuit_pair(a, b, list(a.units), name_a="real", name_b="sketch", title="clock")
+        >>> drawn.layout.title.text
+        'clock'
     """
     if name_a == name_b:
         raise InputError(f'The two circuits need different names, both are "{name_a}".')
@@ -82,180 +74,176 @@ def circuit_drawing(
     end.
 
     ``sites`` are the columns, from the image to the embedding (default: those of the circuit).
+
+    Example:
+        >>> circuit_drawing(circuit, title="clock").layout.title.text
+        'clock'
     """
     kinds = {
         ABOVE: ("for the metric", style.POSITIVE),
         BELOW: ("against it", style.NEGATIVE),
     }
-    figure = _draw(
-        {"the circuit": circuit},
-        list(circuit.units) if sites is None else sites,
-        kinds,
-        title,
-    )
+    if sites is None:
+        sites = list(circuit.units)
+    figure = _draw({"the circuit": circuit}, sites, kinds, title)
     return figure.update_xaxes(title_text="site (units for the metric / all)")
 
 
 def _draw(
-    circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, title: str
+    circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: Kinds, title: str
 ) -> go.Figure:
-    graphs = {name: one.graph for name, one in circuits.items()}
-    nodes = _nodes(graphs, sites)
-    edges = _edges(graphs)
-    kind_of = {node.name: node.kind for node in nodes}
-    kind_of_edge = {
-        edge: _kind(weights, list(graphs)) if MIDDLE in kinds else kind_of[edge[1]]
-        for edge, weights in edges.items()
-    }
-    shown = nodes[: MOST_OF_PAIR if MIDDLE in kinds else MOST_ALONE]
-    places, lanes = _layout(shown, sites, list(kinds))
-    size = max(4.0, min(10.0, 520 / (lanes[ABOVE][1] - lanes[BELOW][0])))
-    largest = max(max(map(abs, node.scores.values())) for node in shown) or 1.0
+    is_pair = MIDDLE in kinds
+    nodes, edges = _nodes_and_edges(circuits)
+    unknown = nodes.loc[~nodes["site"].isin(sites), "name"]
+    if len(unknown):
+        raise InputError(
+            f'The node "{unknown.iloc[0]}" is of no listed site; the sites are {", ".join(sites)}.'
+        )
+    if nodes.empty:
+        raise InputError("There is nothing to draw: each circuit is empty.")
+    most = MOST_OF_PAIR if is_pair else MOST_ALONE
+    shown, lanes = _placed(nodes.head(most), sites, is_pair)
+    size: Any = max(4.0, min(10.0, 520 / (lanes[ABOVE][1] - lanes[BELOW][0])))
     figure = go.Figure()
     for kind, (name, colour) in kinds.items():
-        own = {
-            edge: weights
-            for edge, weights in edges.items()
-            if kind_of_edge[edge] == kind
-        }
-        label = f"{name}: {number_of(list(kind_of.values()).count(kind), 'node')}, {number_of(len(own), 'edge')}"
-        _draw_edges(figure, own, places, kind, colour)
-        points = [node for node in shown if node.kind == kind]
-        sizes = (
-            [6 + 14 * abs(*node.scores.values()) / largest for node in points]
-            if MIDDLE not in kinds
-            else size
-        )
+        own = edges[edges["kind"] == kind]
+        n_nodes = number_of(int((nodes["kind"] == kind).sum()), "node")
+        _draw_edges(figure, own, shown.set_index("name"), kind, colour)
+        points = shown[shown["kind"] == kind]
+        if not is_pair:
+            size = 6 + 14 * points["strength"] / (shown["strength"].max() or 1.0)
+        is_head = points["site"].str.contains(HEADS)
         marker = {
             "color": colour,
-            "size": sizes,
+            "size": size,
             "line": {"color": "white", "width": 0.5},
+            "symbol": np.where(is_head, "square", "circle"),
         }
-        _draw_nodes(figure, points, places, name=label, legendgroup=kind, marker=marker)
-    doubtful = {
-        site: why
-        for one in circuits.values()
-        for site, why in one.source.doubtful_sites.items()
-    }
-    remarks = (
-        [f"drawn: the {len(shown):,} strongest of {len(nodes):,} units"]
-        if len(shown) < len(nodes)
-        else []
-    )
-    remarks += (
-        ["!: scores do not add up to the metric's change, or repeat the site before"]
-        if doubtful
-        else []
-    )
-    style.lay_out(
-        figure,
-        title=title,
-        subtitle="; ".join(remarks) or None,
-        height=760,
-        legend=True,
-    )
-    _axes(figure, nodes, sites, lanes, kinds, doubtful)
+        # A lane without points draws one empty point, so that the legend keeps its count.
+        figure.add_scatter(
+            x=points["x"] if len(points) else [None],
+            y=points["y"] if len(points) else [None],
+            mode="markers",
+            name=f"{name}: {n_nodes}, {number_of(len(own), 'edge')}",
+            legendgroup=kind,
+            showlegend=True,
+            text=list(points["text"]),
+            hoverinfo="text",
+            marker=marker,
+        )
+    doubtful = set[str]()
+    for circuit in circuits.values():
+        doubtful.update(circuit.source.doubtful_sites)
+    remarks = []
+    if len(shown) < len(nodes):
+        remarks.append(f"drawn: the {len(shown):,} strongest of {len(nodes):,} units")
+    if doubtful:
+        remarks.append(
+            "!: scores do not add up to the metric's change, or repeat the site before"
+        )
+    subtitle = "; ".join(remarks) or None
+    style.lay_out(figure, title=title, subtitle=subtitle, height=760, legend=True)
+    n_all = nodes["site"].value_counts()
+    counted = MIDDLE if is_pair else ABOVE
+    n_counted = nodes.loc[nodes["kind"] == counted, "site"].value_counts()
+    ticks = []
+    for site in sites:
+        label = f"{site}!" if site in doubtful else site
+        share = f"{n_counted.get(site, 0)} / {n_all.get(site, 0)}"
+        ticks.append(f"{label} {style.faint(share)}")
+    _draw_axes(figure, ticks, lanes, kinds)
     return figure
 
 
-def _kind(values: Mapping[str, float], names: Sequence[str]) -> str:
-    """Return the kind of a node or edge with these values by circuit, of all circuits of these names."""
-    if len(names) == 1:
-        return ABOVE if values[names[0]] >= 0 else BELOW
-    return MIDDLE if len(values) == 2 else ABOVE if names[0] in values else BELOW
-
-
-def _nodes(circuits: Mapping[str, nx.DiGraph], sites: Sequence[str]) -> list[_Node]:
-    """Return all nodes of the circuits, strongest first."""
-    nodes = []
-    for name in dict.fromkeys(
-        node for circuit in circuits.values() for node in circuit
-    ):
-        site = str(name).rpartition("/")[0]
-        if site not in sites:
-            raise InputError(
-                f'The node "{name}" is of no listed site; the sites are {", ".join(sites)}.'
-            )
-        scores = {
-            of: circuit.nodes[name]["score"]
-            for of, circuit in circuits.items()
-            if name in circuit
-        }
-        nodes.append(_Node(name, site, _kind(scores, list(circuits)), scores))
-    if not nodes:
-        what = (
-            "Both circuits are empty" if len(circuits) > 1 else "The circuit is empty"
-        )
-        raise InputError(f"{what}; there is nothing to draw.")
-    return sorted(
-        nodes, key=lambda node: (-max(map(abs, node.scores.values())), node.name)
-    )
-
-
-def _edges(circuits: Mapping[str, nx.DiGraph]) -> _Edges:
-    edges: dict[tuple[str, str], dict[str, float]] = {}
+def _nodes_and_edges(
+    circuits: Mapping[str, Circuit],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the nodes of all circuits, strongest first, and their edges, each with its kind and hover text."""
+    scores: dict[str, dict[str, float]] = {}
+    weights: dict[tuple[str, str], dict[str, float]] = {}
     for name, circuit in circuits.items():
-        for upper, lower, weight in circuit.edges(data="weight"):
-            edges.setdefault((upper, lower), {})[name] = float(weight)
-    return edges
+        graph = circuit.graph
+        for node, score in graph.nodes(data="score"):
+            scores.setdefault(str(node), {})[name] = score
+        for upper, lower, weight in graph.edges(data="weight"):
+            weights.setdefault((upper, lower), {})[name] = float(weight)
+    first = next(iter(circuits))
+    is_pair = len(circuits) > 1
+
+    def kind(values: Mapping[str, float]) -> str:
+        if len(values) == 2:
+            return MIDDLE
+        is_above = first in values if is_pair else values[first] >= 0
+        return ABOVE if is_above else BELOW
+
+    rows = []
+    for node, values in scores.items():
+        site = node.rpartition("/")[0]
+        strength = max(map(abs, values.values()))
+        text = _told(f"<b>{node}</b>", "score", values)
+        rows.append((node, site, kind(values), strength, text))
+    nodes = pd.DataFrame(rows, columns=["name", "site", "kind", "strength", "text"])
+    nodes = nodes.sort_values(["strength", "name"], ascending=[False, True])
+    lines = []
+    for (upper, lower), values in weights.items():
+        # An edge of a single circuit has the kind of the unit at its end.
+        of_kind = values if is_pair else scores[lower]
+        text = _told(f"{upper} → {lower}", "weight", values)
+        lines.append((upper, lower, kind(of_kind), text))
+    return nodes, pd.DataFrame(lines, columns=["upper", "lower", "kind", "text"])
 
 
-def _layout(
-    shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]
-) -> tuple[_Two, _Two]:
-    """Stack the nodes of every site within the lane of their kind, strongest first from the middle outwards."""
-    stacks = {
-        (site, kind): [
-            node.name for node in shown if (node.site, node.kind) == (site, kind)
-        ]
-        for site in sites
-        for kind in LANES
-    }
-    tallest = {kind: max(len(stacks[site, kind]) for site in sites) for kind in LANES}
-    middle = max(tallest[MIDDLE] / 2, 1.0) if MIDDLE in kinds else 0.0
-    gap = 0.03 * sum(tallest.values())
+def _told(heading: str, what: str, values: Mapping[str, float]) -> str:
+    """Return the text of a node or an edge: its name, and its value in each circuit."""
+    lines = [f"{what} {value:.3g} in {name}" for name, value in values.items()]
+    return "<br>".join([heading, *lines])
+
+
+def _placed(
+    nodes: pd.DataFrame, sites: Sequence[str], is_pair: bool
+) -> tuple[pd.DataFrame, dict[str, tuple[float, float]]]:
+    """Stack the nodes of every site in the lane of their kind, the strongest nearest to the middle.
+
+    Returns:
+        The nodes with their column and row, ``x`` and ``y``, and the lowest and the highest row of each lane.
+    """
+    stacks = nodes.groupby(["site", "kind"])["name"]
+    height = stacks.transform("size")
+    tallest = height.groupby(nodes["kind"]).max()
+    above, below, middle = (
+        int(tallest.get(kind, 0)) for kind in (ABOVE, BELOW, MIDDLE)
+    )
+    near = max(middle / 2, 1.0) if is_pair else 0.0
+    gap = 0.03 * (above + below + middle)
     lanes = {
-        MIDDLE: (-middle, middle),
-        ABOVE: (middle + gap, middle + gap + max(tallest[ABOVE], 1)),
-        BELOW: (-middle - gap - max(tallest[BELOW], 1), -middle - gap),
+        ABOVE: (near + gap, near + gap + max(above, 1)),
+        BELOW: (-near - gap - max(below, 1), -near - gap),
     }
-    places: dict[str, tuple[float, float]] = {}
-    for (site, kind), names in stacks.items():
-        start, step = {
-            ABOVE: (lanes[ABOVE][0] + 0.5, 1),
-            BELOW: (lanes[BELOW][1] - 0.5, -1),
-            MIDDLE: ((len(names) - 1) / 2, -1),
-        }[kind]
-        places |= {
-            name: (float(sites.index(site)), start + step * row)
-            for row, name in enumerate(names)
-        }
-    return places, {kind: lanes[kind] for kind in kinds}
+    if is_pair:
+        lanes[MIDDLE] = (-near, near)
+    # The first row of a stack; one in the middle lane is centred on zero.
+    start = nodes["kind"].map({ABOVE: near + gap + 0.5, BELOW: -near - gap - 0.5})
+    start = start.fillna((height - 1) / 2)
+    step = np.where(nodes["kind"] == ABOVE, 1, -1)
+    column = nodes["site"].map(list(sites).index).astype(float)
+    return nodes.assign(x=column, y=start + step * stacks.cumcount()), lanes
 
 
 def _draw_edges(
-    figure: go.Figure, edges: _Edges, places: _Two, kind: str, colour: str
+    figure: go.Figure, edges: pd.DataFrame, places: pd.DataFrame, kind: str, colour: str
 ) -> None:
     """Draw curves that leave and reach the nodes level, broken by None; their inner points carry the hover text."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     texts: list[str | None] = []
-    steps = [i / 10 for i in range(11)]
-    for (upper, lower), weights in edges.items():
-        if upper not in places or lower not in places:
-            continue
-        (x0, y0), (x1, y1) = places[upper], places[lower]
-        xs += [*(x0 + (x1 - x0) * t for t in steps), None]
-        ys += [*(y0 + (y1 - y0) * t * t * (3 - 2 * t) for t in steps), None]
-        weights_of = [
-            f"weight {weight:.3g} in {name}" for name, weight in weights.items()
-        ]
-        texts += [
-            None,
-            *["<br>".join([f"{upper} → {lower}", *weights_of])] * (len(steps) - 2),
-            None,
-            None,
-        ]
+    at = np.arange(11) / 10
+    drawn = edges["upper"].isin(places.index) & edges["lower"].isin(places.index)
+    for upper, lower, text in edges.loc[drawn, ["upper", "lower", "text"]].to_numpy():
+        x0, y0 = places.loc[upper, ["x", "y"]]
+        x1, y1 = places.loc[lower, ["x", "y"]]
+        xs += [*(x0 + (x1 - x0) * at), None]
+        ys += [*(y0 + (y1 - y0) * at * at * (3 - 2 * at)), None]
+        texts += [None, *[text] * (len(at) - 2), None, None]
     opacity, width = (0.75, 1.6) if kind == MIDDLE else (0.3, 1.0)
     figure.add_scatter(
         x=xs,
@@ -269,73 +257,28 @@ def _draw_edges(
     )
 
 
-def _draw_nodes(
-    figure: go.Figure, nodes: list[_Node], places: _Two, **looks: Any
-) -> None:
-    texts = [
-        "<br>".join(
-            [
-                f"<b>{node.name}</b>",
-                *(f"score {score:.3g} in {of}" for of, score in node.scores.items()),
-            ]
-        )
-        for node in nodes
-    ]
-    # A lane without points draws one empty point, so that the legend keeps its count.
-    columns, rows = (
-        zip(*[places[node.name] for node in nodes], strict=True)
-        if nodes
-        else ([None], [None])
-    )
-    symbols = ["square" if HEADS.search(node.site) else "circle" for node in nodes] or [
-        "circle"
-    ]
-    looks["marker"] = {**looks["marker"], "symbol": symbols}
-    figure.add_scatter(
-        x=columns,
-        y=rows,
-        mode="markers",
-        showlegend=True,
-        text=texts,
-        hoverinfo="text",
-        **looks,
-    )
-
-
-def _axes(
+def _draw_axes(
     figure: go.Figure,
-    nodes: list[_Node],
-    sites: Sequence[str],
-    lanes: _Two,
-    looks: _Looks,
-    doubtful: Mapping[str, str],
+    ticks: Sequence[str],
+    lanes: Mapping[str, tuple[float, float]],
+    kinds: Kinds,
 ) -> None:
-    counted = MIDDLE if MIDDLE in looks else ABOVE
-    ticks = []
-    for site in sites:
-        kinds = [node.kind for node in nodes if node.site == site]
-        mark = "!" if site in doubtful else ""
-        ticks.append(
-            f"{site}{mark} {style.faint(f'{kinds.count(counted)} / {len(kinds)}')}"
-        )
-    columns = {"tickvals": list(range(len(sites))), "range": [-0.4, len(sites) - 0.6]}
     # Labels lean to the left: plotly turns crowded ones to the right and hides the last, which leaves the picture.
     figure.update_xaxes(
-        **columns, ticktext=ticks, showgrid=False, autotickangles=[0, -30, -60, -90]
+        tickvals=list(range(len(ticks))),
+        ticktext=ticks,
+        range=[-0.4, len(ticks) - 0.6],
+        showgrid=False,
+        autotickangles=[0, -30, -60, -90],
     )
     figure.update_yaxes(
-        tickvals=[sum(lanes[kind]) / 2 for kind in looks],
-        ticktext=[name.replace(" ", "<br>", 1) for name, _ in looks.values()],
+        tickvals=[sum(lanes[kind]) / 2 for kind in kinds],
+        ticktext=[name.replace(" ", "<br>", 1) for name, _ in kinds.values()],
         range=[lanes[BELOW][0] - 0.5, lanes[ABOVE][1] + 0.5],
         showgrid=False,
     )
     if MIDDLE in lanes:
         low, high = lanes[MIDDLE]
         figure.add_hrect(
-            y0=low,
-            y1=high,
-            fillcolor=style.FAINT,
-            opacity=0.6,
-            line_width=0,
-            layer="below",
+            low, high, fillcolor=style.FAINT, opacity=0.6, line_width=0, layer="below"
         )

@@ -1,5 +1,6 @@
 """Charts over images: pixel attributions; and sheets of images."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def pixel_maps(
         images: Bytes [images, height, width, 3], drawn with at most 112 pixels a side.
         maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
             side: strides and kinks leave a grid that hides the picture.
+        names: The name of each image.
+
+    Example:
+        >>> pictures = np.zeros((1, 64, 64, 3), np.uint8)
+        >>> drawn = pixel_maps(pictures, {"logit": np.ones((1, 64, 64))}, names=["clock"])
+        >>> [trace.type for trace in drawn.data]
+        ['image', 'heatmap']
     """
     fits = (
         images.ndim == 4
@@ -41,50 +49,47 @@ def pixel_maps(
             f"width], but images {images.dtype} {list(images.shape)}, {len(names)} names and maps {shapes} were given."
         )
     columns = 1 + len(maps)
-    titles = ["image", *maps] + [""] * columns * (len(images) - 1)
     figure, places = style.small_multiples(
-        titles,
+        ["image", *maps] + [""] * columns * (len(images) - 1),
         columns=columns,
         height=190,
         gap=6,
         row_titles=list(names),
         horizontal_spacing=0.02,
     )
-    for i, place in enumerate(places):
-        row, column = divmod(i, columns)
-        if column == 0:
-            drawn = go.Image(
-                z=_small(images[row], IMAGE_SIDE).astype(np.uint8), hoverinfo="skip"
-            )
-        else:
-            small = _small(list(maps.values())[column - 1][row], MAP_SIDE)
-            top = (
-                float(np.quantile(np.abs(small), 0.995)) or 1.0
-            )  # a few outliers would leave the rest pale
-            drawn = go.Heatmap(
-                z=small, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False
-            )
-            drawn.hovertemplate = "%{z:.2g}<extra></extra>"
-        figure.add_trace(drawn, **place)
-        height, width = np.shape(drawn.z)[:2]
+    traces: list[go.Image | go.Heatmap] = []
+    for i, image in enumerate(images):
+        small = _small(image, IMAGE_SIDE).astype(np.uint8)
+        traces.append(go.Image(z=small, hoverinfo="skip"))
+        for values in maps.values():
+            small = _small(values[i], MAP_SIDE)
+            # A few outliers would leave the rest pale.
+            top = float(np.quantile(np.abs(small), 0.995)) or 1.0
+            heat = go.Heatmap(z=small, zmin=-top, zmax=top, colorscale=SIGNED)
+            traces.append(heat.update(showscale=False, hovertemplate=_HOVER))
+    for trace, place in zip(traces, places, strict=True):
+        figure.add_trace(trace, **place)
+        height, width = np.shape(trace.z)[:2]
         figure.update_xaxes(range=[-0.5, width - 0.5], **place)
         figure.update_yaxes(range=[height - 0.5, -0.5], **place)
     style.lay_out(figure, title="Pixels for the class (blue) and against it (orange)")
     figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, constrain="domain")
-    return figure.for_each_yaxis(
-        lambda axis: axis.update(scaleanchor=axis.anchor)
-    )  # pixels are squares
+    # Pixels are squares.
+    return figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
+
+
+_HOVER = "%{z:.2g}<extra></extra>"
 
 
 def _small(picture: np.ndarray, most: int) -> np.ndarray:
     """Return means over square blocks so that no side has more than ``most`` pixels, without an unfilled last block."""
-    step = -(-max(picture.shape[:2]) // most)
-    height, width = (size // step * step for size in picture.shape[:2])
-    return reduce(
-        picture[:height, :width], "(h a) (w b) ... -> h w ...", np.mean, a=step, b=step
-    )
+    step = math.ceil(max(picture.shape[:2]) / most)
+    height = picture.shape[0] // step * step
+    width = picture.shape[1] // step * step
+    blocks = "(h a) (w b) ... -> h w ..."
+    return reduce(picture[:height, :width], blocks, np.mean, a=step, b=step)
 
 
 TILE, GAP = 64, 2
@@ -103,60 +108,48 @@ def contact_sheet(
     Images are fitted into squares and keep their shape. A place without an image shows a dash.
 
     Example:
-        >>> contact_sheet({("fish", "real"): [Path("a.png")]}, rows=["fish"], columns=["real", "sketch"])
+        >>> picture = folder.select("clock", "real")[0].path
+        >>> contact_sheet({("clock", "real"): [picture]}, rows=["clock"], columns=["real", "sketch"])
+        <PIL.Image.Image image mode=RGB size=...>
     """
     unknown = [cell for cell in cells if cell[0] not in rows or cell[1] not in columns]
     if not rows or not columns or unknown:
+        words = f", none for {unknown[0]}" if unknown else ""
         raise InputError(
             f"A contact sheet needs a row and a column for every cell, but {len(rows)} rows and {len(columns)} columns "
-            f"were given{f', none for {unknown[0]}' if unknown else ''}: give the labels of all cells."
+            f"were given{words}: give the labels of all cells."
         )
-    text = round(0.22 * TILE)
-    font = ImageFont.load_default(size=text)
-    left, top = (
-        round(max(font.getlength(label) for label in rows)) + 4 * GAP,
-        text + 4 * GAP,
-    )
-    wide, high = per_cell * (TILE + GAP) + GAP, TILE + 2 * GAP
-    sheet = Image.new(
-        "RGB", (left + len(columns) * wide, top + len(rows) * high), "white"
-    )
+    size = round(0.22 * TILE)
+    font = ImageFont.load_default(size=size)
+    left = round(max(font.getlength(label) for label in rows)) + 4 * GAP
+    top = size + 4 * GAP
+    wide = per_cell * (TILE + GAP) + GAP
+    high = TILE + 2 * GAP
+    shape = (left + len(columns) * wide, top + len(rows) * high)
+    sheet = Image.new("RGB", shape, "white")
     pen = ImageDraw.Draw(sheet)
+
+    def write(text: str, x: float, y: float, colour: str, anchor: str = "mm") -> None:
+        pen.text((x, y), text, fill=colour, font=font, anchor=anchor)
+
     for i, column in enumerate(columns):
-        pen.text(
-            (left + (i + 0.5) * wide, top / 2),
-            column,
-            fill="black",
-            font=font,
-            anchor="mm",
-        )
+        write(column, left + (i + 0.5) * wide, top / 2, "black")
     for j, row in enumerate(rows):
-        pen.text(
-            (left - 2 * GAP, top + (j + 0.5) * high),
-            row,
-            fill="black",
-            font=font,
-            anchor="rm",
-        )
+        y = top + j * high
+        write(row, left - 2 * GAP, top + (j + 0.5) * high, "black", "rm")
         for i, column in enumerate(columns):
             images = cells.get((row, column), ())
             for k in range(per_cell):
-                x, y = left + i * wide + k * (TILE + GAP), top + j * high
+                x = left + i * wide + k * (TILE + GAP)
                 if k < len(images):
                     sheet.paste(_fitted(images[k]), (x, y))
                 else:
-                    pen.text(
-                        (x + TILE / 2, y + TILE / 2),
-                        "-",
-                        fill="grey",
-                        font=font,
-                        anchor="mm",
-                    )
+                    write("-", x + TILE / 2, y + TILE / 2, "grey")
     return sheet
 
 
 def _fitted(image: Path | Image.Image) -> Image.Image:
     if not isinstance(image, Image.Image):
-        with open_picture(image) as opened:
-            return _fitted(opened)
+        with open_picture(image) as picture:
+            return _fitted(picture)
     return ImageOps.pad(image.convert("RGB"), (TILE, TILE), color="white")

@@ -1,5 +1,6 @@
 """Parts of every figure: a fixed mark per domain, names of measures, the layout, panels, legends, checks of tables."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -14,11 +15,10 @@ from circuitry.runs.errors import InputError, unknown_name
 INK = "#22262b"
 GREY = "#7c858e"
 FAINT = "#e7e9ec"
-NEGATIVE, NEUTRAL, POSITIVE = (
-    "#eb9a6c",
-    "#f7f9fb",
-    "#5fabd9",
-)  # ink stays readable on all of them
+# Ink stays readable on these three.
+NEGATIVE = "#eb9a6c"
+NEUTRAL = "#f7f9fb"
+POSITIVE = "#5fabd9"
 _Look = TypeVar("_Look")
 FONT = (
     "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -26,7 +26,13 @@ FONT = (
 
 
 class Mark(NamedTuple):
-    """How a domain looks in every figure: colour, plotly symbol, and the same symbol as a character."""
+    """How a domain looks in every figure: colour, plotly symbol, and the same symbol as a character.
+
+    Example:
+        >>> from circuitry.reports.figures import Mark
+        >>> Mark("#0072B2", "circle", "●").marker(9)
+        {'symbol': 'circle', 'color': '#0072B2', 'size': 9}
+    """
 
     colour: str  #: As CSS reads it.
     symbol: str  #: Name of plotly's marker.
@@ -62,42 +68,14 @@ MARKS = (
 )
 
 
-METHODS_DRAWN = (
-    *("iterative-fisher", "fisher", "learned", "gradient", "patching", "conductance"),
-    *("exact", "site-path"),
-)
-"""Names of methods in figures, in the order of their looks; ``exact`` is of edges. Two marks are left for others."""
-
-
-def method_marks(methods: Iterable[str]) -> dict[str, Mark]:
-    """Return a mark for every method, by its name: it looks the same in every figure, whatever is drawn beside it.
-
-    A method that figures do not know takes, by alphabetical order, a mark that is left.
-
-    Example:
-        >>> method_marks(["gradient", "learned"])["gradient"] == method_marks(["gradient"])["gradient"]
-        True
-    """
-    names, fixed = sorted(set(methods)), assign_looks(METHODS_DRAWN, MARKS, "methods")
-    found = {name: fixed[name] for name in names if name in fixed}
-    free = [
-        mark
-        for mark in (*MARKS[len(fixed) :], *MARKS[: len(fixed)])
-        if mark not in found.values()
-    ]
-    return found | assign_looks(
-        (name for name in names if name not in fixed), free, "methods"
-    )
-
-
 def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
     """Return a mark for every domain, by alphabetical order, so that one set of domains always looks the same.
 
     Figures of a subset keep the looks of the whole when they are given the marks of the whole.
 
     Example:
-        >>> marks = domain_marks(["sketch", "photo", "clipart"])
-        >>> overlap_over_depth(depth.query("domain != 'clipart'"), sites, marks=marks)
+        >>> domain_marks(["sketch", "real"])["real"].symbol
+        'circle'
     """
     return assign_looks(sorted(set(domains)), MARKS, "domains")
 
@@ -106,12 +84,12 @@ def assign_looks(
     names: Iterable[str], looks: Sequence[_Look], what: str
 ) -> dict[str, _Look]:
     """Return a look for every name, in order; refuse more names (``what`` they are) than looks."""
-    known = list(dict.fromkeys(names))
-    if len(known) > len(looks):
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) > len(looks):
         raise InputError(
-            f"A figure shows at most {len(looks)} {what}, but {len(known)} were given; draw fewer."
+            f"A figure shows at most {len(looks)} {what}, but {len(distinct)} were given; draw fewer."
         )
-    return dict(zip(known, looks, strict=False))
+    return dict(zip(distinct, looks, strict=False))
 
 
 def marks_for(
@@ -138,26 +116,19 @@ def faint(text: str) -> str:
 
 def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
     """Return the marker of bars of a part: solid for seen classes, hatched for held-out ones."""
-    solid = part == "seen"
-    return {
-        "color": colour if solid else "white",
-        "line": {"color": colour, "width": 1.5},
-        "pattern": {
-            "shape": "" if solid else "/",
-            "fgcolor": colour,
-            "size": 6,
-            "solidity": 0.35,
-        },
-    }
+    pattern = {"shape": "/", "fgcolor": colour, "size": 6, "solidity": 0.35}
+    filling = {"color": "white", "pattern": pattern}
+    if part == "seen":
+        filling = {"color": colour}
+    return {"line": {"color": colour, "width": 1.5}, **filling}
 
 
 def whiskers(rows: pd.DataFrame, colour: str) -> dict[str, object]:
     """Return the error bar from ``low`` to ``high`` around ``value``; none where they are NaN."""
-    above, below = rows["high"] - rows["value"], rows["value"] - rows["low"]
     return {
         "type": "data",
-        "array": above,
-        "arrayminus": below,
+        "array": rows["high"] - rows["value"],
+        "arrayminus": rows["value"] - rows["low"],
         "color": colour,
         "thickness": 1.3,
         "width": 0,
@@ -165,19 +136,18 @@ def whiskers(rows: pd.DataFrame, colour: str) -> dict[str, object]:
 
 
 def interval_note(rows: pd.DataFrame) -> str | None:
-    """Return what the whiskers are, where there is any."""
-    return (
-        "bars: 95 % intervals" if rows[["low", "high"]].notna().any(axis=None) else None
-    )
+    """Return the meaning of the whiskers; None where no interval is known."""
+    known = rows[["low", "high"]].notna().any(axis=None)
+    return "bars: 95 % intervals" if known else None
 
 
 def need_values(
     table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]
 ) -> None:
     """Refuse a table that lacks a value to be drawn, and name the values that it has."""
-    there = list(dict.fromkeys(map(str, table[column])))
-    if absent := [value for value in wanted if value not in there]:
-        raise unknown_name(f"{column} in the {name} table", absent[0], there)
+    values = list(dict.fromkeys(map(str, table[column])))
+    if absent := [value for value in wanted if value not in values]:
+        raise unknown_name(f"{column} in the {name} table", absent[0], values)
 
 
 def small_multiples(
@@ -189,20 +159,23 @@ def small_multiples(
     ``options`` are those of plotly's ``make_subplots``.
     """
     wide = min(columns, len(titles))
-    rows = -(-len(titles) // wide)
+    rows = math.ceil(len(titles) / wide)
     drawn = rows * height + (rows - 1) * gap
-    spacing = (
-        gap / drawn if rows > 1 else 0
-    )  # of one row the gap may be more than its height
+    # plotly refuses a gap of one row, which may be more than its height.
+    spacing = gap / drawn if rows > 1 else 0
     figure = make_subplots(
         rows, wide, subplot_titles=titles, vertical_spacing=spacing, **options
     )
     figure.update_annotations(font_size=13)
-    lines = max(1 + title.count("<br>") for title in titles) if any(titles) else 0
+    lines = 0
+    if any(titles):
+        lines = 1 + max(title.count("<br>") for title in titles)
     figure.update_layout(height=drawn, margin_t=20 * lines)
-    return figure, [
-        {"row": i // wide + 1, "col": i % wide + 1} for i in range(len(titles))
-    ]
+    places = []
+    for i in range(len(titles)):
+        row, column = divmod(i, wide)
+        places.append({"row": row + 1, "col": column + 1})
+    return figure, places
 
 
 def apart(values: Sequence[float], gap: float) -> list[float]:
@@ -213,10 +186,8 @@ def apart(values: Sequence[float], gap: float) -> list[float]:
     if not values:
         return []
     steps = gap * np.arange(len(values))
-    places: list[float] = (
-        isotonic_regression(np.array(values) - steps).x + steps
-    ).tolist()
-    return places
+    fitted = isotonic_regression(np.array(values) - steps)
+    return list((fitted.x + steps).tolist())
 
 
 def add_points(
@@ -234,30 +205,18 @@ def add_points(
     options of plotly's ``add_scatter``, such as the row and column of a panel.
     """
     options = {"mode": "markers", "showlegend": False} | looks
-    custom = rows[list(more)] if more else None
-    figure.add_scatter(
-        x=rows[x],
-        y=rows[y],
-        customdata=custom,
-        hovertemplate=f"{hover}<extra></extra>",
-        **options,
-    )
+    if more:
+        options["customdata"] = rows[list(more)]
+    hover = f"{hover}<extra></extra>"
+    figure.add_scatter(x=rows[x], y=rows[y], hovertemplate=hover, **options)
 
 
 def add_key(
     figure: go.Figure, name: str, kind: str = "scatter", **looks: object
 ) -> None:
     """Add an entry of the legend without data, where no trace shows alone what the entry explains."""
-    figure.add_trace(
-        {
-            "type": kind,
-            "name": name,
-            "x": [None],
-            "y": [None],
-            "showlegend": True,
-            **looks,
-        }
-    )
+    entry = {"type": kind, "name": name, "x": [None], "y": [None], "showlegend": True}
+    figure.add_trace({**entry, **looks})
 
 
 def lay_out(
@@ -274,29 +233,23 @@ def lay_out(
     """
     top = (74 if subtitle else 52) + (figure.layout.margin.t or 0)
     bottom = 90 if legend else 60
-    at_the_top = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}}
     heading = {
         "text": title,
+        "subtitle": {"text": subtitle, "font": {"size": 12, "color": GREY}},
+        "font": {"size": 16},
         "x": 0,
         "xref": "paper",
         "xanchor": "left",
-        "font": {"size": 16},
-        **at_the_top,
-    }
-    below = {
-        "orientation": "h",
-        "x": 0,
-        "y": 0,
+        "y": 1,
         "yref": "container",
-        "yanchor": "bottom",
-        "traceorder": "normal",
+        "yanchor": "top",
+        "pad": {"t": 14},
     }
     figure.update_layout(
         template="plotly_white",
         height=height or figure.layout.height + top + bottom,
         font={"family": FONT, "size": 13, "color": INK},
-        title=heading
-        | {"subtitle": {"text": subtitle, "font": {"size": 12, "color": GREY}}},
+        title=heading,
         margin={"l": 70, "r": 20, "t": top, "b": bottom},
         hoverlabel={
             "bgcolor": "white",
@@ -305,19 +258,26 @@ def lay_out(
         },
         hovermode="closest",
         showlegend=legend,
-        legend={"bgcolor": "rgba(255,255,255,0)", "itemsizing": "trace", **below},
+        legend={
+            "bgcolor": "rgba(255,255,255,0)",
+            "itemsizing": "trace",
+            "orientation": "h",
+            "x": 0,
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
     )
     axis = {
         "automargin": True,
         "gridcolor": FAINT,
         "linecolor": GREY,
         "zeroline": False,
+        "title": {"standoff": 12, "font": {"size": 13}},
     }
-    figure.update_xaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
-    figure.update_yaxes(
-        **axis, title={"standoff": 12, "font": {"size": 13}}, ticklabelstandoff=4
-    )
-    return figure
+    figure.update_xaxes(**axis)
+    return figure.update_yaxes(**axis, ticklabelstandoff=4)
 
 
 def capitalised(text: str) -> str:
@@ -338,6 +298,11 @@ MEASURE_NAMES = {
 
 
 def measure_name(measure: str) -> str:
-    """Return the name of a measure in figures and sentences."""
+    """Return the name of a measure in figures and sentences.
+
+    Example:
+        >>> measure_name("edge_jaccard")
+        'edge Jaccard index'
+    """
     of_depth = measure.replace("wl_kernel_depth_", "Weisfeiler-Lehman kernel, depth ")
     return MEASURE_NAMES.get(measure, of_depth.replace("_", " "))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from circuitry.interventions.curve_reading import CURVE_MEASURES
@@ -46,16 +45,14 @@ def faithfulness_findings(
     ``alone`` are curves of one site at a time, of one size.
     """
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
-    found = [circuits_work(by_size, by_size[0].size)]
+    findings = [circuits_work(by_size, by_size[0].size)]
     if alone:
         site = most_selective_site(curves_by_domain(alone, "selectivity"))
-        if there := [curve for curve in alone if curve.settings["sites"] == [site]]:
-            found.append(
-                circuits_work(
-                    there, there[0].sizes[0], f"at {site} alone, the best site"
-                )
-            )
-    return found
+        at_site = [curve for curve in alone if curve.settings["sites"] == [site]]
+        if at_site:
+            where = f"at {site} alone, the best site"
+            findings.append(circuits_work(at_site, at_site[0].sizes[0], where))
+    return findings
 
 
 def circuits_work(
@@ -63,41 +60,45 @@ def circuits_work(
 ) -> Finding:
     """Count the verdicts on circuits of one size, beside what they do on average."""
     place = curves[0].sizes.index(size)
-    told = [verdict_of(curve, place) for curve in curves]
-    known = [curve for curve, one in zip(curves, told, strict=True) if one != OPEN]
+    verdicts = pd.Series([verdict_of(curve, place) for curve in curves])
+    known = [
+        curve
+        for curve, verdict in zip(curves, verdicts, strict=True)
+        if verdict != OPEN
+    ]
     pooled = pool_curves(known or curves)
-    kept, values = (
-        f"{size:.0%} of the units kept {where}{weights_said(pooled, place)}",
-        pooled.at(place),
-    )
+    values = pooled.at(place)
+    size_said = f"{size:.0%} of the units kept {where}{weights_said(pooled, place)}"
     change = f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}."
     if not known:
-        both = (
-            f"{name} {values[name]['kept']:z.2f}"
-            for name in ("selectivity", "faithfulness")
-        )
+        selectivity = f"selectivity {values['selectivity']['kept']:z.2f}"
+        faithfulness = f"faithfulness {values['faithfulness']['kept']:z.2f}"
         return Finding(
-            f"Do the circuits work? {UNKNOWN}: {why_open(curves[0])}. With {kept}: {', '.join(both)} (nan: not known).",
+            f"Do the circuits work? {UNKNOWN}: {why_open(curves[0])}. With {size_said}: {selectivity}, {faithfulness} "
+            "(nan: not known).",
             "A circuit that gives every image the same answer may have a faithfulness of 1.",
             f"Folders of other classes, and a logit of a class as metric. {change}",
         )
-    working = sum(one in WORKING for one in told)
-    answer = YES if working == len(known) else PARTLY if working else NO
-    counts = "; ".join(f"{told.count(one)}: {one}" for one in VERDICTS if one in told)
-    idle = [
-        curve
-        for curve, one in zip(curves, told, strict=True)
-        if one not in (*WORKING, OPEN)
-    ]
-    named = name_some([f"{curve.class_name} in {curve.domain}" for curve in idle])
-    not_working = f" These do not work: {named}." if working and idle else ""
+    works = verdicts.isin(WORKING)
+    n_working = int(works.sum())
+    answer = _share_answer(n_working, len(known))
+    counts = "; ".join(
+        f"{(verdicts == verdict).sum()}: {verdict}"
+        for verdict in VERDICTS
+        if verdict in set(verdicts)
+    )
+    # Where no circuit works, or all do, none is named.
+    idle = verdicts.index[~works & (verdicts != OPEN)]
+    not_working = ""
+    if n_working and len(idle):
+        names = [f"{curves[i].class_name} in {curves[i].domain}" for i in idle]
+        not_working = f" These do not work: {name_some(names)}."
+    one_by_one = f" {ONE_BY_ONE}" if answer == NO else ""
     right = pooled.to_pandas("right").query("circuit == 'kept'").iloc[place]
     over = "classes and images" if len(known) > 1 else "images"
     return Finding(
-        f"Do the circuits work? {answer}: of {len(told)} circuits with {kept}, {working} work ({counts})."
-        f"{_whose(told)} Means: {said_of(values)}.{describe_leak(pooled)}"
-        + f" {ONE_BY_ONE}"
-        * (answer == NO),
+        f"Do the circuits work? {answer}: of {len(curves)} circuits with {size_said}, {n_working} work ({counts})."
+        f"{_whose(verdicts)} Means: {said_of(values)}.{describe_leak(pooled)}{one_by_one}",
         f"On unseen images. A circuit works with at least {RIGHT:.0%} of the whole model's right answers, hardly more "
         f"false ones, and half of its answers recovered. Right answers have the 95 % interval [{right['low']:.0%}, "
         f"{right['high']:.0%}] over {over}.{not_working}",
@@ -105,16 +106,20 @@ def circuits_work(
     )
 
 
-def _whose(told: Sequence[str]) -> str:
-    """Say how many of the circuits that work are the class's own, where that can be told of some."""
-    own, anothers, n = (
-        told.count(OWN),
-        told.count(AS_ANOTHERS),
-        sum(one in WORKING for one in told),
-    )
+def _share_answer(n: int, of: int) -> str:
+    if n == 0:
+        return NO
+    return YES if n == of else PARTLY
+
+
+def _whose(verdicts: "pd.Series[str]") -> str:
+    """Say how many of the circuits that work are the class's own, where that can be told of at least one circuit."""
+    own = int((verdicts == OWN).sum())
+    anothers = int((verdicts == AS_ANOTHERS).sum())
     if not own + anothers:
         return ""
-    answer = YES if own == n else PARTLY if own else NO
+    n = int(verdicts.isin(WORKING).sum())
+    answer = _share_answer(own, n)
     return f" Are they the class's own? {answer}: {own} of {n} are; another class's would do for {anothers}."
 
 
@@ -123,21 +128,25 @@ def add_faithfulness(
 ) -> None:
     """Add the section on faithfulness and selectivity; curves with all sites ablated together."""
     report.section("Do the circuits work?")
-    first, n_others = curves[0], int((~curves[0].own).sum())
+    first = curves[0]
+    n_others = int((~first.own).sum())
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     tables = {name: curves_by_domain(by_size, name) for name in CURVE_MEASURES}
     size = first.size
     if not all(map(why_open, by_size)):
         place = first.sizes.index(size)
-        told = [
-            (curve.class_name, curve.domain, verdict_of(curve, place))
-            for curve in by_size
-        ]
-        verdicts = pd.DataFrame(told, columns=["class", "domain", "verdict"])
+        verdicts = pd.DataFrame(
+            {
+                "class": [curve.class_name for curve in by_size],
+                "domain": [curve.domain for curve in by_size],
+                "verdict": [verdict_of(curve, place) for curve in by_size],
+            }
+        )
+        wide = verdicts.pivot_table(
+            "verdict", "class", "domain", aggfunc="first", sort=False
+        )
         report.table(
-            verdicts.pivot_table(
-                "verdict", "class", "domain", aggfunc="first", sort=False
-            ).reset_index(),
+            wide.reset_index(),
             "The verdict on each circuit; its size is in the table below.",
         )
     captions = {
@@ -151,17 +160,17 @@ def add_faithfulness(
     }
     for measure, caption in captions.items():
         table = tables[measure]
-        if table["value"].notna().any():
-            above = f" {ABOVE_ONE}" if (table["value"] > 1).any() else ""
-            report.figure(
-                faithfulness_curves(table, measure=measure, marks=marks),
-                caption + above,
-            )
-        else:
+        if table["value"].isna().all():
             report.text(f"There is no {measure}: {table['reason'].iloc[0]}.")
-    at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
-    if (at["reason"] == "").any():
-        cells = in_cells(at, ["domain", "measure"])
+            continue
+        if (table["value"] > 1).any():
+            caption = f"{caption} {ABOVE_ONE}"
+        figure = faithfulness_curves(table, measure=measure, marks=marks)
+        report.figure(figure, caption)
+    every = pd.concat(tables.values())
+    of_size = every[every["fraction"] == size]
+    if (of_size["reason"] == "").any():
+        cells = in_cells(of_size, ["domain", "measure"])
         cells.insert(1, "units kept", f"{size:.0%}")
         report.table(
             cells,
@@ -170,15 +179,15 @@ def add_faithfulness(
         )
     areas = areas_by_domain(curves)
     kept = areas["circuit"] == "kept"
-    columns = areas["measure"] + np.where(
-        kept, " (" + areas["ranking"] + ")", ", random"
+    circuits = (" (" + areas["ranking"] + ")").where(kept, ", random")
+    areas = areas.assign(
+        column=areas["measure"] + circuits, low=areas["low"].where(kept)
     )
-    areas = areas.assign(column=columns, low=areas["low"].where(kept))
-    wide = areas.assign(cell=with_intervals(areas, "z.2f")).pivot(
-        index="domain", columns="column", values="cell"
-    )
+    areas["cell"] = with_intervals(areas, "z.2f")
+    wide = areas.pivot(index="domain", columns="column", values="cell")
+    wide = wide[areas["column"].unique()].rename_axis(columns=None)
     report.table(
-        wide[list(dict.fromkeys(columns))].rename_axis(columns=None).reset_index(),
+        wide.reset_index(),
         f"Areas under the curves (MIB), with 95 % bootstrap intervals {OVER}, and those of random units. CMD, the "
         "area of |1 - faithfulness|: 0 is best; CPR: the area under faithfulness.",
         folded=True,
@@ -204,7 +213,7 @@ def add_selectivity_over_depth(
     figure = overlap_over_depth(
         kept,
         sites,
-        chance=mean_over_depth(table)["random"].rename("value").reset_index(),
+        chance=mean_over_depth(table)["random"].reset_index(name="value"),
         measure="selectivity, one site ablated",
         chance_label="random units",
         title=f"Selectivity with {size:.0%} of the units kept at one site",

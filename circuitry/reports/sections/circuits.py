@@ -81,18 +81,16 @@ def add_circuit_pair(
     marks: Mapping[str, Mark] | None = None,
 ) -> None:
     """Add the section that draws one class's circuit in two domains."""
-    name, domain_a, domain_b = (
-        a.source.class_name,
-        str(a.source.domain),
-        str(b.source.domain),
-    )
+    name = a.source.class_name
+    first = str(a.source.domain)
+    second = str(b.source.domain)
     report.section(f"One circuit in two domains: {name}")
-    title = f"{name}: {domain_a} and {domain_b}"
+    title = f"{name}: {first} and {second}"
     report.figure(
         circuit_pair(
-            a, b, sites, name_a=domain_a, name_b=domain_b, title=title, marks=marks
+            a, b, sites, name_a=first, name_b=second, title=title, marks=marks
         ),
-        f"The kept units of {name} at every site and the strongest edges into them, in {domain_a} and in {domain_b}. "
+        f"The kept units of {name} at every site and the strongest edges into them, in {first} and in {second}. "
         "The legend counts nodes and edges; under each site stand its shared units and all units of both circuits.",
     )
 
@@ -148,10 +146,8 @@ def add_attribution_check(
     """Add the section that sets attributed scores beside exact effects; ``what`` names the circuit."""
     report.section("Do scores equal the effect of removing a unit?")
     table = check.to_pandas()
-    random = table[(table["sample"] == "random") & table["site"].isin(sites)].dropna(
-        subset="spearman"
-    )
-    rho = random.set_index("site")["spearman"]
+    random = table[(table["sample"] == "random") & table["site"].isin(sites)]
+    rho = random.set_index("site")["spearman"].dropna()
     report.figure(
         attribution_against_patching(check.points, sites, table),
         f"{what}: attributed score and exact effect of moving a unit to the baseline, for the units with the largest "
@@ -175,15 +171,13 @@ def add_pixels(
     """Add the section that shows which pixels raise the class's metric; the first map is the whole model's."""
     report.section(f"What do the circuits look at? {class_name}")
     agreement = map_agreement(maps)
-    titles = {
-        title: f"{title}<br>{faint(f'r {r:+.2f}')}" for title, r in agreement.items()
-    }
+    titled = {}
+    for title, values in maps.items():
+        if title in agreement:
+            title += f"<br>{faint(f'r {agreement[title]:+.2f}')}"
+        titled[title] = values
     report.figure(
-        pixel_maps(
-            images,
-            {titles.get(title, title): one for title, one in maps.items()},
-            names=names,
-        ),
+        pixel_maps(images, titled, names=names),
         "Pixel attributions (captum's integrated gradients from a blank image). Blue: for the class or unit; orange: "
         "against it; each map has its own scale. r: correlation with the whole model's map.",
     )
@@ -205,21 +199,22 @@ def add_domain_apart(
     depth = apart_over_depth(overlap, apart)
     for group in overlap.groups:
         title = f"Units shared with {apart} and without it ({group} classes)"
-        add_two_lines(
-            report, depth[depth["group"] == group], overlap.sites, "node overlap", title
-        )
+        of_group = depth[depth["group"] == group]
+        add_two_lines(report, of_group, overlap.sites, "node overlap", title)
     for name, comparison in comparisons.items():
+        measure = measure_name(name)
         for group in comparison.groups:
-            if group != "all":
-                title = f"{measure_name(name)}, {group} classes"
-                matrix = comparison.matrix(group)
-                figure = similarity_heatmap(
-                    matrix, title=title, measure=measure_name(name), marks=marks
-                )
-                report.figure(figure, f"Means over the {group} classes.")
+            if group == "all":
+                continue
+            matrix = comparison.matrix(group)
+            title = f"{measure}, {group} classes"
+            figure = similarity_heatmap(
+                matrix, title=title, measure=measure, marks=marks
+            )
+            report.figure(figure, f"Means over the {group} classes.")
         report.table(
             means_without(comparison, apart),
-            f"{measure_name(name)}: each domain's mean with the others, and without {apart} among them; all: "
+            f"{measure}: each domain's mean with the others, and without {apart} among them; all: "
             f"the mean over all ordered pairs, and over those whose second domain is not {apart}.",
         )
 
@@ -234,6 +229,13 @@ def add_two_lines(
     """Add the figure of one domain with the others beside the others among themselves; nothing without a value.
 
     ``depth`` has their names in the column ``domain``, the one domain first.
+
+    Example:
+        >>> page = circuitry.reports.Report("Sketches against the others")
+        >>> depth = pd.DataFrame({"domain": "sketch with the others", "site": ["conv", "head"], "value": 0.5})
+        >>> add_two_lines(page, depth.assign(low=0.4, high=0.6), ["conv", "head"], "node overlap")
+        >>> list(page.plotly_figures)
+        ['figure-1']
     """
     if depth["value"].isna().all():
         return
@@ -244,6 +246,5 @@ def add_two_lines(
         lower = int((wide[names[0]] < wide[names[1]]).sum())
         words += f" The first is lower at {lower} of {len(sites)} sites."
     marks = dict(zip(names, APART_MARKS, strict=False))
-    report.figure(
-        overlap_over_depth(depth, sites, measure=name, title=title, marks=marks), words
-    )
+    figure = overlap_over_depth(depth, sites, measure=name, title=title, marks=marks)
+    report.figure(figure, words)

@@ -33,24 +33,22 @@ def with_intervals(
         >>> with_intervals(pd.DataFrame({"value": [0.5], "low": [0.25], "high": [0.75]})).tolist()
         ['0.500 [0.250, 0.750]']
     """
-    rows = zip(table[column], table["low"], table["high"], strict=True)
-    said = [
-        "–"
-        if pd.isna(value)
-        else f"{value:{spec}}"
-        + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]")
-        for value, low, high in rows
-    ]
+    said = []
+    for value, low, high in table[[column, "low", "high"]].to_numpy(dtype=float):
+        if np.isnan(value):
+            said.append("–")
+        elif np.isnan(low):
+            said.append(f"{value:{spec}}")
+        else:
+            said.append(f"{value:{spec}} [{low:{spec}}, {high:{spec}}]")
     return pd.Series(said, table.index, dtype=object)
 
 
 def depth_ends(depth: pd.DataFrame) -> str:
     """Say where the largest and the smallest value over depth is; columns domain, site, value, some of them known."""
     known = depth.dropna(subset="value")
-    most, least = (
-        known.iloc[place]
-        for place in (known["value"].argmax(), known["value"].argmin())
-    )
+    most = known.iloc[known["value"].argmax()]
+    least = known.iloc[known["value"].argmin()]
     return (
         f"Largest: {most['domain']} at {most['site']} ({most['value']:.2f}); smallest: {least['domain']} at "
         f"{least['site']} ({least['value']:.2f})."
@@ -60,7 +58,16 @@ def depth_ends(depth: pd.DataFrame) -> str:
 def add_comparison(
     report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str
 ) -> None:
-    """Add everything on one comparison to a section, how to read it first."""
+    """Add everything on one comparison to a section, how to read it first.
+
+    Example:
+        >>> from circuitry.reports.figures import domain_marks
+        >>> page = circuitry.reports.Report("Clocks and cups")
+        >>> overlap = circuitry.compare_domains(graphs)["node_overlap"]
+        >>> add_comparison(page, overlap, domain_marks(overlap.domains), title="Shared units")
+        >>> len(page.plotly_figures)
+        2
+    """
     add_reading(report, comparison)
     if comparison.sites:
         add_over_depth(report, comparison, marks)
@@ -88,7 +95,8 @@ def add_reading(report: Report, comparison: Comparison) -> None:
     words.append(
         f"Every p value is about {THIS_MODEL}, not about other trainings of it."
     )
-    words += filter(None, [too_few(comparison.n_classes, len(comparison.domains))])
+    if few := too_few(comparison.n_classes, len(comparison.domains)):
+        words.append(few)
     if comparison.left_out:
         sites = "; ".join(
             f"{site} ({reason})" for site, reason in comparison.left_out.items()
@@ -104,44 +112,52 @@ def add_over_depth(
 
     Means are of parts where there are any, so that the ceiling drawn with them is of as many images. ``more`` ends the
     caption of the first.
+
+    Example:
+        >>> from circuitry.reports.figures import domain_marks
+        >>> page = circuitry.reports.Report("Clocks and cups")
+        >>> overlap = circuitry.compare_domains(graphs)["node_overlap"]
+        >>> add_over_depth(page, overlap, domain_marks(overlap.domains))
+        >>> list(page.plotly_figures)
+        ['figure-1']
     """
-    name, parts = measure_name(comparison.measure), comparison.has_ratios
-    depth = comparison.parts_over_depth() if parts else comparison.over_depth()
-    ceiling, chance = comparison.ceiling_by_site(), comparison.chance
+    name = measure_name(comparison.measure)
+    has_parts = comparison.has_ratios
+    depth = comparison.parts_over_depth() if has_parts else comparison.over_depth()
+    ceiling = comparison.ceiling_by_site()
+    chance = comparison.chance
+    # A table without rows is no reference, and charts refuse it.
+    references = [table if len(table) else None for table in (ceiling, chance)]
+    over = _over(comparison, has_parts)
     figure = overlap_over_depth(
         depth,
         comparison.sites,
-        ceiling if len(ceiling) else None,
-        chance if len(chance) else None,
+        *references,
         measure=f"{name} with the other domains",
         chance_label=comparison.chance_of,
         marks=marks,
     )
-    words = [
-        f"Mean {name} of each domain with the other domains, {_over(comparison, parts)}."
-    ]
+    words = [f"Mean {name} of each domain with the other domains, {over}."]
     words.append(_depth_words(comparison, depth))
     if len(ceiling):
         words.append(f"Dashed: two parts of one domain's images, {_range(ceiling)}.")
     if len(chance):
         words.append(f"Dotted: {comparison.chance_of}, {_range(chance)}.")
-    report.figure(figure, " ".join(filter(None, [*words, more])))
-    if not parts:
+    if more:
+        words.append(more)
+    report.figure(figure, " ".join(words))
+    if not has_parts:
         return
     ratios = comparison.ratios_over_depth()
-    shown = [
-        site
-        for site in comparison.sites
-        if ratios.loc[ratios["site"] == site, "value"].notna().any()
-    ]
+    with_ratios = set(ratios.dropna(subset="value")["site"])
+    shown = [site for site in comparison.sites if site in with_ratios]
     if shown:
-        figure = overlap_over_depth(
-            ratios, shown, measure=f"ratio of {name} to the ceiling", marks=marks
-        )
+        measure = f"ratio of {name} to the ceiling"
+        figure = overlap_over_depth(ratios, shown, measure=measure, marks=marks)
         figure.add_hline(y=1, line={"color": GREY, "dash": "dash", "width": 1.5})
         report.figure(
             figure,
-            f"Ratio of {name} to the ceiling (dashed), each domain with the others, {_over(comparison, parts)}. "
+            f"Ratio of {name} to the ceiling (dashed), each domain with the others, {over}. "
             f"{_depth_words(comparison, ratios)}",
         )
 
@@ -172,24 +188,27 @@ def add_matrix(
 
     ``top`` is the value of the strongest colour, for several maps of one scale (default: the largest value); ``more``
     ends the caption.
+
+    Example:
+        >>> from circuitry.reports.figures import domain_marks
+        >>> page = circuitry.reports.Report("Clocks and cups")
+        >>> overlap = circuitry.compare_domains(graphs)["node_overlap"]
+        >>> add_matrix(page, overlap, domain_marks(overlap.domains), title="Shared units")
+        >>> list(page.plotly_figures)
+        ['figure-1']
     """
-    matrix, figure = (
-        comparison.matrix(),
-        draw_matrix(comparison, title=title, marks=marks),
-    )
+    figure = draw_matrix(comparison, title=title, marks=marks)
     if top is not None:
         figure.update_traces(zmax=top)
-    most, least = (
-        ("Most similar", "least similar")
-        if comparison.alike
-        else ("Farthest", "nearest")
-    )
     if comparison.directions is not None:
-        most, least = "Largest", "smallest"
-    words = (
-        f"Means over classes{' and sites that count' if comparison.left_out else ''}."
-    )
-    report.figure(figure, f"{words} {_ends(matrix, most, least)} {more}".strip())
+        ends = ("Largest", "smallest")
+    elif comparison.alike:
+        ends = ("Most similar", "least similar")
+    else:
+        ends = ("Farthest", "nearest")
+    over = "classes and sites that count" if comparison.left_out else "classes"
+    caption = f"Means over {over}. {_ends(comparison.matrix(), *ends)} {more}"
+    report.figure(figure, caption.strip())
 
 
 def add_ratios(
@@ -198,11 +217,9 @@ def add_ratios(
     """Add the heat map and the table of the ratios to the ceiling; nothing without parts of two domains."""
     if not comparison.has_ratios:
         return
-    name, ratios, tests = (
-        measure_name(comparison.measure),
-        comparison.ratios(),
-        comparison.ceiling_tests(),
-    )
+    name = measure_name(comparison.measure)
+    ratios = comparison.ratios()
+    tests = comparison.ceiling_tests()
     images = _images(comparison, "n_per_part")
     matrix = comparison.matrix(normalise=True)
     if matrix.notna().any(axis=None):
@@ -212,20 +229,16 @@ def add_ratios(
             measure=f"{name}{images}",
             marks=marks,
         )
-        report.figure(
-            figure,
-            f"Shared structure as a share of the ceiling. {_ends(matrix, 'Largest', 'smallest')}",
-        )
+        ends = _ends(matrix, "Largest", "smallest")
+        report.figure(figure, f"Shared structure as a share of the ceiling. {ends}")
+    ceilings = ratios[["ceiling_a", "ceiling_b"]].map("{:.3f}".format)
     table = pd.DataFrame(
         {
             "domain": ratios["domain_a"],
             "and": ratios["domain_b"],
             "ratio": with_intervals(ratios, ".2f"),
             "parts of both": ratios["similarity"],
-            "ceilings": [
-                f"{a:.3f}, {b:.3f}"
-                for a, b in zip(ratios["ceiling_a"], ratios["ceiling_b"], strict=True)
-            ],
+            "ceilings": ceilings.agg(", ".join, axis=1),
             "classes": ratios["n_classes"],
             "below the ceiling by": with_intervals(tests, "+.3f", "difference"),
             "p (Holm)": tests["p_holm"],
@@ -236,34 +249,28 @@ def add_ratios(
     missing = missing_ratios(ratios)
     if not missing:
         del table["no ratio"]
-    report.table(
-        table,
+    caption = (
         f"The numbers behind the ratios: {name} of parts of both domains, and the ceiling of each{images}. The test "
         "compares parts with the mean of both ceilings (Student's two-sided t, bootstrap over classes and images, "
-        f"corrected for the number of pairs): {int(below_ceiling(tests).sum())} of {len(tests)} pairs are below it "
-        f"with p < {LEVEL}. {int((ratios['low'] > 1).sum())} of {len(ratios)} ratios have an interval above 1."
-        + could_find(tests)
-        + f" {missing}".rstrip(),
-        formats={"parts of both": ".3f", "p (Holm)": ".2g", "detectable": ".3f"},
-        folded=True,
+        f"corrected for the number of pairs): {below_ceiling(tests).sum()} of {len(tests)} pairs are below it "
+        f"with p < {LEVEL}. {(ratios['low'] > 1).sum()} of {len(ratios)} ratios have an interval above 1."
+        f"{could_find(tests)} {missing}"
     )
+    formats = {"parts of both": ".3f", "p (Holm)": ".2g", "detectable": ".3f"}
+    report.table(table, caption.rstrip(), formats=formats, folded=True)
 
 
 def add_levels(report: Report, comparison: Comparison) -> None:
     """Add the table of reference levels and, where there are parts, the table of class by domain."""
-    name, table = measure_name(comparison.measure), comparison.class_by_domain()
-    report.table(
-        comparison.levels(),
-        f"{capitalised(name)} and what to compare it with; means over classes and domains.",
-    )
+    name = capitalised(measure_name(comparison.measure))
+    levels = f"{name} and what to compare it with; means over classes and domains."
+    report.table(comparison.levels(), levels)
+    table = comparison.class_by_domain()
     if table["p"].isna().all():
         return
-    table = table.assign(value=with_intervals(table)).drop(
-        columns=["low", "high", "about"]
-    )
     report.table(
-        table.rename(columns={"n_classes": "classes"}),
-        f"Is it the class or the domain? {capitalised(name)} of different parts of the images"
+        _with_cells(table, ".3f", "value"),
+        f"Is it the class or the domain? {name} of different parts of the images"
         f"{_images(comparison, 'n_per_part')}, mean over sites. An effect is a difference of cells; its p comes from "
         "exchanging same and other, class by class.",
         formats={"p": ".2g", "detectable": ".3f"},
@@ -271,53 +278,58 @@ def add_levels(report: Report, comparison: Comparison) -> None:
     )
 
 
+def _with_cells(tests: pd.DataFrame, spec: str, column: str) -> pd.DataFrame:
+    """Return a table of tests for readers: value and interval in one cell, without the scope, with plain names."""
+    cells = {column: with_intervals(tests, spec, column)}
+    table = tests.assign(**cells).drop(columns=["low", "high", "about"])
+    names = {"domain_a": "domain", "domain_b": "against"}
+    return table.rename(columns=names | {"n_classes": "classes", "p_holm": "p (Holm)"})
+
+
 def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
     """Add the table of each domain's mean with the others by every measure; the comparisons have the same groups.
 
     Nothing for two domains, whose means with each other are equal.
+
+    Example:
+        >>> page = circuitry.reports.Report("Clocks and cups")
+        >>> add_summary(page, list(circuitry.compare_domains(graphs).values()))
     """
     if len(comparisons[0].domains) < 3:
         return
     columns = {}
     for comparison in comparisons:
-        part = comparison.summary().set_index(["domain", "group"])
-        columns[measure_name(comparison.measure)] = with_intervals(part)
-        columns["classes"] = part["n_classes"]
-    table = (
-        pd.DataFrame(columns)
-        .reset_index()
-        .sort_values("domain", kind="stable", ignore_index=True)
-    )
-    names = [measure_name(comparison.measure) for comparison in comparisons]
-    group = ["group"] if len(comparisons[0].groups) > 1 else []
+        summary = comparison.summary().set_index(["domain", "group"])
+        columns["classes"] = summary["n_classes"]
+        columns[measure_name(comparison.measure)] = with_intervals(summary)
+    table = pd.DataFrame(columns).reset_index()
+    table = table.sort_values("domain", kind="stable", ignore_index=True)
+    if len(comparisons[0].groups) == 1:
+        del table["group"]
     report.table(
-        table[["domain", *group, "classes", *names]],
+        table,
         "Each domain's mean with the other domains, of all images, with 95 % intervals over classes.",
     )
 
 
 def add_tests(report: Report, comparison: Comparison) -> None:
-    """Add the table of tests between domains; nothing for two domains, whose means with each other are equal."""
+    """Add the table of tests between domains; nothing for two domains, whose means with each other are equal.
+
+    Example:
+        >>> page = circuitry.reports.Report("Clocks and cups")
+        >>> add_tests(page, circuitry.compare_domains(graphs)["node_overlap"])
+    """
     if comparison.directions is None and len(comparison.domains) < 3:
         return
     tests = comparison.tests()
-    parts = comparison.has_ratios and comparison.directions is None
-    of = f"parts{_images(comparison, 'n_per_part')}" if parts else "all images"
-    names = {
-        "domain_a": "domain",
-        "domain_b": "against",
-        "n_classes": "classes",
-        "p_holm": "p (Holm)",
-    }
-    table = tests.assign(difference=with_intervals(tests, "+.3f", "difference")).drop(
-        columns=["low", "high", "about"]
-    )
+    of = "all images"
+    if comparison.has_ratios and comparison.directions is None:
+        of = f"parts{_images(comparison, 'n_per_part')}"
     report.table(
-        table.rename(columns=names),
+        _with_cells(tests, "+.3f", "difference"),
         f"Does one domain have a larger mean {measure_name(comparison.measure)} with the others than another domain "
         f"has? Student's t paired by class, of {of}, corrected for the number of tests: "
-        f"{int((tests['p_holm'] < LEVEL).sum())} of {len(tests)} have p < {LEVEL}."
-        + could_find(tests),
+        f"{(tests['p_holm'] < LEVEL).sum()} of {len(tests)} have p < {LEVEL}.{could_find(tests)}",
         formats={"p": ".3g", "p (Holm)": ".3g", "detectable": ".3f"},
         folded=True,
     )
@@ -329,49 +341,48 @@ def _images(comparison: Comparison, key: str) -> str:
     return "" if n is None else f" ({n:.3g} a side)"
 
 
-def _over(comparison: Comparison, parts: bool) -> str:
-    of = (
-        f"parts{_images(comparison, 'n_per_part')}"
-        if parts
-        else f"all images{_images(comparison, 'n')}"
-    )
-    return f"of {of} (bars: 95 % intervals over classes{' and images' * parts})"
+def _over(comparison: Comparison, of_parts: bool) -> str:
+    """Say over which images and intervals means are."""
+    if of_parts:
+        images = _images(comparison, "n_per_part")
+        return f"of parts{images} (bars: 95 % intervals over classes and images)"
+    images = _images(comparison, "n")
+    return f"of all images{images} (bars: 95 % intervals over classes)"
 
 
 def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
     """Say where a domain has the largest and the smallest value, and which domain is most often the last."""
     known = depth.dropna(subset="value").reset_index(drop=True)
-    by_site = known.groupby("site", sort=False)["value"]
-    last = known.loc[
-        by_site.idxmin() if comparison.alike else by_site.idxmax(), "domain"
-    ].value_counts()
+    ends = depth_ends(known)
     if len(comparison.domains) < 3:
-        return depth_ends(known)
+        return ends
+    by_site = known.groupby("site", sort=False)["value"]
+    rows = by_site.idxmin() if comparison.alike else by_site.idxmax()
+    last = known.loc[rows, "domain"].value_counts()
     end = "lowest" if comparison.alike else "highest"
-    return f"{depth_ends(known)} {last.index[0]} has the {end} value at {last.iloc[0]} of {last.sum()} sites."
+    return f"{ends} {last.index[0]} has the {end} value at {last.iloc[0]} of {last.sum()} sites."
 
 
 def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
     """Say which two domains have the largest and which the smallest number of a matrix."""
-    directed, off = matrix.index.name is not None, ~np.eye(len(matrix), dtype=bool)
-    known = matrix.where(off if directed else np.triu(off)).stack().dropna()
+    shown = ~np.eye(len(matrix), dtype=bool)
+    name = "{} and {}"
+    if matrix.index.name is None:
+        shown = np.triu(shown)  # both orders have one number
+    else:
+        name = f"{matrix.index.name} {{}}, {matrix.columns.name} {{}}"
+    known = matrix.where(shown).stack().dropna().astype(float)
     if known.empty:
         return "No two domains have a value."
-    names = (
-        f"{matrix.index.name} {{}}, {matrix.columns.name} {{}}"
-        if directed
-        else "{} and {}"
-    )
-    pairs, values = list(known.index), known.to_numpy(dtype=float)
+    pairs = list(known.index)
+    values = known.to_numpy(dtype=float)
     said = [
-        f"{names.format(*pairs[place])} ({values[place]:.2f})"
+        f"{name.format(*pairs[place])} ({values[place]:.2f})"
         for place in (values.argmax(), values.argmin())
     ]
-    return (
-        f"{most}: {said[0]}; {least}: {said[1]}."
-        if len(known) > 1
-        else f"{capitalised(said[0])}."
-    )
+    if len(known) == 1:
+        return f"{capitalised(said[0])}."
+    return f"{most}: {said[0]}; {least}: {said[1]}."
 
 
 def _range(table: pd.DataFrame) -> str:

@@ -37,27 +37,26 @@ _Row = Mapping[str, Any]
 def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
     """Return what is known of curves at one size as percent with intervals: a column for each kind of circuit."""
     known = curves[curves["reason"] == ""]
-    wide = known.assign(cell=with_intervals(known, "z.0%")).pivot_table(
-        "cell", index, "circuit", aggfunc="first", sort=False
+    cells = known.assign(cell=with_intervals(known, "z.0%")).pivot_table(
+        "cell", index, "circuit", aggfunc="first", sort=False, fill_value=""
     )
-    wide = wide.reindex(
-        columns=[name for name in KINDS_OF_CIRCUITS if name in wide]
-    ).rename(columns=KINDS_OF_CIRCUITS)
-    return wide.fillna("").rename_axis(columns=None).reset_index()
+    shown = [name for name in KINDS_OF_CIRCUITS if name in cells]
+    cells = cells[shown].rename(columns=KINDS_OF_CIRCUITS)
+    return cells.rename_axis(columns=None).reset_index()
 
 
 def said_of(values: Mapping[str, Mapping[str, float]]) -> str:
     """Say what circuits, and those beside them, answer and recover; see `FaithfulnessCurve.at`."""
-    parts = []
+    said = []
     for measure, words in _SAID.items():
-        said = {one: f"{value:z.0%}" for one, value in values[measure].items()}
+        shares = {name: f"{value:z.0%}" for name, value in values[measure].items()}
         beside = [
-            f"{KINDS_OF_CIRCUITS[one]} {said[one]}"
-            for one in ("full", "empty", "random", "foreign")
-            if one in said
+            f"{KINDS_OF_CIRCUITS[name]} {shares[name]}"
+            for name in ("full", "empty", "random", "foreign")
+            if name in shares
         ]
-        parts.append(f"{words} {said['kept']} ({', '.join(beside)})")
-    return "; ".join(parts)
+        said.append(f"{words} {shares['kept']} ({', '.join(beside)})")
+    return "; ".join(said)
 
 
 def weights_said(curve: FaithfulnessCurve, place: int) -> str:
@@ -76,55 +75,56 @@ def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
 
 def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Finding]:
     """Say whether a circuit works and is needed, in plain words with the numbers after them."""
-    n, others = int(curve.own.sum()), int((~curve.own).sum())
+    n = int(curve.own.sum())
+    others = int((~curve.own).sum())
     measure = "selectivity" if others else "faithfulness"
-    curves = curve.to_pandas(measure)
+    question = "Does it work, and is it needed?"
     if reason := curve.reason(measure):
-        more = (
-            "images that the model recognises"
-            if others
-            else "images of other classes, too"
-        )
-        claim = f"Does it work, and is it needed? {UNKNOWN}: {reason}. Give {more}."
+        more = "images of other classes, too"
+        if others:
+            more = "images that the model recognises"
         return [
             Finding(
-                claim,
+                f"{question} {UNKNOWN}: {reason}. Give {more}.",
                 f"{n} unseen images of the class.",
                 "More images; another class, metric or baseline.",
             )
         ]
-    seen = (
-        int(tested["n_seen"].max()) if "n_seen" in tested else 0
-    )  # tables of earlier versions do not say
+    # Tables of earlier versions do not say how many images were seen.
+    seen = int(tested["n_seen"].max()) if "n_seen" in tested else 0
     if seen == n:
-        claim = f"Does it work, and is it needed? {UNKNOWN}: the {n} images that test it have the pixels of those that "
-        claim += "found it. Give others."
+        same = f"the {n} images that test it have the pixels of those that found it"
+        claim = f"{question} {UNKNOWN}: {same}. Give others."
         return [
             Finding(claim, f"{n} images of the class, none of them new.", "New images.")
         ]
+    curves = curve.to_pandas(measure)
     kept, random, rest = (
         _row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement")
     )
-    beaten, worse = (
-        _row(tested, "test", name) for name in ("sufficiency", "necessity")
-    )
-    certainty = f"Over {n} unseen images of the class" + (
-        f" and {others} of others" if others else ""
-    )
-    certainty += f" ({seen} of them have pixels that found the circuit)" if seen else ""
+    beaten = _row(tested, "test", "sufficiency")
+    worse = _row(tested, "test", "necessity")
+    certainty = f"Over {n} unseen images of the class"
+    if others:
+        certainty += f" and {others} of others"
+    if seen:
+        certainty += f" ({seen} of them have pixels that found the circuit)"
     units = f"{curve.n_units[0]} units ({curve.sizes[0]:.1%}{weights_said(curve, 0)})"
-    told = verdict_of(curve)
-    if told == OPEN:
-        said = f"{UNKNOWN}: {why_open(curve)}. {units}, kept alone, reach a {measure} of {_percent(kept)}, "
-        said += f"as many random units of {_percent(random)}"
+    verdict = verdict_of(curve)
+    refutation = "Other images; another baseline; a larger share of the units."
+    if verdict == OPEN:
+        said = (
+            f"{UNKNOWN}: {why_open(curve)}. {units}, kept alone, reach a {measure} of {_percent(kept)}, "
+            f"as many random units of {_percent(random)}"
+        )
+        refutation += " Folders of other classes, and texts of several classes."
     else:
-        said = f"It {told}. {units}, kept alone: {said_of(curve.at(0))}"
+        said = f"It {verdict}. {units}, kept alone: {said_of(curve.at(0))}"
     enough = Finding(
         f"Does it work? {said}.{describe_leak(curve)}",
         f"{certainty}; in {measure} the circuit beats {beaten['value']:.0%} of {beaten['n']:.0f} random circuits (p = "
         f"{beaten['p']:.2g}, about {THIS_MODEL}).",
-        "Other images; another baseline; a larger share of the units."
-        + " Folders of other classes, and texts of several classes." * (told == OPEN),
+        refutation,
     )
     needed = Finding(
         f"Is it needed? {_needed(rest, worse, n, others)}",
@@ -151,22 +151,25 @@ def _row(table: pd.DataFrame, column: str, value: str) -> _Row:
 
 def _needed(rest: _Row, worse: _Row, n: int, others: int) -> str:
     """Answer whether the model misses the circuit, and more than as many random units."""
-    keeps, random = (
-        _percent(rest),
-        f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}",
-    )
-    lost, more = rest["value"] <= HARDLY_ANY, worse["holds"]
+    keeps = _percent(rest)
+    random = f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}"
+    lost = rest["value"] <= HARDLY_ANY
+    more_than_random = worse["holds"]
     so_without_random = lost and worse["random_high"] <= HARDLY_ANY
-    unknown = n < 2 or so_without_random or (lost and not more)
-    told = UNKNOWN if unknown else NO if not more else YES if lost else PARTLY
-    if told in (YES, PARTLY) and not others:
-        told = f"{UNKNOWN} without images of other classes, which may lose as much"
+    if n < 2 or so_without_random or (lost and not more_than_random):
+        answer = UNKNOWN
+    elif not more_than_random:
+        answer = NO
+    elif not others:
+        answer = f"{UNKNOWN} without images of other classes, which may lose as much"
+    else:
+        answer = YES if lost else PARTLY
     if so_without_random:
         return (
-            f"{told}: removing these units destroys the answer (keeps {keeps}), but so does removing as many random "
+            f"{answer}: removing these units destroys the answer (keeps {keeps}), but so does removing as many random "
             f"units (keeps {random})."
         )
-    return f"{told}: without these units the model keeps {keeps}, without as many random units {random}."
+    return f"{answer}: without these units the model keeps {keeps}, without as many random units {random}."
 
 
 def _percent(row: _Row) -> str:

@@ -1,6 +1,6 @@
 """Own parts in a report: are classes lost and others spared, is it one part in two styles, and at which depth?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,7 +9,7 @@ from circuitry.comparison.lesion_reading import (
     BY_STYLE,
     EVERYWHERE,
     KNOWN,
-    NO_PART,
+    OTHER_PARTS,
     OTHER_STYLE,
     OTHERS,
     OWN,
@@ -17,6 +17,7 @@ from circuitry.comparison.lesion_reading import (
     SAME_PART,
     SPARED,
     TAKEN,
+    UNTESTED,
     known_cells,
     lesion_matrix,
     lesion_summary,
@@ -32,7 +33,7 @@ from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.runs.errors import InputError
 
-Cells = Mapping[tuple[str, str, str], Mapping[str, Any]]
+Cells = Mapping[Hashable, Mapping[Hashable, Any]]
 """Rows of a summary by (styles, cut, answers)."""
 LEFT = "Right answers that are left"
 _LINES = {
@@ -56,25 +57,22 @@ def own_part_tables(
             f"The model gives no class {KNOWN:.0%} of the images that test the parts, so none can be lost: give "
             "classes that it knows, or more images."
         )
-    told = told_share(lesions)
-    whole = lesions[(lesions["share"] == told) & (lesions["sites"] == EVERYWHERE)]
-    alike = overlaps[(overlaps["share"] == told) & (overlaps["sites"] == EVERYWHERE)]
+    share = told_share(lesions)
+    everywhere = lesions[lesions["sites"] == EVERYWHERE]
+    told = everywhere[everywhere["share"] == share]
+    alike = overlaps[(overlaps["share"] == share) & (overlaps["sites"] == EVERYWHERE)]
+    largest = lesions[lesions["share"] == lesions["share"].max()]
+    by_class = lesion_summary(told, ("part_class", *BY_STYLE))
     return {
         "lesions": lesions,
         "overlaps": overlaps,
-        "told": whole,
-        "by_share": lesion_summary(
-            lesions[lesions["sites"] == EVERYWHERE], ("share", "styles")
-        ),
-        "by_style": lesion_summary(whole),
-        "by_class": lesion_summary(whole, ("part_class", *BY_STYLE)).drop(
-            columns=["low", "high", "n_classes"]
-        ),
-        "by_depth": lesion_summary(
-            lesions[lesions["share"] == lesions["share"].max()], ("sites", "styles")
-        ),
+        "told": told,
+        "by_share": lesion_summary(everywhere, ("share", "styles")),
+        "by_style": lesion_summary(told),
+        "by_class": by_class.drop(columns=["low", "high", "n_classes"]),
+        "by_depth": lesion_summary(largest, ("sites", "styles")),
         "overlap": overlap_summary(alike),
-        "verdicts": style_verdicts(whole, alike),
+        "verdicts": style_verdicts(told, alike),
     }
 
 
@@ -94,44 +92,43 @@ def own_part_findings(tables: dict[str, pd.DataFrame]) -> list[Finding]:
 
 def _cells(summary: pd.DataFrame) -> Cells:
     """Return the rows by (styles, cut, answers), with value and interval as ``said``."""
-    rows = summary.assign(said=with_intervals(summary, ".2f")).to_dict("records")
-    return {
-        (row["styles"], row["cut"], row["answers"]): {str(k): v for k, v in row.items()}
-        for row in rows
-    }
+    table = summary.assign(said=with_intervals(summary, ".2f"))
+    return table.set_index(["styles", "cut", "answers"]).to_dict("index")
 
 
 def _own_part(cells: Cells, share: float) -> Finding:
-    question, own_style = (
-        "Do classes have parts of their own?",
-        (OWN_STYLE, "part", OWN),
-    )
-    if own_style not in cells:
+    question = "Do classes have parts of their own?"
+    if (OWN_STYLE, "part", OWN) not in cells:
         return Finding(
             f"{question} {UNKNOWN}: no class that the model knows has an image to test its part on.",
             "Parts were found, and not tested in their own style.",
             "Two images or more of each class.",
         )
-    own, random = (cells[OWN_STYLE, cut, OWN] for cut in ("part", "random"))
+    own = cells[OWN_STYLE, "part", OWN]
+    random = cells[OWN_STYLE, "random", OWN]
     others = cells.get((OWN_STYLE, "part", OTHERS))
-    spared = others is not None and others["value"] >= SPARED
-    answer = PARTLY
-    if own["value"] <= TAKEN and spared and random["value"] > own["high"]:
+    lost = _left(own, "keeps", "gains", " of its right answers")
+    are_spared = False
+    spared = ""
+    if others is not None:
+        are_spared = others["value"] >= SPARED
+        spared = f"; other classes {_left(others, 'keep', 'gain')}"
+    if own["value"] <= TAKEN and are_spared and random["value"] > own["high"]:
         answer = YES
     elif own["value"] >= random["low"]:
         answer = NO
-    lost = _kept(own, "keeps", "gains", " of its right answers")
-    kept = "" if others is None else f"; other classes {_kept(others, 'keep', 'gain')}"
+    else:
+        answer = PARTLY
     return Finding(
-        f"{question} {answer}: without {share:.1%} of the units a class {lost}{kept}; "
-        f"without as many random units it {_kept(random, 'keeps', 'gains')}.",
+        f"{question} {answer}: without {share:.1%} of the units a class {lost}{spared}; "
+        f"without as many random units it {_left(random, 'keeps', 'gains')}.",
         f"Shares of the whole model's right answers on images that found no part, mean and 95 % interval over "
         f"{own['n_classes']} classes that the model knows.",
         f"Other classes that are lost, too; random units that take as much; {ANOTHER_MODEL}.",
     )
 
 
-def _kept(row: Mapping[str, Any], keep: str, gain: str, of_what: str = "") -> str:
+def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") -> str:
     """Say what is left of right answers, or that there are more: a lesion may make images right that were not."""
     if row["value"] <= 1:
         return f"{keep} {row['said']}{of_what}"
@@ -140,45 +137,46 @@ def _kept(row: Mapping[str, Any], keep: str, gain: str, of_what: str = "") -> st
 
 def matrix_with_counts(lesions: pd.DataFrame) -> pd.DataFrame:
     """Return `lesion_matrix` of the own class in words, with the number of classes behind each cell."""
-    left, counts = (
-        lesion_matrix(lesions, values=values) for values in ("value", "n_classes")
-    )
-    said = {
-        domain: [
-            "–" if pd.isna(value) else f"{value:.2f} ({count:.0f})"
-            for value, count in zip(left[domain], counts[domain], strict=True)
-        ]
-        for domain in left
-    }
-    matrix = pd.DataFrame(said, index=left.index)
-    matrix.columns.name = left.columns.name
-    return matrix
+    left = lesion_matrix(lesions)
+    counts = lesion_matrix(lesions, values="n_classes")
+    said = left.map("{:.2f}".format) + counts.map(" ({:.0f})".format)
+    return said.mask(left.isna(), "–")
 
 
 def _across_styles(
     cells: Cells, verdicts: pd.DataFrame, overlap: pd.DataFrame
 ) -> Finding:
     counts = verdicts["verdict"].value_counts()
-    same, without = (int(counts.get(name, 0)) for name in (SAME_PART, NO_PART))
-    n = len(verdicts) - without
-    answer = UNKNOWN if n == 0 else YES if same == n else NO if same == 0 else PARTLY
-    said = with_intervals(overlap, ".3f")
-    beside = "; ".join(f"{kind} {said[kind]}" for kind in said.index)
-    edges = "; ".join(
-        f"{kind} {value:.3f}" for kind, value in overlap["edges"].dropna().items()
-    )
-    moved = (OTHER_STYLE, "part", OWN)
-    left = (
-        f"A part takes its class in another style to {cells[moved]['said']}. "
-        if moved in cells
-        else ""
-    )
+    same = int(counts.get(SAME_PART, 0))
+    n = same + int(counts.get(OTHER_PARTS, 0))
+    answer = PARTLY
+    if n == 0:
+        answer = UNKNOWN
+    elif same == n:
+        answer = YES
+    elif same == 0:
+        answer = NO
+    of_these = f", and in {same} of these it is the same part." if n else "."
+    untested = ""
+    if UNTESTED in counts:
+        untested = (
+            f" In {counts[UNTESTED]} a part was not tested in the style that found it."
+        )
+    left = ""
+    other_style = (OTHER_STYLE, "part", OWN)
+    if other_style in cells:
+        said = cells[other_style]["said"]
+        left = f"A part takes its class in another style to {said}. "
+    overlaps = "; ".join(overlap.index + " " + with_intervals(overlap, ".3f"))
+    known = overlap["edges"].dropna()
+    edges = ""
+    if len(known):
+        said = "; ".join(known.index + known.map(" {:.3f}".format))
+        edges = f" Overlap of the edges between them: {said}."
     return Finding(
         f"Is it the same part in another style? {answer}: of {len(verdicts)} classes and pairs of styles {n} have a "
-        f"part in both that takes the class and spares {SPARED:.0%} of others"
-        + (f", and in {same} of these it is the same part." if n else "."),
-        f"{left}Overlap of units: {beside}; chance {overlap['chance'].mean():.3f}."
-        + (f" Overlap of the edges between them: {edges}." if edges else ""),
+        f"part in both that takes the class and spares {SPARED:.0%} of others{of_these}{untested}",
+        f"{left}Overlap of units: {overlaps}; chance {overlap['chance'].mean():.3f}.{edges}",
         "Parts that take their class in one style alone, or overlap no more than those of two classes.",
     )
 
@@ -190,17 +188,16 @@ def _over_depth(by_depth: pd.DataFrame) -> Finding:
         & (by_depth["answers"] == OWN)
     ]
     left = own.set_index("sites")["value"]
-    said = "; ".join(f"{name} {value:.2f}" for name, value in left.items())
-    taken = [str(name) for name, value in left.items() if value <= TAKEN]
-    early, late = (
-        [name for name in taken if name.startswith(way)] for way in ("up to", "from")
-    )
-    places = (
-        " and ".join([f"units {name} have one" for name in (*early[:1], *late[-1:])])
-        or "no place has one"
-    )
+    said = "; ".join(left.index + left.map(" {:.2f}".format))
+    taken = left.index[left <= TAKEN]
+    # The earliest end and the latest beginning are the narrowest places.
+    narrowest = [
+        *taken[taken.str.startswith("up to")][:1],
+        *taken[taken.str.startswith("from")][-1:],
+    ]
+    places = " and ".join(f"units {place} have one" for place in narrowest)
     return Finding(
-        f"At which depth does a class have a part of its own? {capitalised(places)}.",
+        f"At which depth does a class have a part of its own? {capitalised(places or 'no place has one')}.",
         f"What the class keeps in its own style by the sites that may have units: {said}.",
         f"{ANOTHER_MODEL.capitalize()}; more units at early sites.",
     )
@@ -210,74 +207,71 @@ def add_own_parts(
     report: Report, tables: dict[str, pd.DataFrame], domains: Sequence[str]
 ) -> None:
     """Add figures and tables of own parts."""
-    by_share, whole = tables["by_share"], tables["told"]
+    by_share = tables["by_share"]
+    told = tables["told"]
+    by_depth = tables["by_depth"]
     report.section("Is the class lost, and are the others spared?")
-    lines = lesion_lines_of(by_share)
+    lines = lesion_lines_of(by_share).assign(place=100 * by_share["share"])
     report.figure(
-        lesion_lines(
-            lines.assign(place=100 * lines["share"]), "ablated units (%)", LEFT
-        ),
+        lesion_lines(lines, "ablated units (%)", LEFT),
         "What is left of right answers over the share of units that is ablated, with 95 % intervals over classes.",
     )
     report.table(_shown(by_share), "The same as a table.")
     if len(domains) > 1:
         report.section("Does the part found in one style take the class in another?")
-        for answers in (OWN, OTHERS):
-            matrix = lesion_matrix(whole, answers)
-            if matrix.notna().any().any():
-                title = f"Right answers of {'the own class' if answers == OWN else answers} after the lesion"
-                figure = similarity_heatmap(
-                    matrix,
-                    title=title,
-                    measure="share of the whole model's",
-                    marks=domain_marks(domains),
-                    diagonal="own style",
-                    counts=lesion_matrix(whole, answers, values="n_classes"),
-                )
-                report.figure(
-                    figure,
-                    f"{title}: rows are styles that parts were found on, columns styles of the images; n is the number "
-                    "of classes behind a cell.",
-                )
-        report.table(
-            _shown(tables["by_style"]), "The same with intervals, beside random units."
-        )
-        report.table(
-            _shown(tables["overlap"]),
-            "Overlap of parts (Jaccard index of units), and its expectation by chance.",
-        )
-        report.table(
-            tables["verdicts"],
-            "By class and two styles: what is left after each lesion, and the verdict.",
-        )
-    if tables["by_depth"]["sites"].nunique() > 1:
-        report.section("At which depth?")
-        lines = lesion_lines_of(
-            tables["by_depth"][tables["by_depth"]["sites"] != EVERYWHERE]
-        )
-        for way in ("up to", "from"):
-            some = lines[lines["sites"].str.startswith(way)]
-            some = some.assign(place=some["sites"].str.removeprefix(f"{way} "))
+        for answers, of in ((OWN, "the own class"), (OTHERS, OTHERS)):
+            matrix = lesion_matrix(told, answers)
+            if matrix.isna().all(axis=None):
+                continue
+            title = f"Right answers of {of} after the lesion"
+            figure = similarity_heatmap(
+                matrix,
+                title=title,
+                measure="share of the whole model's",
+                marks=domain_marks(domains),
+                diagonal="own style",
+                counts=lesion_matrix(told, answers, values="n_classes"),
+            )
             report.figure(
-                lesion_lines(some, f"units may lie {way}", LEFT),
+                figure,
+                f"{title}: rows are styles that parts were found on, columns styles of the images; n is the number "
+                "of classes behind a cell.",
+            )
+        by_style = "The same with intervals, beside random units."
+        report.table(_shown(tables["by_style"]), by_style)
+        overlap = "Overlap of parts (Jaccard index of units), and its expectation by chance."  # fmt: skip
+        report.table(_shown(tables["overlap"]), overlap)
+        verdicts = "By class and two styles: what is left after each lesion, and the verdict."  # fmt: skip
+        report.table(tables["verdicts"], verdicts)
+    if by_depth["sites"].nunique() > 1:
+        report.section("At which depth?")
+        lines = lesion_lines_of(by_depth[by_depth["sites"] != EVERYWHERE])
+        for way in ("up to", "from"):
+            of_way = lines[lines["sites"].str.startswith(way)]
+            of_way = of_way.assign(place=of_way["sites"].str.removeprefix(f"{way} "))
+            report.figure(
+                lesion_lines(of_way, f"units may lie {way}", LEFT),
                 f"The same share of the units {way} each site; see above.",
             )
-        report.table(_shown(tables["by_depth"]), "The same as a table.")
+        report.table(_shown(by_depth), "The same as a table.")
 
 
 def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the lines that figures draw, with their names."""
+    """Return the rows of a `lesion_summary` that figures draw, with the names of their lines.
+
+    Example:
+        >>> keys = {"styles": "its own style", "cut": "part", "answers": ["own class", "other classes"]}
+        >>> list(lesion_lines_of(pd.DataFrame(keys))["line"])
+        ['own class, style that found the part', 'other classes']
+    """
     keys = zip(summary["styles"], summary["cut"], summary["answers"], strict=True)
-    named = pd.Series([_LINES.get(key) for key in keys], summary.index, dtype=object)
-    return summary.assign(line=named).dropna(subset="line")
+    names = pd.Series([_LINES.get(key) for key in keys], summary.index, dtype=object)
+    return summary.assign(line=names).dropna(subset="line")
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with values and intervals in one cell; one without rows may have no columns."""
-    return (
-        table
-        if table.empty
-        else table.assign(value=with_intervals(table, ".3f")).drop(
-            columns=["low", "high"]
-        )
-    )
+    """Return a table with values and intervals in one cell; a table without rows may have no columns."""
+    if table.empty:
+        return table
+    cells = with_intervals(table, ".3f")
+    return table.assign(value=cells).drop(columns=["low", "high"])

@@ -32,13 +32,11 @@ def transfer_findings(
 ) -> list[Finding | None]:
     """Say whether circuits work in other domains, and whether structure predicts it; arguments as `add_transfer`."""
     value = transfer_value(transfer)
-    one_site = (transfer["sites"] != "all").any()
-    return [
-        own_circuits_lead(transfer_over_depth(transfer, value), value)
-        if one_site
-        else None,
-        structure_predicts(transfer_correlations(transfer, similarity), value),
-    ]
+    findings = []
+    if (transfer["sites"] != "all").any():
+        findings.append(own_circuits_lead(transfer_over_depth(transfer, value), value))
+    correlations = transfer_correlations(transfer, similarity)
+    return [*findings, structure_predicts(correlations, value)]
 
 
 def transfer_value(transfer: pd.DataFrame) -> str:
@@ -52,9 +50,13 @@ def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
     if lead is None:
         return None
     own, other, sites, n_apart = lead
-    told = UNKNOWN if not n_apart else PARTLY if n_apart < len(sites) else YES
+    answer = PARTLY
+    if n_apart == 0:
+        answer = UNKNOWN
+    elif n_apart == len(sites):
+        answer = YES
     return Finding(
-        f"Do circuits of other domains do worse than a domain's own? {told}: {value} {other:.2f} against "
+        f"Do circuits of other domains do worse than a domain's own? {answer}: {value} {other:.2f} against "
         f"{own:.2f}, mean over {len(sites)} sites kept one at a time.",
         f"At {n_apart} of {len(sites)} sites the 95 % bootstrap intervals over classes do not overlap. The "
         f"difference is {sites.iloc[0]:+.2f} at {sites.index[0]} and {sites.iloc[-1]:+.2f} at {sites.index[-1]}.",
@@ -64,23 +66,18 @@ def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
 
 def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None:
     """Say whether shared structure predicts transfer: from `transfer_correlations`; None if unknown."""
-    rho, p, corrected = f"{value}: rho", f"{value}: p", f"{value}: p (Holm)"
-    known = (
-        correlations.dropna(subset=rho)
-        if rho in correlations
-        else correlations.iloc[:0]
-    )
-    if known.empty:
+    rho, p, corrected = (f"{value}: {name}" for name in ("rho", "p", "p (Holm)"))
+    if rho not in correlations or correlations[rho].isna().all():
         return None
-    best, significant = (
-        known.sort_values([p, rho], kind="stable").iloc[0],
-        int((known[corrected] < LEVEL).sum()),
-    )
-    where = (
-        "with all sites ablated" if best["sites"] == "all" else f"at {best['sites']}"
-    )
+    known = correlations.dropna(subset=rho)
+    best = known.sort_values([p, rho], kind="stable").iloc[0]
+    significant = int((known[corrected] < LEVEL).sum())
+    answer = YES if significant else UNKNOWN
+    where = f"at {best['sites']}"
+    if best["sites"] == "all":
+        where = "with all sites ablated"
     return Finding(
-        f"Does shared structure predict transfer? {YES if significant else UNKNOWN}: rank correlation of {value} "
+        f"Does shared structure predict transfer? {answer}: rank correlation of {value} "
         f"{best[rho]:+.2f} {where}, over {best['pairs']:.0f} pairs of domains.",
         f"p {best[p]:.2g} from orders of the domains, {best[corrected]:.2g} corrected for all sites and measures "
         f"(Holm); {significant} of {len(known)} rows have p < {LEVEL} after correction. About {THIS_MODEL}.",
@@ -117,34 +114,34 @@ def add_transfer(
     if over_depth["value"].isna().all():
         report.text(f"There is no {value}: the model does no better than the baseline.")
         return
-    measure, title = (
-        f"{value}, one site ablated",
-        "Circuits of the images' own domain and of others",
-    )
     report.figure(
         overlap_over_depth(
-            over_depth, alone, measure=measure, title=title, marks=GROUP_MARKS
+            over_depth,
+            alone,
+            measure=f"{value}, one site ablated",
+            title="Circuits of the images' own domain and of others",
+            marks=GROUP_MARKS,
         ),
         f"Circuits kept at one site at a time: {value} on images of a domain, with the domain's own circuits and with "
         f"those of other domains (bars: 95 % bootstrap intervals over classes). {depth_ends(over_depth)}",
     )
     correlations = transfer_correlations(transfer, similarity)
-    known = correlations[correlations["sites"].isin(alone)].dropna(
-        subset=f"{value}: rho"
-    )
-    if len(known):
-        best = known["sites"].iloc[known[f"{value}: rho"].argmax()]
+    of_sites = correlations[correlations["sites"].isin(alone)]
+    rho = of_sites.set_index("sites")[f"{value}: rho"].dropna()
+    if len(rho):
+        best = rho.idxmax()
         matrix = transfer_matrix(transfer[transfer["sites"] == best], value)
+        measure = f"{value} at {best}"
         report.figure(
             transfer_beside_similarity(
-                matrix, similarity, measure=f"{value} at {best}", marks=marks
+                matrix, similarity, measure=measure, marks=marks
             ),
             f"Transfer at {best}, the site with the highest correlation with structural similarity.",
         )
-    formats = {
-        name: "+.2f" if name.endswith("rho") else ".2g"
-        for name in correlations.columns[1:-1]
-    }
+    formats = dict.fromkeys(correlations.columns[1:-1], ".2g")
+    for name in formats:
+        if name.endswith("rho"):
+            formats[name] = "+.2f"
     report.table(
         correlations,
         "Does shared structure predict transfer? Spearman's rank correlation of transfer, averaged over both "
@@ -159,14 +156,12 @@ def add_interchange(
 ) -> None:
     """Add the section on activations of one domain's circuits that are put into runs on another's images."""
     report.section("Can activations be exchanged between domains?")
-    change, random = (
-        transfer_matrix(exchanged, value) for value in ("change", "random_change")
-    )
-    off = ~np.eye(len(change), dtype=bool)
-    ends = [
-        f"{found.min():+.3f} to {found.max():+.3f}"
-        for found in (m.to_numpy()[off] for m in (change, random))
-    ]
+    change = transfer_matrix(exchanged, "change")
+    random = transfer_matrix(exchanged, "random_change")
+    ends = []
+    for matrix in (change, random):
+        between = matrix.to_numpy()[~np.eye(len(matrix), dtype=bool)]
+        ends.append(f"{between.min():+.3f} to {between.max():+.3f}")
     report.figure(
         transfer_beside_similarity(
             change,

@@ -10,7 +10,6 @@ from circuitry.reports.figures import (
     similarity_heatmap,
     transfer_beside_similarity,
 )
-from circuitry.reports.figures.heatmaps import cluster_order
 from tests.reports.figures.made import MATRIX
 
 
@@ -82,25 +81,3 @@ def test_pixel_maps_stand_beside_their_images() -> None:
     assert figure.data[0].z[0][0].tolist() == [200, 200, 200]
     assert figure.data[3].z[1][0] == -3
     assert {a.text for a in figure.layout.annotations} == {"image", "logit", "a", "b"}
-
-
-def test_domains_that_relate_alike_stand_side_by_side() -> None:
-    names = ["clipart", "painting", "quickdraw", "real", "sketch"]
-    near = {"clipart": 0, "quickdraw": 0.2, "sketch": 0.1, "painting": 5, "real": 5.1}
-    far = pd.DataFrame(
-        [[abs(near[a] - near[b]) for a in names] for b in names],
-        index=names,
-        columns=names,
-    )
-    order = cluster_order(far)
-    assert {*order[:3]} == {"clipart", "quickdraw", "sketch"}
-    assert cluster_order(1 - far) == order  # whether large means far or alike
-    drawn = similarity_heatmap(far, title="t", measure="m", clustered=True).data[0]
-    assert list(drawn.x) == list(drawn.y) == order
-    np.testing.assert_array_equal(drawn.z, far.loc[order, order])
-    unknown = far.mask(far == far.loc["clipart", "real"])
-    assert cluster_order(unknown) == names
-    assert cluster_order(far.loc[["real", "clipart"], ["real", "clipart"]]) == [
-        "real",
-        "clipart",
-    ]

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from circuitry.reports.figures import similarity_heatmap
+from experiments.study.domain_charts import cluster_order
+
 import pandas as pd
 import plotly.graph_objects as go
-
-from circuitry.reports import figures as charts
 
 COMMITTED = Path("experiments/results")
 """Folder of the committed tables, in a checkout."""
@@ -43,6 +44,6 @@ def matrix(tables: Path, name: str) -> pd.DataFrame:
 
 def heatmap(tables: Path, name: str, title: str, measure: str) -> go.Figure:
     """Draw a table of domains by domains, similar ones beside each other."""
-    return charts.similarity_heatmap(
-        matrix(tables, name), title=title, measure=measure, clustered=True
-    )
+    values = matrix(tables, name)
+    order = cluster_order(values)
+    return similarity_heatmap(values.loc[order, order], title=title, measure=measure)
