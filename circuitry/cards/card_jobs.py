@@ -22,7 +22,7 @@ from circuitry.cards.card_folder import (
     card_file,
 )
 from circuitry.cards.card_settings import CardSettings
-from circuitry.cards.strongest_images import unit_kind, write_domain
+from circuitry.cards.strongest_images import write_domain
 from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.cards.unit_names import WordedImages, name_units
 from circuitry.cards.vocabulary import words_of_domains
@@ -272,7 +272,7 @@ class CardJobs:
         arrays = site_arrays(self.scores, site, self._seen, self._exact_effects)
         header = {
             "site": site,
-            "kind": unit_kind(self.clip.encoder, site),
+            "kind": self.clip.encoder.kinds[site].name,
             "baseline": self.baseline,
         }
         names: list[UnitName | None] = [None] * len(self.scores.units[site])

@@ -1,6 +1,6 @@
 """What a tower or a whole model computes, as parts of an `Identity`: modules, weights, stages, answers to noise."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,31 +92,32 @@ def stage_parts(
     stages: Iterable[Stage],
     tower: nn.Module,
     points: Mapping[str, nn.Module],
-    *,
-    every: bool,
+    sites: Collection[str],
 ) -> dict[str, Any]:
     """Return a digest, by site, of the stages that run anything but the tower's own modules and libraries' code.
 
-    A stage with a ``basis`` is known by that.
+    A stage whose units are made of something is known by that, see `UnitKind`.
 
     Args:
-        stages: Of an encoder.
+        stages: Of an encoder, in order: a stage may hold the stages before it.
         tower: Whose modules they run.
         points: Hook points inside the stages, by name.
-        every: Whether the other stages have a digest, too.
+        sites: Sites whose stages have a digest, whatever they run.
     """
     modules = {id(module): name for name, module in tower.named_modules()}
     inside = {id(point): name for name, point in points.items()}
-    leaves, found = Leaves(modules | inside), dict[str, Any]()
-    for (
-        stage
-    ) in stages:  # in order: stages hold those before them, which are read by then
-        leaves.foreign, leaves.unknown = False, {}
+    leaves = Leaves(modules | inside)
+    digests = dict[str, Any]()
+    for stage in stages:
+        leaves.foreign = False
+        leaves.unknown = {}
         axes = [stage.unit_dim, stage.carried, stage.error_units]
         read = leaves.read([stage.run, axes], f"the stage of {stage.site}")
-        if stage.basis is None and (every or leaves.foreign or leaves.unknown):
-            found[stage.site] = leaves.unknown or digest(read)
-    return found
+        if stage.kind.made_of is not None:
+            continue
+        if stage.site in sites or leaves.foreign or leaves.unknown:
+            digests[stage.site] = leaves.unknown or digest(read)
+    return digests
 
 
 def noise_numbers(*shape: int) -> np.ndarray:

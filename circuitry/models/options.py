@@ -22,7 +22,6 @@ from circuitry.runs.given import DISTINCT, Condition, checked
 from circuitry.runs.workers import ALONE, Rank
 
 log = logging.getLogger(__name__)
-UnitKind = Literal["channels", "components"]
 
 
 @checked
@@ -55,7 +54,7 @@ class ModelOptions:
     decoding: Decoding = "upright"
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
-    units: UnitKind | None = None
+    units: Literal["channels", "components"] | None = None
     """What circuits are made of: components, which are parts of blocks (of a transformer attention heads and MLP
     neurons, of a CNN hidden channels and those of projection shortcuts); or channels, which are outputs of blocks (of
     a transformer dimensions of its stream) (default: components where the tower's blocks are known)."""

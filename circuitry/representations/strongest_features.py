@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuitry.bases.feature_basis import site_named, tokens_of
-from circuitry.bases.latent_basis import sae_digest
 from circuitry.bases.sae import SparseAutoencoder
 from circuitry.data.captions import STYLE_WORDS, distinct_words
 from circuitry.data.domains import DomainFolder, ImageRecord
@@ -95,7 +94,7 @@ def extract_features(
         "model": clip.name,
         **clip.identity,
         "site": site,
-        "autoencoder": sae_digest(sae),
+        "autoencoder": sae.identity,
     }
     listing = image_listing(record for records in chosen.values() for record in records)
     folder = JobFolder(
