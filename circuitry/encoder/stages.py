@@ -105,13 +105,14 @@ class ConvBlock:
     """The steps of a convolutional block.
 
     Example:
-        >>> def read_mine(tower):
-        ...     blocks = {f"layer{i}": block_of(tower.get_submodule(f"layer{i}")) for i in (1, 2)}
-        ...     return Chain(tuple(linked_stages(tower, ["stem", "layer1", "layer2", "pool"])), (224, 224), blocks)
-        >>> def block_of(block):
-        ...     hidden = [("relu", lambda x: block.relu(block.conv1(x)))]
-        ...     return ConvBlock(hidden, block.conv2, ("shortcut", block.shortcut))
-        >>> register_architecture("MyTower", read_mine)
+        >>> from torch import nn
+        >>> from circuitry.encoder import Chain, ConvBlock, linked_stages
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten())
+        >>> block = ConvBlock([("relu", torch.relu)], net[1], shortcut=None)
+        >>> chain = Chain(tuple(linked_stages(net, ["0", (torch.relu, "1"), "2"])), (64, 64), {"1": block})
+        >>> tower = circuitry.Encoder(net, chain.stages, chain.image_size, chain=chain)
+        >>> circuitry.in_components(tower).sites
+        ('input', '0', '1.relu', '2')
     """
 
     hidden: Sequence[tuple[str, Step]]

@@ -35,7 +35,7 @@ class ModelOptions:
     """The model: open_clip name, hf-hub:org/model or the path of a model-config JSON; rn-tiny or vit-tiny, whose
     weights come with this package; a hub id (org/model) or folder of transformers; or a classifier, for data with a
     classes.tsv of its outputs by class: timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by
-    the extra real)."""
+    the extra real); or FILE.py:FUNCTION of yours, which makes a model (circuitry.models.from_encoder)."""
     checkpoint: Path | None = None
     """Local checkpoint; this or --pretrained, or neither for a model that brings its weights."""
     pretrained: str | None = None

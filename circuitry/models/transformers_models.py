@@ -22,7 +22,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.transformers_towers import vision_kind
 from circuitry.models.checkpoints import loading
 from circuitry.models.classifier import as_classifier
-from circuitry.models.clip import Clip, checked_device
+from circuitry.models.clip import Clip, checked_device, read_no_text
 from circuitry.runs.errors import InputError
 
 _UNUSED = ("pooler.", "mask_token")
@@ -54,7 +54,7 @@ def load_transformers(
     shown = _shown(place, processor, preprocess)
     texts = hasattr(model, "get_text_features")
     length = config.text_config.max_position_embeddings if texts else 0
-    tokenizer = _tokenizer(place, length) if texts else _read_no_text
+    tokenizer = _tokenizer(place, length) if texts else read_no_text
     settings = json.loads(config.to_json_string())
     made_by = {
         name: value
@@ -178,10 +178,3 @@ def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
         return ids
 
     return tokens
-
-
-def _read_no_text(texts: Sequence[str]) -> Tensor:
-    raise InputError(
-        "This model reads no text: fit a linear probe on images of the classes with linear_probe(clip, records) (in a "
-        "script: --probe LIST), whose rows replace class texts."
-    )
