@@ -1,11 +1,14 @@
 """A tower that no library knows goes through all work on a folder, in Python and in a command, by a few lines."""
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL.Image import fromarray
+from PIL.Image import open as open_picture
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -13,7 +16,6 @@ from circuitry import DomainFolder, Encoder, InputError, extract, load_clip
 from circuitry.analysis import Analysis
 from circuitry.circuits import ExtractionSettings
 from circuitry.commands import run_command
-from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import OwnParts, OwnPartSettings
 from circuitry.models import from_encoder, image_batches, linear_probe
 from tests.support.work import QUIET
@@ -23,7 +25,7 @@ import torch
 from torch import nn
 
 class Net(nn.Module):
-    """Somebody's tower: two outputs, of a fish and of a key."""
+    """Somebody's tower: two outputs, of red and of blue."""
 
     def __init__(self):
         super().__init__()
@@ -52,7 +54,7 @@ def make_model():
     net = Tower().eval()
     links = [("stem", torch.relu), ("body", torch.relu, lambda x: x.mean((2, 3)))]
     encoder = Encoder.from_stages(net, links, (16, 16))
-    rows = dict(zip(["fish", "key"], net.last.weight))
+    rows = dict(zip(["red", "blue"], net.last.weight))
     return from_encoder(encoder, lambda picture: pil_to_tensor(picture) / 128 - 1, rows)
 """
 """Everything that is written for the package."""
@@ -63,10 +65,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     (folder / "net.py").write_text(NET)
     (folder / "model.py").write_text(MODEL)
-    drawn = DrawingSettings(
-        n_train=0, n_test=6, classes=("fish", "key"), styles=("real", "sketch"), size=16
-    )
-    write_toy(folder / "data", drawn, workers=1, progress=False)
+    rng = np.random.default_rng(0)
+    for domain, class_name in product(("real", "sketch"), ("red", "blue")):
+        place = folder / "data" / domain / class_name
+        place.mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 100, (16, 16, 3), np.uint8)
+            pixels[..., 0 if class_name == "red" else 2] += 150
+            fromarray(pixels).save(place / f"{i}.png")
     return folder
 
 
@@ -76,20 +82,25 @@ def test_a_tower_of_nobody_s_library_takes_fourteen_lines(place: Path) -> None:
     images = DomainFolder(place / "data")
     assert str(clip.encoder) == ("Encoder of Tower: 3 sites, images of 16 x 16 pixels")
     assert clip.identity.unknown == ()
-    assert clip.text_weights(["key", "fish"]).norm(dim=1).tolist() == pytest.approx(
+    assert clip.text_weights(["blue", "red"]).norm(dim=1).tolist() == pytest.approx(
         [1, 1]
     )
-    shown = clip.shown(clip.preprocess(draw(place))[None])
-    assert abs(shown[0].astype(int) - pixels(place)).max() <= 1
+    picture = open_picture(images.records[0].path).convert("RGB")
+    shown = clip.shown(clip.preprocess(picture)[None])[0]
+    assert abs(shown.astype(int) - np.asarray(picture, int)).max() <= 1
 
     graphs = extract(clip, images, place / "graphs", n_images=2, work=QUIET)
     assert len(graphs) == 4
-    # A random tower knows no class; that with the mean embeddings of the classes as rows knows some images.
+    # A random tower tells red from blue along the difference of the means, away from what all images share.
     batches = image_batches(clip.encoder, clip.preprocess, images.records)
     records, pictures = next(iter(batches))
-    embeddings = clip.encoder(pictures) - clip.encoder(pictures).mean(0)
-    names = np.array([record.class_name for record in records])
-    rows = {name: embeddings[names == name].mean(0) for name in images.classes}
+    embeddings = clip.encoder(pictures)
+    is_red = torch.tensor([record.class_name == "red" for record in records])
+    red = embeddings[is_red].mean(0)
+    blue = embeddings[~is_red].mean(0)
+    shared = torch.nn.functional.normalize(red + blue, dim=0)
+    row = red - blue - (red - blue) @ shared * shared
+    rows = {"red": row, "blue": -row}
     knowing = from_encoder(clip.encoder, clip.preprocess, rows)
     settings = OwnPartSettings(n_images=2, n_others=2, shares=(0.2,))
     tables = OwnParts(knowing, images, place / "parts", settings).run(QUIET)
@@ -104,22 +115,11 @@ def test_a_tower_of_nobody_s_library_takes_fourteen_lines(place: Path) -> None:
         extract(other, images, place / "graphs", n_images=2, work=QUIET)
 
 
-def draw(place: Path):  # type: ignore[no-untyped-def]
-    from PIL import Image
-
-    first = DomainFolder(place / "data").records[0].path
-    return Image.open(first).convert("RGB")
-
-
-def pixels(place: Path):  # type: ignore[no-untyped-def]
-    return pil_to_tensor(draw(place)).permute(1, 2, 0).int().numpy()
-
-
 def test_a_command_takes_the_file_and_the_function(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    line = "find --class fish --model model.py:make_model --data data --domain real --n-images 2 --out found"
+    line = "find --class red --model model.py:make_model --data data --domain real --n-images 2 --out found"
     monkeypatch.setattr(sys, "argv", ["circuitry", *line.split()])
     run_command()
     assert list((place / "found").rglob("*.html"))
@@ -163,7 +163,7 @@ def test_a_model_without_rows_takes_those_of_a_probe(place: Path) -> None:
     clip = from_encoder(encoder, lambda x: pil_to_tensor(x) / 255, name="mine")
     assert (clip.name, clip.scale) == ("mine", 100)
     with pytest.raises(InputError, match="linear_probe"):
-        clip.text_weights(["fish"])
+        clip.text_weights(["red"])
     images = DomainFolder(place / "data")
     probe = linear_probe(clip, images.records)
-    assert probe.text_weights(["fish", "key"]).shape == (2, 5)
+    assert probe.text_weights(["red", "blue"]).shape == (2, 5)
