@@ -40,9 +40,12 @@ class SparseAutoencoder:
     """Weights of a sparse autoencoder and what it was trained on.
 
     Example:
-        >>> sae = load_sae("runs/shared_features/sae.safetensors")
-        >>> features = sae.encode(clip.encoder(images))  # [batch, features], mostly zeros
-        >>> sae.decode(features)  # close to the embeddings, normalised where sae.normalised
+        >>> embeddings = encoder(images)
+        >>> directions = torch.eye(64)
+        >>> sae = SparseAutoencoder(directions, torch.zeros(64), directions, torch.zeros(64))
+        >>> features = sae.encode(embeddings)
+        >>> torch.equal(sae.decode(features), embeddings.relu())
+        True
     """
 
     w_enc: Float[Tensor, "d features"]
@@ -255,8 +258,12 @@ class Transcoder(SparseAutoencoder):
     2501.18823.)
 
     Example:
-        >>> site = "transformer.resblocks.8.mlp"
-        >>> features = clip.in_components().in_basis({site: load_sae("transcoder", site=site)})
+        >>> width = vit.encoder(images[:1], stop="ln_pre").shape[-1]
+        >>> weights = torch.eye(width), torch.zeros(width), torch.eye(width), torch.zeros(width)
+        >>> transcoder = Transcoder(*weights, subtract_decoder_bias=False)
+        >>> features = vit.in_components().in_basis({"transformer.resblocks.1.mlp": transcoder})
+        >>> features.encoder.kinds["transformer.resblocks.1.mlp"].name
+        'latent'
     """
 
     w_skip: Float[Tensor, "d d"] | None = None

@@ -65,7 +65,9 @@ class Encoder(HookedSites):
     Threads may share an encoder: one thread at a time runs it or holds a ``with`` block.
 
     Example:
-        >>> encoder = Encoder.from_tower(model.visual)
+        >>> encoder = Encoder.from_tower(clip.model.visual)
+        >>> encoder.kinds["layer4.0"].name
+        'channel'
         >>> embedding, cache = encoder.run_with_cache(images)
         >>> torch.equal(encoder(cache["layer4.0"], start="layer4.0"), embedding)
         True

@@ -62,7 +62,7 @@ def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
             narrow = partial(narrow_bottleneck, block)
             yield Stage(f"{layer}.{j}", block, CHANNEL, narrow=narrow)
     pool = tower.attnpool
-    # The module pools for every position, of which the embedding takes one.
+    # The module pools for every position, but the embedding is the result at one.
     fast = in_order(partial(pooled_heads, pool), partial(project_heads, pool))
     narrow = partial(narrow_attention_pool, pool)
     yield Stage("attnpool", pool, EMBEDDING_FEATURE, fast, narrow)

@@ -72,7 +72,7 @@ class Task:
     Example:
         >>> task = circuitry.Task(encoder, images, metric, others=others)
         >>> task
-        Task: 4 images of a class, 6 images of other classes; metric logit, baseline zero, 19 sites
+        Task: 4 images of a class, 6 images of other classes; metric logit, baseline zero, 10 sites
         >>> with task.running():
         ...     for batch in task.batches():
         ...         clean = batch.clean(task.sites)

@@ -11,9 +11,9 @@ class TokenGrid:
 
     Example:
         >>> vit.encoder.token_grid
-        TokenGrid(first=('class token',), height=8, width=8)
+        TokenGrid(first=('class token',), height=4, width=4)
         >>> len(vit.encoder.token_grid)
-        65
+        17
     """
 
     first: tuple[str, ...]

@@ -78,7 +78,8 @@ def from_encoder(
     Example:
         >>> from torchvision.transforms.functional import pil_to_tensor
         >>> rows = {"cup": torch.eye(64)[0], "clock": torch.eye(64)[1]}
-        >>> model = circuitry.from_encoder(encoder, lambda picture: pil_to_tensor(picture) / 255, rows)
+        >>> from circuitry.models import from_encoder
+        >>> model = from_encoder(encoder, lambda picture: pil_to_tensor(picture) / 255, rows)
         >>> model.text_weights(["clock", "cup"]).shape
         torch.Size([2, 64])
     """
