@@ -78,9 +78,9 @@ class Classifier(Clip):
         known = self.classes
         unknown = [name for name in class_names if name not in known]
         if unknown or not class_names or isinstance(class_names, str):
-            given = unknown[0] if unknown else repr(class_names)
+            given = unknown[0] if unknown else class_names
             raise InputError(
-                f"Expected names of the {len(known)} classes that this classifier was loaded with, but {given} was "
+                f"Expected names of the {len(known)} classes that this classifier was loaded with, but {given!r} was "
                 "given: name its outputs by Classifier.with_classes."
             )
         unit = F.normalize(self.rows, dim=-1)
