@@ -143,7 +143,7 @@ def _apart(
     """Return how a matrix each for q, k and v projects."""
 
     def heads(projection: nn.Module, x: Tensor) -> Tensor:
-        own = projection(x).unflatten(-1, (-1, d_head))
+        own = torch.unflatten(projection(x), -1, (-1, d_head))
         return own.repeat_interleave(n_heads // own.shape[2], 2)
 
     q, k, v = projections
@@ -219,7 +219,7 @@ def mix_by_pattern(pattern: Scores, v: Heads) -> Heads:
 def _split(
     qkv: Float[Tensor, "batch position three_d_model"], n_heads: int
 ) -> tuple[Heads, Heads, Heads]:
-    q, k, v = qkv.unflatten(-1, (3, n_heads, -1)).unbind(2)
+    q, k, v = torch.unflatten(qkv, -1, (3, n_heads, -1)).unbind(2)
     return q, k, v
 
 

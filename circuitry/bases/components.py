@@ -192,7 +192,7 @@ def _heads(
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
     else:
         z = block.mix(q, k, v)
-    stream = x.unflatten(-1, (block.n_heads, -1))
+    stream = torch.unflatten(x, -1, (block.n_heads, -1))
     return torch.cat([points["attn.hook_z"](z), stream], 2)
 
 

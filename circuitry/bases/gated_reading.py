@@ -112,7 +112,8 @@ def read_paths(
             read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up]))
         carrying = encoder.carry(up, read.flatten(0, 1), stack)
         stack = encoder(carrying, start=up, stop=down)
-        yield down, encoder.units_of(down, stack).unflatten(0, (n_rows, -1))
+        units = encoder.units_of(down, stack)
+        yield down, torch.unflatten(units, 0, (n_rows, -1))
         if down not in encoder.carried:
             return
 

@@ -14,6 +14,7 @@ from itertools import chain, product
 from operator import mul
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -102,7 +103,7 @@ def _gates_into(
             joined.append(None)
             continue
         # Gates of a whole layer and of its units act together, so the largest shape is that of their product.
-        shape = torch.broadcast_shapes(*(gate.shape for gate in every))
+        shape = np.broadcast_shapes(*(gate.shape for gate in every))
         is_open = torch.ones(shape, dtype=torch.bool, device=every[0].device)
         joined.append(torch.cat([reduce(mul, port, is_open) for port in by_port]))
     n_readers = max((len(gate) for gate in joined if gate is not None), default=1)
@@ -152,7 +153,8 @@ def _units(
     gates = [gate for gate in into if gate is not None]
 
     def made(rows: Tensor) -> Tensor:
-        return step(read(rows).flatten(0, 1)).unflatten(0, (len(rows), -1))
+        units = step(read(rows).flatten(0, 1))
+        return torch.unflatten(units, 0, (len(rows), -1))
 
     if not gates or len(gates[0]) == 1:
         return made(torch.zeros(1, dtype=torch.int64))[0]
@@ -170,6 +172,6 @@ def _attend(
     gates = [gate for gate in into if gate is not None]
     same = torch.zeros(3 * block.n_heads, dtype=torch.int64)
     rows, which = different_rows(gates) if gates else (same[:1], same)
-    streams = block.norm_attention(read(rows))[which].unflatten(0, (3, -1))
+    streams = torch.unflatten(block.norm_attention(read(rows))[which], 0, (3, -1))
     q, k, v = torch.einsum("ahbpm,ahdm->abphd", streams, weights) + bias[:, None, None]
     return block.mix(q, k, v)

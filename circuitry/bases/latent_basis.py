@@ -51,7 +51,7 @@ class FeatureBasis:
         """Return the activation of its units."""
         sizes = [self.sae.n_features, self.sae.d, len(self.sae.beside_rows)]
         units_last = units.movedim(self.unit_dim, -1)
-        latents, error, beside = units_last.split(sizes, -1)
+        latents, error, beside = torch.split(units_last, sizes, -1)
         return (self.sae.recompose(latents, beside) + error).movedim(-1, self.unit_dim)
 
     def directions(self, units: Int[Tensor, " some"]) -> Float[Tensor, "some d"]:

@@ -234,7 +234,7 @@ class ResidualStream:
     @cached_property
     def _order(self) -> dict[str, int]:
         """The place of each layer by all its names."""
-        order = {}
+        order = dict[str, int]()
         for place, layer in enumerate(self.layers):
             for port in layer.ports:
                 order |= dict.fromkeys(layer.names_of(port), place)
@@ -318,10 +318,10 @@ class ResidualStream:
         return of_heads.detach(), steps.mlp_out(neurons)[0, 0].detach()
 
     def _write_weights(self, block: Block) -> Tensor:
-        ones = self._eye(block).unflatten(1, (1, block.n_heads, -1))
+        ones = torch.unflatten(self._eye(block), 1, (1, block.n_heads, -1))
         bias = block.attention_out(torch.zeros_like(ones[:1]))
         written = block.attention_out(ones) - bias
-        return written.detach()[:, 0].unflatten(0, (block.n_heads, -1))
+        return torch.unflatten(written.detach()[:, 0], 0, (block.n_heads, -1))
 
     def _read_weights(self, block: Block) -> tuple[Tensor, Tensor]:
         # A row of zeros reads the biases, a row of the unit matrix one column of the weights beside them.

@@ -301,7 +301,7 @@ class Encoder(HookedSites):
         past = self.carried.get(site)
         if past is None:
             return [activation]
-        return activation.split([past.start, len(past)], self.unit_dim(site))
+        return torch.split(activation, [past.start, len(past)], self.unit_dim(site))
 
     def carry(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -190,7 +190,7 @@ class Task:
     @property
     def identity(self) -> Identity:
         """What shaped the numbers, except for the images and the settings of a method."""
-        asked = {
+        asked: dict[str, Any] = {
             "baseline": self.baseline.name,
             "baseline_digest": self.baseline.digest,
             "metric": metric_name(self.metric),

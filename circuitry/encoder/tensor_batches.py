@@ -60,7 +60,7 @@ class ImageBatches:
                 self._check_same_first(batch)
             if not self._named and _MARK not in vars(batch):
                 self._named = name_values(batch, self._encoder)
-            for part in batch.split(self._rows) if len(batch) else ():
+            for part in torch.split(batch, self._rows) if len(batch) else ():
                 yield seen(self._prepared(part))
                 is_empty = False
         if is_empty:
@@ -99,7 +99,7 @@ def images_of_task(
     sets: Sequence[Images | None], encoder: Encoder, memory_gib: float
 ) -> list[Any]:
     """Return sets of images as a task holds them: tensors that were looked at, or batches for several passes."""
-    fresh = [images for images in sets if _is_fresh(images)]
+    fresh: list[Any] = [images for images in sets if _is_fresh(images)]
     if len(fresh) == 2:
         shared = _count_shared(*fresh)
         if shared:
@@ -211,9 +211,10 @@ def count_batches(images: object, rows: int) -> int | None:
 
 
 def _checked(batch: object) -> Tensor:
-    is_pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-    if is_pair and isinstance(batch[0], Tensor) and _is_label(batch[1], batch[0]):
-        batch = batch[0]
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        first, second = batch
+        if isinstance(first, Tensor) and _is_label(second, first):
+            batch = first
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
     lacking = lacking_values(batch)

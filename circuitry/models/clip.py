@@ -326,10 +326,10 @@ class Clip:
         options = {"desc": "text weights", "unit": "text", "disable": not progress}
         rows = []
         with Bar(total=len(tokens), **options, **BRIEF) as bar:
-            for part in tokens.to(self.encoder.device).split(PROMPTS):
+            for part in torch.split(tokens.to(self.encoder.device), PROMPTS):
                 rows.append(F.normalize(pooled_output(embed(part)).float(), dim=-1))
                 bar.update(len(part))
-        by_name = torch.cat(rows).unflatten(0, (classes, -1))
+        by_name = torch.unflatten(torch.cat(rows), 0, (classes, -1))
         return F.normalize(by_name.mean(1), dim=-1)
 
 

@@ -23,7 +23,7 @@ SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 
 def known_models() -> list[str]:
     """Return the names of models that open_clip or this package has."""
-    return open_clip.list_models() + shipped_configs()
+    return [*open_clip.list_models(), *shipped_configs()]
 
 
 def shipped_configs() -> list[str]:

@@ -17,7 +17,7 @@ from circuitry.analysis import Analysis
 from circuitry.circuits import ExtractionSettings
 from circuitry.commands import run_command
 from circuitry.interventions import OwnParts, OwnPartSettings
-from circuitry.models import from_encoder, image_batches, linear_probe
+from circuitry.models import Model, from_encoder, image_batches, linear_probe
 from tests.support.work import QUIET
 
 NET = '''
@@ -102,6 +102,8 @@ def test_a_tower_of_nobody_s_library_takes_fourteen_lines(place: Path) -> None:
     row = red - blue - (red - blue) @ shared * shared
     rows = {"red": row, "blue": -row}
     knowing = from_encoder(clip.encoder, clip.preprocess, rows)
+    models: list[Model] = [clip, knowing]
+    assert all(len(model.text_weights(["red", "blue"])) == 2 for model in models)
     settings = OwnPartSettings(n_images=2, n_others=2, shares=(0.2,))
     tables = OwnParts(knowing, images, place / "parts", settings).run(QUIET)
     assert len(tables["lesions"])
