@@ -25,7 +25,8 @@ def first_feature(embedding: Tensor) -> Tensor:
 
 def rotation(width: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+    turn: Tensor = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+    return turn
 
 
 # What an outsider writes for a new kind of unit: directions of an orthonormal basis. The test below counts it.

@@ -1,8 +1,10 @@
 """A tower that no library knows goes through all work on a folder, in Python and in a command, by a few lines."""
 
 import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,11 +148,12 @@ def test_a_tower_without_a_library_is_told_how_to_become_a_model(place: Path) ->
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     encoder = Encoder.from_stages(net, ["0", "1"], (4, 4))
     images = DomainFolder(place / "data")
-    asked = [
+    wrong: Any = encoder
+    asked: list[Callable[[], object]] = [
         lambda: load_clip(net),
-        lambda: extract(net, images, place / "x"),  # type: ignore[arg-type]
-        lambda: extract(encoder, images, place / "x"),  # type: ignore[arg-type]
-        lambda: OwnParts(encoder, images, place / "x"),  # type: ignore[arg-type]
+        lambda: extract(wrong.tower, images, place / "x"),
+        lambda: extract(wrong, images, place / "x"),
+        lambda: OwnParts(wrong, images, place / "x"),
     ]
     for ask in asked:
         with pytest.raises(InputError, match="from_encoder"):
