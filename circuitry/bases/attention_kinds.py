@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from open_clip.transformer import Attention as OpenClipAttention
 from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
@@ -55,63 +54,53 @@ def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts
         return _together(attn)
     if isinstance(attn, TIMM_ATTENTION):
         return _timm(attn, places)
-    return (
-        _transformers(attn, places)
-        if isinstance(attn, nn.Module) and from_transformers(attn)
-        else None
-    )
+    if isinstance(attn, nn.Module) and from_transformers(attn):
+        return _transformers(attn, places)
+    return None
 
 
 def _together(attn: Any) -> AttentionParts:
     """Return the parts of PyTorch's attention, or open_clip's, which may have norms and scales besides."""
-    inner, q_norm, k_norm = (
-        getattr(attn, name, _AS_IT_IS) for name in ("ln_inner", "ln_q", "ln_k")
-    )
+    inner = getattr(attn, "ln_inner", _AS_IT_IS)
+
+    def project(x: Tensor) -> tuple[Heads, Heads, Heads]:
+        qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
+        return _split(qkv, attn.num_heads)
 
     def out(z: Tensor) -> Tensor:
         scale = getattr(attn, "head_scale", None)
-        found: Tensor = attn.out_proj(
-            inner(_joined(z if scale is None else z * scale.reshape(-1, 1)))
-        )
-        return found
+        if scale is not None:
+            z = z * scale.reshape(-1, 1)
+        written: Tensor = attn.out_proj(inner(_joined(z)))
+        return written
 
-    return AttentionParts(
-        attn.num_heads,
-        lambda x: _split(
-            F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads
-        ),
-        *(
-            _dot_product(q_norm, k_norm)
-            if getattr(attn, "logit_scale", None) is None
-            else _cosine(attn)
-        ),
-        out,
-        (inner,),
-    )
+    if getattr(attn, "logit_scale", None) is None:
+        q_norm = getattr(attn, "ln_q", _AS_IT_IS)
+        k_norm = getattr(attn, "ln_k", _AS_IT_IS)
+        scores, mix = _dot_product(q_norm, k_norm)
+    else:
+        scores, mix = _cosine(attn)
+    return AttentionParts(attn.num_heads, project, scores, mix, out, (inner,))
 
 
 def _transformers(attn: Any, places: AddedByPlace) -> AttentionParts:
     """Return the parts of an attention module of transformers by their roles, under either of their names."""
     inner = getattr(attn, "attention", attn)
-    projections = [
-        found_by_role(inner, f"{letter} projection", f"{letter}_proj", name)[1]
-        for letter, name in zip("qkv", ("query", "key", "value"), strict=True)
-    ]
+    _, q = found_by_role(inner, "q projection", "q_proj", "query")
+    _, k = found_by_role(inner, "k projection", "k_proj", "key")
+    _, v = found_by_role(inner, "v projection", "v_proj", "value")
     _, out = found_by_role(
         attn, "output layer of attention", "out_proj", "o_proj", "output.dense"
     )
     _, n_heads = found_by_role(
         inner, "number of heads", "num_heads", "num_attention_heads"
     )
-    d_head = projections[0].out_features // n_heads
+    d_head = q.out_features // n_heads
     _check_width(out.out_features, n_heads, d_head)
+    project = _apart((q, k, v), d_head, n_heads)
     turn = partial(_turned, places, True)
-    return AttentionParts(
-        n_heads,
-        _apart(projections, d_head, n_heads),
-        *_dot_product(turn, turn),
-        in_order(_joined, out),
-    )
+    scores, mix = _dot_product(turn, turn)
+    return AttentionParts(n_heads, project, scores, mix, in_order(_joined, out))
 
 
 def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
@@ -122,36 +111,27 @@ def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
     _check_width(attn.proj.out_features, attn.num_heads, attn.head_dim)
     norm = getattr(attn, "norm", nn.Identity())
     if isinstance(attn, RelPosAttention):
-        kernel = _dot_product(
-            attn.q_norm,
-            attn.k_norm,
-            places if attn.rel_pos is None else attn.rel_pos.get_bias,
-        )
+        bias = places if attn.rel_pos is None else attn.rel_pos.get_bias
+        scores, mix = _dot_product(attn.q_norm, attn.k_norm, bias)
     else:
         turn = partial(_turned, places, getattr(attn, "rotate_half", False))
-        kernel = _dot_product(in_order(attn.q_norm, turn), in_order(attn.k_norm, turn))
-    return AttentionParts(
-        attn.num_heads,
-        _projection(attn),
-        *kernel,
-        in_order(_joined, norm, attn.proj),
-        (norm,),
-    )
+        to_q = in_order(attn.q_norm, turn)
+        scores, mix = _dot_product(to_q, in_order(attn.k_norm, turn))
+    out = in_order(_joined, norm, attn.proj)
+    return AttentionParts(attn.num_heads, _projection(attn), scores, mix, out, (norm,))
 
 
 def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return how a module of timm's projects: by one matrix or by three; fewer keys and values serve several heads."""
     if attn.qkv is None:
-        return _apart(
-            (attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads
-        )
+        layers = (attn.q_proj, attn.k_proj, attn.v_proj)
+        return _apart(layers, attn.head_dim, attn.num_heads)
     if getattr(attn, "q_bias", None) is None:
         return lambda x: _split(attn.qkv(x), attn.num_heads)
 
     def biased(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bias = torch.cat(
-            (attn.q_bias, attn.k_bias, attn.v_bias)
-        )  # EVA's, which has none for keys
+        # EVA has no learned bias for keys: its k_bias is zero.
+        bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
         return _split(F.linear(x, attn.qkv.weight, bias), attn.num_heads)
 
     return biased
@@ -162,17 +142,12 @@ def _apart(
 ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return how a matrix each for q, k and v projects."""
 
-    def apart(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = [
-            rearrange(
-                proj(x), "batch position (head d) -> batch position head d", d=d_head
-            )
-            for proj in projections
-        ]
-        q, k, v = (one.repeat_interleave(n_heads // one.shape[2], 2) for one in found)
-        return q, k, v
+    def heads(projection: nn.Module, x: Tensor) -> Tensor:
+        own = torch.unflatten(projection(x), -1, (-1, d_head))
+        return own.repeat_interleave(n_heads // own.shape[2], 2)
 
-    return apart
+    q, k, v = projections
+    return lambda x: (heads(q, x), heads(k, x), heads(v, x))
 
 
 def _check_width(width: int, n_heads: int, d_head: int) -> None:
@@ -209,12 +184,15 @@ def _dot_product(
 
     def scores(q: Heads, k: Heads) -> Scores:
         scale: float = q.shape[-1] ** -0.5
-        found, added = _dot(q_way(q), k_way(k)) * scale, bias()
-        return found if added is None else found + added
+        products = _dot(q_way(q), k_way(k)) * scale
+        added = bias()
+        return products if added is None else products + added
 
     def mix(q: Heads, k: Heads, v: Heads) -> Heads:
-        q, k, v = (x.transpose(1, 2) for x in (q_way(q), k_way(k), v))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias()).transpose(1, 2)
+        q = q_way(q).transpose(1, 2)
+        k = k_way(k).transpose(1, 2)
+        z = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=bias())
+        return z.transpose(1, 2)
 
     return scores, mix
 
@@ -241,17 +219,12 @@ def mix_by_pattern(pattern: Scores, v: Heads) -> Heads:
 def _split(
     qkv: Float[Tensor, "batch position three_d_model"], n_heads: int
 ) -> tuple[Heads, Heads, Heads]:
-    q, k, v = rearrange(
-        qkv,
-        "batch position (which head d) -> which batch position head d",
-        which=3,
-        head=n_heads,
-    )
+    q, k, v = torch.unflatten(qkv, -1, (3, n_heads, -1)).unbind(2)
     return q, k, v
 
 
 def _joined(z: Heads) -> Float[Tensor, "batch position d_model"]:
-    return rearrange(z, "batch position head d -> batch position (head d)")
+    return z.flatten(2)
 
 
 def _dot(q: Heads, k: Heads) -> Scores:

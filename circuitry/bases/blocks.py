@@ -30,18 +30,17 @@ from circuitry.bases.mlp_kinds import MlpParts, mlp_parts
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import PlacedBlock, nowhere
 from circuitry.encoder.transformers_towers import found_by_role
+from circuitry.encoder.unit_kinds import NEURON, UnitKind
 from circuitry.runs.errors import InputError
 
 POST_NORM = (ResPostBlock, EvaBlockPostNorm, ResPostRelPosBlock)
 TIMM_BLOCKS = (TimmBlock, EvaBlock, RelPosBlock, *POST_NORM)
 TRANSFORMERS_BLOCKS = (
-    *(
-        "CLIPEncoderLayer",
-        "SiglipEncoderLayer",
-        "Dinov2Layer",
-        "Dinov2WithRegistersLayer",
-        "DINOv3ViTLayer",
-    ),
+    "CLIPEncoderLayer",
+    "SiglipEncoderLayer",
+    "Dinov2Layer",
+    "Dinov2WithRegistersLayer",
+    "DINOv3ViTLayer",
     "ViTLayer",
 )
 """By name: importing transformers' models takes seconds."""
@@ -53,12 +52,8 @@ SUPPORTED_BLOCKS = (
 )
 """Kinds of blocks that can be taken apart, in words."""
 _ATTENTION = ("attn", "self_attn", "attention", "self_attention")
-_NORMS = (
-    ("norm1", "norm2"),
-    ("layer_norm1", "layer_norm2"),
-    ("layernorm_before", "layernorm_after"),
-    ("ln_1", "ln_2"),
-)
+_FIRST_NORM = ("norm1", "layer_norm1", "layernorm_before", "ln_1")
+_SECOND_NORM = ("norm2", "layer_norm2", "layernorm_after", "ln_2")
 _NOTHING = nn.Identity()
 
 
@@ -95,49 +90,38 @@ class Block:
     """Whether ``mlp_in`` is affine: not so where neurons are latents and error of a dictionary; see `latent_basis`."""
     error_units: range = range(0)
     """Where neurons are latents of a dictionary: those behind the latents."""
-    basis: Callable[[], str] | None = None
-    """Where neurons are latents of a dictionary: returns its digest."""
+    kind: UnitKind = NEURON
+    """The kind of its neurons, which may be latents of a dictionary."""
 
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:
     """Return the steps of a block in evaluation mode."""
-    module, places = (
-        (block.module, block.places)
-        if isinstance(block, PlacedBlock)
-        else (block, nowhere)
-    )
-    attn = next(
-        (getattr(module, name) for name in _ATTENTION if hasattr(module, name)), None
-    )
+    module: Any = block
+    places = nowhere
+    if isinstance(block, PlacedBlock):
+        module = block.module
+        places = block.places
+    attn = None
+    for name in reversed(_ATTENTION):
+        attn = getattr(module, name, attn)
+    mlp_module = getattr(module, "mlp", None)
     attention = attention_parts(attn, places)
-    mlp = mlp_parts(getattr(module, "mlp", None))
+    mlp = mlp_parts(mlp_module)
     if attention is not None and mlp is not None:
         if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
-            steps: Any = module
             norm = getattr(module, "ln_attn", _NOTHING)
-            out = in_order(norm, steps.ls_1), steps.ls_2
-            return _block((steps.ln_1, steps.ln_2), attention, mlp, out, norm)
+            behind = in_order(norm, module.ls_1), module.ls_2
+            return _block((module.ln_1, module.ln_2), attention, mlp, behind, norm)
         if isinstance(module, POST_NORM):
-            norms: Any = module.norm1, module.norm2
-            return _block((_NOTHING, _NOTHING), attention, mlp, norms, norms[0])
-        if (
-            isinstance(module, (*TIMM_BLOCKS, EncoderBlock))
-            or type(module).__name__ in TRANSFORMERS_BLOCKS
-        ):
-            first, second = (
-                found_by_role(module, "norm", *names)[1]
-                for names in zip(*_NORMS, strict=True)
-            )
-            return _block(
-                (first, second),
-                attention,
-                mlp,
-                (_scale(module, 1), _scale(module, 2)),
-                _NOTHING,
-            )
-    inside = " and ".join(
-        type(one).__name__ for one in (attn, getattr(module, "mlp", None))
-    )
+            behind = module.norm1, module.norm2
+            return _block((_NOTHING, _NOTHING), attention, mlp, behind, module.norm1)
+        named = type(module).__name__ in TRANSFORMERS_BLOCKS
+        if named or isinstance(module, (*TIMM_BLOCKS, EncoderBlock)):
+            _, first = found_by_role(module, "norm", *_FIRST_NORM)
+            _, second = found_by_role(module, "norm", *_SECOND_NORM)
+            behind = _scale(module, 1), _scale(module, 2)
+            return _block((first, second), attention, mlp, behind, _NOTHING)
+    inside = f"{type(attn).__name__} and {type(mlp_module).__name__}"
     raise InputError(
         f"Heads and neurons are known of {' and '.join(SUPPORTED_BLOCKS)}, but this tower has a "
         f"{type(module).__name__} with {inside}: use its residual stream, or add it to circuitry/bases/blocks.py."
@@ -146,11 +130,10 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
 
 def _scale(block: Any, number: int) -> Callable[[Tensor], Tensor]:
     """Return the layer scale of a block, a module or a parameter, if there is one."""
-    if getattr(block, f"gamma_{number}", None) is None:
-        return getattr(
-            block, f"ls{number}", getattr(block, f"layer_scale{number}", _NOTHING)
-        )
-    return lambda x: getattr(block, f"gamma_{number}") * x
+    if getattr(block, f"gamma_{number}", None) is not None:
+        return lambda x: getattr(block, f"gamma_{number}") * x
+    module = getattr(block, f"layer_scale{number}", _NOTHING)
+    return getattr(block, f"ls{number}", module)
 
 
 def _block(

@@ -26,12 +26,11 @@ With idle hooks outputs equal the tower's up to rounding; where something looks 
 takes the plain way instead of PyTorch's fused kernel, which hides them, and a message says so once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
@@ -42,28 +41,25 @@ from circuitry.bases.blocks import Block, take_apart
 from circuitry.bases.conv_blocks import after_block, conv_blocks, conv_stages
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
-from circuitry.encoder.stages import ConvBlock, Stage
+from circuitry.encoder.stages import NO_STEP, ConvBlock, Stage, Step
+from circuitry.encoder.unit_kinds import HEAD, POOLING_HEAD
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
 BLOCK_POINTS = (
-    *(
-        "hook_resid_pre",
-        "attn.hook_q",
-        "attn.hook_k",
-        "attn.hook_v",
-        *PATTERN_POINTS,
-        "attn.hook_z",
-        "hook_attn_out",
-    ),
-    *(
-        "hook_resid_mid",
-        "mlp.hook_pre",
-        "mlp.hook_post",
-        "hook_mlp_out",
-        "hook_resid_post",
-    ),
+    "hook_resid_pre",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    *PATTERN_POINTS,
+    "attn.hook_z",
+    "hook_attn_out",
+    "hook_resid_mid",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "hook_mlp_out",
+    "hook_resid_post",
 )
 """Names of the hook points of a block, after ``blocks.<number>.``, in order; shapes are TransformerLens'."""
 
@@ -84,15 +80,16 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
         InputError: for a tower without blocks of a known kind, or a site that is in a feature basis.
 
     Example:
-        >>> heads = in_components(load_clip("ViT-B-32", pretrained="openai").encoder)
+        >>> from circuitry.bases import in_components
+        >>> heads = in_components(vit.encoder)
         >>> heads.sites[:4]
         ('input', 'ln_pre', 'transformer.resblocks.0.attn', 'transformer.resblocks.0.mlp')
-        >>> graph = attribute(heads, images, metric)
-        >>> graph.node_scores["transformer.resblocks.9.attn"]    # effect of every head
         >>> embedding, cache = heads.run_with_cache(images)
-        >>> cache["blocks.9.attn.hook_pattern"]                  # [batch, head, query, key]
-        >>> in_components(load_clip("RN50", pretrained="openai").encoder).sites[5:8]
-        ('layer1.0.act1', 'layer1.0.downsample', 'layer1.0.act2')
+        >>> cache["blocks.1.attn.hook_pattern"].dim()    # [batch, head, query, key]
+        4
+        >>> channels = in_components(encoder)
+        >>> channels.kinds["layer1.0.act1"].name
+        'hidden channel'
     """
     blocks = encoder.chain.blocks or conv_blocks(encoder.chain.stages)
     if not blocks:
@@ -107,80 +104,75 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
         )
     stages: list[Stage] = []
     points: dict[str, nn.Module] = {}
-    read: Callable[[Tensor], Tensor] | None = None
-    names, left, x = list(blocks), len(blocks), encoder.blank()
+    # From the activation of the last stage so far to the residual stream; None where that is the activation itself.
+    read: Step | None = None
+    numbers = {site: number for number, site in enumerate(blocks)}
+    blocks_left = len(blocks)
+    x = encoder.blank()
     with encoder.running():  # widths of convolutional blocks are read off a run
         for stage in encoder.chain.stages:
             block = blocks.get(stage.site)
-            left -= block is not None
+            if block is not None:
+                blocks_left -= 1
             if isinstance(block, ConvBlock):
-                inside, x = conv_stages(stage.site, block, read or nn.Identity(), x)
+                inside, x = conv_stages(stage.site, block, read or NO_STEP, x)
                 stages += inside
                 read = partial(after_block, block, inside[-1])
             elif block is not None:
-                number = names.index(stage.site)
                 mine = {name: HookPoint() for name in BLOCK_POINTS}
-                points |= {
-                    f"blocks.{number}.{name}": point for name, point in mine.items()
-                }
+                for name, point in mine.items():
+                    points[f"blocks.{numbers[stage.site]}.{name}"] = point
                 apart = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(block)
                 stages += _stages_of(stage.site, apart, mine, read)
                 read = partial(_after_block, apart, mine)
-            elif read is not None and left and isinstance(stage.run, BETWEEN):
+            elif read is not None and blocks_left and isinstance(stage.run, BETWEEN):
                 read = in_order(read, stage.run)
             else:
-                whole = (
-                    stage
-                    if read is None
-                    else Stage(stage.site, in_order(read, stage.run), stage.unit_dim)
-                )
-                stages += (
-                    _in_heads(whole, stage.run, read)
-                    if isinstance(stage.run, AttentionPool2d)
-                    else [whole]
-                )
-                x, read = (whole.run(x) if left else x), None
+                run = _reading(read, stage.run)
+                if isinstance(stage.run, AttentionPool2d):
+                    stages += _in_heads(stage, stage.run, read)
+                elif read is None:
+                    stages.append(stage)
+                else:
+                    stages.append(Stage(stage.site, run, stage.units))
+                if blocks_left:
+                    x = run(x)
+                read = None
     return Encoder(
         encoder.tower, stages, encoder.image_size, points=points, chain=encoder.chain
     )
 
 
-def _in_heads(
-    stage: Stage, pool: AttentionPool2d, read: Callable[[Tensor], Tensor] | None
-) -> list[Stage]:
+def _reading(read: Step | None, run: Step) -> Step:
+    """Return a step behind the one that reads the stream, if there is one."""
+    return run if read is None else in_order(read, run)
+
+
+def _in_heads(stage: Stage, pool: AttentionPool2d, read: Step | None) -> list[Stage]:
     """Return the stages of an attention pooling: what its heads read off the positions, and the embedding."""
-    heads = partial(pooled_heads, pool)
-    to_heads = heads if read is None else in_order(read, heads)
+    to_heads = _reading(read, partial(pooled_heads, pool))
     return [
-        Stage(f"{stage.site}.heads", to_heads, 1),
-        Stage(stage.site, partial(project_heads, pool), 1),
+        Stage(f"{stage.site}.heads", to_heads, POOLING_HEAD),
+        Stage(stage.site, partial(project_heads, pool), stage.units),
     ]
 
 
 def _stages_of(
-    path: str,
-    block: Block,
-    points: Mapping[str, Any],
-    read: Callable[[Tensor], Tensor] | None,
+    path: str, block: Block, points: Mapping[str, Any], read: Step | None
 ) -> tuple[Stage, Stage]:
     """Return the stages that end at the heads and at the neurons of a block, reading what the block before left."""
-    attend = partial(_heads, block, points)
-    carried = range(block.n_heads, block.n_heads + block.n_heads)
-    after = range(block.n_neurons, block.n_neurons + block.width)
+    to_heads = _reading(read, partial(_heads, block, points))
+    # The stream has as many numbers as all heads together, so it looks like as many heads behind them.
+    past_heads = range(block.n_heads, 2 * block.n_heads)
+    past_neurons = range(block.n_neurons, block.n_neurons + block.width)
     return (
-        Stage(
-            f"{path}.attn",
-            attend if read is None else in_order(read, attend),
-            2,
-            carried=carried,
-        ),
+        Stage(f"{path}.attn", to_heads, HEAD, carried=past_heads),
         Stage(
             f"{path}.mlp",
             partial(_neurons, block, points),
-            -1,
+            block.kind,
             error_units=block.error_units,
-            carried=after,
-            basis=block.basis,
+            carried=past_neurons,
             block=block,
         ),
     )
@@ -192,27 +184,16 @@ def _heads(
     """Return z of every head and, behind the heads, the residual stream [batch, position, 2 heads, d_head]."""
     x = points["hook_resid_pre"](x)
     projected = block.project(block.norm_attention(x))
-    q, k, v = (
-        points[f"attn.hook_{name}"](part)
-        for name, part in zip("qkv", projected, strict=True)
-    )
+    q = points["attn.hook_q"](projected[0])
+    k = points["attn.hook_k"](projected[1])
+    v = points["attn.hook_v"](projected[2])
     if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
         scores = points["attn.hook_attn_scores"](block.scores(q, k))
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
     else:
         z = block.mix(q, k, v)
-    z = points["attn.hook_z"](z)
-    return torch.cat(
-        [
-            z,
-            rearrange(
-                x,
-                "batch position (head d) -> batch position head d",
-                head=block.n_heads,
-            ),
-        ],
-        2,
-    )
+    stream = torch.unflatten(x, -1, (block.n_heads, -1))
+    return torch.cat([points["attn.hook_z"](z), stream], 2)
 
 
 def _neurons(
@@ -222,14 +203,11 @@ def _neurons(
 ) -> Tensor:
     """Return the neurons and, behind them, the residual stream [batch, position, neurons + d_model]."""
     z, carried = torch.tensor_split(x, [block.n_heads], 2)
-    stream = rearrange(carried, "batch position head d -> batch position (head d)")
-    middle = points["hook_resid_mid"](
-        stream + points["hook_attn_out"](block.attention_out(z))
-    )
-    neurons = block.activation(
-        points["mlp.hook_pre"](block.mlp_in(block.norm_mlp(middle)))
-    )
-    return torch.cat([points["mlp.hook_post"](neurons), middle], -1)
+    written = points["hook_attn_out"](block.attention_out(z))
+    middle = points["hook_resid_mid"](carried.flatten(2) + written)
+    before = points["mlp.hook_pre"](block.mlp_in(block.norm_mlp(middle)))
+    neurons = points["mlp.hook_post"](block.activation(before))
+    return torch.cat([neurons, middle], -1)
 
 
 def _after_block(
@@ -237,7 +215,6 @@ def _after_block(
 ) -> Tensor:
     """Return the residual stream behind a block [batch, position, d_model]."""
     neurons, stream = torch.tensor_split(x, [block.n_neurons], -1)
-    found: Tensor = points["hook_resid_post"](
-        stream + points["hook_mlp_out"](block.mlp_out(neurons))
-    )
-    return found
+    written = points["hook_mlp_out"](block.mlp_out(neurons))
+    behind: Tensor = points["hook_resid_post"](stream + written)
+    return behind

@@ -38,9 +38,20 @@ from torchvision.models import (
 
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import NO_STEP, ConvBlock, EnteredBlock, Stage, Step
+from circuitry.encoder.unit_kinds import CHANNEL, HIDDEN_CHANNEL, UnitKind
 
+STREAM_ITSELF = ("", NO_STEP)
+"""The shortcut of a `ConvBlock` past which the stream goes as it is."""
 _Pair = tuple[Tensor, Tensor | None]
 """The activation that a step goes on from, and what goes past it, if anything does."""
+
+
+class _Move(NamedTuple):
+    """From one site of a block to the next."""
+
+    name: str
+    kind: UnitKind
+    run: Callable[[_Pair], _Pair]
 
 
 class Kind(NamedTuple):
@@ -116,16 +127,15 @@ ROWS: dict[type[nn.Module], tuple[str, int]] = {
 
 def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
     """Return the known convolutional blocks among a tower's stages by site."""
-    found = {}
+    blocks = {}
     for stage in stages:
-        entered = (
-            stage.run
-            if isinstance(stage.run, EnteredBlock)
-            else EnteredBlock(stage.run, NO_STEP)
-        )
-        if (block := _taken_apart(entered.module, entered.entry)) is not None:
-            found[stage.site] = block
-    return found
+        entered = stage.run
+        if not isinstance(entered, EnteredBlock):
+            entered = EnteredBlock(entered, NO_STEP)
+        block = _taken_apart(entered.module, entered.entry)
+        if block is not None:
+            blocks[stage.site] = block
+    return blocks
 
 
 def conv_stages(
@@ -137,32 +147,30 @@ def conv_stages(
     activation ``x`` of the site before, which ``read`` makes the stream, tells the numbers of channels; what the stages
     make of it is returned, too.
     """
-    stages = list[Stage]()
-    before: Callable[[Tensor], _Pair] = partial(
-        _enter, in_order(read, block.entry), block.shortcut is not None
-    )
-    *first, (name, step) = block.hidden
-    moves: list[tuple[str, Callable[[_Pair], _Pair]]] = [
-        (one, partial(_hidden, to)) for one, to in first
-    ]
+    *first, (last_name, last_step) = block.hidden
+    moves = list[_Move]()
+    for name, step in first:
+        moves.append(_Move(name, HIDDEN_CHANNEL, partial(_hidden, step)))
     if block.shortcut is not None and block.shortcut[0]:
-        moves += [
-            (block.shortcut[0], partial(_projected, step, block.shortcut[1])),
-            (name, _swapped),
-        ]
+        # The projection reads the stream, so both are made at once, and the hidden channels wait past its site.
+        project = partial(_projected, last_step, block.shortcut[1])
+        moves.append(_Move(block.shortcut[0], CHANNEL, project))
+        moves.append(_Move(last_name, HIDDEN_CHANNEL, _swapped))
     else:
-        moves.append((name, partial(_hidden, step)))
-    for site, move in moves:
-        pair = move(before(x))
-        n_units, x = pair[0].shape[1], _joined(pair)
-        stages.append(
-            Stage(
-                f"{path}.{site}",
-                partial(_at_site, before, move),
-                1,
-                carried=range(n_units, x.shape[1]),
-            )
-        )
+        moves.append(_Move(last_name, HIDDEN_CHANNEL, partial(_hidden, last_step)))
+
+    stages = list[Stage]()
+    enter = in_order(read, block.entry)
+    before: Callable[[Tensor], _Pair] = partial(
+        _enter, enter, block.shortcut is not None
+    )
+    for move in moves:
+        pair = move.run(before(x))
+        n_units = pair[0].shape[1]
+        x = _joined(pair)
+        carried = range(n_units, x.shape[1])
+        run = partial(_at_site, before, move.run)
+        stages.append(Stage(f"{path}.{move.name}", run, move.kind, carried=carried))
         before = partial(_split, n_units)
     return stages, x
 
@@ -171,7 +179,9 @@ def after_block(block: ConvBlock, stage: Stage, x: Tensor) -> Tensor:
     """Return the stream behind a block, given the activation of its last stage."""
     hidden, past = _split(stage.carried.start, x)
     added = block.add(hidden)
-    return block.after(added if past is None else added + past)
+    if past is not None:
+        added = added + past
+    return block.after(added)
 
 
 def _enter(read: Step, passes: bool, x: Tensor) -> _Pair:
@@ -218,75 +228,64 @@ def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
         name, n_last = ROWS[type(module)]
         row = list(getattr(module, name))
         n = max(1, len(row) - n_last)
-        past = ("", NO_STEP) if module.use_res_connect else None
-        return ConvBlock(
-            ((f"{name}.{n - 1}", in_order(*row[:n])),),
-            in_order(*row[n:]),
-            past,
-            entry=entry,
-        )
+        hidden = ((f"{name}.{n - 1}", in_order(*row[:n])),)
+        past = STREAM_ITSELF if module.use_res_connect else None
+        return ConvBlock(hidden, in_order(*row[n:]), past, entry=entry)
     if isinstance(module, timm_convnext.ConvNeXtBlock):
         return _convnext(module, entry)
     if isinstance(module, convnext.CNBlock):
         *into, out, back = module.block
-        hidden = in_order(*into, back)
+        hidden = (("block.4", in_order(*into, back)),)
         add = in_order(_channels_last, out, back, lambda x: module.layer_scale * x)
-        return ConvBlock((("block.4", hidden),), add, ("", NO_STEP), entry=entry)
+        return ConvBlock(hidden, add, STREAM_ITSELF, entry=entry)
     return None
 
 
 def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
     modules = dict(block.named_modules())
+    steps = {n: m for n, m in modules.items() if not isinstance(m, nn.Identity)}
 
-    def steps(names: Sequence[str]) -> list[tuple[str, Any]]:
-        there = [(name, modules.get(name)) for name in names if name]
-        return [
-            (name, one)
-            for name, one in there
-            if one is not None and not isinstance(one, nn.Identity)
-        ]
+    def named(names: Sequence[str]) -> dict[str, Any]:
+        # The whole block has the empty name, which stands for no step here.
+        return {name: steps[name] for name in names if name and name in steps}
 
     hidden = []
     for number, names in enumerate(kind.hidden, 1):
-        run = steps(names)
-        name = run[-1][0]
-        shared = name == kind.after  # one module for every activation of the block
-        hidden.append(
-            (f"{name}{number}" if shared else name, in_order(*(one for _, one in run)))
-        )
+        run = named(names)
+        name = [*run][-1]
+        if name == kind.after:  # one module for every activation of the block
+            name = f"{name}{number}"
+        hidden.append((name, in_order(*run.values())))
+    add = in_order(*named(kind.add).values())
+    after = in_order(*named((kind.after,)).values())
     past = getattr(block, kind.shortcut)
-    shortcut: tuple[str, Step] | None = ("", NO_STEP)
+    shortcut: tuple[str, Step] | None = STREAM_ITSELF
     if past is False or (past is None and not kind.whole):
         shortcut = None
     elif isinstance(past, nn.Module) and not isinstance(past, nn.Identity):
         shortcut = kind.shortcut, past
-    after = in_order(*(one for _, one in steps((kind.after,))))
-    return ConvBlock(
-        hidden, in_order(*(one for _, one in steps(kind.add))), shortcut, after, entry
-    )
+    return ConvBlock(hidden, add, shortcut, after, entry)
 
 
 def _convnext(block: Any, entry: Step) -> ConvBlock:
     """Take apart a block of timm's ConvNeXt, whose MLP reads channels last, or first."""
-    mlp, last = block.mlp, not block.use_conv_mlp
+    mlp = block.mlp
     norm = getattr(mlp, "norm", None) or getattr(mlp, "grn", None) or NO_STEP
-    to, back = (_channels_last, _channels_first) if last else (NO_STEP, NO_STEP)
+    to: Step = NO_STEP
+    back: Step = NO_STEP
+    if not block.use_conv_mlp:
+        to = _channels_last
+        back = _channels_first
     hidden = in_order(block.conv_dw, to, block.norm, mlp.fc1, mlp.act, back)
 
     def scaled(x: Tensor) -> Tensor:
         return x if block.gamma is None else x * block.gamma.reshape(1, -1, 1, 1)
 
-    past = (
-        ("", NO_STEP)
-        if isinstance(block.shortcut, nn.Identity)
-        else ("shortcut", block.shortcut)
-    )
-    return ConvBlock(
-        (("mlp.act", hidden),),
-        in_order(to, norm, mlp.fc2, back, scaled),
-        past,
-        entry=entry,
-    )
+    add = in_order(to, norm, mlp.fc2, back, scaled)
+    past = ("shortcut", block.shortcut)
+    if isinstance(block.shortcut, nn.Identity):
+        past = STREAM_ITSELF
+    return ConvBlock((("mlp.act", hidden),), add, past, entry=entry)
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -30,20 +30,19 @@ and W_skip u as further units of the error's. Edges then run between its latents
 through the residual stream.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from circuitry.bases.components import in_components
-from circuitry.bases.latent_basis import FeatureBasis, sae_digest
+from circuitry.bases.latent_basis import FeatureBasis
 from circuitry.bases.sae import SparseAutoencoder, Transcoder
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import in_order, narrow_stage
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.stages import NarrowStage, Stage
+from circuitry.encoder.stages import NarrowStage, Stage, Step
 from circuitry.encoder.tokens import CLASS_TOKEN
 from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.given import checked
@@ -69,28 +68,33 @@ def in_feature_basis(
             another site or width, or one of tokens that the tower does not have.
 
     Example:
-        >>> features = in_feature_basis(clip.encoder, {"layer3.0": sae})
-        >>> graph = attribute(features, images, metric)
-        >>> graph.node_scores["layer3.0"]                       # effect of every latent
-        >>> graph.error_scores["layer3.0"].sum()                # effect of what the autoencoder misses
-        >>> measure_circuits(Task(features, images, metric), [replace(graph.circuit(None), keep_error=True)])
-        >>> in_feature_basis(in_components(encoder), {"blocks.8.hook_mlp_out": transcoder})
+        >>> from circuitry.bases import SparseAutoencoder, in_feature_basis
+        >>> width = encoder.read_unhooked(images, ["layer3.0"])["layer3.0"].shape[1]
+        >>> directions = torch.eye(width)
+        >>> sae = SparseAutoencoder(directions, torch.zeros(width), directions, torch.zeros(width))
+        >>> features = in_feature_basis(encoder, {"layer3.0": sae})
+        >>> features.kinds["layer3.0"].name, len(features.error_units["layer3.0"]) == width
+        ('latent', True)
+        >>> graph = circuitry.attribute(features, images, metric, method="gradient", progress=False)
+        >>> graph.node_scores["layer3.0"].shape == (width,)     # the effect of every latent
+        True
     """
     if not saes:
         return encoder
     bases = _checked(encoder, saes)
-    mlps = {
-        stage.site: stage.block for stage in encoder.stages if stage.block is not None
-    }
-    if replaced := {
-        site: bases.pop(site).of_block(mlps[site]) for site in mlps if site in bases
-    }:
-        if other := [site for site in encoder.error_units if site not in mlps]:
+    blocks = {s.site: s.block for s in encoder.stages if s.block is not None}
+    in_latents = {site: bases.pop(site) for site in blocks if site in bases}
+    if in_latents:
+        others = [site for site in encoder.error_units if site not in blocks]
+        if others:
             raise InputError(
-                f"MLPs are read in latents before other sites are, but {', '.join(other)} is in a feature basis "
+                f"MLPs are read in latents before other sites are, but {', '.join(others)} is in a feature basis "
                 "already: give all autoencoders at once."
             )
-        encoder = in_components(encoder.in_channels(), mlps | replaced)
+        for site, basis in in_latents.items():
+            blocks[site] = basis.of_block(blocks[site])
+        encoder = in_components(encoder.in_channels(), blocks)
+
     stages: list[Stage] = []
     before: FeatureBasis | None = None
     for stage, previous in zip(encoder.stages, encoder.sites, strict=False):
@@ -98,9 +102,8 @@ def in_feature_basis(
         stages.append(_between(stage, before, after, encoder.unit_dim(previous)))
         before = after
     if before is not None:
-        stages.append(
-            Stage(f"{encoder.sites[-1]}.decoded", before.from_features, before.unit_dim)
-        )
+        last = encoder.stages[-1]
+        stages.append(Stage(f"{last.site}.decoded", before.from_features, last.units))
     return Encoder(
         encoder.tower,
         stages,
@@ -122,34 +125,30 @@ def site_named(encoder: Encoder, name: str) -> str:
         InputError: for a name of no site; the message shows sites that come close.
 
     Example:
-        >>> site_named(load_clip("ViT-B-32", pretrained="openai").encoder, "blocks.-2.hook_resid_post")
-        'transformer.resblocks.10'
+        >>> from circuitry.bases import site_named
+        >>> site_named(vit.encoder, "blocks.1.hook_resid_post")
+        'transformer.resblocks.1'
     """
     if name in encoder.sites:
         return name
-    blocks = list(encoder.chain.blocks)
+    paths = list(encoder.chain.blocks)
     named = {"embedding": encoder.sites[-1]}
-    for i, path in enumerate(blocks):
-        for number in (i, i - len(blocks)):
-            named |= {
-                f"blocks.{number}.hook_resid_post": path,
-                f"blocks.{number}.hook_mlp_out": f"{path}.mlp",
-            }
+    for i, path in enumerate(paths):
+        for number in (i, i - len(paths)):
+            named[f"blocks.{number}.hook_resid_post"] = path
+            named[f"blocks.{number}.hook_mlp_out"] = f"{path}.mlp"
     site = named.get(name, name)
     if site in encoder.sites:
         return site
-    if name in named or site in named.values():
-        has, lacks = (
-            ("heads and neurons", "outputs")
-            if encoder.carried
-            else ("channels", "MLPs")
+    if site not in named.values():
+        raise unknown_name("site", name, encoder.sites)
+    why = "channels has no MLPs of blocks as sites: give clip.in_components() (--units components of a script)"
+    if encoder.carried:
+        why = (
+            "heads and neurons has no outputs of blocks as sites: give clip.encoder itself "
+            "(--units channels of a script)"
         )
-        raise InputError(
-            f"{name!r} is {site!r} of this tower, but an encoder in {has} has no {lacks} of blocks as sites: give "
-            f"{'clip.encoder itself' if encoder.carried else 'clip.in_components()'} "
-            f"(--units {'channels' if encoder.carried else 'components'} of a script)."
-        )
-    raise unknown_name("site", name, encoder.sites)
+    raise InputError(f"{name!r} is {site!r} of this tower, but an encoder in {why}.")
 
 
 def _between(
@@ -159,29 +158,35 @@ def _between(
     if before is None and after is None:
         return stage
 
-    def in_basis(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        first = [] if before is None else [before.from_features]
-        return in_order(*first, run, *([] if after is None else [after.to_features]))
+    def in_basis(run: Step) -> Step:
+        if before is not None:
+            run = in_order(before.from_features, run)
+        return run if after is None else in_order(run, after.to_features)
 
     def narrowed(up: Tensor, down: Tensor) -> NarrowStage:
-        columns = up if before is None else torch.arange(before.sae.d, device=up.device)
-        rows = down if after is None else torch.arange(after.sae.d, device=down.device)
+        # Latents and error need all of the tower's own units.
+        columns = up
+        rows = down
+        if before is not None:
+            columns = torch.arange(before.sae.d, device=up.device)
+        if after is not None:
+            rows = torch.arange(after.sae.d, device=down.device)
         if stage.narrow is not None:
             inner = stage.narrow(columns, rows)
         else:
-            inner = narrow_stage(
-                stage.fast or stage.run, columns, rows, up_dim, stage.unit_dim
-            )
+            run = stage.fast or stage.run
+            inner = narrow_stage(run, columns, rows, up_dim, stage.unit_dim)
         return _narrow_in_basis(inner, before, after, up, down)
 
-    return replace(
+    read = replace(
         stage,
         run=in_basis(stage.run),
-        fast=None if stage.fast is None else in_basis(stage.fast),
+        fast=stage.fast and in_basis(stage.fast),
         narrow=narrowed,
-        error_units=stage.error_units if after is None else after.error_units,
-        basis=stage.basis if after is None else partial(sae_digest, after.sae),
     )
+    if after is None:
+        return read
+    return replace(read, units=after.kind, error_units=after.error_units)
 
 
 def _narrow_in_basis(
@@ -244,13 +249,12 @@ def _basis(
 ) -> FeatureBasis:
     """Return the basis of an autoencoder after checking that it fits the site."""
     block = encoder.stages[encoder.position(site) - 1].block
-    units = activation.shape[encoder.unit_dim(site)] if block is None else block.width
+    units = activation.shape[encoder.unit_dim(site)]
+    what = "units"
+    if block is not None:
+        units = block.width
+        what = "dimensions of the stream that its MLP writes to"
     if units != sae.d:
-        what = (
-            "units"
-            if block is None
-            else "dimensions of the stream that its MLP writes to"
-        )
         raise InputError(
             f"Site {site!r} has {units} {what}, but its sparse autoencoder encodes vectors of width {sae.d}: "
             "give one trained at this site of this model."
@@ -261,20 +265,20 @@ def _basis(
             "neurons that it replaces."
         )
     moved = sae.to(encoder.device, encoder.dtype)
-    return FeatureBasis(
-        moved, encoder.unit_dim(site), tokens_of(sae, encoder, activation)
-    )
+    tokens = tokens_of(sae, encoder, activation)
+    return FeatureBasis(moved, encoder.unit_dim(site), tokens)
 
 
 def tokens_of(
     sae: SparseAutoencoder, encoder: Encoder, activation: Tensor
 ) -> Tensor | None:
-    """Return one at the tokens [token, 1] that an autoencoder is of, zero at the others; none where it is of all."""
+    """Return [token, 1] with 1 at the tokens that an autoencoder was trained on, else 0; None where on all."""
     if sae.tokens == "all":
         return None
     grid = encoder.token_grid
-    first = [sae.tokens == "class" and name == CLASS_TOKEN for name in grid.first]
-    chosen = [*first, *[sae.tokens == "patches"] * (len(grid) - len(first))]
+    is_patch = sae.tokens == "patches"
+    first = [not is_patch and name == CLASS_TOKEN for name in grid.first]
+    chosen = first + [is_patch] * (len(grid) - len(first))
     if not any(chosen) or activation.dim() != 3 or activation.shape[1] != len(grid):
         raise InputError(
             f"This sparse autoencoder is of {sae.tokens} tokens of {len(grid)}, but the activation is "

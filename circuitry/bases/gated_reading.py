@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
@@ -26,11 +25,9 @@ def mixed(
     gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tensor, "..."]
 ) -> Float[Tensor, "..."]:
     """Return x where a gate is open, the baseline where it is closed."""
-    return (
-        torch.where(gates, x, end)
-        if gates.dtype == torch.bool
-        else end + gates.to(x) * (x - end)
-    )
+    if gates.dtype == torch.bool:
+        return torch.where(gates, x, end)
+    return end + gates.to(x) * (x - end)
 
 
 def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
@@ -47,17 +44,18 @@ def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
 def different_rows(
     gates: Sequence[Gates],
 ) -> tuple[Int[Tensor, " different"], Int[Tensor, " down"]]:
-    """Return one of all rows that are equal in all gates, and the number of each row among these.
+    """Return the numbers of rows that differ in some gates, and for each row its place among these.
 
     Where gradients are taken, rows that are equal by chance stay apart; those without a gate do not, see `lifted`.
     """
-    values = np.concatenate([one.detach().cpu().numpy() for one in gates], 1)
-    apart, first = any(one.requires_grad for one in gates), dict[Any, int]()
-    found = [
-        first.setdefault(i if apart and row.any() else row.tobytes(), i)
-        for i, row in enumerate(values)
-    ]
-    rows, which = torch.unique(torch.tensor(found), return_inverse=True)
+    values = np.concatenate([gate.detach().cpu().numpy() for gate in gates], 1)
+    with_gradients = any(gate.requires_grad for gate in gates)
+    first = dict[Any, int]()
+    equal_to = []
+    for i, row in enumerate(values):
+        key = i if with_gradients and row.any() else row.tobytes()
+        equal_to.append(first.setdefault(key, i))
+    rows, which = torch.unique(torch.tensor(equal_to), return_inverse=True)
     return rows, which
 
 
@@ -72,15 +70,17 @@ def read_through(
     ``read`` returns the activation under each of some rows of gates, ``at_once`` at most.
     """
     rows, which = different_rows(gates)
-    parts, order = list[Tensor](), list[Tensor]()
+    readings = list[Tensor]()
+    readers = list[Tensor]()
     for chunk in torch.split(torch.arange(len(rows)), at_once):
-        found = read(rows[chunk])
-        dim = unit_dim % found[0].dim()
-        for i, activation in zip(chunk.tolist(), found, strict=True):
+        activations = read(rows[chunk])
+        dim = unit_dim % activations[0].dim()
+        for i, activation in zip(chunk.tolist(), activations, strict=True):
             units = (which == i).nonzero()[:, 0].to(activation.device)
-            order.append(units)
-            parts.append(activation.index_select(dim, units))
-    return torch.cat(parts, dim).index_select(dim, torch.argsort(torch.cat(order)))
+            readers.append(units)
+            readings.append(activation.index_select(dim, units))
+    order = torch.argsort(torch.cat(readers))
+    return torch.cat(readings, dim).index_select(dim, order)
 
 
 def read_paths(
@@ -99,23 +99,21 @@ def read_paths(
         ends: Baselines of the sites with gates, for every image or one for all.
         gates: Rows of gates on units by site, in order.
     """
-    first, n = next(iter(gates)), len(next(iter(gates.values())))
-    stack = activations[first].expand(n, *activations[first].shape).flatten(0, 1)
+    first = next(iter(gates))
+    n_rows = len(gates[first])
+    # [row * image, ...]: what the units of the last site are, and what it carries past them, under each row of gates.
+    stack = activations[first].expand(n_rows, *activations[first].shape).flatten(0, 1)
     for up, down in pairwise(encoder.sites[encoder.position(first) :]):
         x = encoder.units_of(up, activations[up])
-        read, shape = x.expand(n, *x.shape), [n, *[1] * x.dim()]
+        read = x.expand(n_rows, *x.shape)
         if up in gates:
+            shape = [n_rows] + [1] * x.dim()
             shape[encoder.unit_dim(up) % x.dim() + 1] = -1
             read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up]))
-        stack = encoder(
-            encoder.carry(up, read.flatten(0, 1), stack), start=up, stop=down
-        )
-        yield (
-            down,
-            rearrange(
-                encoder.units_of(down, stack), "(row image) ... -> row image ...", row=n
-            ),
-        )
+        carrying = encoder.carry(up, read.flatten(0, 1), stack)
+        stack = encoder(carrying, start=up, stop=down)
+        units = encoder.units_of(down, stack)
+        yield down, torch.unflatten(units, 0, (n_rows, -1))
         if down not in encoder.carried:
             return
 
@@ -127,7 +125,11 @@ def joined_sites(encoder: Encoder, sites: Names) -> list[tuple[str, str]]:
     They do so at the next site, and past sites that carry what depends on them.
 
     Example:
-        >>> Edges.between(graph.kept_units, joined_sites(encoder, list(graph.kept_units)))    # all edges of some units
+        >>> from circuitry.bases import joined_sites
+        >>> joined_sites(encoder, ["layer1.0", "layer2.0", "layer4.0"])
+        [('layer1.0', 'layer2.0')]
+        >>> len(joined_sites(circuitry.in_components(vit.encoder), vit.encoder.sites[:2]))
+        0
     """
     chosen = {encoder.sites[encoder.position(site)] for site in sites}
     pairs = _joined.get(encoder) or _find_joined(encoder)
@@ -145,15 +147,15 @@ def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
     _, *sites = encoder.sites
     if not encoder.carried:
         return list(pairwise(sites))
-    image, found = encoder.blank(), []
+    image = encoder.blank()
+    pairs = []
     clean = encoder.read_unhooked(image, sites)
     with encoder.running():
         for up in sites:
-            n = encoder.units_of(up, clean[up]).shape[encoder.unit_dim(up)]
-            closed, ends = (
-                image.new_zeros(1, n, dtype=torch.bool),
-                {up: torch.full_like(clean[up], torch.nan)},
-            )
-            paths = read_paths(encoder, clean, ends, {up: closed})
-            found += [(up, down) for down, read in paths if bool(read.isnan().any())]
-    return found
+            n_units = encoder.units_of(up, clean[up]).shape[encoder.unit_dim(up)]
+            closed = {up: image.new_zeros(1, n_units, dtype=torch.bool)}
+            nan = {up: torch.full_like(clean[up], torch.nan)}
+            for down, read in read_paths(encoder, clean, nan, closed):
+                if bool(read.isnan().any()):
+                    pairs.append((up, down))
+    return pairs

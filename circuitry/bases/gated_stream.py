@@ -10,15 +10,16 @@ Writing is linear, so the gate of an edge may act on the unit before it is writt
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
-from itertools import product
+from itertools import chain, product
 from operator import mul
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuitry.bases.blocks import Block
 from circuitry.bases.gated_reading import Gates, different_rows, read_through
 from circuitry.bases.residual import Layer, ResidualStream
 from circuitry.encoder.narrowing import in_order
@@ -63,49 +64,50 @@ def run_gated(
     )
     first, *layers, last = stream.layers
     baseline = stream.components.units_of(first.site, ends[first.site])
-    earlier = [LayerRun(first, start - baseline, (start - baseline)[None])]
+    moved = start - baseline
+    earlier = [LayerRun(first, moved, moved[None])]
     for layer in layers:
-        end = stream.components.units_of(layer.site, ends[layer.site])
-        block, into = layer.block, _gates_into(layer, earlier, gates)
+        block = layer.block
         assert block is not None
+        end = stream.components.units_of(layer.site, ends[layer.site])
+        into = _gates_into(layer, earlier, gates)
         read = partial(_streams, stream, baseline, earlier, into)
         if layer.of_heads:
-            moved, out = _attend(stream, layer, read, into) - end, block.attention_out
-            wrote = torch.einsum(
-                "bphd,hdm->hbpm", moved, stream.write_weights[layer.index]
-            )
+            moved = _attend(block, stream.read_weights[layer.index], read, into) - end
+            weights = stream.write_weights[layer.index]
+            wrote = torch.einsum("bphd,hdm->hbpm", moved, weights)
+            baseline = baseline + block.attention_out(end)
         else:
-            neurons = in_order(block.norm_mlp, block.mlp_in, block.activation)
-            moved, out = _units(read, into, neurons, at_once) - end, block.mlp_out
-            wrote = (out(moved) - stream.biases(layer.index)[1])[None]
+            to_neurons = in_order(block.norm_mlp, block.mlp_in, block.activation)
+            moved = _units(read, into, to_neurons, at_once) - end
+            wrote = (block.mlp_out(moved) - stream.biases(layer.index)[1])[None]
+            baseline = baseline + block.mlp_out(end)
         earlier.append(LayerRun(layer, moved, wrote))
-        baseline = baseline + out(end)
     into = _gates_into(last, earlier, gates)
-    return _units(
-        partial(_streams, stream, baseline, earlier, into),
-        into,
-        stream.encoder.stages[-1].run,
-        at_once,
-    )
+    read = partial(_streams, stream, baseline, earlier, into)
+    return _units(read, into, stream.encoder.stages[-1].run, at_once)
 
 
 def _gates_into(
     layer: Layer, earlier: Sequence[LayerRun], gates: GatesByLayers
 ) -> list[Gates | None]:
     """Return the gates of a layer's readers on each earlier layer, port behind port; none where all are open."""
-    found = list[Gates | None]()
-    for up in (one.layer for one in earlier):
-        names = [list(product(up.names, layer.names_of(port))) for port in layer.ports]
-        by_port = [[gates[pair] for pair in pairs if pair in gates] for pairs in names]
-        some = [gate for of_port in by_port for gate in of_port]
-        if not some:
-            found.append(None)
+    joined = list[Gates | None]()
+    for up in earlier:
+        by_port = []
+        for port in layer.ports:
+            pairs = product(up.layer.names, layer.names_of(port))
+            by_port.append([gates[pair] for pair in pairs if pair in gates])
+        every = list(chain.from_iterable(by_port))
+        if not every:
+            joined.append(None)
             continue
-        shape = [max(gate.shape[axis] for gate in some) for axis in (0, 1)]
-        whole = torch.ones(shape, dtype=torch.bool, device=some[0].device)
-        found.append(torch.cat([reduce(mul, of_port, whole) for of_port in by_port]))
-    n_readers = max((len(gate) for gate in found if gate is not None), default=1)
-    return [gate if gate is None else gate.expand(n_readers, -1) for gate in found]
+        # Gates of a whole layer and of its units act together, so the largest shape is that of their product.
+        shape = np.broadcast_shapes(*(gate.shape for gate in every))
+        is_open = torch.ones(shape, dtype=torch.bool, device=every[0].device)
+        joined.append(torch.cat([reduce(mul, port, is_open) for port in by_port]))
+    n_readers = max((len(gate) for gate in joined if gate is not None), default=1)
+    return [None if gate is None else gate.expand(n_readers, -1) for gate in joined]
 
 
 def _streams(
@@ -116,26 +118,29 @@ def _streams(
     rows: Int[Tensor, " rows"],
 ) -> Float[Tensor, "rows batch position d_model"]:
     """Return the streams under some rows of gates: the baseline's and what every earlier layer writes beyond it."""
-    found = baseline.expand(len(rows), *earlier[0].units.shape)
-    for one, gate in zip(earlier, into, strict=True):
-        found = found + (
-            one.stream.sum(0) if gate is None else _through(stream, one, gate[rows])
-        )
-    return found
+    streams = baseline.expand(len(rows), *earlier[0].units.shape)
+    for run, gate in zip(earlier, into, strict=True):
+        if gate is not None:
+            streams = streams + _through(stream, run, gate[rows])
+            continue
+        # All its gates are open: it writes the same for every row.
+        streams = streams + run.stream.sum(0)
+    return streams
 
 
 def _through(
-    stream: ResidualStream, one: LayerRun, gate: Gates
+    stream: ResidualStream, run: LayerRun, gates: Gates
 ) -> Float[Tensor, "rows batch position d_model"]:
     """Return what a layer writes beyond its baseline through gates on its units, or on all of it."""
-    open_, gate = gate.detach().any(0), gate.to(one.units)
-    if gate.shape[1] == len(one.stream):
-        return torch.einsum("rw,wbpm->rbpm", gate, one.stream)
-    if one.layer.block is None:
-        return gate[:, None, None] * one.units
-    return (one.units[..., open_] * gate[:, None, None, open_]) @ stream.neuron_weights[
-        one.layer.index
-    ][open_]
+    gate = gates.to(run.units)
+    if gate.shape[1] == len(run.stream):
+        return torch.einsum("rw,wbpm->rbpm", gate, run.stream)
+    if run.layer.block is None:
+        return gate[:, None, None] * run.units
+    # Neurons that no row lets through are left out of the product.
+    through = gates.detach().any(0)
+    gated = run.units[..., through] * gate[:, None, None, through]
+    return gated @ stream.neuron_weights[run.layer.index][through]
 
 
 def _units(
@@ -148,11 +153,8 @@ def _units(
     gates = [gate for gate in into if gate is not None]
 
     def made(rows: Tensor) -> Tensor:
-        return rearrange(
-            step(read(rows).flatten(0, 1)),
-            "(row image) ... -> row image ...",
-            row=len(rows),
-        )
+        units = step(read(rows).flatten(0, 1))
+        return torch.unflatten(units, 0, (len(rows), -1))
 
     if not gates or len(gates[0]) == 1:
         return made(torch.zeros(1, dtype=torch.int64))[0]
@@ -160,20 +162,16 @@ def _units(
 
 
 def _attend(
-    stream: ResidualStream, layer: Layer, read: _Read, into: Sequence[Gates | None]
+    block: Block,
+    read_weights: tuple[Tensor, Tensor],
+    read: _Read,
+    into: Sequence[Gates | None],
 ) -> Float[Tensor, "batch position head d_head"]:
     """Return z of a block whose heads' queries, keys and values each read a stream of their own."""
-    block, (weights, bias) = (
-        stream.blocks[layer.index],
-        stream.read_weights[layer.index],
-    )
+    weights, bias = read_weights
     gates = [gate for gate in into if gate is not None]
     same = torch.zeros(3 * block.n_heads, dtype=torch.int64)
     rows, which = different_rows(gates) if gates else (same[:1], same)
-    streams = rearrange(
-        block.norm_attention(read(rows))[which],
-        "(port head) b p m -> port head b p m",
-        port=3,
-    )
+    streams = torch.unflatten(block.norm_attention(read(rows))[which], 0, (3, -1))
     q, k, v = torch.einsum("ahbpm,ahdm->abphd", streams, weights) + bias[:, None, None]
     return block.mix(q, k, v)

@@ -34,30 +34,23 @@ def mlp_parts(mlp: Any) -> MlpParts | None:
     if isinstance(mlp, TorchvisionMlp):
         layer_in, act, _, layer_out, _ = mlp
         return MlpParts(layer_in, act, _NOTHING, layer_out)
-    if isinstance(mlp, nn.Sequential) and all(
-        hasattr(mlp, name) for name in ("c_fc", "gelu", "c_proj")
-    ):
+    if isinstance(mlp, nn.Sequential) and hasattr(mlp, "c_proj"):
         steps: Any = mlp
-        return MlpParts(
-            steps.c_fc, steps.gelu, getattr(mlp, "ln", _NOTHING), steps.c_proj
-        )
+        norm = getattr(mlp, "ln", _NOTHING)
+        return MlpParts(steps.c_fc, steps.gelu, norm, steps.c_proj)
     if isinstance(mlp, Mlp):
         return MlpParts(mlp.fc1, mlp.act, mlp.norm, mlp.fc2)
     if isinstance(mlp, GluMlp):
         return MlpParts(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2)
     if isinstance(mlp, SwiGLU):
-        return MlpParts(
-            _side_by_side(mlp.fc1_g, mlp.fc1_x), _gated(mlp.act), mlp.norm, mlp.fc2
-        )
+        both = _side_by_side(mlp.fc1_g, mlp.fc1_x)
+        return MlpParts(both, _gated(mlp.act), mlp.norm, mlp.fc2)
     if isinstance(mlp, GeGluMlp):
-        return MlpParts(
-            _side_by_side(mlp.w0, mlp.w1), _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm
-        )
-    return (
-        _of_transformers(mlp)
-        if isinstance(mlp, nn.Module) and from_transformers(mlp)
-        else None
-    )
+        both = _side_by_side(mlp.w0, mlp.w1)
+        return MlpParts(both, _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm)
+    if isinstance(mlp, nn.Module) and from_transformers(mlp):
+        return _of_transformers(mlp)
+    return None
 
 
 def _of_transformers(mlp: Any) -> MlpParts:
@@ -83,7 +76,7 @@ def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
 def _gated(act: nn.Module, gate_last: bool = False) -> Callable[[Tensor], Tensor]:
     def gated(pre: Tensor) -> Tensor:
         first, second = pre.chunk(2, -1)
-        found: Tensor = first * act(second) if gate_last else act(first) * second
-        return found
+        neurons: Tensor = first * act(second) if gate_last else act(first) * second
+        return neurons
 
     return gated

@@ -31,6 +31,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.sites import FIRST_LAYER
 from circuitry.encoder.stages import ConvBlock
+from circuitry.encoder.unit_kinds import HEAD, UnitKind
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural
 
@@ -41,7 +42,13 @@ _Weights = TypeVar("_Weights")
 
 
 class Component(NamedTuple):
-    """A writer or a reader of the residual stream; as text its parts with points between them."""
+    """A writer or a reader of the residual stream; as text its parts with points between them.
+
+    Example:
+        >>> from circuitry.bases import Component
+        >>> str(Component("blocks.1.attn", 3, "q"))
+        'blocks.1.attn.3.q'
+    """
 
     layer: str
     """Name of its `Layer`."""
@@ -65,6 +72,8 @@ class Layer:
     index: int
     """Number of its block; -1 before the blocks, the number of blocks behind them."""
     block: Block | None
+    kind: UnitKind
+    """The kind of its units."""
     reads: str
     """The hook point of the stream that it reads."""
     apart: tuple[int, ...]
@@ -77,7 +86,7 @@ class Layer:
     @property
     def of_heads(self) -> bool:
         """Whether its units are heads."""
-        return self.name.endswith(".attn")
+        return self.kind == HEAD
 
     @property
     def ports(self) -> tuple[str, ...]:
@@ -102,9 +111,9 @@ class Layer:
     def groups(self, size: int) -> Bool[Tensor, "components unit"]:
         """Return which of ``size`` units each component is."""
         alone = _one_hot(self.apart, size).bool()
-        return (
-            alone if self.of_heads else torch.cat([alone, ~alone.any(0, keepdim=True)])
-        )
+        if self.of_heads:
+            return alone
+        return torch.cat([alone, ~alone.any(0, keepdim=True)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +123,8 @@ class ResidualStream:
     Each access reads the weights off the tower; within a run (`Encoder.running`) the first access does.
 
     Example:
-        >>> stream = ResidualStream.of(clip.encoder)
+        >>> from circuitry.bases import ResidualStream
+        >>> stream = ResidualStream.of(vit.encoder)
         >>> [str(writer) for writer in stream.writers[:3]]
         ['embed', 'blocks.0.attn.0', 'blocks.0.attn.1']
     """
@@ -136,38 +146,31 @@ class ResidualStream:
         """Take a tower apart; an encoder in heads and neurons stays as it is, with its hooks.
 
         Args:
+            encoder: The tower, in channels or in heads and neurons.
             units: Units by site in heads and neurons that become components of their own, such as the ``kept_units``
                 of a graph; heads always are (default: none, an MLP is one component).
 
         Raises:
             InputError: for a tower without known transformer blocks, one whose heads or neurons do not add to the
                 stream one by one, or a unit that does not exist.
-
-        Example:
-            >>> graph = attribute(clip.in_components().encoder, photos, metric, size=0.02)
-            >>> stream = ResidualStream.of(clip.encoder, graph.kept_units)
         """
-        if encoder.carried:
-            encoder, components = encoder.in_channels(), encoder
-        else:
-            components = in_components(encoder)
+        components = encoder if encoder.carried else in_components(encoder)
+        if components is encoder:
+            encoder = encoder.in_channels()
         blocks = _blocks_of(components)
         if not adds_up(components):
             raise InputError(
                 "This tower has no heads and neurons that add to a residual stream one by one, as where a norm lies in "
                 "between: look at its sites instead (in_components)."
             )
-        whole = cls(blocks, {}, encoder, components)
-        layers = [layer for layer in whole.layers if units and layer.site in units]
-        chosen = {
-            one.site: _checked_units(
-                one.site, whole.n_units(one), (units or {})[one.site]
-            )
-            for one in layers
-        }
-        apart = {
-            layer.site: chosen[layer.site] for layer in layers if not layer.of_heads
-        }
+        stream = cls(blocks, {}, encoder, components)
+        apart = {}
+        for layer in stream.layers:
+            if units is not None and layer.site in units:
+                n_units = stream.n_units(layer)
+                chosen = _checked_units(layer.site, n_units, units[layer.site])
+                if not layer.of_heads:  # which are apart in any case
+                    apart[layer.site] = chosen
         return cls(blocks, apart, encoder, components)
 
     @cached_property
@@ -177,41 +180,34 @@ class ResidualStream:
         first, *inner, last = self.components.sites[-2 * n - 2 :]
         named = [(FIRST_LAYER, first, -1, "")]
         for i in range(n):
-            named.append(
-                (f"blocks.{i}.attn", inner[2 * i], i, f"blocks.{i}.hook_resid_pre")
-            )
-            named.append(
-                (f"blocks.{i}.mlp", inner[2 * i + 1], i, f"blocks.{i}.hook_resid_mid")
-            )
+            path = f"blocks.{i}"
+            named.append((f"{path}.attn", inner[2 * i], i, f"{path}.hook_resid_pre"))
+            named.append((f"{path}.mlp", inner[2 * i + 1], i, f"{path}.hook_resid_mid"))
         named.append(("embedding", last, n, f"blocks.{n - 1}.hook_resid_post"))
-        found, writer, reader = list[Layer](), 0, 0
+        layers = list[Layer]()
+        n_writers = 0
+        n_readers = 0
         for name, site, index, reads in named:
-            block, heads = (
-                self.blocks[index] if 0 <= index < n else None,
-                name.endswith(".attn"),
+            block = self.blocks[index] if 0 <= index < n else None
+            kind = self.components.kinds[site]
+            apart = self.apart.get(site, ())
+            writes = len(apart) + 1  # units apart, and all others together
+            n_ports = 1
+            if block is not None and kind == HEAD:
+                apart = tuple(range(block.n_heads))
+                writes = block.n_heads
+                n_ports = len(PORTS)
+            read = 0 if name == FIRST_LAYER else n_ports * writes
+            if name == "embedding":
+                writes = 0
+            writers = slice(n_writers, n_writers + writes)
+            readers = slice(n_readers, n_readers + read)
+            n_writers = writers.stop
+            n_readers = readers.stop
+            layers.append(
+                Layer(name, site, index, block, kind, reads, apart, writers, readers)
             )
-            apart = (
-                tuple(range(block.n_heads))
-                if block and heads
-                else self.apart.get(site, ())
-            )
-            n_writers = 0 if name == "embedding" else len(apart) + (not heads)
-            n_readers = (
-                0
-                if name == FIRST_LAYER
-                else len(PORTS) * len(apart)
-                if heads
-                else len(apart) + 1
-            )
-            writers, readers = (
-                slice(writer, writer + n_writers),
-                slice(reader, reader + n_readers),
-            )
-            found.append(
-                Layer(name, site, index, block, reads, apart, writers, readers)
-            )
-            writer, reader = writers.stop, readers.stop
-        return tuple(found)
+        return tuple(layers)
 
     @cached_property
     def writers(self) -> tuple[Component, ...]:
@@ -221,39 +217,33 @@ class ResidualStream:
     @cached_property
     def readers(self) -> tuple[Component, ...]:
         """All readers in order."""
-        layers = self.layers[1:]
-        return tuple(
-            one._replace(port=port)
-            for layer in layers
-            for port in layer.ports
-            for one in layer.components
-        )
+        readers = list[Component]()
+        for layer in self.layers[1:]:
+            for port in layer.ports:
+                readers += [one._replace(port=port) for one in layer.components]
+        return tuple(readers)
 
     @cached_property
     @own_modes()
     def edges(self) -> Bool[Tensor, "readers writers"]:
         """Which edges exist: from every writer to every reader of a later layer."""
-        ends = self.writers, self.readers
-        written, read = (
-            torch.tensor([self._order[one.layer] for one in some]) for some in ends
-        )
+        written = torch.tensor([self._order[one.layer] for one in self.writers])
+        read = torch.tensor([self._order[one.layer] for one in self.readers])
         return written[None] < read[:, None]
 
     @cached_property
     def _order(self) -> dict[str, int]:
         """The place of each layer by all its names."""
-        named = [
-            (place, layer, port)
-            for place, layer in enumerate(self.layers)
-            for port in layer.ports
-        ]
-        return {
-            name: place for place, layer, port in named for name in layer.names_of(port)
-        }
+        order = dict[str, int]()
+        for place, layer in enumerate(self.layers):
+            for port in layer.ports:
+                order |= dict.fromkeys(layer.names_of(port), place)
+        return order
 
     def reads(self, up: str, down: str) -> bool:
         """Say whether edges lead from a layer to another, each given by its site or its name."""
-        before, after = (self._order.get(name) for name in (up, down))
+        before = self._order.get(up)
+        after = self._order.get(down)
         if before is None or after is None:
             return False
         return before < after and up in self.layers[before].names
@@ -266,22 +256,21 @@ class ResidualStream:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """The number of units of each layer by its site, and by its names, where all of an MLP is one."""
-        found = {layer.site: self.n_units(layer) for layer in self.layers}
+        sizes = {}
         for layer in self.layers:
-            names = (
-                layer.name,
-                *(name for port in layer.ports for name in layer.names_of(port)[-1:]),
-            )
-            found |= dict.fromkeys(names, found[layer.site] if layer.of_heads else 1)
-        return found
+            sizes[layer.site] = self.n_units(layer)
+            size = sizes[layer.site] if layer.of_heads else 1
+            sizes[layer.name] = size
+            for port in layer.ports:
+                sizes[layer.names_of(port)[-1]] = size
+        return sizes
 
     def n_units(self, layer: Layer) -> int:
         if layer.block is not None:
             return layer.block.n_heads if layer.of_heads else layer.block.n_neurons
         encoder = self.components
-        return encoder.read_unhooked(encoder.blank(), [layer.site])[layer.site].shape[
-            -1
-        ]
+        read = encoder.read_unhooked(encoder.blank(), [layer.site])
+        return read[layer.site].shape[-1]
 
     @property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -296,9 +285,8 @@ class ResidualStream:
     @property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
         """The map of each block from its neurons to what its MLP adds to the stream."""
-        return self._once(
-            "neurons", lambda: tuple(map(self._neuron_weights, range(len(self.blocks))))
-        )
+        places = range(len(self.blocks))
+        return self._once("neurons", lambda: tuple(map(self._neuron_weights, places)))
 
     def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
         """Return weights that hold as long as the run that they are made in; outside of one they are made anew."""
@@ -308,10 +296,11 @@ class ResidualStream:
     def _neuron_weights(
         self, index: int, neurons: Sequence[int] | None = None
     ) -> Float[Tensor, "neurons d_model"]:
-        block, weight = self.blocks[index], next(self.encoder.tower.parameters())
+        block = self.blocks[index]
         chosen = range(block.n_neurons) if neurons is None else neurons
-        ones = _one_hot(chosen, block.n_neurons).to(weight)
-        return (block.mlp_out(ones[:, None])[:, 0] - self.biases(index)[1]).detach()
+        ones = _one_hot(chosen, block.n_neurons)[:, None]
+        written = block.mlp_out(ones.to(self.encoder.device, self.encoder.dtype))
+        return (written[:, 0] - self.biases(index)[1]).detach()
 
     def biases(
         self, block: Natural
@@ -321,32 +310,28 @@ class ResidualStream:
             raise InputError(
                 f"There are {len(self.blocks)} blocks, from 0, but {block} was given: give a lower number."
             )
-        one, weight = self.blocks[block], next(self.encoder.tower.parameters())
-        heads = weight.new_zeros(1, 1, one.n_heads, one.width // one.n_heads)
-        of_mlp = one.mlp_out(weight.new_zeros(1, 1, one.n_neurons))
-        return one.attention_out(heads)[0, 0].detach(), of_mlp[0, 0].detach()
+        steps = self.blocks[block]
+        weight = next(self.encoder.tower.parameters())
+        heads = weight.new_zeros(1, 1, steps.n_heads, steps.width // steps.n_heads)
+        neurons = weight.new_zeros(1, 1, steps.n_neurons)
+        of_heads = steps.attention_out(heads)[0, 0]
+        return of_heads.detach(), steps.mlp_out(neurons)[0, 0].detach()
 
     def _write_weights(self, block: Block) -> Tensor:
-        ones = rearrange(
-            self._eye(block), "rows (head d) -> rows 1 head d", head=block.n_heads
-        )
-        written = block.attention_out(ones) - block.attention_out(
-            torch.zeros_like(ones[:1])
-        )
-        return rearrange(
-            written.detach(), "(head d) 1 model -> head d model", head=block.n_heads
-        )
+        ones = torch.unflatten(self._eye(block), 1, (1, block.n_heads, -1))
+        bias = block.attention_out(torch.zeros_like(ones[:1]))
+        written = block.attention_out(ones) - bias
+        return torch.unflatten(written.detach()[:, 0], 0, (block.n_heads, -1))
 
     def _read_weights(self, block: Block) -> tuple[Tensor, Tensor]:
-        rows = torch.cat(
-            [self._eye(block).new_zeros(1, block.width), self._eye(block)]
-        )[:, None]
-        bias, weights = (
-            torch.stack(block.project(rows)).detach()[:, :, 0].tensor_split([1], 1)
-        )
-        return rearrange(
-            weights - bias, "port model head d -> port head d model"
-        ).contiguous(), bias[:, 0]
+        # A row of zeros reads the biases, a row of the unit matrix one column of the weights beside them.
+        eye = self._eye(block)
+        rows = torch.cat([eye.new_zeros(1, block.width), eye])[:, None]
+        read = torch.stack(block.project(rows)).detach()[:, :, 0]
+        bias = read[:, 0]
+        weights = read[:, 1:] - read[:, :1]
+        in_order = rearrange(weights, "port model head d -> port head d model")
+        return in_order.contiguous(), bias
 
     def _eye(self, block: Block) -> Tensor:
         return torch.eye(
@@ -358,23 +343,18 @@ class ResidualStream:
     ) -> Float[Tensor, "batch position d_model"]:
         """Return the stream that a layer reads, given the activations at `sites`, which carry it past their units."""
         site = layer.site if layer.block else self.sites[-1]
-        x, past = _at(site, activations), self.components.carried[site]
-        carried = x.narrow(
-            self.components.unit_dim(site), past.start, len(past)
-        ).flatten(2)
-        return (
-            carried
-            if layer.block
-            else carried + self.blocks[-1].mlp_out(self.components.units_of(site, x))
-        )
+        units, past = self.components.parts_of(site, _at(site, activations))
+        carried = past.flatten(2)
+        if layer.block:
+            return carried
+        return carried + self.blocks[-1].mlp_out(units)
 
     def written(
         self, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
-        return torch.cat(
-            [self.written_by(layer, activations) for layer in self.layers[:-1]]
-        )
+        writing = self.layers[:-1]
+        return torch.cat([self.written_by(layer, activations) for layer in writing])
 
     def written_by(
         self, layer: Layer, activations: Mapping[str, Tensor]
@@ -382,26 +362,22 @@ class ResidualStream:
         """Return what each component of a layer adds to the stream, without biases; it is linear."""
         x = self.components.units_of(layer.site, _at(layer.site, activations))
         if layer.of_heads:
-            heads = (
-                rearrange(x, "b p head d -> head (b p) d")
-                @ self.write_weights[layer.index]
-            )
-            return heads.reshape(-1, *x.shape[:2], heads.shape[-1])
+            heads = rearrange(x, "b p head d -> head (b p) d")
+            written = heads @ self.write_weights[layer.index]
+            return written.reshape(-1, *x.shape[:2], written.shape[-1])
         if layer.block is None:
-            whole, alone = (
-                x,
-                _one_hot(layer.apart, x.shape[-1]).to(x)[:, None, None] * x,
-            )
+            together = x
+            alone = _one_hot(layer.apart, x.shape[-1]).to(x)[:, None, None] * x
         else:
-            whole = layer.block.mlp_out(x) - self.biases(layer.index)[1]
+            together = layer.block.mlp_out(x) - self.biases(layer.index)[1]
             if not layer.apart:
-                return whole[None]
+                return together[None]
             weights = self._once(
                 f"{layer.name} apart",
                 lambda: self._neuron_weights(layer.index, layer.apart),
             )
             alone = torch.einsum("bpn,nm->nbpm", x[..., list(layer.apart)], weights)
-        return torch.cat([alone, (whole - alone.sum(0))[None]])
+        return torch.cat([alone, (together - alone.sum(0))[None]])
 
 
 def adds_up(encoder: Encoder) -> bool:
@@ -420,23 +396,21 @@ def _one_hot(units: Sequence[int], size: int) -> Int[Tensor, "units size"]:
 
 
 def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
-    found = tuple(map(int, chosen))
-    if len(set(found)) < len(found) or not all(0 <= unit < n_units for unit in found):
+    units = tuple(map(int, chosen))
+    if len(set(units)) < len(units) or not set(units) <= {*range(n_units)}:
         raise InputError(
             f"Units at site {site!r} are numbers from 0 to {n_units - 1}, each once, but "
-            f"{', '.join(map(str, found))} were given."
+            f"{', '.join(map(str, units))} were given."
         )
-    return found
+    return units
 
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
-    in_neurons = tuple(
-        stage.block for stage in encoder.stages if stage.block is not None
-    )
-    named = encoder.chain.blocks.values()
-    return in_neurons or tuple(
-        take_apart(block) for block in named if not isinstance(block, ConvBlock)
-    )
+    in_neurons = [stage.block for stage in encoder.stages if stage.block is not None]
+    if in_neurons:
+        return tuple(in_neurons)
+    blocks = encoder.chain.blocks.values()
+    return tuple(take_apart(one) for one in blocks if not isinstance(one, ConvBlock))
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:

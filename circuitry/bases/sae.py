@@ -24,6 +24,7 @@ from torch import Tensor
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Positive, checked
+from circuitry.runs.provenance import digest, weights_digest
 
 SAE_FORMAT = "circuitry-sae-2"
 Activation = Literal["relu", "jumprelu", "topk", "signed-topk"]
@@ -39,9 +40,12 @@ class SparseAutoencoder:
     """Weights of a sparse autoencoder and what it was trained on.
 
     Example:
-        >>> sae = load_sae("runs/shared_features/sae.safetensors")
-        >>> features = sae.encode(clip.encoder(images))  # [batch, features], mostly zeros
-        >>> sae.decode(features)  # close to the embeddings, normalised where sae.normalised
+        >>> embeddings = encoder(images)
+        >>> directions = torch.eye(64)
+        >>> sae = SparseAutoencoder(directions, torch.zeros(64), directions, torch.zeros(64))
+        >>> features = sae.encode(embeddings)
+        >>> torch.equal(sae.decode(features), embeddings.relu())
+        True
     """
 
     w_enc: Float[Tensor, "d features"]
@@ -75,15 +79,13 @@ class SparseAutoencoder:
 
     def __post_init__(self) -> None:
         features = len(self.b_enc)
+        is_topk = self.activation.endswith("topk")
         if (self.activation == "jumprelu") != (self.threshold is not None):
             raise InputError(
                 f"A threshold belongs to the activation jumprelu and to no other, but {self.activation} was given "
                 f"{'none' if self.threshold is None else 'one'}."
             )
-        if (
-            self.activation.endswith("topk") != (self.k is not None)
-            or not 1 <= (self.k or 1) <= features
-        ):
+        if is_topk != (self.k is not None) or not 1 <= (self.k or 1) <= features:
             raise InputError(
                 f"The activations topk and signed-topk, and no others, need a k from 1 to the number of features "
                 f"({features}), but {self.activation} was given k={self.k}."
@@ -123,19 +125,17 @@ class SparseAutoencoder:
         """Return the features' activations of their pre-activations."""
         if self.k is not None:
             top = before.topk(self.k, dim=-1)
-            values = (
-                top.values if self.activation == "signed-topk" else top.values.relu()
-            )
-            found = torch.zeros_like(before).scatter(-1, top.indices, values)
+            values = top.values
+            if self.activation == "topk":
+                values = values.relu()
+            features = torch.zeros_like(before).scatter(-1, top.indices, values)
         elif self.threshold is not None:
-            found = before.relu() * (before > self.threshold)
+            features = before.relu() * (before > self.threshold)
         else:
-            found = before.relu()
-        return (
-            found
-            if self.soft_cap is None
-            else torch.tanh(found / self.soft_cap) * self.soft_cap
-        )
+            features = before.relu()
+        if self.soft_cap is None:
+            return features
+        return torch.tanh(features / self.soft_cap) * self.soft_cap
 
     def decode(
         self, features: Float[Tensor, "*batch features"]
@@ -154,7 +154,7 @@ class SparseAutoencoder:
 
     @property
     def has_scale(self) -> bool:
-        """Whether features times the first number of ``beside`` have the scale of the input."""
+        """Whether features have another scale than the input, which the first number of ``beside`` gives back."""
         return self.normalised is not None or self.tokens != "all"
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
@@ -191,10 +191,10 @@ class SparseAutoencoder:
         beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch d"]:
         """Return the reconstruction in the input's own scale, of features in that scale; linear in both."""
-        found = features @ self.w_dec
+        x = features @ self.w_dec
         if beside.shape[-1]:
-            found = found + beside @ self.beside_rows
-        return found if self.has_scale else found + self.b_dec
+            x = x + beside @ self.beside_rows
+        return x if self.has_scale else x + self.b_dec
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -203,7 +203,7 @@ class SparseAutoencoder:
         try:
             moved: dict[str, Any] = {
                 name: tensor.to(device=device, dtype=dtype)
-                for name, tensor in self._tensors()
+                for name, tensor in self._tensors().items()
             }
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
@@ -214,29 +214,38 @@ class SparseAutoencoder:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with a JSON header and a checksum, whole or not at all."""
-        tensors = {name: tensor.detach().cpu() for name, tensor in self._tensors()}
-        header = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors
-        }
-        # numpy has no bfloat16; float32 holds its values exactly.
-        exact = {
-            name: t.float() if t.dtype == torch.bfloat16 else t
-            for name, t in tensors.items()
-        }
+        header: dict[str, Any] = {}
+        arrays = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not isinstance(value, Tensor):
+                header[f.name] = value
+                continue
+            tensor = value.detach().cpu()
+            # numpy has no bfloat16; float32 holds its values exactly.
+            if tensor.dtype == torch.bfloat16:
+                tensor = tensor.float()
+            arrays[f.name] = tensor.numpy()
         header["kind"] = type(self).__name__
-        write_arrays(
-            path,
-            SAE_FORMAT,
-            header,
-            {name: tensor.numpy() for name, tensor in exact.items()},
-        )
+        write_arrays(path, SAE_FORMAT, header, arrays)
 
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        return [
-            (f.name, value)
+    @property
+    def identity(self) -> str:
+        """Short digest of what it computes: weights, activation, scaling."""
+        tensors = self._tensors()
+        no_number = ("site", "about", *tensors)
+        plain = {
+            f.name: getattr(self, f.name)
             for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        ]
+            if f.name not in no_number
+        }
+        return digest([weights_digest(tensors), plain])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: value for name, value in values.items() if isinstance(value, Tensor)
+        }
 
 
 @checked
@@ -249,8 +258,12 @@ class Transcoder(SparseAutoencoder):
     2501.18823.)
 
     Example:
-        >>> site = "transformer.resblocks.8.mlp"
-        >>> features = clip.in_components().in_basis({site: load_sae("transcoder", site=site)})
+        >>> width = vit.encoder(images[:1], stop="ln_pre").shape[-1]
+        >>> weights = torch.eye(width), torch.zeros(width), torch.eye(width), torch.zeros(width)
+        >>> transcoder = Transcoder(*weights, subtract_decoder_bias=False)
+        >>> features = vit.in_components().in_basis({"transformer.resblocks.1.mlp": transcoder})
+        >>> features.encoder.kinds["transformer.resblocks.1.mlp"].name
+        'latent'
     """
 
     w_skip: Float[Tensor, "d d"] | None = None
@@ -265,21 +278,19 @@ class Transcoder(SparseAutoencoder):
             )
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
-        """Return what `SparseAutoencoder.beside` does, and behind it what the skip gives."""
-        found = super().beside(x)
+        """Return the input's scale, see `SparseAutoencoder.beside`, and behind it what the skip adds to the output."""
+        scale = super().beside(x)
         if self.w_skip is None:
-            return found
-        return torch.cat([found, self.in_scale(x @ self.w_skip.T, found)], -1)
+            return scale
+        return torch.cat([scale, self.in_scale(x @ self.w_skip.T, scale)], -1)
 
     @property
     def beside_rows(self) -> Float[Tensor, "beside d"]:
         """What one of each of ``beside`` adds to the output."""
         rows = super().beside_rows
-        return (
-            rows
-            if self.w_skip is None
-            else torch.cat([rows, torch.eye(self.d).to(rows)])
-        )
+        if self.w_skip is None:
+            return rows
+        return torch.cat([rows, torch.eye(self.d).to(rows)])
 
 
 def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
@@ -296,14 +307,10 @@ def of_shifted_inputs(
     sae: SparseAutoencoder, mean: Tensor, scale: float
 ) -> SparseAutoencoder:
     """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same."""
-    if (
-        not 0 < scale < float("inf")
-        or (mean.dim() and tuple(mean.shape) != (sae.d,))
-        or not mean.isfinite().all()
-    ):
-        shown = (
-            list(mean.shape) if bool(mean.isfinite().all()) else "with NaN or infinity"
-        )
+    is_finite = bool(mean.isfinite().all())
+    is_wide = mean.dim() == 0 or tuple(mean.shape) == (sae.d,)
+    if not 0 < scale < float("inf") or not is_wide or not is_finite:
+        shown = list(mean.shape) if is_finite else "with NaN or infinity"
         raise InputError(
             f"Inputs (x - mean) / scale need a finite mean of width {sae.d} and a positive finite scale, but a mean "
             f"{shown} and {scale} were given."
@@ -312,7 +319,8 @@ def of_shifted_inputs(
         raise InputError(
             f"A {type(sae).__name__} that is normalised by {sae.normalised} takes no mean and scale: leave them out."
         )
-    mean, w_enc = mean.to(sae.w_enc).expand(sae.d), sae.w_enc / scale
+    mean = mean.to(sae.w_enc).expand(sae.d)
+    w_enc = sae.w_enc / scale
     # With b_dec subtracted its new value holds the mean; else the encoder's bias does.
     b_enc = sae.b_enc if sae.subtract_decoder_bias else sae.b_enc - mean @ w_enc
     return replace(
@@ -329,6 +337,5 @@ def _moments(
 ) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
     """Return the unbiased standard deviation and the mean of vectors; where it is zero it has a gradient of zero."""
     mean = x.mean(-1, keepdim=True)
-    return torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True) / (
-        x.shape[-1] - 1
-    ) ** 0.5, mean
+    length = torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True)
+    return length / (x.shape[-1] - 1) ** 0.5, mean

@@ -25,7 +25,7 @@ from circuitry.cards.card_folder import (
 )
 from circuitry.cards.card_settings import CardSettings
 from circuitry.cards.circuit_units import CircuitUnits
-from circuitry.cards.strongest_images import unit_kind, write_domain
+from circuitry.cards.strongest_images import write_domain
 from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.cards.unit_names import WordedImages, name_units
 from circuitry.cards.vocabulary import words_of_domains
@@ -294,7 +294,7 @@ class CardJobs:
         )
         header = {
             "site": site,
-            "kind": unit_kind(self.clip.encoder, site),
+            "kind": self.clip.encoder.kinds[site].name,
             "baseline": str(self.baseline),
         }
         names: list[UnitName | None] = [None] * len(self.units[site])

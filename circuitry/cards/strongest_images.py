@@ -52,32 +52,12 @@ MAP_SIDE = 8
 """Most cells of a map in a row or a column; larger maps keep the largest activation of each cell."""
 
 
-def unit_kind(encoder: Encoder, site: str) -> str:
-    """Return the kind of a site's units: channel, feature, head, neuron or latent; hidden channels are channels.
-
-    Example:
-        >>> unit_kind(clip.encoder, "layer4.0")
-        'channel'
-    """
-    if site in encoder.error_units:
-        return "latent"
-    if encoder.unit_dim(site) == 2 or site.endswith(".heads"):
-        return "head"
-    if site in encoder.carried and encoder.unit_dim(site) != 1:
-        return "neuron"
-    return (
-        "channel"
-        if encoder.unit_dim(site) == 1 and site != encoder.sites[-1]
-        else "feature"
-    )
-
-
 def unit_maps(
     encoder: Encoder, site: str, activation: Float[Tensor, "batch ..."], units: Tensor
 ) -> Float[Tensor, "batch units positions"]:
     """Return the activation of some units (their numbers) at every position, all positions in one axis."""
     chosen = activation.movedim(encoder.unit_dim(site), 1).index_select(1, units)
-    if unit_kind(encoder, site) == "head":
+    if encoder.kinds[site].is_vector:
         chosen = chosen.norm(dim=-1)
     return chosen.reshape(*chosen.shape[:2], -1)
 

@@ -18,3 +18,4 @@ from .stages import ConvBlock as ConvBlock
 from .stages import Stage as Stage
 from .task import Task as Task
 from .tokens import TokenGrid as TokenGrid
+from .unit_kinds import UnitKind as UnitKind

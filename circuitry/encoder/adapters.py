@@ -27,30 +27,37 @@ _READERS: dict[str, ReadTower] = {
 
 
 def register_architecture(name: str, read: ReadTower) -> None:
-    """Make a kind of tower known: what wraps towers asks its reader first; blocks and tokens are in its chain.
+    """Make a kind of tower known to `Encoder.from_tower` and all loaders, which ask the newest reader first.
 
     Args:
-        name: What messages call it; a reader of the same name is replaced.
+        name: Of the kind, for messages; a reader of the same name is replaced.
         read: Returns the chain of a tower of this kind, and none for any other tower.
 
     Example:
-        >>> def read_mine(tower: nn.Module) -> Chain | None:
-        ...     if not isinstance(tower, MyTower):
+        >>> from circuitry.encoder import Chain, linked_stages, register_architecture
+        >>> class MyTower(torch.nn.Sequential):
+        ...     pass
+        >>> def read_mine(tower: torch.nn.Module) -> Chain | None:
+        ...     if type(tower).__name__ != "MyTower":
         ...         return None
-        ...     return Chain(tuple(linked_stages(tower, ["stem", "layer1", ("pool", nn.Flatten())])), (224, 224))
+        ...     return Chain(tuple(linked_stages(tower, ["0", ("1", "2")])), (64, 64))
         >>> register_architecture("MyTower", read_mine)
-        >>> encoder = Encoder.from_tower(my_tower)
+        >>> tower = MyTower(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten())
+        >>> circuitry.Encoder.from_tower(tower).sites
+        ('input', '0', '2')
     """
-    others = {known: reader for known, reader in _READERS.items() if known != name}
+    known = {**_READERS}
+    known.pop(name, None)
     _READERS.clear()
-    _READERS.update({name: read} | others)
+    _READERS.update({name: read} | known)
 
 
 def chain_of(tower: nn.Module) -> Chain:
     """Return the chain of a tower."""
     for read in _READERS.values():
-        if (found := read(tower)) is not None:
-            return found
+        chain = read(tower)
+        if chain is not None:
+            return chain
     raise InputError(
         f"No adapter for a tower of type {type(tower).__name__}; supported are: {'; '.join(_READERS)}. Pass the image "
         "tower of a CLIP model (model.visual), give the stages to Encoder.from_stages, or add a reader with "

@@ -38,7 +38,10 @@ class Baseline:
     """Activations by site; a site that is not there has baseline zero.
 
     Example:
-        >>> Baseline("median", {"layer4.0": median})    # [1, C, H, W]: the same for every image
+        >>> activation = encoder.read_unhooked(images, ["layer4.0"])["layer4.0"]
+        >>> median = circuitry.Baseline("median", {"layer4.0": activation.median(0, keepdim=True).values})
+        >>> circuitry.Task(encoder, images, metric, baseline=median).baseline.name
+        'median'
     """
 
     name: str
@@ -51,16 +54,17 @@ class Baseline:
     """Parts of the identity of the encoder whose activations these are, where they are known."""
 
     def __post_init__(self) -> None:
-        counts = {
-            site: len(v) if isinstance(v, Tensor) and v.dim() else 0
-            for site, v in self.values.items()
-        }
+        counts = dict.fromkeys(self.values, 0)
+        for site, value in self.values.items():
+            if isinstance(value, Tensor) and value.dim():
+                counts[site] = len(value)
+        most = max(counts.values(), default=1)
         for site, count in counts.items():
-            if count < 1 or count not in (1, max(counts.values())):
+            if count < 1 or count not in (1, most):
                 raise InputError(
                     f"A baseline has a tensor at every site, [1, ...] for all images or [B, ...] with one entry for "
                     f"every image, but {self.name!r} has {count} activations at site {site!r} and up to "
-                    f"{max(counts.values())} at others: give the same number everywhere."
+                    f"{most} at others: give the same number everywhere."
                 )
         check_finite(self.values, f"Activations of the baseline {self.name!r}")
 
@@ -88,10 +92,10 @@ class Baseline:
         """
         for site in self.values:
             encoder.position(site)  # which refuses a name that it does not know
-        return {
-            site: encoder.carry(site, self.at(site, like, start), like)
-            for site, like in clean.items()
-        }
+        replaced = {}
+        for site, like in clean.items():
+            replaced[site] = encoder.carry(site, self.at(site, like, start), like)
+        return replaced
 
     def at(self, site: str, like: Tensor, start: Natural = 0) -> Tensor:
         """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
@@ -101,9 +105,9 @@ class Baseline:
         if len(value) > 1:
             check_count(self, start + len(like), so_far=True)
             value = value[start : start + len(like)]
-        sizes = zip(value.shape[1:], like.shape[1:], strict=False)
         if value.dim() != like.dim() or any(
-            size not in (1, wanted) for size, wanted in sizes
+            size not in (1, wanted)
+            for size, wanted in zip(value.shape[1:], like.shape[1:], strict=True)
         ):
             raise InputError(
                 f"The baseline {self.name!r} has activations {list(value.shape)} at site {site!r}, where the encoder's "
@@ -115,22 +119,18 @@ class Baseline:
         self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
     ) -> "Baseline":
         """Return the baseline of some of the images of a run, by their places."""
-        return replace(
-            self,
-            values={
-                site: v[images] if len(v) > 1 else v for site, v in self.values.items()
-            },
-        )
+        values = dict(self.values)
+        for site, value in values.items():
+            if len(value) > 1:
+                values[site] = value[images]
+        return replace(self, values=values)
 
     def check_made_of(self, encoder: Encoder) -> None:
         """Raise `InputError` where these are activations of another model."""
-        if self.made_of:  # which no digest is taken for, else
-            Identity(self.made_of).check(
-                encoder.identity,
-                f"the baseline {self.name!r}",
-                "the encoder",
-                self.made_of,
-            )
+        if self.made_of:  # else the encoder's weights are not read for nothing
+            known = Identity(self.made_of)
+            ours = f"the baseline {self.name!r}"
+            known.check(encoder.identity, ours, "the encoder", known)
 
 
 @checked
@@ -139,7 +139,9 @@ class Counterfactual:
     """The same site's activation on other images, in a run without hooks and in evaluation mode.
 
     Example:
-        >>> attribute(encoder, photos, metric, baseline=Counterfactual(photos_without_the_dog))
+        >>> from circuitry.encoder import Counterfactual
+        >>> circuitry.Task(encoder, images, metric, baseline=Counterfactual(others[:4])).baseline.n_images
+        4
     """
 
     images: Float[Tensor, "images channels h w"] = field(repr=False)
@@ -177,25 +179,25 @@ class Counterfactual:
         """
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
-        found = self.run(encoder, clean, slice(start, stop))
+        activations = self.run(encoder, clean, slice(start, stop))
         for site, like in clean.items():
-            if found[site].shape[1:] != like.shape[1:]:
+            activation = activations[site]
+            if activation.shape[1:] != like.shape[1:]:
                 raise InputError(
-                    f"The counterfactual activations at site {site!r} are {list(found[site].shape)}, but those to be "
+                    f"The counterfactual activations at site {site!r} are {list(activation.shape)}, but those to be "
                     f"replaced are {list(like.shape)}: give activations of this encoder."
                 )
-        return {
-            site: found[site].to(like).expand_as(like) for site, like in clean.items()
-        }
+            activations[site] = activation.to(like).expand_as(like)
+        return activations
 
     def run(
         self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)
     ) -> dict[str, Tensor]:
         """Return the activations at ``sites`` of the one image, or of the chosen images."""
-        chosen = self.images[images] if self.n_images else self.images
-        found = encoder.read_unhooked(chosen.to(encoder.device, encoder.dtype), sites)
-        check_finite(found, "Activations of the counterfactual images")
-        return found
+        shown = self.select(images).images.to(encoder.device, encoder.dtype)
+        activations = encoder.read_unhooked(shown, sites)
+        check_finite(activations, "Activations of the counterfactual images")
+        return activations
 
     def select(
         self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
@@ -210,12 +212,18 @@ AnyBaseline = str | Baseline | Counterfactual | Tensor
 ZERO = Baseline("zero", {})
 """The study's baseline."""
 
-MEANS = {f"mean-{per}": per for per in ("position", "unit")}
+MEANS = {"mean-position": "position", "mean-unit": "unit"}
 """What `mean_baseline` keeps apart, by the name of its baseline."""
 
 
 def as_baseline(value: object) -> Baseline | Counterfactual:
-    """Return the baseline that is meant, see the module."""
+    """Return the baseline that a parameter ``baseline`` means; see the module.
+
+    Example:
+        >>> from circuitry.encoder import as_baseline
+        >>> as_baseline("zero").name, as_baseline(images).name
+        ('zero', 'counterfactual')
+    """
     if isinstance(value, Baseline | Counterfactual):
         return value
     if isinstance(value, Tensor):
@@ -246,15 +254,16 @@ def check_count(
     n = baseline.n_images
     if n is None or n == n_images or (so_far and n > n_images):
         return
-    many = (
-        INPUT
+    values = (
+        {INPUT: baseline.images}
         if isinstance(baseline, Counterfactual)
-        else next(s for s, v in baseline.values.items() if len(v) > 1)
+        else baseline.values
     )
+    site = next(site for site, value in values.items() if len(value) > 1)
+    at_least = "at least " if so_far else ""
     raise InputError(
-        f"The baseline {baseline.name!r} has {n} activations at site {many!r} for "
-        f"{'at least ' if so_far else ''}{n_images} images: give one for every image, in the images' order, or "
-        "one for all."
+        f"The baseline {baseline.name!r} has {n} activations at site {site!r} for {at_least}{n_images} images: give "
+        "one for every image, in the images' order, or one for all."
     )
 
 
@@ -269,6 +278,7 @@ def mean_baseline(
     """Return the mean activation at every site over a reference set of images.
 
     Args:
+        encoder: Whose activations they are.
         images: Reference images: a tensor [B, 3, H, W], or batches of them.
         per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
         progress: Whether to show a bar where it takes longer.
@@ -282,40 +292,31 @@ def mean_baseline(
             something else.
 
     Example:
-        >>> baseline = mean_baseline(encoder, images)
-        >>> attribute(encoder, images, metric, baseline=baseline)
+        >>> baseline = circuitry.mean_baseline(encoder, images, progress=False)
+        >>> baseline.name, baseline.values["input"].shape
+        ('mean-position', torch.Size([1, 3, 64, 64]))
     """
-    count, sums = 0, dict[str, Tensor]()
     total = len(images) if isinstance(images, Tensor) and images.dim() == 4 else None
-    with (
-        encoder.running(),
-        Bar(
-            total=total, desc="means", unit="image", disable=not progress, **BRIEF
-        ) as bar,
-    ):
+    bar = Bar(total=total, desc="means", unit="image", disable=not progress, **BRIEF)
+    count = 0
+    sums = dict[str, Tensor]()
+    with encoder.running(), bar:
         for batch in ImageBatches(images, encoder, sys.maxsize):
-            _, cache = encoder.run_with_cache(
-                batch, names_filter=lambda name: name in encoder.sites
-            )
+            _, cache = encoder.run_with_cache(batch, names_filter=list(encoder.sites))
             count += len(batch)
             for site, activation in cache.items():
                 of_batch = in_double(activation).sum(0, keepdim=True)
                 sums[site] = of_batch if site not in sums else sums[site] + of_batch
             bar.update(len(batch))
         identity = encoder.identity
-        made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
-    if not count:
-        raise InputError(
-            "A mean baseline needs at least one reference image, but there were none."
-        )
-    means = {site: total / count for site, total in sums.items()}
-    if per == "unit":
-        for site, mean in means.items():
+    values = {}
+    for site, summed in sums.items():
+        mean = summed / count
+        if per == "unit":
             unit = encoder.unit_dim(site) % mean.dim()
             positions = [axis for axis in range(1, mean.dim()) if axis != unit]
             if positions:
-                means[site] = mean.mean(positions, keepdim=True).expand_as(mean)
-    values = {
-        site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()
-    }
+                mean = mean.mean(positions, keepdim=True).expand_as(mean)
+        values[site] = mean.to(encoder.device, encoder.dtype)
+    made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
     return Baseline(f"mean-{per}", values, made_of)

@@ -10,6 +10,7 @@ A chain is a list of links. A link is
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from circuitry.encoder.narrowing import in_order
+from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import ConvBlock, EnteredBlock, PlacedBlock, Stage
 from circuitry.encoder.tokens import TokenGrid
+from circuitry.encoder.unit_kinds import FEATURE
 from circuitry.runs.errors import InputError
 
 TransformerBlock = nn.Module | PlacedBlock
@@ -32,7 +35,15 @@ _CONTAINERS = ("Sequential", "RegStage", "AnyStage")
 
 @dataclass(frozen=True)
 class Chain:
-    """What an adapter reads off a tower; see `register_architecture`."""
+    """What an adapter reads off a tower; see `register_architecture`.
+
+    Example:
+        >>> from circuitry.encoder import Chain, linked_stages
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten())
+        >>> chain = Chain(tuple(linked_stages(net, [("0", "1"), "2"])), (64, 64))
+        >>> [stage.site for stage in chain.stages]
+        ['1', '2']
+    """
 
     stages: tuple[Stage, ...]  #: In the order in which they run.
     image_size: tuple[int, int]
@@ -68,15 +79,27 @@ def class_token(x: Tensor) -> Tensor:
     return x[:, 0]
 
 
+def token_stages(blocks: Mapping[str, TransformerBlock]) -> list[Stage]:
+    """Return a stage for each transformer block, given by its site."""
+    return [Stage(site, block, FEATURE) for site, block in blocks.items()]
+
+
 def linked_stages(
     net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path: str = ""
 ) -> Iterator[Stage]:
     """Yield the stages of a network that is written as links.
 
     Args:
+        net: The network.
         links: In order; see the module.
         unit_dim: Axis of the units in the outputs of modules; -1 fits tokens [B, L, C] and pooled features [B, C].
         path: Goes before the modules' paths in the names of sites.
+
+    Example:
+        >>> from circuitry.encoder import linked_stages
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten())
+        >>> [stage.site for stage in linked_stages(net, [("0", torch.relu), "2"], path="tower.")]
+        ['tower.0', 'tower.2']
     """
     for link in links:
         if isinstance(link, Stage):
@@ -84,20 +107,30 @@ def linked_stages(
         elif isinstance(link, str):
             yield from _opened(_module(net, link), path + link, unit_dim)
         else:
-            names = [piece for piece in link if isinstance(piece, str)]
-            if not names:
-                raise InputError(
-                    "A tuple of a chain names a module, after which its site is called, but one has none."
-                )
-            runs = [
-                _module(net, piece) if isinstance(piece, str) else piece
-                for piece in link
-            ]
-            yield Stage(
-                path + names[-1],
-                in_order(*runs) if len(runs) > 1 else runs[0],
-                unit_dim,
-            )
+            yield _joined_stage(net, link, unit_dim, path)
+
+
+def _joined_stage(
+    net: nn.Module,
+    pieces: Sequence[str | Callable[[Tensor], Tensor]],
+    unit_dim: int,
+    path: str,
+) -> Stage:
+    """Return modules, given by their paths, and functions as one stage, which has the name of the last module."""
+    runs = list[Callable[[Tensor], Tensor]]()
+    name = None
+    for piece in pieces:
+        if isinstance(piece, str):
+            name = piece
+            runs.append(_module(net, piece))
+        else:
+            runs.append(piece)
+    if name is None:
+        raise InputError(
+            "A tuple of a chain names a module, after which its site is called, but one has none."
+        )
+    run = runs[0] if len(runs) == 1 else in_order(*runs)
+    return Stage(path + name, run, unit_dim)
 
 
 def _module(net: nn.Module, path: str) -> nn.Module:
@@ -117,16 +150,11 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
             yield from _opened(child, f"{site}.{name}", unit_dim)
     elif isinstance(getattr(module, "blocks", None), nn.Sequential | nn.ModuleList):
         entry = [
-            getattr(level, name)
-            for name in ("downsample", "pos_emb")
-            if hasattr(level, name)
+            getattr(level, n) for n in ("downsample", "pos_emb") if hasattr(level, n)
         ]
         for j, block in enumerate(level.blocks):
-            yield Stage(
-                f"{site}.blocks.{j}",
-                block if j else EnteredBlock(block, in_order(*entry)),
-                unit_dim,
-            )
+            run = block if j else EnteredBlock(block, in_order(*entry))
+            yield Stage(f"{site}.blocks.{j}", run, unit_dim)
     elif not isinstance(module, nn.Identity):
         yield Stage(site, module, unit_dim)
 
@@ -142,31 +170,35 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
     weight = next(tower.parameters(), None)
     if weight is None or weight.is_meta:
         return
-    image = torch.randn(
-        1, 3, *chain.image_size, generator=torch.Generator().manual_seed(0)
-    ).to(weight)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, *chain.image_size, generator=generator).to(weight)
+    no_chain = f"This {type(tower).__name__} is no chain"
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
         own, calls = _own_run(tower, chain, image)
-        found, at, parted = image, "input", ""
+        x = image
+        site = INPUT
+        # Where the tower first does something else than the chain: said only if the outputs differ in the end.
+        parting = ""
         for stage in chain.stages:
-            before = found, at
             try:
-                found, at = stage.run(found), stage.site
+                y = stage.run(x)
             except (RuntimeError, TypeError, ValueError, IndexError) as error:
                 raise InputError(
-                    f"{parted or f'This {_kind(tower)} is no chain of its parts: they'} cannot be run one after the "
+                    f"{parting or f'{no_chain} of its parts: they'} cannot be run one after the "
                     f"other up to {stage.site} ({' '.join(str(error).split())[:200]})."
                 ) from error
-            if not parted and stage.site in calls:
-                parted = _parting(tower, calls[stage.site], before, (found, at))
-    if not _same(found, own):
+            if not parting and stage.site in calls:
+                how = _parting(calls[stage.site], site, stage.site, x, y)
+                parting = how and f"{no_chain}: {how}"
+            x = y
+            site = stage.site
+    if not _same(x, own):
+        parting = (
+            parting or f"{no_chain} of its parts: behind {site} it does something else."
+        )
         raise InputError(
-            (
-                parted
-                or f"This {_kind(tower)} is no chain of its parts: behind {at} it does something else."
-            )
-            + f" Its own output {_shape(own)} differs from the chain's {_shape(found)}: give the stages up to there to "
-            "Encoder.from_stages."
+            f"{parting} Its own output {_shape(own)} differs from the chain's {_shape(x)}: give the stages up to there "
+            "to Encoder.from_stages."
         )
 
 
@@ -178,61 +210,51 @@ def _own_run(
     tower: nn.Module, chain: Chain, image: Tensor
 ) -> tuple[Any, dict[str, list[Call]]]:
     """Return the tower's own output, and the calls of the modules that are stages by themselves, by site."""
-    modules = {
-        s.site: s.run.module if isinstance(s.run, PlacedBlock) else s.run
-        for s in chain.stages
-    }
     calls: dict[str, list[Call]] = {}
 
-    def record(site: str, given: tuple[Any, ...], out: Any) -> None:
+    def record(site: str, _: nn.Module, given: tuple[Any, ...], out: Any) -> None:
         calls.setdefault(site, []).append((given[0] if given else None, out))
 
-    hooks = [
-        module.register_forward_hook(
-            lambda _, given, out, site=site: record(site, given, out)
-        )
-        for site, module in modules.items()
-        if isinstance(module, nn.Module)
-    ]
+    hooks = []
+    for stage in chain.stages:
+        module = stage.run.module if isinstance(stage.run, PlacedBlock) else stage.run
+        if isinstance(module, nn.Module):
+            hooks.append(module.register_forward_hook(partial(record, stage.site)))
     try:
-        return (tower(image) if chain.embed is None else chain.embed(image)), calls
+        return (chain.embed or tower)(image), calls
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def _parting(
-    tower: nn.Module,
-    calls: list[Call],
-    before: tuple[Tensor, str],
-    after: tuple[Tensor, str],
+    calls: list[Call], before: str, site: str, chain_input: Tensor, chain_output: Tensor
 ) -> str:
-    """Return the sentence that says how the tower parts from its chain at a site; none where it does not."""
-    (given, out), site = calls[0], after[1]
+    """Say how a tower's own call of the module at a site differs from the chain's; nothing where it does not."""
+    given, out = calls[0]
     if len(calls) > 1:
-        return f"This {_kind(tower)} is no chain: it runs {site} {len(calls)} times."
-    if given is not None and not _same(before[0], given):
-        return f"This {_kind(tower)} is no chain: it forks before {site}, which reads more than {before[1]}."
-    if not _same(after[0], out):
-        return f"This {_kind(tower)} is no chain: {site} is given more than the output of {before[1]}."
+        return f"it runs {site} {len(calls)} times."
+    if given is not None and not _same(chain_input, given):
+        return f"it forks before {site}, which reads more than {before}."
+    if not _same(chain_output, out):
+        return f"{site} is given more than the output of {before}."
     return ""
 
 
-def _same(found: Tensor, own: Any) -> bool:
-    """Say whether two outputs are equal up to `_TOLERANCE`; what is not finite is equal to what is not finite."""
-    if not isinstance(own, Tensor) or own.shape != found.shape:
+def _same(of_chain: Tensor, own: Any) -> bool:
+    """Say whether two outputs are equal up to `_TOLERANCE`; numbers that are not finite count as zero."""
+    if not isinstance(own, Tensor) or own.shape != of_chain.shape:
         return False
-    ours, theirs = (
-        x.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0) for x in (found, own)
-    )
-    return bool((ours - theirs).abs().max() <= _TOLERANCE * theirs.abs().max())
+    expected = _finite(own)
+    error = (_finite(of_chain) - expected).abs().max()
+    return bool(error <= _TOLERANCE * expected.abs().max())
 
 
-def _kind(tower: nn.Module) -> str:
-    return type(tower).__name__
+def _finite(x: Tensor) -> Tensor:
+    return x.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0)
 
 
 def _shape(output: Any) -> str:
-    return (
-        str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
-    )
+    if isinstance(output, Tensor):
+        return str(list(output.shape))
+    return type(output).__name__

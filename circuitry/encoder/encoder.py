@@ -38,6 +38,7 @@ from circuitry.encoder.tower_identity import (
     tower_parts,
 )
 from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
+from circuitry.encoder.unit_kinds import CHANNEL
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.identity import Identity
@@ -64,7 +65,9 @@ class Encoder(HookedSites):
     Threads may share an encoder: one thread at a time runs it or holds a ``with`` block.
 
     Example:
-        >>> encoder = Encoder.from_tower(model.visual)
+        >>> encoder = Encoder.from_tower(clip.model.visual)
+        >>> encoder.kinds["layer4.0"].name
+        'channel'
         >>> embedding, cache = encoder.run_with_cache(images)
         >>> torch.equal(encoder(cache["layer4.0"], start="layer4.0"), embedding)
         True
@@ -96,12 +99,21 @@ class Encoder(HookedSites):
         super().__init__(
             tower, (INPUT, *(stage.site for stage in stages)), points or {}
         )
-        self.stages = self._own_stages = tuple(
-            stages
-        )  # the second ones stay while runs are `fast`
+        self.stages = tuple(stages)
+        # While runs are `fast`, `stages` are others; these stay.
+        self._own_stages = self.stages
         self.chain = chain or Chain(self.stages, image_size, by_hand=True)
         self.image_size = image_size
         self._made_of = dict(tower.named_modules())
+        # Runs ask for these a thousand times in a call, so they are made once.
+        self.kinds = {INPUT: CHANNEL} | {
+            stage.site: stage.kind for stage in self.stages
+        }
+        """The kind of each site's units."""
+        self.error_units = {s.site: s.error_units for s in self.stages if s.error_units}
+        """The units behind the latents at every site in a feature basis; only `in_feature_basis` has some."""
+        self.carried = {s.site: s.carried for s in self.stages if s.carried}
+        """The places behind a site's units that are carried past it; only `in_components` has some."""
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -135,15 +147,13 @@ class Encoder(HookedSites):
             unit_dim: Axis of the units in what modules return; -1 for tokens.
 
         Example:
-            >>> links = [("conv1", "bn1", "relu"), "layer1", "layer2", ("avgpool", nn.Flatten()), "fc"]
-            >>> encoder = Encoder.from_stages(net, links, (64, 64))
+            >>> from torch import nn
+            >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            >>> circuitry.Encoder.from_stages(net, [("0", "1"), ("2", "3")], (64, 64)).sites
+            ('input', '1', '3')
         """
-        return cls._checked(
-            tower,
-            Chain(
-                tuple(linked_stages(tower, links, unit_dim)), image_size, by_hand=True
-            ),
-        )
+        stages = tuple(linked_stages(tower, links, unit_dim))
+        return cls._checked(tower, Chain(stages, image_size, by_hand=True))
 
     @classmethod
     def _checked(cls, tower: nn.Module, chain: Chain) -> "Encoder":
@@ -241,12 +251,21 @@ class Encoder(HookedSites):
         return Identity(of_tower) | acting
 
     def _read_stages(self) -> dict[str, Any]:
-        of_chain = {id(stage) for stage in self.chain.stages}
-        finer = [stage for stage in self._own_stages if id(stage) not in of_chain]
-        found = stage_parts(
-            self.chain.stages, self.tower, self.hook_dict, every=self.chain.by_hand
-        )
-        return found | stage_parts(finer, self.tower, self.hook_dict, every=False)
+        """Return digests of the chain's stages and of those in their place, as far as a reader may not make them."""
+        of_chain = {stage.site: stage for stage in self.chain.stages}
+        by_hand = {*of_chain} if self.chain.by_hand else set()
+        finer = []
+        other_kinds = set()
+        for stage in self._own_stages:
+            of_tower = of_chain.get(stage.site)
+            if stage is not of_tower:
+                finer.append(stage)
+                # Latents are known by their autoencoder; the axis of other units has to be told.
+                if of_tower is not None and stage.kind != of_tower.kind:
+                    other_kinds.add(stage.site)
+        tower, points = self.tower, self.hook_dict
+        read = stage_parts(self.chain.stages, tower, points, by_hand)
+        return read | stage_parts(finer, tower, points, other_kinds)
 
     def _answers_to_noise(self) -> list[float]:
         # Numbers of half precision are rounded by more than `same_part` takes for equal.
@@ -262,25 +281,12 @@ class Encoder(HookedSites):
             )
 
     @property
-    def basis(self) -> dict[str, str]:
-        """Digest of the autoencoder by site, where the units are features; see `in_feature_basis`."""
-        return {
-            stage.site: stage.basis()
-            for stage in self.stages
-            if stage.basis is not None
+    def basis(self) -> dict[str, Any]:
+        """Digest of what defines the units, by site, where they are not the network's own; see `UnitKind`."""
+        made = {
+            site: kind for site, kind in self.kinds.items() if kind.made_of is not None
         }
-
-    @property
-    def error_units(self) -> dict[str, range]:
-        """The units behind the latents at every site in a feature basis; only `in_feature_basis` has some."""
-        return {
-            stage.site: stage.error_units for stage in self.stages if stage.error_units
-        }
-
-    @property
-    def carried(self) -> dict[str, range]:
-        """The places behind a site's units that are carried past it; only `in_components` has some."""
-        return {stage.site: stage.carried for stage in self.stages if stage.carried}
+        return {site: kind.digest for site, kind in made.items()}
 
     def units_of(
         self, site: str, activation: Float[Tensor, "batch ..."]
@@ -293,11 +299,9 @@ class Encoder(HookedSites):
     ) -> Sequence[Float[Tensor, "batch ..."]]:
         """Return a site's activation without what is carried past it, and that, if there is any."""
         past = self.carried.get(site)
-        return (
-            [activation]
-            if past is None
-            else torch.split(activation, [past.start, len(past)], self.unit_dim(site))
-        )
+        if past is None:
+            return [activation]
+        return torch.split(activation, [past.start, len(past)], self.unit_dim(site))
 
     def carry(
         self,
@@ -307,17 +311,16 @@ class Encoder(HookedSites):
     ) -> Float[Tensor, "batch ..."]:
         """Return ``value`` for a site, with what ``activation`` carries past it."""
         units, *past = self.parts_of(site, activation)
+        if not past:
+            return value
         dim = self.unit_dim(site)
-        return (
-            torch.cat([value.narrow(dim, 0, units.shape[dim]), *past], dim)
-            if past
-            else value
-        )
+        return torch.cat([value.narrow(dim, 0, units.shape[dim]), *past], dim)
 
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""
-        index = self.position(site)
-        return 1 if index == 0 else self.stages[index - 1].unit_dim
+        if site not in self.kinds:
+            self.position(site)  # which refuses it
+        return self.kinds[site].axis
 
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
@@ -354,15 +357,17 @@ class Encoder(HookedSites):
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
         """Return the activations of images at sites in an own run, without hooks and gradients."""
-        places = {self.position(site): site for site in sites}
+        wanted = {self.position(site): site for site in sites}
         self._check_images(images)
-        found, x = {}, images
+        x = images
+        activations = {}
         with self.running():
-            for index in range(max(places, default=-1) + 1):
-                x = self.stages[index - 1].run(x) if index else x
-                if index in places:
-                    found[places[index]] = x
-        return found
+            for index in range(max(wanted, default=-1) + 1):
+                if index:
+                    x = self.stages[index - 1].run(x)
+                if index in wanted:
+                    activations[wanted[index]] = x
+        return activations
 
     def _check_images(self, images: Tensor) -> None:
         if images.dim() != 4 or images.shape[1:] != (3, *self.image_size):
@@ -375,14 +380,14 @@ class Encoder(HookedSites):
     def fast(self) -> Iterator[None]:
         """Within the block runs take the stages' ``fast`` ways."""
         with self._runs.lock:
-            stages = self.stages
+            before = self.stages
             try:
                 self.stages = tuple(
-                    s if s.fast is None else replace(s, run=s.fast) for s in stages
+                    replace(s, run=s.fast) if s.fast else s for s in before
                 )
                 yield
             finally:
-                self.stages = stages
+                self.stages = before
 
     def running(self, *, gradients: bool = False) -> AbstractContextManager[None]:
         """Within the block the encoder is this thread's own, in evaluation mode, its weights take no gradients, and

@@ -17,7 +17,8 @@ class RunCache(dict[str, Tensor]):
     """Activations by the names of sites and of points inside blocks, which may be short as in TransformerLens.
 
     Example:
-        >>> cache["pattern", 3] is cache["blocks.3.attn.hook_pattern"]
+        >>> _, cache = circuitry.in_components(vit.encoder).run_with_cache(images)
+        >>> cache["pattern", 1] is cache["blocks.1.attn.hook_pattern"]
         True
     """
 
@@ -26,10 +27,9 @@ class RunCache(dict[str, Tensor]):
         if isinstance(name, tuple) and len(name) == 2:
             short, block = name
             asked = f"blocks.{block}.hook_{short}"
+            start = f"blocks.{block}."
             for full in self:
-                if full.startswith(f"blocks.{block}.") and full.endswith(
-                    f".hook_{short}"
-                ):
+                if full.startswith(start) and full.endswith(f".hook_{short}"):
                     return self[full]
         raise unknown_name("activation", asked, self)
 
@@ -48,8 +48,10 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
             points: Further hook points inside the stages, by name; they are no sites.
         """
         super().__init__()
-        self.tower, self.sites = tower, sites
-        self._points, self._runs = dict(points), TowerRuns.of(tower)
+        self.tower = tower
+        self.sites = sites
+        self._points = dict(points)
+        self._runs = TowerRuns.of(tower)
         self._position = {site: i for i, site in enumerate(sites)}
         if len(self._position) != len(sites):
             raise InputError(
@@ -60,27 +62,20 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     def setup(self) -> None:
         """Name the hook points after their sites; the tower's own modules are left as they are."""
-        self.hook_dict = {}
-        for site, hook_point in zip(self.sites, self._hook_points, strict=True):
-            hook_point.name = site
-            self.hook_dict[site] = hook_point
-        for name, hook_point in self._points.items():
+        at_sites = zip(self.sites, self._hook_points, strict=True)
+        self.hook_dict = dict(at_sites) | self._points
+        for name, hook_point in self.hook_dict.items():
             hook_point.name = name
-            self.hook_dict[name] = hook_point
         self.mod_dict = dict(self.hook_dict)
 
     def position(self, site: str) -> int:
         """Return the index of a site in the chain; raise `InputError` for one that is not there."""
         if site not in self._position:
-            points = list(self._points)
-            inside = (
-                f"; hooks also act at {points[0]}, {points[1]} to {points[-1]}"
-                if points
-                else ""
-            )
-            raise InputError(
-                f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}{inside}."
-            )
+            known = f"this encoder's sites are {', '.join(self.sites)}"
+            if self._points:
+                points = list(self._points)
+                known += f"; hooks also act at {points[0]}, {points[1]} to {points[-1]}"
+            raise InputError(f"There is no site {site!r}; {known}.")
         return self._position[site]
 
     @property
@@ -96,24 +91,20 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
     @property
     def hook_effects(self) -> dict[str, list[str]]:
         """What each hook does that acts now, by site: the digest of a `Patch`, or `UNKNOWN`."""
+        effects = {}
         with self._runs.lock:
-            points = {site: self.hook_dict[site] for site in self.hooked_sites}
-            hooks = {
-                site: (*point.fwd_hooks, *point.bwd_hooks)
-                for site, point in points.items()
-            }
-            return {
-                site: [getattr(h.user_hook, "identity", UNKNOWN) for h in some]
-                for site, some in hooks.items()
-            }
+            for site in self.hooked_sites:
+                point = self.hook_dict[site]
+                hooks = [hook.user_hook for hook in point.fwd_hooks + point.bwd_hooks]
+                effects[site] = [getattr(hook, "identity", UNKNOWN) for hook in hooks]
+        return effects
 
     def check_unhooked(self, why: str, up_to: str | None = None) -> None:
         """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
         honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]
-        if hooked := ", ".join(
-            site for site in self.hooked_sites if site not in honoured
-        ):
-            raise InputError(f"Hooks act at {hooked}, but {why}.")
+        hooked = [site for site in self.hooked_sites if site not in honoured]
+        if hooked:
+            raise InputError(f"Hooks act at {', '.join(hooked)}, but {why}.")
 
     @property
     def points(self) -> dict[str, Any]:
@@ -131,19 +122,13 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it."""
         names = kwargs.get("names_filter")
-        for name in (
-            [names]
-            if isinstance(names, str)
-            else names
-            if isinstance(names, Sequence)
-            else []
-        ):
-            self._check_hook(name)
+        if isinstance(names, str):
+            self._check_hook(names)
+        elif isinstance(names, Sequence):
+            for name in names:
+                self._check_hook(name)
         with self._runs.evaluating(self.tower):
-            found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(
-                *args, **kwargs
-            )
-        output, activations = found
+            output, activations = super().run_with_cache(*args, **kwargs)
         return output, RunCache(activations)
 
     def _enable_hook_with_name(

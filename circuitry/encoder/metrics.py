@@ -70,9 +70,8 @@ class ClassLogit:
         check_width(self.weights, embedding)
         direction = F.normalize(in_double(embedding), dim=-1)
         scale = (SCALE if self.scale is None else self.scale) / self.stretch
-        return F.log_softmax(
-            scale * direction @ in_double(self.weights).to(direction.device).T, dim=-1
-        )
+        rows = in_double(self.weights).to(direction.device)
+        return F.log_softmax(scale * direction @ rows.T, dim=-1)
 
     def is_given(
         self, answers: Float[Tensor, "*runs classes"]
@@ -82,17 +81,13 @@ class ClassLogit:
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)
-        smallest = torch.finfo(
-            embedding.dtype
-        ).tiny  # float16 has no 1e-12, which keeps a zero embedding at zero
-        direction, row = (
-            F.normalize(embedding, dim=-1, eps=max(1e-12, smallest)),
-            self.weights[self.label],
-        )
+        # 1e-12 keeps an embedding of zeros at zero; float16 has no number as small.
+        smallest = max(1e-12, torch.finfo(embedding.dtype).tiny)
+        direction = F.normalize(embedding, dim=-1, eps=smallest)
+        row = self.weights[self.label]
         if row.is_inference() and not torch.is_inference_mode_enabled():
-            row = (
-                row.clone()
-            )  # gradients do not flow past what was made in inference mode
+            # Gradients do not flow past what was made in inference mode.
+            row = row.clone()
         return direction @ row.to(direction)
 
 
@@ -102,9 +97,8 @@ def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs
     The answer is the class above all others. Where two share the first place, and where an answer is NaN, as of an
     embedding that is not finite, none is given: the first of equals would be right by its place in the list.
     """
-    highest, rows = answers.max(
-        -1, keepdim=True
-    )  # NaN, if one of the answers is NaN, which equals nothing
+    # NaN where one of the answers is NaN, which equals nothing.
+    highest, rows = answers.max(-1, keepdim=True)
     is_one = (answers == highest).sum(-1) == 1
     return rows[..., 0].masked_fill(~is_one, NO_ANSWER)
 
@@ -124,9 +118,12 @@ def class_logit(
         scale: What makes probabilities of cosines (default: the scale of the model whose encoder a task has, which is
             `Clip.scale`). The logit has none; `own_part`, `lesion` and ``kl`` of curves take it.
 
+        label: The row of the class.
+
     Example:
-        >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
-        >>> metric(encoder(images))   # one number per image
+        >>> metric = circuitry.class_logit(weights, label=1)
+        >>> metric(encoder(images)).shape    # one number per image
+        torch.Size([4])
     """
     _check(weights, label)
     return ClassLogit(weights, label, scale=None if scale is None else float(scale))
@@ -145,8 +142,9 @@ def class_margin(
         weights, label, scale: As for `class_logit`, whose answers are the margin's, too.
 
     Example:
-        >>> metric = class_margin(clip.text_weights(["cat", "dog", "car"]), label=0)
-        >>> metric(encoder(images))   # one number per image
+        >>> metric = circuitry.class_margin(weights, label=1)
+        >>> metric(encoder(images)).shape    # one number per image
+        torch.Size([4])
     """
     _check(weights, label)
     if len(weights) < 2:
@@ -164,10 +162,9 @@ def _sketch(weights: Tensor) -> list[float]:
     """Return length, norm and some sums of weights: they hardly change with rounding, which would change a digest."""
     flat = in_double(weights.cpu()).flatten()
     places = torch.arange(len(flat), dtype=flat.dtype, device=flat.device)
-    sums = [float(flat @ torch.cos(step * places)) for step in range(4)]
-    return [
-        round(number, 6) for number in (float(len(weights)), float(flat.norm()), *sums)
-    ]
+    numbers = [float(len(weights)), float(flat.norm())]
+    numbers += [float(flat @ torch.cos(step * places)) for step in range(4)]
+    return [round(number, 6) for number in numbers]
 
 
 def _check(weights: Tensor, label: int) -> None:
@@ -226,6 +223,11 @@ def metric_of_class(
     """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`.
 
     The package's own take a ``scale`` of logits (default: that of the model in whose tasks they are).
+
+    Example:
+        >>> from circuitry.encoder import metric_of_class
+        >>> metric_of_class("margin")(weights, 1).name
+        'margin'
     """
     for name, make in METRICS.items():
         if metric in (name, make):
@@ -254,13 +256,10 @@ def _check_rows(metric: Metric, embedding: Tensor, value: Tensor) -> None:
     with suppress(TypeError):  # of what has no weak references, and is tried each time
         _tried[metric] = True
     with torch.no_grad():
-        alone, beside = (
-            metric(embedding[:1].detach()).flatten().tolist(),
-            value[:1].tolist(),
-        )
-    if len(alone) != 1 or abs(alone[0] - beside[0]) > 0.01 * float(
-        value.detach().abs().max()
-    ):
+        alone = metric(embedding[:1].detach()).flatten().tolist()
+    beside = value[:1].tolist()
+    largest = float(value.detach().abs().max())
+    if len(alone) != 1 or abs(alone[0] - beside[0]) > 0.01 * largest:
         raise InputError(
             f"A metric looks at each image by itself, but {metric_name(metric)!r} gives {beside} for an image among "
             f"{len(value)} and {alone} for it alone: let no number depend on other rows, as softmax over them does."

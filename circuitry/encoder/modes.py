@@ -19,7 +19,11 @@ import torch
 class _Blocks:
     """PyTorch has one default type for all threads, so blocks that go on at once share it."""
 
-    lock, count, outside = threading.Lock(), 0, torch.float32
+    lock = threading.Lock()
+    count = 0
+    """Blocks that go on."""
+    outside = torch.float32
+    """The caller's default type, to be restored at their end."""
 
 
 @contextmanager
@@ -27,14 +31,19 @@ def own_modes(*, gradients: bool = False) -> Iterator[None]:
     """Within the block PyTorch's modes are the package's own: what it creates is of single precision on the CPU.
 
     Example:
+        >>> from circuitry.encoder.modes import own_modes
         >>> @own_modes()
-        ... def accuracy(embeddings: Tensor, weights: Tensor) -> float: ...
+        ... def mean_embedding(images: torch.Tensor) -> torch.Tensor:
+        ...     return encoder(images).mean(0)
+        >>> mean_embedding(images).requires_grad
+        False
     """
     with ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.set_grad_enabled(gradients))
-        here = torch.accelerator.current_accelerator()
-        for device in ("cpu", *([] if here is None else [here.type])):
+        accelerator = torch.accelerator.current_accelerator()
+        kinds = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
+        for device in kinds:
             if torch.is_autocast_enabled(device):
                 modes.enter_context(torch.autocast(device, enabled=False))
         if torch.get_default_device().type != "cpu":

@@ -58,13 +58,8 @@ def narrowest(
     if len(stages) == 1 and stages[0].narrow is not None:
         return stages[0].narrow(up, down)
 
-    return narrow_stage(
-        in_order(*(stage.run for stage in stages)),
-        up,
-        down,
-        up_dim,
-        stages[-1].unit_dim,
-    )
+    run = in_order(*(stage.run for stage in stages))
+    return narrow_stage(run, up, down, up_dim, stages[-1].unit_dim)
 
 
 def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStage:
@@ -72,39 +67,40 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
 
     Batch norms are folded into the convolutions before them, so values differ from the block's in rounding.
     """
-    first, middle = (
-        fuse_conv_bn_eval(block.conv1, block.bn1),
-        fuse_conv_bn_eval(block.conv2, block.bn2),
-    )
+    first = fuse_conv_bn_eval(block.conv1, block.bn1)
+    middle = fuse_conv_bn_eval(block.conv2, block.bn2)
+    last = _some_rows(fuse_conv_bn_eval(block.conv3, block.bn3), down)
     columns = first.weight.detach()[:, up]
-    rows, bias = _rows(fuse_conv_bn_eval(block.conv3, block.bn3), down)
+    # The shortcut of the chosen rows: as it is of x, and its weights for the change of the chosen columns.
     if block.downsample is None:
-        pool, short = nn.Identity(), (down[:, None] == up).to(columns)[:, :, None, None]
-        unchanged: Callable[[Tensor], Tensor] = partial(
+        pool = nn.Identity()
+        shortcut: Callable[[Tensor], Tensor] = partial(
             torch.index_select, dim=1, index=down
         )
+        of_change = (down[:, None] == up).to(columns)[:, :, None, None]
     else:
         pool, conv, norm = block.downsample
-        weight, shift = _rows(fuse_conv_bn_eval(conv, norm), down)
-        unchanged, short = (lambda x: F.conv2d(pool(x), weight, shift)), weight[:, up]
+        projection = _some_rows(fuse_conv_bn_eval(conv, norm), down)
+        shortcut = in_order(pool, projection)
+        of_change = projection.keywords["weight"][:, up]
 
     def run(x: Tensor, delta: Tensor) -> Tensor:
         with torch.no_grad():
-            entry, shortcut = first(x), unchanged(x)
+            entry = first(x)
+            constant = shortcut(x)
         hidden = block.act2(middle(block.act1(entry + F.conv2d(delta, columns))))
-        out = F.conv2d(block.avgpool(hidden), rows, bias)
-        out += shortcut + F.conv2d(pool(delta), short)
+        out = last(block.avgpool(hidden))
+        out += constant + F.conv2d(pool(delta), of_change)
         end: Tensor = block.act3(out)
         return end
 
     return run
 
 
-def _rows(conv: nn.Conv2d, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias of a convolution for some of its output channels."""
-    return conv.weight.detach()[
-        rows
-    ], None if conv.bias is None else conv.bias.detach()[rows]
+def _some_rows(conv: nn.Conv2d, rows: Tensor) -> "partial[Tensor]":
+    """Return a 1x1 convolution with some of its output channels alone."""
+    bias = None if conv.bias is None else conv.bias.detach()[rows]
+    return partial(F.conv2d, weight=conv.weight.detach()[rows], bias=bias)
 
 
 def pooled_tokens(x: Tensor) -> Tensor:
@@ -115,13 +111,17 @@ def pooled_tokens(x: Tensor) -> Tensor:
 
 def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return what each head's query [B, 1, C] reads off k and v [B, tokens, C]: [B, head, C / heads]."""
-    q, k, v = (
-        rearrange(t, "batch token (head d) -> batch head token d", head=pool.num_heads)
-        for t in (q, k, v)
-    )
+    q = _in_heads(pool, q)
+    k = _in_heads(pool, k)
     weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
-    pooled: Tensor = (weight @ v).squeeze(2)
+    pooled: Tensor = (weight @ _in_heads(pool, v)).squeeze(2)
     return pooled
+
+
+def _in_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
+    return rearrange(
+        x, "batch token (head d) -> batch head token d", head=pool.num_heads
+    )
 
 
 def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
@@ -142,23 +142,22 @@ def narrow_attention_pool(
     pool: AttentionPool2d, up: Tensor, down: Tensor
 ) -> NarrowStage:
     """Narrow CLIP's attention pooling: one query (the mean token), and only the changed columns of k and v."""
-    weights = {name: getattr(pool, f"{name}_proj").weight[:, up] for name in "qkv"}
-    out_weight, out_bias = pool.c_proj.weight[down], pool.c_proj.bias[down]
+    q_columns = pool.q_proj.weight[:, up]
+    k_columns = pool.k_proj.weight[:, up]
+    v_columns = pool.v_proj.weight[:, up]
+    out_weight = pool.c_proj.weight[down]
+    out_bias = pool.c_proj.bias[down]
 
     def run(x: Tensor, delta: Tensor) -> Tensor:
         with torch.no_grad():
-            whole = pooled_tokens(x) + pool.positional_embedding
-            constant = {
-                "q": pool.q_proj(whole[:, :1]),
-                "k": pool.k_proj(whole),
-                "v": pool.v_proj(whole),
-            }
+            tokens = pooled_tokens(x) + pool.positional_embedding
+            q = pool.q_proj(tokens[:, :1])
+            k = pool.k_proj(tokens)
+            v = pool.v_proj(tokens)
         change = pooled_tokens(delta)
-        parts = {"q": change[:, :1], "k": change, "v": change}
-        qkv = (
-            torch.add(constant[name], F.linear(part, weights[name]))
-            for name, part in parts.items()
-        )
-        return F.linear(_attend(pool, *qkv).flatten(1), out_weight, out_bias)
+        q = q + F.linear(change[:, :1], q_columns)
+        k = k + F.linear(change, k_columns)
+        v = v + F.linear(change, v_columns)
+        return F.linear(_attend(pool, q, k, v).flatten(1), out_weight, out_bias)
 
     return run

@@ -23,14 +23,16 @@ def has_rescaling_norms(tower: nn.Module) -> bool:
 def scale_of(norm: Any, x: Tensor) -> Tensor:
     """Return what a norm multiplies its centred input with, [..., 1]."""
     eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-    found: Tensor = (_centred(norm, x).square().mean(-1, keepdim=True) + eps).rsqrt()
-    return found
+    variance = _centred(norm, x).square().mean(-1, keepdim=True)
+    scale: Tensor = (variance + eps).rsqrt()
+    return scale
 
 
 def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
     """Return a norm's output with this scale in place of its own."""
     y = _centred(norm, x) * scale
-    y = y if norm.weight is None else y * norm.weight
+    if norm.weight is not None:
+        y = y * norm.weight
     bias = getattr(norm, "bias", None)  # RMS norms have none
     return y if bias is None else y + bias
 

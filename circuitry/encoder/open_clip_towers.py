@@ -5,7 +5,7 @@ ViT (`VisionTransformer`): ln_pre, each transformer.resblocks.i, proj (pooled an
 timm (`TimmModel`):        the stages of the trunk (`timm_nets`), head (normalised, pooled, projected: the embedding)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from open_clip.modified_resnet import ModifiedResNet
@@ -29,6 +29,7 @@ from circuitry.encoder.timm_nets import (
     trunk_stages,
 )
 from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid
+from circuitry.encoder.unit_kinds import CHANNEL, EMBEDDING_FEATURE, FEATURE
 
 
 def read_open_clip(tower: nn.Module) -> Chain | None:
@@ -36,62 +37,51 @@ def read_open_clip(tower: nn.Module) -> Chain | None:
     if isinstance(tower, ModifiedResNet):
         return Chain(tuple(_resnet_stages(tower)), height_and_width(tower.image_size))
     if isinstance(tower, VisionTransformer):
-        blocks = {
-            f"transformer.resblocks.{i}": block
-            for i, block in enumerate(tower.transformer.resblocks)
-        }
+        modules = tower.transformer.resblocks
+        blocks = {f"transformer.resblocks.{i}": m for i, m in enumerate(modules)}
         grid = TokenGrid((CLASS_TOKEN,), *tower.grid_size)
-        return Chain(
-            tuple(_vit_stages(tower)), height_and_width(tower.image_size), blocks, grid
-        )
+        size = height_and_width(tower.image_size)
+        return Chain(tuple(_vit_stages(tower, blocks)), size, blocks, grid)
     if isinstance(tower, TimmModel):
-        head = Stage(
-            "head",
-            in_order(last_norm(tower.trunk), tower.trunk.forward_head, tower.head),
-            1,
-        )
-        stages, size = (
-            (*trunk_stages(tower.trunk, "trunk."), head),
-            height_and_width(tower.image_size),
-        )
-        return Chain(
-            stages, size, trunk_blocks(tower.trunk, "trunk."), trunk_grid(tower.trunk)
-        )
+        trunk = tower.trunk
+        to_embedding = in_order(last_norm(trunk), trunk.forward_head, tower.head)
+        head = Stage("head", to_embedding, EMBEDDING_FEATURE)
+        stages = (*trunk_stages(trunk, "trunk."), head)
+        size = height_and_width(tower.image_size)
+        return Chain(stages, size, trunk_blocks(trunk, "trunk."), trunk_grid(trunk))
     return None
 
 
 def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
-    for i in "123":
-        conv, norm, act = (
-            getattr(tower, f"{part}{i}") for part in ("conv", "bn", "act")
-        )
-        yield Stage(f"act{i}", in_order(conv, norm, act), 1)
-    yield Stage("avgpool", tower.avgpool, 1)
+    yield Stage("act1", in_order(tower.conv1, tower.bn1, tower.act1), CHANNEL)
+    yield Stage("act2", in_order(tower.conv2, tower.bn2, tower.act2), CHANNEL)
+    yield Stage("act3", in_order(tower.conv3, tower.bn3, tower.act3), CHANNEL)
+    yield Stage("avgpool", tower.avgpool, CHANNEL)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
         for j, block in enumerate(getattr(tower, layer)):
-            yield Stage(
-                f"{layer}.{j}", block, 1, narrow=partial(narrow_bottleneck, block)
-            )
+            narrow = partial(narrow_bottleneck, block)
+            yield Stage(f"{layer}.{j}", block, CHANNEL, narrow=narrow)
     pool = tower.attnpool
-    used = in_order(
-        partial(pooled_heads, pool), partial(project_heads, pool)
-    )  # the module has a query per position
-    yield Stage("attnpool", pool, 1, used, partial(narrow_attention_pool, pool))
+    # The module pools for every position, but the embedding is the result at one.
+    fast = in_order(partial(pooled_heads, pool), partial(project_heads, pool))
+    narrow = partial(narrow_attention_pool, pool)
+    yield Stage("attnpool", pool, EMBEDDING_FEATURE, fast, narrow)
 
 
-def _vit_stages(tower: VisionTransformer) -> Iterator[Stage]:
-    yield Stage("ln_pre", tower._embeds, -1)
-    for i, block in enumerate(tower.transformer.resblocks):
-        run = (
-            block if tower.transformer.batch_first else partial(_sequence_first, block)
-        )
-        yield Stage(f"transformer.resblocks.{i}", run, -1)
+def _vit_stages(
+    tower: VisionTransformer, blocks: Mapping[str, nn.Module]
+) -> Iterator[Stage]:
+    yield Stage("ln_pre", tower._embeds, FEATURE)
+    batch_first = tower.transformer.batch_first
+    for site, block in blocks.items():
+        run = block if batch_first else partial(_sequence_first, block)
+        yield Stage(site, run, FEATURE)
 
     def pooled(x: Tensor) -> Tensor:
         features: Tensor = tower._pool(x)[0]
         return features if tower.proj is None else features @ tower.proj
 
-    yield Stage("proj", pooled, 1)
+    yield Stage("proj", pooled, EMBEDDING_FEATURE)
 
 
 def _sequence_first(block: nn.Module, x: Tensor) -> Tensor:

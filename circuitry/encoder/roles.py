@@ -43,11 +43,14 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
     encoder, and without its hooks.
 
     Args:
+        encoder: The encoder.
         progress: Whether to show a bar where it takes longer.
 
     Example:
-        >>> site_roles(encoder)["global_pool"]
-        'readout'
+        >>> from circuitry.encoder import site_roles
+        >>> roles = site_roles(encoder, progress=False)
+        >>> roles["input"], roles["attnpool"]
+        ('image', 'readout')
     """
     if encoder not in _known:
         unhooked = Encoder(
@@ -62,34 +65,32 @@ def counted_sites(encoder: Encoder, *, progress: bool = True) -> tuple[str, ...]
     """Return the sites that count in a circuit's size; runs ablate no unit of the others.
 
     Args:
+        encoder: The encoder.
         progress: As of `site_roles`.
 
     Example:
-        >>> find_circuit(Task(encoder, cats, metric, others=not_cats, sites=counted_sites(encoder)), size=0.4)
+        >>> from circuitry.encoder import counted_sites
+        >>> sites = counted_sites(encoder, progress=False)
+        >>> circuitry.Task(encoder, images, metric, sites=sites).sites == sites
+        True
     """
-    return tuple(
-        site
-        for site, role in site_roles(encoder, progress=progress).items()
-        if role == COUNTED
-    )
+    roles = site_roles(encoder, progress=progress)
+    return tuple(site for site, role in roles.items() if role == COUNTED)
 
 
 def _roles(encoder: Encoder, progress: bool) -> dict[str, str]:
-    roles, generator = {INPUT: IMAGE}, torch.Generator().manual_seed(0)
-    images = torch.randn(N_IMAGES, 3, *encoder.image_size, generator=generator).to(
-        encoder.device, encoder.dtype
+    images = torch.randn(N_IMAGES, 3, *encoder.image_size, generator=_seeded())
+    images = images.to(encoder.device, encoder.dtype)
+    n_sites = len(encoder.sites) - 1
+    bar = Bar(
+        total=n_sites,
+        desc="which sites count",
+        unit="site",
+        disable=not progress,
+        **BRIEF,
     )
-    with (
-        encoder.running(),
-        encoder.fast(),
-        Bar(
-            total=len(encoder.sites) - 1,
-            desc="which sites count",
-            unit="site",
-            disable=not progress,
-            **BRIEF,
-        ) as bar,
-    ):
+    roles = {INPUT: IMAGE}
+    with encoder.running(), encoder.fast(), bar:
         clean = {site: encoder(images, stop=site) for site in encoder.sites[1:]}
         for before, site in pairwise(encoder.sites):
             if _reads_out(encoder, site, clean[site]):
@@ -102,46 +103,48 @@ def _roles(encoder: Encoder, progress: bool) -> dict[str, str]:
     return roles
 
 
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
     """Whether units act on the embedding one by one, up to a factor for each image."""
-    generator = torch.Generator().manual_seed(0)
+    generator = _seeded()
     n_units = _n_units(encoder, site, clean)
-    parts, part = (
-        min(N_PARTS, n_units),
-        torch.randperm(n_units, generator=generator) % N_PARTS,
-    )
-    runs = [torch.rand(parts, generator=generator)[part] for _ in range(N_RUNS)]
-    found = in_double(
-        torch.stack(
-            [encoder(_scaled(encoder, site, clean, gates), site) for gates in runs], 1
-        )
-    )
-    values = torch.linalg.svdvals(found - found.mean(1, keepdim=True)).square()
-    return bool((values[:, parts + 1 :].sum(1) <= TOLERANCE**2 * values.sum(1)).all())
+    n_parts = min(N_PARTS, n_units)
+    part_of_unit = torch.randperm(n_units, generator=generator) % N_PARTS
+    embeddings = []
+    for _ in range(N_RUNS):
+        gates = torch.rand(n_parts, generator=generator)[part_of_unit]
+        embeddings.append(encoder(_scaled(encoder, site, clean, gates), site))
+    runs = in_double(torch.stack(embeddings, 1))
+    # Squared singular values say how much of the difference between runs lies along how many directions.
+    spread = torch.linalg.svdvals(runs - runs.mean(1, keepdim=True)).square()
+    further = spread[:, n_parts + 1 :].sum(1)
+    return bool((further <= TOLERANCE**2 * spread.sum(1)).all())
 
 
 def _repeats(
     encoder: Encoder, before: str, site: str, clean: dict[str, Tensor]
 ) -> bool:
     """Whether each unit depends on the unit of the same number at the site before alone."""
-    ours = encoder.units_of(site, clean[site]).movedim(encoder.unit_dim(site), 0)
+    units = _units_first(encoder, site, clean[site])
     n_units = _n_units(encoder, before, clean[before])
-    if len(ours) != n_units:
+    if len(units) != n_units:
         return False
-    half = (
-        torch.randperm(n_units, generator=torch.Generator().manual_seed(0))
-        < n_units // 2
-    )
-    for kept in (half, ~half):
-        ablated = encoder(_scaled(encoder, before, clean[before], kept), before, site)
-        change = (
-            (encoder.units_of(site, ablated).movedim(encoder.unit_dim(site), 0) - ours)
-            .flatten(1)
-            .norm(dim=1)
-        )
-        if not change[kept].max() <= TOLERANCE * change[~kept].max():
+    half = torch.randperm(n_units, generator=_seeded()) < n_units // 2
+    for left in (half, ~half):
+        ablated = encoder(_scaled(encoder, before, clean[before], left), before, site)
+        moved = _units_first(encoder, site, ablated) - units
+        change = moved.flatten(1).norm(dim=1)
+        # Written so that NaN is no repeat.
+        if not change[left].max() <= TOLERANCE * change[~left].max():
             return False
     return True
+
+
+def _units_first(encoder: Encoder, site: str, activation: Tensor) -> Tensor:
+    return encoder.units_of(site, activation).movedim(encoder.unit_dim(site), 0)
 
 
 def _n_units(encoder: Encoder, site: str, clean: Tensor) -> int:

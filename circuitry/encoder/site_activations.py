@@ -26,14 +26,14 @@ def clean_activations(
 
 def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
     """Raise `InputError` for the first site with a value that is NaN or infinite; ``what`` begins the sentence."""
-    finite = [activation.isfinite().all() for activation in activations.values()]
-    if not finite or bool(
-        torch.stack([one.to(finite[0].device) for one in finite]).all()
-    ):  # a GPU is waited for once
+    verdicts = [activation.isfinite().all() for activation in activations.values()]
+    if not verdicts:
         return
-    site = next(
-        site for site, fine in zip(activations, finite, strict=True) if not fine
-    )
+    # Together, so that a GPU is waited for once.
+    finite = torch.stack([verdict.to(verdicts[0].device) for verdict in verdicts])
+    if bool(finite.all()):
+        return
+    site = list(activations)[int(finite.int().argmin())]
     raise InputError(
         f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
         "the weights of the stages up to it."

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from circuitry.encoder.unit_kinds import UnitKind, kind_along
 from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition, checked
 
@@ -24,14 +25,23 @@ def _no_block(given: object) -> str | None:
 @checked
 @dataclass(frozen=True)
 class Stage:
-    """One link of the chain."""
+    """One link of the chain.
+
+    Example:
+        >>> from circuitry.encoder import Stage, UnitKind
+        >>> Stage("stem", torch.relu, 1).kind.name
+        'channel'
+        >>> Stage("rows", torch.relu, UnitKind("row of pixels", 2)).unit_dim
+        2
+    """
 
     site: str
     """Name of the site at its output: the module path in the tower."""
     run: Callable[[Tensor], Tensor]
     """Activation of the site before -> activation of this site."""
-    unit_dim: int
-    """Axis of the units in the output: 1 for [B, C, H, W] and [B, C], -1 for [B, L, C] and [B, H, W, C]."""
+    units: UnitKind | int
+    """The kind of the output's units, or their axis alone: 1 of channels [B, C, H, W] and [B, C], -1 of features
+    [B, L, C] and [B, H, W, C]."""
     fast: Callable[[Tensor], Tensor] | None = None
     """Optional: ``run`` without work that does not reach its output, equal up to rounding."""
     narrow: Callable[[Tensor, Tensor], NarrowStage] | None = None
@@ -41,16 +51,24 @@ class Stage:
     carried: range = range(0)
     """What is carried past the site behind its units, such as the residual stream past the heads: no units, never
     scored or written; see `components`."""
-    basis: Callable[[], str] | None = None
-    """Where the output is in a feature basis: returns the digest of the autoencoder."""
     block: Annotated[
         Any, Condition("a Block", _no_block, "take that of `block_of`, or leave it out")
     ] = None
     """Where the units are neurons: the `Block` that they are of."""
 
+    @property
+    def kind(self) -> UnitKind:
+        """The kind of the output's units."""
+        return kind_along(self.units) if isinstance(self.units, int) else self.units
+
+    @property
+    def unit_dim(self) -> int:
+        """The axis of the output's units."""
+        return self.kind.axis
+
 
 def nowhere() -> None:
-    """Return the places of a block that knows of none."""
+    """Return None, as the places of a block that is told none."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +105,14 @@ class ConvBlock:
     """The steps of a convolutional block.
 
     Example:
-        >>> def read_mine(tower):
-        ...     blocks = {f"layer{i}": block_of(tower.get_submodule(f"layer{i}")) for i in (1, 2)}
-        ...     return Chain(tuple(linked_stages(tower, ["stem", "layer1", "layer2", "pool"])), (224, 224), blocks)
-        >>> def block_of(block):
-        ...     hidden = [("relu", lambda x: block.relu(block.conv1(x)))]
-        ...     return ConvBlock(hidden, block.conv2, ("shortcut", block.shortcut))
-        >>> register_architecture("MyTower", read_mine)
+        >>> from torch import nn
+        >>> from circuitry.encoder import Chain, ConvBlock, linked_stages
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten())
+        >>> block = ConvBlock([("relu", torch.relu)], net[1], shortcut=None)
+        >>> chain = Chain(tuple(linked_stages(net, ["0", (torch.relu, "1"), "2"])), (64, 64), {"1": block})
+        >>> tower = circuitry.Encoder(net, chain.stages, chain.image_size, chain=chain)
+        >>> circuitry.in_components(tower).sites
+        ('input', '0', '1.relu', '2')
     """
 
     hidden: Sequence[tuple[str, Step]]

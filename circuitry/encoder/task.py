@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -62,9 +62,7 @@ class Batch(NamedTuple):
         """
         encoder = self.task.encoder
         ends = self.task.baseline.activations(encoder, clean, self.start)
-        return {
-            site: encoder.carry(site, end, clean[site]) for site, end in ends.items()
-        }
+        return {site: encoder.carry(site, ends[site], clean[site]) for site in clean}
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -72,10 +70,14 @@ class Task:
     """An encoder, the images that it is shown, what is measured, and what replaces an ablated activation.
 
     Example:
-        >>> task = Task(clip.encoder, photos, class_logit(weights, label=3), baseline=mean)
+        >>> task = circuitry.Task(encoder, images, metric, others=others)
+        >>> task
+        Task: 4 images of a class, 6 images of other classes; metric logit, baseline zero, 10 sites
         >>> with task.running():
         ...     for batch in task.batches():
         ...         clean = batch.clean(task.sites)
+        >>> clean["attnpool"].shape[0]
+        4
     """
 
     HOW_TO_GET: ClassVar = "make one with Task(clip.encoder, images, metric)"
@@ -115,39 +117,32 @@ class Task:
             baseline: ``"zero"``; with others ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
                 ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,
                 3, H, W] for all images or [B, 3, H, W] with one for every image.
+            others: Images of other classes, for selectivity, learned masks, and means by name.
             sites: Sites to score or to ablate, in the encoder's order (default: all).
-
-        Example:
-            >>> seen = Task(encoder, cats, metric, baseline="mean-position", others=not_cats)
-            >>> unseen = Task(encoder, more_cats, metric, baseline=seen.baseline, others=more_not_cats)
+            work: Memory and progress.
         """
         images, others = images_of_task((images, others), encoder, work.memory_gib)
         if isinstance(baseline, str) and baseline in MEANS and others is not None:
             rows = rows_that_fit(encoder, work.memory_gib)
-            together = chain(
-                *(ImageBatches(some, encoder, rows) for some in (images, others))
-            )
-            baseline = mean_baseline(
-                encoder, together, MEANS[baseline], progress=work.progress
-            )
-        held = {
-            "encoder": encoder,
-            "images": images,
-            "metric": metric,
-            "baseline": as_baseline(baseline),
-            "others": others,
-            "sites": checked_sites(encoder, sites),
-            "work": work,
-        }
-        for name, value in held.items():
-            object.__setattr__(self, name, value)
+            own = ImageBatches(images, encoder, rows)
+            together = chain(own, ImageBatches(others, encoder, rows))
+            per = MEANS[baseline]
+            baseline = mean_baseline(encoder, together, per, progress=work.progress)
+        vars(self).update(
+            encoder=encoder,
+            images=images,
+            metric=metric,
+            baseline=as_baseline(baseline),
+            others=others,
+            sites=checked_sites(encoder, sites),
+            work=work,
+        )
 
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
         """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it."""
-        rows_that_fit(
-            self.encoder, self.work.memory_gib
-        )  # measured once, by the stages' ordinary ways
+        # Measured once, by the stages' ordinary ways.
+        rows_that_fit(self.encoder, self.work.memory_gib)
         with self.encoder.running(gradients=gradients), self.encoder.fast():
             if isinstance(self.baseline, Baseline):
                 self.baseline.check_made_of(self.encoder)
@@ -158,15 +153,13 @@ class Task:
         fit = rows_that_fit(self.encoder, self.work.memory_gib)
         count = 0
         for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
-            if (
-                not count
-                and self.encoder.hooked_sites
-                and (found := len(self.encoder(images))) != len(images)
-            ):
-                raise InputError(
-                    f"Each image has one embedding, but hooks at {', '.join(self.encoder.hooked_sites)} make {found} "
-                    f"of {len(images)}: take off the one that repeats rows."
-                )
+            if count == 0 and self.encoder.hooked_sites:
+                n_rows = len(self.encoder(images))
+                if n_rows != len(images):
+                    raise InputError(
+                        f"Each image has one embedding, but hooks at {', '.join(self.encoder.hooked_sites)} make "
+                        f"{n_rows} of {len(images)}: take off the one that repeats rows."
+                    )
             yield Batch(images, count, self)
             count += len(images)
         check_count(self.baseline, count)
@@ -177,47 +170,44 @@ class Task:
         chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice,
     ) -> "Task":
         """Return the task for some of the images, and all images of other classes, with their part of the baseline."""
-        kept, n = chosen, self.baseline.n_images
-        if (
-            self.others is not None and n is not None
-        ):  # it has activations for those, too
-            kept = torch.cat(
-                [torch.arange(len(images))[chosen], torch.arange(len(images), n)]
-            )
-        return replace(
-            self, images=seen(images[chosen]), baseline=self.baseline.select(kept)
-        )
+        of_baseline = chosen
+        n = self.baseline.n_images
+        if self.others is not None and n is not None:
+            # A baseline of each image has those of other classes behind, which all stay.
+            places = torch.arange(n)
+            own = places[: len(images)][chosen]
+            of_baseline = torch.cat([own, places[len(images) :]])
+        baseline = self.baseline.select(of_baseline)
+        return replace(self, images=seen(images[chosen]), baseline=baseline)
 
     def __repr__(self) -> str:
-        own, others = (
-            number_of(len(x), "image") if isinstance(x, Tensor) else "images"
-            for x in (self.images, self.others)
-        )
-        beside = "" if self.others is None else f", {others} of other classes"
+        shown = f"{_count(self.images)} of a class"
+        if self.others is not None:
+            shown += f", {_count(self.others)} of other classes"
         asked = f"metric {metric_name(self.metric)}, baseline {self.baseline.name}, {len(self.sites)} sites"
-        return f"Task: {own} of a class{beside}; {asked}"
+        return f"Task: {shown}; {asked}"
 
     @property
     def identity(self) -> Identity:
         """What shaped the numbers, except for the images and the settings of a method."""
-        if isinstance(self.metric, ClassLogit):
-            of_metric = self.metric.made_with
-        else:
-            of_metric = {"metric_code": part_of(self.metric, "the metric")}
-        baseline = {
+        asked: dict[str, Any] = {
             "baseline": self.baseline.name,
             "baseline_digest": self.baseline.digest,
+            "metric": metric_name(self.metric),
         }
-        return (
-            self.encoder.identity
-            | baseline
-            | {"metric": metric_name(self.metric)}
-            | of_metric
-        )
+        if isinstance(self.metric, ClassLogit):
+            asked |= self.metric.made_with
+        else:
+            asked["metric_code"] = part_of(self.metric, "the metric")
+        return self.encoder.identity | asked
+
+
+def _count(images: Images) -> str:
+    return number_of(len(images), "image") if isinstance(images, Tensor) else "images"
 
 
 def at_model_scale(task: Task) -> Task:
-    """Return a task whose metric has a scale: the model's, where it names none. A classifier's takes a run to tell."""
+    """Return a task whose metric has a scale: the model's where it has none, which takes a classifier a run."""
     metric = task.metric
     if isinstance(metric, ClassLogit) and metric.scale is None:
         return replace(task, metric=replace(metric, scale=task.encoder.scale))
@@ -226,18 +216,16 @@ def at_model_scale(task: Task) -> Task:
 
 def with_others(task: Task) -> tuple[Task, int]:
     """Return a task of the images followed by the images of other classes, and the number of the first."""
-    sets = [
-        list(checked_batches(some))
-        for some in (task.images, task.others)
-        if some is not None
-    ]
-    if not all(counts := [sum(map(len, batches)) for batches in sets]):
+    batches = list[Tensor]()
+    counts = []
+    for images in (task.images, task.others):
+        if images is not None:
+            of_set = list(checked_batches(images))
+            counts.append(sum(map(len, of_set)))
+            batches += [batch for batch in of_set if len(batch)]
+    if 0 in counts:
         raise InputError(
             f"A task has at least one image of its class and, where others are given, of other classes, but {counts} "
             "were given."
         )
-    return replace(
-        task,
-        images=[batch for batches in sets for batch in batches if len(batch)],
-        others=None,
-    ), counts[0]
+    return replace(task, images=batches, others=None), counts[0]

@@ -39,39 +39,43 @@ class ImageBatches:
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
-        self._images = (
-            list(checked_batches(images)) if isinstance(images, Iterator) else images
-        )
-        self._encoder, self._rows = encoder, rows
-        self._first, self._named = "", isinstance(images, ImageBatches)
+        if isinstance(images, Iterator):
+            images = list(checked_batches(images))
+        self._images = images
+        self._encoder = encoder
+        self._rows = rows
+        self._first = ""
+        self._named = isinstance(images, ImageBatches)
         self._digests: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
-        empty, digests = True, list[str]()
+        # A tensor, and batches of batches, are the same in every pass.
+        may_change = not isinstance(self._images, ImageBatches | Tensor)
+        is_empty = True
+        digests = list[str]()
         for place, batch in enumerate(checked_batches(self._images)):
-            if self._digests is None and not isinstance(
-                self._images, ImageBatches | Tensor
-            ):
+            if may_change and self._digests is None:
                 digests += pixel_digests(batch)
-            if not (place or isinstance(self._images, ImageBatches | Tensor)):
-                then, self._first = (
-                    self._first,
-                    weights_digest({"images": batch[:8]}),
-                )  # enough to notice, and cheap
-                if then not in ("", self._first):
-                    raise InputError(
-                        "Images are gone through several times and are the same each time, but a second pass began "
-                        "with other ones: read them without shuffling and random changes, or as one tensor."
-                    )
-            self._named = self._named or (
-                _MARK not in vars(batch) and name_values(batch, self._encoder)
-            )
+            if may_change and place == 0:
+                self._check_same_first(batch)
+            if not self._named and _MARK not in vars(batch):
+                self._named = name_values(batch, self._encoder)
             for part in torch.split(batch, self._rows) if len(batch) else ():
                 yield seen(self._prepared(part))
-                empty = False
-        if empty:
+                is_empty = False
+        if is_empty:
             raise InputError("A run needs at least one image, but there were none.")
         self._digests = self._digests or tuple(digests)
+
+    def _check_same_first(self, batch: Tensor) -> None:
+        """Refuse a pass that begins with other images than the pass before; eight are enough to notice, and cheap."""
+        before = self._first
+        self._first = weights_digest({"images": batch[:8]})
+        if before not in ("", self._first):
+            raise InputError(
+                "Images are gone through several times and are the same each time, but a second pass began "
+                "with other ones: read them without shuffling and random changes, or as one tensor."
+            )
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -85,30 +89,26 @@ class ImageBatches:
 
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)
-        made_without_gradients = (
-            part.is_inference() and not torch.is_inference_mode_enabled()
-        )
-        return part.clone() if made_without_gradients else part
+        if part.is_inference() and not torch.is_inference_mode_enabled():
+            # Gradients do not flow past what was made in inference mode.
+            return part.clone()
+        return part
 
 
 def images_of_task(
     sets: Sequence[Images | None], encoder: Encoder, memory_gib: float
 ) -> list[Any]:
     """Return sets of images as a task holds them: tensors that were looked at, or batches for several passes."""
-    fresh = [
-        x
-        for x in sets
-        if isinstance(x, Tensor)
-        and x.dim() == 4
-        and not x.is_meta
-        and _MARK not in vars(x)
-    ]
-    if len(fresh) == 2 and (shared := _shared(*fresh)):
-        log.warning(
-            "%d of the %d images of the class are among those of other classes, too, so selectivity compares them with "
-            "themselves: leave them out of the others.",
-            *(shared, len(fresh[0])),
-        )
+    fresh: list[Any] = [images for images in sets if _is_fresh(images)]
+    if len(fresh) == 2:
+        shared = _count_shared(*fresh)
+        if shared:
+            log.warning(
+                "%d of the %d images of the class are among those of other classes, too, so selectivity compares them "
+                "with themselves: leave them out of the others.",
+                shared,
+                len(fresh[0]),
+            )
     held = list[Any](sets)
     for place, images in enumerate(sets):
         if isinstance(images, Tensor) and _MARK not in vars(images):
@@ -120,6 +120,13 @@ def images_of_task(
                 images, encoder, rows_that_fit(encoder, memory_gib)
             )
     return held
+
+
+def _is_fresh(images: Images | None) -> bool:
+    """Whether these are images as a tensor with values that nobody has looked at."""
+    if not isinstance(images, Tensor) or images.dim() != 4 or images.is_meta:
+        return False
+    return _MARK not in vars(images)
 
 
 def seen(images: Tensor) -> Tensor:
@@ -152,18 +159,19 @@ def digests_of(images: Images) -> tuple[str, ...]:
         return pixel_digests(images)
     if _DIGESTS not in vars(images):
         vars(images)[_DIGESTS] = pixel_digests(images)
-    found: tuple[str, ...] = vars(images)[_DIGESTS]
-    return found
+    digests: tuple[str, ...] = vars(images)[_DIGESTS]
+    return digests
 
 
-def _shared(*sets: Tensor) -> int:
+def _count_shared(own: Tensor, others: Tensor) -> int:
     """Return how many images of the first set are in the second, by every seventh of their numbers."""
-    own, others = (
-        [one.numpy().tobytes() for one in x.detach().flatten(1)[:, ::7].float().cpu()]
-        for x in sets
-    )
-    known = set(others)
-    return sum(one in known for one in own)
+    known = {*_some_bytes(others)}
+    return sum(image in known for image in _some_bytes(own))
+
+
+def _some_bytes(images: Tensor) -> list[bytes]:
+    numbers = images.detach().flatten(1)[:, ::7].float().cpu()
+    return [image.tobytes() for image in numbers.numpy()]
 
 
 def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
@@ -180,15 +188,14 @@ def checked_batches(images: object) -> Iterator[Tensor]:
         images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable):
         raise _no_images(images)
-    if (
-        isinstance(images, Tensor)
-        and not images.is_inference()
-        and vars(images).get(_MARK) not in (None, images._version)
-    ):
+    if not isinstance(images, Tensor):
+        return map(_checked, images)
+    times_written = 0 if images.is_inference() else images._version
+    if vars(images).get(_MARK, times_written) != times_written:
         raise InputError(
             "The images of a task were changed in place after it was made: make it again of these images."
         )
-    return map(_checked, [images] if isinstance(images, Tensor) else images)
+    return iter([_checked(images)])
 
 
 def count_batches(images: object, rows: int) -> int | None:
@@ -204,21 +211,14 @@ def count_batches(images: object, rows: int) -> int | None:
 
 
 def _checked(batch: object) -> Tensor:
-    if (
-        isinstance(batch, (tuple, list))
-        and len(batch) == 2
-        and isinstance(batch[0], Tensor)
-    ):
-        first, second = batch  # a label has no channels
-        alike = (
-            isinstance(second, Tensor)
-            and second.is_floating_point()
-            and second.shape[-3:-2] == first.shape[-3:-2]
-        )
-        batch = batch if alike else first
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        first, second = batch
+        if isinstance(first, Tensor) and _is_label(second, first):
+            batch = first
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
-    if lacking := lacking_values(batch):
+    lacking = lacking_values(batch)
+    if lacking:
         raise InputError(
             f"Images are tensors with all their values, but {lacking} was given: prepare them."
         )
@@ -236,6 +236,13 @@ def _checked(batch: object) -> Tensor:
     return batch
 
 
+def _is_label(value: object, images: Tensor) -> bool:
+    """Whether the second of a pair is no image beside the first: it has other channels, or none."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return True
+    return value.shape[-3:-2] != images.shape[-3:-2]
+
+
 def name_values(images: Tensor, encoder: Encoder) -> bool:
     """Warn about values that no preprocessing gives, and return whether there are such.
 
@@ -244,15 +251,13 @@ def name_values(images: Tensor, encoder: Encoder) -> bool:
     if not images.numel() or images.is_meta:
         return False
     low, high = map(float, torch.aminmax(images.detach()))
-    stated = [
-        getattr(encoder.tower, f"image_{name}", None) or () for name in ("mean", "std")
-    ]
-    ends = [
-        (value - mean) / std
-        for mean, std in zip(*stated, strict=True)
-        for value in (0, 1)
-    ]
-    black, white = min(ends, default=-LARGEST), max(ends, default=LARGEST)
+    means = getattr(encoder.tower, "image_mean", None) or ()
+    deviations = getattr(encoder.tower, "image_std", None) or ()
+    ends = list[float]()
+    for mean, deviation in zip(means, deviations, strict=True):
+        ends += [-mean / deviation, (1 - mean) / deviation]
+    black = min(ends, default=-LARGEST)
+    white = max(ends, default=LARGEST)
     where = ""
     if (low < black - _SLACK or high > white + _SLACK) and max(-low, high) < math.inf:
         where = f"reach from {low:.3g} to {high:.3g}, beyond {black:.3g} to {white:.3g}"
@@ -305,8 +310,9 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
 
 def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
     """Return how many images, or activations of one image, a run may take."""
-    known = _measured.setdefault(encoder, {})
+    measured = _measured.setdefault(encoder, {})
     setting = encoder.device, encoder.dtype
-    if setting not in known:
-        known[setting] = bytes_per_image(encoder)
-    return max(1, min(int(memory_gib * 2**30) // max(1, known[setting]), 2**31))
+    if setting not in measured:
+        measured[setting] = max(1, bytes_per_image(encoder))
+    rows = int(memory_gib * 2**30) // measured[setting]
+    return min(max(rows, 1), 2**31)

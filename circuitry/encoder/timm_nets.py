@@ -16,29 +16,36 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from circuitry.encoder.chain import Chain, Link, TransformerBlock, linked_stages
+from circuitry.encoder.chain import (
+    Chain,
+    Link,
+    TransformerBlock,
+    linked_stages,
+    token_stages,
+)
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import PlacedBlock, Stage, nowhere
-from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid
+from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid, register_names
+from circuitry.encoder.unit_kinds import CHANNEL, EMBEDDING_FEATURE, FEATURE
 from circuitry.runs.errors import InputError
 
 SWIN = (timm_models.SwinTransformer, timm_models.SwinTransformerV2)
-FEATURES: tuple[tuple[tuple[type, ...], tuple[Link, ...]], ...] = (
-    (
-        (timm_models.EfficientNet,),
-        (("conv_stem", "bn1"), "blocks", ("conv_head", "bn2")),
+_RESNET_LAYERS = ("maxpool", "layer1", "layer2", "layer3", "layer4")
+FEATURES: dict[type, tuple[Link, ...]] = {
+    timm_models.EfficientNet: (
+        ("conv_stem", "bn1"),
+        "blocks",
+        ("conv_head", "bn2"),
     ),
-    ((timm_models.MobileNetV3,), (("conv_stem", "bn1"), "blocks")),
-    (
-        (timm_models.ResNet,),
-        (("conv1", "bn1", "act1"), "maxpool", "layer1", "layer2", "layer3", "layer4"),
-    ),
-    ((timm_models.RegNet,), ("stem", "s1", "s2", "s3", "s4", "final_conv")),
-    ((timm_models.ConvNeXt,), (("stem",), "stages")),
-    ((timm_models.FastVit,), (("stem",), "stages", "final_conv")),
-    (SWIN, ("patch_embed", "layers")),
-)
-"""Up to the last feature map."""
+    timm_models.MobileNetV3: (("conv_stem", "bn1"), "blocks"),
+    timm_models.ResNet: (("conv1", "bn1", "act1"), *_RESNET_LAYERS),
+    timm_models.RegNet: ("stem", "s1", "s2", "s3", "s4", "final_conv"),
+    timm_models.ConvNeXt: (("stem",), "stages"),
+    timm_models.FastVit: (("stem",), "stages", "final_conv"),
+    timm_models.SwinTransformer: ("patch_embed", "layers"),
+    timm_models.SwinTransformerV2: ("patch_embed", "layers"),
+}
+"""The links of each network up to the last feature map."""
 VITS = (
     timm_models.VisionTransformer,
     timm_models.Eva,
@@ -50,9 +57,9 @@ def read_timm(net: nn.Module) -> Chain | None:
     """Return the chain of a network of timm; none of another network."""
     if not isinstance(net, VITS) and _links(net) is None:
         return None
-    found: Any = net
-    height, width = resolve_model_data_config(found)["input_size"][1:]
-    stages = (*trunk_stages(net, ""), *_ends(found))
+    network: Any = net
+    height, width = resolve_model_data_config(network)["input_size"][1:]
+    stages = (*trunk_stages(net, ""), *_ends(network))
     return Chain(stages, (height, width), trunk_blocks(net, ""), trunk_grid(net))
 
 
@@ -62,52 +69,45 @@ def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
         entry = in_order(
             trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre
         )
-        yield Stage(f"{path}norm_pre", entry, -1)
+        yield Stage(f"{path}norm_pre", entry, FEATURE)
     elif isinstance(trunk, timm_models.Eva):
-        placed = in_order(
-            trunk.patch_embed, lambda x: trunk._pos_embed(x)[0]
-        )  # blocks ask for the rotary embedding
-        yield Stage(f"{path}norm_pre", in_order(placed, trunk.norm_pre), -1)
+
+        def placed(x: Tensor) -> Tensor:
+            # Behind it comes the rotary embedding, which blocks ask for themselves.
+            tokens: Tensor = trunk._pos_embed(trunk.patch_embed(x))[0]
+            return tokens
+
+        yield Stage(f"{path}norm_pre", in_order(placed, trunk.norm_pre), FEATURE)
     elif isinstance(trunk, timm_models.VisionTransformerRelPos):
-        yield Stage(
-            f"{path}patch_embed",
-            in_order(trunk.patch_embed, partial(_with_class_token, trunk)),
-            -1,
-        )
+        entry = in_order(trunk.patch_embed, partial(_with_class_token, trunk))
+        yield Stage(f"{path}patch_embed", entry, FEATURE)
     elif (links := _links(trunk)) is not None:
-        yield from linked_stages(
-            trunk, links, -1 if isinstance(trunk, SWIN) else 1, path
-        )
+        axis = -1 if isinstance(trunk, SWIN) else 1
+        yield from linked_stages(trunk, links, axis, path)
     else:
-        known = [
-            kind.__name__
-            for kinds in (VITS, *(kinds for kinds, _ in FEATURES))
-            for kind in kinds
-        ]
+        known = ", ".join(kind.__name__ for kind in (*VITS, *FEATURES))
         raise InputError(
-            f"No adapter for a TimmModel with a {type(trunk).__name__} trunk; known are those of {', '.join(known)}: "
+            f"No adapter for a TimmModel with a {type(trunk).__name__} trunk; known are those of {known}: "
             "give the stages to Encoder.from_stages, or add a reader with register_architecture."
         )
-    for site, block in trunk_blocks(trunk, path).items():
-        yield Stage(site, block, -1)
+    yield from token_stages(trunk_blocks(trunk, path))
 
 
 def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
     """Return the transformer blocks of a ViT by the site that each ends at; none of another trunk."""
-    if isinstance(trunk, timm_models.Eva):
-        blocks = [
-            PlacedBlock(one, "rope", partial(_rotary, trunk, i))
-            for i, one in enumerate(trunk.blocks)
-        ]
-    elif isinstance(trunk, timm_models.VisionTransformerRelPos):
-        shared = (
-            trunk.shared_rel_pos
-        )  # the bias of scores that all blocks share, if they do
-        places = nowhere if shared is None else shared.get_bias
-        blocks = [PlacedBlock(one, "shared_rel_pos", places) for one in trunk.blocks]
-    else:
-        blocks = list(trunk.blocks) if isinstance(trunk, VITS) else []
-    return {f"{path}blocks.{i}": block for i, block in enumerate(blocks)}
+    if not isinstance(trunk, VITS):
+        return {}
+    blocks = dict[str, TransformerBlock]()
+    for i, block in enumerate(trunk.blocks):
+        if isinstance(trunk, timm_models.Eva):
+            block = PlacedBlock(block, "rope", partial(_rotary, trunk, i))
+        elif isinstance(trunk, timm_models.VisionTransformerRelPos):
+            # The bias of scores that all blocks share, if they do.
+            shared = trunk.shared_rel_pos
+            places = nowhere if shared is None else shared.get_bias
+            block = PlacedBlock(block, "shared_rel_pos", places)
+        blocks[f"{path}blocks.{i}"] = block
+    return blocks
 
 
 def trunk_grid(trunk: Any) -> TokenGrid | None:
@@ -115,58 +115,52 @@ def trunk_grid(trunk: Any) -> TokenGrid | None:
     if not isinstance(trunk, VITS):
         return None
     first = () if trunk.cls_token is None else (CLASS_TOKEN,)
-    registers = tuple(
-        f"register {i + 1}" for i in range(trunk.num_prefix_tokens - len(first))
-    )
+    registers = register_names(trunk.num_prefix_tokens - len(first))
     return TokenGrid((*first, *registers), *trunk.patch_embed.grid_size)
 
 
 def last_norm(trunk: Any) -> nn.Module:
     """Return the norm between the last feature map and the head, if there is one."""
-    norm: nn.Module = getattr(
-        trunk,
-        "norm_pre" if isinstance(trunk, timm_models.ConvNeXt) else "norm",
-        nn.Identity(),
-    )
+    name = "norm_pre" if isinstance(trunk, timm_models.ConvNeXt) else "norm"
+    norm: nn.Module = getattr(trunk, name, nn.Identity())
     return norm
 
 
 def _ends(net: Any) -> Iterator[Stage]:
     """Yield what follows the last feature map of a network by itself."""
     if isinstance(net, VITS):
-        yield Stage("head", in_order(last_norm(net), net.forward_head), 1)
+        answered = in_order(last_norm(net), net.forward_head)
+        yield Stage("head", answered, EMBEDDING_FEATURE)
         return
     pooled = in_order(last_norm(net), partial(net.forward_head, pre_logits=True))
-    yield Stage("head" if hasattr(net, "head") else "global_pool", pooled, 1)
     classifier = net.get_classifier()
-    if not isinstance(classifier, nn.Identity):
-        yield Stage(
-            next(name for name, module in net.named_modules() if module is classifier),
-            classifier,
-            1,
-        )
+    is_last = isinstance(classifier, nn.Identity)
+    name = "head" if hasattr(net, "head") else "global_pool"
+    yield Stage(name, pooled, EMBEDDING_FEATURE if is_last else CHANNEL)
+    if not is_last:
+        names = {module: name for name, module in net.named_modules()}
+        yield Stage(names[classifier], classifier, EMBEDDING_FEATURE)
 
 
 def _links(trunk: object) -> tuple[Link, ...] | None:
-    return next((links for kinds, links in FEATURES if isinstance(trunk, kinds)), None)
+    for kind, links in FEATURES.items():
+        if isinstance(trunk, kind):
+            return links
+    return None
 
 
 def _rotary(trunk: Any, block: int) -> Tensor | None:
     """Return the rotary embedding of a block, as the trunk itself makes it."""
     if trunk.rope is None:
         return None
-    known = getattr(trunk.rope, "feat_shape", None) is not None
-    found: Tensor = (
-        trunk.rope.get_embed()
-        if known
-        else trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
-    )
-    return found[block] if trunk.rope_mixed else found
+    if getattr(trunk.rope, "feat_shape", None) is None:
+        rotary: Tensor = trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
+    else:
+        rotary = trunk.rope.get_embed()
+    return rotary[block] if trunk.rope_mixed else rotary
 
 
 def _with_class_token(trunk: Any, x: Tensor) -> Tensor:
-    return (
-        x
-        if trunk.cls_token is None
-        else torch.cat((trunk.cls_token.expand(len(x), -1, -1), x), 1)
-    )
+    if trunk.cls_token is None:
+        return x
+    return torch.cat((trunk.cls_token.expand(len(x), -1, -1), x), 1)

@@ -7,7 +7,14 @@ CLASS_TOKEN = "class token"
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """The tokens of a tower, in order; see `Encoder.token_grid`."""
+    """The tokens of a tower, in order; see `Encoder.token_grid`.
+
+    Example:
+        >>> vit.encoder.token_grid
+        TokenGrid(first=('class token',), height=4, width=4)
+        >>> len(vit.encoder.token_grid)
+        17
+    """
 
     first: tuple[str, ...]
     """Names of the tokens before the patches: class token, registers."""
@@ -18,3 +25,8 @@ class TokenGrid:
     def __len__(self) -> int:
         """Return how many tokens there are."""
         return len(self.first) + self.height * self.width
+
+
+def register_names(count: int) -> tuple[str, ...]:
+    """Return the names of a tower's registers."""
+    return tuple(f"register {i + 1}" for i in range(count))

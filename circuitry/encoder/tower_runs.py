@@ -54,11 +54,9 @@ class TowerRuns:
     def evaluating(self, tower: nn.Module) -> Iterator[None]:
         """Within the block the tower is in evaluation mode; then every module is in the mode it was in before."""
         with self.lock:
-            was_training = (
-                []
-                if self.go_on
-                else [module for module in tower.modules() if module.training]
-            )
+            was_training = list[nn.Module]()
+            if not self.go_on:
+                was_training = [m for m in tower.modules() if m.training]
             try:
                 if was_training:
                     tower.eval()
@@ -77,13 +75,6 @@ class TowerRuns:
     ) -> Iterator[None]:
         """Within the block a run goes on; see `Encoder.running`. One within another changes only whether gradients are
         taken."""
-        if gradients and any(
-            parameter.is_inference() for parameter in tower.parameters()
-        ):
-            raise InputError(
-                "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
-                "the model outside of it."
-            )
         if gradients:
             _check_followed(tower)
         if self.go_on:
@@ -92,16 +83,16 @@ class TowerRuns:
             return
         with self.evaluating(tower), own_modes(gradients=gradients):
             check_modules(tower, made_of)
-            had_gradient = [
-                parameter for parameter in tower.parameters() if parameter.requires_grad
-            ]
+            had_gradient = [p for p in tower.parameters() if p.requires_grad]
             try:
                 for parameter in had_gradient:
                     parameter.requires_grad_(False)
                 self._thread = get_ident()
                 yield
             finally:
-                self._thread, made, self._made = None, self._made, {}
+                self._thread = None
+                made = self._made
+                self._made = {}
                 for parameter in had_gradient:
                     parameter.requires_grad_(True)
             if SUMS in made and made[SUMS] != weight_sums(tower):
@@ -116,16 +107,20 @@ class TowerRuns:
             return make()
         if name not in self._made:
             self._made[name] = make()
-        found: T = self._made[name]
-        return found
+        value: T = self._made[name]
+        return value
 
 
 def _check_followed(tower: nn.Module) -> None:
-    """Refuse quantised layers: what they return has no gradient, so scores would be of the ways past them alone."""
+    """Refuse weights and layers without gradients: scores would be of the ways past them alone."""
+    if any(parameter.is_inference() for parameter in tower.parameters()):
+        raise InputError(
+            "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
+            "the model outside of it."
+        )
     for name, module in tower.named_modules():
-        if type(module).__module__.startswith("torch.ao.nn.") and hasattr(
-            module, "_packed_params"
-        ):
+        is_quantised = type(module).__module__.startswith("torch.ao.nn.")
+        if is_quantised and hasattr(module, "_packed_params"):
             raise InputError(
                 f"Gradients need layers that PyTorch follows, but {name!r} ({type(module).__name__}) is quantised: "
                 "give the model before it was quantised."
@@ -148,21 +143,20 @@ def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
     """Check that a tower has the modules that it was ``made_of``, and that nothing but their own ``forward`` acts."""
     modules = dict(tower.named_modules())
     if modules != made_of:
-        other = next(
-            name
-            for name in (*modules, *made_of)
-            if modules.get(name) is not made_of.get(name)
-        )
+        names = (*modules, *made_of)
+        other = next(n for n in names if modules.get(n) is not made_of.get(n))
         raise InputError(
             f"{type(tower).__name__} has another module {other!r} than when the encoder was made, which runs the old "
             "one: make it again, as by Encoder.from_tower(tower)."
         )
     for name, module in modules.items():
-        own = module.__dict__
-        if "forward" in own or any(own.get(hooks) for hooks in _HOOKS):
+        own = vars(module)
+        has_forward = "forward" in own
+        if has_forward or any(own.get(hooks) for hooks in _HOOKS):
             kind = type(module).__name__
+            which = f"The module {name!r} ({kind})" if name else f"The {kind} itself"
+            what = "another forward" if has_forward else "hooks of PyTorch"
             raise InputError(
-                f"{f'The module {name!r} ({kind})' if name else f'The {kind} itself'} has "
-                f"{'another forward' if 'forward' in own else 'hooks of PyTorch'}, which would act in some runs and "
-                "not in others: take that off, and put hooks at sites instead (Encoder.hooks, patched)."
+                f"{which} has {what}, which would act in some runs and not in others: take that off, and put hooks at "
+                "sites instead (Encoder.hooks, patched)."
             )

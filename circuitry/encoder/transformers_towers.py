@@ -10,7 +10,9 @@ last norm: its pooler is often not trained.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -21,10 +23,12 @@ from circuitry.encoder.chain import (
     TransformerBlock,
     class_token,
     height_and_width,
+    token_stages,
 )
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import PlacedBlock, Stage, nowhere
-from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid
+from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid, register_names
+from circuitry.encoder.unit_kinds import EMBEDDING_FEATURE, FEATURE
 from circuitry.runs.errors import InputError
 
 FAMILIES = ("CLIP", "SigLIP", "DINOv2", "DINOv2 with registers", "DINOv3", "ViT")
@@ -86,31 +90,23 @@ def read_transformers(tower: nn.Module) -> Chain | None:
     size = getattr(tower, "preprocess_cfg", {}).get("size") or config.image_size
     height, width = height_and_width(size)
     blocks = _blocks(path, vision, kind, (height, width))
-    entry = [name for name in ("embeddings", "pre_layrnorm") if hasattr(vision, name)]
-    stages = (
-        Stage(
-            path + entry[-1], in_order(*(getattr(vision, name) for name in entry)), -1
-        ),
-        *(Stage(site, block, -1) for site, block in blocks.items()),
-        _last_stage(model, path, vision, kind),
-    )
-    return Chain(
-        stages,
-        (height, width),
-        blocks,
-        _grid(config, kind, height, width),
-        partial(_embed, model, kind),
-    )
+    entered = Stage(f"{path}embeddings", vision.embeddings, FEATURE)
+    if hasattr(vision, "pre_layrnorm"):  # as transformers writes it
+        run = in_order(vision.embeddings, vision.pre_layrnorm)
+        entered = Stage(f"{path}pre_layrnorm", run, FEATURE)
+    stages = (entered, *token_stages(blocks), _last_stage(model, path, vision, kind))
+    grid = _grid(config, kind, height, width)
+    embed = partial(_embed, model, kind)
+    return Chain(stages, (height, width), blocks, grid, embed)
 
 
 def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
     """Return the first of some paths that leads to a part of a module, and the part."""
     for name in names:
-        part: Any = module
-        for step in name.split("."):
-            part = getattr(part, step, None)
-        if part is not None:
-            return name, part
+        with suppress(AttributeError):
+            part = attrgetter(name)(module)
+            if part is not None:
+                return name, part
     raise InputError(
         f"The {role} of a {type(module).__name__} is expected under {' or '.join(names)}, but its modules are "
         f"{', '.join(name for name, _ in module.named_children())}: this version of transformers calls it otherwise."
@@ -130,54 +126,51 @@ def _blocks(
 ) -> dict[str, TransformerBlock]:
     name, modules = found_by_role(vision, "list of blocks", *_BLOCKS)
     argument = _BLOCK_ARGUMENTS.get(kind)
-    places: Callable[[], Any] = (
-        partial(_rotary, vision, size) if kind == "dinov3" else nowhere
-    )
-    return {
-        f"{path}{name}.{i}": block
-        if argument is None
-        else PlacedBlock(block, argument, places)
-        for i, block in enumerate(modules)
-    }
+    rotary = partial(_rotary, vision, size)
+    blocks = dict[str, TransformerBlock]()
+    for i, block in enumerate(modules):
+        if argument is not None:
+            places = rotary if kind == "dinov3" else nowhere
+            block = PlacedBlock(block, argument, places)
+        blocks[f"{path}{name}.{i}"] = block
+    return blocks
 
 
 def _rotary(vision: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the patches' places; only the shape of images, their type and device matter."""
     weight: Tensor = next(vision.parameters())
-    found: tuple[Tensor, Tensor] = vision.rope_embeddings(weight.new_empty(1, 3, *size))
-    return found
+    image = weight.new_empty(1, 3, *size)
+    rotary: tuple[Tensor, Tensor] = vision.rope_embeddings(image)
+    return rotary
 
 
 def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
+    """Return the stage from the last block to the embedding: it has the name of the last module that runs."""
     name, norm = found_by_role(vision, "last norm", *_NORMS)
+    head = getattr(vision, "head", None)
+    projection = getattr(model, "visual_projection", None)
     classifier = getattr(model, "classifier", None)
     registers = int(getattr(model.config, "num_register_tokens", 0))
 
     def class_and_mean(x: Tensor) -> Tensor:
         return torch.cat([x[:, 0], x[:, 1 + registers :].mean(1)], 1)
 
+    site = f"{path}{name}"
+    steps: list[Callable[[Tensor], Tensor]] = [norm, class_token]
     if kind == "siglip":
-        head = getattr(vision, "head", None)
-        return Stage(
-            f"{path}{name if head is None else 'head'}",
-            in_order(norm, head or _mean),
-            1,
-        )
-    if kind == "clip":  # which norms the class token alone
-        projection = getattr(model, "visual_projection", None)
-        site = f"{path}{name}" if projection is None else "visual_projection"
-        return Stage(
-            site,
-            in_order(class_token, norm, *([] if projection is None else [projection])),
-            1,
-        )
-    if classifier is None:
-        return Stage(f"{path}{name}", in_order(norm, class_token), 1)
-    return Stage(
-        "classifier",
-        in_order(norm, class_and_mean if kind == "dinov2" else class_token, classifier),
-        1,
-    )
+        site = site if head is None else f"{path}head"
+        steps = [norm, head or _mean]
+    elif kind == "clip":
+        # It norms the class token alone.
+        steps = [class_token, norm]
+        if projection is not None:
+            site = "visual_projection"
+            steps.append(projection)
+    elif classifier is not None:
+        site = "classifier"
+        pool = class_and_mean if kind == "dinov2" else class_token
+        steps = [norm, pool, classifier]
+    return Stage(site, in_order(*steps), EMBEDDING_FEATURE)
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -186,19 +179,15 @@ def _mean(x: Tensor) -> Tensor:
 
 def _grid(config: Any, kind: str, height: int, width: int) -> TokenGrid:
     first = () if kind == "siglip" else (CLASS_TOKEN,)
-    registers = tuple(
-        f"register {i + 1}"
-        for i in range(int(getattr(config, "num_register_tokens", 0)))
-    )
-    return TokenGrid(
-        (*first, *registers), height // config.patch_size, width // config.patch_size
-    )
+    registers = register_names(int(getattr(config, "num_register_tokens", 0)))
+    patch = config.patch_size
+    return TokenGrid((*first, *registers), height // patch, width // patch)
 
 
 def pooled_output(out: Any) -> Tensor:
     """Return a tensor, or the pooled output in what a model of transformers returns."""
-    found: Tensor = out if isinstance(out, Tensor) else out.pooler_output
-    return found
+    output: Tensor = out if isinstance(out, Tensor) else out.pooler_output
+    return output
 
 
 def _embed(model: Any, kind: str, images: Tensor) -> Tensor:
@@ -211,8 +200,6 @@ def _embed(model: Any, kind: str, images: Tensor) -> Tensor:
             return getattr(out, name)  # type: ignore[no-any-return]
     if kind == "vit":
         return class_token(out.last_hidden_state)
-    return (
-        _mean(out.last_hidden_state)
-        if out.pooler_output is None
-        else pooled_output(out)
-    )
+    if out.pooler_output is None:
+        return _mean(out.last_hidden_state)
+    return pooled_output(out)

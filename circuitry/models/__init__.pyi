@@ -10,6 +10,8 @@ from .image_pass import activations as activations
 from .image_pass import image_batches as image_batches
 from .image_pass import read_images as read_images
 from .loading import load_clip as load_clip
+from .model import Model as Model
+from .model import from_encoder as from_encoder
 from .open_clip_models import register_model as register_model
 from .options import FolderSettings as FolderSettings
 from .options import ModelOptions as ModelOptions

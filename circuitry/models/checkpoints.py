@@ -30,18 +30,24 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Args:
         path: An open_clip training checkpoint, a state dict (.pt, .pth, .bin) or safetensors; also of the form in which
             weights come with this package.
+
+    Example:
+        >>> from circuitry.models import read_checkpoint
+        >>> torch.save({"state_dict": {"module.weight": torch.ones(2)}}, "epoch_1.pt")
+        >>> read_checkpoint("epoch_1.pt")
+        {'weight': tensor([1., 1.])}
     """
     file = Path(path)
-    content = read_content(file)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    state = state if isinstance(state, Mapping) else {}
+    state = read_content(file)
+    if isinstance(state, Mapping):
+        state = state.get("state_dict", state)
     tensors: dict[str, Tensor] = {}
-    for key, value in state.items():
+    for key, value in state.items() if isinstance(state, Mapping) else ():
         if isinstance(value, Tensor):
-            other = tensors.setdefault(name := _PREFIX.sub("", key), value)
-            if value is not other and (
-                value.dtype != other.dtype or not torch.equal(value, other)
-            ):
+            name = _PREFIX.sub("", key)
+            other = tensors.setdefault(name, value)
+            is_other = value is not other and not torch.equal(value, other)
+            if value.dtype != other.dtype or is_other:
                 raise InputError(
                     f"{file} holds two different tensors {name}, with and without a prefix such as module.: save one "
                     "model's state dict alone."
@@ -97,7 +103,8 @@ def check_state(
     """Raise `InputError` for the first key that is not of this model or holds values that are not finite."""
     expected = model.state_dict()
     for key in dict.fromkeys([*expected, *state]):
-        ours, theirs = expected.get(key), state.get(key)
+        ours = expected.get(key)
+        theirs = state.get(key)
         if ours is None or theirs is None or ours.shape != theirs.shape:
             raise InputError(
                 f"{source} is not a checkpoint of {name}: {key} is {_shape(ours)} in the model and "
@@ -129,9 +136,8 @@ def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
         content = io.BytesIO(opened.read()) if start else opened
         first = content.read(64)
         content.seek(0)
-        if not first.startswith(
-            (b"PK", b"\x80")
-        ):  # a zip archive, or a pickle of PyTorch before 1.6
+        # A zip archive, or a pickle of PyTorch before 1.6.
+        if not first.startswith((b"PK", b"\x80")):
             raise InputError(
                 f"{file} is not a checkpoint but {_what(first)}: download or save it again."
             )

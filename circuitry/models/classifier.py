@@ -26,7 +26,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.tensor_batches import pixel_digests
-from circuitry.models.clip import Clip
+from circuitry.models.clip import Clip, read_no_text
 from circuitry.models.image_pass import image_batches
 from circuitry.models.prompts import Template
 from circuitry.models.ridge import ridge_probe
@@ -41,7 +41,15 @@ NOISE_IMAGES = 4
 @checked
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Classifier(Clip):
-    """A classifier with the interface of a CLIP model; see `load_classifier` and `linear_probe`."""
+    """A classifier with the interface of a CLIP model; see `load_classifier`, `linear_probe` and `from_encoder`.
+
+    Example:
+        >>> from circuitry.models import from_encoder
+        >>> rows = {"cup": torch.eye(64)[0], "clock": torch.eye(64)[1]}
+        >>> classifier = from_encoder(encoder, clip.preprocess, rows)
+        >>> classifier.with_classes({"thing": [0, 1]}).text_weights(["thing"]).shape
+        torch.Size([1, 64])
+    """
 
     rows: Tensor
     """Weight [outputs, D] of its last layer."""
@@ -70,32 +78,28 @@ class Classifier(Clip):
         known = self.classes
         unknown = [name for name in class_names if name not in known]
         if unknown or not class_names or isinstance(class_names, str):
+            given = unknown[0] if unknown else class_names
             raise InputError(
-                f"Expected names of the {len(known)} classes that this classifier was loaded with, but "
-                f"{unknown[0] if unknown else class_names!r} was given: name its outputs by Classifier.with_classes."
+                f"Expected names of the {len(known)} classes that this classifier was loaded with, but {given!r} was "
+                "given: name its outputs by Classifier.with_classes."
             )
         unit = F.normalize(self.rows, dim=-1)
-        return F.normalize(
-            torch.stack([unit[list(known[name])].mean(0) for name in class_names]),
-            dim=-1,
-        )
+        means = torch.stack([unit[list(known[name])].mean(0) for name in class_names])
+        weights = F.normalize(means, dim=-1)
+        return weights.to(self.encoder.device, self.encoder.dtype)
 
     def with_classes(self, classes: Mapping[str, Sequence[int]]) -> "Classifier":
         """Return the classifier with other outputs counting as classes, by name."""
         outputs = _checked_outputs(classes, len(self.rows))
-        return replace(
-            self,
-            classes=outputs,
-            configuration={**self.configuration, "classes": outputs},
-        )
+        configuration = {**self.configuration, "classes": outputs}
+        return replace(self, classes=outputs, configuration=configuration)
 
     def logits(
         self, embeddings: Float[Tensor, "batch d"]
     ) -> Float[Tensor, "batch outputs"]:
         """Return the classifier's own logits, bias included.
 
-        Example:
-            >>> graph = attribute(clip.encoder, images, lambda embeddings: clip.logits(embeddings)[:, 404])
+        A metric may be one of them, as in ``lambda embeddings: classifier.logits(embeddings)[:, 404]``.
         """
         return F.linear(embeddings.to(self.rows), self.rows, self.bias)
 
@@ -103,9 +107,8 @@ class Classifier(Clip):
 @own_modes()
 def _mean_lengths(encoder: Encoder, rows: Tensor) -> float:
     """Return the mean length of a classifier's rows times that of embeddings of a few noise images."""
-    noise = torch.randn(
-        NOISE_IMAGES, 3, *encoder.image_size, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(NOISE_IMAGES, 3, *encoder.image_size, generator=generator)
     lengths = encoder(noise.to(encoder.device, encoder.dtype)).norm(dim=-1)
     return float(rows.norm(dim=-1).mean() * lengths.mean())
 
@@ -127,7 +130,7 @@ def as_classifier(
         net,
         Encoder.from_tower(net),
         preprocess,
-        _read_no_text,
+        read_no_text,
         configuration={**made_by, "classes": outputs},
         rows=rows,
         bias=bias,
@@ -137,11 +140,21 @@ def as_classifier(
 
 @checked
 def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index."""
+    """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index.
+
+    Example:
+        >>> from circuitry.models import read_outputs
+        >>> text = "class\\timagenet_index\\nairliner\\t404\\nbear\\t294,295\\n"
+        >>> Path("classes.tsv").write_text(text) > 0
+        True
+        >>> read_outputs(Path("classes.tsv"))
+        {'airliner': (404,), 'bear': (294, 295)}
+    """
     what = (
         "a table with tabs and the columns class and imagenet_index (404, or 294,295)"
     )
-    table, outputs = read_table(path, what), dict[str, tuple[int, ...]]()
+    table = read_table(path, what)
+    outputs = dict[str, tuple[int, ...]]()
     for column in ("class", "imagenet_index"):
         if column not in table:
             raise InputError(
@@ -176,12 +189,6 @@ def _without_last_layer(net: Any) -> nn.Linear:
     return last
 
 
-def _read_no_text(prompts: Sequence[str]) -> Tensor:
-    raise InputError(
-        "A classifier reads no text: give its classes to Classifier.with_classes."
-    )
-
-
 def _checked_outputs(
     classes: Mapping[str, Sequence[int]], outputs: int
 ) -> dict[str, tuple[int, ...]]:
@@ -205,41 +212,40 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
         InputError: for images of fewer than two classes, or embeddings that are not finite.
 
     Example:
-        >>> dino = load_clip("facebook/dinov2-base")
-        >>> clip = linear_probe(dino, DomainFolder(root, split="train").records)
-        >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
+        >>> from circuitry.models import linear_probe
+        >>> probe = linear_probe(clip, folder.records[:24])
+        >>> probe.text_weights(list(probe.classes)[:1]).shape
+        torch.Size([1, 64])
     """
-    last, encoder = clip.encoder.sites[-1], clip.encoder
-    embeddings, names, fitted_on = list[np.ndarray](), list[str](), set[str]()
-    for there, images in image_batches(encoder, clip.preprocess, records):
+    encoder = clip.encoder
+    last = encoder.sites[-1]
+    embeddings = list[np.ndarray]()
+    names = list[str]()
+    fitted_on = set[str]()
+    for read, images in image_batches(encoder, clip.preprocess, records):
         with encoder.running():
-            found = encoder.units_of(
-                last, clean_activations(encoder, images, [last])[last]
-            )
-        embeddings.append(found.detach().cpu().double().numpy())
-        names += [record.class_name for record in there]
+            clean = clean_activations(encoder, images, [last])
+        units = encoder.units_of(last, clean[last])
+        embeddings.append(units.detach().cpu().double().numpy())
+        names += [record.class_name for record in read]
         fitted_on.update(pixel_digests(images))
     classes = sorted(set(names))
     if len(classes) < 2:
         raise InputError(
             f"A linear probe tells at least two classes apart, but the images are of {', '.join(classes) or 'none'}."
         )
-    probe = ridge_probe().fit(np.concatenate(embeddings), names)
-    scaler, ridge = probe[0], probe[1]
+    scaler, ridge = ridge_probe().fit(np.concatenate(embeddings), names)
     rows = np.atleast_2d(ridge.coef_) / scaler.scale_
     bias = ridge.intercept_ - rows @ scaler.mean_
-    if len(classes) == 2:  # scikit-learn keeps the second class's alone
-        rows, bias = np.concatenate([-rows, rows]), np.concatenate([-bias, bias])
+    if len(classes) == 2:  # scikit-learn has the second class's row alone
+        rows = np.concatenate([-rows, rows])
+        bias = np.concatenate([-bias, bias])
     outputs = {name: (i,) for i, name in enumerate(classes)}
-    last_layer = {
-        name: torch.from_numpy(values).to(clip.encoder.device, clip.encoder.dtype)
-        for name, values in (("rows", rows), ("bias", bias))
-    }
-    configuration = {**clip.configuration, "classes": outputs}
-    given = {
-        **vars(clip),
-        **last_layer,
+    of_probe = {
+        "rows": torch.from_numpy(rows).to(encoder.device, encoder.dtype),
+        "bias": torch.from_numpy(bias).to(encoder.device, encoder.dtype),
         "classes": outputs,
-        "configuration": configuration,
+        "configuration": {**clip.configuration, "classes": outputs},
+        "fitted_on": frozenset(fitted_on),
     }
-    return Classifier(**{**given, "fitted_on": frozenset(fitted_on)})
+    return Classifier(**(vars(clip) | of_probe))

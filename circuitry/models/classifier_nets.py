@@ -43,6 +43,8 @@ def load_classifier(
     """Load an image classifier with the interface of a CLIP model.
 
     Args:
+        checkpoint: A local file of weights.
+        device: Where the model lives.
         name: ``timm:NAME`` or ``torchvision:NAME`` of a network that has an adapter (``timm:mobilenetv2_100``), or
             ``efficientnet-lite0``, ``1`` or ``2``, whose ImageNet weights come with the extra ``real``.
         pretrained: The library's tag of weights to download (``a1_in1k``, ``IMAGENET1K_V2``), instead of a file.
@@ -53,32 +55,30 @@ def load_classifier(
             output that it does not have, a package that is not installed, and what `load_clip` refuses in a checkpoint.
 
     Example:
-        >>> clip = load_classifier("efficientnet-lite0", classes={"airliner": [404], "bear": [294, 295, 296, 297]})
-        >>> metric = class_logit(clip.text_weights(["airliner", "bear"]), label=0)
+        >>> from circuitry.models.classifier_nets import EFFICIENTNETS
+        >>> list(EFFICIENTNETS)[0]    # load_classifier("efficientnet-lite0", classes={"airliner": [404]})
+        'efficientnet-lite0'
     """
-    library, _, own_name = (
-        ("timm", "", f"tf_{name.replace('-', '_')}")
-        if name in EFFICIENTNETS
-        else name.partition(":")
-    )
-    given = [one for one in (checkpoint, pretrained) if one is not None]
-    if library not in LIBRARIES or len(given) != (name not in EFFICIENTNETS):
+    is_packaged = name in EFFICIENTNETS
+    library, _, own_name = name.partition(":")
+    if is_packaged:
+        library = "timm"
+        own_name = f"tf_{name.replace('-', '_')}"
+    given = [str(one) for one in (checkpoint, pretrained) if one is not None]
+    if library not in LIBRARIES or len(given) != (not is_packaged):
         raise InputError(
             f"Expected {' or '.join(EFFICIENTNETS)} without weights, or timm:NAME or torchvision:NAME with either a "
-            f"checkpoint or a pretrained tag, but {name!r} with {' and '.join(map(str, given)) or 'neither'} was given."
+            f"checkpoint or a pretrained tag, but {name!r} with {' and '.join(given) or 'neither'} was given."
         )
     where = checked_device(device)
     net, shown, preprocess = LIBRARIES[library](own_name, pretrained)
-    if name in EFFICIENTNETS:  # whose pictures are seen to their edges
-        shown = {
-            key: value for key, value in shown.items() if not key.startswith("crop")
-        }
+    if is_packaged:
+        # Their pictures are seen to the edges.
+        del shown["crop_pct"], shown["crop_mode"]
         preprocess = image_transform_v2(PreprocessCfg(**shown), is_train=False)
     if pretrained is None:
         state = (
-            _packaged_state(name, net)
-            if checkpoint is None
-            else read_checkpoint(checkpoint)
+            read_checkpoint(checkpoint) if checkpoint else _packaged_state(name, net)
         )
         check_state(net, state, f"{checkpoint or name}", own_name)
         net.load_state_dict(state)
@@ -92,24 +92,18 @@ def _timm_net(
 ) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
     """Return a network of timm, the settings of its preprocessing, and timm's preprocessing."""
     chosen_names("network of timm", (name,), timm.list_models())
-    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
-    chosen_names(
-        f"tag of timm's weights for {name}", None if tag is None else (tag,), tags
-    )
+    full_name = name
+    if tag is not None:
+        known = timm.list_pretrained(f"{name}.*")
+        tags = [one.partition(".")[2] for one in known]
+        chosen_names(f"tag of timm's weights for {name}", (tag,), tags)
+        full_name = f"{name}.{tag}"
     with loading(f"the weights {tag!r} of {name}"):
-        net: Any = timm.create_model(
-            name if tag is None else f"{name}.{tag}", pretrained=tag is not None
-        )
+        net: Any = timm.create_model(full_name, pretrained=tag is not None)
     data = resolve_model_data_config(net)
-    shown = {
-        key: data[key]
-        for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")
-    }
-    return (
-        net,
-        shown | {"size": data["input_size"][1:]},
-        create_transform(**data, is_training=False),
-    )
+    names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+    shown = {key: data[key] for key in names} | {"size": data["input_size"][1:]}
+    return net, shown, create_transform(**data, is_training=False)
 
 
 def _torchvision_net(
@@ -119,26 +113,20 @@ def _torchvision_net(
     names = models.list_models(module=models)  # without networks that segment or detect
     chosen_names("classifier of torchvision", (name,), names)
     kinds: Any = models.get_model_weights(name)
-    tags = [one.name for one in kinds]
-    chosen_names(
-        f"tag of torchvision's weights for {name}",
-        None if tag is None else (tag,),
-        tags,
-    )
+    if tag is not None:
+        tags = [one.name for one in kinds]
+        chosen_names(f"tag of torchvision's weights for {name}", (tag,), tags)
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = models.get_model(name, weights=tag)
     preset = kinds[tag or kinds.DEFAULT.name].transforms()
-    size = (preset.crop_size * 2)[:2]
-    return (
-        net,
-        {
-            "mean": preset.mean,
-            "std": preset.std,
-            "size": tuple(size),
-            "preset": repr(preset),
-        },
-        preset,
-    )
+    shown = {
+        "mean": preset.mean,
+        "std": preset.std,
+        # One number stands for both sides.
+        "size": tuple(preset.crop_size * 2)[:2],
+        "preset": repr(preset),
+    }
+    return net, shown, preset
 
 
 def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:

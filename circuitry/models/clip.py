@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from PIL.Image import Image, fromarray
+from PIL.Image import new as new_picture
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
@@ -64,13 +66,16 @@ class Clip:
     """A CLIP model ready for analysis: evaluation mode, no gradients for weights.
 
     Example:
-        >>> clip = load_clip("rn-tiny")
+        >>> clip = circuitry.load_clip("rn-tiny")
         >>> weights = clip.text_weights(["cup", "clock"])    # [K, D], of unit length
-        >>> images = torch.stack([clip.preprocess(picture) for picture in pictures])    # [B, 3, H, W]
-        >>> clip.encoder(images) @ weights.T               # [B, K]
+        >>> (clip.encoder(images) @ weights.T).shape
+        torch.Size([4, 2])
     """
 
-    HOW_TO_GET: ClassVar = "make one with load_clip(name, ...)"
+    HOW_TO_GET: ClassVar = (
+        "make one with load_clip(name, ...), or with circuitry.models.from_encoder(encoder, preprocess, rows) of your "
+        "own tower's encoder"
+    )
 
     name: str
     """open_clip's name of the architecture, or where the model comes from."""
@@ -116,24 +121,22 @@ class Clip:
 
         Weights are read, and an image of noise is run, each time: 0.6 seconds for RN50 and ViT-B/32, on one core.
         """
-        tower, upright = self.encoder.tower, not isinstance(self.preprocess, AsStored)
-        inside = next(
-            (
-                f"{name}."
-                for name, module in self.model.named_modules()
-                if module is tower
-            ),
-            "no module.",
-        )
-        beside = Identity(
-            tower_parts(self.model, (inside,)) if tower is not self.model else {}
-        )
+        tower = self.encoder.tower
+        beside = Identity()
+        if tower is not self.model:
+            inside = "no module."
+            for name, module in self.model.named_modules():
+                if module is tower:
+                    inside = f"{name}."
+            beside |= tower_parts(self.model, (inside,))
         prepared = _prepared_digest(self.preprocess, self.encoder.image_size)
+        if isinstance(self.preprocess, AsStored):
+            prepared = f"{prepared}, as stored"
         return self.encoder.identity | {
             "text_encoder": beside
             if beside.unknown
             else digest([beside, self._built_by]),
-            "preprocessing": prepared if upright else f"{prepared}, as stored",
+            "preprocessing": prepared,
         }
 
     @own_modes()
@@ -186,11 +189,8 @@ class Clip:
 
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
         """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""
-        return replace(
-            self,
-            encoder=in_feature_basis(self.encoder, saes),
-            saes={**self.saes, **saes},
-        )
+        encoder = in_feature_basis(self.encoder, saes)
+        return replace(self, encoder=encoder, saes={**self.saes, **saes})
 
     def in_components(self) -> "Clip":
         """Return the model with parts of blocks, such as heads or hidden channels, as units; see `in_components`."""
@@ -199,12 +199,25 @@ class Clip:
     @own_modes()
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
         """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""
-        config = open_clip.get_model_preprocess_cfg(self.model)
-        mean, std = (
-            torch.tensor(config[name])[:, None, None] for name in ("mean", "std")
-        )
+        mean, std = self._normalisation
         pixels = (images.cpu().float() * std + mean).clamp(0, 1) * 255
         return rearrange(pixels.round().byte(), "batch c h w -> batch h w c").numpy()
+
+    @property
+    def _normalisation(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [3, 1, 1] of pixels: as the model states them, or read off a black and a white one."""
+        module = getattr(self.model, "visual", self.model)
+        if hasattr(module, "image_mean"):
+            config = open_clip.get_model_preprocess_cfg(self.model)
+            mean = torch.tensor(config["mean"])
+            std = torch.tensor(config["std"])
+        else:
+            height, width = self.encoder.image_size
+            black = self.preprocess(new_picture("RGB", (width, height), "black"))
+            white = self.preprocess(new_picture("RGB", (width, height), "white"))
+            std = 1 / (white - black).float().mean((1, 2))
+            mean = -black.float().mean((1, 2)) * std
+        return mean[:, None, None], std[:, None, None]
 
     @own_modes()
     @checked
@@ -232,7 +245,8 @@ class Clip:
                 weights that are not finite, or a model whose modules have hooks or another ``forward``.
 
         Example:
-            >>> weights = clip.text_weights(["alarm clock", "cat"], templates=["a photo of a {}."])
+            >>> clip.text_weights(["cup", "clock"], templates=["a photo of a {}."], progress=False).shape
+            torch.Size([2, 64])
         """
         names, prompts = _prompts(class_names, templates)
         check_modules(self.model, dict(self.model.named_modules()))
@@ -246,23 +260,22 @@ class Clip:
             "precision": [str(self.encoder.dtype), *precision_of(self.encoder.device)],
             "hooks": global_hooks(),
         }
-        folder = (
-            Path(cache_dir)
-            if cache_dir is not None
-            else user_cache_path("circuitry") / "text_weights"
-        )
+        folder = user_cache_path("circuitry") / "text_weights"
+        if cache_dir is not None:
+            folder = Path(cache_dir)
 
         def make() -> dict[str, np.ndarray]:
-            return {
-                "text_weights": self._encode(tokens, len(names), progress).cpu().numpy()
-            }
+            encoded = self._encode(tokens, len(names), progress)
+            return {"text_weights": encoded.cpu().numpy()}
 
-        found = cached_arrays(folder, read, TEXT_FORMAT, "text weights", make)
-        weights = torch.from_numpy(found["text_weights"])
-        if len(bad := (~weights.isfinite().all(1)).nonzero()):
+        arrays = cached_arrays(folder, read, TEXT_FORMAT, "text weights", make)
+        weights = torch.from_numpy(arrays["text_weights"])
+        finite = weights.isfinite().all(1)
+        if not finite.all():
+            broken = names[int(finite.int().argmin())]
             raise InputError(
-                f"The text weights of {names[int(bad[0])]!r} hold NaN or infinite values: the text encoder of "
-                f"{self.name} is broken, or its precision is too low."
+                f"The text weights of {broken!r} hold NaN or infinite values: the text encoder of {self.name} is "
+                "broken, or its precision is too low."
             )
         return weights.to(self.encoder.device, self.encoder.dtype)
 
@@ -270,20 +283,16 @@ class Clip:
         """Return the words that the text encoder has an embedding of: all of them, but of a model with packed weights.
 
         Example:
-            >>> load_clip("rn-tiny").known(["cat", "cup"])
+            >>> clip.known(["cat", "cup"])
             ('cup',)
         """
-        if (embedding := self._token_embedding) is None or not words:
+        embedding = self._token_embedding
+        if embedding is None or not words:
             return tuple(words)
         tokens = self.tokenizer(list(words))
-        whole = ~torch.isin(
-            tokens, absent_tokens(self.tokenizer, embedding, tokens)
-        ).any(1)
-        return tuple(
-            word
-            for word, is_known in zip(words, whole.tolist(), strict=True)
-            if is_known
-        )
+        absent = absent_tokens(self.tokenizer, embedding, tokens)
+        has_absent = torch.isin(tokens, absent).any(1)
+        return tuple(compress(words, (~has_absent).tolist()))
 
     @property
     def _token_embedding(self) -> Tensor | None:
@@ -295,43 +304,41 @@ class Clip:
     ) -> Float[Tensor, "batch classes"]:
         """Return the model's own logits of images and texts: cosines times its scale, plus its bias (SigLIP's).
 
+        Probabilities are their softmax, of a SigLIP model their sigmoid.
+
         Example:
-            >>> probabilities = clip.pair_logits(clip.encoder(photos), weights).softmax(-1)    # SigLIP's: sigmoid()
+            >>> clip.pair_logits(encoder(images), weights).softmax(-1).shape
+            torch.Size([4, 4])
         """
-        scale, bias = (
-            getattr(self.model, name, None) for name in ("logit_scale", "logit_bias")
-        )
+        scale = getattr(self.model, "logit_scale", None)
+        bias = getattr(self.model, "logit_bias", None)
         if scale is None:
             raise InputError(
                 f"{self.name} has no scale of logits, for it was not trained on texts: take cosines."
             )
-        logits: Tensor = (
-            F.normalize(embeddings, dim=-1).to(weights) @ weights.T * scale.exp()
-        )
+        cosines = F.normalize(embeddings, dim=-1).to(weights) @ weights.T
+        logits: Tensor = cosines * scale.exp()
         return logits if bias is None else logits + bias
 
     def _encode(self, tokens: Tensor, classes: int, progress: bool) -> Tensor:
         model: Any = self.model
-        embed = (
-            model.get_text_features
-            if hasattr(model, "get_text_features")
-            else model.encode_text
-        )
+        embed = getattr(model, "get_text_features", None) or model.encode_text
+        options = {"desc": "text weights", "unit": "text", "disable": not progress}
         rows = []
-        with Bar(
-            total=len(tokens),
-            desc="text weights",
-            unit="text",
-            disable=not progress,
-            **BRIEF,
-        ) as bar:
+        with Bar(total=len(tokens), **options, **BRIEF) as bar:
             for part in torch.split(tokens.to(self.encoder.device), PROMPTS):
                 rows.append(F.normalize(pooled_output(embed(part)).float(), dim=-1))
                 bar.update(len(part))
-        by_name = rearrange(
-            torch.cat(rows), "(name template) d -> name template d", name=classes
-        )
+        by_name = torch.unflatten(torch.cat(rows), 0, (classes, -1))
         return F.normalize(by_name.mean(1), dim=-1)
+
+
+def read_no_text(prompts: Sequence[str]) -> Tensor:
+    """Stand for the tokenizer of a model without texts."""
+    raise InputError(
+        "This model reads no text: name outputs by Classifier.with_classes, or fit a linear probe on images of the "
+        "classes with linear_probe(clip, records) (in a script: --probe LIST), whose rows replace class texts."
+    )
 
 
 def _exponential(encoder: Encoder, log_scale: Tensor) -> float:
@@ -344,16 +351,17 @@ def _prompts(
 ) -> tuple[list[str], list[str]]:
     """Return the names as words, and every name in every template, name by name."""
     patterns = default_templates() if templates is None else as_patterns(templates)
-    without = [p for p in patterns if "{}" not in p]
-    if not class_names or not patterns or without:
+    fault = "" if class_names and patterns else "an empty list was given"
+    for pattern in patterns:
+        if "{}" not in pattern:
+            fault = f"{pattern!r} has none"
+    if fault:
         raise InputError(
-            "Text weights need class names and templates with a {} for the name, but "
-            + (f"{without[0]!r} has none." if without else "an empty list was given.")
+            f"Text weights need class names and templates with a {{}} for the name, but {fault}."
         )
     names = [in_a_sentence(name) for name in class_names]
-    return names, [
-        pattern.replace("{}", name) for name in names for pattern in patterns
-    ]
+    prompts = [p.replace("{}", name) for name in names for p in patterns]
+    return names, prompts
 
 
 def _prepared_digest(
@@ -364,20 +372,18 @@ def _prepared_digest(
     Numbers are rounded to eighths, so that the rounding of one processor or another does not show.
     """
     prepared = {}
-    wider, small = (
-        (3 * size[0] // 2, 2 * size[1]),
-        (max(1, size[0] // 2), max(1, size[1] // 3)),
-    )
+    wider = 3 * size[0] // 2, 2 * size[1]
+    small = max(1, size[0] // 2), max(1, size[1] // 3)
     for height, width in (wider, small, LARGE_PICTURE):
         picture = fromarray(_noise_picture(height, width))
         try:
-            found = torch.as_tensor(preprocess(picture))
+            image = torch.as_tensor(preprocess(picture))
         except Exception as error:  # of whatever the caller made
             raise InputError(
                 f"Expected preprocessing that takes any RGB picture, but it fails on one of {width} x {height} pixels "
                 f"({reason_of(error)}): give another preprocess."
             ) from error
-        prepared[f"{width} x {height}"] = (found.float() * 8).round().int()
+        prepared[f"{width} x {height}"] = (image.float() * 8).round().int()
     return weights_digest(prepared)
 
 

@@ -40,19 +40,24 @@ def image_batches(
         encoder: Its device and floating-point type are the images'.
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         strict: Whether an unreadable file is an error instead of left out with a warning.
+        records: The images.
+        batch_size: Images in one batch.
         progress: What a bar over images is called (default: no bar).
+
+    Example:
+        >>> from circuitry.models import image_batches
+        >>> for records, batch in image_batches(encoder, clip.preprocess, folder.records[:3]):
+        ...     print(len(records), batch.shape)
+        3 torch.Size([3, 3, 64, 64])
     """
     paths = [record.path for record in records]
-    with Bar(
-        total=len(paths), unit="image", desc=progress, disable=progress is None
-    ) as bar:
-        for places, batch in numbered_batches(
-            paths, own_modes()(preprocess), batch_size, strict=strict
-        ):
-            yield (
-                [records[place] for place in places],
-                batch.to(encoder.device, encoder.dtype),
-            )
+    prepare = own_modes()(preprocess)
+    read = numbered_batches(paths, prepare, batch_size, strict=strict)
+    is_hidden = progress is None
+    with Bar(total=len(paths), unit="image", desc=progress, disable=is_hidden) as bar:
+        for places, batch in read:
+            of_batch = [records[place] for place in places]
+            yield of_batch, batch.to(encoder.device, encoder.dtype)
             bar.update(len(batch))
 
 
@@ -71,8 +76,11 @@ def activations(
     The tower is run as by `Encoder.running` and left as it was.
 
     Example:
-        >>> for records, found in activations(clip.encoder, clip.preprocess, images.records, ["layer3.0"]):
-        ...     means = found["layer3.0"].mean((2, 3))
+        >>> from circuitry.models import activations
+        >>> for records, by_site in activations(encoder, clip.preprocess, folder.records[:3], ["layer3.0"]):
+        ...     means = by_site["layer3.0"].mean((2, 3))
+        >>> len(means)
+        3
     """
     wanted = checked_sites(encoder, sites)
     batches = image_batches(
@@ -83,21 +91,15 @@ def activations(
         strict=strict,
         progress=progress,
     )
-    for there, batch in batches:
+    for of_batch, batch in batches:
         try:
             with encoder.running():
-                found = clean_activations(encoder, batch, wanted)
+                clean = clean_activations(encoder, batch, wanted)
         except InputError as error:
             raise InputError(
-                f"{error} The first of these {len(there)} images is {there[0].path}."
+                f"{error} The first of these {len(of_batch)} images is {of_batch[0].path}."
             ) from error
-        yield (
-            there,
-            {
-                site: encoder.units_of(site, activation)
-                for site, activation in found.items()
-            },
-        )
+        yield of_batch, {site: encoder.units_of(site, clean[site]) for site in clean}
 
 
 @checked
@@ -111,27 +113,29 @@ def read_images(
             `image_batches`.
 
     Example:
-        >>> records, photos = read_images(clip, images.select("cat", "real", 8))
+        >>> from circuitry.models import read_images
+        >>> records, photos = read_images(clip, folder.select("clock", "real", 2))
+        >>> photos.shape
+        torch.Size([2, 3, 64, 64])
     """
-    parts: list[tuple[list[ImageRecord], Tensor]] = [([], clip.encoder.blank(0))]
-    for there, batch in image_batches(
-        clip.encoder, clip.preprocess, records, strict=strict
+    encoder = clip.encoder
+    read = list[ImageRecord]()
+    batches = [encoder.blank(0)]
+    for of_batch, batch in image_batches(
+        encoder, clip.preprocess, records, strict=strict
     ):
-        _refuse_fitted(clip, there, batch)
-        parts.append((there, batch))
-    return [record for there, _ in parts for record in there], torch.cat(
-        [batch for _, batch in parts]
-    )
+        _refuse_fitted(clip, of_batch, batch)
+        read += of_batch
+        batches.append(batch)
+    return read, torch.cat(batches)
 
 
 def _refuse_fitted(clip: Clip, records: Sequence[ImageRecord], images: Tensor) -> None:
     """Refuse images that the model's linear probe was fitted on, whatever their files are called."""
-    digests = pixel_digests(images) if clip.fitted_on else ()
-    known = [
-        record
-        for record, digest in zip(records, digests, strict=False)
-        if digest in clip.fitted_on
-    ]
+    if not clip.fitted_on:
+        return
+    digests = pixel_digests(images)
+    known = [r for r, d in zip(records, digests, strict=False) if d in clip.fitted_on]
     if known:
         raise InputError(
             f"A linear probe is fitted on other images than those that it explains, but it was fitted on the pixels of "

@@ -11,6 +11,7 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.transformers_towers import from_transformers
 from circuitry.models.classifier_nets import EFFICIENTNETS, LIBRARIES, load_classifier
 from circuitry.models.clip import Clip
+from circuitry.models.model import is_model_file, load_from_file
 from circuitry.models.open_clip_models import known_models, load_open_clip
 from circuitry.models.transformers_models import load_transformers
 from circuitry.runs.errors import InputError
@@ -35,7 +36,8 @@ def load_clip(
             - ``rn-tiny`` or ``vit-tiny``: the quickstart's models, whose weights come with this package;
             - transformers': a hub id (``google/siglip-base-patch16-224``), a local folder as ``save_pretrained`` writes
               it, or a model in memory that was loaded from one, which is copied: CLIP, SigLIP, DINOv2, DINOv3, ViT;
-            - a classifier's: see `load_classifier`.
+            - a classifier's: see `load_classifier`;
+            - ``FILE.py:FUNCTION``: a function of your own file that makes a model, see `from_encoder`.
         checkpoint: Local file: an open_clip training checkpoint, a state dict (.pt, .pth, .bin) or
             safetensors; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
         pretrained: The library's tag of pretrained weights, e.g. ``openai``.
@@ -48,39 +50,44 @@ def load_clip(
             weights wrap the tower of ``open_clip.create_model`` with `Encoder.from_tower`.
 
     Example:
-        >>> load_clip("rn-tiny")    # the quickstart's model, with its weights
-        >>> clip = load_clip("RN50", checkpoint="epoch_32.pt")
-        >>> clip.encoder.sites[-1]
+        >>> model = circuitry.load_clip("rn-tiny")    # the quickstart's, with its weights
+        >>> model.encoder.sites[-1]
         'attnpool'
-        >>> siglip = load_clip("google/siglip-base-patch16-224")
     """
     if isinstance(name, nn.Module):
         if not from_transformers(name):
             raise InputError(
-                f"A model in memory is one of transformers, but a {type(name).__name__} was given: wrap its image "
-                "tower with Encoder.from_tower."
+                f"A model in memory is one of transformers, but a {type(name).__name__} was given: make a model of it "
+                "with from_encoder(Encoder.from_stages(tower, links, image_size), preprocess, rows) of "
+                "circuitry.models, where Encoder.from_tower(tower) does for a tower of a known library."
             )
         return load_transformers(name, device)
     text = os.fspath(name)
+    path = Path(text)
     if text in EFFICIENTNETS or text.partition(":")[0] in LIBRARIES:
         return load_classifier(text, checkpoint, pretrained, device=device)
+    has_weights = checkpoint is not None or pretrained is not None
+    in_file = is_model_file(text)
     # Where a folder also has the name of a model, it needs a configuration.
-    is_folder = Path(text).is_dir() and (
-        text not in known_models() or (Path(text) / "config.json").is_file()
-    )
-    is_hub_id = text.count("/") == 1 and ":" not in text and not text.endswith(".json")
-    named = re.sub(
-        "[/@]", "-", text.removesuffix("px")
-    )  # as OpenAI writes them: ViT-B/32, ViT-L/14@336px
-    if is_hub_id and not is_folder and named in known_models():
+    has_config = (path / "config.json").is_file()
+    is_folder = path.is_dir() and (has_config or text not in known_models())
+    if (in_file or is_folder) and has_weights:
         raise InputError(
-            f"There is no model {text!r} here; perhaps you meant {named}: write "
-            f"load_clip({named!r}, pretrained='openai'), in a command --model {named} --pretrained openai."
+            f"{text} brings its own weights: give no checkpoint and no pretrained tag."
         )
-    if is_folder or (is_hub_id and checkpoint is None and pretrained is None):
-        if checkpoint is not None or pretrained is not None:
-            raise InputError(
-                f"The folder {text} brings its own weights: give no checkpoint and no pretrained tag."
-            )
-        return load_transformers(Path(text) if Path(text).is_dir() else text, device)
+    if in_file:
+        return load_from_file(text, device)
+    if is_folder:
+        return load_transformers(path, device)
+    is_hub_id = text.count("/") == 1 and ":" not in text and path.suffix != ".json"
+    # OpenAI writes ViT-B/32 and ViT-L/14@336px.
+    at_open_clip = re.sub("[/@]", "-", text.removesuffix("px"))
+    if is_hub_id and at_open_clip in known_models():
+        raise InputError(
+            f"There is no model {text!r} here; perhaps you meant {at_open_clip}: write "
+            f"load_clip({at_open_clip!r}, pretrained='openai'), in a command --model {at_open_clip} --pretrained "
+            "openai."
+        )
+    if is_hub_id and not has_weights:
+        return load_transformers(text, device)
     return load_open_clip(text, checkpoint, pretrained, device)

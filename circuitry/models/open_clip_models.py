@@ -23,29 +23,35 @@ SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 
 def known_models() -> list[str]:
     """Return the names of models that open_clip or this package has."""
-    return [
-        *open_clip.list_models(),
-        *sorted(path.stem for path in SHIPPED_CONFIGS.glob("*.json")),
-    ]
+    return [*open_clip.list_models(), *shipped_configs()]
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of models whose configuration comes with this package."""
+    return sorted(path.stem for path in SHIPPED_CONFIGS.glob("*.json"))
 
 
 def register_model(name: str | os.PathLike[str]) -> str:
-    """Make a model-config JSON or a shipped configuration known to open_clip; return the model's name there."""
+    """Make a model-config JSON or a shipped configuration known to open_clip; return the model's name there.
+
+    Example:
+        >>> from circuitry.models import register_model
+        >>> register_model("rn-tiny")
+        'rn-tiny'
+    """
     path = Path(name)
+    text = os.fspath(name)
     if path.suffix != ".json":
-        if str(name) in open_clip.list_models():
-            return str(name)
+        if text in open_clip.list_models():
+            return text
         path = SHIPPED_CONFIGS / f"{name}.json"
         if not path.is_file():
-            hub = (
-                ""
-                if str(name).count("/") != 1
-                else f", or for one of the hub in open_clip's layout hf-hub:{name}"
-            )
+            hub = ""
+            if text.count("/") == 1:
+                hub = f", or for one of the hub in open_clip's layout hf-hub:{name}"
             raise InputError(
-                f"{unknown_name('model', str(name), known_models())} Give a name from open_clip.list_models(), one "
-                f"shipped here ({', '.join(sorted(p.stem for p in SHIPPED_CONFIGS.glob('*.json')))}), or the path of a "
-                f"model-config JSON{hub}."
+                f"{unknown_name('model', text, known_models())} Give a name from open_clip.list_models(), one "
+                f"shipped here ({', '.join(shipped_configs())}), or the path of a model-config JSON{hub}."
             )
     try:
         config = json.loads(path.read_text())
@@ -53,19 +59,15 @@ def register_model(name: str | os.PathLike[str]) -> str:
         raise InputError(
             f"{path} is not a readable model-config JSON ({error})."
         ) from error
-    missing = [
-        key
-        for key in ("embed_dim", "vision_cfg", "text_cfg")
-        if not isinstance(config, dict) or key not in config
-    ]
-    if missing:
+    needed = ["embed_dim", "vision_cfg", "text_cfg"]
+    if isinstance(config, dict):
+        needed = [key for key in needed if key not in config]
+    if needed:
         raise InputError(
-            f"{path} is not an open_clip model configuration: it lacks {', '.join(missing)}."
+            f"{path} is not an open_clip model configuration: it lacks {', '.join(needed)}."
         )
-    if (
-        path.stem in open_clip.list_models()
-        and open_clip.get_model_config(path.stem) != config
-    ):
+    is_known = path.stem in open_clip.list_models()
+    if is_known and open_clip.get_model_config(path.stem) != config:
         raise InputError(
             f"open_clip has another model named {path.stem!r}: rename {path}."
         )
@@ -85,15 +87,14 @@ def load_open_clip(
     if checkpoint is None and pretrained is None and name in shipped_models():
         checkpoint = shipped_file(name)
     if not from_hub and (checkpoint is None) == (pretrained is None):
+        given = "neither was" if checkpoint is None else "both were"
         raise InputError(
-            f"The model {name!r} needs either a checkpoint file or a pretrained tag, but "
-            f"{'neither was' if checkpoint is None else 'both were'} given: give one of checkpoint= and pretrained= "
-            "(of a script --checkpoint and --pretrained)."
+            f"The model {name!r} needs either a checkpoint file or a pretrained tag, but {given} given: give one of "
+            "checkpoint= and pretrained= (of a script --checkpoint and --pretrained)."
         )
     tags = open_clip.list_pretrained_tags_by_model(model_name)
-    if pretrained is not None and pretrained.lower() not in (
-        tag.lower() for tag in tags
-    ):
+    known_tags = [tag.lower() for tag in tags]
+    if pretrained is not None and pretrained.lower() not in known_tags:
         raise InputError(
             f"open_clip has no weights {pretrained!r} for {model_name}; its tags are: {', '.join(tags) or 'none'}. "
             "Give a local file as checkpoint instead."
@@ -103,27 +104,32 @@ def load_open_clip(
     clip = _built(model_name, pretrained, random=state is not None)
     if state is not None:
         check_state(clip.model, state, f"{checkpoint}", model_name)
-        known = (open_clip.get_pretrained_cfg(model_name, tag) for tag in tags)
-        settings = (open_clip.get_model_preprocess_cfg(clip.model), *known)
-        used, *others = ((one["mean"], one["std"]) for one in settings)
-        if others and used not in others:
-            log.warning(
-                "A checkpoint does not say how its images were normalised: mean and deviation are %s and %s, but of "
-                "open_clip's weights of %s %s and %s: give replace(clip, preprocess=...) where it has those.",
-                *(*used, model_name, *others[0]),
-            )
+        _name_normalisation(clip, model_name, tags)
         clip.model.load_state_dict(state)
     clip.model.to(where).eval().requires_grad_(False)
     return clip
 
 
+def _name_normalisation(clip: Clip, model_name: str, tags: list[str]) -> None:
+    """Warn where no released weights of a model have the normalisation that a checkpoint of it gets."""
+    settings = [open_clip.get_model_preprocess_cfg(clip.model)]
+    settings += [open_clip.get_pretrained_cfg(model_name, tag) for tag in tags]
+    used, *released = [(one["mean"], one["std"]) for one in settings]
+    if released and used not in released:
+        log.warning(
+            "A checkpoint does not say how its images were normalised: mean and deviation are %s and %s, but of "
+            "open_clip's weights of %s %s and %s: give replace(clip, preprocess=...) where it has those.",
+            *used,
+            model_name,
+            *released[0],
+        )
+
+
 def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
     """Build a model with its pretrained weights, or with random ones, to be replaced."""
-    what = (
-        f"the weights {pretrained!r} of {name}"
-        if pretrained
-        else f"model, weights or tokenizer of {name}"
-    )
+    what = f"model, weights or tokenizer of {name}"
+    if pretrained:
+        what = f"the weights {pretrained!r} of {name}"
     with loading(f"{what} by open_clip"), _quiet():
         model, _, preprocess = open_clip.create_model_and_transforms(
             name,
@@ -131,31 +137,22 @@ def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
             pretrained_text=not random,
             require_pretrained=not random,
         )
-        tokenizer, configuration = (
-            open_clip.get_tokenizer(name),
-            open_clip.get_model_config(name),
-        )
+        tokenizer = open_clip.get_tokenizer(name)
+        configuration = open_clip.get_model_config(name)
+    encoder = Encoder.from_tower(model.visual)
     return Clip(
-        name,
-        model,
-        Encoder.from_tower(model.visual),
-        preprocess,
-        tokenizer,
-        configuration=configuration,
+        name, model, encoder, preprocess, tokenizer, configuration=configuration
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what open_clip logs: weights follow a moment later, and their lack is an error with a message."""
-    root, silent, level = (
-        logging.getLogger(),
-        logging.NullHandler(),
-        logging.root.manager.disable,
-    )
-    root.addHandler(
-        silent
-    )  # without any, logging would give the root logger one of its own
+    """Silence open_clip's warning about missing weights: they are loaded next."""
+    root = logging.getLogger()
+    silent = logging.NullHandler()
+    level = logging.root.manager.disable
+    # Without any handler, logging would give the root logger one of its own.
+    root.addHandler(silent)
     logging.disable(logging.ERROR)
     try:
         yield

@@ -22,7 +22,6 @@ from circuitry.runs.given import DISTINCT, Condition, checked
 from circuitry.runs.workers import ALONE, Rank
 
 log = logging.getLogger(__name__)
-UnitKind = Literal["channels", "components"]
 
 
 @checked
@@ -36,7 +35,7 @@ class ModelOptions:
     """The model: open_clip name, hf-hub:org/model or the path of a model-config JSON; rn-tiny or vit-tiny, whose
     weights come with this package; a hub id (org/model) or folder of transformers; or a classifier, for data with a
     classes.tsv of its outputs by class: timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by
-    the extra real)."""
+    the extra real); or FILE.py:FUNCTION of yours, which makes a model (circuitry.models.from_encoder)."""
     checkpoint: Path | None = None
     """Local checkpoint; this or --pretrained, or neither for a model that brings its weights."""
     pretrained: str | None = None
@@ -55,7 +54,7 @@ class ModelOptions:
     decoding: Decoding = "upright"
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
-    units: UnitKind | None = None
+    units: Literal["channels", "components"] | None = None
     """What circuits are made of: components, which are parts of blocks (of a transformer attention heads and MLP
     neurons, of a CNN hidden channels and those of projection shortcuts); or channels, which are outputs of blocks (of
     a transformer dimensions of its stream) (default: components where the tower's blocks are known)."""

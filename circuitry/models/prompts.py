@@ -34,7 +34,10 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
         texts: ``"pooled"``: the default templates, the same for every domain; ``"own-style"``: the prompts of the
             domain's style; or templates of your own.
 
+        domain: The images' style.
+
     Example:
+        >>> from circuitry.models import templates_of
         >>> templates_of("own-style", "real")
         ('a photo of a {}.', 'a photo of the {}.')
     """
@@ -45,24 +48,28 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
             f"Expected class texts {' or '.join(map(repr, TEXTS))}, or a list of templates such as ['a photo of a "
             f"{{}}.'], but the string {texts!r} was given."
         )
+    if texts == "pooled":
+        return default_templates()
     style = with_article(style_word(domain))
-    return (
-        default_templates()
-        if texts == "pooled"
-        else (f"{style} of a {{}}.", f"{style} of the {{}}.")
-    )
+    return (f"{style} of a {{}}.", f"{style} of the {{}}.")
 
 
 def style_word(domain: str) -> str:
     """Return the word for a domain's style: its first own style word in captions, or the domain's name."""
-    own = [
-        word for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS
-    ]
-    return own[0] if own else readable(domain)
+    for word in STYLE_WORDS.get(domain, ()):
+        if word not in SHARED_STYLE_WORDS:
+            return word
+    return readable(domain)
 
 
 def default_templates() -> tuple[str, ...]:
-    """Return the 80 templates that OpenAI used for ImageNet, from open_clip, and `STYLE_TEMPLATES`."""
+    """Return the 80 templates that OpenAI used for ImageNet, from open_clip, and `STYLE_TEMPLATES`.
+
+    Example:
+        >>> from circuitry.models import default_templates
+        >>> len(default_templates()), default_templates()[0]
+        (86, 'a bad photo of a {}.')
+    """
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
     return (*as_patterns(OPENAI_IMAGENET_TEMPLATES), *STYLE_TEMPLATES)
@@ -70,13 +77,16 @@ def default_templates() -> tuple[str, ...]:
 
 def as_patterns(templates: Sequence[Template]) -> tuple[str, ...]:
     """Return templates as strings with one ``{}`` for the class name; open_clip writes them as functions."""
-    found = tuple(t if isinstance(t, str) else t("{}") for t in templates)
-    for template, pattern in zip(templates, found, strict=True):
-        if not isinstance(template, str) and template("owl") != pattern.replace(
-            "{}", "owl"
-        ):
+    patterns = []
+    for template in templates:
+        if isinstance(template, str):
+            patterns.append(template)
+            continue
+        pattern = template("{}")
+        if template("owl") != pattern.replace("{}", "owl"):
             raise InputError(
                 f"A template puts each name into one sentence, but this one makes {template('owl')!r} of 'owl' and "
                 f"{pattern!r} of '{{}}': give strings with {{}}, or the names as they should be written."
             )
-    return found
+        patterns.append(pattern)
+    return tuple(patterns)

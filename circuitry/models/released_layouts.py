@@ -69,36 +69,29 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
             "SAELens' weights, but no cfg.json lies beside it, so that their activation is not known"
         )
     config = dict(file.config)
-    config = {
-        **(config.pop("metadata", None) or config.pop("meta", None) or {}),
-        **config,
-    }
+    inner = config.pop("metadata", None) or config.pop("meta", None) or {}
+    config = inner | config
     config.setdefault("hook_name", config.get("hook_point"))
-    activation = (
-        config.get("activation_fn_str") or config.get("activation_fn") or "relu"
-    )
-    if (
-        activation == "topk"
-    ):  # before version 6 an activation of the standard architecture
+    given = config.get("activation_fn_str") or config.get("activation_fn")
+    activation = given or "relu"
+    if activation == "topk":
+        # Before version 6 it was an activation of the standard architecture.
         config["architecture"] = "topk"
         config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
     words = config.setdefault("architecture", "standard").split("_")
     is_transcoder = "transcoder" in words
-    kind = (
-        "_".join(word for word in words if word not in ("skip", "transcoder"))
-        or "standard"
-    )
+    plain = [word for word in words if word not in ("skip", "transcoder")]
+    kind = "_".join(plain) or "standard"
     normalisation = config.get("normalize_activations") or "none"
     _check(file, "architecture", kind, SAELENS)
     _check(file, "activation", activation, ("relu", "topk"))
-    known = (
-        ("none",) if is_transcoder else ("none", "constant_norm_rescale", "layer_norm")
-    )
+    known = ["none"]
+    if not is_transcoder:
+        known += ["constant_norm_rescale", "layer_norm"]
     _check(file, "normalisation of inputs", normalisation, known)
     for name in ("scaling_factor", "finetuning_scaling_factor"):
-        if name in file.tensors and not torch.allclose(
-            file.tensors[name], torch.ones_like(file.tensors[name])
-        ):
+        factor = file.tensors.get(name, torch.ones(1))
+        if not torch.allclose(factor, torch.ones_like(factor)):
             raise file.refuse(
                 f"an autoencoder with a {name} for its features, which is not supported"
             )
@@ -118,17 +111,12 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
     site = config.get("hook_name")
     if is_transcoder:
         site = config.get("hook_name_out") or site
-        site = site and str(site).replace(
-            "ln2.hook_normalized", "hook_mlp_out"
-        ).replace("hook_mlp_in", "hook_mlp_out")
-        return Transcoder(
-            **parts,
-            site=site,
-            w_skip=file.take("W_skip")[0] if "skip" in words else None,
-        )
-    if config.get(
-        "rescale_acts_by_decoder_norm"
-    ):  # features are compared as if the decoder's rows had length one
+        for read in ("ln2.hook_normalized", "hook_mlp_in"):
+            site = site and str(site).replace(read, "hook_mlp_out")
+        w_skip = file.take("W_skip")[0] if "skip" in words else None
+        return Transcoder(**parts, site=site, w_skip=w_skip)
+    if config.get("rescale_acts_by_decoder_norm"):
+        # Features are compared as if the decoder's rows had length one.
         norms = parts["w_dec"].norm(dim=1)
         parts |= {"w_enc": parts["w_enc"] * norms, "b_enc": parts["b_enc"] * norms}
         parts["w_dec"] = parts["w_dec"] / norms[:, None]
@@ -145,31 +133,20 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     Layer norm divides by the unbiased standard deviation plus 1e-5, and its inverse multiplies by the former alone.
     """
     config = file.config
-    architecture, activation = (
-        config.get("architecture", "standard"),
-        config.get("activation_fn_str", "relu"),
-    )
+    architecture = config.get("architecture", "standard")
+    activation = config.get("activation_fn_str", "relu")
     normalisation = config.get("normalize_activations")
     _check(file, "architecture", architecture, ("standard", "gated"))
-    _check(
-        file,
-        "activation",
-        activation,
-        ("relu",) if architecture == "gated" else ("relu", "topk"),
-    )
+    is_gated = architecture == "gated"
+    activations = ("relu",) if is_gated else ("relu", "topk")
+    head = config.get("hook_point_head_index")
+    _check(file, "activation", activation, activations)
     _check(file, "normalisation of inputs", normalisation, NORMALISATIONS)
-    _check(
-        file,
-        "head (hook_point_head_index)",
-        config.get("hook_point_head_index"),
-        (None,),
-    )
-    parts = _gated(file) if architecture == "gated" else _parts(file, *_PLAIN)
+    _check(file, "head (hook_point_head_index)", head, (None,))
+    parts = _gated(file) if is_gated else _parts(file, *_PLAIN)
     if activation == "topk":
-        parts |= {
-            "activation": "topk",
-            "k": int((config.get("activation_fn_kwargs") or {}).get("k", 0)),
-        }
+        options = config.get("activation_fn_kwargs") or {}
+        parts |= {"activation": "topk", "k": int(options.get("k", 0))}
     if config.get("cls_token_only") or config.get("use_patches_only"):
         parts["tokens"] = "class" if config.get("cls_token_only") else "patches"
     layer = config["hook_point_layer"]
@@ -177,16 +154,11 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     if not config.get("is_transcoder"):
         site = f"blocks.{layer}.{config.get('layer_subtype', 'hook_resid_post')}"
         return _normalised(SparseAutoencoder(**parts, site=site), normalisation)
-    _check(
-        file,
-        "transcoder's input",
-        config.get("layer_subtype"),
-        ("ln2.hook_normalized", "hook_mlp_in"),
-    )
+    read = config.get("layer_subtype")
+    _check(file, "transcoder's input", read, ("ln2.hook_normalized", "hook_mlp_in"))
     site = f"blocks.{config.get('out_hook_point_layer', layer)}.{config.get('layer_out_subtype', 'hook_mlp_out')}"
-    parts["b_enc"] = (
-        parts["b_enc"] - parts["b_dec"] @ parts["w_enc"]
-    )  # of the input as it is normalised
+    # Its b_dec is subtracted from the input as it is normalised.
+    parts["b_enc"] = parts["b_enc"] - parts["b_dec"] @ parts["w_enc"]
     parts |= {"b_dec": file.take("b_dec_out")[0], "w_skip": file.tensors.get("W_skip")}
     return _normalised(
         Transcoder(**parts, subtract_decoder_bias=False, site=site), normalisation
@@ -198,7 +170,8 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
 
     Without a schema b_dec was subtracted, and inputs were (x - mean) / scale, which the file does not say.
     """
-    config, schema = file.config, file.config.get("schema")
+    config = file.config
+    schema = config.get("schema")
     parts = _parts(file, *_PLAIN) | {
         "tokens": "patches",
         "subtract_decoder_bias": schema is None,
@@ -211,10 +184,9 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
         )
     settings = config.get("cfg", config)
     nested = settings.get("activation") or {}
-    outer = (
-        config.get("cls") if config.get("cls") != "SparseAutoencoderConfig" else None
-    )
-    kind = nested.get("cls") or outer or "Relu"
+    kind = nested.get("cls") or config.get("cls") or "Relu"
+    if kind == "SparseAutoencoderConfig":
+        kind = "Relu"
     _check(file, "activation", kind, ("Relu", "TopK", "BatchTopK"))
     if kind == "TopK":
         parts |= {
@@ -257,9 +229,8 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
 def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
     """Read ae.pt beside the config of its trainer, of one of the classes of `DICTIONARIES`."""
     trainer, stored = file.config["trainer"], file.tensors
-    kind = str(trainer.get("dict_class")).replace(
-        "Matroyshka", "Matryoshka"
-    )  # as it was spelt
+    # As it was spelt.
+    kind = str(trainer.get("dict_class")).replace("Matroyshka", "Matryoshka")
     if kind == "AutoEncoder" and "bias" not in stored:
         kind = "AutoEncoderNew"
     _check(file, "class", kind, DICTIONARIES)
@@ -273,10 +244,8 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
     if "projection" in str(trainer.get("submodule_name")):
         parts["site"] = "embedding"
     if kind == "AutoEncoderTopK":
-        parts |= {
-            "activation": "topk",
-            "k": int(stored["k"]) if "k" in stored else int(trainer["k"]),
-        }
+        k = stored["k"] if "k" in stored else trainer["k"]
+        parts |= {"activation": "topk", "k": int(k)}
     if "BatchTopK" in kind:
         (threshold,) = file.take("threshold")
         if float(threshold) < 0:
@@ -302,10 +271,8 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
         raise file.refuse(
             "an autoencoder of MSAE that standardises its inputs, which is not supported"
         )
-    scale, mean = (
-        file.content.get("scaling_factor"),
-        file.content.get("mean_center", 0.0),
-    )
+    scale = file.content.get("scaling_factor")
+    mean = file.content.get("mean_center", 0.0)
     if scale is None and not file.is_shifted:
         raise file.refuse(
             "an autoencoder of MSAE without the scale of its inputs: give load_sae(..., mean=, scale=), or a newer file"
@@ -313,39 +280,26 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
     w_enc, b_enc, b_dec = file.take("encoder", "latent_bias", "pre_bias")
     w_dec = w_enc.T.contiguous() if name["tied"] == "True" else file.take("decoder")[0]
     parts: SaeParts = {"soft_cap": float(name["cap"]) or None, "site": "embedding"}
-    _check(
-        file,
-        "activation",
-        name["act"],
-        ("ReLU", "TopKReLU", "TopK", "JumpReLU", "BatchTopKReLU"),
-    )
-    if name["act"] in ("TopK", "TopKReLU"):
-        parts |= {
-            "activation": "topk" if name["act"] == "TopKReLU" else "signed-topk",
-            "k": int(name["k"]),
-        }
-    elif name["act"] == "JumpReLU":
-        parts |= {
-            "activation": "jumprelu",
-            "threshold": file.take("activation.log_threshold")[0].exp(),
-        }
-    elif name["act"] == "BatchTopKReLU":
+    activation = name["act"]
+    topk = {"TopK": "signed-topk", "TopKReLU": "topk"}
+    known = ("ReLU", *topk, "JumpReLU", "BatchTopKReLU")
+    _check(file, "activation", activation, known)
+    if activation in topk:
+        parts |= {"activation": topk[activation], "k": int(name["k"])}
+    elif activation == "JumpReLU":
+        (log_threshold,) = file.take("activation.log_threshold")
+        parts |= {"activation": "jumprelu", "threshold": log_threshold.exp()}
+    elif activation == "BatchTopKReLU":
         log.warning(
             "%s has BatchTopK, which depends on the batch: as in MSAE's evaluation ReLU replaces it.",
             file.path,
         )
-    about = {
-        "config": {
-            "name": file.path.name,
-            "scaling_factor": None if scale is None else float(scale),
-        }
-    }
+    factor = None if scale is None else float(scale)
+    about = {"config": {"name": file.path.name, "scaling_factor": factor}}
     sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, about=about, **parts)
-    return (
-        sae
-        if scale is None
-        else of_shifted_inputs(sae, torch.as_tensor(mean).float(), 1 / float(scale))
-    )
+    if factor is None:
+        return sae
+    return of_shifted_inputs(sae, torch.as_tensor(mean).float(), 1 / factor)
 
 
 LAYOUTS: dict[str, SaeReader] = {

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from circuitry.models.checkpoints import check_numbers, read_content
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, name_some
 
 HUB = "hf-hub:"
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".pkl", ".gz")
@@ -41,25 +41,30 @@ class StoredSettings:
         return super().__new__(cls)
 
 
-STORED = tuple(
-    (StoredSettings, name)
-    for name in (
-        "vit_prisma.sae.config.VisionModelSAERunnerConfig",
-        "vit_prisma.configs.HookedViTConfig.HookedViTConfig",
-        *(
-            f"{folder}sae_training.config.{name}"
-            for folder in ("src.", "")
-            for name in ("ViTSAERunnerConfig", "Config")
-        ),
-        *(f"{module}.PosixPath" for module in ("pathlib", "pathlib._local")),
-    )
+STORED = (
+    (StoredSettings, "vit_prisma.sae.config.VisionModelSAERunnerConfig"),
+    (StoredSettings, "vit_prisma.configs.HookedViTConfig.HookedViTConfig"),
+    (StoredSettings, "src.sae_training.config.ViTSAERunnerConfig"),
+    (StoredSettings, "src.sae_training.config.Config"),
+    (StoredSettings, "sae_training.config.ViTSAERunnerConfig"),
+    (StoredSettings, "sae_training.config.Config"),
+    (StoredSettings, "pathlib.PosixPath"),
+    (StoredSettings, "pathlib._local.PosixPath"),
 )
-"""Classes whose objects released files hold."""
+"""What replaces the classes whose objects released files hold."""
 
 
 @dataclass(frozen=True, eq=False)
 class SaeFile:
-    """A weights file and its settings; the first access to an attribute reads it."""
+    """A weights file and its settings; the first access to an attribute reads it.
+
+    Example:
+        >>> from circuitry.models import SaeFile
+        >>> torch.save({"enc": torch.ones(4, 8), "config": {"layer": 3}}, "sae.pt")
+        >>> file = SaeFile.find("sae.pt")
+        >>> file.config, file.take("enc")[0].shape
+        ({'layer': 3}, torch.Size([4, 8]))
+    """
 
     path: Path
     """The weights file."""
@@ -73,9 +78,8 @@ class SaeFile:
         """Return the weights file of a path, a folder or a place on the hub."""
         place = _local(path)
         if place.is_dir():
-            place = place / _only(
-                [file.relative_to(place).as_posix() for file in place.rglob("*")], path
-            )
+            names = [file.relative_to(place).as_posix() for file in place.rglob("*")]
+            place = place / _only(names, path)
         if not place.is_file():
             raise InputError(
                 f"There is no sparse autoencoder at {path}: give the path of one, or make it."
@@ -101,64 +105,49 @@ class SaeFile:
     @cached_property
     def content(self) -> Mapping[str, Any]:
         """The content of the weights file."""
-        found = read_content(self.path, STORED, len(self.first_line))
-        return found if isinstance(found, Mapping) else {}
+        content = read_content(self.path, STORED, len(self.first_line))
+        return content if isinstance(content, Mapping) else {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The settings of the weights, in values that JSON can hold; empty where there are none."""
-        texts = [
-            self.path.with_name(name)
-            for name in CONFIGS
-            if self.path.with_name(name).is_file()
-        ]
+        config = dict[str, Any]()
+        stored = plain(self.content.get("cfg", self.content.get("config")))
+        if isinstance(stored, dict):
+            config |= stored
         try:
-            found = json.loads(
-                self.first_line or (texts[0].read_text("utf-8") if texts else "{}")
-            )
+            text: str | bytes = self.first_line or "{}"
+            for name in reversed(CONFIGS):
+                beside = self.path.with_name(name)
+                if not self.first_line and beside.is_file():
+                    text = beside.read_text("utf-8")
+            written = json.loads(text)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The settings of {self.path} cannot be read ({error}): download them again."
             ) from error
-        stored = plain(
-            next(
-                (
-                    self.content[name]
-                    for name in ("cfg", "config")
-                    if name in self.content
-                ),
-                {},
-            )
-        )
-        return {
-            **(stored if isinstance(stored, dict) else {}),
-            **(found if isinstance(found, dict) else {}),
-        }
+        # Settings beside the weights win over those inside.
+        return config | written if isinstance(written, dict) else config
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name, in single precision."""
-        names = ("state_dict", "model_state_dict", "model")
-        state = next(
-            (
-                self.content[name]
-                for name in names
-                if isinstance(self.content.get(name), Mapping)
-            ),
-            self.content,
-        )
-        found = {
-            name: value.detach()
-            for name, value in state.items()
-            if isinstance(value, Tensor)
-        }
-        for name, value in found.items():
-            check_numbers(value, self.path, name, weight=value.dim() > 1)
-        return {name: value.float() for name, value in found.items()}
+        state = self.content
+        for name in ("model", "model_state_dict", "state_dict"):
+            inside = self.content.get(name)
+            if isinstance(inside, Mapping):
+                state = inside
+        tensors = {}
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                check_numbers(value, self.path, name, weight=value.dim() > 1)
+                tensors[name] = value.detach().float()
+        return tensors
 
     def take(self, *names: str) -> list[Tensor]:
         """Return weights by name; raise `InputError` for a name that is not there."""
-        if missing := [name for name in names if name not in self.tensors]:
+        missing = [name for name in names if name not in self.tensors]
+        if missing:
             raise InputError(
                 f"{self.path} lacks {', '.join(missing)}: it is no whole autoencoder's."
             )
@@ -171,42 +160,39 @@ class SaeFile:
 
 def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
     """Return the weights file among names of files, of those in fewest folders; refuse none or several."""
-    found = sorted(
+    weights = [
         name
-        for name in names
+        for name in sorted(names)
         if name.endswith(WEIGHTS) and not name.endswith("sparsity.safetensors")
-    )
-    found = [name for name in found if name.rpartition("/")[2] in PREFERRED] or found
-    found = [
-        name
-        for name in found
-        if name.count("/") == min(one.count("/") for one in found)
     ]
-    if len(found) != 1:
-        shown = ", ".join([*found[:6], *["..."] * (len(found) > 6)]) or "none"
+    preferred = [name for name in weights if name.rpartition("/")[2] in PREFERRED]
+    weights = preferred or weights
+    depth = min((name.count("/") for name in weights), default=0)
+    weights = [name for name in weights if name.count("/") == depth]
+    if len(weights) != 1:
         raise InputError(
-            f"{path} is a folder with {len(found)} weights files ({shown}), but one with its settings (config.json, "
-            "cfg.json) is needed: give the path of a weights file."
+            f"{path} is a folder with {len(weights)} weights files ({name_some(weights, 6) or 'none'}), but one with "
+            "its settings (config.json, cfg.json) is needed: give the path of a weights file."
         )
-    return found[0]
+    return weights[0]
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
     """Return where files lie on this machine, after fetching the weights and their settings from the hub."""
     name = os.fspath(path)
+    here = Path(name)
     if not name.startswith(HUB):
-        is_id = _HUB_ID.fullmatch(name) and not Path(*Path(name).parts[:1]).exists()
-        if Path(name).exists() or not is_id or Path(name).suffix in WEIGHTS:
-            return Path(name)
+        is_hub_id = _HUB_ID.fullmatch(name) and not Path(*here.parts[:1]).exists()
+        if here.exists() or not is_hub_id or here.suffix in WEIGHTS:
+            return here
     owner, repository, *inside = name.removeprefix(HUB).split("/")
     below = "/".join(inside)
     try:
         folder = Path(_fetched(f"{owner}/{repository}", below, name))
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # of the hub's client, or of the library that it reaches the network by
+    # Of the hub's client, or of the library that it reaches the network by.
+    except Exception as error:
         raise InputError(
             f"{name} is neither a path on this machine nor could it be fetched from the hub "
             f"({' '.join(str(error).split())[:200]}): give a path, or fetch it once with the network."
@@ -220,18 +206,11 @@ def _fetched(repository: str, below: str, name: str) -> str:
         files = list_repo_files(repository)
     except Exception:  # as above
         return snapshot_download(repository, local_files_only=True)
-    weights = _only(
-        [file for file in files if f"{file}/".startswith(f"{below}/" if below else "")],
-        name,
-    )
-    beside = weights.rpartition("/")[0]
-    return snapshot_download(
-        repository,
-        allow_patterns=[
-            weights,
-            *(f"{beside}/{config}".removeprefix("/") for config in CONFIGS),
-        ],
-    )
+    start = f"{below}/" if below else ""
+    weights = _only([file for file in files if f"{file}/".startswith(start)], name)
+    folder, slash, _ = weights.rpartition("/")
+    wanted = [weights, *(f"{folder}{slash}{config}" for config in CONFIGS)]
+    return snapshot_download(repository, allow_patterns=wanted)
 
 
 def plain(value: Any) -> Any:
@@ -242,8 +221,6 @@ def plain(value: Any) -> Any:
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
-    return (
-        value
-        if value is None or isinstance(value, str | int | float | bool)
-        else str(value)
-    )
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)

@@ -43,6 +43,7 @@ def load_sae(
     Args:
         path: A weights file, whose settings may lie beside it (``config.json``, ``cfg.json``); a folder with one; or a
             place on the hub (``org/name``, ``hf-hub:org/name/file``).
+        device: Where it lives.
         site: Its site in the encoder here (default: what the file says; TransformerLens' names such as
             ``blocks.9.hook_resid_post`` are known, see `in_feature_basis`).
         mean: What was subtracted from its inputs in training, where that is not in the file: a vector [d].
@@ -53,56 +54,65 @@ def load_sae(
             of autoencoder that cannot be run here.
 
     Example:
-        >>> load_sae("sae-blocks.9.hook_resid_post").activation
-        'topk'
-        >>> load_sae("org/saev-vit-b-16", site="transformer.resblocks.10", mean=mean, scale=2.1).tokens
-        'patches'
+        >>> from circuitry.bases import SparseAutoencoder
+        >>> from circuitry.models import load_sae
+        >>> SparseAutoencoder(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4)).save("sae.safetensors")
+        >>> load_sae("sae.safetensors", site="layer3.0").site
+        'layer3.0'
     """
     is_shifted = mean is not None or scale is not None
     file = SaeFile.find(path, is_shifted=is_shifted)
     with naming_damage(file.path):
-        name = next(
-            (name for name, (recognises, _) in _readers.items() if recognises(file)),
-            None,
-        )
-        if name is None:
-            raise _unknown(file)
-        sae = _readers[name][1](file)
+        name, sae = _read(file)
     if is_shifted:
-        sae = of_shifted_inputs(
-            sae,
-            torch.as_tensor(0.0 if mean is None else mean),
-            1.0 if scale is None else scale,
-        )
+        shift = torch.as_tensor(0.0 if mean is None else mean)
+        sae = of_shifted_inputs(sae, shift, 1.0 if scale is None else scale)
     if name != OWN:
         sae = replace(sae, about={"reader": name, **sae.about})
-    log.info(
-        "%s is read as a %s of %s: %d latents",
-        file.path,
-        type(sae).__name__,
-        name,
-        sae.n_features,
+    kind = type(sae).__name__
+    n = sae.n_features
+    log.info("%s is read as a %s of %s: %d latents", file.path, kind, name, n)
+    if site is not None:
+        sae = replace(sae, site=site)
+    return sae.to(device)
+
+
+def _read(file: SaeFile) -> tuple[str, SparseAutoencoder]:
+    """Return the name of the first reader that recognises a file, and the autoencoder that it reads."""
+    for name, (recognises, read) in _readers.items():
+        if recognises(file):
+            return name, read(file)
+    names = ", ".join(list(file.tensors)[:8]) or "no weights"
+    what = "no settings (config.json, cfg.json) beside them, without which their activation is not known"
+    if file.config:
+        what = f"the settings {', '.join(list(file.config)[:8])} beside them"
+    raise InputError(
+        f"{file.path} holds {names}, with {what}, which none of the readers {', '.join(_readers)} "
+        "knows: give the whole folder that was released, or add a reader by register_sae_reader."
     )
-    return replace(sae, site=sae.site if site is None else site).to(device)
 
 
 def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
     """Read the autoencoders that a command line names.
 
     Example:
-        >>> parse_saes(["layer3.0=runs/sae.safetensors"])["layer3.0"].n_features
-        4096
+        >>> from circuitry.bases import SparseAutoencoder
+        >>> from circuitry.models import parse_saes
+        >>> SparseAutoencoder(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4)).save("sae.safetensors")
+        >>> parse_saes(["layer3.0=sae.safetensors"])["layer3.0"].n_features
+        4
     """
-    found: dict[str, SparseAutoencoder] = {}
+    saes: dict[str, SparseAutoencoder] = {}
     for argument in arguments:
-        site, equals, path = argument.partition("=")
-        if not (site and equals and path) or site in found:
+        site, _, path = argument.partition("=")
+        if site in saes or not site or not path:
+            again = " after another one of that site" if site in saes else ""
             raise InputError(
                 f"Expected one autoencoder per site as SITE=PATH, such as layer3.0=sae.safetensors, but {argument!r} "
-                f"was given{' after another one of that site' if site in found else ''}."
+                f"was given{again}."
             )
-        found[site] = load_sae(path)
-    return found
+        saes[site] = load_sae(path)
+    return saes
 
 
 def register_sae_reader(
@@ -113,43 +123,30 @@ def register_sae_reader(
     """Add a reader that sees each file before the others do, or replace one.
 
     Args:
+        name: Of the layout, for messages; a reader of the same name is replaced.
         recognises: Whether a file has the layout, by its names and settings.
+        read: Makes the autoencoder of such a file.
 
     Example:
-        >>> def read(file):
-        ...     w_enc, w_dec, b_enc, b_dec = file.take("enc", "dec", "b_enc", "b_dec")
+        >>> from circuitry.bases import SparseAutoencoder
+        >>> from circuitry.models import SaeFile, register_sae_reader
+        >>> def read(file: SaeFile) -> SparseAutoencoder:
+        ...     w_enc, w_dec, b_enc, b_dec = file.take("my_enc", "my_dec", "b_enc", "b_dec")
         ...     return SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, site=file.config["layer"])
-        >>> register_sae_reader("mine", lambda file: "enc" in file.tensors, read)
+        >>> register_sae_reader("mine", lambda file: "my_enc" in file.tensors, read)
     """
-    others = {known: reader for known, reader in _readers.items() if known != name}
+    known = {**_readers}
+    known.pop(name, None)
     _readers.clear()
-    _readers.update({name: (recognises, read), **others})
+    _readers.update({name: (recognises, read)} | known)
 
 
 def _read_own(file: SaeFile) -> SparseAutoencoder:
     header, arrays = read_arrays(file.path, SAE_FORMAT, "sparse autoencoder")
-    kind = (
-        Transcoder
-        if header.pop("kind", None) == Transcoder.__name__
-        else SparseAutoencoder
-    )
-    tensors: dict[str, Any] = {
-        name: torch.from_numpy(array) for name, array in arrays.items()
-    }
+    is_transcoder = header.pop("kind", None) == Transcoder.__name__
+    kind = Transcoder if is_transcoder else SparseAutoencoder
+    tensors: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items()}
     return kind(**header, **tensors)
-
-
-def _unknown(file: SaeFile) -> InputError:
-    names = ", ".join(list(file.tensors)[:8]) or "no weights"
-    what = (
-        f"the settings {', '.join(list(file.config)[:8])} beside them"
-        if file.config
-        else "no settings (config.json, cfg.json) beside them, without which their activation is not known"
-    )
-    return InputError(
-        f"{file.path} holds {names}, with {what}, which none of the readers {', '.join(_readers)} "
-        "knows: give the whole folder that was released, or add a reader by register_sae_reader."
-    )
 
 
 OWN = "circuitry"

@@ -23,11 +23,9 @@ from circuitry.runs.manifest import write_json
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the weights that come with this package."""
-_ROWS, _TOKENS, _SHAPE = (
-    "token_embedding.weight",
-    "token_embedding.tokens",
-    "token_embedding.shape",
-)
+_ROWS = "token_embedding.weight"
+_TOKENS = "token_embedding.tokens"
+_SHAPE = "token_embedding.shape"
 
 
 def shipped_models() -> list[str]:
@@ -38,10 +36,7 @@ def shipped_models() -> list[str]:
 def shipped_file(name: str) -> Path:
     """Return the file of the weights of a model."""
     path = SHIPPED_WEIGHTS / f"{name}.safetensors"
-    if (
-        _checksum(path)
-        != json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
-    ):
+    if _checksum(path) != _about(name)["sha256"]:
         raise InputError(
             f"Expected the weights that came with this package in {path}, but it differs: install again."
         )
@@ -52,8 +47,14 @@ def shipped_classes(name: str) -> list[str]:
     """Return the classes that a shipped model was trained on; none for another model."""
     if name not in shipped_models():
         return []
-    about = json.loads((SHIPPED_WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
-    return list(map(in_a_sentence, about["images"]["classes"]))
+    return list(map(in_a_sentence, _about(name)["images"]["classes"]))
+
+
+def _about(name: str) -> dict[str, Any]:
+    """Return how the weights of a model were made."""
+    text = (SHIPPED_WEIGHTS / f"{name}.json").read_text(encoding="utf-8")
+    about: dict[str, Any] = json.loads(text)
+    return about
 
 
 def write_packed(
@@ -61,12 +62,8 @@ def write_packed(
 ) -> None:
     """Write a state dict with the embeddings of ``tokens`` alone, and beside it how the weights were made."""
     rows = state[_ROWS]
-    packed = {
-        **state,
-        _ROWS: rows[tokens],
-        _TOKENS: tokens,
-        _SHAPE: torch.tensor(rows.shape),
-    }
+    shape = torch.tensor(rows.shape)
+    packed = {**state, _ROWS: rows[tokens], _TOKENS: tokens, _SHAPE: shape}
     with whole_file(path) as temporary:
         save_file({key: value.contiguous() for key, value in packed.items()}, temporary)
     write_json(
@@ -79,11 +76,11 @@ def unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict with its whole token embedding."""
     if not {_ROWS, _TOKENS, _SHAPE} <= state.keys():
         return state
-    rows, tokens, shape = (state[key] for key in (_ROWS, _TOKENS, _SHAPE))
-    whole = rows.new_zeros(shape.tolist()).index_copy(0, tokens, rows)
-    return {
-        key: value for key, value in state.items() if key not in (_TOKENS, _SHAPE)
-    } | {_ROWS: whole}
+    plain = dict(state)
+    tokens = plain.pop(_TOKENS)
+    zeros = plain[_ROWS].new_zeros(plain.pop(_SHAPE).tolist())
+    plain[_ROWS] = zeros.index_copy(0, tokens, plain[_ROWS])
+    return plain
 
 
 def _checksum(path: Path) -> str:

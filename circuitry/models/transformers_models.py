@@ -22,7 +22,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.transformers_towers import vision_kind
 from circuitry.models.checkpoints import loading
 from circuitry.models.classifier import as_classifier
-from circuitry.models.clip import Clip, checked_device
+from circuitry.models.clip import Clip, checked_device, read_no_text
 from circuitry.runs.errors import InputError
 
 _UNUSED = ("pooler.", "mask_token")
@@ -37,61 +37,50 @@ def load_transformers(
     A model in memory is copied; its processor and tokenizer come from where it was loaded.
     """
     where = checked_device(device)
-    given = source if isinstance(source, nn.Module) else None
-    place = (
-        str(getattr(source, "name_or_path", "")) if given is not None else str(source)
-    )
-    _check_place(place, given)
-    config: Any = (
-        _from(place, "configuration", transformers.AutoConfig)
-        if given is None
-        else given.config
-    )
-    vision_kind(config)
-    model: Any = _weights(place, config) if given is None else copy.deepcopy(given)
+    given: Any = source if isinstance(source, nn.Module) else None
+    if given is None:
+        place = str(source)
+        _check_place(place)
+        config = _from(place, "configuration", transformers.AutoConfig)
+        vision_kind(config)
+        model = _weights(place, config)
+    else:
+        place = str(getattr(given, "name_or_path", ""))
+        if not place:
+            raise InputError(
+                "The processor of a model in memory is read where the model was loaded, but this "
+                f"{type(given).__name__} was made from a configuration: save it with its processor and give the "
+                "folder, or take Encoder.from_tower(model) alone."
+            )
+        _check_place(place)
+        config = given.config
+        vision_kind(config)
+        model = copy.deepcopy(given)
     processor: Any = _from(place, "image processor", transformers.AutoImageProcessor)
     preprocess = partial(_preprocessed, processor)
     shown = _shown(place, processor, preprocess)
     texts = hasattr(model, "get_text_features")
     length = config.text_config.max_position_embeddings if texts else 0
-    tokenizer = _tokenizer(place, length) if texts else _read_no_text
-    settings = json.loads(config.to_json_string())
-    made_by = {
-        name: value
-        for name, value in settings.items()
-        if name not in ("transformers_version", "_name_or_path")
-    }
+    tokenizer = _tokenizer(place, length) if texts else read_no_text
+    made_by = json.loads(config.to_json_string())
+    for name in ("transformers_version", "_name_or_path"):
+        made_by.pop(name, None)
     classifier = getattr(model, "classifier", None)
     set_model_preprocess_cfg(model, shown)
     model.to(where).eval().requires_grad_(False)
     if isinstance(classifier, nn.Linear):
-        times = Counter(
-            config.id2label.values()
-        )  # labels that are equal, as ImageNet's two cranes, get the number
-        outputs = {
-            f"{label} ({i})" if times[label] > 1 else label: (i,)
-            for i, label in config.id2label.items()
-        }
-        return as_classifier(
-            place, model, preprocess, {"transformers": made_by}, outputs
-        )
-    return Clip(
-        place,
-        model,
-        Encoder.from_tower(model),
-        preprocess,
-        tokenizer,
-        configuration=made_by,
-    )
+        outputs = {}
+        times = Counter(config.id2label.values())
+        for i, label in config.id2label.items():
+            # Labels that are equal, as ImageNet's two cranes, get the number.
+            outputs[f"{label} ({i})" if times[label] > 1 else label] = (i,)
+        named = {"transformers": made_by}
+        return as_classifier(place, model, preprocess, named, outputs)
+    encoder = Encoder.from_tower(model)
+    return Clip(place, model, encoder, preprocess, tokenizer, configuration=made_by)
 
 
-def _check_place(place: str, given: nn.Module | None) -> None:
-    if given is not None and not place:
-        raise InputError(
-            f"The processor of a model in memory is read where the model was loaded, but this {type(given).__name__} "
-            "was made from a configuration: save it with its processor and give the folder, or take "
-            "Encoder.from_tower(model) alone."
-        )
+def _check_place(place: str) -> None:
     folder = Path(place)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
@@ -107,15 +96,12 @@ def _from(place: str, what: str, auto: Any, **options: Any) -> Any:
 
 def _weights(place: str, config: Any) -> Any:
     """Return the model that a checkpoint says it is of, all of its weights there."""
-    auto: Any = getattr(
-        transformers, next(iter(config.architectures or ()), ""), transformers.AutoModel
-    )
-    model, found = _from(place, "weights", auto, output_loading_info=True)
-    missing = sorted(
-        name
-        for name in found["missing_keys"]
-        if not any(unused in name for unused in _UNUSED)
-    )
+    name, *_ = config.architectures or ("AutoModel",)
+    auto: Any = getattr(transformers, name, transformers.AutoModel)
+    model, info = _from(place, "weights", auto, output_loading_info=True)
+    missing = sorted(info["missing_keys"])
+    for unused in _UNUSED:
+        missing = [name for name in missing if unused not in name]
     if missing:
         raise InputError(
             f"The weights in {place!r} are not all of a {type(model).__name__}: {missing[0]} and "
@@ -125,32 +111,30 @@ def _weights(place: str, config: Any) -> Any:
 
 
 def _preprocessed(processor: Any, image: Image.Image) -> Tensor:
-    found: Tensor = processor(images=image.convert("RGB"), return_tensors="pt")[
-        "pixel_values"
-    ]
-    return found[0]
+    prepared = processor(images=image.convert("RGB"), return_tensors="pt")
+    pixels: Tensor = prepared["pixel_values"][0]
+    return pixels
 
 
 def _shown(
     place: str, processor: Any, preprocess: Callable[[Image.Image], Tensor]
 ) -> dict[str, Any]:
     """Return the settings of preprocessing, with the size that images have behind it, wide or high."""
-    shapes = [
-        tuple(preprocess(Image.new("RGB", size)).shape) for size in ((96, 64), (64, 96))
-    ]
-    if shapes[0] != shapes[1] or len(shapes[0]) != 3:
+    wide = preprocess(Image.new("RGB", (96, 64))).shape
+    high = preprocess(Image.new("RGB", (64, 96))).shape
+    if wide != high or len(wide) != 3:
         raise InputError(
-            f"An encoder takes images of one size, but the processor of {place!r} makes {list(shapes[0])} of a wide "
-            f"one and {list(shapes[1])} of a high one: set its size and crop in preprocessor_config.json."
+            f"An encoder takes images of one size, but the processor of {place!r} makes {list(wide)} of a wide "
+            f"one and {list(high)} of a high one: set its size and crop in preprocessor_config.json."
         )
     settings = json.loads(processor.to_json_string())
-    mean, std = (
-        tuple(settings[name])
-        if settings.get("do_normalize", True) and settings.get(name)
-        else (default,) * 3
-        for name, default in (("image_mean", 0.0), ("image_std", 1.0))
-    )
-    return {"mean": mean, "std": std, "size": shapes[0][1:], "processor": settings}
+    stated = settings if settings.get("do_normalize", True) else {}
+    return {
+        "mean": tuple(stated.get("image_mean") or (0.0,) * 3),
+        "std": tuple(stated.get("image_std") or (1.0,) * 3),
+        "size": tuple(wide[1:]),
+        "processor": settings,
+    }
 
 
 def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
@@ -158,30 +142,25 @@ def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
 
     @cache
     def loaded() -> Any:
-        found = _from(place, "tokenizer", transformers.AutoTokenizer)
-        folder, names = Path(place), sorted(set(found.vocab_files_names.values()))
+        tokenizer = _from(place, "tokenizer", transformers.AutoTokenizer)
+        folder = Path(place)
+        names = sorted(set(tokenizer.vocab_files_names.values()))
         if folder.is_dir() and not any((folder / name).is_file() for name in names):
             raise InputError(
                 f"Class texts are read by the model's own tokenizer, but the folder {folder} has none (no "
                 f"{' or '.join(names)}): save it there, too, by tokenizer.save_pretrained(FOLDER)."
             )
-        return found
+        return tokenizer
 
     def tokens(texts: Sequence[str], context_length: int = length) -> Tensor:
-        limit = {
-            "padding": "max_length",
-            "max_length": context_length,
-            "truncation": True,
-        }
-        found = loaded()(list(texts), **limit, return_tensors="pt")
-        ids: Tensor = found["input_ids"]
+        read = loaded()(
+            list(texts),
+            padding="max_length",
+            max_length=context_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        ids: Tensor = read["input_ids"]
         return ids
 
     return tokens
-
-
-def _read_no_text(texts: Sequence[str]) -> Tensor:
-    raise InputError(
-        "This model reads no text: fit a linear probe on images of the classes with linear_probe(clip, records) (in a "
-        "script: --probe LIST), whose rows replace class texts."
-    )

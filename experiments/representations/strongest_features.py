@@ -9,7 +9,6 @@ from pathlib import Path
 
 from circuitry.runs import Count, InputError, Job, JobFolder, Seed, Work
 from circuitry.bases.feature_basis import site_named, tokens_of
-from circuitry.bases.latent_basis import sae_digest
 from circuitry.bases.sae import SparseAutoencoder
 from circuitry.cards import default_vocabulary
 from circuitry.data import DomainFolder, ImageRecord, image_listing
@@ -93,7 +92,7 @@ def extract_features(
         "model": clip.name,
         **clip.identity,
         "site": site,
-        "autoencoder": sae_digest(sae),
+        "autoencoder": sae.identity,
     }
     listing = image_listing(record for records in chosen.values() for record in records)
     folder = JobFolder(

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from circuitry import Clip, Encoder, InputError, in_feature_basis
 from circuitry.bases import SparseAutoencoder
-from circuitry.bases.latent_basis import sae_digest
 from circuitry.encoder import Stage
 from circuitry.encoder.narrowing import narrow_stage
 from circuitry.models import load_sae, parse_saes
@@ -195,7 +194,7 @@ def test_a_model_in_a_basis_has_its_own_digest(
         ).digest
         == features.digest
     )
-    assert sae_digest(one) != sae_digest(replace(one, subtract_decoder_bias=False))
+    assert one.identity != replace(one, subtract_decoder_bias=False).identity
     assert clip.in_basis({}).digest == clip.digest
     # The text side is the same model's: its weights are not made again.
     weights = clip.text_weights(["axe"], ["a {}."], cache_dir=tmp_path)
@@ -226,7 +225,7 @@ def test_autoencoders_on_a_command_line(tmp_path: Path) -> None:
     sae.save(tmp_path / "a=b")
     found = parse_saes([f"layer2.0={tmp_path}/a=b"])
     assert list(found) == ["layer2.0"]
-    assert sae_digest(found["layer2.0"]) == sae_digest(sae)
+    assert found["layer2.0"].identity == sae.identity
     assert parse_saes([]) == {}
     for wrong in ("layer2.0", "=x", "layer2.0="):
         with pytest.raises(InputError, match=f"SITE=PATH.*'{wrong}'"):

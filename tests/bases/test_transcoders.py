@@ -23,7 +23,6 @@ from circuitry import (
     in_feature_basis,
 )
 from circuitry.bases import ResidualStream, SparseAutoencoder, Transcoder
-from circuitry.bases.latent_basis import sae_digest
 from circuitry.circuits import attribute_components, gauss_legendre_rule, score_edges
 from circuitry.encoder import Baseline
 from tests.support.assert_same import assert_same
@@ -158,7 +157,7 @@ def test_outputs_are_those_of_the_tower(kind: str) -> None:
     case = setting(kind)
     encoder, heads = case.encoder, in_components(case.plain)
     assert encoder.sites == heads.sites
-    assert encoder.basis == {site: sae_digest(sae) for site, sae in case.saes.items()}
+    assert encoder.basis == {site: sae.identity for site, sae in case.saes.items()}
     with torch.no_grad():
         embedding, cache = encoder.run_with_cache(case.images)
         torch.testing.assert_close(

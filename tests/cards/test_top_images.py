@@ -28,7 +28,7 @@ from circuitry import (
     in_components,
     in_feature_basis,
 )
-from circuitry.cards import CardFolder, CardSettings, top_images, unit_kind
+from circuitry.cards import CardFolder, CardSettings, top_images
 from circuitry.cards.card_jobs import EXACT_IMAGES, CardJobs
 from circuitry.models.prompts import style_word
 from circuitry.runs import Rank, Work
@@ -192,7 +192,7 @@ def test_heads_have_the_length_of_z_and_maps_without_the_class_token() -> None:
     assert top.heat.shape == (5, 4, 4)
     first = z[NAMES.index(top.ids[0]), 1:] / z.max() * 255
     assert np.abs(top.heat[0].ravel() - np.round(first)).max() <= 1
-    kinds = [unit_kind(heads, name) for name in (site, "transformer.resblocks.0.mlp")]
+    kinds = [heads.kinds[name].name for name in (site, "transformer.resblocks.0.mlp")]
     assert kinds == ["head", "neuron"]
 
 
@@ -212,7 +212,7 @@ def test_latents_are_units(resnet: nn.Module) -> None:
         strength.max(0),
         at_least=1e-3,
     )
-    assert unit_kind(latents, "layer3.0") == "latent"
+    assert latents.kinds["layer3.0"].name == "latent"
 
 
 @pytest.mark.parametrize("tower", ["swin", "convnext", "timm-vit", "clip-efficientnet"])

@@ -422,7 +422,7 @@ def test_encoders_of_other_stages_are_others(world: World) -> None:
     with pytest.raises(InputError, match="stages"):
         mean.check_made_of(second)
     names = [
-        replace(stage, basis=lambda: "turned by 1")
+        replace(stage, units=replace(stage.kind, made_of="turned by 1"))
         if stage.site == "layer2.0"
         else stage
         for stage in first.stages

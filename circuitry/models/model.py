@@ -1,0 +1,138 @@
+"""A model: what work on a folder of images asks of one, and how anybody's encoder becomes one.
+
+A model has four members: an encoder, the preparation of its pictures, a weight for every class, and the identity of all
+three. `Clip` and `Classifier` have them. `from_encoder` makes a `Clip` of the encoder of any tower, in Python or in a
+file of the user's that commands name (``--model FILE.py:FUNCTION``).
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from runpy import run_path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor
+
+from circuitry.encoder.encoder import Encoder
+from circuitry.models.classifier import Classifier
+from circuitry.models.clip import Clip, checked_device, read_no_text
+from circuitry.models.prompts import Template
+from circuitry.runs.errors import InputError, shown, unknown_name
+from circuitry.runs.given import Names, checked
+from circuitry.runs.identity import Identity
+
+
+class Model(Protocol):
+    """The four members of a model.
+
+    Example:
+        >>> from circuitry.models import Model
+        >>> def recognise(model: Model, images: torch.Tensor, names: list[str]) -> torch.Tensor:
+        ...     return model.encoder(images) @ model.text_weights(names).T
+        >>> recognise(clip, images, ["clock", "cup"]).shape
+        torch.Size([4, 2])
+    """
+
+    @property
+    def encoder(self) -> Encoder:
+        """Its image tower."""
+
+    @property
+    def preprocess(self) -> Callable[[Image], Tensor]:
+        """RGB picture -> tensor [3, H, W]."""
+
+    @property
+    def identity(self) -> Identity:
+        """What shapes an embedding or a class weight, for results to carry and compare."""
+
+    def text_weights(
+        self, class_names: Names, templates: Sequence[Template] | None = None
+    ) -> Float[Tensor, "classes d"]:
+        """Return the weight of each class [K, D], of unit length."""
+
+
+@checked
+def from_encoder(
+    encoder: Encoder,
+    preprocess: Callable[[Image], Tensor],
+    rows: Mapping[str, Tensor] | None = None,
+    *,
+    name: str | None = None,
+) -> Clip:
+    """Make a model of the encoder of any tower, for whatever takes a model from `load_clip`.
+
+    Args:
+        encoder: Such as `Encoder.from_stages` makes of a tower that no library knows.
+        preprocess: RGB picture -> tensor [3, H, W], as the tower was trained.
+        rows: The weight [D] of each class by name, such as the rows of the tower's last, linear layer, which the
+            encoder leaves out (default: none; fit a `linear_probe`, in commands by ``--probe``).
+        name: Of the model in tables and reports (default: the tower's class).
+
+    Raises:
+        InputError: for rows that are not as wide as the embedding.
+
+    Example:
+        >>> from torchvision.transforms.functional import pil_to_tensor
+        >>> rows = {"cup": torch.eye(64)[0], "clock": torch.eye(64)[1]}
+        >>> from circuitry.models import from_encoder
+        >>> model = from_encoder(encoder, lambda picture: pil_to_tensor(picture) / 255, rows)
+        >>> model.text_weights(["clock", "cup"]).shape
+        torch.Size([2, 64])
+    """
+    tower = encoder.tower
+    known = Clip(name or type(tower).__name__, tower, encoder, preprocess, read_no_text)
+    if rows is None:
+        return known
+    with encoder.running():
+        width = encoder(encoder.blank()).shape[-1]
+    for class_name, row in rows.items():
+        if row.shape != (width,):
+            raise InputError(
+                f"A class has a row of {width} numbers, as many as the embedding, but {class_name!r} has "
+                f"{list(row.shape)}: give the tower up to the layer whose rows these are."
+            )
+    weights = torch.stack([row.detach() for row in rows.values()])
+    return Classifier(
+        **vars(known),
+        rows=weights.to(encoder.device, encoder.dtype),
+        bias=weights.new_zeros(len(weights)),
+        classes={class_name: (i,) for i, class_name in enumerate(rows)},
+    )
+
+
+def is_model_file(name: str) -> bool:
+    """Say whether a name of a model is FILE.py:FUNCTION."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def load_from_file(name: str, device: str | torch.device) -> Clip:
+    """Run a file of Python and return the model that one of its functions makes, on a device.
+
+    Args:
+        name: FILE.py:FUNCTION; the function takes no arguments. As of a script, the file's folder is searched for what
+            the file imports.
+        device: Where the model lives.
+    """
+    where = checked_device(device)
+    path, _, function = name.rpartition(":")
+    if not Path(path).is_file():
+        raise InputError(f"There is no file {path}: give FILE.py:FUNCTION.")
+    folder = os.fspath(Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    content: dict[str, Any] = run_path(path)
+    if not callable(content.get(function)):
+        functions = [key for key, value in content.items() if callable(value)]
+        raise unknown_name(f"function of {path}", function, functions)
+    model = content[function]()
+    if not isinstance(model, Clip):
+        raise InputError(
+            f"A function that makes a model returns one, but {name} returned {shown(model)}: let it return "
+            "from_encoder(encoder, preprocess, rows), see circuitry.models."
+        )
+    model.model.to(where).eval().requires_grad_(False)
+    return model
