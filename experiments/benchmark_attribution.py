@@ -34,7 +34,7 @@ from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.chain_edges import chain_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.circuits.nodes import part_effects
-from circuitry.interventions import patch_effects
+from circuitry.gates import patch_effects
 from circuitry.models.open_clip_models import register_model
 from circuitry.reports.result_tables import KeepSettings
 

@@ -5,7 +5,7 @@
    refutes the numbers of arXiv 2310.10348's method (two forward passes and a backward one);
 2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and all edges of each reader and
    writer together, and the effects on the class logit are correlated with what attribution says, plain, along a path,
-   and corrected (`circuits.stream_edges`). A correction is refuted where it is nearer than plain in few circuits;
+   and corrected (`edge_corrections`). A correction is refuted where it is nearer than plain in few circuits;
 3. the same for edges of graphs as `attribute` stores them, between single heads and neurons.
 
     python experiments/benchmark_edges.py
@@ -24,13 +24,14 @@ from circuitry.runs import Work, run_script
 from circuitry import Encoder, attribute, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
-from circuitry.circuits import QuadratureRule, midpoint_rule
-from circuitry.circuits.edge_methods import COMPONENT_SCORERS
+from circuitry.circuits import EDGE_METHODS, QuadratureRule, midpoint_rule
+from circuitry.circuits.edge_methods import component_scorer
 from circuitry.circuits.stream_edges import PLAIN, StreamScores
 from circuitry.encoder import AnyBaseline, Task, mean_baseline
 from circuitry.models import image_batches
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
+from experiments.edge_corrections import CORRECTIONS
 
 import numpy as np
 import open_clip
@@ -188,7 +189,8 @@ def scored(
 ) -> StreamScores:
     """Score all edges between heads and MLPs."""
     with task.running(gradients=True):
-        return COMPONENT_SCORERS[method](stream, task, rule)
+        of_edges = CORRECTIONS.get(method) or EDGE_METHODS[method]
+        return component_scorer(of_edges)(stream, task, rule)
 
 
 def with_nodes(found: StreamScores) -> np.ndarray:

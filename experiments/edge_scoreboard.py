@@ -31,20 +31,18 @@ from circuitry.circuits import (
     EDGE_METHODS,
     LEARNED,
     Circuit,
+    MaskSettings,
     attribute_components,
     cut_effects,
+    learn_masks,
 )
 from circuitry.circuits.cost import OperationCounter
 from circuitry.encoder import Task, mean_baseline
-from circuitry.interventions import (
-    AblationSettings,
-    MaskSettings,
-    learn_masks,
-    measure_circuits,
-)
+from circuitry.interventions import AblationSettings, measure_circuits
 from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables
 from circuitry.judging.scoreboard import JOB
 from circuitry.reports.result_tables import KeepSettings
+from experiments.edge_corrections import register_corrections
 from experiments.unseen_images import ClassRecords, read_class
 
 import numpy as np
@@ -76,6 +74,7 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Judge class by class, print and write the tables."""
+    register_corrections()
     clip, images = config.clip(), config.images()
     classes = images.classes[: config.n_classes]
     stream, weights = (

@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 
 from circuitry.circuits.budgets import GLOBAL, strongest_units
 from circuitry.circuits.comparable import check_comparable
-from circuitry.circuits.edges import strongest_edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.gates.edges import strongest_edges
 from circuitry.runs.errors import InputError
 
 _EXACT = 5

@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 
 from circuitry.circuits.budgets import RANKINGS, SAME_SHARE, BudgetName, strongest_units
 from circuitry.circuits.completeness import Completeness, find_doubtful, largest_gap
-from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
-from circuitry.circuits.methods import SITE_PATH
+from circuitry.circuits.methods import METHODS, SITE_PATH
 from circuitry.encoder.sites import INPUT
+from circuitry.gates.edges import Edges
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
 
@@ -216,11 +216,10 @@ class AttributionGraph:
 
     @property
     def _made(self) -> str:
-        by_path = (
-            self.settings.get("method", SITE_PATH) == SITE_PATH
-        )  # no other method takes the rule
-        made_by = {"node_rule": "rule"} if by_path else {"method": "method"}
-        made_by |= {"baseline": "baseline", "metric": "metric"}
+        method = METHODS.get(self.settings.get("method", SITE_PATH))
+        made_by = {"method": "method", "baseline": "baseline", "metric": "metric"}
+        if method is not None and method.takes_rule:
+            made_by = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
         facts = [
             f"{word} {self.settings[name]}"
             for name, word in made_by.items()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from circuitry.circuits.completeness import Completeness
-from circuitry.circuits.edges import Edges
+from circuitry.gates.edges import Edges
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 

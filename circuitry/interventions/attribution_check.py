@@ -9,12 +9,12 @@
 import numpy as np
 import pandas as pd
 
+from circuitry.circuits.asked_alike import ANY_TEXTS, check_made_with
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.made_with import ANY_TEXTS, check_made_with
 from circuitry.circuits.nodes import nodes_of
 from circuitry.encoder.task import Task
-from circuitry.interventions.effects import AttributionCheck
-from circuitry.interventions.patching import patch_effects
+from circuitry.gates.patching import patch_effects
+from circuitry.interventions.scores_beside_effects import AttributionCheck
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 

@@ -11,16 +11,16 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.circuits.comparable import Comparable
-from circuitry.circuits.found_on import tell_seen
-from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import (
+from circuitry.circuits.asked_alike import (
     ANY_CLASS,
     ANY_TEXTS,
     asked_of,
     check_asked_alike,
     check_made_with,
 )
+from circuitry.circuits.comparable import Comparable
+from circuitry.circuits.found_on import tell_seen
+from circuitry.circuits.graph import Circuit
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
 from circuitry.data.parts import Key
 from circuitry.encoder.doubles import in_double
@@ -29,7 +29,7 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.faithfulness import draw_random
-from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.given import SOME, Natural, Seed, checked
 from circuitry.runs.identity import same_part

@@ -16,17 +16,17 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import with_edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
-from circuitry.circuits.methods import CONTRAST, ONLY_RANK, method_code
+from circuitry.circuits.methods import CONTRAST, METHODS, method_code
+from circuitry.circuits.own_part_of_class import own_part
 from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
-from circuitry.interventions.contrast import own_part
+from circuitry.interventions.finding_circuits import find_circuit
 from circuitry.interventions.intervention_settings import OwnPartSettings
 from circuitry.interventions.lesions import lesion, part_overlaps
-from circuitry.interventions.search import find_circuit
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.runs.errors import InputError
@@ -283,7 +283,7 @@ class OwnParts(FolderWork):
             except InputError as error:
                 log.warning("%s in %s is left out. %s", *key, error)
                 return []
-        ranking = "absolute" if self.settings.method in ONLY_RANK else "signed"
+        ranking = "signed" if METHODS[self.settings.method].effects else "absolute"
         for share, name in self.kinds:
             graph = replace(graphs[name], class_name=key[0], domain=key[1])
             part = graph.strongest(share, ranking, GLOBAL)

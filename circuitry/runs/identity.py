@@ -34,7 +34,7 @@ SHARED_PARTS = (
         "size",
         "n_others",
     ),
-    *("node_rule", "edge_rule", "edge_method", "correction", "scale"),
+    *("node_rule", "edge_rule", "edge_method", "edge_method_code", "scale"),
 )
 """Parts in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
 ROUNDED = ("behaviour",)

@@ -25,6 +25,7 @@ from circuitry.circuits import (
     LEARNED,
     METHODS,
     Circuit,
+    MaskSettings,
     MethodName,
     OperationCounter,
 )
@@ -40,7 +41,6 @@ from circuitry.encoder import (
 from circuitry.interventions import (
     MIB_SIZES,
     AblationSettings,
-    MaskSettings,
     measure_circuits,
     propose_circuits,
 )

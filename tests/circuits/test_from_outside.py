@@ -12,6 +12,7 @@ from circuitry.circuits import (
     MEASURES,
     METHODS,
     AttributionSettings,
+    Method,
     register_measure,
     register_method,
     score_units,
@@ -42,7 +43,7 @@ def numbers() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    monkeypatch.setitem(METHODS, "mine", "")  # taken back afterwards
+    monkeypatch.setitem(METHODS, "mine", Method("mine"))  # taken back afterwards
 
     def register(returned: Any) -> None:
         register_method("mine", lambda task, settings: returned)
@@ -116,7 +117,7 @@ def test_tensors_of_a_method_are_its_scores(registered: Callable[[Any], None]) -
 def test_the_third_argument_of_a_method_are_the_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(METHODS, "mine", "")
+    monkeypatch.setitem(METHODS, "mine", Method("mine"))
     asked = list[Any]()
 
     def by_parts(
@@ -134,14 +135,20 @@ def test_the_third_argument_of_a_method_are_the_parts(
             else {site: scores[0] for site, scores in found.items()}
         )
 
-    register_method("mine", by_parts)
+    register_method(Method("mine", function=by_parts, takes_parts=True))
     settings, numbered = AttributionSettings(method="mine"), np.array([4, 7, 4, 7])
     whole, of_parts = score_parts(TASK, settings, numbered)
     assert [list(one) for one in asked] == [[4, 7, 4, 7]]
     for row, found in enumerate((whole, of_parts[4], of_parts[7])):
         np.testing.assert_array_equal(found.scores["code"], numbers()["code"] + row)
     register_method(
-        "mine", lambda task, settings, parts: by_parts(task, settings, parts[:2] * 0)
+        Method(
+            "mine",
+            function=lambda task, settings, parts: by_parts(
+                task, settings, parts[:2] * 0
+            ),
+            takes_parts=True,
+        )
     )
     with pytest.raises(
         InputError, match=r"'mine'.*at units it returned an array \[2, "

@@ -22,7 +22,7 @@ from circuitry.circuits import (
     relative_error,
 )
 from circuitry.circuits.cost import OperationCounter
-from circuitry.circuits.rules import (
+from circuitry.circuits.tower_defaults import (
     CHANNELS,
     DEFAULT_SIZES,
     default_sites,

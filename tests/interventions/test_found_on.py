@@ -16,14 +16,13 @@ from circuitry import (
     faithfulness_curve,
     judge_circuit,
 )
-from circuitry.circuits import AttributionSettings, attribute_parts
+from circuitry.circuits import AttributionSettings, attribute_parts, own_part
 from circuitry.circuits.graph import PIXELS
 from circuitry.encoder.tensor_batches import ImageBatches, digests_of, pixel_digests
 from circuitry.interventions import (
     AblationSettings,
     find_circuit,
     lesion,
-    own_part,
     transfer_circuits,
 )
 from experiments.own_parts import planted_classes

@@ -19,8 +19,9 @@ from circuitry import (
     mean_baseline,
 )
 from circuitry.bases import in_components
-from circuitry.circuits import Edges, cut_effects
+from circuitry.circuits import cut_effects
 from circuitry.encoder import Stage
+from circuitry.gates import Edges
 from circuitry.interventions import AblationSettings, kept_embeddings, measure_circuits
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by, circuit_with

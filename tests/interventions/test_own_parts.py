@@ -21,7 +21,7 @@ from circuitry import (
     load_clip,
 )
 from circuitry.bases import SparseAutoencoder
-from circuitry.circuits import score_edges, with_edges
+from circuitry.circuits import own_part, score_edges, with_edges
 from circuitry.circuits.graph_folder import LESIONS
 from circuitry.comparison import (
     lesion_matrix,
@@ -37,7 +37,6 @@ from circuitry.interventions import (
     circuit_of,
     find_circuit,
     lesion,
-    own_part,
     part_overlaps,
 )
 from circuitry.reports import Report, page

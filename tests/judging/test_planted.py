@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from circuitry import AttributionGraph, InputError, Task, attribute, left_rule
-from circuitry.interventions import FaithfulnessCurve, patch_effects
+from circuitry.gates import patch_effects
+from circuitry.interventions import FaithfulnessCurve
 from circuitry.judging import (
     Judged,
     PlantedCircuit,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from circuitry import AttributionGraph, Circuit
-from circuitry.circuits import Edges
+from circuitry.gates import Edges
 from circuitry.interventions import MIB_SIZES, FaithfulnessCurve
 
 
