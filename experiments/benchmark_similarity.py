@@ -96,7 +96,14 @@ def write_graphs(folder: Path, config: Config) -> None:
                 for u, d in pairwise(inner)
             }
             graph = AttributionGraph(
-                tuple(UNITS), scores, kept, edges, {}, 50, name, domain
+                tuple(UNITS),
+                scores,
+                {},
+                50,
+                name,
+                domain,
+                kept_units=kept,
+                edge_scores=edges,
             )
             graph.save(graph_file(folder, name, domain, part))
     claim(

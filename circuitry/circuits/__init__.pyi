@@ -24,6 +24,7 @@ from .extraction import extract as extract
 from .extraction_settings import ExtractionSettings as ExtractionSettings
 from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
+from .graph import Scores as Scores
 from .graph_folder import GraphFolder as GraphFolder
 from .masks import LearnedMasks as LearnedMasks
 from .masks import learn_masks as learn_masks

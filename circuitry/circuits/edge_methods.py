@@ -282,7 +282,13 @@ def as_graph(
         if down in into and layers.index(up) < layers.index(layer_of[down])
     }
     return AttributionGraph(
-        tuple(sites), nodes, kept, edges, {}, found.n_images, settings=settings
+        tuple(sites),
+        nodes,
+        {},
+        found.n_images,
+        settings=settings,
+        kept_units=kept,
+        edge_scores=edges,
     )
 
 
@@ -296,16 +302,15 @@ def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list
 
 
 def with_edges(task: Task, circuit: Circuit) -> Circuit:
-    """Return a circuit of units whose source keeps them, with scores of the edges between them; see `score_edges`."""
-    check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
-    source, nothing = circuit.source, np.zeros(0, np.int64)
+    """Return a circuit of units whose source is a graph, with scores of the edges between them; see `score_edges`."""
+    source = circuit.source
+    check_made_with(task, [source], (*ANY_CLASS, "baseline"))
+    nothing = np.zeros(0, np.int64)
     kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
-    scores = dict(score_edges(own_images(task), kept).scores)
+    edges = score_edges(own_images(task), kept)
     settings = source.settings | edges_made_with(task.encoder, AttributionSettings())
-    return replace(
-        circuit,
-        source=replace(source, kept_units=kept, edge_scores=scores, settings=settings),
-    )
+    graph = replace(source, settings=settings).keeping(kept, edges.scores)
+    return replace(circuit, source=graph)
 
 
 def edge_method(encoder: Encoder, name: str | None) -> EdgeMethod:

@@ -37,7 +37,7 @@ from circuitry.circuits.circuit_settings import MaskSettings
 from circuitry.circuits.conductance import path_effects
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import LEARNED, method_code
-from circuitry.circuits.scored_units import graph_of
+from circuitry.circuits.scored_units import scores_of
 from circuitry.encoder.task import Task
 from circuitry.gates.fisher import (
     Answers,
@@ -138,14 +138,13 @@ def learn_masks(
         "method_code": method_code(LEARNED),
         "budget": LEARNED,
     }
-    source = graph_of(task, effects, by_mask | task.identity)
+    source = scores_of(task, effects, by_mask | task.identity)
     for units, made_with in zip(chosen, made, strict=True):
         strongest_first = dict[str, np.ndarray]()
         for site, of_site in units.items():
             order = np.argsort(-source.ranked_by[site][of_site])
             strongest_first[site] = of_site[order]
-        of_circuit = replace(source, kept_units=strongest_first)
-        circuits.append(Circuit(of_circuit, strongest_first, made_with=made_with))
+        circuits.append(Circuit(source, strongest_first, made_with=made_with))
     return LearnedMasks(circuits, scores)
 
 

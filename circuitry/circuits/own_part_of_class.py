@@ -35,7 +35,7 @@ from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import CONTRAST, method_code
 from circuitry.circuits.narrowed_tasks import without_image
 from circuitry.circuits.nodes import NodeEffects
-from circuitry.circuits.scored_units import graph_of
+from circuitry.circuits.scored_units import scores_of
 from circuitry.encoder.metrics import NO_ANSWER, answer_metric, given_classes
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task, at_model_scale
@@ -102,7 +102,7 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
     for one in tasks:
         looked_at += [one.images, one.others]
     scores = replace(
-        graph_of(tasks[0], NodeEffects(costs, {}, n_recognised, ranks), made),
+        scores_of(tasks[0], NodeEffects(costs, {}, n_recognised, ranks), made),
         provenance=pixels_of(*looked_at),
     )
     share_cut, p = order.tried[-1]
@@ -115,8 +115,7 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
             f"Without {share_cut:.0%} of the units the class still has a mean probability of {p:.2f} on the images "
             f"that the part was found on, where chance is {chance:.2f}."
         )
-    source = replace(scores, kept_units=dict(part.units))
-    return replace(part, source=source, made_with=part.made_with | made_with)
+    return replace(part, made_with=part.made_with | made_with)
 
 
 def _by_unit(images: "ImagesOfClass", of_gates: Tensor) -> dict[str, np.ndarray]:

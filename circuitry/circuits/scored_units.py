@@ -1,4 +1,4 @@
-"""Scores of units become a graph: which units it keeps, and what made it."""
+"""What a method returned becomes `Scores`, and the units that a graph keeps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.found_on import pixels_of
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import Scores
 from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
@@ -23,10 +23,8 @@ def kept_units(
     return strongest_units(nodes_of(encoder, ranked_by), settings.size, settings.budget)
 
 
-def graph_of(
-    task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]
-) -> AttributionGraph:
-    """Return scores of units as a graph that keeps none yet; ``made_with`` names their method."""
+def scores_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> Scores:
+    """Return what a method says of the units of a task; ``made_with`` names the method."""
     encoder = task.encoder
     importance = None
     if nodes.importance is not None:
@@ -35,11 +33,9 @@ def graph_of(
     for site, units in encoder.error_units.items():
         if site in nodes.scores:
             errors[site] = nodes.scores[site][units.start :]
-    return AttributionGraph(
+    return Scores(
         tuple(nodes.scores),
         nodes_of(encoder, nodes.scores),
-        {},
-        {},
         nodes.completeness,
         nodes.n_images,
         settings=dict(made_with),

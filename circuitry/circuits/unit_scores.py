@@ -10,7 +10,7 @@ from jaxtyping import Int
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.conductance import path_effects
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import Scores
 from circuitry.circuits.methods import (
     METHODS,
     SITE_PATH,
@@ -21,7 +21,7 @@ from circuitry.circuits.methods import (
 from circuitry.circuits.narrowed_tasks import without_image
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.returned_numbers import numbers_in
-from circuitry.circuits.scored_units import graph_of
+from circuitry.circuits.scored_units import scores_of
 from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches, one_tensor
@@ -179,7 +179,7 @@ def _scores_of_parts(
     return of_all, of_parts
 
 
-def rank_units(task: Task, method: str) -> AttributionGraph:
+def rank_units(task: Task, method: str) -> Scores:
     """Return the scores of all units but the image's by a method, from which circuits of any size are cut."""
     settings = AttributionSettings(method=method)
     with task.running(gradients=True):
@@ -190,4 +190,4 @@ def rank_units(task: Task, method: str) -> AttributionGraph:
         "ranking": "absolute",
         "budget": GLOBAL,
     }
-    return graph_of(task, effects, made_with | task.identity)
+    return scores_of(task, effects, made_with | task.identity)

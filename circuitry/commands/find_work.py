@@ -126,7 +126,7 @@ def search(
                 tests, judge_circuit(subject.unseen, found, settings, minimality=False)
             )
             return [tests]
-        drawn = replace(found, source=with_edges(subject.found_on, found.source))
+        drawn = replace(found, source=with_edges(subject.found_on, found))
         looked_at = {key: [*subject.own[0], *subject.others[0]]}
         (circuits / NAME).unlink(
             missing_ok=True
@@ -207,11 +207,11 @@ def made_with(config: Config, subject: Subject) -> dict[str, object]:
     }
 
 
-def with_edges(task: Task, graph: AttributionGraph) -> AttributionGraph:
-    """Return a graph with the edges between the strongest kept units of every site, for drawings."""
-    strongest = {site: units[:DRAWN] for site, units in graph.kept_units.items()}
-    edges = score_edges(task, strongest, rule=midpoint_rule(1)).scores
-    return replace(graph, kept_units=strongest, edge_scores=dict(edges))
+def with_edges(task: Task, circuit: Circuit) -> AttributionGraph:
+    """Return a graph with the edges between the strongest units of a circuit at every site, for drawings."""
+    strongest = {site: units[:DRAWN] for site, units in circuit.units.items()}
+    edges = score_edges(task, strongest, rule=midpoint_rule(1))
+    return circuit.source.keeping(strongest, edges.scores)
 
 
 def whole_sites(clip: Clip, found: Circuit) -> str:

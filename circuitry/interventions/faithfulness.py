@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from circuitry.circuits.asked_alike import ANY_TEXTS, check_made_with, named_sites
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.found_on import own_and_others, tell_seen
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph import Circuit, Scores
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, checked_metric
 from circuitry.encoder.modes import own_modes
@@ -38,9 +38,9 @@ AT_ONCE = 64
 @checked
 def faithfulness_curve(
     task: Task,
-    graph: AttributionGraph,
+    graph: Scores,
     settings: AblationSettings = AblationSettings(),
-    foreign: Sequence[AttributionGraph] = (),
+    foreign: Sequence[Scores] = (),
 ) -> FaithfulnessCurve:
     """Measure metric and answers with circuits of growing size kept, with all but them, and with random units.
 

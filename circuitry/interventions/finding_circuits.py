@@ -130,17 +130,8 @@ def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
     if METHODS[method].learns_mask:
         search = SEARCHERS[method]
         return lambda sizes: search(task, sizes, masks)
-    ranking = rank_units(task, method)
-
-    def cut(sizes: Sequence[float]) -> list[Circuit]:
-        circuits = list[Circuit]()
-        for size in sizes:
-            circuit = ranking.strongest(size, budget=GLOBAL)
-            source = replace(ranking, kept_units=dict(circuit.units))
-            circuits.append(replace(circuit, source=source))
-        return circuits
-
-    return cut
+    scores = rank_units(task, method)
+    return lambda sizes: [scores.strongest(size, budget=GLOBAL) for size in sizes]
 
 
 def _say_zero(task: Task) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.asked_alike import check_made_with
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph import Circuit, Scores
 from circuitry.encoder.baselines import (
     AnyBaseline,
     Baseline,
@@ -131,7 +131,7 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
         zeros[site] = np.zeros(errors.start)
         of_errors[site] = np.zeros(len(errors))
         chosen[site] = np.flatnonzero(mark_kept(units[site], errors.start, site))
-    source = AttributionGraph(ordered, zeros, chosen, {}, {}, 1, error_scores=of_errors)
+    source = Scores(ordered, zeros, {}, 1, error_scores=of_errors)
     return Circuit(source, chosen, made_with={"chosen": "by hand"})
 
 

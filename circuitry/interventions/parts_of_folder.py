@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import with_edges
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph import Circuit, Scores
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
 from circuitry.circuits.methods import CONTRAST, METHODS, method_code
 from circuitry.circuits.own_part_of_class import own_part
@@ -275,7 +275,7 @@ class OwnParts(FolderWork):
 
     def _find(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
         """Find the parts of a class in a domain; none where the model does not know it."""
-        paths, graphs = list[Path](), dict[str, AttributionGraph]()
+        paths, graphs = list[Path](), dict[str, Scores]()
         with self.clip.encoder.running():
             try:
                 for name, sites in self.sites.items():
@@ -287,14 +287,13 @@ class OwnParts(FolderWork):
         for share, name in self.kinds:
             graph = replace(graphs[name], class_name=key[0], domain=key[1])
             part = graph.strongest(share, ranking, GLOBAL)
-            part = replace(part, source=replace(graph, kept_units=dict(part.units)))
             if name == EVERYWHERE:
                 part = with_edges(self.task(key, *images, self.sites[name], work), part)
             paths.append(self._path(key, share, name))
             part.save(paths[-1])
         return paths
 
-    def _ranked(self, task: Task) -> AttributionGraph:
+    def _ranked(self, task: Task) -> Scores:
         """Return the units in the order in which parts have them."""
         if self.settings.method == CONTRAST:
             return own_part(task, share=max(self.settings.shares)).source

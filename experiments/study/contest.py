@@ -260,9 +260,8 @@ class Contest:
         circuits: Sequence[Circuit],
         cost: dict[str, float],
     ) -> Iterator[Path]:
-        source, units = circuits[0].source, dict(circuits[0].units)
         named = replace(
-            source, kept_units=units, class_name=class_name, domain=self.config.domain
+            circuits[0].source, class_name=class_name, domain=self.config.domain
         )
         *places, cost_file = files_of(
             folder, class_name, contestant, len(self.config.sizes)

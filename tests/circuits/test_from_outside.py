@@ -7,14 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-from circuitry import AttributionGraph, Task, attribute, compare, find_circuit
+from circuitry import (
+    AttributionGraph,
+    Encoder,
+    Task,
+    attribute,
+    compare,
+    find_circuit,
+)
 from circuitry.circuits import (
+    EDGE_METHODS,
     MEASURES,
     METHODS,
     AttributionSettings,
+    EdgeMethod,
     Method,
+    attribute_components,
+    register_edge_method,
     register_measure,
     register_method,
+    score_edges,
     score_units,
     similarity,
 )
@@ -22,6 +34,7 @@ from circuitry.circuits.unit_scores import score_parts
 from circuitry.runs import InputError
 from experiments.own_parts import planted_classes
 from tests.circuits.test_measures import random_graph
+from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 NET = planted_classes()
@@ -154,6 +167,72 @@ def test_the_third_argument_of_a_method_are_the_parts(
         InputError, match=r"'mine'.*at units it returned an array \[2, "
     ):
         score_parts(TASK, settings, numbered)
+
+
+UNITS = {site: np.arange(2) for site in TASK.sites}
+PAIR = ("units", "code")
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (np.ones((2, 2)), "float64"),
+        ({}, "returned"),
+        ({PAIR: np.full((2, 2), np.nan)}, "at units->code some are NaN"),
+        ({PAIR: np.ones((2, 3))}, r"at units->code it returned an array \[2, 3\]"),
+        ({PAIR: "much"}, "the string 'much'"),
+        ({PAIR: [[1.0], [1.0, 2.0]]}, "list"),
+        ({("code", "units"): np.ones((2, 2))}, "there are some at"),
+        ({"units": np.ones((2, 2))}, "there are some at"),
+    ],
+)
+def test_what_a_method_of_edges_returns_is_refused_with_its_name(
+    returned: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EDGE_METHODS, "mine", EdgeMethod("mine"))
+    register_edge_method("mine", lambda task, units, rule: returned)
+    with pytest.raises(InputError, match=f"(?s)'mine'.*{words}"):
+        score_edges(TASK, UNITS, method="mine")
+
+
+def test_a_method_of_edges_from_outside_makes_graphs_that_name_its_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(EDGE_METHODS, "mine", EdgeMethod("mine"))
+
+    def graph_by(factor: float) -> AttributionGraph:
+        def constant(task: Task, units: Any, rule: Any) -> Any:
+            return {PAIR: torch.full([len(units[s]) for s in PAIR[::-1]], factor)}
+
+        register_edge_method("mine", constant)
+        return attribute(
+            TASK.encoder,
+            TASK.images,
+            TASK.metric,
+            sites=TASK.sites,
+            edges="mine",
+            progress=False,
+        )
+
+    graphs = [graph_by(factor) for factor in (2.0, 2.0, 3.0)]
+    assert set(graphs[0].edge_scores[PAIR].ravel()) == {2.0}
+    assert graphs[0].settings["edge_method"] == "mine"
+    assert similarity(graphs[0], graphs[1], "edge_jaccard") == {None: 1.0}
+    with pytest.raises(InputError, match="edge method code"):
+        similarity(graphs[0], graphs[2], "edge_jaccard")
+
+
+def test_components_from_outside_are_refused_with_their_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = Encoder.from_tower(make_tower("timm-vit"))
+    task = Task(encoder, encoder.blank(), lambda e: e[:, 0], work=QUIET)
+    bad = EdgeMethod("mine", components=lambda stream, task, rule: {}, in_stream=True)
+    monkeypatch.setitem(EDGE_METHODS, "mine", bad)
+    with pytest.raises(InputError, match=r"'mine'.*its components returned"):
+        attribute_components(task, method="mine")
+    with pytest.raises(InputError, match="'squared' was given"):
+        attribute_components(task, method="squared")
 
 
 GRAPHS: dict[tuple[str, str], AttributionGraph] = {

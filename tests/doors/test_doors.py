@@ -260,7 +260,9 @@ def test_values_of_other_modes_are_taken(walk: Walk, tmp_path: Path) -> None:
     np.testing.assert_array_equal(plain.effects, other.effects)
     written = replace(world.task, metric=lambda e: e.mul_(2) @ weight)
     read = replace(written, metric=lambda e: 2 * e @ weight)
-    found, expected = (circuitry.gates.patch_effects(task).scores for task in (written, read))
+    found, expected = (
+        circuitry.gates.patch_effects(task).scores for task in (written, read)
+    )
     assert_same(found, expected, 1e-3)
     with FlopCounterMode(display=False):
         assert_same(circuitry.gates.patch_effects(read).scores, expected, 1e-3)

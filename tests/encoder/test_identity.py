@@ -450,7 +450,7 @@ def parts_of_other_scales(w: World, out: Path) -> None:
         for scale in (1.0, 100.0)
     ]
     tasks = [w.task(metric=metric, others=-IMAGES) for metric in metrics]
-    node_overlap(*(own_part(task, share=0.05).source for task in tasks))
+    node_overlap(*(own_part(task, share=0.05) for task in tasks))
 
 
 SITUATIONS: dict[Callable[[World, Path], object], str] = {

@@ -69,7 +69,7 @@ def curve(settings: Any = None, images: Tensor = IMAGES, **given: Any) -> object
     scores = {
         site: np.ones(n) for site, n in (("input", 3), ("first", 3), ("second", 2))
     }
-    found = AttributionGraph(tuple(scores), scores, {}, {}, {}, 1)
+    found = AttributionGraph(tuple(scores), scores, {}, 1)
     return i.faithfulness_curve(
         by_hand(images, **given), found, i.AblationSettings(**(settings or {}))
     )

@@ -135,7 +135,11 @@ def test_areas_are_mann_whitney() -> None:
 
 def graph_of(scores: list[float], kept: list[int]) -> AttributionGraph:
     return AttributionGraph(
-        ("a",), {"a": np.array(scores, dtype=float)}, {"a": np.array(kept)}, {}, {}, 1
+        ("a",),
+        {"a": np.array(scores, dtype=float)},
+        {},
+        1,
+        kept_units={"a": np.array(kept)},
     )
 
 
