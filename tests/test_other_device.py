@@ -297,7 +297,7 @@ def masks_on_edges(made: Made, clip: Clip, _: Path) -> Any:
 def own(made: Made, clip: Clip, _: Path) -> Any:
     task = made.task(clip)
     part = own_part(task, share=0.01)
-    return part, with_edges(task, part).source.edge_scores
+    return part, with_edges(task, part).scored_edges.scores
 
 
 def own_of_styles(made: Made, clip: Clip, _: Path) -> Any:

@@ -104,6 +104,6 @@ def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _by_pair(
-    kind: str, pairs: Sequence[Pair], arrays: Mapping[str, np.ndarray]
+    kind: str, pairs: Sequence[Sequence[str]], arrays: Mapping[str, np.ndarray]
 ) -> dict[Pair, np.ndarray]:
     return {(up, down): arrays[f"{kind}/{up}->{down}"] for up, down in pairs}

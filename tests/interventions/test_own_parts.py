@@ -173,9 +173,9 @@ def test_edges_between_units_of_a_part_are_those_of_its_own_images() -> None:
     counterfactual = Counterfactual(images.flip(0)[: len(task.images)])  # type: ignore[arg-type]
     own = replace(task, others=None, baseline=counterfactual)
     scored = score_edges(own, {site: np.array(of) for site, of in units.items()})
-    assert set(circuit.source.edge_scores) == {("units", "code")}
+    assert set(circuit.scored_edges.scores) == {("units", "code")}
     np.testing.assert_array_equal(
-        circuit.source.edge_scores["units", "code"], scored.scores["units", "code"]
+        circuit.scored_edges.scores["units", "code"], scored.scores["units", "code"]
     )
     assert circuit.source.settings["edge_method"] == "squared"
 
@@ -475,8 +475,8 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     a, b = (
         set(
             large[key]
-            .source.circuit(3)
-            .to_pandas("edges")
+            .scored_edges.strongest(3)
+            .to_pandas()
             .iloc[:, :4]
             .itertuples(index=False, name=None)
         )
