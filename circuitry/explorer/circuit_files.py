@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from circuitry.circuits.consensus import Consensus, find_consensus
-from circuitry.circuits.graph import AttributionGraph, Circuit, Scores
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import EDGES, GraphFolder
 from circuitry.data.parts import Key
 from circuitry.explorer.packing import one_digit
@@ -20,7 +20,7 @@ TWINS = 2
 """Parts of the images whose circuits are shown beside each other."""
 
 
-Series = tuple[dict[str, object], dict[str, np.ndarray], Scores]
+Series = tuple[dict[str, object], dict[str, np.ndarray], AttributionGraph]
 """The header and the arrays of one circuit, as the page reads it, and its graph."""
 
 
@@ -59,6 +59,7 @@ def _series(
     consensus: Consensus | None,
 ) -> Series:
     graph = circuit.source
+    assert isinstance(graph, AttributionGraph)  # circuits of a folder are cut of graphs
     nothing = np.zeros(0, np.int64)
     kept = [circuit.units.get(site, nothing) for site in sites]
     scores, ranked = (
