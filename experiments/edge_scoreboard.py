@@ -31,6 +31,7 @@ from circuitry.circuits import (
     EDGE_METHODS,
     LEARNED,
     Circuit,
+    Scores,
     MaskSettings,
     attribute_components,
     cut_effects,
@@ -194,8 +195,9 @@ def tables_of(
     return {**tables, "by_class": by_class, "summary": over_classes(by_class)}
 
 
-def scores_of(graph: AttributionGraph) -> dict[str, np.ndarray]:
-    """Return the scores of all edges, in the order of units."""
+def scores_of(graph: Scores) -> dict[str, np.ndarray]:
+    """Return the scores of all edges of a graph, in the order of units."""
+    assert isinstance(graph, AttributionGraph)
     kept = {site: np.argsort(units) for site, units in graph.kept_units.items()}
     blocks = graph.edge_scores.items()
     return {
