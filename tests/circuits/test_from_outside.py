@@ -30,6 +30,7 @@ from circuitry.circuits import (
     score_units,
     similarity,
 )
+from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS, SEARCHERS
 from circuitry.circuits.unit_scores import score_parts
 from circuitry.runs import InputError
 from experiments.own_parts import planted_classes
@@ -167,6 +168,12 @@ def test_the_third_argument_of_a_method_are_the_parts(
         InputError, match=r"'mine'.*at units it returned an array \[2, "
     ):
         score_parts(TASK, settings, numbered)
+
+
+def test_every_method_of_the_package_has_its_function() -> None:
+    own = {name for name, method in METHODS.items() if method.function is None}
+    assert own == {*SCORERS, *COMPLETE_SCORERS}
+    assert {name for name in own if METHODS[name].learns_mask} == set(SEARCHERS)
 
 
 UNITS = {site: np.arange(2) for site in TASK.sites}
