@@ -57,13 +57,13 @@ from circuitry.gates.edges import Edges, Pair
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.given import checked
 
-UnitsBySite = Mapping[str, Int[np.ndarray, " kept"]]
+SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
 """Numbers of some units by site, in the encoder's order."""
 ComponentScorer = Callable[[ResidualStream, Task, QuadratureRule], StreamScores]
 
 
 def exact_readers(
-    task: Task, units: UnitsBySite, rule: QuadratureRule
+    task: Task, units: SomeUnits, rule: QuadratureRule
 ) -> Mapping[Pair, np.ndarray]:
     """Score edges by runs of the later unit, in a chain and in a stream."""
     if in_stream(task.encoder):
@@ -72,14 +72,14 @@ def exact_readers(
 
 
 def exact_cuts(
-    task: Task, units: UnitsBySite, rule: QuadratureRule
+    task: Task, units: SomeUnits, rule: QuadratureRule
 ) -> Mapping[Pair, np.ndarray]:
     """Score edges by a run for each; no rule takes part."""
     pairs = joined_sites(task.encoder, task.sites)
     return cut_effects(task, Edges.between(units, pairs)).scores
 
 
-SCORERS: Mapping[str, EdgeScorer] = {
+EDGE_SCORERS: Mapping[str, EdgeScorer] = {
     SQUARED: chain_edges,
     GRADIENT: partial(unit_edges, attributed),
     EXACT_READERS: exact_readers,
@@ -125,7 +125,7 @@ def _component_scores(
 
 
 def _scores_from_outside(
-    method: EdgeMethod, task: Task, units: UnitsBySite, rule: QuadratureRule
+    method: EdgeMethod, task: Task, units: SomeUnits, rule: QuadratureRule
 ) -> dict[Pair, np.ndarray]:
     """Call a method from outside; refuse what are no scores of edges between the units."""
     assert method.function is not None
@@ -162,7 +162,7 @@ def _no_scores(method: EdgeMethod, given: str) -> InputError:
 @checked
 def score_edges(
     task: Task,
-    units: UnitsBySite,
+    units: SomeUnits,
     *,
     method: EdgeMethodName | None = None,
     rule: AnyRule | None = None,
@@ -201,7 +201,7 @@ def _scorer(method: EdgeMethod) -> EdgeScorer:
         return partial(_scores_from_outside, method)
     if method.components is not None:
         return partial(unit_edges, partial(_component_scores, method))
-    return SCORERS[method.name]
+    return EDGE_SCORERS[method.name]
 
 
 @checked
@@ -339,7 +339,7 @@ def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> Quadrature
 
 def part_edges(
     task: Task,
-    units: Mapping[int, UnitsBySite],
+    units: Mapping[int, SomeUnits],
     settings: AttributionSettings,
     parts: Int[np.ndarray, " images"],
 ) -> dict[int, Mapping[Pair, np.ndarray]]:
@@ -369,6 +369,6 @@ def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str
         "edge_method": method.name,
         "edge_rule": rule_of_edges(encoder, settings).name,
     }
-    if method.name not in SCORERS or method.function is not None:
+    if method.name not in EDGE_SCORERS or method.function is not None:
         made_with["edge_method_code"] = code_of(method)
     return made_with

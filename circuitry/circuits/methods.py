@@ -16,7 +16,7 @@ edges are described in `edge_methods`; `register_edge_method` adds one. Whatever
 their value, so nobody asks for a name.
 
 A value can be read without torch, for settings, command lines and reports. So the functions of the package's own
-methods are not in it: they are in `unit_methods.SCORERS` and `edge_methods.SCORERS`, by the same names.
+methods are not in it: they are in `unit_methods.SCORERS` and `edge_methods.EDGE_SCORERS`, by the same names.
 """
 
 import logging
@@ -94,7 +94,7 @@ class EdgeMethod:
     function: EdgeScorer | None = None
     """From a task, units [k] by site and a `QuadratureRule` to finite scores [units downstream, units upstream] by
     (upstream, downstream) pair of the sites, means over images, positive where an edge helps. None for a method of the
-    package, see `edge_methods.SCORERS`, and for a method of components alone."""
+    package, see `edge_methods.EDGE_SCORERS`, and for a method of components alone."""
     components: Callable[..., Any] | None = None
     """From a `ResidualStream`, a task of its components and a rule to `StreamScores`, for `attribute_components`; edges
     between heads and neurons then follow from it, so such a method needs no ``function``."""

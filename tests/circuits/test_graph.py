@@ -27,7 +27,7 @@ from circuitry.circuits import (
     strongest_units,
 )
 from circuitry.circuits.budgets import RANKINGS
-from circuitry.circuits.edge_methods import COMPONENT_SCORERS, SCORERS, as_graph
+from circuitry.circuits.edge_methods import COMPONENT_SCORERS, EDGE_SCORERS, as_graph
 from circuitry.circuits.stream_edges import StreamScores
 from circuitry.data import ImageRecord
 from circuitry.encoder import Encoder, Task
@@ -308,7 +308,7 @@ def test_a_plain_encoder_and_one_in_components_have_the_same_edges_by_every_meth
 ):
     encoder = Encoder.from_tower(make_tower("timm-vit").double())
     images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
-    assert set(SCORERS) == set(EDGE_METHODS)
+    assert set(EDGE_SCORERS) == set(EDGE_METHODS)
     for method in COMPONENT_SCORERS:
         plain, fine = (
             attribute_components(
