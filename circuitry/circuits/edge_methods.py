@@ -369,6 +369,6 @@ def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str
         "edge_method": method.name,
         "edge_rule": rule_of_edges(encoder, settings).name,
     }
-    if method.name not in EDGE_SCORERS or method.function is not None:
+    if method.function is not None or method.components is not None:
         made_with["edge_method_code"] = code_of(method)
     return made_with
