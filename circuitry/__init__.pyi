@@ -7,6 +7,7 @@ from . import comparison as comparison
 from . import data as data
 from . import encoder as encoder
 from . import explorer as explorer
+from . import gates as gates
 from . import interventions as interventions
 from . import models as models
 from . import reports as reports
@@ -25,6 +26,7 @@ from .circuits.graph_folder import GraphFolder as GraphFolder
 from .circuits.measures import edge_jaccard as edge_jaccard
 from .circuits.measures import node_overlap as node_overlap
 from .circuits.measures import wl_kernel as wl_kernel
+from .circuits.own_part_of_class import own_part as own_part
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
 from .comparison.comparison import Comparison as Comparison
@@ -35,15 +37,14 @@ from .encoder.encoder import Encoder as Encoder
 from .encoder.metrics import class_logit as class_logit
 from .encoder.metrics import class_margin as class_margin
 from .encoder.task import Task as Task
+from .gates.patches import Patch as Patch
+from .gates.patches import patched as patched
+from .gates.patching import patch_effects as patch_effects
 from .interventions.circuit_checks import CausalChecks as CausalChecks
-from .interventions.contrast import own_part as own_part
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
+from .interventions.finding_circuits import find_circuit as find_circuit
 from .interventions.judgement import judge_circuit as judge_circuit
 from .interventions.lesions import lesion as lesion
-from .interventions.patches import Patch as Patch
-from .interventions.patches import patched as patched
-from .interventions.patching import patch_effects as patch_effects
-from .interventions.search import find_circuit as find_circuit
 from .models.classifier_nets import load_classifier as load_classifier
 from .models.clip import Clip as Clip
 from .models.loading import load_clip as load_clip

@@ -1,7 +1,7 @@
 """Whose scores of edges between heads and MLPs are nearest to exact cuts, on a trained transformer?
 
 1. Every edge is cut alone, exactly, and all edges of each reader and writer together; the effects on the class logit
-   are correlated with what attribution says, plain, along a path, and corrected (`circuits.stream_edges`). A correction
+   are correlated with what attribution says, plain, along a path, and corrected (`edge_corrections`). A correction
    is refuted where it is nearer than plain in few circuits.
 2. The same for edges of graphs as `attribute` stores them, between single heads and neurons.
 
@@ -18,12 +18,13 @@ from circuitry.runs import Work, run_script
 from circuitry import attribute, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
-from circuitry.circuits import QuadratureRule, midpoint_rule
-from circuitry.circuits.edge_methods import COMPONENT_SCORERS
+from circuitry.circuits import EDGE_METHODS, QuadratureRule, midpoint_rule
+from circuitry.circuits.edge_methods import component_scorer
 from circuitry.circuits.stream_edges import PLAIN, StreamScores
 from circuitry.encoder import AnyBaseline, Task, mean_baseline
 from circuitry.models import image_batches
 from circuitry.reports.result_tables import KeepSettings
+from experiments.edge_corrections import CORRECTIONS
 
 import numpy as np
 import pandas as pd
@@ -165,7 +166,8 @@ def scored(
 ) -> StreamScores:
     """Score all edges between heads and MLPs."""
     with task.running(gradients=True):
-        return COMPONENT_SCORERS[method](stream, task, rule)
+        of_edges = CORRECTIONS.get(method) or EDGE_METHODS[method]
+        return component_scorer(of_edges)(stream, task, rule)
 
 
 def with_nodes(found: StreamScores) -> np.ndarray:

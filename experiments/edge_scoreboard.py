@@ -31,17 +31,16 @@ from circuitry.circuits import (
     EDGE_METHODS,
     LEARNED,
     Circuit,
+    MaskSettings,
+    Scores,
     attribute_components,
     cut_effects,
+    learn_masks,
 )
 from circuitry.encoder import Task, mean_baseline
-from circuitry.interventions import (
-    AblationSettings,
-    MaskSettings,
-    learn_masks,
-    measure_circuits,
-)
+from circuitry.interventions import AblationSettings, measure_circuits
 from circuitry.reports.result_tables import KeepSettings
+from experiments.edge_corrections import register_corrections
 from experiments.judging.scoreboard import (
     JOB,
     Judged,
@@ -81,6 +80,7 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Judge class by class, print and write the tables."""
+    register_corrections()
     clip = config.clip()
     images = config.images()
     classes = images.classes[: config.n_classes]
@@ -199,8 +199,9 @@ def tables_of(
     return {**tables, "by_class": by_class, "summary": over_classes(by_class)}
 
 
-def scores_of(graph: AttributionGraph) -> dict[str, np.ndarray]:
-    """Return the scores of all edges, in the order of units."""
+def scores_of(graph: Scores) -> dict[str, np.ndarray]:
+    """Return the scores of all edges of a graph, in the order of units."""
+    assert isinstance(graph, AttributionGraph)
     kept = {site: np.argsort(units) for site, units in graph.kept_units.items()}
     blocks = graph.edge_scores.items()
     return {

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from circuitry.runs import Work
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import rule_of_edges, score_edges
-from circuitry.circuits.rules import with_size
-from circuitry.circuits.unit_scores import kept_units, score_parts
+from circuitry.circuits.scored_units import kept_units
+from circuitry.circuits.tower_defaults import with_size
+from circuitry.circuits.unit_scores import score_parts
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
 from circuitry.encoder.task import Task

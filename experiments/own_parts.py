@@ -37,14 +37,14 @@ from circuitry.data import SmallTables
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
 from circuitry.encoder.task import with_others
 from circuitry.encoder.tensor_batches import one_tensor
+from circuitry.gates import UnitsUnderGates
+from circuitry.gates.fisher import default_answers, set_importance
 from circuitry.interventions import (
-    Gated,
     OwnParts,
     OwnPartSettings,
     find_circuit,
     kept_embeddings,
 )
-from circuitry.interventions.answers import default_answers, set_importance
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
@@ -146,7 +146,7 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
 def fisher_difference(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     """Score units by how much more their gates change all answers on images of the class than on others."""
     with task.running(gradients=True):
-        runs = Gated(task)
+        runs = UnitsUnderGates(task)
         answers = default_answers(task.metric)
         sides = (range(runs.n_own), range(runs.n_own, len(runs)))
         own, others = set_importance(runs, answers, [(side, ()) for side in sides])
@@ -201,7 +201,7 @@ def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
 def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     """Score units by how far gates close that are learned to take the class and to keep the answers for others."""
     with task.running(gradients=True):
-        runs = Gated(task)
+        runs = UnitsUnderGates(task)
         metric: Any = task.metric
         n_own = runs.n_own
         n_others = len(runs) - runs.n_own

@@ -33,7 +33,6 @@ from circuitry import (
 )
 from circuitry.circuits import (
     AttributionSettings,
-    Edges,
     Measure,
     QuadratureRule,
     attribute_components,
@@ -46,7 +45,7 @@ from circuitry.circuits import (
 )
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.data import DEFAULT_PARTS
-from circuitry.interventions import patch_effects
+from circuitry.gates import Edges, patch_effects
 from circuitry.models import register_model
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib

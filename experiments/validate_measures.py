@@ -25,9 +25,9 @@ from pathlib import Path
 from circuitry.runs import InputError, run_script
 from circuitry import AttributionGraph, GraphFolder
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
-from circuitry.circuits.class_pass import SiteMarks
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.measures import MEASURES, similarity_matrices
+from circuitry.circuits.similarities_of_classes import SiteMarks
 from circuitry.reports.result_tables import KeepSettings
 
 import numpy as np

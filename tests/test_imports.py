@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ ROOMS = (
         "data",
         "encoder",
         "bases",
+        "gates",
         "models",
         "training",
         "circuits",
@@ -209,6 +211,40 @@ def test_rooms_import_downwards_only() -> None:
     backwards = {(a, b) for a, b in arrows if ROOMS.index(b) > ROOMS.index(a)}
     assert backwards == set()
     assert arrows & set(permutations(STRANGERS, 2)) == set()
+
+
+MODULE_PATH = re.compile(r"circuitry\.(\w+)(?:\.\w+)*(?::\w+)?")
+"""A text that names a module, or a name in it, for a program to load."""
+
+
+def texts_of(module: str) -> list[str]:
+    """Return the texts of a module that a program reads: docstrings are for readers."""
+    tree = ast.parse(modules()[module].read_text())
+    prose = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in prose
+    ]
+
+
+def test_no_text_names_a_module_of_a_higher_room() -> None:
+    """A module that is loaded by a text is an import that the order of rooms does not see."""
+    upwards = {}
+    for module in modules():
+        for text in texts_of(module):
+            named = MODULE_PATH.fullmatch(text)
+            if named is None or named[1] not in ROOMS:
+                continue
+            if ROOMS.index(named[1]) > ROOMS.index(room(module)):
+                upwards[module] = text
+    assert upwards == {}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -20,11 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from circuitry import CausalChecks, Clip, DomainFolder, left_rule
+from circuitry.circuits import own_part
 from circuitry.encoder import Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.modes import own_modes
-from circuitry.interventions import circuit_of, lesion, own_part
-from circuitry.interventions.answers import normal_ranks
+from circuitry.gates.fisher import normal_ranks
+from circuitry.interventions import circuit_of, lesion
 from circuitry.models import FolderBaseline
 from experiments.own_parts import planted_classes
 from experiments.representations.embeddings import embed_images, embed_texts

@@ -46,11 +46,15 @@ from circuitry.cards import unit_cards
 from circuitry.circuits import (
     EDGE_METHODS,
     METHODS,
+    MaskSettings,
     attribute_components,
     attribute_parts,
     direct_effects,
     direct_vectors,
+    learn_masks,
+    own_part,
     pooling_pairs,
+    unit_methods,
     with_edges,
 )
 from circuitry.circuits.circuit_settings import AttributionSettings
@@ -59,20 +63,16 @@ from circuitry.explorer import LiveModel, view_model
 from circuitry.interventions import (
     AblationSettings,
     CheckSettings,
-    MaskSettings,
     OwnParts,
     OwnPartSettings,
     check_attribution,
-    constants,
     interchange,
     kept_embeddings,
-    learn_masks,
     lesion,
     measure_circuits,
+    optimal_ablation,
     optimal_baseline,
-    own_part,
     transfer_circuits,
-    unit_methods,
 )
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.models import linear_probe, read_images
@@ -296,7 +296,7 @@ def masks_on_edges(made: Made, clip: Clip, _: Path) -> Any:
 def own(made: Made, clip: Clip, _: Path) -> Any:
     task = made.task(clip)
     part = own_part(task, share=0.01)
-    return part, with_edges(task, part).source.edge_scores
+    return part, with_edges(task, part).scored_edges.scores
 
 
 def own_of_styles(made: Made, clip: Clip, _: Path) -> Any:
@@ -685,7 +685,7 @@ def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         unit_methods, "learn_masks", partial(learn_masks, settings=MASKS)
     )
-    monkeypatch.setattr(constants, "STEPS", 3)
+    monkeypatch.setattr(optimal_ablation, "STEPS", 3)
 
 
 @pytest.mark.usefixtures("_few_steps")

@@ -56,7 +56,7 @@ def test_the_products_own_question_is_asked_at_the_top() -> None:
 
     assert {"lesion", "own_part"} <= set(dir(circuitry))
     assert lesion is circuitry.interventions.lesion
-    assert own_part is circuitry.interventions.own_part
+    assert own_part is circuitry.circuits.own_part
 
 
 def test_a_model_says_what_loads_it_and_what_it_is_asked_by() -> None:

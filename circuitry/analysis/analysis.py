@@ -18,12 +18,12 @@ from circuitry.analysis.run_explorer import explore_run
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.card_jobs import unit_cards
 from circuitry.circuits.across_domains import COMPARED, compare_domains
-from circuitry.circuits.class_pass import ReadingSettings
 from circuitry.circuits.consensus import circuit_stability
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.measures import Measure
+from circuitry.circuits.similarities_of_classes import ReadingSettings
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.data.parts import Key

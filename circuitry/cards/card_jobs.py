@@ -35,9 +35,9 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.encoder.metrics import given_classes
 from circuitry.encoder.task import Task
+from circuitry.gates.patching import patch_effects
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.intervention_settings import CheckSettings
-from circuitry.interventions.patching import patch_effects
 from circuitry.models.clip import Clip
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images

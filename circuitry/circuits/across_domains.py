@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from circuitry.circuits.class_pass import ClassPass, Node, ReadingSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.circuits.measures import Measure, measure_code
+from circuitry.circuits.similarities_of_classes import ClassPass, Node, ReadingSettings
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.part_array import WHOLE
 from circuitry.comparison.table import class_groups

@@ -31,10 +31,12 @@ from circuitry.circuits.edge_methods import (
 from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.methods import ITERATIVE, MethodName, without_others
+from circuitry.circuits.narrowed_tasks import own_images
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.quadrature import AnyRule, as_rule
-from circuitry.circuits.rules import with_size
-from circuitry.circuits.unit_scores import graph_of, kept_units, own_images, score_parts
+from circuitry.circuits.scored_units import kept_units, scores_of
+from circuitry.circuits.tower_defaults import with_size
+from circuitry.circuits.unit_scores import score_parts
 from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
@@ -256,6 +258,4 @@ def _graph(
     made_with = (
         settings.as_dict() | task.identity | edges_made_with(task.encoder, settings)
     )
-    return replace(
-        graph_of(task, nodes, made_with), kept_units=dict(kept), edge_scores=dict(edges)
-    )
+    return scores_of(task, nodes, made_with).keeping(kept, edges)

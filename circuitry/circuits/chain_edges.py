@@ -36,7 +36,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from circuitry.bases.gated_reading import joined_sites, read_paths
-from circuitry.circuits.edges import Pair
 from circuitry.circuits.nodes import clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.encoder import Encoder
@@ -45,6 +44,7 @@ from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import NarrowStage
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
+from circuitry.gates.edges import Pair
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 

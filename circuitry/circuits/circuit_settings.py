@@ -1,13 +1,19 @@
-"""How a circuit is found: settings of an attribution. No torch."""
+"""How a circuit is found: settings of attributions, masks and own parts. No torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
 
 from circuitry.circuits.budgets import BUDGETS, GLOBAL, BudgetName
-from circuitry.circuits.methods import ITERATIVE, METHODS, MethodName, method_code
+from circuitry.circuits.methods import (
+    EDGE_METHODS,
+    ITERATIVE,
+    METHODS,
+    EdgeMethodName,
+    MethodName,
+    method_code,
+)
 from circuitry.circuits.quadrature import (
     RULE_WORDS,
     QuadratureRule,
@@ -16,27 +22,18 @@ from circuitry.circuits.quadrature import (
     parse_rule,
 )
 from circuitry.data.shared_options import option
-from circuitry.runs.given import Share, checked, one_of
+from circuitry.runs.given import (
+    ABOVE_ZERO,
+    Count,
+    Seed,
+    Share,
+    between,
+    checked,
+    one_of,
+)
 
 STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
-SQUARED = "squared"
-"""The study's score of edges: squared movements between neighbouring sites."""
-EDGE_WORDS: Mapping[str, str] = {
-    SQUARED: "how far the later unit moves when the earlier one goes to the baseline",
-    "gradient": "by one gradient",
-    "exact-readers": "the later unit is run without it, and what follows is taken as linear",
-    "exact-softmax": "by a gradient that counts the change of attention patterns themselves",
-    "gradient-dropping": "by gradients that leave out one block after the other",
-    "atp-star": "by gradients that count the change of attention patterns and leave out one block after the other",
-    "relp": "by relevance, with norms and attention patterns as constants",
-    "relp-with-patterns": "by relevance, with norms as constants",
-    "path-by-layer": "by gradients along a path of what each layer reads",
-    "cuts": "measured, by a run for each edge",
-}
-"""How a method scores an edge, as reports say it, by its name."""
-EDGE_METHODS = tuple(EDGE_WORDS)
-"""Names of methods that score edges; see `edge_methods`."""
 DEFAULT_RULE = midpoint_rule(10)
 """The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
 
@@ -66,9 +63,8 @@ class AttributionSettings:
     """Quadrature rule of edge scores (default: that of the nodes, in a folder by the kind of tower; through a
     residual stream one gradient)."""
     edges: Annotated[
-        str | None,
-        one_of(*EDGE_METHODS),
-        option(choices=EDGE_METHODS),
+        EdgeMethodName | None,
+        option(choices=tuple(EDGE_METHODS)),
         tyro.conf.arg(name="edge-method"),
     ] = None
     """How edges are scored, see `EDGE_METHODS` (default: squared; where sites carry a stream gradient, or
@@ -100,22 +96,31 @@ class AttributionSettings:
         }
 
 
-def describe_edges(settings: Mapping[str, Any]) -> str:
-    """Return sentences on the edges of a graph and what their scores say, from its settings."""
-    method = settings.get("edge_method") or SQUARED
-    measured = method == "cuts"
-    if method == SQUARED:
-        rule = settings.get("edge_rule", "an unknown rule")
-        joined = f"units of neighbouring sites; an edge's score says {EDGE_WORDS[SQUARED]}, integrated by {rule}"
-    else:
-        joined = (
-            "units where a later one reads what an earlier one wrote, also of sites further apart; an edge's score "
-            f"{'is' if measured else 'estimates'} what the metric loses when the later unit alone misses that "
-            f"({EDGE_WORDS[method]})"
-        )
-    limit = (
-        ""
-        if measured
-        else " Scores of edges rank them and do not measure what a cut costs."
-    )
-    return f"Edges join kept {joined}. Each unit keeps its few strongest incoming edges.{limit}"
+MOST = 0.2
+"""The largest share of the units that a class's own part has."""
+OwnShare = Annotated[
+    float,
+    between(
+        f"a share of the units in (0, {MOST:g}]", ABOVE_ZERO, MOST, "write 0.02 for 2 %"
+    ),
+]
+
+
+@checked
+@dataclass(frozen=True)
+class MaskSettings:
+    """How masks are learned.
+
+    Example:
+        >>> circuitry.circuits.MaskSettings(steps=100).batch_size
+        24
+    """
+
+    steps: Count = 300
+    """Steps of gradient descent for all sizes together."""
+    batch_size: Count = 24
+    """Images per step: half of them of the class, where there are others; then at least 2."""
+    seed: Seed = 0
+    """Seed of noise and minibatches."""
+    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
+    """Lower precision of the runs while learning: ``bfloat16`` or ``float16``; masks are checked without it."""

@@ -11,7 +11,7 @@ are in the images' own style, text weights are compared within a domain alone.
 import logging
 from typing import Any
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import Scores
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_MODEL, SHARED_PARTS, part_differs, same_part
 
@@ -41,12 +41,12 @@ class Comparable:
     """Sites, units and settings of the graphs of a comparison; each further graph is checked against them once."""
 
     def __init__(self) -> None:
-        self._first: AttributionGraph | None = None
+        self._first: Scores | None = None
         self._unsaid: str | None = None
         self._settings: dict[tuple[str, Any], tuple[Any, str]] = {}
         """The value of a setting and the title of a graph that has it, by the key of `_settings`."""
 
-    def add(self, graph: AttributionGraph) -> None:
+    def add(self, graph: Scores) -> None:
         """Check a graph against those before it."""
         graph.check_finite()
         if self._first is None:
@@ -79,14 +79,14 @@ class Comparable:
             )
 
 
-def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
+def check_comparable(a: Scores, b: Scores) -> None:
     """Check that two graphs may be compared."""
     checked = Comparable()
     checked.add(a)
     checked.add(b)
 
 
-def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
+def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
     """Return the `SHARED_PARTS` of a graph by name and scope: graphs of one scope must agree on the value."""
     found = {
         name: graph.settings[name] for name in SHARED_PARTS if name in graph.settings
@@ -109,7 +109,7 @@ def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
     return {(name, common.get(name)): value for name, value in found.items()}
 
 
-def _check_units(a: AttributionGraph, b: AttributionGraph) -> None:
+def _check_units(a: Scores, b: Scores) -> None:
     if a.sites != b.sites:
         different = next(
             (f"{x} and {y}" for x, y in zip(a.sites, b.sites, strict=False) if x != y),
@@ -127,7 +127,7 @@ def _check_units(a: AttributionGraph, b: AttributionGraph) -> None:
             )
 
 
-def _units(graph: AttributionGraph, site: str) -> str:
+def _units(graph: Scores, site: str) -> str:
     errors = len(graph.error_scores.get(site, ()))
     return f"{len(graph.node_scores[site])} units" + (
         f" and {errors} error units" if errors else ""

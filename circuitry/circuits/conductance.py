@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from circuitry.circuits.narrowed_tasks import own_images, without_image
 from circuitry.circuits.nodes import (
     NodeEffects,
     PartSum,
@@ -48,11 +49,8 @@ def conductance_effects(
     The path leads to the baseline's activation of `input`: zeros after normalisation, the mean image, or the
     counterfactual images.
     """
-    sites, hidden, rows = (
-        task.sites,
-        not task.work.progress,
-        rows_that_fit(task.encoder, task.work.memory_gib),
-    )
+    sites = task.sites
+    rows = rows_that_fit(task.encoder, task.work.memory_gib)
     told = [site for site in sites if site not in task.encoder.carried]
     sums = defaultdict[int, list[PartSum]](list)
     n_batches = count_batches(task.images, rows)
@@ -61,7 +59,7 @@ def conductance_effects(
         "conductance",
         n_batches,
         unit="batch",
-        disable=hidden,
+        disable=not task.work.progress,
         leave=False,
     ):
         end = batch.ends({INPUT: batch.images})[INPUT]
@@ -79,3 +77,11 @@ def conductance_effects(
         ):
             sums[part].append(found)
     return effects_of(sums, parts)
+
+
+def path_effects(
+    task: Task, parts: Int[np.ndarray, " images"] | None = None
+) -> tuple[NodeEffects, dict[int, NodeEffects]]:
+    """Return `conductance_effects` on a task's own images, the image left out."""
+    with task.running(gradients=True):
+        return conductance_effects(without_image(own_images(task)), parts)

@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 
 from circuitry.circuits.budgets import GLOBAL, strongest_units
 from circuitry.circuits.comparable import check_comparable
-from circuitry.circuits.edges import strongest_edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.gates.edges import strongest_edges
 from circuitry.runs.errors import InputError
 
 _EXACT = 5
@@ -92,7 +92,8 @@ def find_consensus(
         }
 
     effects = drawn([part.node_scores for part in parts])
-    held_units = _held_units(drawn([part.ranked_by for part in parts]), effects, source)
+    ranked_by = drawn([part.ranked_by for part in parts])
+    held_units = _held_units(ranked_by, effects, circuit)
     units = {site: probability @ held for site, held in held_units.items()}
     places = circuit.its_edges.places
     found = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
@@ -168,7 +169,7 @@ def _draws(
 def _held_units(
     drawn: Mapping[str, Float[np.ndarray, "draws units"]],
     effects: Mapping[str, Float[np.ndarray, "draws units"]],
-    source: AttributionGraph,
+    circuit: Circuit,
 ) -> dict[str, Bool[np.ndarray, "draws kept"]]:
     """Return which units of the circuit each draw keeps, by ``drawn``, with the same sign of their effect.
 
@@ -178,7 +179,8 @@ def _held_units(
         site: np.argsort(-np.abs(scores), axis=1, kind="stable")
         for site, scores in drawn.items()
     }
-    kept = source.kept_units
+    source = circuit.source
+    kept = circuit.units
     in_draw = {site: np.zeros(scores.shape, bool) for site, scores in drawn.items()}
     for draw in range(len(next(iter(drawn.values()), ()))):
         counts = {site: len(kept[site]) for site in drawn}

@@ -1,12 +1,11 @@
 """Scores of edges: `score_edges` between units, `attribute_components` between heads and whole MLPs.
 
-A method is a name of `EDGE_METHODS`. ``squared``, the study's: how far a unit moves at the next site (`chain_edges`);
-the default of a chain whose sites carry nothing past their units. The others score effects on the metric. ``cuts``
-takes an exact run for every edge (`edge_cuts`). ``exact-readers`` agrees best with these, but takes a partial run for
-every unit: on ViT-B/32 with 399 kept units 26 s of a processor for an image, where ``gradient`` takes 4. It is the
-default where sites carry a stream and units do not add up: hidden channels, or heads with a norm behind them. The rest
-are gradients through the residual stream of heads and neurons that add up, whose default is ``gradient``
-(`stream_edges`).
+A method is a value of `methods.EDGE_METHODS`. ``squared``, the study's: how far a unit moves at the next site
+(`chain_edges`); the default of a chain whose sites carry nothing past their units. The others score effects on the
+metric. ``cuts`` takes an exact run for every edge (`edge_cuts`). ``exact-readers`` agrees best with these, but takes a
+partial run for every unit: on ViT-B/32 with 399 kept units 26 s of a processor for an image, where ``gradient`` takes
+4. It is the default where sites carry a stream and units do not add up: hidden channels, or heads with a norm behind
+them. ``gradient``, through the residual stream, is the default of heads and neurons that add up (`stream_edges`).
 
 Scores rank edges and do not measure them: even where they order edges as exact cuts do, their sizes are not what the
 metric loses by a cut. Only ``cuts`` are.
@@ -15,7 +14,7 @@ metric loses by a cut. Only ``cuts`` are.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,69 +23,155 @@ from torch import Tensor
 
 from circuitry.bases.gated_reading import joined_sites
 from circuitry.bases.residual import Component, ResidualStream, in_stream
+from circuitry.circuits.asked_alike import ANY_CLASS, check_made_with
 from circuitry.circuits.chain_edges import chain_edges, reader_edges
-from circuitry.circuits.circuit_settings import (
-    DEFAULT_RULE,
-    EDGE_METHODS,
-    SQUARED,
-    AttributionSettings,
-)
+from circuitry.circuits.circuit_settings import DEFAULT_RULE, AttributionSettings
 from circuitry.circuits.edge_cuts import component_cuts, cut_effects
-from circuitry.circuits.edges import Edges, Pair
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.made_with import ANY_CLASS, check_made_with
+from circuitry.circuits.methods import (
+    CUTS,
+    EDGE_METHODS,
+    EXACT_READERS,
+    GRADIENT,
+    SQUARED,
+    EdgeMethod,
+    EdgeMethodName,
+    EdgeScorer,
+    code_of,
+)
+from circuitry.circuits.narrowed_tasks import own_images
 from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
+from circuitry.circuits.returned_numbers import numbers_in
 from circuitry.circuits.stream_edges import (
-    ATTRIBUTED,
+    BY_READER,
     PLAIN,
     StreamScores,
+    attributed,
     stream_of,
     unit_edges,
 )
-from circuitry.circuits.unit_scores import own_images
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked, one_of
+from circuitry.gates.edges import Edges, Pair
+from circuitry.runs.errors import InputError, shown
+from circuitry.runs.given import checked
 
-EdgeEnds = Mapping[str, Int[np.ndarray, " kept"]]
-"""By site."""
+SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
+"""Numbers of some units by site, in the encoder's order."""
+ComponentScorer = Callable[[ResidualStream, Task, QuadratureRule], StreamScores]
 
-SCORERS: Mapping[
-    str, Callable[[Task, EdgeEnds, QuadratureRule], Mapping[Pair, np.ndarray]]
-] = {
+
+def exact_readers(
+    task: Task, units: SomeUnits, rule: QuadratureRule
+) -> Mapping[Pair, np.ndarray]:
+    """Score edges by runs of the later unit, in a chain and in a stream."""
+    if in_stream(task.encoder):
+        return unit_edges(partial(attributed, exact=BY_READER), task, units, rule)
+    return reader_edges(task, units, rule)
+
+
+def exact_cuts(
+    task: Task, units: SomeUnits, rule: QuadratureRule
+) -> Mapping[Pair, np.ndarray]:
+    """Score edges by a run for each; no rule takes part."""
+    pairs = joined_sites(task.encoder, task.sites)
+    return cut_effects(task, Edges.between(units, pairs)).scores
+
+
+EDGE_SCORERS: Mapping[str, EdgeScorer] = {
     SQUARED: chain_edges,
-    **{name: partial(unit_edges, score) for name, score in ATTRIBUTED.items()},
-    "cuts": lambda task, units, _: (
-        cut_effects(
-            task, Edges.between(units, joined_sites(task.encoder, task.sites))
-        ).scores
-    ),
+    GRADIENT: partial(unit_edges, attributed),
+    EXACT_READERS: exact_readers,
+    CUTS: exact_cuts,
 }
-"""Methods that score edges between units; another one is another entry, and its name one of `EDGE_METHODS`."""
-COMPONENT_SCORERS: Mapping[
-    str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]
-] = {
-    **ATTRIBUTED,
-    "cuts": lambda stream, task, _: component_cuts(stream, task),
+"""The package's methods that score edges between units."""
+COMPONENT_SCORERS: Mapping[str, ComponentScorer] = {
+    GRADIENT: attributed,
+    EXACT_READERS: partial(attributed, exact=BY_READER),
+    CUTS: lambda stream, task, _: component_cuts(stream, task),
 }
-"""Methods that score edges between heads and whole MLPs."""
+"""The package's methods that score edges between heads and whole MLPs."""
+
+
+def component_scorer(method: EdgeMethod) -> ComponentScorer:
+    """Return what scores edges between heads and whole MLPs by a method; refuse one that scores none."""
+    if method.components is not None:
+        return partial(_component_scores, method)
+    if method.name not in COMPONENT_SCORERS:
+        raise InputError(
+            f"Edges between heads and MLPs are scored by {', '.join(map(repr, COMPONENT_SCORERS))} or an EdgeMethod "
+            f"with components, but {method.name!r} was given: choose another method."
+        )
+    return COMPONENT_SCORERS[method.name]
+
+
+def _component_scores(
+    method: EdgeMethod, stream: ResidualStream, task: Task, rule: QuadratureRule
+) -> StreamScores:
+    """Call a method from outside; refuse what are no scores of the edges of a stream."""
+    assert method.components is not None
+    given = method.components(stream, task, rule)
+    if not isinstance(given, StreamScores):
+        raise _no_scores(method, f"its components returned {shown(given)}")
+    scores = np.asarray(given.scores)
+    if scores.shape != tuple(stream.edges.shape):
+        raise _no_scores(
+            method, f"its components returned an array {list(scores.shape)}"
+        )
+    if not np.isfinite(scores[stream.edges.numpy()]).all():
+        raise _no_scores(method, "some scores of its components are NaN or infinite")
+    return given
+
+
+def _scores_from_outside(
+    method: EdgeMethod, task: Task, units: SomeUnits, rule: QuadratureRule
+) -> dict[Pair, np.ndarray]:
+    """Call a method from outside; refuse what are no scores of edges between the units."""
+    assert method.function is not None
+    given: object = method.function(task, units, rule)
+    if not isinstance(given, Mapping) or not given:
+        raise _no_scores(method, f"it returned {shown(given)}")
+    scores = dict[Pair, np.ndarray]()
+    places = {site: place for place, site in enumerate(units)}
+    for pair, values in given.items():
+        known = isinstance(pair, tuple) and all(site in places for site in pair)
+        if not known or len(pair) != 2 or places[pair[0]] >= places[pair[1]]:
+            raise _no_scores(method, f"there are some at {shown(pair)}")
+        where = "->".join(pair)
+        block = numbers_in(values)
+        if block is None:
+            raise _no_scores(method, f"at {where} it returned {shown(values)}")
+        if block.shape != (len(units[pair[1]]), len(units[pair[0]])):
+            raise _no_scores(
+                method, f"at {where} it returned an array {list(block.shape)}"
+            )
+        if not np.isfinite(block).all():
+            raise _no_scores(method, f"at {where} some are NaN or infinite")
+        scores[pair] = block
+    return scores
+
+
+def _no_scores(method: EdgeMethod, given: str) -> InputError:
+    return InputError(
+        f"Expected the method {method.name!r} to return finite scores [units downstream, units upstream] by (upstream, "
+        f"downstream) pair of sites, but {given}: correct its function; EdgeMethod says what it returns."
+    )
 
 
 @checked
 def score_edges(
     task: Task,
-    units: EdgeEnds,
+    units: SomeUnits,
     *,
-    method: Annotated[str, one_of(*EDGE_METHODS)] | None = None,
+    method: EdgeMethodName | None = None,
     rule: AnyRule | None = None,
 ) -> Edges:
     """Score the edges between some units: of neighbouring sites, or of sites that a stream joins.
 
     Args:
         task: Its encoder has the sites; the baseline is what an upstream unit is put to.
-        units: EdgeEnds by site, in the encoder's order, such as the ``kept_units`` of a graph.
+        units: Units by site, in the encoder's order, such as the ``kept_units`` of a graph.
         method: One of `EDGE_METHODS` (default: ``squared``; where sites carry a stream ``gradient``, or
             ``exact-readers`` where units do not add up).
         rule: Points of the path, or the rule's name (default: of ``squared`` midpoint-10, else one gradient).
@@ -96,33 +181,34 @@ def score_edges(
             or scores that are not finite, or a baseline that does not fit.
 
     Example:
-        >>> edges = score_edges(task, graph.kept_units, method="exact-readers")
-        >>> edges.strongest(into=3).to_pandas()
+        >>> edges = circuitry.score_edges(task, graph.kept_units)
+        >>> strongest = edges.strongest(into=3).to_pandas()
     """
-    method = edge_method(task.encoder, method)
+    chosen = edge_method(task.encoder, method)
     units = {
         site: np.asarray(of_site) for site, of_site in units.items() if site != INPUT
     }
-    given = (
-        (PLAIN if method != SQUARED else DEFAULT_RULE)
-        if rule is None
-        else as_rule(rule)
-    )
+    default = DEFAULT_RULE if chosen.along_path else PLAIN
+    given = default if rule is None else as_rule(rule)
     with task.running(gradients=True):
-        score = (
-            SCORERS[method]
-            if method != "exact-readers" or in_stream(task.encoder)
-            else reader_edges
-        )
-        scores = score(replace(task, sites=tuple(units)), units, given)
+        scores = _scorer(chosen)(replace(task, sites=tuple(units)), units, given)
     return Edges(units, scores)
+
+
+def _scorer(method: EdgeMethod) -> EdgeScorer:
+    """Return what scores the edges between units."""
+    if method.function is not None:
+        return partial(_scores_from_outside, method)
+    if method.components is not None:
+        return partial(unit_edges, partial(_component_scores, method))
+    return EDGE_SCORERS[method.name]
 
 
 @checked
 def attribute_components(
     task: Task,
     *,
-    method: Annotated[str, one_of(*COMPONENT_SCORERS)] = "gradient",
+    method: EdgeMethodName = GRADIENT,
     rule: AnyRule = PLAIN,
     ports: bool = False,
 ) -> AttributionGraph:
@@ -138,9 +224,7 @@ def attribute_components(
     Args:
         task: Its encoder is a transformer, as it is or in heads and neurons; the baseline is what a writer adds where
             its edge is cut. Its sites play no part: all edges are scored.
-        method: One of `EDGE_METHODS` but ``squared``. With ``exact-softmax`` patterns change from those of the clean
-            run; with ``gradient-dropping`` there is a backward pass for every block; ``cuts`` takes a run for every
-            edge and no rule.
+        method: One of `EDGE_METHODS` but ``squared``; ``cuts`` takes a run for every edge and no rule.
         rule: Points of the path, or the rule's name; `PLAIN` is attribution patching.
         ports: Whether the query, key and value of a head are nodes of their own; else one node reads for all three.
 
@@ -149,14 +233,15 @@ def attribute_components(
             fit, an unknown method, hooks on an encoder as it is, or a tower as in `ResidualStream.of`.
 
     Example:
-        >>> task = Task(clip.encoder, photos, class_logit(weights, 3))
-        >>> graph = attribute_components(task, method="exact-readers")
-        >>> graph.edges.top(0.01).to_pandas()
+        >>> of_vit = circuitry.Task(vit.encoder, images, circuitry.class_logit(vit.text_weights(folder.classes), 1))
+        >>> graph = circuitry.circuits.attribute_components(of_vit)
+        >>> strongest = graph.edges.top(0.01).to_pandas()
     """
     stream, task = stream_of(task)
     rule = as_rule(rule)
+    score = component_scorer(EDGE_METHODS[method])
     with task.running(gradients=True):
-        found = COMPONENT_SCORERS[method](stream, task, rule)
+        found = score(stream, task, rule)
     return as_graph(
         found, task.identity | {"edge_rule": rule.name, "edge_method": method}, ports
     )
@@ -197,7 +282,13 @@ def as_graph(
         if down in into and layers.index(up) < layers.index(layer_of[down])
     }
     return AttributionGraph(
-        tuple(sites), nodes, kept, edges, {}, found.n_images, settings=settings
+        tuple(sites),
+        nodes,
+        {},
+        found.n_images,
+        settings=settings,
+        kept_units=kept,
+        edge_scores=edges,
     )
 
 
@@ -211,40 +302,44 @@ def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list
 
 
 def with_edges(task: Task, circuit: Circuit) -> Circuit:
-    """Return a circuit of units whose source keeps them, with scores of the edges between them; see `score_edges`."""
-    check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
-    source, nothing = circuit.source, np.zeros(0, np.int64)
+    """Return a circuit of units whose source is a graph, with scores of the edges between them; see `score_edges`."""
+    source = circuit.source
+    check_made_with(task, [source], (*ANY_CLASS, "baseline"))
+    nothing = np.zeros(0, np.int64)
     kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
-    scores = dict(score_edges(own_images(task), kept).scores)
+    edges = score_edges(own_images(task), kept)
     settings = source.settings | edges_made_with(task.encoder, AttributionSettings())
-    return replace(
-        circuit,
-        source=replace(source, kept_units=kept, edge_scores=scores, settings=settings),
-    )
+    graph = replace(source, settings=settings).keeping(kept, edges.scores)
+    return replace(circuit, source=graph)
 
 
-def edge_method(encoder: Encoder, name: str | None) -> str:
+def edge_method(encoder: Encoder, name: str | None) -> EdgeMethod:
     """Return the method that scores the edges of an encoder, by its name or the default."""
-    streams = in_stream(encoder)
-    if name not in (None, SQUARED, "exact-readers", "cuts") and not streams:
+    if in_stream(encoder):
+        return EDGE_METHODS[name or GRADIENT]
+    method = EDGE_METHODS[name or (EXACT_READERS if encoder.carried else SQUARED)]
+    if method.in_stream:
+        anywhere = [
+            repr(one.name) for one in EDGE_METHODS.values() if not one.in_stream
+        ]
         raise InputError(
             f"Edges are scored by {name!r} between heads and neurons that add to a residual stream, but this encoder's "
-            f"units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}, 'exact-readers' or 'cuts'."
+            f"units are not: give clip.in_components().encoder of a ViT, or one of {', '.join(anywhere)}."
         )
-    return name or (
-        "gradient" if streams else "exact-readers" if encoder.carried else SQUARED
-    )
+    return method
 
 
 def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
     """Return the rule of the edges: that of the settings, one gradient through a stream, else that of the nodes."""
-    streams = edge_method(encoder, settings.edges) != SQUARED
-    return settings.edge_rule or (PLAIN if streams else settings.node_rule)
+    if settings.edge_rule is not None:
+        return settings.edge_rule
+    along_path = edge_method(encoder, settings.edges).along_path
+    return settings.node_rule if along_path else PLAIN
 
 
 def part_edges(
     task: Task,
-    units: Mapping[int, EdgeEnds],
+    units: Mapping[int, SomeUnits],
     settings: AttributionSettings,
     parts: Int[np.ndarray, " images"],
 ) -> dict[int, Mapping[Pair, np.ndarray]]:
@@ -252,24 +347,28 @@ def part_edges(
 
     Args:
         task: Its images are a tensor, and gradients run.
-        units: EdgeEnds by site, of each part.
+        units: Units by site, of each part.
         settings: Their method and rule are taken.
     """
-    method, rule, images = (
-        edge_method(task.encoder, settings.edges),
-        rule_of_edges(task.encoder, settings),
-        task.images,
-    )
+    images = task.images
     assert isinstance(images, Tensor)
-    members = {part: torch.from_numpy(np.flatnonzero(parts == part)) for part in units}
-    tasks = {part: task.of_some(images, chosen) for part, chosen in members.items()}
-    return {
-        part: score_edges(tasks[part], units[part], method=method, rule=rule).scores
-        for part in units
-    }
+    method = edge_method(task.encoder, settings.edges).name
+    rule = rule_of_edges(task.encoder, settings)
+    scores = dict[int, Mapping[Pair, np.ndarray]]()
+    for part, of_part in units.items():
+        members = torch.from_numpy(np.flatnonzero(parts == part))
+        some = task.of_some(images, members)
+        scores[part] = score_edges(some, of_part, method=method, rule=rule).scores
+    return scores
 
 
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:
-    """Return how edges are scored, in plain values."""
+    """Return how edges are scored, in plain values; of a method from outside with its code."""
     method = edge_method(encoder, settings.edges)
-    return {"edge_method": method, "edge_rule": rule_of_edges(encoder, settings).name}
+    made_with: dict[str, Any] = {
+        "edge_method": method.name,
+        "edge_rule": rule_of_edges(encoder, settings).name,
+    }
+    if method.function is not None or method.components is not None:
+        made_with["edge_method_code"] = code_of(method)
+    return made_with

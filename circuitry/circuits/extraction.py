@@ -27,9 +27,9 @@ from circuitry.circuits.graph_folder import (
     named,
     write_part_edges,
 )
-from circuitry.circuits.methods import ONLY_RANK, without_others
+from circuitry.circuits.methods import METHODS, without_others
 from circuitry.circuits.quadrature import as_rule
-from circuitry.circuits.rules import default_sites, with_rules
+from circuitry.circuits.tower_defaults import default_sites, with_rules
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.models.clip import Clip
@@ -207,7 +207,8 @@ class Extraction(FolderWork):
 
     @property
     def _n_others(self) -> int:
-        return self.settings.n_others if self.settings.method in ONLY_RANK else 0
+        takes_others = METHODS[self.settings.method].takes_others
+        return self.settings.n_others if takes_others else 0
 
     def run(self, work: Work = Work(), most: Natural | None = None) -> dict[Job, float]:
         """Do what is unfinished, together with other processes that do the same, and return the seconds by job done.

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from circuitry.circuits.graph import PIXELS, AttributionGraph
+from circuitry.circuits.graph import PIXELS, Scores
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import Images, digests_of
 from circuitry.runs.errors import name_some
@@ -31,7 +31,7 @@ def pixels_of(*sets: Images | None) -> dict[str, Any]:
     }
 
 
-def own_and_others(task: Task, graph: AttributionGraph) -> dict[str, Images]:
+def own_and_others(task: Task, graph: Scores) -> dict[str, Images]:
     """Return the images of a task by what they are called, beside a graph of the class: first its own, then others."""
     title = graph.title if graph.class_name or graph.domain else "the class"
     sets = {f"images of {title}": task.images}
@@ -41,7 +41,7 @@ def own_and_others(task: Task, graph: AttributionGraph) -> dict[str, Images]:
 
 
 def tell_seen(
-    sets: Mapping[str, Images], graphs: Iterable[AttributionGraph], what: str
+    sets: Mapping[str, Images], graphs: Iterable[Scores], what: str
 ) -> dict[str, int]:
     """Count the images of each set that found some graphs, and warn where there are such.
 

@@ -1,11 +1,15 @@
-"""Results of attribution: `AttributionGraph` stores the scores, `Circuit` the units and edges chosen by them.
+"""Scores of units, and what is cut out by them. No torch.
 
-No torch and no model: circuits are studied on any laptop.
+`Scores` says what a method found of every unit. An `AttributionGraph` is scores with the units that it keeps, and
+scores of the edges between these. A `Circuit` is some units, perhaps some edges between them, and the scores behind
+them. So units are chosen in one place: a graph's are in it, a circuit's are in the circuit, and scores name none.
+
+Circuits are studied on any laptop: no model takes part.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -16,11 +20,11 @@ from jaxtyping import Float, Int
 
 from circuitry.circuits.budgets import RANKINGS, SAME_SHARE, BudgetName, strongest_units
 from circuitry.circuits.completeness import Completeness, find_doubtful, largest_gap
-from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
-from circuitry.circuits.methods import SITE_PATH
+from circuitry.circuits.methods import METHODS, SITE_PATH
 from circuitry.encoder.sites import INPUT
+from circuitry.gates.edges import Edges
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
 
@@ -30,29 +34,24 @@ PIXELS = "pixels"
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class AttributionGraph:
-    """All node scores, the kept units and the scores of the edges between them, for one set of images.
+class Scores:
+    """What a method says of every unit, for one set of images, and what made it.
 
     Example:
-        >>> graph = AttributionGraph.load("runs/x/graphs/cat/sketch.all.safetensors")
-        >>> graph
-        AttributionGraph of cat in sketch: 21 sites, 1644 of 16424 units kept, 50 images, rule left-10, ...
-        >>> graph.top(5)  # the strongest units, as a table
-        >>> graph.circuit(edges_per_node=3).graph  # networkx.DiGraph
+        >>> scores = circuitry.find_circuit(task, size=0.1).source
+        >>> scores.node_scores["layer3.0"].shape
+        (32,)
+        >>> scores.strongest(0.2).count > scores.strongest(0.1).count
+        True
     """
 
-    HOW_TO_GET: ClassVar = "give the source of a circuit (circuit.source), or one of a folder (graphs[class, domain])"
+    HOW_TO_GET: ClassVar = "give the source of a circuit (circuit.source), or a graph"
 
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
     node_scores: dict[str, Float[np.ndarray, " _"]]
     """Effect [units] by site, mean over images; positive means that the unit helps: ablating it lowers the metric. In a
     feature basis the units are the latents."""
-    kept_units: dict[str, Int[np.ndarray, " _"]]
-    """Indices [k] of the kept units by site, the strongest first."""
-    edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]]
-    """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
-    ones, and those that a stream joins; see `edge_methods`. They rank edges and do not measure cuts."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: Count  #: Images that scores are means over.
@@ -76,54 +75,23 @@ class AttributionGraph:
                 f"A graph has node scores at each of its sites, and no others: look at {min(differing)}."
             )
         for site in self.node_scores | self.ranked_by:
-            n, ranked = (
-                len(by.get(site, ())) for by in (self.node_scores, self.ranked_by)
-            )
-            if ranked != n:
+            n = len(self.node_scores.get(site, ()))
+            n_ranked = len(self.ranked_by.get(site, ()))
+            if n_ranked != n:
                 raise InputError(
-                    f"The importance of the {n} units of {site} has {ranked} numbers: correct it."
-                )
-        for site, kept in self.kept_units.items():
-            n = len(self.node_scores[site]) if site in self.node_scores else 0
-            if len(kept) and not (
-                0 <= kept.min() <= kept.max() < n and np.bincount(kept).max() == 1
-            ):
-                raise InputError(
-                    f"The kept units of {site} are not among its {n} units, each once: correct them."
-                )
-        for (up, down), scores in self.edge_scores.items():
-            expected = [
-                len(self.kept_units[site]) if site in self.kept_units else 0
-                for site in (down, up)
-            ]
-            if list(scores.shape) != expected:
-                raise InputError(
-                    f"The edge scores {up}->{down} have shape {list(scores.shape)}, but the kept units say {expected}: "
-                    "correct them."
+                    f"The importance of the {n} units of {site} has {n_ranked} numbers: correct it."
                 )
 
     @property
     def title(self) -> str:
         """Class and domain, for messages."""
-        return (
-            " in ".join(filter(None, (self.class_name, self.domain)))
-            or "a graph without a name"
-        )
+        names = filter(None, (self.class_name, self.domain))
+        return " in ".join(names) or "a graph without a name"
 
     @property
     def inner_sites(self) -> tuple[str, ...]:
         """Sites that circuits have nodes at: all but the image itself."""
         return tuple(site for site in self.sites if site != INPUT)
-
-    @cached_property
-    def edges(self) -> Edges:
-        """The edges between the kept units; `edge_scores` are their scores."""
-        kept = {
-            site: self.kept_units[site]
-            for site in self.inner_sites
-            if site in self.kept_units
-        }
-        return Edges(kept, self.edge_scores)
 
     @property
     def ranked_by(self) -> dict[str, np.ndarray]:
@@ -152,23 +120,144 @@ class AttributionGraph:
 
     def check_finite(self) -> None:
         """Raise an `InputError` for scores that are NaN or infinite: units cannot be ranked by them."""
-        edges = {
-            f"{up}->{down}": scores for (up, down), scores in self.edge_scores.items()
-        }
-        kinds = {
-            "node": self.node_scores,
-            "error": self.error_scores,
-            "edge": edges,
-            "ranking": self.ranked_by,
-        }
-        for kind, where, scores in (
-            (kind, *one) for kind, places in kinds.items() for one in places.items()
-        ):
-            if not np.isfinite(scores).all():
+        self._check_finite("node", self.node_scores)
+        self._check_finite("error", self.error_scores)
+        self._check_finite("ranking", self.ranked_by)
+
+    def _check_finite(self, kind: str, scores: Mapping[str, np.ndarray]) -> None:
+        for where, numbers in scores.items():
+            if not np.isfinite(numbers).all():
                 raise InputError(
                     f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
                     "infinite values in the metric, the text weights, the baseline and the images."
                 )
+
+    @checked
+    def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
+        """Return the n units with the largest absolute score: site, unit, score.
+
+        Args:
+            site: Where (default: at all sites but the image and `doubtful_sites`, unless all are doubtful).
+        """
+        if site is not None:
+            self.n_units(site)  # which refuses a name that it does not know
+        trusted = [s for s in self.inner_sites if s not in self.doubtful_sites]
+        sites = [site] if site is not None else trusted or self.inner_sites
+        table = nodes_table(self.node_scores, {})
+        table = table[table["site"].isin(sites)]
+        order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
+        return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
+
+    def strongest(
+        self,
+        size: Share,
+        ranking: Annotated[str, one_of(*RANKINGS)] = "absolute",
+        budget: BudgetName = SAME_SHARE,
+        sites: Names | None = None,
+    ) -> "Circuit":
+        """Return the circuit of the first units of the sites, as many as a budget gives each.
+
+        Args:
+            size: Share of the units, in (0, 1].
+            budget: How the size is shared out over the sites, see `circuitry.circuits.budgets`.
+            sites: Sites of the circuit (default: all but `input`).
+        """
+        if missing := [site for site in sites or () if site not in self.inner_sites]:
+            raise no_circuit_at(missing, self.inner_sites)
+        ranked_by = {site: self.ranked_by[site] for site in sites or self.inner_sites}
+        if ranking == "signed":
+            # None is negative then, so that the largest are those that help most.
+            least = min(of_site.min() for of_site in ranked_by.values())
+            ranked_by = {site: of_site - least for site, of_site in ranked_by.items()}
+        units = strongest_units(ranked_by, size, budget)
+        made_with = {"size": size, "ranking": ranking, "budget": budget}
+        return Circuit(self, units, made_with=made_with)
+
+    def keeping(
+        self,
+        kept_units: Mapping[str, np.ndarray],
+        edge_scores: Mapping[tuple[str, str], np.ndarray] = {},
+    ) -> "AttributionGraph":
+        """Return a graph of these scores that keeps some units, with scores of the edges between them."""
+        scores = {one.name: getattr(self, one.name) for one in fields(Scores)}
+        return AttributionGraph(
+            **scores, kept_units=dict(kept_units), edge_scores=dict(edge_scores)
+        )
+
+    def __repr__(self) -> str:
+        sites = self.inner_sites
+        n_units = sum(len(self.node_scores[site]) for site in sites)
+        return (
+            f"Scores of {self.title}: {len(sites)} sites, {n_units} units, {self._made}"
+        )
+
+    @property
+    def _made(self) -> str:
+        method = METHODS.get(self.settings.get("method", SITE_PATH))
+        made_by = {"method": "method", "baseline": "baseline", "metric": "metric"}
+        if method is not None and method.takes_rule:
+            made_by = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
+        facts = [f"{self.n_images} images"]
+        for name, word in made_by.items():
+            if name in self.settings:
+                facts.append(f"{word} {self.settings[name]}")
+        return ", ".join([*facts, *largest_gap(self.completeness)])
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class AttributionGraph(Scores):
+    """Scores of all units, the kept units, and scores of the edges between these.
+
+    Example:
+        >>> graph  # doctest: +ELLIPSIS
+        AttributionGraph of ...: 10 sites, ... units kept, 4 images, ...
+        >>> strongest = graph.top(5)  # as a table
+        >>> drawn = graph.circuit(edges_per_node=3).graph  # networkx.DiGraph
+    """
+
+    HOW_TO_GET: ClassVar = (
+        "give one of a folder (graphs[class, domain]), or what attribute returns"
+    )
+
+    kept_units: dict[str, Int[np.ndarray, " _"]] = field(
+        default_factory=dict, kw_only=True
+    )
+    """Indices [k] of the kept units by site, the strongest first."""
+    edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]] = field(
+        default_factory=dict, kw_only=True
+    )
+    """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
+    ones, and those that a stream joins; see `edge_methods`. They rank edges and do not measure cuts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for site, kept in self.kept_units.items():
+            n = len(self.node_scores.get(site, ()))
+            if not _are_units(kept, n):
+                raise InputError(
+                    f"The kept units of {site} are not among its {n} units, each once: correct them."
+                )
+        for (up, down), scores in self.edge_scores.items():
+            expected = [len(self.kept_units.get(site, ())) for site in (down, up)]
+            if list(scores.shape) != expected:
+                raise InputError(
+                    f"The edge scores {up}->{down} have shape {list(scores.shape)}, but the kept units say {expected}: "
+                    "correct them."
+                )
+
+    @cached_property
+    def edges(self) -> Edges:
+        """The edges between the kept units; `edge_scores` are their scores."""
+        kept = self.kept_units
+        units = {site: kept[site] for site in self.inner_sites if site in kept}
+        return Edges(units, self.edge_scores)
+
+    def check_finite(self) -> None:
+        """Raise an `InputError` for scores that are NaN or infinite, of edges, too."""
+        super().check_finite()
+        by_name = {"->".join(pair): block for pair, block in self.edge_scores.items()}
+        self._check_finite("edge", by_name)
 
     @checked
     def to_pandas(
@@ -189,46 +278,11 @@ class AttributionGraph:
             )
         return nodes_table(self.node_scores, self.kept_units)
 
-    @checked
-    def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
-        """Return the n units with the largest absolute score: site, unit, score.
-
-        Args:
-            site: Where (default: at all sites but the image and `doubtful_sites`, unless all are doubtful).
-        """
-        if site is not None:
-            self.n_units(site)  # which refuses a name that it does not know
-        trusted = [
-            one for one in self.inner_sites if one not in self.doubtful_sites
-        ] or self.inner_sites
-        table = self.to_pandas()
-        table = table[table["site"].isin(trusted if site is None else [site])]
-        order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
-        return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
-
     def __repr__(self) -> str:
         sites = self.inner_sites
-        kept, units = (
-            sum(len(by.get(s, ())) for s in sites)
-            for by in (self.kept_units, self.node_scores)
-        )
-        return f"AttributionGraph of {self.title}: {len(sites)} sites, {kept} of {units} units kept, {self._made}"
-
-    @property
-    def _made(self) -> str:
-        by_path = (
-            self.settings.get("method", SITE_PATH) == SITE_PATH
-        )  # no other method takes the rule
-        made_by = {"node_rule": "rule"} if by_path else {"method": "method"}
-        made_by |= {"baseline": "baseline", "metric": "metric"}
-        facts = [
-            f"{word} {self.settings[name]}"
-            for name, word in made_by.items()
-            if name in self.settings
-        ]
-        return ", ".join(
-            [f"{self.n_images} images", *facts, *largest_gap(self.completeness)]
-        )
+        n_kept = sum(len(self.kept_units.get(site, ())) for site in sites)
+        n_units = sum(len(self.node_scores[site]) for site in sites)
+        return f"AttributionGraph of {self.title}: {len(sites)} sites, {n_kept} of {n_units} units kept, {self._made}"
 
     @checked
     def circuit(
@@ -242,37 +296,8 @@ class AttributionGraph:
         if edges_per_node is None:
             return Circuit(self, self.edges.units)
         edges = self.edges.strongest(edges_per_node, any_sign=any_sign)
-        return Circuit(
-            self,
-            edges.units,
-            edges,
-            {"edges_per_node": edges_per_node, "any_sign": any_sign},
-        )
-
-    def strongest(
-        self,
-        size: Share,
-        ranking: Annotated[str, one_of(*RANKINGS)] = "absolute",
-        budget: BudgetName = SAME_SHARE,
-        sites: Names | None = None,
-    ) -> "Circuit":
-        """Return the circuit of the first units of the sites, as many as a budget gives each.
-
-        Args:
-            size: Share of the units, in (0, 1].
-            budget: How the size is shared out over the sites, see `circuitry.circuits.budgets`.
-            sites: Sites of the circuit (default: all but `input`).
-        """
-        if missing := [site for site in sites or () if site not in self.inner_sites]:
-            raise no_circuit_at(missing, self.inner_sites)
-        scores = {site: self.ranked_by[site] for site in sites or self.inner_sites}
-        if (
-            ranking == "signed"
-        ):  # none is negative then, so that the largest are those that help most
-            least = min(of_site.min() for of_site in scores.values())
-            scores = {site: of_site - least for site, of_site in scores.items()}
-        made_with = {"size": size, "ranking": ranking, "budget": budget}
-        return Circuit(self, strongest_units(scores, size, budget), made_with=made_with)
+        cut = {"edges_per_node": edges_per_node, "any_sign": any_sign}
+        return Circuit(self, edges.units, edges, cut)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
@@ -284,7 +309,12 @@ class AttributionGraph:
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
         """Read a graph that `save` wrote; refuse a damaged file, and scores that are not finite."""
         with naming_damage(path):
-            graph = cls(**read_graph(path))
+            stored = read_graph(path)
+            if "kept_units" not in stored:
+                raise InputError(
+                    f"{path} holds a circuit and no graph: read it with Circuit.load(path)."
+                )
+            graph = cls(**stored)
             graph.check_finite()
         return graph
 
@@ -296,15 +326,16 @@ class Circuit:
 
     Example:
         >>> circuit = graph.circuit(edges_per_node=3)    # or graph.strongest(0.1), or what find_circuit returns
-        >>> circuit.to_pandas("edges")    # upstream and downstream site and unit, score
-        >>> circuit.graph                 # networkx.DiGraph with nodes site/unit
-        >>> curve = measure_circuits(task, [circuit])    # beside its complement and random circuits
+        >>> list(circuit.to_pandas("edges").columns)
+        ['upstream_site', 'upstream_unit', 'downstream_site', 'downstream_unit', 'score']
+        >>> circuit.graph
+        <networkx.classes.digraph.DiGraph object at ...>
     """
 
     HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3), or take what find_circuit returns"
 
-    source: AttributionGraph
-    """Scores of all units, and what made them."""
+    source: Scores
+    """Scores of all units, and what made them; of a circuit that was cut out of a graph, the graph."""
     units: Mapping[str, Int[np.ndarray, " _"]]
     """Numbers of its units by site; a site that is not there is left alone."""
     edges: Edges | None = None
@@ -319,102 +350,78 @@ class Circuit:
             site for site in self.units if site not in self.source.node_scores
         ]:
             raise no_circuit_at(missing, self.source.inner_sites)
+        # A graph has checked its own units: many circuits are cut out of one.
+        source = self.source
+        known = source.kept_units if isinstance(source, AttributionGraph) else {}
         for site, units in self.units.items():
-            n, known = (
-                len(self.source.node_scores[site]),
-                units is self.source.kept_units.get(site),
-            )
-            if (
-                not known
-                and len(units)
-                and not (
-                    0 <= units.min() <= units.max() < n
-                    and np.bincount(units).max() == 1
-                )
-            ):
+            n = len(source.node_scores[site])
+            if units is not known.get(site) and not _are_units(units, n):
                 raise InputError(
                     f"Site {site!r} has units 0 to {n - 1}, each once, but a circuit has others there: correct it."
                 )
-        edges = self.edges
-        if edges is not None and not all(
-            units is self.units.get(site)
-            or np.array_equal(units, self.units.get(site, ()))
-            for site, units in edges.units.items()
-        ):
-            raise InputError(
-                "The edges of a circuit run between its units, but others were given: see Edges.among."
-            )
+        of_edges = {} if self.edges is None else self.edges.units
+        for site, units in of_edges.items():
+            own = self.units.get(site, ())
+            if units is not own and not np.array_equal(units, own):
+                raise InputError(
+                    "The edges of a circuit run between its units, but others were given: see Edges.among."
+                )
 
     @property
     def count(self) -> int:
         """Number of its edges, of units alone that of the units."""
-        return (
-            sum(map(len, self.units.values()))
-            if self.edges is None
-            else self.edges.count
-        )
+        if self.edges is None:
+            return sum(map(len, self.units.values()))
+        return self.edges.count
 
     @property
     def size(self) -> float:
         """Share of the units at its sites, or of the edges between all of them, error units included."""
+        source = self.source
         if self.edges is None:
-            return self.count / sum(
-                len(self.source.node_scores[site]) for site in self.units
-            )
-        return self.count / sum(
-            self.source.n_units(up) * self.source.n_units(down)
-            for up, down in self.edges.scores
-        )
+            return self.count / sum(len(source.node_scores[s]) for s in self.units)
+        pairs = self.edges.scores
+        return self.count / sum(source.n_units(a) * source.n_units(b) for a, b in pairs)
 
     @property
     def its_edges(self) -> Edges:
         """Its edges; none between its units where it has units alone."""
         return Edges(self.units, {}) if self.edges is None else self.edges
 
+    @property
+    def scored_edges(self) -> Edges:
+        """All edges that have scores: those of the graph that it was cut out of, else its own."""
+        source = self.source
+        return source.edges if isinstance(source, AttributionGraph) else self.its_edges
+
     def at(self, sites: Names) -> "Circuit":
         """Return its part at some sites."""
         if missing := [site for site in sites if site not in self.units]:
             raise no_circuit_at(missing, tuple(self.units))
         units = {site: self.units[site] for site in sites}
-        return replace(
-            self,
-            units=units,
-            edges=None if self.edges is None else self.edges.among(units),
-        )
+        edges = None if self.edges is None else self.edges.among(units)
+        return replace(self, units=units, edges=edges)
 
     def nothing(self) -> "Circuit":
         """Return the circuit without any unit, or edge, at the same sites; its complement is everything there."""
-        if self.edges is None:
-            return replace(
-                self,
-                units={s: units[:0] for s, units in self.units.items()},
-                keep_error=False,
-            )
-        return replace(self, edges=self.edges.without(self.edges), keep_error=False)
+        if self.edges is not None:
+            return replace(self, edges=self.edges.without(self.edges), keep_error=False)
+        none = {site: units[:0] for site, units in self.units.items()}
+        return replace(self, units=none, keep_error=False)
 
     def complement(self) -> "Circuit":
         """Return all other units at the same sites, or all other edges between all units there."""
-        n_units = {site: len(self.source.node_scores[site]) for site in self.units}
+        every = {s: np.arange(len(self.source.node_scores[s])) for s in self.units}
         made_with = {"complement_of": self.made_with}
         if self.edges is None:
-            units = {
-                site: np.setdiff1d(np.arange(n), self.units[site])
-                for site, n in n_units.items()
-            }
+            units = {s: np.setdiff1d(every[s], own) for s, own in self.units.items()}
             return Circuit(self.source, units, None, made_with, not self.keep_error)
-        units = {site: np.arange(n) for site, n in n_units.items()}
-        nothing, something = np.float32(np.nan), np.float32(0)
-        scores = {
-            pair: np.where(mask, nothing, something)
-            for pair, mask in self.edges.masks(n_units).items()
-        }
-        return Circuit(
-            self.source,
-            units,
-            replace(self.edges, units=units, scores=scores),
-            made_with,
-            not self.keep_error,
-        )
+        n_units = {site: len(units) for site, units in every.items()}
+        scores = dict[tuple[str, str], np.ndarray]()
+        for pair, own in self.edges.masks(n_units).items():
+            scores[pair] = np.where(own, np.float32(np.nan), np.float32(0))
+        edges = replace(self.edges, units=every, scores=scores)
+        return Circuit(self.source, every, edges, made_with, not self.keep_error)
 
     def random(self, seed: Seed | np.random.Generator = 0) -> "Circuit":
         """Return a random circuit with as many units at every site, or as many edges; see `Edges.random`."""
@@ -468,8 +475,11 @@ class Circuit:
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "Circuit":
         """Read a circuit that `save` wrote; refuse the file of a graph alone."""
-        source = AttributionGraph.load(path)
         with naming_damage(path):
+            stored = read_graph(path)
+            is_graph = "kept_units" in stored
+            source = AttributionGraph(**stored) if is_graph else Scores(**stored)
+            source.check_finite()
             return cls(source, **read_cut(path))
 
     def __repr__(self) -> str:
@@ -487,3 +497,10 @@ def no_circuit_at(missing: Sequence[str], sites: Sequence[str]) -> InputError:
     return InputError(
         f"There are no circuit units at {', '.join(missing)}; the sites are {', '.join(sites)}."
     )
+
+
+def _are_units(units: np.ndarray, n: int) -> bool:
+    """Return whether these are numbers of some of n units, each once."""
+    if not len(units):
+        return True
+    return bool(0 <= units.min() <= units.max() < n and np.bincount(units).max() == 1)

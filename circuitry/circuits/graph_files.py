@@ -1,90 +1,89 @@
-"""An attribution graph, and perhaps the circuit that was cut out of it, as a file. No torch."""
+"""Scores of units as a file, with what a graph keeps, or with the circuit that they are behind. No torch."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from circuitry.circuits.completeness import Completeness
-from circuitry.circuits.edges import Edges
+from circuitry.gates.edges import Edges, Pair
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-FORMAT = "circuitry attribution graph 7"
+FORMAT = "circuitry attribution graph 8"
 """Name and version of the file format."""
 _PLAIN = ("n_images", "class_name", "domain", "settings", "provenance")
 _CUT, _PLAIN_OF_CUT = "circuit", ("made_with", "keep_error")
+_KEPT = "kept_units"
 
 
 def write_graph(
     path: str | os.PathLike[str],
-    graph: Mapping[str, Any],
+    scores: Mapping[str, Any],
     circuit: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the fields of a graph as safetensors with a JSON header, whole or not at all."""
-    arrays: dict[str, np.ndarray] = {
-        f"node_scores/{site}": one for site, one in graph["node_scores"].items()
-    }
-    arrays |= {
-        f"importance/{site}": one for site, one in (graph["importance"] or {}).items()
-    }
-    arrays |= {
-        f"error_scores/{site}": one for site, one in graph["error_scores"].items()
-    }
-    arrays |= {
-        f"edge_scores/{up}->{down}": one
-        for (up, down), one in graph["edge_scores"].items()
-    }
-    arrays |= {
-        f"kept_units/{site}": units for site, units in graph["kept_units"].items()
-    }
-    header = {name: graph[name] for name in ("sites", "completeness", *_PLAIN)} | {
-        "edges": list(graph["edge_scores"])
-    }
+    """Write the fields of scores, or of a graph, as safetensors with a JSON header, whole or not at all.
+
+    Args:
+        circuit: Fields of the circuit that has these scores, to be written beside them.
+    """
+    header = {name: scores[name] for name in ("sites", "completeness", *_PLAIN)}
+    arrays = _named("node_scores", scores["node_scores"])
+    arrays |= _named("importance", scores["importance"] or {})
+    arrays |= _named("error_scores", scores["error_scores"])
+    if _KEPT in scores:
+        header[_KEPT] = list(scores[_KEPT])
+        header["edges"] = list(scores["edge_scores"])
+        arrays |= _named(_KEPT, scores[_KEPT])
+        arrays |= _named_by_pair("edge_scores", scores["edge_scores"])
     if circuit is not None:
+        header[_CUT] = {name: circuit[name] for name in _PLAIN_OF_CUT}
+        header[_CUT]["sites"] = list(circuit["units"])
+        arrays |= _named("units", circuit["units"])
         edges = circuit["edges"]
-        arrays |= {f"units/{site}": units for site, units in circuit["units"].items()}
-        header[_CUT] = {name: circuit[name] for name in _PLAIN_OF_CUT} | {
-            "sites": list(circuit["units"])
-        }
         if edges is not None:
-            arrays |= {
-                f"edges/{up}->{down}": one for (up, down), one in edges.scores.items()
-            }
-            header[_CUT] |= {
-                "edges": list(edges.scores),
-                "edge_sites": list(edges.units),
-            }
+            header[_CUT]["edges"] = list(edges.scores)
+            header[_CUT]["edge_sites"] = list(edges.units)
+            arrays |= _named_by_pair("edges", edges.scores)
     write_arrays(path, FORMAT, header, arrays)
 
 
+def _named(kind: str, by_site: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{kind}/{site}": array for site, array in by_site.items()}
+
+
+def _named_by_pair(
+    kind: str, by_pair: Mapping[Pair, np.ndarray]
+) -> dict[str, np.ndarray]:
+    return {f"{kind}/{up}->{down}": array for (up, down), array in by_pair.items()}
+
+
 def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of a graph that `write_graph` wrote; raise KeyError if a readable file lacks one of them."""
+    """Return the fields of scores, or of a graph, in a file; raise KeyError if a readable file lacks one of them."""
     header, arrays = read_arrays(path, FORMAT, "attribution graph")
+
+    def stored(kind: str, sites: Sequence[str]) -> dict[str, np.ndarray]:
+        return {site: arrays[f"{kind}/{site}"] for site in sites}
+
     sites = tuple(header["sites"])
-    ranked_by = {
-        site: arrays[name] for site in sites if (name := f"importance/{site}") in arrays
-    }
-    return {
+    ranked = [site for site in sites if f"importance/{site}" in arrays]
+    with_errors = [site for site in sites if f"error_scores/{site}" in arrays]
+    completeness = dict[str, Completeness]()
+    for site, sums in header["completeness"].items():
+        completeness[site] = Completeness(*sums)
+    fields = {
         "sites": sites,
-        "node_scores": {site: arrays[f"node_scores/{site}"] for site in sites},
-        "kept_units": {site: arrays[f"kept_units/{site}"] for site in sites},
-        "edge_scores": {
-            (up, down): arrays[f"edge_scores/{up}->{down}"]
-            for up, down in header["edges"]
-        },
-        "completeness": {
-            site: Completeness(*value) for site, value in header["completeness"].items()
-        },
-        "error_scores": {
-            site: arrays[name]
-            for site in sites
-            if (name := f"error_scores/{site}") in arrays
-        },
-        "importance": ranked_by or None,
+        "node_scores": stored("node_scores", sites),
+        "completeness": completeness,
+        "error_scores": stored("error_scores", with_errors),
+        "importance": stored("importance", ranked) or None,
         **{name: header[name] for name in _PLAIN},
     }
+    if _KEPT in header:
+        fields[_KEPT] = stored(_KEPT, header[_KEPT])
+        fields["edge_scores"] = _by_pair("edge_scores", header["edges"], arrays)
+    return fields
 
 
 def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -94,13 +93,17 @@ def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(
             f"{path} holds a graph and no circuit: cut one with AttributionGraph.load(path).circuit()."
         )
-    cut, edges = header[_CUT], None
+    cut = header[_CUT]
     units = {site: arrays[f"units/{site}"] for site in cut["sites"]}
+    edges = None
     if "edges" in cut:
-        scores = {
-            (up, down): arrays[f"edges/{up}->{down}"] for up, down in cut["edges"]
-        }
-        edges = Edges({site: units[site] for site in cut["edge_sites"]}, scores)
-    return {"units": units, "edges": edges} | {
-        name: cut[name] for name in _PLAIN_OF_CUT
-    }
+        ends = {site: units[site] for site in cut["edge_sites"]}
+        edges = Edges(ends, _by_pair("edges", cut["edges"], arrays))
+    plain = {name: cut[name] for name in _PLAIN_OF_CUT}
+    return {"units": units, "edges": edges, **plain}
+
+
+def _by_pair(
+    kind: str, pairs: Sequence[Sequence[str]], arrays: Mapping[str, np.ndarray]
+) -> dict[Pair, np.ndarray]:
+    return {(up, down): arrays[f"{kind}/{up}->{down}"] for up, down in pairs}

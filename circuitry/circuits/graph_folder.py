@@ -25,7 +25,7 @@ from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME, check_folder, read_manifest
 from circuitry.runs.provenance import digest, versions
 
-EXTRACTION_FORMAT = "circuitry extraction 5"
+EXTRACTION_FORMAT = "circuitry extraction 6"
 """Name and version of the folder's format."""
 
 PART_EDGES = "circuitry edges of parts 1"
@@ -334,17 +334,15 @@ def named(
 
 def _as_graph(circuit: Circuit) -> AttributionGraph:
     """Return the scores behind a circuit as a graph that keeps its units, strongest first, with its edges."""
-    source, nothing = circuit.source, np.zeros(0, np.int64)
-    units = {site: circuit.units.get(site, nothing) for site in source.sites}
-    kept = {
-        site: of[np.argsort(-np.abs(source.ranked_by[site][of]), kind="stable")]
-        for site, of in units.items()
-    }
-    edges = (circuit.edges or source.edges).onto(kept)
+    source = circuit.source
+    kept = dict[str, np.ndarray]()
+    for site in source.sites:
+        units = circuit.units.get(site, np.zeros(0, np.int64))
+        order = np.argsort(-np.abs(source.ranked_by[site][units]), kind="stable")
+        kept[site] = units[order]
+    edges = (circuit.edges or circuit.scored_edges).onto(kept)
     settings = {"budget": GLOBAL} | source.settings
-    return replace(
-        source, kept_units=kept, edge_scores=dict(edges.scores), settings=settings
-    )
+    return replace(source, settings=settings).keeping(kept, edges.scores)
 
 
 def write_part_edges(

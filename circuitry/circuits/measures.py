@@ -42,9 +42,9 @@ def _without_depth(measure: Callable[[Sequence[Circuit]], Matrices]) -> AtDepths
     return lambda circuits, depths: [measure(circuits)] * len(depths)
 
 
-def _of_sources(measure: Callable[[Sequence[AttributionGraph]], Matrices]) -> AtDepths:
+def _of_scores(compare: Callable[[np.ndarray], np.ndarray]) -> AtDepths:
     return _without_depth(
-        lambda circuits: measure([circuit.source for circuit in circuits])
+        lambda circuits: score_matrices([one.source for one in circuits], compare)
     )
 
 
@@ -54,14 +54,16 @@ def _kernels(circuits: Sequence[Circuit], depths: Sequence[int]) -> list[Matrice
 
 
 MEASURES: dict[str, AtDepths] = {
-    "node_overlap": _of_sources(node_overlap_matrices),
+    "node_overlap": _without_depth(node_overlap_matrices),
     "edge_jaccard": _without_depth(
         lambda circuits: {None: edge_jaccard_matrix(circuits)}
     ),
     "wl_kernel": _kernels,
-    "spearman": _of_sources(lambda graphs: score_matrices(graphs, spearman_matrix)),
-    "cosine": _of_sources(lambda graphs: score_matrices(graphs, cosine_matrix)),
-    "edge_spearman": _of_sources(lambda graphs: {None: edge_spearman_matrix(graphs)}),
+    "spearman": _of_scores(spearman_matrix),
+    "cosine": _of_scores(cosine_matrix),
+    "edge_spearman": _without_depth(
+        lambda circuits: {None: edge_spearman_matrix(circuits)}
+    ),
 }
 """How every two of some circuits are compared, by the name of the measure.
 
@@ -136,7 +138,9 @@ class Measure:
 
 
 @checked
-def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
+def node_overlap(
+    a: AttributionGraph | Circuit, b: AttributionGraph | Circuit
+) -> dict[str, float]:
     """Return, per site, the Jaccard index ``|A & B| / |A | B|`` of the kept units; the image itself is left out.
 
     NaN at sites where one of the two has no effect.
@@ -145,14 +149,16 @@ def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
         InputError: for graphs that cannot be compared: of other sites, units, settings or models, or not finite.
 
     Example:
-        >>> node_overlap(cat_in_photos, cat_in_sketches)["layer4.0"]
-        0.19
+        >>> circuitry.node_overlap(graph, graph)["layer3.0"]
+        1.0
     """
-    check_comparable(a, b)
-    return {
-        str(site): float(matrix[0, 1])
-        for site, matrix in node_overlap_matrices([a, b]).items()
-    }
+    circuits = [
+        one.circuit(None) if isinstance(one, AttributionGraph) else one
+        for one in (a, b)
+    ]
+    check_comparable(circuits[0].source, circuits[1].source)
+    matrices = node_overlap_matrices(circuits)
+    return {str(site): float(matrix[0, 1]) for site, matrix in matrices.items()}
 
 
 @checked

@@ -1,118 +1,268 @@
-"""Methods that score units, by name. No torch.
+"""Methods that score units, and methods that score edges: each a value with a name. No torch.
 
-| method | score of a unit | runs |
+| method of units | score of a unit | runs |
 |---|---|---|
 | ``site-path`` | integrated gradients at its site, the study's (`nodes`) | points x sites |
 | ``conductance`` | what changes the metric through it along a path of the image (`conductance`) | six |
 | ``gradient`` | gradient x (activation - baseline), attribution patching | one |
-| ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
-| ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one |
+| ``patching`` | exact effect of putting it to the baseline (`patch_effects`) | one per unit |
+| ``fisher`` | squared change of all answers, on images of the class and of others (`fisher`) | one |
 | ``iterative-fisher`` | its rank by that, scored again as the weakest units close | eight |
 | ``contrast`` | its place where units are cut by what they cost the class alone (`own_part`) | cuts |
-| ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
+| ``learned`` | how surely a mask keeps it that is learned as a whole (`learn_masks`) | steps |
 
-`score_units` scores by each of them, and so do `attribute`, `extract` and `find_circuit`; `register_method` adds one. A
-method of the package is named by its place: those that run circuits lie in a later room, and are loaded when they are
-used.
+`score_units`, `attribute`, `extract` and `find_circuit` take these names, and `register_method` adds one. Methods of
+edges are described in `edge_methods`; `register_edge_method` adds one. Whatever differs between methods is a field of
+their value, so nobody asks for a name.
+
+A value can be read without torch, for settings, command lines and reports. So the functions of the package's own
+methods are not in it: they are in `unit_methods.SCORERS` and `edge_methods.EDGE_SCORERS`, by the same names.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import getdoc, isroutine
-from pkgutil import resolve_name
 from typing import Annotated, Any
 
 from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 from circuitry.runs.leaves import part_of
 
-SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = (
-    "site-path",
-    "conductance",
-    "gradient",
+SITE_PATH, CONDUCTANCE, GRADIENT = "site-path", "conductance", "gradient"
+FISHER, ITERATIVE, CONTRAST, LEARNED = (
     "fisher",
+    "iterative-fisher",
+    "contrast",
+    "learned",
 )
-ITERATIVE, CONTRAST, LEARNED = "iterative-fisher", "contrast", "learned"
 
 log = logging.getLogger(__name__)
 
 UnitScorer = Callable[..., Mapping[str, Any]]
-"""Task, `AttributionSettings`, perhaps ``parts`` -> scores [units] by site, error units too; see `register_method`."""
-METHODS: dict[str, UnitScorer | str] = {
-    SITE_PATH: "circuitry.circuits.unit_scores:along_sites",
-    CONDUCTANCE: "circuitry.circuits.unit_scores:along_image",
-    GRADIENT: "circuitry.circuits.unit_scores:gradient_at_image",
-    "patching": "circuitry.interventions.unit_methods:exact_effects",
-    FISHER: "circuitry.interventions.unit_methods:squared_changes",
-    ITERATIVE: "circuitry.interventions.unit_methods:ranks_by_rounds",
-    CONTRAST: "circuitry.interventions.contrast:ranks_by_contrast",
-    LEARNED: "circuitry.interventions.unit_methods:mask_gates",
+"""Task, `AttributionSettings`, perhaps parts -> scores [units] by site, error units too; see `register_method`."""
+EdgeScorer = Callable[..., Mapping[tuple[str, str], Any]]
+"""Task, units by site, `QuadratureRule` -> scores [downstream, upstream] by pair of sites; see `EdgeMethod`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that scores units.
+
+    Example:
+        >>> Method("mine", "Mine counts", lambda task, settings: {}, effects=False).effects
+        False
+    """
+
+    name: str
+    """Name by which functions and command lines take it."""
+    words: str = ""
+    """What it does, a sentence without its period, as reports say it (default: the first line of the docstring)."""
+    function: UnitScorer | None = None
+    """Scores units; None for a method of the package, see `unit_methods.SCORERS`."""
+    effects: bool = True
+    """Whether scores are effects on the metric, positive where a unit helps. If not, they rank units alone, by their
+    absolute value; graphs then have effects by conductance beside them, see `Scores.importance`."""
+    takes_others: bool = False
+    """Whether it looks at images of other classes, which `extract` then reads."""
+    without_others: str | None = None
+    """Name of the method that ranks in its place where there are no images of other classes; None if it runs anyway."""
+    takes_parts: bool = False
+    """Whether it scores parts of the images in one call: then its third argument is None, or the number of the part of
+    each image, and scores are [1 + parts, units], of all images and of each part in the order of its number."""
+    takes_rule: bool = False
+    """Whether the quadrature rule of the settings changes its scores."""
+    learns_mask: bool = False
+    """Whether it learns a mask for each size, in minutes (`learn_masks`); other methods rank units for all sizes."""
+
+
+@dataclass(frozen=True)
+class EdgeMethod:
+    """A method that scores edges.
+
+    Example:
+        >>> def nothing(task, units, rule):
+        ...     return {("act1", "act2"): np.zeros((len(units["act2"]), len(units["act1"])))}
+        >>> EdgeMethod("nothing", "never", nothing).in_stream
+        False
+    """
+
+    name: str
+    """Name by which functions and command lines take it."""
+    words: str = ""
+    """What an edge's score says, a clause, as reports say it (default: ``by`` its name)."""
+    function: EdgeScorer | None = None
+    """From a task, units [k] by site and a `QuadratureRule` to finite scores [units downstream, units upstream] by
+    (upstream, downstream) pair of the sites, means over images, positive where an edge helps. None for a method of the
+    package, see `edge_methods.EDGE_SCORERS`, and for a method of components alone."""
+    components: Callable[..., Any] | None = None
+    """From a `ResidualStream`, a task of its components and a rule to `StreamScores`, for `attribute_components`; edges
+    between heads and neurons then follow from it, so such a method needs no ``function``."""
+    in_stream: bool = False
+    """Whether it scores the edges of heads and neurons that add to a residual stream, and of no other units."""
+    along_path: bool = False
+    """Whether its rule is that of the nodes where none is given; else one gradient is taken."""
+    measured: bool = False
+    """Whether a score is what the metric loses by a cut; else scores rank edges alone."""
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            SITE_PATH,
+            "Integrated gradients score each unit: how much the class's metric changes as its site goes from the "
+            "activation to the baseline",
+            takes_rule=True,
+        ),
+        Method(
+            CONDUCTANCE,
+            "Conductance scores each unit: how much of the metric's change passes through it as the image goes "
+            "to its baseline",
+        ),
+        Method(
+            GRADIENT,
+            "Attribution patching scores each unit: what the metric would lose without it if it were linear, by "
+            "one gradient",
+        ),
+        Method(
+            "patching",
+            "Activation patching scores each unit: what the metric loses, measured, when this unit alone goes to "
+            "the baseline",
+        ),
+        Method(
+            FISHER,
+            "Fisher information ranks the units: how far all answers move, on images of the class and of others, as "
+            "a unit closes a little",
+            effects=False,
+            takes_others=True,
+            without_others=GRADIENT,
+            takes_parts=True,
+        ),
+        Method(
+            ITERATIVE,
+            "Fisher information in rounds ranks the units: how far all answers move, on images of the class and of "
+            "others, as a unit closes a little, measured again each time that the weakest units have closed",
+            effects=False,
+            takes_others=True,
+            without_others=GRADIENT,
+            takes_parts=True,
+        ),
+        Method(
+            CONTRAST,
+            "Contrast ranks the units: what the class loses without a unit, over the damage to the answers of other "
+            "classes",
+            effects=False,
+            takes_others=True,
+        ),
+        Method(
+            LEARNED,
+            "A learned mask ranks the units: gates that are trained together keep the model's answers while most of "
+            "them close",
+            effects=False,
+            takes_others=True,
+            learns_mask=True,
+        ),
+    )
 }
-"""The function that scores units, or its import path, by the name of the method."""
-ONLY_RANK = {FISHER, ITERATIVE, CONTRAST, LEARNED}
-"""Methods whose scores rank units and are no effects on the metric; graphs have effects by conductance beside them."""
-METHOD_WORDS: Mapping[str, str] = {
-    SITE_PATH: "Integrated gradients score each unit: how much the class's metric changes as its site goes from the "
-    "activation to the baseline",
-    CONDUCTANCE: "Conductance scores each unit: how much of the metric's change passes through it as the image goes "
-    "to its baseline",
-    GRADIENT: "Attribution patching scores each unit: what the metric would lose without it if it were linear, by "
-    "one gradient",
-    "patching": "Activation patching scores each unit: what the metric loses, measured, when this unit alone goes to "
-    "the baseline",
-    FISHER: "Fisher information ranks the units: how far all answers move, on images of the class and of others, as "
-    "a unit closes a little",
-    ITERATIVE: "Fisher information in rounds ranks the units: how far all answers move, on images of the class and of "
-    "others, as a unit closes a little, measured again each time that the weakest units have closed",
-    CONTRAST: "Contrast ranks the units: what the class loses without a unit, over the damage to the answers of other "
-    "classes",
-    LEARNED: "A learned mask ranks the units: gates that are trained together keep the model's answers while most of "
-    "them close",
+"""Methods that score units, by name."""
+SQUARED, CUTS = "squared", "cuts"
+"""The study's score of edges: squared movements between neighbouring sites; and exact cuts."""
+EXACT_READERS = "exact-readers"
+EDGE_METHODS: dict[str, EdgeMethod] = {
+    method.name: method
+    for method in (
+        EdgeMethod(
+            SQUARED,
+            "how far the later unit moves when the earlier one goes to the baseline",
+            along_path=True,
+        ),
+        EdgeMethod(GRADIENT, "by one gradient", in_stream=True),
+        EdgeMethod(
+            EXACT_READERS,
+            "the later unit is run without it, and what follows is taken as linear",
+        ),
+        EdgeMethod(CUTS, "measured, by a run for each edge", measured=True),
+    )
 }
-"""What a method of the package does, as reports say it, by its name."""
-
-MethodName = Annotated[
-    str,
-    Condition(
-        f"one of {', '.join(map(repr, METHODS))}",
-        lambda name: None if name in METHODS else shown(name),
-        "choose one, or add it with register_method",
-        tuple(METHODS),
-    ),
-]
+"""Methods that score edges, by name; see `edge_methods`."""
 
 
-def register_method(name: str, function: UnitScorer, *, effects: bool = True) -> None:
+def _among(methods: Mapping[str, Any], register: str) -> Condition:
+    """Return the condition on the name of a method, known now or registered until it is asked for."""
+    return Condition(
+        f"one of {', '.join(map(repr, methods))}",
+        lambda name: None if name in methods else shown(name),
+        f"choose one, or add it with {register}",
+        tuple(methods),
+    )
+
+
+MethodName = Annotated[str, _among(METHODS, "register_method")]
+EdgeMethodName = Annotated[str, _among(EDGE_METHODS, "register_edge_method")]
+
+
+def register_method(
+    method: Method | str, function: UnitScorer | None = None, *, effects: bool = True
+) -> None:
     """Make a method that scores units known: `attribute`, `extract`, `find_circuit` and `score_units` take its name.
 
     Args:
-        name: What to call it; a method of the same name is replaced.
-        function: From a `Task` and `AttributionSettings` to finite scores [units] by site, arrays or tensors, at all
-            sites of the task and at no other; at a site in a feature basis the error units follow the latents. The task
-            has others where they are given. A function whose third argument is called ``parts`` scores parts of the
-            images in one call, as `extract` needs them for ceilings: it is None, or the number of the part of each
-            image, and then scores are [1 + parts, units], of all images and of each part in the order of its number.
-            Without this argument the function is called once more for each part. Its code and all that it reads
-            belong to what is found by it; where they cannot be read, give it an attribute ``identity``, a text that is
-            another one for another function.
-        effects: Whether the scores are effects on the metric, positive where a unit helps. If not, they rank units
-            alone, by their absolute value; see `AttributionGraph.importance`.
+        method: A `Method` with a function, or a name; a method of the same name is replaced.
+        function: With a name: from a `Task` and `AttributionSettings` to finite scores [units] by site, arrays or
+            tensors, at all sites of the task and at no other; at a site in a feature basis the error units follow the
+            latents. Its code and all that it reads belong to what is found by it; where they cannot be read, give it an
+            attribute ``identity``, a text that is another one for another function.
+        effects: With a name: whether the scores are effects on the metric, positive where a unit helps. If not, they
+            rank units alone, and the method is given images of other classes where there are some.
 
     Example:
         >>> def by_activation(task, settings):
         ...     with task.running():
-        ...         clean = [batch.clean(task.sites) for batch in task.batches()]
-        ...     return {site: mean_over_images_and_positions(clean, site) for site in task.sites}
-        >>> register_method("activation", by_activation, effects=False)
-        >>> graph = attribute(encoder, images, metric, method="activation")
+        ...         (batch,) = task.batches()
+        ...         clean = batch.clean(task.sites)
+        ...     return {site: a.movedim(task.encoder.unit_dim(site), 0).flatten(1).mean(1) for site, a in clean.items()}
+        >>> register_method("activation", by_activation)
+        >>> graph = attribute(encoder, images, metric, method="activation", progress=False)
     """
-    METHODS[name] = function
-    (ONLY_RANK.discard if effects else ONLY_RANK.add)(name)
+    if isinstance(method, str):
+        method = Method(
+            method, function=function, effects=effects, takes_others=not effects
+        )
+    METHODS[method.name] = method
+
+
+def register_edge_method(
+    method: EdgeMethod | str, function: EdgeScorer | None = None
+) -> None:
+    """Make a method that scores edges known: `score_edges` and `attribute` take its name.
+
+    Args:
+        method: An `EdgeMethod` with a function, or a name; a method of the same name is replaced.
+        function: With a name: as `EdgeMethod.function`.
+
+    Example:
+        >>> def alike(task, units, rule):
+        ...     first, second = list(units)[:2]
+        ...     return {(first, second): np.ones((len(units[second]), len(units[first])))}
+        >>> register_edge_method("alike", alike)
+        >>> attribute(encoder, images, metric, edges="alike", progress=False).settings["edge_method"]
+        'alike'
+    """
+    if isinstance(method, str):
+        method = EdgeMethod(method, function=function)
+    EDGE_METHODS[method.name] = method
 
 
 def without_others(name: str, where: Sequence[str] = ()) -> str:
-    """Return what ranks without images of other classes: for Fisher's the gradient, and a line says so of ``where``."""
-    if name not in (FISHER, ITERATIVE):
+    """Return the name of the method that ranks without images of other classes, and warn where there are none.
+
+    Args:
+        name: The method that was asked for.
+        where: Classes, in words, that have no images of others.
+    """
+    instead = METHODS[name].without_others
+    if instead is None:
         return name
     if where:
         log.warning(
@@ -121,49 +271,61 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
             name,
             ", ".join(where),
         )
-    return GRADIENT
-
-
-def method_is_outside(name: str) -> bool:
-    """Return whether a method was registered: the package's own are named by their place."""
-    return not isinstance(METHODS[name], str)
+    return instead
 
 
 def method_code(name: str) -> str | dict[str, str]:
-    """Return what a method is: the place of the package's own, else the digest of its function, or what is unknown."""
-    found = METHODS.get(name, name)
-    if isinstance(found, str):
-        return found
-    return part_of((found, name in ONLY_RANK), f"the method {name!r}")
+    """Return what a method of units is, as a part of an identity; see `code_of`."""
+    return code_of(METHODS.get(name, Method(name)))
+
+
+def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
+    """Return the name of a method of the package, else the digest of its value, or what of it is unknown."""
+    value = vars(method)
+    if value["function"] is None and value.get("components") is None:
+        return f"circuitry: {method.name}"
+    return part_of(value, f"the method {method.name!r}")
 
 
 def describe_method(settings: Mapping[str, Any]) -> str:
     """Return two sentences on how the units of a graph were scored and which are kept, from its settings."""
     name = settings.get("method", SITE_PATH)
-    function, kept = (
-        METHODS.get(name),
-        "The units with the largest absolute scores are kept.",
-    )
-    if isinstance(function, str):
-        words = METHOD_WORDS[name]
-        words += (
-            f", integrated by {settings.get('node_rule', 'an unknown rule')}"
-            if name == SITE_PATH
-            else ""
-        )
-    else:
-        words = f"The method {name}, registered from outside, scores the units"
-        text = getdoc(function) if isroutine(function) else None
-        words += f": {text.splitlines()[0].rstrip('.')}" if text else ""
-    if name in ONLY_RANK:
-        kept = "The first units of this ranking are kept; it measures no effect."
-    if function is None:
+    method = METHODS.get(name)
+    if method is None:
         kept = "The units that it puts first are kept."
+    elif method.effects:
+        kept = "The units with the largest absolute scores are kept."
+    else:
+        kept = "The first units of this ranking are kept; it measures no effect."
+    words = method.words if method is not None else ""
+    if not words:
+        words = f"The method {name}, registered from outside, scores the units"
+        function = None if method is None else method.function
+        text = getdoc(function) if isroutine(function) else None
+        if text:
+            words += f": {text.splitlines()[0].rstrip('.')}"
+    if method is not None and method.takes_rule:
+        words += f", integrated by {settings.get('node_rule', 'an unknown rule')}"
     return f"{words}. {kept}"
 
 
-def scorer_called(name: str) -> UnitScorer:
-    """Return the function of a method."""
-    found = METHODS[name]
-    scorer: UnitScorer = resolve_name(found) if isinstance(found, str) else found
-    return scorer
+def describe_edges(settings: Mapping[str, Any]) -> str:
+    """Return sentences on the edges of a graph and what their scores say, from its settings."""
+    name = settings.get("edge_method") or SQUARED
+    method = EDGE_METHODS.get(name, EdgeMethod(name))
+    words = method.words or f"by {name}"
+    if method.along_path:
+        rule = settings.get("edge_rule", "an unknown rule")
+        joined = f"units of neighbouring sites; an edge's score says {words}, integrated by {rule}"
+    else:
+        says = "is" if method.measured else "estimates"
+        joined = (
+            "units where a later one reads what an earlier one wrote, also of sites further apart; an edge's score "
+            f"{says} what the metric loses when the later unit alone misses that ({words})"
+        )
+    sentences = (
+        f"Edges join kept {joined}. Each unit keeps its few strongest incoming edges."
+    )
+    if not method.measured:
+        sentences += " Scores of edges rank them and do not measure what a cut costs."
+    return sentences

@@ -16,7 +16,7 @@ al. 2011, JMLR 12):
 Two different labels get the same hash with a probability of about 1e-12 in a pair of circuits of RN50.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from itertools import combinations_with_replacement, product
 from typing import NamedTuple
@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse, stats
 
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph import Circuit, Scores
 
 _Matrix = Float[np.ndarray, "graphs graphs"]
 _Histogram = tuple[np.ndarray, np.ndarray]
@@ -48,16 +48,21 @@ class CircuitArrays(NamedTuple):
         return numbers
 
 
+_NO_UNITS = np.zeros(0, np.int64)
+
+
 def node_overlap_matrices(
-    graphs: Sequence[AttributionGraph],
+    circuits: Sequence[Circuit],
 ) -> dict[str | None, np.ndarray]:
-    """Return, by site, the Jaccard index of the kept units of every two graphs."""
-    found: dict[str | None, np.ndarray] = {}
-    for site in graphs[0].inner_sites:
-        unknown = np.array([site in graph.sites_without_effect for graph in graphs])
-        overlap = _jaccard_matrix([graph.kept_units[site] for graph in graphs])
-        found[site] = np.where(unknown | unknown[:, None], np.nan, overlap)
-    return found
+    """Return, by site, the Jaccard index of the units of every two circuits."""
+    matrices: dict[str | None, np.ndarray] = {}
+    for site in circuits[0].source.inner_sites:
+        alike = [site in circuit.source.sites_without_effect for circuit in circuits]
+        unknown = np.array(alike)
+        units = [circuit.units.get(site, _NO_UNITS) for circuit in circuits]
+        overlap = _jaccard_matrix(units)
+        matrices[site] = np.where(unknown | unknown[:, None], np.nan, overlap)
+    return matrices
 
 
 def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> _Matrix:
@@ -81,67 +86,58 @@ def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
 
 
 def score_matrices(
-    graphs: Sequence[AttributionGraph], compare: Callable[[np.ndarray], np.ndarray]
+    scores: Sequence[Scores], compare: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str | None, np.ndarray]:
-    """Return, by site, how the scores of all units of every two graphs compare."""
+    """Return, by site, how every two scores of all units compare."""
     return {
-        site: compare(
-            np.stack([graph.node_scores[site] for graph in graphs]).astype(float)
-        )
-        for site in graphs[0].inner_sites
+        site: compare(np.stack([one.node_scores[site] for one in scores]).astype(float))
+        for site in scores[0].inner_sites
     }
 
 
-def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> _Matrix:
-    """Return Spearman's correlation of the edge scores of every two graphs, over the edges that either scores.
+def edge_spearman_matrix(circuits: Sequence[Circuit]) -> _Matrix:
+    """Return Spearman's correlation of the edge scores of every two circuits, over the edges that either scores.
 
-    The circuit shift score of arXiv 2604.08192, where all circuits score the same edges. Here a graph scores edges
-    between its kept units only; its other edges count as 0.
+    The circuit shift score of arXiv 2604.08192, where all circuits score the same edges. Here scores are of edges
+    between kept units only; other edges count as 0.
     """
-    starts, n_units = _numbering(graphs[0])
-    scored = cache(
-        lambda i, left_out: _scored_edges(graphs[i], starts, n_units, left_out)
-    )
-    found = np.empty((len(graphs), len(graphs)))
-    for i, j in combinations_with_replacement(range(len(graphs)), 2):
-        left_out = graphs[i].sites_without_effect | graphs[j].sites_without_effect
+    scored = cache(lambda i, left_out: _scored_edges(circuits[i], left_out))
+    without = [circuit.source.sites_without_effect for circuit in circuits]
+    matrix = np.empty((len(circuits), len(circuits)))
+    for i, j in combinations_with_replacement(range(len(circuits)), 2):
+        left_out = without[i] | without[j]
         both = (scored(i, left_out), scored(j, left_out))
         edges = np.union1d(both[0][0], both[1][0])
         rows = np.zeros((2, len(edges)))
         for row, (numbers, scores) in zip(rows, both, strict=True):
             row[np.searchsorted(edges, numbers)] = scores
-        found[i, j] = found[j, i] = (
-            spearman_matrix(rows)[0, 1] if len(edges) else np.nan
-        )
-    return found
+        similar = spearman_matrix(rows)[0, 1] if len(edges) else np.nan
+        matrix[i, j] = matrix[j, i] = similar
+    return matrix
 
 
-def _numbering(graph: AttributionGraph) -> tuple[dict[str, int], int]:
+def _numbering(scores: Scores) -> tuple[dict[str, int], int]:
     """Return the number of each site's first unit, and how many units all sites have."""
     *first, n_units = np.cumsum(
-        [0, *(len(graph.node_scores[site]) for site in graph.inner_sites)]
+        [0, *(len(scores.node_scores[site]) for site in scores.inner_sites)]
     ).tolist()
-    return dict(zip(graph.inner_sites, first, strict=True)), n_units
+    return dict(zip(scores.inner_sites, first, strict=True)), n_units
 
 
 def _scored_edges(
-    graph: AttributionGraph,
-    starts: Mapping[str, int],
-    n_units: int,
-    left_out: Collection[str],
+    circuit: Circuit, left_out: Collection[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers and scores of the edges that a graph scores, except for edges at the sites left out."""
-    none = np.empty(0, np.int64)
-    numbers, values = [none], [np.empty(0)]
-    for (up, down), scores in graph.edge_scores.items():
-        if up in left_out or down in left_out:
-            continue
-        tails, heads = (
-            starts[up] + graph.kept_units[up],
-            starts[down] + graph.kept_units[down],
-        )
-        numbers.append((tails[None, :] * n_units + heads[:, None]).ravel())
-        values.append(scores.ravel())
+    """Return the numbers and scores of all edges that have some, except for edges at the sites left out."""
+    starts, n_units = _numbering(circuit.source)
+    edges = circuit.scored_edges
+    numbers = [np.empty(0, np.int64)]
+    values = [np.empty(0)]
+    for (up, down), scores in edges.scores.items():
+        if up not in left_out and down not in left_out:
+            tails = starts[up] + edges.units[up]
+            heads = starts[down] + edges.units[down]
+            numbers.append((tails[None, :] * n_units + heads[:, None]).ravel())
+            values.append(scores.ravel())
     return np.concatenate(numbers), np.concatenate(values)
 
 

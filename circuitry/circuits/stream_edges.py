@@ -11,28 +11,13 @@ to baseline of the stream before the first block (Hanna et al. 2024, arXiv 2403.
 patching. Layer by layer, the writers' additions are contracted with the G of all later readers; only one layer's are in
 memory at a time, and images go through as memory allows. A writer has no edge to an earlier reader.
 
-`ATTRIBUTED` has the methods by name:
-
-gradient: the plain score.
-path-by-layer: the points lie on the line of what each layer alone reads: a run for every layer and point.
-exact-softmax: an edge into a query or key counts the change of the attention pattern itself, not its derivative, which
-    vanishes where attention is saturated.
-exact-readers: every edge counts the change of its reader's output, norm and nonlinearity included; only the rest of the
-    network is linear. One partial run for each writer.
-gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
-    direct effect is seen where one through a later block cancels it.
-atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at
-    all positions at once, so are keys, which AtP* patches one by one. The mean size of the effects gets the sign of
-    their mean; the mean over images is then taken of signed effects.
-relp: coefficients of layer-wise relevance propagation instead of gradients, as in RelP (Jafari et al. 2025, arXiv
-    2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
-    act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
-relp-with-patterns: the same, but patterns keep their gradient.
+With ``exact`` hook points an edge counts the change of its reader's output, norm and nonlinearity included, and only
+the rest of the network is linear: one partial run for each writer. That is ``exact-readers``. Corrections of the
+gradients (AtP*, RelP, paths layer by layer) are in ``experiments/edge_corrections.py`` of a checkout: none ranked edges
+better.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -42,34 +27,29 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.bases.residual import Component, Layer, ResidualStream
-from circuitry.circuits.edges import Pair
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import (
     Activations,
     Gradients,
-    Passes,
     changes,
     images_at_once,
-    layer_gradients,
     reader_gradients,
-    relevance,
-    without_each_block,
 )
 from circuitry.encoder.metrics import Metric
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches
+from circuitry.gates.edges import Pair
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
-BY_PATTERN = ("attn.hook_pattern",)
-BY_READER = (*BY_PATTERN, "attn.hook_v", "mlp.hook_post")
+BY_READER = ("attn.hook_pattern", "attn.hook_v", "mlp.hook_post")
 """Hook points of a block behind its readers, by which gradients are needed where readers are exact."""
 
 Reader = Callable[
-    [Float[Tensor, "batch position d_model"]], Float[Tensor, "passes batch readers"]
+    [Float[Tensor, "batch position d_model"]], Float[Tensor, "batch readers"]
 ]
 """Effects of a change of the stream that some readers of a layer read, one reader at a time."""
 
@@ -93,7 +73,6 @@ def attributed(
     task: Task,
     rule: QuadratureRule,
     *,
-    passes: Passes = lambda stream: [nullcontext()],
     gradients: Gradients = reader_gradients,
     exact: Sequence[str] = (),
 ) -> StreamScores:
@@ -102,80 +81,46 @@ def attributed(
     Args:
         stream: Some of its neurons may be components of their own.
         task: A task of ``stream.components``, with gradients running.
-        passes: In what contexts gradients are taken.
-        exact: Hook points behind the readers that are computed exactly: `BY_PATTERN` or `BY_READER`.
+        rule: Points of the path, see `Gradients`.
+        gradients: What takes the gradients by what readers read.
+        exact: Hook points behind the readers that are computed exactly: `BY_READER`, or the patterns alone.
     """
-    sums, n_images = [torch.zeros(()) for _ in range(3)], 0
-    n_patterns = (
-        (len(passes(stream)) + 3)
-        * sum(one.n_heads for one in stream.blocks)
-        * bool(exact)
-    )
+    scores = torch.zeros(())
+    into_readers = torch.zeros(())
+    out_of_writers = torch.zeros(())
+    n_images = 0
+    n_patterns = 4 * sum(one.n_heads for one in stream.blocks) if exact else 0
     for clean, other in clean_and_baseline(stream, task, n_patterns):
-        at_points, linear, contexts = (
-            list[Mapping[str, Tensor]](),
-            list[Tensor](),
-            passes(stream),
-        )
-        for context in contexts:
-            with context:
-                found = gradients(stream, task.metric, clean, other, rule, exact)
-            at_points.append(found.points)
-            # Images may be summed in one matrix product, unless effects are put together image by image.
-            linear.append(
-                _linear_effects(
-                    stream,
-                    clean,
-                    other,
-                    found.readers,
-                    bool(exact) or len(contexts) > 1,
-                )
-            )
-            del found  # most of the memory, gone before the next images come
-        edges = torch.stack(linear)
-        into = edges.sum(3)
+        found = gradients(stream, task.metric, clean, other, rule, exact)
+        at_points = found.points
+        # Images may be summed in one matrix product, unless effects are put together image by image.
+        edges = _linear_effects(stream, clean, other, found.readers, bool(exact))
+        del found  # most of the memory, gone before the next images come
+        into = edges.sum(2)
         if exact:
             _put_exact_effects(
                 stream, task.metric, clean, other, at_points, edges, into
             )
-        effects = (
-            _over_passes(stream, edges, stream.readers),
-            _over_passes(stream, into, stream.readers),
-            _over_passes(stream, edges.sum(2), stream.writers),
-        )
         # A change leads to the baseline: what it adds to the metric is what the edge takes from it.
-        sums = [
-            total - effect.cpu().double().sum(0)
-            for total, effect in zip(sums, effects, strict=True)
-        ]
-        if not all(bool(total.isfinite().all()) for total in sums):
-            raise InputError(
-                "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
-                "path to the baseline, or give an encoder of higher precision."
-            )
+        scores = scores - edges.cpu().double().sum(0)
+        into_readers = into_readers - into.cpu().double().sum(0)
+        out_of_writers = out_of_writers - edges.sum(1).cpu().double().sum(0)
+        for total in (scores, into_readers, out_of_writers):
+            if not bool(total.isfinite().all()):
+                raise InputError(
+                    "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
+                    "path to the baseline, or give an encoder of higher precision."
+                )
         n_images += len(clean[stream.sites[0]])
-    scores, of_readers, of_writers = ((total / n_images).numpy() for total in sums)
-    scores = np.where(stream.edges.numpy(), scores, np.nan)
+    means = (scores / n_images).numpy()
     return StreamScores(
-        stream.readers, stream.writers, scores, of_readers, of_writers, n_images
+        stream.readers,
+        stream.writers,
+        np.where(stream.edges.numpy(), means, np.nan),
+        (into_readers / n_images).numpy(),
+        (out_of_writers / n_images).numpy(),
+        n_images,
     )
-
-
-ATTRIBUTED: Mapping[
-    str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]
-] = {
-    "gradient": attributed,
-    "exact-readers": partial(attributed, exact=BY_READER),
-    "exact-softmax": partial(attributed, exact=BY_PATTERN),
-    "gradient-dropping": partial(attributed, passes=without_each_block),
-    "atp-star": partial(attributed, passes=without_each_block, exact=BY_PATTERN),
-    "relp": partial(attributed, passes=lambda stream: [relevance(stream, True)]),
-    "relp-with-patterns": partial(
-        attributed, passes=lambda stream: [relevance(stream, False)]
-    ),
-    "path-by-layer": partial(attributed, gradients=layer_gradients),
-}
-"""Methods that score edges of a stream by gradients; see the module."""
 
 
 def unit_edges(
@@ -191,44 +136,19 @@ def unit_edges(
     """
     kept = {site: kept_units[site].tolist() for site in task.sites if site != INPUT}
     stream = ResidualStream.of(task.encoder, kept)
-    scores, layers = (
-        score(stream, task, rule).scores,
-        {layer.site: layer for layer in stream.layers},
-    )
-    places = {
-        site: np.array([layers[site].apart.index(unit) for unit in units], int)
-        for site, units in kept.items()
-    }
-    found = {}
+    scores = score(stream, task, rule).scores
+    layers = {layer.site: layer for layer in stream.layers}
+    places = dict[str, np.ndarray]()
+    for site, units in kept.items():
+        apart = list(layers[site].apart)
+        places[site] = np.array([apart.index(unit) for unit in units], int)
+    blocks = dict[Pair, np.ndarray]()
     for up, down in combinations(kept, 2):
-        writers, readers = scores[:, layers[up].writers], layers[down].readers
-        by_port = np.split(writers[readers], len(layers[down].ports))
-        found[up, down] = np.sum(
-            [of_port[np.ix_(places[down], places[up])] for of_port in by_port], 0
-        )
-    return found
-
-
-def _over_passes(
-    stream: ResidualStream,
-    effects: Float[Tensor, "passes batch ends ..."],
-    ends: Sequence[Component],
-) -> Float[Tensor, "batch ends ..."]:
-    """Return the effects of passes that each leave a block out; of one pass, that pass's.
-
-    ``ends`` are the components whose own block's pass does not count: it leaves out what they do themselves.
-    """
-    if len(effects) == 1:
-        return effects[0]
-    block = {layer.name: layer.index for layer in stream.layers}
-    own = torch.tensor([block[end.layer] for end in ends], device=effects.device)
-    counts = (torch.arange(len(effects), device=effects.device)[:, None] != own).to(
-        effects
-    )
-    weights = (counts / counts.sum(0)).reshape(
-        len(effects), 1, len(ends), *[1] * (effects.dim() - 3)
-    )
-    return torch.copysign((weights * effects.abs()).sum(0), (weights * effects).sum(0))
+        of_readers = scores[layers[down].readers, layers[up].writers]
+        by_port = np.split(of_readers, len(layers[down].ports))
+        chosen = np.ix_(places[down], places[up])
+        blocks[up, down] = np.sum([of_port[chosen] for of_port in by_port], 0)
+    return blocks
 
 
 def stream_of(task: Task) -> tuple[ResidualStream, Task]:
@@ -302,17 +222,17 @@ def _put_exact_effects(
     metric: Metric,
     clean: Activations,
     other: Activations,
-    gradients: Sequence[Mapping[str, Tensor]],
-    edges: Float[Tensor, "passes batch readers writers"],
-    into: Float[Tensor, "passes batch readers"],
+    gradients: Mapping[str, Tensor],
+    edges: Float[Tensor, "batch readers writers"],
+    into: Float[Tensor, "batch readers"],
 ) -> None:
     """Put exact readers' effects in the place of linear ones.
 
     Args:
-        gradients: By hook points, of each backward pass: without values and neurons, queries and keys alone are exact.
+        gradients: By hook points: without values and neurons, queries and keys alone are exact.
         edges, into: Effects of each edge and of all edges into a reader, changed in place.
     """
-    everything = any(point.endswith("mlp.hook_post") for point in gradients[0])
+    everything = any(point.endswith("mlp.hook_post") for point in gradients)
     readers = dict[str, Reader]()
     for layer in stream.layers[1:]:
         x = stream.read_by(layer, clean)
@@ -321,90 +241,80 @@ def _put_exact_effects(
         elif everything and layer.block is not None:
             readers[layer.name] = _exact_neurons(layer, x, gradients)
         elif everything:
-            readers[layer.name] = _exact_embedding(
-                stream, metric, layer, x, len(gradients)
-            )
+            readers[layer.name] = _exact_embedding(stream, metric, layer, x)
     moved: Tensor | float = 0.0
     for place, (layer, change) in enumerate(changes(stream, clean, other), 1):
         moved = moved + change.sum(0)
         for later in stream.layers[place:]:
             if reader := readers.get(later.name):
-                found = torch.stack([reader(one) for one in change], -1)
-                rows = slice(later.readers.start, later.readers.start + found.shape[2])
-                edges[:, :, rows, layer.writers] = found
+                by_writer = torch.stack([reader(one) for one in change], -1)
+                first = later.readers.start
+                rows = slice(first, first + by_writer.shape[1])
+                edges[:, rows, layer.writers] = by_writer
                 if later is stream.layers[place]:  # all that it reads has come
-                    into[:, :, rows] = reader(moved)
+                    into[:, rows] = reader(moved)
 
 
-def _exact_heads(
-    layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]
-) -> Reader:
+def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Reader:
     """Queries and keys through the attention pattern, softmax included (Kramar et al. 2024, arXiv 2403.00745)."""
-    block, point = layer.block, f"{layer.name}.hook_"
+    block = layer.block
     assert block is not None
+    by_pattern = gradients[f"{layer.name}.hook_pattern"]
+    by_value = gradients.get(f"{layer.name}.hook_v")
     q, k, v = block.project(block.norm_attention(x))
     pattern = block.scores(q, k).softmax(-1)
 
     def effects(change: Tensor) -> Tensor:
         moved_q, moved_k, moved_v = block.project(block.norm_attention(x + change))
-        moves = [
-            block.scores(*pair).softmax(-1) - pattern
-            for pair in ((moved_q, k), (q, moved_k))
-        ]
-        found = [
-            torch.cat([(at[f"{point}pattern"] * move).sum((2, 3)) for move in moves], 1)
-            for at in gradients
-        ]
-        if f"{point}v" in gradients[0]:
-            values = [(at[f"{point}v"] * (moved_v - v)).sum((1, 3)) for at in gradients]
-            found = [torch.cat(both, 1) for both in zip(found, values, strict=True)]
-        return torch.stack(found)
+        moved_patterns = (
+            block.scores(moved_q, k).softmax(-1),
+            block.scores(q, moved_k).softmax(-1),
+        )
+        ports = [(by_pattern * (p - pattern)).sum((2, 3)) for p in moved_patterns]
+        if by_value is not None:
+            ports.append((by_value * (moved_v - v)).sum((1, 3)))
+        return torch.cat(ports, 1)
 
     return effects
 
 
-def _exact_neurons(
-    layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]
-) -> Reader:
+def _exact_neurons(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Reader:
     """An MLP through its norm and nonlinearity."""
     block = layer.block
     assert block is not None
+    by_neuron = gradients[f"{layer.name}.hook_post"]
 
     def post(read: Tensor) -> Tensor:
         return block.activation(block.mlp_in(block.norm_mlp(read)))
 
-    clean, groups = post(x), layer.groups(block.n_neurons).to(x)
+    clean = post(x)
+    groups = layer.groups(block.n_neurons).to(x)
 
     def effects(change: Tensor) -> Tensor:
-        move = post(x + change) - clean
-        return torch.stack(
-            [
-                (at[f"{layer.name}.hook_post"] * move).sum(1) @ groups.T
-                for at in gradients
-            ]
-        )
+        return (by_neuron * (post(x + change) - clean)).sum(1) @ groups.T
 
     return effects
 
 
 def _exact_embedding(
-    stream: ResidualStream, metric: Metric, layer: Layer, x: Tensor, n_passes: int
+    stream: ResidualStream, metric: Metric, layer: Layer, x: Tensor
 ) -> Reader:
     """The embedding through the metric itself; behind a unit of it the metric is taken as linear."""
-    last, units = stream.encoder.stages[-1].run, list(layer.apart)
+    last = stream.encoder.stages[-1].run
+    units = list(layer.apart)
     with torch.enable_grad():
         embedding = last(x).detach().requires_grad_()
         clean = metric(embedding)
-        (gradient,) = (
-            torch.autograd.grad(clean.sum(), embedding) if units else (embedding,)
-        )
+        gradient = embedding
+        if units:
+            (gradient,) = torch.autograd.grad(clean.sum(), embedding)
 
     def effects(change: Tensor) -> Tensor:
         moved = last(x + change)
         whole = (metric(moved) - clean.detach())[:, None]
-        if units:
-            alone = ((moved - embedding) * gradient).detach()[:, units]
-            whole = torch.cat([alone, whole - alone.sum(1, keepdim=True)], 1)
-        return whole[None].expand(n_passes, -1, -1)
+        if not units:
+            return whole
+        alone = ((moved - embedding) * gradient).detach()[:, units]
+        return torch.cat([alone, whole - alone.sum(1, keepdim=True)], 1)
 
     return effects

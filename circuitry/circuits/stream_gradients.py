@@ -2,33 +2,25 @@
 
 One run and its backward pass give the gradients by q, k, v, by the neurons' pre-activations and by the last stream;
 through the readers' weights and norms these become gradients by each reader's own copy of the stream, for all readers
-of a layer at once. A correction (`stream_edges`) is a context of the backward pass: in `without_each_block` a block's
-outputs are constants, in `relevance` norms, activations and patterns are.
+of a layer at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuitry.bases.residual import PORTS, Layer, ResidualStream
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.metrics import Metric, checked_metric
-from circuitry.encoder.norms import NORMS, normed_with, scale_of
 from circuitry.encoder.tensor_batches import rows_that_fit
-from circuitry.runs.errors import InputError
 
-Passes = Callable[[ResidualStream], Sequence[AbstractContextManager[Any]]]
-"""Returns in what contexts gradients are taken: one backward pass in each."""
 Activations = Mapping[str, Tensor]
 """By site of the stream."""
-_Hook = Callable[[Tensor, Any], Tensor | None]
 
 
 class Tap(NamedTuple):
@@ -97,39 +89,11 @@ def reader_gradients(
     for t, weight in zip(rule.points, rule.weights, strict=True):
         taps = tapped_run(stream, metric, a + t * (b - a), points)
         for layer in stream.layers[1:]:
-            total[layer.readers].add_(_into(stream, layer, taps), alpha=weight)
+            total[layer.readers].add_(into_readers(stream, layer, taps), alpha=weight)
         at = {
             point: found + weight * taps[point].gradient for point, found in at.items()
         }
     return StreamGradients(total, at)
-
-
-def layer_gradients(
-    stream: ResidualStream,
-    metric: Metric,
-    clean: Activations,
-    other: Activations,
-    rule: QuadratureRule,
-    points: Sequence[str],
-) -> StreamGradients:
-    """Return the gradients by what readers read, layer by layer on the line of what that layer alone reads.
-
-    Everything before the layer and past it stays as in the clean run; no gradients by points are taken.
-    """
-    total = clean[stream.sites[0]].new_zeros(
-        len(stream.readers), *clean[stream.sites[0]].shape
-    )
-    move: Tensor | float = 0.0
-    for (before, change), layer in zip(
-        changes(stream, clean, other), stream.layers[1:], strict=True
-    ):
-        move, x = move + change.sum(0), stream.read_by(layer, clean)
-        for t, weight in zip(rule.points, rule.weights, strict=True):
-            taps = _layer_taps(
-                stream, metric, layer, x + t * move, before.site, clean[before.site]
-            )
-            total[layer.readers].add_(_into(stream, layer, taps), alpha=weight)
-    return StreamGradients(total, {})
 
 
 def changes(
@@ -141,46 +105,7 @@ def changes(
         yield layer, stream.written_by(layer, step)
 
 
-def _layer_taps(
-    stream: ResidualStream,
-    metric: Metric,
-    layer: Layer,
-    read: Tensor,
-    site: str,
-    before: Tensor,
-) -> dict[str, Tap]:
-    """Return the taps of a layer that reads what is given; before it stands what is at the site of the one before."""
-    if layer.block is None:
-        made = {layer.reads: read.detach().requires_grad_()}
-        embedding = made[layer.site] = stream.encoder.stages[-1].run(made[layer.reads])
-    else:
-        block = layer.block
-        if layer.of_heads:
-            ports = block.project(block.norm_attention(read))
-            found = {
-                f"{layer.name}.hook_{port}": part
-                for port, part in zip(PORTS, ports, strict=True)
-            }
-        else:
-            found = {f"{layer.name}.hook_pre": block.mlp_in(block.norm_mlp(read))}
-        made = {
-            point: value.detach().requires_grad_() for point, value in found.items()
-        }
-        hooks: list[tuple[str, Callable[..., Tensor]]] = [
-            (point, lambda _, hook: made[hook.name]) for point in made
-        ]
-        embedding = stream.components.run_with_hooks(
-            before, start=site, fwd_hooks=hooks
-        )
-    gradients = torch.autograd.grad(
-        checked_metric(metric, embedding).sum(), list(made.values())
-    )
-    return {layer.reads: Tap(read, read)} | {
-        point: Tap(made[point], g) for point, g in zip(made, gradients, strict=True)
-    }
-
-
-def _into(
+def into_readers(
     stream: ResidualStream, layer: Layer, taps: Mapping[str, Tap]
 ) -> Float[Tensor, "readers batch position d_model"]:
     """Return the gradient of the metric by the stream of each reader of a layer."""
@@ -288,80 +213,3 @@ def passed_back(
         out = function(start)
     (found,) = torch.autograd.grad(out, start, gradients, is_grads_batched=True)
     return found
-
-
-def without_each_block(stream: ResidualStream) -> Sequence[AbstractContextManager[Any]]:
-    """Return contexts in which no gradient goes through what one of the blocks adds to the stream, each in turn.
-
-    Where there is one block alone, nothing is left out.
-    """
-    names = ("hook_attn_out", "hook_mlp_out") if len(stream.blocks) > 1 else ()
-    hooks = [
-        [(f"blocks.{i}.{name}", _constant) for name in names]
-        for i in range(len(stream.blocks))
-    ]
-    return [stream.components.hooks(fwd_hooks=of_block) for of_block in hooks]
-
-
-def _constant(tensor: Tensor, hook: Any) -> Tensor:
-    return tensor.detach()
-
-
-@contextmanager
-def relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
-    """Within the block norms, activations and attention are differentiated by the rules of RelP.
-
-    An `InputError` is raised where a norm runs that is not of `circuitry.encoder.norms`.
-    """
-    hooks: list[tuple[str, _Hook]] = []
-    for block in range(len(stream.blocks)):
-        pre = list[Tensor]()
-        hooks.append((f"blocks.{block}.mlp.hook_pre", partial(_keep, pre)))
-        hooks.append((f"blocks.{block}.mlp.hook_post", partial(_scaled, pre)))
-        if frozen_patterns:
-            hooks.append((f"blocks.{block}.attn.hook_pattern", _constant))
-    with stream.components.hooks(fwd_hooks=hooks):
-        handles = [
-            norm.register_forward_hook(_frozen_scale)
-            if isinstance(norm, NORMS)
-            else norm.register_forward_pre_hook(_refuse)
-            for norm in stream.encoder.tower.modules()
-            if "norm" in type(norm).__name__.lower()
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _keep(kept: list[Tensor], pre: Tensor, hook: Any) -> None:
-    kept[:] = [pre]
-
-
-def _scaled(kept: list[Tensor], post: Tensor, hook: Any) -> Tensor:
-    """Return neurons as a constant times what they are made of; at 0 the derivative stays.
-
-    That is one pre-activation (identity rule), or two of a gated neuron (half rule).
-    """
-    halves = torch.split(kept[0], post.shape[-1], -1)
-    factors = [(post / half.masked_fill(half == 0, 1)).detach() for half in halves]
-    parts = [
-        torch.where(half == 0, post, half * factor)
-        for half, factor in zip(halves, factors, strict=True)
-    ]
-    return torch.stack(parts).mean(0)
-
-
-def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-    raise InputError(
-        f"Relevance goes through layer norms and RMS norms by a rule, but this tower has a {type(norm).__name__}: take "
-        "another method, such as gradient."
-    )
-
-
-def _frozen_scale(norm: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-    """Return what a norm gives, with the scale by which it divides as a constant."""
-    (x,) = inputs
-    linear = normed_with(norm, x, scale_of(norm, x).detach())
-    return linear + (out - linear).detach()

@@ -1,33 +1,29 @@
 """Scores of single units by any method, on all images of a task and on parts of them."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from inspect import signature
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from circuitry.circuits.budgets import strongest_units
+from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.conductance import conductance_effects
-from circuitry.circuits.found_on import pixels_of
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.conductance import path_effects
+from circuitry.circuits.graph import Scores
 from circuitry.circuits.methods import (
-    CONDUCTANCE,
-    ONLY_RANK,
+    METHODS,
     SITE_PATH,
+    Method,
     MethodName,
-    method_is_outside,
-    scorer_called,
+    method_code,
 )
-from circuitry.circuits.nodes import NodeEffects, image_effects, nodes_of, part_effects
-from circuitry.circuits.quadrature import left_rule
-from circuitry.encoder.encoder import Encoder
-from circuitry.encoder.sites import INPUT
-from circuitry.encoder.task import Task, with_others
+from circuitry.circuits.narrowed_tasks import without_image
+from circuitry.circuits.nodes import NodeEffects
+from circuitry.circuits.returned_numbers import numbers_in
+from circuitry.circuits.scored_units import scores_of
+from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS
+from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches, one_tensor
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.given import checked
@@ -51,13 +47,15 @@ def score_units(
         for error units.
 
     Example:
-        >>> score_units(Task(encoder, cats, metric, others=not_cats), "fisher")["layer4.0"]
+        >>> scores = score_units(task, "fisher")
+        >>> scores["layer3.0"].shape
+        (32,)
     """
-    return _scores_by(method, task, settings or AttributionSettings())
+    return _scores_by(METHODS[method], task, settings or AttributionSettings())
 
 
 def _scores_by(
-    method: str,
+    method: Method,
     task: Task,
     settings: AttributionSettings,
     parts: Int[np.ndarray, " images"] | None = None,
@@ -66,23 +64,28 @@ def _scores_by(
 
     Scores are [units] by site, with parts [1 + parts, units].
     """
-    bare = without_image(task)
-    given = (bare, settings) if parts is None else (bare, settings, parts)
-    found: object = scorer_called(method)(*given)
-    if not isinstance(found, Mapping):
-        raise _no_scores(method, f"it returned {shown(found)}")
-    if missing := [site for site in bare.sites if site not in found]:
-        raise _no_scores(method, f"there are none at {missing[0]}")
-    if others := [str(site) for site in found if site not in bare.sites]:
+    task = without_image(task)
+    name = method.name
+    if method.function is None and name in COMPLETE_SCORERS:
+        return COMPLETE_SCORERS[name](task, settings)[0].scores
+    score = method.function or SCORERS[name]
+    given: object = (
+        score(task, settings, parts) if method.takes_parts else score(task, settings)
+    )
+    if not isinstance(given, Mapping):
+        raise _no_scores(name, f"it returned {shown(given)}")
+    if missing := [site for site in task.sites if site not in given]:
+        raise _no_scores(name, f"there are none at {missing[0]}")
+    if others := [str(site) for site in given if site not in task.sites]:
         raise _no_scores(
-            method, f"there are some at {others[0]!r}, which is no site of the task"
+            name, f"there are some at {others[0]!r}, which is no site of the task"
         )
-    rows = None if parts is None else 1 + len(np.unique(parts))
-    scores = {
-        site: _as_scores(method, site, values, rows) for site, values in found.items()
-    }
-    if method_is_outside(method):
-        _check_units(method, bare, scores)
+    n_rows = None if parts is None else 1 + len(np.unique(parts))
+    scores = dict[str, np.ndarray]()
+    for site, values in given.items():
+        scores[site] = _as_scores(name, site, values, n_rows)
+    if method.function is not None:
+        _check_units(name, task, scores)
     return scores
 
 
@@ -98,18 +101,15 @@ def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> N
             )
 
 
-def _as_scores(method: str, site: str, values: object, rows: int | None) -> np.ndarray:
-    """Return the scores of a site as an array; a tensor may be on any device."""
-    try:
-        scores = np.asarray(
-            values.detach().cpu() if isinstance(values, torch.Tensor) else values
-        )
-    except ValueError:  # of rows of unequal lengths
-        scores = np.empty(0, object)
-    if scores.dtype.kind not in "biuf":
+def _as_scores(
+    method: str, site: str, values: object, n_rows: int | None
+) -> np.ndarray:
+    """Return the scores of a site as an array."""
+    scores = numbers_in(values)
+    if scores is None:
         raise _no_scores(method, f"at {site} it returned {shown(values)}")
-    wanted = 1 if rows is None else 2
-    if scores.ndim != wanted or (rows is not None and len(scores) != rows):
+    n_dims = 1 if n_rows is None else 2
+    if scores.ndim != n_dims or n_rows not in (None, len(scores)):
         raise _no_scores(method, f"at {site} it returned an array {list(scores.shape)}")
     if not np.isfinite(scores).all():
         raise _no_scores(method, f"at {site} some are NaN or infinite")
@@ -132,121 +132,62 @@ def score_parts(
 
     The site path and conductance score all parts in one pass, and return the completeness of the scores; the site path
     scores the pixels, too. Every other method scores the images of each part with all images of other classes: in one
-    run where it takes ``parts``, else in runs of their own. Methods that only rank have effects by conductance beside.
+    run where it takes parts, else in runs of their own. Methods that only rank have effects by conductance beside.
     Gradients are running; with parts the task's images are a tensor.
     """
-    method = settings.method
-    if method == SITE_PATH:
-        return part_effects(own_images(task), settings.node_rule, parts)
-    if method == CONDUCTANCE:
-        return path_effects(task, parts)
-    numbers = [] if parts is None else np.unique(parts).tolist()
-    if numbers and "parts" in signature(scorer_called(method)).parameters:
-        found = _scores_by(method, task, settings, parts)
-        whole, *of_each = (
-            {site: of_site[i] for site, of_site in found.items()}
-            for i in range(1 + len(numbers))
-        )
-        of_parts = dict(zip(numbers, of_each, strict=True))
-    else:
-        whole, of_parts = score_units(task, method, settings), {}
-        for part in numbers:
-            some = task.of_some(
-                one_tensor(task.images), torch.from_numpy(parts == part)
+    method = METHODS[settings.method]
+    if method.function is None and method.name in COMPLETE_SCORERS:
+        return COMPLETE_SCORERS[method.name](task, settings, parts)
+    scores, of_parts = _scores_of_parts(method, task, settings, parts)
+    if not method.effects:
+        effects, effects_of_parts = path_effects(task, parts)
+        for part, importance in of_parts.items():
+            effects_of_parts[part] = replace(
+                effects_of_parts[part], importance=importance
             )
-            of_parts[part] = score_units(some, method, settings)
-    if method in ONLY_RANK:
-        effects, by_part = path_effects(task, parts)
-        ranked = {
-            part: replace(by_part[part], importance=scores)
-            for part, scores in of_parts.items()
-        }
-        return replace(effects, importance=whole), ranked
-    scored = {
-        part: NodeEffects(s, {}, int(np.count_nonzero(parts == part)))
-        for part, s in of_parts.items()
+        return replace(effects, importance=scores), effects_of_parts
+    n_images = sum(map(len, checked_batches(task.images)))
+    by_part = dict[int, NodeEffects]()
+    for part, of_part in of_parts.items():
+        by_part[part] = NodeEffects(of_part, {}, int(np.count_nonzero(parts == part)))
+    return NodeEffects(scores, {}, n_images), by_part
+
+
+def _scores_of_parts(
+    method: Method,
+    task: Task,
+    settings: AttributionSettings,
+    parts: Int[np.ndarray, " images"] | None,
+) -> tuple[dict[str, np.ndarray], dict[int, dict[str, np.ndarray]]]:
+    """Return scores [units] by site of all images, and of each part of them by its number."""
+    if parts is None:
+        return _scores_by(method, task, settings), {}
+    numbers = np.unique(parts).tolist()
+    if method.takes_parts:
+        together = _scores_by(method, task, settings, parts)
+        rows = [
+            {site: of_site[row] for site, of_site in together.items()}
+            for row in range(1 + len(numbers))
+        ]
+        return rows[0], dict(zip(numbers, rows[1:], strict=True))
+    of_all = _scores_by(method, task, settings)
+    of_parts = dict[int, dict[str, np.ndarray]]()
+    for part in numbers:
+        members = torch.from_numpy(parts == part)
+        of_part = task.of_some(one_tensor(task.images), members)
+        of_parts[part] = _scores_by(method, of_part, settings)
+    return of_all, of_parts
+
+
+def rank_units(task: Task, method: str) -> Scores:
+    """Return the scores of all units but the image's by a method, from which circuits of any size are cut."""
+    settings = AttributionSettings(method=method)
+    with task.running(gradients=True):
+        effects, _ = score_parts(without_image(task), settings)
+    made_with = {
+        "method": method,
+        "method_code": method_code(method),
+        "ranking": "absolute",
+        "budget": GLOBAL,
     }
-    return NodeEffects(whole, {}, sum(map(len, checked_batches(task.images)))), scored
-
-
-def path_effects(
-    task: Task, parts: Int[np.ndarray, " images"] | None = None
-) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return `conductance_effects` on a task's own images, the image left out."""
-    with task.running(gradients=True):
-        return conductance_effects(without_image(own_images(task)), parts)
-
-
-def kept_units(
-    encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings
-) -> dict[str, np.ndarray]:
-    """Return the units that a graph keeps by site, the strongest first; the settings name their size."""
-    assert settings.size is not None
-    ranked = nodes_of(
-        encoder, nodes.scores if nodes.importance is None else nodes.importance
-    )
-    return strongest_units(ranked, settings.size, settings.budget)
-
-
-def graph_of(
-    task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]
-) -> AttributionGraph:
-    """Return scores of units as a graph that keeps none yet; ``made_with`` names their method."""
-    errors = {
-        site: units.start
-        for site, units in task.encoder.error_units.items()
-        if site in nodes.scores
-    }
-    return AttributionGraph(
-        tuple(nodes.scores),
-        nodes_of(task.encoder, nodes.scores),
-        {},
-        {},
-        nodes.completeness,
-        nodes.n_images,
-        settings=dict(made_with),
-        provenance=pixels_of(task.images, task.others),
-        error_scores={
-            site: nodes.scores[site][start:] for site, start in errors.items()
-        },
-        importance=None
-        if nodes.importance is None
-        else nodes_of(task.encoder, nodes.importance),
-    )
-
-
-def along_sites(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
-    """Score units by integrated gradients at their sites."""
-    with task.running(gradients=True):
-        return part_effects(own_images(task), settings.node_rule)[0].scores
-
-
-def along_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
-    """Score units by their conductance along a path of the image."""
-    return path_effects(task)[0].scores
-
-
-def gradient_at_image(
-    task: Task, settings: AttributionSettings
-) -> Mapping[str, np.ndarray]:
-    """Score units by the gradient at the image, times the activation less the baseline's."""
-    sums, count = defaultdict[str, Any](float), 0
-    with task.running(gradients=True):
-        for found in image_effects(own_images(task), left_rule(1)):
-            for site, effects in found.effects.items():
-                sums[site] = sums[site] + effects.sum(0).cpu().double().numpy()
-            count += len(found.metric)
-    return {site: total / count for site, total in sums.items()}
-
-
-def own_images(task: Task) -> Task:
-    """Return a task without its images of other classes, and without their part of the baseline."""
-    if task.others is None or task.baseline.n_images is None:
-        return replace(task, others=None)
-    everything, n_own = with_others(task)
-    return everything.of_some(one_tensor(everything.images), slice(n_own))
-
-
-def without_image(task: Task) -> Task:
-    """Return a task without the site `input`, which no circuit has nodes at."""
-    return replace(task, sites=tuple(site for site in task.sites if site != INPUT))
+    return scores_of(task, effects, made_with | task.identity)

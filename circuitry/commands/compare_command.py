@@ -20,8 +20,8 @@ from typing import Literal
 
 import circuitry
 from circuitry.circuits import ExtractionSettings
+from circuitry.circuits.circuit_settings import OwnShare
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
-from circuitry.interventions.intervention_settings import OwnShare
 from circuitry.models import ModelOptions
 from circuitry.runs import WorkSettings
 from circuitry.runs.given import Count, Part

@@ -17,10 +17,11 @@ from circuitry import (
     judge_circuit,
     midpoint_rule,
 )
+from circuitry.circuits import MaskSettings
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import score_edges
-from circuitry.circuits.methods import ITERATIVE, LEARNED
-from circuitry.circuits.rules import default_size
+from circuitry.circuits.methods import ITERATIVE, METHODS
+from circuitry.circuits.tower_defaults import default_size
 from circuitry.commands.find_command import Config
 from circuitry.commands.find_subject import Subject
 from circuitry.comparison.table import read_named_table, write_named_table
@@ -29,7 +30,6 @@ from circuitry.encoder.sites import INPUT
 from circuitry.interventions import (
     AblationSettings,
     FaithfulnessCurve,
-    MaskSettings,
     measure_circuits,
 )
 from circuitry.interventions.curve_reading import CURVE_MEASURES
@@ -126,7 +126,7 @@ def search(
                 tests, judge_circuit(subject.unseen, found, settings, minimality=False)
             )
             return [tests]
-        drawn = replace(found, source=with_edges(subject.found_on, found.source))
+        drawn = replace(found, source=with_edges(subject.found_on, found))
         looked_at = {key: [*subject.own[0], *subject.others[0]]}
         (circuits / NAME).unlink(
             missing_ok=True
@@ -160,7 +160,7 @@ def search(
 
 def find_foreign(config: Config, subject: Subject, size: float) -> Iterator[Path]:
     """Find circuits of other classes of the domain, as large, on their own images; a ranking in place of masks."""
-    method = ITERATIVE if config.method == LEARNED else config.method
+    method = ITERATIVE if METHODS[config.method].learns_mask else config.method
     for place, other in enumerate(subject.of_other_classes(FOREIGN)):
         found = find_circuit(other.found_on, method=method, size=size)
         path = config.folder / f"other.{place}.safetensors"
@@ -207,11 +207,11 @@ def made_with(config: Config, subject: Subject) -> dict[str, object]:
     }
 
 
-def with_edges(task: Task, graph: AttributionGraph) -> AttributionGraph:
-    """Return a graph with the edges between the strongest kept units of every site, for drawings."""
-    strongest = {site: units[:DRAWN] for site, units in graph.kept_units.items()}
-    edges = score_edges(task, strongest, rule=midpoint_rule(1)).scores
-    return replace(graph, kept_units=strongest, edge_scores=dict(edges))
+def with_edges(task: Task, circuit: Circuit) -> AttributionGraph:
+    """Return a graph with the edges between the strongest units of a circuit at every site, for drawings."""
+    strongest = {site: units[:DRAWN] for site, units in circuit.units.items()}
+    edges = score_edges(task, strongest, rule=midpoint_rule(1))
+    return circuit.source.keeping(strongest, edges.scores)
 
 
 def whole_sites(clip: Clip, found: Circuit) -> str:
@@ -251,7 +251,7 @@ def write_report(
     report.section("What the circuit recovers")
     ranked = (
         f"; those of other classes were found by {ITERATIVE}"
-        if config.method == LEARNED
+        if METHODS[config.method].learns_mask
         else ""
     )
     report.table(

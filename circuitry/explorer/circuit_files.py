@@ -64,6 +64,8 @@ def series_of(
 ) -> Series:
     """Return the series of a circuit: its units and edges, and how stable they are."""
     graph = circuit.source
+    # Circuits of a folder are cut of graphs.
+    assert isinstance(graph, AttributionGraph)
     units: list[np.ndarray] = []
     scores: list[np.ndarray] = []
     ranked_by: list[np.ndarray] = []

@@ -20,7 +20,7 @@ from circuitry.data.captions import distinct_words
 from circuitry.data.parts import Key
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
-from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.runs.errors import InputError

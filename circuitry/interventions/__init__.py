@@ -1,4 +1,4 @@
-"""Keep, gate or replace units and edges, and measure: patching, faithfulness, transfer, learned masks, tests."""
+"""Find circuits that work, and test them: lesions, faithfulness, transfer, tests of circuits."""
 
 import lazy_loader
 

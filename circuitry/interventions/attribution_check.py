@@ -9,12 +9,12 @@
 import numpy as np
 import pandas as pd
 
-from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.made_with import ANY_TEXTS, check_made_with
+from circuitry.circuits.asked_alike import ANY_TEXTS, check_made_with
+from circuitry.circuits.graph import Scores
 from circuitry.circuits.nodes import nodes_of
 from circuitry.encoder.task import Task
-from circuitry.interventions.effects import AttributionCheck
-from circuitry.interventions.patching import patch_effects
+from circuitry.gates.patching import patch_effects
+from circuitry.interventions.scores_beside_effects import AttributionCheck
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 
@@ -24,7 +24,7 @@ TOP, RANDOM = 20, 20
 
 @checked
 def check_attribution(
-    task: Task, graph: AttributionGraph, *, top: Natural = TOP, random: Natural = RANDOM
+    task: Task, graph: Scores, *, top: Natural = TOP, random: Natural = RANDOM
 ) -> AttributionCheck:
     """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
 

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from circuitry.circuits.asked_alike import ANY_TEXTS, check_made_with, named_sites
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.found_on import own_and_others, tell_seen
-from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.made_with import ANY_TEXTS, check_made_with, named_sites
+from circuitry.circuits.graph import Circuit, Scores
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, checked_metric
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, at_model_scale, with_others
-from circuitry.interventions.constants import OPTIMAL, optimal_baseline
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.intervention_settings import AblationSettings
+from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.interventions.optimal_ablation import OPTIMAL, optimal_baseline
 from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, checked
@@ -38,9 +38,9 @@ AT_ONCE = 64
 @checked
 def faithfulness_curve(
     task: Task,
-    graph: AttributionGraph,
+    graph: Scores,
     settings: AblationSettings = AblationSettings(),
-    foreign: Sequence[AttributionGraph] = (),
+    foreign: Sequence[Scores] = (),
 ) -> FaithfulnessCurve:
     """Measure metric and answers with circuits of growing size kept, with all but them, and with random units.
 

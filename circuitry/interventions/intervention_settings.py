@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from circuitry import encoder
 from circuitry.circuits.budgets import BUDGETS, RANKINGS, SAME_SHARE, BudgetName
-from circuitry.circuits.circuit_settings import UnitMethod
+from circuitry.circuits.circuit_settings import OwnShare, UnitMethod
 from circuitry.circuits.methods import CONTRAST
 from circuitry.data.shared_options import NImages, NOthers, option
 from circuitry.encoder.choices import BASELINE_NAMES
@@ -43,29 +43,6 @@ Selectivity = Annotated[
         "write 0.8 for 80 %",
     ),
 ]
-MOST = 0.2
-"""The largest share of the units that a class's own part has."""
-OwnShare = Annotated[
-    float,
-    between(
-        f"a share of the units in (0, {MOST:g}]", ABOVE_ZERO, MOST, "write 0.02 for 2 %"
-    ),
-]
-
-
-@checked
-@dataclass(frozen=True)
-class MaskSettings:
-    """How masks are learned."""
-
-    steps: Count = 300
-    """Steps of gradient descent for all sizes together."""
-    batch_size: Count = 24
-    """Images per step: half of them of the class, where there are others; then at least 2."""
-    seed: Seed = 0
-    """Seed of noise and minibatches."""
-    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
-    """Lower precision of the runs while learning: ``bfloat16`` or ``float16``; masks are checked without it."""
 
 
 @checked

@@ -30,9 +30,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from circuitry.circuits.asked_alike import ANY_CLASS, check_made_with, named_sites
 from circuitry.circuits.found_on import own_and_others, tell_seen
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import ANY_CLASS, check_made_with, named_sites
 from circuitry.comparison.significance import LEVEL, holm
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import digests_of

@@ -11,16 +11,16 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.circuits.comparable import Comparable
-from circuitry.circuits.found_on import tell_seen
-from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import (
+from circuitry.circuits.asked_alike import (
     ANY_CLASS,
     ANY_TEXTS,
     asked_of,
     check_asked_alike,
     check_made_with,
 )
+from circuitry.circuits.comparable import Comparable
+from circuitry.circuits.found_on import tell_seen
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
 from circuitry.data.parts import Key
 from circuitry.encoder.doubles import in_double
@@ -29,7 +29,7 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.faithfulness import draw_random
-from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.given import SOME, Natural, Seed, checked
 from circuitry.runs.identity import same_part
@@ -239,19 +239,17 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
         between the units of each part, NaN where they have no scores (`with_edges`); and size_a, size_b, the shares of
         the units that the parts have: the overlap of parts of unequal sizes is at most the smaller over the larger.
     """
-    sources, rows, checked = (
-        [part.source for part in parts.values()],
-        list[dict[str, Any]](),
-        Comparable(),
-    )
-    for source in sources:
+    rows = list[dict[str, Any]]()
+    checked = Comparable()
+    graphs = list[AttributionGraph]()
+    for part in parts.values():
+        source = part.source
         checked.add(source)
-    scored = bool(parts) and all(source.edge_scores for source in sources)
-    by_edges = (
-        edge_jaccard_matrix([source.circuit() for source in sources])
-        if scored
-        else None
-    )
+        if isinstance(source, AttributionGraph) and source.edge_scores:
+            graphs.append(source)
+    by_edges = None
+    if parts and len(graphs) == len(parts):
+        by_edges = edge_jaccard_matrix([graph.circuit() for graph in graphs])
     for (i, (a, part_a)), (j, (b, part_b)) in combinations(enumerate(parts.items()), 2):
         sites = [site for site in part_a.units if site in part_b.units]
         shared = sum(

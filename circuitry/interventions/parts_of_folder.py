@@ -14,19 +14,19 @@ from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import with_edges
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph import Circuit, Scores
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
-from circuitry.circuits.methods import CONTRAST, ONLY_RANK, method_code
+from circuitry.circuits.methods import CONTRAST, METHODS, method_code
+from circuitry.circuits.own_part_of_class import own_part
 from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
-from circuitry.interventions.contrast import own_part
+from circuitry.interventions.finding_circuits import find_circuit
 from circuitry.interventions.intervention_settings import OwnPartSettings
 from circuitry.interventions.lesions import lesion, part_overlaps
-from circuitry.interventions.search import find_circuit
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.runs.errors import InputError
@@ -275,7 +275,7 @@ class OwnParts(FolderWork):
 
     def _find(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
         """Find the parts of a class in a domain; none where the model does not know it."""
-        paths, graphs = list[Path](), dict[str, AttributionGraph]()
+        paths, graphs = list[Path](), dict[str, Scores]()
         with self.clip.encoder.running():
             try:
                 for name, sites in self.sites.items():
@@ -283,18 +283,17 @@ class OwnParts(FolderWork):
             except InputError as error:
                 log.warning("%s in %s is left out. %s", *key, error)
                 return []
-        ranking = "absolute" if self.settings.method in ONLY_RANK else "signed"
+        ranking = "signed" if METHODS[self.settings.method].effects else "absolute"
         for share, name in self.kinds:
             graph = replace(graphs[name], class_name=key[0], domain=key[1])
             part = graph.strongest(share, ranking, GLOBAL)
-            part = replace(part, source=replace(graph, kept_units=dict(part.units)))
             if name == EVERYWHERE:
                 part = with_edges(self.task(key, *images, self.sites[name], work), part)
             paths.append(self._path(key, share, name))
             part.save(paths[-1])
         return paths
 
-    def _ranked(self, task: Task) -> AttributionGraph:
+    def _ranked(self, task: Task) -> Scores:
         """Return the units in the order in which parts have them."""
         if self.settings.method == CONTRAST:
             return own_part(task, share=max(self.settings.shares)).source

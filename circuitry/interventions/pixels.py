@@ -12,13 +12,13 @@ from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.circuits.asked_alike import check_made_with
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import check_made_with
 from circuitry.encoder.metrics import checked_metric
 from circuitry.encoder.task import Batch, Task
 from circuitry.encoder.tensor_batches import rows_that_fit
-from circuitry.interventions.gated_units import ablate_all_but
-from circuitry.interventions.patches import patched
+from circuitry.gates.patches import patched
+from circuitry.interventions.kept_circuits import ablate_all_but
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 

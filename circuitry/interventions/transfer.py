@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.circuits.asked_alike import ANY_TEXTS, check_made_with, named_sites
 from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.graph_folder import Key
-from circuitry.circuits.made_with import ANY_TEXTS, check_made_with, named_sites
 from circuitry.encoder.baselines import Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, checked_metric
@@ -29,7 +29,7 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar

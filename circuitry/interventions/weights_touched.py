@@ -8,8 +8,8 @@ from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
 from circuitry.encoder.task import Task
-from circuitry.interventions.gated_units import ablate_all_but
-from circuitry.interventions.patches import patched
+from circuitry.gates.patches import patched
+from circuitry.interventions.kept_circuits import ablate_all_but
 
 IMAGES_SHOWN = 2
 """Images whose embeddings tell which weights take part."""

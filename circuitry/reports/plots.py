@@ -6,7 +6,7 @@ from circuitry.circuits.component_effects import DirectEffects
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.effects import AttributionCheck
+from circuitry.interventions.scores_beside_effects import AttributionCheck
 from circuitry.reports.figures.circuit_graphs import circuit_drawing
 from circuitry.reports.figures.heatmaps import component_heatmap
 from circuitry.reports.figures.lines import (

@@ -40,7 +40,7 @@ SHARED_PARTS = (
     "node_rule",
     "edge_rule",
     "edge_method",
-    "correction",
+    "edge_method_code",
     "scale",
 )
 """Parts in which compared circuits agree: the model, what is asked of it, and how circuits are found."""

@@ -18,8 +18,9 @@ from itertools import pairwise
 from circuitry.runs import Amount, Work
 from circuitry.bases.gated_reading import joined_sites
 from circuitry.circuits.attribution import attribute
+from circuitry.circuits.circuit_settings import MaskSettings
 from circuitry.circuits.edge_cuts import cut_effects
-from circuitry.circuits.edges import Edges
+from circuitry.circuits.masks import learn_masks
 from circuitry.circuits.methods import SITE_PATH
 from circuitry.circuits.quadrature import gauss_radau_rule, left_rule, midpoint_rule
 from circuitry.encoder.doubles import in_double
@@ -27,12 +28,11 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.task import Task
-from circuitry.interventions.gated import circuit_of
-from circuitry.interventions.intervention_settings import MaskSettings
-from circuitry.interventions.masks import learn_masks
-from circuitry.interventions.patches import Patch, patched
-from circuitry.interventions.patching import patch_effects
-from circuitry.interventions.search import propose_circuits
+from circuitry.gates.edges import Edges
+from circuitry.gates.patches import Patch, patched
+from circuitry.gates.patching import patch_effects
+from circuitry.interventions.finding_circuits import propose_circuits
+from circuitry.interventions.kept_circuits import circuit_of
 
 import numpy as np
 import pandas as pd

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Annotated, Any, NamedTuple
 
 from circuitry.runs import InputError, Share
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import Scores
 from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import CURVE_RUNS, FaithfulnessCurve, pool_curves
@@ -37,7 +37,7 @@ class Judged(NamedTuple):
 
     curve: FaithfulnessCurve
     """One circuit for each size of the grid, measured on images not used to find it."""
-    graph: AttributionGraph
+    graph: Scores
     """Scores of all units."""
     seconds: float  #: Wall time of the search.
     operations: int  #: Floating-point operations of the search.

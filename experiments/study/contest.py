@@ -25,6 +25,7 @@ from circuitry.circuits import (
     LEARNED,
     METHODS,
     Circuit,
+    MaskSettings,
     MethodName,
 )
 from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
@@ -39,7 +40,6 @@ from circuitry.encoder import (
 from circuitry.interventions import (
     MIB_SIZES,
     AblationSettings,
-    MaskSettings,
     measure_circuits,
     propose_circuits,
 )
@@ -259,10 +259,8 @@ class Contest:
         circuits: Sequence[Circuit],
         cost: dict[str, float],
     ) -> Iterator[Path]:
-        source = circuits[0].source
-        units = dict(circuits[0].units)
         named = replace(
-            source, kept_units=units, class_name=class_name, domain=self.config.domain
+            circuits[0].source, class_name=class_name, domain=self.config.domain
         )
         *places, cost_file = files_of(
             folder, class_name, contestant, len(self.config.sizes)

@@ -14,14 +14,8 @@ from circuitry.bases.components import BLOCK_POINTS
 from circuitry.bases.residual import adds_up
 from circuitry.circuits import attribute, midpoint_rule
 from circuitry.encoder import Baseline, Encoder, Task, mean_baseline
-from circuitry.interventions import (
-    Patch,
-    ablate_all_but,
-    circuit_of,
-    kept_embeddings,
-    patch_effects,
-    patched,
-)
+from circuitry.gates import Patch, patch_effects, patched
+from circuitry.interventions import ablate_all_but, circuit_of, kept_embeddings
 from circuitry.runs import InputError
 from tests.support.differences import assert_same_differences
 from tests.support.metrics import product as metric

@@ -20,7 +20,8 @@ from circuitry.encoder import (
 )
 from circuitry.encoder.adapters import _READERS
 from circuitry.encoder.narrowing import in_order
-from circuitry.interventions import Patch, circuit_of, kept_embeddings, patched
+from circuitry.gates import Patch, patched
+from circuitry.interventions import circuit_of, kept_embeddings
 from tests.support.library_towers import NETS, library_tower
 from tests.support.metrics import product as metric
 from tests.support.towers import TOWERS, make_tower

@@ -30,8 +30,8 @@ from circuitry.circuits import (
     similarity,
 )
 from circuitry.circuits.across_domains import COMPARED
-from circuitry.circuits.class_pass import SiteMarks
 from circuitry.circuits.measures import MEASURES, Matrices
+from circuitry.circuits.similarities_of_classes import SiteMarks
 from circuitry.reports import Report
 from circuitry.reports.sections.compared import add_summary
 from tests.circuits.test_measures import random_graph

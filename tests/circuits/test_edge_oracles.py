@@ -12,14 +12,9 @@ from torch import Tensor
 
 from circuitry.bases import ResidualStream, in_components
 from circuitry.bases.components import BLOCK_POINTS, PATTERN_POINTS
-from circuitry.circuits import (
-    Edges,
-    attribute,
-    cut_effects,
-    gauss_legendre_rule,
-    left_rule,
-)
+from circuitry.circuits import attribute, cut_effects, gauss_legendre_rule, left_rule
 from circuitry.encoder import Encoder, Task
+from circuitry.gates import Edges
 from circuitry.interventions import kept_embeddings
 from tests.support.circuits import circuit_with
 from tests.support.metrics import product

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from circuitry import AttributionGraph
-from circuitry.circuits import Edges
 from circuitry.circuits.budgets import GLOBAL, SAME_SHARE, strongest_units
 from circuitry.circuits.consensus import find_consensus
+from circuitry.gates import Edges
 from tests.circuits.test_measures import chain, random_graph
 
 Edge = tuple[str, int, str, int]

@@ -7,20 +7,35 @@ import numpy as np
 import pytest
 import torch
 
-from circuitry import AttributionGraph, Task, attribute, compare, find_circuit
+from circuitry import (
+    AttributionGraph,
+    Encoder,
+    Task,
+    attribute,
+    compare,
+    find_circuit,
+)
 from circuitry.circuits import (
+    EDGE_METHODS,
     MEASURES,
     METHODS,
     AttributionSettings,
+    EdgeMethod,
+    Method,
+    attribute_components,
+    register_edge_method,
     register_measure,
     register_method,
+    score_edges,
     score_units,
     similarity,
 )
+from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS, SEARCHERS
 from circuitry.circuits.unit_scores import score_parts
 from circuitry.runs import InputError
 from experiments.own_parts import planted_classes
 from tests.circuits.test_measures import random_graph
+from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 NET = planted_classes()
@@ -42,7 +57,7 @@ def numbers() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    monkeypatch.setitem(METHODS, "mine", "")  # taken back afterwards
+    monkeypatch.setitem(METHODS, "mine", Method("mine"))  # taken back afterwards
 
     def register(returned: Any) -> None:
         register_method("mine", lambda task, settings: returned)
@@ -116,7 +131,7 @@ def test_tensors_of_a_method_are_its_scores(registered: Callable[[Any], None]) -
 def test_the_third_argument_of_a_method_are_the_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(METHODS, "mine", "")
+    monkeypatch.setitem(METHODS, "mine", Method("mine"))
     asked = list[Any]()
 
     def by_parts(
@@ -134,19 +149,97 @@ def test_the_third_argument_of_a_method_are_the_parts(
             else {site: scores[0] for site, scores in found.items()}
         )
 
-    register_method("mine", by_parts)
+    register_method(Method("mine", function=by_parts, takes_parts=True))
     settings, numbered = AttributionSettings(method="mine"), np.array([4, 7, 4, 7])
     whole, of_parts = score_parts(TASK, settings, numbered)
     assert [list(one) for one in asked] == [[4, 7, 4, 7]]
     for row, found in enumerate((whole, of_parts[4], of_parts[7])):
         np.testing.assert_array_equal(found.scores["code"], numbers()["code"] + row)
     register_method(
-        "mine", lambda task, settings, parts: by_parts(task, settings, parts[:2] * 0)
+        Method(
+            "mine",
+            function=lambda task, settings, parts: by_parts(
+                task, settings, parts[:2] * 0
+            ),
+            takes_parts=True,
+        )
     )
     with pytest.raises(
         InputError, match=r"'mine'.*at units it returned an array \[2, "
     ):
         score_parts(TASK, settings, numbered)
+
+
+def test_every_method_of_the_package_has_its_function() -> None:
+    own = {name for name, method in METHODS.items() if method.function is None}
+    assert own == {*SCORERS, *COMPLETE_SCORERS}
+    assert {name for name in own if METHODS[name].learns_mask} == set(SEARCHERS)
+
+
+UNITS = {site: np.arange(2) for site in TASK.sites}
+PAIR = ("units", "code")
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (np.ones((2, 2)), "float64"),
+        ({}, "returned"),
+        ({PAIR: np.full((2, 2), np.nan)}, "at units->code some are NaN"),
+        ({PAIR: np.ones((2, 3))}, r"at units->code it returned an array \[2, 3\]"),
+        ({PAIR: "much"}, "the string 'much'"),
+        ({PAIR: [[1.0], [1.0, 2.0]]}, "list"),
+        ({("code", "units"): np.ones((2, 2))}, "there are some at"),
+        ({"units": np.ones((2, 2))}, "there are some at"),
+    ],
+)
+def test_what_a_method_of_edges_returns_is_refused_with_its_name(
+    returned: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EDGE_METHODS, "mine", EdgeMethod("mine"))
+    register_edge_method("mine", lambda task, units, rule: returned)
+    with pytest.raises(InputError, match=f"(?s)'mine'.*{words}"):
+        score_edges(TASK, UNITS, method="mine")
+
+
+def test_a_method_of_edges_from_outside_makes_graphs_that_name_its_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(EDGE_METHODS, "mine", EdgeMethod("mine"))
+
+    def graph_by(factor: float) -> AttributionGraph:
+        def constant(task: Task, units: Any, rule: Any) -> Any:
+            return {PAIR: torch.full([len(units[s]) for s in PAIR[::-1]], factor)}
+
+        register_edge_method("mine", constant)
+        return attribute(
+            TASK.encoder,
+            TASK.images,
+            TASK.metric,
+            sites=TASK.sites,
+            edges="mine",
+            progress=False,
+        )
+
+    graphs = [graph_by(factor) for factor in (2.0, 2.0, 3.0)]
+    assert set(graphs[0].edge_scores[PAIR].ravel()) == {2.0}
+    assert graphs[0].settings["edge_method"] == "mine"
+    assert similarity(graphs[0], graphs[1], "edge_jaccard") == {None: 1.0}
+    with pytest.raises(InputError, match="edge method code"):
+        similarity(graphs[0], graphs[2], "edge_jaccard")
+
+
+def test_components_from_outside_are_refused_with_their_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = Encoder.from_tower(make_tower("timm-vit"))
+    task = Task(encoder, encoder.blank(), lambda e: e[:, 0], work=QUIET)
+    bad = EdgeMethod("mine", components=lambda stream, task, rule: {}, in_stream=True)
+    monkeypatch.setitem(EDGE_METHODS, "mine", bad)
+    with pytest.raises(InputError, match=r"'mine'.*its components returned"):
+        attribute_components(task, method="mine")
+    with pytest.raises(InputError, match="'squared' was given"):
+        attribute_components(task, method="squared")
 
 
 GRAPHS: dict[tuple[str, str], AttributionGraph] = {

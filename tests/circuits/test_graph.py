@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import networkx as nx
@@ -18,7 +18,7 @@ from circuitry.circuits import (
     BUDGETS,
     EDGE_METHODS,
     Completeness,
-    Edges,
+    Scores,
     attribute,
     attribute_components,
     depth_bias,
@@ -27,10 +27,12 @@ from circuitry.circuits import (
     strongest_units,
 )
 from circuitry.circuits.budgets import RANKINGS
-from circuitry.circuits.edge_methods import SCORERS, as_graph
+from circuitry.circuits.edge_methods import COMPONENT_SCORERS, EDGE_SCORERS, as_graph
 from circuitry.circuits.stream_edges import StreamScores
 from circuitry.data import ImageRecord
 from circuitry.encoder import Encoder, Task
+from circuitry.gates import Edges
+from circuitry.runs.manifest import claim
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores
@@ -306,8 +308,8 @@ def test_a_plain_encoder_and_one_in_components_have_the_same_edges_by_every_meth
 ):
     encoder = Encoder.from_tower(make_tower("timm-vit").double())
     images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
-    assert tuple(SCORERS) == EDGE_METHODS
-    for method in EDGE_METHODS[1:]:
+    assert set(EDGE_SCORERS) == set(EDGE_METHODS)
+    for method in COMPONENT_SCORERS:
         plain, fine = (
             attribute_components(
                 Task(one, images, metric, baseline=images.flip(0), work=QUIET),
@@ -526,3 +528,35 @@ def test_a_folder_is_of_circuits_with_units_and_images(
     with pytest.raises(InputError, match=says):
         GraphFolder.write(tmp_path / "x", circuits, made, {key: [record] * images})
     assert not (tmp_path / "x").exists()
+
+
+def test_a_circuit_of_scores_names_its_units_once(tmp_path: Path) -> None:
+    graph = small_graph()
+    names = [one.name for one in fields(Scores)]
+    scores = Scores(**{name: getattr(graph, name) for name in names})
+    circuit = scores.strongest(0.5)
+    circuit.save(tmp_path / "circuit")
+    read = Circuit.load(tmp_path / "circuit")
+    assert type(read.source) is Scores
+    assert {s: u.tolist() for s, u in read.units.items()} == {
+        s: u.tolist() for s, u in circuit.units.items()
+    }
+    with pytest.raises(InputError, match=r"a circuit and no graph.*Circuit\.load"):
+        AttributionGraph.load(tmp_path / "circuit")
+    kept = scores.keeping(circuit.units)
+    assert kept.circuit(None).units.keys() == circuit.units.keys()
+
+
+@pytest.mark.parametrize("version", ["circuitry attribution graph 7"])
+def test_files_and_folders_of_before_are_refused_by_name(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("circuitry.circuits.graph_files.FORMAT", version)
+        small_graph().save(tmp_path / "old")
+    for load in (AttributionGraph.load, Circuit.load):
+        with pytest.raises(InputError, match=version):
+            load(tmp_path / "old")
+    claim(tmp_path / "folder", "circuitry extraction 5", {"n_parts": 0}, jobs=[])
+    with pytest.raises(InputError, match="circuitry extraction 5"):
+        GraphFolder(tmp_path / "folder")

@@ -54,12 +54,12 @@ def random_graph(
     return AttributionGraph(
         SITES,
         scores,
-        kept,
-        edges,
         {site: Completeness(0.0, 0.0) for site in SITES},
         4,
         class_name,
         domain,
+        kept_units=kept,
+        edge_scores=edges,
     )
 
 
@@ -69,10 +69,10 @@ def chain(up: list[int], down: list[int], edges: list[list[float]]) -> Attributi
     return AttributionGraph(
         ("up", "down"),
         scores,
-        {"up": np.array(up), "down": np.array(down)},
-        {("up", "down"): np.array(edges, dtype=float)},
         {site: Completeness(0.0, 0.0) for site in scores},
         1,
+        kept_units={"up": np.array(up), "down": np.array(down)},
+        edge_scores={("up", "down"): np.array(edges, dtype=float)},
     )
 
 

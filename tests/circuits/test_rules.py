@@ -20,7 +20,7 @@ from circuitry.circuits import (
     parse_rule,
     relative_error,
 )
-from circuitry.circuits.rules import (
+from circuitry.circuits.tower_defaults import (
     CHANNELS,
     DEFAULT_SIZES,
     default_sites,

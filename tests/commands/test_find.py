@@ -47,11 +47,10 @@ def test_a_circuit_of_a_class_is_found_and_tested(
     written = module.main(config)  # everything is read
     assert "as many random units" in capsys.readouterr().out
     assert written.claims
-    graph = Circuit.load(config.out / "circuit.safetensors").source
-    assert (graph.class_name, graph.domain, graph.n_images) == ("fish", "real", 2)
-    kept = sum(map(len, graph.kept_units.values())) / sum(
-        len(graph.node_scores[site]) for site in graph.kept_units
-    )
+    circuit = Circuit.load(config.out / "circuit.safetensors")
+    scores = circuit.source
+    assert (scores.class_name, scores.domain, scores.n_images) == ("fish", "real", 2)
+    kept = circuit.size
     assert kept == pytest.approx(0.4, abs=0.05)
     others = [
         Circuit.load(config.out / f"other.{place}.safetensors") for place in range(2)

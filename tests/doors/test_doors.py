@@ -208,7 +208,7 @@ def repeating(world: Any) -> Any:
     with world.task.encoder.hooks(
         [(world.task.sites[0], lambda x, hook: x.repeat(2, 1, 1, 1))]
     ):
-        return interventions.patch_effects(world.task)
+        return circuitry.gates.patch_effects(world.task)
 
 
 def in_place(embeddings: torch.Tensor) -> torch.Tensor:
@@ -262,11 +262,11 @@ def test_values_of_other_modes_are_taken(walk: Walk, tmp_path: Path) -> None:
     written = replace(world.task, metric=lambda e: e.mul_(2) @ weight)
     read = replace(written, metric=lambda e: 2 * e @ weight)
     found, expected = (
-        interventions.patch_effects(task).scores for task in (written, read)
+        circuitry.gates.patch_effects(task).scores for task in (written, read)
     )
     assert_same(found, expected, 1e-3)
     with FlopCounterMode(display=False):
-        assert_same(interventions.patch_effects(read).scores, expected, 1e-3)
+        assert_same(circuitry.gates.patch_effects(read).scores, expected, 1e-3)
     write_arrays(tmp_path / "x", "x 1", MappingProxyType({"a": 1}), {})
     assert read_arrays(tmp_path / "x", "x 1", "file")[0] == {"a": 1}
 

@@ -274,7 +274,7 @@ def _by_name(world: World, clip: Any, data: Any, sae: Any) -> dict[str, Any]:
     edges = [("embed", "blocks.0.attn.0.q")]
     label, unit, seed, permutations, resamples, size, n_images = 1, 0, 0, 5, 10, 0.3, 2
     rule = edge_rule = circuitry.left_rule(1)
-    masks = interventions.MaskSettings(steps=2)
+    masks = circuitry.circuits.MaskSettings(steps=2)
     checks = interventions.CheckSettings(n_images=2, n_others=2, seen=True)
 
     def statistic(means: Any) -> Any:

@@ -36,19 +36,13 @@ from circuitry import (
     patched,
 )
 from circuitry.bases import in_components
-from circuitry.circuits import METHODS, register_measure, register_method
+from circuitry.circuits import METHODS, own_part, register_measure, register_method
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.measures import MEASURES
-from circuitry.circuits.methods import ONLY_RANK
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
 from circuitry.explorer.view_files import ModelView
-from circuitry.interventions import (
-    check_attribution,
-    own_part,
-    part_overlaps,
-    transfer_circuits,
-)
+from circuitry.interventions import check_attribution, part_overlaps, transfer_circuits
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.training import SaeTraining, train_sae_on_images
 from experiments.drawn import DrawingSettings, write_toy
@@ -315,7 +309,6 @@ def _no_more_methods() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for registered in (METHODS, MEASURES):
             patch.setitem(registered, "mine", None)  # taken out again afterwards
-        patch.setattr("circuitry.circuits.methods.ONLY_RANK", set(ONLY_RANK))
         yield
 
 
@@ -354,7 +347,7 @@ def test_a_method_is_its_function_not_its_name(world: World, tmp_path: Path) -> 
     )
     with pytest.raises(InputError, match="method code"):
         node_overlap(first, other)
-    assert one.settings["method_code"].startswith("circuitry.")
+    assert one.settings["method_code"].startswith("circuitry: ")
     register_method("mine", scores_of_sign(1), effects=False)
     with pytest.raises(InputError, match="method_code"):
         world.extract(str(tmp_path / "out"), **few)
@@ -457,7 +450,7 @@ def parts_of_other_scales(w: World, out: Path) -> None:
         for scale in (1.0, 100.0)
     ]
     tasks = [w.task(metric=metric, others=-IMAGES) for metric in metrics]
-    node_overlap(*(own_part(task, share=0.05).source for task in tasks))
+    node_overlap(*(own_part(task, share=0.05) for task in tasks))
 
 
 SITUATIONS: dict[Callable[[World, Path], object], str] = {

@@ -20,7 +20,7 @@ from circuitry.encoder import (
 )
 from circuitry.encoder.baselines import ZERO, check_count
 from circuitry.encoder.metrics import checked_metric, given_classes
-from circuitry.interventions.answers import default_answers
+from circuitry.gates.fisher import default_answers
 from tests.support.assert_same import assert_same
 
 WEIGHTS = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])

@@ -12,13 +12,13 @@ from circuitry.encoder import Encoder, Task, class_logit
 from circuitry.interventions import (
     AblationSettings,
     circuit_of,
-    constants,
     kept_embeddings,
     measure_circuits,
+    optimal_ablation,
     optimal_baseline,
 )
-from circuitry.interventions.constants import SHRINKAGE
 from circuitry.interventions.faithfulness import draw_random
+from circuitry.interventions.optimal_ablation import SHRINKAGE
 from circuitry.runs import InputError
 from tests.support.towers import make_tower
 
@@ -30,7 +30,7 @@ def first(embeddings: Tensor) -> Tensor:
 def test_a_linear_circuit_gets_the_least_squares_constant(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(constants, "STEPS", 400)
+    monkeypatch.setattr(optimal_ablation, "STEPS", 400)
     torch.manual_seed(0)
     last = nn.Linear(2, 1)
     tower = nn.Sequential(

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, Task, attribute, judge_circuit
 from circuitry.bases import in_components, joined_sites
-from circuitry.circuits import Edges, cut_effects, score_edges, score_units
-from circuitry.encoder import Stage
-from circuitry.interventions import (
+from circuitry.circuits import (
     MaskSettings,
-    circuit_of,
-    judgement,
-    kept_embeddings,
+    cut_effects,
     learn_masks,
+    score_edges,
+    score_units,
 )
+from circuitry.encoder import Stage
+from circuitry.gates import Edges
+from circuitry.interventions import circuit_of, judgement, kept_embeddings
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by, circuit_with
 from tests.support.metrics import product as metric

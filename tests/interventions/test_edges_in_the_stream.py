@@ -12,16 +12,21 @@ from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, Task, Work, attribute, left_rule
 from circuitry.bases import ResidualStream, joined_sites
-from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
-from circuitry.circuits.edge_cuts import gated_chain
+from circuitry.circuits import (
+    Circuit,
+    MaskSettings,
+    attribute_components,
+    cut_effects,
+    learn_masks,
+)
+from circuitry.gates import Edges
+from circuitry.gates.edge_gates import gated_chain
 from circuitry.interventions import (
     AblationSettings,
-    MaskSettings,
     find_circuit,
     judge_circuit,
     judgement,
     kept_embeddings,
-    learn_masks,
     measure_circuits,
 )
 from tests.support.assert_same import assert_same

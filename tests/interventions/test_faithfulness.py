@@ -44,7 +44,7 @@ from tests.support.work import QUIET
 
 def graph_with(scores: dict[str, list[float]]) -> AttributionGraph:
     arrays = {site: np.array(s) for site, s in scores.items()}
-    return AttributionGraph(tuple(scores), arrays, {}, {}, {}, 1, "cat", "sketch")
+    return AttributionGraph(tuple(scores), arrays, {}, 1, "cat", "sketch")
 
 
 SCORES = {"input": [0.0, 0, 0], "first": [-3.0, -2, 1], "second": [-5.0, -4]}

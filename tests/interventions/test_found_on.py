@@ -9,21 +9,19 @@ import pytest
 import torch
 
 from circuitry import (
-    AttributionGraph,
     Circuit,
     Task,
     attribute,
     faithfulness_curve,
     judge_circuit,
 )
-from circuitry.circuits import AttributionSettings, attribute_parts
+from circuitry.circuits import AttributionSettings, Scores, attribute_parts, own_part
 from circuitry.circuits.graph import PIXELS
 from circuitry.encoder.tensor_batches import ImageBatches, digests_of, pixel_digests
 from circuitry.interventions import (
     AblationSettings,
     find_circuit,
     lesion,
-    own_part,
     transfer_circuits,
 )
 from experiments.own_parts import planted_classes
@@ -85,7 +83,7 @@ def test_batches_of_a_loader_are_digested_in_the_pass_that_is_made_anyway() -> N
     assert len(read) == 1
 
 
-FOUND: dict[str, Callable[[], AttributionGraph]] = {
+FOUND: dict[str, Callable[[], Scores]] = {
     "own part": lambda: own_part(TASK, share=0.1).source,
     "ranked": lambda: find_circuit(TASK, method="gradient", size=0.3).source,
     "learned": lambda: find_circuit(TASK, method="learned", size=0.3).source,

@@ -19,8 +19,9 @@ from circuitry import (
     mean_baseline,
 )
 from circuitry.bases import in_components
-from circuitry.circuits import Edges, cut_effects
+from circuitry.circuits import cut_effects
 from circuitry.encoder import Stage
+from circuitry.gates import Edges
 from circuitry.interventions import AblationSettings, kept_embeddings, measure_circuits
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by, circuit_with
@@ -256,7 +257,9 @@ def test_no_edges_leave_the_baseline_and_all_edges_the_model() -> None:
     sizes = {"first": 3, "second": 2, "embedding": 2}
     scores = {site: np.ones(n) for site, n in sizes.items()}
     kept = {site: np.arange(n) for site, n in sizes.items()}
-    graph = AttributionGraph(tuple(sizes), scores, kept, dict(EVERY.scores), {}, 1)
+    graph = AttributionGraph(
+        tuple(sizes), scores, {}, 1, kept_units=kept, edge_scores=dict(EVERY.scores)
+    )
     curve = measure_circuits(
         by_hand(), [graph.circuit(9, any_sign=True)], AblationSettings(random_draws=1)
     )

@@ -25,15 +25,9 @@ from circuitry import (
 )
 from circuitry.bases import in_components
 from circuitry.encoder import Counterfactual, Stage
-from circuitry.interventions import (
-    Gated,
-    Patch,
-    circuit_of,
-    kept_embeddings,
-    patched,
-    transfer_circuits,
-)
-from circuitry.interventions.patches import PatchValue
+from circuitry.gates import Gated, Patch, UnitsUnderGates, patched
+from circuitry.gates.patches import PatchValue
+from circuitry.interventions import circuit_of, kept_embeddings, transfer_circuits
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import (
     attribute,
@@ -114,7 +108,7 @@ def test_hard_gates_are_kept_circuits(resnet: nn.Module, each: bool) -> None:
     baseline = other if each else mean_baseline(encoder, other)
     task = Task(encoder, images, first, baseline=baseline, sites=SITES, work=QUIET)
     with task.running(gradients=True), torch.no_grad():
-        runs = Gated(task)
+        runs = UnitsUnderGates(task)
         gates = (torch.rand(runs.n_gates) < 0.5).double()
         found = runs.run(gates)
         assert_same(runs.embeddings, encoder(images), 0.1)
@@ -138,7 +132,7 @@ def test_gradients_of_gates_are_finite_differences(name: str) -> None:
         encoder, torch.randn(2, 3, *encoder.image_size).double(), first, work=QUIET
     )
     with task.running(gradients=True):
-        runs = Gated(task)
+        runs = UnitsUnderGates(task)
         check_gradient(
             runs,
             0.3 + 0.6 * torch.rand(runs.n_gates).double(),
@@ -146,7 +140,7 @@ def test_gradients_of_gates_are_finite_differences(name: str) -> None:
         )
 
 
-def check_gradient(runs: Gated, at: Tensor, places: Tensor) -> None:
+def check_gradient(runs: Gated[Any], at: Tensor, places: Tensor) -> None:
     """Compare gradients of the embeddings, times random weights, with finite differences, where they are largest."""
     weights = torch.randn_like(runs.embeddings)
 
@@ -173,7 +167,7 @@ def test_gates_leave_alone_what_is_carried() -> None:
         encoder, images, first, baseline=images.flip(0), sites=sites, work=QUIET
     )
     with task.running(gradients=True), torch.no_grad():
-        runs = Gated(task)
+        runs = UnitsUnderGates(task)
         assert runs.n_gates == 2 + 64 + 2 + 64
         gates = torch.ones(runs.n_gates)
         assert_same(runs.run(gates), encoder(images), 0.1)

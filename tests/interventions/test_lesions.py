@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Circuit, Task, class_logit, class_margin
+from circuitry.circuits import own_part
+from circuitry.circuits.own_part_of_class import ImagesOfClass
 from circuitry.encoder import Encoder, Stage
 from circuitry.encoder.chain import ModelScale
-from circuitry.interventions import circuit_of, lesion, own_part, part_overlaps
-from circuitry.interventions.contrast import ImagesOfClass
+from circuitry.interventions import circuit_of, lesion, part_overlaps
 from circuitry.runs import InputError
 from experiments.own_parts import planted_classes
 from tests.support.work import QUIET

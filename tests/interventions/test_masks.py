@@ -25,28 +25,24 @@ from circuitry import (
 from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import (
     Circuit,
-    Edges,
+    LearnedMasks,
+    MaskSettings,
     attribute_components,
     cut_effects,
+    learn_masks,
+    masks,
     score_units,
 )
 from circuitry.encoder import Stage
-from circuitry.interventions import (
-    Gated,
-    LearnedMasks,
-    MaskSettings,
-    circuit_of,
-    kept_embeddings,
-    learn_masks,
-    masks,
-)
-from circuitry.interventions.answers import (
+from circuitry.gates import Edges, EdgesUnderGates, Gated, UnitsUnderGates
+from circuitry.gates.fisher import (
     default_answers,
     gate_importance,
     iterative_ranks,
     normal_ranks,
     set_importance,
 )
+from circuitry.interventions import circuit_of, kept_embeddings
 from experiments.judging.planted import (
     PlantedCircuit,
     planted_attention,
@@ -145,16 +141,18 @@ def test_the_last_step_has_the_wanted_size(
     shrinking: float, kept: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """20 units fall to 2 over 9 steps, by 10 ** (-1 / 9) each, or over one; of all units the last is half open."""
-    sizes, run = list[int](), Gated.run
+    sizes, run = list[int](), UnitsUnderGates.run
 
-    def noting(self: Gated, gates: Tensor, chosen: Tensor | None = None) -> Tensor:
+    def noting(
+        self: UnitsUnderGates, gates: Tensor, chosen: Tensor | None = None
+    ) -> Tensor:
         if chosen is not None and len(chosen) == 6:  # a step of training
             sizes.append(int((gates > 0.5).sum()))
         return run(self, gates, chosen)
 
     for name, value in {"SHRINKING": shrinking, "NOISE": 0.0}.items():
         monkeypatch.setattr(masks, name, value)
-    monkeypatch.setattr(Gated, "run", noting)
+    monkeypatch.setattr(UnitsUnderGates, "run", noting)
     learn([0.1], steps=10, batch_size=6)
     assert sizes == kept
 
@@ -197,7 +195,7 @@ def test_error_units_have_no_gate(resnet: nn.Module, keep_error: bool) -> None:
     kept = np.isin(np.arange(errors.start), found.circuits[0].units["layer3.0"])
     assert kept.sum() == errors.start // 2
     with task.running(gradients=True), torch.no_grad():
-        runs = Gated(task, keep_error=keep_error)
+        runs = UnitsUnderGates(task, keep_error=keep_error)
         gated = runs.run(torch.from_numpy(kept).double())
     assert_same(
         gated,
@@ -224,6 +222,11 @@ def test_answers_of_a_class_are_its_lead_and_all_centred_logits() -> None:
     assert_same(default_answers(lambda e: e[:, 1])(embeddings), embeddings[:, 1:2], 0.1)
 
 
+@Gated.register
+class OnPaper(SimpleNamespace):
+    """Runs whose embeddings are written down."""
+
+
 def test_changes_are_the_mean_squares_of_the_derivatives() -> None:
     generator = torch.Generator().manual_seed(0)
     weights, images = (
@@ -232,7 +235,7 @@ def test_changes_are_the_mean_squares_of_the_derivatives() -> None:
     )
     derivatives = weights[None] * images[:, None]  # of image i: answers by gates
     expected = derivatives.square().sum(1).mean(0)
-    runs = SimpleNamespace(
+    runs: Any = OnPaper(
         n_gates=4,
         rows=1500,
         embeddings=images,
@@ -294,7 +297,7 @@ def test_gates_are_cuts_and_their_gradients_finite_differences(kind: str) -> Non
     encoder, images, edges = edges_of(kind)
     task = Task(encoder, images, metric, baseline=images.flip(0), work=QUIET)
     with task.running(gradients=True):
-        runs = Gated(task, edges)
+        runs = EdgesUnderGates(task, edges)
         n = runs.n_gates
         assert n == edges.count
         kept = np.random.default_rng(0).random(n) < 0.7
@@ -386,6 +389,7 @@ def test_masks_on_edges_across_sites_lose_less_than_random_ones() -> None:
     assert loses < np.mean([lost(found.circuits[0].random(rng)) for _ in range(20)])
 
 
+@Gated.register
 class TwoForOne:
     """Runs in which each of the first two gates does the work of both; the others do a half and a tenth of it."""
 
@@ -405,7 +409,7 @@ class TwoForOne:
 def test_units_that_stand_in_for_each_other_are_found_when_one_of_them_is_closed() -> (
     None
 ):
-    runs = TwoForOne()
+    runs: Any = TwoForOne()
     assert gate_importance(runs, lambda x: x).tolist()[:2] == [0, 0]
     assert iterative_ranks(runs, lambda x: x, [([0], [])])[0].tolist() == [
         0.25,

@@ -21,7 +21,7 @@ from circuitry import (
     load_clip,
 )
 from circuitry.bases import SparseAutoencoder
-from circuitry.circuits import score_edges, with_edges
+from circuitry.circuits import own_part, score_edges, with_edges
 from circuitry.circuits.graph_folder import LESIONS
 from circuitry.comparison import (
     lesion_matrix,
@@ -36,7 +36,6 @@ from circuitry.interventions import (
     circuit_of,
     find_circuit,
     lesion,
-    own_part,
     part_overlaps,
 )
 from circuitry.reports import Report, page
@@ -174,9 +173,9 @@ def test_edges_between_units_of_a_part_are_those_of_its_own_images() -> None:
     counterfactual = Counterfactual(images.flip(0)[: len(task.images)])  # type: ignore[arg-type]
     own = replace(task, others=None, baseline=counterfactual)
     scored = score_edges(own, {site: np.array(of) for site, of in units.items()})
-    assert set(circuit.source.edge_scores) == {("units", "code")}
+    assert set(circuit.scored_edges.scores) == {("units", "code")}
     np.testing.assert_array_equal(
-        circuit.source.edge_scores["units", "code"], scored.scores["units", "code"]
+        circuit.scored_edges.scores["units", "code"], scored.scores["units", "code"]
     )
     assert circuit.source.settings["edge_method"] == "squared"
 
@@ -489,8 +488,8 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     a, b = (
         set(
             large[key]
-            .source.circuit(3)
-            .to_pandas("edges")
+            .scored_edges.strongest(3)
+            .to_pandas()
             .iloc[:, :4]
             .itertuples(index=False, name=None)
         )

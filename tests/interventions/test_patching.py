@@ -23,15 +23,13 @@ from circuitry import (
 from circuitry.bases import in_feature_basis
 from circuitry.encoder import AnyBaseline, Counterfactual, Stage
 from circuitry.encoder.baselines import ZERO
+from circuitry.gates import Patch, patch_effects, patched
 from circuitry.interventions import (
     AttributionCheck,
-    Patch,
     ablate_all_but,
     check_attribution,
     circuit_of,
     logit_pixels,
-    patch_effects,
-    patched,
     unit_pixels,
 )
 from circuitry.runs import Work

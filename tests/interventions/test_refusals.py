@@ -21,11 +21,14 @@ from circuitry import (
     judge_circuit,
     left_rule,
 )
+from circuitry import circuits as c
+from circuitry import gates as g
 from circuitry import interventions as i
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import Circuit, Edges, attribute_components
+from circuitry.circuits import Circuit, attribute_components
 from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.encoder import Baseline, Counterfactual, Stage, class_margin
+from circuitry.gates import Edges
 from circuitry.interventions import (
     AblationSettings,
     check_attribution,
@@ -66,7 +69,7 @@ def curve(settings: Any = None, images: Tensor = IMAGES, **given: Any) -> object
     scores = {
         site: np.ones(n) for site, n in (("input", 3), ("first", 3), ("second", 2))
     }
-    found = AttributionGraph(tuple(scores), scores, {}, {}, {}, 1)
+    found = AttributionGraph(tuple(scores), scores, {}, 1)
     return i.faithfulness_curve(
         by_hand(images, **given), found, i.AblationSettings(**(settings or {}))
     )
@@ -88,11 +91,11 @@ def kept_edges(*edges: Edges) -> object:
 
 def swept(given: dict[str, Any], **of_task: Any) -> object:
     asked: dict[str, Any] = {"images": PIXELS, "metric": first, "work": QUIET} | of_task
-    return i.patch_effects(Task(RESNET, **asked), **given)
+    return g.patch_effects(Task(RESNET, **asked), **given)
 
 
-def run_patched(*patches: i.Patch) -> object:
-    with i.patched(RESNET, patches):
+def run_patched(*patches: g.Patch) -> object:
+    with g.patched(RESNET, patches):
         return RESNET(PIXELS)
 
 
@@ -121,10 +124,10 @@ def another_model() -> Task:
 
 
 def masks(sizes: list[float], images: Tensor = SOME, **given: Any) -> object:
-    return i.learn_masks(planted(images), sizes, i.MaskSettings(steps=2), **given)
+    return c.learn_masks(planted(images), sizes, c.MaskSettings(steps=2), **given)
 
 
-P = i.Patch
+P = g.Patch
 HAND = {"first": 3, "second": 2, "embedding": 2}
 RUNS: list[tuple[Call, str]] = [
     (lambda: kept({"input": [0]}), "'input'"),

@@ -22,13 +22,12 @@ from circuitry import (
     in_components,
     left_rule,
 )
-from circuitry.circuits import METHODS
-from circuitry.circuits.methods import CONTRAST, ITERATIVE, ONLY_RANK
-from circuitry.circuits.rules import default_size
+from circuitry.circuits import METHODS, MaskSettings
+from circuitry.circuits.methods import CONTRAST, ITERATIVE
+from circuitry.circuits.tower_defaults import default_size
 from circuitry.encoder import Stage, counted_sites, site_roles
 from circuitry.interventions import (
     AblationSettings,
-    MaskSettings,
     find_circuit,
     judge_circuit,
     measure_circuits,
@@ -106,11 +105,7 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(
     n_units = sum(len(scores) for scores in found.source.node_scores.values())
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
     assert found.source.settings["method"] == method
-    assert (found.source.importance is not None) == (method in ONLY_RANK)
-    assert all(
-        np.array_equal(units, found.source.kept_units[site])
-        for site, units in found.units.items()
-    )
+    assert (found.source.importance is None) == METHODS[method].effects
     assert found.source.settings | task.identity == found.source.settings
     curve = faithfulness_curve(
         task, found.source, AblationSettings(sizes=(0.5,), random_draws=1)
@@ -376,7 +371,7 @@ def judged_weights(weights: Tensor, kept: list[int]) -> pd.DataFrame:
     )
     scores = {"input": np.zeros(1), "units": weights.numpy()}
     graph = AttributionGraph(
-        tuple(scores), scores, {"units": np.array(kept)}, {}, {}, 1
+        tuple(scores), scores, {}, 1, kept_units={"units": np.array(kept)}
     )
     return judge_circuit(task, graph.circuit(None), minimality=False).set_index("test")
 

@@ -49,7 +49,7 @@ def circuit(units: list[int], embedding: tuple[int, ...] = (0, 1)) -> Circuit:
         "u": np.array(units, int),
         "embedding": np.array(embedding, int),
     }
-    return AttributionGraph(tuple(scores), scores, kept, {}, {}, 1).circuit(None)
+    return AttributionGraph(tuple(scores), scores, {}, 1, kept_units=kept).circuit(None)
 
 
 def pixels(*values: tuple[float, float, float]) -> Tensor:

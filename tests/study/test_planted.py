@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from circuitry import AttributionGraph, InputError, Task, attribute, left_rule
-from circuitry.interventions import FaithfulnessCurve, patch_effects
+from circuitry.gates import patch_effects
+from circuitry.interventions import FaithfulnessCurve
 from experiments.judging.planted import (
     PlantedCircuit,
     edge_movements,
@@ -137,7 +138,11 @@ def test_areas_are_mann_whitney() -> None:
 
 def graph_of(scores: list[float], kept: list[int]) -> AttributionGraph:
     return AttributionGraph(
-        ("a",), {"a": np.array(scores, dtype=float)}, {"a": np.array(kept)}, {}, {}, 1
+        ("a",),
+        {"a": np.array(scores, dtype=float)},
+        {},
+        1,
+        kept_units={"a": np.array(kept)},
     )
 
 

@@ -190,7 +190,7 @@ def test_a_supervised_baseline_is_trained(
 def test_methods_are_judged_and_drawn(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("circuitry.interventions.constants.STEPS", 4)
+    monkeypatch.setattr("circuitry.interventions.optimal_ablation.STEPS", 4)
     module, out = program_module("scoreboard"), tmp_path / "scoreboard"
     given = {"data": toy, "n_judged": 2, "n_images": 1, "n_others": 4}
     tiny = {

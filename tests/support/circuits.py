@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from circuitry import AttributionGraph, Circuit
-from circuitry.circuits import Edges
+from circuitry import Circuit
+from circuitry.circuits import Scores
+from circuitry.gates import Edges
 from circuitry.interventions import MIB_SIZES, FaithfulnessCurve
 
 
@@ -15,7 +16,7 @@ def circuit_with(edges: Edges) -> Circuit:
         site: np.zeros(1 + max(units, default=0)) for site, units in edges.units.items()
     }
     return Circuit(
-        AttributionGraph(tuple(scores), scores, dict(edges.units), {}, {}, 1),
+        Scores(tuple(scores), scores, {}, 1),
         edges.units,
         edges,
     )

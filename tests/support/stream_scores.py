@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from circuitry.bases import ResidualStream
 from circuitry.bases.gated_reading import lifted
 from circuitry.bases.gated_stream import run_gated
-from circuitry.circuits.edge_methods import COMPONENT_SCORERS
+from circuitry.circuits import EDGE_METHODS
+from circuitry.circuits.edge_methods import component_scorer
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import PLAIN
 from circuitry.encoder import AnyBaseline, Encoder, Metric, Task, as_baseline
 from circuitry.encoder.site_activations import clean_activations
 from circuitry.runs import Work
+from experiments.edge_corrections import CORRECTIONS
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -52,7 +54,8 @@ def edge_scores(
     """Return the scores of `circuitry.circuits.attribute_components`, of a stream whose neurons may be apart."""
     task = Task(stream.components, images, metric, baseline=baseline, work=work)
     with task.running(gradients=True):
-        found = COMPONENT_SCORERS[method](stream, task, rule)
+        of_edges = CORRECTIONS.get(method) or EDGE_METHODS[method]
+        found = component_scorer(of_edges)(stream, task, rule)
     return Scores(
         tuple(map(str, found.readers)), tuple(map(str, found.writers)), *found[2:]
     )

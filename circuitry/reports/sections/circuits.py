@@ -7,14 +7,16 @@ import numpy as np
 import pandas as pd
 
 from circuitry.circuits.budgets import describe_budget
-from circuitry.circuits.circuit_settings import describe_edges
 from circuitry.circuits.consensus import mean_stability
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.methods import describe_method
+from circuitry.circuits.methods import describe_edges, describe_method
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_apart import apart_over_depth, means_without
 from circuitry.comparison.domain_testing import THIS_MODEL
-from circuitry.interventions.effects import AttributionCheck, map_agreement
+from circuitry.interventions.scores_beside_effects import (
+    AttributionCheck,
+    map_agreement,
+)
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import (

@@ -28,9 +28,13 @@ from circuitry import (
 from circuitry.circuits import (
     METHODS,
     AttributionSettings,
+    MaskSettings,
+    Method,
     attribute_parts,
+    learn_masks,
     register_method,
     score_units,
+    unit_methods,
 )
 from circuitry.data import part_numbers
 from circuitry.encoder import (
@@ -43,7 +47,6 @@ from circuitry.encoder import (
 )
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
-from circuitry.interventions import MaskSettings, learn_masks, unit_methods
 from circuitry.models import FolderBaseline, templates_of
 from tests.support.extraction import (
     COUNTS,
@@ -365,7 +368,9 @@ def by_activation(task: Task, settings: AttributionSettings) -> dict[str, np.nda
 def test_a_method_from_outside(
     clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "activation", None)  # taken back afterwards
+    monkeypatch.setitem(
+        METHODS, "activation", Method("activation")
+    )  # taken back afterwards
     register_method("activation", by_activation, effects=False)
     graphs = run(clip, root, tmp_path / "x", classes=["axe"], method="activation")
     metric = class_logit(clip.text_weights(["axe", "cat", "fish"], ["a {}."]), 0)

@@ -6,7 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from circuitry import AttributionGraph, Circuit
-from circuitry.circuits import Completeness, Edges
+from circuitry.circuits import Completeness
+from circuitry.gates import Edges
 from circuitry.reports.figures import circuit_drawing, circuit_pair
 from circuitry.reports.figures.circuit_graphs import MOST_ALONE
 from tests.circuits.test_graph import small_graph

@@ -12,6 +12,7 @@ from circuitry.circuits import (
     EDGE_METHODS,
     METHODS,
     AttributionSettings,
+    Method,
     ReadingSettings,
     register_method,
 )
@@ -82,7 +83,7 @@ def by_hand(task: Task, settings: AttributionSettings) -> dict[str, np.ndarray]:
 def test_a_report_names_a_method_from_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "by-hand", "")  # taken back afterwards
+    monkeypatch.setitem(METHODS, "by-hand", Method("by-hand"))  # taken back afterwards
     register_method("by-hand", by_hand)
     told = guide(tmp_path, method="by-hand")
     assert "by-hand, registered from outside" in told

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.interventions.effects import map_agreement
+from circuitry.interventions.scores_beside_effects import map_agreement
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report

@@ -1,9 +1,9 @@
-"""Answers: numbers made of embeddings, which a learned mask preserves; and how much they depend on each gate.
+"""Fisher scores of gates: how much the model's answers depend on each.
 
-Masks start from this dependence, and units are ranked by it. With J_i = d answers of image i / d gate, closing a gate a
-little costs |J_i|^2 of squared distance. Its mean over images is the diagonal of the Fisher information, as in pruning
-(Theis et al. 2018, arXiv 1801.05787): unlike the mean effect, it spares a unit that raises the answers of one image and
-lowers the answers of another.
+Answers are numbers made of embeddings. Learned masks keep them and start from this dependence; units are ranked by it.
+With J_i = d answers of image i / d gate, closing a gate a little costs |J_i|^2 of squared distance. Its mean over
+images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018, arXiv 1801.05787): unlike the mean
+effect, it spares a unit that raises the answers of one image and lowers the answers of another.
 """
 
 import math
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, check_width
+from circuitry.gates.images_under_gates import Gated
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 
@@ -61,18 +62,16 @@ def variance_of(answers: Float[Tensor, "images answers"]) -> Tensor:
 
 
 def gate_importance(
-    runs: Any, answers: Answers, n_images: int | None = None
+    runs: Gated[Any], answers: Answers, n_images: int | None = None
 ) -> Float[Tensor, " gates"]:
     """Return the squared change of the answers by each open gate, on all images or so many of each side."""
-    return set_importance(
-        runs,
-        answers,
-        [(range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images])],
-    )[0]
+    own = range(runs.n_own)[:n_images]
+    others = range(runs.n_own, len(runs))[:n_images]
+    return set_importance(runs, answers, [(own, others)])[0]
 
 
 def set_importance(
-    runs: Any,
+    runs: Gated[Any],
     answers: Answers,
     sets: ImageSets,
     gates: Float[Tensor, "sets gates"] | None = None,
@@ -91,46 +90,36 @@ def set_importance(
         bar: Goes on by the images, of a total that is set here where there is none.
     """
     generators = generators or [torch.Generator().manual_seed(0) for _ in sets]
-    opened = (
-        torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device)
-        if gates is None
-        else gates
-    )
-    sides = [
-        (number, side, sum(map(bool, of_set)))
-        for number, of_set in enumerate(sets)
-        for side in of_set
-    ]
-    rows = [
-        (number, place, 1 / (n * len(side)))
-        for number, side, n in sides
-        for place in side
-    ]
-    importance = torch.zeros_like(opened)
+    if gates is None:
+        gates = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device)
+    # One row for each image of each set: the set, the image's place, and how much the image counts.
+    rows = list[tuple[int, int, float]]()
+    for number, of_set in enumerate(sets):
+        sides = [side for side in of_set if side]
+        for side in sides:
+            share = 1 / (len(sides) * len(side))
+            rows += [(number, place, share) for place in side]
+    importance = torch.zeros_like(gates)
     if bar is not None and bar.total is None:
         bar.reset(total=len(rows))
     for i in range(0, len(rows), runs.rows):
         numbers, places, shares = zip(*rows[i : i + runs.rows], strict=True)
-        at = opened[list(numbers)].detach().requires_grad_()
-        found = answers(runs.run(at, torch.tensor(places)))
-        directions = [
-            torch.randn(found.shape[1], generator=generators[number])
-            for number in numbers
-        ]
-        changes = torch.autograd.grad(found, [at], [torch.stack(directions).to(found)])[
-            0
-        ].square()
-        weights = (
-            F.one_hot(torch.tensor(numbers), len(sets)) * torch.tensor(shares)[:, None]
+        at = gates[list(numbers)].detach().requires_grad_()
+        given = answers(runs.run(at, torch.tensor(places)))
+        directions = torch.stack(
+            [torch.randn(given.shape[1], generator=generators[n]) for n in numbers]
         )
-        importance += weights.T.to(changes) @ changes
+        (slopes,) = torch.autograd.grad(given, [at], [directions.to(given)])
+        of_sets = F.one_hot(torch.tensor(numbers), len(sets))
+        weights = of_sets * torch.tensor(shares)[:, None]
+        importance += weights.T.to(slopes) @ slopes.square()
         if bar is not None:
             bar.update(len(numbers))
     return importance
 
 
 def iterative_ranks(
-    runs: Any, answers: Answers, sets: ImageSets, bar: Bar | None = None
+    runs: Gated[Any], answers: Answers, sets: ImageSets, bar: Bar | None = None
 ) -> Float[Tensor, "sets gates"]:
     """Return the rank in (0, 1] of each gate, where the least important close first and the others are scored again.
 
@@ -140,19 +129,20 @@ def iterative_ranks(
     """
     if bar is not None:
         bar.reset(total=ROUNDS * sum(len(side) for of_set in sets for side in of_set))
-    n, generators = runs.n_gates, [torch.Generator().manual_seed(0) for _ in sets]
-    opened, ranks = (
-        torch.ones(len(sets), n, device=runs.embeddings.device) for _ in "12"
-    )
+    n = runs.n_gates
+    generators = [torch.Generator().manual_seed(0) for _ in sets]
+    opened = torch.ones(len(sets), n, device=runs.embeddings.device)
+    ranks = torch.ones_like(opened)
     for number in range(1, ROUNDS + 1):
+        n_left = math.ceil(n * SMALLEST ** (number / ROUNDS))
         importance = set_importance(runs, answers, sets, opened, generators, bar)
-        for of_set, still_open, found in zip(importance, opened, ranks, strict=True):
-            left = still_open.nonzero()[:, 0]
-            rising = left[of_set[left].argsort(stable=True)]
-            found[rising] = torch.arange(n - len(rising) + 1, n + 1).to(found) / n
-            still_open[
-                rising[: len(rising) - math.ceil(n * SMALLEST ** (number / ROUNDS))]
-            ] = 0
+        for row in range(len(sets)):
+            still_open = opened[row].nonzero()[:, 0]
+            rising = still_open[importance[row, still_open].argsort(stable=True)]
+            # Gates that stay open are ranked again in the next round.
+            last_ranks = torch.arange(n - len(rising) + 1, n + 1)
+            ranks[row, rising] = last_ranks.to(ranks) / n
+            opened[row, rising[: len(rising) - n_left]] = 0
     return ranks
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from circuitry.circuits.budgets import GLOBAL, strongest_units
-from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
+from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edge_method, score_edges
 from circuitry.circuits.nodes import nodes_of, part_effects
 from circuitry.circuits.quadrature import (
@@ -78,7 +78,8 @@ def with_rules(settings: _Settings, encoder: Encoder) -> _Settings:
     if settings.rule is not None:
         return settings
     nodes, edges = DEFAULT_RULES[kind_of(encoder.tower)]
-    edges = edges if edge_method(encoder, settings.edges) == SQUARED else PLAIN
+    if not edge_method(encoder, settings.edges).along_path:
+        edges = PLAIN
     return replace(settings, rule=nodes, edge_rule=settings.edge_rule or edges)
 
 

@@ -23,19 +23,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.circuits.asked_alike import asked_of, check_asked_alike, named_sites
 from circuitry.circuits.budgets import GLOBAL
-from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.circuits.circuit_settings import (
+    MOST,
+    AttributionSettings,
+    OwnShare,
+)
 from circuitry.circuits.found_on import pixels_of
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import asked_of, check_asked_alike, named_sites
 from circuitry.circuits.methods import CONTRAST, method_code
+from circuitry.circuits.narrowed_tasks import without_image
 from circuitry.circuits.nodes import NodeEffects
-from circuitry.circuits.unit_scores import graph_of, without_image
+from circuitry.circuits.scored_units import scores_of
 from circuitry.encoder.metrics import NO_ANSWER, answer_metric, given_classes
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task, at_model_scale
-from circuitry.interventions.gated import Gated
-from circuitry.interventions.intervention_settings import MOST, OwnShare
+from circuitry.encoder.tensor_batches import Images
+from circuitry.gates.images_under_gates import UnitsUnderGates
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.identity import Identity
@@ -69,53 +74,54 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
             call, and a share out of range.
 
     Example:
-        >>> part = own_part(Task(encoder, cats, class_logit(weights, 3), baseline="mean-position", others=not_cats))
-        >>> lesion({("cat", "photo"): unseen}, {("cat", "photo"): part})
+        >>> part = circuitry.own_part(task)
+        >>> table = circuitry.lesion({("clock", "real"): task}, {("clock", "real"): part})
     """
-    tasks = [_prepared(one) for one in ([task] if isinstance(task, Task) else task)]
+    given = [task] if isinstance(task, Task) else task
+    tasks = [_prepared(one) for one in given]
     check_alike(tasks)
     with tasks[0].running(gradients=True):
         images = [ImagesOfClass(one) for one in tasks]
-        found = contrast(images, share)
-    if any(one.runs.n_own == 1 for one in images):
+        order = contrast(images, share)
+    if any(of_style.runs.n_own == 1 for of_style in images):
         log.warning(
             "An own part is found on one image of the class, so it may be the image's rather than the class's: give "
             "two or more."
         )
-    runs, n_own = images[0].runs, sum(len(one.own) for one in images)
-    costs, ranks = (
-        {
-            site: np.nan_to_num(values)
-            for site, values in runs.scored(of_gates.cpu().double().numpy()).items()
-        }
-        for of_gates in (found.costs, found.ranks)
-    )
+    n_recognised = sum(len(of_style.own) for of_style in images)
+    costs = _by_unit(images[0], order.costs)
+    ranks = _by_unit(images[0], order.ranks)
     made = {
         "method": CONTRAST,
         "method_code": method_code(CONTRAST),
         "price": PRICE,
         "scale": images[0].metric.scale,
-    } | _identity_of_all(tasks)
-    looked_at = pixels_of(*(some for one in tasks for some in (one.images, one.others)))
-    graph = replace(
-        graph_of(tasks[0], NodeEffects(costs, {}, n_own, ranks), made),
-        provenance=looked_at,
+        **_identity_of_all(tasks),
+    }
+    looked_at = list[Images | None]()
+    for one in tasks:
+        looked_at += [one.images, one.others]
+    scores = replace(
+        scores_of(tasks[0], NodeEffects(costs, {}, n_recognised, ranks), made),
+        provenance=pixels_of(*looked_at),
     )
-    share_cut, p = found.tried[-1]
-    part = graph.strongest(
-        share_cut if share is None else share, budget=GLOBAL
-    )  # rounded up, as everywhere
-    made_with: dict[str, Any] = {"method": CONTRAST, "tried": found.tried}
-    if share is None and p > (chance := 1 / len(images[0].metric.weights)):
+    share_cut, p = order.tried[-1]
+    size = share_cut if share is None else share
+    part = scores.strongest(size, budget=GLOBAL)  # rounded up, as everywhere
+    made_with: dict[str, Any] = {"method": CONTRAST, "tried": order.tried}
+    chance = 1 / len(images[0].metric.weights)
+    if share is None and p > chance:
         made_with["note"] = (
             f"Without {share_cut:.0%} of the units the class still has a mean probability of {p:.2f} on the images "
             f"that the part was found on, where chance is {chance:.2f}."
         )
-    return replace(
-        part,
-        source=replace(graph, kept_units=dict(part.units)),
-        made_with=part.made_with | made_with,
-    )
+    return replace(part, made_with=part.made_with | made_with)
+
+
+def _by_unit(images: "ImagesOfClass", of_gates: Tensor) -> dict[str, np.ndarray]:
+    """Return values of gates by site [units], 0 for error units, which have none."""
+    by_site = images.runs.scored(of_gates.cpu().double().numpy())
+    return {site: np.nan_to_num(values) for site, values in by_site.items()}
 
 
 def check_alike(tasks: Sequence[Task]) -> None:
@@ -160,11 +166,7 @@ def ranks_by_contrast(
     """Score each unit by its place in the order of contrast, 1 for the first; see `own_part`."""
     with task.running(gradients=True):
         images = ImagesOfClass(task)
-        ranks = contrast([images], MOST).ranks.cpu().double().numpy()
-    return {
-        site: np.nan_to_num(of_site)
-        for site, of_site in images.runs.scored(ranks).items()
-    }
+        return _by_unit(images, contrast([images], MOST).ranks)
 
 
 def _prepared(task: Task) -> Task:
@@ -182,8 +184,9 @@ class ImagesOfClass:
         self.metric = answer_metric(
             at_model_scale(task).metric, "An own part is found by"
         )
-        self.runs = Gated(task, keep_error=True)
-        label, n = self.metric.label, self.runs.n_own
+        self.runs = UnitsUnderGates(task, keep_error=True)
+        label = self.metric.label
+        n = self.runs.n_own
         self.answers = given_classes(self.metric.log_answers(self.runs.embeddings))
         of_another = (self.answers != label) & (self.answers != NO_ANSWER)
         self.own = (self.answers[:n] == label).nonzero()[:, 0].tolist()
@@ -234,33 +237,22 @@ class Contrast(NamedTuple):
 
 def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Contrast:
     """Cut units in the order of contrast, up to a share, or until the probability of the class is at chance."""
-    opened = torch.ones(images[0].runs.n_gates, device=images[0].runs.embeddings.device)
-    n, chance, most = (
-        len(opened),
-        1 / len(images[0].metric.weights),
-        MOST if share is None else share,
-    )
-    damages = [
-        torch.stack(
-            [slopes.abs().sum(0) for slopes, _ in one.slopes(one.others, opened)]
-        ).sum(0)
-        / len(one.others)
-        for one in images
-    ]
-    damage = torch.stack(damages).mean(0)
-    order, tried, size = (
-        opened.new_zeros(0, dtype=torch.long),
-        list[list[float]](),
-        min(FIRST, most),
-    )
-    costs = [mean_slopes(images, opened)[0]]
+    most = MOST if share is None else share
+    chance = 1 / len(images[0].metric.weights)
+    n = images[0].runs.n_gates
+    opened = torch.ones(n, device=images[0].runs.embeddings.device)
+    damage = torch.stack([_damage(one, opened) for one in images]).mean(0)
+    price = damage + PRICE * damage.mean()
+    slopes, _ = mean_slopes(images, opened)
+    costs = [slopes]
+    order = opened.new_zeros(0, dtype=torch.long)
+    tried = list[list[float]]()
+    size = min(FIRST, most)
     while True:
-        cost = torch.stack(costs).mean(0)
-        ratio = (cost / (damage + PRICE * damage.mean())).masked_fill(
-            opened == 0, -torch.inf
-        )
-        ranked = ratio.argsort(descending=True, stable=True)
-        order = torch.cat([order, ranked[: max(1, round(size * n)) - len(order)]])
+        # The mean cost over the cuts so far ranks the units that are still open.
+        ratio = torch.stack(costs).mean(0) / price
+        n_cut = max(1, round(size * n)) - len(order)
+        order = torch.cat([order, _falling(ratio, opened)[:n_cut]])
         opened[order] = 0
         slopes, p = mean_slopes(images, opened)
         costs.append(slopes)
@@ -268,24 +260,38 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
         if size >= most or (share is None and p <= chance):
             break
         size = min(size * GROWTH, most)
-    rest = ratio.masked_fill(opened == 0, -torch.inf).argsort(
-        descending=True, stable=True
-    )[: n - len(order)]
+    rest = _falling(ratio, opened)[: n - len(order)]
     ranks = torch.empty_like(opened)
     ranks[torch.cat([order, rest])] = torch.arange(n, 0, -1).to(ranks) / n
     return Contrast(costs[0], ranks, tried)
+
+
+def _falling(ratio: Tensor, opened: Tensor) -> Tensor:
+    """Return the numbers of all units, those that are still open first, by falling ratio."""
+    return ratio.masked_fill(opened == 0, -torch.inf).argsort(
+        descending=True, stable=True
+    )
+
+
+def _damage(images: ImagesOfClass, opened: Tensor) -> Tensor:
+    """Return the mean size of the slopes of all answers of images of other classes."""
+    sums = [slopes.abs().sum(0) for slopes, _ in images.slopes(images.others, opened)]
+    return torch.stack(sums).sum(0) / len(images.others)
 
 
 def mean_slopes(
     images: Sequence[ImagesOfClass], opened: Float[Tensor, " gates"]
 ) -> tuple[Float[Tensor, " gates"], float]:
     """Return the mean slope of the class's log-odds over its images, and its mean probability; styles count alike."""
-    found = [
-        tuple(map(torch.cat, zip(*one.slopes(one.own, opened), strict=True)))
-        for one in images
-    ]
-    slopes, p = (
-        torch.stack([values.mean(0) for values in of]).mean(0)
-        for of in zip(*found, strict=True)
-    )
-    return slopes, float(p)
+    slopes_of_styles = list[Tensor]()
+    p_of_styles = list[Tensor]()
+    for of_style in images:
+        slopes = list[Tensor]()
+        p = list[Tensor]()
+        for some_slopes, some_p in of_style.slopes(of_style.own, opened):
+            slopes.append(some_slopes)
+            p.append(some_p)
+        slopes_of_styles.append(torch.cat(slopes).mean(0))
+        p_of_styles.append(torch.cat(p).mean(0))
+    mean = torch.stack(slopes_of_styles).mean(0)
+    return mean, float(torch.stack(p_of_styles).mean(0))

@@ -3,12 +3,12 @@
 A ranking of units one by one does not find such a set; this searches for it as a whole.
 
 1. Every unit has a score. Its gate is a sigmoid of how far the score lies above the middle between the k-th and the
-   next largest of all sites together, and the images run with all sites gated at once (`gated`). The mask is the k
-   units with the largest scores. A mask on edges is the same with a gate on each edge.
+   next largest of all sites together, and the images run with all sites gated at once (`UnitsUnderGates`). The mask is
+   the k units with the largest scores. A mask on edges is the same with a gate on each edge.
 2. The loss is how much of the whole model's answers is lost: the squared distance between the answers of the gated and
    the whole model on images of the class and of other classes, over the variance of the latter (distillation of logits,
    Ba & Caruana 2014, arXiv 1312.6184). The label plays no part.
-3. Scores start from how much the answers depend on each gate (`answers`). Where all start alike, the first units to
+3. Scores start from how much the answers depend on each gate (`fisher`). Where all start alike, the first units to
    go are those whose loss happens to raise the answers on these few images, which does not hold for unseen ones.
 4. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
    from the first step collapses: no gradient passes a site that is closed. Each of several shares is a stage of its
@@ -22,8 +22,8 @@ only together: where one of query, key and value is closed, the others get no gr
 gates of 0 and 1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
@@ -33,19 +33,25 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
+from circuitry.circuits.circuit_settings import MaskSettings
+from circuitry.circuits.conductance import path_effects
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import LEARNED, method_code
-from circuitry.circuits.unit_scores import graph_of, path_effects
+from circuitry.circuits.scored_units import scores_of
 from circuitry.encoder.task import Task
-from circuitry.interventions.answers import (
+from circuitry.gates.fisher import (
     Answers,
     default_answers,
     gate_importance,
     normal_ranks,
     variance_of,
 )
-from circuitry.interventions.gated import Gated
-from circuitry.interventions.intervention_settings import MaskSettings
+from circuitry.gates.images_under_gates import (
+    EdgesUnderGates,
+    Gated,
+    UnitsUnderGates,
+    UnitValues,
+)
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
 from circuitry.runs.progress import Bar
@@ -72,7 +78,7 @@ class LearnedMasks(NamedTuple):
     circuits: list[Circuit]
     """The circuit of each mask, in the order of the given sizes; each is ``made_with`` the share of the variance of the
     model's answers that the smallest loses, on all images, and the steps that were taken."""
-    scores: Any
+    scores: Any  # of units a dictionary, of edges an `Edges`
     """Final scores less the smallest score in the smallest circuit, so that its units have 0 or more: by site [units],
     NaN for error units, or the `Edges` with these scores."""
 
@@ -99,16 +105,11 @@ def learn_masks(
             image where there are others.
 
     Example:
-        >>> task = Task(encoder, cats, class_logit(weights, 3), others=not_cats)
-        >>> learn_masks(task, [0.3, 0.1]).circuits[0].units["layer3.0"]
-        >>> found = learn_masks(task, [0.3, 0.1], among=graph.circuit(3))
-        >>> measure_circuits(unseen, found.circuits[::-1]).to_pandas()
+        >>> few_steps = circuitry.circuits.MaskSettings(steps=4)
+        >>> learned = circuitry.circuits.learn_masks(task, [0.3, 0.1], few_steps)
+        >>> [round(one.size, 1) for one in learned.circuits]
+        [0.3, 0.1]
     """
-    edges = None if among is None else among.its_edges
-    if edges is not None and not edges.count:
-        raise InputError(
-            "Masks choose from at least one edge, but none was given: see Edges.between."
-        )
     with (
         task.running(gradients=True),
         Bar(
@@ -119,59 +120,66 @@ def learn_masks(
             leave=False,
         ) as bar,
     ):
-        runs = Gated(task, edges)
-        kept, scores, lost, steps = _Learning(
-            runs, default_answers(task.metric), settings
-        ).learn(sizes, bar)
+        runs = _gated(task, among)
+        learning = _Learning(runs, default_answers(task.metric), settings)
+        chosen, scores, lost, steps = learning.learn(sizes, bar)
     made = [
         {"size": size, "lost": lost, "steps": steps, "seed": settings.seed}
         for size in sizes
     ]
+    circuits = list[Circuit]()
     if among is not None:
-        return LearnedMasks(
-            [
-                replace(among, edges=one, made_with=by)
-                for one, by in zip(kept, made, strict=True)
-            ],
-            scores,
-        )
+        for edges, made_with in zip(chosen, made, strict=True):
+            circuits.append(replace(among, edges=edges, made_with=made_with))
+        return LearnedMasks(circuits, scores)
     effects = replace(path_effects(task)[0], importance=gates_of(scores))
-    made_with = {
+    by_mask = {
         "method": LEARNED,
         "method_code": method_code(LEARNED),
         "budget": LEARNED,
     }
-    source = graph_of(task, effects, made_with | task.identity)
-    circuits = []
-    for units, by in zip(kept, made, strict=True):
-        first = {
-            site: some[np.argsort(-source.ranked_by[site][some])]
-            for site, some in units.items()
-        }
-        circuits.append(Circuit(replace(source, kept_units=first), first, made_with=by))
+    source = scores_of(task, effects, by_mask | task.identity)
+    for units, made_with in zip(chosen, made, strict=True):
+        strongest_first = dict[str, np.ndarray]()
+        for site, of_site in units.items():
+            order = np.argsort(-source.ranked_by[site][of_site])
+            strongest_first[site] = of_site[order]
+        circuits.append(Circuit(source, strongest_first, made_with=made_with))
     return LearnedMasks(circuits, scores)
 
 
-def gates_of(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _gated(task: Task, among: Circuit | None) -> Gated[Any]:
+    """Return the images with gates on all units, or on the edges of a circuit."""
+    if among is None:
+        return UnitsUnderGates(task)
+    if not among.its_edges.count:
+        raise InputError(
+            "Masks choose from at least one edge, but none was given: see Edges.between."
+        )
+    return EdgesUnderGates(task, among.its_edges)
+
+
+def gates_of(scores: UnitValues) -> UnitValues:
     """Return the gates that training ended with by site, 0 for error units, which have none."""
-    return {
-        site: np.nan_to_num(expit(of_site.astype(float)))
-        for site, of_site in scores.items()
-    }
+    gates = UnitValues()
+    for site, of_site in scores.items():
+        gates[site] = np.nan_to_num(expit(of_site.astype(float)))
+    return gates
 
 
 class _Learning:
     """The images, the answers to keep, and the scores that training starts from."""
 
-    def __init__(self, runs: Gated, answers: Answers, settings: MaskSettings) -> None:
+    def __init__(
+        self, runs: Gated[Any], answers: Answers, settings: MaskSettings
+    ) -> None:
         self.runs, self.answers, self.settings = runs, answers, settings
         self.device = runs.embeddings.device
         self.target = answers(runs.embeddings).detach()
         self.variance = float(variance_of(self.target))
         images = torch.arange(len(runs))
-        self.sides = [
-            side for side in (images[: runs.n_own], images[runs.n_own :]) if len(side)
-        ]
+        sides = (images[: runs.n_own], images[runs.n_own :])
+        self.sides = [side for side in sides if len(side)]
         if settings.batch_size < len(self.sides):
             raise InputError(
                 f"A step draws images of the class and of others, but batch_size={settings.batch_size} leaves none for "
@@ -187,24 +195,26 @@ class _Learning:
         """Return what the masks of all sizes keep, the scores, and what is lost after how many steps."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         scores = self.first.clone().requires_grad_()
-        descent, path, falling = _Descent(), list[Tensor](), sorted(sizes, reverse=True)
+        descent = _Descent()
+        falling = sorted(sizes, reverse=True)
+        masks = list[Tensor]()
+        # Sizes share out the steps; a mask of everything takes none.
         steps = self.settings.steps // max(1, sum(size < 1 for size in sizes)) or 1
         for larger, size in pairwise([1.0, *falling]):
             if size < 1:
                 self._shrink(scores, (larger, size), descent, generator, bar, steps)
-            path.append(_largest(scores.detach(), self._count(size)))
-        above = scores.detach() - scores.detach()[path[-1]].min()
-        places: list[int] = np.argsort(
-            np.argsort(-np.asarray(sizes), kind="stable")
-        ).tolist()
+            masks.append(_largest(scores.detach(), self._count(size)))
+        smallest = masks[-1]
+        above = scores.detach() - scores.detach()[smallest].min()
         ends = above.cpu().numpy()
-        kept = [self.runs.chosen(path[place].cpu().numpy(), ends) for place in places]
-        return (
-            kept,
-            self.runs.scored(ends),
-            self._measure(path[-1].float()),
-            descent.steps,
-        )
+        # The place of each given size among the falling ones.
+        places = np.argsort(np.argsort(-np.asarray(sizes), kind="stable"))
+        chosen = [
+            self.runs.chosen(masks[place].cpu().numpy(), ends)
+            for place in places.tolist()
+        ]
+        lost = self._measure(smallest.float())
+        return chosen, self.runs.scored(ends), lost, descent.steps
 
     def _shrink(
         self,
@@ -216,27 +226,19 @@ class _Learning:
         steps: int,
     ) -> None:
         """Train the scores while the size falls from the first to the second, and then stays."""
-        (best, since), name = (float("inf"), 0), self.settings.autocast
+        best = float("inf")
+        steps_since_best = 0
         smoothed: float | None = None
         for share, left in _schedule(*sizes, steps):
-            noise = (
-                torch.rand(len(scores), generator=generator)
-                .clamp(1e-6, 1 - 1e-6)
-                .logit()
-                .to(self.device)
-            )
+            noise = torch.rand(len(scores), generator=generator)
+            noise = noise.clamp(1e-6, 1 - 1e-6).logit().to(self.device)
             noisy = scores + NOISE * left * noise
             k = self._count(share)
-            largest = (
-                noisy.detach().topk(min(k + 1, len(noisy))).values
-            )  # the k-th and the next, if there is one
+            # The middle between the k-th and the next largest, if there is one.
+            largest = noisy.detach().topk(min(k + 1, len(noisy))).values
             gates = torch.sigmoid(noisy - largest[k - 1 :].mean())
             chosen = self._draw(generator)
-            with (
-                nullcontext()
-                if name is None
-                else torch.autocast(self.device.type, dtype=getattr(torch, name))
-            ):
+            with self._precision():
                 embeddings = self.runs.run(gates, chosen)
             loss = self._lost(embeddings.to(self.target.dtype), chosen)
             descent.step(scores, torch.autograd.grad(loss, [scores])[0])
@@ -248,36 +250,44 @@ class _Learning:
             if left > 0:
                 continue
             smoothed = now if smoothed is None else 0.9 * smoothed + 0.1 * now
-            best, since = (smoothed, 0) if smoothed < best else (best, since + 1)
-            if since >= PATIENCE:
+            steps_since_best += 1
+            if smoothed < best:
+                best = smoothed
+                steps_since_best = 0
+            if steps_since_best >= PATIENCE:
                 break
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Return the context of a run: of lower precision where the settings ask for it."""
+        name = self.settings.autocast
+        if name is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, name))
 
     def _count(self, share: float) -> int:
         return max(1, round(share * len(self.first)))
 
     def _measure(self, gates: Tensor) -> float:
         """Return the share of the answers' variance that is lost, over all images."""
+        lost = 0.0
         with torch.no_grad():
-            parts = torch.split(torch.arange(len(self.runs)), self.runs.rows)
-            sums = [
-                float(self._lost(self.runs.run(gates, some), some)) * len(some)
-                for some in parts
-            ]
-        return sum(sums) / len(self.runs)
+            for some in torch.split(torch.arange(len(self.runs)), self.runs.rows):
+                lost += float(self._lost(self.runs.run(gates, some), some)) * len(some)
+        return lost / len(self.runs)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Return the images of a step: as many of the class as of others, as far as there are."""
-        left, parts = min(self.settings.batch_size, len(self.runs)), list[Tensor]()
+        left = min(self.settings.batch_size, len(self.runs))
+        drawn = list[Tensor]()
         for i, side in enumerate(sorted(self.sides, key=len)):
             n = min(len(side), left // (len(self.sides) - i))
-            parts.append(side[torch.randperm(len(side), generator=generator)[:n]])
+            drawn.append(side[torch.randperm(len(side), generator=generator)[:n]])
             left -= n
-        return torch.cat(parts).to(self.device)
+        return torch.cat(drawn).to(self.device)
 
     def _lost(self, embeddings: Tensor, chosen: Tensor) -> Tensor:
-        return (self.answers(embeddings) - self.target[chosen]).square().sum(
-            1
-        ).mean() / self.variance
+        distance = (self.answers(embeddings) - self.target[chosen]).square().sum(1)
+        return distance.mean() / self.variance
 
 
 class _Descent:

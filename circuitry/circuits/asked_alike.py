@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from circuitry.circuits.comparable import OWN_STYLE
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import Scores
 from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.sites import FIRST_LAYER, INPUT
 from circuitry.encoder.task import Task, at_model_scale
@@ -71,7 +71,7 @@ def check_asked_alike(
 
 
 def check_made_with(
-    task: Task, graphs: Iterable[AttributionGraph], names: Sequence[str] = ANY_CLASS
+    task: Task, graphs: Iterable[Scores], names: Sequence[str] = ANY_CLASS
 ) -> None:
     """Check that graphs were made with what a task has.
 
@@ -104,7 +104,7 @@ def check_made_with(
         made.check(given, f"the circuit of {graph.title}", "the task", compared)
 
 
-def _check_sites(task: Task, graph: AttributionGraph) -> None:
+def _check_sites(task: Task, graph: Scores) -> None:
     """Check that a graph of the task's model is in the units of the task's encoder."""
     absent = [site for site in graph.sites if site not in task.encoder.sites]
     of_layers = FIRST_LAYER in graph.sites  # layers of the residual stream are no sites

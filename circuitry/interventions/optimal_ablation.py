@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuitry.circuits.asked_alike import check_made_with
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.made_with import check_made_with
 from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.task import Task, with_others
-from circuitry.interventions.answers import default_answers, variance_of
-from circuitry.interventions.gated import Gated
-from circuitry.interventions.patches import mark_kept
+from circuitry.gates.fisher import default_answers, variance_of
+from circuitry.gates.images_under_gates import UnitsUnderGates
+from circuitry.gates.patches import mark_kept
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -74,7 +74,7 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
     with task.running(gradients=True):
         check_made_with(task, [circuit.source])
         runs, answers = (
-            Gated(replace(task, sites=sites), keep_error=circuit.keep_error),
+            UnitsUnderGates(replace(task, sites=sites), keep_error=circuit.keep_error),
             default_answers(task.metric),
         )
         target = answers(runs.embeddings).detach()

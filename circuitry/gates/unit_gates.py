@@ -6,7 +6,6 @@ what the gated sites before it make. The image itself is never gated; the embedd
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,18 +15,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from circuitry.bases.gated_reading import mixed
-from circuitry.circuits.graph import Circuit
-from circuitry.encoder.baselines import (
-    AnyBaseline,
-    Baseline,
-    Counterfactual,
-    as_baseline,
-)
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import rows_that_fit
-from circuitry.interventions.patches import Chosen, Patch, mark_kept
+from circuitry.gates.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
 
 UnitGates = Mapping[str, Shaped[Tensor, "stack units"]]
@@ -197,45 +189,3 @@ def gate_units(
             value
         )  # the same memory layout: the next stage then rounds alike
     return torch.cat([value, *past], encoder.unit_dim(site)) if past else value
-
-
-def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
-    """Return the numbers of a circuit's units by site, and behind them the numbers of the error units that it keeps."""
-    source, found = circuit.source, dict[str, np.ndarray]()
-    for site, units in circuit.units.items():
-        n_nodes, n_units = len(source.node_scores[site]), source.n_units(site)
-        found[site] = np.append(
-            units, np.arange(n_nodes, n_units if circuit.keep_error else n_nodes)
-        ).astype(np.int64)
-    return found
-
-
-def ablate_all_but(
-    encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "zero"
-) -> list[Patch]:
-    """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
-
-    Args:
-        baseline: One for all images, or one for every image of the runs within the block.
-
-    Example:
-        >>> with patched(encoder, ablate_all_but(encoder, circuit)):
-        ...     alone = encoder(images)
-    """
-    ends, kept_units = as_baseline(baseline), units_with_errors(circuit)
-    values = (
-        Baseline(ends.name, ends.run(encoder, circuit.units))
-        if isinstance(ends, Counterfactual)
-        else ends
-    )
-
-    def write(site: str, activation: Tensor) -> Tensor:
-        size = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
-        kept = torch.from_numpy(mark_kept(kept_units[site], size, site)).to(
-            activation.device
-        )
-        return gate_units(
-            encoder, site, kept[None], values.at(site, activation), activation
-        )
-
-    return [Patch(site, partial(write, site)) for site in kept_units]

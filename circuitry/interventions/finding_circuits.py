@@ -17,29 +17,28 @@ exact patching would, at the least cost. Masks are not the only circuit that wor
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from circuitry.circuits.budgets import GLOBAL
-from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.circuits.circuit_settings import MaskSettings
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import (
     ITERATIVE,
-    LEARNED,
+    METHODS,
     MethodName,
-    method_code,
     without_others,
 )
-from circuitry.circuits.rules import default_size
-from circuitry.circuits.unit_scores import graph_of, score_parts, without_image
+from circuitry.circuits.tower_defaults import default_size
+from circuitry.circuits.unit_methods import SEARCHERS
+from circuitry.circuits.unit_scores import rank_units
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_circuits
 from circuitry.interventions.intervention_settings import (
     AblationSettings,
-    MaskSettings,
     Selectivity,
 )
-from circuitry.interventions.masks import learn_masks
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
 
@@ -84,24 +83,25 @@ def find_circuit(
             class that the model does not tell from them, and what the methods raise.
 
     Example:
-        >>> from circuitry.interventions import find_circuit
-        >>> task = Task(encoder, cats, class_logit(weights, 3), baseline="mean-position", others=not_cats)
-        >>> circuit = find_circuit(task, size=0.4)
-        >>> measure_circuits(unseen, [circuit]).to_pandas()    # beside its complement and random units
+        >>> circuit = circuitry.find_circuit(task, size=0.4)
+        >>> round(circuit.size, 1)
+        0.4
     """
     if size is not None and selectivity is not None:
         raise InputError(
             "A circuit has a size or a selectivity to reach: give one of size= and selectivity=."
         )
-    if selectivity is None:
-        size = default_size(task.encoder) if size is None else size
-        return _proposer(task, method, masks)([size])[0]
-    if task.others is None:
+    if selectivity is not None and task.others is None:
         raise InputError(
             "Selectivity compares images of the class with others, but the task has no others: make it with "
             "Task(..., others=), or give a size="
         )
-    return _bisect(task, selectivity, _proposer(task, method, masks))
+    propose = _proposer(task, method, masks)
+    if selectivity is not None:
+        return _smallest_that_reaches(selectivity, propose, partial(_selectivity, task))
+    if size is None:
+        size = default_size(task.encoder)
+    return propose([size])[0]
 
 
 @checked
@@ -123,32 +123,15 @@ def propose_circuits(
 
 
 def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
-    """Return what makes circuits, with what all sizes share done."""
+    """Return what makes circuits of some sizes; a ranking, which all sizes share, is made once, here."""
     if task.others is None:
         method = without_others(method, ["this task"])
         _say_zero(task)
-    if method == LEARNED:
-        return lambda sizes: learn_masks(task, sizes, masks).circuits
-    with task.running(gradients=True):
-        effects, _ = score_parts(
-            without_image(task), AttributionSettings(method=method)
-        )
-    made = {
-        "method": method,
-        "method_code": method_code(method),
-        "ranking": "absolute",
-        "budget": GLOBAL,
-    }
-    graph = graph_of(task, effects, made | task.identity)
-
-    def rank(sizes: Sequence[float]) -> list[Circuit]:
-        taken = [graph.strongest(size, budget=GLOBAL) for size in sizes]
-        return [
-            replace(one, source=replace(graph, kept_units=dict(one.units)))
-            for one in taken
-        ]
-
-    return rank
+    if METHODS[method].learns_mask:
+        search = SEARCHERS[method]
+        return lambda sizes: search(task, sizes, masks)
+    scores = rank_units(task, method)
+    return lambda sizes: [scores.strongest(size, budget=GLOBAL) for size in sizes]
 
 
 def _say_zero(task: Task) -> None:
@@ -161,30 +144,43 @@ def _say_zero(task: Task) -> None:
         )
 
 
-def _bisect(task: Task, target: float, propose: Proposer) -> Circuit:
-    """Bisect the sizes, by their ratio, for the smallest that reaches a selectivity."""
-    low, high, tried = SMALLEST, 1.0, list[tuple[float, Circuit]]()
+def _selectivity(task: Task, circuit: Circuit) -> float:
+    """Return the selectivity of a circuit on a task's images, as a share of the model's own."""
+    curve = measure_circuits(task, [circuit], AblationSettings(random_draws=0))
+    reason = str(curve.to_pandas("selectivity")["reason"].iloc[0])
+    if reason:
+        raise InputError(
+            f"The selectivity of a circuit is a share of the model's own, but {reason}: give images of the class "
+            "that the model tells from the others, or a size= instead."
+        )
+    return float(curve.selectivity[0])
+
+
+def _smallest_that_reaches(
+    target: float, propose: Proposer, measure: Callable[[Circuit], float]
+) -> Circuit:
+    """Bisect the sizes, by their ratio, for the smallest circuit that reaches a selectivity."""
+    low = SMALLEST
+    high = 1.0
+    tried = list[tuple[float, Circuit]]()
     for _ in range(ROUNDS):
         size = (low * high) ** 0.5
         (circuit,) = propose([size])
-        curve = measure_circuits(task, [circuit], AblationSettings(random_draws=0))
-        if reason := str(curve.to_pandas("selectivity")["reason"].iloc[0]):
-            raise InputError(
-                f"The selectivity of a circuit is a share of the model's own, but {reason}: give images of the class "
-                "that the model tells from the others, or a size= instead."
-            )
-        tried.append((float(curve.selectivity[0]), circuit))
-        low, high = (low, size) if tried[-1][0] >= target else (size, high)
-    tried.sort(key=lambda one: one[1].count)
-    reached = [one for one in tried if one[0] >= target]
-    best, circuit = reached[0] if reached else max(tried, key=lambda one: one[0])
-    made_with: dict[str, Any] = {
-        "selectivity": target,
-        "tried": [[one.size, reaches] for reaches, one in tried],
-    }
-    if not reached:
-        made_with["note"] = (
-            f"No circuit of the {len(tried)} sizes that were tried reached a selectivity of {target:.3g}; this one has "
-            f"the largest, {best:.3g}."
-        )
+        reached = measure(circuit)
+        tried.append((reached, circuit))
+        if reached >= target:
+            high = size
+        else:
+            low = size
+    tried.sort(key=lambda pair: pair[1].count)
+    selectivities = [[one.size, reached] for reached, one in tried]
+    made_with: dict[str, Any] = {"selectivity": target, "tried": selectivities}
+    enough = [circuit for reached, circuit in tried if reached >= target]
+    if enough:
+        return replace(enough[0], made_with=enough[0].made_with | made_with)
+    best, circuit = max(tried, key=lambda pair: pair[0])
+    made_with["note"] = (
+        f"No circuit of the {len(tried)} sizes that were tried reached a selectivity of {target:.3g}; this one has "
+        f"the largest, {best:.3g}."
+    )
     return replace(circuit, made_with=circuit.made_with | made_with)

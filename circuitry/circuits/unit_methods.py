@@ -1,0 +1,142 @@
+"""The package's methods that score units; see `circuitry.circuits.methods`."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
+
+from circuitry.circuits.circuit_settings import AttributionSettings, MaskSettings
+from circuitry.circuits.conductance import path_effects
+from circuitry.circuits.graph import Circuit
+from circuitry.circuits.masks import gates_of, learn_masks
+from circuitry.circuits.methods import (
+    CONDUCTANCE,
+    CONTRAST,
+    FISHER,
+    GRADIENT,
+    ITERATIVE,
+    LEARNED,
+    SITE_PATH,
+    UnitScorer,
+)
+from circuitry.circuits.narrowed_tasks import own_images
+from circuitry.circuits.nodes import NodeEffects, image_effects, part_effects
+from circuitry.circuits.own_part_of_class import ranks_by_contrast
+from circuitry.circuits.quadrature import left_rule
+from circuitry.circuits.tower_defaults import default_size
+from circuitry.encoder.task import Task
+from circuitry.gates.fisher import default_answers, iterative_ranks, set_importance
+from circuitry.gates.images_under_gates import UnitsUnderGates
+from circuitry.gates.patching import patch_effects
+from circuitry.runs.progress import BRIEF, Bar
+
+UnitScores = Mapping[str, np.ndarray]
+PartNumbers = Int[np.ndarray, " images"] | None
+"""The part of each image of the class: then scores are [1 + parts, units], on all images and on those of each part."""
+CompleteScores = tuple[NodeEffects, dict[int, NodeEffects]]
+"""Effects on all images, and on those of each part, with their completeness."""
+
+
+def along_sites(
+    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+) -> CompleteScores:
+    """Score units by integrated gradients at their sites, of the image, too."""
+    with task.running(gradients=True):
+        return part_effects(own_images(task), settings.node_rule, parts)
+
+
+def along_image(
+    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+) -> CompleteScores:
+    """Score units by their conductance along a path of the image."""
+    return path_effects(task, parts)
+
+
+def gradient_at_image(task: Task, settings: AttributionSettings) -> UnitScores:
+    """Score units by the gradient at the image, times the activation less the baseline's."""
+    sums = defaultdict[str, Any](float)
+    count = 0
+    with task.running(gradients=True):
+        for of_batch in image_effects(own_images(task), left_rule(1)):
+            for site, effects in of_batch.effects.items():
+                sums[site] = sums[site] + effects.sum(0).cpu().double().numpy()
+            count += len(of_batch.metric)
+    return {site: total / count for site, total in sums.items()}
+
+
+def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
+    """Score each unit by the exact effect of putting it to the baseline."""
+    return patch_effects(own_images(task)).scores
+
+
+def squared_changes(
+    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+) -> UnitScores:
+    """Score each unit by the squared change of all answers by its gate."""
+    return _by_gates(task, set_importance, parts)
+
+
+def ranks_by_rounds(
+    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+) -> UnitScores:
+    """Score each unit by its rank where units are scored again as the least important ones close."""
+    return _by_gates(task, iterative_ranks, parts)
+
+
+def _by_gates(
+    task: Task, measure: Callable[..., Tensor], parts: PartNumbers
+) -> UnitScores:
+    """Return what is measured of gates, by unit; 0 for error units, which have none."""
+    with (
+        task.running(gradients=True),
+        Bar(
+            desc="ranking", unit="image", disable=not task.work.progress, **BRIEF
+        ) as bar,
+    ):
+        runs = UnitsUnderGates(task)
+        others = range(runs.n_own, len(runs))
+        sets: list[Any] = [(range(runs.n_own), others)]
+        if parts is not None:
+            own = [np.flatnonzero(parts == part).tolist() for part in np.unique(parts)]
+            sets += [(of_part, others) for of_part in own]
+        measured = measure(runs, default_answers(task.metric), sets, bar=bar)
+    of_sets = [runs.scored(row.astype(float)) for row in measured.cpu().numpy()]
+    scores = dict[str, np.ndarray]()
+    for site in of_sets[0]:
+        rows = np.nan_to_num(np.stack([of_set[site] for of_set in of_sets]))
+        scores[site] = rows[0] if parts is None else rows
+    return scores
+
+
+def mask_gates(task: Task, settings: AttributionSettings) -> UnitScores:
+    """Score each unit by its final gate in a learned mask of the size of the settings."""
+    size = settings.size or default_size(task.encoder)
+    return gates_of(learn_masks(task, [size]).scores)
+
+
+def masks_of_sizes(
+    task: Task, sizes: Sequence[float], settings: MaskSettings
+) -> list[Circuit]:
+    """Return a circuit of each size, of one training of masks."""
+    return learn_masks(task, sizes, settings).circuits
+
+
+COMPLETE_SCORERS: Mapping[str, Callable[..., CompleteScores]] = {
+    SITE_PATH: along_sites,
+    CONDUCTANCE: along_image,
+}
+"""Methods whose effects tell how well they add up, of all parts of the images in one pass."""
+SCORERS: Mapping[str, UnitScorer] = {
+    GRADIENT: gradient_at_image,
+    "patching": exact_effects,
+    FISHER: squared_changes,
+    ITERATIVE: ranks_by_rounds,
+    CONTRAST: ranks_by_contrast,
+    LEARNED: mask_gates,
+}
+"""The other methods of the package."""
+SEARCHERS: Mapping[str, Callable[..., list[Circuit]]] = {LEARNED: masks_of_sizes}
+"""What makes circuits of some sizes by methods that learn a mask; of the others circuits are cut from a ranking."""
