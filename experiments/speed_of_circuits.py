@@ -502,7 +502,14 @@ def write_graphs(folder: Path, n_classes: int) -> None:
                 for up, down in pairwise(inner):
                     edges[up, down] = rng.normal(size=(len(kept[down]), len(kept[up])))
                 graph = AttributionGraph(
-                    tuple(UNITS), scores, kept, edges, {}, 50, f"class-{i}", domain
+                    sites=tuple(UNITS),
+                    node_scores=scores,
+                    completeness={},
+                    n_images=50,
+                    class_name=f"class-{i}",
+                    domain=domain,
+                    kept_units=kept,
+                    edge_scores=edges,
                 )
                 graph.save(graph_file(folder, f"class-{i}", domain, part))
     made_with = {"n_parts": DEFAULT_PARTS, "model": "random", "seed": 0}
