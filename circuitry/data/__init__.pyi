@@ -1,4 +1,7 @@
 from .captions import caption as caption
+from .captions import image_rng as image_rng
+from .captions import readable as readable
+from .decoding import with_decoding as with_decoding
 from .domains import DomainFolder as DomainFolder
 from .domains import ImageRecord as ImageRecord
 from .drawn_set import DRAWN_CLASSES as DRAWN_CLASSES
@@ -7,9 +10,19 @@ from .drawn_set import DRAWN_STYLES as DRAWN_STYLES
 from .drawn_set import drawn_images as drawn_images
 from .file_check import MissingFiles as MissingFiles
 from .imagenet_classes import STUDY_HELD_OUT as STUDY_HELD_OUT
+from .imagenet_classes import class_key as class_key
+from .imagenet_classes import imagenet_index as imagenet_index
 from .imagenet_classes import imagenet_partners as imagenet_partners
+from .imagenet_classes import study_held_out as study_held_out
+from .images import Decoding as Decoding
 from .images import image_listing as image_listing
 from .images import load_image as load_image
+from .names import chosen_names as chosen_names
+from .names import drawn_by_name as drawn_by_name
 from .parts import item_column as item_column
 from .parts import part_numbers as part_numbers
+from .shared_options import DEFAULT_PARTS as DEFAULT_PARTS
+from .shared_options import Parts as Parts
+from .shared_options import SeedOption as SeedOption
+from .shared_options import SmallTables as SmallTables
 from .shuffled_images import ShuffledImages as ShuffledImages

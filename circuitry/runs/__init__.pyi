@@ -1,5 +1,9 @@
+from .arrays import read_arrays as read_arrays
+from .arrays import write_arrays as write_arrays
 from .command_line import run_script as run_script
 from .errors import InputError as InputError
+from .errors import naming_damage as naming_damage
+from .files import file_lock as file_lock
 from .files import whole_file as whole_file
 from .given import Amount as Amount
 from .given import Count as Count
@@ -13,11 +17,17 @@ from .given import one_of as one_of
 from .jobs import Job as Job
 from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
+from .processes import interrupted_by_sigterm as interrupted_by_sigterm
 from .progress import Bar as Bar
+from .provenance import digest as digest
 from .provenance import versions as versions
 from .settings_file import preset as preset
 from .workers import ALONE as ALONE
 from .workers import Rank as Rank
+from .workers import Requeued as Requeued
 from .workers import Work as Work
 from .workers import WorkSettings as WorkSettings
+from .workers import cluster_executor as cluster_executor
+from .workers import job_options as job_options
 from .workers import short_waits as short_waits
+from .workers import this_rank as this_rank

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuitry.runs import InputError
-from circuitry.data.names import drawn_by_name
-from circuitry.training import CaptionedImage
-from circuitry.training.image_captions import caption_rows
+from circuitry.data import drawn_by_name
+from circuitry.training import CaptionedImage, caption_rows
 
 IMAGENET_CAPTIONS = "imagenet-captions"
 

@@ -11,19 +11,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from circuitry.runs import InputError, Job, JobFolder, Work
+from circuitry.runs import InputError, Job, JobFolder, Work, digest
 from circuitry.comparison import read_named_table, write_named_table
-from circuitry.data import DomainFolder, image_listing
-from circuitry.data.decoding import with_decoding
-from circuitry.data.imagenet_classes import class_key, imagenet_index
-from circuitry.data.images import Decoding
-from circuitry.data.names import chosen_names
+from circuitry.data import (
+    Decoding,
+    DomainFolder,
+    chosen_names,
+    class_key,
+    image_listing,
+    imagenet_index,
+    with_decoding,
+)
 from circuitry.models import Clip, load_clip, templates_of
-from circuitry.runs.provenance import digest
-from circuitry.training import ZERO_SHOT_TEXTS, tidy_accuracy
-from circuitry.training.accuracy import write_predictions
-from circuitry.training.evaluation import predictions, zero_shot_heads
-from circuitry.training.run_folder import kept_checkpoints
+from circuitry.training import (
+    ZERO_SHOT_TEXTS,
+    kept_checkpoints,
+    predictions,
+    tidy_accuracy,
+    write_predictions,
+    zero_shot_heads,
+)
 from experiments.study.selection import (
     ImagenetNames,
     imagenet_names,

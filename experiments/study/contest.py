@@ -28,9 +28,7 @@ from circuitry.circuits import (
     MethodName,
     OperationCounter,
 )
-from circuitry.data import image_listing
-from circuitry.data.names import chosen_names, drawn_by_name
-from circuitry.data.shared_options import SeedOption
+from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
 from circuitry.encoder import (
     Baseline,
     Counterfactual,

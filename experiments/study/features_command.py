@@ -32,10 +32,16 @@ from circuitry import Clip, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
 from circuitry.cards import read_vocabulary
-from circuitry.data import image_listing, load_image
-from circuitry.data.imagenet_classes import class_key
-from circuitry.data.names import chosen_names
-from circuitry.data.shared_options import DEFAULT_PARTS, Parts, SeedOption, SmallTables
+from circuitry.data import (
+    DEFAULT_PARTS,
+    Parts,
+    SeedOption,
+    SmallTables,
+    chosen_names,
+    class_key,
+    image_listing,
+    load_image,
+)
 from circuitry.models import load_sae
 from circuitry.reports import (
     Report,
@@ -56,8 +62,7 @@ from circuitry.representations import (
     extract_features,
     name_features,
 )
-from circuitry.training import SaeTraining, train_sae_on_images
-from circuitry.training.image_captions import caption_words
+from circuitry.training import SaeTraining, caption_words, train_sae_on_images
 from experiments.study.study_run import run_of
 
 import numpy as np

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from circuitry.runs import InputError, one_of
-from circuitry.data.names import chosen_names
+from circuitry.data import chosen_names
 from circuitry.reports import (
     FIGURES,
     figure,

@@ -20,12 +20,10 @@ from pathlib import Path
 
 from circuitry.runs import Work, WorkSettings, versions
 from circuitry import DomainFolder
-from circuitry.data.images import Decoding
-from circuitry.data.shared_options import SmallTables
+from circuitry.data import Decoding, SmallTables
 from circuitry.reports import Finding, Report, Written, add_told_apart, write_results
 from circuitry.reports.figures import Mark, domain_marks
-from circuitry.training import CLASSIFIER, MEASURE
-from circuitry.training.clip_training import available_device
+from circuitry.training import CLASSIFIER, MEASURE, available_device
 from experiments.study import run_tables
 from experiments.study.checkpoint_accuracy import (
     EvaluationSet,

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.runs import InputError, Seed
-from circuitry.data import DomainFolder, ImageRecord, caption
-from circuitry.data.captions import image_rng
-from circuitry.data.imagenet_classes import class_key
+from circuitry.data import DomainFolder, ImageRecord, caption, class_key, image_rng
 from circuitry.training import (
     CaptionedImage,
     Captions,
+    read_description,
     with_captions,
     write_captioned_table,
 )
-from circuitry.training.trainer_table import read_description
 from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, SketchSet
 
 import pandas as pd

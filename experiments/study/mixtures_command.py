@@ -30,14 +30,16 @@ from typing import Literal
 from circuitry.runs import Count, InputError
 from circuitry import DomainFolder
 from circuitry.comparison import write_named_table
-from circuitry.data import ImageRecord, MissingFiles
-from circuitry.data.imagenet_classes import class_key, study_held_out
-from circuitry.data.names import chosen_names
-from circuitry.data.shared_options import SeedOption
+from circuitry.data import (
+    ImageRecord,
+    MissingFiles,
+    SeedOption,
+    chosen_names,
+    class_key,
+    study_held_out,
+)
 from circuitry.reports import write_figure
-from circuitry.training import Captions, NoCaption
-from circuitry.training.image_captions import generated_captions
-from circuitry.training.trainer_table import read_description
+from circuitry.training import Captions, NoCaption, generated_captions, read_description
 from experiments.study.base_sets import named_base_sets
 from experiments.study.mixture_files import (
     mixture_summary,

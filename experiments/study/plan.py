@@ -18,11 +18,16 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from circuitry.runs import InputError, Job, JobFolder
-from circuitry.data.names import chosen_names
-from circuitry.runs.files import file_lock
-from circuitry.runs.processes import interrupted_by_sigterm
-from circuitry.runs.workers import Requeued, cluster_executor
+from circuitry.runs import (
+    InputError,
+    Job,
+    JobFolder,
+    Requeued,
+    cluster_executor,
+    file_lock,
+    interrupted_by_sigterm,
+)
+from circuitry.data import chosen_names
 
 _FORMAT = "circuitry plan 1"
 LOGS = "logs"

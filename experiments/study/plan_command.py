@@ -23,14 +23,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from circuitry.runs import Count, InputError, Natural, whole_file
+from circuitry.runs import Count, InputError, Natural, job_options, whole_file
 from circuitry import Encoder, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, left_rule
-from circuitry.data import DomainFolder
-from circuitry.data.imagenet_classes import study_held_out
-from circuitry.data.names import chosen_names
+from circuitry.data import DomainFolder, chosen_names, study_held_out
 from circuitry.models import register_model
-from circuitry.runs.workers import job_options
 from circuitry.training import NoCaption, clip_preset
 from experiments.drawn import TOY_CLASSES, DrawingSettings, write_toy
 from experiments.study.base_sets import named_base_sets

@@ -25,9 +25,14 @@ from typing import Annotated, Any
 from circuitry.runs import Count, Work, WorkSettings, at_least, versions
 from circuitry.analysis import QuickstartModel
 from circuitry.comparison import Comparison
-from circuitry.data.imagenet_classes import class_key
-from circuitry.data.names import chosen_names
-from circuitry.data.shared_options import DEFAULT_PARTS, Parts, SeedOption, SmallTables
+from circuitry.data import (
+    DEFAULT_PARTS,
+    Parts,
+    SeedOption,
+    SmallTables,
+    chosen_names,
+    class_key,
+)
 from circuitry.reports import (
     Finding,
     Report,

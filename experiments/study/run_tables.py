@@ -26,8 +26,8 @@ from circuitry.training import (
     MEASURE,
     OWN_STYLE,
     SUPERVISED,
+    accuracy_kinds,
 )
-from circuitry.training.accuracy import accuracy_kinds
 
 import numpy as np
 import pandas as pd

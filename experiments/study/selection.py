@@ -31,9 +31,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from circuitry.runs import Count, InputError, Part, one_of
-from circuitry.data import DomainFolder, ImageRecord, imagenet_partners
-from circuitry.data.imagenet_classes import class_key, imagenet_index
-from circuitry.data.names import chosen_names
+from circuitry.data import (
+    DomainFolder,
+    ImageRecord,
+    chosen_names,
+    class_key,
+    imagenet_index,
+    imagenet_partners,
+)
 from circuitry.models import default_templates
 
 DOMAINNET_ROUND = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart")

@@ -15,7 +15,7 @@ from typing import Literal
 
 from circuitry.runs import InputError
 from circuitry.comparison import Comparison, both_directions, mean_interval
-from circuitry.data.names import chosen_names
+from circuitry.data import chosen_names
 from circuitry.representations import Embeddings, compare_by_parts, probe_accuracy
 
 import numpy as np

@@ -23,10 +23,7 @@ from typing import Annotated, NamedTuple
 from circuitry.runs import Count, InputError, one_of, versions
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison import PARTS, Comparison
-from circuitry.data.imagenet_classes import class_key
-from circuitry.data.images import Decoding
-from circuitry.data.names import chosen_names
-from circuitry.data.shared_options import SeedOption, SmallTables
+from circuitry.data import Decoding, SeedOption, SmallTables, chosen_names, class_key
 from circuitry.reports import (
     Finding,
     Report,

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from circuitry.runs import InputError, Work, WorkSettings, versions
 from circuitry import DomainFolder
-from circuitry.data.images import Decoding
-from circuitry.data.shared_options import SmallTables
+from circuitry.data import Decoding, SmallTables
 from circuitry.reports import Report, listings_of, write_results
 from circuitry.reports.figures import domain_marks
 from experiments.study.relations import (

@@ -37,9 +37,7 @@ from circuitry import (
 )
 from circuitry.circuits import depth_bias
 from circuitry.comparison import KNOWN, Comparison, lesion_summary
-from circuitry.data.imagenet_classes import class_key
-from circuitry.data.images import Decoding
-from circuitry.data.names import chosen_names
+from circuitry.data import Decoding, chosen_names, class_key
 from circuitry.interventions import CheckSettings, OwnParts, OwnPartSettings
 from circuitry.models import Clip
 from circuitry.representations import (

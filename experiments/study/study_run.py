@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.runs import InputError
-from circuitry.training.run_folder import read_run
+from circuitry.training import read_run
 from experiments.study.selection import MixtureSettings
 
 NOTHING_MORE = "none"  # no base set, or no images of ImageNet-Sketch

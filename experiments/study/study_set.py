@@ -17,8 +17,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from circuitry.data import STUDY_HELD_OUT
-from circuitry.data.names import chosen_names
+from circuitry.data import STUDY_HELD_OUT, chosen_names
 from experiments.study.selection import DOMAINNET_ROUND, SKETCH_SHARES, MixtureSettings
 
 BASIC = (

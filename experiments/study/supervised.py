@@ -23,20 +23,22 @@ from circuitry.runs import (
     InputError,
     Positive,
     at_least,
+    file_lock,
+    naming_damage,
     one_of,
+    this_rank,
     whole_file,
 )
-from circuitry.data import load_image
-from circuitry.data.images import Decoding
+from circuitry import training
+from circuitry.data import Decoding, load_image
 from circuitry.models import register_model
-from circuitry.runs.errors import naming_damage
-from circuitry.runs.files import file_lock
-from circuitry.runs.workers import this_rank
-from circuitry.training import TrainingWork
-from circuitry.training.clip_training import available_device
-from circuitry.training.run_folder import claim_run
-from circuitry.training.trainer_table import check_training_table, read_chunks
-from circuitry.training.training_settings import ModelTraining
+from circuitry.training import (
+    ModelTraining,
+    TrainingWork,
+    available_device,
+    check_training_table,
+    claim_run,
+)
 from experiments.study.supervised_model import (
     LabelTable,
     Transform,
@@ -296,7 +298,7 @@ def train_supervised(
         )
     table = Path(table).absolute()
     check_training_table(table, ("filepath",), settings.batch_size)
-    lines = pd.concat(read_chunks(table, ("filepath",)), ignore_index=True)
+    lines = pd.concat(training.read_chunks(table, ("filepath",)), ignore_index=True)
     files, targets, labels = read_samples(lines, choose_labels)
     name = register_model(settings.model)
     config, about_labels = (

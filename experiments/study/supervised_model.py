@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuitry.runs import InputError
-from circuitry.data import imagenet_partners
-from circuitry.data.captions import readable
+from circuitry.runs import InputError, read_arrays, write_arrays
+from circuitry.data import imagenet_partners, readable
 from circuitry.encoder import Encoder
 from circuitry.models import register_model
-from circuitry.runs.arrays import read_arrays, write_arrays
 
 import open_clip
 import torch

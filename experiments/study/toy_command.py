@@ -18,7 +18,7 @@ from pathlib import Path
 
 from circuitry.runs import Work, WorkSettings, versions
 from circuitry.comparison import jackknife_interval
-from circuitry.data.shared_options import SmallTables
+from circuitry.data import SmallTables
 from circuitry.reports import (
     Finding,
     Report,

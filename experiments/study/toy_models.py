@@ -11,12 +11,15 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from circuitry.runs import InputError
+from circuitry.runs import InputError, file_lock
 from circuitry.data import DomainFolder
-from circuitry.runs.files import file_lock
-from circuitry.training import TrainingWork, clip_preset, train_clip
-from circuitry.training.image_captions import generated_captions
-from circuitry.training.run_folder import record_run
+from circuitry.training import (
+    TrainingWork,
+    clip_preset,
+    generated_captions,
+    record_run,
+    train_clip,
+)
 from experiments.drawn import DRAWN_THINGS, DrawingSettings, write_toy
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import HOLDING_OUT, MixtureSettings, mixture

@@ -17,13 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from circuitry.runs import whole_file
+from circuitry.runs import this_rank, whole_file
 from circuitry import DomainFolder
-from circuitry.data.decoding import with_decoding
-from circuitry.runs.workers import this_rank
-from circuitry.training import TrainingWork, tidy_accuracy
-from circuitry.training.evaluation import predictions
-from circuitry.training.run_folder import record_run
+from circuitry.data import with_decoding
+from circuitry.training import TrainingWork, predictions, record_run, tidy_accuracy
 from experiments.study.supervised import (
     LabelChoice,
     SupervisedTraining,
