@@ -79,12 +79,22 @@ def image_rng(relative: str, seed: int = 0) -> random.Random:
     """Return the generator of one image, seeded by a hash of (seed, path below the root) alone.
 
     So its caption is the same in every subset, order and platform.
+
+    Example:
+        >>> rng = circuitry.data.image_rng("real/cat/1.png", seed=3)
+        >>> circuitry.data.caption("cat", "real", rng)
+        '...cat...'
     """
     return random.Random(drawn_by_name(seed, relative))
 
 
 def readable(class_name: str) -> str:
-    """Return the class name as words: underscores and hyphens become spaces, runs of them one space."""
+    """Return the class name as words: underscores and hyphens become spaces, runs of them one space.
+
+    Example:
+        >>> circuitry.data.readable("ice_cream")
+        'ice cream'
+    """
     return " ".join(re.split(r"[\s_-]+", class_name.strip(" _-")))
 
 

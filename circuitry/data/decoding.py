@@ -36,7 +36,11 @@ class AsStored:
 
 
 def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
-    """Return a preprocessing whose pictures are decoded in a way."""
+    """Return a preprocessing whose pictures are decoded in a way.
+
+    Example:
+        >>> as_stored = circuitry.data.with_decoding(clip.preprocess, "as-stored")
+    """
     plain = preprocess.transform if isinstance(preprocess, AsStored) else preprocess
     return AsStored(plain) if decoding == "as-stored" else plain
 

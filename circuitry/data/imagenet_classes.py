@@ -51,7 +51,12 @@ def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
 
 
 def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
-    """Return WordNet id -> index of the ImageNet class, its place among the sorted names of all 1000 folders."""
+    """Return WordNet id -> index of the ImageNet class, its place among the sorted names of all 1000 folders.
+
+    Example:
+        >>> circuitry.data.imagenet_index(f"n{number:08d}" for number in range(1000))["n00000007"]
+        7
+    """
     names = sorted(set(wnids))
     if len(names) != N_IMAGENET:
         raise InputError(
@@ -62,12 +67,22 @@ def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
 
 
 def class_key(name: str) -> str:
-    """Return a key that all spellings of a class share: it ignores case, spaces, underscores and hyphens."""
+    """Return a key that all spellings of a class share: it ignores case, spaces, underscores and hyphens.
+
+    Example:
+        >>> circuitry.data.class_key("The_Eiffel-Tower")
+        'the eiffel tower'
+    """
     return readable(name).casefold()
 
 
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes of `STUDY_HELD_OUT` in the data, in its spelling; InputError for none."""
+    """Return the classes of `STUDY_HELD_OUT` in the data, in its spelling; InputError for none.
+
+    Example:
+        >>> circuitry.data.study_held_out(["axe", "cat", "traffic-light"])
+        ('axe', 'traffic-light')
+    """
     keys = {class_key(name) for name in available}
     held_out = [name for name in STUDY_HELD_OUT if name in keys]
     if not held_out:

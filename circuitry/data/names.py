@@ -18,6 +18,10 @@ def chosen_names(
 
     Raises:
         InputError: For no names, or an unknown name; the message shows similar names of this ``kind``.
+
+    Example:
+        >>> circuitry.data.chosen_names("class", ["clock"], folder.classes)
+        ('clock',)
     """
     if given is None:
         return tuple(available)
@@ -39,5 +43,10 @@ def in_a_sentence(class_name: str) -> str:
 
 
 def drawn_by_name(seed: int, name: str) -> bytes:
-    """Return 32 random bytes that depend on seed and name alone, not on platform or library version, to rank by."""
+    """Return 32 random bytes that depend on seed and name alone, not on platform or library version, to rank by.
+
+    Example:
+        >>> len(circuitry.data.drawn_by_name(0, "real/cat/1.png"))
+        32
+    """
     return hashlib.sha256(f"{seed}\0{name}".encode()).digest()

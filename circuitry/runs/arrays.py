@@ -28,7 +28,15 @@ def write_arrays(
     header: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Write arrays and header; ``format_name`` holds the version of what is in them."""
+    """Write arrays and header; ``format_name`` holds the version of what is in them.
+
+    Example:
+        >>> from circuitry.runs import read_arrays, write_arrays
+        >>> write_arrays("means.safetensors", "my means 1", {"seed": 0}, {"means": np.zeros(3)})
+        >>> header, arrays = read_arrays("means.safetensors", "my means 1", "file of means")
+        >>> header
+        {'seed': 0}
+    """
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     about = {"format": format_name, "header": dict(header)}
     about["checksum"] = _checksum(about, contiguous)
@@ -48,6 +56,11 @@ def read_arrays(
     Args:
         format_name: Name and version that it must have.
         what: Name of the kind of file, for messages: "attribution graph".
+
+    Example:
+        >>> circuitry.runs.write_arrays("ones.safetensors", "my ones 1", {}, {"ones": np.ones(2)})
+        >>> circuitry.runs.read_arrays("ones.safetensors", "my ones 1", "file of ones")[1]["ones"].tolist()
+        [1.0, 1.0]
     """
     if not Path(path).is_file():
         raise InputError(

@@ -69,6 +69,12 @@ def naming_damage(path: object) -> Iterator[None]:
     """Name the file in the error where what was read from it turns out to be something else.
 
     An `InputError` that names the file stays as it is.
+
+    Example:
+        >>> with circuitry.runs.naming_damage("table.csv"):
+        ...     number = float("x1")
+        Traceback (most recent call last):
+        circuitry.runs.errors.InputError: table.csv is damaged, or another file (...): make it again.
     """
     try:
         yield

@@ -146,6 +146,10 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
     Raises:
         BlockingIOError: when another process holds it and ``wait`` is off.
         InputError: for a folder that cannot be made, and for one on a file system without locks.
+
+    Example:
+        >>> with circuitry.runs.file_lock(Path("runs"), "mine"):
+        ...     pass  # no other process holds this lock meanwhile
     """
     make_folder(folder)
     path = folder / f"{LOCK}{name}"

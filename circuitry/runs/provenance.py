@@ -64,7 +64,12 @@ def command() -> str:
 
 
 def digest(value: Any) -> str:
-    """Return a short digest of anything that JSON can hold, independent of the order of keys."""
+    """Return a short digest of anything that JSON can hold, independent of the order of keys.
+
+    Example:
+        >>> circuitry.runs.digest({"a": 1, "b": 2}) == circuitry.runs.digest({"b": 2, "a": 1})
+        True
+    """
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

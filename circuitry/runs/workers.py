@@ -56,7 +56,12 @@ ALONE = Rank(0, 1)
 
 
 def this_rank() -> Rank:
-    """Return this process's rank among those that torchrun started; the only one without torchrun."""
+    """Return this process's rank among those that torchrun started; the only one without torchrun.
+
+    Example:
+        >>> circuitry.runs.this_rank()
+        Rank(worker=0, workers=1)
+    """
     worker = int(os.environ.get("RANK", "0"))
     return Rank(worker, int(os.environ.get("WORLD_SIZE", "1")))
 
@@ -114,7 +119,11 @@ def run_array(
 
 
 def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> Any:
-    """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise."""
+    """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise.
+
+    Example:
+        >>> executor = circuitry.runs.cluster_executor(Path("logs"), "local", {"timeout_min": 5})
+    """
     if importlib.util.find_spec("submitit") is None:
         raise InputError(
             "Arrays of jobs need submitit: pip install submitit (or '.[cluster]' in the checkout of circuitry)."
@@ -142,7 +151,13 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
 
 @dataclass(frozen=True)
 class Requeued:
-    """A task that submitit continues in a new job when its time ends too early."""
+    """A task that submitit continues in a new job when its time ends too early.
+
+    Example:
+        >>> task = circuitry.runs.Requeued(lambda worker, workers: worker / workers)
+        >>> task(1, 2)
+        0.5
+    """
 
     task: Callable[[int, int], object]  #: From worker and workers to what is done.
 
@@ -157,7 +172,12 @@ class Requeued:
 
 
 def job_options(texts: Sequence[str]) -> dict[str, str | int]:
-    """Return options given as ``name=value``, whole numbers as numbers."""
+    """Return options given as ``name=value``, whole numbers as numbers.
+
+    Example:
+        >>> circuitry.runs.job_options(["slurm_partition=gpu", "gpus_per_node=1"])
+        {'slurm_partition': 'gpu', 'gpus_per_node': 1}
+    """
     options: dict[str, str | int] = {}
     for text in texts:
         name, sign, value = text.partition("=")

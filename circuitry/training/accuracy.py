@@ -233,6 +233,11 @@ def accuracy_kinds(
         ``sd`` of ``held_out`` over ``seeds``; the ``held_out_classes`` that count (joined by ", ") and their number
         ``n_classes``. NaN marks own style of supervised models, and everything about held-out classes if there are
         none.
+
+    Example:
+        >>> accuracy = circuitry.training.zero_shot_accuracy(clip, folder, work=circuitry.Work(progress=False))
+        >>> circuitry.training.accuracy_kinds(accuracy)["domain"].tolist()
+        ['quickdraw', 'real', 'sketch']
     """
     rows, by = accuracy if by else accuracy.assign(seed=0), [*by, "domain"]
     main = rows[rows["classifier"].isin([classifier, SUPERVISED])]
@@ -300,6 +305,13 @@ def write_predictions(
     Args:
         predictions: Rows of one domain of the table of `predictions`.
         listing: Paths of all images below the root; the file stores indices into this list.
+
+    Example:
+        >>> from circuitry.training.evaluation import zero_shot_predictions
+        >>> predictions = zero_shot_predictions(clip, folder, work=circuitry.Work(progress=False))
+        >>> of_real = predictions[predictions["domain"] == "real"]
+        >>> listing = [record.relative for record in folder.records]
+        >>> circuitry.training.write_predictions(Path("real.safetensors"), of_real, listing)
     """
     classes = list(predictions["class"].cat.categories)
     classifiers = list(dict.fromkeys(predictions["classifier"]))

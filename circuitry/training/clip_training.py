@@ -102,6 +102,10 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
     Args:
         wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: a GPU if there is one).
         processes: Processes that work together, each on its own GPU; the device then has no number.
+
+    Example:
+        >>> circuitry.training.available_device("cpu")
+        'cpu'
     """
     name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")

@@ -70,6 +70,11 @@ def zero_shot_heads(
     Args:
         class_names: In the order of the scores.
         styles: Domain -> domain of the style in its prompts, usually itself.
+
+    Example:
+        >>> heads = circuitry.training.zero_shot_heads(clip, folder.classes, {"photos": ["a photo of a {}."]}, {})
+        >>> list(heads)
+        ['photos']
     """
 
     def head(of: Texts, style: str) -> Head:
@@ -139,6 +144,13 @@ def predictions(
         five classes with the highest scores), and the ranks of the true class, from 1: ``rank``, ``rank_alone`` and
         ``rank_centred``, see `outcomes`. Where classes share the highest score, and for embeddings that are not finite,
         there is no answer (`given_classes`): ``top_1`` is missing, and the true class ranks behind its equals.
+
+    Example:
+        >>> heads = {"mine": lambda embeddings: embeddings @ weights.T}
+        >>> quiet = circuitry.Work(progress=False)
+        >>> table = circuitry.training.predictions(encoder, heads, clip.preprocess, folder, work=quiet)
+        >>> len(table) == len(folder)
+        True
     """
     chosen = (
         chosen_names("held-out class", held_out, images.all_classes) if held_out else ()

@@ -50,7 +50,13 @@ def _words_of(sentences: Iterable[str]) -> set[str]:
 def generated_captions(
     seed: Seed = 0, *, aligned: bool = False
 ) -> Callable[[ImageRecord], str]:
-    """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class."""
+    """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class.
+
+    Example:
+        >>> captions = circuitry.training.generated_captions(seed=1)
+        >>> captions(folder.records[0])
+        '...car...'
+    """
     return lambda record: caption(
         record.class_name,
         record.domain,
@@ -86,6 +92,9 @@ def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
 
     The header names the columns filepath and title in any order, with others. Quotes around a field are csv's, other
     quotes are characters. In tables of two columns, path and caption, further tabs belong to the caption.
+
+    Example:
+        >>> path, caption = next(circuitry.training.caption_rows("DomainNet/captions.tsv"))
     """
     table = Path(path)
     check_file(table, "a table of captions", "it has the columns filepath and title")

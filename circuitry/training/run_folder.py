@@ -36,6 +36,13 @@ def claim_run(
     """Return the folder of a run, new or with the same settings.
 
     It compares the settings, the configuration of the model by name, the table, and ``more`` that shapes the weights.
+
+    Example:
+        >>> n_characters = Path("two.tsv").write_text("filepath\\ttitle\\na.png\\ta cat\\n")
+        >>> settings = circuitry.training.clip_preset("rn-tiny")
+        >>> run = circuitry.training.claim_run(Path("runs/claimed"), settings, {"mine": {}}, Path("two.tsv"))
+        >>> run.jobs
+        (('training',),)
     """
     about = {"model": dict(model), "table": described(table)}
     return JobFolder(out, _FORMAT, asdict(settings) | about | more, [TRAINING_JOB])
@@ -86,7 +93,14 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
 def kept_checkpoints(
     run_folder: Path, epochs: Sequence[int] | None = None
 ) -> dict[int, Path]:
-    """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model."""
+    """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model.
+
+    Example:
+        >>> Path("runs/kept/checkpoints").mkdir(parents=True)
+        >>> Path("runs/kept/checkpoints/epoch_4.safetensors").touch()
+        >>> list(circuitry.training.kept_checkpoints(Path("runs/kept")))
+        [4]
+    """
     kept = dict(checkpoints(run_folder))
     if not kept:
         raise InputError(
@@ -102,7 +116,14 @@ def kept_checkpoints(
 
 
 def record_run(folder: Path, table: Path, training: Any) -> None:
-    """Write ``run.json``, the table's description and the settings of a training, into a model's folder."""
+    """Write ``run.json``, the table's description and the settings of a training, into a model's folder.
+
+    Example:
+        >>> Path("one.tsv").touch()
+        >>> Path("runs/recorded").mkdir(parents=True)
+        >>> settings = circuitry.training.clip_preset("rn-tiny")
+        >>> circuitry.training.record_run(Path("runs/recorded"), Path("one.tsv"), settings)
+    """
     if (folder / RUN_FILE).is_file():
         return
     told = {
@@ -121,7 +142,15 @@ def record_run(folder: Path, table: Path, training: Any) -> None:
 
 @checked
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return what `record_run` wrote: kind and settings of the training, description of the table (or None), commit."""
+    """Return what `record_run` wrote: kind and settings of the training, description of the table (or None), commit.
+
+    Example:
+        >>> Path("no.tsv").touch()
+        >>> Path("runs/read").mkdir(parents=True)
+        >>> circuitry.training.record_run(Path("runs/read"), Path("no.tsv"), circuitry.training.clip_preset("rn-tiny"))
+        >>> circuitry.training.read_run(Path("runs/read"))["kind"]
+        'ClipTraining'
+    """
     path = folder / RUN_FILE
     content = read_sealed(path, "train a model there")
     check_format(path, content.pop("format", "unknown"), _RUN_FORMAT)

@@ -134,7 +134,14 @@ def description_file(table: Path) -> Path:
 
 @checked
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the JSON beside a table; InputError if it is missing, damaged, or describes no table."""
+    """Read the JSON beside a table; InputError if it is missing, damaged, or describes no table.
+
+    Example:
+        >>> from circuitry.training import read_captions, with_captions, write_captioned_table
+        >>> table = write_captioned_table(with_captions(folder.records, read_captions("DomainNet")), "all.tsv")
+        >>> circuitry.training.read_description(table)["images"] == len(folder)
+        True
+    """
     path = description_file(Path(table))
     described = read_sealed(path, "make the table again, with write_captioned_table")
     check_format(path, described.get("format"), _FORMAT)
@@ -257,6 +264,12 @@ def check_training_table(path: Path, columns: Sequence[str], batch_size: int) ->
 
     Args:
         columns: Needed columns, with a value in every line; the first one names the files.
+
+    Example:
+        >>> from circuitry.training import read_captions, with_captions, write_captioned_table
+        >>> table = write_captioned_table(with_captions(folder.records, read_captions("DomainNet")), "checked.tsv")
+        >>> circuitry.training.check_training_table(table, ("filepath", "title"), batch_size=8) == len(folder)
+        True
     """
     check_file(path, "a training table", "write_captioned_table makes one")
     n_images = 0
@@ -284,7 +297,13 @@ def check_training_table(path: Path, columns: Sequence[str], batch_size: int) ->
 
 
 def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Yield the lines of a table as text, in chunks; InputError if it is unreadable or lacks a column."""
+    """Yield the lines of a table as text, in chunks; InputError if it is unreadable or lacks a column.
+
+    Example:
+        >>> lines = next(circuitry.training.read_chunks(Path("DomainNet/captions.tsv"), ("filepath", "title")))
+        >>> list(lines)
+        ['filepath', 'title']
+    """
     expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
     try:
         with pd.read_csv(path, sep="\t", dtype=str, chunksize=_CHUNK) as reader:

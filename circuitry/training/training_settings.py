@@ -51,7 +51,12 @@ INITIALISATIONS = ("transposed", "kaiming")
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ModelTraining:
-    """Settings of any training on a table of images."""
+    """Settings of any training on a table of images.
+
+    Example:
+        >>> circuitry.training.ModelTraining(model="rn-tiny", epochs=2, batch_size=8, lr=1e-3, weight_decay=0.2).seed
+        0
+    """
 
     model: str | Path
     """The model: open_clip name, a name shipped here (rn-tiny), or the path of a model-config JSON."""

@@ -37,9 +37,7 @@ def test_pictures_are_those_that_the_painter_draws(style: str) -> None:
         shipped = load_image(DRAWN_IMAGES / path)
         assert shipped.size == (64, 64)
         # Another processor rounds in another way.
-        difference = np.asarray(shipped, dtype=np.int64) - np.asarray(
-            painted, dtype=np.int64
-        )
+        difference = np.asarray(shipped, np.int64) - np.asarray(painted, np.int64)
         assert np.abs(difference).max() <= 2
 
 
