@@ -10,6 +10,7 @@ from . import explorer as explorer
 from . import interventions as interventions
 from . import judging as judging
 from . import models as models
+from . import questions as questions
 from . import reports as reports
 from . import representations as representations
 from . import runs as runs
@@ -20,7 +21,6 @@ from .circuits.across_domains import compare as compare
 from .circuits.across_domains import compare_domains as compare_domains
 from .circuits.attribution import attribute as attribute
 from .circuits.edge_methods import score_edges as score_edges
-from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph
 from .circuits.graph import Circuit as Circuit
 from .circuits.graph_folder import GraphFolder as GraphFolder
@@ -37,7 +37,6 @@ from .encoder.encoder import Encoder as Encoder
 from .encoder.metrics import class_logit as class_logit
 from .encoder.metrics import class_margin as class_margin
 from .encoder.task import Task as Task
-from .interventions.circuit_checks import CausalChecks as CausalChecks
 from .interventions.contrast import own_part as own_part
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.judgement import judge_circuit as judge_circuit
@@ -49,6 +48,8 @@ from .interventions.search import find_circuit as find_circuit
 from .models.classifier_nets import load_classifier as load_classifier
 from .models.clip import Clip as Clip
 from .models.loading import load_clip as load_clip
+from .questions.checks import CausalChecks as CausalChecks
+from .questions.extraction import extract as extract
 from .reports.plots import plot as plot
 from .runs.errors import InputError as InputError
 from .runs.workers import Work as Work

@@ -42,13 +42,13 @@ from circuitry.encoder.task import with_others
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions import (
     Gated,
-    OwnParts,
     OwnPartSettings,
     find_circuit,
     kept_embeddings,
 )
 from circuitry.interventions.answers import default_answers, set_importance
 from circuitry.models import ModelOptions
+from circuitry.questions import OwnParts
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from experiments.real_networks import LEVELS, colours_in_common, square

@@ -48,8 +48,9 @@ ROOMS = (
     ),
     *(
         "interventions",
-        "cards",
         "reports",
+        "questions",
+        "cards",
         "explorer",
         "analysis",
         "judging",

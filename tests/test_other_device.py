@@ -61,7 +61,6 @@ from circuitry.interventions import (
     AblationSettings,
     CheckSettings,
     MaskSettings,
-    OwnParts,
     OwnPartSettings,
     check_attribution,
     constants,
@@ -77,6 +76,7 @@ from circuitry.interventions import (
 )
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.models import linear_probe, read_images
+from circuitry.questions import OwnParts
 from circuitry.representations import (
     RepresentationSettings,
     compare_features,

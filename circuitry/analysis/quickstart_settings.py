@@ -1,4 +1,4 @@
-"""Settings of the quickstart, and what it leaves behind: where commands start from without options. No torch."""
+"""Settings of the quickstart, and of commands that start from its model and images without options. No torch."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,16 +17,11 @@ from circuitry.data.shared_options import (
 from circuitry.models.options import ModelOptions
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, checked
-from circuitry.runs.settings_file import SETTINGS
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""
 DRAWN_IMAGES = "toy"
 """Folder of the images that the quickstart draws, within its own."""
-OWN_PARTS = "own-parts"
-"""Folder of own parts, within that of a run."""
-CARDS = ("cards", "first-cards")
-"""Folders of cards beside circuits: those of circuitry cards, else those of few images that the quickstart makes."""
 QUICKSTART_MODEL = "rn-tiny"
 OF_TRAINING = ("test_domain", "held_out", "n_train", "epochs")
 """Settings that only a training can take."""
@@ -87,16 +82,21 @@ class QuickstartSettings:
     @property
     def folder(self) -> Path:
         """Folder of everything that is made."""
-        other = [self.model] * (self.model != QUICKSTART_MODEL) + [
-            "trained"
-        ] * self.train
-        return self.out or QUICKSTART.with_name("-".join([QUICKSTART.name, *other]))
+        if self.out is not None:
+            return self.out
+        name = QUICKSTART.name
+        if self.model != QUICKSTART_MODEL:
+            name += f"-{self.model}"
+        if self.train:
+            name += "-trained"
+        return QUICKSTART.with_name(name)
 
     @property
     def drawing(self) -> DrawingSettings:
         """What is drawn: the images of the training only where there is one; the test images are the same."""
-        first, n_train = (0, self.n_train) if self.train else (self.n_train, 0)
-        return DrawingSettings(n_train, self.n_test, seed=self.seed, first=first)
+        if self.train:
+            return DrawingSettings(self.n_train, self.n_test, seed=self.seed, first=0)
+        return DrawingSettings(0, self.n_test, seed=self.seed, first=self.n_train)
 
 
 @checked
@@ -110,27 +110,9 @@ class QuickstartModel(ModelOptions):
     @property
     def known_words(self) -> tuple[str, ...] | None:
         """Words of the captions beside the images, if there are any: a small model knows no others."""
-        return (
-            circuitry.training.caption_words(self.data)
-            if (self.data / "captions.tsv").is_file()
-            else None
-        )
-
-
-def drawn_circuits(run: Path) -> Path:
-    """Return the folder of the circuits that a run shows first: own parts, where there are any."""
-    own = run / OWN_PARTS / "circuits"
-    return own if own.is_dir() else run / "circuits"
-
-
-def run_of(circuits: Path) -> Path:
-    """Return the folder of the run that circuits lie in; own parts lie one deeper, where a run has others, too."""
-    beside = circuits.parent
-    return (
-        beside.parent
-        if beside.name == OWN_PARTS and not (beside / SETTINGS).is_file()
-        else beside
-    )
+        if not (self.data / "captions.tsv").is_file():
+            return None
+        return circuitry.training.caption_words(self.data)
 
 
 def say(text: str) -> None:

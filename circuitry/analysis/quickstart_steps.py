@@ -1,6 +1,6 @@
 """The steps of the quickstart that run a model, each for a process of its own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from circuitry.analysis.analysis import Analysis
-from circuitry.analysis.analysis_report import findings_of
-from circuitry.analysis.quickstart_settings import CARDS, QuickstartSettings, say
-from circuitry.circuits.extraction_settings import ExtractionSettings
+from circuitry.analysis.analysis_answers import Answers
+from circuitry.analysis.quickstart_settings import QuickstartSettings, say
+from circuitry.analysis.run_layout import CARDS
 from circuitry.comparison.lesion_reading import KNOWN, lesion_matrix
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
@@ -20,8 +20,8 @@ from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.loading import load_clip
 from circuitry.models.prompts import default_templates
 from circuitry.models.shipped_weights import write_packed
+from circuitry.questions.question_settings import ExtractionSettings
 from circuitry.reports.page import Finding, Written
-from circuitry.reports.sections.own_parts import own_part_findings
 from circuitry.runs.provenance import command, versions
 from circuitry.runs.workers import Rank, Work
 from circuitry.training.clip_training import train_clip
@@ -44,6 +44,8 @@ OWN_SHARE = {"rn-tiny": 0.01, "vit-tiny": 0.02}
 """Share of the units that own parts have."""
 SIZES = (0.2, 0.5, 1.0)
 """Sizes of circuits that are tested, beside their own."""
+MOST_OTHERS = 12
+"""Images of other classes beside those that find a circuit, at most one of each class."""
 ENOUGH = 6
 """Classes whose circuits that are enough are found: edges between hundreds of units take long."""
 IN_CARDS: dict[str, Any] = {"n_images": 8, "top": 6, "exact_units": 0}
@@ -52,10 +54,8 @@ IN_CARDS: dict[str, Any] = {"n_images": 8, "top": 6, "exact_units": 0}
 
 def train(config: QuickstartSettings, root: Path) -> Path:
     """Train without the held-out classes of the test domain; return the weights as they come with the package."""
-    captions, left_out = (
-        read_captions(root),
-        {"domain": config.test_domain, "classes": config.held_out},
-    )
+    captions = read_captions(root)
+    left_out = {"domain": config.test_domain, "classes": config.held_out}
     records = [
         record
         for record in DomainFolder(root, split="train").records
@@ -79,20 +79,16 @@ def train(config: QuickstartSettings, root: Path) -> Path:
         for name in TOY_CLASSES
     ]
     weights = config.folder / f"{config.model}.safetensors"
+    known_texts = clip.tokenizer([*captions.values(), *prompts])
+    tokens = torch.tensor(sorted(set(known_texts.flatten().tolist())))
     made_by = {
+        "command": command(),
         "training": asdict(training),
         "left_out": left_out,
         "images": asdict(config.drawing),
+        "versions": versions(),
     }
-    tokens = torch.tensor(
-        sorted(set(clip.tokenizer([*captions.values(), *prompts]).flatten().tolist()))
-    )
-    write_packed(
-        clip.model.state_dict(),
-        tokens,
-        weights,
-        {"command": command(), **made_by, "versions": versions()},
-    )
+    write_packed(clip.model.state_dict(), tokens, weights, made_by)
     return weights
 
 
@@ -108,7 +104,10 @@ def analysis_of(
         root, split="test", classes=config.classes, domains=config.domains
     )
     settings = ExtractionSettings(
-        n_images=config.n_images, parts=HALVES, seed=config.seed
+        n_images=config.n_images,
+        n_others=min(MOST_OTHERS, len(config.classes) - 1),
+        parts=HALVES,
+        seed=config.seed,
     )
     checks = CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
     return Analysis(clip, images, config.folder, settings, checks)
@@ -120,40 +119,39 @@ def find_parts(
     root: Path,
     worker: int,
     workers: int,
-) -> dict[str, Any]:
+) -> Answers:
     """Find own parts and test them, as one of several processes that do; return what this one found."""
     run = analysis_of(config, checkpoint, root)
     if worker == 0:
         held_out = [name for name in config.held_out if name in config.classes]
         run.accuracy(held_out, config.test_domain, least=KNOWN)
-        tell(findings_of(run.results))
+        tell(run.answers.findings())
         say(
             "3/6 the own part of every class in every style, and what the model loses without it"
         )
     run.own_parts([OWN_SHARE[config.model]], Work(Rank(worker, workers)))
-    return run.results
+    return run.answers
 
 
 def tell_parts(
-    config: QuickstartSettings,
-    checkpoint: Path | None,
-    root: Path,
-    found: Mapping[str, Any],
-) -> dict[str, Any]:
+    config: QuickstartSettings, checkpoint: Path | None, root: Path, answers: Answers
+) -> Answers:
     """Print and return what is found of own parts, and write them as circuits."""
     run = analysis_of(config, checkpoint, root)
-    run.results = dict(found)
+    run.answers = answers
     run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
-    if tables := run.own_part_tables():
-        tell(own_part_findings(tables))
+    tables = run.own_part_tables()
+    assert answers.own_parts is not None
+    if tables:
+        tell(answers.own_parts.findings())
         matrix = lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format)
         print(
             f"right answers of a class that are left without its own part:\n{matrix}",
             flush=True,
         )
     else:
-        print(run.results["own_parts"], flush=True)
-    return run.results
+        print(answers.own_parts.reason, flush=True)
+    return answers
 
 
 def find_circuits(
@@ -162,28 +160,27 @@ def find_circuits(
     root: Path,
     worker: int,
     workers: int,
-) -> dict[str, Any]:
+) -> Answers:
     """Find circuits that are enough and test them, as one of several processes that do; return what this one found."""
-    run, work = analysis_of(config, checkpoint, root), Work(Rank(worker, workers))
+    run = analysis_of(config, checkpoint, root)
+    work = Work(Rank(worker, workers))
     if worker == 0:
         say(
             f"4/6 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images"
         )
-    run.circuits(
-        work, config.classes[:: max(1, len(config.classes) // ENOUGH)][:ENOUGH]
-    )
+    step = max(1, len(config.classes) // ENOUGH)
+    run.circuits(work, config.classes[::step][:ENOUGH])
     if worker == 0:
         say("5/6 causal checks: do these circuits recover the answer?")
     run.curves(work, sizes=sorted({*SIZES, run.checks.size}))
-    return run.results
+    return run.answers
 
 
 def make_cards(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
     """Make cards of the units of own parts."""
     run = analysis_of(config, checkpoint, root)
-    run.cards(
-        out=run.drawn.path.parent / CARDS[1], vocabulary=caption_words(root), **IN_CARDS
-    )
+    out = run.drawn.path.parent / CARDS[1]
+    run.cards(out=out, vocabulary=caption_words(root), **IN_CARDS)
 
 
 def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> None:
@@ -192,14 +189,11 @@ def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> 
 
 
 def conclude(
-    config: QuickstartSettings,
-    checkpoint: Path | None,
-    root: Path,
-    found: Mapping[str, Any],
+    config: QuickstartSettings, checkpoint: Path | None, root: Path, answers: Answers
 ) -> Written:
     """Compare the circuits, and write the report."""
     run = analysis_of(config, checkpoint, root)
-    run.results = dict(found)
+    run.answers = answers
     run.compare()
     return run.report(
         "Which parts of a small CLIP recognise a class, and are they the same in another style?",

@@ -32,13 +32,13 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.encoder.metrics import given_classes
 from circuitry.encoder.task import Task
-from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.clip import Clip
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import style_word
+from circuitry.questions.checks import CausalChecks
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
@@ -113,7 +113,10 @@ class CardJobs:
         Images that causal checks look at are among them, so that the explorer can show the model's answers.
         """
         chosen = self.checks.chosen
-        n = max(self.settings.n_images, chosen.n_found + self.checks.settings.n_images)
+        n = max(
+            self.settings.n_images,
+            chosen.split.n_images + self.checks.settings.n_images,
+        )
         keys = [
             (class_name, domain)
             for domain in self.scores.domains

@@ -21,9 +21,6 @@ from .edge_methods import with_edges as with_edges
 from .edges import Edges as Edges
 from .embedding_pairs import PoolingPairs as PoolingPairs
 from .embedding_pairs import pooling_pairs as pooling_pairs
-from .extraction import Extraction as Extraction
-from .extraction import extract as extract
-from .extraction_settings import ExtractionSettings as ExtractionSettings
 from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
 from .graph_folder import GraphFolder as GraphFolder

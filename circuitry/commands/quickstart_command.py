@@ -28,6 +28,7 @@ from circuitry.data.drawn.drawing import write_toy
 from circuitry.runs.processes import process_pool, usable_cores
 
 if TYPE_CHECKING:
+    from circuitry.analysis.analysis_answers import Answers
     from circuitry.reports.page import Written
 
 Config = QuickstartSettings
@@ -48,28 +49,28 @@ def main(config: Config) -> "Written":
             config.drawing,
             workers=None if config.train else 1,
         )
-        say(
-            f"2/6 {'train a tiny CLIP' if config.train else 'a tiny CLIP that comes with the package'}"
-        )
-        checkpoint = (
-            pool.submit(do, "train", config, root).result() if config.train else None
-        )
-        given = config, checkpoint, root
+        checkpoint = None
+        if config.train:
+            say("2/6 train a tiny CLIP")
+            checkpoint = pool.submit(do, "train", config, root).result()
+        else:
+            say("2/6 a tiny CLIP that comes with the package")
+        given = (config, checkpoint, root)
 
-        def together(step: str) -> dict[str, Any]:
+        def together(step: str) -> "Answers":
+            """Do a step in all processes; the first of them has asked everything."""
             shares = [
                 pool.submit(do, step, *given, worker, workers)
                 for worker in range(workers)
             ]
-            return {
-                name: one for share in shares for name, one in share.result().items()
-            }
+            answers: list[Answers] = [share.result() for share in shares]
+            return answers[0]
 
-        found = pool.submit(do, "tell_parts", *given, together("find_parts")).result()
-        found |= together("find_circuits")
+        answers = pool.submit(do, "tell_parts", *given, together("find_parts")).result()
+        answers.curves = together("find_circuits").curves
         say("6/6 comparison, cards of units, report and explorer")
         cards = pool.submit(do, "make_cards", *given)
-        written: Written = pool.submit(do, "conclude", *given, found).result()
+        written: Written = pool.submit(do, "conclude", *given, answers).result()
         cards.result()
         pool.submit(do, "explore", *given).result()
     print(f"{time.perf_counter() - started:.0f} s in all")

@@ -7,6 +7,7 @@ from .comparison import Comparison as Comparison
 from .domain_testing import ceiling_tests as ceiling_tests
 from .domain_testing import domain_tests as domain_tests
 from .domain_testing import part_tests as part_tests
+from .domain_testing import too_few as too_few
 from .lesion_reading import KNOWN as KNOWN
 from .lesion_reading import lesion_matrix as lesion_matrix
 from .lesion_reading import lesion_summary as lesion_summary

@@ -30,8 +30,8 @@ from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.task import Task
 from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
-from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.gated import kept_embeddings
+from circuitry.questions.checks import CausalChecks
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work

@@ -1,5 +1,4 @@
 from .attribution_check import check_attribution as check_attribution
-from .circuit_checks import CausalChecks as CausalChecks
 from .constants import optimal_baseline as optimal_baseline
 from .contrast import own_part as own_part
 from .curves import FaithfulnessCurve as FaithfulnessCurve
@@ -23,7 +22,6 @@ from .lesions import lesion as lesion
 from .lesions import part_overlaps as part_overlaps
 from .masks import LearnedMasks as LearnedMasks
 from .masks import learn_masks as learn_masks
-from .parts_of_folder import OwnParts as OwnParts
 from .patches import Patch as Patch
 from .patches import patched as patched
 from .patching import patch_effects as patch_effects

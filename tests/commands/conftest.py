@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from circuitry.analysis import quickstart_settings, quickstart_steps
-from circuitry.circuits import ExtractionSettings, midpoint_rule
+from circuitry.circuits import midpoint_rule
 from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.questions import ExtractionSettings
 from circuitry.runs import file_lock
 from circuitry.training import ClipTraining, train_clip
 from tests.support.clip_training import WORK

@@ -27,12 +27,13 @@ from circuitry import (
     InputError,
 )
 from circuitry.bases import SparseAutoencoder
-from circuitry.circuits import extract, midpoint_rule
+from circuitry.circuits import midpoint_rule
 from circuitry.data import load_image
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCurve
-from circuitry.interventions.circuit_checks import TRANSFER_FORMAT
+from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.models import load_sae
+from circuitry.questions import CausalChecks, extract
+from circuitry.questions.checks import TRANSFER_FORMAT
 from circuitry.representations import (
     ImageFeatures,
     RepresentationSettings,
@@ -89,6 +90,7 @@ def make_circuits(clip: Clip, images: DomainFolder, out: Path) -> GraphFolder:
         images,
         out,
         n_images=2,
+        leave_unseen=False,
         work=QUIET,
         rule=midpoint_rule(1),
         parts=2,

@@ -33,13 +33,13 @@ from circuitry.comparison import (
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import (
-    OwnParts,
     circuit_of,
     find_circuit,
     lesion,
     own_part,
     part_overlaps,
 )
+from circuitry.questions import OwnParts
 from circuitry.reports import Report, page
 from circuitry.reports.sections.own_parts import (
     add_own_parts,
