@@ -265,10 +265,8 @@ class Extraction(FolderWork):
         write_part_edges(edges, scored.edges, list(scored.parts))
         paths = [edges]
         # The graph of all images comes last: where it is, its parts are, too.
-        graphs: dict[int | str, AttributionGraph] = {
-            **scored.parts,
-            WHOLE: scored.whole,
-        }
+        graphs: dict[int | str, AttributionGraph] = dict(scored.parts.items())
+        graphs[WHOLE] = scored.whole
         for part, graph in graphs.items():
             used = [
                 record

@@ -14,7 +14,7 @@ import pytest
 from circuitry import CausalChecks, Circuit, DomainFolder, GraphFolder, load_clip
 from circuitry.cards import CardFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.interventions import CheckSettings, FaithfulnessCurve
+from circuitry.interventions import CheckSettings, FaithfulnessCurve, search
 from circuitry.questions import one_class
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
@@ -143,7 +143,7 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
     config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = command_module("find").question_of(replace(config, out=tmp_path / "again"))
-    find, seconds, labels = one_class.find_circuit, list[Future[Any]](), list[int]()
+    find, seconds, labels = search.find_circuit, list[Future[Any]](), list[int]()
 
     def find_beside_another(*given: Any, **named: Any) -> Circuit:
         labels.append(given[0].metric.label)
@@ -151,7 +151,7 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
         if not seconds:
             seconds.append(pool.submit(run.run))
             wait(seconds, timeout=0.5)
-        return find(*given, **named)  # type: ignore[no-any-return]
+        return find(*given, **named)
 
     monkeypatch.setattr(one_class, "find_circuit", find_beside_another)
     with ThreadPoolExecutor(1) as pool:
