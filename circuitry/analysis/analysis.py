@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from circuitry.analysis.analysis_answers import AccuracyAnswer, Answers
+from circuitry.analysis.analysis_answers import AccuracyAnswer, AnalysisAnswers
 from circuitry.analysis.run_explorer import explore_run
 from circuitry.analysis.run_layout import CARDS, CIRCUITS, OWN_PARTS, drawn_circuits
 from circuitry.cards.card_folder import CardFolder
@@ -43,8 +43,8 @@ from circuitry.questions.answers_of_circuits import (
 )
 from circuitry.questions.checks import CausalChecks
 from circuitry.questions.extraction import Extraction
-from circuitry.questions.own_parts import OwnParts
 from circuitry.questions.own_parts_answer import OwnPartsAnswer
+from circuitry.questions.own_parts_jobs import OwnParts
 from circuitry.questions.question_settings import ExtractionSettings
 from circuitry.reports.page import Report, Written, write_results
 from circuitry.reports.result_tables import listings_of_records
@@ -72,7 +72,7 @@ class Analysis:
         >>> print(run.report(), run.explore())  # doctest: +SKIP
     """
 
-    answers: Answers
+    answers: AnalysisAnswers
     """What the steps found; an answer of another process can be put in."""
 
     def __init__(
@@ -100,7 +100,7 @@ class Analysis:
         self.out = Path(out)
         self.settings = settings or ExtractionSettings()
         self.reading = reading or ReadingSettings()
-        self.answers = Answers()
+        self.answers = AnalysisAnswers()
         self._checked = checks
         self._given = circuits
         self._parts: OwnParts | None = None

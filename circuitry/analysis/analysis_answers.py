@@ -82,7 +82,7 @@ class Answer(Protocol):
 
 
 @dataclass
-class Answers:
+class AnalysisAnswers:
     """What the steps found; a step that was not taken left None."""
 
     accuracy: AccuracyAnswer | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from circuitry.analysis.analysis import Analysis
-from circuitry.analysis.analysis_answers import Answers
+from circuitry.analysis.analysis_answers import AnalysisAnswers
 from circuitry.analysis.quickstart_settings import QuickstartSettings, say
 from circuitry.analysis.run_layout import CARDS
 from circuitry.comparison.lesion_reading import KNOWN, lesion_matrix
@@ -119,7 +119,7 @@ def find_parts(
     root: Path,
     worker: int,
     workers: int,
-) -> Answers:
+) -> AnalysisAnswers:
     """Find own parts and test them, as one of several processes that do; return what this one found."""
     run = analysis_of(config, checkpoint, root)
     if worker == 0:
@@ -134,8 +134,11 @@ def find_parts(
 
 
 def tell_parts(
-    config: QuickstartSettings, checkpoint: Path | None, root: Path, answers: Answers
-) -> Answers:
+    config: QuickstartSettings,
+    checkpoint: Path | None,
+    root: Path,
+    answers: AnalysisAnswers,
+) -> AnalysisAnswers:
     """Print and return what is found of own parts, and write them as circuits."""
     run = analysis_of(config, checkpoint, root)
     run.answers = answers
@@ -160,7 +163,7 @@ def find_circuits(
     root: Path,
     worker: int,
     workers: int,
-) -> Answers:
+) -> AnalysisAnswers:
     """Find circuits that are enough and test them, as one of several processes that do; return what this one found."""
     run = analysis_of(config, checkpoint, root)
     work = Work(Rank(worker, workers))
@@ -189,7 +192,10 @@ def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> 
 
 
 def conclude(
-    config: QuickstartSettings, checkpoint: Path | None, root: Path, answers: Answers
+    config: QuickstartSettings,
+    checkpoint: Path | None,
+    root: Path,
+    answers: AnalysisAnswers,
 ) -> Written:
     """Compare the circuits, and write the report."""
     run = analysis_of(config, checkpoint, root)

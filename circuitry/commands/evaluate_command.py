@@ -79,7 +79,7 @@ def main(config: Config) -> "Written":
 
 
 def _known_columns(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns to print: those of which anything is known."""
+    """Return the columns that are printed and have a value."""
     columns = ["epoch", "domain", "all", "seen", "held_out", "chance"]
     return accuracy.reindex(columns=columns).dropna(axis="columns", how="all")
 

@@ -68,7 +68,7 @@ def main(config: Config) -> "Written":
 
 def question_of(config: Config) -> "OneClass":
     """Return what is asked; a plain folder of pictures has images of one class."""
-    if questions.image_files(config.data):
+    if questions.pictures_in(config.data):
         if config.baseline not in (None, "zero"):
             raise InputError(
                 f"The baseline {config.baseline} takes images of other classes: {config.data} has none."

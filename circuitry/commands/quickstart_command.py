@@ -28,7 +28,7 @@ from circuitry.data.drawn.drawing import write_toy
 from circuitry.runs.processes import process_pool, usable_cores
 
 if TYPE_CHECKING:
-    from circuitry.analysis.analysis_answers import Answers
+    from circuitry.analysis.analysis_answers import AnalysisAnswers
     from circuitry.reports.page import Written
 
 Config = QuickstartSettings
@@ -57,13 +57,13 @@ def main(config: Config) -> "Written":
             say("2/6 a tiny CLIP that comes with the package")
         given = (config, checkpoint, root)
 
-        def together(step: str) -> "Answers":
+        def together(step: str) -> "AnalysisAnswers":
             """Do a step in all processes; the first of them has asked everything."""
             shares = [
                 pool.submit(do, step, *given, worker, workers)
                 for worker in range(workers)
             ]
-            answers: list[Answers] = [share.result() for share in shares]
+            answers: list[AnalysisAnswers] = [share.result() for share in shares]
             return answers[0]
 
         answers = pool.submit(do, "tell_parts", *given, together("find_parts")).result()

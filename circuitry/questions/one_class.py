@@ -55,8 +55,8 @@ from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import Work
 
-FORMAT = "circuitry found circuit 6"
-FOREIGN = 2
+ONE_CLASS_FORMAT = "circuitry found circuit 6"
+FOREIGN_CLASSES = 2
 """Other classes whose circuits of the same size are measured beside it."""
 RANDOM_DRAWS = 5
 """Random circuits beside it."""
@@ -245,7 +245,7 @@ class OneClass(FolderWork):
         """The folder of the steps, claimed for this configuration."""
         jobs = [(name,) for name in self._steps]
         records = {self.key: self.records}
-        return self.claim(self.out, FORMAT, jobs, records, **self.made_with)
+        return self.claim(self.out, ONE_CLASS_FORMAT, jobs, records, **self.made_with)
 
     @property
     def _steps(self) -> dict[str, Callable[[], Sequence[Path]]]:
@@ -318,7 +318,7 @@ class OneClass(FolderWork):
             if self.split.unseen((name, domain))
         )
         paths = []
-        for place, key in enumerate(islice(testable, FOREIGN)):
+        for place, key in enumerate(islice(testable, FOREIGN_CLASSES)):
             others = self.split.others(key, self.settings.n_others)
             task = self._task(key, self.split.found_on(key), others)
             paths.append(self.out / f"other.{place}.safetensors")
@@ -409,7 +409,7 @@ def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> Domai
         >>> pictures_of_a_class(pictures, ("clock", "mine"), ["clock", "cup"]).classes
         ('clock', 'cup')
     """
-    paths = [str(path) for path in image_files(folder)]
+    paths = [str(path) for path in pictures_in(folder)]
     table = pd.DataFrame({"path": paths, "class": key[0], "domain": key[1]})
     images = DomainFolder(table)
     images.root = folder
@@ -418,12 +418,12 @@ def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> Domai
     return images
 
 
-def image_files(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
     """Return the image files that lie in a folder itself; none where there is no folder.
 
     Example:
-        >>> from circuitry.questions import image_files
-        >>> len(image_files(Path("DomainNet/real/clock")))
+        >>> from circuitry.questions import pictures_in
+        >>> len(pictures_in(Path("DomainNet/real/clock")))
         4
     """
     if not folder.is_dir():
