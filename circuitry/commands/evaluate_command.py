@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from circuitry import analysis, comparison, questions, reports, training
 from circuitry.data import chosen_names, class_key
 from circuitry.data.shared_options import HeldOut
@@ -20,6 +18,8 @@ from circuitry.models import ModelOptions
 from circuitry.runs import versions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from circuitry.reports import Written
 
 
@@ -34,6 +34,8 @@ class Config(ModelOptions):
 
 def main(config: Config) -> "Written":
     """Classify, print the accuracies, and write."""
+    import pandas as pd  # here, so that a wrong line is answered at once
+
     images = config.images()
     held_out: tuple[str, ...] = ()
     if config.held_out:
@@ -78,7 +80,7 @@ def main(config: Config) -> "Written":
     )
 
 
-def _known_columns(accuracy: pd.DataFrame) -> pd.DataFrame:
+def _known_columns(accuracy: "pd.DataFrame") -> "pd.DataFrame":
     """Return the columns that are printed and have a value."""
     columns = ["epoch", "domain", "all", "seen", "held_out", "chance"]
     return accuracy.reindex(columns=columns).dropna(axis="columns", how="all")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from circuitry import questions, reports
+from circuitry import data, questions, reports
 from circuitry.data import chosen_names
 from circuitry.models import ModelOptions
 from circuitry.questions import OneClassSettings
@@ -80,6 +80,8 @@ def question_of(config: Config) -> "OneClass":
     else:
         images = config.images()
         key = key_of(config, images)
+    # A wrong folder is refused before the model is loaded, which takes a while.
+    data.Split(images, config.n_images, config.seed).check_testable(key)
     clip = config.clip(parts=True)
     return questions.OneClass(clip, images, config.folder, key, config)
 

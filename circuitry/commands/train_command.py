@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import pandas as pd
 import tyro
 
 from circuitry import comparison, data, models, training
@@ -62,6 +61,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Train and evaluate, here or in a job; print."""
+    import pandas as pd  # here, so that a wrong line is answered at once
+
     print(f"training: {config.training}")
     if config.cluster is None:
         train_and_evaluate(config)

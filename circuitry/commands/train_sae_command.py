@@ -19,7 +19,6 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import tyro
 
 from circuitry import comparison, data, models, training
@@ -53,6 +52,8 @@ class Config(QuickstartModel):
 
 def main(config: Config) -> None:
     """Train, measure, write, print."""
+    import pandas as pd  # here, so that a wrong line is answered at once
+
     for table in config.more_tables:
         check_file(table, "a table of images", "give one with the column filepath")
     clip = config.clip()

@@ -17,6 +17,7 @@ from itertools import chain, islice, zip_longest
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
 
 Records = tuple[ImageRecord, ...]
@@ -63,6 +64,14 @@ class Split:
         by_class = [of((other, domain)) for other in self.images.following(class_name)]
         in_turn = chain.from_iterable(zip_longest(*by_class))
         return tuple(islice((record for record in in_turn if record), n))
+
+    def check_testable(self, key: Key) -> None:
+        """Refuse a class that has no unseen image in a domain."""
+        if not self.unseen(key):
+            raise InputError(
+                f"A circuit is found on some images and tested on others, but there is {len(self.found_on(key))} of "
+                f"{key[0]} in {key[1]}: give at least 2."
+            )
 
     def known(self, key: Key) -> Set[str]:
         """Return paths of images that are known to have found something; a rule knows none."""

@@ -163,12 +163,7 @@ class OneClass(FolderWork):
         self.out = Path(out)
         self.key = key
         self.metric_of(*key)  # refuses texts before the folder is claimed
-        if not self.unseen:
-            n = len(self.split.ranked(key))
-            raise InputError(
-                f"A circuit is found on some images and tested on others, but there is {n} of {key[0]} in {key[1]}: "
-                "give at least 2."
-            )
+        self.split.check_testable(key)
         if settings.selectivity is not None and not self.others():
             raise InputError(
                 f"--selectivity compares {key[0]} with images of other classes, but {images.root} has none: give a "
