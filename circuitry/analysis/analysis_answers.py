@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -68,6 +68,7 @@ class AccuracyAnswer:
         add_accuracy(report, self.by_domain, of.marks, test_domain=self.test_domain)
 
 
+@runtime_checkable
 class Answer(Protocol):
     """What a step found, as a report shows it."""
 

@@ -27,6 +27,7 @@ from circuitry.runs.given import Natural
 
 if TYPE_CHECKING:
     from circuitry import CausalChecks, GraphFolder
+    from circuitry.explorer import ModelView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +79,8 @@ def main(config: Config) -> None:
 
 
 def export(config: Config, graphs: "GraphFolder") -> None:
-    """Write the page of what is there, with what only the model can tell if it is asked."""
-    model = None
-    if config.with_model:
-        model = explorer.view_model(
-            checks_of(config, graphs),
-            n_images=max(1, config.held_out_images),
-            vocabulary=config.known_words,
-            work=config.work(),
-        )
+    """Write the page of what is there."""
+    model = ask_model(config, graphs) if config.with_model else None
     exported = analysis.explore_run(
         config.run,
         graphs,
@@ -96,6 +90,16 @@ def export(config: Config, graphs: "GraphFolder") -> None:
         settings=config,
     )
     print(exported)
+
+
+def ask_model(config: Config, graphs: "GraphFolder") -> "ModelView":
+    """Return what only the model can tell."""
+    return explorer.view_model(
+        checks_of(config, graphs),
+        n_images=max(1, config.held_out_images),
+        vocabulary=config.known_words,
+        work=config.work(),
+    )
 
 
 def serve(config: Config, graphs: "GraphFolder") -> None:
