@@ -49,8 +49,9 @@ ROOMS = (
     ),
     *(
         "interventions",
-        "cards",
         "reports",
+        "questions",
+        "cards",
         "explorer",
         "analysis",
         "commands",

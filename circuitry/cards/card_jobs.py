@@ -36,12 +36,12 @@ from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.encoder.metrics import given_classes
 from circuitry.encoder.task import Task
 from circuitry.gates.patching import patch_effects
-from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.clip import Clip
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import style_word
+from circuitry.questions.checks import CausalChecks
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
@@ -137,7 +137,8 @@ class CardJobs:
         Images that causal checks look at are among them, so that the explorer can show the model's answers.
         """
         chosen = self.checks.chosen
-        n = max(self.settings.n_images, chosen.n_found + self.checks.settings.n_images)
+        n_of_checks = chosen.split.n_images + self.checks.settings.n_images
+        n = max(self.settings.n_images, n_of_checks)
         selection: dict[Key, tuple[ImageRecord, ...]] = {}
         for domain in self.circuits.domains:
             for class_name in chosen.images.classes:

@@ -31,8 +31,8 @@ from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.task import Task
 from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
-from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.questions.checks import CausalChecks
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
