@@ -43,7 +43,7 @@ def asked_of(task: Task, who: str) -> dict[str, Any]:
 def check_asked_alike(
     asked: Mapping[str, Mapping[str, Any]], what: str, instead: str
 ) -> None:
-    """Refuse things that were asked differently, in a sentence that names two of them and what differs.
+    """Refuse things that were asked differently, in a sentence that names two of them and the difference.
 
     Args:
         asked: Values by name, as `asked_of` returns them, by the title of each thing in a sentence. A value that one of

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def pixels_of(*sets: Images | None) -> dict[str, Any]:
-    """Return the digests of all images of some sets, as the provenance of what is made of them."""
+    """Return the digests of all images of some sets, as the provenance of a graph that is made of them."""
     digests: set[str] = set()
     for images in sets:
         if images is not None:
@@ -39,7 +39,7 @@ def own_and_others(task: Task, graph: Scores) -> dict[str, Images]:
 def tell_seen(
     sets: Mapping[str, Images], graphs: Iterable[Scores], what: str
 ) -> dict[str, int]:
-    """Count the images of each set that found some graphs, and warn where there are such.
+    """Count the images of each set that some graphs were made of, and warn if there are any.
 
     Args:
         sets: Images by title.

@@ -97,9 +97,9 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         Args:
             path: The folder; one with other circuits is refused.
             circuits: By (class, domain).
-            identity: Model, classes, metric, texts, baseline, number and seed of images, as `FolderWork.identity` names
-                them, and whatever else is to be told.
-            images: By (class, domain) the images that the search looked at; those of other classes are its others.
+            identity: Model, classes, metric, texts, baseline, number and seed of images, by the names of
+                `FolderWork.identity`; further entries are kept, too.
+            images: By (class, domain) the images that the search looked at, of the class and of other classes.
 
         Example:
             >>> work = FolderWork(clip, folder, FolderSettings(n_images=2))
@@ -242,7 +242,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def _loaded(
         self, class_name: str, domain: str, part: int | str
     ) -> AttributionGraph:
-        """Return the graph in a file; raise `InputError` for one that another search, or another part, left there."""
+        """Return the graph in a file; raise `InputError` if it is of another search, or of another part."""
         file = self.file(class_name, domain, part)
         graph = AttributionGraph.load(file)
         held = (graph.class_name, graph.domain, graph.settings.get("part", part))

@@ -164,7 +164,7 @@ def node_overlap(
 ) -> dict[str, float]:
     """Return, per site, the Jaccard index ``|A & B| / |A | B|`` of the kept units; the image itself is left out.
 
-    NaN at sites where one of the two has no effect.
+    NaN at sites without effect in either circuit.
 
     Raises:
         InputError: for graphs that cannot be compared: of other sites, units, settings or models, or not finite.
@@ -187,7 +187,7 @@ def node_overlap(
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
     """Return the Jaccard index ``|E1 & E2| / |E1 | E2|`` of the edges, named by their two nodes, in [0, 1].
 
-    Edges of sites where one of the two has no effect are left out; NaN when neither has an edge.
+    Edges of sites without effect in either circuit are left out; NaN when neither circuit has an edge.
 
     Example:
         >>> photos, sketches = graphs["clock", "real"], graphs["clock", "sketch"]
@@ -203,8 +203,8 @@ def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
     """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1].
 
     It counts units, and trees of edges of up to ``depth`` steps onward from a unit, that both have (Shervashidze et
-    al. 2011, JMLR 12; the steps are in `similarity_matrix`). Sites where one of the two has no effect are left out;
-    NaN when nothing is left.
+    al. 2011, JMLR 12; the steps are in `similarity_matrix`). Sites without effect in either circuit are left out; NaN
+    when nothing is left.
 
     Example:
         >>> circuitry.wl_kernel(circuit, circuit, depth=1)
@@ -220,7 +220,8 @@ def similarity(
 ) -> dict[str | None, float]:
     """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
 
-    NaN where it is undefined: a constant score vector (``spearman``, ``edge_spearman``), one of zeros (``cosine``).
+    NaN where the measure is undefined: for constant scores (``spearman``, ``edge_spearman``), or all zeros
+    (``cosine``).
 
     Example:
         >>> round(circuitry.circuits.similarity(graph, graph, "spearman")["layer3.0"], 6)
@@ -235,7 +236,7 @@ def similarity(
 def depth_bias(graph: AttributionGraph) -> float:
     """Return the logarithm of the ratio of the score mass in the deeper half of the sites to that in the other half.
 
-    The mass of a site is the sum of the absolute scores of its units; the image, and the middle one of an odd number
+    The mass of a site is the sum of the absolute scores of its units; the image, and the middle site of an odd number
     of sites, count for neither half. Positive: the circuit is deep. After the dependency depth bias of arXiv
     2604.08192. NaN where a half has no effect.
 

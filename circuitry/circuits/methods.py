@@ -101,7 +101,8 @@ class EdgeMethod:
     in_stream: bool = False
     """Whether it scores the edges of heads and neurons that add to a residual stream, and of no other units."""
     along_path: bool = False
-    """Whether its rule is that of the nodes where none is given; else one gradient is taken."""
+    """Whether it integrates along a path, by the rule of the nodes unless another is given. Other methods take one
+    gradient."""
     measured: bool = False
     """Whether a score is the metric's loss by a cut; else scores rank edges alone."""
 
@@ -315,7 +316,7 @@ def describe_method(settings: Mapping[str, Any]) -> str:
 
 
 def describe_edges(settings: Mapping[str, Any]) -> str:
-    """Return sentences on the edges of a graph and what their scores say, from its settings."""
+    """Return sentences on the edges of a graph and the meaning of their scores, from its settings."""
     name = settings.get("edge_method") or SQUARED
     method = EDGE_METHODS.get(name, EdgeMethod(name))
     words = method.words or f"by {name}"

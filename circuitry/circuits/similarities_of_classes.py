@@ -283,8 +283,8 @@ class SiteMarks:
 def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
     """Return the places of the pairs to compare.
 
-    All images of two domains; different parts, of one domain in one order and of two domains in both; each part with
-    all images of its domain.
+    These are: all images of two domains; parts of different numbers, once within a domain, and in both ways between two
+    domains; each part with all images of its domain.
     """
     chosen = []
     for i, (domain, part) in enumerate(nodes):
@@ -308,7 +308,7 @@ def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
 def _one_part(
     graphs: ByNode, rng: np.random.Generator, without: int | None = None
 ) -> dict[Node, AttributionGraph]:
-    """Return the graphs of one part, drawn at random from all but one, in every domain."""
+    """Return the graphs of a part in every domain; it is drawn at random from all parts but ``without``."""
     parts = sorted({part for _, part in graphs} - {without})
     if not parts:
         return {}

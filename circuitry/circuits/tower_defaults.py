@@ -57,7 +57,7 @@ def kind_of(tower: nn.Module) -> str:
 
 
 def default_size(encoder: Encoder) -> float:
-    """Return the share of its units that a circuit keeps."""
+    """Return the share of an encoder's units that a circuit keeps."""
     return DEFAULT_SIZES[kind_of(encoder.tower)] if encoder.carried else CHANNELS
 
 

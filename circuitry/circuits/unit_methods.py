@@ -124,7 +124,7 @@ def mask_gates(task: Task, settings: AttributionSettings) -> UnitScores:
 def masks_of_sizes(
     task: Task, sizes: Sequence[float], settings: MaskSettings
 ) -> list[Circuit]:
-    """Return a circuit of each size, of one training of masks."""
+    """Return a circuit of each size, all from one training of masks."""
     return learn_masks(task, sizes, settings).circuits
 
 
