@@ -27,7 +27,6 @@ from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.circuits.methods import CONTRAST
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.lesion_reading import KNOWN
 from circuitry.explorer.card_files import pack_cards
@@ -253,7 +252,8 @@ def _describe(
         values = value if isinstance(value, list | tuple) else [value]
         made[name] = ", ".join(map(str, values))
     scored = f"the metric ({made.get('metric')})"
-    if first.settings.get("method") == CONTRAST:
+    # Scores of an own part are costs, and it names the price that it was chosen by; a graph that only ranks has none.
+    if "price" in first.settings:
         scored = "the class's log-odds"
     sorted_domains = sorted(graphs.domains)
     marks = []
