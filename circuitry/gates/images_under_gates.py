@@ -194,6 +194,7 @@ class UnitsUnderGates(Gated[UnitValues]):
         for (site, units), part in zip(self._places.items(), parts, strict=True):
             unit_dim = self.encoder.unit_dim(site)
             end = shifted[site].movedim(unit_dim, -1)
+            # All units of the site, since the baseline has them all: error units are shifted by 0.
             added = part.new_zeros(end.shape[-1]).index_put((units,), part)
             shifted[site] = (end + added).movedim(-1, unit_dim)
         return shifted
