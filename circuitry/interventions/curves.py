@@ -230,7 +230,8 @@ class FaithfulnessCurve:
         with naming_damage(path):
             for name in ("sizes", "n_units", "weights"):
                 header[name] = tuple(header[name])  # JSON has lists alone
-            return cls(**header, **tensors)
+            contents: dict[str, Any] = {**header, **tensors}
+            return cls(**contents)
 
     @cached_property
     def _readings(self) -> dict[str, CurveReading]:

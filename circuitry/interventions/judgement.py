@@ -25,7 +25,7 @@ import logging
 import warnings
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,19 +54,20 @@ OF_RANDOM = (2.5, 97.5)
 log = logging.getLogger(__name__)
 
 
-class Row(NamedTuple):
-    """A row of the table of `judge_circuit`, which explains the columns."""
-
-    test: str
-    measure: str
-    value: float
-    low: float
-    high: float
-    random_low: float
-    random_high: float
-    n: int
-    p: float
-    holds: bool
+Row = dict[str, Any]
+"""A row of the table of `judge_circuit`, by column."""
+_COLUMNS = (
+    "test",
+    "measure",
+    "value",
+    "low",
+    "high",
+    "random_low",
+    "random_high",
+    "n",
+    "p",
+    "holds",
+)
 
 
 @checked
@@ -130,7 +131,7 @@ def judge_circuit(
     rows = list[Row]()
     for kind, of_kind in tested.items():
         rows += _rows(task, of_kind, kind, settings, rng, minimality)
-    table = pd.DataFrame(rows, columns=Row._fields).assign(n_seen=n_seen)
+    table = pd.DataFrame(rows, columns=_COLUMNS).assign(n_seen=n_seen)
     if n_seen and n_seen == len(digests_of(task.images)):
         table["holds"] = None
     return table
@@ -158,7 +159,8 @@ def _rows(
     )
     rows = _beside_random(curve, metrics, measure)
     if kind == "edges":
-        rows = [row._replace(test=f"{row.test} (edges)") for row in rows]
+        for row in rows:
+            row["test"] += " (edges)"
     if minimality:
         without = chain([circuit], circuit.without_each())
         changed = measure_each(task, without, 1 + circuit.count, "one by one")
@@ -195,43 +197,42 @@ def _beside_random(
     """
     table = curve.to_pandas(measure).set_index("circuit")
     intervals = table[["value", "low", "high"]].astype(float)
-    kept = intervals.loc["kept"].tolist()
-    rest = intervals.loc["complement"].tolist()
+    kept: Row = dict(intervals.loc["kept"])
+    rest: Row = dict(intervals.loc["complement"])
     ends = np.stack([curve.full[0], curve.empty[0]])
     full, empty = _contrasts(ends, curve.own, measure)
     # Without a lead there is no share of it: the percentiles of random circuits are NaN then.
     lead = np.nan if table["reason"].iloc[0] else full - empty
     circuits, rests = np.split(_contrasts(values, curve.own, measure), 2)
-    of_random = np.percentile((circuits[1:] - empty) / lead, OF_RANDOM).tolist()
-    without = np.percentile((rests[1:] - empty) / lead, OF_RANDOM).tolist()
+    beside = _range_of((circuits[1:] - empty) / lead)
+    without = _range_of((rests[1:] - empty) / lead)
     if why_open(curve):  # no verdict: half of the measure decides
-        works = kept[0] >= ANSWERS
-        left = rest[0] >= ANSWERS
+        works = kept["value"] >= ANSWERS
+        left = rest["value"] >= ANSWERS
     else:
         works = does_work(curve.at(0), "kept")
         left = does_work(curve.at(0), "complement")
     # A circuit that works as random ones do shows nothing: its interval lies above theirs.
-    enough = bool(works and kept[1] > of_random[1])
-    apart = enough and not left and rest[0] < kept[1]
+    enough = bool(works and kept["low"] > beside["random_high"])
+    apart = bool(enough and not left and rest["value"] < kept["low"])
     n = int(curve.own.sum())
     beaten = _win_test(circuits[1:] < circuits[0])
     worse = _win_test(rests[1:] > rests[0])
-    sufficient = enough and beaten.p < LEVEL
-    necessary = not left and worse.p < LEVEL
-    return [
-        Row("circuit", measure, *kept, *of_random, n, np.nan, enough),
-        Row("complement", measure, *rest, *without, n, np.nan, apart),
-        Row(
-            "sufficiency",
-            measure,
-            *beaten.share,
-            *of_random,
-            DRAWS,
-            beaten.p,
-            sufficient,
-        ),
-        Row("necessity", measure, *worse.share, *without, DRAWS, worse.p, necessary),
+    rows: list[Row] = [
+        {"test": "circuit", **kept, **beside, "n": n, "holds": enough},
+        {"test": "complement", **rest, **without, "n": n, "holds": apart},
+        {"test": "sufficiency", **beaten, **beside},
+        {"test": "necessity", **worse, **without},
     ]
+    rows[2]["holds"] = enough and beaten["p"] < LEVEL
+    rows[3]["holds"] = not left and worse["p"] < LEVEL
+    return [{"measure": measure, **row} for row in rows]
+
+
+def _range_of(values: np.ndarray) -> Row:
+    """Return the range that holds 95 % of random circuits, as columns."""
+    low, high = np.percentile(values, OF_RANDOM)
+    return {"random_low": float(low), "random_high": float(high)}
 
 
 def _contrasts(values: np.ndarray, own: np.ndarray, measure: str) -> np.ndarray:
@@ -242,23 +243,19 @@ def _contrasts(values: np.ndarray, own: np.ndarray, measure: str) -> np.ndarray:
     return np.asarray(contrast)
 
 
-class _Wins(NamedTuple):
-    """How often a circuit beats random ones."""
-
-    share: list[float]
-    """The share of wins with its interval: value, low, high."""
-    p: float
-    """Of the null that the share is at most `SHARE`."""
-
-
-def _win_test(wins: np.ndarray) -> _Wins:
-    """Test whether a circuit wins more often than in a share `SHARE` of cases."""
+def _win_test(wins: np.ndarray) -> Row:
+    """Test whether a circuit wins more often than in a share `SHARE` of cases; return the columns of the test."""
     n_wins = int(wins.sum())
     test = stats.binomtest(n_wins, len(wins), SHARE, alternative="greater")
     # The test's own interval is one-sided; the table shows a two-sided one.
     interval = stats.binomtest(n_wins, len(wins)).proportion_ci()
-    share = [float(wins.mean()), float(interval.low), float(interval.high)]
-    return _Wins(share, float(test.pvalue))
+    return {
+        "value": float(wins.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "n": len(wins),
+        "p": float(test.pvalue),
+    }
 
 
 def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) -> Row:
@@ -286,15 +283,13 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
     corrected = holm(pd.Series(p)).to_numpy()
     needed = corrected < LEVEL
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
-    return Row(
-        test=f"minimality{kind}",
-        measure=measure,
-        value=float(needed.mean()),
-        low=float(interval.low),
-        high=float(interval.high),
-        random_low=np.nan,
-        random_high=np.nan,
-        n=len(needed),
-        p=float(corrected.max()),
-        holds=bool(needed.all()),
-    )
+    return {
+        "test": f"minimality{kind}",
+        "measure": measure,
+        "value": float(needed.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "n": len(needed),
+        "p": float(corrected.max()),
+        "holds": bool(needed.all()),
+    }

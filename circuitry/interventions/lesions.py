@@ -147,7 +147,10 @@ def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
     for key, part in parts.items():
         made = part.source.settings
         # Circuits that are made by hand say neither.
-        known = {name: made[name] for name in ("baseline", "scale") if name in made}
+        known = dict[str, Any]()
+        for name in ("baseline", "scale"):
+            if name in made:
+                known[name] = made[name]
         asked[f"the part of {' in '.join(key)}"] = known
         part_baseline = part_baseline or known.get("baseline")
     check_asked_alike(

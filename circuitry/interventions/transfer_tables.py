@@ -233,7 +233,8 @@ def transfer_over_depth(
         low, high = percentile_band(resampled[:, 0] / lead)
         if n == 1:
             low = high = np.nan
-        ratio, _ = faithfulness_ratio(*by_class.mean(0), 0.0)
+        mean_kept, mean_lead = by_class.mean(0)
+        ratio, _ = faithfulness_ratio(mean_kept, mean_lead, 0.0)
         row = {
             "domain": group,
             "site": site,
@@ -316,8 +317,8 @@ def transfer_correlations(
     table = pd.DataFrame(rows)
     p_values = table[[f"{value}: p" for value in values]]
     # Holm takes one family of tests: all cells, row by row.
-    corrected = holm(pd.Series(p_values.to_numpy(dtype=float).ravel()))
-    corrected = corrected.to_numpy().reshape(p_values.shape)
+    cells = pd.Series(p_values.to_numpy(dtype=float).ravel())
+    corrected = holm(cells).to_numpy().reshape(p_values.shape)
     table[[f"{value}: p (Holm)" for value in values]] = corrected
     return table
 
