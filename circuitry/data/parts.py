@@ -55,26 +55,22 @@ def part_numbers(
         The part (0 to ``n_parts`` - 1) of each image, in the order given.
 
     Example:
-        >>> images = DomainFolder("DomainNet")
-        >>> records = {("axe", domain): images.select("axe", domain, 50) for domain in images.domains}
-        >>> part_numbers(records)["axe", "sketch"]    # 50 numbers: 12 or 13 images in each part
+        >>> records = {("clock", domain): folder.select("clock", domain, 4) for domain in folder.domains}
+        >>> sorted(part_numbers(records, n_parts=2)["clock", "sketch"].tolist())    # two images in each part
+        [0, 0, 1, 1]
     """
-    items = {
-        of: [item_of(record, key) for record in group] for of, group in records.items()
-    }
-    found: dict[Key, np.ndarray] = {}
-    for class_name in dict.fromkeys(class_name for class_name, _ in items):
-        of_class = {
-            domain: names
-            for (name, domain), names in items.items()
-            if name == class_name
-        }
-        part_of = _cut(of_class, n_parts)
-        for domain, names in of_class.items():
-            found[class_name, domain] = np.array(
-                [part_of[name] for name in names], dtype=np.int64
-            )
-    return {of: found[of] for of in records}
+    items = dict[str, dict[str, list[str]]]()
+    for (class_name, domain), group in records.items():
+        names = [item_of(record, key) for record in group]
+        items.setdefault(class_name, {})[domain] = names
+    # Classes are cut one by one: an item of one class may be in another part of the next.
+    part_of = {name: _cut(of_class, n_parts) for name, of_class in items.items()}
+    numbers = dict[Key, np.ndarray]()
+    for class_name, domain in records:
+        names = items[class_name][domain]
+        parts = [part_of[class_name][name] for name in names]
+        numbers[class_name, domain] = np.array(parts, dtype=np.int64)
+    return numbers
 
 
 def stem_without_domain(record: ImageRecord) -> str:
@@ -90,7 +86,10 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
         path: File of comma-separated values (``.csv``) or values separated by tabs.
 
     Example:
-        >>> part_numbers(records, key=item_column("pictures.tsv", "source"))
+        >>> listing = pd.DataFrame({"path": ["real/cup/1.png", "sketch/cup/7.png"], "source": ["mug", "mug"]})
+        >>> listing.to_csv("pictures.csv", index=False)
+        >>> circuitry.data.item_column("pictures.csv", "source")
+        {'real/cup/1.png': 'mug', 'sketch/cup/7.png': 'mug'}
     """
     table = read_table(Path(path), "a listing of images")
     paths = next((name for name in _PATH_COLUMNS if name in table), None)
@@ -99,9 +98,9 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
             f"A listing of items has the columns {' or '.join(_PATH_COLUMNS)} and {column}, but {path} has "
             f"{', '.join(map(str, table.columns))}: name the column of the item."
         )
-    if (
-        twice := table[paths][table.groupby(paths)[column].transform("nunique") > 1]
-    ).any():
+    n_items = table.groupby(paths)[column].transform("nunique")
+    twice = table.loc[n_items > 1, paths]
+    if len(twice):
         raise InputError(
             f"An image shows one item, but {path} names several of {twice.iloc[0]}: keep one line."
         )
@@ -123,20 +122,21 @@ def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
 
 def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
     """Return the part of each item of a class, given the items of its images by domain."""
+    # Images of each item in each domain.
     counts: dict[str, np.ndarray] = {}
     for row, domain in enumerate(sorted(items)):
         for name in items[domain]:
             counts.setdefault(name, np.zeros(len(items), np.int64))[row] += 1
+    # The largest items first: they are the hardest to place. Equals by a hash, whatever the order of the files.
     ranked = sorted(
         counts, key=lambda name: (-counts[name].sum(), drawn_by_name(0, name))
     )
     sizes = np.zeros((len(items), n_parts), np.int64)
     part_of: dict[str, int] = {}
     for name in ranked:
+        # Images that each part has in the item's domains; among equals the part that is the smallest in all domains.
         fullness = counts[name] @ sizes
-        part_of[name] = int(
-            np.lexsort((sizes.sum(0), fullness))[0]
-        )  # among equals, the smallest in all domains
+        part_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])
         sizes[:, part_of[name]] += counts[name]
     while _improved(ranked, counts, part_of, sizes):
         pass
@@ -150,6 +150,7 @@ def _improved(
     sizes: np.ndarray,
 ) -> bool:
     """Move an item, or let two change places, if the sum of squared sizes falls; return whether any did."""
+    # [domains, parts]: no two parts of a domain differ by more than one image, so nothing can be gained.
     if (np.ptp(sizes, axis=1) <= 1).all():
         return False
     vectors = np.stack([counts[name] for name in ranked])
@@ -161,19 +162,21 @@ def _improved(
             others = np.flatnonzero(parts == part)
             if part == parts[i]:
                 continue
-            moved = vectors[i] - np.vstack(
-                [np.zeros_like(vectors[:1]), vectors[others]]
-            )
+            # A row for each exchange: how many images of each domain move from the item's part to the other one.
+            exchanged = np.vstack([np.zeros_like(vectors[:1]), vectors[others]])
+            moved = vectors[i] - exchanged
             rest = np.delete(sizes, [part, parts[i]], axis=1)
-            left, come = sizes[:, parts[i]] - moved, sizes[:, part] + moved
+            left = sizes[:, parts[i]] - moved
+            come = sizes[:, part] + moved
+            # With a fixed total, the sum of squares is the least where sizes are the most equal.
             sums = (left**2).sum(1) + (come**2).sum(1) + int((rest**2).sum())
             best = int(sums.argmin())
             if sums[best] < squares:
-                sizes[:, parts[i]], sizes[:, part] = left[best], come[best]
+                before = int(parts[i])
+                sizes[:, before] = left[best]
+                sizes[:, part] = come[best]
+                part_of[ranked[i]] = part
                 if best:
-                    parts[others[best - 1]] = part_of[ranked[others[best - 1]]] = parts[
-                        i
-                    ]
-                parts[i] = part_of[ranked[i]] = part
+                    part_of[ranked[others[best - 1]]] = before
                 return True
     return False

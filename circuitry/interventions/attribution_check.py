@@ -1,9 +1,9 @@
-"""Attribution against patching: are the attributed scores what replacing the units really does?
+"""Attribution against patching: do attributed scores agree with the effects of replacing units?
 
-1. per site, the units with the largest |score| and a random sample of all units (seeded);
-2. the exact effect of each, by activation patching from the same baseline on the same images;
-3. per site, correlation of attributed and exact: Pearson for the values, Spearman for the ranks. The random sample
-   is an unbiased picture of a site; the top units are those a circuit is made of.
+1. At each site, take the units with the largest |score|, of which circuits are made, and a random sample of all units,
+   which represents the site.
+2. Measure the exact effect of each, by activation patching from the same baseline on the same images.
+3. At each site, correlate attributed and exact effects: Pearson for the values, Spearman for the ranks.
 """
 
 import numpy as np
@@ -18,7 +18,10 @@ from circuitry.interventions.scores_beside_effects import AttributionCheck
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 
-TOP, RANDOM = 20, 20
+TOP = 20
+"""Units of every site with the largest |score| that are checked; all where a site has fewer."""
+RANDOM = 20
+"""Units of every site that are checked at random; all where a site has fewer."""
 """Units of every site that are checked, by |score| and at random; all where a site has fewer."""
 
 
@@ -31,15 +34,17 @@ def check_attribution(
     Args:
         task: The encoder, images, metric and baseline of the attribution; with other images the numbers also say how
             the two sets differ.
-        top: Units with the largest absolute score of every site.
+        top: Number of units with the largest absolute score of every site.
+        random: Number of units of every site that are drawn at random.
 
     Raises:
-        InputError: for a graph of another encoder, metric, class or baseline, no units at all, and what `patch_effects`
-            raises.
+        InputError: for a graph of another encoder, metric, class or baseline, no units at all, and the errors of
+            `patch_effects`.
 
     Example:
-        >>> check = check_attribution(Task(encoder, photos, metric), graph)
-        >>> check.to_pandas().query("sample == 'random'")
+        >>> check = check_attribution(task, graph, top=3, random=3)
+        >>> check.to_pandas()["sample"].unique().tolist()
+        ['top', 'random']
     """
     if top + random == 0:
         raise InputError(
@@ -47,26 +52,24 @@ def check_attribution(
         )
     check_made_with(task, [graph], (*ANY_TEXTS, "class_weights", "baseline"))
     rng = np.random.default_rng(0)
-    scores = graph.node_scores
-    drawn = {site: rng.permutation(len(scores[site]))[:random] for site in graph.sites}
-    chosen = {
-        site: np.union1d(_largest(scores[site], top), units)
-        for site, units in drawn.items()
-    }
-    exact, parts = nodes_of(task.encoder, patch_effects(task, units=chosen).scores), []
-    for site, sampled in drawn.items():
-        units = np.arange(len(scores[site]))
-        samples = {
-            "top": np.isin(units, _largest(scores[site], top)),
-            "random": np.isin(units, sampled),
+    tables = dict[str, pd.DataFrame]()
+    chosen = dict[str, np.ndarray]()
+    for site in graph.sites:
+        scores = graph.node_scores[site]
+        units = np.arange(len(scores))
+        strongest = np.argsort(-np.abs(scores), kind="stable")[:top]
+        drawn = rng.permutation(len(scores))[:random]
+        columns = {
+            "site": site,
+            "unit": units,
+            "top": np.isin(units, strongest),
+            "random": np.isin(units, drawn),
+            "attributed": scores,
         }
-        values = {"attributed": scores[site], "exact": exact[site]}
-        parts.append(pd.DataFrame({"site": site, "unit": units, **samples, **values}))
-    points = pd.concat(parts)
-    return AttributionCheck(
-        points[points["top"] | points["random"]].reset_index(drop=True)
-    )
-
-
-def _largest(scores: np.ndarray, n: int) -> np.ndarray:
-    return np.argsort(-np.abs(scores), kind="stable")[:n]
+        table = pd.DataFrame(columns)
+        # A unit may be in both samples; its effect is measured once.
+        tables[site] = table[table["top"] | table["random"]]
+        chosen[site] = tables[site]["unit"].to_numpy()
+    exact = nodes_of(task.encoder, patch_effects(task, units=chosen).scores)
+    parts = [t.assign(exact=exact[site][chosen[site]]) for site, t in tables.items()]
+    return AttributionCheck(pd.concat(parts, ignore_index=True))

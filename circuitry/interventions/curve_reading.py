@@ -54,7 +54,10 @@ CURVE_MEASURES: Mapping[str, CurveMeasure] = {
 NO_OTHERS = "no images of other classes"
 NO_CANDIDATES = "the metric has no candidate classes to choose from"
 """Why a measure is not known."""
-CONFIDENCE, RESAMPLES = 0.95, 2000
+CONFIDENCE = 0.95
+"""Share of the resamples that a bootstrap band holds."""
+RESAMPLES = 2000
+"""Number of resamples."""
 """Share of the resamples that a bootstrap band holds, and how many there are."""
 
 
@@ -63,6 +66,7 @@ def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, s
 
     All three are metrics averaged over the images, before any division.
     """
+    # A lead within rounding would make the ratio noise; a negative lead would turn its sign.
     if full - empty <= 1e-6 * max(abs(full), abs(empty)):
         return float("nan"), describe_missing_lead(full, empty)
     return (kept - empty) / (full - empty), ""
@@ -80,11 +84,12 @@ def percentile_band(
 
     NaN where more than a tail of the resamples has no ratio: the interval is not bounded there.
     """
-    tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+    percentiles = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
     bounded = np.isnan(ratios).mean(0) < (1 - CONFIDENCE) / 2
     if not bounded.any():
+        # `nanpercentile` warns of columns that are all NaN.
         return np.full((2, *bounded.shape), np.nan)
-    return np.where(bounded, np.nanpercentile(ratios, tails, axis=0), np.nan)
+    return np.where(bounded, np.nanpercentile(ratios, percentiles, axis=0), np.nan)
 
 
 def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples n"]:
@@ -116,99 +121,104 @@ class CurveReading:
 
     def values(self, statistic: Statistic | None = None) -> dict[str, np.ndarray]:
         """Return a statistic (default: the measure [sizes]) by circuit; NaN where there is a `reason`."""
-        found = (statistic or self.ratios)(self.weights)
-        return {
-            name: np.full_like(value, np.nan) if self.reason else value
-            for name, (value,) in found.items()
-        }
+        if statistic is None:
+            statistic = self.ratios
+        by_circuit = dict[str, np.ndarray]()
+        for name, rows in statistic(self.weights).items():
+            value = rows[0]
+            by_circuit[name] = np.full_like(value, np.nan) if self.reason else value
+        return by_circuit
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
         """Return the measure [rows, sizes] by circuit; NaN where the whole model has no lead.
 
         Shares of answers are also those of the whole model (``full``) and with nothing kept (``empty``).
         """
-        (images, draws), n = weights, self.measure.number
-        if len(self.curve.full) <= n:
-            return {
-                name: np.full((len(images), self.curve.kept.shape[1]), np.nan)
-                for name in ("kept", "complement")
-            }
-        found = {
-            name: images @ getattr(self.curve, name)[n].T
-            for name in ("kept", "complement")
-        }
-        for name in (name for name, of_draws in draws.items() if of_draws.shape[1]):
-            found[name] = np.einsum(
-                "dfi,ri,rd->rf",
-                getattr(self.curve, name)[n],
-                images,
-                draws[name],
-                optimize=True,
-            )
-        empty = (images @ self.curve.empty[n])[:, None]
+        images, draws = weights
+        number = self.measure.number
+        shape = (len(images), self.curve.kept.shape[1])
+        if len(self.curve.full) <= number:  # the metric has no candidate classes
+            unknown = np.full(shape, np.nan)
+            return {"kept": unknown, "complement": unknown}
+        contrasts = dict[str, np.ndarray]()
+        for name in ("kept", "complement"):
+            contrasts[name] = images @ getattr(self.curve, name)[number].T
+        for name, of_draws in draws.items():
+            if of_draws.shape[1]:
+                # The mean over draws (or foreign classes) of each row's contrast, with the row's own weights of draws.
+                contrasts[name] = np.einsum(
+                    "dfi,ri,rd->rf",
+                    getattr(self.curve, name)[number],
+                    images,
+                    of_draws,
+                    optimize=True,
+                )
+        empty = (images @ self.curve.empty[number])[:, None]
         if self.measure.least is None:
-            ends = {"empty": empty, "full": (images @ self.curve.full[n])[:, None]}
-            return found | {
-                name: np.broadcast_to(value, found["kept"].shape)
-                for name, value in ends.items()
-            }
+            full = (images @ self.curve.full[number])[:, None]
+            contrasts["empty"] = np.broadcast_to(empty, shape)
+            contrasts["full"] = np.broadcast_to(full, shape)
+            return contrasts
         lead = self._lead(images)[:, None]
-        return {name: (value - empty) / lead for name, value in found.items()}
+        return {name: (value - empty) / lead for name, value in contrasts.items()}
 
     def intervals(self, statistic: Statistic) -> dict[str, np.ndarray]:
         """Return [value, low, high] of a statistic by circuit."""
-        values, resampled = self.values(statistic), statistic(self._resampled)
-        return {
-            name: np.stack([value, *self._interval(value, resampled[name])])
-            for name, value in values.items()
-        }
+        resampled = statistic(self._resampled)
+        by_circuit = dict[str, np.ndarray]()
+        for name, value in self.values(statistic).items():
+            low, high = self._interval(value, resampled[name])
+            by_circuit[name] = np.stack([value, low, high])
+        return by_circuit
 
     def _interval(self, value: np.ndarray, resampled: np.ndarray) -> np.ndarray:
         """Return the interval [2, rest] around a value [rest] from resampled values [resamples, rest]."""
         band = percentile_band(resampled)
-        if (n := len(self._classes)) > 1:
-            variance = np.where(
-                np.isnan(band[0]), np.nan, n / (n - 1) * known_variance(resampled)
-            )
-            band = np.stack(
-                Spread(value, variance, np.full_like(value, n - 1.0)).interval()
-            )
-            return band if self.measure.least is not None else band.clip(0, 1)
-        return (
-            np.full_like(band, np.nan)
-            if min(side.sum() for _, side in self._sides) < 2
-            else band
-        )
+        n = len(self._classes)
+        if n > 1:
+            # Resampling n classes gives (n - 1) / n of the variance of their mean. Where the percentiles are not
+            # bounded, there is no interval either.
+            variance = n / (n - 1) * known_variance(resampled)
+            variance = np.where(np.isnan(band[0]), np.nan, variance)
+            spread = Spread(value, variance, np.full_like(value, n - 1.0))
+            band = np.stack(spread.interval())
+            # Student's interval may leave [0, 1], where shares of answers lie.
+            return band.clip(0, 1) if self.measure.least is None else band
+        fewest = min(side.sum() for _, side in self._sides)
+        if fewest < 2:  # resamples of a single image are all the same
+            return np.full_like(band, np.nan)
+        return band
 
     @cached_property
     def reason(self) -> str:
         """Why there is no value; empty where there is."""
-        if len(self.curve.full) <= self.measure.number:
+        number = self.measure.number
+        if len(self.curve.full) <= number:
             return NO_CANDIDATES
         if not self._classes:
             return NO_OTHERS
         if self.measure.least is None:
             return ""
-        images, n = self.weights[0], self.measure.number
-        ends = [
-            float((images @ values[n])[0])
-            for values in (self.curve.full, self.curve.empty)
-        ]
+        images, _ = self.weights
+        full = float((images @ self.curve.full[number])[0])
+        empty = float((images @ self.curve.empty[number])[0])
         if np.isnan(self._lead(images)).any():
             if self.measure.least:
-                return f"with nothing kept the answers are the whole model's: a KL of {-ends[1]:.2g} nats"
-            return describe_missing_lead(*ends)
+                return f"with nothing kept the answers are the whole model's: a KL of {-empty:.2g} nats"
+            return describe_missing_lead(full, empty)
+        # As many resamples without a lead as a tail of the interval has: zero cannot be told from the lead.
         if np.isnan(self._lead(self._resampled[0])).mean() >= (1 - CONFIDENCE) / 2:
-            return f"the lead of the model over the baseline is within the noise: {ends[0]:.4g} against {ends[1]:.4g}"
+            return f"the lead of the model over the baseline is within the noise: {full:.4g} against {empty:.4g}"
         return ""
 
     @cached_property
     def _sides(self) -> list[tuple[float, Bool[np.ndarray, " images"]]]:
         """The images whose means the contrast adds, each with its weight."""
-        sides = (
+        sides = [
             (self.measure.own, self.curve.own),
             (self.measure.others, ~self.curve.own),
-        )
+        ]
+        # A side of weight 0 is left out: its classes need not have images.
         return [(weight, side) for weight, side in sides if weight]
 
     @cached_property
@@ -227,32 +237,30 @@ class CurveReading:
 
         Counted are classes, all images of each alike; of a single class its images.
         """
-        images, n = (
-            np.full((rows, len(self.curve.own)), 0.0 if self._classes else np.nan),
-            len(self._classes),
-        )
+        # The order of the calls of `count` is the order of the random draws, and so part of every interval.
+        n = len(self._classes)
+        images = np.full((rows, len(self.curve.own)), 0.0 if n else np.nan)
         by_class = count(n) / n if n > 1 else np.ones((rows, n))
-        for place, one in enumerate(self._classes):
+        for place, number in enumerate(self._classes):
             for weight, side in self._sides:
-                mine = np.flatnonzero(side & (self.curve.group == one))
+                mine = np.flatnonzero(side & (self.curve.group == number))
                 counts = count(len(mine)) if n == 1 else np.ones((1, len(mine)))
+                # A mean over the class's images, times the class's share.
                 images[:, mine] = weight * by_class[:, place, None] * counts / len(mine)
-        draws = {
-            name: getattr(self.curve, name).shape[1] for name in ("random", "foreign")
-        }
-        return images, {
-            name: count(k) / k if k else np.zeros((rows, 0))
-            for name, k in draws.items()
-        }
+        draws = dict[str, np.ndarray]()
+        for name in ("random", "foreign"):
+            n_draws = getattr(self.curve, name).shape[1]
+            draws[name] = np.zeros((rows, 0))
+            if n_draws:
+                draws[name] = count(n_draws) / n_draws
+        return images, draws
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
         """Return the contrast of the whole model less the baseline's; NaN where it is within rounding."""
-        full, empty = (
-            self.curve.full[self.measure.number],
-            self.curve.empty[self.measure.number],
-        )
+        full = self.curve.full[self.measure.number]
+        empty = self.curve.empty[self.measure.number]
         lead = images @ (full - empty)
+        # The largest sum that the weights could make: rounding is a share of it.
         size = np.abs(images) @ np.maximum(np.abs(full), np.abs(empty))
-        return np.where(
-            lead > np.maximum(1e-6 * size, self.measure.least or 0), lead, np.nan
-        )
+        least = np.maximum(1e-6 * size, self.measure.least or 0)
+        return np.where(lead > least, lead, np.nan)

@@ -1,7 +1,7 @@
 """Faithfulness curves as they are stored: three numbers of every image with circuits of growing size kept. No torch.
 
-`pool_curves` makes one curve of the curves of several classes; `curves_by_domain` and `areas_by_domain` make a table of
-each domain; `mean_over_depth` and `most_selective_site` return the numbers that reports state.
+`pool_curves` makes one curve of the curves of several classes. `curves_by_domain` and `areas_by_domain` make a table
+with the rows of each domain. `mean_over_depth` and `most_selective_site` return the numbers that reports state.
 """
 
 import os
@@ -27,10 +27,10 @@ from circuitry.runs.given import SOME, checked
 from circuitry.runs.identity import OF_MODEL, Identity
 
 TENTH = 0.1
-"""The share of units that a circuit keeps in the study, where none is known."""
+"""The share of units that circuits of the study keep; for curves that do not say the size."""
 
 RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
-"""Which ranking each area is taken of (MIB, arXiv 2504.13151)."""
+"""The ranking of the units that each area belongs to (MIB, arXiv 2504.13151)."""
 
 CURVE_FORMAT = "circuitry faithfulness curve 4"
 """Name and version of the file format."""
@@ -41,15 +41,23 @@ CURVE_FORMAT = "circuitry faithfulness curve 4"
 class FaithfulnessCurve:
     """The metric and the answer of every image with circuits of growing size kept; the circuits are nested.
 
-    They are kept image by image, so that intervals come from resampling. Of every image and run there is the metric; of
-    a `ClassLogit` also ``kl`` = KL(whole model || run) of the answers among the candidate classes, and ``top``: whether
-    the run gives the image the class (`CURVE_NUMBERS`). Read off are the `CURVE_MEASURES`:
+    Numbers are stored image by image, so that intervals come from resampling images. Every image has the metric in
+    every run; for a `ClassLogit` also ``kl`` = KL(whole model || run) of the answers among the candidate classes, and
+    ``top``: whether the run gives the image the class (`CURVE_NUMBERS`). From them come the `CURVE_MEASURES`:
 
     - faithfulness: (m(circuit) - m(baseline)) / (m(model) - m(baseline)), means over images of the class;
     - selectivity: the same ratio of differences, the mean over images of the class less the mean over images of other
       classes. A circuit that gives every image the same answer may be faithful; its selectivity is 0;
     - kl recovered: 1 - kl(circuit) / kl(baseline), images of the class and others with half the weight each;
     - right, false: the share of the class's images, and of other images, that get the class.
+
+    Example:
+        >>> curve = faithfulness_curve(task, graph, AblationSettings(sizes=(0.2, 1.0), random_draws=1))
+        >>> [round(float(value), 3) for value in curve.faithfulness]
+        [..., 1.0]
+        >>> curve.save("clock.curve")
+        >>> FaithfulnessCurve.load("clock.curve").sizes
+        (0.2, 1.0)
     """
 
     sizes: tuple[float, ...]
@@ -58,33 +66,36 @@ class FaithfulnessCurve:
     """Which units come first, see `budgets.RANKINGS`."""
     n_units: tuple[int, ...]
     """Units kept over all sites, by size."""
-    full: Float[np.ndarray, "numbers images"]  #: Of the whole model.
-    empty: Float[np.ndarray, "numbers images"]  #: With nothing kept.
+    full: Float[np.ndarray, "numbers images"]
+    """The `CURVE_NUMBERS` of the whole model."""
+    empty: Float[np.ndarray, "numbers images"]
+    """The numbers with every unit ablated."""
     kept: Float[np.ndarray, "numbers sizes images"]
-    """With only the circuit."""
+    """The numbers with only the circuit."""
     complement: Float[np.ndarray, "numbers sizes images"]
-    """With all but the circuit."""
+    """The numbers with everything but the circuit."""
     random: Float[np.ndarray, "numbers draws sizes images"]
-    """With random units, as many at every site as the circuit has."""
+    """The numbers with random units only, as many at every site as the circuit has."""
     foreign: Float[np.ndarray, "numbers others sizes images"]
-    """With circuits of other classes, of the same sizes."""
+    """The numbers with circuits of other classes only, of the same sizes."""
     own: Bool[np.ndarray, " images"]
-    """Whether an image is of the class; the others are of other classes."""
+    """True for images of the class, false for images of other classes."""
     group: Int[np.ndarray, " images"]
-    """Classes by number, which `pool_curves` gives; of several, classes are resampled in place of images."""
-    class_name: str | None = None  #: What the images show.
-    domain: str | None = None  #: Their style.
-    settings: dict[str, Any] = field(
-        default_factory=dict
-    )  #: What was asked and how; compared curves agree on it.
+    """The number of the class that each image belongs to: 0, or of a pooled curve (`pool_curves`) one for each."""
+    class_name: str | None = None
+    """The class of the images; None of a curve of several."""
+    domain: str | None = None
+    """The domain of the images; None of a curve of several."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Model, metric, baseline and seed of the measurement; curves that are pooled agree on them."""
     weights: tuple[float, ...] = ()
-    """Share of the tower's weights that each circuit touches, see `weights_touched`; nothing where it is not known."""
+    """Share of the tower's weights that each circuit touches (`weights_touched`); empty where it is not known."""
 
     @property
     def size(self) -> float:
-        """The one of the sizes that is nearest, by ratio, to that which circuits have as they were found."""
-        found = self.settings.get("size") or TENTH
-        return min(self.sizes, key=lambda size: abs(np.log(size / found)))
+        """The size of the curve that is nearest, by ratio, to the size that the circuits were found with."""
+        asked = self.settings.get("size") or TENTH
+        return min(self.sizes, key=lambda size: abs(np.log(size / asked)))
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -107,62 +118,60 @@ class FaithfulnessCurve:
         return self._readings["selectivity"].values()["kept"]
 
     def __repr__(self) -> str:
-        name = (
-            " in ".join(filter(None, [self.class_name, self.domain]))
-            or "a circuit without a name"
-        )
+        names = [name for name in (self.class_name, self.domain) if name]
+        title = " in ".join(names) or "a circuit without a name"
         size = self.size
-        place = self.sizes.index(size)
-        read = {measure: values["kept"] for measure, values in self.at(place).items()}
-        known = ", ".join(
-            f"{measure} {value:z.2f}"
-            for measure, value in read.items()
-            if not np.isnan(value)
-        )
+        known = list[str]()
+        for measure, values in self.at(self.sizes.index(size)).items():
+            if not np.isnan(values["kept"]):
+                # z: a value that rounds to zero has no sign.
+                known.append(f"{measure} {values['kept']:z.2f}")
         return (
-            f"FaithfulnessCurve of {name}: {number_of(len(self.sizes), 'size')}, {int(self.own.sum())} images; "
-            f"{known or 'nothing known'} with {size:.3g} of the units"
+            f"FaithfulnessCurve of {title}: {number_of(len(self.sizes), 'size')}, {int(self.own.sum())} images; "
+            f"{', '.join(known) or 'nothing known'} with {size:.3g} of the units"
         )
 
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return a measure of the circuit, its complement and circuits beside it, with 95 % bootstrap intervals.
 
         Intervals of one class are over images, intervals of several classes (`pool_curves`) over classes and images
-        (`curve_reading`). Columns class, domain, circuit (``kept``, ``complement``, ``random``, ``foreign``; for right
-        and false also ``empty`` and ``full``), measure, value, low, high, fraction, n_units, weights, ranking,
-        n_images, reason. Intervals of random units, and of other classes' circuits, resample them too. They are NaN
-        where one class has a single image, or a single image of others; values, too, where there is a reason.
+        (`curve_reading`). Intervals of random circuits, and of other classes' circuits, resample these circuits, too.
+
+        Returns:
+            Columns class, domain, circuit (``kept``, ``complement``, ``random``, ``foreign``; for right and false also
+            ``empty`` and ``full``), measure, value, low, high, fraction, n_units, weights, ranking, n_images, reason.
+            Low and high are NaN where one class has a single image, or a single image of others. Values are NaN where
+            there is a reason.
         """
         if measure not in CURVE_MEASURES:
             raise InputError(
                 f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given."
             )
         reading = self._readings[measure]
-        found = reading.intervals(reading.ratios)
-        weights = self.weights or np.nan
         columns = {
             "measure": measure,
             "fraction": self.sizes,
             "n_units": self.n_units,
-            "weights": weights,
+            "weights": self.weights or np.nan,
         }
-        return self._tidy(found, columns, reading.reason)
+        return self._tidy(reading.intervals(reading.ratios), columns, reading.reason)
 
     def at(self, place: int) -> dict[str, dict[str, float]]:
         """Return the value of each measure at one of the sizes by circuit, named as in `to_pandas`."""
-        read = {name: reading.values() for name, reading in self._readings.items()}
-        return {
-            name: {one: float(value[place]) for one, value in values.items()}
-            for name, values in read.items()
-        }
+        at_size = dict[str, dict[str, float]]()
+        for measure, reading in self._readings.items():
+            values = reading.values()
+            at_size[measure] = {name: float(values[name][place]) for name in values}
+        return at_size
 
     def ahead_of_foreign(self, place: int) -> Float[np.ndarray, " 3"]:
         """Return by how much more KL a circuit recovers than other classes' circuits: the value and its interval."""
         reading = self._readings["kl recovered"]
 
+        # The difference is resampled, not its two sides: both are measured on the same images.
         def ahead(weights: Weights) -> dict[str, np.ndarray]:
-            found = reading.ratios(weights)
-            return {"ahead": found["kept"] - found["foreign"]}
+            ratios = reading.ratios(weights)
+            return {"ahead": ratios["kept"] - ratios["foreign"]}
 
         return np.asarray(reading.intervals(ahead)["ahead"][:, place])
 
@@ -174,35 +183,38 @@ class FaithfulnessCurve:
     def leak(self) -> float:
         """The metric's contrast between the class and others with nothing kept, as a share of the whole model's."""
         images = self._readings["selectivity"].weights[0][0]
-        full, empty = images @ self.full[0], images @ self.empty[0]
-        rounding = (
-            1e-6 * np.abs(images) @ np.abs(self.full[0])
-        )  # processors sum in other orders
+        full = images @ self.full[0]
+        empty = images @ self.empty[0]
+        # Processors sum in other orders: a contrast of this size is noise, and no share of it is known.
+        rounding = 1e-6 * np.abs(images) @ np.abs(self.full[0])
         return float(empty / full) if full > rounding else float("nan")
 
     def areas(self) -> pd.DataFrame:
         """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
 
-        Trapezoid over the sizes (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
-        MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, measure,
-        value, low, high, ranking, n_images, reason.
+        Trapezoid over the sizes (MIB, arXiv 2504.13151): with the ten sizes of MIB, faithfulness 1 everywhere gives
+        CPR 0.999. MIB ranks by signed score for CPR and by absolute score for CMD.
+
+        Returns:
+            Columns class, domain, circuit, measure, value, low, high, ranking, n_images, reason.
         """
-        reading, x = self._readings["faithfulness"], np.asarray(self.sizes)
+        reading = self._readings["faithfulness"]
+        sizes = np.asarray(self.sizes)
 
         def areas(weights: Weights) -> dict[str, np.ndarray]:
-            ratios = {
-                name: f
-                for name, f in reading.ratios(weights).items()
-                if name in ("kept", "random")
-            }
-            both = {name: (f, np.abs(1 - f)) for name, f in ratios.items()}
-            return {
-                name: np.stack([np.trapezoid(y, x) for y in ys], -1)
-                for name, ys in both.items()
-            }
+            ratios = reading.ratios(weights)
+            of_circuits = dict[str, np.ndarray]()
+            # MIB has areas of the circuit itself; random ones show what chance reaches.
+            for name in ("kept", "random"):
+                if name not in ratios:  # no random circuits were drawn
+                    continue
+                cpr = np.trapezoid(ratios[name], sizes)
+                cmd = np.trapezoid(np.abs(1 - ratios[name]), sizes)
+                of_circuits[name] = np.stack([cpr, cmd], -1)
+            return of_circuits
 
-        found = reading.intervals(areas)
-        return self._tidy(found, {"measure": ("CPR", "CMD")}, reading.reason)
+        columns = {"measure": ("CPR", "CMD")}
+        return self._tidy(reading.intervals(areas), columns, reading.reason)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve as safetensors with a JSON header, whole or not at all."""
@@ -216,12 +228,10 @@ class FaithfulnessCurve:
         """Read a curve that `save` wrote."""
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
-            sizes = {
-                name: tuple(header.pop(name))
-                for name in ("sizes", "n_units", "weights")
-            }
-            everything: dict[str, Any] = {**sizes, **header, **tensors}
-            return cls(**everything)
+            for name in ("sizes", "n_units", "weights"):
+                header[name] = tuple(header[name])  # JSON has lists alone
+            contents: dict[str, Any] = {**header, **tensors}
+            return cls(**contents)
 
     @cached_property
     def _readings(self) -> dict[str, CurveReading]:
@@ -231,26 +241,25 @@ class FaithfulnessCurve:
         }
 
     def _tidy(
-        self, found: dict[str, np.ndarray], columns: dict[str, Any], reason: str
+        self, intervals: dict[str, np.ndarray], columns: dict[str, Any], reason: str
     ) -> pd.DataFrame:
-        names = {
-            "class": self.class_name,
-            "domain": self.domain,
-            "circuit": None,
-            "measure": None,
-        }
-        more = {
-            **columns,
-            "ranking": self.ranking,
-            "n_images": int(self.own.sum()),
-            "reason": reason,
-        }
-        parts = [
-            pd.DataFrame({**names, "value": value, "low": low, "high": high}).assign(
-                circuit=circuit, **more
-            )
-            for circuit, (value, low, high) in found.items()
-        ]
+        """Return a table of [value, low, high] of each circuit, a row for each entry of the columns."""
+        parts = list[pd.DataFrame]()
+        for circuit, (value, low, high) in intervals.items():
+            columns_of_part = {
+                "class": self.class_name,
+                "domain": self.domain,
+                "circuit": circuit,
+                "measure": columns["measure"],
+                "value": value,
+                "low": low,
+                "high": high,
+                **columns,
+                "ranking": self.ranking,
+                "n_images": int(self.own.sum()),
+                "reason": reason,
+            }
+            parts.append(pd.DataFrame(columns_of_part))
         return pd.concat(parts, ignore_index=True)
 
 
@@ -285,50 +294,54 @@ def pool_curves(
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
     Numbers are averaged over classes before dividing, so that a class with a small lead over the baseline cannot
-    dominate; intervals are over the classes and their images. Of the circuits of other classes as many are taken as
-    every curve has.
+    dominate; intervals are over the classes and their images. If the curves have circuits of unequal numbers of other
+    classes, the smallest number is taken of each.
 
     Example:
-        >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).to_pandas()
+        >>> settings = AblationSettings(sizes=(0.2, 1.0), random_draws=1)
+        >>> one = faithfulness_curve(task, graph, settings)
+        >>> swapped = circuitry.Task(encoder, others, metric, others=images)
+        >>> other = faithfulness_curve(swapped, graph, settings)
+        >>> pool_curves([one, other]).to_pandas()["n_images"].unique()
     """
     for name in ("sizes", "ranking", "n_units", "numbers"):
-        if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
+        values = {str(getattr(curve, name)) for curve in curves}
+        if len(values) > 1:
             raise InputError(
-                f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}."
+                f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(values))}."
             )
-    for one, two in pairwise(curves):
-        titles = [
-            f"the curve of {curve.class_name} in {curve.domain}" for curve in (one, two)
-        ]
-        of_domain = (
-            ("text_weights",) if one.domain == two.domain else ()
-        )  # texts may be in the style of a domain
-        Identity(one.settings).check(
-            two.settings, titles[0], titles[1], (*_POOLED, *of_domain)
+    for first, second in pairwise(curves):
+        must_agree = list(_POOLED)
+        if first.domain == second.domain:
+            must_agree.append("text_weights")  # texts may be in the style of a domain
+        Identity(first.settings).check(
+            second.settings,
+            f"the curve of {first.class_name} in {first.domain}",
+            f"the curve of {second.class_name} in {second.domain}",
+            tuple(must_agree),
         )
-    if len(set(map(id, curves))) < len(curves):
+    if len({id(curve) for curve in curves}) < len(curves):
         raise InputError(
             f"Curves are pooled once each, but one is twice among {len(curves)}: remove it."
         )
     fewest = min(curve.foreign.shape[1] for curve in curves)
     curves = [replace(curve, foreign=curve.foreign[:, :fewest]) for curve in curves]
-    first = curves[0]
-    classes, domains = {c.class_name for c in curves}, {c.domain for c in curves}
-    together: dict[str, Any] = {
-        name: np.concatenate([getattr(c, name) for c in curves], axis=-1)
-        for name in _CURVE_ARRAYS
-    }
-    together["group"] = np.repeat(
-        np.arange(len(curves)), [len(curve.own) for curve in curves]
-    )
-    known = [curve.weights for curve in curves]
-    return replace(
-        first,
-        **together,
-        weights=tuple(map(float, np.mean(known, axis=0))) if all(known) else (),
-        class_name=first.class_name if len(classes) == 1 else None,
-        domain=first.domain if len(domains) == 1 else None,
-    )
+    together = dict[str, Any]()
+    for name in _CURVE_ARRAYS:
+        # Images are the last axis of every array.
+        arrays = [getattr(curve, name) for curve in curves]
+        together[name] = np.concatenate(arrays, axis=-1)
+    # Two curves of one class in two domains are two groups: each has its own circuit.
+    n_images = [len(curve.own) for curve in curves]
+    together["group"] = np.repeat(np.arange(len(curves)), n_images)
+    together["weights"] = ()
+    if all(curve.weights for curve in curves):
+        means = np.mean([curve.weights for curve in curves], axis=0)
+        together["weights"] = tuple(means.tolist())
+    for name in ("class_name", "domain"):
+        if len({getattr(curve, name) for curve in curves}) > 1:
+            together[name] = None
+    return replace(curves[0], **together)
 
 
 def curves_by_domain(
@@ -336,14 +349,20 @@ def curves_by_domain(
 ) -> pd.DataFrame:
     """Return the tables of all domains, classes pooled; for curves of one ranking.
 
-    Columns of `FaithfulnessCurve.to_pandas`, with ``sites`` after the domain: ``all``, or the one that was ablated.
+    Returns:
+        Columns of `FaithfulnessCurve.to_pandas`, with ``sites`` after the domain: ``all``, or the single site that was
+        ablated.
+
+    Example:
+        >>> curve = faithfulness_curve(task, graph, AblationSettings(sizes=(0.2, 1.0)))
+        >>> curves_by_domain([curve], "selectivity")["sites"].unique().tolist()
+        ['all']
     """
     groups: dict[tuple[str, tuple[str, ...]], list[FaithfulnessCurve]] = {}
     for curve in curves:
-        groups.setdefault(
-            (str(curve.domain), tuple(curve.settings["sites"])), []
-        ).append(curve)
-    parts = []
+        key = (str(curve.domain), tuple(curve.settings["sites"]))
+        groups.setdefault(key, []).append(curve)
+    parts = list[pd.DataFrame]()
     for (_, sites), group in groups.items():
         table = pool_curves(group).to_pandas(measure)
         table.insert(2, "sites", sites[0] if len(sites) == 1 else "all")
@@ -356,25 +375,21 @@ def areas_by_domain(
 ) -> pd.DataFrame:
     """Return the areas under the curves of each domain, classes pooled; each area of its ranking, where there is one.
 
-    Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.
+    Returns:
+        Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.
     """
-    parts = []
-    for domain in dict.fromkeys(curve.domain for curve in curves):
-        for measure, ranking in RANKING_OF.items():
-            mine = [
-                curve
-                for curve in curves
-                if curve.domain == domain and curve.ranking == ranking
-            ]
-            if mine:
-                areas = pool_curves(mine).areas()
-                parts.append(areas[areas["measure"] == measure])
     columns = ["domain", "ranking", "measure", "circuit", "value", "low", "high"]
-    return (
-        pd.concat(parts, ignore_index=True)[columns]
-        if parts
-        else pd.DataFrame(columns=columns)
-    )
+    parts = list[pd.DataFrame]()
+    for domain in dict.fromkeys(curve.domain for curve in curves):
+        in_domain = [curve for curve in curves if curve.domain == domain]
+        for measure, ranking in RANKING_OF.items():
+            ranked = [curve for curve in in_domain if curve.ranking == ranking]
+            if ranked:
+                areas = pool_curves(ranked).areas()
+                parts.append(areas.loc[areas["measure"] == measure, columns])
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True)
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
@@ -382,11 +397,12 @@ def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
 
     Takes a table of `curves_by_domain`; the index is the site, in order. NaN where nothing is known.
     """
-    rows = one_site[one_site["circuit"].isin(["kept", "random"])]
+    circuits = ["kept", "random"]
+    rows = one_site[one_site["circuit"].isin(circuits)]
     means = rows.pivot_table("value", "sites", "circuit", sort=False)
-    return means.rename_axis(index="site", columns=None).reindex(
-        columns=["kept", "random"]
-    )
+    means = means.rename_axis(index="site", columns=None)
+    # A circuit that is known nowhere gets a column of NaN.
+    return means.reindex(columns=circuits)
 
 
 def most_selective_site(one_site: pd.DataFrame) -> str | None:

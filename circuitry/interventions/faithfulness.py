@@ -1,13 +1,13 @@
 """Faithfulness: does a circuit alone do what the model does?
 
 Metric and answers are measured with only a circuit kept, at the sizes of the MIB benchmark (Mueller et al. 2025, arXiv
-2504.13151), beside everything but the circuit, random circuits and other classes' circuits of its size; see
-`FaithfulnessCurve`.
+2504.13151). The same is measured with everything but the circuit, with random circuits and with circuits of other
+classes, all of its size; see `FaithfulnessCurve`.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated
 
 import numpy as np
@@ -32,7 +32,7 @@ from circuitry.runs.given import SOME, checked
 from circuitry.runs.progress import Bar
 
 AT_ONCE = 64
-"""Circuits that `measure_each` holds at once."""
+"""Circuits that `measure_each` holds in memory."""
 
 
 @checked
@@ -45,34 +45,39 @@ def faithfulness_curve(
     """Measure metric and answers with circuits of growing size kept, with all but them, and with random units.
 
     Args:
-        task: Images to measure on (images without a part in the attribution are an independent test), with what
-            ablated units are put to, and where. A graph of another class is a control. A baseline with an activation
-            for every image has them for the images and then for the others.
-        foreign: Attributions of other classes: is a circuit the class's own, or would another class's do as well?
+        task: Images to measure on, the baseline of ablated units, and the sites where units are ablated. Images that
+            took no part in the attribution are an independent test. If the baseline has an activation for every
+            image, it has them for the images and then for the others.
+        graph: The attribution whose circuits are measured. The graph of another class serves as a control.
+        settings: Sizes and ranking of the circuits, and random circuits.
+        foreign: Attributions of other classes, whose circuits are measured beside: would one of them do as well?
 
     Raises:
-        InputError: for a graph of another encoder or metric, sites that the graph lacks, and what `kept_embeddings`
-            raises.
+        InputError: for a graph of another encoder or metric, sites that the graph lacks, and the errors of
+            `kept_embeddings`.
 
     Example:
-        >>> curve = faithfulness_curve(Task(encoder, photos, metric), graph, AblationSettings(ranking="signed"))
-        >>> curve.to_pandas()    # faithfulness and completeness with bands, and the random control
-        >>> curve.to_pandas("selectivity")    # of a task with others: does the circuit tell the class from them?
-        >>> curve.areas()    # CPR and CMD
+        >>> settings = AblationSettings(sizes=(0.2, 0.5, 1.0), random_draws=1)
+        >>> curve = faithfulness_curve(task, graph, settings)
+        >>> curve
+        FaithfulnessCurve of ...: 3 sizes, 4 images; ...
+        >>> selectivity = curve.to_pandas("selectivity")
+        >>> areas = curve.areas()
     """
     tell_seen(own_and_others(task, graph), [graph], "Faithfulness")
-    budget, sites = settings.budget or SAME_SHARE, named_sites(task)
-    circuits, *others = (
-        [
-            one.strongest(share, settings.ranking, budget, sites)
-            for share in settings.sizes
-        ]
-        for one in (graph, *foreign)
-    )
-    curve = measure_circuits(task, circuits, settings, others)
-    sizes = tuple(map(float, settings.sizes))
-    found = {"budget": budget, "size": graph.settings.get("size")}
-    return replace(curve, sizes=sizes, settings=curve.settings | found)
+    budget = settings.budget or SAME_SHARE
+    sites = named_sites(task)
+    by_class = list[list[Circuit]]()
+    for scores in (graph, *foreign):
+        circuits = list[Circuit]()
+        for share in settings.sizes:
+            circuits.append(scores.strongest(share, settings.ranking, budget, sites))
+        by_class.append(circuits)
+    curve = measure_circuits(task, by_class[0], settings, by_class[1:])
+    # The sizes that were asked for: a circuit has whole units, so its own share is a little off.
+    sizes = tuple(float(size) for size in settings.sizes)
+    asked = {"budget": budget, "size": graph.settings.get("size")}
+    return replace(curve, sizes=sizes, settings=curve.settings | asked)
 
 
 @checked
@@ -83,87 +88,73 @@ def measure_circuits(
     foreign: Sequence[Sequence[Circuit]] = (),
     fitted: Task | None = None,
 ) -> FaithfulnessCurve:
-    """Measure metric and answers with each of some circuits kept, with all but it, and with random units or edges.
+    """Measure metric and answers with each circuit kept, with all but it, and with random units or edges.
 
     Args:
-        task: See `faithfulness_curve`; of circuits of units its sites are those that are ablated, where it names some.
+        task: See `faithfulness_curve`. If it names sites, only units of these are ablated; circuits of edges ignore
+            them.
         circuits: The smallest first, of one source: all of units, or all of edges.
-        settings: Random circuits.
-        foreign: Circuits of other classes: of each class one as large as each circuit.
-        fitted: A task whose images fit constants of optimal ablation for every circuit, random ones and other classes',
-            too (`optimal_baseline`); such as the task that the circuits were found with.
+        settings: Number and seed of the random circuits.
+        foreign: Circuits of other classes: for each class a list with one circuit for each of ``circuits``, as large.
+        fitted: A task whose images fit constants of optimal ablation (`optimal_baseline`), such as the task that found
+            the circuits. Constants are fitted for every circuit, also for random ones and for those of other classes.
 
     Returns:
         A curve whose sizes are shares of all units, or of all edges. Random circuits of units are nested like the
         circuits themselves.
 
     Example:
-        >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), [graph.circuit(n) for n in (1, 3, 9)])
-        >>> measure_circuits(unseen, [find_circuit(seen, size=0.4)]).to_pandas("selectivity")
+        >>> settings = AblationSettings(random_draws=1)
+        >>> curve = measure_circuits(task, [graph.circuit(n) for n in (1, 3)], settings)
+        >>> curve.kept.shape    # numbers of an image, circuits, images and others
+        (3, 2, 10)
     """
-    source, sites = circuits[0].source, named_sites(task)
-    check_made_with(
-        task, [one.source for of_class in (circuits, *foreign) for one in of_class]
-    )
-    if fitted is not None:
-        task.identity.check(
-            fitted.identity,
-            "the task",
-            "the task that fits constants",
-            (*ANY_TEXTS, "class_weights"),
-        )
-    if wrong := [
-        len(of_class) for of_class in foreign if len(of_class) != len(circuits)
-    ]:
-        raise InputError(
-            f"Another class has a circuit for each of the {len(circuits)} sizes, but {wrong[0]} were given."
-        )
+    source = circuits[0].source
+    sites = named_sites(task)
     of_edges = circuits[0].edges is not None
-
-    def bare(some: Sequence[Circuit]) -> list[Circuit]:
-        return (
-            list(some) if of_edges or sites is None else [one.at(sites) for one in some]
-        )
-
-    kept = bare(circuits)
-    nothing = kept[0].nothing()
+    _check_circuits(task, circuits, foreign, fitted)
+    if sites is not None and not of_edges:
+        circuits = [circuit.at(sites) for circuit in circuits]
+        foreign = [[circuit.at(sites) for circuit in group] for group in foreign]
+    nothing = circuits[0].nothing()
+    rng = np.random.default_rng(settings.seed)
     groups = {
         "full": [nothing.complement()],
         "empty": [nothing],
-        "kept": kept,
-        "complement": [circuit.complement() for circuit in kept],
-        "random": draw_random(
-            kept, settings.random_draws, np.random.default_rng(settings.seed)
-        ),
-        "foreign": [circuit for of_class in foreign for circuit in bare(of_class)],
+        "kept": list(circuits),
+        "complement": [circuit.complement() for circuit in circuits],
+        "random": draw_random(circuits, settings.random_draws, rng),
+        "foreign": list(chain.from_iterable(foreign)),
     }
-    values, own = measure_answers(
-        task, [circuit for group in groups.values() for circuit in group]
-    )
-    parts = np.split(
-        values, np.cumsum([len(group) for group in groups.values()])[:-1], axis=1
-    )
+    # One call for all groups: equal circuits, such as the largest and the whole model, run once.
+    values, own = measure_answers(task, list(chain.from_iterable(groups.values())))
+    ends = np.cumsum([len(group) for group in groups.values()])
+    parts = np.split(values, ends[:-1], axis=1)
     measured = dict(zip(groups, parts, strict=True))
     if fitted is not None:
-        whole = groups["full"]
+        # Constants belong to one circuit, so these runs cannot share a batch with other circuits.
         for name in ("kept", "random", "foreign"):
-            for place, one in enumerate(groups[name]):
-                best = replace(task, baseline=optimal_baseline(fitted, one))
-                measured[name][:, place] = measure_answers(best, [*whole, one])[0][:, 1]
-
-    def by_size(name: str, n: int) -> np.ndarray:
-        return measured[name].reshape(len(values), n, len(kept), len(own))
-
+            for place, circuit in enumerate(groups[name]):
+                best = replace(task, baseline=optimal_baseline(fitted, circuit))
+                # The whole model comes first in a run: KL is measured from it.
+                answers, _ = measure_answers(best, [*groups["full"], circuit])
+                measured[name][:, place] = answers[:, 1]
+    # [numbers, draws or classes, sizes, images]; the count is stated because none may be measured.
+    by_size = (len(circuits), len(own))
+    shape = {
+        "random": (len(values), settings.random_draws, *by_size),
+        "foreign": (len(values), len(foreign), *by_size),
+    }
     return FaithfulnessCurve(
-        sizes=tuple(circuit.size for circuit in kept),
+        sizes=tuple(circuit.size for circuit in circuits),
         ranking="edges" if of_edges else settings.ranking,
-        n_units=tuple(circuit.count for circuit in kept),
+        n_units=tuple(circuit.count for circuit in circuits),
         full=measured["full"][:, 0],
         empty=measured["empty"][:, 0],
         kept=measured["kept"],
         complement=measured["complement"],
-        random=by_size("random", settings.random_draws),
-        foreign=by_size("foreign", len(foreign)),
+        random=measured["random"].reshape(shape["random"]),
+        foreign=measured["foreign"].reshape(shape["foreign"]),
         own=own,
         group=np.zeros(len(own), dtype=np.int64),
         class_name=source.class_name,
@@ -172,51 +163,76 @@ def measure_circuits(
             **task.identity,
             "baseline": task.baseline.name if fitted is None else OPTIMAL,
             "seed": settings.seed,
-            "sites": list(sites or kept[0].units),
+            "sites": list(sites or circuits[0].units),
         },
-        weights=weights_touched(task, kept),
+        weights=weights_touched(task, circuits),
     )
+
+
+def _check_circuits(
+    task: Task,
+    circuits: Sequence[Circuit],
+    foreign: Sequence[Sequence[Circuit]],
+    fitted: Task | None,
+) -> None:
+    """Refuse circuits, or a task for constants, that are not made with the model of a task."""
+    sources = [circuit.source for circuit in chain(circuits, *foreign)]
+    check_made_with(task, sources)
+    if fitted is not None:
+        task.identity.check(
+            fitted.identity,
+            "the task",
+            "the task that fits constants",
+            (*ANY_TEXTS, "class_weights"),
+        )
+    for of_class in foreign:
+        if len(of_class) != len(circuits):
+            raise InputError(
+                f"Another class has a circuit for each of the {len(circuits)} sizes, but {len(of_class)} were given."
+            )
 
 
 def draw_random(
     circuits: Sequence[Circuit], draws: int, rng: np.random.Generator
 ) -> list[Circuit]:
-    """Return a random circuit as large as each circuit, draw by draw; random units of one draw are nested by size."""
+    """Return random circuits draw by draw, in each one as large as each circuit; those of units are nested by size."""
     if circuits[0].edges is not None:
         return [circuit.random(rng) for _ in range(draws) for circuit in circuits]
     everything = circuits[0].nothing().complement()
+    # All orders are drawn before any circuit is made: that is the order of draws of the seed.
     orders = [everything.random(rng).units for _ in range(draws)]
-    return [
-        replace(
-            one,
-            units={
-                site: order[site][: len(units)] for site, units in one.units.items()
-            },
-        )
-        for order in orders
-        for one in circuits
-    ]
+    drawn = list[Circuit]()
+    for order in orders:
+        for circuit in circuits:
+            units = dict[str, np.ndarray]()
+            for site, of_site in circuit.units.items():
+                units[site] = order[site][: len(of_site)]
+            drawn.append(replace(circuit, units=units))
+    return drawn
 
 
 @own_modes()
 def measure_answers(
     task: Task, circuits: Sequence[Circuit]
 ) -> tuple[Float[np.ndarray, "numbers circuits images"], Bool[np.ndarray, " images"]]:
-    """Return the `CURVE_NUMBERS` of every image, and of the others, under every circuit; the first is the whole model.
+    """Return the `CURVE_NUMBERS` of every image under every circuit; the first circuit is the whole model.
 
     Returns:
-        Them, the metric alone where it has no candidate classes; and which images are of the class.
+        The numbers (the metric alone where it has no candidate classes), images of the class first and then others;
+        and whether each image is of the class.
     """
     everything, n_own = with_others(task)
-    metric, embeddings = (
-        at_model_scale(task).metric,
-        kept_embeddings(everything, circuits),
-    )
+    metric = at_model_scale(task).metric
+    embeddings = kept_embeddings(everything, circuits)
+    # Sums over images later subtract near equal numbers, hence double precision.
     values = [
-        torch.stack([in_double(checked_metric(metric, found)) for found in embeddings])
+        torch.stack(
+            [in_double(checked_metric(metric, of_run)) for of_run in embeddings]
+        )
     ]
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
-        answers = torch.stack([metric.log_answers(found) for found in embeddings])
+        answers = torch.stack([metric.log_answers(of_run) for of_run in embeddings])
+        # KL(whole model || run) of the candidate classes; log_answers are log probabilities.
         kl = (answers[:1].exp() * (answers[:1] - answers)).sum(-1)
         values += [kl, in_double(metric.is_given(answers))]
     numbers = torch.stack([value.cpu() for value in values]).numpy()
@@ -226,13 +242,19 @@ def measure_answers(
 def measure_each(
     task: Task, circuits: Iterable[Circuit], total: int, what: str = "circuits"
 ) -> Float[np.ndarray, "circuits images"]:
-    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all."""
-    left, parts = iter(circuits), list[np.ndarray]()
+    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all.
+
+    Circuits may be made one after the other: a circuit without each of its units is thousands of circuits, which
+    would not fit in memory at once.
+    """
+    left = iter(circuits)
+    parts = list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
     with Bar(
         total=total, desc=what, unit="circuit", disable=not task.work.progress
     ) as bar:
-        while some := list(islice(left, AT_ONCE)):
-            parts.append(measure_answers(quiet, some)[0][0])
-            bar.update(len(some))
+        while batch := list(islice(left, AT_ONCE)):
+            numbers, _ = measure_answers(quiet, batch)
+            parts.append(numbers[0])
+            bar.update(len(batch))
     return np.concatenate(parts)

@@ -1,17 +1,21 @@
-"""One question, several methods: which units of an encoder carry its answers for some images?
+"""Find the units of an encoder that carry its answers for some images, by one of several methods.
 
-A method proposes a circuit of any size; the circuit is then measured in ablated runs. With a wanted selectivity the
-smallest size that reaches it is searched, each method by the same bisection of sizes.
+A method proposes a circuit of any size; the circuit is then measured in ablated runs. For a wanted selectivity the
+smallest size that reaches it is searched, by the same bisection of sizes for each method.
 
-Methods score units one by one (`methods`), except for ``learned``. A ranking shares a circuit out over the sites in one
-cut over all, with which it needs fewer units than with the same share of every site (`AttributionGraph.strongest` takes
-either). A mask has counts of its own.
+Most methods score units one by one (`methods`). Their circuit is one cut of the ranking over all sites, which needs
+fewer units than the same share of every site (`AttributionGraph.strongest` takes either). A mask (``learned``) decides
+by itself how many units it keeps at each site.
 
-Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): ``iterative-fisher``, the
-default everywhere, at seconds a circuit; masks (``learned``), at minutes, where a circuit is to tell its class from
-others by itself with the fewest units, from as many images of the class as there are; rankings need more, exact
-patching included, and far more with the same share of every site; the gradient, where single units are to be ranked as
-exact patching would, at the least cost. Masks are not the only circuit that works.
+The scoreboard of a checkout (``experiments/results/scoreboard``) tells which method to choose:
+
+- ``iterative-fisher``, the default: seconds a circuit;
+- ``learned``: minutes a circuit, and the fewest units with which a circuit alone tells its class from others. It needs
+  as many images of the class as there are;
+- the other rankings, exact patching included: more units;
+- the gradient: the cheapest, for a ranking of single units like that of exact patching.
+
+Several circuits may work for one question; a mask is one of them.
 """
 
 import logging
@@ -42,13 +46,16 @@ from circuitry.interventions.intervention_settings import (
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
 
-SMALLEST, ROUNDS = 0.05, 4
+SMALLEST = 0.05
+"""The smallest size that is tried for a selectivity."""
+ROUNDS = 4
+"""The number of sizes that are tried."""
 """The smallest size that is tried for a selectivity, and the number of sizes."""
 
 log = logging.getLogger(__name__)
 
 Proposer = Callable[[Sequence[float]], list[Circuit]]
-"""Makes the circuits of some sizes."""
+"""Makes a circuit of each of some sizes."""
 
 
 @checked
@@ -63,24 +70,23 @@ def find_circuit(
     """Find the units that carry the model's answers for some images while everything else is ablated.
 
     Args:
-        task: Images of one class, in a domain or over several, or of all classes of a domain; with images of other
-            classes, which selectivity needs, by which ``iterative-fisher`` ranks and on which learned masks keep the
-            answers. Without them the gradient ranks, and the log tells so, and that the baseline is zero if it is. A
-            baseline with an activation for every image has them for the images and then for the others.
-        method: How units are chosen: ranked by one of the methods, as `attribute` and ``circuitry find`` do by default,
-            or as a mask that is ``learned``, which takes minutes and needs the fewest units.
-        size: Share of the units to keep, in (0, 1] (default: without a selectivity that of ``circuitry find``, by the
-            kind of tower); or
-        selectivity: what the circuit is to reach on these images, as small as it can; see `FaithfulnessCurve`.
-        masks: Steps, images of a step and seed of ``learned``; other methods take none.
+        task: Images of one class, in a domain or over several, or of all classes of a domain. Images of other classes
+            (``others``) are needed for a selectivity, for ``iterative-fisher`` and for learned masks. Without them
+            the gradient ranks, and the log says so. If the baseline has an activation for every image, it has them
+            for the images and then for the others.
+        method: How units are chosen: ranked by one of the methods, or as a mask that is ``learned``.
+        size: Share of the units to keep, in (0, 1]. Default: the size of ``circuitry find``, by the kind of tower.
+        selectivity: In place of a size: find the smallest circuit that reaches this selectivity on these images; see
+            `FaithfulnessCurve`.
+        masks: Steps, images of a step and seed of ``learned``; other methods ignore them.
 
     Returns:
-        The circuit. With a selectivity ``made_with`` has those that were tried, by size, and a ``note`` where none
-        reached it.
+        The circuit. With a selectivity, ``made_with`` has the size and selectivity of every circuit that was tried,
+        and a ``note`` where none reached it.
 
     Raises:
-        InputError: for another method, both size and selectivity, a selectivity out of range, without others or of a
-            class that the model does not tell from them, and what the methods raise.
+        InputError: for an unknown method, both size and selectivity, a selectivity that is out of range, or without
+            others, or of a class that the model does not tell from them, and the errors of the methods.
 
     Example:
         >>> circuit = circuitry.find_circuit(task, size=0.4)
@@ -112,30 +118,38 @@ def propose_circuits(
     method: MethodName = ITERATIVE,
     masks: MaskSettings = MaskSettings(),
 ) -> list[Circuit]:
-    """Return one circuit of each size by one search, not measured: of one ranking, or of one training of masks.
+    """Find one circuit of each size in one search: of one ranking, or of one training of masks.
+
+    The circuits are not measured. For ``task``, ``method``, ``masks`` and errors see `find_circuit`.
 
     Args:
-        task: As for method, masks and errors, see `find_circuit`.
-        sizes: Shares of the units to keep; masks stay at each of them on the way from the largest to the smallest, and
-            share out the steps.
+        sizes: Shares of the units to keep. The training of a mask goes from the largest size to the smallest, and
+            shares its steps out among them.
+
+    Example:
+        >>> small, large = propose_circuits(task, [0.1, 0.4])
+        >>> small.count < large.count
+        True
     """
     return _proposer(task, method, masks)(sizes)
 
 
 def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
-    """Return what makes circuits of some sizes; a ranking, which all sizes share, is made once, here."""
+    """Return a function that makes circuits of some sizes."""
     if task.others is None:
         method = without_others(method, ["this task"])
         _say_zero(task)
     if METHODS[method].learns_mask:
+        # A mask is trained for its sizes, so each call trains anew.
         search = SEARCHERS[method]
         return lambda sizes: search(task, sizes, masks)
+    # All sizes cut the same ranking: the passes through the model are made once, here.
     scores = rank_units(task, method)
     return lambda sizes: [scores.strongest(size, budget=GLOBAL) for size in sizes]
 
 
 def _say_zero(task: Task) -> None:
-    """Say that ablated units are zero, which a task without others has where no baseline is given."""
+    """Warn where ablated units are zero, the default baseline of a task without others."""
     if task.baseline is ZERO:
         log.warning(
             "This task has no images of other classes and the baseline 'zero', so all units outside a circuit are "
@@ -146,6 +160,7 @@ def _say_zero(task: Task) -> None:
 
 def _selectivity(task: Task, circuit: Circuit) -> float:
     """Return the selectivity of a circuit on a task's images, as a share of the model's own."""
+    # No random circuits: the search looks at the circuit's value alone.
     curve = measure_circuits(task, [circuit], AblationSettings(random_draws=0))
     reason = str(curve.to_pandas("selectivity")["reason"].iloc[0])
     if reason:
@@ -159,25 +174,27 @@ def _selectivity(task: Task, circuit: Circuit) -> float:
 def _smallest_that_reaches(
     target: float, propose: Proposer, measure: Callable[[Circuit], float]
 ) -> Circuit:
-    """Bisect the sizes, by their ratio, for the smallest circuit that reaches a selectivity."""
+    """Bisect the sizes for the smallest circuit that reaches a selectivity."""
     low = SMALLEST
     high = 1.0
     tried = list[tuple[float, Circuit]]()
     for _ in range(ROUNDS):
+        # The geometric mean: between 5 % and 100 %, an error of size counts as a ratio.
         size = (low * high) ** 0.5
-        (circuit,) = propose([size])
+        circuit = propose([size])[0]
         reached = measure(circuit)
         tried.append((reached, circuit))
         if reached >= target:
             high = size
         else:
             low = size
+    # By units and not by the size that was asked for: a mask may keep fewer units.
     tried.sort(key=lambda pair: pair[1].count)
-    selectivities = [[one.size, reached] for reached, one in tried]
+    selectivities = [[circuit.size, reached] for reached, circuit in tried]
     made_with: dict[str, Any] = {"selectivity": target, "tried": selectivities}
-    enough = [circuit for reached, circuit in tried if reached >= target]
-    if enough:
-        return replace(enough[0], made_with=enough[0].made_with | made_with)
+    for reached, circuit in tried:
+        if reached >= target:
+            return replace(circuit, made_with=circuit.made_with | made_with)
     best, circuit = max(tried, key=lambda pair: pair[0])
     made_with["note"] = (
         f"No circuit of the {len(tried)} sizes that were tried reached a selectivity of {target:.3g}; this one has "

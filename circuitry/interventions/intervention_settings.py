@@ -48,15 +48,19 @@ Selectivity = Annotated[
 @checked
 @dataclass(frozen=True)
 class AblationSettings:
-    """Which circuits are measured, and beside which random ones."""
+    """Which circuits are measured, and beside which random ones.
+
+    Example:
+        >>> AblationSettings(sizes=(0.1, 0.5), ranking="signed", random_draws=10).budget
+    """
 
     HOW_TO_GET: ClassVar = "give AblationSettings(...)"
 
     ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
     """Which units come first, see `budgets.RANKINGS`."""
     budget: BudgetName | None = None
-    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default: the same share
-    of every site, the study's)."""
+    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default: every site
+    keeps the same share, as in the study)."""
     sizes: Annotated[Sequence[Share], SOME] = MIB_SIZES
     """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
     random_draws: Natural = 5
@@ -74,16 +78,23 @@ class AblationSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
-    """Settings of `CausalChecks`. Mean and counterfactual baselines are of the images that circuits were found on."""
+    """Settings of `CausalChecks`. Mean and counterfactual baselines are of the images that circuits were found on.
+
+    Example:
+        >>> settings = CheckSettings(n_images=2, n_others=3)
+        >>> settings.as_found(graphs.manifest.config).baseline
+    """
 
     n_images: NImages = 6
     """Images that circuits were not found on."""
     n_others: NOthers = 12
-    """One from each class that follows, per class and domain."""
+    """Images of other classes, for each class and domain: one of each class that follows it."""
     metric: MetricChoice = None
-    """None for what the circuits were found by; so are texts and baseline."""
+    """Metric of the checks (default: that of the circuits)."""
     texts: TextsChoice = None
+    """Texts of the candidate classes (default: those of the circuits)."""
     baseline: BaselineChoice = None
+    """Baseline of ablated units (default: that of the circuits)."""
     seen: bool = False
     """Check on the images that the circuits were found on, instead of others."""
     budget: Annotated[str | None, one_of(*BUDGETS), option(choices=BUDGETS)] = None
@@ -91,12 +102,10 @@ class CheckSettings(FolderSettings):
     circuits)."""
 
     def __post_init__(self) -> None:
-        given = self.baseline
-        if (
-            given is not None
-            and not isinstance(given, str)
-            and encoder.as_baseline(given).n_images is not None
-        ):
+        if self.baseline is None or isinstance(self.baseline, str):
+            return
+        # The images of a folder are not known here, so activations cannot belong to them one by one.
+        if encoder.as_baseline(self.baseline).n_images is not None:
             raise InputError(
                 "Causal checks use one baseline for many images, but one with an activation for every image was given: "
                 "give the name 'counterfactual', or a baseline for all images."
@@ -108,13 +117,13 @@ class CheckSettings(FolderSettings):
         Args:
             config: The configuration in the manifest of the circuits.
         """
-        names = ("metric", "texts", "baseline", "budget")
-        found = {
-            name: config.get(name, SAME_SHARE)
-            for name in names
-            if getattr(self, name) is None
-        }
+        found = dict[str, Any]()
+        for name in ("metric", "texts", "baseline", "budget"):
+            if getattr(self, name) is None:
+                # A manifest without a budget is of circuits with the same share of every site.
+                found[name] = config.get(name, SAME_SHARE)
         baseline = found.get("baseline", "zero")
+        # A manifest has the digest of activations, which are not stored with the circuits.
         if baseline not in BASELINE_NAMES or (
             baseline != "zero" and "baseline_digest" in config
         ):
@@ -128,19 +137,25 @@ class CheckSettings(FolderSettings):
 @checked
 @dataclass(frozen=True, kw_only=True)
 class OwnPartSettings(FolderSettings):
-    """Settings of `OwnParts`."""
+    """Settings of `OwnParts`.
+
+    Example:
+        >>> OwnPartSettings(n_images=2, shares=(0.01, 0.02)).method
+        'contrast'
+    """
 
     n_images: NImages = 6
     """Images of a class in a domain that a part is found on, at most half of them; as many at most test it."""
     n_others: NOthers = 24
     """Images of other classes in the domain to contrast with: the first of each, then the second of each."""
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Sites: those that may have units of a part (default: those that compute)."""
+    """Sites whose units parts may have (default: the sites that compute)."""
     method: UnitMethod = CONTRAST
     """How units are ranked: contrast; another one for comparison."""
     shares: Annotated[tuple[OwnShare, ...], SOME] = (0.005, 0.01, 0.02)
-    """Shares of the units that parts have; the report tells the smallest that takes the classes, else the largest."""
+    """Shares of the units that parts have. The report shows the smallest share whose loss takes the classes, or the
+    largest."""
     depth: bool = False
-    """Find parts of the largest share among the units up to, and among those from, each of some sites, too."""
+    """Also find parts of the largest share among the units up to each of some sites, and from each of them on."""
     random_draws: Count = 1
-    """Random parts beside each, with as many units at every site."""
+    """Number of random parts beside each part, with as many units at every site."""

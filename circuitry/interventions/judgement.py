@@ -25,6 +25,7 @@ import logging
 import warnings
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,21 @@ OF_RANDOM = (2.5, 97.5)
 
 log = logging.getLogger(__name__)
 
-Row = tuple[str, str, float, float, float, float, float, int, float, bool]
+
+Row = dict[str, Any]
+"""A row of the table of `judge_circuit`, by column."""
+_COLUMNS = (
+    "test",
+    "measure",
+    "value",
+    "low",
+    "high",
+    "random_low",
+    "random_high",
+    "n",
+    "p",
+    "holds",
+)
 
 
 @checked
@@ -69,56 +84,54 @@ def judge_circuit(
         task: See `faithfulness_curve`; with a baseline of the same name as the circuit's, such as that of the task that
             it was found with.
         circuit: A circuit of `find_circuit`, or one with edges such as ``graph.circuit(3)``: its edges are tested too.
+        settings: Seed of the random circuits.
         minimality: Whether to test each unit and each edge, a run for each.
 
     Returns:
-        One row per test, with "(edges)" in the name of a test of edges: columns test, measure, value, low, high,
-        random_low, random_high, n, p, holds. The value is the share of random circuits beaten (sufficiency, necessity),
-        the share of units or edges without which the measure falls (minimality, p the largest after Holm), and the
-        measure itself (circuit, complement; with low and high, no p). Between random_low and random_high lies that of
-        95 % of the random circuits (circuit, sufficiency), or of the model without them (complement, necessity). The
-        module's docstring says when a row holds. Where the model itself has no lead in the measure, as by another
-        class's metric, the shares of it are NaN, and the log says why. Column n_seen counts the images of the class
-        that found the circuit, and the log tells of them; where all did, nothing was tested and holds is None.
+        One row per test; a test of edges has "(edges)" in its name. Columns:
+
+        - test, measure;
+        - value: the measure itself (circuit, complement), the share of random circuits beaten (sufficiency, necessity),
+          or the share of units or edges without which the measure falls (minimality);
+        - low, high: the interval of the value;
+        - random_low, random_high: the range of 95 % of the random circuits (circuit, sufficiency), or of the model
+          without them (complement, necessity);
+        - n: images, random circuits, or units, that the test counts;
+        - p: of the test, for minimality the largest after Holm; NaN for circuit and complement;
+        - holds: see the module's docstring; None if all images of the class also found the circuit, so that nothing
+          was tested;
+        - n_seen: the images of the class that also found the circuit. The log tells of them.
+
+        Where the model itself has no lead in the measure, as by another class's metric, the shares of it are NaN, and
+        the log says why.
 
     Example:
-        >>> circuit = find_circuit(task, size=0.4)
-        >>> unseen = Task(encoder, more_cats, metric, baseline=task.baseline, others=more_not_cats)
-        >>> judge_circuit(unseen, circuit)
+        >>> small = circuitry.find_circuit(task, size=0.05)
+        >>> table = circuitry.judge_circuit(task, small, minimality=False)
+        >>> table["test"].tolist()
+        ['circuit', 'complement', 'sufficiency', 'necessity']
     """
     check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
     seen = tell_seen(
         own_and_others(task, circuit.source), [circuit.source], "A test of a circuit"
     )
     n_seen = next(iter(seen.values()))  # the images of the class come first
-    sites, units = named_sites(task), replace(circuit, edges=None)
+    sites = named_sites(task)
+    units = replace(circuit, edges=None)
     tested = {"units": units if sites is None else units.at(sites)}
     if circuit.edges is not None:
         tested["edges"] = circuit
-    for kind, one in tested.items():
-        if not one.count:
+    for kind, of_kind in tested.items():
+        if not of_kind.count:
             raise InputError(
                 f"A test of {kind} needs some, but the circuit of {circuit.source.title} has none: add one."
             )
+    # One generator for both kinds: random edges are drawn after random units.
     rng = np.random.default_rng(settings.seed)
-    rows = [
-        row
-        for kind, one in tested.items()
-        for row in _rows(task, one, kind, settings, rng, minimality)
-    ]
-    columns = [
-        "test",
-        "measure",
-        "value",
-        "low",
-        "high",
-        "random_low",
-        "random_high",
-        "n",
-        "p",
-        "holds",
-    ]
-    table = pd.DataFrame(rows, columns=columns).assign(n_seen=n_seen)
+    rows = list[Row]()
+    for kind, of_kind in tested.items():
+        rows += _rows(task, of_kind, kind, settings, rng, minimality)
+    table = pd.DataFrame(rows, columns=_COLUMNS).assign(n_seen=n_seen)
     if n_seen and n_seen == len(digests_of(task.images)):
         table["holds"] = None
     return table
@@ -133,30 +146,24 @@ def _rows(
     minimality: bool,
 ) -> list[Row]:
     """Return the rows of a circuit of units, or of edges."""
-    measure, named = (
-        "faithfulness" if task.others is None else "selectivity",
-        " (edges)" if kind == "edges" else "",
-    )
+    measure = "faithfulness" if task.others is None else "selectivity"
+    # Sufficiency and necessity have random circuits of their own, so that their tests are independent.
     random = [circuit.random(rng) for _ in range(2 * DRAWS)]
-    rests = (one.complement() for one in (circuit, *random[DRAWS:]))
+    alone = [circuit, *random[:DRAWS]]
+    # Made one by one: a complement has nearly all edges of the model.
+    rests = (whole.complement() for whole in [circuit, *random[DRAWS:]])
     curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
     _say_why_nan(task, circuit, curve, measure)
-    beside = measure_each(
-        task,
-        chain([circuit, *random[:DRAWS]], rests),
-        2 * (1 + DRAWS),
-        "random circuits",
+    metrics = measure_each(
+        task, chain(alone, rests), 2 * (1 + DRAWS), "random circuits"
     )
-    rows = [
-        (row[0] + named, *row[1:]) for row in _beside_random(curve, beside, measure)
-    ]
+    rows = _beside_random(curve, metrics, measure)
+    if kind == "edges":
+        for row in rows:
+            row["test"] += " (edges)"
     if minimality:
-        changed = measure_each(
-            task,
-            chain([circuit], circuit.without_each()),
-            1 + circuit.count,
-            "one by one",
-        )
+        without = chain([circuit], circuit.without_each())
+        changed = measure_each(task, without, 1 + circuit.count, "one by one")
         rows.append(_minimality(f" ({kind})", measure, changed, curve.own))
     return rows
 
@@ -164,11 +171,13 @@ def _rows(
 def _say_why_nan(
     task: Task, circuit: Circuit, curve: FaithfulnessCurve, measure: str
 ) -> None:
-    """Say why there is no share of the model's lead; nothing where there is one."""
+    """Warn that there is no share of the model's lead, and why; nothing where there is one."""
     reason = curve.reason(measure)
     if not reason:
         return
-    found_by, asked = circuit.source.settings.get("label"), task.identity.get("label")
+    found_by = circuit.source.settings.get("label")
+    asked = task.identity.get("label")
+    # The usual cause: the metric of another class.
     if found_by is not None and asked is not None and found_by != asked:
         reason += f"; the circuit was found by the metric of label {found_by}, and the task has that of label {asked}"
     log.warning(
@@ -187,81 +196,66 @@ def _beside_random(
     ``values`` [circuits, images] are the metrics of the circuit, of random circuits, and then of their complements.
     """
     table = curve.to_pandas(measure).set_index("circuit")
-    contrasts, (full, empty) = (
-        _contrasts(some, curve.own, measure)
-        for some in (values, [curve.full[0], curve.empty[0]])
-    )
+    intervals = table[["value", "low", "high"]].astype(float)
+    kept: Row = dict(intervals.loc["kept"])
+    rest: Row = dict(intervals.loc["complement"])
+    ends = np.stack([curve.full[0], curve.empty[0]])
+    full, empty = _contrasts(ends, curve.own, measure)
+    # Without a lead there is no share of it: the percentiles of random circuits are NaN then.
     lead = np.nan if table["reason"].iloc[0] else full - empty
-    circuits, rests = np.split(contrasts, 2)
-    beaten, worse = (
-        _win_test(circuits[1:] < circuits[0]),
-        _win_test(rests[1:] > rests[0]),
-    )
-    kept, rest = (
-        table.loc[["kept", "complement"], ["value", "low", "high"]]
-        .to_numpy(dtype=float)
-        .tolist()
-    )
-    of_random, without = (
-        np.percentile((some[1:] - empty) / lead, OF_RANDOM).tolist()
-        for some in (circuits, rests)
-    )
-    works, left = (
-        value >= ANSWERS if why_open(curve) else does_work(curve.at(0), name)
-        for name, value in (("kept", kept[0]), ("complement", rest[0]))
-    )
-    enough, n = bool(works and kept[1] > of_random[1]), int(curve.own.sum())
-    return [
-        ("circuit", measure, *kept, *of_random, n, np.nan, enough),
-        (
-            "complement",
-            measure,
-            *rest,
-            *without,
-            n,
-            np.nan,
-            enough and not left and rest[0] < kept[1],
-        ),
-        (
-            "sufficiency",
-            measure,
-            *beaten[:3],
-            *of_random,
-            *beaten[3:],
-            enough and beaten[-1] < LEVEL,
-        ),
-        (
-            "necessity",
-            measure,
-            *worse[:3],
-            *without,
-            *worse[3:],
-            not left and worse[-1] < LEVEL,
-        ),
+    circuits, rests = np.split(_contrasts(values, curve.own, measure), 2)
+    beside = _range_of((circuits[1:] - empty) / lead)
+    without = _range_of((rests[1:] - empty) / lead)
+    if why_open(curve):  # no verdict: half of the measure decides
+        works = kept["value"] >= ANSWERS
+        left = rest["value"] >= ANSWERS
+    else:
+        works = does_work(curve.at(0), "kept")
+        left = does_work(curve.at(0), "complement")
+    # A circuit that works as random ones do shows nothing: its interval lies above theirs.
+    enough = bool(works and kept["low"] > beside["random_high"])
+    apart = bool(enough and not left and rest["value"] < kept["low"])
+    n = int(curve.own.sum())
+    beaten = _win_test(circuits[1:] < circuits[0])
+    worse = _win_test(rests[1:] > rests[0])
+    rows: list[Row] = [
+        {"test": "circuit", **kept, **beside, "n": n, "holds": enough},
+        {"test": "complement", **rest, **without, "n": n, "holds": apart},
+        {"test": "sufficiency", **beaten, **beside},
+        {"test": "necessity", **worse, **without},
     ]
+    rows[2]["holds"] = enough and beaten["p"] < LEVEL
+    rows[3]["holds"] = not left and worse["p"] < LEVEL
+    return [{"measure": measure, **row} for row in rows]
 
 
-def _contrasts(
-    values: np.ndarray | list[np.ndarray], own: np.ndarray, measure: str
-) -> np.ndarray:
-    values = np.asarray(values)
-    return np.asarray(
-        values[:, own].mean(1)
-        - (0 if measure == "faithfulness" else values[:, ~own].mean(1))
-    )
+def _range_of(values: np.ndarray) -> Row:
+    """Return the range that holds 95 % of random circuits, as columns."""
+    low, high = np.percentile(values, OF_RANDOM)
+    return {"random_low": float(low), "random_high": float(high)}
 
 
-def _win_test(wins: np.ndarray) -> tuple[float, float, float, int, float]:
-    """Return the share of wins with its interval, their number, and p of at most `SHARE` of them."""
-    test = stats.binomtest(int(wins.sum()), len(wins), SHARE, alternative="greater")
-    interval = stats.binomtest(int(wins.sum()), len(wins)).proportion_ci()
-    return (
-        float(wins.mean()),
-        float(interval.low),
-        float(interval.high),
-        len(wins),
-        float(test.pvalue),
-    )
+def _contrasts(values: np.ndarray, own: np.ndarray, measure: str) -> np.ndarray:
+    """Return the measure's contrast of each row of metrics [rows, images]."""
+    contrast = values[:, own].mean(1)
+    if measure == "selectivity":
+        contrast = contrast - values[:, ~own].mean(1)
+    return np.asarray(contrast)
+
+
+def _win_test(wins: np.ndarray) -> Row:
+    """Test whether a circuit wins more often than in a share `SHARE` of cases; return the columns of the test."""
+    n_wins = int(wins.sum())
+    test = stats.binomtest(n_wins, len(wins), SHARE, alternative="greater")
+    # The test's own interval is one-sided; the table shows a two-sided one.
+    interval = stats.binomtest(n_wins, len(wins)).proportion_ci()
+    return {
+        "value": float(wins.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "n": len(wins),
+        "p": float(test.pvalue),
+    }
 
 
 def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) -> Row:
@@ -270,36 +264,32 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
     ``values`` [1 + units, images] are the metrics of the circuit, and of the circuit without each unit or edge.
     """
     change = values[1:] - values[:1]
-    inside, outside = change[:, own], change[:, ~own]
+    inside = change[:, own]
+    outside = change[:, ~own]
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # the change is the same for all images: judged by its size
+        # A change that is the same for all images has no variance: scipy warns, and p is 0 or NaN.
+        warnings.simplefilter("ignore", RuntimeWarning)
         if measure == "faithfulness":
-            p, mean = (
-                stats.ttest_1samp(inside, 0, axis=1, alternative="less").pvalue,
-                inside.mean(1),
-            )
+            test = stats.ttest_1samp(inside, 0, axis=1, alternative="less")
+            mean = inside.mean(1)
         else:
-            p = stats.ttest_ind(
+            test = stats.ttest_ind(
                 inside, outside, axis=1, equal_var=False, alternative="less"
-            ).pvalue
+            )
             mean = inside.mean(1) - outside.mean(1)
+    # A change within rounding is none, however small its p.
     changed = np.abs(mean) > 1e-6 * np.abs(values).max()
-    corrected = holm(pd.Series(np.where(changed & np.isfinite(p), p, 1.0))).to_numpy()
+    p = np.where(changed & np.isfinite(test.pvalue), test.pvalue, 1.0)
+    corrected = holm(pd.Series(p)).to_numpy()
     needed = corrected < LEVEL
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
-    value, low, high = float(needed.mean()), float(interval.low), float(interval.high)
-    p_value = float(corrected.max())
-    return (
-        f"minimality{kind}",
-        measure,
-        value,
-        low,
-        high,
-        np.nan,
-        np.nan,
-        len(needed),
-        p_value,
-        bool(needed.all()),
-    )
+    return {
+        "test": f"minimality{kind}",
+        "measure": measure,
+        "value": float(needed.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "n": len(needed),
+        "p": float(corrected.max()),
+        "holds": bool(needed.all()),
+    }

@@ -5,6 +5,7 @@ Circuits of units are stacked, as many in a run as memory allows; how gates act 
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
@@ -45,19 +46,22 @@ def kept_embeddings(
     """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
 
     Args:
-        circuits: Of units; or all of edges, between the same sites.
+        circuits: All of units; or all of edges, between the same sites.
 
     Raises:
         InputError: for no circuits or images, unknown sites or units, edges between other sites, or a baseline that
             does not fit the images.
 
     Example:
-        >>> logit = metric(kept_embeddings(task, [graph.circuit(3)])[0]).mean()          # its edges
-        >>> logit = metric(kept_embeddings(task, [graph.circuit(None)])[0]).mean()       # its units
-        >>> logit = metric(kept_embeddings(task, [circuit_of(task, {"layer4.0": [3, 5]})])[0]).mean()
+        >>> kept_embeddings(task, [graph.circuit(3)]).shape    # its edges
+        torch.Size([1, 4, ...])
+        >>> of_units = kept_embeddings(task, [graph.circuit(None), circuit_of(task, {"layer4.0": [3, 5]})])
+        >>> metric(of_units[0]).shape
+        torch.Size([4])
     """
     sources = [circuit.source for circuit in circuits]
     check_made_with(task, sources, (*OF_TOWER, "stages", "basis"))
+    # The pairs of sites that edges run between; None for a circuit of units.
     kinds = set[frozenset[Pair] | None]()
     for circuit in circuits:
         kinds.add(None if circuit.edges is None else frozenset(circuit.edges.scores))
@@ -67,11 +71,12 @@ def kept_embeddings(
         )
     pairs = kinds.pop()
     if pairs is None:
-        sites = dict.fromkeys(site for circuit in circuits for site in circuit.units)
+        sites = dict.fromkeys(chain.from_iterable(c.units for c in circuits))
         units = [units_with_errors(circuit) for circuit in circuits]
         return _embeddings(task, GatedUnits.of(task, list(sites)), units)
     gated = gated_edges_of(task, pairs)
-    return _embeddings(task, gated, [edge_masks(gated, one) for one in circuits])
+    masks = [edge_masks(gated, circuit) for circuit in circuits]
+    return _embeddings(task, gated, masks)
 
 
 def _embeddings(
@@ -85,12 +90,14 @@ def _embeddings(
         Bar(desc="circuits", unit="circuit", disable=not task.work.progress) as bar,
     ):
         for batch in task.batches(gated.rows):
+            # Batches are the outer loop: the clean run of a batch serves all circuits.
             clean = batch.clean([gated.start, *gated.sites])
             ends = batch.ends({site: clean[site] for site in gated.sites})
+            # A run has a row for each image under each circuit of a stack.
             at_once = max(1, gated.rows // len(batch.images))
             # Equal circuits are run once: `which` is the place of each among the different ones.
             stacks, which = gated.stacks(kept, clean, at_once)
-            if n_batches:
+            if n_batches:  # unknown for images that are read as they are needed
                 bar.total = (1 + max(which)) * n_batches
             embeddings = list[Tensor]()
             gates: Any
@@ -104,10 +111,12 @@ def _embeddings(
 def edge_masks(gated: GatedEdges, circuit: Circuit) -> EdgeMasks:
     """Return the edges of a circuit as masks over all units, error units too."""
     masks = dict(gated.masks(circuit.its_edges))
-    n_nodes = {site: len(circuit.source.node_scores[site]) for site in circuit.units}
-    for (up, down), mask in masks.items() if circuit.keep_error else ():
-        mask[:, n_nodes[up] :] = True
-        mask[n_nodes[down] :] = True
+    if not circuit.keep_error:
+        return masks
+    for (up, down), mask in masks.items():
+        # Error units follow the nodes of a site: all edges from them and to them are kept.
+        mask[:, len(circuit.source.node_scores[up]) :] = True
+        mask[len(circuit.source.node_scores[down]) :] = True
     return masks
 
 
@@ -119,7 +128,10 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
         units: By site: numbers, or a boolean mask over all of them.
 
     Example:
-        >>> kept_embeddings(task, [circuit_of(task, {"layer3.0": [0, 7], "layer4.0": scores > 0})])
+        >>> strong = graph.node_scores["layer4.0"] > 0
+        >>> by_hand = circuit_of(task, {"layer3.0": [0, 7], "layer4.0": strong})
+        >>> by_hand.units["layer3.0"]
+        array([0, 7])
     """
     encoder = task.encoder
     ordered = GatedUnits.of(task, list(units)).sites
@@ -127,6 +139,7 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
     of_errors = dict[str, np.ndarray]()
     chosen = dict[str, np.ndarray]()
     for site, size in gated_chain(encoder, ordered, rows=1).sizes.items():
+        # Error units follow the nodes of a site; without a dictionary there are none.
         errors = encoder.error_units.get(site, range(size, size))
         zeros[site] = np.zeros(errors.start)
         of_errors[site] = np.zeros(len(errors))
@@ -140,6 +153,7 @@ def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
     source = circuit.source
     numbers = dict[str, np.ndarray]()
     for site, units in circuit.units.items():
+        # Error units follow the nodes in the numbers of a site.
         n_nodes = len(source.node_scores[site])
         n_kept = source.n_units(site) if circuit.keep_error else n_nodes
         numbers[site] = np.append(units, np.arange(n_nodes, n_kept)).astype(np.int64)
@@ -155,15 +169,18 @@ def ablate_all_but(
         baseline: One for all images, or one for every image of the runs within the block.
 
     Example:
+        >>> from circuitry.gates import patched
         >>> with patched(encoder, ablate_all_but(encoder, circuit)):
         ...     alone = encoder(images)
     """
     values = as_baseline(baseline)
     if isinstance(values, Counterfactual):
+        # Its activations are those of a clean run, so they are read before any patch is in place.
         values = Baseline(values.name, values.run(encoder, circuit.units))
     kept = units_with_errors(circuit)
 
     def write(site: str, activation: Tensor) -> Tensor:
+        # The activation tells the number of units: a baseline of zeros has none.
         size = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
         gates = torch.from_numpy(mark_kept(kept[site], size, site))[None]
         end = values.at(site, activation)

@@ -1,4 +1,4 @@
-"""Lesion: what a model loses with a part of its units, class by class and style by style."""
+"""Lesion: measure which answers a model loses without a part of its units, class by class and style by style."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,8 @@ from circuitry.runs.given import SOME, Natural, Seed, checked
 from circuitry.runs.identity import same_part
 from circuitry.runs.progress import Bar
 
-PART, RANDOM = "part", "random"
+PART = "part"
+RANDOM = "random"
 KEYS = ("part_class", "part_domain", "class", "domain", "cut")
 _PAIR = ("class_a", "domain_a", "class_b", "domain_b")
 
@@ -43,14 +44,16 @@ log = logging.getLogger(__name__)
 
 
 class Ablated(NamedTuple):
-    """Units that are ablated."""
+    """Units that are ablated together."""
 
     found_on: Key
-    """Class and domain of the part that they are, or that random units stand beside."""
+    """Class and domain of the part; random units have those of the part that they stand beside."""
     kind: str
+    """``part`` or ``random``."""
     n_units: int
+    """How many units are ablated."""
     rest: Circuit
-    """All units but these."""
+    """All other units, which are kept."""
 
 
 @own_modes()
@@ -62,73 +65,73 @@ def lesion(
     random_draws: Natural = 1,
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Ablate each part, and look at all classes in all styles: whose answers are lost?
+    """Ablate each part, and measure which classes in which styles lose their answers.
 
     Args:
-        tasks: By (class, domain) images that found no part, the metric of the class, and what replaces ablated units.
-            All have the same candidate classes, scale and kind of baseline; another class has another label. Their
-            others and sites are not used.
-        parts: By (class, domain) that they were found on; any circuits of units of one encoder, found with one kind of
+        tasks: By (class, domain): images to test on, the metric of the class, and the baseline of ablated units. All
+            have the same candidate classes, scale and kind of baseline; each class has its own label. Others and
+            sites of the tasks are not used.
+        parts: By (class, domain) that they were found on: circuits of units of one encoder, found with one kind of
             baseline, which may differ from that of the tasks.
-        random_draws: Random parts beside each, with as many units at every site.
-        seed: Of these.
+        random_draws: Number of random parts beside each part, with as many units at every site.
+        seed: Seed of the random parts.
 
     Returns:
         Columns part_class, part_domain, class, domain, cut (``part`` or ``random``), n_units, n_images; then means over
         images: whole_right and right, the share that gets its own class before and after the lesion; whole_probability
         and probability, of its own class; and taken_for, the share that gets the class of the part after it, NaN where
-        that is none of the candidates. Of equal answers, and of embeddings that are not finite, none is given
-        (`given_classes`). The last columns are the same in all rows: candidates (how many), scale, baseline (of the
-        tasks), part_baseline (that the parts were found with, None where they do not say).
+        the class of the part is not among the candidates. An image with equal answers, or with an embedding that is not
+        finite, gets no class (`given_classes`). The last columns are the same in all rows: candidates (how many),
+        scale, baseline (of the tasks), part_baseline (that the parts were found with, None where they do not say).
 
     Raises:
         InputError: for parts of another encoder or of edges, metrics without candidate classes, and tasks or parts that
             are asked differently.
 
     Example:
-        >>> table = lesion(unseen, {key: own_part(task) for key, task in seen.items()})
-        >>> lesion_matrix(table)    # rows: found on, columns: tested on
+        >>> part = circuitry.own_part(task, share=0.02)
+        >>> table = lesion({("clock", "real"): task}, {("clock", "real"): part})
+        >>> table["cut"].tolist()
+        ['part', 'random']
     """
-    if of_edges := [
-        " in ".join(key) for key, part in parts.items() if part.edges is not None
-    ]:
-        raise InputError(
-            f"A lesion ablates units, but the part of {of_edges[0]} is of edges: give it without edges."
-        )
+    for key, part in parts.items():
+        if part.edges is not None:
+            raise InputError(
+                f"A lesion ablates units, but the part of {' in '.join(key)} is of edges: give it without edges."
+            )
+    sources = [part.source for part in parts.values()]
     tested = {" in ".join(key): task.images for key, task in tasks.items()}
-    tell_seen(tested, [part.source for part in parts.values()], "A lesion")
+    tell_seen(tested, sources, "A lesion")
     tasks = {key: at_model_scale(task) for key, task in tasks.items()}
     asked = _asked_of_cells(tasks)
     part_baseline = _baseline_of_parts(parts, asked["baseline"])
     labels = _labels_of_classes(tasks, parts, asked["text_weights"])
-    rng, cuts = np.random.default_rng(seed), list[Ablated]()
+    rng = np.random.default_rng(seed)
+    cuts = list[Ablated]()
     for key, part in parts.items():
         cuts.append(Ablated(key, PART, part.count, part.complement()))
-        for one in draw_random([part], random_draws, rng):
-            cuts.append(Ablated(key, RANDOM, one.count, one.complement()))
-    progress, rows = (
-        any(task.work.progress for task in tasks.values()),
-        list[dict[str, Any]](),
-    )
-    for key, task in Bar(
-        tasks.items(), desc="lesion", unit="job", disable=not progress
-    ):
-        check_made_with(task, [part.source for part in parts.values()], ANY_TEXTS)
-        check_made_with(
-            task, [parts[key].source] if key in parts else [], (*ANY_CLASS, "label")
-        )
+        for drawn in draw_random([part], random_draws, rng):
+            cuts.append(Ablated(key, RANDOM, drawn.count, drawn.complement()))
+    progress = any(task.work.progress for task in tasks.values())
+    jobs = Bar(tasks.items(), desc="lesion", unit="job", disable=not progress)
+    rows = list[dict[str, Any]]()
+    for key, task in jobs:
+        # Any part may be tested on any class, but a part and a task of one class ask for the same answer.
+        check_made_with(task, sources, ANY_TEXTS)
+        if key in parts:
+            check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"))
         rows += _rows_of_cell(key, task, cuts, labels)
+    # The mean of the random draws of a part is one row.
     table = pd.DataFrame(rows).groupby(list(KEYS), sort=False).mean().reset_index()
-    told = {name: asked[name] for name in ("candidates", "scale", "baseline")}
-    return table.assign(**told, part_baseline=part_baseline)
+    same_in_all = {name: asked[name] for name in ("candidates", "scale", "baseline")}
+    return table.assign(**same_in_all, part_baseline=part_baseline)
 
 
 def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
-    """Return what all tasks are asked; refuse tasks whose rows would not be comparable."""
-    asked = {
-        " in ".join(key): asked_of(task, "A lesion takes")
-        for key, task in tasks.items()
-    }
+    """Return the settings that all tasks share; refuse tasks whose rows would not be comparable."""
+    asked = dict[str, dict[str, Any]]()
+    for key, task in tasks.items():
+        asked[" in ".join(key)] = asked_of(task, "A lesion takes")
     check_asked_alike(
         asked,
         "The cells of one table of lesions",
@@ -138,29 +141,29 @@ def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
 
 
 def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
-    """Return the baseline that all parts were found with; refuse several, and say where the test has another."""
-    settings = {key: part.source.settings for key, part in parts.items()}
-    names = ("baseline", "scale")
-    asked = {
-        f"the part of {' in '.join(key)}": {
-            name: made[name] for name in names if name in made
-        }
-        for key, made in settings.items()
-    }
+    """Return the baseline that all parts were found with; refuse several, and warn where the test has another."""
+    asked = dict[str, dict[str, Any]]()
+    part_baseline: str | None = None
+    for key, part in parts.items():
+        made = part.source.settings
+        # Circuits that are made by hand say neither.
+        known = dict[str, Any]()
+        for name in ("baseline", "scale"):
+            if name in made:
+                known[name] = made[name]
+        asked[f"the part of {' in '.join(key)}"] = known
+        part_baseline = part_baseline or known.get("baseline")
     check_asked_alike(
         asked, "The parts of one table of lesions", "make a table of each"
     )
-    found: str | None = next(
-        (made["baseline"] for made in settings.values() if "baseline" in made), None
-    )
-    if found not in (None, tested):
+    if part_baseline not in (None, tested):
         log.warning(
             "The parts were found with the baseline %r, and are tested with %r: another question than that which found "
             "them. The columns part_baseline and baseline say so.",
-            found,
+            part_baseline,
             tested,
         )
-    return found
+    return part_baseline
 
 
 def _labels_of_classes(
@@ -172,20 +175,23 @@ def _labels_of_classes(
 
     Classes that have parts and no task take the row that their parts were found with, if it is of the same candidates.
     """
-    labels, told_by = dict[str, int](), dict[str, Key]()
+    labels = dict[str, int]()
+    told_by = dict[str, Key]()
     for key, task in tasks.items():
+        name = key[0]
         label = answer_metric(task.metric, "A lesion takes").label
-        if labels.setdefault(key[0], label) != label:
-            first = " in ".join(told_by[key[0]])
+        if labels.setdefault(name, label) != label:
+            first = " in ".join(told_by[name])
             raise InputError(
-                f"A class is one row of the candidates, but {first} has label {labels[key[0]]} and {' in '.join(key)} "
-                f"has label {label}: give both the row of {key[0]!r}."
+                f"A class is one row of the candidates, but {first} has label {labels[name]} and {' in '.join(key)} "
+                f"has label {label}: give both the row of {name!r}."
             )
-        told_by.setdefault(key[0], key)
-    for (class_name, _), part in parts.items():
+        told_by.setdefault(name, key)
+    for (name, _), part in parts.items():
         made = part.source.settings
+        # A label is a row of its own candidates: among other texts it would be another class.
         if "label" in made and same_part(made.get("text_weights"), text_weights):
-            labels.setdefault(class_name, int(made["label"]))
+            labels.setdefault(name, int(made["label"]))
     return labels
 
 
@@ -200,21 +206,27 @@ def _rows_of_cell(
         others=None,
         work=replace(task.work, progress=False),
     )
+    # The whole model runs as a circuit, too, so that before and after differ by the lesion alone and not by rounding.
     everything = cuts[0].rest.nothing().complement()
     embeddings = kept_embeddings(quiet, [everything, *(cut.rest for cut in cuts)])
-    whole, *after = (metric.log_answers(found).cpu() for found in embeddings)
-    before = {
-        f"whole_{name}": value for name, value in _read(whole, metric.label).items()
-    }
-    rows, broken = list[dict[str, Any]](), list[str]()
+    whole, *after = (metric.log_answers(of_run).cpu() for of_run in embeddings)
+    before = _read(whole, metric.label)
+    rows = list[dict[str, Any]]()
+    broken = list[str]()
     for cut, answers in zip(cuts, after, strict=True):
-        named = dict(zip(KEYS, (*cut.found_on, *key, cut.kind), strict=True))
-        row = {**named, "n_units": cut.n_units, "n_images": len(answers), **before}
+        row: dict[str, Any] = dict(
+            zip(KEYS, (*cut.found_on, *key, cut.kind), strict=True)
+        )
+        row["n_units"] = cut.n_units
+        row["n_images"] = len(answers)
+        row["whole_right"] = before["right"]
+        row["whole_probability"] = before["probability"]
         row |= _read(answers, metric.label)
         part_label = labels.get(cut.found_on[0])
         row["taken_for"] = np.nan if part_label is None else _share(answers, part_label)
         rows.append(row)
-        if n_broken := int(answers.isnan().any(-1).sum()):
+        n_broken = int(answers.isnan().any(-1).sum())
+        if n_broken:
             broken.append(
                 f"{n_broken} without the {cut.kind} units of {' in '.join(cut.found_on)}"
             )
@@ -235,41 +247,46 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
     Random units are as many at every site; the expectation is that of the sizes by site, summed before dividing.
 
     Returns:
-        Columns class_a, domain_a, class_b, domain_b, overlap, chance; edges, the Jaccard index of the strongest edges
-        between the units of each part, NaN where they have no scores (`with_edges`); and size_a, size_b, the shares of
-        the units that the parts have: the overlap of parts of unequal sizes is at most the smaller over the larger.
+        Columns class_a, domain_a, class_b, domain_b, overlap, chance, edges, size_a, size_b. Edges is the Jaccard index
+        of the strongest edges between the units of each part, NaN where edges have no scores (`with_edges`). Sizes are
+        the shares of the units that the parts have: the overlap of parts of unequal sizes is at most the smaller over
+        the larger.
+
+    Example:
+        >>> small, large = propose_circuits(task, [0.02, 0.04])
+        >>> part_overlaps({("clock", "real"): small, ("clock", "sketch"): large})[["size_a", "size_b"]].round(2)
     """
-    rows = list[dict[str, Any]]()
-    checked = Comparable()
+    comparable = Comparable()
     graphs = list[AttributionGraph]()
     for part in parts.values():
-        source = part.source
-        checked.add(source)
-        if isinstance(source, AttributionGraph) and source.edge_scores:
-            graphs.append(source)
+        comparable.add(part.source)
+        if isinstance(part.source, AttributionGraph) and part.source.edge_scores:
+            graphs.append(part.source)
     by_edges = None
     if parts and len(graphs) == len(parts):
         by_edges = edge_jaccard_matrix([graph.circuit() for graph in graphs])
-    for (i, (a, part_a)), (j, (b, part_b)) in combinations(enumerate(parts.items()), 2):
-        sites = [site for site in part_a.units if site in part_b.units]
-        shared = sum(
-            len(np.intersect1d(part_a.units[site], part_b.units[site]))
-            for site in sites
-        )
-        n_units = {site: len(part_a.source.node_scores[site]) for site in sites}
-        by_chance = sum(
-            len(part_a.units[site]) * len(part_b.units[site]) / n
-            for site, n in n_units.items()
-        )
+    rows = list[dict[str, Any]]()
+    numbered = enumerate(parts.items())
+    for (i, (key_a, part_a)), (j, (key_b, part_b)) in combinations(numbered, 2):
+        shared = 0
+        by_chance = 0.0
+        for site, units_a in part_a.units.items():
+            if site in part_b.units:
+                units_b = part_b.units[site]
+                n_units = len(part_a.source.node_scores[site])
+                shared += len(np.intersect1d(units_a, units_b))
+                # The mean of a hypergeometric draw.
+                by_chance += len(units_a) * len(units_b) / n_units
         both = part_a.count + part_b.count
-        row: dict[str, Any] = dict(zip(_PAIR, (*a, *b), strict=True))
+        row: dict[str, Any] = dict(zip(_PAIR, (*key_a, *key_b), strict=True))
         row["overlap"] = shared / (both - shared)
         row["chance"] = by_chance / (both - by_chance)
         row["edges"] = np.nan if by_edges is None else by_edges[i, j]
-        rows.append(row | {"size_a": part_a.size, "size_b": part_b.size})
-    return pd.DataFrame(
-        rows, columns=[*_PAIR, "overlap", "chance", "edges", "size_a", "size_b"]
-    )
+        row["size_a"] = part_a.size
+        row["size_b"] = part_b.size
+        rows.append(row)
+    columns = [*_PAIR, "overlap", "chance", "edges", "size_a", "size_b"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:

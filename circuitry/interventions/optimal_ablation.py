@@ -33,7 +33,12 @@ from circuitry.runs.given import checked
 
 OPTIMAL = "optimal"
 """Name of the baseline."""
-STEPS, BATCH, RATE = 40, 8, 0.1
+STEPS = 40
+"""Steps of Adam."""
+BATCH = 8
+"""Images of each step."""
+RATE = 0.1
+"""Learning rate, in the unit of a unit's spread."""
 """Steps of Adam, images of each, and its learning rate in the unit of a unit's spread."""
 SHRINKAGE = 0.1
 """Weight of the mean square of the constants beside the loss."""
@@ -44,8 +49,8 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
     """Return a baseline with the constants of the units outside a circuit that keep the model's answers best.
 
     Args:
-        task: Images that fit the constants, of its class and others, and the baseline that they are added to, which is
-            one for all images.
+        task: Images that fit the constants, of its class and others, and the baseline that the constants are added to,
+            the same for all images.
         circuit: A circuit of units; constants belong to units at its sites.
 
     Returns:
@@ -57,9 +62,10 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
             images.
 
     Example:
-        >>> circuit = find_circuit(seen, size=0.3)
-        >>> best = dataclasses.replace(unseen, baseline=optimal_baseline(seen, circuit))
-        >>> measure_circuits(best, [circuit]).to_pandas("selectivity")
+        >>> circuit = circuitry.find_circuit(task, size=0.3)
+        >>> best = optimal_baseline(task, circuit)
+        >>> unseen = circuitry.Task(encoder, images, metric, others=others, baseline=best)
+        >>> curve = measure_circuits(unseen, [circuit])
     """
     if (
         circuit.edges is not None
@@ -73,71 +79,72 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
     sites = tuple(site for site in task.encoder.sites if site in circuit.units)
     with task.running(gradients=True):
         check_made_with(task, [circuit.source])
-        runs, answers = (
-            UnitsUnderGates(replace(task, sites=sites), keep_error=circuit.keep_error),
-            default_answers(task.metric),
-        )
+        at_sites = replace(task, sites=sites)
+        runs = UnitsUnderGates(at_sites, keep_error=circuit.keep_error)
+        answers = default_answers(task.metric)
+        # The whole model's answers, which constants are to keep.
         target = answers(runs.embeddings).detach()
         variance = variance_of(target)
+        kept = dict[str, np.ndarray]()
+        for site in sites:
+            n_units = circuit.source.n_units(site)
+            kept[site] = mark_kept(circuit.units[site], n_units, site)
+        # Vectors over the units of all sites: gates are 1 for the circuit's units.
         spread = runs.flat(_spreads(task, sites)).to(runs.embeddings)
-        sizes = {site: circuit.source.n_units(site) for site in sites}
-        gates = runs.flat(
-            {site: mark_kept(circuit.units[site], n, site) for site, n in sizes.items()}
-        ).to(spread)
+        gates = runs.flat(kept).to(spread)
 
-        def lost(shift: Tensor, chosen: Tensor) -> Tensor:
-            found = answers(runs.run(gates, chosen, shift))
-            return (found - target[chosen]).square().sum(1).mean() / variance
+        def lost(shift: Tensor, images: Tensor) -> Tensor:
+            shifted = answers(runs.run(gates, images, shift))
+            return (shifted - target[images]).square().sum(1).mean() / variance
 
         def cost(shift: Tensor) -> float:
             """Return what is lost over all images."""
+            total = 0.0
             with torch.no_grad():
-                parts = torch.split(torch.arange(len(runs)), runs.rows)
-                return sum(
-                    float(lost(shift, part)) * len(part) for part in parts
-                ) / len(runs)
+                for images in torch.split(torch.arange(len(runs)), runs.rows):
+                    total += float(lost(shift, images)) * len(images)
+            return total / len(runs)
 
+        # In the unit of the spread one learning rate suits all units.
         scaled = torch.zeros_like(gates).requires_grad_()
-        descent, generator = (
-            torch.optim.Adam([scaled], RATE),
-            torch.Generator().manual_seed(0),
-        )
+        descent = torch.optim.Adam([scaled], RATE)
+        generator = torch.Generator().manual_seed(0)
         for _ in range(STEPS):
             chosen = torch.randperm(len(runs), generator=generator)[:BATCH]
             loss = lost(spread * scaled, chosen) + SHRINKAGE * scaled.square().mean()
             scaled.grad = torch.autograd.grad(loss, [scaled])[0]
             descent.step()
         shift = (spread * scaled).detach() * (1 - gates)
+        # Steps see few images: constants that cost more over all of them are dropped.
         if cost(shift) >= cost(torch.zeros_like(shift)):
             shift = torch.zeros_like(shift)
-        values = {
-            site: end.detach().clone() for site, end in runs.shifted(shift).items()
-        }
-    for site, past in task.encoder.carried.items():  # what is carried has no baseline
+        values = dict[str, Tensor]()
+        for site, end in runs.shifted(shift).items():
+            values[site] = end.detach().clone()
+    for site, past in task.encoder.carried.items():
+        # Units that a site carries on from an earlier one are ablated there, and have no baseline here.
         if site in values:
-            values[site].narrow(
-                task.encoder.unit_dim(site), past.start, len(past)
-            ).zero_()
+            unit_dim = task.encoder.unit_dim(site)
+            values[site].narrow(unit_dim, past.start, len(past)).zero_()
     return Baseline(OPTIMAL, dict(task.baseline.values) | values)
 
 
 def _spreads(task: Task, sites: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the standard deviation of each unit over all images and positions."""
-    moments, encoder = dict[str, Tensor](), task.encoder
-    for batch in with_others(task)[0].batches():
+    # By site [3, units]: how many values, their sum and their sum of squares, in double precision because the variance
+    # is the difference of two near numbers.
+    moments = dict[str, Tensor]()
+    encoder = task.encoder
+    together, _ = with_others(task)
+    for batch in together.batches():
         for site, activation in batch.clean(sites).items():
-            x = (
-                in_double(encoder.units_of(site, activation))
-                .movedim(encoder.unit_dim(site), 0)
-                .flatten(1)
-            )
-            ones = torch.ones_like(x).sum(1)
-            moments[site] = moments.get(site, 0) + torch.stack(
-                [ones, x.sum(1), x.square().sum(1)]
-            )
-    found = {}
+            units = in_double(encoder.units_of(site, activation))
+            x = units.movedim(encoder.unit_dim(site), 0).flatten(1)
+            sums = [torch.ones_like(x).sum(1), x.sum(1), x.square().sum(1)]
+            moments[site] = moments.get(site, 0) + torch.stack(sums)
+    spreads = dict[str, np.ndarray]()
     for site, (n, first, second) in moments.items():
-        found[site] = (
-            (second / n - (first / n).square()).clamp(min=0).sqrt().cpu().numpy()
-        )
-    return found
+        variance = second / n - (first / n).square()
+        # Rounding may leave the variance of a constant unit below zero.
+        spreads[site] = variance.clamp(min=0).sqrt().cpu().numpy()
+    return spreads

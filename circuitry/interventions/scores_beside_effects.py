@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,14 @@ STRONGEST_SHARE = 0.2
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionCheck:
-    """Attributed scores beside exact effects."""
+    """Attributed scores beside exact effects.
+
+    Example:
+        >>> check = check_attribution(task, graph, top=3, random=3)
+        >>> check
+        AttributionCheck: ... units at ... sites
+        >>> table = check.across_sites()
+    """
 
     points: pd.DataFrame
     """Columns site, unit, top, random (whether the unit is in that sample), attributed, exact."""
@@ -29,14 +37,13 @@ class AttributionCheck:
 
         NaN for fewer than three units, or where the attributed or the exact effects are all the same.
         """
-        rows = []
+        rows = list[tuple[Any, ...]]()
         for site, part in self.points.groupby("site", sort=False):
             for sample in ("top", "random"):
                 chosen = part[part[sample]]
                 rows.append((site, sample, len(chosen), *_correlations(chosen)))
-        return pd.DataFrame(
-            rows, columns=["site", "sample", "n_units", "pearson", "spearman"]
-        )
+        columns = ["site", "sample", "n_units", "pearson", "spearman"]
+        return pd.DataFrame(rows, columns=columns)
 
     def across_sites(self) -> pd.DataFrame:
         """Return whether scores of different sites can be compared, as a global budget does; in the random sample.
@@ -46,43 +53,50 @@ class AttributionCheck:
             all sites where scores can be compared), strongest_by_score and strongest_by_exact (its units among the
             strongest `STRONGEST_SHARE` of all sites, by either). The image, which is no node, is left out.
         """
+        # The top units are chosen by their scores, so their effects would make every site look alike.
         points = self.points[self.points["random"] & (self.points["site"] != INPUT)]
-        sizes = (
-            points[["attributed", "exact"]]
-            .abs()
-            .set_axis(["score", "exact"], axis=1)
-            .assign(site=points["site"])
+        sizes = pd.DataFrame(
+            {
+                "site": points["site"],
+                "score": points["attributed"].abs(),
+                "exact": points["exact"].abs(),
+            }
         )
-        n = math.ceil(STRONGEST_SHARE * len(sizes))
+        n_strongest = math.ceil(STRONGEST_SHARE * len(sizes))
         by_site = sizes.groupby("site", sort=False)
         sums = by_site[["score", "exact"]].sum()
-        found = pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "n_units": by_site.size(),
                 "exact_per_score": sums["exact"] / sums["score"],
             }
         )
         for by in ("score", "exact"):
-            among = sizes.nlargest(n, by)["site"].value_counts()
-            found[f"strongest_by_{by}"] = among.reindex(found.index, fill_value=0)
-        return found.reset_index()
+            among = sizes.nlargest(n_strongest, by)["site"].value_counts()
+            table[f"strongest_by_{by}"] = among.reindex(table.index, fill_value=0)
+        return table.reset_index()
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the correlation of each map with the first, over all pixels; NaN of a map that is the same everywhere."""
-    (_, whole), *others = maps.items()
-    varied = {name: np.ptp(one) > 0 and np.ptp(whole) > 0 for name, one in others}
-    return {
-        n: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) if varied[n] else np.nan
-        for n, one in others
-    }
+    (_, first), *others = maps.items()
+    agreement = dict[str, float]()
+    for name, pixels in others:
+        agreement[name] = float("nan")
+        # numpy warns of a correlation with a constant, and would return NaN as well.
+        if np.ptp(pixels) > 0 and np.ptp(first) > 0:
+            correlation = np.corrcoef(first.ravel(), pixels.ravel())
+            agreement[name] = float(correlation[0, 1])
+    return agreement
 
 
 def _correlations(points: pd.DataFrame) -> tuple[float, float]:
-    x, y = (
-        points["attributed"].to_numpy(dtype=float),
-        points["exact"].to_numpy(dtype=float),
-    )
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    """Return Pearson's and Spearman's correlation of attributed and exact effects."""
+    attributed = points["attributed"].to_numpy(dtype=float)
+    exact = points["exact"].to_numpy(dtype=float)
+    # Two points lie on a line always, and a constant has no correlation.
+    if len(points) < 3 or np.ptp(attributed) == 0 or np.ptp(exact) == 0:
         return float("nan"), float("nan")
-    return float(stats.pearsonr(x, y).statistic), float(stats.spearmanr(x, y).statistic)
+    pearson = stats.pearsonr(attributed, exact).statistic
+    spearman = stats.spearmanr(attributed, exact).statistic
+    return float(pearson), float(spearman)

@@ -5,12 +5,13 @@
 2. `interchange`: the activations of A's circuit units, from images of A, are put into runs on images of B
    (Geiger et al. 2021, arXiv 2106.02997).
 
-`transfer_matrix` makes a table a matrix; the more its off-diagonal keeps of the diagonal, the more the domains share.
+`transfer_matrix` makes a matrix of a table. The nearer the values off its diagonal are to those on it, the more the
+domains share.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,18 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar
 
+INTERCHANGE_COLUMNS = [
+    "class",
+    "circuit_domain",
+    "image_domain",
+    "change",
+    "random_change",
+    "accuracy",
+    "full_accuracy",
+    "n_images",
+]
+"""Columns of a table of `interchange`, which it has without rows, too."""
+
 
 @own_modes()
 @checked
@@ -43,71 +56,71 @@ def transfer_circuits(
     """Keep the circuit of each domain on the images of each domain, class by class.
 
     Args:
-        tasks: By (class, domain) its images and metric, with what ablated units are put to, and where. With others, it
-            also says how many of them the circuit alone takes for its class, and whether it tells its class from them
-            (see `FaithfulnessCurve`); a baseline with an activation for every image has them for the images and then
-            for the others.
+        tasks: By (class, domain): images and metric, the baseline of ablated units, and the sites where units are
+            ablated. With others, the table also says how many of them the circuit alone takes for its class, and
+            `transfer_matrix` whether it tells its class from them (selectivity, see `FaithfulnessCurve`). If the
+            baseline has an activation for every image, it has them for the images and then for the others.
         circuits: By (class, domain); their units are kept.
 
     Returns:
         Columns class, circuit_domain, image_domain, faithfulness, reason, metric, full_metric, empty_metric,
         accuracy (with the circuit alone), full_accuracy, n_images; with ``others`` also metric, full_metric,
-        empty_metric and accuracy of those, each with ``other_`` before it. Faithfulness is NaN, with the reason,
-        where the model does no better than the baseline; accuracies, the shares of images that get the class among
-        those of a `ClassLogit`, are NaN for another metric.
+        empty_metric and accuracy of the others, each with ``other_`` before it. Faithfulness is NaN, with the reason,
+        where the model does no better than the baseline. Accuracies are the shares of images that get the class among
+        the classes of a `ClassLogit`, and NaN for another metric.
 
     Raises:
         InputError: when no class has both a circuit and images, a circuit is of another encoder or metric than a task,
             or the baseline does not fit the images.
 
     Example:
-        >>> metrics = {name: class_logit(weights, i) for i, name in enumerate(names)}
-        >>> tasks = {key: Task(clip.encoder, photos, metrics[key[0]]) for key, photos in images.items()}
-        >>> circuits = {key: graph.circuit(None) for key, graph in graphs.items()}
+        >>> tasks = {("clock", "real"): task}
+        >>> circuits = {("clock", domain): graphs.load("clock", domain).circuit(None) for domain in ("real", "sketch")}
         >>> table = transfer_circuits(tasks, circuits)
-        >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of
-        >>> transfer_matrix(table, "accuracy")
+        >>> table["circuit_domain"].tolist()
+        ['real', 'sketch']
     """
-    rows: list[dict[str, Any]] = []
+    rows = list[dict[str, Any]]()
     tested = {" in ".join(key): task.images for key, task in tasks.items()}
     tell_seen(tested, [circuit.source for circuit in circuits.values()], "Transfer")
     for key, task, by_domain in _jobs(tasks, circuits):
         sites = named_sites(task)
-        kept = [one if sites is None else one.at(sites) for one in by_domain.values()]
+        kept = list(by_domain.values())
+        if sites is not None:
+            kept = [circuit.at(sites) for circuit in kept]
         nothing = kept[0].nothing()
         together, n_own = with_others(task)
-        found = kept_embeddings(
+        # The whole model and nothing kept come first; all runs share their batches of images.
+        embeddings = kept_embeddings(
             replace(together, images=one_tensor(together.images)),
             [nothing.complement(), nothing, *kept],
         )
-        parts = {"": found[:, :n_own]} | (
-            {} if task.others is None else {"other_": found[:, n_own:]}
-        )
-        scores = {
-            prefix: [_score(one, task.metric) for one in part]
-            for prefix, part in parts.items()
-        }
-        (full, _), (empty, _) = scores[""][:2]
+        parts = {"": embeddings[:, :n_own]}
+        if task.others is not None:
+            parts["other_"] = embeddings[:, n_own:]
+        scores = dict[str, list[_Score]]()
+        for prefix, part in parts.items():
+            scores[prefix] = [_score(of_run, task.metric) for of_run in part]
         for run, circuit_domain in enumerate(by_domain, start=2):
+            full, empty = scores[""][:2]
+            faithfulness, reason = faithfulness_ratio(
+                scores[""][run].metric, full.metric, empty.metric
+            )
             row: dict[str, Any] = {
                 "class": key[0],
                 "circuit_domain": circuit_domain,
                 "image_domain": key[1],
+                "faithfulness": faithfulness,
+                "reason": reason,
             }
-            row["faithfulness"], row["reason"] = faithfulness_ratio(
-                scores[""][run][0], full, empty
-            )
             for prefix, by_run in scores.items():
-                row |= {
-                    f"{prefix}metric": by_run[run][0],
-                    f"{prefix}accuracy": by_run[run][1],
-                }
-                row |= {
-                    f"{prefix}full_metric": by_run[0][0],
-                    f"{prefix}full_accuracy": by_run[0][1],
-                }
-                row[f"{prefix}empty_metric"] = by_run[1][0]
-            rows.append(row | {"n_images": n_own})
+                row[f"{prefix}metric"] = by_run[run].metric
+                row[f"{prefix}accuracy"] = by_run[run].accuracy
+                row[f"{prefix}full_metric"] = by_run[0].metric
+                row[f"{prefix}full_accuracy"] = by_run[0].accuracy
+                row[f"{prefix}empty_metric"] = by_run[1].metric
+            row["n_images"] = n_own
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -118,15 +131,21 @@ def interchange(
 ) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
-    Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
-    every site: any exchange of that size has this effect. Pairs of images and random units are drawn by ``seed``; for
-    other arguments and errors see `transfer_circuits`. Baselines, sites and others of the tasks are not used.
+    Every image of B gets an image of A at random, another image than itself where A is B. A control exchanges random
+    units, as many at every site: any exchange of that size has this effect. Pairs of images and random units are drawn
+    by ``seed``; for other arguments and errors see `transfer_circuits`. Baselines, sites and others of the tasks are
+    not used.
 
     Returns:
         Columns class, circuit_domain, image_domain, change (of the metric, mean over images of B), random_change (by
         the control), accuracy, full_accuracy, n_images. Pairs without images of A are absent.
+
+    Example:
+        >>> table = interchange({("clock", "real"): task}, {("clock", "real"): graph.circuit(None)})
+        >>> table.columns.tolist()[3:5]
+        ['change', 'random_change']
     """
-    rows = []
+    rows = list[dict[str, Any]]()
     rng = np.random.default_rng(seed)
     for (class_name, domain), task, by_domain in _jobs(tasks, circuits):
         own = one_tensor(task.images)
@@ -134,80 +153,84 @@ def interchange(
             if (class_name, circuit_domain) not in tasks:
                 continue
             donors = one_tensor(tasks[class_name, circuit_domain].images)
+            # Exchanged units are "ablated" to the donor's activations, so the circuits that run are complements.
+            # Error units stay with the image: they are no units of the circuit.
             exchanged = replace(circuit, keep_error=False)
+            # Random units are drawn before the donors; the order is part of the seed.
+            random = exchanged.random(rng)
             runs = [
-                one.complement()
-                for one in (circuit.nothing(), exchanged, exchanged.random(rng))
+                circuit.nothing().complement(),
+                exchanged.complement(),
+                random.complement(),
             ]
-            chosen = donors[
-                _partners(len(own), len(donors), circuit_domain == domain, rng)
-            ]
+            same = circuit_domain == domain
+            chosen = donors[_partners(len(own), len(donors), same, rng)]
             mixing = replace(
                 task, images=own, others=None, baseline=Counterfactual(chosen)
             )
-            scores = [_score(one, task.metric) for one in kept_embeddings(mixing, runs)]
-            full, mixed, random = scores
-            changes = (mixed[0] - full[0], random[0] - full[0])
-            rows.append(
-                (
-                    class_name,
-                    circuit_domain,
-                    domain,
-                    *changes,
-                    mixed[1],
-                    full[1],
-                    len(own),
-                )
-            )
-    columns = "class circuit_domain image_domain change random_change accuracy full_accuracy n_images"
-    return pd.DataFrame(rows, columns=columns.split())
+            embeddings = kept_embeddings(mixing, runs)
+            scores = [_score(of_run, task.metric) for of_run in embeddings]
+            full, mixed, by_chance = scores
+            row = {
+                "class": class_name,
+                "circuit_domain": circuit_domain,
+                "image_domain": domain,
+                "change": mixed.metric - full.metric,
+                "random_change": by_chance.metric - full.metric,
+                "accuracy": mixed.accuracy,
+                "full_accuracy": full.accuracy,
+                "n_images": len(own),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows, columns=INTERCHANGE_COLUMNS)
 
 
-def _score(
-    embeddings: Float[Tensor, "images d"], metric: Metric
-) -> tuple[float, float]:
-    """Return the mean metric of images, and the share of them that get its class, NaN without candidate classes."""
-    mean, right = (
-        float(in_double(checked_metric(metric, embeddings)).mean()),
-        float("nan"),
-    )
+class _Score(NamedTuple):
+    """Mean metric of images, and the share of them that get its class, NaN without candidate classes."""
+
+    metric: float
+    accuracy: float
+
+
+def _score(embeddings: Float[Tensor, "images d"], metric: Metric) -> _Score:
+    mean = float(in_double(checked_metric(metric, embeddings)).mean())
+    accuracy = float("nan")
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
-        right = float(in_double(metric.is_given(metric.log_answers(embeddings))).mean())
-    return mean, right
+        answers = metric.log_answers(embeddings)
+        accuracy = float(in_double(metric.is_given(answers)).mean())
+    return _Score(mean, accuracy)
 
 
 def _jobs(
     tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
 ) -> Iterator[tuple[Key, Task, dict[str, Circuit]]]:
     """Yield the task of every (class, domain) with the units of the class's circuits by domain."""
-    with_circuit = {class_name for class_name, _ in circuits}
-    classes = [
-        name
-        for name in dict.fromkeys(name for name, _ in tasks)
-        if name in with_circuit
-    ]
-    if not classes:
+    by_class = dict[str, dict[str, Circuit]]()
+    for (name, domain), circuit in circuits.items():
+        by_class.setdefault(name, {})[domain] = replace(circuit, edges=None)
+    jobs = [key for key in tasks if key[0] in by_class]
+    if not jobs:
         raise InputError(
             "Transfer needs a class with both a circuit and images, but there is none."
         )
-    todo = [key for name in classes for key in tasks if key[0] == name]
+    # Class by class, in the order of the first task of each: rows and random draws follow it.
+    classes = list(dict.fromkeys(name for name, _ in jobs))
+    jobs.sort(key=lambda key: classes.index(key[0]))
     progress = any(task.work.progress for task in tasks.values())
-    for key in Bar(todo, desc="transfer", unit="job", disable=not progress):
-        of_class = {
-            d: replace(one, edges=None)
-            for (name, d), one in circuits.items()
-            if name == key[0]
-        }
+    for key in Bar(jobs, desc="transfer", unit="job", disable=not progress):
+        name, domain = key
+        of_class = by_class[name]
         task = tasks[key]
-        check_made_with(task, [one.source for one in of_class.values()], ANY_TEXTS)
-        check_made_with(
-            task, [one.source for domain, one in of_class.items() if domain == key[1]]
-        )
+        # The texts may be in the style of a domain, so they agree within one domain only.
+        check_made_with(task, [c.source for c in of_class.values()], ANY_TEXTS)
+        if domain in of_class:
+            check_made_with(task, [of_class[domain].source])
         yield key, replace(task, work=replace(task.work, progress=False)), of_class
 
 
 def _partners(n: int, donors: int, same: bool, rng: np.random.Generator) -> Tensor:
     """Return an index of a donor for each image; where images are their own donors, never the image itself."""
     if same and n == donors > 1:
+        # A shift of 1 to n - 1 places around the circle never ends at its start.
         return torch.from_numpy((np.arange(n) + rng.integers(1, n, n)) % n)
     return torch.from_numpy(rng.integers(0, donors, n))

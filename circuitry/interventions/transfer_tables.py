@@ -1,7 +1,8 @@
 """Summaries of a transfer table: by domain, against structural similarity, and over depth. No torch, no model."""
 
+from collections.abc import Iterable
 from itertools import combinations
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,9 @@ from circuitry.interventions.curve_reading import (
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
-OWN, OTHER = "own domain's circuit", "other domains' circuits"
+OWN = "own domain's circuit"
+OTHER = "other domains' circuits"
+"""Groups of `transfer_over_depth`."""
 
 
 CircuitTable = Annotated[
@@ -41,8 +44,17 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
         table: From `transfer_circuits` or `interchange`.
         value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
             average.
+
+    Example:
+        >>> names = ("circuit_domain", "image_domain", "metric", "full_metric", "empty_metric")
+        >>> rows = [("real", "real", 3, 5, 1), ("real", "sketch", 2, 5, 1)]
+        >>> transfer_matrix(pd.DataFrame(rows, columns=names).assign(**{"class": "clock", "faithfulness": 0.0}))
+        images of   real  sketch
+        circuit of
+        real         0.5    0.25
+        sketch       NaN     NaN
     """
-    numeric = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    numeric = table.select_dtypes("number").columns.tolist()
     if "other_metric" in numeric:
         numeric.append("selectivity")
     if value not in numeric:
@@ -52,17 +64,15 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
     domains = sorted({*table["circuit_domain"], *table["image_domain"]})
     cells = table.groupby(["circuit_domain", "image_domain"]).mean(numeric_only=True)
     if value in CURVE_MEASURES:
-        kept, lead = (
-            _difference(cells, name, value) for name in ("metric", "full_metric")
-        )
-        cells[value] = [
-            faithfulness_ratio(k, whole, 0.0)[0]
-            for k, whole in zip(kept, lead, strict=True)
-        ]
-    means = cells[value].unstack()
-    return means.reindex(index=domains, columns=domains).rename_axis(
-        index="circuit of", columns="images of"
-    )
+        # Both are leads over the baseline already, which therefore is 0.
+        kept = _difference(cells, "metric", value)
+        lead = _difference(cells, "full_metric", value)
+        ratios = list[float]()
+        for of_circuit, of_model in zip(kept, lead, strict=True):
+            ratios.append(faithfulness_ratio(of_circuit, of_model, 0.0)[0])
+        cells[value] = ratios
+    means = cells[value].unstack().reindex(index=domains, columns=domains)
+    return means.rename_axis(index="circuit of", columns="images of")
 
 
 def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Comparison:
@@ -77,21 +87,23 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
         value: As for `transfer_matrix`.
 
     Example:
-        >>> compare_transfer(table, "selectivity").at("layer3.0").matrix(normalise=True)
+        >>> circuits = {("clock", domain): graphs.load("clock", domain).circuit(None) for domain in ("real", "sketch")}
+        >>> table = circuitry.transfer_circuits({("clock", "real"): task}, circuits)
+        >>> compare_transfer(table, "accuracy").matrix().shape
     """
-    alone = table[table["sites"] != "all"] if "sites" in table else table.iloc[:0]
-    parts = alone.groupby("sites", sort=False) if len(alone) else [(None, table)]
-    rows = []
-    for site, part in parts:
-        matrix = (
-            transfer_matrix(part, value)
-            .rename_axis(index="domain_a", columns="domain_b")
-            .reset_index()
-        )
-        rows.append(
-            matrix.melt("domain_a", value_name="value").dropna().assign(site=site)
-        )
-    values = pd.concat(rows, ignore_index=True).assign(**{"class": "all"})
+    by_site: Iterable[tuple[Any, pd.DataFrame]] = [(None, table)]
+    if "sites" in table:
+        alone = table[table["sites"] != "all"]
+        if len(alone):
+            by_site = alone.groupby("sites", sort=False)
+    parts = list[pd.DataFrame]()
+    for site, rows in by_site:
+        matrix = transfer_matrix(rows, value)
+        matrix = matrix.rename_axis(index="domain_a", columns="domain_b").reset_index()
+        # Pairs without a value are no rows of a comparison.
+        long = matrix.melt("domain_a", value_name="value").dropna()
+        parts.append(long.assign(site=site))
+    values = pd.concat(parts, ignore_index=True).assign(**{"class": "all"})
     return Comparison(
         f"transfer_{value}",
         values[list(VALUES)],
@@ -103,19 +115,20 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
 def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
     """Return transfer as comparisons by measure, of single sites where there are any.
 
-    None without a table, and of a measure that is not known: where the model has no lead over the baseline.
+    None without a table. A measure that is not known, because the model has no lead over the baseline, is absent.
     """
     if table is None:
         return {}
     alone = table[table["sites"] != "all"]
-    table = alone if len(alone) else table
+    if len(alone):
+        table = alone
     known = transfer_matrices(table).notna().any()
-    found = [
-        compare_transfer(table, value)
-        for value in CURVE_MEASURES
-        if known.get(value, False)
-    ]
-    return {one.measure: one for one in found}
+    comparisons = dict[str, Comparison]()
+    for value in CURVE_MEASURES:
+        if known.get(value, False):
+            comparison = compare_transfer(table, value)
+            comparisons[comparison.measure] = comparison
+    return comparisons
 
 
 def transfer_matrices(table: TransferTable) -> pd.DataFrame:
@@ -123,12 +136,10 @@ def transfer_matrices(table: TransferTable) -> pd.DataFrame:
     values = ["faithfulness", "accuracy"]
     if "other_metric" in table:
         values = ["faithfulness", "selectivity", "accuracy", "other_accuracy"]
-    parts = []
-    for sites, part in table.groupby("sites", sort=False):
-        long = pd.DataFrame(
-            {value: transfer_matrix(part, value).stack() for value in values}
-        ).reset_index()
-        parts.append(long.assign(sites=sites))
+    parts = list[pd.DataFrame]()
+    for sites, rows in table.groupby("sites", sort=False):
+        columns = {value: transfer_matrix(rows, value).stack() for value in values}
+        parts.append(pd.DataFrame(columns).reset_index().assign(sites=sites))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -138,7 +149,7 @@ def transfer_against_similarity(
 ) -> tuple[float, float, pd.DataFrame]:
     """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains (`mantel`).
 
-    Similarity has no direction, so transfer is averaged over both of a pair.
+    Similarity has no direction, so transfer is averaged over both directions of a pair.
 
     Args:
         matrix: From `transfer_matrix`.
@@ -147,36 +158,41 @@ def transfer_against_similarity(
     Returns:
         The correlation, its p value from orders of the domains, and the points: domain_a, domain_b, similarity,
         transfer. Correlation and p are NaN for fewer than three domains, or when one of the two is constant.
+
+    Example:
+        >>> domains = ["quickdraw", "real", "sketch"]
+        >>> transfer = pd.DataFrame([[1, 0.2, 0.5], [0.2, 1, 0.7], [0.5, 0.7, 1]], domains, domains)
+        >>> rho, p, points = transfer_against_similarity(transfer, transfer**2)
+        >>> round(rho, 3), len(points)
+        (1.0, 3)
     """
     if set(matrix.index) != set(similarity.index):
-        first, second = (
-            ", ".join(sorted(map(str, table.index))) for table in (matrix, similarity)
-        )
         raise InputError(
-            f"Transfer and similarity need the same domains, but are of {first} and of {second}."
+            f"Transfer and similarity need the same domains, but are of {_names(matrix)} and of {_names(similarity)}."
         )
     for name, table in (("matrix", matrix), ("similarity", similarity)):
-        if sorted(map(str, table.columns)) != sorted(map(str, table.index)) or not all(
-            map(pd.api.types.is_numeric_dtype, table.dtypes)
-        ):
+        columns = sorted(str(column) for column in table.columns)
+        rows = sorted(str(row) for row in table.index)
+        n_numeric = table.select_dtypes("number").shape[1]
+        if columns != rows or n_numeric < table.shape[1]:
             raise InputError(
                 f"A {name} has numbers of the same domains in rows and columns, but this one has the columns "
                 f"{', '.join(map(str, table.columns))}: take it from transfer_matrix or domain_matrix."
             )
     domains = sorted(matrix.index)
-    alike, works = (
-        table.loc[domains, domains].to_numpy(dtype=float)
-        for table in (similarity, matrix)
-    )
-    both_ways = (works + works.T) / 2
-    rows = [
-        (domains[a], domains[b], alike[a, b], both_ways[a, b])
-        for a, b in combinations(range(len(domains)), 2)
-    ]
-    points = pd.DataFrame(
-        rows, columns=["domain_a", "domain_b", "similarity", "transfer"]
-    )
-    return (*mantel(alike, both_ways), points)
+    alike = similarity.loc[domains, domains].to_numpy(dtype=float)
+    transfer = matrix.loc[domains, domains].to_numpy(dtype=float)
+    both_ways = (transfer + transfer.T) / 2
+    points = list[tuple[str, str, float, float]]()
+    for a, b in combinations(range(len(domains)), 2):
+        points.append((domains[a], domains[b], alike[a, b], both_ways[a, b]))
+    rho, p = mantel(alike, both_ways)
+    columns = ["domain_a", "domain_b", "similarity", "transfer"]
+    return rho, p, pd.DataFrame(points, columns=columns)
+
+
+def _names(table: pd.DataFrame) -> str:
+    return ", ".join(sorted(map(str, table.index)))
 
 
 def transfer_over_depth(
@@ -191,29 +207,45 @@ def transfer_over_depth(
     Returns:
         Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %, bootstrap over classes), n_classes. NaN where
         the model does no better than the baseline; no interval for one class, or where the lead is within the noise.
+
+    Example:
+        >>> circuits = {("clock", domain): graphs.load("clock", domain).circuit(None) for domain in ("real", "sketch")}
+        >>> at = circuitry.Task(encoder, images, metric, others=others, sites=("layer4.0",))
+        >>> table = circuitry.transfer_circuits({("clock", "real"): at}, circuits).assign(sites="layer4.0")
+        >>> transfer_over_depth(table)["domain"].tolist()
+        ["own domain's circuit", "other domains' circuits"]
     """
-    kept, lead = (_difference(table, name, value) for name in ("metric", "full_metric"))
+    own = table["circuit_domain"] == table["image_domain"]
     cells = table.assign(
-        kept=kept,
-        lead=lead,
-        group=np.where(table.circuit_domain == table.image_domain, OWN, OTHER),
+        kept=_difference(table, "metric", value),
+        lead=_difference(table, "full_metric", value),
+        group=np.where(own, OWN, OTHER),
     )
-    rows, rng = [], np.random.default_rng(0)
-    for (site, group), part in cells[cells["sites"] != "all"].groupby(
-        ["sites", "group"], sort=False
-    ):
+    rng = np.random.default_rng(0)
+    rows = list[dict[str, Any]]()
+    alone = cells[cells["sites"] != "all"]
+    for (site, group), part in alone.groupby(["sites", "group"], sort=False):
         by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
-        drawn_kept, drawn_lead = (draw_counts(rng, n) @ by_class).T
-        bounds = percentile_band(
-            drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan)
-        )
-        low, high = bounds if n > 1 else (np.nan, np.nan)
-        kept, lead = by_class.mean(0)
-        rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))
-    return pd.DataFrame(
-        rows, columns=["domain", "site", "value", "low", "high", "n_classes"]
-    )
+        resampled = draw_counts(rng, n) @ by_class  # [resamples, kept and lead]
+        # A resample without a lead has no ratio.
+        lead = np.where(resampled[:, 1] > 0, resampled[:, 1], np.nan)
+        low, high = percentile_band(resampled[:, 0] / lead)
+        if n == 1:
+            low = high = np.nan
+        mean_kept, mean_lead = by_class.mean(0)
+        ratio, _ = faithfulness_ratio(mean_kept, mean_lead, 0.0)
+        row = {
+            "domain": group,
+            "site": site,
+            "value": ratio,
+            "low": low,
+            "high": high,
+            "n_classes": n,
+        }
+        rows.append(row)
+    columns = ["domain", "site", "value", "low", "high", "n_classes"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def lead_of_own_circuits(
@@ -248,14 +280,16 @@ def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns images (of the class; of other classes, where the table has them), accuracy, full_accuracy.
     """
-    kinds = (("of the class", ""), ("of other classes", "other_"))
-    names = ("accuracy", "full_accuracy")
-    rows = [
-        (images, *(table[f"{start}{name}"].mean() for name in names))
-        for images, start in kinds
-        if f"{start}accuracy" in table
-    ]
-    return pd.DataFrame(rows, columns=["images", *names])
+    rows = list[dict[str, Any]]()
+    for images, prefix in (("of the class", ""), ("of other classes", "other_")):
+        if f"{prefix}accuracy" in table:
+            row = {
+                "images": images,
+                "accuracy": table[f"{prefix}accuracy"].mean(),
+                "full_accuracy": table[f"{prefix}full_accuracy"].mean(),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["images", "accuracy", "full_accuracy"])
 
 
 def transfer_correlations(
@@ -266,41 +300,37 @@ def transfer_correlations(
     Columns sites, then rho, p and p (Holm) of faithfulness and, where it was measured, of selectivity, then pairs. The
     correction is for all sites and measures in the table.
     """
-    values = (
-        ("faithfulness", "selectivity")
-        if "other_metric" in transfer
-        else ("faithfulness",)
-    )
-    rows = []
+    values = ["faithfulness"]
+    if "other_metric" in transfer:
+        values.append("selectivity")
+    rows = list[dict[str, Any]]()
     for sites, part in transfer.groupby("sites", sort=False):
-        row: dict[str, object] = {"sites": sites}
+        row: dict[str, Any] = {"sites": sites}
         for value in values:
-            rho, p, points = transfer_against_similarity(
-                transfer_matrix(part, value), similarity
-            )
-            row |= {f"{value}: rho": rho, f"{value}: p": p}
-        rows.append(row | {"pairs": len(points)})
+            matrix = transfer_matrix(part, value)
+            rho, p, points = transfer_against_similarity(matrix, similarity)
+            row[f"{value}: rho"] = rho
+            row[f"{value}: p"] = p
+            row[f"{value}: p (Holm)"] = np.nan  # below, from the p values of all rows
+        row["pairs"] = len(points)  # of domains: the same for all measures
+        rows.append(row)
     table = pd.DataFrame(rows)
-    tried = table[[f"{value}: p" for value in values]].to_numpy(dtype=float)
-    corrected = (
-        holm(pd.Series(tried.ravel().tolist(), dtype=float))
-        .to_numpy()
-        .reshape(tried.shape)
-    )
-    table = table.assign(
-        **{f"{value}: p (Holm)": corrected[:, i] for i, value in enumerate(values)}
-    )
-    named = [
-        f"{value}: {what}" for value in values for what in ("rho", "p", "p (Holm)")
-    ]
-    return table[["sites", *named, "pairs"]]
+    p_values = table[[f"{value}: p" for value in values]]
+    # Holm takes one family of tests: all cells, row by row.
+    cells = pd.Series(p_values.to_numpy(dtype=float).ravel())
+    corrected = holm(cells).to_numpy().reshape(p_values.shape)
+    table[[f"{value}: p (Holm)" for value in values]] = corrected
+    return table
 
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
     """The metric less the baseline's; for selectivity less the same difference on images of other classes."""
-    others = (f"other_{metric}", "other_empty_metric") if value == "selectivity" else ()
-    check_table(table, "transfer", (metric, "empty_metric", *others), key=())
-    found = table[metric] - table["empty_metric"]
+    columns = [metric, "empty_metric"]
     if value == "selectivity":
-        found = found - (table[f"other_{metric}"] - table["other_empty_metric"])
-    return found
+        columns += [f"other_{metric}", "other_empty_metric"]
+    check_table(table, "transfer", columns, key=())
+    difference = table[metric] - table["empty_metric"]
+    if value == "selectivity":
+        others = table[f"other_{metric}"] - table["other_empty_metric"]
+        return difference - others
+    return difference

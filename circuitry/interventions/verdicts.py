@@ -27,14 +27,14 @@ NO_ANSWERS = 0.1
 LEAK = 0.1
 """The share of the whole model's contrast from which on something passes by, with nothing kept."""
 _ROUNDING = 1e-9
+"""Shares of images are compared with products of shares: 0.8 times 1.0 is not to fail by the last bit."""
 
-OWN, AS_ANOTHERS = "works and is the class's own", "works, as would another class's"
+OWN = "works and is the class's own"
+AS_ANOTHERS = "works, as would another class's"
 WORKS = "works, whether as the class's own cannot be told"
-TO_ALL, NOTHING, IN_PART = (
-    "answers its class to everything",
-    "does nothing",
-    "works in part",
-)
+TO_ALL = "answers its class to everything"
+NOTHING = "does nothing"
+IN_PART = "works in part"
 OPEN = "cannot be told"
 VERDICTS = (OWN, AS_ANOTHERS, WORKS, IN_PART, TO_ALL, NOTHING, OPEN)
 WORKING = VERDICTS[:3]
@@ -45,15 +45,16 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
     if why_open(curve):
         return OPEN
     values = curve.at(place)
-    right, false, answers = values["right"], values["false"], values["kl recovered"]
+    right = values["right"]
+    false = values["false"]
+    answers = values["kl recovered"]
     if does_work(values, "kept"):
-        if "foreign" in right and does_work(values, "foreign"):
+        if "foreign" not in right:  # no circuits of other classes were measured
+            return WORKS
+        if does_work(values, "foreign"):
             return AS_ANOTHERS
-        return (
-            OWN
-            if "foreign" in right and curve.ahead_of_foreign(place)[1] > 0
-            else WORKS
-        )
+        # The whole interval of the difference is above zero.
+        return OWN if curve.ahead_of_foreign(place)[1] > 0 else WORKS
     if (
         right["kept"] >= RIGHT * right["full"] - _ROUNDING
         and false["kept"] >= TO_EVERYTHING - _ROUNDING
@@ -68,13 +69,15 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
 
 
 def does_work(values: Mapping[str, Mapping[str, float]], circuit: str) -> bool:
-    """Return whether a circuit works by the values of `FaithfulnessCurve.at`."""
-    right, false, answers = values["right"], values["false"], values["kl recovered"]
-    enough = (
+    """Return whether a circuit works, by the values of `FaithfulnessCurve.at`."""
+    right = values["right"]
+    false = values["false"]
+    answers = values["kl recovered"]
+    return (
         right[circuit] >= RIGHT * right["full"] - _ROUNDING
         and answers[circuit] >= ANSWERS - _ROUNDING
+        and false[circuit] <= false["full"] + FALSE_MORE + _ROUNDING
     )
-    return enough and false[circuit] <= false["full"] + FALSE_MORE + _ROUNDING
 
 
 def why_open(curve: FaithfulnessCurve) -> str:
@@ -82,15 +85,15 @@ def why_open(curve: FaithfulnessCurve) -> str:
     for measure in ("right", "false", "kl recovered"):
         if reason := curve.reason(measure):
             return reason
-    return (
-        ""
-        if curve.at(0)["right"]["full"] > 0
-        else "the whole model gives no image of the class the class"
-    )
+    # A share of no right answers is reached by every circuit.
+    if curve.at(0)["right"]["full"] > 0:
+        return ""
+    return "the whole model gives no image of the class the class"
 
 
 def describe_leak(curve: FaithfulnessCurve) -> str:
     """Say that the metric differs with nothing kept; empty where it does not."""
+    # `not >` and not `<=`: the leak is NaN where the model has no contrast.
     if not curve.leak > LEAK:
         return ""
     return (

@@ -28,40 +28,48 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
         The shares; none where circuits act through edges, or the tower has no weights that PyTorch follows.
     """
     encoder = task.encoder
-    if not all(
-        one.edges is None and set(one.units) <= set(encoder.sites) for one in circuits
+    for circuit in circuits:
+        if circuit.edges is not None or not set(circuit.units) <= set(encoder.sites):
+            return ()
+    # Biases are left out: a bias acts whatever its unit reads.
+    weights = list[Tensor]()
+    for parameter in encoder.tower.parameters():
+        if parameter.dim() > 1 and parameter.is_floating_point():
+            weights.append(parameter)
+    if not weights or any(
+        weight.is_inference() or weight.is_meta for weight in weights
     ):
-        return ()
-    weights = [
-        one
-        for one in encoder.tower.parameters()
-        if one.dim() > 1 and one.is_floating_point()
-    ]
-    if not weights or any(one.is_inference() or one.is_meta for one in weights):
         return ()
     images = next(islice(task.batches(IMAGES_SHOWN), 1)).images[:IMAGES_SHOWN]
 
     def count(circuit: Circuit) -> int:
+        """Return how many weights a circuit touches."""
         with patched(encoder, ablate_all_but(encoder, circuit)):
             embeddings = encoder(images)
-        direction = torch.randn(
-            embeddings.shape, generator=torch.Generator().manual_seed(0)
-        ).to(embeddings)
-        if not embeddings.requires_grad:
+        # A random direction: in a fixed one, gradients of two outputs may cancel.
+        generator = torch.Generator().manual_seed(0)
+        direction = torch.randn(embeddings.shape, generator=generator).to(embeddings)
+        if not embeddings.requires_grad:  # no weight takes part
             return 0
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             embeddings, weights, direction, allow_unused=True
         )
-        return int(sum(one.count_nonzero() for one in found if one is not None))
+        touched = 0
+        for gradient in gradients:
+            if gradient is not None:
+                touched += int(gradient.count_nonzero())
+        return touched
 
     with encoder.running(gradients=True):
+        # Parameters of an encoder are frozen; they are frozen again even if a run fails.
         try:
-            for one in weights:
-                one.requires_grad_(True)
-            whole, *touched = map(
-                count, [circuits[0].nothing().complement(), *circuits]
-            )
+            for weight in weights:
+                weight.requires_grad_(True)
+            of_model = count(circuits[0].nothing().complement())
+            of_circuits = [count(circuit) for circuit in circuits]
         finally:
-            for one in weights:
-                one.requires_grad_(False)
-    return tuple(one / whole for one in touched) if whole else ()
+            for weight in weights:
+                weight.requires_grad_(False)
+    if not of_model:
+        return ()
+    return tuple(touched / of_model for touched in of_circuits)

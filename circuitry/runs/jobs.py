@@ -74,6 +74,7 @@ class JobFolder:
         self.jobs = tuple(jobs)
         listed = [list(job) for job in self.jobs]
         self._manifest = claim(self.path, format_name, config, listings, jobs=listed)
+        # Only a folder with jobs left would get numbers of two versions.
         changed = difference(versions(), self._manifest["versions"])
         if changed and not all(self.has_record(job) for job in self.jobs):
             log.warning(
@@ -114,10 +115,10 @@ class JobFolder:
 
     def unfinished(self) -> list[Job]:
         """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""
-        left = []
+        left = list[Job]()
         for job in self.jobs:
             damage = self._damage(job)
-            if damage:
+            if damage:  # an empty text is a job that was never done, which is no news
                 log.warning("%s is made again: %s", " in ".join(job), damage)
             if damage is not None:
                 left.append(job)
@@ -169,6 +170,7 @@ class JobFolder:
         if not todo:
             remove_leftovers(self.path)
             return seconds
+        # Asked before any job begins: a job that is done removes and writes its record.
         damaged = {job for job in todo if self._record(job).is_file()}
         order = rank.order(todo)
         size = sizes or dict.fromkeys(todo, 1)
@@ -227,13 +229,15 @@ class JobFolder:
         The record of a damaged job may still be the old one, when the worker that has it is about to begin.
         """
         for job in order:
+            # A job whose record was written by this call, or by another worker, needs no lock.
             if job in damaged or not self._record(job).is_file():
                 with file_lock(self.path, self._name(job)):
                     if not self.is_done(job) and (inputs := prepare(job)) is not None:
                         yield job, inputs
 
     def _keep(self, job: Job, paths: Sequence[Path]) -> None:
-        files = {}
+        # Relative names: a folder of results may be moved.
+        files = dict[str, str]()
         for path in paths:
             relative = Path(os.path.relpath(path, self.path))
             files[relative.as_posix()] = _sha256(path)
@@ -275,6 +279,7 @@ class JobFolder:
     @staticmethod
     def _name(job: Job) -> str:
         """Return a file name for a job: readable, of bounded length, another one for every job."""
+        # Names may be alike in their letters, or too long for a file: the digest tells them apart.
         readable = re.sub("[^0-9A-Za-z]", "_", "-".join(job))
         return f"{readable[:60]}-{digest(list(job))[:8]}"
 

@@ -126,8 +126,11 @@ class Leaves:
         """The places that cannot be read."""
         self.foreign = False
         """Whether any code was read that is of no library, or an object of such a kind."""
-        self._names, self._without = dict(names or {}), set(without)
-        self._open, self._kept = list[int](), list[Any]()
+        self._names = dict(names or {})
+        self._without = set(without)
+        # Objects that are being read, from the outermost in: one that is met again holds itself.
+        self._open = list[int]()
+        self._kept = list[Any]()
 
     def read(self, value: Any, place: str) -> Any:
         """Return a value in plain values, which are a digest where it holds others."""
@@ -154,7 +157,9 @@ class Leaves:
         return ["named", short]
 
     def _read(self, value: Any, place: str) -> Any:
-        if (own := _own_identity(value)) is not None:
+        own = _own_identity(value)
+        if own is not None:
+            # An attribute `identity` stands for all others of the object.
             self.foreign |= _import_path(type(value)) is None
             if Identity(own=own).unknown:
                 return self._cannot(place)
@@ -162,11 +167,10 @@ class Leaves:
                 "identity",
                 own if isinstance(own, str) else self._exact(own, place),
             ]
-        if isinstance(value, types.ModuleType | logging.Logger):
-            return [
-                type(value).__name__,
-                getattr(value, "__name__", None) or getattr(value, "name", None),
-            ]
+        if isinstance(value, types.ModuleType):
+            return [type(value).__name__, value.__name__]
+        if isinstance(value, logging.Logger):
+            return [type(value).__name__, value.name]
         if isinstance(value, type):
             return self._class(value, place)
         if (routine := self._routine(value, place)) is not None:

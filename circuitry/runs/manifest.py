@@ -57,7 +57,9 @@ def claim(
     ours |= {name: digest(listing) for name, listing in lists.items()}
     if not (folder / NAME).is_file():
         with file_lock(folder, "manifest"):
+            # Another process may have written it while this one waited for the lock.
             if not (folder / NAME).is_file():
+                # Listings first: a folder with a manifest is complete.
                 for name, listing in lists.items():
                     write_json(folder / f"{name}.json", listing)
                 manifest = {
@@ -70,6 +72,7 @@ def claim(
                 write_sealed(folder / NAME, manifest)
     manifest = read_manifest(folder, format_name)
     theirs = manifest["config"]
+    # Another machine rounds these parts otherwise: within the tolerance the folder's numbers stand for ours.
     for name in ROUNDED:
         if name in theirs and same_part(theirs[name], ours.get(name)):
             ours[name] = theirs[name]
@@ -80,7 +83,8 @@ def claim(
                 log.warning("%s is written again: it is missing or damaged", path)
                 write_json(path, listing)
         return manifest
-    clauses = []
+    clauses = list[str]()
+    # Listings are told by their items: that their digests differ would say nothing.
     for name in sorted(lists):
         expected = theirs.pop(name, None)
         if expected != ours.pop(name):
@@ -95,7 +99,13 @@ def claim(
 
 
 def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
-    """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format."""
+    """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format.
+
+    Example:
+        >>> manifest = circuitry.runs.claim(Path("runs/made"), "my measure 1", {"seed": 0})
+        >>> circuitry.runs.read_manifest(Path("runs/made"), "my measure 1")["config"]
+        {'seed': 0}
+    """
     manifest = read_sealed(folder / NAME, _REMOVE)
     check_format(folder / NAME, manifest.get("format"), format_name)
     if manifest.get("config_hash") != digest(manifest.get("config")):
@@ -109,6 +119,7 @@ def check_format(path: Path, found: object, format_name: str) -> None:
     """Raise `InputError` for a file of another format, or another version of it."""
     if found != format_name:
         todo = "give one of that kind"
+        # A format is a name and a version: the same name was written by another version of the package.
         if str(found).rpartition(" ")[0] == format_name.rpartition(" ")[0]:
             todo = "run what made it again, into another folder"
         raise InputError(
@@ -140,6 +151,7 @@ def read_sealed(path: Path, advice: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, found {type(content).__name__}")
+        # The checksum is of everything else, so it is taken out first.
         if content.pop(_CHECKSUM, None) != digest(content):
             raise ValueError("its checksum does not fit")
     except (ValueError, RecursionError) as error:
@@ -169,21 +181,23 @@ def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
     theirs = _listed(path, expected)
     if theirs is None:
         return f"others (which ones is not known: {path} is missing or damaged)"
-    both = [item for item in ours if item in theirs]
-    kinds = {
-        "new": [item for item in ours if item not in theirs],
-        "gone": [item for item in theirs if item not in ours],
-        "replaced": [item for item in both if ours[item] != theirs[item]],
-    }
-    clauses = []
+    kinds: dict[str, list[str]] = {"new": [], "gone": [], "replaced": []}
+    for item, identified_by in ours.items():
+        if item not in theirs:
+            kinds["new"].append(item)
+        elif theirs[item] != identified_by:
+            kinds["replaced"].append(item)
+    kinds["gone"] = [item for item in theirs if item not in ours]
+    clauses = list[str]()
     for kind, items in kinds.items():
         if items:
             clauses.append(f"{len(items)} {kind}, first {items[0]}")
-    return ", ".join(clauses) or "another order"
+    return ", ".join(clauses)
 
 
 def check_folder(path: Path) -> None:
     """Raise `InputError` for a folder that is none of circuits, and name the one in it that is."""
+    # The usual mistake is a folder too high.
     for inner in sorted(path.glob("*/")):
         if (inner / "graphs").is_dir() and (inner / NAME).is_file():
             raise InputError(

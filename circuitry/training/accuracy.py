@@ -74,12 +74,14 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
         ['balanced top-1', 'balanced top-1 centred', 'balanced top-5', 'macro F1', 'top-1', 'top-5']
     """
     part = _part(predictions, held_out)
+    # Categories carry the order and the number of all classes, of which a domain may show a few only.
     for column in ("class", "top_1"):
         if not isinstance(predictions[column].dtype, pd.CategoricalDtype):
             raise InputError(
                 f"The classes of predictions are categories, but {column} holds {predictions[column].dtype}: take what "
                 "predictions(...) returned."
             )
+    # An image counts in several parts: all, seen or held-out, and its own held-out class.
     named = predictions[part == "held-out"]
     parts = [predictions.assign(part="all")]
     if held_out:
@@ -115,6 +117,7 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
         right[FALLS_ON_HELD_OUT] = images["top_1"].isin(list(held_out))
     marked = images[[*_BY, "class"]].assign(**right)
     names = list(right)
+    # `observed`: classes without images in a group are no zeros in its mean.
     classes = marked.groupby([*_BY, "class"], sort=False, observed=True)[names].mean()
     by_image = marked.groupby(_BY, sort=False)[names].mean()
     by_class = classes.groupby(_BY, sort=False).mean()
@@ -136,6 +139,7 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
         for name, value in measures.items()
     ]
     table = pd.concat(tables, ignore_index=True)
+    # In the part of all classes every class competes, so there is no accuracy among the part alone.
     return table[(table["part"] != "all") | (table["measure"] != AMONG_PART)]
 
 
@@ -159,6 +163,7 @@ def _f1(images: pd.DataFrame) -> pd.DataFrame:
         _BY, sort=False
     ):
         truth = own["class"].cat.codes.to_numpy()
+        # Only classes with images: another class that is predicted counts as a miss, and has no F1 of its own.
         labels = np.unique(truth)
         value = f1_score(
             truth,
@@ -175,16 +180,13 @@ def _f1(images: pd.DataFrame) -> pd.DataFrame:
 
 def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
     rows = averages[averages["measure"] == MEASURE]
-    seen, held, both = (
-        rows[rows["part"] == part].set_index(_BY[:2])
-        for part in ("seen", "held-out", "all")
-    )
+    seen = rows[rows["part"] == "seen"].set_index(_BY[:2])
+    held = rows[rows["part"] == "held-out"].set_index(_BY[:2])
+    both = rows[rows["part"] == "all"].set_index(_BY[:2])
+    # A domain may lack seen or held-out classes: it has no harmonic mean.
     value = harmonic_mean(seen["value"], held["value"]).reindex(both.index)
-    return (
-        both.assign(measure=HARMONIC_MEAN, value=value)
-        .dropna(subset="value")
-        .reset_index()
-    )
+    table = both.assign(measure=HARMONIC_MEAN, value=value)
+    return table.dropna(subset="value").reset_index()
 
 
 def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
@@ -196,7 +198,8 @@ def _chance(
     table: pd.DataFrame, classes: "pd.Index[str]", held_out: Sequence[str]
 ) -> "pd.Series[float]":
     """Return the value of guessing among the competing classes."""
-    all_classes, held = len(classes), len(set(held_out))
+    all_classes = len(classes)
+    held = len(set(held_out))
     known = {
         CENTRED: 1 / all_classes,
         HARMONIC_MEAN: 1 / all_classes,
@@ -239,7 +242,9 @@ def accuracy_kinds(
         >>> circuitry.training.accuracy_kinds(accuracy)["domain"].tolist()
         ['quickdraw', 'real', 'sketch']
     """
-    rows, by = accuracy if by else accuracy.assign(seed=0), [*by, "domain"]
+    rows = accuracy if by else accuracy.assign(seed=0)
+    by = [*by, "domain"]
+    # A supervised model has a single classifier of its own name, without texts.
     main = rows[rows["classifier"].isin([classifier, SUPERVISED])]
     held = main[~main["part"].isin(CLASS_PARTS)]
     own = rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(CLASS_PARTS)]
@@ -318,6 +323,7 @@ def write_predictions(
     small = np.min_scalar_type(len(classes))
     place = {relative: i for i, relative in enumerate(listing)}
     first = predictions[predictions["classifier"] == classifiers[0]]
+    # The smallest whole numbers that hold a class or a rank: there is a row for each image and classifier.
     arrays = {
         "image": np.array(
             [place[relative] for relative in first["relative"]], dtype=np.uint32
@@ -333,9 +339,9 @@ def write_predictions(
         ]
         top = np.stack(codes, axis=1)
         top[top < 0] = len(classes)  # no answer
-        arrays |= {f"{i}/top": top.astype(small)} | {
-            f"{i}/{rank}": own[rank].to_numpy(small) for rank in RANKS
-        }
+        arrays[f"{i}/top"] = top.astype(small)
+        for rank in RANKS:
+            arrays[f"{i}/{rank}"] = own[rank].to_numpy(small)
     header = {
         "domain": first["domain"].iloc[0],
         "classes": classes,
@@ -366,7 +372,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         tables = []
         for i, name in enumerate(header["classifiers"]):
             top = arrays[f"{i}/top"].astype(int)
-            top[top == len(classes)] = -1
+            top[top == len(classes)] = -1  # no answer: the code of a missing category
             highest = {
                 f"top_{k + 1}": class_column(top[:, k], classes)
                 for k in range(top.shape[1])

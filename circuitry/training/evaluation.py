@@ -152,20 +152,22 @@ def predictions(
         >>> len(table) == len(folder)
         True
     """
-    chosen = (
-        chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
-    )
+    chosen: Sequence[str] = ()
+    if held_out:
+        chosen = chosen_names("held-out class", held_out, images.all_classes)
     apart = torch.tensor([name in chosen for name in images.all_classes])
     records: list[ImageRecord] = []
     scores: dict[str, list[Tensor]] = {name: [] for name in heads}
     last = encoder.sites[-1]
-    for there, found in activations(
+    # One pass: the encoder is the cost, and every head reads the same embeddings.
+    for of_batch, found in activations(
         encoder, preprocess, images.records, [last],
         batch_size=_BATCH_SIZE, strict=work.strict, progress=work.bar("classifying"),
     ):  # fmt: skip
-        records += there
+        # Not `images.records`: unreadable files are left out.
+        records += of_batch
         for name, head in heads.items():
-            given = _scores(head, found[last], there)
+            given = _scores(head, found[last], of_batch)
             if given.ndim != 2 or given.shape[1] != len(images.all_classes):
                 raise InputError(
                     f"The head {name!r} must give a score for each of the {len(images.all_classes)} classes of "
@@ -233,12 +235,13 @@ def outcomes(
 ) -> tuple[Int[Tensor, "images classes"], Int[Tensor, "images ranks"]]:
     """Return the classes by falling score for images of one domain, and `RANKS` of the true class, from 1.
 
-    The first is `NO_ANSWER` where none is above all others.
-    Alone, it competes with the classes of its part: held-out or seen ones. Centring subtracts each class's mean score
-    over the images. It needs no labels, and removes the model's bias towards a class in this domain, and with it the
-    frequency of the class there.
+    The first class is `NO_ANSWER` where no score is above all others. For ``rank_alone`` the true class competes with
+    the classes of its part: the held-out classes, or the seen ones. For ``rank_centred`` each class's mean score over
+    the images is subtracted. Centring needs no labels. It removes the model's bias towards a class in this domain, and
+    with it the frequency of the class there.
     """
     same_part = held_out[None] == held_out[labels][:, None]
+    # By each of `RANKS`.
     competing = (
         scores,
         scores.masked_fill(~same_part, -torch.inf),
@@ -253,5 +256,6 @@ def _ranks(
     scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
 ) -> Int[Tensor, " images"]:
     """Return the rank of the true class, behind those that share its score; of NaN it is the last."""
+    # Counted are the classes that are below: one that is equal, or not a number, is before the true class.
     own = scores.gather(1, labels[:, None])
     return scores.shape[1] - (scores < own).sum(1)

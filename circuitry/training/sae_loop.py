@@ -132,9 +132,12 @@ class SaeLoop:
         normalise: bool,
         device: str | torch.device,
     ) -> None:
-        self.settings, self.normalise, self.device = settings, normalise, device
+        self.settings = settings
+        self.normalise = normalise
+        self.device = device
         sizes, mean = _survey(pieces, normalise)
         self.n_samples = sum(sizes)
+        # One generator for weights, batches and resampling: with its state a training is resumed.
         self._generator = torch.Generator().manual_seed(settings.seed)
         features = settings.expansion * len(mean)
         self.sae = initial_weights(
@@ -150,9 +153,8 @@ class SaeLoop:
             drop_last=settings.drop_last,
             generator=self._generator,
         )
-        self._active = torch.zeros(
-            features, dtype=torch.bool, device=device
-        )  # since the last check
+        # Features that were active since the last check.
+        self._active = torch.zeros(features, dtype=torch.bool, device=device)
         a_pass = sum(map(self._batches.batches_of, sizes))
         self.steps = (
             settings.epochs * a_pass if settings.steps is None else settings.steps
@@ -167,34 +169,32 @@ class SaeLoop:
         """Take one step, with a check after the last of an interval; return whether there was a check."""
         x = self._next_batch()
         features = self.sae.encode(x)
-        loss = (x - self.sae.decode(features)).pow(
-            2
-        ).mean() + self.settings.l1 * features.sum(-1).mean()
+        error = (x - self.sae.decode(features)).pow(2).mean()
+        # Features are not negative, so their sum is their L1 norm.
+        loss = error + self.settings.l1 * features.sum(-1).mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         _step_with_unit_rows(self._optimizer, self.sae.w_dec)
         self._active |= (features > 0).any(0)
         self.step += 1
-        if (
-            self.step % (self.settings.resample_every or CHECK_EVERY)
-            and self.step < self.steps
-        ):
+        every = self.settings.resample_every or CHECK_EVERY
+        if self.step % every and self.step < self.steps:
             return False
         self.check(x, loss)
         return True
 
     def check(self, x: Float[Tensor, "batch d"], loss: Float[Tensor, ""]) -> None:
         """Add to the history, and resample dead features; InputError for a training that diverged."""
-        settings, every = self.settings, self.settings.resample_every
-        if not all(
-            bool(tensor.isfinite().all()) for tensor in (loss, *self._weights.values())
-        ):
+        settings = self.settings
+        every = settings.resample_every
+        if not all(bool(t.isfinite().all()) for t in (loss, *self._weights.values())):
             raise InputError(
                 f"The training of the sparse autoencoder diverged by step {self.step}: its loss or weights are not "
                 f"finite. Train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
             )
         dead = (~self._active).nonzero()[:, 0]
         resampled = 0
+        # Not near the end: a resampled feature needs an interval to learn.
         if every and self.step <= self.steps - every:
             drawn = torch.cat([self._next_batch() for _ in range(RESAMPLING_BATCHES)])
             _resample(self.sae, self._optimizer, dead, drawn, self._generator)
@@ -252,21 +252,18 @@ class SaeLoop:
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(tensors[name])
-                moments = {
-                    moment: tensors[f"{name}.{moment}"].to(weight)
-                    for moment in _MOMENTS
-                }
-                self._optimizer.state[weight] = {
-                    "step": torch.tensor(float(header["step"])),
-                    **moments,
-                }
+                # Adam keeps the number of steps as a tensor on the CPU.
+                state = {"step": torch.tensor(float(header["step"]))}
+                for moment in _MOMENTS:
+                    state[moment] = tensors[f"{name}.{moment}"].to(weight)
+                self._optimizer.state[weight] = state
         self._active = tensors["active"].to(self.device)
         self._generator.set_state(tensors["generator"])
         self._batches.restore(tensors)
         self.step = header["step"]
-        self.history = [
-            {name: entry[name] for name in HISTORY} for entry in header["history"]
-        ]  # a file sorts names
+        # A file sorts names; the history has them in the order of `HISTORY`.
+        history = header["history"]
+        self.history = [{name: entry[name] for name in HISTORY} for entry in history]
 
     def _next_batch(self) -> Tensor:
         return _prepared(next(self._batches), self.normalise).to(self.device)
@@ -278,15 +275,16 @@ def _prepared(samples: Tensor, normalise: bool) -> Tensor:
 
 
 def _in_turn(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
+    # Pieces are read from disk one by one: a variable would keep one in memory while the next is read.
     for i in range(len(pieces)):
-        yield from torch.split(
-            pieces[i], _DIAGNOSED
-        )  # without a variable, which would keep a piece
+        yield from torch.split(pieces[i], _DIAGNOSED)
 
 
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:
     """Return the number of samples of each piece, and the mean of all; InputError for too few, or infinite ones."""
-    sizes, means, finite = [], [], True
+    sizes = list[int]()
+    means = list[Tensor]()
+    finite = True
     for i in range(len(pieces)):
         samples = _prepared(pieces[i], normalise)
         sizes.append(len(samples))
@@ -294,11 +292,9 @@ def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tenso
         finite &= bool(samples.isfinite().all())
         del samples  # before the next is read
     if sum(sizes) < 2 or not finite:
-        given = (
-            f"{sum(sizes)} were given"
-            if sum(sizes) < 2
-            else "some hold NaN or infinite values"
-        )
+        given = "some hold NaN or infinite values"
+        if sum(sizes) < 2:
+            given = f"{sum(sizes)} were given"
         raise InputError(
             f"A sparse autoencoder needs at least two samples, all finite, but {given}."
         )
@@ -310,6 +306,7 @@ def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tenso
 def _step_with_unit_rows(optimizer: torch.optim.Optimizer, w_dec: Tensor) -> None:
     """Step without gradients along the decoder's rows, and restore their length of one."""
     assert w_dec.grad is not None
+    # Without the part along a row: Adam's moments would gather a push that the normalisation takes back.
     w_dec.grad -= (w_dec.grad * w_dec).sum(1, keepdim=True) * w_dec
     optimizer.step()
     w_dec.copy_(F.normalize(w_dec, dim=-1))
@@ -326,6 +323,7 @@ def _resample(
     """Point dead features at samples with large errors, in place."""
     if not len(dead):
         return
+    # Drawn by the square of the loss of each sample; the tiny addend allows samples without any error.
     error = (x - sae.decode(sae.encode(x))).pow(2).sum(-1).cpu()
     weight = error.pow(2) + torch.finfo(torch.float32).tiny
     chosen = torch.multinomial(weight, len(dead), replacement=True, generator=generator)
@@ -336,6 +334,7 @@ def _resample(
     sae.w_dec[dead] = directions
     sae.w_enc[:, dead] = RESAMPLED_ENCODER * length * directions.T
     sae.b_enc[dead] = 0
+    # Adam's moments of the old feature would push the new one away.
     for tensor, index in (
         (sae.w_dec, (dead,)),
         (sae.w_enc, (slice(None), dead)),
