@@ -35,7 +35,9 @@ def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
     if norm.weight is not None:
         y = y * norm.weight
     bias = getattr(norm, "bias", None)  # RMS norms have none
-    return y if bias is None else y + bias
+    if bias is None:
+        return y
+    return y + bias
 
 
 def _centred(norm: Any, x: Tensor) -> Tensor:

@@ -41,8 +41,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     state = read_content(file)
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
+    if not isinstance(state, Mapping):
+        state = {}
     tensors: dict[str, Tensor] = {}
-    for key, value in state.items() if isinstance(state, Mapping) else ():
+    for key, value in state.items():
         if isinstance(value, Tensor):
             # A file may have one weight under both names, as after saving a wrapper and its module together.
             name = _PREFIX.sub("", key)

@@ -89,10 +89,10 @@ def check_known_words(
     unknown = [
         repr(word) for word in words if torch.isin(tokenizer([word]), absent).any()
     ]
-    known = ", ".join(shipped_classes(model))
+    trained_on = "words that it was trained on"
+    if classes := shipped_classes(model):
+        trained_on += f" (the {model} of this package: {', '.join(classes)})"
     raise InputError(
         f"The weights of {model} have no embedding of {name_some(unknown)}, so it reads nothing there: "
-        "give words that it was trained on"
-        + (f" (the {model} of this package: {known})" if known else "")
-        + ", or another model."
+        f"give {trained_on}, or another model."
     )

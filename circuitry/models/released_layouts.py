@@ -100,7 +100,7 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
             )
 
     act, threshold = SAELENS[kind]
-    parts = _gated(file) if kind == "gated" else _parts(file, *_PLAIN)
+    parts = _plain_or_gated(file, kind == "gated")
     if threshold is not None:
         # BatchTopK has one threshold for all features, measured in training.
         parts["threshold"] = file.take(threshold)[0].expand(len(parts["b_enc"]))
@@ -150,7 +150,7 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     _check(file, "activation", activation, activations)
     _check(file, "normalisation of inputs", normalisation, NORMALISATIONS)
     _check(file, "head (hook_point_head_index)", head, (None,))
-    parts = _gated(file) if is_gated else _parts(file, *_PLAIN)
+    parts = _plain_or_gated(file, is_gated)
     if activation == "topk":
         options = config.get("activation_fn_kwargs") or {}
         parts |= {"activation": "topk", "k": int(options.get("k", 0))}
@@ -233,7 +233,7 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
     """
     config = file.config
     _check(file, "module_name", config.get("module_name", "resid"), ("resid",))
-    parts = _gated(file, "b_enc") if config.get("gated_sae") else _parts(file, *_PLAIN)
+    parts = _plain_or_gated(file, bool(config.get("gated_sae")), "b_enc")
     tokens: Any = "class" if config.get("class_token") else "all"
     return SparseAutoencoder(
         **parts, site=f"blocks.{config['block_layer']}.hook_resid_post", tokens=tokens
@@ -369,7 +369,14 @@ def _parts(file: SaeFile, *names: str) -> SaeParts:
     return {**dict(weights), "about": {"config": file.config}}
 
 
-def _gated(file: SaeFile, gate: str = "b_gate") -> SaeParts:
+def _plain_or_gated(file: SaeFile, is_gated: bool, gate: str = "b_gate") -> SaeParts:
+    """Return the parts of a file with the names of `_PLAIN`, or of a gated autoencoder."""
+    if is_gated:
+        return _gated(file, gate)
+    return _parts(file, *_PLAIN)
+
+
+def _gated(file: SaeFile, gate: str) -> SaeParts:
     """Return the parts of a JumpReLU autoencoder that equals a file's gated one; ``gate`` names the bias of gates."""
     parts = _parts(file, "W_enc", "b_mag", "W_dec", "b_dec")
     r_mag, b_gate = file.take("r_mag", gate)

@@ -59,9 +59,9 @@ def load_transformers(
     processor: Any = _from(place, "image processor", transformers.AutoImageProcessor)
     preprocess = partial(_preprocessed, processor)
     shown = _shown(place, processor, preprocess)
-    texts = hasattr(model, "get_text_features")
-    length = config.text_config.max_position_embeddings if texts else 0
-    tokenizer = _tokenizer(place, length) if texts else read_no_text
+    tokenizer: Callable[[Sequence[str]], Tensor] = read_no_text
+    if hasattr(model, "get_text_features"):
+        tokenizer = _tokenizer(place, config.text_config.max_position_embeddings)
     # Neither the version of the library nor the path changes an embedding, so they stay out of the identity.
     made_by = json.loads(config.to_json_string())
     for name in ("transformers_version", "_name_or_path"):
@@ -74,7 +74,8 @@ def load_transformers(
         times = Counter(config.id2label.values())
         for i, label in config.id2label.items():
             # ImageNet has two classes "crane"; equal labels get the number of the output.
-            outputs[f"{label} ({i})" if times[label] > 1 else label] = (i,)
+            name = f"{label} ({i})" if times[label] > 1 else label
+            outputs[name] = (i,)
         named = {"transformers": made_by}
         return as_classifier(place, model, preprocess, named, outputs)
     encoder = Encoder.from_tower(model)
