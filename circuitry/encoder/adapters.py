@@ -48,16 +48,15 @@ def register_architecture(name: str, read: ReadTower) -> None:
         >>> circuitry.Encoder.from_tower(tower).sites
         ('input', '0', '2')
     """
-    # Newest first: a user's adapter may be of a class derived from one that the package knows.
-    known = {**_READERS}
-    known.pop(name, None)
-    _READERS.clear()
-    _READERS.update({name: read} | known)
+    # Removed first, so that an adapter that replaces another becomes the newest.
+    _READERS.pop(name, None)
+    _READERS[name] = read
 
 
 def chain_of(tower: nn.Module) -> Chain:
     """Return the chain of a tower; raise `InputError` for an unknown architecture."""
-    for read in _READERS.values():
+    # Newest first: a user's adapter may be for a class derived from one that the package knows.
+    for read in reversed(_READERS.values()):
         chain = read(tower)
         if chain is not None:
             return chain

@@ -37,7 +37,7 @@ _CONTAINERS = ("Sequential", "RegStage", "AnyStage")
 
 @dataclass(frozen=True)
 class Chain:
-    """The stages of a tower and what is known of them; an adapter returns it, see `register_architecture`.
+    """The stages of a tower, its blocks and tokens; adapters return it, see `register_architecture`.
 
     Example:
         >>> from circuitry.encoder import Chain, linked_stages

@@ -145,7 +145,7 @@ class Encoder(HookedSites):
             tower: The tower; on images it must give the same output as the chain.
             links: Links in order: a path, a tuple of paths and functions, or a `Stage`; see `linked_stages`.
             image_size: Height and width of images.
-            unit_dim: Axis of the units in what modules return; -1 for tokens.
+            unit_dim: Axis of the units in the outputs of modules; -1 for tokens.
 
         Example:
             >>> from torch import nn

@@ -20,7 +20,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 _PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
-"""What DistributedDataParallel and torch.compile put before the names of weights."""
+"""Prefixes of names of weights by DistributedDataParallel and torch.compile."""
 
 
 @checked
