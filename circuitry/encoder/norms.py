@@ -35,9 +35,9 @@ def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
     if norm.weight is not None:
         y = y * norm.weight
     bias = getattr(norm, "bias", None)  # RMS norms have none
-    if bias is None:
-        return y
-    return y + bias
+    if bias is not None:
+        y = y + bias
+    return y
 
 
 def _centred(norm: Any, x: Tensor) -> Tensor:
