@@ -54,14 +54,16 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
         for a table without parts.
     """
     pairs, values = _pair_array(parts)
-    classes = sorted({name for pair in pairs for name in pair})
+    classes = sorted(set().union(*pairs))
     if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
     draws = draw_resamples(classes, values.shape[-1], seed=seed)
     places = pd.Index(classes)
-    a, b = (places.get_indexer(pd.Index(side)) for side in zip(*pairs, strict=True))
+    a = places.get_indexer(pd.Index([pair[0] for pair in pairs]))
+    b = places.get_indexer(pd.Index([pair[1] for pair in pairs]))
     # A pair of classes counts as often as both were drawn, one class as often as it was.
     weights = draws.classes[:, a] * np.where(a == b, 1.0, draws.classes[:, b])
+    # Each cell is the contrast with a weight on itself alone; so cells and effects are computed alike.
     contrasts = np.vstack([np.eye(len(CELLS)), list(EFFECTS.values())])
     spread = dual_bootstrap(
         values,
@@ -74,9 +76,11 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     results = _contrast(of_class, contrasts)
     n_classes = (~np.isnan(results)).sum(0)
     p = np.full(len(contrasts), np.nan)
-    for i in range(len(CELLS), len(contrasts)):  # the effects
+    # Cells come first; a p value is of an effect alone.
+    for i in range(len(CELLS), len(contrasts)):
         effect = results[:, i]
         p[i] = sign_flip_p(effect[~np.isnan(effect)], seed=seed)
+    # With fewer classes no exchange can give a p below the level, however large the effect.
     detectable = spread.detectable(LEVEL)
     detectable = np.where(n_classes >= fewest_units(1), detectable, np.inf)
     table = pd.DataFrame(
@@ -97,12 +101,15 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
 def _pair_array(
     parts: PartTable,
 ) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
-    """Return pairs of classes and their means over domains and sites in each of `CELLS`, by part; NaN elsewhere."""
+    """Return the pairs of classes, and for each its means over domains and sites in each of `CELLS`, by part.
+
+    NaN where a pair has no row of a cell.
+    """
     rows = parts[~of_whole(parts)].dropna(subset="value")
+    other_class = rows["class_a"] != rows["class_b"]
+    other_domain = rows["domain_a"] != rows["domain_b"]
     # The place in CELLS: other classes are the second half, other domains the second of each half.
-    cell = 2 * (rows["class_a"] != rows["class_b"]) + (
-        rows["domain_a"] != rows["domain_b"]
-    )
+    cell = 2 * other_class + other_domain
     keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
     rows = rows.assign(cell=cell.astype(int))
     means = rows.groupby(keys)["value"].mean().reset_index()
@@ -133,6 +140,7 @@ def _by_class(
 ) -> Float[np.ndarray, "classes cells"]:
     """Return each class's mean over its pairs."""
     pairs = np.arange(len(values))
+    # A class with itself sets the same 1 twice, so it counts once.
     member = np.zeros((n_classes, len(values)))
     member[a, pairs] = 1.0
     member[b, pairs] = 1.0

@@ -14,8 +14,10 @@ from circuitry.runs.given import FINITE, Condition, Count, Seed, checked
 
 LEVEL = 0.05
 
-EXACT_SIGNS, EXACT_DOMAINS = 12, 8
-"""Most values for all signs, and most domains for all orders."""
+EXACT_SIGNS = 12
+"""Most values whose signs are exchanged in all 2^n ways."""
+EXACT_DOMAINS = 8
+"""Most domains that are put into all n! orders."""
 
 _SIGN_DRAWS = 10_000
 """Random signs of more values."""
@@ -49,7 +51,8 @@ def smallest_p(n: int) -> float:
 
 
 def fewest_units(n_tests: int) -> int:
-    """Return how many values it takes for the smallest p to be significant after correction for some tests."""
+    """Return how many values are needed before the smallest p, corrected for the tests, is significant."""
+    # 2 / 2^n * n_tests <= LEVEL, solved for n.
     return math.ceil(1 + math.log2(n_tests / LEVEL))
 
 
@@ -113,14 +116,18 @@ def mantel(
     complete = _complete(matrices)
     n = len(complete)
     upper = np.triu_indices(n, 1)
-    u, v, *others = (
-        _standardised(stats.rankdata(m[np.ix_(complete, complete)][upper]))
-        for m in matrices
-    )
-    # With a third matrix: what its ranks explain is taken out of both.
-    taken = others[0] if others else np.zeros(len(u))
-    u, v = (_standardised(ranks - (ranks @ taken) * taken) for ranks in (u, v))
-    if n < 3 or not all(ranks.any() for ranks in (u, v, *others)):
+    # Standardised ranks of the pairs of domains: their products are Spearman's correlations.
+    ranked = []
+    for matrix in matrices:
+        pairs = matrix[np.ix_(complete, complete)][upper]
+        ranked.append(_standardised(stats.rankdata(pairs)))
+    # With a third matrix: the share of both that its ranks explain is taken out.
+    taken = np.zeros(len(ranked[0])) if given is None else ranked[2]
+    u = _standardised(ranked[0] - (ranked[0] @ taken) * taken)
+    v = _standardised(ranked[1] - (ranked[1] @ taken) * taken)
+    # A matrix of equal pairs has no order, and all-zero ranks.
+    varies = u.any() and v.any() and (given is None or taken.any())
+    if n < 3 or not varies:
         return float("nan"), float("nan")
     # As a matrix again, so that an order of the domains moves whole rows and columns of y.
     ranks = np.zeros((n, n))
@@ -138,7 +145,10 @@ def mantel(
     rhos = moved @ u / rest
     rho = float(u @ v)
     as_large = int((np.abs(rhos) >= abs(rho) - ROUNDING).sum())
-    return rho, as_large / len(orders) if exact else (1 + as_large) / (1 + draws)
+    if exact:
+        return rho, as_large / len(orders)
+    # The given order is one of the permutations, so p is never zero.
+    return rho, (1 + as_large) / (1 + draws)
 
 
 def _complete(matrices: Sequence[np.ndarray]) -> list[int]:

@@ -57,6 +57,7 @@ def _words_in(table: pd.DataFrame) -> str:
     """Return the columns that should hold numbers and do not."""
     if table.empty:
         return ""
+    # Columns of objects may still hold numbers alone, as those of empty tables or with None do.
     known = table[[name for name in NUMBERS if name in table]].infer_objects()
     return ", ".join(known.select_dtypes(exclude=["number", "bool"]).columns)
 
@@ -102,10 +103,15 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
-    """Refuse a table that holds two domains of a class twice at a site; ``in_order``: both orders are two pairs."""
+    """Refuse a table with two rows for one class, two domains and one site.
+
+    Args:
+        in_order: Whether (a, b) and (b, a) are two pairs, or the same pair.
+    """
     table = table.reset_index(drop=True)
     pairs = table[["domain_a", "domain_b"]].astype(str)
     if not in_order:
+        # In alphabetical order both directions of a pair are equal.
         pairs[:] = np.sort(pairs.to_numpy(), axis=1)
     twice = table[["class", "site"]].join(pairs).duplicated()
     if twice.any():
@@ -118,7 +124,10 @@ def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
 def class_groups(
     classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """Return the classes as group ``all``, and the members of each further group among them; empty groups go."""
+    """Return classes by group: all of them as ``all``, and for each given group its members among them.
+
+    Groups without such a member are left out.
+    """
     fitting(list(groups or ()), list[str], "the names of groups")
     known = set(classes)
     members_of = {"all": tuple(sorted(known))}
@@ -187,19 +196,20 @@ def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
         return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
 
 
+# Apostrophes before the sign count, so that a name with one gets another, and reading takes away one alone.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def _quoted(name: object) -> object:
-    return f"'{name}" if isinstance(name, str) and _FORMULA.match(name) else name
+    if isinstance(name, str) and _FORMULA.match(name):
+        return f"'{name}"
+    return name
 
 
 def _unquoted(name: object) -> object:
-    return (
-        name.removeprefix("'")
-        if isinstance(name, str) and _FORMULA.match(name)
-        else name
-    )
+    if isinstance(name, str) and _FORMULA.match(name):
+        return name.removeprefix("'")
+    return name
 
 
 def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:
