@@ -25,10 +25,11 @@ class CircuitUnits:
         """Whether a circuit keeps a unit, [units, circuits] by site."""
 
     def add(self, key: Key, graph: AttributionGraph) -> None:
-        """Take in the graph of a class and domain."""
+        """Fill the column of a class and domain from its graph."""
         column = self.keys.index(key)
         for site in graph.inner_sites:
             scores = graph.node_scores[site]
+            # The first graph tells how many units a site has.
             if site not in self.scores:
                 shape = (len(scores), len(self.keys))
                 self.scores[site] = np.full(shape, np.nan, scores.dtype)
@@ -47,6 +48,7 @@ class CircuitUnits:
 
     def kept_by_class(self, class_name: str) -> list[tuple[str, int]]:
         """Return (site, unit) of the units that the circuits of a class keep."""
+        # A mask over the columns: the circuits of the class in all domains.
         of_class = [name == class_name for name, _ in self.keys]
         units: list[tuple[str, int]] = []
         for site, kept in self.kept.items():
@@ -55,10 +57,14 @@ class CircuitUnits:
         return units
 
     def by_class_and_domain(self, values: np.ndarray) -> np.ndarray:
-        """Return values [units, circuits] as [units, classes, domains]: NaN, or False, where there is no circuit."""
+        """Rearrange values [units, circuits] as [units, classes, domains].
+
+        A class and domain without a circuit has NaN, or False among booleans.
+        """
         rows = [self.classes.index(class_name) for class_name, _ in self.keys]
         columns = [self.domains.index(domain) for _, domain in self.keys]
         shape = (len(values), len(self.classes), len(self.domains))
-        table = np.full(shape, False if values.dtype == bool else np.nan)
+        nothing = False if values.dtype == bool else np.nan
+        table = np.full(shape, nothing)
         table[:, rows, columns] = values
         return table

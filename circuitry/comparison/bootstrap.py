@@ -80,8 +80,10 @@ def draw_resamples(
     if n_parts > 2:
         # The variance of a mean of n parts, divided by that of the draws: each part has a share of a draw's pairs.
         pairs = _pair_weights(parts)
-        shares = pairs.sum(2) / pairs.sum((1, 2))[:, None]
-        shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
+        n_pairs = pairs.sum((1, 2))
+        shares = pairs.sum(2) / n_pairs[:, None]
+        distances = np.square(shares - 1 / n_parts).sum(1)
+        shrunk = distances.mean()
         part_inflation = 1 / n_parts / shrunk
     return Draws(drawn.astype(float), parts, n, class_inflation, part_inflation)
 
@@ -97,7 +99,8 @@ def _draw_parts(
         alone = (drawn == n_parts).any(1)
         if not alone.any():
             break
-        drawn[alone] = rng.multinomial(n_parts, shares, int(alone.sum()))
+        n_alone = int(alone.sum())
+        drawn[alone] = rng.multinomial(n_parts, shares, n_alone)
     return drawn.astype(float)
 
 
@@ -149,9 +152,11 @@ def _weighted(
     """Return for every draw the sums over classes and pairs, weighted by the counts of the draw."""
     # A factor with one row is the same in all draws: it is summed first, which saves most of the work.
     if len(pairs) == 1:
-        return np.asarray(classes @ (values @ pairs[0]))
+        over_pairs = values @ pairs[0]
+        return np.asarray(classes @ over_pairs)
     if len(classes) == 1:
-        return np.asarray(pairs @ np.tensordot(classes[0], values, 1).T)
+        over_classes = np.tensordot(classes[0], values, 1)
+        return np.asarray(pairs @ over_classes.T)
     # The products of all draws at once would take draws x cells x pairs numbers.
     sums = []
     for start in range(0, len(classes), _CHUNK):
@@ -182,7 +187,9 @@ def dual_bootstrap(
     """
     n_drawn = draws.classes.shape[1]
     n_parts = draws.parts.shape[1]
-    if values.size == 0 or (len(values), values.shape[-1]) != (n_drawn, n_parts):
+    same_classes = len(values) == n_drawn
+    same_parts = values.shape[-1] == n_parts
+    if values.size == 0 or not same_classes or not same_parts:
         raise InputError(
             f"Draws are of the classes and parts of the values, but values {list(values.shape)} and draws of "
             f"{n_drawn} classes and {n_parts} parts were given: draw for these."
@@ -222,7 +229,8 @@ def dual_bootstrap(
     rest = np.square(variance - classes) / part_degrees
     squares = np.square(classes) / class_degrees + rest
     least = np.full_like(variance, min(class_degrees, part_degrees))
-    degrees = np.divide(np.square(variance), squares, out=least, where=squares > 0)
+    varies = squares > 0
+    degrees = np.divide(np.square(variance), squares, out=least, where=varies)
     return Spread(value, variance, degrees)
 
 
@@ -243,7 +251,8 @@ def dual_variance(
     interaction = class_inflation * part_inflation * (both - by_class - by_part)
     corrected = classes + parts - interaction
     # Drawing classes alone is a lower bound; drawing both, uncorrected, an upper one.
-    return np.asarray(np.clip(corrected, classes, np.maximum(classes, both)))
+    most = np.maximum(classes, both)
+    return np.asarray(np.clip(corrected, classes, most))
 
 
 def known_variance(

@@ -59,7 +59,9 @@ class PairCells(NamedTuple):
     @property
     def complete(self) -> Bool[np.ndarray, "classes pairs sites"]:
         """Whether a class has the similarity and both ceilings of a pair at a site."""
-        return np.asarray((~np.isnan(self.values[:, 0])).any((-2, -1)))
+        # Where one of the three is unknown, the similarity is NaN, too.
+        known = ~np.isnan(self.values[:, 0])
+        return np.asarray(known.any((-2, -1)))
 
     def over_sites(self) -> "PairCells":
         """Return the means over sites as one site; a class and pair has the sites where all three are known."""
@@ -82,8 +84,10 @@ def pair_cells(parts: PartArray) -> PairCells:
     ceiling_b = parts.values[:, b, b]
     cells = np.stack([similarity, ceiling_a, ceiling_b], 1)
     # A class counts at a site if its similarity and both ceilings are known there.
-    complete = (~np.isnan(cells)).any((-2, -1)).all(1)
-    cells = np.where(complete[:, None, :, :, None, None], cells, np.nan)
+    known = ~np.isnan(cells)
+    complete = known.any((-2, -1)).all(1)
+    complete = complete[:, None, :, :, None, None]
+    cells = np.where(complete, cells, np.nan)
     return PairCells(parts.domains, parts.sites, tuple(pairs), cells)
 
 
@@ -129,7 +133,9 @@ def pair_ratios(
             for side, name in enumerate((domain_a, domain_b)):
                 # Without a class there is no ceiling, weak or not.
                 if weak[side, i, s] and n_classes[i, s]:
-                    said = _said(means[1 + side, i, s], ceiling_ends[:, side, i, s])
+                    ceiling = means[1 + side, i, s]
+                    ends = ceiling_ends[:, side, i, s]
+                    said = _said(ceiling, ends)
                     notes.append(
                         f"the ceiling of {name}, {said}, is not known to be well above chance, {chance[s]:.2f}"
                     )
@@ -210,4 +216,6 @@ def _ratio_spread(
 def _well_above(above: Spread) -> Bool[np.ndarray, "*results"]:
     # Compared by the interval: a ceiling that may be chance makes a ratio of any size.
     low, _ = above.interval()
-    return np.asarray((above.value > 0) & (low >= LEAST_ABOVE * above.value))
+    is_above = above.value > 0
+    is_far = low >= LEAST_ABOVE * above.value
+    return np.asarray(is_above & is_far)

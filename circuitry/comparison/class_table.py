@@ -62,7 +62,9 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     a = places.get_indexer(pd.Index([pair[0] for pair in pairs]))
     b = places.get_indexer(pd.Index([pair[1] for pair in pairs]))
     # A pair of classes counts as often as both were drawn, one class as often as it was.
-    weights = draws.classes[:, a] * np.where(a == b, 1.0, draws.classes[:, b])
+    count_a = draws.classes[:, a]
+    count_b = draws.classes[:, b]
+    weights = count_a * np.where(a == b, 1.0, count_b)
     # Each cell is the contrast with a weight on itself alone; so cells and effects are computed alike.
     contrasts = np.vstack([np.eye(len(CELLS)), list(EFFECTS.values())])
     spread = dual_bootstrap(
@@ -72,7 +74,8 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     )
     low, high = spread.interval()
     # p exchanges "same" and "other" class by class, so it needs each class's own effect.
-    of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
+    of_pairs = mean_known(values, (-2, -1))
+    of_class = _by_class(of_pairs, a, b, len(classes))
     results = _contrast(of_class, contrasts)
     n_classes = (~np.isnan(results)).sum(0)
     p = np.full(len(contrasts), np.nan)
@@ -118,7 +121,13 @@ def _pair_array(
     labels = pd.Index(sorted({*means["part_a"], *means["part_b"]}))
     p = labels.get_indexer(means["part_a"])
     q = labels.get_indexer(means["part_b"])
-    values = np.full((len(pairs), len(CELLS), len(labels), len(labels)), np.nan)
+    shape = (
+        len(pairs),
+        len(CELLS),
+        len(labels),
+        len(labels),
+    )
+    values = np.full(shape, np.nan)
     values[place, means["cell"], p, q] = means["value"]
     return list(pairs), values
 
@@ -128,8 +137,10 @@ def _contrast(
 ) -> np.ndarray:
     """Return weighted sums of cells; NaN if a cell with a weight is unknown."""
     # An unknown cell without a weight must not make the sum unknown, as 0 * NaN would.
-    unknown = np.isnan(cells).astype(float) @ (weights != 0).T > 0
-    return np.where(unknown, np.nan, np.nan_to_num(cells) @ weights.T)
+    has_weight = weights != 0
+    n_unknown = np.isnan(cells).astype(float) @ has_weight.T
+    sums = np.nan_to_num(cells) @ weights.T
+    return np.where(n_unknown > 0, np.nan, sums)
 
 
 def _by_class(

@@ -124,8 +124,9 @@ class Comparison:
         # `replace` hands on the groups of a comparison, whose values were looked at when it was made.
         if "all" not in self.groups:
             self._warn_of_strange_values()
-            classes = tuple(sorted({*self.values["class"], *self.ceilings["class"]}))
-            object.__setattr__(self, "groups", {"all": classes} | dict(self.groups))
+            classes = {*self.values["class"], *self.ceilings["class"]}
+            groups = {"all": tuple(sorted(classes)), **self.groups}
+            object.__setattr__(self, "groups", groups)
 
     def _warn_of_strange_values(self) -> None:
         values = self.values["value"].astype(float)
@@ -195,7 +196,8 @@ class Comparison:
             )
         members = self.groups[group]
         values = self.values[self.values["class"].isin(members)]
-        both = self.parts[["class_a", "class_b"]].isin(members).all(axis=1)
+        sides = self.parts[["class_a", "class_b"]]
+        both = sides.isin(members).all(axis=1)
         return replace(
             self, values=values, parts=self.parts[both], groups={"all": members}
         )
@@ -243,7 +245,8 @@ class Comparison:
         """Return the mean of the ratios over pairs and sites, and its 95 % interval; an error as in `ratios`."""
         spread = mean_ratio(*self._need_ratios()._cells(by_site=False))
         low, high = spread.interval()
-        return float(spread.value[0]), (float(low[0]), float(high[0]))
+        interval = (float(low[0]), float(high[0]))
+        return float(spread.value[0]), interval
 
     def over_depth(self) -> pd.DataFrame:
         """Return each domain's mean with the other domains, on all images: columns `INTERVALS`, with 95 % intervals.
@@ -424,7 +427,8 @@ class Comparison:
         for site, value in self.chance[list(CHANCE)].to_numpy():
             levels[site if isinstance(site, str) else None] = value
         chances = [levels.get(site, 0.0) for site in array.sites]
-        return pair_cells(array), np.array(chances, dtype=float), self._draws(array)
+        of_sites = np.array(chances, dtype=float)
+        return pair_cells(array), of_sites, self._draws(array)
 
     def _draws(self, array: PartArray) -> Draws:
         return draw_resamples(array.classes, array.n_parts, seed=self.seed)
@@ -444,7 +448,8 @@ class Comparison:
 
     def __repr__(self) -> str:
         where = f"{len(self.sites)} sites" if self.sites else "whole"
-        levels = self.levels().set_index("what")["value"].map("{:.3g}".format)
+        values = self.levels().set_index("what")["value"]
+        levels = values.map("{:.3g}".format)
         return (
             f"Comparison by {self.measure} ({where}): {self.values['class'].nunique()} classes in "
             f"{len(self.domains)} domains; {', '.join(levels.index + ' ' + levels)}"

@@ -49,7 +49,8 @@ def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
     """Return results [domains, sites] of parts as a table with the columns `INTERVALS`."""
     low, high = spread.interval()
     # A class counts if any pair of parts with any other domain is known.
-    n_classes = (~np.isnan(without_own(parts.values))).any((2, 4, 5)).sum(0)
+    known = ~np.isnan(without_own(parts.values))
+    n_classes = known.any((2, 4, 5)).sum(0)
     rows = []
     for s, site in enumerate(parts.sites):
         for d, domain in enumerate(parts.domains):
@@ -117,8 +118,9 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     for pair in pairs:
         values = others[:, pair]
         # [classes, sites]: both domains have a value with some other domain.
-        both = (~np.isnan(values)).any((2, 4, 5)).all(1)
-        values = np.where(both[:, None, None, :, None, None], values, np.nan)
+        known = (~np.isnan(values)).any((2, 4, 5))
+        both = known.all(1)[:, None, None, :, None, None]
+        values = np.where(both, values, np.nan)
         means.append(mean_known(values, 3))
     cells = np.stack(means, 2)
 
@@ -126,7 +128,8 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
         scores = mean_known(means, -1)
         return np.asarray(scores[:, 0] - scores[:, 1])
 
-    n_classes = (~np.isnan(cells[:, 0])).any((-3, -2, -1)).sum(0)
+    known = ~np.isnan(cells[:, 0])
+    n_classes = known.any((-3, -2, -1)).sum(0)
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
     return corrected_tests(names, dual_bootstrap(cells, differences, draws), n_classes)
 
@@ -143,7 +146,8 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
     sign = 1.0 if alike else -1.0
 
     def below_ceilings(means: np.ndarray) -> np.ndarray:
-        return np.asarray(sign * (means[:, 1:].mean(1) - means[:, 0]))
+        ceiling = means[:, 1:].mean(1)
+        return np.asarray(sign * (ceiling - means[:, 0]))
 
     spread = dual_bootstrap(cells.values[:, :, :, 0], below_ceilings, draws)
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]

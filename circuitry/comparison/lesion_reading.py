@@ -111,7 +111,8 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
         # Student's interval may leave the possible shares; one around a value above 1 must not end below it.
         if value <= 1:
             high = min(high, 1.0)
-        rows.append((*key, value, max(low, 0.0), high, len(part)))
+        low = max(low, 0.0)
+        rows.append((*key, value, low, high, len(part)))
     return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n_classes"])
 
 
@@ -258,15 +259,15 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
         # The model does not know the class in one of the styles.
         if np.isnan([a_on_b, b_on_a]).any():
             continue
-        in_own_style = [own_a, own_b]
-        of_others = [float(spared.get((name, style), np.nan)) for style in (a, b)]
+        others_a = float(spared.get((name, a), np.nan))
+        others_b = float(spared.get((name, b), np.nan))
         least = max(pair["chance"], least_overlap)
         # A comparison with NaN is false: what was not tested speaks neither for a part nor against it.
-        keeps_class = np.greater(in_own_style, TAKEN).any()
-        takes_others = np.less(of_others, SPARED).any()
+        keeps_class = np.greater([own_a, own_b], TAKEN).any()
+        takes_others = np.less([others_a, others_b], SPARED).any()
         if keeps_class or takes_others:
             verdict = NO_PART
-        elif np.isnan([*in_own_style, *of_others]).any():
+        elif np.isnan([own_a, own_b, others_a, others_b]).any():
             verdict = UNTESTED
         elif max(a_on_b, b_on_a) <= TAKEN and pair["overlap"] > least:
             verdict = SAME_PART
@@ -280,7 +281,7 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
             "own_b": own_b,
             "a_on_b": a_on_b,
             "b_on_a": b_on_a,
-            "others": min(of_others),
+            "others": min(others_a, others_b),
             "overlap": pair["overlap"],
             "verdict": verdict,
         }

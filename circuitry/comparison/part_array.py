@@ -44,7 +44,8 @@ def check_parts(parts: pd.DataFrame) -> None:
     }
     for mistake, wrong in mistakes.items():
         if wrong.any():
-            row = ", ".join(map(str, parts.loc[wrong, keys].iloc[0]))
+            first = parts.loc[wrong, keys].iloc[0]
+            row = ", ".join(map(str, first))
             raise InputError(
                 f"A table of parts holds each two different parts once, but the row {row} {mistake}: remove it."
             )
@@ -63,7 +64,8 @@ def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
     # Both sides are of one class and domain, so either column names it.
     own = own.rename(columns={"class_a": "class", "domain_a": "domain"})
     keys = ["class", "domain", "site"]
-    means = own.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
+    groups = own.groupby(keys, dropna=False, sort=False)
+    means = groups["value"].mean().reset_index()
     return means.assign(site=_sites(means["site"]))
 
 
@@ -160,7 +162,8 @@ def without_own(
 
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
     """Return the mean of the known numbers along an axis; NaN, without a warning, where none is known."""
-    return known_ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
+    n_known = (~np.isnan(values)).sum(axis)
+    return known_ratio(np.nansum(values, axis), n_known)
 
 
 def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -169,12 +172,15 @@ def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
     ``member`` [rows, members] is 1 for a member and 0 for every other value along the first axis of ``values``.
     """
     # Sums of known values, divided by how many are known.
-    return known_ratio(member @ np.nan_to_num(values), member @ ~np.isnan(values))
+    totals = member @ np.nan_to_num(values)
+    n_known = member @ ~np.isnan(values)
+    return known_ratio(totals, n_known)
 
 
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Return a total divided by a number or weight; NaN, without a warning, where that is not positive."""
     # np.divide with where leaves the rest of its output as it was: NaN.
-    ratio = np.full(np.broadcast_shapes(np.shape(total), np.shape(n)), np.nan)
+    shape = np.broadcast_shapes(np.shape(total), np.shape(n))
+    ratio = np.full(shape, np.nan)
     np.divide(total, n, out=ratio, where=n > 0)
     return ratio

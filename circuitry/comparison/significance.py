@@ -75,9 +75,12 @@ def sign_flip_p(
     exact = n <= EXACT_SIGNS
     if exact:
         # Bit i of a number from 0 to 2^n - 1 is the sign of value i.
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        numbers = np.arange(2**n)[:, None]
+        bits = (numbers >> np.arange(n)) & 1
+        signs = 1 - 2 * bits
     else:
-        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_SIGN_DRAWS, n))
+        rng = np.random.default_rng(seed)
+        signs = rng.choice([-1.0, 1.0], (_SIGN_DRAWS, n))
     # Sums order as means do; the given signs must count among the permutations in spite of rounding.
     as_large = np.abs(signs @ values) >= abs(values.sum()) - ROUNDING
     if exact:
@@ -138,13 +141,16 @@ def mantel(
         orders = np.array(list(permutations(range(n))))
     else:
         rng = np.random.default_rng(seed)
-        orders = rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
+        in_order = np.tile(np.arange(n), (draws, 1))
+        orders = rng.permuted(in_order, axis=1)
     moved = ranks[orders[:, upper[0]], orders[:, upper[1]]]
     # An order mixes the rest of y with the given ranks again, which are taken out of it.
-    rest = np.sqrt(np.maximum(1 - np.square(moved @ taken), ROUNDING))
+    explained = np.square(moved @ taken)
+    rest = np.sqrt(np.maximum(1 - explained, ROUNDING))
     rhos = moved @ u / rest
     rho = float(u @ v)
-    as_large = int((np.abs(rhos) >= abs(rho) - ROUNDING).sum())
+    is_as_large = np.abs(rhos) >= abs(rho) - ROUNDING
+    as_large = int(is_as_large.sum())
     if exact:
         return rho, as_large / len(orders)
     # The given order is one of the permutations, so p is never zero.
@@ -159,7 +165,8 @@ def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
     # The domain with the most unknown pairs goes until none is left.
     left = list(range(len(unknown)))
     while unknown[np.ix_(left, left)].any():
-        left.pop(int(unknown[np.ix_(left, left)].sum(0).argmax()))
+        n_unknown = unknown[np.ix_(left, left)].sum(0)
+        left.pop(int(n_unknown.argmax()))
     return left
 
 

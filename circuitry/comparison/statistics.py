@@ -34,8 +34,11 @@ class Spread(NamedTuple):
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper bounds of the interval of 95 %."""
-        reach = stats.t.ppf(STUDENT_QUANTILE, self.degrees) * np.sqrt(self.variance)
-        return np.asarray(self.value - reach), np.asarray(self.value + reach)
+        quantile = stats.t.ppf(STUDENT_QUANTILE, self.degrees)
+        reach = quantile * np.sqrt(self.variance)
+        low = np.asarray(self.value - reach)
+        high = np.asarray(self.value + reach)
+        return low, high
 
     def detectable(self, level: float) -> np.ndarray:
         """Return the difference from zero that Student's test at a level finds in four of five studies like this."""

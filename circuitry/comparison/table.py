@@ -77,7 +77,8 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     rows = both_directions(table)
     pairs = rows.rename(columns={"domain": "domain_a", "other": "domain_b"})
     check_pairs(pairs, in_order=True)
-    means = rows.groupby(["domain", "other"])["value"].mean().unstack().astype(float)
+    by_pair = rows.groupby(["domain", "other"])["value"]
+    means = by_pair.mean().unstack().astype(float)
     domains = sorted(means.index)
     matrix = means.reindex(index=domains, columns=domains)
     return matrix.rename_axis(index=None, columns=None)
@@ -115,7 +116,9 @@ def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
         pairs[:] = np.sort(pairs.to_numpy(), axis=1)
     twice = table[["class", "site"]].join(pairs).duplicated()
     if twice.any():
-        row = ", ".join(map(str, table.loc[twice, list(VALUES[:-1])].iloc[0]))
+        key = list(VALUES[:-1])
+        first = table.loc[twice, key].iloc[0]
+        row = ", ".join(map(str, first))
         raise InputError(
             f"A class, two domains and a site have one value, but {row} has several: remove all but one."
         )
@@ -158,7 +161,8 @@ def check_table(
     if table.empty:
         raise InputError(f"The {name} table has no rows; there is nothing to draw.")
     if by and (repeated := table.duplicated(by)).any():
-        row = ", ".join(map(str, table.loc[repeated, by].iloc[0]))
+        first = table.loc[repeated, by].iloc[0]
+        row = ", ".join(map(str, first))
         raise InputError(
             f"The {name} table has more than one row for {row}; average or select them first."
         )

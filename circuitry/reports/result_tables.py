@@ -56,7 +56,7 @@ def write_with_provenance(
             one name a line.
     """
     paths = [folder / f"{name}.csv" for name in tables]
-    # Six digits: more would differ between machines, and be no result.
+    # Six digits: rounding in the others differs between machines.
     for path, table in zip(paths, tables.values(), strict=True):
         write_named_table(path, table, "%.6g")
     facts = json.dumps({"command": command(), **provenance}, indent=1, default=str)
