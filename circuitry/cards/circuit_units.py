@@ -43,8 +43,12 @@ class CircuitUnits:
 
     def units(self) -> dict[str, np.ndarray]:
         """Return the numbers of the units that any circuit keeps, by site; only sites that have such units."""
-        kept = {site: self.kept_by_any(site) for site in self.kept}
-        return {site: numbers for site, numbers in kept.items() if len(numbers)}
+        units: dict[str, np.ndarray] = {}
+        for site in self.kept:
+            numbers = self.kept_by_any(site)
+            if len(numbers):
+                units[site] = numbers
+        return units
 
     def kept_by_class(self, class_name: str) -> list[tuple[str, int]]:
         """Return (site, unit) of the units that the circuits of a class keep."""
@@ -61,10 +65,11 @@ class CircuitUnits:
 
         A class and domain without a circuit has NaN, or False among booleans.
         """
-        rows = [self.classes.index(class_name) for class_name, _ in self.keys]
-        columns = [self.domains.index(domain) for _, domain in self.keys]
         shape = (len(values), len(self.classes), len(self.domains))
         nothing = False if values.dtype == bool else np.nan
         table = np.full(shape, nothing)
-        table[:, rows, columns] = values
+        for column, (class_name, domain) in enumerate(self.keys):
+            row = self.classes.index(class_name)
+            place = self.domains.index(domain)
+            table[:, row, place] = values[:, column]
         return table

@@ -86,8 +86,10 @@ def word_probabilities(
     probabilities = clip.logits(embeddings).float().softmax(-1)
     if probabilities.shape[1] != len(words):
         # A classifier may have several outputs for a class.
-        outputs = [list(clip.classes[word]) for word in words]
-        by_word = [probabilities[:, columns].sum(1) for columns in outputs]
+        by_word: list[Tensor] = []
+        for word in words:
+            outputs = list(clip.classes[word])
+            by_word.append(probabilities[:, outputs].sum(1))
         probabilities = torch.stack(by_word, 1)
     return probabilities.cpu().numpy()
 

@@ -236,13 +236,21 @@ class Comparison:
 
         Returns:
             Columns domain_a, domain_b, site (None), value, low, high (95 %), n_classes, similarity, ceiling_a,
-            ceiling_b (the means between parts behind the ratio), n_per_part (images of a part).
+            ceiling_b (the means between parts behind the ratio), note (why there is no ratio), n_per_part (images of a
+            part).
+
+        Raises:
+            InputError: without parts of two domains.
         """
         table = pair_ratios(*self._need_ratios()._cells(by_site=False))
         return table.assign(n_per_part=self.about.get("n_per_part"))
 
     def mean_ratio(self) -> tuple[float, tuple[float, float]]:
-        """Return the mean of the ratios over pairs and sites, and its 95 % interval; an error as in `ratios`."""
+        """Return the mean of the ratios over pairs of domains, and its 95 % interval.
+
+        Raises:
+            InputError: without parts of two domains.
+        """
         spread = mean_ratio(*self._need_ratios()._cells(by_site=False))
         low, high = spread.interval()
         interval = (float(low[0]), float(high[0]))
@@ -295,7 +303,11 @@ class Comparison:
         return class_by_domain(self._counted(self.parts), seed=self.seed)
 
     def summary(self) -> pd.DataFrame:
-        """Return each domain's mean with the others over sites, by group: group, then `INTERVALS` without the site."""
+        """Return each domain's mean over sites with the other domains, for each group of classes.
+
+        Returns:
+            Columns group, domain, value, low, high, n_classes.
+        """
         columns = ["group", "domain", "value", "low", "high", "n_classes"]
         if len(self.intervals) and len(self.sites) < 2:
             return self.intervals.assign(group="all")[columns]
@@ -323,7 +335,11 @@ class Comparison:
         return domain_tests(self._with_others(self._counted(self.values)))
 
     def ceiling_tests(self) -> pd.DataFrame:
-        """Test for each two domains whether they differ from their ceilings; an error as in `ratios`."""
+        """Test, for each two domains, whether their similarity differs from the mean of their ceilings.
+
+        Raises:
+            InputError: without parts of two domains.
+        """
         array = self._need_ratios()._array
         return ceiling_tests(array, self._draws(array), self.alike)
 

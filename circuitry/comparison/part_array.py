@@ -96,7 +96,7 @@ def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
 
 
 class PartArray(NamedTuple):
-    """The similarities of parts of the same class as an array; NaN where there is none.
+    """The similarities of parts of the same class as an array; NaN for unknown ones.
 
     Example:
         >>> from circuitry.comparison import PARTS, PartArray

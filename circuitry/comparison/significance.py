@@ -60,10 +60,11 @@ def fewest_units(n_tests: int) -> int:
 def sign_flip_p(
     values: Annotated[Float[np.ndarray, " n"], FINITE], *, seed: Seed = 0
 ) -> float:
-    """Return the two-sided p value of a mean of zero: the share of random signs with at least as large a mean.
+    """Test whether a mean is zero by exchanging the signs of its values; return the two-sided p value.
 
-    Exact, by all 2^n signs, up to twelve values; else by random signs together with the given ones, so that p is at
-    least one over their number plus one. NaN for no values, or only zeros.
+    p is the share of signs that give at least as large an absolute mean. Up to twelve values it is exact, over all 2^n
+    signs. Of more values it is over 10,000 random signs and the given ones, so it is at least 1 / 10,001. NaN for no
+    values, or for zeros alone.
 
     Example:
         >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
@@ -99,13 +100,13 @@ def mantel(
 ) -> tuple[float, float]:
     """Return Spearman's correlation of two symmetric matrices over pairs of domains, and its p value (Mantel 1967).
 
-    Pairs share domains, so they are not independent: p is the share of orders of the domains of ``y`` with at least as
-    large a correlation, of either sign. All orders up to eight domains; else random ones together with the given order.
-    Domains with unknown pairs do not count; the domain with the most goes first. NaN for fewer than three domains, or
-    if all pairs of a matrix are equal.
+    Pairs share domains, so they are not independent. Therefore the domains of ``y`` are put into other orders, and p is
+    the share of orders that give at least as large an absolute correlation. Up to eight domains all orders are taken;
+    of more domains random orders and the given one. Domains with unknown pairs are left out, the domain with the most
+    unknown pairs first. NaN for fewer than three domains, or if all pairs of a matrix are equal.
 
-    With ``given`` the correlation is partial: the ranks of a third matrix are taken out of both by least squares, and
-    out of each order of the rest of ``y`` (Freedman and Lane 1983).
+    With ``given`` the correlation is partial. The ranks of this third matrix are taken out of the ranks of both
+    matrices by least squares, and again out of each order of the rest of ``y`` (Freedman and Lane 1983).
 
     Example:
         >>> x = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])

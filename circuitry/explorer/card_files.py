@@ -107,9 +107,9 @@ def pack_cards(
     names: dict[str, list[list[object]]] = {}
     for place, site in enumerate(sites):
         of_site: list[UnitCard] = []
-        for unit in cards.units():
-            if unit[0] == site:
-                card = cards.card(*unit)
+        for site_of_unit, unit in cards.units():
+            if site_of_unit == site:
+                card = cards.card(site, unit)
                 of_site.append(card)
         if not of_site:
             continue
@@ -132,7 +132,7 @@ def pack_cards(
         images = unseen.get(class_name, [])
         # Circuits that are newer than the cards may have units without one.
         of_class = circuits.kept_by_class(class_name)
-        units = [unit for unit in of_class if unit in activations.columns]
+        units = [pair for pair in of_class if pair in activations.columns]
         if not images or not units:
             continue
         with_images.append(place)
@@ -140,9 +140,12 @@ def pack_cards(
         arrays |= answer_arrays(view, [image.relative for image in images])
         numbers = [pictures[image.id] for image in images]
         arrays["pictures"] = np.array(numbers, np.uint32)
-        places = [sites.index(site) for site, _ in units]
+        places: list[int] = []
+        unit_numbers: list[int] = []
+        for site, unit in units:
+            places.append(sites.index(site))
+            unit_numbers.append(unit)
         arrays["sites"] = np.array(places, np.uint16)
-        unit_numbers = [unit for _, unit in units]
         arrays["units"] = np.array(unit_numbers, np.uint32)
         folder.script(f"images/{place}", {}, arrays)
     rows = []
@@ -214,7 +217,8 @@ def _card_arrays(
     }
     for ranking in RANKINGS_OF_IMAGES:
         top = _top_arrays(ranking, cards, pictures, most)
-        arrays |= {f"{ranking}/{name}": array for name, array in top.items()}
+        for name, array in top.items():
+            arrays[f"{ranking}/{name}"] = array
     cells: list[np.ndarray] = []
     effects: list[np.ndarray] = []
     for card in cards:

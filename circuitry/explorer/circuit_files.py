@@ -1,9 +1,9 @@
 """Circuits as the page reads them: a script for each class, and one for each site, with its units. No torch.
 
-A *series* is one circuit that the page can draw: of a domain, found on all images or on one part of them. Its arrays
-have the kept units of all sites one after another, strongest first within a site, so that a smaller cut is the first
-units of every site; `order` has them all, strongest first. The edges into each unit follow
-each other by falling score; of circuits of parts their scores have one digit.
+A *series* is one circuit that the page can draw: the circuit of a class in a domain, found on all images or on one part
+of them. Its arrays hold the kept units of all sites one after another. Within a site the strongest unit comes first, so
+the first units of every site are a smaller cut. `order` ranks the units of all sites together. Edges are sorted by the
+unit that they lead into, then by falling score. Scores of edges have one digit in circuits of parts.
 """
 
 from collections.abc import Iterator, Sequence

@@ -326,7 +326,7 @@ def _questions(live: LiveAnswers | None) -> list[Route]:
         try:
             question: Any = json.loads(content)
             class_name = str(question["className"])
-            units = [str(name) for name in question["units"]]
+            units = list(map(str, question["units"]))
             by = question["by"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise HTTPException(
