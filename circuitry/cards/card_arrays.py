@@ -64,7 +64,9 @@ def site_arrays(
 
 
 def _top_arrays(
-    seen: Sequence[SeenImages], ranking: str, site: str
+    seen: Sequence[SeenImages],
+    ranking: str,
+    site: str,
 ) -> dict[str, np.ndarray]:
     """Return the top images of a site's units as arrays [units, domains, images, ...]: places, values and maps."""
     places: list[np.ndarray] = []
@@ -116,7 +118,8 @@ def histograms(
 
 
 def as_heat(
-    maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]
+    maps: Float[np.ndarray, "units *any"],
+    scale: Float[np.ndarray, " units"],
 ) -> np.ndarray:
     """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less."""
     # [units, 1, ...], so that each unit's maps are divided by its own scale.

@@ -102,7 +102,9 @@ class SeenImages(NamedTuple):
         """Read the files of a domain."""
         job = (IMAGES, domain)
         _, arrays = read_arrays(
-            card_file(folder, job), CARDS_FORMAT, "file of top images"
+            card_file(folder, job),
+            CARDS_FORMAT,
+            "file of top images",
         )
         images = read_images_beside(card_file(folder, job, ".json"))
         table = np.load(card_file(folder, job, ".npy"), mmap_mode="r")
@@ -252,7 +254,9 @@ class CardFolder:
     def _read_site(self, site: str) -> _OfSite:
         job = (SITE, site)
         header, arrays = read_arrays(
-            self._file(job), CARDS_FORMAT, "file of unit cards"
+            self._file(job),
+            CARDS_FORMAT,
+            "file of unit cards",
         )
         return header, arrays, read_beside(self._file(job, ".json"))
 
@@ -262,7 +266,10 @@ class CardFolder:
         return list(self.images)
 
     def _top_images(
-        self, of_unit: Mapping[str, np.ndarray], ranking: str, domain: int
+        self,
+        of_unit: Mapping[str, np.ndarray],
+        ranking: str,
+        domain: int,
     ) -> TopImages:
         places = of_unit[f"{ranking}/places"][domain]
         # Strongest first, then -1 for the places that no image takes.

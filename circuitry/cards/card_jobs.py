@@ -250,7 +250,10 @@ class CardJobs:
         return [path]
 
     def _measured(
-        self, key: Key, images: Tensor, units: dict[str, np.ndarray]
+        self,
+        key: Key,
+        images: Tensor,
+        units: dict[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
         """Return the exact effects of units on the metric, by ``replacement/site``."""
         of_class = [other for other in self.circuits.keys if other[0] == key[0]]
@@ -308,7 +311,11 @@ class CardJobs:
         columns = self.columns[site]
         by_domain = [seen.activations[:, columns] for seen in self._seen]
         arrays = site_arrays(
-            self.circuits, site, self._seen, by_domain, self._exact_effects
+            self.circuits,
+            site,
+            self._seen,
+            by_domain,
+            self._exact_effects,
         )
         header = {
             "site": site,

@@ -53,7 +53,10 @@ MAP_SIDE = 8
 
 
 def unit_maps(
-    encoder: Encoder, site: str, activation: Float[Tensor, "batch ..."], units: Tensor
+    encoder: Encoder,
+    site: str,
+    activation: Float[Tensor, "batch ..."],
+    units: Tensor,
 ) -> Float[Tensor, "batch units positions"]:
     """Return the activation of the units with these numbers at every position, with all positions in one axis."""
     chosen = activation.movedim(encoder.unit_dim(site), 1).index_select(1, units)
@@ -64,7 +67,9 @@ def unit_maps(
 
 
 def map_grid(
-    encoder: Encoder, site: str, maps: Float[Tensor, "batch units positions"]
+    encoder: Encoder,
+    site: str,
+    maps: Float[Tensor, "batch units positions"],
 ) -> Tensor | None:
     """Return maps over the image [batch, units, height, width], at most `MAP_SIDE` cells a side.
 
@@ -146,7 +151,10 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
 
 
 def _watched(
-    names: Sequence[Any], encoder: Encoder, seen: ImageEffects, units: UnitsBySite
+    names: Sequence[Any],
+    encoder: Encoder,
+    seen: ImageEffects,
+    units: UnitsBySite,
 ) -> Watched:
     activation: dict[str, Tensor] = {}
     effects: dict[str, Tensor] = {}
@@ -222,7 +230,9 @@ class TopLists:
 
 @checked
 def top_images(
-    shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES
+    shown: Shown,
+    units: UnitsBySite,
+    k: Count = TOP_IMAGES,
 ) -> dict[str, dict[tuple[str, int], TopImages]]:
     """Return the images in which units are most active, and those in which they contribute most to the metric.
 
@@ -334,7 +344,9 @@ def write_domain(
 
 
 def _card_image(
-    record: ImageRecord, found_on: bool, items: ItemKey | None
+    record: ImageRecord,
+    found_on: bool,
+    items: ItemKey | None,
 ) -> CardImage:
     digest = hashlib.sha256(record.relative.encode()).hexdigest()
     return CardImage(

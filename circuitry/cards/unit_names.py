@@ -149,7 +149,10 @@ class _Half:
     """Half of the images: activations and labels, standardised."""
 
     def __init__(
-        self, activations: np.ndarray, images: WordedImages, chosen: np.ndarray
+        self,
+        activations: np.ndarray,
+        images: WordedImages,
+        chosen: np.ndarray,
     ) -> None:
         self.chosen = chosen
         self.probabilities = images.probabilities[chosen]
@@ -248,7 +251,9 @@ def _chance(
 
 
 def _permuted_units(
-    half: _Half, cells: Int[np.ndarray, " images"], keys: np.ndarray
+    half: _Half,
+    cells: Int[np.ndarray, " images"],
+    keys: np.ndarray,
 ) -> np.ndarray:
     """Return the activations of a half after its cells exchanged their images, in the order of the cells' keys.
 
@@ -312,7 +317,10 @@ _OneHot = tuple[list[str], np.ndarray]
 
 
 def _best_label(
-    fitted: _OneHot, tested: _OneHot, goal: np.ndarray, shown: np.ndarray
+    fitted: _OneHot,
+    tested: _OneHot,
+    goal: np.ndarray,
+    shown: np.ndarray,
 ) -> tuple[str, float]:
     """Return the label that fits the one half best, and its correlation on the other."""
     labels, columns = fitted

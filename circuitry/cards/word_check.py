@@ -35,7 +35,9 @@ def default_vocabulary(class_names: Names = ()) -> tuple[str, ...]:
 
 
 def vocabulary_of(
-    clip: Clip, names: Sequence[str], given: Sequence[str] | None = None
+    clip: Clip,
+    names: Sequence[str],
+    given: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
     """Return the words that a model names units by; a classifier's words are the names of its outputs.
 
@@ -66,7 +68,9 @@ def vocabulary_of(
 @torch.no_grad()
 @checked
 def word_probabilities(
-    clip: Clip, words: Sequence[str], embeddings: Float[Tensor, "images d"]
+    clip: Clip,
+    words: Sequence[str],
+    embeddings: Float[Tensor, "images d"],
 ) -> Float[np.ndarray, "images words"]:
     """Return the probability of each word in each image: the softmax of the model's own logits over the vocabulary.
 
@@ -95,7 +99,9 @@ def word_probabilities(
 
 
 def check_words(
-    model: str, right: Mapping[str, Bool[np.ndarray, " images"]], n_classes: int
+    model: str,
+    right: Mapping[str, Bool[np.ndarray, " images"]],
+    n_classes: int,
 ) -> WordCheck:
     """Compare a model's zero-shot accuracy with chance.
 

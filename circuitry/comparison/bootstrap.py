@@ -89,7 +89,9 @@ def draw_resamples(
 
 
 def _draw_parts(
-    n_parts: int, resamples: int, rng: np.random.Generator
+    n_parts: int,
+    resamples: int,
+    rng: np.random.Generator,
 ) -> Float[np.ndarray, "draws parts"]:
     """Draw parts; repeat each draw that holds a single part, which has no pair of different parts."""
     shares = np.full(n_parts, 1 / n_parts)
@@ -222,7 +224,11 @@ def dual_bootstrap(
         return Spread(value, draws.part_inflation * by_part, degrees)
     classes = draws.class_inflation * by_class
     variance = dual_variance(
-        both, by_class, by_part, draws.class_inflation, draws.part_inflation
+        both,
+        by_class,
+        by_part,
+        draws.class_inflation,
+        draws.part_inflation,
     )
     # Satterthwaite: (v1 + v2)^2 / (v1^2 / d1 + v2^2 / d2); the fewer degrees where nothing varies.
     # The variance that classes do not explain belongs to the parts.

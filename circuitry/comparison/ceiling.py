@@ -92,7 +92,8 @@ def pair_cells(parts: PartArray) -> PairCells:
 
 
 def ratio(
-    means: Float[np.ndarray, "draws 3 pairs sites"], chance: Float[np.ndarray, " sites"]
+    means: Float[np.ndarray, "draws 3 pairs sites"],
+    chance: Float[np.ndarray, " sites"],
 ) -> Float[np.ndarray, "draws pairs sites"]:
     """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance."""
     # Axis 1 of the means holds the similarity and the two ceilings.
@@ -108,7 +109,9 @@ def ratio(
 
 @checked
 def pair_ratios(
-    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+    cells: PairCells,
+    chance: Float[np.ndarray, " sites"],
+    draws: Draws,
 ) -> pd.DataFrame:
     """Return the ratio to the ceiling of each two domains at each site, with its three means: columns `RATIOS`.
 
@@ -174,7 +177,9 @@ def missing_ratios(ratios: pd.DataFrame) -> str:
 
 
 def mean_ratio(
-    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+    cells: PairCells,
+    chance: Float[np.ndarray, " sites"],
+    draws: Draws,
 ) -> Spread:
     """Return the mean ratio over the pairs of domains that have one [sites]."""
     return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))[0]
@@ -182,7 +187,9 @@ def mean_ratio(
 
 @checked
 def domain_ratios(
-    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+    cells: PairCells,
+    chance: Float[np.ndarray, " sites"],
+    draws: Draws,
 ) -> Spread:
     """Return each domain's mean ratio with the other domains [domains, sites]."""
     # [domains, pairs]: 1 where the domain is one of the pair.

@@ -133,7 +133,8 @@ def _pair_array(
 
 
 def _contrast(
-    cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray, "results cells"]
+    cells: Float[np.ndarray, "rows cells"],
+    weights: Float[np.ndarray, "results cells"],
 ) -> np.ndarray:
     """Return weighted sums of cells; NaN if a cell with a weight is unknown."""
     # An unknown cell without a weight must not make the sum unknown, as 0 * NaN would.

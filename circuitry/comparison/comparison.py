@@ -199,7 +199,10 @@ class Comparison:
         sides = self.parts[["class_a", "class_b"]]
         both = sides.isin(members).all(axis=1)
         return replace(
-            self, values=values, parts=self.parts[both], groups={"all": members}
+            self,
+            values=values,
+            parts=self.parts[both],
+            groups={"all": members},
         )
 
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:

@@ -53,7 +53,13 @@ _VERDICT_COLUMNS = (
 LesionTable = Annotated[
     pd.DataFrame,
     with_columns(
-        "part_class", "part_domain", "class", "domain", "cut", "whole_right", "right"
+        "part_class",
+        "part_domain",
+        "class",
+        "domain",
+        "cut",
+        "whole_right",
+        "right",
     ),
 ]
 
@@ -139,7 +145,9 @@ def told_share(lesions: pd.DataFrame) -> float:
 
 
 def left_by_style(
-    lesions: LesionTable, answers: str = OWN, cut: str = "part"
+    lesions: LesionTable,
+    answers: str = OWN,
+    cut: str = "part",
 ) -> pd.DataFrame:
     """Return the rows of `lesion_summary` for one kind of answers and one cut."""
     table = lesion_summary(lesions)

@@ -58,7 +58,9 @@ def fewest_units(n_tests: int) -> int:
 
 @checked
 def sign_flip_p(
-    values: Annotated[Float[np.ndarray, " n"], FINITE], *, seed: Seed = 0
+    values: Annotated[Float[np.ndarray, " n"], FINITE],
+    *,
+    seed: Seed = 0,
 ) -> float:
     """Test whether a mean is zero by exchanging the signs of its values; return the two-sided p value.
 

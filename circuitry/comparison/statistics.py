@@ -57,7 +57,8 @@ class Spread(NamedTuple):
 
 @checked
 def mean_spread(
-    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
+    values: Float[np.ndarray, " n"],
+    families: Sequence[object] | None = None,
 ) -> Spread:
     """Return the mean of the known values with the variance over them, or over families of them.
 
@@ -100,7 +101,8 @@ def mean_spreads(several: Sequence[np.ndarray]) -> Spread:
 
 @checked
 def mean_interval(
-    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
+    values: Float[np.ndarray, " n"],
+    families: Sequence[object] | None = None,
 ) -> tuple[float, float, float]:
     """Return the mean and the bounds of Student's interval (`mean_spread`); bounds are NaN for fewer than two values.
 
@@ -114,7 +116,8 @@ def mean_interval(
 
 
 def jackknife_interval(
-    value: float, without_each: Float[np.ndarray, " n"]
+    value: float,
+    without_each: Float[np.ndarray, " n"],
 ) -> tuple[float, float]:
     """Return the 95 % interval of a statistic from its values without each of n observations in turn (Tukey 1958).
 
@@ -148,7 +151,9 @@ def per_domain(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     by_domain = both_directions(table).groupby(
-        ["domain", "site"], dropna=False, sort=False
+        ["domain", "site"],
+        dropna=False,
+        sort=False,
     )
     for (domain, site), part in by_domain:
         # A class has one value with each other domain; its mean over them is one observation.

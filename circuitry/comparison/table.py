@@ -125,7 +125,8 @@ def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
 
 
 def class_groups(
-    classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
+    classes: Iterable[str],
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Return classes by group: all of them as ``all``, and for each given group its members among them.
 
@@ -142,7 +143,10 @@ def class_groups(
 
 
 def check_table(
-    table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]
+    table: pd.DataFrame,
+    name: str,
+    columns: Iterable[str],
+    key: Iterable[str],
 ) -> None:
     """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``).
 
@@ -170,7 +174,9 @@ def check_table(
 
 @checked
 def write_named_table(
-    path: Path, table: pd.DataFrame, float_format: str | None = None
+    path: Path,
+    table: pd.DataFrame,
+    float_format: str | None = None,
 ) -> None:
     """Write a table as a CSV file, with all digits unless ``float_format`` says otherwise.
 

@@ -200,7 +200,9 @@ def _name(name: UnitName | None) -> dict[str, object] | None:
 
 
 def _card_arrays(
-    cards: Sequence[UnitCard], pictures: Pictures, most: int
+    cards: Sequence[UnitCard],
+    pictures: Pictures,
+    most: int,
 ) -> dict[str, np.ndarray]:
     """Return the cards of a site as arrays [units, ...].
 
@@ -236,7 +238,10 @@ def _card_arrays(
 
 
 def _top_arrays(
-    ranking: str, cards: Sequence[UnitCard], pictures: Pictures, most: int
+    ranking: str,
+    cards: Sequence[UnitCard],
+    pictures: Pictures,
+    most: int,
 ) -> dict[str, np.ndarray]:
     """Return the top images of a ranking: picture numbers and values [units, domains, images], and heat.
 
@@ -300,7 +305,9 @@ def _matched_arrays(
 
 
 def _unseen(
-    cards: CardFolder, most: int, answered: Mapping[str, object]
+    cards: CardFolder,
+    most: int,
+    answered: Mapping[str, object],
 ) -> dict[str, list[CardImage]]:
     """Return at most ``most`` images of each domain, by class.
 

@@ -250,7 +250,9 @@ def _write_classes(
 
 
 def _describe(
-    graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings
+    graphs: GraphFolder,
+    first: AttributionGraph,
+    settings: ExplorerSettings,
 ) -> dict[str, object]:
     """Return the entries of the index that the page needs before it reads a circuit."""
     config = graphs.manifest["config"]

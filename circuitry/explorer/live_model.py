@@ -66,7 +66,10 @@ class LiveModel:
 
     @checked
     def effects(
-        self, class_name: str, units: Sequence[str], by: Replacement
+        self,
+        class_name: str,
+        units: Sequence[str],
+        by: Replacement,
     ) -> dict[str, Effects]:
         """Return the exact joint effect of units on a class in each domain.
 
@@ -105,7 +108,10 @@ class LiveModel:
         return {site: np.array(numbers) for site, numbers in by_site.items()}
 
     def _measured(
-        self, key: Key, units: dict[str, np.ndarray], by: Replacement
+        self,
+        key: Key,
+        units: dict[str, np.ndarray],
+        by: Replacement,
     ) -> Effects:
         images = self._own(key)
         if (by, key) not in self._baselines:
@@ -218,7 +224,9 @@ class LiveModel:
         return fire
 
     def _activations(
-        self, units: Mapping[str, np.ndarray], images: Tensor
+        self,
+        units: Mapping[str, np.ndarray],
+        images: Tensor,
     ) -> dict[str, Tensor]:
         """Return the largest activation over positions [images, units] by site."""
         encoder = self.checks.clip.encoder

@@ -71,7 +71,10 @@ def view_model(
     # Why the model has no direct effects; found at the first circuit, and then the same for all.
     reason = ""
     for key in Bar(
-        checks.chosen.tested, desc="model", unit="circuit", disable=not work.progress
+        checks.chosen.tested,
+        desc="model",
+        unit="circuit",
+        disable=not work.progress,
     ):
         chosen = checks.chosen.own(key)[:n_images]
         records, images = read_images(checks.clip, chosen, strict=work.strict)
@@ -114,7 +117,10 @@ def view_model(
 
 
 def circuit_embeddings(
-    checks: CausalChecks, key: Key, images: Tensor, work: Work
+    checks: CausalChecks,
+    key: Key,
+    images: Tensor,
+    work: Work,
 ) -> Tensor:
     """Return the embeddings [runs, images, d] of some images; see `RUNS`."""
     circuit = checks.circuit(key)
@@ -125,7 +131,9 @@ def circuit_embeddings(
 
 @torch.no_grad()
 def image_answers(
-    checks: CausalChecks, domain: str, embeddings: Tensor
+    checks: CausalChecks,
+    domain: str,
+    embeddings: Tensor,
 ) -> list[ImageAnswers]:
     """Return the model's answer to each image, given embeddings [runs, images, d] and the domain of its texts."""
     weights = checks.weights(domain)
@@ -146,7 +154,10 @@ def image_answers(
 
 
 def _vectors(
-    checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Work
+    checks: CausalChecks,
+    images: Tensor,
+    embeddings: Tensor,
+    work: Work,
 ) -> _Vectors:
     """Return the mean contributions of a tower's components to the embeddings of some images.
 

@@ -128,7 +128,9 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
 
 
 def describe_curves(
-    curves: Sequence[FaithfulnessCurve], sites: Sequence[str], budget: str
+    curves: Sequence[FaithfulnessCurve],
+    sites: Sequence[str],
+    budget: str,
 ) -> dict[str, object]:
     """Return the measurements of the circuits that the page draws, by ``class/domain``.
 
@@ -164,7 +166,9 @@ def describe_curves(
 
 
 def _rows_by(
-    table: pd.DataFrame, column: str, columns: Sequence[str]
+    table: pd.DataFrame,
+    column: str,
+    columns: Sequence[str],
 ) -> dict[str, list[list[object]]]:
     """Return the rows of each value of a column, in the order of the values."""
     groups = table.groupby(column, sort=False)

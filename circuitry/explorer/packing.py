@@ -40,7 +40,10 @@ class DataFolder:
     """Files of this export."""
 
     def script(
-        self, key: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]
+        self,
+        key: str,
+        header: Mapping[str, object],
+        arrays: Mapping[str, np.ndarray],
     ) -> None:
         """Write a script of data; its kind is the first word of the key."""
         content = pack_script(key, self.export, header, arrays).encode()

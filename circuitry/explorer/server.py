@@ -171,7 +171,9 @@ class Access:
         return None
 
     async def __call__(
-        self, request: Request, go_on: Callable[[Request], Awaitable[Response]]
+        self,
+        request: Request,
+        go_on: Callable[[Request], Awaitable[Response]],
     ) -> Response:
         """Answer a request, or refuse it."""
         answer: Response | None = None
@@ -188,7 +190,9 @@ class Access:
 
 
 def explorer_app(
-    folder: str | PathLike[str], access: Access, live: LiveAnswers | None = None
+    folder: str | PathLike[str],
+    access: Access,
+    live: LiveAnswers | None = None,
 ) -> Starlette:
     """Return the application that serves an explorer, for any ASGI server; see `serve_explorer`."""
     path = Path(folder)
@@ -212,7 +216,9 @@ def explorer_app(
         Mount("/", shown),
     ]
     hosts = Middleware(
-        TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False
+        TrustedHostMiddleware,
+        allowed_hosts=[HOST, "localhost"],
+        www_redirect=False,
     )
     # What went wrong, as text that the page shows: input, disk, and a reader who left.
     failures: dict[Any, Callable[[Request, Any], Response]] = {

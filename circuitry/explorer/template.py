@@ -38,7 +38,10 @@ def render_page(title: str, served: Sequence[str] = ()) -> str:
     nonce = hashlib.sha256(repr((title, import_map)).encode()).hexdigest()[:32]
     template = _TEMPLATES.get_template("explorer.html.jinja")
     return template.render(
-        title=title, nonce=nonce, import_map=import_map, served=served
+        title=title,
+        nonce=nonce,
+        import_map=import_map,
+        served=served,
     )
 
 

@@ -29,7 +29,10 @@ class LiveAnswers(Protocol):
     """A model that answers the page while somebody looks at it; see `LiveModel`."""
 
     def effects(
-        self, class_name: str, units: Sequence[str], by: Replacement
+        self,
+        class_name: str,
+        units: Sequence[str],
+        by: Replacement,
     ) -> Mapping[str, Effects]:
         """Return the joint effect of units on a class in each domain."""
         ...
@@ -114,7 +117,9 @@ class ModelView:
 
 
 def pack_view(
-    folder: DataFolder, view: ModelView, classes: Sequence[str]
+    folder: DataFolder,
+    view: ModelView,
+    classes: Sequence[str],
 ) -> dict[str, object]:
     """Write the vectors of components and words, and return the view's entries of the index."""
     places: list[int] = []
@@ -135,7 +140,8 @@ def pack_view(
 
 
 def answer_arrays(
-    view: ModelView | None, paths: Sequence[str]
+    view: ModelView | None,
+    paths: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """Return the answers to some images [images, runs, shown]; an image without an answer has NaN as shares."""
     if view is None or not view.answers:
