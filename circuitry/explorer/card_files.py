@@ -329,7 +329,7 @@ def _fired(
     units: Sequence[tuple[str, int]],
     activations: ImageActivations,
 ) -> np.ndarray:
-    """Return activations [images, units] in 15 steps, of which the last is a unit's largest activation in any image."""
+    """Return activations [images, units] in 15 steps; step 15 is the largest activation of a unit in any image."""
     columns = [activations.columns[unit] for unit in units]
     largest = activations.largest[columns]
     # A unit that is never above zero never fires.
