@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import circuitry
 from circuitry import CausalChecks, Circuit, DomainFolder, GraphFolder, load_clip
 from circuitry.cards import CardFolder
 from circuitry.interventions import CheckSettings, FaithfulnessCurve
@@ -142,7 +143,7 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
     config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = command_module("find").question_of(replace(config, out=tmp_path / "again"))
-    find = one_class.find_circuit
+    find = circuitry.find_circuit
     seconds = list[Future[Any]]()
     labels = list[int]()
 
