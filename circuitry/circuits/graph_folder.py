@@ -136,8 +136,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
             {"images": listing},
         )
         for key, graph in graphs.items():
-            own = []
-            others = []
+            own = list[ImageRecord]()
+            others = list[ImageRecord]()
             for record in images[key]:
                 of_class = record.class_name == key[0]
                 (own if of_class else others).append(record)
