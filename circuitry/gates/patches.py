@@ -103,7 +103,7 @@ class Patch:
         'layer4.0', units 5, all positions
         >>> negative = Patch("layer4.0", 0.0, units=graph.node_scores["layer4.0"] < 0)
         >>> mean = Patch("layer2.0", circuitry.mean_baseline(encoder, images))
-        >>> swapped = Patch("act1", circuitry.Counterfactual(others[:1]), positions=[0, 1])
+        >>> swapped = Patch("act1", Counterfactual(others[:1]), positions=[0, 1])
         >>> steered = Patch("layer3.0", lambda activation: 2 * activation, units=[5])
     """
 
