@@ -200,9 +200,9 @@ def _dot_product(
         scale: float = q.shape[-1] ** -0.5
         products = _dot(q_way(q), k_way(k)) * scale
         added = bias()
-        if added is None:
-            return products
-        return products + added
+        if added is not None:
+            products = products + added
+        return products
 
     def mix(q: Heads, k: Heads, v: Heads) -> Heads:
         q = q_way(q).transpose(1, 2)

@@ -81,9 +81,9 @@ def _vit_stages(
     def pooled(x: Tensor) -> Tensor:
         # Behind the pooled features come the tokens, which the tower returns only when asked to.
         features: Tensor = tower._pool(x)[0]
-        if tower.proj is None:
-            return features
-        return features @ tower.proj
+        if tower.proj is not None:
+            features = features @ tower.proj
+        return features
 
     yield Stage("proj", pooled, EMBEDDING_FEATURE)
 
