@@ -19,7 +19,7 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name on its first use; of another one say which is meant."""
+    """Load a public name on its first use; for an unknown name, raise an error with names that are near."""
     if name in __all__ or name.startswith("_"):
         return _load(name)
     from circuitry.runs.errors import unknown_name  # only now: it loads numpy

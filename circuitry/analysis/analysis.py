@@ -7,6 +7,7 @@ their `Work`. The report shows what the steps found. All steps take the images o
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,15 @@ class Analysis:
         >>> from circuitry.interventions import CheckSettings
         >>> from circuitry.questions import ExtractionSettings
         >>> settings, checks = ExtractionSettings(n_images=2), CheckSettings(n_images=1)
-        >>> run = Analysis(clip, folder, "runs/analysis", settings, checks)
-        >>> graphs, curves = run.circuits(), run.curves()  # doctest: +SKIP
-        >>> run.compare()["edge_jaccard"].ratios()  # doctest: +SKIP
-        >>> print(run.report(), run.explore())  # doctest: +SKIP
+        >>> few = circuitry.DomainFolder("DomainNet", classes=("clock",), domains=("real", "sketch"))
+        >>> run = Analysis(clip, few, "runs/analysis", settings, checks)
+        >>> graphs, curves = run.circuits(), run.curves()
+        >>> run.compare()["edge_jaccard"].ratios()
+        >>> print(run.report(), run.explore())
     """
 
     answers: AnalysisAnswers
-    """What the steps found; an answer of another process can be put in."""
+    """The results of the steps; results of another process can be assigned."""
 
     def __init__(
         self,
@@ -85,9 +87,11 @@ class Analysis:
         reading: ReadingSettings | None = None,
         circuits: str | Path | None = None,
     ) -> None:
-        """Say what is analysed, and how.
+        """Join a model, images, and the settings of all steps.
 
         Args:
+            clip: The model.
+            images: Its images, sorted by domain and class.
             out: Folder of everything that is made.
             settings: How circuits are found; their number of images, seed, metric, texts and baseline are own parts',
                 too.
@@ -155,6 +159,7 @@ class Analysis:
         """
         predictions = zero_shot_predictions(self.clip, self.images, held_out, work=work)
         by_domain = accuracy_kinds(tidy_accuracy(predictions, held_out))
+        # Without a least accuracy every class counts as known.
         by_class = None
         if least:
             by_class = class_accuracy(predictions)
@@ -194,6 +199,7 @@ class Analysis:
             random_draws=random_draws,
             work=work,
         )
+        # Curves at all sites stay in the answer, whichever of the two steps comes first.
         of_all_sites = [] if self.answers.curves is None else self.answers.curves.curves
         self.answers.curves = CurvesAnswer(of_all_sites, curves)
         return curves
@@ -202,7 +208,7 @@ class Analysis:
         """Find and test the own part of every class in every domain; see `OwnParts`.
 
         Args:
-            shares: Those of `OwnPartSettings`.
+            shares: Shares of the units that own parts have, as in `OwnPartSettings`.
 
         Returns:
             Lesions and overlaps, or a sentence that says why there are none.
@@ -213,6 +219,7 @@ class Analysis:
         return answers.own_parts
 
     def _find_own_parts(self, shares: Sequence[float], work: Work) -> OwnPartsAnswer:
+        # Own parts and circuits take the same images, metric, texts and baseline.
         asked: dict[str, Any] = {
             field.name: getattr(self.settings, field.name)
             for field in fields(FolderSettings)
@@ -221,12 +228,13 @@ class Analysis:
             **asked, shares=tuple(shares), sites=self.settings.sites
         )
         out = self.out / OWN_PARTS
+        # Images without own parts are an answer, not an error: the report gives the reason, and other steps go on.
         try:
             parts = OwnParts(self.clip, self.images, out, settings, self.split)
             answer_metric(parts.metric_of(*parts.keys[0]), "An own part is found by")
         except InputError as error:
             return OwnPartsAnswer(reason=str(error))
-        parts.folder.unfinished()  # refuses a folder of other settings
+        parts.folder.unfinished()  # raises for a folder of other settings, outside of `try`
         self._parts = parts
         try:
             tables = parts.run(work)
@@ -235,9 +243,9 @@ class Analysis:
             return OwnPartsAnswer(reason=str(error))
 
     def own_part_tables(self) -> dict[str, pd.DataFrame]:
-        """Leave out classes that the model does not know, write the parts that are told as circuits, return the tables.
+        """Return the tables of own parts without classes that the model does not know; none where no part is found.
 
-        Where no own part can be found, there are no tables.
+        The parts of the reported share are written as a folder of circuits, for cards and the explorer.
         """
         if self.answers.own_parts is None:
             return {}
@@ -245,6 +253,7 @@ class Analysis:
         self.answers.own_parts = answer
         tables = answer.named_tables
         if tables and self._parts is not None:
+            # The table has the share of which a report tells in every row.
             told = tables["told"]
             self._parts.save_circuits(float(told["share"].iloc[0]), told)
         return tables
@@ -255,6 +264,7 @@ class Analysis:
         """Test each circuit in the other domains of its class; tables as `CausalChecks.extract_transfer` has them."""
         if not self._can_test():
             return {}
+        # Said before the images are read, which takes a while.
         domains = {domain for _, domain in self.checks.chosen.tested}
         if len(domains) == 1:
             raise InputError(
@@ -284,8 +294,17 @@ class Analysis:
         groups: Mapping[str, Sequence[str]] | None = None,
         measures: Sequence[str | Measure] = COMPARED,
     ) -> dict[str, Comparison]:
-        """Compare circuits between domains; no comparisons where no class that the model knows has circuits in two."""
+        """Compare the circuits of each class between domains, without classes that the model does not know.
+
+        Args:
+            groups: Classes by the name of a group; each group gets a summary of its own.
+            measures: Names of similarity measures, or a `Measure`.
+
+        Returns:
+            A comparison for each measure; none where every class has a circuit in a single domain.
+        """
         graphs = self.graphs.without(self.answers.unknown)
+        # With as many classes as circuits, no class has circuits in two domains.
         if len({class_name for class_name, _ in graphs}) == len(graphs):
             self.answers.compared = ComparedAnswer()
             return {}
@@ -353,6 +372,7 @@ class Analysis:
                 f"No circuits are found yet in {self.out}, which a report is about: call circuits() or own_parts() "
                 "first."
             )
+        # Unknown classes leave the tables of own parts before any section is written.
         self.own_part_tables()
         of = AnswersOf(self.images, graphs, self.reading, apart, pair)
         tables = answers.tables(of)
@@ -363,6 +383,7 @@ class Analysis:
         tested_on = None
         if answers.transfer is not None:
             comparisons |= transfer_comparisons(answers.transfer.transfer)
+        # Settings of tests are told only where tests were made, so a folder of circuits is not read for nothing.
         if answers.transfer is not None or (answers.curves and answers.curves.curves):
             facts["tested"] = self.checks.provenance
             tested_on = self.checks.chosen.in_words
@@ -383,7 +404,7 @@ class Analysis:
 
     @property
     def introduction(self) -> str:
-        """What was done, or why nothing was compared."""
+        """The first sentences of the report: the work that was done, or the reason why nothing was compared."""
         if not self._has_circuits:
             return (
                 f"For each of {len(self.images.classes)} classes in {', '.join(sorted(self.images.domains))}, the "
@@ -421,8 +442,9 @@ class Analysis:
         )
 
     def _facts(self, graphs: GraphFolder | None) -> dict[str, object]:
-        """Return what made the numbers: of circuits, or else of own parts."""
+        """Return model, settings and versions behind the numbers: those of circuits, or else of own parts."""
         model: dict[str, object] = {"model": self.clip.name}
+        # Stored circuits say which versions found them; those of this process may be others.
         if graphs is not None:
             model |= graphs.settings
             model |= graphs.manifest["versions"]
@@ -432,7 +454,8 @@ class Analysis:
         return model | versions()
 
     def _can_test(self) -> bool:
-        """Return whether images are left to test on; for given circuits they are looked for later, with a sentence."""
+        """Return whether images are left to test on."""
+        # The images of given circuits are chosen by `checks`, which says itself where none is left.
         if self._given is not None:
             return True
         return any(self.split.unseen(key) for key in self.graphs)
@@ -442,19 +465,20 @@ class Analysis:
         compared = self.answers.compared
         if compared is not None and "edge_jaccard" in compared.comparisons:
             return compared.comparisons["edge_jaccard"].matrix()
+        # Not compared yet: only the circuits that were tested are.
         chosen = {key: self.graphs[key] for key in self.checks.chosen.keys}
         measures = ["edge_jaccard"]
         return compare_domains(chosen, measures=measures)["edge_jaccard"].matrix()
 
     def _looked_at(self) -> dict[str, list[str]]:
-        """Return the classes and images that circuits were found on; of given circuits those of the tests."""
+        """Return the names of the classes and images of the report: the images that found circuits.
+
+        Given circuits were found elsewhere, so for them it is the images of the tests.
+        """
         if self._given is not None:
             chosen = self.checks.chosen
             keys, side = chosen.tested, chosen.own
         else:
-            images = self.images
-            keys = [
-                (name, domain) for name in images.classes for domain in images.domains
-            ]
+            keys = list(product(self.images.classes, self.images.domains))
             side = self.split.found_on
         return listings_of_records(record for key in keys for record in side(key))

@@ -1,8 +1,9 @@
-"""What the steps of an analysis found, and the report of it: sections in one order, tables, answers. No torch."""
+"""The results of the steps of an analysis, and their report: sections in one order, tables, answers. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import pandas as pd
@@ -70,10 +71,10 @@ class AccuracyAnswer:
 
 @runtime_checkable
 class Answer(Protocol):
-    """What a step found, as a report shows it."""
+    """The result of a step, as a report shows it."""
 
     def findings(self) -> list[Finding | None]:
-        """Answer what the step asked."""
+        """Return the answers to the question of the step."""
 
     def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
@@ -84,7 +85,7 @@ class Answer(Protocol):
 
 @dataclass
 class AnalysisAnswers:
-    """What the steps found; a step that was not taken left None."""
+    """The results of the steps; None for a step that was not taken."""
 
     accuracy: AccuracyAnswer | None = None
     """Of `Analysis.accuracy`."""
@@ -108,10 +109,11 @@ class AnalysisAnswers:
 
     @property
     def in_order(self) -> list[Answer]:
-        """The answers that there are, as a report tells them."""
+        """The answers of the steps that were taken, in the order of a report."""
         curves = self.curves
+        # A reader of a comparison has to know that its circuits were not tested.
         if curves is None and self.compared is not None:
-            curves = CurvesAnswer([])  # a reader of a comparison has to be told
+            curves = CurvesAnswer([])
         own_and_enough: list[Answer | None] = [curves, self.own_parts]
         if self.own_parts_first:
             own_and_enough.reverse()
@@ -119,7 +121,7 @@ class AnalysisAnswers:
         return [answer for answer in (*answers, self.scores) if answer is not None]
 
     def findings(self) -> list[Finding | None]:
-        """Answer what the steps asked."""
+        """Return the answers to the questions of all steps."""
         return list(chain(*(answer.findings() for answer in self.in_order)))
 
     def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
@@ -130,12 +132,14 @@ class AnalysisAnswers:
         return tables
 
     def add_to(self, report: Report, of: AnswersOf, tested_on: str | None) -> None:
-        """Add what the steps found to an empty report; ``tested_on`` names the images of tests, if there were any."""
+        """Add all answers to an empty report; ``tested_on`` names the images of tests, if there were any."""
         report.summary(self.findings())
         classes = of.images.classes
         if of.graphs is not None:
+            # The guide explains the method, which is the same for all circuits.
             first = next(iter(of.graphs.values()))
             add_guide(report, first.settings, tested_on)
+            # Own parts are of all classes, circuits perhaps of some.
             if self.own_parts is None:
                 classes = of.graphs.classes
         add_images(report, classes, of)
@@ -145,15 +149,15 @@ class AnalysisAnswers:
 
 def add_images(report: Report, classes: Sequence[str], of: AnswersOf) -> None:
     """Add the section that shows some images, of classes and domains that are there."""
+    # Given circuits may be of classes and domains that these images do not have.
     rows = sorted({*classes} & {*of.images.classes})
     columns = sorted({*of.domains} & {*of.images.domains})
     which = "every class" if len(rows) <= SHEET_ROWS else "some classes"
     rows = rows[:SHEET_ROWS]
-    shown = {
-        (name, domain): [record.path for record in of.images.select(name, domain, 2)]
-        for name in rows
-        for domain in columns
-    }
+    shown: dict[Key, list[Path]] = {}
+    for name, domain in product(rows, columns):
+        records = of.images.select(name, domain, 2)
+        shown[name, domain] = [record.path for record in records]
     report.section("The images")
     report.image(
         contact_sheet(shown, rows, columns),

@@ -28,7 +28,13 @@ HELD_OUT = DRAWN_CLASSES[1::4]
 
 @dataclass(frozen=True)
 class QuickstartSettings:
-    """Settings of the quickstart."""
+    """Settings of the quickstart.
+
+    Example:
+        >>> from circuitry.analysis import QuickstartSettings
+        >>> QuickstartSettings(model="vit-tiny").folder.name
+        'quickstart-vit-tiny'
+    """
 
     out: Path | None = None
     """Folder of the results: all that is made; a second run reuses it (default: runs/quickstart, or
@@ -51,6 +57,7 @@ class QuickstartSettings:
     seed: SeedOption = 0
 
     def __post_init__(self) -> None:
+        # Wrong names are refused before any process starts.
         chosen_names("class", self.classes, DRAWN_CLASSES)
         chosen_names("domain", self.domains, DRAWN_STYLES)
 
@@ -67,7 +74,13 @@ class QuickstartSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class QuickstartModel(ModelOptions):
-    """A model and images; the defaults come with the package."""
+    """A model and images; the defaults come with the package.
+
+    Example:
+        >>> from circuitry.analysis import QuickstartModel
+        >>> QuickstartModel(classes=("clock", "cup")).images().classes
+        ('clock', 'cup')
+    """
 
     model: str = QUICKSTART_MODEL  #: A shipped model, or any that `load_clip` takes.
     data: Path = DRAWN_IMAGES
@@ -76,11 +89,13 @@ class QuickstartModel(ModelOptions):
     @property
     def known_words(self) -> tuple[str, ...] | None:
         """Words of the captions beside the images, if there are any: a small model knows no others."""
+        # Large models know all words, and their data has no such file.
         if not (self.data / "captions.tsv").is_file():
             return None
         return circuitry.training.caption_words(self.data)
 
 
 def say(text: str) -> None:
-    """Say what happens now."""
+    """Print a line in brackets on the work that begins."""
+    # Several processes write to one terminal: the line must not wait in a buffer.
     print(f"[{text}]", flush=True)

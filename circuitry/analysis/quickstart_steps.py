@@ -42,6 +42,7 @@ IN_CARDS: dict[str, Any] = {"n_images": 8, "top": 6, "exact_units": 0}
 def analysis_of(config: QuickstartSettings) -> Analysis:
     """Return the analysis of the model, in the units that circuits are made of, on the test images."""
     clip = load_clip(config.model)
+    # Channels are the units that the model comes with.
     if config.units != "channels":
         clip = clip.in_components()
     images = drawn_images(domains=config.domains, classes=config.classes)
@@ -62,6 +63,7 @@ def find_parts(
 ) -> AnalysisAnswers:
     """Find own parts and test them, as one of several processes that do; return what this one found."""
     run = analysis_of(config)
+    # The first process measures accuracy, which takes a second, and speaks for all.
     if worker == 0:
         held_out = [name for name in HELD_OUT if name in config.classes]
         run.accuracy(held_out, TEST_DOMAIN, least=KNOWN)
@@ -80,6 +82,7 @@ def tell_parts(
     """Print and return what is found of own parts, and write them as circuits."""
     run = analysis_of(config)
     run.answers = answers
+    # Everything is finished: this reads the tables that all processes wrote.
     run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
     tables = run.own_part_tables()
     assert answers.own_parts is not None
@@ -107,6 +110,7 @@ def find_circuits(
         say(
             f"3/5 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images"
         )
+    # Classes in even steps, so that more classes to look at do not mean more circuits to find.
     step = max(1, len(config.classes) // ENOUGH)
     run.circuits(work, config.classes[::step][:ENOUGH])
     if worker == 0:
@@ -148,13 +152,13 @@ def conclude(
 
 
 def tell(findings: Iterable[Finding | None]) -> None:
-    """Print answers as soon as they are there; the report has them all."""
+    """Print the claims of findings; the report has all of them again."""
     for finding in filter(None, findings):
         print(finding.claim, flush=True)
 
 
 def few(config: QuickstartSettings) -> str:
-    """Return what the number of images cannot tell, or nothing where there are enough."""
+    """Return a warning about conclusions from few images; an empty text where there are enough."""
     if config.n_images >= FEW_IMAGES:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""The explorer of what is in the folder of a run. No torch."""
+"""The explorer of the results in the folder of a run. No torch."""
 
 from pathlib import Path
 
@@ -31,13 +31,14 @@ def explore_run(
 
     Example:
         >>> from circuitry.analysis import explore_run
-        >>> explore_run(Path("runs/x"), graphs)  # doctest: +SKIP
+        >>> explore_run(Path("runs/x"), graphs)
     """
     out = out or run / "explorer"
     cards = cards or cards_beside(graphs.path)
     comparisons: dict[str, Comparison] = {}
     curves: list[FaithfulnessCurve] = []
-    if graphs.lesions is None:  # beside own parts they are of other circuits
+    # Own parts have lesions, and no curves: those in the folder of their run are of its circuits.
+    if graphs.lesions is None:
         for name in WITHIN:
             for path in sorted((run / name / "comparisons").glob("*/")):
                 comparisons[path.name] = Comparison.load(path)
@@ -52,6 +53,7 @@ def explore_run(
         model=model,
         settings=settings,
     )
+    # A page elsewhere has no report beside it to link to.
     if out.resolve().parent == run.resolve():
         link_pages(run)
     return exported

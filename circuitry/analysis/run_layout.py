@@ -1,4 +1,4 @@
-"""What lies where in the folder of a run. No torch."""
+"""Names and places of the folders in a run. No torch."""
 
 from pathlib import Path
 
@@ -15,7 +15,13 @@ WITHIN = ("", "check", "check-transfer")
 
 
 def drawn_circuits(run: Path) -> Path:
-    """Return the folder of the circuits that a run shows first: own parts, where there are any."""
+    """Return the folder of the circuits that a run shows first: own parts, where there are any.
+
+    Example:
+        >>> from circuitry.analysis import drawn_circuits
+        >>> drawn_circuits(Path("runs/some")).name
+        'circuits'
+    """
     own = run / OWN_PARTS / CIRCUITS
     return own if own.is_dir() else run / CIRCUITS
 
@@ -31,6 +37,7 @@ def run_of(circuits: Path) -> Path:
 
 def cards_beside(circuits: Path) -> Path | None:
     """Return the folder of cards beside circuits, if there is one."""
+    # The cards of more images come first.
     for name in CARDS:
         cards = circuits.parent / name
         if cards.is_dir():

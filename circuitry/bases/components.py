@@ -164,7 +164,10 @@ def _in_heads(stage: Stage, pool: AttentionPool2d, read: Step | None) -> list[St
 def _stages_of(
     path: str, block: Block, points: Mapping[str, Any], read: Step | None
 ) -> tuple[Stage, Stage]:
-    """Return the stages that end at the heads and at the neurons of a block; the first begins with ``read``."""
+    """Return two stages of a block: up to its heads, and from there up to its neurons.
+
+    The first stage starts with the step ``read``, which makes the stream out of the previous block's units.
+    """
     to_heads = _reading(read, partial(_heads, block, points))
     # The stream is as wide as all heads together, so it is stored as n_heads further rows behind the heads.
     past_heads = range(block.n_heads, 2 * block.n_heads)

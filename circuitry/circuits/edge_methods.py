@@ -377,7 +377,7 @@ def part_edges(
 
 
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:
-    """Return how edges are scored, in plain values; of a method from outside with its code."""
+    """Return method and rule of the edges in plain values; for a registered method also the digest of its code."""
     method = edge_method(encoder, settings.edges)
     made_with: dict[str, Any] = {
         "edge_method": method.name,

@@ -35,7 +35,7 @@ def write_graph(
     arrays = _named("node_scores", scores["node_scores"])
     arrays |= _named("importance", scores["importance"] or {})
     arrays |= _named("error_scores", scores["error_scores"])
-    # Of a graph, which keeps units; plain scores name none.
+    # A graph stores the units that it keeps; plain scores keep no units, so their files lack this entry.
     if _KEPT in scores:
         header[_KEPT] = list(scores[_KEPT])
         header["edges"] = list(scores["edge_scores"])

@@ -212,12 +212,13 @@ def register_method(
 
     Args:
         method: A `Method` with a function, or a name; a method of the same name is replaced.
-        function: With a name: from a `Task` and `AttributionSettings` to finite scores [units] by site, arrays or
-            tensors, at all sites of the task and at no other; at a site in a feature basis the error units follow the
-            latents. The digest of its code, and of all that it reads, goes into the settings of graphs by it. Where
-            they cannot be read, give it an attribute ``identity``, a text that differs between functions.
-        effects: With a name: whether the scores are effects on the metric, positive where a unit helps. If not, they
-            rank units alone, and the method is given images of other classes where there are some.
+        function: Needed with a name. It takes a `Task` and `AttributionSettings`, and returns finite scores [units] for
+            every site of the task, as a mapping from sites to arrays or tensors. At a site in a feature basis the
+            scores of error units follow those of latents. The settings of graphs store a digest of its code and of
+            all that it reads. If these cannot be read, give the function an attribute ``identity``: a text that
+            differs between functions.
+        effects: With a name: whether scores are effects on the metric, positive where a unit helps. If not, scores only
+            rank units, and the method is given images of other classes where there are some.
 
     Example:
         >>> def by_activation(task, settings):

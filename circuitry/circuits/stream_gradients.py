@@ -85,10 +85,13 @@ def reader_gradients(
     rule: QuadratureRule,
     points: Sequence[str],
 ) -> StreamGradients:
-    """Return the gradients by the readers' own copies of the stream.
+    """Return gradients of the metric with respect to the copy of the stream that each reader reads.
 
-    They are taken on the line from the clean stream before the blocks to that of the baseline.
-    ``points`` are hook points of each block, such as ``attn.hook_pattern``, by which gradients are taken too.
+    The gradients are integrated by ``rule`` along the line from the clean stream before the blocks to the stream of the
+    baseline.
+
+    Args:
+        points: Hook points of each block, such as ``attn.hook_pattern``; gradients are also taken with respect to these.
     """
     a = clean[stream.sites[0]]
     b = other[stream.sites[0]]

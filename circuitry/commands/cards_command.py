@@ -49,6 +49,7 @@ class Config(CardSettings, WorkSettings, QuickstartModel):
 
 def main(config: Config) -> None:
     """Make the cards, and say how many names are better than chance."""
+    # Of several processes one goes on here; the others only make their share.
     if config.share_out(partial(make, config), config.folder / "jobs"):
         summarise(make(config, config.work()), config.circuits)
 
@@ -56,9 +57,11 @@ def main(config: Config) -> None:
 def make(config: Config, work: Work) -> "CardFolder":
     """Do one process's share of the cards."""
     clip = config.clip(work.rank, parts=True)
+    # The command line has more fields than cards have.
     asked: dict[str, Any] = {
         field.name: getattr(config, field.name) for field in fields(CardSettings)
     }
+    # A small model knows the words of its captions alone; another word would fit by chance.
     if config.vocabulary is None:
         asked["vocabulary"] = config.known_words
     run = analysis.Analysis(
@@ -70,9 +73,10 @@ def make(config: Config, work: Work) -> "CardFolder":
 def summarise(cards: "CardFolder", circuits: Path) -> None:
     """Print how well the names do, and the best named units."""
     units = [cards.card(*unit) for unit in cards.units()]
-    named = [(card, card.name) for card in units if card.name is not None]
-    strong = [(card, name) for card, name in named if not name.weak]
+    named = [card for card in units if card.name is not None]
+    strong = [(card, card.name) for card in named if card.name and not card.name.weak]
     n_of_style = sum(name.style for _, name in strong)
+    # A name that fits no better than the best class or domain says nothing that the labels do not say.
     n_above_labels = 0
     for _, name in strong:
         best_label = max(name.references[kind][1] for kind in ("class", "domain"))

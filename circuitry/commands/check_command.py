@@ -61,6 +61,7 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     @property
     def folder(self) -> Path:
         """Where curves, tables and the report go."""
+        # Two folders, so that curves and transfer of the same circuits can lie beside each other.
         name = "check-transfer" if self.transfer else "check"
         return self.out or self.circuits.parent / name
 
@@ -79,9 +80,11 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
 
 def main(config: Config) -> "Written | None":
     """Measure, write, and say where the report is."""
+    # Of several processes one goes on to the report; the others only measure their share.
     if not config.share_out(partial(measure, config), config.folder / "jobs"):
         return None
     work = config.work()
+    # Everything is measured now, also by other processes, and is read.
     run = measure(config, work)
     model = run.clip.name
     n_circuits = len(run.checks.chosen.tested)
@@ -90,6 +93,7 @@ def main(config: Config) -> "Written | None":
         title = f"Do the circuits of {model} work in other domains?"
         done = f"{n_circuits} circuits, each kept on images of every domain of its class, on {images}."
     else:
+        # One circuit, since exact effects take a run for each unit.
         run.scores(work=work)
         title = f"Do the circuits of {model} recover its answer?"
         done = f"Causal checks of {n_circuits} circuits, on {images}."

@@ -72,6 +72,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
 
     def images_of(self, split: str | None) -> "DomainFolder":
         """Return the images of another list."""
+        # The study drew images by one stream of random numbers, which other classes would shift.
         if self.choice == "by-name":
             return super().images_of(split)
         return data.ShuffledImages(
@@ -88,12 +89,14 @@ def main(config: Config) -> "Written | None":
     images = config.images()
     held_out: tuple[str, ...] = ()
     others: list[str] = []
-    if config.held_out:  # as the folder spells them
+    # Names in the spelling of the folder, whatever the case of the given ones.
+    if config.held_out:
         held_out = chosen_names(
             "class of --held-out", config.held_out, images.all_classes, class_key
         )
         config = replace(config, held_out=held_out)
         others = [name for name in images.classes if name not in held_out]
+    # Names, and too few classes or images, are told of before the model is loaded.
     check_names(config, images)
     tell(comparison.too_few(len(images.classes), len(images.domains)))
     tell(circuits_without_tests(config, images))
@@ -102,6 +105,7 @@ def main(config: Config) -> "Written | None":
         for line in run.extraction().estimate(config.work()):
             tell(line)
         return None
+    # Of several processes one goes on to the comparison.
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
         return None
     run = find_and_test(config, config.work())
@@ -115,11 +119,13 @@ def main(config: Config) -> "Written | None":
     apart = config.apart
     if compared:
         edges = compared["edge_jaccard"]
+        # The domain may have no circuits in common with the others, which is no reason to lose the report.
         print(edges.matrix().to_string(float_format="{:.3f}".format))
         if apart not in edges.domains:
             apart = None
     else:
         print(run.introduction)
+    # The identity of a model is a digest; a reader wants to know the files.
     weights = {
         "weights": config.checkpoint or config.pretrained,
         "data": config.data,
@@ -137,13 +143,14 @@ def tell(sentence: str) -> None:
 
 
 def analysis_of(config: Config, work: Work) -> "Analysis":
-    """Return what is asked, for one process."""
+    """Return the analysis of the model and images, for one process."""
     reading = circuits.ReadingSettings(
         edges_per_node=config.edges_per_node,
         any_sign=config.any_sign,
         all_sites=config.all_sites,
         seed=config.seed,
     )
+    # With --n-unseen 0 nothing is tested, but settings of a test take one image at least.
     checks = CheckSettings(n_images=max(1, config.n_unseen), baseline=config.baseline)
     return analysis.Analysis(
         config.clip(work.rank, parts=True),
@@ -170,6 +177,7 @@ def circuits_without_tests(config: Config, images: "DomainFolder") -> str:
     """Say which circuits will have no images to be tested on; nothing where all have."""
     if not config.n_unseen:
         return ""
+    # The split is known from the names of the files, before any circuit is found.
     split = data.Split(images, config.n_images, config.seed, config.leave_unseen)
     keys = [(name, domain) for name in images.classes for domain in images.domains]
     found = [key for key in keys if split.found_on(key)]

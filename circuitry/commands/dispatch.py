@@ -58,15 +58,22 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 GARBAGE = gc.get_threshold()
-"""When this process looks for garbage."""
+"""Thresholds of Python's garbage collector when this module is loaded."""
 
 
 def run_command() -> None:
     """Run the command that ``sys.argv`` names, or print the list of all.
 
     A wrong line ends the process with status 2 and a text that says what is wrong.
+
+    Example:
+        >>> import subprocess, sys
+        >>> code = "from circuitry.commands import run_command; run_command()"
+        >>> line = [sys.executable, "-c", code, "--version"]
+        >>> subprocess.run(line, capture_output=True, text=True).stdout
+        'circuitry ...'
     """
-    # Modules that are loaded are no garbage: looking for it takes a fifth of the time.
+    # While modules are loaded there is no garbage, but the search for it takes a fifth of the time.
     gc.set_threshold(100_000)
     name, *arguments = sys.argv[1:] or ["--help"]
     try:
@@ -79,19 +86,23 @@ def run_command() -> None:
         elif name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
         else:
+            # The module of one command alone, so that the help of a command comes at once.
             module = importlib.import_module(module_of(name))
             sys.argv = [f"circuitry {name}", *with_the_run(module.Config, arguments)]
             run_script(module.Config, partial(begin, name), module.__doc__)
+        # A closed pipe shows only where something is written: here rather than at the exit.
         sys.stdout.flush()
     except InputError as error:
         end_with(str(error))
-    except BrokenPipeError:  # whoever reads, such as head, has had enough
+    except BrokenPipeError:
+        # The reader, such as head, has closed the pipe. Python flushes once more at its exit, so into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
 
 def begin(name: str, config: Any) -> Any:
-    """Run a command: load the libraries of models, then look for garbage as ever, since cycles hold activations."""
+    """Run a command: load the libraries of models, then do its work."""
+    # Before the wait, since a missing quickstart is refused.
     check_the_quickstart(name, config)
     print(
         f"circuitry {name}: loading the libraries of models takes some seconds",
@@ -100,6 +111,7 @@ def begin(name: str, config: Any) -> Any:
     )
     if name not in WITHOUT_MODELS:
         importlib.import_module("circuitry.models.loading")
+    # From now on cycles of objects may hold activations, which have to be freed.
     gc.set_threshold(*GARBAGE)
     return importlib.import_module(module_of(name)).main(config)
 
@@ -117,6 +129,7 @@ def print_completion(shell: str) -> None:
         ]
         for name in COMMANDS
     ]
+    # tyro completes subcommands of one union of types.
     either: Any = Union[tuple(kinds)]  # noqa: UP007
     tyro.cli(either, prog="circuitry", args=["--tyro-print-completion", shell])
 
@@ -125,17 +138,12 @@ def list_of_commands() -> str:
     """Return the list of all commands by group, with a line each."""
     width = max(map(len, COMMANDS))
     lines = [USAGE]
-    for group in dict.fromkeys(group for group, _ in COMMANDS.values()):
-        lines += ["", group]
-        lines += [
-            f"  {name:{width}}  {line}"
-            for name, (of, line) in COMMANDS.items()
-            if of == group
-        ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "The programs of the ICML 2025 study: python -m experiments.study, in a checkout.",
-        ]
-    )
+    # Commands of a group stand beside each other.
+    last_group = ""
+    for name, (group, line) in COMMANDS.items():
+        if group != last_group:
+            lines += ["", group]
+        lines.append(f"  {name:{width}}  {line}")
+        last_group = group
+    study = "The programs of the ICML 2025 study: python -m experiments.study, in a checkout."
+    return "\n".join([*lines, "", study])

@@ -40,12 +40,14 @@ def main(config: Config) -> "Written":
     held_out: tuple[str, ...] = ()
     if config.held_out:
         held_out = chosen_names("class", config.held_out, images.all_classes, class_key)
+    # The last checkpoint comes last: the report is about it.
     tables = []
     for epoch, path in files(config):
         clip = replace(config, checkpoint=path).clip()
         answers = training.zero_shot_predictions(clip, images, held_out)
         by_domain = training.accuracy_kinds(training.tidy_accuracy(answers, held_out))
         tables.append(by_domain if epoch is None else by_domain.assign(epoch=epoch))
+    # `answers` are those of the last checkpoint, too.
     last = tables[-1]
     accuracy = pd.concat(tables, ignore_index=True)
     by_class = training.class_accuracy(answers)
@@ -82,6 +84,7 @@ def main(config: Config) -> "Written":
 
 def _known_columns(accuracy: "pd.DataFrame") -> "pd.DataFrame":
     """Return the columns that are printed and have a value."""
+    # Without held-out classes, or with a single checkpoint, some columns are empty.
     columns = ["epoch", "domain", "all", "seen", "held_out", "chance"]
     return accuracy.reindex(columns=columns).dropna(axis="columns", how="all")
 

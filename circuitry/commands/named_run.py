@@ -16,11 +16,11 @@ from circuitry.runs.manifest import NAME, check_folder
 from circuitry.runs.settings_file import SETTINGS, read_settings, words_of
 
 _SUBJECT = ("--model", "--checkpoint", "--pretrained", "--data", "--config", "--help")
-"""A line with one of these says itself what it is about, or does nothing."""
+"""Options that name a model or images themselves, or end without work."""
 
 
 def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
-    """Return a command line with what its run says of model and images in front, which the line's own words overrule.
+    """Return a command line with the model and images of its run in front; the line's own words overrule them.
 
     Commands that read circuits take model and images from the settings of the run that ``--circuits`` or ``--run``
     names, unless the line names a model or images.
@@ -37,12 +37,15 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
     run = run_of(circuits)
     names = {field.name for field in fields(kind)}
     added = []
+    # The explorer shows a run, also where its line names only the circuits in it.
     if "run" in names and not named_run:
         added = ["--run", str(run)]
+    # The explorer without --with-model reads files alone, so its run needs no settings.
     asks_a_model = "with_model" not in names or "--with-model" in words
     says_it_itself = {word.partition("=")[0] for word in words} & {*_SUBJECT}
     if asks_a_model and not says_it_itself and (circuits / NAME).is_file():
         added += words_of(_subject_of(run))
+    # In front: of an option that is given twice, the last one counts.
     return [*added, *words]
 
 
@@ -67,6 +70,7 @@ def check_the_quickstart(name: str, config: Any) -> None:
 
 def _value(words: Sequence[str], option: str) -> str:
     """Return the value of an option in a command line; empty if it has none."""
+    # Both --option VALUE and --option=VALUE.
     for word, following in zip(words, [*words[1:], ""], strict=False):
         name, sign, value = word.partition("=")
         if name == option:
@@ -80,6 +84,7 @@ def _subject_of(run: Path) -> dict[str, Any]:
         raise InputError(
             f"There is no {SETTINGS} in {run} that says model and images: give --model and --data."
         )
+    # The device is this machine's, not the one that the run was made on.
     known = {field.name for field in fields(ModelOptions)} - {"device"}
     settings = read_settings(run / SETTINGS)
     return {name: value for name, value in settings.items() if name in known}

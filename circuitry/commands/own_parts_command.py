@@ -42,12 +42,15 @@ class Config(OwnPartSettings, WorkSettings, ModelOptions):
 
 def main(config: Config) -> "Written | None":
     """Find, test, write; print the answer."""
+    # Of several processes one goes on to the report.
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
         return None
     run = find_and_test(config, config.work())
-    found = run.run(config.work())
-    answer = questions.OwnPartsAnswer(found["lesions"], found["overlaps"])
+    # Everything is finished now, also by other processes, and is read.
+    results = run.run(config.work())
+    answer = questions.OwnPartsAnswer(results["lesions"], results["overlaps"])
     tables = answer.named_tables
+    # All rows of the table have the one share that a report tells of.
     run.save_circuits(float(tables["told"]["share"].iloc[0]))
     print(
         "Right answers of the own class after the lesion, as a share of those before (number of classes):"

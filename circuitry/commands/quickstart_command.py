@@ -39,6 +39,7 @@ MOST_PROCESSES = 8
 def main(config: Config) -> "Written":
     """Run all steps, and return the answer in short, and where the report is."""
     started = time.perf_counter()
+    # A core for each process: more threads in one would only wait for each other.
     workers = config.processes or min(usable_cores(), MOST_PROCESSES)
     with process_pool(workers, take_one_thread, preload=[STEPS]) as pool:
         say("1/5 a tiny CLIP and drawn pictures that come with the package")
@@ -49,6 +50,7 @@ def main(config: Config) -> "Written":
                 pool.submit(do, step, config, worker, workers)
                 for worker in range(workers)
             ]
+            # All are waited for: the next step reads the files of every process.
             answers: list[AnalysisAnswers] = [share.result() for share in shares]
             return answers[0]
 
@@ -56,6 +58,7 @@ def main(config: Config) -> "Written":
         answers = pool.submit(do, "tell_parts", config, parts).result()
         answers.curves = together("find_circuits").curves
         say("5/5 comparison, cards of units, report and explorer")
+        # Cards and report need nothing of each other; the explorer needs both.
         cards = pool.submit(do, "make_cards", config)
         written: Written = pool.submit(do, "conclude", config, answers).result()
         cards.result()
@@ -65,7 +68,7 @@ def main(config: Config) -> "Written":
 
 
 def take_one_thread() -> None:
-    """Leave the other cores to the other processes."""
+    """Run PyTorch in one thread, as each core has a process of its own."""
     importlib.import_module("torch").set_num_threads(1)
 
 

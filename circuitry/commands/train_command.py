@@ -85,6 +85,7 @@ def main(config: Config) -> None:
 
 def train_and_evaluate(config: Config, worker: int = 0, workers: int = 1) -> None:
     """Train, and write the accuracy on the test lists beside the run; as a job it is the only one of its array."""
+    # Of --data only the test lists are used where there is a table.
     table = config.table or table_of_folder(config)
     out = config.out / "clip"
     checkpoint = training.train_clip(
@@ -94,6 +95,7 @@ def train_and_evaluate(config: Config, worker: int = 0, workers: int = 1) -> Non
     if config.data is not None:
         images = data.DomainFolder(config.data, split="test", domains=config.domains)
         clip = models.load_clip(config.training.model, checkpoint=checkpoint)
+        # Tests decode files as the training did.
         clip = clip.with_decoding(config.training.decoding)
         accuracy = training.zero_shot_accuracy(clip, images)
         comparison.write_named_table(config.out / "accuracy.csv", accuracy)
@@ -120,6 +122,7 @@ def table_of_folder(config: Config) -> Path:
     if config.name_class:
         for record in records:
             caption = captions.get(record.relative, "")
+            # A caption may be absent; the class is a caption, too.
             captions[record.relative] = f"{caption}, {data.readable(record.class_name)}"
     captioned = training.with_captions(records, captions)
     return training.write_captioned_table(captioned, config.out / "train.tsv")

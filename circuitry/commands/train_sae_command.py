@@ -54,6 +54,7 @@ def main(config: Config) -> None:
     """Train, measure, write, print."""
     import pandas as pd  # here, so that a wrong line is answered at once
 
+    # Refused at once rather than after the images of --data.
     for table in config.more_tables:
         check_file(table, "a table of images", "give one with the column filepath")
     clip = config.clip()
@@ -69,6 +70,7 @@ def main(config: Config) -> None:
         "positions_per_image": config.positions_per_image,
         "tables": [training.described(table) for table in config.more_tables],
     }
+    # One job: a folder of other settings is refused, and a finished autoencoder is read.
     folder = JobFolder(
         config.out,
         FORMAT,
@@ -92,6 +94,7 @@ def main(config: Config) -> None:
         return [path, history]
 
     folder.run(train)
+    # State and activations take gigabytes, and serve only a run that goes on.
     (config.out / "state.safetensors").unlink(missing_ok=True)
     shutil.rmtree(config.out / "activations", ignore_errors=True)
     sae = models.load_sae(path, config.device)

@@ -329,9 +329,10 @@ class Comparison:
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
-        """Test, for each two domains, which of them is more similar to the other domains.
+        """Test for each pair of domains whether one of them is more similar to the remaining domains.
 
-        The tests are `part_tests` of parts of two domains, or else `domain_tests` of the values.
+        With circuits of parts of the images, ratios to the ceilings are tested (`part_tests`); without, the values are
+        (`domain_tests`).
         """
         if self.directions is None and self.has_ratios:
             return part_tests(self._array, self._draws(self._array))

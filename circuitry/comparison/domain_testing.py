@@ -155,7 +155,12 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
 
 
 def too_few(n_classes: int, n_domains: int) -> str:
-    """Say that no test can be significant with so few classes; return an empty text if one can."""
+    """Say that no test can be significant with so few classes; return an empty text if one can.
+
+    Example:
+        >>> circuitry.comparison.too_few(2, 3)
+        'With 2 classes no test of 3 domains can be significant: it takes ... classes.'
+    """
     # One test for each pair of domains.
     needed = fewest_units(max(1, n_domains * (n_domains - 1) // 2))
     if n_classes >= needed:

@@ -43,9 +43,9 @@ class DomainFolder:
     """Images sorted by domain and class.
 
     Args:
-        root: Where they are: a folder ``<domain>/<class>/<file>``, or ``<class>/<file>`` of one domain, which it names;
-            a folder ``<class>/<file>`` by domain; a table, or its file (.csv, .tsv), with columns path, class, domain
-            and perhaps item; torchvision's ``ImageFolder``.
+        root: Where the images are. A folder has files ``<domain>/<class>/<file>``, or ``<class>/<file>``: then it is
+            one domain of its own name. A mapping gives such a folder for each domain. A table, or its file (.csv,
+            .tsv), has the columns path, class, domain and perhaps item. Torchvision's ``ImageFolder`` is taken, too.
         split: Which lists to read, such as "test"; without any lists, or with None, all image files of the
             folders.
         domains: Domains to keep, in this order (default: all).

@@ -1,11 +1,12 @@
 """Read a faithfulness curve: contrasts between images, alone or as a share of the model's, with intervals. No torch.
 
-1. A measure is a contrast: a weighted sum over images of one of three numbers, the means over images of the class and
-   over other images with a weight each (`CURVE_MEASURES`). Of several classes it is the mean over classes.
-2. Shares of answers are read as they are. Of other measures it is the share of the whole model's lead over the baseline
+1. A run gives three numbers for each image (`CURVE_NUMBERS`). A measure takes one of them, averages it over the images
+   of the class and over images of other classes, and adds the two means with weights (`CURVE_MEASURES`). The sum is a
+   contrast. With several classes it is averaged over classes.
+2. Shares of answers (``right``, ``false``) are contrasts. Each other measure is the share of the whole model's lead
    that a circuit keeps: (contrast of the circuit - contrast of the baseline) / (contrast of the whole model - contrast
-   of the baseline). So contrasts are averaged over classes before dividing. Where the lead is within the noise, which
-   resampling shows, there is no such share.
+   of the baseline). Contrasts are averaged over classes before the division. Where resampling shows that the lead is
+   within the noise, the measure has no value.
 3. The interval of one class resamples images, and the draws of random circuits, and takes percentiles. It is about
    this class and other images of it: with a single image, of the class or of others, there is none.
 4. The interval of several classes resamples classes, and the draws of random circuits. Classes have images of their
@@ -26,8 +27,8 @@ from circuitry.comparison.bootstrap import known_variance
 from circuitry.comparison.statistics import Spread
 
 CURVE_NUMBERS = ("metric", "kl", "top")
-"""What is known of an image in a run: the metric; of a `ClassLogit` also KL(whole model || run) of the answers among
-the candidate classes, and whether its class has the largest logit."""
+"""Numbers of an image in a run: the metric; with a `ClassLogit` also KL(whole model || run) of the answers among the
+candidate classes, and whether the class of the metric has the largest logit."""
 
 
 class CurveMeasure(NamedTuple):
@@ -58,7 +59,6 @@ CONFIDENCE = 0.95
 """Share of the resamples that a bootstrap band holds."""
 RESAMPLES = 2000
 """Number of resamples."""
-"""Share of the resamples that a bootstrap band holds, and how many there are."""
 
 
 def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
@@ -100,10 +100,10 @@ def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples 
 Weights = tuple[
     Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]
 ]
-"""Weights of sums over images, NaN where there is no contrast, and over random and foreign circuits: one row, or one a
-resample."""
+"""Weights of the sum over images (NaN without a contrast), and of the sums over random and foreign circuits. There is
+one row for the value itself, or one row for each resample."""
 Statistic = Callable[[Weights], dict[str, np.ndarray]]
-"""Something read off a curve under some weights: values [rows, ...] by circuit."""
+"""A function from weights to a statistic of a curve: values [rows, ...] by circuit."""
 
 
 @dataclass(frozen=True, eq=False)

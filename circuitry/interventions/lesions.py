@@ -171,9 +171,10 @@ def _labels_of_classes(
     parts: Mapping[Key, Circuit],
     text_weights: Sequence[float],
 ) -> dict[str, int]:
-    """Return the row of each class among the candidates of all tasks; refuse tasks that disagree.
+    """Return the label of each class: its row among the candidate classes. Refuse tasks that disagree.
 
-    Classes that have parts and no task take the row that their parts were found with, if it is of the same candidates.
+    A class with a part but without a task has the label that its part was found with. Where the part was found among
+    other candidates, the class has no label.
     """
     labels = dict[str, int]()
     told_by = dict[str, Key]()
@@ -290,7 +291,7 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
 
 
 def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:
-    """Return the share of images that get a class, and its mean probability."""
+    """Return the share of images that are given a class, and the mean probability of the class."""
     return {
         "right": _share(answers, label),
         "probability": float(answers[:, label].exp().mean()),
@@ -298,5 +299,5 @@ def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, flo
 
 
 def _share(answers: Float[Tensor, "images classes"], label: int) -> float:
-    """Return the share of images that get a class."""
+    """Return the share of images that are given a class."""
     return float(in_double(given_classes(answers) == label).mean())

@@ -324,7 +324,10 @@ def transfer_correlations(
 
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
-    """The metric less the baseline's; for selectivity less the same difference on images of other classes."""
+    """Return by how much the metric in a run exceeds the baseline's.
+
+    Selectivity is this difference on images of the class, less that on images of other classes.
+    """
     columns = [metric, "empty_metric"]
     if value == "selectivity":
         columns += [f"other_{metric}", "other_empty_metric"]

@@ -290,7 +290,7 @@ class Clip:
         return weights.to(self.encoder.device, self.encoder.dtype)
 
     def known(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return the words that the text encoder has an embedding of; only packed weights lack some.
+        """Return the words whose tokens all have an embedding; packed weights store embeddings of some tokens only.
 
         Example:
             >>> clip.known(["cat", "cup"])

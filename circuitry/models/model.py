@@ -1,7 +1,7 @@
-"""The interface of a model, and `from_encoder`, which makes a model of the encoder of any tower.
+"""`Model`, the interface that all models share, and `from_encoder`, which makes a model from any encoder.
 
-A model has four members: an encoder, the preprocessing of pictures, a weight for every class, and the identity of all
-three. `Clip` and `Classifier` have them. `from_encoder` is called in Python, or in a file of the user that a command
+A model has four members: an encoder, the preprocessing of pictures, a weight vector for every class, and an identity of
+these three. `Clip` and `Classifier` are models. A user calls `from_encoder` in Python, or in a file that a command line
 names (``--model FILE.py:FUNCTION``).
 """
 

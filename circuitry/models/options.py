@@ -27,7 +27,14 @@ log = logging.getLogger(__name__)
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """A model in a basis of units, and images."""
+    """A model in a basis of units, and images.
+
+    Example:
+        >>> from circuitry.models import ModelOptions
+        >>> options = ModelOptions(model="rn-tiny", data=Path("DomainNet"), classes=("clock",))
+        >>> options.images().classes
+        ('clock',)
+    """
 
     NOT_BOTH: ClassVar = (("checkpoint", "pretrained"),)
 
@@ -165,7 +172,13 @@ BaselineChoice = Annotated[
 @checked
 @dataclass(frozen=True, kw_only=True)
 class FolderSettings:
-    """The questions to a model about every class and domain."""
+    """The questions to a model about every class and domain.
+
+    Example:
+        >>> from circuitry.models import FolderSettings
+        >>> FolderSettings(n_images=8, metric="margin").texts
+        'pooled'
+    """
 
     n_images: NImages = 50
     seed: SeedOption = 0

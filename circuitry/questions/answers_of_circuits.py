@@ -1,6 +1,6 @@
-"""What tests and comparisons of circuits found: answers, tables, and their sections of a report. No torch.
+"""Answers of tests and comparisons of circuits, with their tables and sections of a report. No torch.
 
-Each answer has `findings`, `tables` and `add_to`, with what a report says of all of them in an `AnswersOf`.
+Each answer has `findings`, `tables` and `add_to`. An `AnswersOf` holds the images and settings that they share.
 """
 
 from collections.abc import Mapping
@@ -61,12 +61,18 @@ NOT_TESTED = Finding(
     "An attribution claims causes; it does not prove them.",
     "Tests on images that the circuits were not found on, beside random units.",
 )
-"""What is said of circuits without tests."""
+"""The answer for circuits that were not tested."""
 
 
 @dataclass(frozen=True)
 class AnswersOf:
-    """The images and circuits that answers are of, and how a report shows them."""
+    """The images and circuits that answers are about, and how a report shows them.
+
+    Example:
+        >>> from circuitry.questions import AnswersOf
+        >>> AnswersOf(folder).domains
+        ('quickdraw', 'real', 'sketch')
+    """
 
     images: DomainFolder
     """The images of the model."""
@@ -94,10 +100,12 @@ class AnswersOf:
         """The sites of the circuits; none where there are none."""
         if self.graphs is None:
             return []
+        # All circuits of a folder have the same sites.
         return list(next(iter(self.graphs.values())).inner_sites)
 
     def circuit(self, key: Key) -> Circuit:
         """Return the circuit of a class and domain as it is drawn."""
+        # Only sections on circuits ask, and a report without circuits has none.
         assert self.graphs is not None
         reading = self.reading
         graph = self.graphs[key]
@@ -123,6 +131,7 @@ class CurvesAnswer:
         """Answer whether the circuits work."""
         if self.curves:
             return list(faithfulness_findings(self.curves, self.by_site))
+        # Curves at single sites do not tell whether circuits work, but they show that circuits were tested.
         return [] if self.by_site else [NOT_TESTED]
 
     def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
@@ -134,6 +143,7 @@ class CurvesAnswer:
         for measure in CURVE_MEASURES:
             name = measure.replace(" ", "_")
             for ranking, curves in by_ranking.items():
+                # The name says the ranking only where there are several.
                 ending = f"_{ranking}" if len(by_ranking) > 1 else ""
                 tables[name + ending] = curves_by_domain(curves, measure)
             if self.by_site:
@@ -150,7 +160,17 @@ class CurvesAnswer:
 
 @dataclass(frozen=True)
 class TransferAnswer:
-    """Whether the circuits of one domain work in another."""
+    """Whether the circuits of one domain work in another.
+
+    Example:
+        >>> from circuitry.questions import AnswersOf, TransferAnswer
+        >>> key = ("clock", "real")
+        >>> transfer = transfer_circuits({key: task}, {key: graph.circuit(None)})
+        >>> similarity = pd.DataFrame([[1.0]], ["real"], ["real"])
+        >>> answer = TransferAnswer(transfer.assign(sites="all"), None, similarity)
+        >>> sorted(answer.tables(AnswersOf(folder)))
+        ['correlations', 'edge_jaccard_matrix', 'matrices', 'transfer']
+    """
 
     transfer: pd.DataFrame
     """Table of `transfer_circuits` with the column ``sites``."""
@@ -175,6 +195,7 @@ class TransferAnswer:
         }
         if self.interchange is not None:
             tables["interchange"] = self.interchange
+        # Depth is known only where circuits were kept at one site at a time, too.
         if (transfer["sites"] != "all").any():
             value = transfer_value(transfer)
             tables["selectivity_over_depth"] = transfer_over_depth(transfer, value)
@@ -189,7 +210,16 @@ class TransferAnswer:
 
 @dataclass(frozen=True)
 class ScoresAnswer:
-    """The scores of one circuit beside exact effects, and the pixels that raise its metric."""
+    """The scores of one circuit beside exact effects, and the pixels that raise its metric.
+
+    Example:
+        >>> from circuitry.questions import AnswersOf, ScoresAnswer
+        >>> alike = circuitry.attribute(encoder, images, metric, baseline="zero", progress=False)
+        >>> check = circuitry.interventions.check_attribution(task, alike)
+        >>> answer = ScoresAnswer(("clock", "real"), check, clip.shown(images), {})
+        >>> sorted(answer.tables(AnswersOf(folder)))
+        ['attribution_against_patching', 'scores_across_sites']
+    """
 
     key: Key
     """Class and domain of the circuit."""
@@ -215,13 +245,13 @@ class ScoresAnswer:
         """Add the sections on scores and pixels."""
         class_name, domain = self.key
         add_attribution_check(report, self.check, of.sites, f"{class_name} in {domain}")
-        titles = [f"{domain} {i + 1}" for i in range(len(self.shown))]
+        titles = [f"{domain} {i}" for i in range(1, len(self.shown) + 1)]
         add_pixels(report, self.shown, self.maps, titles, class_name)
 
 
 @dataclass(frozen=True)
 class ComparedAnswer:
-    """Whether circuits are shared between domains; no comparisons where no class has circuits in two.
+    """Whether circuits are shared between domains; empty where no class has circuits in two domains.
 
     Example:
         >>> from circuitry.questions import ComparedAnswer
@@ -243,6 +273,7 @@ class ComparedAnswer:
         tables: dict[str, pd.DataFrame] = {}
         for comparison in self.comparisons.values():
             tables |= comparison.tables()
+            # One table for all measures, which have the same groups.
             if len(comparison.groups) > 1:
                 tables["similarity_by_group"] = group_means(self.comparisons)
         if of.apart is not None and self.comparisons:
@@ -256,12 +287,15 @@ class ComparedAnswer:
 
     def add_to(self, report: Report, of: AnswersOf) -> None:
         """Add the sections on similarity, a pair of circuits, stability and the domain that is set apart."""
+        # Without two domains of a class there is nothing to compare, but there are circuits to draw.
         if not self.comparisons:
             self._draw_one_by_one(report, of)
             return
         add_similarity(report, self.comparisons, of.marks)
-        class_name, *domains = of.pair or self.least_similar()
-        first, second = (of.circuit((class_name, domain)) for domain in domains)
+        class_name, domain_a, domain_b = of.pair or self.least_similar()
+        first = of.circuit((class_name, domain_a))
+        second = of.circuit((class_name, domain_b))
+        # Node overlap has a value at every compared site, whatever edges there are.
         sites = self.comparisons["node_overlap"].sites
         add_circuit_pair(report, first, second, sites, of.marks)
         if len(self.stability):
@@ -284,5 +318,6 @@ class ComparedAnswer:
         """Return the first class and the two domains in which its circuits share the fewest edges."""
         table = self.comparisons["edge_jaccard"].values
         of_class = table[table["class"] == min(table["class"])]
+        # A stable sort: equal values choose the same pair on every machine.
         row = of_class.sort_values("value", kind="stable").iloc[0]
         return str(row["class"]), str(row["domain_a"]), str(row["domain_b"])

@@ -42,6 +42,7 @@ from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
+# Change the number when files change their meaning: a folder of another format is refused instead of misread.
 FAITHFULNESS_FORMAT = "circuitry faithfulness 4"
 TRANSFER_FORMAT = "circuitry transfer 2"
 FOREIGN = 3
@@ -71,16 +72,26 @@ class SplitOfCircuits(Split):
         """Return the paths of ``images`` of the class, or of ``others``, that found a circuit."""
         if key not in self.graphs:
             return frozenset()
+        # Graphs that were made by hand do not say which images they took.
         return frozenset(self.graphs[key].provenance.get(kind, ()))
 
 
 class CheckImages:
-    """The images that check the circuits of a folder, by class and domain."""
+    """The images that check the circuits of a folder, by class and domain.
+
+    Example:
+        >>> from circuitry.interventions import CheckSettings
+        >>> from circuitry.questions import CheckImages
+        >>> chosen = CheckImages(folder, graphs, CheckSettings(n_images=1))
+        >>> len(chosen.tested), len(chosen.own(("clock", "real")))
+        (4, 1)
+    """
 
     def __init__(
         self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings
     ) -> None:
-        """Choose them."""
+        """Choose the images by the number and seed that the circuits were found with."""
+        # The same number and seed choose the same images as when the circuits were found.
         made_with = graphs.manifest["config"]
         self.images = images
         self.graphs = graphs
@@ -88,9 +99,11 @@ class CheckImages:
         self.split = SplitOfCircuits(
             images, int(made_with["n_images"]), int(made_with["seed"]), graphs=graphs
         )
-        self.keys: list[Key] = [
-            (c, d) for c, d in graphs if c in images.classes and d in images.domains
-        ]
+        # A folder may hold circuits of more classes and domains than the images that are given now.
+        self.keys = list[Key]()
+        for class_name, domain in graphs:
+            if class_name in images.classes and domain in images.domains:
+                self.keys.append((class_name, domain))
         if not self.keys:
             raise InputError(
                 f"No circuit in {graphs.path} is of a class and domain of {images!r}."
@@ -104,7 +117,7 @@ class CheckImages:
     def warn(self) -> None:
         """Name the circuits without images to check them on; refuse where that is all of them."""
         if not self.tested:
-            self.own(self.keys[0])  # which refuses
+            self.own(self.keys[0])  # raises the error of a circuit without images
         untested = [key for key in self.keys if not self._left(key)]
         if untested:
             log.warning(without_images(untested, len(self.keys)))
@@ -146,13 +159,19 @@ class CheckImages:
         return self.split.ranked(key)
 
     def _left(self, key: Key) -> Records:
+        # Seen images, on request, show whether a circuit recovers the answers that it was chosen by.
         if self.settings.seen:
             return self.split.ranked(key)
         return self.split.unseen(key)
 
 
 def without_images(keys: Sequence[Key], n: int) -> str:
-    """Say which of ``n`` circuits cannot be tested, since they are found on all images."""
+    """Say which of ``n`` circuits cannot be tested, since they are found on all images.
+
+    Example:
+        >>> circuitry.questions.without_images([("clock", "real")], 2)
+        '1 of 2 circuits cannot be tested, since their classes have no other images there: clock in real.'
+    """
     named = name_some([" in ".join(key) for key in keys])
     return f"{len(keys)} of {n} circuits cannot be tested, since their classes have no other images there: {named}."
 
@@ -163,8 +182,10 @@ class CausalChecks(FolderWork):
     Example:
         >>> from circuitry.interventions import CheckSettings
         >>> checks = circuitry.CausalChecks(clip, folder, graphs, CheckSettings(n_images=1))
-        >>> curves = checks.extract_faithfulness("runs/x-faithfulness")  # doctest: +SKIP
-        >>> checks.extract_transfer("runs/x-transfer")["transfer"]  # doctest: +SKIP
+        >>> curves = checks.extract_faithfulness("runs/x-faithfulness", rankings=("absolute",), random_draws=1)
+        >>> len(curves)
+        4
+        >>> transfer = checks.extract_transfer("runs/x-transfer", exchange=False)["transfer"]
     """
 
     settings: CheckSettings
@@ -179,6 +200,7 @@ class CausalChecks(FolderWork):
     ) -> None:
         """Join a model, its circuits, and images to check them on."""
         settings = settings or CheckSettings()
+        # Sites and units of another model may have the same names, but they are other units.
         made_with = graphs.identity
         made_with.check(
             clip.identity, f"the circuits in {graphs.path}", f"the given {clip.name}"
@@ -191,8 +213,10 @@ class CausalChecks(FolderWork):
         if settings.metric is not None or settings.texts is not None:
             # The checks may ask by another metric or other texts than the circuits were found by.
             metric = made_with["metric"]
+            # A manifest has only the name of a metric that is a function, so the given function stands for it.
             if metric not in METRICS:
                 metric = asked.metric
+            # `task_found_with` replaces the baseline; zero is the one that costs no pass over images.
             found_by = FolderSettings(
                 metric=metric, texts=made_with["texts"], baseline=ZERO.name
             )
@@ -214,6 +238,7 @@ class CausalChecks(FolderWork):
         does not name these.
         """
         graph = self.graphs[key]
+        # Tests compare these entries with those of the task, and refuse or warn where the two differ.
         settings = dict(graph.settings)
         if self._found_by is not self:
             for name in _FOUND_BY:
@@ -224,12 +249,14 @@ class CausalChecks(FolderWork):
     def _foreign(self, key: Key) -> list[AttributionGraph]:
         """Return circuits of the classes that follow in the domain."""
         names = [name for name, domain in self.chosen.keys if domain == key[1]]
+        # In a circle, so that every circuit serves equally often as one of another class.
         place = names.index(key[0])
         followers = (names[place + 1 :] + names[:place])[:FOREIGN]
         return [self._graph((name, key[1])) for name in followers]
 
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
         """Return the images of a circuit's checks that can be read."""
+        # Without images of other classes, selectivity is unknown, but all else can be tested.
         own = self.read(self.chosen.own(key), strict=work.strict)
         others = self.read(self.chosen.others(key), strict=work.strict)
         return own, others if len(others) else None
@@ -261,7 +288,7 @@ class CausalChecks(FolderWork):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What shapes the numbers, beside the circuits."""
+        """The settings that shape the numbers, beside the circuits."""
         names = ("n_images", "n_others", "seen", "budget", "seed")
         return self.asked | {name: getattr(self.settings, name) for name in names}
 
@@ -296,6 +323,7 @@ class CausalChecks(FolderWork):
             random_draws=random_draws,
             seed=self.settings.seed,
         )
+        # Everything that shapes a number is claimed, so that a resumed folder never mixes two settings.
         folder = self._claim(
             out,
             FAITHFULNESS_FORMAT,
@@ -341,8 +369,10 @@ class CausalChecks(FolderWork):
             return
         graph = self._graph(key)
         foreign = self._foreign(key)
+        # None stands for all sites at once.
         places: list[list[str] | None] = [None]
         if one_site:
+            # Circuits of other classes at every site would take several times as long.
             foreign = []
             places = [[site] for site in graph.inner_sites]
         for settings in asked:
@@ -370,6 +400,7 @@ class CausalChecks(FolderWork):
             ``exchange`` also ``interchange``: table of `interchange`. A warning names each class without a readable
             image.
         """
+        # A job is a class, since its circuits are tested in all of its domains.
         keys: dict[str, list[Key]] = {}
         for key in self.chosen.tested:
             keys.setdefault(key[0], []).append(key)
@@ -382,8 +413,13 @@ class CausalChecks(FolderWork):
         )
 
         def read(job: Job) -> dict[Key, CheckedImages]:
-            images = {key: self.images_of(key, work) for key in keys[job[0]]}
-            return {key: found for key, found in images.items() if len(found[0])}
+            readable: dict[Key, CheckedImages] = {}
+            for key in keys[job[0]]:
+                images = self.images_of(key, work)
+                # A domain without a readable image is left out; the others are tested.
+                if len(images[0]):
+                    readable[key] = images
+            return readable
 
         def measure(job: Job, images: Mapping[Key, CheckedImages]) -> list[Path]:
             if not images:
@@ -392,6 +428,7 @@ class CausalChecks(FolderWork):
             tables = {}
             # One digest of the encoder for all tables.
             with self.clip.encoder.running():
+                # All circuits of a folder have the same sites; None stands for all of them at once.
                 first = next(iter(circuits.values())).source
                 places: list[list[str] | None] = [None]
                 if one_site:
@@ -418,6 +455,7 @@ class CausalChecks(FolderWork):
         )
         tables: dict[str, list[pd.DataFrame]] = {}
         for path in self._results(folder):
+            # transfer/CLASS/SITES.csv or interchange/CLASS.csv
             kind = path.relative_to(folder.path).parts[0]
             table = _read_table(path)
             if kind == "transfer":
@@ -489,6 +527,7 @@ class CausalChecks(FolderWork):
 
 
 def _read_table(path: Path) -> pd.DataFrame:
+    # An empty cell is NaN in a column of numbers; in a column of text, "NA" may be the name of a class.
     columns = pd.read_csv(path, nrows=0).columns
     numbers = columns.difference(list(_TEXT_COLUMNS))
     return read_named_table(path, na_values={name: [""] for name in numbers})

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,11 +88,12 @@ def extract(
 
     Example:
         >>> graphs = circuitry.extract(
-        ...     clip, folder, "runs/extracted", ["clock", "cup"], n_images=2,
+        ...     clip, folder, "runs/extracted", ["clock"], ["real", "sketch"], n_images=2,
         ...     rule="midpoint-1", parts=2, work=circuitry.Work(progress=False),
-        ... )  # doctest: +SKIP
-        >>> compare(graphs, measure="node_overlap")  # doctest: +SKIP
+        ... )
+        >>> compare(graphs, measure="node_overlap")
     """
+    # A rule may be given by its name, such as "midpoint-1".
     for name in {"rule", "edge_rule"} & settings.keys():
         settings[name] = as_rule(settings[name])
     asked = ExtractionSettings(n_images=n_images, seed=seed, **settings)
@@ -126,11 +128,9 @@ class Extraction(FolderWork):
         split = Split(images, settings.n_images, settings.seed, settings.leave_unseen)
         super().__init__(clip, images, settings, split)
         self.out = out
-        self.keys: list[Key] = [
-            (class_name, domain)
-            for class_name in chosen_names("class", classes, images.classes)
-            for domain in chosen_names("domain", domains, images.domains)
-        ]
+        chosen_classes = chosen_names("class", classes, images.classes)
+        chosen_domains = chosen_names("domain", domains, images.domains)
+        self.keys: list[Key] = list(product(chosen_classes, chosen_domains))
 
     @cached_property
     def selection(self) -> dict[Key, Records]:
@@ -145,6 +145,7 @@ class Extraction(FolderWork):
     @cached_property
     def parts(self) -> dict[ImageRecord, int]:
         """The part of each chosen image."""
+        # All domains of a class are cut together, so that an item is in the same part everywhere.
         numbers = part_numbers(self.selection, self.settings.parts, self.settings.items)
         parts: dict[ImageRecord, int] = {}
         for key, records in self.selection.items():
@@ -156,6 +157,7 @@ class Extraction(FolderWork):
         """The folder of results, claimed for this configuration."""
         jobs = [key for key in self.keys if self.selection[key]]
         looked_at = {key: self.selection[key] + self.others[key] for key in jobs}
+        # Other items would make other parts, so they identify the folder as the images do.
         listings = {}
         if self.settings.items is not None:
             listings["items"] = {
@@ -178,6 +180,7 @@ class Extraction(FolderWork):
 
     def _templates_of_jobs(self) -> list[Any] | dict[str, list[Any]]:
         """Return the templates of the domains that are asked for, once where they are the same in all."""
+        # Templates of other domains shape no number here.
         templates = {domain: list(self.templates[domain]) for _, domain in self.keys}
         first, *rest = templates.values()
         if all(other == first for other in rest):
@@ -206,6 +209,7 @@ class Extraction(FolderWork):
         if empty:
             names = ", ".join(empty)
             log.warning("no images, so no circuit (%d): %s", len(empty), names)
+        # A method that contrasts classes ranks these by another score, of which it warns.
         alone = [" in ".join(key) for key in self.keys if not self.others[key]]
         without_others(self.settings.method, alone)
         return self.folder.run(
@@ -230,8 +234,10 @@ class Extraction(FolderWork):
         if not todo:
             return
         seconds = self.run(work, most=min(TIMED, len(todo)))
+        # Other processes did the rest meanwhile.
         if not seconds:
             return
+        # Jobs have unequally many images, and time grows with these.
         rate = sum(seconds.values()) / sum(sizes[job] for job in seconds)
         left = rate * sum(sizes[job] for job in todo if job not in seconds)
         time = f"{left / 60:.1f} min"
@@ -247,6 +253,7 @@ class Extraction(FolderWork):
         if n_lost:
             message = "%s in %s: %d of %d images cannot be read"
             log.warning(message, *key, n_lost, len(chosen))
+        # A job without images is done, and leaves no file.
         if not records:
             log.warning("%s in %s: no image can be read, so no circuit", *key)
             return None
@@ -258,6 +265,7 @@ class Extraction(FolderWork):
         settings = with_rules(self.settings, self.clip.encoder)
         identity = self.identity | {"n_others": self._n_others}
         numbers = [self.parts[record] for record in loaded.records]
+        # A task takes None for no images of other classes, but not an empty tensor.
         others = loaded.other_images if loaded.others else None
         task = self.task(key, loaded.images, others, self.sites, work)
         scored = attribute_parts(task, settings, np.array(numbers))
@@ -268,11 +276,10 @@ class Extraction(FolderWork):
         graphs: dict[int | str, AttributionGraph] = dict(scored.parts.items())
         graphs[WHOLE] = scored.whole
         for part, graph in graphs.items():
-            used = [
-                record
-                for record, number in zip(loaded.records, numbers, strict=True)
-                if part in (number, WHOLE)
-            ]
+            used = loaded.records
+            if part != WHOLE:
+                numbered = zip(loaded.records, numbers, strict=True)
+                used = [record for record, number in numbered if number == part]
             path = graph_file(self.out, *key, part)
             named(graph, key, part, identity, used, loaded.others).save(path)
             paths.append(path)

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +68,13 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class OneClassAnswer:
-    """The circuit of a class, and what is said of it.
+    """The circuit of a class, with its tests.
 
     Example:
-        >>> answer = run.answer()  # doctest: +SKIP
-        >>> [finding.claim for finding in answer.findings()]  # doctest: +SKIP
+        >>> from circuitry.questions import OneClass, OneClassSettings
+        >>> settings = OneClassSettings(n_images=2, method="gradient", size=0.4)
+        >>> answer = OneClass(clip, folder, "runs/clock", ("clock", "real"), settings).run()
+        >>> [finding.claim for finding in answer.findings()]
     """
 
     circuit: Circuit
@@ -114,14 +115,12 @@ class OneClassAnswer:
             "On unseen images, with 95 % intervals: right and false are shares of images of the class, and of others, "
             f"that get the class; of the other measures it is the share of the whole model's{ranked}.",
         )
+        # The reason is the same for all sizes of a measure.
         unknown = tables["curves"].query("reason != ''").drop_duplicates("measure")
-        reasons = zip(unknown["measure"], unknown["reason"], strict=True)
-        report.text(
-            " ".join(
-                f"There is no number for {measure}: {reason}."
-                for measure, reason in reasons
-            )
-        )
+        sentences = []
+        for measure, reason in zip(unknown["measure"], unknown["reason"], strict=True):
+            sentences.append(f"There is no number for {measure}: {reason}.")
+        report.text(" ".join(sentences))
         scored = f"Edges were scored between the {DRAWN} strongest units of each site"
         caption = f"{scored}; at most 3 into a unit are drawn."
         add_circuit(report, self.drawn.circuit(), caption)
@@ -136,7 +135,7 @@ class OneClass(FolderWork):
         >>> run = OneClass(clip, folder, "runs/clock", ("clock", "real"), settings)
         >>> len(run.split.found_on(run.key)), len(run.unseen)
         (2, 2)
-        >>> run.run().findings()[0].claim  # doctest: +SKIP
+        >>> run.run().findings()[0].claim
     """
 
     settings: OneClassSettings
@@ -206,6 +205,7 @@ class OneClass(FolderWork):
             raise InputError(
                 f"No image of {key[0]} in {key[1]} can be read: see the warnings above."
             )
+        # A task takes None for no images of other classes, but not an empty tensor.
         of_others = self.read(others)
         task = self.task(
             key,
@@ -213,6 +213,7 @@ class OneClass(FolderWork):
             of_others if len(of_others) else None,
             counted_sites(self.clip.encoder),
         )
+        # Tasks of a folder are silent, since the folder has a bar; the steps of a single circuit show their own.
         return replace(task, work=Work(progress=True))
 
     @property
@@ -245,7 +246,7 @@ class OneClass(FolderWork):
 
     @property
     def _steps(self) -> dict[str, Callable[[], Sequence[Path]]]:
-        """What is done one after the other, by the name of its job."""
+        """The steps in their order, by the name of the job."""
         return {
             "circuit": self._find,
             "other classes": self._find_foreign,
@@ -262,7 +263,7 @@ class OneClass(FolderWork):
         return self.answer()
 
     def answer(self) -> OneClassAnswer:
-        """Read what is found."""
+        """Read the results of all steps from their files."""
         return OneClassAnswer(
             Circuit.load(self._circuit),
             GraphFolder(self._circuits)[self.key],
@@ -298,23 +299,26 @@ class OneClass(FolderWork):
             selectivity=self.settings.selectivity,
             masks=MaskSettings(steps=self.settings.steps, seed=self.settings.seed),
         )
+        # The explorer finds the circuit by the class and domain in the file.
         _named(circuit, self.key).save(self._circuit)
         return [self._circuit]
 
     def _find_foreign(self) -> list[Path]:
         """Find circuits of other classes, as large, on their own images; a ranking in place of masks."""
         class_name, domain = self.key
+        # The size is read from the circuit: with a selectivity to reach, it is known only after the search.
         size = Circuit.load(self._circuit).size
         method = self.settings.method
+        # Learning a mask takes minutes for every class.
         if METHODS[method].learns_mask:
             method = ITERATIVE
-        testable = (
-            (name, domain)
-            for name in self.images.following(class_name)
-            if self.split.unseen((name, domain))
-        )
+        # A class with a single image is left out: the class of the circuit has two or more as well.
+        testable = list[Key]()
+        for name in self.images.following(class_name):
+            if self.split.unseen((name, domain)):
+                testable.append((name, domain))
         paths = []
-        for place, key in enumerate(islice(testable, FOREIGN_CLASSES)):
+        for place, key in enumerate(testable[:FOREIGN_CLASSES]):
             others = self.split.others(key, self.settings.n_others)
             task = self._task(key, self.split.found_on(key), others)
             paths.append(self.out / f"other.{place}.safetensors")
@@ -331,6 +335,7 @@ class OneClass(FolderWork):
             settings,
             [[Circuit.load(path)] for path in foreign],
         )
+        # Circuits of any choice are measured, so the curve does not know that these units are one cut over all sites.
         curve = replace(curve, settings=curve.settings | {"budget": GLOBAL})
         curve.save(self._curve)
         return [self._curve]
@@ -338,6 +343,7 @@ class OneClass(FolderWork):
     def _judge(self) -> list[Path]:
         circuit = Circuit.load(self._circuit)
         settings = AblationSettings(seed=self.settings.seed)
+        # Minimality would ablate the units one by one.
         table = judge_circuit(self.task_unseen, circuit, settings, minimality=False)
         write_named_table(self._tests, table)
         return [self._tests]
@@ -345,6 +351,7 @@ class OneClass(FolderWork):
     def _score_edges(self) -> list[Path]:
         """Score the edges between the strongest kept units of every site, for drawings."""
         circuit = Circuit.load(self._circuit)
+        # The number of edges grows with the square of that of units: only edges that may be drawn are scored.
         strongest = {site: units[:DRAWN] for site, units in circuit.units.items()}
         edges = score_edges(self.task_found_on, strongest, rule=midpoint_rule(1))
         drawn = circuit.source.keeping(strongest, edges.scores)
@@ -356,6 +363,7 @@ class OneClass(FolderWork):
             self.made_with,
             {self.key: self.found_on + self.others()},
         )
+        # Names of temporary files begin with a dot.
         files = sorted(graphs.path.rglob("[!.]*"))
         return [path for path in files if path.is_file()]
 
@@ -423,6 +431,7 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
+    # Sorted, since the file system has an order of its own; folders below may hold images of other classes.
     return sorted(
         path
         for path in folder.resolve().iterdir()

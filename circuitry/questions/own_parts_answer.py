@@ -1,4 +1,4 @@
-"""What is found of own parts: tables, answers, and their sections of a report. No torch."""
+"""The answer on own parts: tables, findings, and sections of a report. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,11 +41,13 @@ class OwnPartsAnswer:
         """Return the answer without classes in the domains where the model does not know them."""
         if self.lesions is None or self.overlaps is None:
             return self
+        # Each row names two classes, the part's and the tested one, and both have to be known.
         lesions = _without(self.lesions, unknown, "part_class", "part_domain")
         lesions = _without(lesions, unknown, "class", "domain")
         overlaps = _without(self.overlaps, unknown, "class_a", "domain_a")
         overlaps = _without(overlaps, unknown, "class_b", "domain_b")
         answer = OwnPartsAnswer(lesions, overlaps)
+        # Perhaps too few rows are left; the error says which are missing.
         try:
             _ = answer.named_tables
         except InputError as error:

@@ -51,10 +51,11 @@ class OwnParts(FolderWork):
         >>> from circuitry.interventions import OwnPartSettings
         >>> from circuitry.questions import OwnParts
         >>> settings = OwnPartSettings(n_images=2, shares=(0.02,))
-        >>> parts = OwnParts(clip, folder, "runs/own", settings)
-        >>> tables = parts.run()  # doctest: +SKIP
-        >>> lesion_matrix(tables["lesions"])  # doctest: +SKIP
-        >>> parts.circuits(0.02)["clock", "real"]  # doctest: +SKIP
+        >>> photos = circuitry.DomainFolder("DomainNet", classes=("clock", "cup"), domains=("real",))
+        >>> parts = OwnParts(clip, photos, "runs/own", settings)
+        >>> tables = parts.run()
+        >>> lesion_matrix(tables["lesions"])
+        >>> parts.circuits(0.02)["clock", "real"]
     """
 
     settings: OwnPartSettings
@@ -101,16 +102,19 @@ class OwnParts(FolderWork):
 
     def _testable(self) -> list[Key]:
         """Return the classes and domains whose part can be found, and tested here or in another domain."""
-        contrasted = [
-            key
-            for key, records in self.found_on.items()
-            if records and self.others(key)
-        ]
+        # Without images of other classes there is no contrast to find a part by.
+        contrasted = list[Key]()
+        for key, records in self.found_on.items():
+            if records and self.others(key):
+                contrasted.append(key)
         n_domains = Counter(class_name for class_name, _ in contrasted)
         has_unseen = {key[0] for key in contrasted if self.unseen[key]}
-        return [
-            key for key in contrasted if key[0] in has_unseen or n_domains[key[0]] > 1
-        ]
+        # A part is tested on unseen images of its class, or on images of the class in another domain.
+        testable = list[Key]()
+        for key in contrasted:
+            if key[0] in has_unseen or n_domains[key[0]] > 1:
+                testable.append(key)
+        return testable
 
     def others(self, key: Key) -> Records:
         """Return images of other classes in the domain that find parts: the first of each, then the second of each."""
@@ -122,6 +126,7 @@ class OwnParts(FolderWork):
         every = self.settings.sites or counted_sites(self.clip.encoder)
         sites = {EVERYWHERE: every}
         if self.settings.depth:
+            # A set, since few sites have fewer cuts; none before the first site, which would leave nothing.
             cuts = {round(i * len(every) / N_DEPTHS) for i in range(1, N_DEPTHS)}
             for cut in sorted(cuts - {0}):
                 sites[f"up to {every[cut - 1]}"] = every[:cut]
@@ -131,6 +136,7 @@ class OwnParts(FolderWork):
     @property
     def kinds(self) -> list[tuple[float, str]]:
         """Share and name of sites of the parts: every share everywhere, the largest one at all sites by name."""
+        # Depth is asked at one share: each further share would double the tests.
         *smaller, largest = sorted(set(self.settings.shares))
         everywhere = [(share, EVERYWHERE) for share in smaller]
         return everywhere + [(largest, name) for name in self.sites]
@@ -184,10 +190,10 @@ class OwnParts(FolderWork):
             progress=work.bar("lesions"),
             unit="class",
         )
-        overlaps = [
-            part_overlaps(self._parts(share, sites)).assign(share=share, sites=sites)
-            for share, sites in self.kinds
-        ]
+        overlaps = []
+        for share, sites in self.kinds:
+            table = part_overlaps(self._parts(share, sites))
+            overlaps.append(table.assign(share=share, sites=sites))
         return {
             "lesions": self.lesions(),
             "overlaps": pd.concat(overlaps, ignore_index=True),
@@ -198,11 +204,10 @@ class OwnParts(FolderWork):
 
     def lesions(self) -> pd.DataFrame:
         """Return the tables of `lesion` of the tests that are done, with columns share and sites."""
-        tables = [
-            read_named_table(path)
-            for job in self._jobs(LESIONED)
-            for path in self.folder.files(job)
-        ]
+        # A job leaves one table, or none where no part could be tested.
+        tables = list[pd.DataFrame]()
+        for job in self._jobs(LESIONED):
+            tables += map(read_named_table, self.folder.files(job))
         if not tables:
             raise InputError(
                 f"{self.clip.name} recognises no class of {self.images.root} on the images that parts are found on, so "
@@ -291,10 +296,13 @@ class OwnParts(FolderWork):
                 log.warning("%s in %s is left out. %s", *key, error)
                 return []
         paths = []
+        # Effects are positive where a unit helps; other scores say by their size how much a unit matters.
         ranking = "signed" if METHODS[self.settings.method].effects else "absolute"
         for share, name in self.kinds:
             graph = replace(graphs[name], class_name=key[0], domain=key[1])
+            # All shares cut one ranking, so that a larger part holds each smaller one.
             part = graph.strongest(share, ranking, GLOBAL)
+            # Edges are for drawings, and parts by depth are not drawn.
             if name == EVERYWHERE:
                 part = with_edges(self.task(key, *images, self.sites[name], work), part)
             paths.append(self._path(key, share, name))
@@ -303,6 +311,7 @@ class OwnParts(FolderWork):
 
     def _ranked(self, task: Task) -> Scores:
         """Return the units in the order in which parts have them."""
+        # The strongest units of the largest part are the smaller parts.
         largest = max(self.settings.shares)
         if self.settings.method == CONTRAST:
             return own_part(task, share=largest).source
@@ -315,6 +324,7 @@ class OwnParts(FolderWork):
         with self.clip.encoder.running():
             for share, sites in self.kinds:
                 parts = self._parts(share, sites)
+                # Without unseen images, the images of this domain found its own parts: these are not tested on them.
                 if not self.unseen[key]:
                     domain = key[1]
                     parts = {of: part for of, part in parts.items() if of[1] != domain}
@@ -337,7 +347,9 @@ class OwnParts(FolderWork):
         parts = {}
         for key in self.keys:
             path = self._path(key, share, sites)
+            # Every test takes all parts, so each is read once.
             if path not in self._loaded:
+                # A class that the model does not know has no part.
                 if path not in self.folder.files((FOUND, *key)):
                     continue
                 self._loaded[path] = Circuit.load(path)

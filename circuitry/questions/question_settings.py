@@ -1,4 +1,4 @@
-"""How the circuits of a whole data set, and the circuit of one class, are found. No torch."""
+"""Settings of the search for the circuits of a whole data set, and for the circuit of one class. No torch."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -45,6 +45,7 @@ class OneClassSettings(FolderSettings):
         'iterative-fisher'
     """
 
+    # A selectivity to reach decides the size itself.
     NOT_BOTH: ClassVar = (("size", "selectivity"),)
 
     n_others: NOthers = 12

@@ -54,6 +54,11 @@ def write_with_provenance(
         provenance: Facts for ``provenance.json``; the script's command is added.
         listings: Lists of names, such as the classes and the images of the tables; each is written to ``<name>.txt``,
             one name a line.
+
+    Example:
+        >>> tables = {"accuracy": pd.DataFrame({"right": [0.5]})}
+        >>> write_with_provenance(tables, Path("runs/told"), {"model": "rn-tiny"})
+        [...accuracy.csv')]
     """
     paths = [folder / f"{name}.csv" for name in tables]
     # Six digits: rounding in the others differs between machines.
@@ -85,7 +90,12 @@ def listings_of(
 
 
 def listings_of_records(records: Iterable[ImageRecord]) -> dict[str, list[str]]:
-    """Return the classes and the images, each once, in the order of their names."""
+    """Return the classes and the images, each once, in the order of their names.
+
+    Example:
+        >>> listings_of_records(folder.select("clock", "real", 2))["classes"]
+        ['clock']
+    """
     classes = set()
     images = set()
     for record in records:

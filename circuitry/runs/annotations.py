@@ -44,7 +44,11 @@ class Said(str):
 
 
 def annotation_in_words(hint: Any, names: Sequence[tuple[Any, str]]) -> Said:
-    """Return an annotation as one would write it, with ``names`` for what has one, without modules and conditions."""
+    """Return an annotation as it is written in code, without modules and conditions.
+
+    Args:
+        names: Pairs of an annotation and the name that replaces it.
+    """
     for known, name in names:
         if known == hint:
             return Said(name)
@@ -80,11 +84,11 @@ _HOW_TO_GET = {
     "Tensor": "prepare pictures by clip.preprocess, make other arrays one by torch.as_tensor",
     "ndarray": "make it one by numpy.asarray",
 }
-"""How to get objects of others; classes of this package say it in their attribute ``HOW_TO_GET``."""
+"""Advice for types of other packages; classes of circuitry have an attribute ``HOW_TO_GET``."""
 
 
 def type_in_words(hint: Any, name: str) -> str:
-    """Return what an annotation asks for."""
+    """Return the type of an annotation in words, such as ``a whole number``."""
     kind = get_origin(hint) or hint
     if kind in LIST_TYPES:
         return f"a list of {name}"
@@ -99,7 +103,7 @@ def type_in_words(hint: Any, name: str) -> str:
 
 
 def how_to_give(value: Any, hint: Any, name: str) -> str:
-    """Return what to do about a value that does not fit an annotation."""
+    """Return advice on how to make a value that fits an annotation."""
     kind = get_origin(hint) or hint
     inner = get_args(hint)
     if kind in LIST_TYPES:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 SHOWN, LISTED, NAMED = 160, 20, 12
-"""Messages shorten texts of this length or more; the names that may be given, and that are told of, at most."""
+"""Length from which texts are shortened in messages; most names in a list of available ones; most names elsewhere."""
 Value = TypeVar("Value")
 
 
@@ -50,7 +50,7 @@ def unknown_name(
     """Return the error for an unknown name: it shows similar names, or else the available ones.
 
     Args:
-        written: How some of them are written, if not as they are.
+        written: Replacements of some names where the message shows them, such as ``size=`` for ``size``.
     """
     names = list(available)
     near = [name]
@@ -66,9 +66,9 @@ def unknown_name(
 
 @contextmanager
 def naming_damage(path: object) -> Iterator[None]:
-    """Name the file in the error where what was read from it turns out to be something else.
+    """Turn errors while a file is read into an `InputError` that names the file.
 
-    An `InputError` that names the file stays as it is.
+    An `InputError` that names the file already stays as it is.
 
     Example:
         >>> with circuitry.runs.naming_damage("table.csv"):
@@ -117,7 +117,7 @@ def shortened(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a text or a number as it is, of an array its type and shape, of anything else what it is."""
+    """Return a value as error messages show it: text and numbers themselves, arrays by shape, anything else by type."""
     if isinstance(value, str):
         return f"the string {shortened(value)!r}"
     if isinstance(value, int | float | np.generic):
@@ -155,7 +155,7 @@ REFUSED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.
 
 
 def sentence_of(error: OSError) -> str | None:
-    """Return what to tell of an error; None where it names no path, or where a user cannot mend it."""
+    """Return the sentence for the user on an error; None where it names no path, or where a user cannot mend it."""
     path = error.filename
     if path is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         path = "the results"  # writing into an open file names none

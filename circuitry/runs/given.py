@@ -142,7 +142,7 @@ _NAMED = [
 
 
 class _MisfitError(Exception):
-    """A value does not fit its annotation; ``inner`` where its type does."""
+    """Raised for a value that does not fit its annotation; ``inner`` says that its outer type fits."""
 
     def __init__(
         self, wanted: str, name: str, given: str, how: str, *, inner: bool = True
@@ -252,7 +252,7 @@ def _wrong_call(
     given: Collection[str],
     error: TypeError,
 ) -> InputError:
-    """Return the error of a call that a function does not take."""
+    """Return the error of a call with missing, superfluous or unknown arguments."""
     name = made.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
     taken = dict(signature.parameters)
     taken.pop("self", None)
@@ -273,7 +273,10 @@ def _wrong_call(
 def _unknown_argument(
     name: str, unknown: str, taken: Mapping[str, inspect.Parameter]
 ) -> InputError:
-    """Return the error of an argument that is not ``taken``; also fields of settings, which are written in brackets."""
+    """Return the error of an argument that is not ``taken``; it shows names that are near.
+
+    Fields of settings are among them: ``settings=AttributionSettings(method=)`` for ``method``.
+    """
     written: dict[str, str] = {}
     for argument, parameter in taken.items():
         kind = type(parameter.default).__name__
@@ -312,7 +315,7 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
 
 
 def _is_plain(kind: type, hint: Any) -> bool:
-    """Return whether a type alone says that a value fits: arrays, whole numbers and text are looked at."""
+    """Return whether a type alone says that a value fits; shapes, 64 bits and null characters need the value itself."""
     return kind is hint and hint not in (int, str) and not hasattr(hint, "layout")
 
 
@@ -374,7 +377,7 @@ def _can_be_written(text: str) -> bool:
 
 
 def lacking_values(array: Any) -> str | None:
-    """Say what an array or a tensor has in place of some of its values; None where all are there."""
+    """Describe an array or a tensor without values in every place; None where all are there."""
     if np.ma.is_masked(array):
         return "one with masked values"
     if not hasattr(array, "is_meta"):
@@ -387,7 +390,10 @@ def lacking_values(array: Any) -> str | None:
 
 
 def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
-    """Return a value as one of several annotations means it; the misfit within a right type counts."""
+    """Return a value as the first fitting annotation means it.
+
+    Where none fits, the error is the one deepest inside a value of a right type.
+    """
     # Not by catching a misfit, which would keep alive all that its frames hold.
     if value is None and type(None) in hints:
         return None

@@ -1,14 +1,17 @@
-"""What a function or an object is, read to its leaves, as a short digest. No torch.
+"""Digests of functions and objects: two are equal if code and values are. No torch.
 
-A value that cannot be read makes what holds it `UNKNOWN`, which is equal to nothing, and nothing is kept of it.
+A walk reads a value down to plain values, and digests them:
 
-1. Plain values, arrays and tensors are read as they are; containers, whatever their order in memory.
-2. A function or class of Python or of an installed library is its import path.
-3. Another function is its code, what is nested in it, its defaults, what it closes over, and the globals that it reads.
-   Another class is all that it defines.
-4. An object is its class and its attributes; an object of a library written in C is what it is pickled to.
-5. An object or a function with an attribute ``identity`` that is a text, as a `Patch` has one, or a mapping, as a
-   `Clip` has one, is that: nothing else of it is read.
+1. Plain values, arrays and tensors enter with their content. Dictionaries and sets enter in sorted order.
+2. A function or class of Python, or of an installed library, enters as its import path.
+3. The function of a user enters with its code, nested code, defaults, closed-over values, and the globals that it
+   reads; the class of a user with everything that it defines.
+4. An object enters with its class and its attributes; an object of a library written in C with its pickled content.
+5. An object or function with an attribute ``identity`` enters with this attribute alone, if it is a text (as that of a
+   `Patch`) or a mapping (as that of a `Clip`).
+
+A value that cannot be read is `UNKNOWN`, and so is every object that holds it. `UNKNOWN` is equal to nothing, so that
+no stored result is taken for one of such an object.
 """
 
 import dis
@@ -44,9 +47,9 @@ _BY_TEXT = (
     type(Ellipsis),
     type(NotImplemented),
 )
-"""Kinds of values that their text says all about."""
+"""Types whose text tells two values apart."""
 _OF_TORCH = ("device", "Size", "layout", "memory_format")
-"""The same among PyTorch's."""
+"""Types of PyTorch whose text tells two values apart."""
 _HOLD_ATTRIBUTES = (
     object,
     dict,
@@ -60,7 +63,7 @@ _HOLD_ATTRIBUTES = (
     deque,
     types.SimpleNamespace,
 )
-"""Kinds written in C that hold nothing besides attributes and what `Leaves` reads of containers and plain values."""
+"""Types written in C that hold only attributes, and items or a plain value, which `Leaves` reads."""
 _OF_CLASSES = {
     *(
         "__dict__",
@@ -86,19 +89,19 @@ _OF_CLASSES = {
         "__static_attributes__",
     ),
 }
-"""What Python itself notes about a class."""
+"""Attributes that Python itself adds to a class."""
 _INSTALLED = {"site-packages", "dist-packages"}
 _STANDARD = Path(sysconfig.get_paths()["stdlib"])
 _HEAP_TYPE = 1 << 9
-"""Flag of types that are not written in C as a whole."""
+"""Flag of types that are defined in Python (``Py_TPFLAGS_HEAPTYPE``)."""
 
 
 def part_of(value: Any, name: str) -> str | dict[str, str]:
     """Return the digest of a value as a part of an `Identity`; where it cannot be read, the places that are unknown.
 
     Args:
-        value: A function, an object, anything.
-        name: What to call it, where a place is named.
+        value: Any function or object.
+        name: Name of the value in the names of unknown places.
 
     Example:
         >>> Identity(metric_code=part_of(lambda embeddings: embeddings[:, 3], "the metric"))
@@ -119,13 +122,13 @@ class Leaves:
         """Start a walk.
 
         Args:
-            names: What else says all about some objects, by their `id`.
-            without: Attributes that are not read.
+            names: Texts that stand for some objects, by the `id` of the object.
+            without: Names of attributes that are not read.
         """
         self.unknown: dict[str, str] = {}
         """The places that cannot be read."""
         self.foreign = False
-        """Whether any code was read that is of no library, or an object of such a kind."""
+        """Whether the walk met code of a user, or an object whose class is a user's."""
         self._names = dict(names or {})
         self._without = set(without)
         # Objects that are being read, from the outermost in: one that is met again holds itself.
@@ -133,7 +136,7 @@ class Leaves:
         self._kept = list[Any]()
 
     def read(self, value: Any, place: str) -> Any:
-        """Return a value in plain values, which are a digest where it holds others."""
+        """Return a plain value as it is, and any other value as a list with its digest."""
         if isinstance(value, _PLAIN) and type(value) in _PLAIN:
             return value
         if type(value).__name__ == "dtype" and type(value).__module__ == "torch":
@@ -178,7 +181,7 @@ class Leaves:
         return self._object(value, place)
 
     def _routine(self, value: Any, place: str) -> Any:
-        """Return what a function or a part of one is; None for another object."""
+        """Return the content of a function, method, property or code in plain values; None for any other object."""
         if isinstance(value, types.CodeType):
             return self._code(value, place)
         if isinstance(value, types.FunctionType):
@@ -244,7 +247,7 @@ class Leaves:
         }
         defaults = [value.__defaults__, value.__kwdefaults__, vars(value)]
         read = [self.read(one, f"{place}, a default") for one in defaults]
-        # Code of a library changes with its version alone, and so does what it takes of its own module.
+        # Code of a library changes with its version alone, and so do the globals of its own module.
         taken = {} if of_library else self._globals(value, place)
         return [
             "function",
@@ -262,7 +265,7 @@ class Leaves:
         return self.read(content, place)
 
     def _globals(self, value: types.FunctionType, place: str) -> dict[str, Any]:
-        """Return what a function takes from its module, by name."""
+        """Return the globals that a function reads, by name."""
         found = dict[str, Any]()
         for code in _nested(value.__code__):
             for name in _global_names(code):
@@ -275,7 +278,10 @@ class Leaves:
     def _taken(
         self, module: Any, name: str, code: types.CodeType, place: str
     ) -> dict[str, Any]:
-        """Return what some code may take from a module that is no library's."""
+        """Return the attributes that some code may read from a module of a user.
+
+        The byte code does not say of which object an attribute is read, so each name that the module has counts.
+        """
         if not isinstance(module, types.ModuleType) or is_of_library(module.__name__):
             return {}
         there = {
@@ -340,7 +346,7 @@ class Leaves:
         return [self.read(kind, place), content, self._attributes(_state(value), place)]
 
     def _content(self, value: Any, place: str) -> Any:
-        """Return what a container or a plain value of a derived kind holds."""
+        """Return the items of a container, or the plain value of an object whose class derives from a plain type."""
         if isinstance(value, dict):
             return ["mapping", self._items(value.items(), place)]
         if isinstance(value, list | tuple | deque):
@@ -370,7 +376,7 @@ class Leaves:
         return sorted(read.items())
 
     def _exact(self, own: Mapping[str, Any], place: str) -> Any:
-        """Return an object's own parts that no other rounding changes."""
+        """Return an object's own identity without the entries that only change rounding."""
         return self._items(
             [pair for pair in own.items() if pair[0] not in ROUNDED], place
         )
@@ -401,7 +407,7 @@ class Leaves:
         return digest(np.ascontiguousarray(array).tobytes().hex())
 
     def _pickled(self, value: Any, place: str) -> Any:
-        """Return what an object of a kind written in C is pickled to, which raises for one that has no value."""
+        """Return the pickled content of an object of a class written in C; raise where it cannot be pickled."""
         found = value.__reduce_ex__(4)
         pieces = (
             [found]
@@ -428,7 +434,7 @@ def _own_identity(value: Any) -> str | Mapping[str, Any] | None:
 
 
 def _import_path(value: Any) -> str | None:
-    """Return the place of a function or class of a library; None for another, or one that is not found there."""
+    """Return the import path of a function or class of a library; None if the path does not lead to it."""
     module, name = getattr(value, "__module__", None), value.__qualname__
     if not isinstance(module, str) or not is_of_library(module):
         return None
@@ -439,7 +445,7 @@ def _import_path(value: Any) -> str | None:
 
 
 def is_of_library(module: str | None) -> bool:
-    """Whether a module is Python's, of an installed package, or of this one."""
+    """Return whether a module is Python's, of an installed package, or of circuitry."""
     if module is None or module not in sys.modules:
         return False
     if module.partition(".")[0] == "circuitry":
@@ -454,7 +460,7 @@ def is_of_library(module: str | None) -> bool:
 
 @functools.cache
 def _in_library(file: str) -> bool:
-    """Whether a file is Python's, of an installed package, or of this one."""
+    """Return whether a file is Python's, of an installed package, or of circuitry."""
     path = Path(file)
     ours = Path(__file__).parents[1]
     return (
@@ -469,19 +475,23 @@ def _is_of_torch(kind: type) -> bool:
 
 
 def _tensor_type() -> Any:
-    """PyTorch's tensors, where it is loaded."""
+    """Return the class of PyTorch's tensors, or an empty tuple where PyTorch is not loaded."""
+    # This module must not load PyTorch: a value is no tensor as long as nobody has loaded it.
     return getattr(sys.modules.get("torch"), "Tensor", ())
 
 
 def _is_of_attributes(kind: type) -> bool:
-    """Whether all that objects of a kind hold are attributes and the content of a container."""
+    """Return whether Python sees everything that objects of a class hold: attributes, and items of a container.
+
+    A class written in C may keep more in memory of its own, which only pickling shows.
+    """
     return all(
         base.__flags__ & _HEAP_TYPE or base in _HOLD_ATTRIBUTES for base in kind.__mro__
     )
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object, without what it computed from them and keeps."""
+    """Return the attributes of an object, without cached properties, which are computed from the others."""
     found = dict(getattr(value, "__dict__", {}))
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())

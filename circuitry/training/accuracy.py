@@ -287,7 +287,13 @@ def accuracy_kinds(
 
 
 def class_accuracy(predictions: PredictionTable) -> pd.DataFrame:
-    """Return the share of right images of each class in each domain: columns class, domain, right, n_images."""
+    """Return the share of right images of each class in each domain: columns class, domain, right, n_images.
+
+    Example:
+        >>> answers = zero_shot_predictions(clip, folder, work=circuitry.Work(progress=False))
+        >>> class_accuracy(answers)["n_images"].unique().tolist()
+        [4]
+    """
     rows = predictions[predictions["classifier"] == CLASSIFIER]
     right = (
         (rows["rank"] == 1)

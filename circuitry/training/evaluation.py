@@ -113,7 +113,13 @@ def zero_shot_accuracy(
 def zero_shot_predictions(
     clip: Clip, images: DomainFolder, held_out: Names = (), *, work: Work = Work()
 ) -> pd.DataFrame:
-    """Classify every image of ``images`` by class texts: see `predictions`."""
+    """Classify every image of ``images`` by class texts: see `predictions`.
+
+    Example:
+        >>> answers = zero_shot_predictions(clip, folder, work=circuitry.Work(progress=False))
+        >>> sorted(set(answers["domain"]))
+        ['quickdraw', 'real', 'sketch']
+    """
     styles = {domain: domain for domain in images.domains}
     heads = zero_shot_heads(clip, images.all_classes, ZERO_SHOT_TEXTS, styles)
     return predictions(

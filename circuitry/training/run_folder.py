@@ -53,6 +53,11 @@ def described(table: Path) -> dict[str, Any]:
 
     The path of the table's folder is removed from both, so they do not change when the table and the images below it
     move together. When only the images move, the first image shows it.
+
+    Example:
+        >>> pd.DataFrame({"filepath": ["1.png", "2.png"]}).to_csv("few.tsv", index=False)
+        >>> circuitry.training.described(Path("few.tsv"))["first image"]
+        '1.png'
     """
     own_folder = os.fsencode(table.parent) + b"/"
     total, first = hashlib.sha256(), b""
