@@ -91,7 +91,7 @@ def reader_gradients(
     baseline.
 
     Args:
-        points: Hook points of each block, such as ``attn.hook_pattern``; gradients are also taken with respect to these.
+        points: Hook points of each block, such as ``attn.hook_pattern``; they get gradients, too.
     """
     a = clean[stream.sites[0]]
     b = other[stream.sites[0]]

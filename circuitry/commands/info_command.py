@@ -56,8 +56,8 @@ def devices() -> list[str]:
     import torch
 
     names = ["cpu"]
-    for i in range(torch.cuda.device_count()):
-        names.append(f"cuda:{i} ({torch.cuda.get_device_name(i)})")
+    gpus = range(torch.cuda.device_count())
+    names += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in gpus]
     if torch.backends.mps.is_available():
         names.append("mps")
     return names

@@ -34,7 +34,7 @@ _PATH_COLUMNS = ("path", "filepath")
 Key = tuple[str, str]
 """(class, domain)."""
 ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
-"""Item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
+"""The item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
 
 
 def part_numbers(
@@ -48,6 +48,7 @@ def part_numbers(
     machine.
 
     Args:
+        records: The images of each class and domain.
         n_parts: Number of parts; with fewer images or items in a domain some stay empty.
         key: Item of an image (default: that of its table, else `stem_without_domain`).
 
@@ -83,7 +84,8 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
     """Read the item of each image from a listing, a table with a column of paths below the root.
 
     Args:
-        path: File of comma-separated values (``.csv``) or values separated by tabs.
+        path: File of values separated by commas (``.csv``) or by tabs.
+        column: Name of the column with the item.
 
     Example:
         >>> listing = pd.DataFrame({"path": ["real/cup/1.png", "sketch/cup/7.png"], "source": ["mug", "mug"]})

@@ -1,4 +1,4 @@
-"""Which images find, and which test what was found: one rule for every question. No torch.
+"""The rule by which some images find circuits and others test them, for every question. No torch.
 
 The images of a class in a domain are ranked by the seed (`DomainFolder.ranked`).
 
@@ -60,8 +60,10 @@ class Split:
     def others(self, key: Key, n: int | None, *, unseen: bool = False) -> Records:
         """Return ``n`` images of other classes in the domain, or all: of those that find, or of unseen ones."""
         class_name, domain = key
-        of = self.unseen if unseen else self.found_on
-        by_class = [of((other, domain)) for other in self.images.following(class_name)]
+        side = self.unseen if unseen else self.found_on
+        following = self.images.following(class_name)
+        by_class = [side((other, domain)) for other in following]
+        # None stands where a class has no more images.
         in_turn = chain.from_iterable(zip_longest(*by_class))
         return tuple(islice((record for record in in_turn if record), n))
 
@@ -81,6 +83,7 @@ class Split:
         if key not in self._cuts:
             ranked = list(self.images.ranked(*key, self.seed))
             n = self.n_images
+            # Rounded up: of three images two find, and a single one finds rather than tests.
             if self.leave_unseen:
                 n = min(n, (len(ranked) + 1) // 2)
             known = self.known(key)

@@ -99,13 +99,16 @@ def lesion(
             raise InputError(
                 f"A lesion ablates units, but the part of {' in '.join(key)} is of edges: give it without edges."
             )
+    # A test on images that found a part would flatter it.
     sources = [part.source for part in parts.values()]
     tested = {" in ".join(key): task.images for key, task in tasks.items()}
     tell_seen(tested, sources, "A lesion")
+    # Probabilities depend on the scale of the logits, so all tasks take that of the model.
     tasks = {key: at_model_scale(task) for key, task in tasks.items()}
     asked = _asked_of_cells(tasks)
     part_baseline = _baseline_of_parts(parts, asked["baseline"])
     labels = _labels_of_classes(tasks, parts, asked["text_weights"])
+    # Random units are drawn once, so that all classes are tested without the same ones.
     rng = np.random.default_rng(seed)
     cuts = list[Ablated]()
     for key, part in parts.items():
@@ -223,6 +226,7 @@ def _rows_of_cell(
         row["whole_right"] = before["right"]
         row["whole_probability"] = before["probability"]
         row |= _read(answers, metric.label)
+        # The share is known only where the class of the part is a candidate.
         part_label = labels.get(cut.found_on[0])
         row["taken_for"] = np.nan if part_label is None else _share(answers, part_label)
         rows.append(row)
@@ -263,6 +267,7 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
         comparable.add(part.source)
         if isinstance(part.source, AttributionGraph) and part.source.edge_scores:
             graphs.append(part.source)
+    # One part without scores of edges leaves no matrix of all parts.
     by_edges = None
     if parts and len(graphs) == len(parts):
         by_edges = edge_jaccard_matrix([graph.circuit() for graph in graphs])

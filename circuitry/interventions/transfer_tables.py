@@ -31,7 +31,7 @@ CircuitTable = Annotated[
 TransferTable = Annotated[
     pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")
 ]
-"""The same with the ablated sites."""
+"""A table of `transfer_circuits` with the column ``sites``: the sites at which circuits were kept."""
 
 
 def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.DataFrame:
@@ -91,6 +91,7 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
         >>> table = circuitry.transfer_circuits({("clock", "real"): task}, circuits)
         >>> compare_transfer(table, "accuracy").matrix().shape
     """
+    # All sites at once are another intervention, so they are no site of this comparison.
     by_site: Iterable[tuple[Any, pd.DataFrame]] = [(None, table)]
     if "sites" in table:
         alone = table[table["sites"] != "all"]
@@ -122,6 +123,7 @@ def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
     alone = table[table["sites"] != "all"]
     if len(alone):
         table = alone
+    # A measure that is NaN everywhere would be a comparison without values.
     known = transfer_matrices(table).notna().any()
     comparisons = dict[str, Comparison]()
     for value in CURVE_MEASURES:
@@ -170,6 +172,7 @@ def transfer_against_similarity(
         raise InputError(
             f"Transfer and similarity need the same domains, but are of {_names(matrix)} and of {_names(similarity)}."
         )
+    # Both are indexed by pairs of domains below, so each needs all domains in rows and columns.
     for name, table in (("matrix", matrix), ("similarity", similarity)):
         columns = sorted(str(column) for column in table.columns)
         rows = sorted(str(row) for row in table.index)
@@ -225,6 +228,7 @@ def transfer_over_depth(
     rows = list[dict[str, Any]]()
     alone = cells[cells["sites"] != "all"]
     for (site, group), part in alone.groupby(["sites", "group"], sort=False):
+        # Classes are the units of resampling: their images are their own.
         by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
         resampled = draw_counts(rng, n) @ by_class  # [resamples, kept and lead]
@@ -266,6 +270,7 @@ def lead_of_own_circuits(
     if means.empty:
         return None
     by_site = (means[OWN] - means[OTHER]).sort_values(ascending=False, kind="stable")
+    # A comparison with NaN is False: without an interval, a site is not counted.
     apart = wide["low"][OWN] > wide["high"][OTHER]
     return (
         float(means[OWN].mean()),

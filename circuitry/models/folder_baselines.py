@@ -1,4 +1,6 @@
-"""What replaces ablated activations of the images of a data set: a baseline, or a name that is made of the data.
+"""Baselines for a data set: the values that replace ablated activations, for every class and domain.
+
+A baseline is given, or it is made of the data by its name:
 
 - ``zero``: zero;
 - ``mean-position``, ``mean-unit``: the mean activation over the chosen images of all classes and domains, at each
@@ -42,7 +44,7 @@ _MADE_OF = {
     "counterfactual": "other classes in its domain",
     "other-domains": "its class in other domains",
 }
-"""The images that a baseline is made of, where it may have none."""
+"""Baseline -> the images that it is made of, for the message that there are none."""
 
 
 @checked
@@ -91,8 +93,9 @@ class FolderBaseline:
 
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
         """Return the images that shape the baselines of several (class, domain), each once; see `records`."""
+        # A mean over all images is the same for every class and domain.
         if self.name in MEANS:
-            keys = keys[:1]  # it is the same for all
+            keys = keys[:1]
         return list(dict.fromkeys(chain(*(self.records(*key) for key in keys))))
 
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
@@ -137,12 +140,14 @@ class FolderBaseline:
             raise InputError(
                 f"No counterfactual image of {class_name} in {domain} can be read, first {records[0].path}."
             )
+        # With too few counterfactual images, they serve again in turn.
         read = torch.cat(images)
         return Counterfactual(read[torch.arange(count) % len(read)])
 
     def _mean(self, strict: bool, progress: bool) -> Baseline:
         """Return the mean over all images, taken once for an encoder."""
         encoder = self.clip.encoder
+        # One pass over all images serves all classes, as long as the encoder is the same.
         identity = encoder.identity
         made_of = (identity.key, strict)
         if made_of in self._means and not identity.unknown:
@@ -177,6 +182,7 @@ class FolderBaseline:
         """Return the counterfactual images; see the module."""
 
         def rank(other: str) -> bytes:
+            # A hash, so that the order of the other classes does not depend on how many there are.
             drawn = f"{self.seed}\0{class_name}\0{other}"
             return hashlib.sha256(drawn.encode()).digest()
 
@@ -184,6 +190,7 @@ class FolderBaseline:
             self._ranked[other, domain]
             for other in sorted(self.images.following(class_name), key=rank)
         ]
+        # One image of each class, then the next of each; None stands where a class has no more.
         in_turn = chain.from_iterable(zip_longest(*ranked))
         return tuple(record for record in in_turn if record)[: self.n_images]
 

@@ -1,7 +1,7 @@
-"""Work on a data set, class by class and domain by domain: the questions to a model, and the folder of the results.
+"""The base of all work on a data set: tasks by class and domain, and the folder of the results.
 
 `FolderWork` joins a model, images by class and domain, and `FolderSettings`. It makes text weights, metrics, baselines
-and tasks, reads images, and claims the `JobFolder` of the results. All questions over a folder stand on it.
+and tasks, reads images, and claims the `JobFolder` of the results. Every question over a folder derives from it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,13 +53,17 @@ class FolderWork:
         """Check the settings before any work is done.
 
         Args:
-            split: The images that find and those that test (default: by number and seed of the settings). A baseline
-                by name is made of as many images by the same seed.
+            clip: The model.
+            images: Its images, sorted by domain and class.
+            settings: The questions: number of images, seed, metric, texts and baseline.
+            split: The images that find and the images that test (default: by number and seed of the settings). A
+                baseline by name is made of as many images by the same seed.
         """
         self.clip = clip
         self.images = images
         self.settings = settings
         self.split = split or Split(images, settings.n_images, settings.seed)
+        # Unknown metrics and templates are refused here, before any image is read.
         self._metric = metric_of_class(settings.metric, clip.scale)
         if settings.texts is None:
             raise InputError(
@@ -69,6 +73,7 @@ class FolderWork:
             domain: templates_of(settings.texts, domain) for domain in images.domains
         }
         self._weights: dict[tuple[str, ...], Tensor] = {}
+        # A model is mutable: weights may be loaded, or hooks set, between two steps.
         self._model = clip.identity
         self.baseline = FolderBaseline(
             settings.baseline, clip, images, self.split.n_images, self.split.seed
@@ -78,6 +83,7 @@ class FolderWork:
         """Return the text weights of all classes of the data for images of a domain."""
         if domain not in self.templates:
             raise unknown_name("domain", domain, self.templates)
+        # Domains with the same templates share weights, which take a pass of the text encoder.
         templates = self.templates[domain]
         if templates not in self._weights:
             self._weights[templates] = self.clip.text_weights(
@@ -102,9 +108,11 @@ class FolderWork:
         work: Work = Work(),
     ) -> Task:
         """Return the task of a class on images of a domain, and perhaps of other classes, without bars of its own."""
+        # A counterfactual baseline gives one image for each image of the task, also for images of other classes.
         count = len(images)
         if others is not None:
             count += len(others)
+        # The mean takes a pass over all images; the task itself is one of many, so it is silent.
         shown = work.bar("mean baseline") is not None
         return Task(
             self.clip.encoder,
@@ -140,8 +148,10 @@ class FolderWork:
             "classes": list(self.images.all_classes),
             "n_images": self.settings.n_images,
         }
+        # The name of a function does not say what it computes.
         if callable(self.settings.metric):
             made_with["metric_code"] = part_of(self.settings.metric, "the metric")
+        # Another tokenizer may read the same texts as other tokens.
         made_with["tokens"] = self._tokens
         made_with["seed"] = self.settings.seed
         if self.baseline.given is not None:
@@ -162,7 +172,7 @@ class FolderWork:
         return {domain: digests[texts] for domain, texts in self.templates.items()}
 
     def _same_model(self) -> Identity:
-        """Return the model's identity; refuse one that has changed since, or hooks that act only now, or no more."""
+        """Return the identity of the model; refuse a model whose weights or hooks have changed since the start."""
         now = self.clip.identity
         self._model.check(
             now, f"the model when this {type(self).__name__} was made", "the model now"
@@ -181,17 +191,21 @@ class FolderWork:
         """Return the folder of some jobs, claimed for this configuration and these images.
 
         Args:
-            file_format: Name and version of what the jobs leave.
-            records: The images that they look at, by class and domain.
-            listings: What else identifies their inputs; see `runs.claim`.
+            out: Path of the folder.
+            file_format: Name and version of the files that the jobs leave.
+            jobs: Names of the jobs.
+            records: The images that the jobs look at, by class and domain.
+            listings: Further files that the jobs depend on, with their digests; see `runs.claim`.
             shaped_by: Further settings that shape a number, in plain values; they win over the `identity`.
 
         Raises:
             InputError: for a folder that was made with another configuration or other images, with the difference,
                 and as `read`.
         """
+        # An image may serve several classes; it is listed once.
         looked_at = {record for group in records.values() for record in group}
         listed = {"images": _listing(looked_at), **(listings or {})}
+        # A baseline that is made of the data looks at images, too.
         if self.baseline.given is None:
             of_baseline = self.baseline.records_of(list(records))
             listed["baseline_images"] = _listing(set(of_baseline))

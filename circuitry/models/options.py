@@ -80,6 +80,7 @@ class ModelOptions:
         clip = models.load_clip(
             self.model, self.checkpoint, self.pretrained, device
         ).with_decoding(self.decoding)
+        # A classifier has outputs in place of texts; the data says which output is which class.
         table = self.data / "classes.tsv"
         if self.probe is not None:
             clip = models.linear_probe(clip, self._seen_by_the_probe())
@@ -87,6 +88,7 @@ class ModelOptions:
             table.is_file() or not clip.classes
         ):
             clip = clip.with_classes(models.read_outputs(table))
+        # With autoencoders and no word on units, features of the blocks' outputs are meant, not parts of blocks.
         if self.units == "components" or (
             self.units is None and parts and not self.sae
         ):
@@ -94,6 +96,7 @@ class ModelOptions:
         return clip.in_basis(models.parse_saes(self.sae))
 
     def _in_components(self, clip: "models.Clip") -> "models.Clip":
+        # Components are the default where they are known; a tower without them has channels.
         try:
             return clip.in_components()
         except InputError as error:
@@ -103,8 +106,9 @@ class ModelOptions:
             return clip
 
     def _seen_by_the_probe(self) -> "tuple[circuitry.data.ImageRecord, ...]":
-        fitted, explained = self.images_of(self.probe).records, self.images().records
-        if shared := len(set(fitted) & set(explained)):
+        fitted = self.images_of(self.probe).records
+        # A probe that has seen an image would recognise it in any model.
+        if shared := len({*fitted} & {*self.images().records}):
             raise InputError(
                 f"A linear probe is fitted on other images than those that it explains, but --probe {self.probe} and "
                 f"--split {self.split} share {shared} images of {self.data}: give two lists <domain>_<list>.txt of "
@@ -125,6 +129,7 @@ class ModelOptions:
 
 def _texts(*words: str) -> str | tuple[str, ...]:
     """Return class texts as Python takes them: a name, or templates."""
+    # A single word with braces is a template, not a name.
     return words[0] if len(words) == 1 and "{}" not in words[0] else words
 
 

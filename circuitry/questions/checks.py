@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -461,8 +460,10 @@ class CausalChecks(FolderWork):
             if kind == "transfer":
                 table["sites"] = path.stem
             tables.setdefault(kind, []).append(table)
-        join = partial(pd.concat, ignore_index=True)
-        return {kind: join(of_kind) for kind, of_kind in tables.items()}
+        joined: dict[str, pd.DataFrame] = {}
+        for kind, of_kind in tables.items():
+            joined[kind] = pd.concat(of_kind, ignore_index=True)
+        return joined
 
     def _tasks(
         self,
@@ -471,10 +472,10 @@ class CausalChecks(FolderWork):
         sites: Sequence[str] | None = None,
     ) -> dict[Key, Task]:
         """Return the task of each class and domain on its images, at some sites."""
-        return {
-            key: self.task(key, own, others, sites, work)
-            for key, (own, others) in images.items()
-        }
+        tasks: dict[Key, Task] = {}
+        for key, (own, others) in images.items():
+            tasks[key] = self.task(key, own, others, sites, work)
+        return tasks
 
     def pixels(
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
@@ -483,8 +484,10 @@ class CausalChecks(FolderWork):
         key = (class_name, domain)
         images = self._read_some(self.chosen.own(key))[:n_images]
         maps = circuit_pixels(self.task(key, images, work=work), self.circuit(key))
-        shown = self.clip.shown(images)
-        return shown, {title: values.cpu().numpy() for title, values in maps.items()}
+        arrays: dict[str, np.ndarray] = {}
+        for title, values in maps.items():
+            arrays[title] = values.cpu().numpy()
+        return self.clip.shown(images), arrays
 
     def _claim(
         self,
@@ -494,10 +497,9 @@ class CausalChecks(FolderWork):
         **asked: Any,
     ) -> JobFolder:
         self.chosen.warn()
-        records = {
-            key: self.chosen.own(key) + self.chosen.others(key)
-            for key in self.chosen.tested
-        }
+        records: dict[Key, Records] = {}
+        for key in self.chosen.tested:
+            records[key] = self.chosen.own(key) + self.chosen.others(key)
         return self.claim(
             Path(out),
             file_format,

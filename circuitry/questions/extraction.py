@@ -160,10 +160,10 @@ class Extraction(FolderWork):
         # Other items would make other parts, so they identify the folder as the images do.
         listings = {}
         if self.settings.items is not None:
-            listings["items"] = {
-                record.relative: item_of(record, self.settings.items)
-                for record in self.parts
-            }
+            items: dict[str, str] = {}
+            for record in self.parts:
+                items[record.relative] = item_of(record, self.settings.items)
+            listings["items"] = items
         return self.claim(
             self.out,
             EXTRACTION_FORMAT,
@@ -182,8 +182,8 @@ class Extraction(FolderWork):
         """Return the templates of the domains that are asked for, once where they are the same in all."""
         # Templates of other domains shape no number here.
         templates = {domain: list(self.templates[domain]) for _, domain in self.keys}
-        first, *rest = templates.values()
-        if all(other == first for other in rest):
+        first = next(iter(templates.values()))
+        if list(templates.values()).count(first) == len(templates):
             return first
         return templates
 

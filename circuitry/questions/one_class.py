@@ -90,7 +90,7 @@ class OneClassAnswer:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
-        curves = [self.curve.to_pandas(measure) for measure in CURVE_MEASURES]
+        curves = map(self.curve.to_pandas, CURVE_MEASURES)
         joined = pd.concat(curves, ignore_index=True)
         return {
             "recovered": in_cells(joined, ["measure"]),
@@ -365,7 +365,7 @@ class OneClass(FolderWork):
         )
         # Names of temporary files begin with a dot.
         files = sorted(graphs.path.rglob("[!.]*"))
-        return [path for path in files if path.is_file()]
+        return list(filter(Path.is_file, files))
 
     def add_images(self, report: Report) -> None:
         """Show some of the images of the class, and of others."""
@@ -375,10 +375,9 @@ class OneClass(FolderWork):
             ("others", "found on"): self.others(),
             ("others", "tested on"): self.others(unseen=True),
         }
-        cells = {
-            cell: [record.path for record in records[:SHOWN]]
-            for cell, records in sets.items()
-        }
+        cells: dict[tuple[str, str], list[Path]] = {}
+        for cell, records in sets.items():
+            cells[cell] = [record.path for record in records[:SHOWN]]
         rows = ["class", "others"]
         sheet = contact_sheet(cells, rows, ["found on", "tested on"], per_cell=SHOWN)
         report.image(

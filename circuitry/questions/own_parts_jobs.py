@@ -157,11 +157,12 @@ class OwnParts(FolderWork):
     @cached_property
     def folder(self) -> JobFolder:
         """The folder of jobs, claimed for this configuration."""
-        records = {
-            key: self.found_on[key] + self.unseen[key] + self.others(key)
-            for key in self.keys
-        }
-        jobs = [(kind, *key) for kind in (FOUND, LESIONED) for key in self.keys]
+        records: dict[Key, Records] = {}
+        for key in self.keys:
+            records[key] = self.found_on[key] + self.unseen[key] + self.others(key)
+        # First the parts of all classes: tests take them.
+        jobs = [(FOUND, *key) for key in self.keys]
+        jobs += [(LESIONED, *key) for key in self.keys]
         return self.claim(
             self.out / "parts", OWN_PARTS_FORMAT, jobs, records, **self.provenance
         )

@@ -24,6 +24,7 @@ def is_of_type(value: Any, kind: Any) -> bool:
         return True
     if kind is Callable:
         return callable(value)
+    # Numbers of numpy count, but True is no number, although `bool` is an `int`.
     if kind in (int, float):
         number = Integral if kind is int else Real
         return isinstance(value, number) and not isinstance(value, bool)
@@ -107,6 +108,7 @@ def how_to_give(value: Any, hint: Any, name: str) -> str:
     kind = get_origin(hint) or hint
     inner = get_args(hint)
     if kind in LIST_TYPES:
+        # Classes of circuitry, such as `Task`, say how to make them.
         how = getattr(inner[0], "HOW_TO_GET", None) if inner else None
         if how:
             return f"write [{name}]" if is_of_type(value, inner[0]) else str(how)

@@ -34,6 +34,7 @@ class InputError(ValueError):
 class UnknownNameError(InputError, KeyError):
     """Raised for a name that nothing has."""
 
+    # A `KeyError` prints its message in quotes.
     __str__ = Exception.__str__
 
 
@@ -53,6 +54,7 @@ def unknown_name(
         written: Replacements of some names where the message shows them, such as ``size=`` for ``size``.
     """
     names = list(available)
+    # A name that exists is refused where it does not belong: then `written` says where it does.
     near = [name]
     if name not in names:
         near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
@@ -87,9 +89,11 @@ def naming_damage(path: object) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:
+        # An inner reader of the same file has said more than can be said here.
         if isinstance(error, InputError) and str(path) in str(error):
             raise
         reason = str(error).rstrip(".")
+        # The text of a `KeyError` is the key alone.
         if type(error) is KeyError:
             reason = f"it lacks {error}"
         raise InputError(
@@ -157,8 +161,9 @@ REFUSED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.
 def sentence_of(error: OSError) -> str | None:
     """Return the sentence for the user on an error; None where it names no path, or where a user cannot mend it."""
     path = error.filename
+    # Writing into an open file names no path.
     if path is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        path = "the results"  # writing into an open file names none
+        path = "the results"
     sentence = SENTENCES.get(error.errno or 0)
     if path is None or sentence is None:
         return None
@@ -170,6 +175,7 @@ def refuse_path(error: OSError, given: Iterable[Any]) -> None:
     if error.filename is None:
         return
     sentence = sentence_of(error) if error.errno in REFUSED else None
+    # Another missing file is a fault of the program, or of the machine.
     if error.errno == errno.ENOENT and str(error.filename) in map(str, given):
         sentence = f"There is no {shortened(str(error.filename))}: give the path of one that is there."
     if sentence is not None:

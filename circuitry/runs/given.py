@@ -177,6 +177,7 @@ def checked(made: Made) -> Made:
     """
     if isinstance(made, type):
         made.__init__ = checked(made.__init__)  # type: ignore[misc]
+        # A class has no signature of its own: what it takes is what its `__init__` takes.
         made.__getattr__ = _missing  # type: ignore[attr-defined]
         return made
     signature = inspect.signature(made)
@@ -201,12 +202,14 @@ def checked(made: Made) -> Made:
             raise _wrong_call(made, signature, kwargs, error) from None
         given = bound.arguments
         try:
+            # In one context the sizes of all arguments have to agree.
             with jaxtyped("context"):
                 for name, hint in hints().items():
                     if name in given:
                         given[name] = _fitting(given[name], hint, name)
         except _MisfitError as misfit:
             raise misfit.told() from None
+        # A wrong path shows only when it is opened; of the paths in the error, those given here are the user's.
         try:
             return made(*bound.args, **bound.kwargs)
         except OSError as error:
@@ -227,8 +230,11 @@ def _missing(self: object, name: str) -> Any:
         if name.startswith("_") or hasattr(type(self), name):
             raise
         kind = type(self)
-        names = [own for own in dir(self) if not own.startswith("_")]
-        names = [own for own in names if not own.isupper()]
+        # Constants of a class are no attributes that a user looks for.
+        names = list[str]()
+        for own in dir(self):
+            if not own.startswith("_") and not own.isupper():
+                names.append(own)
         written = _function_of_package(name)
         error = unknown_name(
             f"attribute of {kind.__name__}", name, [*names, *written], written
@@ -283,6 +289,7 @@ def _unknown_argument(
         for field_name in getattr(parameter.default, "__dataclass_fields__", ()):
             if field_name.islower():
                 written[field_name] = f"{argument}={kind}({field_name}=)"
+    # Last, since an argument wins over a field of the same name.
     for argument in taken:
         written[argument] = f"{argument}="
     if FORMERLY.get(unknown) in taken:
@@ -362,6 +369,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         return dict(zip(keys, _each(value.values(), inner[1], names), strict=True))
     if isinstance(value, list | tuple | set | frozenset | range):
         return _list_fitting(value, kind, inner, name)
+    # Nothing is masked, as was checked above.
     if isinstance(value, np.ma.MaskedArray):
         return value.data
     if isinstance(value, np.generic) and kind in (int, float, str):
@@ -421,6 +429,7 @@ def _list_fitting(
     """Return a list, a tuple or a set with what lies in it as its annotation means it."""
     if kind not in LIST_TYPES or not inner:
         return value
+    # tuple[str, int] has a type for each place, tuple[str, ...] one for all.
     fixed = kind is tuple and inner[-1] is not Ellipsis
     if fixed and len(inner) != len(value):
         raise _MisfitError(f"{len(inner)} values", name, shown(value), "give as many")

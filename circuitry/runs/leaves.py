@@ -109,8 +109,8 @@ def part_of(value: Any, name: str) -> str | dict[str, str]:
         {'the list[1]': 'unknown'}
     """
     leaves = Leaves()
-    found = leaves.read(value, name)
-    return leaves.unknown or digest(found)
+    content = leaves.read(value, name)
+    return leaves.unknown or digest(content)
 
 
 class Leaves:
@@ -141,20 +141,25 @@ class Leaves:
             return value
         if type(value).__name__ == "dtype" and type(value).__module__ == "torch":
             return str(value).removeprefix("torch.")  # as configurations write it, too
+        # A value that is held in several places is read once, and is the same digest in all of them.
         number = id(value)
         if number in self._names:
             return ["named", self._names[number]]
-        if number in self._open:  # it holds itself
+        # It holds itself, some levels up. The level is the same in every process; an `id` is not.
+        if number in self._open:
             return ["held by", len(self._open) - self._open.index(number)]
         self._open.append(number)
-        self._kept.append(value)  # so that no other object gets its number meanwhile
+        # As long as the walk keeps the value, no other object gets its `id`.
+        self._kept.append(value)
         try:
-            found = self._read(value, place)
-        except Exception:  # of whatever somebody's objects do, a RecursionError too
-            found = self._cannot(place)
+            content = self._read(value, place)
+        # Properties and pickling of foreign objects may raise anything, a RecursionError too.
+        except Exception:
+            content = self._cannot(place)
         finally:
             self._open.pop()
-        short = found if isinstance(found, str) else digest(found)
+        short = content if isinstance(content, str) else digest(content)
+        # Each place that cannot be read is named, so an unknown value is read again elsewhere.
         if place not in self.unknown:
             self._names[number] = short
         return ["named", short]
@@ -166,10 +171,9 @@ class Leaves:
             self.foreign |= _import_path(type(value)) is None
             if Identity(own=own).unknown:
                 return self._cannot(place)
-            return [
-                "identity",
-                own if isinstance(own, str) else self._exact(own, place),
-            ]
+            if not isinstance(own, str):
+                return ["identity", self._exact(own, place)]
+            return ["identity", own]
         if isinstance(value, types.ModuleType):
             return [type(value).__name__, value.__name__]
         if isinstance(value, logging.Logger):
@@ -195,21 +199,17 @@ class Leaves:
         if isinstance(value, staticmethod | classmethod):
             return [type(value).__name__, self.read(value.__func__, place)]
         if isinstance(value, property):
-            return [
-                "property",
-                *(self.read(one, place) for one in (value.fget, value.fset)),
-            ]
+            getter = self.read(value.fget, place)
+            return ["property", getter, self.read(value.fset, place)]
         if isinstance(value, functools.cached_property):
             return ["cached property", self.read(value.func, place)]
         if isinstance(value, functools._lru_cache_wrapper):
             return ["cached", self.read(value.__wrapped__, place)]
         if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
-            holder = value.__self__
-            held = (
-                None
-                if isinstance(holder, types.ModuleType)
-                else self.read(holder, place)
-            )
+            # A function of a module is its name; a method is also the object that it belongs to.
+            held = None
+            if not isinstance(value.__self__, types.ModuleType):
+                held = self.read(value.__self__, place)
             return [
                 "built in",
                 getattr(value, "__module__", None),
@@ -241,10 +241,9 @@ class Leaves:
         cells = dict(
             zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         )
-        held = {
-            name: self._cell(cell, f"{place}, {name} that it closes over")
-            for name, cell in cells.items()
-        }
+        held = dict[str, Any]()
+        for name, cell in cells.items():
+            held[name] = self._cell(cell, f"{place}, {name} that it closes over")
         defaults = [value.__defaults__, value.__kwdefaults__, vars(value)]
         read = [self.read(one, f"{place}, a default") for one in defaults]
         # Code of a library changes with its version alone, and so do the globals of its own module.
@@ -266,14 +265,15 @@ class Leaves:
 
     def _globals(self, value: types.FunctionType, place: str) -> dict[str, Any]:
         """Return the globals that a function reads, by name."""
-        found = dict[str, Any]()
+        content = dict[str, Any]()
         for code in _nested(value.__code__):
             for name in _global_names(code):
+                # Names that the module lacks are builtins, or fail when the function is called.
                 if name in value.__globals__:
-                    one = value.__globals__[name]
-                    found[name] = self.read(one, f"{place}, its global {name}")
-                    found |= self._taken(one, name, code, place)
-        return found
+                    taken = value.__globals__[name]
+                    content[name] = self.read(taken, f"{place}, its global {name}")
+                    content |= self._taken(taken, name, code, place)
+        return content
 
     def _taken(
         self, module: Any, name: str, code: types.CodeType, place: str
@@ -284,17 +284,16 @@ class Leaves:
         """
         if not isinstance(module, types.ModuleType) or is_of_library(module.__name__):
             return {}
-        there = {
-            f"{name}.{one}": vars(module)[one]
-            for one in code.co_names
-            if one in vars(module)
-        }
-        return {
-            one: self.read(inner, f"{place}, its global {one}")
-            for one, inner in there.items()
-        }
+        taken = dict[str, Any]()
+        for attribute in code.co_names:
+            if attribute in vars(module):
+                path = f"{name}.{attribute}"
+                inner = vars(module)[attribute]
+                taken[path] = self.read(inner, f"{place}, its global {path}")
+        return taken
 
     def _code(self, code: types.CodeType, place: str) -> Any:
+        # File and line numbers are left out: code that only moved is the same code.
         counts = [
             code.co_argcount,
             code.co_posonlyargcount,
@@ -310,9 +309,10 @@ class Leaves:
         if (path := _import_path(kind)) is not None:
             return path
         self.foreign = True
-        own = {
-            name: inner for name, inner in vars(kind).items() if name not in _OF_CLASSES
-        }
+        own = dict[str, Any]()
+        for name, inner in vars(kind).items():
+            if name not in _OF_CLASSES:
+                own[name] = inner
         bases = [self.read(base, place) for base in kind.__bases__]
         return [
             "class",
@@ -355,25 +355,27 @@ class Leaves:
                 [self.read(one, f"{place}[{i}]") for i, one in enumerate(value)],
             ]
         if isinstance(value, set | frozenset):
+            # Sets have another order in each process.
             return ["set", sorted(json.dumps(self.read(one, place)) for one in value)]
-        return next(
-            (kind(value) for kind in (str, int, float) if isinstance(value, kind)), None
-        )
+        for kind in (str, int, float):
+            if isinstance(value, kind):
+                return kind(value)
+        return None
 
     def _items(self, items: Iterable[tuple[Any, Any]], place: str) -> Any:
-        found = [
-            [json.dumps(self.read(key, place)), self.read(inner, f"{place}[{key!r}]")]
-            for key, inner in items
-        ]
-        return sorted(found, key=lambda pair: pair[0])
+        pairs = list[list[Any]]()
+        for key, inner in items:
+            name = json.dumps(self.read(key, place))
+            pairs.append([name, self.read(inner, f"{place}[{key!r}]")])
+        # In an order of their own, since equal mappings may be filled in any order.
+        return sorted(pairs, key=lambda pair: pair[0])
 
     def _attributes(self, named: Mapping[str, Any], place: str) -> Any:
-        read = {
-            name: self.read(inner, f"{place}.{name}")
-            for name, inner in named.items()
-            if name not in self._without
-        }
-        return sorted(read.items())
+        content = dict[str, Any]()
+        for name, inner in named.items():
+            if name not in self._without:
+                content[name] = self.read(inner, f"{place}.{name}")
+        return sorted(content.items())
 
     def _exact(self, own: Mapping[str, Any], place: str) -> Any:
         """Return an object's own identity without the entries that only change rounding."""
@@ -384,16 +386,13 @@ class Leaves:
     def _tensor(self, value: Any) -> Any:
         if not value.is_quantized:
             return weights_digest({"": value})
-        scales = (
-            value.q_per_channel_scales()
-            if "channel" in str(value.qscheme())
-            else value.q_scale()
-        )
-        zeros = (
-            value.q_per_channel_zero_points()
-            if "channel" in str(value.qscheme())
-            else value.q_zero_point()
-        )
+        # The stored integers mean other numbers with another scale or zero point.
+        if "channel" in str(value.qscheme()):
+            scales = value.q_per_channel_scales()
+            zeros = value.q_per_channel_zero_points()
+        else:
+            scales = value.q_scale()
+            zeros = value.q_zero_point()
         return [
             weights_digest({"": value.int_repr()}),
             str(value.qscheme()),
@@ -408,12 +407,14 @@ class Leaves:
 
     def _pickled(self, value: Any, place: str) -> Any:
         """Return the pickled content of an object of a class written in C; raise where it cannot be pickled."""
-        found = value.__reduce_ex__(4)
-        pieces = (
-            [found]
-            if isinstance(found, str)
-            else [list(p) if hasattr(p, "__next__") else p for p in found]
-        )
+        reduced = value.__reduce_ex__(4)
+        # A text is the name of a global object.
+        if isinstance(reduced, str):
+            reduced = [reduced]
+        pieces = list[Any]()
+        for piece in reduced:
+            # Items of lists and dictionaries come as iterators, which have no content of their own.
+            pieces.append(list(piece) if hasattr(piece, "__next__") else piece)
         return [
             "pickled",
             type(value).__name__,
@@ -427,10 +428,13 @@ class Leaves:
 
 def _own_identity(value: Any) -> str | Mapping[str, Any] | None:
     """Return the identity that a value brings: its attribute of that name, where it is a text or a mapping."""
-    found = None
-    with suppress(Exception):  # of whatever somebody's attribute does
-        found = getattr(value, "identity", None)
-    return found if found and isinstance(found, str | dict) else None
+    identity = None
+    # The attribute may be a property of a user, which may raise anything.
+    with suppress(Exception):
+        identity = getattr(value, "identity", None)
+    if identity and isinstance(identity, str | dict):
+        return identity
+    return None
 
 
 def _import_path(value: Any) -> str | None:
@@ -438,10 +442,11 @@ def _import_path(value: Any) -> str | None:
     module, name = getattr(value, "__module__", None), value.__qualname__
     if not isinstance(module, str) or not is_of_library(module):
         return None
-    found: Any = sys.modules[module]
+    # A lambda, a nested function or a replaced attribute says a path at which another object lies, or none.
+    at_path: Any = sys.modules[module]
     for step in name.split("."):
-        found = getattr(found, step, None)
-    return f"{module}.{name}" if found is value else None
+        at_path = getattr(at_path, step, None)
+    return f"{module}.{name}" if at_path is value else None
 
 
 def is_of_library(module: str | None) -> bool:
@@ -451,6 +456,7 @@ def is_of_library(module: str | None) -> bool:
     if module.partition(".")[0] == "circuitry":
         return True
     file = getattr(sys.modules[module], "__file__", None)
+    # Modules that are written in C, and built into Python, have no file.
     if file is None:
         return (
             module != "__main__" and module.partition(".")[0] in sys.stdlib_module_names
@@ -492,18 +498,19 @@ def _is_of_attributes(kind: type) -> bool:
 
 def _state(value: Any) -> dict[str, Any]:
     """Return the attributes of an object, without cached properties, which are computed from the others."""
-    found = dict(getattr(value, "__dict__", {}))
+    attributes = dict(getattr(value, "__dict__", {}))
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for name in [slots] if isinstance(slots, str) else slots:
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                found[name] = getattr(value, name)
-    kept = (functools.cached_property,)
-    return {
-        name: inner
-        for name, inner in found.items()
-        if not isinstance(getattr(type(value), name, None), kept)
-    }
+                attributes[name] = getattr(value, name)
+    # Without cached properties, or an object would change when one is asked for.
+    state = dict[str, Any]()
+    for name, inner in attributes.items():
+        of_class = getattr(type(value), name, None)
+        if not isinstance(of_class, functools.cached_property):
+            state[name] = inner
+    return state
 
 
 def _nested(code: types.CodeType) -> Iterable[types.CodeType]:
