@@ -10,6 +10,7 @@ from . import explorer as explorer
 from . import gates as gates
 from . import interventions as interventions
 from . import models as models
+from . import questions as questions
 from . import reports as reports
 from . import runs as runs
 from . import training as training
@@ -19,7 +20,6 @@ from .circuits.across_domains import compare as compare
 from .circuits.across_domains import compare_domains as compare_domains
 from .circuits.attribution import attribute as attribute
 from .circuits.edge_methods import score_edges as score_edges
-from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph
 from .circuits.graph import Circuit as Circuit
 from .circuits.graph_folder import GraphFolder as GraphFolder
@@ -40,7 +40,6 @@ from .encoder.task import Task as Task
 from .gates.patches import Patch as Patch
 from .gates.patches import patched as patched
 from .gates.patching import patch_effects as patch_effects
-from .interventions.circuit_checks import CausalChecks as CausalChecks
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.finding_circuits import find_circuit as find_circuit
 from .interventions.judgement import judge_circuit as judge_circuit
@@ -48,6 +47,8 @@ from .interventions.lesions import lesion as lesion
 from .models.classifier_nets import load_classifier as load_classifier
 from .models.clip import Clip as Clip
 from .models.loading import load_clip as load_clip
+from .questions.checks import CausalChecks as CausalChecks
+from .questions.extraction import extract as extract
 from .reports.plots import plot as plot
 from .runs.errors import InputError as InputError
 from .runs.workers import Work as Work

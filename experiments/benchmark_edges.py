@@ -23,8 +23,8 @@ from circuitry.circuits.edge_methods import component_scorer
 from circuitry.circuits.stream_edges import PLAIN, StreamScores
 from circuitry.encoder import AnyBaseline, Task, mean_baseline
 from circuitry.models import image_batches
-from circuitry.reports.result_tables import KeepSettings
 from experiments.edge_corrections import CORRECTIONS
+from experiments.kept_tables import KeepSettings
 
 import numpy as np
 import pandas as pd

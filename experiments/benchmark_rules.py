@@ -28,7 +28,7 @@ from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.sites import INPUT
 from circuitry.models import FolderBaseline, read_images
-from circuitry.reports.result_tables import KeepSettings
+from experiments.kept_tables import KeepSettings
 from experiments.operations import count_operations
 
 import pandas as pd

@@ -39,7 +39,6 @@ from circuitry.circuits import (
 )
 from circuitry.encoder import Task, mean_baseline
 from circuitry.interventions import AblationSettings, measure_circuits
-from circuitry.reports.result_tables import KeepSettings
 from experiments.edge_corrections import register_corrections
 from experiments.judging.scoreboard import (
     JOB,
@@ -48,6 +47,7 @@ from experiments.judging.scoreboard import (
     rank_agreement,
     scoreboard_tables,
 )
+from experiments.kept_tables import KeepSettings
 from experiments.operations import OperationCounter
 from experiments.unseen_images import ClassRecords, read_class
 

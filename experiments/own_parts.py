@@ -40,12 +40,12 @@ from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.gates import UnitsUnderGates
 from circuitry.gates.fisher import default_answers, set_importance
 from circuitry.interventions import (
-    OwnParts,
     OwnPartSettings,
     find_circuit,
     kept_embeddings,
 )
 from circuitry.models import ModelOptions
+from circuitry.questions import OwnParts
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from experiments.drawn import write_toy

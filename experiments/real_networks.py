@@ -36,8 +36,9 @@ from circuitry.comparison import (
 )
 from circuitry.comparison.lesion_reading import IN_COMMON, OWN
 from circuitry.data import SmallTables, load_image
-from circuitry.interventions import OwnParts, OwnPartSettings
+from circuitry.interventions import OwnPartSettings
 from circuitry.models import ModelOptions
+from circuitry.questions import OwnParts
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from circuitry.runs import run_script
 from circuitry.comparison import holm
-from circuitry.reports.result_tables import KeepSettings
 from circuitry.training.accuracy import harmonic_mean
+from experiments.kept_tables import KeepSettings
 from experiments.study.run_tables import MODEL
 from experiments.study.sharing import Measured
 from experiments.study.toy_claims import ALL_MODELS, CLAIMS, KINDS, judged

@@ -25,7 +25,7 @@ from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_testing import domain_spread
 from circuitry.comparison.significance import LEVEL
 from circuitry.comparison.statistics import Spread
-from circuitry.reports.result_tables import KeepSettings
+from experiments.kept_tables import KeepSettings
 from experiments.over_models import model_tests
 from experiments.simulation import Planted, SimulatedCircuits, simulate
 

@@ -47,8 +47,8 @@ from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.data import DEFAULT_PARTS
 from circuitry.gates import Edges, patch_effects
 from circuitry.models import register_model
-from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
+from experiments.kept_tables import KeepSettings
 from experiments.operations import count_operations
 
 import numpy as np

@@ -23,7 +23,6 @@ from circuitry.runs import run_script, whole_file
 from circuitry import DomainFolder
 from circuitry.data import STUDY_HELD_OUT, imagenet_partners
 from circuitry.models.open_clip_models import SHIPPED_CONFIGS
-from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
 from circuitry.training import (
     ClipTraining,
@@ -36,6 +35,7 @@ from circuitry.training import (
     write_captioned_table,
 )
 from experiments.drawn import DrawingSettings, write_toy
+from experiments.kept_tables import KeepSettings
 from experiments.study.base_sets import caption_table
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, mixture

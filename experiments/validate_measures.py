@@ -28,7 +28,7 @@ from circuitry.circuits import Measure, ReadingSettings, depth_bias
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.measures import MEASURES, similarity_matrices
 from circuitry.circuits.similarities_of_classes import SiteMarks
-from circuitry.reports.result_tables import KeepSettings
+from experiments.kept_tables import KeepSettings
 
 import numpy as np
 import pandas as pd

@@ -18,6 +18,8 @@ OBJECTS = {
     if inspect.isfunction(place)
 }
 """How the public functions and classes are called, by name."""
+LIBRARIES = ("np", "pd", "torch")
+"""Their functions may have names of ours, with other arguments."""
 METHODS: dict[str, list[inspect.Signature]] = {}
 """How the methods of public classes are called on an object, by name."""
 for kind in {
@@ -57,10 +59,10 @@ def misfits(code: str) -> list[str]:
     for call in (
         node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)
     ):
-        of_object = (
-            isinstance(call.func, ast.Attribute)
-            and ast.unparse(call.func.value) != "circuitry"
-        )
+        owner = ast.unparse(call.func).rpartition(".")[0]
+        if owner.partition(".")[0] in LIBRARIES:
+            continue
+        of_object = owner != "" and owner.partition(".")[0] != "circuitry"
         name = ast.unparse(call.func).rpartition(".")[2]
         known = (METHODS if of_object else OBJECTS).get(name, [])
         given, named = (

@@ -36,25 +36,22 @@ def listed(package: str) -> list[str]:
 PUBLIC = [(package, name) for package in sorted(STUBS) for name in listed(package)]
 
 ROOMS = (
-    *(
-        "runs",
-        "comparison",
-        "data",
-        "encoder",
-        "bases",
-        "gates",
-        "models",
-        "training",
-        "circuits",
-    ),
-    *(
-        "interventions",
-        "cards",
-        "reports",
-        "explorer",
-        "analysis",
-        "commands",
-    ),
+    "runs",
+    "comparison",
+    "data",
+    "encoder",
+    "bases",
+    "gates",
+    "models",
+    "training",
+    "circuits",
+    "interventions",
+    "reports",
+    "questions",
+    "cards",
+    "explorer",
+    "analysis",
+    "commands",
 )
 """The rooms; one imports only from itself and from those before it."""
 

@@ -63,7 +63,6 @@ from circuitry.explorer import LiveModel, view_model
 from circuitry.interventions import (
     AblationSettings,
     CheckSettings,
-    OwnParts,
     OwnPartSettings,
     check_attribution,
     interchange,
@@ -76,6 +75,7 @@ from circuitry.interventions import (
 )
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.models import linear_probe, read_images
+from circuitry.questions import OwnParts
 from circuitry.training import (
     SaeTraining,
     diagnose_sae,

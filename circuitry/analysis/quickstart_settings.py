@@ -1,4 +1,4 @@
-"""Settings of the quickstart, and what it leaves behind: where commands start from without options. No torch."""
+"""Settings of the quickstart, and of commands that start from its model and images without options. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,9 @@ from circuitry.data.shared_options import (
 )
 from circuitry.models.options import ModelOptions
 from circuitry.runs.given import DISTINCT, checked
-from circuitry.runs.settings_file import SETTINGS
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""
-OWN_PARTS = "own-parts"
-"""Folder of own parts, within that of a run."""
-CARDS = ("cards", "first-cards")
-"""Folders of cards beside circuits: those of circuitry cards, else those of few images that the quickstart makes."""
 QUICKSTART_MODEL = "rn-tiny"
 TEST_DOMAIN = "quickdraw"
 """Domain that the shipped models were trained on without some classes."""
@@ -81,27 +76,9 @@ class QuickstartModel(ModelOptions):
     @property
     def known_words(self) -> tuple[str, ...] | None:
         """Words of the captions beside the images, if there are any: a small model knows no others."""
-        return (
-            circuitry.training.caption_words(self.data)
-            if (self.data / "captions.tsv").is_file()
-            else None
-        )
-
-
-def drawn_circuits(run: Path) -> Path:
-    """Return the folder of the circuits that a run shows first: own parts, where there are any."""
-    own = run / OWN_PARTS / "circuits"
-    return own if own.is_dir() else run / "circuits"
-
-
-def run_of(circuits: Path) -> Path:
-    """Return the folder of the run that circuits lie in; own parts lie one deeper, where a run has others, too."""
-    beside = circuits.parent
-    return (
-        beside.parent
-        if beside.name == OWN_PARTS and not (beside / SETTINGS).is_file()
-        else beside
-    )
+        if not (self.data / "captions.tsv").is_file():
+            return None
+        return circuitry.training.caption_words(self.data)
 
 
 def say(text: str) -> None:

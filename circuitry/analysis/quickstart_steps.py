@@ -1,25 +1,24 @@
 """The steps of the quickstart that run a model, each for a process of its own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from circuitry.analysis.analysis import Analysis
-from circuitry.analysis.analysis_report import findings_of
+from circuitry.analysis.analysis_answers import AnalysisAnswers
 from circuitry.analysis.quickstart_settings import (
-    CARDS,
     HELD_OUT,
     TEST_DOMAIN,
     QuickstartSettings,
     say,
 )
-from circuitry.circuits.extraction_settings import ExtractionSettings
+from circuitry.analysis.run_layout import CARDS
 from circuitry.comparison.lesion_reading import KNOWN, lesion_matrix
 from circuitry.data.drawn_set import DRAWN_CLASSES, DRAWN_IMAGES, drawn_images
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.loading import load_clip
+from circuitry.questions.question_settings import ExtractionSettings
 from circuitry.reports.page import Finding, Written
-from circuitry.reports.sections.own_parts import own_part_findings
 from circuitry.runs.workers import Rank, Work
 from circuitry.training.image_captions import caption_words
 
@@ -31,6 +30,8 @@ OWN_SHARE = {"rn-tiny": 0.01, "vit-tiny": 0.02}
 """Share of the units that own parts have."""
 SIZES = (0.2, 0.5, 1.0)
 """Sizes of circuits that are tested, beside their own."""
+MOST_OTHERS = 12
+"""Images of other classes beside those that find a circuit, at most one of each class."""
 ENOUGH = 6
 """Classes whose circuits that are enough are found: edges between hundreds of units take long."""
 IN_CARDS: dict[str, Any] = {"n_images": 8, "top": 6, "exact_units": 0}
@@ -45,7 +46,10 @@ def analysis_of(config: QuickstartSettings) -> Analysis:
         clip = clip.in_components()
     images = drawn_images(domains=config.domains, classes=config.classes)
     settings = ExtractionSettings(
-        n_images=config.n_images, parts=HALVES, seed=config.seed
+        n_images=config.n_images,
+        n_others=min(MOST_OTHERS, len(config.classes) - 1),
+        parts=HALVES,
+        seed=config.seed,
     )
     checks = CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
     return Analysis(clip, images, config.folder, settings, checks)
@@ -55,68 +59,67 @@ def find_parts(
     config: QuickstartSettings,
     worker: int,
     workers: int,
-) -> dict[str, Any]:
+) -> AnalysisAnswers:
     """Find own parts and test them, as one of several processes that do; return what this one found."""
     run = analysis_of(config)
     if worker == 0:
         held_out = [name for name in HELD_OUT if name in config.classes]
         run.accuracy(held_out, TEST_DOMAIN, least=KNOWN)
-        tell(findings_of(run.results))
+        tell(run.answers.findings())
         say(
             "2/5 the own part of every class in every style, and what the model loses without it"
         )
     run.own_parts([OWN_SHARE[config.model]], Work(Rank(worker, workers)))
-    return run.results
+    return run.answers
 
 
 def tell_parts(
     config: QuickstartSettings,
-    found: Mapping[str, Any],
-) -> dict[str, Any]:
+    answers: AnalysisAnswers,
+) -> AnalysisAnswers:
     """Print and return what is found of own parts, and write them as circuits."""
     run = analysis_of(config)
-    run.results = dict(found)
+    run.answers = answers
     run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
-    if tables := run.own_part_tables():
-        tell(own_part_findings(tables))
+    tables = run.own_part_tables()
+    assert answers.own_parts is not None
+    if tables:
+        tell(answers.own_parts.findings())
         matrix = lesion_matrix(tables["told"]).to_string(float_format="{:.2f}".format)
         print(
             f"right answers of a class that are left without its own part:\n{matrix}",
             flush=True,
         )
     else:
-        print(run.results["own_parts"], flush=True)
-    return run.results
+        print(answers.own_parts.reason, flush=True)
+    return answers
 
 
 def find_circuits(
     config: QuickstartSettings,
     worker: int,
     workers: int,
-) -> dict[str, Any]:
+) -> AnalysisAnswers:
     """Find circuits that are enough and test them, as one of several processes that do; return what this one found."""
-    run, work = analysis_of(config), Work(Rank(worker, workers))
+    run = analysis_of(config)
+    work = Work(Rank(worker, workers))
     if worker == 0:
         say(
             f"3/5 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images"
         )
-    run.circuits(
-        work, config.classes[:: max(1, len(config.classes) // ENOUGH)][:ENOUGH]
-    )
+    step = max(1, len(config.classes) // ENOUGH)
+    run.circuits(work, config.classes[::step][:ENOUGH])
     if worker == 0:
         say("4/5 causal checks: do these circuits recover the answer?")
     run.curves(work, sizes=sorted({*SIZES, run.checks.size}))
-    return run.results
+    return run.answers
 
 
 def make_cards(config: QuickstartSettings) -> None:
     """Make cards of the units of own parts."""
     run = analysis_of(config)
-    run.cards(
-        out=run.drawn.path.parent / CARDS[1],
-        vocabulary=caption_words(DRAWN_IMAGES),
-        **IN_CARDS,
-    )
+    out = run.drawn.path.parent / CARDS[1]
+    run.cards(out=out, vocabulary=caption_words(DRAWN_IMAGES), **IN_CARDS)
 
 
 def explore(config: QuickstartSettings) -> None:
@@ -126,11 +129,11 @@ def explore(config: QuickstartSettings) -> None:
 
 def conclude(
     config: QuickstartSettings,
-    found: Mapping[str, Any],
+    answers: AnalysisAnswers,
 ) -> Written:
     """Compare the circuits, and write the report."""
     run = analysis_of(config)
-    run.results = dict(found)
+    run.answers = answers
     run.compare()
     return run.report(
         "Which parts of a small CLIP recognise a class, and are they the same in another style?",

@@ -1,4 +1,4 @@
-"""What a unit is: heads and neurons, latents of autoencoders, and the residual stream between them."""
+"""Bases of units: heads and neurons, latents of autoencoders, and the residual stream that joins them."""
 
 import lazy_loader
 

@@ -1,13 +1,13 @@
-"""Kinds of attention taken apart by their own modules, for `blocks`.
+"""Divide attention modules of several libraries into steps, for `blocks`.
 
-Queries and keys may be normed (q/k norm) and turned by their position (rotary embeddings) before they meet, scores may
-have a bias by relative position or be scaled cosines; each head then mixes the values of the positions.
+Before their product queries and keys may be normed (q/k norm) and turned by their position (rotary embeddings). Scores
+may have a bias by relative position, or be scaled cosines. Each head then mixes the values of the positions.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +20,21 @@ from torch import Tensor, nn
 
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import nowhere
-from circuitry.encoder.transformers_towers import found_by_role, from_transformers
+from circuitry.encoder.transformers_towers import from_transformers, part_by_role
 from circuitry.runs.errors import InputError
 
 Heads = Float[Tensor, "batch position head d_head"]
 Scores = Float[Tensor, "batch head query key"]
 AddedByPlace = Callable[[], Any]
-"""What the trunk tells a block of its positions; see `PlacedBlock`."""
+"""Function that returns rotary embeddings or a bias of scores, or None; see `PlacedBlock.places`."""
 
 TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
-"""The kinds of timm's that are known."""
+"""timm's classes of attention that can be divided."""
 
 
 @dataclass(frozen=True)
 class AttentionParts:
-    """The fields of `Block` that an attention module gives."""
+    """The fields of a `Block` that its attention module determines."""
 
     n_heads: int
     project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -42,14 +42,23 @@ class AttentionParts:
     mix: Callable[[Tensor, Tensor, Tensor], Tensor]
     out: Callable[[Tensor], Tensor]
     norms: tuple[nn.Module, ...] = ()
-    """Norms between the heads and what they add to the residual stream."""
+    """Norms between the heads and their addition to the residual stream; with one, heads do not add one by one."""
+
+
+class Mixing(NamedTuple):
+    """How queries and keys become scores, and how heads mix values by them."""
+
+    scores: Callable[[Tensor, Tensor], Tensor]
+    """Function of q and k that returns the scores before the softmax."""
+    mix: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """Function of q, k and v that returns z."""
 
 
 _AS_IT_IS = nn.Identity()
 
 
 def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
-    """Return the parts of an attention module in evaluation mode; none of a kind that is not known."""
+    """Return the parts of an attention module in evaluation mode; None for an unknown kind."""
     if isinstance(attn, nn.MultiheadAttention | OpenClipAttention):
         return _together(attn)
     if isinstance(attn, TIMM_ATTENTION):
@@ -60,10 +69,11 @@ def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts
 
 
 def _together(attn: Any) -> AttentionParts:
-    """Return the parts of PyTorch's attention, or open_clip's, which may have norms and scales besides."""
+    """Return the parts of PyTorch's attention, or of open_clip's, which may also have norms and scales."""
     inner = getattr(attn, "ln_inner", _AS_IT_IS)
 
     def project(x: Tensor) -> tuple[Heads, Heads, Heads]:
+        # One matrix [3 d_model, d_model] makes q, k and v.
         qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
         return _split(qkv, attn.num_heads)
 
@@ -77,33 +87,33 @@ def _together(attn: Any) -> AttentionParts:
     if getattr(attn, "logit_scale", None) is None:
         q_norm = getattr(attn, "ln_q", _AS_IT_IS)
         k_norm = getattr(attn, "ln_k", _AS_IT_IS)
-        scores, mix = _dot_product(q_norm, k_norm)
+        mixing = _dot_product(q_norm, k_norm)
     else:
-        scores, mix = _cosine(attn)
-    return AttentionParts(attn.num_heads, project, scores, mix, out, (inner,))
+        mixing = _cosine(attn)
+    return AttentionParts(attn.num_heads, project, *mixing, out, (inner,))
 
 
 def _transformers(attn: Any, places: AddedByPlace) -> AttentionParts:
-    """Return the parts of an attention module of transformers by their roles, under either of their names."""
+    """Return the parts of an attention module of transformers, whose names differ between models and versions."""
+    # Some models wrap the projections in an inner module and keep the output layer outside of it.
     inner = getattr(attn, "attention", attn)
-    _, q = found_by_role(inner, "q projection", "q_proj", "query")
-    _, k = found_by_role(inner, "k projection", "k_proj", "key")
-    _, v = found_by_role(inner, "v projection", "v_proj", "value")
-    _, out = found_by_role(
+    q = part_by_role(inner, "q projection", "q_proj", "query")
+    k = part_by_role(inner, "k projection", "k_proj", "key")
+    v = part_by_role(inner, "v projection", "v_proj", "value")
+    out = part_by_role(
         attn, "output layer of attention", "out_proj", "o_proj", "output.dense"
     )
-    _, n_heads = found_by_role(
-        inner, "number of heads", "num_heads", "num_attention_heads"
-    )
+    n_heads = part_by_role(inner, "number of heads", "num_heads", "num_attention_heads")
     d_head = q.out_features // n_heads
     _check_width(out.out_features, n_heads, d_head)
     project = _apart((q, k, v), d_head, n_heads)
     turn = partial(_turned, places, True)
-    scores, mix = _dot_product(turn, turn)
-    return AttentionParts(n_heads, project, scores, mix, in_order(_joined, out))
+    mixing = _dot_product(turn, turn)
+    return AttentionParts(n_heads, project, *mixing, in_order(_joined, out))
 
 
 def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
+    """Return the parts of an attention module of timm."""
     if getattr(attn, "gate", None) is not None:
         raise InputError(
             "Heads behind a gate on attention are not known: use this tower's residual stream."
@@ -112,17 +122,17 @@ def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
     norm = getattr(attn, "norm", nn.Identity())
     if isinstance(attn, RelPosAttention):
         bias = places if attn.rel_pos is None else attn.rel_pos.get_bias
-        scores, mix = _dot_product(attn.q_norm, attn.k_norm, bias)
+        mixing = _dot_product(attn.q_norm, attn.k_norm, bias)
     else:
         turn = partial(_turned, places, getattr(attn, "rotate_half", False))
         to_q = in_order(attn.q_norm, turn)
-        scores, mix = _dot_product(to_q, in_order(attn.k_norm, turn))
+        mixing = _dot_product(to_q, in_order(attn.k_norm, turn))
     out = in_order(_joined, norm, attn.proj)
-    return AttentionParts(attn.num_heads, _projection(attn), scores, mix, out, (norm,))
+    return AttentionParts(attn.num_heads, _projection(attn), *mixing, out, (norm,))
 
 
 def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Return how a module of timm's projects: by one matrix or by three; fewer keys and values serve several heads."""
+    """Return the function from the input of timm's attention to q, k and v: one matrix makes them, or three do."""
     if attn.qkv is None:
         layers = (attn.q_proj, attn.k_proj, attn.v_proj)
         return _apart(layers, attn.head_dim, attn.num_heads)
@@ -130,7 +140,7 @@ def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
         return lambda x: _split(attn.qkv(x), attn.num_heads)
 
     def biased(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # EVA has no learned bias for keys: its k_bias is zero.
+        # EVA's matrix has no bias of its own. It learns biases for q and v alone, so k_bias is a buffer of zeros.
         bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
         return _split(F.linear(x, attn.qkv.weight, bias), attn.num_heads)
 
@@ -140,9 +150,10 @@ def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
 def _apart(
     projections: Sequence[nn.Module], d_head: int, n_heads: int
 ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Return how a matrix each for q, k and v projects."""
+    """Return the function from the input of attention to q, k and v that a matrix each makes."""
 
     def heads(projection: nn.Module, x: Tensor) -> Tensor:
+        # With grouped queries one head of keys and values serves several heads of queries, and is repeated for them.
         own = torch.unflatten(projection(x), -1, (-1, d_head))
         return own.repeat_interleave(n_heads // own.shape[2], 2)
 
@@ -159,12 +170,14 @@ def _check_width(width: int, n_heads: int, d_head: int) -> None:
 
 
 def _turned(places: AddedByPlace, half: bool, x: Heads) -> Heads:
-    """Turn queries or keys by their position; the class token and registers stay unturned."""
+    """Return queries or keys turned by their position; the class token and registers are not turned."""
     rotary = places()
     if rotary is None:
         return x
-    if isinstance(rotary, tuple):  # cosines and sines of transformers
+    # transformers gives (cosines, sines); timm's function takes one tensor, sines first.
+    if isinstance(rotary, tuple):
         rotary = torch.cat(rotary[::-1], -1)
+    # Positions behind those of the embedding come first: class token and registers.
     first, patches = x.transpose(1, 2).tensor_split([x.shape[1] - rotary.shape[-2]], 2)
     turned: Tensor = apply_rot_embed_cat(patches, rotary, half=half)
     return torch.cat([first, turned], 2).type_as(x).transpose(1, 2)
@@ -174,45 +187,49 @@ def _dot_product(
     q_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
     k_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
     bias: AddedByPlace = nowhere,
-) -> tuple[
-    Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]
-]:
-    """Return scores and mix of scaled dot products, of what queries and keys become on their ways.
+) -> Mixing:
+    """Return the functions of scaled dot-product attention.
 
-    Norms act on [batch, head, position, d_head], too: their axis is the last.
+    Args:
+        q_way: Step of the queries before their product, such as a norm or a turn.
+        k_way: Step of the keys before their product.
+        bias: Function that returns the bias of scores, or None.
     """
 
     def scores(q: Heads, k: Heads) -> Scores:
         scale: float = q.shape[-1] ** -0.5
         products = _dot(q_way(q), k_way(k)) * scale
         added = bias()
-        return products if added is None else products + added
+        if added is not None:
+            products = products + added
+        return products
 
     def mix(q: Heads, k: Heads, v: Heads) -> Heads:
         q = q_way(q).transpose(1, 2)
         k = k_way(k).transpose(1, 2)
+        # The fused kernel that the blocks themselves use: bit-equal to them, and without scores in memory.
         z = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=bias())
         return z.transpose(1, 2)
 
-    return scores, mix
+    return Mixing(scores, mix)
 
 
-def _cosine(
-    attn: Any,
-) -> tuple[
-    Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]
-]:
-    """Return scores and mix of scaled cosine attention (Swin v2, arXiv 2111.09883)."""
+def _cosine(attn: Any) -> Mixing:
+    """Return the functions of scaled cosine attention (Swin v2, arXiv 2111.09883)."""
 
     def scores(q: Heads, k: Heads) -> Scores:
+        # The logarithm of the scale is learned, and capped.
         scale: Tensor = torch.clamp(attn.logit_scale, max=attn.logit_scale_max).exp()
         return _dot(F.normalize(q, dim=-1), F.normalize(k, dim=-1)) * scale
 
-    return scores, lambda q, k, v: mix_by_pattern(scores(q, k).softmax(-1), v)
+    def mix(q: Heads, k: Heads, v: Heads) -> Heads:
+        return mix_by_pattern(scores(q, k).softmax(-1), v)
+
+    return Mixing(scores, mix)
 
 
 def mix_by_pattern(pattern: Scores, v: Heads) -> Heads:
-    """Return z [batch, position, head, d_head] of an attention pattern."""
+    """Return z [batch, position, head, d_head]: values mixed by an attention pattern."""
     return torch.einsum("bhqk,bkhd->bqhd", pattern, v)
 
 

@@ -1,16 +1,16 @@
-"""Transformer blocks taken apart by their own modules: attention heads and MLP neurons.
+"""Divide transformer blocks into steps that run the block's own modules: attention heads and MLP neurons.
 
-Every block adds two things to the residual stream x [batch, position, d_model]:
+Attention and MLP of a block each add to the residual stream x [batch, position, d_model]:
 
     q, k, v = attention's projections of norm(x), split into heads [batch, position, head, d_head]
-    z       = softmax(scores(q, k)) v                                        what a head reads off the other positions
+    z       = softmax(scores(q, k)) v                                        values of other positions, mixed by a head
     x       = x + attention_out(z)
-    post    = activation(pre),  pre = mlp_in(norm(x))                        the neurons
+    post    = activation(pre),  pre = mlp_in(norm(x))                        activations of the neurons
     x       = x + mlp_out(post)
 
-A new kind of block is one function that returns these steps as a `Block`; names follow TransformerLens. Kinds of
-attention are in `attention_kinds`, of MLPs in `mlp_kinds`. Blocks that norm behind attention and MLP instead of before
-them have no norms in front, and add what the norms make of it.
+To support a new kind of block, add a function that returns these steps as a `Block`; names follow TransformerLens.
+`attention_kinds` divides attention, `mlp_kinds` divides MLPs. In a block with norms behind attention and MLP instead
+of before them, ``norm(x)`` is x, and the norms are the last steps of ``attention_out`` and ``mlp_out``.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from circuitry.bases.attention_kinds import AttentionParts, attention_parts
 from circuitry.bases.mlp_kinds import MlpParts, mlp_parts
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import PlacedBlock, nowhere
-from circuitry.encoder.transformers_towers import found_by_role
+from circuitry.encoder.transformers_towers import part_by_role
 from circuitry.encoder.unit_kinds import NEURON, UnitKind
 from circuitry.runs.errors import InputError
 
@@ -43,14 +43,14 @@ TRANSFORMERS_BLOCKS = (
     "DINOv3ViTLayer",
     "ViTLayer",
 )
-"""By name: importing transformers' models takes seconds."""
+"""Names of transformers' classes of blocks; names, since importing the classes takes seconds."""
 SUPPORTED_BLOCKS = (
     "open_clip's ResidualAttentionBlock and CustomResidualAttentionBlock",
     f"timm's {', '.join(kind.__name__ for kind in TIMM_BLOCKS)}",
     "torchvision's EncoderBlock",
     f"transformers' {', '.join(TRANSFORMERS_BLOCKS)}",
 )
-"""Kinds of blocks that can be taken apart, in words."""
+"""Kinds of blocks that can be divided, for messages."""
 _ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 _FIRST_NORM = ("norm1", "layer_norm1", "layernorm_before", "ln_1")
 _SECOND_NORM = ("norm2", "layer_norm2", "layernorm_after", "ln_2")
@@ -59,39 +59,40 @@ _NOTHING = nn.Identity()
 
 @dataclass(frozen=True)
 class Block:
-    """The steps of a transformer block, each by the block's own weights."""
+    """The steps of a transformer block; each step runs the block's own modules."""
 
     n_heads: int
     n_neurons: int
     width: int
-    """d_model."""
+    """Width of the residual stream (d_model)."""
     norm_attention: Callable[[Tensor], Tensor]
-    """Residual stream -> what attention reads."""
+    """Step from the residual stream to the input of attention."""
     project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-    """What attention reads -> q, k, v of every head, before any norm or turn of q and k."""
+    """Step from the input of attention to q, k, v of every head, before any norm or turn of q and k."""
     scores: Callable[[Tensor, Tensor], Tensor]
-    """q, k -> attention scores [batch, head, query, key], before the softmax."""
+    """Step from q and k to the attention scores [batch, head, query, key], before the softmax."""
     mix: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """q, k, v -> z, by the kernel that the block itself uses; `scores` and a softmax give the same up to rounding."""
+    """Step from q, k and v to z by the kernel that the block uses; `scores` and a softmax agree up to rounding."""
     attention_out: Callable[[Tensor], Tensor]
-    """z -> what attention adds to the residual stream."""
+    """Step from z to the addition of attention to the residual stream."""
     norm_mlp: Callable[[Tensor], Tensor]
-    """Residual stream -> what the MLP reads."""
+    """Step from the residual stream to the input of the MLP."""
     mlp_in: Callable[[Tensor], Tensor]
-    """What the MLP reads -> the neurons' pre-activations [..., neurons]; of gated neurons [..., 2 neurons], one of the
-    two that are multiplied behind the other."""
+    """Step from the input of the MLP to the neurons' pre-activations [..., neurons]. A gated neuron has two numbers,
+    which are multiplied: [..., 2 neurons], all first numbers, then all second ones."""
     activation: Callable[[Tensor], Tensor]
-    """Pre-activations -> neurons."""
+    """Step from the pre-activations to the activations of the neurons."""
     mlp_out: Callable[[Tensor], Tensor]
-    """Activations of the neurons -> what the MLP adds to the residual stream."""
+    """Step from the activations of the neurons to the addition of the MLP to the residual stream."""
     linear: bool
-    """Whether heads and neurons add to the residual stream one by one: not so where a norm lies in between."""
+    """Whether each head and neuron adds to the residual stream independently of the others; a norm behind them makes it
+    False."""
     affine: bool = True
-    """Whether ``mlp_in`` is affine: not so where neurons are latents and error of a dictionary; see `latent_basis`."""
+    """Whether ``mlp_in`` is affine; it is not if the neurons are latents of a dictionary, see `latent_basis`."""
     error_units: range = range(0)
-    """Where neurons are latents of a dictionary: those behind the latents."""
+    """If the neurons are latents of a dictionary: the units behind the latents."""
     kind: UnitKind = NEURON
-    """The kind of its neurons, which may be latents of a dictionary."""
+    """Kind of the neurons, which may be latents of a dictionary."""
 
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:
@@ -101,6 +102,7 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
     if isinstance(block, PlacedBlock):
         module = block.module
         places = block.places
+    # Reversed, so that the first name of the list wins where a block has several.
     attn = None
     for name in reversed(_ATTENTION):
         attn = getattr(module, name, attn)
@@ -110,6 +112,7 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
     if attention is not None and mlp is not None:
         if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
             norm = getattr(module, "ln_attn", _NOTHING)
+            # open_clip's custom block norms behind attention as well as before; `ls` are layer scales.
             behind = in_order(norm, module.ls_1), module.ls_2
             return _block((module.ln_1, module.ln_2), attention, mlp, behind, norm)
         if isinstance(module, POST_NORM):
@@ -117,8 +120,8 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
             return _block((_NOTHING, _NOTHING), attention, mlp, behind, module.norm1)
         named = type(module).__name__ in TRANSFORMERS_BLOCKS
         if named or isinstance(module, (*TIMM_BLOCKS, EncoderBlock)):
-            _, first = found_by_role(module, "norm", *_FIRST_NORM)
-            _, second = found_by_role(module, "norm", *_SECOND_NORM)
+            first = part_by_role(module, "norm", *_FIRST_NORM)
+            second = part_by_role(module, "norm", *_SECOND_NORM)
             behind = _scale(module, 1), _scale(module, 2)
             return _block((first, second), attention, mlp, behind, _NOTHING)
     inside = f"{type(attn).__name__} and {type(mlp_module).__name__}"
@@ -129,7 +132,8 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
 
 
 def _scale(block: Any, number: int) -> Callable[[Tensor], Tensor]:
-    """Return the layer scale of a block, a module or a parameter, if there is one."""
+    """Return the step of a block's layer scale, which may be a parameter or a module; the identity if there is none."""
+    # The parameter is read in each run, since the weights may have been replaced by then.
     if getattr(block, f"gamma_{number}", None) is not None:
         return lambda x: getattr(block, f"gamma_{number}") * x
     module = getattr(block, f"layer_scale{number}", _NOTHING)
@@ -143,8 +147,17 @@ def _block(
     behind: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
     norm_behind: nn.Module,
 ) -> Block:
-    """Put a block together: norms before attention and MLP, and what both pass behind their output layers."""
+    """Return the `Block` of these parts.
+
+    Args:
+        norms: Norms before attention and before the MLP.
+        attention: Parts of the attention.
+        mlp: Parts of the MLP.
+        behind: Steps behind the output layers of attention and of the MLP.
+        norm_behind: The norm among ``behind``, or the identity.
+    """
     between = (*attention.norms, mlp.between, norm_behind)
+    # A layer scale is linear, so only norms keep heads and neurons from adding up.
     return Block(
         attention.n_heads,
         mlp.out.in_features,

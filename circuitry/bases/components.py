@@ -1,29 +1,29 @@
-"""The parts of blocks as units: a tower as a finer chain of stages.
+"""Parts of blocks as units: a tower as a finer chain of stages.
 
-A tower is a chain of stages, so an encoder that is read inside its blocks is another chain. A transformer's block i has
-two sites, which stand in place of the block's residual stream:
+Inside its blocks a tower is a longer chain of stages. Each block of a transformer has two sites, in place of the site
+of its residual stream:
 
-    <block>.attn   heads: what each of them reads off the other positions, z [batch, position, head, d_head]
+    <block>.attn   heads: values of other positions that each head has mixed, z [batch, position, head, d_head]
     <block>.mlp    neurons: their activations after the nonlinearity [batch, position, neuron]
 
 A convolutional block has a site for its hidden channels, and one for the channels of a projection shortcut
-(`conv_blocks`); CLIP's attention pooling has one for its heads. What comes before the first block and behind the last
-stays: stems write the stream, too.
+(`conv_blocks`). CLIP's attention pooling has a site for its heads. The stages before the first block and behind the
+last one stay as they are.
 
-Behind its units such a site carries the residual stream that goes past them, so that the chain is complete: the next
-stage reads both. What is carried is no unit: it is never scored, patched, ablated or kept, and moves with the units
-before it. Everything that reads or writes at sites works on heads, neurons and hidden channels as on channels.
+The activation of such a site has, behind the units, the residual stream that goes past them, since the next stage needs
+both. The carried stream is no unit: it is never scored, patched, ablated or kept. All functions of sites work on heads,
+neurons and hidden channels as on channels.
 
-A hook of TransformerLens' at such a site (``run_with_hooks``) is given both, and writes both: what it returns of
-another image moves that image's residual stream, too. `Patch` with `patched` and `patch_effects` write the units alone;
-so does a hook on ``blocks.3.attn.hook_z`` or ``blocks.3.mlp.hook_post``, and one that returns
+A TransformerLens hook at such a site (``run_with_hooks``) gets and returns units and stream together, so a hook that
+returns the activation of another image also replaces the stream. Only the units are written by `Patch` (`patched`,
+`patch_effects`), by a hook on ``blocks.3.attn.hook_z`` or ``blocks.3.mlp.hook_post``, and by a hook that returns
 ``encoder.carry(site, value, activation)``.
 
-Besides the sites a transformer has hook points with TransformerLens' names (`BLOCK_POINTS`), such as
+Besides its sites a transformer has hook points with TransformerLens' names (`BLOCK_POINTS`), such as
 ``blocks.3.attn.hook_pattern``: hooks read and write them, and ``run_with_cache`` returns them.
 
-With idle hooks outputs equal the tower's up to rounding; where something looks at scores or patterns, attention
-takes the plain way instead of PyTorch's fused kernel, which hides them, and a message says so once.
+With idle hooks outputs equal the tower's up to rounding. With hooks on scores or patterns attention computes these
+instead of calling PyTorch's fused kernel, which hides them.
 """
 
 from collections.abc import Mapping
@@ -61,19 +61,19 @@ BLOCK_POINTS = (
     "hook_mlp_out",
     "hook_resid_post",
 )
-"""Names of the hook points of a block, after ``blocks.<number>.``, in order; shapes are TransformerLens'."""
+"""Names of the hook points of a block behind ``blocks.<number>.``, in order; names and shapes are TransformerLens'."""
 
 BETWEEN = (nn.LayerNorm, nn.Conv2d)
-"""Stages between blocks that belong to the block behind them: they make one stream of another."""
+"""Kinds of stages between two blocks, such as a down-sampling, that become part of the block behind them."""
 
 
 @checked
 def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> Encoder:
-    """Return an encoder on the same tower whose units are parts of blocks: heads and neurons, or hidden channels.
+    """Return an encoder on the same tower whose units are heads and neurons, or hidden channels.
 
     Args:
         encoder: An encoder of a transformer or of a convolutional network.
-        mlps: Blocks by the site of their neurons, in place of the tower's, such as `in_feature_basis` makes of
+        mlps: Blocks that replace the tower's, by the site of their neurons; `in_feature_basis` makes them of
             transcoders.
 
     Raises:
@@ -104,12 +104,14 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
         )
     stages: list[Stage] = []
     points: dict[str, nn.Module] = {}
-    # From the activation of the last stage so far to the residual stream; None where that is the activation itself.
+    # The step from the activation of the last stage so far to the residual stream. It begins the next stage. None means
+    # that the activation is the stream itself.
     read: Step | None = None
     numbers = {site: number for number, site in enumerate(blocks)}
     blocks_left = len(blocks)
     x = encoder.blank()
-    with encoder.running():  # widths of convolutional blocks are read off a run
+    # The number of channels of a convolutional block is known only from a run, so x goes along the stages.
+    with encoder.running():
         for stage in encoder.chain.stages:
             block = blocks.get(stage.site)
             if block is not None:
@@ -125,6 +127,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
                 apart = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(block)
                 stages += _stages_of(stage.site, apart, mine, read)
                 read = partial(_after_block, apart, mine)
+            # A norm or convolution between blocks is no site of its own: behind it only the changed stream is left.
             elif read is not None and blocks_left and isinstance(stage.run, BETWEEN):
                 read = in_order(read, stage.run)
             else:
@@ -135,6 +138,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
                     stages.append(stage)
                 else:
                     stages.append(Stage(stage.site, run, stage.units))
+                # Behind the last block nothing needs the width.
                 if blocks_left:
                     x = run(x)
                 read = None
@@ -144,12 +148,12 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
 
 
 def _reading(read: Step | None, run: Step) -> Step:
-    """Return a step behind the one that reads the stream, if there is one."""
+    """Return ``run`` behind the step that reads the stream, or alone if ``read`` is None."""
     return run if read is None else in_order(read, run)
 
 
 def _in_heads(stage: Stage, pool: AttentionPool2d, read: Step | None) -> list[Stage]:
-    """Return the stages of an attention pooling: what its heads read off the positions, and the embedding."""
+    """Return the two stages of an attention pooling: from positions to heads, and from heads to the embedding."""
     to_heads = _reading(read, partial(pooled_heads, pool))
     return [
         Stage(f"{stage.site}.heads", to_heads, POOLING_HEAD),
@@ -160,9 +164,9 @@ def _in_heads(stage: Stage, pool: AttentionPool2d, read: Step | None) -> list[St
 def _stages_of(
     path: str, block: Block, points: Mapping[str, Any], read: Step | None
 ) -> tuple[Stage, Stage]:
-    """Return the stages that end at the heads and at the neurons of a block, reading what the block before left."""
+    """Return the stages that end at the heads and at the neurons of a block; the first begins with ``read``."""
     to_heads = _reading(read, partial(_heads, block, points))
-    # The stream has as many numbers as all heads together, so it looks like as many heads behind them.
+    # The stream is as wide as all heads together, so it is stored as n_heads further rows behind the heads.
     past_heads = range(block.n_heads, 2 * block.n_heads)
     past_neurons = range(block.n_neurons, block.n_neurons + block.width)
     return (
@@ -181,12 +185,13 @@ def _stages_of(
 def _heads(
     block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position d_model"]
 ) -> Tensor:
-    """Return z of every head and, behind the heads, the residual stream [batch, position, 2 heads, d_head]."""
+    """Return z of every head, then the residual stream as further heads: [batch, position, 2 heads, d_head]."""
     x = points["hook_resid_pre"](x)
     projected = block.project(block.norm_attention(x))
     q = points["attn.hook_q"](projected[0])
     k = points["attn.hook_k"](projected[1])
     v = points["attn.hook_v"](projected[2])
+    # The fused kernel never has scores in memory, so hooks on them need the slower plain computation.
     if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
         scores = points["attn.hook_attn_scores"](block.scores(q, k))
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
@@ -201,7 +206,7 @@ def _neurons(
     points: Mapping[str, Any],
     x: Float[Tensor, "batch position units d_head"],
 ) -> Tensor:
-    """Return the neurons and, behind them, the residual stream [batch, position, neurons + d_model]."""
+    """Return the neurons, then the residual stream: [batch, position, neurons + d_model]."""
     z, carried = torch.tensor_split(x, [block.n_heads], 2)
     written = points["hook_attn_out"](block.attention_out(z))
     middle = points["hook_resid_mid"](carried.flatten(2) + written)

@@ -1,18 +1,18 @@
-"""Blocks of convolutional networks taken apart by their own modules: the channels inside them, behind a nonlinearity.
+"""Divide blocks of convolutional networks into steps that run their own modules: hidden channels as units.
 
-A block reads the stream of its stage x [batch, channel, height, width] and writes to it:
+A block reads the stream x [batch, channel, height, width] and writes to it:
 
-    h = hidden(x)                     its hidden channels, behind its last nonlinearity, as MLP neurons are
-    x = after(add(h) + shortcut(x))   their projection, beside the stream itself, a projection of it, or nothing
+    h = hidden(x)                     hidden channels behind the block's last nonlinearity, as MLP neurons are
+    x = after(add(h) + shortcut(x))   the shortcut is the stream itself, a projection of it, or nothing
 
-A block may make several hidden activations one after the other: a bottleneck has two. What a block writes is linear in
-its hidden channels, save where squeeze-excite or a norm lies in between; the stream itself has no nonlinearity of its
-own in EfficientNet, and one behind every block in ResNet.
+A block may have several hidden activations one after the other, as a bottleneck has two. The addition to the stream is
+linear in the last hidden channels unless squeeze-excite or a norm lies in between. The stream has no nonlinearity of
+its own in EfficientNet, and one behind every block in ResNet.
 
-Every writer is a unit: the channels of a projection shortcut are a site of their own. So with nothing kept the output
-is the same for all images.
+The channels of a projection shortcut are a site, too, so that units write everything in the stream: with no unit kept
+the output is the same for all images.
 
-A new kind of block is a line of `BLOCK_KINDS`, or a `ConvBlock` in the ``blocks`` of a `Chain` that a reader returns
+To support a new kind of block, add a line to `BLOCK_KINDS`, or return a `ConvBlock` in the ``blocks`` of a `Chain`
 (`register_architecture`).
 """
 
@@ -41,13 +41,20 @@ from circuitry.encoder.stages import NO_STEP, ConvBlock, EnteredBlock, Stage, St
 from circuitry.encoder.unit_kinds import CHANNEL, HIDDEN_CHANNEL, UnitKind
 
 STREAM_ITSELF = ("", NO_STEP)
-"""The shortcut of a `ConvBlock` past which the stream goes as it is."""
-_Pair = tuple[Tensor, Tensor | None]
-"""The activation that a step goes on from, and what goes past it, if anything does."""
+"""The shortcut of a `ConvBlock` that adds the stream itself."""
+
+
+class _Pair(NamedTuple):
+    """An activation inside a block in two parts, both [batch, channel, height, width]."""
+
+    units: Tensor
+    """The activation that the next step reads."""
+    past: Tensor | None
+    """The activation that is carried past the units, if there is one."""
 
 
 class _Move(NamedTuple):
-    """From one site of a block to the next."""
+    """The step from one site of a block to the next."""
 
     name: str
     kind: UnitKind
@@ -55,16 +62,18 @@ class _Move(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Names of a kind of block's modules; those that a block lacks are left out."""
+    """Names of the modules of a kind of block; names that a block lacks are skipped."""
 
     hidden: tuple[tuple[str, ...], ...]
-    """Steps to each hidden activation, which is named after the last of them that does something."""
+    """Modules that make each hidden activation; its site is named after the last module that is no identity."""
     add: tuple[str, ...]
+    """Modules from the last hidden activation to the addition."""
     shortcut: str
-    """The attribute that says what goes past."""
+    """Attribute that tells the shortcut: a module, or whether there is one."""
     after: str = ""
+    """Module behind the sum."""
     whole: bool = True
-    """Whether the stream itself goes past where this attribute is None; else nothing does."""
+    """Whether a ``shortcut`` of None stands for the stream itself; else it stands for no shortcut."""
 
 
 _CONVOLUTION = {i: (f"conv{i}", f"bn{i}", "drop_block", f"act{i}") for i in (1, 2)}
@@ -115,18 +124,18 @@ BLOCK_KINDS: dict[type[nn.Module], Kind] = {
         (("f.a",), ("f.b", "f.se")), ("f.c",), "proj", "activation"
     ),
 }
-"""Blocks by the names of their modules."""
+"""Names of the modules of each kind of block."""
 ROWS: dict[type[nn.Module], tuple[str, int]] = {
     efficientnet.MBConv: ("block", 1),
     efficientnet.FusedMBConv: ("block", 1),
     mobilenetv3.InvertedResidual: ("block", 1),
     mobilenetv2.InvertedResidual: ("conv", 2),
 }
-"""torchvision's blocks that are one row of modules: its name, and how many of its last modules are the projection."""
+"""torchvision's blocks that are one sequence of modules: its name, and the number of last modules that project back."""
 
 
 def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
-    """Return the known convolutional blocks among a tower's stages by site."""
+    """Return, by site, the stages of a tower that are convolutional blocks of a known kind."""
     blocks = {}
     for stage in stages:
         entered = stage.run
@@ -141,18 +150,25 @@ def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
 def conv_stages(
     path: str, block: ConvBlock, read: Step, x: Tensor
 ) -> tuple[list[Stage], Tensor]:
-    """Return the stages that end at a block's hidden channels, and at the channels of its projection shortcut.
+    """Return the stages that end at a block's hidden channels and at the channels of its projection shortcut.
 
-    A projection comes right before the last hidden activation, so that a site holds channels of one resolution. An
-    activation ``x`` of the site before, which ``read`` makes the stream, tells the numbers of channels; what the stages
-    make of it is returned, too.
+    Args:
+        path: Site of the block.
+        block: The block.
+        read: Step from the activation of the site before to the stream.
+        x: An activation of the site before, whose run tells the numbers of channels.
+
+    Returns:
+        The stages, and the activation of the last of them for ``x``.
     """
+    # The projection comes right before the last hidden activation: there both have one resolution and fit one tensor.
     *first, (last_name, last_step) = block.hidden
     moves = list[_Move]()
     for name, step in first:
         moves.append(_Move(name, HIDDEN_CHANNEL, partial(_hidden, step)))
     if block.shortcut is not None and block.shortcut[0]:
-        # The projection reads the stream, so both are made at once, and the hidden channels wait past its site.
+        # Projection and last hidden activation need the stream, so one step makes both. The hidden channels are carried
+        # past the site of the projection, and the next step only swaps the two.
         project = partial(_projected, last_step, block.shortcut[1])
         moves.append(_Move(block.shortcut[0], CHANNEL, project))
         moves.append(_Move(last_name, HIDDEN_CHANNEL, _swapped))
@@ -166,7 +182,7 @@ def conv_stages(
     )
     for move in moves:
         pair = move.run(before(x))
-        n_units = pair[0].shape[1]
+        n_units = pair.units.shape[1]
         x = _joined(pair)
         carried = range(n_units, x.shape[1])
         run = partial(_at_site, before, move.run)
@@ -177,31 +193,31 @@ def conv_stages(
 
 def after_block(block: ConvBlock, stage: Stage, x: Tensor) -> Tensor:
     """Return the stream behind a block, given the activation of its last stage."""
-    hidden, past = _split(stage.carried.start, x)
-    added = block.add(hidden)
-    if past is not None:
-        added = added + past
+    pair = _split(stage.carried.start, x)
+    added = block.add(pair.units)
+    if pair.past is not None:
+        added = added + pair.past
     return block.after(added)
 
 
 def _enter(read: Step, passes: bool, x: Tensor) -> _Pair:
     stream = read(x)
-    return stream, stream if passes else None
+    return _Pair(stream, stream if passes else None)
 
 
 def _hidden(step: Step, pair: _Pair) -> _Pair:
-    return step(pair[0]), pair[1]
+    return pair._replace(units=step(pair.units))
 
 
 def _projected(step: Step, project: Step, pair: _Pair) -> _Pair:
-    """Return the channels of the projection, and past them the last hidden ones."""
-    assert pair[1] is not None  # the stream goes past where it is projected
-    return project(pair[1]), step(pair[0])
+    """Return the channels of the projection, and past them the last hidden channels."""
+    assert pair.past is not None  # a block with a projection carries the stream
+    return _Pair(project(pair.past), step(pair.units))
 
 
 def _swapped(pair: _Pair) -> _Pair:
-    assert pair[1] is not None  # the last hidden activation
-    return pair[1], pair[0]
+    assert pair.past is not None  # the last hidden activation, from `_projected`
+    return _Pair(pair.past, pair.units)
 
 
 def _at_site(
@@ -211,22 +227,25 @@ def _at_site(
 
 
 def _joined(pair: _Pair) -> Tensor:
-    units, past = pair
-    return units if past is None else torch.cat([units, past], 1)
+    if pair.past is None:
+        return pair.units
+    return torch.cat([pair.units, pair.past], 1)
 
 
 def _split(n_units: int, x: Tensor) -> _Pair:
     units, past = torch.split(x, [n_units, x.shape[1] - n_units], 1)
-    return units, past if past.shape[1] else None
+    return _Pair(units, past if past.shape[1] else None)
 
 
 def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
-    """Return the steps of a block in evaluation mode; none of a module that is no known block."""
+    """Return the steps of a block in evaluation mode; None for a module that is no known block."""
+    # By exact type: a derived class may run the same modules in another order.
     if type(module) in BLOCK_KINDS:
         return _by_names(module, BLOCK_KINDS[type(module)], entry)
     if type(module) in ROWS:
         name, n_last = ROWS[type(module)]
         row = list(getattr(module, name))
+        # A block without expansion has a single module before its projection.
         n = max(1, len(row) - n_last)
         hidden = ((f"{name}.{n - 1}", in_order(*row[:n])),)
         past = STREAM_ITSELF if module.use_res_connect else None
@@ -234,6 +253,8 @@ def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
     if isinstance(module, timm_convnext.ConvNeXtBlock):
         return _convnext(module, entry)
     if isinstance(module, convnext.CNBlock):
+        # The module permutes to channels last before its MLP and back behind it. The hidden channels are made channels
+        # first, as all sites of CNNs are, and permuted again to be projected.
         *into, out, back = module.block
         hidden = (("block.4", in_order(*into, back)),)
         add = in_order(_channels_last, out, back, lambda x: module.layer_scale * x)
@@ -242,6 +263,7 @@ def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
 
 
 def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
+    """Return the steps of a block whose modules have the names of a kind."""
     modules = dict(block.named_modules())
     steps = {n: m for n, m in modules.items() if not isinstance(m, nn.Identity)}
 
@@ -253,13 +275,15 @@ def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
     for number, names in enumerate(kind.hidden, 1):
         run = named(names)
         name = [*run][-1]
-        if name == kind.after:  # one module for every activation of the block
+        # torchvision runs one ReLU several times; a number keeps the names of its sites apart.
+        if name == kind.after:
             name = f"{name}{number}"
         hidden.append((name, in_order(*run.values())))
     add = in_order(*named(kind.add).values())
     after = in_order(*named((kind.after,)).values())
     past = getattr(block, kind.shortcut)
     shortcut: tuple[str, Step] | None = STREAM_ITSELF
+    # timm's flag says whether there is a shortcut; a module projects it; None means the stream itself in most kinds.
     if past is False or (past is None and not kind.whole):
         shortcut = None
     elif isinstance(past, nn.Module) and not isinstance(past, nn.Identity):
@@ -268,7 +292,7 @@ def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
 
 
 def _convnext(block: Any, entry: Step) -> ConvBlock:
-    """Take apart a block of timm's ConvNeXt, whose MLP reads channels last, or first."""
+    """Return the steps of a block of timm's ConvNeXt, whose MLP reads channels last or first."""
     mlp = block.mlp
     norm = getattr(mlp, "norm", None) or getattr(mlp, "grn", None) or NO_STEP
     to: Step = NO_STEP
@@ -279,6 +303,7 @@ def _convnext(block: Any, entry: Step) -> ConvBlock:
     hidden = in_order(block.conv_dw, to, block.norm, mlp.fc1, mlp.act, back)
 
     def scaled(x: Tensor) -> Tensor:
+        # The layer scale, which some releases lack.
         return x if block.gamma is None else x * block.gamma.reshape(1, -1, 1, 1)
 
     add = in_order(to, norm, mlp.fc2, back, scaled)

@@ -1,33 +1,33 @@
 """Features of sparse autoencoders as units of circuits (Marks et al. 2024, arXiv 2403.19647).
 
-A tower is a chain of stages, so an encoder that is read in another basis at some sites is another chain:
+With another basis at some sites a tower is another chain of stages:
 
-1. the stage that ends at such a site writes [latents f, error e] along the axis of the units, at every position:
+1. the stage that ends at such a site writes latents f and error e along the axis of the units, everywhere:
    f = encode(x), e = x - decode(f), with x the tower's own activation;
-2. the next stage first reads x = decode(f) + e, then does what it did;
-3. behind the last site of the tower a further stage does only step 2, so that the chain still ends in the embedding.
+2. the next stage first computes x = decode(f) + e, then runs as before;
+3. if the last site of the tower is in a basis, one more stage computes x, so that the chain ends in the embedding.
 
-With nothing changed, outputs equal the tower's up to rounding. Everything that reads or writes at sites works
-on latents as on channels. Reading is affine in f and e, so a straight path between two activations in the basis is a
-straight path of x: the effects of latents and error sum to the site's effect. Zero latents and zero error are
-x = b_dec; the mean of latents and error is the mean of x.
+With units left as they are, outputs equal the tower's up to rounding. All functions of sites work on latents as on
+channels. Since x is affine in f and e, a straight path between two activations in the basis is a straight path of x, so
+the effects of latents and error sum to the site's effect. Zero latents and zero error give x = b_dec; the mean of
+latents and error gives the mean of x.
 
-A circuit says whether it keeps the error (``keep_error``).
+A circuit keeps the error or not (``keep_error``).
 
-Some reconstructions take more from their input than latents; see `latent_basis`. That is made linear, too, by further
-units, the last of the error's:
+Some reconstructions need a number of the input besides the latents; see `latent_basis`. The number becomes a further
+unit behind the error, so that x stays affine in the units:
 
     inputs scaled to length one   the length n = |x|, with f = n encode(x):     x = f W_dec + n b_dec + e
     layer-normed inputs           deviation s and mean m, with f = s encode(x): x = f W_dec + s b_dec + m + e
     some tokens alone             t, one there and zero elsewhere:              x = f W_dec + t b_dec + e
 
-Zero is then x = 0, and where there are no latents the error is x. Where the error is ablated the share of b_dec goes to
-the baseline, too: take a mean baseline to keep it about where it was.
+All units zero then give x = 0. At tokens without latents the error is x. An ablation of the error also moves the share
+of b_dec to the baseline; a mean baseline keeps it about where it was.
 
-An MLP is read in the basis of a transcoder, or of an autoencoder of its output, in place of its neurons
-(`in_components`): y = f W_dec + b_dec + W_skip u + e, with u what the MLP reads, y what it adds to the residual stream,
-and W_skip u as further units of the error's. Edges then run between its latents, heads, and other neurons and latents
-through the residual stream.
+An MLP may have the latents of a transcoder, or of an autoencoder of its output, in place of its neurons
+(`in_components`): y = f W_dec + b_dec + W_skip u + e, where u is the MLP's input, y its addition to the residual
+stream, and W_skip u are further units behind the error. Edges then run through the residual stream between these
+latents, heads, and neurons or latents of other MLPs.
 """
 
 from collections.abc import Mapping
@@ -53,15 +53,15 @@ from circuitry.runs.identity import OF_TOWER, Identity
 def in_feature_basis(
     encoder: Encoder, saes: Mapping[str, SparseAutoencoder]
 ) -> Encoder:
-    """Return an encoder on the same tower whose activations at some sites are latents and error of autoencoders.
+    """Return an encoder on the same tower whose units at some sites are latents and error of autoencoders.
 
-    Units 0 to F - 1 of such a site are the latents, the others the error: ``error_units[site]`` of the encoder.
-    The tower's units are the channels of [B, C, H, W], encoded at each position, or the features of [B, L, C] and
-    [B, C]. Of an encoder in heads and neurons, neurons of an MLP may be replaced by latents of what it writes.
+    At such a site units 0 to F - 1 are the latents; the units behind them, ``error_units[site]`` of the encoder, hold
+    the error. An autoencoder encodes the channels of [B, C, H, W] at each position, or the features of [B, L, C] and
+    [B, C]. In an encoder of heads and neurons, latents of an MLP's output may replace its neurons.
 
     Args:
         encoder: The encoder, on its device and in its precision, to which the autoencoders are moved.
-        saes: Autoencoders and transcoders by site, or by TransformerLens' name of the place (`site_named`).
+        saes: Autoencoders and transcoders by site, or by TransformerLens' name of the site (`site_named`).
 
     Raises:
         InputError: for an unknown site or `input`, a site that is in a feature basis already, an autoencoder of
@@ -83,6 +83,7 @@ def in_feature_basis(
         return encoder
     bases = _checked(encoder, saes)
     blocks = {s.site: s.block for s in encoder.stages if s.block is not None}
+    # Two ways: at sites of neurons the block is replaced, at other sites the stages around the site are changed.
     in_latents = {site: bases.pop(site) for site in blocks if site in bases}
     if in_latents:
         others = [site for site in encoder.error_units if site not in blocks]
@@ -97,6 +98,7 @@ def in_feature_basis(
 
     stages: list[Stage] = []
     before: FeatureBasis | None = None
+    # There is one site more than stages: each stage begins at the site of its own index.
     for stage, previous in zip(encoder.stages, encoder.sites, strict=False):
         after = bases.get(stage.site)
         stages.append(_between(stage, before, after, encoder.unit_dim(previous)))
@@ -114,15 +116,16 @@ def in_feature_basis(
 
 
 def site_named(encoder: Encoder, name: str) -> str:
-    """Return the site of an encoder that a name means.
+    """Return the site of an encoder, given its name or TransformerLens' name.
 
     Args:
+        encoder: The encoder.
         name: A site; ``embedding``; or TransformerLens' name of the output of a block (``blocks.8.hook_resid_post``) or
-            of its MLP (``blocks.8.hook_mlp_out``, a site of encoders in heads and neurons). Negative numbers count
-            from the last block.
+            of its MLP (``blocks.8.hook_mlp_out``, only in an encoder of heads and neurons). Negative numbers count from
+            the last block.
 
     Raises:
-        InputError: for a name of no site; the message shows sites that come close.
+        InputError: for an unknown name; the message suggests similar sites.
 
     Example:
         >>> from circuitry.bases import site_named
@@ -154,7 +157,14 @@ def site_named(encoder: Encoder, name: str) -> str:
 def _between(
     stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int
 ) -> Stage:
-    """Return the stage that reads the basis of the site before it and writes the basis of its own site."""
+    """Return a stage that reads the basis of the site before it and writes the basis of its own site, if they have one.
+
+    Args:
+        stage: The stage in the tower's own units.
+        before: Basis of the site before it.
+        after: Basis of its own site.
+        up_dim: Axis of the tower's units at the site before it.
+    """
     if before is None and after is None:
         return stage
 
@@ -164,7 +174,7 @@ def _between(
         return run if after is None else in_order(run, after.to_features)
 
     def narrowed(up: Tensor, down: Tensor) -> NarrowStage:
-        # Latents and error need all of the tower's own units.
+        # A latent reads, and writes, all of the tower's own units, so the inner stage is narrowed to none of them.
         columns = up
         rows = down
         if before is not None:
@@ -196,17 +206,23 @@ def _narrow_in_basis(
     up: Tensor,
     down: Tensor,
 ) -> NarrowStage:
-    """Return a narrowed stage for some units of the bases.
+    """Return a narrowed stage between units of the bases.
 
-    ``run`` is in the tower's own units: it takes the change of all of them, or of the kept ones where the site before
-    is in no basis; it gives all of them, or the kept ones where its own site is in none.
+    Args:
+        run: The narrowed stage in the tower's own units: in all of them at a site in a basis, in the kept ones else.
+        before: Basis of the site before the stage.
+        after: Basis of its own site.
+        up: Kept upstream units, of the basis if there is one.
+        down: Kept downstream units, of the basis if there is one.
     """
+    # [kept units, d]: reading is linear, so a change of the units is this change of the activation.
     directions = None if before is None else before.directions(up)
     kept = None if after is None else after.some_units(down)
 
     def narrow(x: Tensor, change: Tensor) -> Tensor:
         if before is not None and directions is not None:
-            x, axis = before.from_features(x), before.unit_dim
+            x = before.from_features(x)
+            axis = before.unit_dim
             change = (change.movedim(axis, -1) @ directions).movedim(-1, axis)
         y = run(x, change)
         return y if kept is None else kept(y)
@@ -217,8 +233,10 @@ def _narrow_in_basis(
 def _checked(
     encoder: Encoder, given: Mapping[str, SparseAutoencoder]
 ) -> dict[str, FeatureBasis]:
+    """Return the basis of each autoencoder by site; raise `InputError` for one that is of another model or site."""
     saes = {site_named(encoder, name): sae for name, sae in given.items()}
     for site, sae in saes.items():
+        # Autoencoders that were trained here name their tower; released ones do not.
         if sae.about.keys() & set(OF_TOWER):
             Identity(sae.about).check(
                 encoder.identity,
@@ -272,7 +290,7 @@ def _basis(
 def tokens_of(
     sae: SparseAutoencoder, encoder: Encoder, activation: Tensor
 ) -> Tensor | None:
-    """Return [token, 1] with 1 at the tokens that an autoencoder was trained on, else 0; None where on all."""
+    """Return a mask [token, 1] of the tokens that an autoencoder was trained on; None if it was trained on all."""
     if sae.tokens == "all":
         return None
     grid = encoder.token_grid

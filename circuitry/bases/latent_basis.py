@@ -1,7 +1,8 @@
-"""A change of basis: an activation as latents of an autoencoder and error, and back; see `feature_basis`.
+"""Change the basis of an activation to latents and error of an autoencoder, and back; see `feature_basis`.
 
-Units are, in order, the latents f, the error e, and what the reconstruction takes besides them (the autoencoder's
-``beside``). Going back is linear in all of them, up to a constant: x = f W_dec + e + beside rows (+ b_dec).
+The units are, in order, the latents f, the error e, and the numbers of the input that a reconstruction needs besides
+the latents (``beside`` of the autoencoder). The way back is affine in all units: x = f W_dec + e + beside rows
+(+ b_dec).
 """
 
 from collections.abc import Callable
@@ -22,25 +23,25 @@ class FeatureBasis:
 
     sae: SparseAutoencoder
     unit_dim: int
-    """Axis of the units."""
+    """Axis of the units in the activation."""
     acts: Float[Tensor, "position 1"] | None = None
-    """One at the tokens that the autoencoder is of, zero at the others; None where it is of all positions."""
+    """Mask of the tokens that the autoencoder was trained on: 1 there, 0 elsewhere; None for all positions."""
 
     @property
     def kind(self) -> UnitKind:
-        """The kind of the units: latents of this autoencoder."""
+        """Kind of the units, identified by the autoencoder."""
         return UnitKind("latent", self.unit_dim, made_of=self.sae)
 
     @property
     def error_units(self) -> range:
-        """The units behind the latents: the error and what stands beside the latents."""
+        """The units behind the latents: the error, then the numbers of ``beside``."""
         first = self.sae.n_features
         return range(first, first + self.sae.d + len(self.sae.beside_rows))
 
     def to_features(
         self, x: Float[Tensor, "..."], read: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "..."]:
-        """Return the units of an activation; a transcoder encodes ``read`` in its place."""
+        """Return the units of an activation ``x``; a transcoder encodes ``read``, the MLP's input, instead of x."""
         x = x.movedim(self.unit_dim, -1)
         encoded = x if read is None else read.movedim(self.unit_dim, -1)
         latents, beside = self._encoded(encoded)
@@ -48,24 +49,22 @@ class FeatureBasis:
         return torch.cat([latents, error, beside], -1).movedim(-1, self.unit_dim)
 
     def from_features(self, units: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the activation of its units."""
+        """Return the activation, given its units; the inverse of `to_features`."""
         sizes = [self.sae.n_features, self.sae.d, len(self.sae.beside_rows)]
         units_last = units.movedim(self.unit_dim, -1)
         latents, error, beside = torch.split(units_last, sizes, -1)
         return (self.sae.recompose(latents, beside) + error).movedim(-1, self.unit_dim)
 
     def directions(self, units: Int[Tensor, " some"]) -> Float[Tensor, "some d"]:
-        """Return what one more of each of these units adds to the activation."""
+        """Return the derivative of the activation by each of these units."""
         w_dec = self.sae.w_dec
         of_error = torch.eye(self.sae.d).to(w_dec)
         return torch.cat([w_dec, of_error, self.sae.beside_rows])[units]
 
     def some_units(self, units: Int[Tensor, " some"]) -> Callable[[Tensor], Tensor]:
-        """Return what makes these units of an activation, with as little of the autoencoder as they need.
-
-        The error needs all latents, and so do latents that compete with each other, as in TopK.
-        """
+        """Return a function of an activation that computes only these units, as cheaply as possible."""
         sae = self.sae
+        # The error needs all latents. So does TopK, whose latents compete with each other.
         if bool((units >= sae.n_features).any()):
             return lambda x: self.to_features(x).index_select(self.unit_dim, units)
         if sae.k is not None:
@@ -80,13 +79,14 @@ class FeatureBasis:
         return replace(self, sae=smaller).latents
 
     def latents(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the latents of an activation alone."""
+        """Return the latents of an activation, without error."""
         return self._encoded(x.movedim(self.unit_dim, -1))[0].movedim(-1, self.unit_dim)
 
     def of_block(self, block: Block) -> Block:
-        """Return a transformer block whose neurons are latents and error of what its MLP adds to the residual stream.
+        """Return a transformer block whose neurons are latents and error of its MLP's addition to the residual stream.
 
-        Pre-activations of the latents come first, in their scale, then the units that have no nonlinearity.
+        Its ``mlp_in`` gives pre-activations of the latents in the scale of the input, then the units without
+        nonlinearity: error and ``beside``. The MLP itself runs in ``mlp_in``, since the error needs its output.
         """
         sae = self.sae
         n = sae.n_features
@@ -103,7 +103,7 @@ class FeatureBasis:
             rest = pre[..., n:]
             beside = rest[..., sae.d :]
             if sae.has_scale:
-                # The activation is of inputs in the autoencoder's own scale.
+                # Thresholds and TopK hold in the autoencoder's own scale; tiny keeps an input of zeros from 0 / 0.
                 tiny = torch.finfo(pre.dtype).tiny
                 in_scale = in_scale / beside[..., :1].clamp_min(tiny)
             latents = sae.in_scale(sae.activate(in_scale), beside)
@@ -126,4 +126,7 @@ class FeatureBasis:
 
     def _beside(self, x: Tensor) -> Tensor:
         beside = self.sae.beside(x)
-        return beside if self.acts is None else beside * self.acts
+        if self.acts is None:
+            return beside
+        # Zero at other tokens, and with it their latents, which are multiplied by it (`in_scale`).
+        return beside * self.acts

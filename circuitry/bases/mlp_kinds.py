@@ -1,4 +1,4 @@
-"""Kinds of MLPs taken apart by their own modules, for `blocks`."""
+"""Divide MLPs of several libraries into steps, for `blocks`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,27 +10,28 @@ from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 from torchvision.ops import MLP as TorchvisionMlp  # noqa: N811
 
-from circuitry.encoder.transformers_towers import found_by_role, from_transformers
+from circuitry.encoder.transformers_towers import from_transformers, part_by_role
 
 _NOTHING = nn.Identity()
 
 
 @dataclass(frozen=True)
 class MlpParts:
-    """The fields of `Block` that an MLP gives."""
+    """The fields of a `Block` that its MLP determines."""
 
     into: Callable[[Tensor], Tensor]
     activation: Callable[[Tensor], Tensor]
     between: nn.Module
-    """The norm between the neurons and what they add."""
+    """Norm between the neurons and the output layer, or the identity."""
     out: Any
     """The output layer."""
     norm: Callable[[Tensor], Tensor] = _NOTHING
-    """Before the neurons, inside the MLP."""
+    """Norm inside the MLP before the neurons."""
 
 
 def mlp_parts(mlp: Any) -> MlpParts | None:
-    """Return the parts of an MLP in evaluation mode; none of a kind that is not known."""
+    """Return the parts of an MLP in evaluation mode; None for an unknown kind."""
+    # Dropout does nothing in evaluation mode and is left out of every kind.
     if isinstance(mlp, TorchvisionMlp):
         layer_in, act, _, layer_out, _ = mlp
         return MlpParts(layer_in, act, _NOTHING, layer_out)
@@ -43,6 +44,7 @@ def mlp_parts(mlp: Any) -> MlpParts | None:
     if isinstance(mlp, GluMlp):
         return MlpParts(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2)
     if isinstance(mlp, SwiGLU):
+        # The gate first: `_gated` applies the activation to the first half.
         both = _side_by_side(mlp.fc1_g, mlp.fc1_x)
         return MlpParts(both, _gated(mlp.act), mlp.norm, mlp.fc2)
     if isinstance(mlp, GeGluMlp):
@@ -54,16 +56,17 @@ def mlp_parts(mlp: Any) -> MlpParts | None:
 
 
 def _of_transformers(mlp: Any) -> MlpParts:
-    """Return the parts of an MLP of transformers by their roles, under either of their names."""
-    _, out = found_by_role(
+    """Return the parts of an MLP of transformers, whose names differ between models and versions."""
+    out = part_by_role(
         mlp, "output layer of the MLP", "fc2", "down_proj", "weights_out"
     )
+    # DINOv2's SwiGLU has one matrix for both halves, DINOv3's has two.
     if hasattr(mlp, "weights_in"):
         return MlpParts(mlp.weights_in, _gated(nn.SiLU()), _NOTHING, out)
-    _, act = found_by_role(
+    act = part_by_role(
         mlp, "activation of the MLP", "activation_fn", "act_fn", "activation"
     )
-    _, into = found_by_role(mlp, "first layer of the MLP", "fc1", "up_proj")
+    into = part_by_role(mlp, "first layer of the MLP", "fc1", "up_proj")
     if hasattr(mlp, "gate_proj"):
         return MlpParts(_side_by_side(mlp.gate_proj, into), _gated(act), _NOTHING, out)
     return MlpParts(into, act, _NOTHING, out)
@@ -74,6 +77,8 @@ def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _gated(act: nn.Module, gate_last: bool = False) -> Callable[[Tensor], Tensor]:
+    """Return the activation of gated neurons: the product of one half and the activated other half."""
+
     def gated(pre: Tensor) -> Tensor:
         first, second = pre.chunk(2, -1)
         neurons: Tensor = first * act(second) if gate_last else act(first) * second

@@ -1,16 +1,17 @@
-"""The residual stream as a graph: every component reads what all earlier ones wrote.
+"""The residual stream as a graph: every component reads the sum of the outputs of all earlier components.
 
-A tower is a row of layers: what stands before the first block, then the heads and the MLP of each block, and last what
-makes the embedding. A layer reads the stream that all earlier layers have written, and writes to it:
+A tower is a sequence of layers: the stream before the first block, then the heads and the MLP of each block, then the
+embedding. A layer reads the stream, to which all earlier layers have added, and adds to it:
 
     stream before block i = embed + sum over earlier heads of z O + sum over earlier MLPs of post N + biases
 
-Writers, in order: ``embed``, then each block's heads and its MLP. Readers: the query, key and value of each head, the
-MLP of each block, and the embedding. An edge goes from a writer to a reader of a later layer. Some neurons, dimensions
-of the stream before the blocks, and units of the embedding may be components of their own, apart from the others.
+Writers are in order ``embed``, then each block's heads and its MLP. Readers are the query, key and value of each head,
+the MLP of each block, and the embedding. An edge leads from a writer to a reader of a later layer. Single neurons,
+dimensions of the stream before the blocks, and units of the embedding can be components of their own; the rest of their
+layer is then one component.
 
-`gated_stream` gives every reader a stream of its own, in which the writers whose edges are cut have the values of a
-baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv 2211.00593).
+`gated_stream` runs the graph with cut edges: each reader has a stream of its own, in which writers whose edges to it
+are cut have the values of a baseline (path patching; Wang et al. 2022, arXiv 2211.00593).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,12 +38,12 @@ from circuitry.runs.given import Natural
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
 PORTS = ("q", "k", "v")
-"""What a head reads the stream for."""
+"""Readers of a head: query, key and value."""
 _Weights = TypeVar("_Weights")
 
 
 class Component(NamedTuple):
-    """A writer or a reader of the residual stream; as text its parts with points between them.
+    """A writer or a reader of the residual stream; its text has points between the fields.
 
     Example:
         >>> from circuitry.bases import Component
@@ -53,9 +54,9 @@ class Component(NamedTuple):
     layer: str
     """Name of its `Layer`."""
     unit: int | None = None
-    """Number of the head, neuron, dimension or unit of the embedding; none for all others of the layer together."""
+    """Number of the head, neuron, dimension or unit of the embedding; None for the component of all remaining units."""
     port: str = ""
-    """One of `PORTS` where a head reads."""
+    """One of `PORTS` for a reader that is a head; else empty."""
 
     def __str__(self) -> str:
         return ".".join(str(part) for part in self if part not in (None, ""))
@@ -63,25 +64,26 @@ class Component(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What reads the stream at one place and writes to it there."""
+    """Units that read the stream at one place and add to it there, such as the heads of a block."""
 
     name: str
     """``embed``, ``blocks.3.attn``, ``blocks.3.mlp`` or ``embedding``."""
     site: str
-    """The site of the encoder in heads and neurons that has its units."""
+    """Site of its units in the encoder of heads and neurons."""
     index: int
-    """Number of its block; -1 before the blocks, the number of blocks behind them."""
+    """Number of its block; -1 before the blocks, and the number of blocks for the embedding."""
     block: Block | None
+    """Its block; None before the blocks and for the embedding."""
     kind: UnitKind
-    """The kind of its units."""
+    """Kind of its units."""
     reads: str
-    """The hook point of the stream that it reads."""
+    """Name of the hook point of the stream that it reads."""
     apart: tuple[int, ...]
-    """Its units that are components of their own; all heads are."""
+    """Units that are components of their own; all heads are."""
     writers: slice
     """Its places among the writers."""
     readers: slice
-    """Its places among the readers: of heads all queries, then all keys, then all values."""
+    """Its places among the readers; for heads all queries, then all keys, then all values."""
 
     @property
     def of_heads(self) -> bool:
@@ -90,26 +92,28 @@ class Layer:
 
     @property
     def ports(self) -> tuple[str, ...]:
-        """What each unit reads for."""
+        """Readers of each unit: `PORTS` of a head, one reader without a name of another unit."""
         return PORTS if self.of_heads else ("",)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its site, by which all its units are apart, and its name."""
+        """Its site, which means each of its units, and its name, which means all of them; equal names once."""
         return tuple(dict.fromkeys((self.site, self.name)))
 
     def names_of(self, port: str) -> tuple[str, ...]:
-        """Return by which names a port of its readers is meant."""
-        return (*self.names, f"{self.name}.{port}") if port else self.names
+        """Return the names that mean the readers of one port of this layer."""
+        if not port:
+            return self.names
+        return (*self.names, f"{self.name}.{port}")
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """Its units that are components of their own, and all others together."""
+        """Its components: units of their own, then one component of all remaining units, which heads do not have."""
         alone = tuple(Component(self.name, unit) for unit in self.apart)
         return alone if self.of_heads else (*alone, Component(self.name))
 
     def groups(self, size: int) -> Bool[Tensor, "components unit"]:
-        """Return which of ``size`` units each component is."""
+        """Return a mask of the units, ``size`` in number, of each component."""
         alone = _one_hot(self.apart, size).bool()
         if self.of_heads:
             return alone
@@ -120,7 +124,7 @@ class Layer:
 class ResidualStream:
     """A transformer tower as writers and readers of its residual stream.
 
-    Each access reads the weights off the tower; within a run (`Encoder.running`) the first access does.
+    Each access to weights reads them from the tower; within a run (`Encoder.running`) only the first access does.
 
     Example:
         >>> from circuitry.bases import ResidualStream
@@ -131,11 +135,11 @@ class ResidualStream:
 
     HOW_TO_GET: ClassVar = "make one with ResidualStream.of(clip.encoder)"
 
-    blocks: tuple[Block, ...]  #: Of the tower, in their order.
+    blocks: tuple[Block, ...]  #: Blocks of the tower in order.
     apart: Mapping[str, tuple[int, ...]]
-    """Units by site that are components of their own, beside all heads."""
+    """Units that are components of their own, by site; heads always are and are not listed."""
     encoder: Encoder
-    """The encoder whose sites are the stream."""
+    """The tower with the residual stream behind each block as sites."""
     components: Encoder
     """The same tower in heads and neurons."""
 
@@ -143,16 +147,16 @@ class ResidualStream:
     def of(
         cls, encoder: Encoder, units: Mapping[str, Units] | None = None
     ) -> "ResidualStream":
-        """Take a tower apart; an encoder in heads and neurons stays as it is, with its hooks.
+        """Divide a tower into writers and readers.
 
         Args:
-            encoder: The tower, in channels or in heads and neurons.
-            units: Units by site in heads and neurons that become components of their own, such as the ``kept_units``
-                of a graph; heads always are (default: none, an MLP is one component).
+            encoder: The tower, in channels or in heads and neurons; an encoder in heads and neurons keeps its hooks.
+            units: Units that become components of their own, by site in heads and neurons, such as the ``kept_units``
+                of a graph (default: none, so that each MLP is one component; heads always are components).
 
         Raises:
-            InputError: for a tower without known transformer blocks, one whose heads or neurons do not add to the
-                stream one by one, or a unit that does not exist.
+            InputError: for a tower without known transformer blocks, for one whose heads or neurons do not add to the
+                stream independently, or for a unit that does not exist.
         """
         components = encoder if encoder.carried else in_components(encoder)
         if components is encoder:
@@ -163,19 +167,22 @@ class ResidualStream:
                 "This tower has no heads and neurons that add to a residual stream one by one, as where a norm lies in "
                 "between: look at its sites instead (in_components)."
             )
+        # A first stream without units of their own tells the numbers of units, with which they are checked.
         stream = cls(blocks, {}, encoder, components)
         apart = {}
         for layer in stream.layers:
             if units is not None and layer.site in units:
                 n_units = stream.n_units(layer)
                 chosen = _checked_units(layer.site, n_units, units[layer.site])
-                if not layer.of_heads:  # which are apart in any case
+                # Heads are components in any case.
+                if not layer.of_heads:
                     apart[layer.site] = chosen
         return cls(blocks, apart, encoder, components)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """All layers in order; the first does not read, the last does not write."""
+        # The last sites: before the blocks, heads and MLP of each block, and the embedding.
         n = len(self.blocks)
         first, *inner, last = self.components.sites[-2 * n - 2 :]
         named = [(FIRST_LAYER, first, -1, "")]
@@ -191,7 +198,7 @@ class ResidualStream:
             block = self.blocks[index] if 0 <= index < n else None
             kind = self.components.kinds[site]
             apart = self.apart.get(site, ())
-            writes = len(apart) + 1  # units apart, and all others together
+            writes = len(apart) + 1  # units of their own, and one component of the rest
             n_ports = 1
             if block is not None and kind == HEAD:
                 apart = tuple(range(block.n_heads))
@@ -212,28 +219,31 @@ class ResidualStream:
     @cached_property
     def writers(self) -> tuple[Component, ...]:
         """All writers in order."""
-        return tuple(one for layer in self.layers[:-1] for one in layer.components)
+        writers = list[Component]()
+        for layer in self.layers[:-1]:
+            writers += layer.components
+        return tuple(writers)
 
     @cached_property
     def readers(self) -> tuple[Component, ...]:
-        """All readers in order."""
+        """All readers in order; for a layer of heads all queries, then all keys, then all values."""
         readers = list[Component]()
         for layer in self.layers[1:]:
             for port in layer.ports:
-                readers += [one._replace(port=port) for one in layer.components]
+                readers += [unit._replace(port=port) for unit in layer.components]
         return tuple(readers)
 
     @cached_property
     @own_modes()
     def edges(self) -> Bool[Tensor, "readers writers"]:
-        """Which edges exist: from every writer to every reader of a later layer."""
-        written = torch.tensor([self._order[one.layer] for one in self.writers])
-        read = torch.tensor([self._order[one.layer] for one in self.readers])
+        """Mask of the edges that exist: from every writer to every reader of a later layer."""
+        written = torch.tensor([self._order[writer.layer] for writer in self.writers])
+        read = torch.tensor([self._order[reader.layer] for reader in self.readers])
         return written[None] < read[:, None]
 
     @cached_property
     def _order(self) -> dict[str, int]:
-        """The place of each layer by all its names."""
+        """Place of each layer in the order, by each of its names."""
         order = dict[str, int]()
         for place, layer in enumerate(self.layers):
             for port in layer.ports:
@@ -241,24 +251,26 @@ class ResidualStream:
         return order
 
     def reads(self, up: str, down: str) -> bool:
-        """Say whether edges lead from a layer to another, each given by its site or its name."""
+        """Return whether edges lead from one layer to another, each given by its site or its name."""
         before = self._order.get(up)
         after = self._order.get(down)
         if before is None or after is None:
             return False
+        # A name of one port, such as ``blocks.3.attn.q``, is a reader and no writer.
         return before < after and up in self.layers[before].names
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The sites of `components` that hold what is written: before the blocks, then heads and neurons of each."""
+        """Sites of `components` whose units write: before the blocks, then heads and neurons of each block."""
         return tuple(layer.site for layer in self.layers[:-1])
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """The number of units of each layer by its site, and by its names, where all of an MLP is one."""
+        """Number of gates that a layer has under each of its names: one for each unit by its site, see `names`."""
         sizes = {}
         for layer in self.layers:
             sizes[layer.site] = self.n_units(layer)
+            # By its name an MLP, the embedding, or the stream before the blocks has one gate.
             size = sizes[layer.site] if layer.of_heads else 1
             sizes[layer.name] = size
             for port in layer.ports:
@@ -266,6 +278,7 @@ class ResidualStream:
         return sizes
 
     def n_units(self, layer: Layer) -> int:
+        """Return the number of units of a layer; without a block it takes a run."""
         if layer.block is not None:
             return layer.block.n_heads if layer.of_heads else layer.block.n_neurons
         encoder = self.components
@@ -274,22 +287,23 @@ class ResidualStream:
 
     @property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """The weights [port, head, d_head, d_model] and biases [port, head, d_head] of each block's heads."""
+        """Weights [port, head, d_head, d_model] and biases [port, head, d_head] of heads that read, by block."""
         return self._once("read", lambda: tuple(map(self._read_weights, self.blocks)))
 
     @property
     def write_weights(self) -> tuple[Float[Tensor, "head d_head d_model"], ...]:
-        """The map of each block from z to what its heads add to the stream."""
+        """Weights of each block from z to the addition of its heads to the stream."""
         return self._once("write", lambda: tuple(map(self._write_weights, self.blocks)))
 
     @property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
-        """The map of each block from its neurons to what its MLP adds to the stream."""
+        """Weights of each block from its neurons to the addition of its MLP to the stream."""
         places = range(len(self.blocks))
         return self._once("neurons", lambda: tuple(map(self._neuron_weights, places)))
 
     def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
-        """Return weights that hold as long as the run that they are made in; outside of one they are made anew."""
+        """Return the result of ``make``, computed once in a run; outside of a run it is computed at each call."""
+        # The key has this stream, since the runs of a tower serve all encoders and streams on it.
         with self.encoder.running():
             return self.encoder.once((self, name), make)
 
@@ -297,6 +311,8 @@ class ResidualStream:
         self, index: int, neurons: Sequence[int] | None = None
     ) -> Float[Tensor, "neurons d_model"]:
         block = self.blocks[index]
+        # Weights are the outputs for unit vectors minus the output for zero. So layer scales and other linear steps are
+        # in them, whatever modules the block has.
         chosen = range(block.n_neurons) if neurons is None else neurons
         ones = _one_hot(chosen, block.n_neurons)[:, None]
         written = block.mlp_out(ones.to(self.encoder.device, self.encoder.dtype))
@@ -305,7 +321,7 @@ class ResidualStream:
     def biases(
         self, block: Natural
     ) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
-        """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
+        """Return the additions of attention and MLP of a block to the stream when all heads and neurons are zero."""
         if block >= len(self.blocks):
             raise InputError(
                 f"There are {len(self.blocks)} blocks, from 0, but {block} was given: give a lower number."
@@ -318,13 +334,14 @@ class ResidualStream:
         return of_heads.detach(), steps.mlp_out(neurons)[0, 0].detach()
 
     def _write_weights(self, block: Block) -> Tensor:
+        # As in `_neuron_weights`: unit vectors of z as a batch of images [d_model, 1, head, d_head].
         ones = torch.unflatten(self._eye(block), 1, (1, block.n_heads, -1))
         bias = block.attention_out(torch.zeros_like(ones[:1]))
         written = block.attention_out(ones) - bias
         return torch.unflatten(written.detach()[:, 0], 0, (block.n_heads, -1))
 
     def _read_weights(self, block: Block) -> tuple[Tensor, Tensor]:
-        # A row of zeros reads the biases, a row of the unit matrix one column of the weights beside them.
+        # The projection of zeros is the bias; that of a unit vector is the bias and one column of the weights.
         eye = self._eye(block)
         rows = torch.cat([eye.new_zeros(1, block.width), eye])[:, None]
         read = torch.stack(block.project(rows)).detach()[:, :, 0]
@@ -341,7 +358,9 @@ class ResidualStream:
     def read_by(
         self, layer: Layer, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "batch position d_model"]:
-        """Return the stream that a layer reads, given the activations at `sites`, which carry it past their units."""
+        """Return the stream that a layer reads, given the activations at `sites`."""
+        # A site of heads or neurons carries the stream that they read. The embedding reads that of the last MLP's site,
+        # to which this MLP still has to be added.
         site = layer.site if layer.block else self.sites[-1]
         units, past = self.components.parts_of(site, _at(site, activations))
         carried = past.flatten(2)
@@ -352,14 +371,14 @@ class ResidualStream:
     def written(
         self, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "writers batch position d_model"]:
-        """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
+        """Return the addition of every writer to the stream, without biases, given the activations at `sites`."""
         writing = self.layers[:-1]
         return torch.cat([self.written_by(layer, activations) for layer in writing])
 
     def written_by(
         self, layer: Layer, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "writers batch position d_model"]:
-        """Return what each component of a layer adds to the stream, without biases; it is linear."""
+        """Return the addition of each component of a layer to the stream, without biases: linear in the activations."""
         x = self.components.units_of(layer.site, _at(layer.site, activations))
         if layer.of_heads:
             heads = rearrange(x, "b p head d -> head (b p) d")
@@ -377,17 +396,18 @@ class ResidualStream:
                 lambda: self._neuron_weights(layer.index, layer.apart),
             )
             alone = torch.einsum("bpn,nm->nbpm", x[..., list(layer.apart)], weights)
+        # The last component is the rest, so that the components sum to the layer exactly.
         return torch.cat([alone, (together - alone.sum(0))[None]])
 
 
 def adds_up(encoder: Encoder) -> bool:
-    """Say whether what heads and neurons add to the residual stream is the sum of what each adds alone."""
+    """Return whether all heads and neurons of an encoder add to the residual stream independently of each other."""
     blocks = _blocks_of(encoder)
     return bool(blocks) and all(block.linear for block in blocks)
 
 
 def in_stream(encoder: Encoder) -> bool:
-    """Say whether an encoder's edges run through the residual stream: its units are heads and neurons that add up."""
+    """Return whether edges of an encoder run through the residual stream, between heads and neurons that add up."""
     return bool(encoder.carried) and adds_up(encoder)
 
 
@@ -406,11 +426,12 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
+    # Blocks of the stages go first: their MLPs may have latents of dictionaries as neurons.
     in_neurons = [stage.block for stage in encoder.stages if stage.block is not None]
     if in_neurons:
         return tuple(in_neurons)
     blocks = encoder.chain.blocks.values()
-    return tuple(take_apart(one) for one in blocks if not isinstance(one, ConvBlock))
+    return tuple(take_apart(b) for b in blocks if not isinstance(b, ConvBlock))
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:

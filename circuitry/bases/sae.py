@@ -1,15 +1,15 @@
 """A sparse autoencoder: activations as sparse combinations of learned directions, the features.
 
-1. ``encode``: f = activation((x - b_dec) W_enc + b_enc), with b_dec subtracted and x normalised only where the
-   autoencoder was trained so. The activation keeps what is positive (ReLU; Bricken et al. 2023,
-   transformer-circuits.pub/2023/monosemantic-features), what exceeds a threshold (JumpReLU; Rajamanoharan et al.
-   2024, arXiv 2407.14435), or the k largest (TopK; Gao et al. 2024, arXiv 2406.04093). A gated autoencoder is a
-   JumpReLU one (`gate_threshold`);
+1. ``encode``: f = activation((x - b_dec) W_enc + b_enc). Some autoencoders do not subtract b_dec, some normalise x
+   first. The activation keeps positive numbers (ReLU; Bricken et al. 2023,
+   transformer-circuits.pub/2023/monosemantic-features), numbers above a threshold (JumpReLU; Rajamanoharan et al.
+   2024, arXiv 2407.14435), or the k largest numbers (TopK; Gao et al. 2024, arXiv 2406.04093). A gated autoencoder is
+   written as a JumpReLU one (`gate_threshold`);
 2. ``decode``: x ~ f W_dec + b_dec; row i of W_dec is the direction of feature i;
-3. ``beside`` and ``recompose``: the same in the scale of the input, as `feature_basis` needs it;
-4. ``save``: one safetensors file, which `load_sae` reads, as it does released ones of others.
+3. ``beside`` and ``recompose``: the same in the scale of the input, which `feature_basis` needs;
+4. ``save``: write one safetensors file, which `load_sae` reads, as it reads files that others released.
 
-A `Transcoder` encodes what an MLP reads, and decodes to what the MLP writes. Training is in ``training.sae_training``.
+A `Transcoder` encodes the input of an MLP and decodes to its output. Training is in ``training.sae_training``.
 """
 
 import os
@@ -31,13 +31,13 @@ Activation = Literal["relu", "jumprelu", "topk", "signed-topk"]
 Normalisation = Literal["length", "layer-norm"]
 Tokens = Literal["all", "class", "patches"]
 LAYER_NORM_EPSILON = 1e-5
-"""What ViT-Prisma and SAELens add to the standard deviation by which they divide."""
+"""Addition of ViT-Prisma and SAELens to the standard deviation before they divide by it."""
 
 
 @checked
 @dataclass(frozen=True, eq=False)
 class SparseAutoencoder:
-    """Weights of a sparse autoencoder and what it was trained on.
+    """A sparse autoencoder: its weights, settings and training.
 
     Example:
         >>> embeddings = encoder(images)
@@ -49,31 +49,30 @@ class SparseAutoencoder:
     """
 
     w_enc: Float[Tensor, "d features"]
-    """[d, features]."""
+    """Weights of the encoder [d, features]."""
     b_enc: Float[Tensor, " features"]
-    """[features]."""
+    """Bias of the encoder [features]."""
     w_dec: Float[Tensor, "features d"]
-    """[features, d]; row i is the direction of feature i."""
+    """Weights of the decoder [features, d]; row i is the direction of feature i."""
     b_dec: Float[Tensor, " d"]
-    """[d]."""
+    """Bias of the decoder [d]."""
     activation: Activation = "relu"
-    """``signed-topk`` keeps the k largest numbers, ``topk`` the positive numbers among them."""
+    """Activation function; ``signed-topk`` keeps the k largest numbers, ``topk`` the positive numbers among them."""
     threshold: Float[Tensor, " features"] | None = None
-    """[features], for jumprelu: pre-activations up to this are put to zero."""
+    """For jumprelu: thresholds [features]; smaller or equal pre-activations become zero."""
     k: Count | None = None
-    """For topk and signed-topk: how many features may be active."""
+    """For topk and signed-topk: largest number of active features."""
     soft_cap: Positive | None = None
-    """Where features are capped: c tanh(f / c) replaces f."""
+    """The c of a soft cap, where c tanh(f / c) replaces f; None without a cap."""
     subtract_decoder_bias: bool = True
     """Whether ``b_dec`` is subtracted before encoding."""
     normalised: Normalisation | None = None
-    """How inputs are scaled before encoding: to length one, or to mean zero and (unbiased) standard deviation one;
-    reconstructions are then of that scale."""
+    """Normalisation of inputs before encoding: to length one, or to mean zero and (unbiased) standard deviation one.
+    ``decode`` then returns normalised reconstructions."""
     tokens: Tokens = "all"
-    """Which tokens of a transformer it was trained on; elsewhere it has no features."""
+    """Tokens of a transformer that it was trained on; at other tokens it has no features."""
     site: str | None = None
-    """Site of the encoder whose units are its input, or TransformerLens' name of the place; None where that is not
-    known."""
+    """Site of the encoder whose units are its input, or TransformerLens' name of the site; None if not known."""
     about: dict[str, Any] = field(default_factory=dict)
     """Training settings and diagnostics, in values that JSON can hold."""
 
@@ -102,13 +101,13 @@ class SparseAutoencoder:
         return self.w_enc.shape[1]
 
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
-        """Return the features' activations, zero or positive except of signed-topk; differentiable in ``x``."""
+        """Return the features of inputs, differentiable in ``x``; only signed-topk has negative features."""
         return self.activate(self.before_activation(x))
 
     def before_activation(
         self, x: Float[Tensor, "*batch d"]
     ) -> Float[Tensor, "*batch features"]:
-        """Return what the activation takes; raise `InputError` for inputs of another width."""
+        """Return the pre-activations of inputs; raise `InputError` for inputs of another width."""
         if x.shape[-1] != self.d:
             raise InputError(
                 f"This sparse autoencoder{f' of site {self.site}' if self.site else ''} encodes vectors of width "
@@ -122,7 +121,7 @@ class SparseAutoencoder:
     def activate(
         self, before: Float[Tensor, "*batch features"]
     ) -> Float[Tensor, "*batch features"]:
-        """Return the features' activations of their pre-activations."""
+        """Return features, given their pre-activations."""
         if self.k is not None:
             top = before.topk(self.k, dim=-1)
             values = top.values
@@ -130,6 +129,7 @@ class SparseAutoencoder:
                 values = values.relu()
             features = torch.zeros_like(before).scatter(-1, top.indices, values)
         elif self.threshold is not None:
+            # ReLU as well: a gated autoencoder has thresholds below zero where its gate opens first.
             features = before.relu() * (before > self.threshold)
         else:
             features = before.relu()
@@ -140,11 +140,11 @@ class SparseAutoencoder:
     def decode(
         self, features: Float[Tensor, "*batch features"]
     ) -> Float[Tensor, "*batch d"]:
-        """Return the reconstruction; of normalised inputs where ``normalised``."""
+        """Return the reconstruction of the inputs as they were encoded: normalised ones if ``normalised``."""
         return features @ self.w_dec + self.b_dec
 
     def scaled(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """Return inputs as they are encoded: normalised where ``normalised``."""
+        """Return the inputs as they are encoded: normalised if ``normalised``."""
         if self.normalised == "length":
             return F.normalize(x, dim=-1)
         if self.normalised == "layer-norm":
@@ -154,47 +154,56 @@ class SparseAutoencoder:
 
     @property
     def has_scale(self) -> bool:
-        """Whether features have another scale than the input, which the first number of ``beside`` gives back."""
+        """Whether the first number of ``beside`` is a scale, by which features and b_dec are multiplied."""
+        # With some tokens alone the scale is 1 at these and 0 elsewhere.
         return self.normalised is not None or self.tokens != "all"
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
-        """Return what a reconstruction in the input's own scale takes from the input besides the features.
+        """Return the numbers of the input that a reconstruction in the input's own scale needs besides the features.
 
-        That is the input's length; its standard deviation and its mean; where only some tokens have features, one;
-        else nothing.
+        They are the length of an input that is normalised by length; standard deviation and mean of one that is
+        layer-normed; 1 if only some tokens have features; else none.
         """
         if self.normalised == "length":
             length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
             return length
         if self.normalised == "layer-norm":
             return torch.cat(_moments(x), -1)
-        return torch.ones_like(x[..., :1]) if self.has_scale else x[..., :0]
+        if self.has_scale:
+            return torch.ones_like(x[..., :1])
+        return x[..., :0]
 
     @property
     def beside_rows(self) -> Float[Tensor, "beside d"]:
-        """What one of each of ``beside`` adds to the reconstruction."""
+        """Directions that the numbers of ``beside`` multiply in the reconstruction."""
         if self.normalised == "layer-norm":
             return torch.stack([self.b_dec, torch.ones_like(self.b_dec)])
-        return self.b_dec[None] if self.has_scale else self.b_dec.new_zeros(0, self.d)
+        if self.has_scale:
+            return self.b_dec[None]
+        return self.b_dec.new_zeros(0, self.d)
 
     def in_scale(
         self,
         features: Float[Tensor, "*batch features"],
         beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch features"]:
-        """Return features in the scale of the input that they are of."""
-        return features * beside[..., :1] if self.has_scale else features
+        """Return features multiplied by the scale of their input, the first number of ``beside``."""
+        if not self.has_scale:
+            return features
+        return features * beside[..., :1]
 
     def recompose(
         self,
         features: Float[Tensor, "*batch features"],
         beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch d"]:
-        """Return the reconstruction in the input's own scale, of features in that scale; linear in both."""
+        """Return the reconstruction in the input's own scale, of features in that scale; affine in both arguments."""
         x = features @ self.w_dec
         if beside.shape[-1]:
             x = x + beside @ self.beside_rows
-        return x if self.has_scale else x + self.b_dec
+        if self.has_scale:  # then b_dec is among the rows
+            return x
+        return x + self.b_dec
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -213,7 +222,7 @@ class SparseAutoencoder:
         return replace(self, **moved)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file with a JSON header and a checksum, whole or not at all."""
+        """Write one safetensors file with a JSON header and a checksum; an interrupted write leaves no file."""
         header: dict[str, Any] = {}
         arrays = {}
         for f in fields(self):
@@ -231,7 +240,7 @@ class SparseAutoencoder:
 
     @property
     def identity(self) -> str:
-        """Short digest of what it computes: weights, activation, scaling."""
+        """Short digest of weights, activation and scaling."""
         tensors = self._tensors()
         no_number = ("site", "about", *tensors)
         plain = {
@@ -251,11 +260,11 @@ class SparseAutoencoder:
 @checked
 @dataclass(frozen=True, eq=False)
 class Transcoder(SparseAutoencoder):
-    """Encodes what an MLP reads, behind its norm, and decodes to what the MLP adds to the residual stream.
+    """A transcoder: it encodes the input of an MLP, behind its norm, and decodes to the MLP's output.
 
-    Both have the same width; ``b_dec`` is of the output, so it is never subtracted, and ``normalised`` is of the
-    input, whose scale the output gets. (Dunefsky et al. 2024, arXiv 2406.11944; with a skip: Paulo et al. 2025, arXiv
-    2501.18823.)
+    Input and output have the same width. ``b_dec`` belongs to the output, so it is never subtracted from the input.
+    ``normalised`` refers to the input; the output is multiplied by the input's scale. (Dunefsky et al. 2024, arXiv
+    2406.11944; with a skip: Paulo et al. 2025, arXiv 2501.18823.)
 
     Example:
         >>> width = vit.encoder(images[:1], stop="ln_pre").shape[-1]
@@ -267,7 +276,7 @@ class Transcoder(SparseAutoencoder):
     """
 
     w_skip: Float[Tensor, "d d"] | None = None
-    """[d, d]: the output gets x W_skip^T of the input x as it is; None without a skip."""
+    """Weights [d, d] of a linear path, which adds x W_skip^T of the input x to the output; None without one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -278,7 +287,7 @@ class Transcoder(SparseAutoencoder):
             )
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
-        """Return the input's scale, see `SparseAutoencoder.beside`, and behind it what the skip adds to the output."""
+        """Return the numbers of `SparseAutoencoder.beside`, then the addition of the skip to the output."""
         scale = super().beside(x)
         if self.w_skip is None:
             return scale
@@ -286,7 +295,7 @@ class Transcoder(SparseAutoencoder):
 
     @property
     def beside_rows(self) -> Float[Tensor, "beside d"]:
-        """What one of each of ``beside`` adds to the output."""
+        """Directions that the numbers of ``beside`` multiply in the output."""
         rows = super().beside_rows
         if self.w_skip is None:
             return rows
@@ -296,9 +305,9 @@ class Transcoder(SparseAutoencoder):
 def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
     """Return the threshold [features] that makes a JumpReLU autoencoder equal to a gated one.
 
-    With z the input and w the encoder's column a gated feature is relu(z w exp(r_mag) + b_mag) where z w + b_gate > 0.
-    That is where its pre-activation exceeds b_mag - exp(r_mag) b_gate; the weights of the JumpReLU one are
-    w exp(r_mag). (Rajamanoharan et al. 2024, arXiv 2404.16014, section 3.)
+    With z the input and w a column of the encoder, a gated feature is relu(z w exp(r_mag) + b_mag) if z w + b_gate > 0,
+    else zero. Its gate is open if its pre-activation exceeds b_mag - exp(r_mag) b_gate, which is the threshold; the
+    weights of the JumpReLU autoencoder are w exp(r_mag). (Rajamanoharan et al. 2024, arXiv 2404.16014, section 3.)
     """
     return b_mag - r_mag.exp() * b_gate
 
@@ -306,7 +315,7 @@ def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
 def of_shifted_inputs(
     sae: SparseAutoencoder, mean: Tensor, scale: float
 ) -> SparseAutoencoder:
-    """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same."""
+    """Return an autoencoder of x with the features of ``sae``, which was trained on (x - mean) / scale."""
     is_finite = bool(mean.isfinite().all())
     is_wide = mean.dim() == 0 or tuple(mean.shape) == (sae.d,)
     if not 0 < scale < float("inf") or not is_wide or not is_finite:
@@ -321,7 +330,7 @@ def of_shifted_inputs(
         )
     mean = mean.to(sae.w_enc).expand(sae.d)
     w_enc = sae.w_enc / scale
-    # With b_dec subtracted its new value holds the mean; else the encoder's bias does.
+    # If b_dec is subtracted, its new value subtracts the mean as well; else the encoder's bias has to.
     b_enc = sae.b_enc if sae.subtract_decoder_bias else sae.b_enc - mean @ w_enc
     return replace(
         sae,
@@ -335,7 +344,8 @@ def of_shifted_inputs(
 def _moments(
     x: Float[Tensor, "*batch d"],
 ) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
-    """Return the unbiased standard deviation and the mean of vectors; where it is zero it has a gradient of zero."""
+    """Return the unbiased standard deviation and the mean of vectors."""
+    # By the norm, whose gradient at zero is zero; that of `std` is NaN for a constant vector.
     mean = x.mean(-1, keepdim=True)
     length = torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True)
     return length / (x.shape[-1] - 1) ** 0.5, mean

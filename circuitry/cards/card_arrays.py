@@ -34,8 +34,10 @@ def site_arrays(
         activations: Activations of the site's units in them, domain by domain.
         exact: The arrays of the files of exact effects, by circuit.
     """
+    # Rows of all arrays: the units with a card, in ascending order.
     units = circuits.kept_by_any(site)
     edges, counts = histograms(activations)
+    # A unit that is never above zero has the scale zero, and no heat.
     heat_scale = np.concatenate(activations).max(0, initial=0)
     arrays = {
         "heat_scale": heat_scale,
@@ -45,15 +47,16 @@ def site_arrays(
         "kept": circuits.by_class_and_domain(circuits.kept[site][units]),
     }
     for ranking in RANKINGS_OF_IMAGES:
-        top = _top_arrays(seen, ranking, site)
-        if "heat" in top:
-            top["heat"] = as_heat(top["heat"], heat_scale)
-        arrays |= {f"{ranking}/{name}": array for name, array in top.items()}
+        for name, array in _top_arrays(seen, ranking, site).items():
+            # One scale for both rankings: equal heat is equal activation.
+            shown = as_heat(array, heat_scale) if name == "heat" else array
+            arrays[f"{ranking}/{name}"] = shown
     for kind in REPLACED_BY:
         effects = np.full((len(units), len(circuits.keys)), np.nan)
         for column, key in enumerate(circuits.keys):
             # Only a circuit's strongest units are measured.
             if f"{kind}/{site}" in exact[key]:
+                # Measured units are in a circuit, so each is among the sorted ones.
                 rows = np.searchsorted(units, exact[key][f"units/{site}"])
                 effects[rows, column] = exact[key][f"{kind}/{site}"]
         arrays[f"exact/{kind}"] = circuits.by_class_and_domain(effects)
@@ -61,9 +64,11 @@ def site_arrays(
 
 
 def _top_arrays(
-    seen: Sequence[SeenImages], ranking: str, site: str
+    seen: Sequence[SeenImages],
+    ranking: str,
+    site: str,
 ) -> dict[str, np.ndarray]:
-    """Return numbers, values and maps of the top images as arrays [units, domains, images, ...]."""
+    """Return the top images of a site's units as arrays [units, domains, images, ...]: places, values and maps."""
     places: list[np.ndarray] = []
     values: list[np.ndarray] = []
     maps: list[np.ndarray | None] = []
@@ -83,34 +88,44 @@ def _top_arrays(
     if with_maps:
         # A domain without a readable image has no maps.
         nothing = np.zeros_like(with_maps[0])
-        top["heat"] = np.stack([nothing if h is None else h for h in maps], 1)
+        by_domain = [nothing if heat is None else heat for heat in maps]
+        top["heat"] = np.stack(by_domain, 1)
     return top
 
 
 def histograms(
     by_domain: Sequence[Float[np.ndarray, "images units"]],
 ) -> tuple[Float[np.ndarray, "units edges"], np.ndarray]:
-    """Return edges of bins for each unit, and numbers of images [units, domains, bins] by their activation.
+    """Return the histograms of each unit's activations: edges of the bins, and counts [units, domains, bins].
 
-    The axis of a unit goes from zero, or its lowest activation below zero, to its highest.
+    The bins of a unit go from zero, or from its lowest activation if that is below zero, to its highest activation.
     """
     activations = np.concatenate(by_domain)
     start = activations.min(0, initial=0)
     highest = activations.max(0, initial=-np.inf)
+    # A unit without a positive activation has bins of some width, too.
     stop = np.where(highest > start, highest, start + 1)
-    edges = np.linspace(start, stop, BINS + 1, axis=1).astype(np.float32)
-    counts = np.zeros((len(start), len(by_domain), BINS), np.int32)
-    for unit, limits in enumerate(zip(start, stop, strict=True)):
+    edges = np.linspace(start, stop, BINS + 1, axis=1)
+    edges = edges.astype(np.float32)
+    shape = (len(start), len(by_domain), BINS)
+    counts = np.zeros(shape, np.int32)
+    for unit in range(len(start)):
+        limits = (start[unit], stop[unit])
         for domain, values in enumerate(by_domain):
-            counts[unit, domain] = np.histogram(values[:, unit], BINS, limits)[0]
+            n_images, _ = np.histogram(values[:, unit], BINS, limits)
+            counts[unit, domain] = n_images
     return edges, counts
 
 
 def as_heat(
-    maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]
+    maps: Float[np.ndarray, "units *any"],
+    scale: Float[np.ndarray, " units"],
 ) -> np.ndarray:
     """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less."""
+    # [units, 1, ...], so that each unit's maps are divided by its own scale.
     scale = np.expand_dims(scale, tuple(range(1, maps.ndim)))
-    shares = np.divide(maps, scale, out=np.zeros_like(maps), where=scale > 0)
-    heat: np.ndarray = np.round(shares.clip(0, 1) * 255).astype(np.uint8)
+    shares = np.zeros_like(maps)
+    np.divide(maps, scale, out=shares, where=scale > 0)
+    steps = np.round(shares.clip(0, 1) * 255)
+    heat: np.ndarray = steps.astype(np.uint8)
     return heat

@@ -45,7 +45,10 @@ SITE = "site"
 
 
 def card_file(folder: Path, job: Job, suffix: str = ".safetensors") -> Path:
-    """Return a file of a job of `unit_cards`; the one with the default suffix is written last."""
+    """Return the path of a file of a job of `unit_cards`.
+
+    A job writes the file with the default suffix last, so the job is done when this file is there.
+    """
     kind, *names = job
     if kind == WORDS:
         return folder / "words.json"
@@ -59,7 +62,11 @@ def thumbnail_file(folder: Path, image_id: str) -> Path:
 
 
 def read_beside(path: Path) -> Any:
-    """Return the content of a JSON file of the folder; `InputError` if it is damaged."""
+    """Return the content of a JSON file of the folder.
+
+    Raises:
+        InputError: for a file that is missing or damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -95,7 +102,9 @@ class SeenImages(NamedTuple):
         """Read the files of a domain."""
         job = (IMAGES, domain)
         _, arrays = read_arrays(
-            card_file(folder, job), CARDS_FORMAT, "file of top images"
+            card_file(folder, job),
+            CARDS_FORMAT,
+            "file of top images",
         )
         images = read_images_beside(card_file(folder, job, ".json"))
         table = np.load(card_file(folder, job, ".npy"), mmap_mode="r")
@@ -127,35 +136,42 @@ class CardFolder:
         self.manifest = read_manifest(self.path, CARDS_FORMAT)
         self._folder = JobFolder.made(self.path, self.manifest)
         jobs = self._folder.jobs
+        # The last file of a job is there when all of them are.
         missing = [job for job in jobs if not card_file(self.path, job).is_file()]
         if missing:
             raise InputError(
                 f"The unit cards at {self.path} are not finished, {len(missing)} of {len(jobs)} jobs are left, first "
                 f"{' '.join(missing[0])}: run {COMMAND} again, which goes on where it stopped."
             )
+        # Exact effects have a job for each circuit: its name is the kind, the class and the domain.
         circuits = [job for job in jobs if job[0] == EXACT]
-        self.classes = tuple(dict.fromkeys(class_name for _, class_name, _ in circuits))
+        self.classes = tuple(dict.fromkeys(job[1] for job in circuits))
         """The axis "classes" of all arrays."""
-        self.domains = tuple(dict.fromkeys(domain for _, _, domain in circuits))
+        self.domains = tuple(dict.fromkeys(job[2] for job in circuits))
         """The axis "domains" of all arrays."""
         self._units: dict[str, list[int]] = {}
         for kind, *names in jobs:
             if kind == SITE:
-                self._units[names[0]] = self.manifest["config"]["units"][names[0]]
+                site = names[0]
+                self._units[site] = self.manifest["config"]["units"][site]
         self.sites = tuple(self._units)
         """Sites with cards, in the encoder's order."""
         self._of_sites: dict[str, _OfSite] = {}
 
     def units(self) -> list[tuple[str, int]]:
         """Return (site, unit) of every card, site by site."""
-        return [(site, unit) for site in self.sites for unit in self._units[site]]
+        units: list[tuple[str, int]] = []
+        for site in self.sites:
+            units += [(site, unit) for unit in self._units[site]]
+        return units
 
     @cached_property
     def images(self) -> dict[str, CardImage]:
         """The images that cards show, by id."""
         images: dict[str, CardImage] = {}
         for domain in self.domains:
-            images |= {image.id: image for image in self._images_of(domain)}
+            for image in self._images_of(domain):
+                images[image.id] = image
         return images
 
     def _file(self, job: Job, suffix: str = ".safetensors") -> Path:
@@ -171,7 +187,11 @@ class CardFolder:
         return WordCheck(**read_beside(self._file((WORDS,))))
 
     def thumbnail(self, image_id: str) -> bytes:
-        """Return an image as the model sees it, 160 x 160 pixels as WebP; KeyError for an unknown one."""
+        """Return the content of the thumbnail of an image: what the model sees, as WebP of 160 x 160 pixels.
+
+        Raises:
+            UnknownNameError: for an id that no image has.
+        """
         if image_id not in self.images:
             raise UnknownNameError(
                 f"There is no image {image_id!r} in {self.path}: see images."
@@ -179,31 +199,40 @@ class CardFolder:
         return thumbnail_file(self.path, image_id).read_bytes()
 
     def activations(self, domain: str) -> ActivationTable:
-        """Return the ids of a domain's images, and activations [images, units]; units as in `CardFolder.units`."""
+        """Return the ids of a domain's images, and the activations of all units in them [images, units].
+
+        Columns are in the order of `CardFolder.units`.
+        """
         ids = tuple(image.id for image in self._images_of(domain))
         return ids, np.load(self._file((IMAGES, domain), ".npy"), mmap_mode="r")
 
     def card(self, site: str, unit: int) -> UnitCard:
-        """Return the card of a unit; KeyError for a unit that is in no circuit, `InputError` for a damaged file."""
+        """Return the card of a unit.
+
+        Raises:
+            UnknownNameError: for a unit that is in no circuit.
+            InputError: for a damaged file.
+        """
         if unit not in self._units.get(site, ()):
             raise UnknownNameError(
                 f"There is no card of {site}/{unit} in {self.path}: take one of units()."
             )
+        # Cards are read site by site: a reader mostly looks at several units of one site.
         if site not in self._of_sites:
             self._of_sites[site] = self._read_site(site)
         header, arrays, names = self._of_sites[site]
         row = self._units[site].index(unit)
         of_unit = {name: array[row] for name, array in arrays.items()}
+        # By ranking, then by domain; ``number`` is the domain's place in the axis "domains".
         top: dict[str, dict[str, TopImages]] = {}
         for ranking in RANKINGS_OF_IMAGES:
             top[ranking] = {}
             for number, domain in enumerate(self.domains):
                 top[ranking][domain] = self._top_images(of_unit, ranking, number)
-        exact = {
-            name.removeprefix("exact/"): effects
-            for name, effects in of_unit.items()
-            if name.startswith("exact/")
-        }
+        exact: dict[str, np.ndarray] = {}
+        for name, effects in of_unit.items():
+            if name.startswith("exact/"):
+                exact[name.removeprefix("exact/")] = effects
         return UnitCard(
             site=str(header["site"]),
             unit=unit,
@@ -225,25 +254,33 @@ class CardFolder:
     def _read_site(self, site: str) -> _OfSite:
         job = (SITE, site)
         header, arrays = read_arrays(
-            self._file(job), CARDS_FORMAT, "file of unit cards"
+            self._file(job),
+            CARDS_FORMAT,
+            "file of unit cards",
         )
         return header, arrays, read_beside(self._file(job, ".json"))
 
     @cached_property
     def _ids(self) -> list[str]:
+        """Ids of the images by the number that the arrays of a site have for them."""
         return list(self.images)
 
     def _top_images(
-        self, of_unit: Mapping[str, np.ndarray], ranking: str, domain: int
+        self,
+        of_unit: Mapping[str, np.ndarray],
+        ranking: str,
+        domain: int,
     ) -> TopImages:
         places = of_unit[f"{ranking}/places"][domain]
         # Strongest first, then -1 for the places that no image takes.
         n = int((places >= 0).sum())
         heat = of_unit.get(f"{ranking}/heat")
+        # Units without a place in the image have no heat.
+        of_domain = None if heat is None else heat[domain, :n]
         return TopImages(
             ids=tuple(self._ids[place] for place in places[:n]),
             values=of_unit[f"{ranking}/values"][domain, :n],
-            heat=None if heat is None else heat[domain, :n],
+            heat=of_domain,
         )
 
     def __repr__(self) -> str:
@@ -254,12 +291,13 @@ class CardFolder:
 
 
 def _unit_name(saved: Mapping[str, Any] | None) -> UnitName | None:
-    """Return a name as it was before JSON made lists of its tuples."""
+    """Return the name of a unit from its fields in a JSON file, where tuples are lists."""
     if saved is None:
         return None
     fields = dict(saved)
     for field in ("words", "weights"):
         fields[field] = tuple(fields[field])
     for field in ("by_domain", "references"):
-        fields[field] = {key: tuple(pair) for key, pair in fields[field].items()}
+        pairs = fields[field].items()
+        fields[field] = {key: tuple(pair) for key, pair in pairs}
     return UnitName(**fields)

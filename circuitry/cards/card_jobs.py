@@ -36,12 +36,12 @@ from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.encoder.metrics import given_classes
 from circuitry.encoder.task import Task
 from circuitry.gates.patching import patch_effects
-from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.clip import Clip
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import style_word
+from circuitry.questions.checks import CausalChecks
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
@@ -50,7 +50,10 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 
 EXACT_IMAGES = 4
-"""Images of a class and domain on which exact effects are measured, first those that the circuit was found on."""
+"""Images of a class and domain on which exact effects are measured.
+
+Images that the circuit was found on come first.
+"""
 log = logging.getLogger(__name__)
 
 
@@ -83,7 +86,9 @@ def unit_cards(
         >>> cards.card(*cards.units()[0])
         UnitCard of channel ...
     """
-    CardJobs(clip, images, graphs, Path(out), CardSettings(**settings), work).run()
+    how = CardSettings(**settings)
+    jobs = CardJobs(clip, images, graphs, Path(out), how, work)
+    jobs.run()
     return CardFolder(out)
 
 
@@ -93,9 +98,9 @@ def exact_baselines(checks: CausalChecks) -> dict[str, FolderBaseline]:
 
 
 class CardJobs:
-    """The jobs of `unit_cards`, whose arguments these are.
+    """The jobs of `unit_cards`, which has the same arguments.
 
-    Jobs of domains and circuits write files, which the jobs of words and sites read when all of them are there.
+    Jobs of domains and circuits write files. Jobs of words and sites read these files when all of them are there.
     """
 
     def __init__(
@@ -113,6 +118,7 @@ class CardJobs:
         self.settings = settings
         self.work = work
         self.baseline = graphs.manifest["config"]["baseline"]
+        # Cards show the images that circuits were found on, too, and compare with none of other classes.
         asked = CheckSettings(seen=True, n_others=0, baseline=self.baseline)
         self.checks = CausalChecks(clip, images, graphs, asked)
         self._baselines = exact_baselines(self.checks)
@@ -123,6 +129,7 @@ class CardJobs:
         """The units with a card by site."""
         self.columns: dict[str, slice] = {}
         """Their columns in the table of activations of a domain."""
+        # Columns follow each other site by site, in the order of `CardFolder.units`.
         n_before = 0
         for site, units in self.units.items():
             self.columns[site] = slice(n_before, n_before + len(units))
@@ -132,12 +139,15 @@ class CardJobs:
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
-        """The images by (class, domain), first those of its circuit's search; also of classes without circuits.
+        """The images that cards look at, by class and domain; classes without a circuit have images, too.
 
-        Images that causal checks look at are among them, so that the explorer can show the model's answers.
+        Images on which the circuit was found come first. Images that causal checks look at follow, so that the explorer
+        can show the model's answers to them.
         """
         chosen = self.checks.chosen
-        n = max(self.settings.n_images, chosen.n_found + self.checks.settings.n_images)
+        # Enough to go past the images of the search to those of the checks.
+        n_of_checks = chosen.split.n_images + self.checks.settings.n_images
+        n = max(self.settings.n_images, n_of_checks)
         selection: dict[Key, tuple[ImageRecord, ...]] = {}
         for domain in self.circuits.domains:
             for class_name in chosen.images.classes:
@@ -151,14 +161,19 @@ class CardJobs:
         """The folder of the cards, claimed for this configuration."""
         jobs: list[Job] = [(IMAGES, domain) for domain in self.circuits.domains]
         jobs += [(EXACT, *key) for key in self.circuits.keys]
-        jobs += [(WORDS,), *((SITE, site) for site in self.units)]
+        jobs.append((WORDS,))
+        jobs += [(SITE, site) for site in self.units]
         asked = asdict(self.settings)
+        # The words that are used, not those that were given: defaults depend on the model.
         asked["vocabulary"] = digest(list(self.words))
         items = asked.pop("items")
         listings = None
         if items is not None:
-            records = chain.from_iterable(self.selection.values())
-            listings = {"items": {r.relative: item_of(r, items) for r in records}}
+            # A function has no name to compare: its answers for these images are recorded.
+            item_names: dict[str, str] = {}
+            for record in chain.from_iterable(self.selection.values()):
+                item_names[record.relative] = item_of(record, items)
+            listings = {"items": item_names}
         return self.checks.claim(
             self.out,
             CARDS_FORMAT,
@@ -178,6 +193,7 @@ class CardJobs:
             WORDS: self._words,
             SITE: self._site,
         }
+        # One kind after another: words and sites read the files of all domains and circuits.
         for kind, do in steps.items():
             self.folder.run(
                 do,
@@ -215,17 +231,19 @@ class CardJobs:
 
     def _exact(self, job: Job, _: object) -> list[Path]:
         """Measure the exact effects of a circuit's strongest units."""
+        # A job is (kind, class, domain).
         key = (job[1], job[2])
         records = self.selection[key][:EXACT_IMAGES]
         images = self.checks.read(records, strict=self.work.strict)
         arrays: dict[str, np.ndarray] = {}
         if self.settings.exact_units:
             graph = self.graphs[key]
-            units = {
-                site: graph.kept_units[site][: self.settings.exact_units]
-                for site in graph.inner_sites
-            }
-            arrays |= {f"units/{site}": chosen for site, chosen in units.items()}
+            units: dict[str, np.ndarray] = {}
+            for site in graph.inner_sites:
+                # Kept units are ranked, the largest scores first.
+                strongest = graph.kept_units[site][: self.settings.exact_units]
+                units[site] = strongest
+                arrays[f"units/{site}"] = strongest
             if len(images):
                 arrays |= self._measured(key, images, units)
         path = card_file(self.out, job)
@@ -233,13 +251,17 @@ class CardJobs:
         return [path]
 
     def _measured(
-        self, key: Key, images: Tensor, units: dict[str, np.ndarray]
+        self,
+        key: Key,
+        images: Tensor,
+        units: dict[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
-        """Return exact effects of units by ``replacement/site``."""
+        """Return the exact effects of units on the metric, by ``replacement/site``."""
         of_class = [other for other in self.circuits.keys if other[0] == key[0]]
         work = replace(self.work, progress=False)
         effects: dict[str, np.ndarray] = {}
         for kind, baseline in self._baselines.items():
+            # A class in a single domain has no images in others to take the mean of.
             if kind == "other-domains" and len(of_class) == 1:
                 continue
             task = Task(
@@ -290,13 +312,18 @@ class CardJobs:
         columns = self.columns[site]
         by_domain = [seen.activations[:, columns] for seen in self._seen]
         arrays = site_arrays(
-            self.circuits, site, self._seen, by_domain, self._exact_effects
+            self.circuits,
+            site,
+            self._seen,
+            by_domain,
+            self._exact_effects,
         )
         header = {
             "site": site,
             "kind": self.clip.encoder.kinds[site].name,
             "baseline": str(self.baseline),
         }
+        # Without enough images no unit has a name.
         names: list[UnitName | None] = [None] * len(self.units[site])
         if self._worded is not None:
             activations = np.concatenate(by_domain)
@@ -310,7 +337,7 @@ class CardJobs:
     @cached_property
     def _worded(self) -> WordedImages | None:
         """The images with the probabilities of words; None where there are too few to test names."""
-        images = [image for seen in self._seen for image in seen.images]
+        images = list(chain.from_iterable(seen.images for seen in self._seen))
         if not images:
             return None
         # Names are fitted on one half of the items of a class and tested on the other.
@@ -323,6 +350,7 @@ class CardJobs:
         if min(tested.sum(), (~tested).sum()) < FEWEST:
             log.warning("%d images are too few to test names of units on", len(images))
             return None
+        # A domain without a readable image has embeddings of another width.
         by_domain = [seen.arrays["embeddings"] for seen in self._seen if seen.images]
         embeddings = torch.from_numpy(np.concatenate(by_domain))
         return WordedImages(

@@ -26,8 +26,8 @@ class CardSettings:
     """
 
     n_images: NImages = 50
-    """Units are looked at on these, first those that a circuit was found on; at least six others, where there are as
-    many. Classes without circuits count, too."""
+    """Images of each class and domain on which units are looked at, those that its circuit was found on first. At least
+    six further images are used, where there are as many. Classes without circuits have images, too."""
     top: Count = TOP_IMAGES
     """Top images of a unit in a domain."""
     exact_units: Natural = 10

@@ -25,10 +25,11 @@ class CircuitUnits:
         """Whether a circuit keeps a unit, [units, circuits] by site."""
 
     def add(self, key: Key, graph: AttributionGraph) -> None:
-        """Take in the graph of a class and domain."""
+        """Fill the column of a class and domain from its graph."""
         column = self.keys.index(key)
         for site in graph.inner_sites:
             scores = graph.node_scores[site]
+            # The first graph tells how many units a site has.
             if site not in self.scores:
                 shape = (len(scores), len(self.keys))
                 self.scores[site] = np.full(shape, np.nan, scores.dtype)
@@ -42,11 +43,16 @@ class CircuitUnits:
 
     def units(self) -> dict[str, np.ndarray]:
         """Return the numbers of the units that any circuit keeps, by site; only sites that have such units."""
-        kept = {site: self.kept_by_any(site) for site in self.kept}
-        return {site: numbers for site, numbers in kept.items() if len(numbers)}
+        units: dict[str, np.ndarray] = {}
+        for site in self.kept:
+            numbers = self.kept_by_any(site)
+            if len(numbers):
+                units[site] = numbers
+        return units
 
     def kept_by_class(self, class_name: str) -> list[tuple[str, int]]:
         """Return (site, unit) of the units that the circuits of a class keep."""
+        # A mask over the columns: the circuits of the class in all domains.
         of_class = [name == class_name for name, _ in self.keys]
         units: list[tuple[str, int]] = []
         for site, kept in self.kept.items():
@@ -55,10 +61,15 @@ class CircuitUnits:
         return units
 
     def by_class_and_domain(self, values: np.ndarray) -> np.ndarray:
-        """Return values [units, circuits] as [units, classes, domains]: NaN, or False, where there is no circuit."""
-        rows = [self.classes.index(class_name) for class_name, _ in self.keys]
-        columns = [self.domains.index(domain) for _, domain in self.keys]
+        """Rearrange values [units, circuits] as [units, classes, domains].
+
+        A class and domain without a circuit has NaN, or False among booleans.
+        """
         shape = (len(values), len(self.classes), len(self.domains))
-        table = np.full(shape, False if values.dtype == bool else np.nan)
-        table[:, rows, columns] = values
+        nothing = False if values.dtype == bool else np.nan
+        table = np.full(shape, nothing)
+        for column, (class_name, domain) in enumerate(self.keys):
+            row = self.classes.index(class_name)
+            place = self.domains.index(domain)
+            table[:, row, place] = values[:, column]
         return table

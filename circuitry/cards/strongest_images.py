@@ -53,23 +53,30 @@ MAP_SIDE = 8
 
 
 def unit_maps(
-    encoder: Encoder, site: str, activation: Float[Tensor, "batch ..."], units: Tensor
+    encoder: Encoder,
+    site: str,
+    activation: Float[Tensor, "batch ..."],
+    units: Tensor,
 ) -> Float[Tensor, "batch units positions"]:
-    """Return the activation of some units (their numbers) at every position, all positions in one axis."""
+    """Return the activation of the units with these numbers at every position, with all positions in one axis."""
     chosen = activation.movedim(encoder.unit_dim(site), 1).index_select(1, units)
+    # Of a head, which has a vector at each position, the length counts.
     if encoder.kinds[site].is_vector:
         chosen = chosen.norm(dim=-1)
     return chosen.reshape(*chosen.shape[:2], -1)
 
 
 def map_grid(
-    encoder: Encoder, site: str, maps: Float[Tensor, "batch units positions"]
+    encoder: Encoder,
+    site: str,
+    maps: Float[Tensor, "batch units positions"],
 ) -> Tensor | None:
     """Return maps over the image [batch, units, height, width], at most `MAP_SIDE` cells a side.
 
     None where the units have no place in the image. Tokens before the patches do not count.
     """
     positions = maps.shape[-1]
+    # Pooled, or a class token alone: a unit of the whole image.
     if positions == 1:
         return None
     grid = encoder.chain.grid
@@ -80,11 +87,15 @@ def map_grid(
         # Positions of a convolution, as many rows for the height as the image's sides say.
         height, width = encoder.image_size
         rows = round((positions * height / width) ** 0.5)
+        # Not a full grid: the positions are no places in the image.
         if rows * (positions // rows) != positions:
             return None
     cells = rearrange(maps, "b u (h w) -> b u h w", h=rows)
     factor = math.ceil(max(cells.shape[2:]) / MAP_SIDE)
-    return F.max_pool2d(cells, factor, ceil_mode=True) if factor > 1 else cells
+    if factor == 1:
+        return cells
+    # ceil_mode keeps a last row or column that does not fill a cell.
+    return F.max_pool2d(cells, factor, ceil_mode=True)
 
 
 UnitsBySite = Mapping[str, np.ndarray]
@@ -94,10 +105,10 @@ Shown = Iterable[tuple[Sequence[Any], Task]]
 
 
 class Watched(NamedTuple):
-    """Activations, maps and effects of some units in a batch of images."""
+    """A batch of images, with the activations, effects and maps of some units in them."""
 
     names: Sequence[Any]
-    """Names of the images, as they were given."""
+    """Names or records of the images, as they were given."""
     images: Tensor
     """Images [batch, 3, H, W]."""
     embeddings: Tensor
@@ -125,9 +136,11 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
         task = replace(task, sites=tuple(sites))
         end = 0
         with task.running(gradients=True):
+            # One point, at the image itself: gradient times (activation - baseline).
             for effects in image_effects(task, left_rule(1)):
                 start = effects.batch.start
                 end = start + len(effects.batch.images)
+                # More images than names: the error below says so.
                 if end > len(names):
                     break
                 yield _watched(names[start:end], encoder, effects, units)
@@ -138,16 +151,21 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
 
 
 def _watched(
-    names: Sequence[Any], encoder: Encoder, seen: ImageEffects, units: UnitsBySite
+    names: Sequence[Any],
+    encoder: Encoder,
+    seen: ImageEffects,
+    units: UnitsBySite,
 ) -> Watched:
     activation: dict[str, Tensor] = {}
     effects: dict[str, Tensor] = {}
     maps: dict[str, Tensor] = {}
     for site, numbers in units.items():
+        # Results leave the device batch by batch, where all images together might not fit.
         chosen = torch.as_tensor(numbers, device=encoder.device)
         at_positions = unit_maps(encoder, site, seen.clean[site], chosen)
         activation[site] = at_positions.amax(-1).float().cpu()
-        effects[site] = seen.effects[site].index_select(1, chosen).float().cpu()
+        of_units = seen.effects[site].index_select(1, chosen)
+        effects[site] = of_units.float().cpu()
         grid = map_grid(encoder, site, at_positions)
         if grid is not None:
             maps[site] = grid.float().cpu()
@@ -170,17 +188,21 @@ class TopList:
         """Their maps [units, k, height, width]; None where units have no place in the image."""
 
     def add(self, places: Tensor, values: Tensor, maps: Tensor | None) -> None:
-        """Take a batch into account: numbers [batch], values and maps [batch, units, ...]."""
+        """Update the lists by a batch: numbers of its images [batch], values and maps [batch, units, ...]."""
         n_units, k = self.places.shape
+        # A stable sort of the old list before the new images keeps ties in the order of the images.
         joined = torch.cat([self.values, values.T.clamp_min(0)], 1)
-        best = joined.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        ranked = joined.sort(dim=1, descending=True, stable=True)
+        best = ranked.indices[:, :k]
         self.values = joined.gather(1, best)
         joined = torch.cat([self.places, places.expand(n_units, -1)], 1)
         # An image in which the unit is at zero or below fills no place.
-        self.places = joined.gather(1, best).masked_fill(self.values <= 0, -1)
+        best_places = joined.gather(1, best)
+        self.places = best_places.masked_fill(self.values <= 0, -1)
         if maps is not None:
             if self.maps is None:
                 self.maps = maps.new_zeros(n_units, k, *maps.shape[2:])
+            # Maps come as [batch, units, ...] and are listed by unit.
             joined = torch.cat([self.maps, maps.transpose(0, 1)], 1)
             self.maps = joined[torch.arange(n_units)[:, None], best]
 
@@ -197,7 +219,7 @@ class TopLists:
                 self.lists[ranking, site] = TopList(len(numbers), k)
 
     def add(self, watched: Watched) -> None:
-        """Take a batch into account."""
+        """Update all lists by a batch."""
         start = self.n_images
         self.n_images += len(watched.names)
         places = torch.arange(start, self.n_images)
@@ -208,7 +230,9 @@ class TopLists:
 
 @checked
 def top_images(
-    shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES
+    shown: Shown,
+    units: UnitsBySite,
+    k: Count = TOP_IMAGES,
 ) -> dict[str, dict[tuple[str, int], TopImages]]:
     """Return the images in which units are most active, and those in which they contribute most to the metric.
 
@@ -232,23 +256,26 @@ def top_images(
     for watched in watch_units(shown, units):
         lists.add(watched)
         names += watched.names
-    found: dict[str, dict[tuple[str, int], TopImages]] = {
-        ranking: {} for ranking in RANKINGS_OF_IMAGES
-    }
+    tops: dict[str, dict[tuple[str, int], TopImages]] = {}
+    for ranking in RANKINGS_OF_IMAGES:
+        tops[ranking] = {}
     for (ranking, site), top in lists.lists.items():
         heat = None
         if top.maps is not None:
+            # Both rankings have the scale of the strongest image: its largest activation.
             largest = lists.lists[ACTIVATION, site].values[:, 0]
             heat = as_heat(top.maps.numpy(), largest.numpy())
         for row, unit in enumerate(units[site]):
+            # -1 fills the places that no image takes, after the others.
             places = top.places[row][top.places[row] >= 0].tolist()
             n = len(places)
-            found[ranking][site, int(unit)] = TopImages(
+            of_unit = None if heat is None else heat[row, :n]
+            tops[ranking][site, int(unit)] = TopImages(
                 ids=tuple(names[place] for place in places),
                 values=top.values[row, :n].numpy(),
-                heat=None if heat is None else heat[row, :n],
+                heat=of_unit,
             )
-    return found
+    return tops
 
 
 SIDE = 160
@@ -266,9 +293,14 @@ def write_domain(
     top: int,
     items: ItemKey | None,
 ) -> list[Path]:
-    """Pass the images of a domain through the model, and write its files beside ``path``; return all of them.
+    """Pass the images of a domain through the model, write the domain's files, and return their paths.
 
-    ``shown`` has the images of a class with their task, class by class; ``items`` tells the item of an image.
+    Args:
+        shown: The readable images of each class, with their task.
+        path: The main file; the other files lie beside it.
+        found_on: Images on which a circuit of the domain was found.
+        top: Number of top images of a unit.
+        items: Names the item that an image shows.
     """
     lists = TopLists(units, top)
     listed: list[CardImage] = []
@@ -279,6 +311,7 @@ def write_domain(
     table.parent.mkdir(parents=True, exist_ok=True)
     n_units = sum(map(len, units.values()))
     with whole_file(table) as temporary, open(temporary, "wb") as file:
+        # A place for the header, which is written again when the number of images is known.
         _write_npy_header(file, 0, n_units)
         for watched in watch_units(shown, units):
             images = [_card_image(r, r in found_on, items) for r in watched.names]
@@ -298,7 +331,9 @@ def write_domain(
     listing = path.with_suffix(".json")
     write_json(listing, listed)
     # A domain may have no image that can be read.
-    arrays = {"embeddings": torch.cat(embeddings or [torch.zeros(0, 1)]).numpy()}
+    if not embeddings:
+        embeddings = [torch.zeros(0, 1)]
+    arrays = {"embeddings": torch.cat(embeddings).numpy()}
     for (ranking, site), of_site in lists.lists.items():
         arrays[f"{ranking}/places/{site}"] = of_site.places.numpy()
         arrays[f"{ranking}/values/{site}"] = of_site.values.numpy()
@@ -309,10 +344,13 @@ def write_domain(
 
 
 def _card_image(
-    record: ImageRecord, found_on: bool, items: ItemKey | None
+    record: ImageRecord,
+    found_on: bool,
+    items: ItemKey | None,
 ) -> CardImage:
+    digest = hashlib.sha256(record.relative.encode()).hexdigest()
     return CardImage(
-        id=hashlib.sha256(record.relative.encode()).hexdigest()[:16],
+        id=digest[:16],
         relative=record.relative,
         domain=record.domain,
         class_name=record.class_name,

@@ -14,7 +14,7 @@ EFFECT = "effect"
 RANKINGS_OF_IMAGES = (ACTIVATION, EFFECT)
 """How a unit ranks images: by its activation, and by its effect on the image's own class."""
 FEWEST = 20
-"""Images of a half that names can be fitted on."""
+"""Fewest images in each half, one to fit names on and one to test them on."""
 
 
 class CardImage(NamedTuple):
@@ -101,6 +101,7 @@ class UnitName:
     @property
     def weak(self) -> bool:
         """Whether the name is no better than names of permuted cells."""
+        # Written with "not", so that a correlation that is not a number counts as weak.
         return not self.correlation > self.chance
 
 
@@ -122,7 +123,7 @@ class WordCheck:
     """One over the number of classes."""
     n_images: int  #: Images that are classified.
     works: bool
-    """Whether the accuracy is above chance, by the 95 % interval of a binomial."""
+    """Whether the lower end of the accuracy's 95 % interval (binomial) is above chance."""
 
     @property
     def sentence(self) -> str:
@@ -180,7 +181,7 @@ class UnitCard:
     attributed_like: str
     """The baseline of `effects`."""
     name: UnitName | None
-    """What it responds to, in words; None where no name can be fitted and tested."""
+    """The words that predict its activation best; None where no name can be fitted and tested."""
     thumbnail: Callable[[str], bytes] | None = None
     """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""
 
@@ -197,7 +198,8 @@ class UnitCard:
         return f"{text}, “{self.name.name}”{weak}"
 
     def _repr_html_(self) -> str:
-        """Show its name and the images that activate it most in a notebook."""
+        """Show the unit's name, and the images that activate it most, in a notebook."""
+        # Images are in the page itself, since a notebook may be read without the folder.
         page = f"<p>{html.escape(repr(self).removeprefix('UnitCard of '))}</p>"
         for domain, top in self.top[ACTIVATION].items():
             page += f"<p>{html.escape(domain)}<br>"

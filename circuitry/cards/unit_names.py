@@ -70,12 +70,14 @@ class WordedImages:
     domains: Sequence[str]
     """Domain of each image."""
     tested: Bool[np.ndarray, " images"]
-    """The half on which names are tested; items should be in one of them."""
+    """Whether names are tested on the image, not fitted; images of one item should be in one half."""
     style_words: Collection[str] = ()
     """Words that name a domain."""
 
     def __post_init__(self) -> None:
-        fewest = min(int(self.tested.sum()), int((~self.tested).sum()))
+        n_tested = int(self.tested.sum())
+        n_fitted = int((~self.tested).sum())
+        fewest = min(n_tested, n_fitted)
         if fewest < FEWEST or len(self.words) < 2:
             raise InputError(
                 f"Names need at least {FEWEST} images in each half and 2 words, but the smaller half has {fewest} and "
@@ -109,10 +111,11 @@ def name_units(
     labels = np.stack([images.classes, images.domains])
     _, cells = np.unique(labels, axis=1, return_inverse=True)
     chance = _chance(fitted_on, tested_on, cells, rng)
+    halves = (fitted_on, tested_on)
     names: list[UnitName | None] = []
     for unit in range(activations.shape[1]):
+        # Stable, so that words of equal scores stay in the order of the vocabulary.
         candidates = np.argsort(-scores[unit], kind="stable")[:MOST_CANDIDATES]
-        halves = (fitted_on, tested_on)
         names.append(_named(unit, candidates, halves, float(chance[unit]), images))
     return names
 
@@ -126,15 +129,17 @@ def word_information(
     A unit's top images are a hundredth of all, at least 5 and at most 100. Words that are probable in the top images of
     most units score low. Unlike CLIP-Dissect's, probabilities are at the model's own temperature.
     """
-    n = int(np.clip(len(activations) // 100, min(5, len(activations)), 100))
+    n_images = len(activations)
+    n = int(np.clip(n_images // 100, min(5, n_images), 100))
+    # From the first to the last top image the weight falls evenly.
     weights = _FIRST - np.arange(n) / n * (_FIRST - _LAST)
     top = np.argsort(-activations, axis=0, kind="stable")[:n].T
-    given = np.stack(
-        [
-            np.log1p(weights[:, None] * (probabilities[places] - 1) + 1e-7).sum(0)
-            for places in top
-        ]
-    )
+    by_unit = []
+    for places in top:
+        # log(1 + w (p - 1)): an image of weight w rules a word out by at most a factor 1 - w.
+        softened = weights[:, None] * (probabilities[places] - 1)
+        by_unit.append(np.log1p(softened + 1e-7).sum(0))
+    given = np.stack(by_unit)
     # Less the mean over units of the probability of a word given a unit, in logarithms.
     expected = logsumexp(given, axis=0) - np.log(len(given))
     return np.asarray(given - expected)
@@ -144,7 +149,10 @@ class _Half:
     """Half of the images: activations and labels, standardised."""
 
     def __init__(
-        self, activations: np.ndarray, images: WordedImages, chosen: np.ndarray
+        self,
+        activations: np.ndarray,
+        images: WordedImages,
+        chosen: np.ndarray,
     ) -> None:
         self.chosen = chosen
         self.probabilities = images.probabilities[chosen]
@@ -164,7 +172,7 @@ def _named(
     chance: float,
     images: WordedImages,
 ) -> UnitName | None:
-    """Return a unit's name; None where no candidate fits, or the activation does not vary."""
+    """Return a unit's name; None where no candidate fits, or the activation does not vary in one of the halves."""
     fitted_on, tested_on = halves
     goal = fitted_on.activations[:, unit]
     shown = tested_on.activations[:, unit]
@@ -190,6 +198,9 @@ def _named(
     if len(rest):
         runner_up = images.words[rest[0]]
         runner_up_correlation = _correlation(tested_on.probabilities[:, rest[0]], shown)
+    references: dict[str, tuple[str, float]] = {}
+    for kind, labels in fitted_on.labels.items():
+        references[kind] = _best_label(labels, tested_on.labels[kind], goal, shown)
     return UnitName(
         words=tuple(images.words[word] for word in words),
         weights=tuple(map(float, weights)),
@@ -200,10 +211,7 @@ def _named(
         runner_up_correlation=runner_up_correlation,
         chance=chance,
         style=images.words[words[0]] in images.style_words,
-        references={
-            kind: _best_label(labels, tested_on.labels[kind], goal, shown)
-            for kind, labels in fitted_on.labels.items()
-        },
+        references=references,
     )
 
 
@@ -213,24 +221,27 @@ def _chance(
     cells: Int[np.ndarray, " images"],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " units"]:
-    """Return the correlation that names of permuted units reach: cells change places as wholes, alike in both halves.
+    """Return the correlation that names reach by chance: the 95 % quantile over units with permuted cells.
 
-    What a unit does in a cell is the same in both halves, so a name of three words may fit by chance cells that it was
-    not tested on. Hence permuted units are named anew, greedily from all words, each weighted by its correlation with
-    what the words before it leave.
+    Cells exchange their images as wholes, in the same way in both halves. A unit does the same in a cell in both
+    halves, so even a name that fits by chance passes the test. Therefore permuted units are named anew: greedily, from
+    all words, each word weighted by its correlation with the rest that earlier words do not explain.
     """
     fitting = _standardised(fitted_on.probabilities).astype(np.float32)
     testing = _standardised(tested_on.probabilities).astype(np.float32)
     correlations = []
     for _ in range(PERMUTATIONS):
+        # One order of the cells for both halves, so that a cell has the same new place in each.
         keys = rng.random(cells.max() + 1)
         rest = _permuted_units(fitted_on, cells, keys)
         goal = _permuted_units(tested_on, cells, keys)
         predicted = np.zeros_like(goal)
         for n_before in range(MOST_WORDS):
             alone = fitting.T @ rest / len(rest)
+            # For all units at once: the word that correlates most with the rest of each.
             best = np.argmax(alone, axis=0)
             weights = np.maximum(alone.max(0), 0)
+            # A squared correlation is the share of variance that a further word explains.
             if n_before:
                 weights[weights**2 < LEAST_GAIN] = 0
             predicted += weights * testing[:, best]
@@ -240,18 +251,22 @@ def _chance(
 
 
 def _permuted_units(
-    half: _Half, cells: Int[np.ndarray, " images"], keys: np.ndarray
+    half: _Half,
+    cells: Int[np.ndarray, " images"],
+    keys: np.ndarray,
 ) -> np.ndarray:
-    """Return activations where every image has those of one of another cell, by the order of the cells' keys.
+    """Return the activations of a half after its cells exchanged their images, in the order of the cells' keys.
 
-    A smaller cell is repeated.
+    If the other cell has fewer images, they are repeated.
     """
     cells = cells[half.chosen]
     present = np.unique(cells)
     order = np.empty(len(cells), int)
-    for cell, other in zip(present, present[np.argsort(keys[present])], strict=True):
+    others = present[np.argsort(keys[present])]
+    for cell, other in zip(present, others, strict=True):
         into = np.flatnonzero(cells == cell)
-        order[into] = np.resize(np.flatnonzero(cells == other), len(into))
+        taken = np.flatnonzero(cells == other)
+        order[into] = np.resize(taken, len(into))
     return _standardised(half.raw[order]).astype(np.float32)
 
 
@@ -259,10 +274,11 @@ def fit_words(
     probabilities: Float[np.ndarray, "images words"],
     activation: Float[np.ndarray, " images"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most three words and their weights, which are positive: a sparse fit of the standardised activation.
+    """Fit a standardised activation by at most three words, and return their columns and positive weights.
 
-    The word that lowers the squared error most comes first, then others, as long as each explains a further hundredth
-    of the variance. No word is returned where none correlates positively. Words are sorted by weight times deviation.
+    The word that lowers the squared error most is chosen first. Further words are added while each explains a further
+    hundredth of the variance. Without a word that correlates positively, both arrays are empty. Words are sorted by
+    weight times standard deviation, the largest first.
     """
     centred = probabilities - probabilities.mean(0)
     total = float(activation @ activation)
@@ -274,22 +290,25 @@ def fit_words(
     weights = np.zeros(0)
     explained = 0.0
     while len(chosen) < MOST_WORDS:
-        fits = {
-            word: nnls(r[:, [*chosen, word]], goal)
-            for word in varying
-            if word not in chosen
-        }
+        fits: dict[int, tuple[np.ndarray, float]] = {}
+        for word in varying:
+            if word not in chosen:
+                fits[word] = nnls(r[:, [*chosen, word]], goal)
         if not fits:
             break
         best = min(fits, key=lambda word: fits[word][1])
         of_best, error = fits[best]
         gain = float(goal @ goal) - error**2
-        if not of_best.all() or (chosen and gain - explained < LEAST_GAIN * total):
+        # A weight of zero takes a word out of the fit: nothing that is left helps.
+        helps = of_best.all()
+        gains_little = gain - explained < LEAST_GAIN * total
+        if not helps or (chosen and gains_little):
             break
         chosen.append(best)
         weights = of_best
         explained = gain
-    order = np.argsort(-weights * centred[:, chosen].std(0), kind="stable")
+    deviations = centred[:, chosen].std(0)
+    order = np.argsort(-weights * deviations, kind="stable")
     return np.array(chosen, int)[order], weights[order]
 
 
@@ -298,15 +317,20 @@ _OneHot = tuple[list[str], np.ndarray]
 
 
 def _best_label(
-    fitted: _OneHot, tested: _OneHot, goal: np.ndarray, shown: np.ndarray
+    fitted: _OneHot,
+    tested: _OneHot,
+    goal: np.ndarray,
+    shown: np.ndarray,
 ) -> tuple[str, float]:
     """Return the label that fits the one half best, and its correlation on the other."""
     labels, columns = fitted
     best = labels[int(np.argmax(columns.T @ goal))]
     labels, columns = tested
+    # A label that no image of the other half has predicts nothing there.
     if best not in labels:
         return best, 0.0
-    return best, float(columns[:, labels.index(best)] @ shown / len(shown))
+    column = columns[:, labels.index(best)]
+    return best, float(column @ shown / len(shown))
 
 
 def _correlation(predicted: np.ndarray, shown: np.ndarray) -> float:
@@ -316,6 +340,7 @@ def _correlation(predicted: np.ndarray, shown: np.ndarray) -> float:
 
 def _scores(predicted: np.ndarray, activation: np.ndarray) -> tuple[float, float]:
     """Return correlation and average precision."""
+    # A constant has no correlation; numpy would warn.
     if np.ptp(predicted) == 0 or np.ptp(activation) == 0:
         return float("nan"), float("nan")
     correlation = float(np.corrcoef(predicted, activation)[0, 1])
@@ -324,6 +349,7 @@ def _scores(predicted: np.ndarray, activation: np.ndarray) -> tuple[float, float
 
 def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
     """Return the average precision of a prediction for the most active images."""
+    # Exactly this many images are active, also where several have the same activation.
     n = max(1, round(ACTIVE * len(activation)))
     active = np.zeros(len(activation), bool)
     active[np.argsort(-activation, kind="stable")[:n]] = True

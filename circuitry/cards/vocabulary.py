@@ -36,9 +36,10 @@ def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
-    """Return the words that name some domains: their names, and each style word of DomainNet's domains."""
+    """Return the words that name the given domains: the domains' names, and their style words in DomainNet."""
     words = set(domains)
     for domain in domains:
+        # Words that several domains share name none of them.
         for phrase in set(STYLE_WORDS.get(domain, ())) - set(SHARED_STYLE_WORDS):
             words |= {phrase, *phrase.split()}
     return frozenset(map(readable, words))
@@ -47,4 +48,5 @@ def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
 def _lines(text: str) -> tuple[str, ...]:
     lines = map(str.strip, text.splitlines())
     words = [line for line in lines if line and not line.startswith("#")]
+    # Each word once, in the order of the file.
     return tuple(dict.fromkeys(words))

@@ -1,6 +1,7 @@
 """The probability of each word in each image by a model, and a test that its words work at all."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -29,12 +30,14 @@ def default_vocabulary(class_names: Names = ()) -> tuple[str, ...]:
         >>> default_vocabulary(["lighthouse", "ice_cream"])[:2]
         ('lighthouse', 'ice cream')
     """
-    styles = [word for words in STYLE_WORDS.values() for word in words]
+    styles = chain.from_iterable(STYLE_WORDS.values())
     return distinct_words([*class_names, *STYLE_WORDS, *styles, *IMAGENET_CLASSNAMES])
 
 
 def vocabulary_of(
-    clip: Clip, names: Sequence[str], given: Sequence[str] | None = None
+    clip: Clip,
+    names: Sequence[str],
+    given: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
     """Return the words that a model names units by; a classifier's words are the names of its outputs.
 
@@ -65,7 +68,9 @@ def vocabulary_of(
 @torch.no_grad()
 @checked
 def word_probabilities(
-    clip: Clip, words: Sequence[str], embeddings: Float[Tensor, "images d"]
+    clip: Clip,
+    words: Sequence[str],
+    embeddings: Float[Tensor, "images d"],
 ) -> Float[np.ndarray, "images words"]:
     """Return the probability of each word in each image: the softmax of the model's own logits over the vocabulary.
 
@@ -78,34 +83,50 @@ def word_probabilities(
     """
     embeddings = embeddings.to(clip.encoder.device, clip.encoder.dtype)
     if not isinstance(clip, Classifier):
+        # The bare word: a template would suit some of the words alone.
         texts = clip.text_weights(words, ["{}"])
         logits = clip.pair_logits(embeddings, texts)
         return logits.float().softmax(-1).cpu().numpy()
     probabilities = clip.logits(embeddings).float().softmax(-1)
     if probabilities.shape[1] != len(words):
         # A classifier may have several outputs for a class.
-        outputs = [list(clip.classes[word]) for word in words]
-        by_word = [probabilities[:, columns].sum(1) for columns in outputs]
+        by_word: list[Tensor] = []
+        for word in words:
+            outputs = list(clip.classes[word])
+            by_word.append(probabilities[:, outputs].sum(1))
         probabilities = torch.stack(by_word, 1)
     return probabilities.cpu().numpy()
 
 
 def check_words(
-    model: str, right: Mapping[str, Bool[np.ndarray, " images"]], n_classes: int
+    model: str,
+    right: Mapping[str, Bool[np.ndarray, " images"]],
+    n_classes: int,
 ) -> WordCheck:
-    """Compare a model's zero-shot accuracy with chance; ``right`` says by domain which images are classified right."""
+    """Compare a model's zero-shot accuracy with chance.
+
+    Args:
+        right: For each domain, whether each of its images is classified right.
+        n_classes: Number of classes among which the model chose.
+    """
     chance = 1 / n_classes
-    answers = np.concatenate([np.zeros(0, bool), *right.values()])
+    # An empty array first, since there may be no domain with images.
+    nothing = np.zeros(0, bool)
+    answers = np.concatenate([nothing, *right.values()])
     accuracy = float("nan")
     low = 0.0
     if len(answers):
         accuracy = float(answers.mean())
-        interval = binomtest(int(answers.sum()), len(answers)).proportion_ci(CONFIDENCE)
+        test = binomtest(int(answers.sum()), len(answers))
+        interval = test.proportion_ci(CONFIDENCE)
         low = interval.low
+    by_domain: dict[str, float] = {}
+    for domain, is_right in right.items():
+        by_domain[domain] = float(is_right.mean())
     return WordCheck(
         model=model,
         accuracy=accuracy,
-        by_domain={domain: float(some.mean()) for domain, some in right.items()},
+        by_domain=by_domain,
         chance=chance,
         n_images=len(answers),
         works=bool(low > chance),

@@ -17,9 +17,6 @@ from .edge_methods import score_edges as score_edges
 from .edge_methods import with_edges as with_edges
 from .embedding_pairs import PoolingPairs as PoolingPairs
 from .embedding_pairs import pooling_pairs as pooling_pairs
-from .extraction import Extraction as Extraction
-from .extraction import extract as extract
-from .extraction_settings import ExtractionSettings as ExtractionSettings
 from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
 from .graph import Scores as Scores

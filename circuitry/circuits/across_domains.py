@@ -19,7 +19,7 @@ import pandas as pd
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
-from circuitry.circuits.measures import Measure, measure_code
+from circuitry.circuits.measures import Measure, as_measure, measure_code
 from circuitry.circuits.similarities_of_classes import ClassPass, Node, ReadingSettings
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.part_array import WHOLE
@@ -53,6 +53,7 @@ def compare(
     Args:
         graphs: Graphs with class and domain, e.g. from `extract`.
         measure: One of `MEASURES`, or a `Measure` with another depth of the kernel.
+        classes: Classes to compare (default: all).
         edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.
 
     Returns:
@@ -65,17 +66,19 @@ def compare(
             cannot be compared: of other sites, units, settings or models, or not finite; no class in two domains.
 
     Example:
-        >>> table = compare(graphs, measure="node_overlap", classes=held_out)
-        >>> domain_matrix(table)
+        >>> table = circuitry.compare(graphs, measure="edge_jaccard", classes=["clock"])
+        >>> list(table.columns)
+        ['class', 'domain_a', 'domain_b', 'site', 'value']
+        >>> len(table)
+        1
     """
-    wanted = Measure(measure) if isinstance(measure, str) else measure
+    wanted = as_measure(measure)
     settings = ReadingSettings(
         edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0
     )
     one_pass = ClassPass([wanted], settings)
-    table = one_pass.values(
-        wanted, _compare(_by_names(graphs), None, one_pass, classes)
-    )
+    compared = _compare(_by_names(graphs), None, one_pass, classes)
+    table = one_pass.values(wanted, compared)
     if table.empty:
         raise InputError(
             "Circuits are compared between domains, but no class has graphs in two: give others, too."
@@ -95,8 +98,8 @@ def compare_domains(
     """Compare the circuits of every class between all pairs of domains by several measures, in one pass.
 
     Args:
-        graphs: From `extract`, or others with class and domain.
-        groups: Further groups of classes, e.g. held-out ones; empty groups are left out.
+        graphs: Graphs with class and domain, e.g. from `extract`.
+        groups: Further groups of classes, such as held-out classes; empty groups are left out.
         parts: Graphs of parts of the images, for ceilings (default: the parts of a `GraphFolder`).
         measures: See `compare`.
         settings: How circuits are cut, and their reference levels (default: `ReadingSettings`).
@@ -106,14 +109,11 @@ def compare_domains(
         items. The sites that `SiteMarks` finds are left out of means over sites.
 
     Example:
-        >>> graphs = extract(clip, images, "runs/x")
-        >>> comparisons = compare_domains(graphs, {"held-out": ["fish", "key"]})
-        >>> comparisons["edge_jaccard"].ratios()
+        >>> comparisons = circuitry.compare_domains(graphs, {"time": ["clock"]})
+        >>> list(comparisons)
+        ['node_overlap', 'edge_jaccard', 'wl_kernel']
     """
-    wanted = [
-        Measure(measure) if isinstance(measure, str) else measure
-        for measure in measures
-    ]
+    wanted = list(map(as_measure, measures))
     settings = settings or ReadingSettings()
     if parts is None and isinstance(graphs, GraphFolder):
         parts = graphs.parts
@@ -123,33 +123,28 @@ def compare_domains(
         "edges_per_node": settings.edges_per_node,
         "any_sign": settings.any_sign,
     }
-    about |= (
-        {"circuits": graphs.identity.key} if isinstance(graphs, GraphFolder) else {}
-    )
-    about |= {"n": float(np.mean(one_pass.n_images))} if one_pass.n_images else {}
-    about |= (
-        {"n_per_part": float(np.mean(one_pass.n_per_part))}
-        if one_pass.n_per_part
-        else {}
-    )
-    found = ByName[Comparison]()
+    if isinstance(graphs, GraphFolder):
+        about["circuits"] = graphs.identity.key
+    if one_pass.n_images:
+        about["n"] = float(np.mean(one_pass.n_images))
+    if one_pass.n_per_part:
+        about["n_per_part"] = float(np.mean(one_pass.n_per_part))
+    marked = {} if settings.all_sites else one_pass.marks.left_out()
+    comparisons = ByName[Comparison]()
     for measure in wanted:
         values = one_pass.values(measure, classes)
+        # A measure of whole circuits has no means over sites, so it leaves out none.
         sites = set(values["site"])
-        found[measure.label] = Comparison(
+        comparisons[measure.label] = Comparison(
             measure.label,
             values,
             one_pass.parts(measure, classes),
             one_pass.chance(measure),
             groups=class_groups(classes, groups),
-            left_out={
-                s: why
-                for s, why in one_pass.marks.left_out().items()
-                if s in sites and not settings.all_sites
-            },
+            left_out={site: why for site, why in marked.items() if site in sites},
             about=about | {"measure_code": measure_code(measure.name)},
         )
-    return found
+    return comparisons
 
 
 def _compare(
@@ -168,21 +163,20 @@ def _compare(
         )
 
     def read(class_name: str) -> dict[Node, AttributionGraph]:
-        found: dict[Node, AttributionGraph] = {}
+        by_node: dict[Node, AttributionGraph] = {}
         for name, domain in sorted(keys[class_name]):
-            found[domain, WHOLE] = graphs[name, domain]
-            for part, graph in parts(name, domain).items() if parts else ():
-                found[domain, part] = graph
-        for (domain, _), graph in found.items():
-            if graph.class_name not in (None, class_name) or graph.domain not in (
-                None,
-                domain,
-            ):
+            by_node[domain, WHOLE] = graphs[name, domain]
+            if parts is not None:
+                for part, graph in parts(name, domain).items():
+                    by_node[domain, part] = graph
+        for (domain, _), graph in by_node.items():
+            other_class = graph.class_name not in (None, class_name)
+            if other_class or graph.domain not in (None, domain):
                 raise InputError(
                     f"A graph of {class_name} in {domain} was expected, but one of {graph.title} was given: correct "
                     "the keys."
                 )
-        return found
+        return by_node
 
     wanted = list(keys if classes is None else classes)
     domains = {domain for _, domain in graphs}
@@ -191,17 +185,18 @@ def _compare(
             "%d of %d classes have no graph in some of the %d domains, first %s, and do not count there.",
             *(len(lacking), len(wanted), len(domains), lacking[0]),
         )
+    # By name and seed, so that a class meets the same other classes in any order of the graphs.
     drawn = sorted(wanted, key=lambda name: drawn_by_name(one_pass.settings.seed, name))
-    with ThreadPoolExecutor(
-        1
-    ) as pool:  # reading and checksums leave the interpreter free
+    # One class is read while another is compared: reading and checksums leave the interpreter free.
+    with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(read, name) for name in drawn[:1]]
         for name, following in zip_longest(drawn, drawn[1:]):
             by_node = waiting.pop().result()
             if following is not None:
                 waiting.append(pool.submit(read, following))
             one_pass.add(name, by_node)
-            del by_node  # while the next ones are waited for
+            # Else these graphs stay in memory until the next ones have been read.
+            del by_node
     return wanted
 
 
@@ -209,7 +204,7 @@ def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
     """Return graphs by class and domain."""
     if isinstance(graphs, Mapping):
         return graphs
-    found: dict[tuple[str, str], AttributionGraph] = {}
+    by_names: dict[Key, AttributionGraph] = {}
     for graph in graphs:
         fitting(graph, AttributionGraph, "graph")
         if graph.class_name is None or graph.domain is None:
@@ -217,10 +212,10 @@ def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
                 "Graphs to compare need a class and a domain, but one has none: give class_name and domain to "
                 "attribute(), or make the graphs with extract()."
             )
-        key = graph.class_name, graph.domain
-        if key in found:
+        key = (graph.class_name, graph.domain)
+        if key in by_names:
             raise InputError(
                 f"Two graphs of class {key[0]!r} in domain {key[1]!r} were given."
             )
-        found[key] = graph
-    return found
+        by_names[key] = graph
+    return by_names

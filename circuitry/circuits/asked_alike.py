@@ -17,10 +17,8 @@ from circuitry.runs.identity import OF_ENCODER, Identity, part_differs, same_par
 
 def named_sites(task: Task) -> list[str] | None:
     """Return the sites that a task names, without the image; None for all sites of its encoder."""
-    every, named = (
-        [site for site in sites if site != INPUT]
-        for sites in (task.encoder.sites, task.sites)
-    )
+    named = [site for site in task.sites if site != INPUT]
+    every = [site for site in task.encoder.sites if site != INPUT]
     return None if named == every else named
 
 
@@ -31,7 +29,7 @@ ANY_CLASS = (*ANY_TEXTS, "text_weights")
 
 
 def asked_of(task: Task, who: str) -> dict[str, Any]:
-    """Return what shapes the answers of a task, but the model: its metric, candidate classes, scale and baseline."""
+    """Return everything that shapes the answers of a task except for the model, by name."""
     metric = answer_metric(at_model_scale(task).metric, who)
     return {
         "metric": metric.name,
@@ -45,27 +43,23 @@ def asked_of(task: Task, who: str) -> dict[str, Any]:
 def check_asked_alike(
     asked: Mapping[str, Mapping[str, Any]], what: str, instead: str
 ) -> None:
-    """Refuse things that were asked differently, in a sentence that names two of them and what differs.
+    """Refuse things that were asked differently, in a sentence that names two of them and the difference.
 
     Args:
-        asked: Values by name, such as those of `asked_of`, by what a sentence calls each thing. Values that one of two
-            things lacks are not compared.
-        what: What is asked alike, as the beginning of the sentence.
-        instead: What to do, as its end.
+        asked: Values by name, as `asked_of` returns them, by the title of each thing in a sentence. A value that one of
+            two things lacks is not compared.
+        what: The things, as the beginning of the sentence.
+        instead: Advice, as the end of the sentence.
     """
     first: dict[str, tuple[str, Any]] = {}
     for title, values in asked.items():
         for name, value in values.items():
             first_title, first_value = first.setdefault(name, (title, value))
-            is_number = isinstance(
-                value, float
-            )  # scales may differ by rounding, as text weights may: see same_part
-            alike = (
-                same_part([first_value], [value])
-                if is_number
-                else same_part(first_value, value)
-            )
-            if not alike:
+            # Scales may differ by rounding, which same_part forgives in lists alone, such as text weights.
+            compared = (first_value, value)
+            if isinstance(value, float):
+                compared = ([first_value], [value])
+            if not same_part(*compared):
                 differs = part_differs(name, first_value, first_title, value, title)
                 raise InputError(f"{what} are asked alike, but {differs}: {instead}.")
 
@@ -73,41 +67,45 @@ def check_asked_alike(
 def check_made_with(
     task: Task, graphs: Iterable[Scores], names: Sequence[str] = ANY_CLASS
 ) -> None:
-    """Check that graphs were made with what a task has.
+    """Check that graphs were made with the model, metric and baseline of a task.
 
     Args:
-        graphs: A graph that does not say what it was made with is taken.
+        task: The task that measures them.
+        graphs: The graphs. A graph is not checked on a setting that it does not have.
         names: Parts of the identity that have to agree. If both have the same label, only the text weights of this
             class are compared; else all text weights, if both have equally many classes or the metric is a margin; none
             if texts differ by domain. Labels are compared among the same texts.
     """
     given = task.identity
+    # Circuits that are cut out of one graph share its settings, which are checked once.
     for graph in {id(graph.settings): graph for graph in graphs}.values():
         made = Identity(graph.settings)
         if made.get("weights") == given["weights"]:
             _check_sites(task, graph)
         made["metric"] = made.get("ready_metric", made.get("metric", given["metric"]))
-        ours, theirs = (one.get("text_weights", [None]) for one in (made, given))
+        # A record of text weights begins with the number of classes.
+        texts_of_graph = made.get("text_weights", [None])
+        texts_of_task = given.get("text_weights", [None])
         compared = dict.fromkeys(names)
-        if not same_part(ours, theirs):
+        # Labels number the classes, so they mean the same class among the same texts alone.
+        if not same_part(texts_of_graph, texts_of_task):
             compared.pop("label", None)
         if "text_weights" in compared and made.get("label") == given.get("label"):
             compared["class_weights"] = compared.pop("text_weights")
-        elif ours[0] != theirs[0] and made["metric"] != "margin":
+        elif texts_of_graph[0] != texts_of_task[0] and made["metric"] != "margin":
             compared.pop("text_weights", None)
+        # Texts in the images' own style differ between domains on purpose.
         if made.get("texts") == OWN_STYLE and "text_weights" in names:
-            compared = {
-                name: None
-                for name in compared
-                if name not in ("text_weights", "class_weights")
-            }
+            compared.pop("text_weights", None)
+            compared.pop("class_weights", None)
         made.check(given, f"the circuit of {graph.title}", "the task", compared)
 
 
 def _check_sites(task: Task, graph: Scores) -> None:
     """Check that a graph of the task's model is in the units of the task's encoder."""
     absent = [site for site in graph.sites if site not in task.encoder.sites]
-    of_layers = FIRST_LAYER in graph.sites  # layers of the residual stream are no sites
+    # Graphs of components of a residual stream name its layers, which are no sites.
+    of_layers = FIRST_LAYER in graph.sites
     if absent and not of_layers:
         raise InputError(
             f"A circuit is measured in the units that it was found in, but the circuit of {graph.title} has some at "

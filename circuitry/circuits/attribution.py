@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -104,11 +105,10 @@ def attribute(
             not fit.
 
     Example:
-        >>> graph = attribute(encoder, images, class_logit(weights, label=3), rule=midpoint_rule(6))
-        >>> attribute(encoder, images, metric, baseline=images_without_the_object)    # one for every image
-        >>> attribute(encoder, cats, metric, others=not_cats)    # ranked by the answers on both
-        >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
-        >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
+        >>> graph = attribute(encoder, images, metric, others=others)  # ranked by the answers on both
+        >>> by_effect = attribute(encoder, images, metric, baseline=others[:1], method="site-path")
+        >>> scores = by_effect.node_scores["layer4.0"]  # of each channel, positive where it helps
+        >>> gap = by_effect.completeness["layer4.0"].gap  # how far the effects miss the metric's change
     """
     if others is None:
         method = without_others(method, ["these images"])
@@ -123,33 +123,43 @@ def attribute(
             "This tower has layer norms, so integrals to the baseline zero are not resolved: give a baseline such as "
             "mean_baseline(encoder, reference_images) or counterfactual images, or 'zero' to keep the study's."
         )
-    given = (
-        baseline
-        if baseline is not None
-        else ZERO
-        if others is None
-        else "mean-position"
-    )
+    if baseline is None:
+        baseline = ZERO if others is None else "mean-position"
     task = Task(
-        encoder, images, metric, baseline=given, others=others, sites=sites, work=work
+        encoder,
+        images,
+        metric,
+        baseline=baseline,
+        others=others,
+        sites=sites,
+        work=work,
     )
     settings = with_size(settings, encoder)
     with task.running(gradients=True):
+        # 1. and 2. Units are scored and ranked, and the strongest kept.
         nodes, _ = score_parts(task, settings)
         kept = kept_units(encoder, nodes, settings)
-        found = score_edges(
+        # 3. Edges are scored on the class's own images alone.
+        scored = score_edges(
             own_images(task),
             kept,
             method=settings.edges,
             rule=rule_of_edges(encoder, settings),
         )
-        graph = _graph(task, settings, nodes, kept, found.scores)
+        graph = _graph(task, settings, nodes, kept, scored.scores)
     return replace(graph, class_name=class_name, domain=domain)
 
 
 @dataclass(frozen=True, eq=False)
 class AttributionParts:
-    """The graphs that `attribute_parts` returns: of all images, and of each part of them."""
+    """The graphs that `attribute_parts` returns: of all images, and of each part of them.
+
+    Example:
+        >>> settings = circuitry.circuits.AttributionSettings()
+        >>> found = circuitry.circuits.attribute_parts(task, settings, np.array([0, 0, 1, 1]))
+        >>> found.whole.n_images, found.parts[1].n_images
+        (4, 2)
+    """
 
     whole: AttributionGraph  #: The graph of all images.
     parts: dict[int, AttributionGraph]
@@ -175,10 +185,14 @@ def attribute_parts(
         parts: Number of each image's part, see `part_numbers`.
 
     Example:
-        >>> found = attribute_parts(task, settings, parts=np.arange(len(images)) % 4)
-        >>> node_overlap(found.parts[0], found.parts[1])
+        >>> settings = circuitry.circuits.AttributionSettings()
+        >>> by_part = attribute_parts(task, settings, parts=np.arange(len(images)) % 2)
+        >>> list(by_part.parts)
+        [0, 1]
     """
-    images, encoder, own = task.images, task.encoder, own_images(task)
+    images = task.images
+    encoder = task.encoder
+    own = own_images(task)
     settings = with_size(settings, encoder)
     if task.others is None:
         settings = replace(settings, method=without_others(settings.method))
@@ -192,38 +206,34 @@ def attribute_parts(
     with task.running(gradients=True):
         merged, nodes = score_parts(task, settings, parts)
         whole = kept_units(encoder, merged, settings)
-        kept = {
-            part: kept_units(encoder, of_part, settings)
-            for part, of_part in nodes.items()
-        }
-        scored = {  # first the units of the whole, then the others of the part
-            part: {
-                site: np.concatenate([units, np.setdiff1d(own[site], units)])
-                for site, units in whole.items()
-            }
-            for part, own in kept.items()
-        }
+        # 2. The units of a part, and those of the whole: first the latter, in their order.
+        kept = dict[int, dict[str, np.ndarray]]()
+        scored = dict[int, dict[str, np.ndarray]]()
+        for part, effects in nodes.items():
+            kept[part] = kept_units(encoder, effects, settings)
+            scored[part] = {}
+            for site, units in whole.items():
+                only_of_part = np.setdiff1d(kept[part][site], units)
+                scored[part][site] = np.concatenate([units, only_of_part])
         edges = part_edges(own, scored, settings, parts)
-        at_whole = {part: _cut(edges[part], scored[part], whole) for part in nodes}
-        by_pair = {
-            pair: np.stack([at_whole[part][pair] for part in nodes])
-            for pair in edges[next(iter(nodes))]
-        }
-        shares = np.array(
-            [of_part.n_images / len(images) for of_part in nodes.values()]
-        )
-        of_all = {
-            pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()
-        }
+        # 3. Edges between the units of the whole, on each part, and their mean over all images.
+        at_whole = [_cut(edges[part], scored[part], whole) for part in nodes]
+        counts = [effects.n_images / len(images) for effects in nodes.values()]
+        shares = np.array(counts)
+        by_pair = dict[tuple[str, str], np.ndarray]()
+        of_all = dict[tuple[str, str], np.ndarray]()
+        for pair in at_whole[0]:
+            by_pair[pair] = np.stack([of_part[pair] for of_part in at_whole])
+            of_all[pair] = np.tensordot(shares, by_pair[pair], 1)
         graphs = dict[int, AttributionGraph]()
         for part, effects in nodes.items():
             edges_of_part = _cut(edges[part], scored[part], kept[part])
             graph = _graph(task, settings, effects, kept[part], edges_of_part)
+            # A graph names the pixels that it was found on: of its part, not of the whole task.
             looked_at = pixels_of(images[torch.from_numpy(parts == part)], task.others)
             graphs[part] = replace(graph, provenance=looked_at)
-        return AttributionParts(
-            _graph(task, settings, merged, whole, of_all), graphs, by_pair
-        )
+        of_whole = _graph(task, settings, merged, whole, of_all)
+        return AttributionParts(of_whole, graphs, by_pair)
 
 
 _Kept = Mapping[str, np.ndarray]
@@ -234,18 +244,14 @@ def _cut(
     edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores of the edges between the units in ``kept`` alone, in their order."""
-    place = {
-        site: {unit: i for i, unit in enumerate(units.tolist())}
-        for site, units in scored.items()
-    }
-    chosen = {
-        site: [place[site][unit] for unit in units.tolist()]
-        for site, units in kept.items()
-    }
-    return {
-        (up, down): scores[np.ix_(chosen[down], chosen[up])]
-        for (up, down), scores in edges.items()
-    }
+    # All kept units are scored, so that no place is -1.
+    places = dict[str, np.ndarray]()
+    for site, units in kept.items():
+        places[site] = pd.Index(scored[site]).get_indexer(pd.Index(units))
+    blocks = dict[tuple[str, str], np.ndarray]()
+    for (up, down), scores in edges.items():
+        blocks[up, down] = scores[np.ix_(places[down], places[up])]
+    return blocks
 
 
 def _graph(

@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.given import Share, fitting, one_of
 
-SAME_SHARE, GLOBAL = "same-share", "global"
+SAME_SHARE = "same-share"
+GLOBAL = "global"
 BUDGETS = (SAME_SHARE, GLOBAL)
 BudgetName = Annotated[str, one_of(*BUDGETS)]
 
@@ -40,36 +41,32 @@ def strongest_units(
         budget: How the share is shared out over the sites.
 
     Example:
-        >>> strongest_units(graph.node_scores, 0.1, "global")
+        >>> scores = {"a": np.array([0.1, -3.0, 2.0]), "b": np.array([0.5])}
+        >>> circuitry.circuits.strongest_units(scores, 0.5, "global")
+        {'a': array([1, 2]), 'b': array([], dtype=int64)}
     """
-    share, budget = (
-        fitting(share, Share, "share"),
-        fitting(budget, BudgetName, "budget"),
-    )
-    orders = {
-        site: np.argsort(-np.abs(of_site), kind="stable")
-        for site, of_site in scores.items()
-    }
+    share = fitting(share, Share, "share")
+    budget = fitting(budget, BudgetName, "budget")
     pooled = {site: of_site for site, of_site in scores.items() if site != INPUT}
     counts = _counts(pooled, share, budget) if pooled else {}
-    sizes = {
-        site: counts.get(site, _ceil(share, len(order)))
-        for site, order in orders.items()
-    }
-    return {
-        site: order[: sizes[site]].astype(np.int64) for site, order in orders.items()
-    }
+    strongest = {}
+    for site, of_site in scores.items():
+        # Stable, so that equal scores, such as zeros, give the same units on any machine.
+        order = np.argsort(-np.abs(of_site), kind="stable")
+        count = counts.get(site, _ceil(share, len(order)))
+        strongest[site] = order[:count].astype(np.int64)
+    return strongest
 
 
 def describe_budget(settings: Mapping[str, Any]) -> str:
     """Return a sentence on which units a circuit keeps, and of how many they are a share."""
-    if (share := settings.get("size")) is None:
+    share = settings.get("size")
+    if share is None:
         return "Every site is counted except for the image."
-    of = {
-        SAME_SHARE: "of the units of every site",
-        GLOBAL: "of the units of all sites, cut once over all of them,",
-    }
-    return f"A circuit keeps {share:.3g} {of[settings.get('budget', SAME_SHARE)]} except for the image."
+    units = "of the units of every site"
+    if settings.get("budget", SAME_SHARE) == GLOBAL:
+        units = "of the units of all sites, cut once over all of them,"
+    return f"A circuit keeps {share:.3g} {units} except for the image."
 
 
 def _counts(
@@ -79,18 +76,12 @@ def _counts(
     n_units = {site: len(of_site) for site, of_site in scores.items()}
     if budget == SAME_SHARE:
         return {site: _ceil(share, n) for site, n in n_units.items()}
-    k = _ceil(share, sum(n_units.values()))
-    ranked = np.argsort(-np.abs(np.concatenate(list(scores.values()))), kind="stable")[
-        :k
-    ]
+    # One ranking of all units; a site keeps as many as come first there.
+    strengths = np.abs(np.concatenate(list(scores.values())))
+    first = np.argsort(-strengths, kind="stable")[: _ceil(share, len(strengths))]
     site_of = np.repeat(np.arange(len(n_units)), list(n_units.values()))
-    return dict(
-        zip(
-            n_units,
-            np.bincount(site_of[ranked], minlength=len(n_units)).tolist(),
-            strict=True,
-        )
-    )
+    counts = np.bincount(site_of[first], minlength=len(n_units))
+    return dict(zip(n_units, counts.tolist(), strict=True))
 
 
 def _ceil(share: float, n: int) -> int:

@@ -59,27 +59,25 @@ def chain_edges(
 
     The task's gradients run, and its metric plays no part; see `CACHED_BYTES` on its memory.
     """
+    encoder = task.encoder
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
-    budget = min(memory, CACHED_BYTES) if task.encoder.device.type == "cpu" else memory
-    apart = set(pairwise(task.encoder.sites)) - set(
-        joined_sites(task.encoder, task.encoder.sites)
-    )
-    joined = [pair for pair in pairwise(inner) if pair not in apart]
-    sums = {
-        (up, down): np.zeros((len(kept_units[down]), len(kept_units[up])))
-        for up, down in joined
-    }
-    pairs = [
-        pair for pair, scores in sums.items() if scores.size
-    ]  # a site may keep no unit, as by a global budget
-    joints, n_values = dict[Pair, _Joint](), dict.fromkeys(sums, 1)
-    total = (
-        count_batches(task.images, rows_that_fit(task.encoder, task.work.memory_gib))
-        or 0
-    ) * len(pairs) or None
+    budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
+    # Neighbours of the encoder that no edge joins have no scores. Neighbours among the task's sites alone do: all
+    # stages between them are run as one.
+    apart = set(pairwise(encoder.sites)) - set(joined_sites(encoder, encoder.sites))
+    sums = dict[Pair, np.ndarray]()
+    for up, down in pairwise(inner):
+        if (up, down) not in apart:
+            sums[up, down] = np.zeros((len(kept_units[down]), len(kept_units[up])))
+    # A site may keep no unit, as by a global budget: such a pair takes no run.
+    pairs = [pair for pair, scores in sums.items() if scores.size]
+    joints = dict[Pair, _Joint]()
+    n_values = dict.fromkeys(sums, 1)
+    rows = rows_that_fit(encoder, task.work.memory_gib)
+    n_batches = count_batches(task.images, rows) or 0
     with Bar(
-        total=total,
+        total=n_batches * len(pairs) or None,
         desc="edges",
         unit="pair",
         disable=not task.work.progress,
@@ -88,21 +86,19 @@ def chain_edges(
         for batch in task.batches():
             clean = batch.clean(inner)
             ends = batch.ends({up: clean[up] for up, _ in pairs})
-            joints = joints or {
-                pair: _Joint.of(task.encoder, pair, kept_units, clean) for pair in pairs
-            }
-            for (up, down), joint in joints.items():
-                sums[up, down] += (
-                    joint.scores(clean[up], ends[up], clean[down], rule, budget)
-                    .cpu()
-                    .double()
-                    .numpy()
-                )
+            for up, down in pairs:
+                # Narrowed to the kept units once, with the first batch, which shows the sizes of the sites.
+                if (up, down) not in joints:
+                    joints[up, down] = _Joint.of(encoder, (up, down), kept_units, clean)
+                joint = joints[up, down]
+                scores = joint.scores(clean[up], ends[up], clean[down], rule, budget)
+                sums[up, down] += scores.cpu().double().numpy()
                 positions = clean[down][0].numel() // clean[down].shape[joint.down_dim]
                 n_values[up, down] = (batch.start + len(batch.images)) * positions
                 _check_scores((up, down), sums[up, down])
                 bar.update()
-    return {pair: 2 * found / n_values[pair] for pair, found in sums.items()}
+    # Twice, since the derivative of a square is.
+    return {pair: 2 * scores / n_values[pair] for pair, scores in sums.items()}
 
 
 def reader_edges(
@@ -117,17 +113,18 @@ def reader_edges(
     One partial run for each kept unit scores its edges to all later sites. The arguments are those of `chain_edges`;
     the rule plays no part.
     """
-    encoder, pairs = task.encoder, joined_sites(task.encoder, list(kept_units))
-    sums = {
-        (up, down): np.zeros((len(kept_units[down]), len(kept_units[up])))
-        for up, down in pairs
-    }
-    fit, ups, n_images = rows_that_fit(encoder, task.work.memory_gib), dict(pairs), 0
-    total = (count_batches(task.images, fit) or 0) * sum(
-        len(kept_units[up]) for up in ups
-    ) or None
+    encoder = task.encoder
+    pairs = joined_sites(encoder, list(kept_units))
+    sums = dict[Pair, np.ndarray]()
+    for up, down in pairs:
+        sums[up, down] = np.zeros((len(kept_units[down]), len(kept_units[up])))
+    # The last site that reads each upstream site.
+    last_readers = dict(pairs)
+    n_runs = sum(len(kept_units[up]) for up in last_readers)
+    fit = rows_that_fit(encoder, task.work.memory_gib)
+    n_images = 0
     with Bar(
-        total=total,
+        total=(count_batches(task.images, fit) or 0) * n_runs or None,
         desc="edges",
         unit="unit",
         disable=not task.work.progress,
@@ -137,54 +134,50 @@ def reader_edges(
             clean, gradients, _ = clean_run(
                 task, batch.images, encoder.sites[1:], with_gradient=True
             )
-            ends, n_images, at_once = (
-                batch.ends(clean),
-                n_images + len(batch.images),
-                max(1, fit // len(batch.images)),
-            )
-            units, slopes = (
-                {s: encoder.units_of(s, a) for s, a in of.items()}
-                for of in (clean, gradients)
-            )
-            sizes = {
-                site: units[site].shape[encoder.unit_dim(site)] for site in kept_units
-            }
+            ends = batch.ends(clean)
+            n_images += len(batch.images)
+            at_once = max(1, fit // len(batch.images))
+            units = {site: encoder.units_of(site, a) for site, a in clean.items()}
+            slopes = {site: encoder.units_of(site, g) for site, g in gradients.items()}
+            sizes = dict[str, int]()
+            chosen = dict[str, Tensor]()
             for site, kept in kept_units.items():
+                sizes[site] = units[site].shape[encoder.unit_dim(site)]
                 _check_units(site, kept, sizes[site])
-            chosen = {
-                site: torch.tensor(kept, device=encoder.device)
-                for site, kept in kept_units.items()
-            }
+                chosen[site] = torch.tensor(kept, device=encoder.device)
             columns: dict[Pair, list[Tensor]] = {pair: [] for pair in sums}
-            for up, i in [
-                (site, i)
-                for site in ups
-                for i in range(0, len(kept_units[site]), at_once)
-            ]:
-                some = chosen[up][i : i + at_once]
-                gates = {up: F.one_hot(some, sizes[up]) == 0}
-                for down, read in read_paths(encoder, clean, ends, gates):
-                    if (up, down) in sums:
-                        effects = per_unit(
-                            ((units[down] - read) * slopes[down]).sum(1),
-                            encoder.unit_dim(down),
-                        )
-                        columns[up, down].append(effects[:, chosen[down]].T)
-                    if down == ups[up]:  # no site behind reads it
-                        break
-                bar.update(len(some))
+            for up, last_reader in last_readers.items():
+                # torch.split makes one empty chunk of no units, which would run on nothing.
+                chunks = torch.split(chosen[up], at_once) if len(chosen[up]) else ()
+                for some in chunks:
+                    # [units, all units]: each row closes one unit.
+                    gates = {up: F.one_hot(some, sizes[up]) == 0}
+                    for down, read in read_paths(encoder, clean, ends, gates):
+                        if (up, down) in sums:
+                            losses = (units[down] - read) * slopes[down]
+                            effects = per_unit(losses.sum(1), encoder.unit_dim(down))
+                            columns[up, down].append(effects[:, chosen[down]].T)
+                        if (
+                            down == last_reader
+                        ):  # each site behind would be a run for nothing
+                            break
+                    bar.update(len(some))
             for pair, scores in sums.items():
                 if columns[pair]:
                     scores += torch.cat(columns[pair], 1).cpu().double().numpy()
                 _check_scores(pair, scores)
-    return {pair: found / n_images for pair, found in sums.items()}
+    return {pair: scores / n_images for pair, scores in sums.items()}
 
 
 def _check_units(site: str, units: Int[np.ndarray, " kept"], n: int) -> None:
-    if len(units) and not 0 <= min(units) <= max(units) < n:
+    if not len(units):
+        return
+    # Negative numbers would count from the end, and so score another unit.
+    wrong = min(units) if min(units) < 0 else max(units)
+    if not 0 <= wrong < n:
         raise InputError(
             f"Units at site {site!r} are numbers from 0 to {n - 1}, but edges of unit "
-            f"{min(units) if min(units) < 0 else max(units)} were asked for: give units of this encoder."
+            f"{wrong} were asked for: give units of this encoder."
         )
 
 
@@ -200,12 +193,15 @@ class _Joint(NamedTuple):
     """Two sites with the units between which edges are scored."""
 
     stage: NarrowStage
+    """The stages between the sites, for these units alone."""
     up: Tensor
-    """Units upstream."""
+    """Numbers of the units upstream."""
     down: Tensor
+    """Numbers of the units downstream."""
     up_dim: int
-    """The axis of the units."""
+    """Axis of the units upstream."""
     down_dim: int
+    """Axis of the units downstream."""
 
     @classmethod
     def of(
@@ -215,49 +211,43 @@ class _Joint(NamedTuple):
         kept_units: Mapping[str, np.ndarray],
         clean: Mapping[str, Tensor],
     ) -> "_Joint":
+        """Return two sites joined by a narrowed stage; refuse units that they do not have."""
         for site in pair:
-            _check_units(
-                site, kept_units[site], clean[site].shape[encoder.unit_dim(site)]
-            )
-        up, down = (
-            torch.tensor(kept_units[site], device=encoder.device) for site in pair
-        )
-        first, last = map(encoder.position, pair)
-        up_dim, down_dim = map(encoder.unit_dim, pair)
-        return cls(
-            narrowest(encoder.stages[first:last], up, down, up_dim),
-            up,
-            down,
-            up_dim,
-            down_dim,
-        )
+            n_units = clean[site].shape[encoder.unit_dim(site)]
+            _check_units(site, kept_units[site], n_units)
+        first, last = pair
+        up = torch.tensor(kept_units[first], device=encoder.device)
+        down = torch.tensor(kept_units[last], device=encoder.device)
+        between = encoder.stages[encoder.position(first) : encoder.position(last)]
+        up_dim = encoder.unit_dim(first)
+        stage = narrowest(between, up, down, up_dim)
+        return cls(stage, up, down, up_dim, encoder.unit_dim(last))
 
     def scores(
         self, a: Tensor, end: Tensor, after: Tensor, rule: QuadratureRule, budget: int
     ) -> Tensor:
         """Return sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k."""
-        dims = self.up_dim % a.dim(), self.down_dim % after.dim()
-        at_once = max(
-            1, budget // (4 * a.element_size() * max(a.numel(), after.numel()))
-        )
-        step, target = end - a, after.index_select(dims[1], self.down)
+        dims = (self.up_dim % a.dim(), self.down_dim % after.dim())
+        # About four copies of the larger activation are alive at a time for each unit of a chunk.
+        bytes_of_unit = 4 * a.element_size() * max(a.numel(), after.numel())
+        at_once = max(1, budget // bytes_of_unit)
+        step = end - a
+        target = after.index_select(dims[1], self.down)
         kept_step = step.index_select(dims[0], self.up)
-        route = (
-            _jacobian_times_steps
-            if len(self.up) < len(self.down)
-            else _residuals_times_jacobian
-        )
-        found = a.new_zeros(
+        # Both give the same numbers; the cost is one product for each unit of the side that is stepped through.
+        route = _residuals_times_jacobian
+        if len(self.up) < len(self.down):
+            route = _jacobian_times_steps
+        total = a.new_zeros(
             len(self.down),
             len(self.up),
             dtype=torch.promote_types(a.dtype, torch.float32),
         )
         for t, w in zip(rule.points, rule.weights, strict=True):
             if t != 0.0:
-                found += w * route(
-                    partial(self.stage, a + t * step), kept_step, target, dims, at_once
-                )
-        return found
+                stage = partial(self.stage, a + t * step)
+                total += w * route(stage, kept_step, target, dims, at_once)
+        return total
 
 
 def _residuals_times_jacobian(
@@ -276,20 +266,16 @@ def _residuals_times_jacobian(
     def product(cotangent: Tensor) -> Tensor:
         return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
 
-    residual, weight, rows = (
-        y.detach() - target,
-        _units_first(step, up_dim),
-        list[Tensor](),
-    )
-    for chunk in torch.split(
-        torch.arange(target.shape[down_dim], device=target.device), units_at_once
-    ):
-        found = torch.func.vmap(product)(_one_unit_each(residual, down_dim, chunk))
-        rows.append(
-            torch.einsum(
-                "nbup,bup->nu", _units_first(found, up_dim + 1, lead=2), weight
-            )
-        )
+    residual = y.detach() - target
+    weight = _units_first(step, up_dim)
+    numbers = torch.arange(target.shape[down_dim], device=target.device)
+    rows = list[Tensor]()
+    for chunk in torch.split(numbers, units_at_once):
+        cotangents = _one_unit_each(residual, down_dim, chunk)
+        products = torch.func.vmap(product)(cotangents)
+        # [chunk, batch, up, positions] with the steps: summed over images and positions.
+        by_unit = _units_first(products, up_dim + 1, lead=2)
+        rows.append(torch.einsum("nbup,bup->nu", by_unit, weight))
     return torch.cat(rows)
 
 
@@ -302,25 +288,21 @@ def _jacobian_times_steps(
 ) -> Float[Tensor, "down up"]:
     """Return the same as `_residuals_times_jacobian` by one Jacobian-vector product per upstream unit."""
     up_dim, down_dim = unit_dims
-    start, columns = torch.zeros_like(step), list[Tensor]()
+    start = torch.zeros_like(step)
 
     def moved(tangent: Tensor) -> Any:
         return torch.func.jvp(stage, (start,), (tangent,))
 
+    numbers = torch.arange(step.shape[up_dim], device=step.device)
+    columns = list[Tensor]()
     with _batchable():
-        for chunk in torch.split(
-            torch.arange(step.shape[up_dim], device=step.device), units_at_once
-        ):
+        for chunk in torch.split(numbers, units_at_once):
             tangents = _one_unit_each(step, up_dim, chunk)
+            # The output y is the same for all tangents, so it is not batched.
             y, movement = torch.func.vmap(moved, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
             residual = _units_first(y - target, down_dim)
-            columns.append(
-                torch.einsum(
-                    "nbdp,bdp->dn",
-                    _units_first(movement, down_dim + 1, lead=2),
-                    residual,
-                )
-            )
+            by_unit = _units_first(movement, down_dim + 1, lead=2)
+            columns.append(torch.einsum("nbdp,bdp->dn", by_unit, residual))
     return torch.cat(columns, 1)
 
 
@@ -331,6 +313,7 @@ _KERNELS = threading.RLock()
 @contextmanager
 def _batchable() -> Iterator[None]:
     """Within the block attention takes the kernels that vmap and forward differentiation know."""
+    # Held for the whole block: another thread that restores the choice would undo ours.
     with _KERNELS:
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
@@ -346,13 +329,14 @@ def _one_unit_each(
 ) -> Float[Tensor, "units ..."]:
     """Return copies of ``x``, each zero except at one of the units."""
     out = torch.zeros(len(units), *x.shape, dtype=x.dtype, device=x.device)
-    out.movedim(unit_dim + 1, 1)[torch.arange(len(units), device=x.device), units] = (
-        x.movedim(unit_dim, 0)[units]
-    )
+    copies = torch.arange(len(units), device=x.device)
+    # movedim is a view, so this writes into the copies.
+    out.movedim(unit_dim + 1, 1)[copies, units] = x.movedim(unit_dim, 0)[units]
     return out
 
 
 def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:
     """Return [lead..., units and positions in any order] as [lead..., units, positions], to be summed."""
+    # Sums of half precision would overflow.
     x = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(unit_dim, lead)
     return x.flatten(lead + 1) if x.dim() > lead + 1 else x.unsqueeze(-1)

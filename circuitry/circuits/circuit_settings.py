@@ -84,7 +84,8 @@ class AttributionSettings:
         return self.edge_rule or self.node_rule
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what changes the scores, in plain values; `Task.identity` has the rest."""
+        """Return the settings that change scores, in plain values; `Task.identity` has the rest."""
+        # The rules that are meant, whether they were given or are defaults, so that two graphs compare equal.
         return {
             "size": self.size,
             "budget": self.budget,

@@ -24,7 +24,7 @@ OWN_STYLE = "own-style"
 WHAT_TO_DO = {
     **dict.fromkeys(OF_MODEL, "find both with one and the same model"),
     **dict.fromkeys(
-        ("baseline", "baseline_digest"),
+        ["baseline", "baseline_digest"],
         "find both with one baseline, as by Task(..., baseline=first.baseline) with the first one's task",
     ),
     **dict.fromkeys(
@@ -32,7 +32,7 @@ WHAT_TO_DO = {
         "find both by one metric with the same texts",
     ),
 }
-"""What to do where a part differs; of others: find both in the same way."""
+"""Advice for a sentence on the setting that differs; for any other setting: find both in the same way."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Comparable:
 
     def __init__(self) -> None:
         self._first: Scores | None = None
+        # Settings that only one of two graphs has, warned of once for all graphs.
         self._unsaid: str | None = None
         self._settings: dict[tuple[str, Any], tuple[Any, str]] = {}
         """The value of a setting and the title of a graph that has it, by the key of `_settings`."""
@@ -52,10 +53,9 @@ class Comparable:
         if self._first is None:
             self._first = graph
         _check_units(self._first, graph)
-        if self._unsaid is None and (
-            unsaid := {*SHARED_PARTS}
-            & (self._first.settings.keys() ^ graph.settings.keys())
-        ):
+        differing = self._first.settings.keys() ^ graph.settings.keys()
+        unsaid = differing.intersection(SHARED_PARTS)
+        if unsaid and self._unsaid is None:
             self._unsaid = ", ".join(sorted(unsaid)).replace("_", " ")
             log.warning(
                 "%s and %s: only one says its %s; not compared.",
@@ -64,12 +64,13 @@ class Comparable:
                 self._unsaid,
             )
         for key, value in _settings(graph).items():
+            # With the first graph of the scope, not with the first of all: others may have no such setting.
             theirs, title = self._settings.setdefault(key, (value, graph.title))
             if not same_part(theirs, value):
+                differs = part_differs(key[0], theirs, title, value, graph.title)
+                advice = WHAT_TO_DO.get(key[0], "find both in the same way")
                 raise InputError(
-                    "Compared circuits are found with the same model, question and settings, but "
-                    f"{part_differs(key[0], theirs, title, value, graph.title)}: "
-                    f"{WHAT_TO_DO.get(key[0], 'find both in the same way')}."
+                    f"Compared circuits are found with the same model, question and settings, but {differs}: {advice}."
                 )
         for site in sorted(graph.sites_without_effect):
             log.warning(
@@ -81,40 +82,44 @@ class Comparable:
 
 def check_comparable(a: Scores, b: Scores) -> None:
     """Check that two graphs may be compared."""
-    checked = Comparable()
-    checked.add(a)
-    checked.add(b)
+    graphs = Comparable()
+    graphs.add(a)
+    graphs.add(b)
 
 
 def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
     """Return the `SHARED_PARTS` of a graph by name and scope: graphs of one scope must agree on the value."""
-    found = {
-        name: graph.settings[name] for name in SHARED_PARTS if name in graph.settings
+    known = {}
+    for name in SHARED_PARTS:
+        if name in graph.settings:
+            known[name] = graph.settings[name]
+    if str(known.get("baseline")).startswith(_BASELINES_OF_A_JOB):
+        known.pop("baseline_digest", None)
+    # The logit of a class does not depend on the texts of other classes.
+    if known.get("metric") == "logit":
+        known.pop("classes", None)
+    domain = graph.domain if known.get("texts") == OWN_STYLE else None
+    class_name = graph.class_name or graph.settings.get("label")
+    n_classes = known.get("text_weights", [None])[0]
+    # A margin is a difference of logits, so its text weights count however many classes there are.
+    if known.get("metric") == "margin":
+        n_classes = None
+    scopes: dict[str, Any] = {
+        "class_weights": (class_name, domain),
+        "text_weights": (n_classes, domain),
+        "metric_code": (class_name, domain),  # a function knows its class
     }
-    if str(found.get("baseline")).startswith(_BASELINES_OF_A_JOB):
-        found.pop("baseline_digest", None)
-    if found.get("metric") == "logit":  # does not depend on the texts of other classes
-        found.pop("classes", None)
-    domain = graph.domain if found.get("texts") == OWN_STYLE else None
-    common: dict[str, Any] = {
-        "class_weights": (graph.class_name or graph.settings.get("label"), domain)
-    }
-    n_classes = (
-        None
-        if found.get("metric") == "margin"
-        else found.get("text_weights", [None])[0]
-    )
-    common["text_weights"] = n_classes, domain
-    common["metric_code"] = common["class_weights"]  # a ready metric is of its class
-    return {(name, common.get(name)): value for name, value in found.items()}
+    return {(name, scopes.get(name)): value for name, value in known.items()}
 
 
 def _check_units(a: Scores, b: Scores) -> None:
     if a.sites != b.sites:
-        different = next(
-            (f"{x} and {y}" for x, y in zip(a.sites, b.sites, strict=False) if x != y),
-            f"{len(a.sites)} and {len(b.sites)} in number",
-        )
+        # The first pair that differs; none differs where one graph has more sites behind the other's.
+        different = f"{len(a.sites)} and {len(b.sites)} in number"
+        for of_a, of_b in zip(a.sites, b.sites, strict=False):
+            if of_a != of_b:
+                different = f"{of_a} and {of_b}"
+                break
         raise InputError(
             f"Compared circuits need the same sites, but these differ ({different}): attribute both with the same "
             "encoder and sites."
@@ -128,7 +133,6 @@ def _check_units(a: Scores, b: Scores) -> None:
 
 
 def _units(graph: Scores, site: str) -> str:
-    errors = len(graph.error_scores.get(site, ()))
-    return f"{len(graph.node_scores[site])} units" + (
-        f" and {errors} error units" if errors else ""
-    )
+    units = f"{len(graph.node_scores[site])} units"
+    n_errors = len(graph.error_scores.get(site, ()))
+    return f"{units} and {n_errors} error units" if n_errors else units

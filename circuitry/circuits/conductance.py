@@ -51,7 +51,8 @@ def conductance_effects(
     """
     sites = task.sites
     rows = rows_that_fit(task.encoder, task.work.memory_gib)
-    told = [site for site in sites if site not in task.encoder.carried]
+    # Past the units of the other sites goes a part of the change, so there is no sum to compare with.
+    complete = [site for site in sites if site not in task.encoder.carried]
     sums = defaultdict[int, list[PartSum]](list)
     n_batches = count_batches(task.images, rows)
     for batch in Bar(
@@ -63,19 +64,22 @@ def conductance_effects(
         leave=False,
     ):
         end = batch.ends({INPUT: batch.images})[INPUT]
+        # Activations a and gradients g at the point before, from the image itself on.
         a, g, clean = clean_run(task, batch.images, sites, with_gradient=True)
         effects = dict.fromkeys(sites, torch.zeros(()))
         for k in range(1, intervals + 1):
             x = torch.lerp(batch.images, end, k / intervals)
             after, slopes, at_end = clean_run(task, x, sites, with_gradient=True)
-            for site in sites:  # the point before goes site by site
+            # Popped site by site, so that no more than two points are in memory.
+            for site in sites:
                 change = (a.pop(site) - after[site]) * (g.pop(site) + slopes[site]) / 2
                 effects[site] = effects[site] + unit_effects(task, site, change)
-            a, g = after, slopes
-        for part, found in part_sums(
-            parts, batch, effects, clean, dict.fromkeys(told, at_end)
-        ):
-            sums[part].append(found)
+            a = after
+            g = slopes
+        # The last point is the baseline's image, at which the metric is the same for all sites.
+        at_ends = dict.fromkeys(complete, at_end)
+        for part, of_part in part_sums(parts, batch, effects, clean, at_ends):
+            sums[part].append(of_part)
     return effects_of(sums, parts)
 
 

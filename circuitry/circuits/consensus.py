@@ -81,31 +81,42 @@ def find_consensus(
     for part in parts:
         check_comparable(circuit.source, part)
     counts, probability = _draws(len(parts))
-    n = np.array([part.n_images for part in parts])
-    total = (counts @ n)[:, None]
-    source = circuit.source
+    n_images = np.array([part.n_images for part in parts])
+    total = (counts @ n_images)[:, None]
+    # The share of each part's images in each draw [draws, parts]: parts may differ by an image.
+    weights = counts * n_images / total
+    effects = {}
+    ranked_by = {}
+    for site in circuit.source.inner_sites:
+        effects[site] = weights @ np.stack([part.node_scores[site] for part in parts])
+        ranked_by[site] = weights @ np.stack([part.ranked_by[site] for part in parts])
+    units = {}
+    for site, held in _held_units(ranked_by, effects, circuit).items():
+        units[site] = probability @ held
+    stability = _edge_stability(circuit, edges, weights, probability)
+    return Consensus(circuit, units, stability)
 
-    def drawn(by_part: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        return {
-            site: (counts * n / total) @ np.stack([of[site] for of in by_part])
-            for site in source.inner_sites
-        }
 
-    effects = drawn([part.node_scores for part in parts])
-    ranked_by = drawn([part.ranked_by for part in parts])
-    held_units = _held_units(ranked_by, effects, circuit)
-    units = {site: probability @ held for site, held in held_units.items()}
+def _edge_stability(
+    circuit: Circuit,
+    edges: Mapping[tuple[str, str], Float[np.ndarray, "parts down up"]],
+    weights: Float[np.ndarray, "draws parts"],
+    probability: Float[np.ndarray, " draws"],
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the probability that each edge of a circuit is among the strongest, in the order of its places."""
     places = circuit.its_edges.places
-    found = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
-    for weights, share in zip(counts * n / total, probability, strict=True):
-        scores = {pair: np.tensordot(weights, edges[pair], 1) for pair in places}
-        for pair, held in strongest_edges(
+    stability = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
+    # Draw by draw: scores of all draws at once would take the memory of 200 graphs.
+    for of_draw, share in zip(weights, probability, strict=True):
+        scores = {pair: np.tensordot(of_draw, edges[pair], 1) for pair in places}
+        strongest = strongest_edges(
             scores, circuit.made_with["edges_per_node"], circuit.made_with["any_sign"]
-        ).items():
+        )
+        for pair, places_in_draw in strongest.items():
             in_draw = np.zeros(scores[pair].shape, bool)
-            in_draw[held] = True
-            found[pair] += share * in_draw[places[pair]]
-    return Consensus(circuit, units, found)
+            in_draw[places_in_draw] = True
+            stability[pair] += share * in_draw[places[pair]]
+    return stability
 
 
 def circuit_stability(
@@ -118,20 +129,18 @@ def circuit_stability(
         if len(parts) < 2:
             continue
         circuit = graphs[class_name, domain].circuit(edges_per_node, any_sign=any_sign)
-        one = find_consensus(circuit, parts, graphs.part_edges(class_name, domain))
-        n_units, n_edges = (
-            sum(map(len, found.values())) for found in (one.units, one.edges)
-        )
+        part_edges = graphs.part_edges(class_name, domain)
+        consensus = find_consensus(circuit, parts, part_edges)
         rows.append(
-            (
-                class_name,
-                domain,
-                len(parts),
-                n_units,
-                one.unit_stability,
-                n_edges,
-                one.edge_stability,
-            )
+            {
+                "class": class_name,
+                "domain": domain,
+                "parts": len(parts),
+                "units": sum(map(len, consensus.units.values())),
+                "unit_stability": consensus.unit_stability,
+                "edges": sum(map(len, consensus.edges.values())),
+                "edge_stability": consensus.edge_stability,
+            }
         )
     return pd.DataFrame(rows, columns=list(STABILITY))
 
@@ -140,11 +149,8 @@ def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
     """Return the means of `circuit_stability` over classes by domain, and of all circuits in the last row, ``all``."""
     numbers = list(STABILITY[2:])
     by_domain = stability.groupby("domain")[numbers].mean()
-    return (
-        pd.concat([by_domain, stability[numbers].mean().to_frame("all").T])
-        .rename_axis("domain")
-        .reset_index()
-    )
+    of_all = stability[numbers].mean().to_frame("all").T
+    return pd.concat([by_domain, of_all]).rename_axis("domain").reset_index()
 
 
 def _draws(
@@ -153,16 +159,15 @@ def _draws(
     """Return how often each part is drawn, and the probability of the draw."""
     if n > _EXACT:
         rng = np.random.default_rng(0)
-        return rng.multinomial(n, np.full(n, 1 / n), _DRAWS).astype(float), np.full(
-            _DRAWS, 1 / _DRAWS
-        )
-    every = [
-        np.bincount(draw, minlength=n)
-        for draw in combinations_with_replacement(range(n), n)
-    ]
-    ways = [
-        factorial(n) / prod(factorial(int(count)) for count in draw) for draw in every
-    ]
+        counts = rng.multinomial(n, np.full(n, 1 / n), _DRAWS)
+        return counts.astype(float), np.full(_DRAWS, 1 / _DRAWS)
+    every = []
+    ways = []
+    for draw in combinations_with_replacement(range(n), n):
+        of_draw = np.bincount(draw, minlength=n)
+        every.append(of_draw)
+        # The multinomial coefficient: orders of n draws with these counts, of n^n orders in all.
+        ways.append(factorial(n) / prod(map(factorial, of_draw.tolist())))
     return np.stack(every).astype(float), np.array(ways) / n**n
 
 
@@ -175,37 +180,31 @@ def _held_units(
 
     A global budget ranks all sites at once.
     """
-    by_rank = {
-        site: np.argsort(-np.abs(scores), axis=1, kind="stable")
-        for site, scores in drawn.items()
-    }
     source = circuit.source
     kept = circuit.units
+    n_kept = sum(len(kept[site]) for site in drawn)
+    # A draw keeps as many units as the circuit: at each site, or with one cut in all.
+    one_cut = source.settings.get("budget") == GLOBAL
     in_draw = {site: np.zeros(scores.shape, bool) for site, scores in drawn.items()}
-    for draw in range(len(next(iter(drawn.values()), ()))):
-        counts = {site: len(kept[site]) for site in drawn}
-        if source.settings.get("budget") == GLOBAL:
-            share = sum(counts.values()) / sum(
-                scores.shape[1] for scores in drawn.values()
-            )
+    if one_cut and n_kept:
+        share = n_kept / sum(scores.shape[1] for scores in drawn.values())
+        for draw in range(len(next(iter(drawn.values())))):
             of_draw = {site: scores[draw] for site, scores in drawn.items()}
-            counts = (
-                {
-                    s: len(units)
-                    for s, units in strongest_units(of_draw, share, GLOBAL).items()
-                }
-                if share
-                else {}
-            )
-        for site, count in counts.items():
-            in_draw[site][draw, by_rank[site][draw, :count]] = True
-    same = {
-        site: np.sign(of_site) == np.sign(source.node_scores[site])
-        for site, of_site in effects.items()
-    }
-    return {site: (in_draw[site] & same[site])[:, kept[site]] for site in drawn}
+            for site, units in strongest_units(of_draw, share, GLOBAL).items():
+                in_draw[site][draw, units] = True
+    elif not one_cut:
+        for site, scores in drawn.items():
+            # Stable, so that the first of equal scores is kept, as by the budget.
+            order = np.argsort(-np.abs(scores), axis=1, kind="stable")
+            first = order[:, : len(kept[site])]
+            np.put_along_axis(in_draw[site], first, True, axis=1)
+    held_units = {}
+    for site, of_site in effects.items():
+        same_sign = np.sign(of_site) == np.sign(source.node_scores[site])
+        held_units[site] = (in_draw[site] & same_sign)[:, kept[site]]
+    return held_units
 
 
-def _mean(parts: Iterable[np.ndarray]) -> float:
-    found = np.concatenate([np.zeros(0), *parts])
-    return float(found.mean()) if len(found) else float("nan")
+def _mean(stabilities: Iterable[np.ndarray]) -> float:
+    numbers = np.concatenate([np.zeros(0), *stabilities])
+    return float(numbers.mean()) if len(numbers) else float("nan")

@@ -42,8 +42,11 @@ def direct_effects(
             linear map behind its pooling, or hooks in the blocks or behind them.
 
     Example:
-        >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
-        >>> found.to_pandas().head()
+        >>> stream = circuitry.bases.ResidualStream.of(vit.encoder)
+        >>> weight = vit.text_weights(folder.classes)[1]
+        >>> direct = circuitry.circuits.direct_effects(stream, images, weight)
+        >>> bool(np.allclose(direct.effects.sum(1) + direct.rest, direct.logits, atol=1e-4))
+        True
     """
     width = _check_linear(stream)
     if weight.shape != (width,):
@@ -52,25 +55,36 @@ def direct_effects(
             f"{list(weight.shape)} was given: give one row of the text weights."
         )
     class_text = weight.detach().cpu().double().numpy()
-    parts = []
+    effects = list[np.ndarray]()
+    of_rest = list[np.ndarray]()
+    logits = list[np.ndarray]()
     for vectors, rest, embedding in _added(stream, images, Work()):
+        # The length of the whole embedding for all parts, so that they add up to its cosine.
         lengths = np.linalg.norm(embedding, axis=-1)
-        parts.append(
-            [(one @ class_text).T / lengths for one in (vectors, rest, embedding)]
-        )
-    effects, of_rest, logits = (
-        np.concatenate(some, -1).T for some in zip(*parts, strict=True)
+        effects.append((vectors @ class_text).T / lengths)
+        of_rest.append(rest @ class_text / lengths)
+        logits.append(embedding @ class_text / lengths)
+    return DirectEffects(
+        tuple(map(str, stream.writers)),
+        np.concatenate(effects, -1).T,
+        np.concatenate(of_rest),
+        np.concatenate(logits),
     )
-    return DirectEffects(tuple(map(str, stream.writers)), effects, of_rest, logits)
 
 
 @checked
 def direct_vectors(
     stream: ResidualStream, images: Images, work: Work = Work()
 ) -> Float[np.ndarray, "images writers d"]:
-    """Return what each writer adds to the embedding directly: the effect on any class is its product with the text.
+    """Return the vector that each writer adds to the embedding directly: times a text weight it is a direct effect.
 
-    Takes the arguments of `direct_effects`, and does not divide by the length of the embedding.
+    It takes the arguments of `direct_effects`, and does not divide by the length of the embedding.
+
+    Example:
+        >>> stream = circuitry.bases.ResidualStream.of(vit.encoder)
+        >>> vectors = circuitry.circuits.direct_vectors(stream, images)
+        >>> vectors.shape[:2] == (4, len(stream.writers))
+        True
     """
     _check_linear(stream)
     return np.concatenate([vectors for vectors, *_ in _added(stream, images, work)])
@@ -79,33 +93,31 @@ def direct_vectors(
 def _added(
     stream: ResidualStream, images: Images, work: Work
 ) -> Iterator[list[np.ndarray]]:
-    """Yield what each writer [images, writers, d] and all biases [images, d] add to the embeddings, and these."""
-    components, last, n_blocks = (
-        stream.components,
-        stream.encoder.stages[-1].run,
-        len(stream.blocks),
-    )
+    """Yield the additions of each writer [images, writers, d] and of all biases [images, d], and the embeddings."""
+    components = stream.components
+    last = stream.encoder.stages[-1].run
+    n_blocks = len(stream.blocks)
     end = f"blocks.{n_blocks - 1}.hook_resid_post"
     why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
     with components.running():
         components.check_unhooked(why, stream.sites[0])
         stream.encoder.check_unhooked(why)
-        for batch in ImageBatches(
-            images, components, rows_that_fit(stream.encoder, work.memory_gib)
-        ):
+        rows = rows_that_fit(stream.encoder, work.memory_gib)
+        for batch in ImageBatches(images, components, rows):
             _, cache = components.run_with_cache(
                 batch, names_filter=lambda name: name in (*stream.sites, end)
             )
             biases = sum(bias for i in range(n_blocks) for bias in stream.biases(i))
             with _held_norms(stream.encoder.tower):
+                # First the embedding: its run sets the scales that all others are divided by.
                 embedding = last(cache[end])
-                nothing = last(torch.zeros_like(cache[end]))
-                vectors = [last(written) - nothing for written in stream.written(cache)]
-                rest = last(torch.zeros_like(cache[end]) + biases)
-            yield [
-                one.cpu().double().numpy()
-                for one in (torch.stack(vectors, 1), rest, embedding)
-            ]
+                zero = torch.zeros_like(cache[end])
+                # Less the last stage's own biases, which count once, with the rest.
+                at_zero = last(zero)
+                vectors = [last(written) - at_zero for written in stream.written(cache)]
+                rest = last(zero + biases)
+            parts = (torch.stack(vectors, 1), rest, embedding)
+            yield [part.cpu().double().numpy() for part in parts]
 
 
 @contextmanager
@@ -128,20 +140,20 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
 
 def _check_linear(stream: ResidualStream) -> int:
     """Return the width of the embedding after checking that it is linear in the last stream with fixed norm scales."""
-    encoder, last = stream.encoder, stream.encoder.stages[-1]
+    encoder = stream.encoder
+    last = encoder.stages[-1]
     x = encoder.read_unhooked(encoder.blank(), encoder.sites[-2:-1])[encoder.sites[-2]]
     with encoder.running(), _held_norms(encoder.tower):
         last.run(x)  # which sets the scales
-        step = (
-            10
-            * x.std()
-            * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-        )
+        generator = torch.Generator().manual_seed(0)
+        # A long step, so that a curve is no rounding.
+        step = 10 * x.std() * torch.randn(x.shape, generator=generator).to(x)
         at_zero = last.run(torch.zeros_like(x))
-        there, back = (last.run(one) - at_zero for one in (step, -2 * step))
-    if (back + 2 * there).abs().max() > ROUNDINGS * torch.finfo(
-        x.dtype
-    ).eps * back.abs().max():
+        there = last.run(step) - at_zero
+        back = last.run(-2 * step) - at_zero
+    # A linear map takes the step -2 s to -2 times what it makes of s.
+    error = (back + 2 * there).abs().max()
+    if error > ROUNDINGS * torch.finfo(x.dtype).eps * back.abs().max():
         raise InputError(
             f"Direct effects need an embedding that is linear in the last residual stream, but {last.site} of this "
             f"{type(encoder.tower).__name__} pools by attention or has layers that are not linear behind its pooling: "

@@ -28,7 +28,7 @@ Cut = Mapping[Pair, tuple[Any, Any]]
 def cut_effects(task: Task, edges: Edges) -> Edges:
     """Return some edges, of a chain or across sites, with the exact effect of cutting each as its score.
 
-    Every edge takes a run of its own, from the first site of all on, while all others between the sites are kept.
+    Every edge takes a run of its own, from the first site on, while all other edges between the sites are kept.
 
     Args:
         task: Images, metric, and the baseline that a cut edge carries.
@@ -38,27 +38,28 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
         The edges with metric(clean) - metric(edge cut), mean over images: positive where an edge helps.
 
     Example:
-        >>> exact = cut_effects(Task(encoder, photos, metric), graph.edges)
-        >>> exact.scores["layer3.0", "layer4.0"]    # beside graph.edge_scores["layer3.0", "layer4.0"]
+        >>> strongest = graph.edges.top(0.001)
+        >>> exact = cut_effects(task, strongest)
+        >>> exact.count == strongest.count
+        True
     """
     gated = gated_edges_of(task, edges.scores)
+    # Refuses units that the encoder does not have, before the first run.
     gated.masks(edges)
-    places = [
-        (pair, *place)
-        for pair, found in edges.places.items()
-        for place in np.transpose(found).tolist()
-    ]
-    cuts = [
-        {(up, down): (edges.units[down][row], edges.units[up][column])}
-        for (up, down), row, column in places
-    ]
-    scores = {
-        pair: np.full(found.shape, np.nan) for pair, found in edges.scores.items()
-    }
-    for (pair, row, column), effect in zip(
-        places, _effects(task, gated, cuts)[0], strict=True
-    ):
-        scores[pair][row, column] = effect
+    cuts = list[Cut]()
+    for (up, down), (rows, columns) in edges.places.items():
+        readers = edges.units[down][rows]
+        writers = edges.units[up][columns]
+        cuts += [{(up, down): edge} for edge in zip(readers, writers, strict=True)]
+    effects, _ = _effects(task, gated, cuts)
+    scores = dict[Pair, np.ndarray]()
+    start = 0
+    # The effects follow the edges, pair by pair.
+    for pair, place in edges.places.items():
+        end = start + len(place[0])
+        scores[pair] = np.full(edges.scores[pair].shape, np.nan)
+        scores[pair][place] = effects[start:end]
+        start = end
     return replace(edges, scores=scores)
 
 
@@ -69,43 +70,40 @@ def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
         stream: Whose layers are one component, or heads.
         task: A task of ``stream.components``.
     """
-    order, everything = [layer.name for layer in stream.layers], slice(None)
-    readers = [
-        (f"{one.layer}.{one.port}".removesuffix("."), one.unit or 0)
-        for one in stream.readers
-    ]
-    writers = [(one.layer, one.unit or 0) for one in stream.writers]
-    places = stream.edges.nonzero().tolist()
-    cuts: list[Cut] = [
-        {(writers[w][0], readers[r][0]): (readers[r][1], writers[w][1])}
-        for r, w in places
-    ]
-    for reader, (name, unit) in zip(stream.readers, readers, strict=True):
-        cuts.append(
-            {
-                (up, name): (unit, everything)
-                for up in order[: order.index(reader.layer)]
-            }
-        )
-    for name, unit in writers:
-        cuts.append(
-            {
-                (name, down): (everything, unit)
-                for down in order[order.index(name) + 1 :]
-            }
-        )
+    order = [layer.name for layer in stream.layers]
+    every_unit = slice(None)
+    # Site and unit of each reader, and of each writer; a whole MLP is the unit 0 of its layer.
+    readers = list[tuple[str, int]]()
+    for reader in stream.readers:
+        site = f"{reader.layer}.{reader.port}" if reader.port else reader.layer
+        readers.append((site, reader.unit or 0))
+    writers = [(writer.layer, writer.unit or 0) for writer in stream.writers]
+    cuts = list[Cut]()
+    places = stream.edges.nonzero()
+    for r, w in places.tolist():
+        (down, reading), (up, writing) = readers[r], writers[w]
+        cuts.append({(up, down): (reading, writing)})
+    for reader, (site, unit) in zip(stream.readers, readers, strict=True):
+        earlier = order[: order.index(reader.layer)]
+        cuts.append({(up, site): (unit, every_unit) for up in earlier})
+    for site, unit in writers:
+        later = order[order.index(site) + 1 :]
+        cuts.append({(site, down): (every_unit, unit) for down in later})
     effects, n_images = _effects(task, gated_edges_of(task, ()), cuts)
-    single, into, out_of = np.split(effects, np.cumsum([len(places), len(readers)]))
+    ends = np.cumsum([len(places), len(readers)])
+    single, into, out_of = np.split(effects, ends)
     scores = np.full(stream.edges.shape, np.nan)
-    scores[tuple(np.transpose(places))] = single
+    scores[stream.edges.numpy()] = single
     return StreamScores(stream.readers, stream.writers, scores, into, out_of, n_images)
 
 
 def _effects(
     task: Task, gated: GatedEdges, cuts: Sequence[Cut]
 ) -> tuple[Float[np.ndarray, " cuts"], int]:
-    """Return how much the metric falls in the mean by each cut, and the number of images."""
-    values, n_images = np.zeros(1 + len(cuts)), 0
+    """Return the mean fall of the metric by each cut, and the number of images."""
+    # First the metric of the whole model, then that after each cut.
+    values = np.zeros(1 + len(cuts))
+    n_images = 0
     n_batches = count_batches(task.images, gated.rows) or 0
     with (
         task.running(),
@@ -119,23 +117,20 @@ def _effects(
     ):
         for batch in task.batches(gated.rows):
             clean = batch.clean(gated.sites)
-            ends, n_images = batch.ends(clean), n_images + len(batch.images)
+            ends = batch.ends(clean)
+            n_images += len(batch.images)
             of_cuts = list[Tensor]()
             for cut in [{}, *cuts]:
-                masks = {
-                    (up, down): np.ones(
-                        (gated.sizes[down], gated.sizes[up]), dtype=bool
-                    )
-                    for up, down in cut
-                }
-                for pair, place in cut.items():
-                    masks[pair][place] = False
-                (embedding,) = gated.run(
-                    clean[gated.start], ends, gates_of_masks(masks, batch.images.device)
-                )
+                # Masks are made anew for each cut: together they would take all edges times all cuts.
+                masks = dict[Pair, np.ndarray]()
+                for (up, down), place in cut.items():
+                    mask = np.ones((gated.sizes[down], gated.sizes[up]), dtype=bool)
+                    mask[place] = False
+                    masks[up, down] = mask
+                gates = gates_of_masks(masks, batch.images.device)
+                embedding = gated.run(clean[gated.start], ends, gates)[0]
                 of_cuts.append(in_double(checked_metric(task.metric, embedding)).sum())
                 bar.update()
-            values += (
-                torch.stack(of_cuts).cpu().numpy()
-            )  # a GPU is waited for once, not at every cut
+            # A GPU is waited for once a batch, not at every cut.
+            values += torch.stack(of_cuts).cpu().numpy()
     return (values[0] - values[1:]) / n_images, n_images

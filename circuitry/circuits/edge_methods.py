@@ -95,7 +95,7 @@ COMPONENT_SCORERS: Mapping[str, ComponentScorer] = {
 
 
 def component_scorer(method: EdgeMethod) -> ComponentScorer:
-    """Return what scores edges between heads and whole MLPs by a method; refuse one that scores none."""
+    """Return the function of a method that scores edges between heads and whole MLPs; refuse a method without one."""
     if method.components is not None:
         return partial(_component_scores, method)
     if method.name not in COMPONENT_SCORERS:
@@ -109,7 +109,7 @@ def component_scorer(method: EdgeMethod) -> ComponentScorer:
 def _component_scores(
     method: EdgeMethod, stream: ResidualStream, task: Task, rule: QuadratureRule
 ) -> StreamScores:
-    """Call a method from outside; refuse what are no scores of the edges of a stream."""
+    """Call a method from outside; refuse an answer that is no scores of the edges of a stream."""
     assert method.components is not None
     given = method.components(stream, task, rule)
     if not isinstance(given, StreamScores):
@@ -127,17 +127,19 @@ def _component_scores(
 def _scores_from_outside(
     method: EdgeMethod, task: Task, units: SomeUnits, rule: QuadratureRule
 ) -> dict[Pair, np.ndarray]:
-    """Call a method from outside; refuse what are no scores of edges between the units."""
+    """Call a method from outside; refuse an answer that is no scores of edges between the units."""
     assert method.function is not None
+    # Checked here, so that every later step can trust the scores, whoever wrote the function.
     given: object = method.function(task, units, rule)
     if not isinstance(given, Mapping) or not given:
         raise _no_scores(method, f"it returned {shown(given)}")
     scores = dict[Pair, np.ndarray]()
     places = {site: place for place, site in enumerate(units)}
     for pair, values in given.items():
-        known = isinstance(pair, tuple) and all(site in places for site in pair)
+        known = isinstance(pair, tuple) and set(places).issuperset(pair)
         if not known or len(pair) != 2 or places[pair[0]] >= places[pair[1]]:
             raise _no_scores(method, f"there are some at {shown(pair)}")
+        # From here on the pair is one of two sites, the earlier one first.
         where = "->".join(pair)
         block = numbers_in(values)
         if block is None:
@@ -170,8 +172,8 @@ def score_edges(
     """Score the edges between some units: of neighbouring sites, or of sites that a stream joins.
 
     Args:
-        task: Its encoder has the sites; the baseline is what an upstream unit is put to.
-        units: Units by site, in the encoder's order, such as the ``kept_units`` of a graph.
+        task: Its encoder has the sites; an upstream unit is put to its baseline.
+        units: Numbers of units by site, in the encoder's order, such as the ``kept_units`` of a graph.
         method: One of `EDGE_METHODS` (default: ``squared``; where sites carry a stream ``gradient``, or
             ``exact-readers`` where units do not add up).
         rule: Points of the path, or the rule's name (default: of ``squared`` midpoint-10, else one gradient).
@@ -185,9 +187,9 @@ def score_edges(
         >>> strongest = edges.strongest(into=3).to_pandas()
     """
     chosen = edge_method(task.encoder, method)
-    units = {
-        site: np.asarray(of_site) for site, of_site in units.items() if site != INPUT
-    }
+    # No edge leads from the image: its baseline is where the paths of all sites end.
+    units = {site: np.asarray(units[site]) for site in units if site != INPUT}
+    # A method that takes no path gets one gradient, at the clean activation.
     default = DEFAULT_RULE if chosen.along_path else PLAIN
     given = default if rule is None else as_rule(rule)
     with task.running(gradients=True):
@@ -196,10 +198,11 @@ def score_edges(
 
 
 def _scorer(method: EdgeMethod) -> EdgeScorer:
-    """Return what scores the edges between units."""
+    """Return the function of a method that scores edges between units."""
     if method.function is not None:
         return partial(_scores_from_outside, method)
     if method.components is not None:
+        # In a stream edges between units are edges between components, with these units apart.
         return partial(unit_edges, partial(_component_scores, method))
     return EDGE_SCORERS[method.name]
 
@@ -217,13 +220,14 @@ def attribute_components(
     Sites are the layers: ``embed``, of each block ``blocks.i.attn`` (its heads) and ``blocks.i.mlp`` (one unit), and
     ``embedding``. With ports apart, ``blocks.i.attn.q``, ``.k`` and ``.v`` hold what each head reads.
 
-        node of a writer = effect of cutting all its edges;  node of another = effect of cutting all edges into it
+        score of a node that writes     = effect of cutting all its edges
+        score of a node that only reads = effect of cutting all edges into it
 
-    which to first order are the sums of those edges.
+    To first order these are sums of the scores of the edges.
 
     Args:
-        task: Its encoder is a transformer, as it is or in heads and neurons; the baseline is what a writer adds where
-            its edge is cut. Its sites play no part: all edges are scored.
+        task: Its encoder is a transformer, as it is or in heads and neurons; where an edge is cut, the writer's
+            addition is that at the baseline. The task's sites play no part: all edges are scored.
         method: One of `EDGE_METHODS` but ``squared``; ``cuts`` takes a run for every edge and no rule.
         rule: Points of the path, or the rule's name; `PLAIN` is attribution patching.
         ports: Whether the query, key and value of a head are nodes of their own; else one node reads for all three.
@@ -241,51 +245,50 @@ def attribute_components(
     rule = as_rule(rule)
     score = component_scorer(EDGE_METHODS[method])
     with task.running(gradients=True):
-        found = score(stream, task, rule)
-    return as_graph(
-        found, task.identity | {"edge_rule": rule.name, "edge_method": method}, ports
-    )
+        scores = score(stream, task, rule)
+    settings = task.identity | {"edge_rule": rule.name, "edge_method": method}
+    return as_graph(scores, settings, ports)
 
 
 def as_graph(
-    found: StreamScores, settings: dict[str, Any], ports: bool = False
+    of_stream: StreamScores, settings: dict[str, Any], ports: bool = False
 ) -> AttributionGraph:
     """Return all heads and MLPs with the edges between them; no neurons are apart."""
-    scores, layers = (
-        np.nan_to_num(found.scores),
-        list(dict.fromkeys(one.layer for one in (*found.writers, *found.readers))),
-    )
-    reads, writes = _places(found.readers, ports), _places(found.writers, False)
-    layer_of = {
-        f"{layer}{port}": layer for layer in layers for port in (".q", ".k", ".v", "")
-    }
-    sites = [site for site in layer_of if site in reads or site in writes]
-    into = {
-        site: np.stack([scores[rows].sum(0) for rows in units])
-        for site, units in reads.items()
-    }
-    own = {
-        site: found.into[np.concatenate(units)]
-        for site, units in reads.items()
-        if site not in writes
-    }
-    own |= {site: found.out_of[np.concatenate(units)] for site, units in writes.items()}
-    nodes = {site: own[site] for site in sites}
-    kept = {
-        site: np.argsort(-np.abs(of_site), kind="stable")
-        for site, of_site in nodes.items()
-    }
-    edges = {
-        (up, down): into[down][:, np.concatenate(writes[up])][kept[down]][:, kept[up]]
-        for down in sites
-        for up in writes
-        if down in into and layers.index(up) < layers.index(layer_of[down])
-    }
+    scores = np.nan_to_num(of_stream.scores)
+    reads = _places(of_stream.readers, ports)
+    writes = _places(of_stream.writers, False)
+    components = (*of_stream.writers, *of_stream.readers)
+    layers = list(dict.fromkeys(component.layer for component in components))
+    # The layer of each site, in the order of the tower; the ports of a layer come before what it writes.
+    layer_of = dict[str, str]()
+    for layer in layers:
+        for port in (".q", ".k", ".v", ""):
+            site = f"{layer}{port}"
+            if site in reads or site in writes:
+                layer_of[site] = layer
+    nodes = dict[str, np.ndarray]()
+    kept = dict[str, np.ndarray]()
+    for site in layer_of:
+        # A site that writes has the effect of its edges out, even where it reads, too.
+        if site in writes:
+            nodes[site] = of_stream.out_of[np.concatenate(writes[site])]
+        else:
+            nodes[site] = of_stream.into[np.concatenate(reads[site])]
+        # Kept units are listed from the strongest on, as in every graph.
+        kept[site] = np.argsort(-np.abs(nodes[site]), kind="stable")
+    edges = dict[Pair, np.ndarray]()
+    for down in filter(reads.__contains__, layer_of):
+        # Where the ports of a head are one node, its score is the sum of theirs.
+        into = np.stack([scores[rows].sum(0) for rows in reads[down]])
+        for up in writes:
+            if layers.index(up) < layers.index(layer_of[down]):
+                of_writers = into[:, np.concatenate(writes[up])]
+                edges[up, down] = of_writers[kept[down]][:, kept[up]]
     return AttributionGraph(
-        tuple(sites),
+        tuple(layer_of),
         nodes,
         {},
-        found.n_images,
+        of_stream.n_images,
         settings=settings,
         kept_units=kept,
         edge_scores=edges,
@@ -294,17 +297,28 @@ def as_graph(
 
 def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list[int]]]:
     """Return the places of each unit's components by site, units in order."""
-    found: dict[str, dict[int, list[int]]] = {}
-    for place, one in enumerate(components):
-        site = f"{one.layer}.{one.port}" if ports and one.port else one.layer
-        found.setdefault(site, {}).setdefault(one.unit or 0, []).append(place)
-    return {site: list(units.values()) for site, units in found.items()}
+    by_unit: dict[str, dict[int, list[int]]] = {}
+    for place, component in enumerate(components):
+        site = component.layer
+        if ports and component.port:
+            site = f"{component.layer}.{component.port}"
+        units = by_unit.setdefault(site, {})
+        # A whole MLP has no number, and is the unit 0 of its site.
+        units.setdefault(component.unit or 0, []).append(place)
+    return {site: list(units.values()) for site, units in by_unit.items()}
 
 
 def with_edges(task: Task, circuit: Circuit) -> Circuit:
-    """Return a circuit of units whose source is a graph, with scores of the edges between them; see `score_edges`."""
+    """Return a circuit of units whose source is a graph, with scores of the edges between them; see `score_edges`.
+
+    Example:
+        >>> part = circuitry.own_part(task)
+        >>> circuitry.circuits.with_edges(task, part).source.edges.count > 0
+        True
+    """
     source = circuit.source
     check_made_with(task, [source], (*ANY_CLASS, "baseline"))
+    # A graph has units at all its sites, a circuit only where it keeps some.
     nothing = np.zeros(0, np.int64)
     kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
     edges = score_edges(own_images(task), kept)
@@ -317,14 +331,14 @@ def edge_method(encoder: Encoder, name: str | None) -> EdgeMethod:
     """Return the method that scores the edges of an encoder, by its name or the default."""
     if in_stream(encoder):
         return EDGE_METHODS[name or GRADIENT]
-    method = EDGE_METHODS[name or (EXACT_READERS if encoder.carried else SQUARED)]
+    # Distances of the next site do not see an effect that a carried stream takes past it.
+    default = EXACT_READERS if encoder.carried else SQUARED
+    method = EDGE_METHODS[name or default]
     if method.in_stream:
-        anywhere = [
-            repr(one.name) for one in EDGE_METHODS.values() if not one.in_stream
-        ]
+        of_chains = [repr(m.name) for m in EDGE_METHODS.values() if not m.in_stream]
         raise InputError(
             f"Edges are scored by {name!r} between heads and neurons that add to a residual stream, but this encoder's "
-            f"units are not: give clip.in_components().encoder of a ViT, or one of {', '.join(anywhere)}."
+            f"units are not: give clip.in_components().encoder of a ViT, or one of {', '.join(of_chains)}."
         )
     return method
 

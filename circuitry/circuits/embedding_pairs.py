@@ -11,6 +11,7 @@ Each pair has one direction in the space of texts, the same for all images.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,13 @@ from circuitry.runs.workers import Work
 
 @dataclass(frozen=True, eq=False)
 class PoolingPairs:
-    """The embeddings of images as sums over pairs of (head of the attention pooling, unit of the last block)."""
+    """The embeddings of images as sums over pairs of (head of the attention pooling, unit of the last block).
+
+    Example:
+        >>> pairs = pooling_pairs(encoder, images)
+        >>> bool(np.allclose(pairs.embeddings, encoder(images).detach(), atol=1e-4))
+        True
+    """
 
     read: Float[np.ndarray, "images heads units"]
     """A unit's mean over positions, weighted by a head's attention pattern."""
@@ -42,21 +49,19 @@ class PoolingPairs:
     @property
     def embeddings(self) -> Float[np.ndarray, "images d"]:
         """The sum of pairs and rest: the embeddings of the images, not normalised."""
-        found: np.ndarray = (
-            np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True)
-            + self.rest
-        )
-        return found
+        # Optimised, this is one matrix product; else numpy loops over all four axes.
+        of_pairs = np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True)
+        embeddings: np.ndarray = of_pairs + self.rest
+        return embeddings
 
     def effects(
         self, weight: Float[np.ndarray, " d"]
     ) -> Float[np.ndarray, "images heads units"]:
         """Return the direct effect of each pair on the logit of a normalised text weight, or a difference of two."""
         lengths = np.linalg.norm(self.embeddings, axis=-1)
-        found: np.ndarray = (
-            self.read * (self.directions @ weight) / lengths[:, None, None]
-        )
-        return found
+        logits = self.read * (self.directions @ weight)
+        effects: np.ndarray = logits / lengths[:, None, None]
+        return effects
 
 
 @checked
@@ -64,8 +69,10 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
     """Decompose the embeddings of a CLIP ResNet into pairs of a head of its pooling and a unit that it reads.
 
     Example:
-        >>> pairs = pooling_pairs(clip.encoder, photos)
-        >>> pairs.effects(weights[3]).mean(0)  # of each head and unit on the logit of the class 3
+        >>> pairs = pooling_pairs(encoder, images)
+        >>> effects = pairs.effects(weights[1].numpy())  # on the logit of the class 1
+        >>> effects.shape == pairs.read.shape  # [images, heads, units]
+        True
     """
     pool = getattr(encoder.tower, "attnpool", None)
     if not isinstance(pool, AttentionPool2d):
@@ -78,39 +85,41 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
             "pairs add up to an embedding that nothing changes behind them",
             encoder.sites[-2],
         )
-        batches = ImageBatches(
-            images, encoder, rows_that_fit(encoder, Work().memory_gib)
-        )
-        parts = [
-            _read(pool, encoder(batch, stop=encoder.sites[-2])) for batch in batches
-        ]
-        value = rearrange(
-            pool.v_proj.weight, "(head s) c -> head c s", head=pool.num_heads
-        )
-        out = rearrange(
-            pool.c_proj.weight, "d (head s) -> head s d", head=pool.num_heads
-        )
-        read, rest = (torch.cat(some) for some in zip(*parts, strict=True))
+        rows = rows_that_fit(encoder, Work().memory_gib)
+        reads = list[Tensor]()
+        rests = list[Tensor]()
+        for batch in ImageBatches(images, encoder, rows):
+            read, rest = _read(pool, encoder(batch, stop=encoder.sites[-2]))
+            reads.append(read)
+            rests.append(rest)
+        # A unit passes a head's value and then its part of the output: one matrix for each head.
+        n = pool.num_heads
+        value = rearrange(pool.v_proj.weight, "(head s) c -> head c s", head=n)
+        out = rearrange(pool.c_proj.weight, "d (head s) -> head s d", head=n)
         return PoolingPairs(
-            *(one.cpu().double().numpy() for one in (read, value @ out, rest))
+            _as_array(torch.cat(reads)),
+            _as_array(value @ out),
+            _as_array(torch.cat(rests)),
         )
+
+
+def _as_array(x: Tensor) -> np.ndarray:
+    return x.cpu().double().numpy()
 
 
 def _read(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the units as heads read them [batch, head, unit], and the part of positions and biases [batch, d]."""
-    n, units, position = pool.num_heads, pooled_tokens(x), pool.positional_embedding
+    units = pooled_tokens(x)
+    position = pool.positional_embedding
     tokens = units + position
-    q, k = (
-        rearrange(of, "b t (head s) -> b head t s", head=n)
-        for of in (pool.q_proj(tokens[:, :1]), pool.k_proj(tokens))
-    )
-    pattern = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)[
-        :, :, 0
-    ]  # batch, head, token
-    placed = rearrange(
-        pool.v_proj(position), "t (head s) -> head t s", head=n
-    )  # with the bias: patterns add up to 1
-    rest = pool.c_proj(
-        rearrange(pattern[:, :, None] @ placed, "b head 1 s -> b (head s)")
-    )
+    by_head = partial(rearrange, head=pool.num_heads)
+    # Only the first token, the mean of all, is a query: its output is the embedding.
+    q = by_head(pool.q_proj(tokens[:, :1]), "b t (head s) -> b head t s")
+    k = by_head(pool.k_proj(tokens), "b t (head s) -> b head t s")
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    pattern = scores.softmax(-1)[:, :, 0]  # [batch, head, token]
+    # With the value's bias, which heads read in full: their patterns add up to 1.
+    placed = by_head(pool.v_proj(position), "t (head s) -> head t s")
+    of_heads = rearrange(pattern[:, :, None] @ placed, "b head 1 s -> b (head s)")
+    rest = pool.c_proj(of_heads)
     return torch.einsum("bht,btc->bhc", pattern, units), rest

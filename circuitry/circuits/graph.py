@@ -1,14 +1,14 @@
-"""Scores of units, and what is cut out by them. No torch.
+"""Scores of units, and the graphs and circuits that are cut out by them. No torch.
 
-`Scores` says what a method found of every unit. An `AttributionGraph` is scores with the units that it keeps, and
-scores of the edges between these. A `Circuit` is some units, perhaps some edges between them, and the scores behind
-them. So units are chosen in one place: a graph's are in it, a circuit's are in the circuit, and scores name none.
+`Scores` holds the score of every unit by one method. An `AttributionGraph` adds the units that it keeps, and scores of
+the edges between kept units. A `Circuit` is a choice of units, perhaps with edges between them, and the scores behind
+the choice. So units are chosen in one place: in a graph or in a circuit, never in scores.
 
 Circuits are studied on any laptop: no model takes part.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -35,12 +35,12 @@ PIXELS = "pixels"
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Scores:
-    """What a method says of every unit, for one set of images, and what made it.
+    """Hold the scores of every unit by one method, for one set of images, and what made them.
 
     Example:
         >>> scores = circuitry.find_circuit(task, size=0.1).source
         >>> scores.node_scores["layer3.0"].shape
-        (32,)
+        (192,)
         >>> scores.strongest(0.2).count > scores.strongest(0.1).count
         True
     """
@@ -56,24 +56,25 @@ class Scores:
     """Sum of effects and metric difference by site."""
     n_images: Count  #: Images that scores are means over.
     class_name: str | None = None
-    """What the images show, where one class was asked for."""
-    domain: str | None = None  #: Their style, where it is one.
+    """Class of the images, where they are of a single class."""
+    domain: str | None = None  #: Domain of the images, where it is a single one.
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the computation: size, rules, baseline; compared graphs must agree on them, see `comparable`."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Versions, model digest and seed of the run that made it."""
     error_scores: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
-    """For sites in a feature basis, the effects of the error units, which follow the latents; they sum to the effect
-    of all that the latents miss. They are no nodes of circuits."""
+    """Effects of the error units by site in a feature basis; error units follow the latents. They sum to the effect of
+    the part of the activation that the latents miss, and are no nodes of circuits."""
     importance: dict[str, Float[np.ndarray, " _"]] | None = None
-    """What a method ranked the units by [units], by site, where that is not their effects: squared changes of answers,
-    or gates of a mask. None where they are ranked by their effects."""
+    """Numbers [units] by site that a method ranks the units by, where it does not rank by effects: squared changes of
+    answers, or gates of a mask. None where units are ranked by their effects."""
 
     def __post_init__(self) -> None:
         if differing := set(self.sites) ^ set(self.node_scores):
             raise InputError(
                 f"A graph has node scores at each of its sites, and no others: look at {min(differing)}."
             )
+        # Over the sites of both, since either may lack a site.
         for site in self.node_scores | self.ranked_by:
             n = len(self.node_scores.get(site, ()))
             n_ranked = len(self.ranked_by.get(site, ()))
@@ -95,19 +96,18 @@ class Scores:
 
     @property
     def ranked_by(self) -> dict[str, np.ndarray]:
-        """What units are chosen by, the largest absolute value first: `importance`, or else their effects."""
+        """Numbers that units are chosen by, the largest absolute value first: `importance`, or else their effects."""
         return self.node_scores if self.importance is None else self.importance
 
     @cached_property
     def sites_without_effect(self) -> frozenset[str]:
         """Sites whose units all rank alike, with zero: which of them are kept is arbitrary."""
-        return frozenset(
-            site for site in self.inner_sites if not self.ranked_by[site].any()
-        )
+        ranked_by = self.ranked_by
+        return frozenset(site for site in self.inner_sites if not ranked_by[site].any())
 
     @cached_property
     def doubtful_sites(self) -> dict[str, str]:
-        """Sites whose scores do not add up to the metric's change, or repeat another site's, with the reason."""
+        """Reason by site whose scores do not add up to the metric's change, or repeat those of another site."""
         return find_doubtful(self.node_scores, self.completeness, self.inner_sites)
 
     def n_units(self, site: str) -> int:
@@ -126,6 +126,7 @@ class Scores:
 
     def _check_finite(self, kind: str, scores: Mapping[str, np.ndarray]) -> None:
         for where, numbers in scores.items():
+            # NaN sorts behind all numbers, so a unit would silently never be kept.
             if not np.isfinite(numbers).all():
                 raise InputError(
                     f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
@@ -137,14 +138,20 @@ class Scores:
         """Return the n units with the largest absolute score: site, unit, score.
 
         Args:
-            site: Where (default: at all sites but the image and `doubtful_sites`, unless all are doubtful).
+            n: Number of units.
+            site: The site (default: all sites but the image and `doubtful_sites`, unless all are doubtful).
         """
         if site is not None:
-            self.n_units(site)  # which refuses a name that it does not know
-        trusted = [s for s in self.inner_sites if s not in self.doubtful_sites]
-        sites = [site] if site is not None else trusted or self.inner_sites
+            self.n_units(site)  # refuses the name of no site
+            sites = [site]
+        else:
+            # Scores that do not add up may be large for no reason, and would crowd out the others.
+            doubtful = self.doubtful_sites
+            trusted = [name for name in self.inner_sites if name not in doubtful]
+            sites = trusted or list(self.inner_sites)
         table = nodes_table(self.node_scores, {})
         table = table[table["site"].isin(sites)]
+        # Stable, so that equal scores stay in the order of sites and units on any machine.
         order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
         return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
 
@@ -166,7 +173,7 @@ class Scores:
             raise no_circuit_at(missing, self.inner_sites)
         ranked_by = {site: self.ranked_by[site] for site in sites or self.inner_sites}
         if ranking == "signed":
-            # None is negative then, so that the largest are those that help most.
+            # Moved until none is negative: the largest absolute numbers are then of the units that help most.
             least = min(of_site.min() for of_site in ranked_by.values())
             ranked_by = {site: of_site - least for site, of_site in ranked_by.items()}
         units = strongest_units(ranked_by, size, budget)
@@ -179,27 +186,32 @@ class Scores:
         edge_scores: Mapping[tuple[str, str], np.ndarray] = {},
     ) -> "AttributionGraph":
         """Return a graph of these scores that keeps some units, with scores of the edges between them."""
-        scores = {one.name: getattr(self, one.name) for one in fields(Scores)}
+        # Fields of Scores only: these may be a graph already, which keeps other units.
+        scores = {entry.name: getattr(self, entry.name) for entry in fields(Scores)}
         return AttributionGraph(
             **scores, kept_units=dict(kept_units), edge_scores=dict(edge_scores)
         )
 
     def __repr__(self) -> str:
         sites = self.inner_sites
-        n_units = sum(len(self.node_scores[site]) for site in sites)
+        n_units = self._n_nodes(sites)
         return (
             f"Scores of {self.title}: {len(sites)} sites, {n_units} units, {self._made}"
         )
 
+    def _n_nodes(self, sites: Iterable[str]) -> int:
+        return sum(len(self.node_scores[site]) for site in sites)
+
     @property
     def _made(self) -> str:
+        """How the scores were made, in a few words."""
         method = METHODS.get(self.settings.get("method", SITE_PATH))
-        made_by = {"method": "method", "baseline": "baseline", "metric": "metric"}
-        if method is not None and method.takes_rule:
-            made_by = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
+        # A rule says more than the name of the one method of the package that takes it.
+        by_rule = method is not None and method.takes_rule
         facts = [f"{self.n_images} images"]
-        for name, word in made_by.items():
+        for name in ("node_rule" if by_rule else "method", "baseline", "metric"):
             if name in self.settings:
+                word = name.removeprefix("node_")
                 facts.append(f"{word} {self.settings[name]}")
         return ", ".join([*facts, *largest_gap(self.completeness)])
 
@@ -207,11 +219,11 @@ class Scores:
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionGraph(Scores):
-    """Scores of all units, the kept units, and scores of the edges between these.
+    """Hold the scores of all units, the kept units, and scores of the edges between kept units.
 
     Example:
-        >>> graph  # doctest: +ELLIPSIS
-        AttributionGraph of ...: 10 sites, ... units kept, 4 images, ...
+        >>> graph
+        AttributionGraph of ... sites, ... units kept, 4 images, ...
         >>> strongest = graph.top(5)  # as a table
         >>> drawn = graph.circuit(edges_per_node=3).graph  # networkx.DiGraph
     """
@@ -227,14 +239,15 @@ class AttributionGraph(Scores):
     edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]] = field(
         default_factory=dict, kw_only=True
     )
-    """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
-    ones, and those that a stream joins; see `edge_methods`. They rank edges and do not measure cuts."""
+    """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites. Pairs are of
+    consecutive sites, or of sites that a residual stream joins; see `edge_methods`. Scores rank edges and do not
+    measure cuts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for site, kept in self.kept_units.items():
+        for site, units in self.kept_units.items():
             n = len(self.node_scores.get(site, ()))
-            if not _are_units(kept, n):
+            if not _are_units(units, n):
                 raise InputError(
                     f"The kept units of {site} are not among its {n} units, each once: correct them."
                 )
@@ -249,6 +262,7 @@ class AttributionGraph(Scores):
     @cached_property
     def edges(self) -> Edges:
         """The edges between the kept units; `edge_scores` are their scores."""
+        # In the order of the sites, which files and tables of edges follow.
         kept = self.kept_units
         units = {site: kept[site] for site in self.inner_sites if site in kept}
         return Edges(units, self.edge_scores)
@@ -281,17 +295,21 @@ class AttributionGraph(Scores):
     def __repr__(self) -> str:
         sites = self.inner_sites
         n_kept = sum(len(self.kept_units.get(site, ())) for site in sites)
-        n_units = sum(len(self.node_scores[site]) for site in sites)
-        return f"AttributionGraph of {self.title}: {len(sites)} sites, {n_kept} of {n_units} units kept, {self._made}"
+        return (
+            f"AttributionGraph of {self.title}: {len(sites)} sites, {n_kept} of {self._n_nodes(sites)} units kept, "
+            f"{self._made}"
+        )
 
     @checked
     def circuit(
         self, edges_per_node: Count | None = 3, *, any_sign: bool = False
     ) -> "Circuit":
-        """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
+        """Cut out the circuit of the kept units and, into each, the edges with the largest *signed* score.
 
-        A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study. With
-        None in place of a number the kept units alone are the circuit.
+        Args:
+            edges_per_node: Most edges into a unit, 3 in the study. None: the circuit is of units alone.
+            any_sign: Whether edges with a score of zero or less count where a unit has too few positive ones, as in the
+                study.
         """
         if edges_per_node is None:
             return Circuit(self, self.edges.units)
@@ -322,7 +340,7 @@ class AttributionGraph(Scores):
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
-    """Some units of an encoder, and perhaps some of the edges between them, whatever chose them.
+    """Name units of an encoder, and perhaps edges between them, whatever chose them.
 
     Example:
         >>> circuit = graph.circuit(edges_per_node=3)    # or graph.strongest(0.1), or what find_circuit returns
@@ -335,9 +353,9 @@ class Circuit:
     HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3), or take what find_circuit returns"
 
     source: Scores
-    """Scores of all units, and what made them; of a circuit that was cut out of a graph, the graph."""
+    """Scores of all units, and what made them; the graph, if the circuit was cut out of one."""
     units: Mapping[str, Int[np.ndarray, " _"]]
-    """Numbers of its units by site; a site that is not there is left alone."""
+    """Numbers of its units by site. Runs of the circuit leave absent sites as they are."""
     edges: Edges | None = None
     """Edges between its units; None for units alone, which act through every edge."""
     made_with: dict[str, Any] = field(default_factory=dict)
@@ -346,12 +364,10 @@ class Circuit:
     """Whether runs keep the error units of sites in a feature basis, or the edges from and into them."""
 
     def __post_init__(self) -> None:
-        if missing := [
-            site for site in self.units if site not in self.source.node_scores
-        ]:
-            raise no_circuit_at(missing, self.source.inner_sites)
-        # A graph has checked its own units: many circuits are cut out of one.
         source = self.source
+        if missing := [site for site in self.units if site not in source.node_scores]:
+            raise no_circuit_at(missing, source.inner_sites)
+        # A graph has checked its own units, so the same arrays are not checked again: many circuits are cut out of one.
         known = source.kept_units if isinstance(source, AttributionGraph) else {}
         for site, units in self.units.items():
             n = len(source.node_scores[site])
@@ -369,19 +385,21 @@ class Circuit:
 
     @property
     def count(self) -> int:
-        """Number of its edges, of units alone that of the units."""
+        """Number of its edges; of its units, if it has units alone."""
         if self.edges is None:
             return sum(map(len, self.units.values()))
         return self.edges.count
 
     @property
     def size(self) -> float:
-        """Share of the units at its sites, or of the edges between all of them, error units included."""
+        """Its share of the units at its sites, or of the edges between all units there, error units included."""
         source = self.source
         if self.edges is None:
-            return self.count / sum(len(source.node_scores[s]) for s in self.units)
-        pairs = self.edges.scores
-        return self.count / sum(source.n_units(a) * source.n_units(b) for a, b in pairs)
+            return self.count / source._n_nodes(self.units)
+        n_edges = 0
+        for up, down in self.edges.scores:
+            n_edges += source.n_units(up) * source.n_units(down)
+        return self.count / n_edges
 
     @property
     def its_edges(self) -> Edges:
@@ -395,7 +413,7 @@ class Circuit:
         return source.edges if isinstance(source, AttributionGraph) else self.its_edges
 
     def at(self, sites: Names) -> "Circuit":
-        """Return its part at some sites."""
+        """Return the circuit at some of its sites alone."""
         if missing := [site for site in sites if site not in self.units]:
             raise no_circuit_at(missing, tuple(self.units))
         units = {site: self.units[site] for site in sites}
@@ -404,6 +422,7 @@ class Circuit:
 
     def nothing(self) -> "Circuit":
         """Return the circuit without any unit, or edge, at the same sites; its complement is everything there."""
+        # Without edges a circuit keeps its units: they are the ends that edges could have.
         if self.edges is not None:
             return replace(self, edges=self.edges.without(self.edges), keep_error=False)
         none = {site: units[:0] for site, units in self.units.items()}
@@ -411,37 +430,38 @@ class Circuit:
 
     def complement(self) -> "Circuit":
         """Return all other units at the same sites, or all other edges between all units there."""
-        every = {s: np.arange(len(self.source.node_scores[s])) for s in self.units}
+        n_units = {site: len(self.source.node_scores[site]) for site in self.units}
+        every = {site: np.arange(n) for site, n in n_units.items()}
         made_with = {"complement_of": self.made_with}
         if self.edges is None:
-            units = {s: np.setdiff1d(every[s], own) for s, own in self.units.items()}
+            units = {}
+            for site, own in self.units.items():
+                units[site] = np.setdiff1d(every[site], own)
             return Circuit(self.source, units, None, made_with, not self.keep_error)
-        n_units = {site: len(units) for site, units in every.items()}
         scores = dict[tuple[str, str], np.ndarray]()
-        for pair, own in self.edges.masks(n_units).items():
-            scores[pair] = np.where(own, np.float32(np.nan), np.float32(0))
+        for pair, own_edges in self.edges.masks(n_units).items():
+            # NaN is no edge; nobody has scored the others.
+            scores[pair] = np.where(own_edges, np.float32(np.nan), np.float32(0))
         edges = replace(self.edges, units=every, scores=scores)
         return Circuit(self.source, every, edges, made_with, not self.keep_error)
 
     def random(self, seed: Seed | np.random.Generator = 0) -> "Circuit":
         """Return a random circuit with as many units at every site, or as many edges; see `Edges.random`."""
-        rng, made_with = np.random.default_rng(seed), {"random_like": self.made_with}
+        rng = np.random.default_rng(seed)
+        made_with = {"random_like": self.made_with}
         if self.edges is not None:
             return replace(self, edges=self.edges.random(rng), made_with=made_with)
-        orders = {
-            site: rng.permutation(len(self.source.node_scores[site]))
-            for site in self.units
-        }
-        return replace(
-            self,
-            units={s: orders[s][: len(units)] for s, units in self.units.items()},
-            made_with=made_with,
-        )
+        units = {}
+        for site, own in self.units.items():
+            order = rng.permutation(len(self.source.node_scores[site]))
+            units[site] = order[: len(own)]
+        return replace(self, units=units, made_with=made_with)
 
     def without_each(self) -> "Iterator[Circuit]":
-        """Yield the circuit without each of its edges in turn, of units alone without each unit."""
+        """Yield the circuit without each of its edges in turn; if it has units alone, without each unit."""
         if self.edges is not None:
-            yield from (replace(self, edges=left) for left in self.edges.without_each())
+            for remaining in self.edges.without_each():
+                yield replace(self, edges=remaining)
             return
         for site, units in self.units.items():
             for i in range(len(units)):
@@ -453,9 +473,8 @@ class Circuit:
         """Return its units (site, unit, score) or its edges, as `AttributionGraph.to_pandas` names them."""
         if kind == "edges":
             return self.its_edges.to_pandas()
-        nodes = nodes_table(
-            {site: self.source.node_scores[site] for site in self.units}, self.units
-        )
+        scores = {site: self.source.node_scores[site] for site in self.units}
+        nodes = nodes_table(scores, self.units)
         return nodes[nodes["kept"]][["site", "unit", "score"]].reset_index(drop=True)
 
     @cached_property
@@ -483,13 +502,14 @@ class Circuit:
             return cls(source, **read_cut(path))
 
     def __repr__(self) -> str:
-        units, cut = (
-            sum(map(len, self.units.values())),
-            self.made_with.get("edges_per_node"),
-        )
-        edges = "" if self.edges is None else f", {self.edges.count} edges"
-        edges += "" if cut is None else f" (at most {cut} into a unit)"
-        return f"Circuit of {self.source.title}: {len(self.units)} sites, {units} units{edges}, {self.source._made}"
+        n_units = sum(map(len, self.units.values()))
+        facts = f"{len(self.units)} sites, {n_units} units"
+        if self.edges is not None:
+            facts += f", {self.edges.count} edges"
+        cut = self.made_with.get("edges_per_node")
+        if cut is not None:
+            facts += f" (at most {cut} into a unit)"
+        return f"Circuit of {self.source.title}: {facts}, {self.source._made}"
 
 
 def no_circuit_at(missing: Sequence[str], sites: Sequence[str]) -> InputError:
@@ -501,6 +521,7 @@ def no_circuit_at(missing: Sequence[str], sites: Sequence[str]) -> InputError:
 
 def _are_units(units: np.ndarray, n: int) -> bool:
     """Return whether these are numbers of some of n units, each once."""
+    # Without units there is no smallest one.
     if not len(units):
         return True
     return bool(0 <= units.min() <= units.max() < n and np.bincount(units).max() == 1)

@@ -1,7 +1,7 @@
 """Scores of units as a file, with what a graph keeps, or with the circuit that they are behind. No torch."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,11 @@ from circuitry.runs.errors import InputError
 FORMAT = "circuitry attribution graph 8"
 """Name and version of the file format."""
 _PLAIN = ("n_images", "class_name", "domain", "settings", "provenance")
-_CUT, _PLAIN_OF_CUT = "circuit", ("made_with", "keep_error")
+_CUT = "circuit"
+_PLAIN_OF_CUT = ("made_with", "keep_error")
 _KEPT = "kept_units"
+# Fields of plain values go into the header as they are; arrays are named kind/site, or kind/upstream->downstream. The
+# header lists sites and pairs where their order counts, as names of arrays come back in any order.
 
 
 def write_graph(
@@ -28,25 +31,31 @@ def write_graph(
     Args:
         circuit: Fields of the circuit that has these scores, to be written beside them.
     """
-    header = {name: scores[name] for name in ("sites", "completeness", *_PLAIN)}
+    header = _picked(scores, ("sites", "completeness", *_PLAIN))
     arrays = _named("node_scores", scores["node_scores"])
     arrays |= _named("importance", scores["importance"] or {})
     arrays |= _named("error_scores", scores["error_scores"])
+    # Of a graph, which keeps units; plain scores name none.
     if _KEPT in scores:
         header[_KEPT] = list(scores[_KEPT])
         header["edges"] = list(scores["edge_scores"])
         arrays |= _named(_KEPT, scores[_KEPT])
         arrays |= _named_by_pair("edge_scores", scores["edge_scores"])
     if circuit is not None:
-        header[_CUT] = {name: circuit[name] for name in _PLAIN_OF_CUT}
+        header[_CUT] = _picked(circuit, _PLAIN_OF_CUT)
         header[_CUT]["sites"] = list(circuit["units"])
         arrays |= _named("units", circuit["units"])
         edges = circuit["edges"]
         if edges is not None:
             header[_CUT]["edges"] = list(edges.scores)
+            # Edges may join units at fewer sites than the circuit has.
             header[_CUT]["edge_sites"] = list(edges.units)
             arrays |= _named_by_pair("edges", edges.scores)
     write_arrays(path, FORMAT, header, arrays)
+
+
+def _picked(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names}
 
 
 def _named(kind: str, by_site: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -63,10 +72,8 @@ def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the fields of scores, or of a graph, in a file; raise KeyError if a readable file lacks one of them."""
     header, arrays = read_arrays(path, FORMAT, "attribution graph")
 
-    def stored(kind: str, sites: Sequence[str]) -> dict[str, np.ndarray]:
-        return {site: arrays[f"{kind}/{site}"] for site in sites}
-
     sites = tuple(header["sites"])
+    # Both are optional, and their arrays alone say whether they are there.
     ranked = [site for site in sites if f"importance/{site}" in arrays]
     with_errors = [site for site in sites if f"error_scores/{site}" in arrays]
     completeness = dict[str, Completeness]()
@@ -74,14 +81,14 @@ def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
         completeness[site] = Completeness(*sums)
     fields = {
         "sites": sites,
-        "node_scores": stored("node_scores", sites),
+        "node_scores": _by_site("node_scores", sites, arrays),
         "completeness": completeness,
-        "error_scores": stored("error_scores", with_errors),
-        "importance": stored("importance", ranked) or None,
-        **{name: header[name] for name in _PLAIN},
+        "error_scores": _by_site("error_scores", with_errors, arrays),
+        "importance": _by_site("importance", ranked, arrays) or None,
+        **_picked(header, _PLAIN),
     }
     if _KEPT in header:
-        fields[_KEPT] = stored(_KEPT, header[_KEPT])
+        fields[_KEPT] = _by_site(_KEPT, header[_KEPT], arrays)
         fields["edge_scores"] = _by_pair("edge_scores", header["edges"], arrays)
     return fields
 
@@ -94,13 +101,19 @@ def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} holds a graph and no circuit: cut one with AttributionGraph.load(path).circuit()."
         )
     cut = header[_CUT]
-    units = {site: arrays[f"units/{site}"] for site in cut["sites"]}
+    units = _by_site("units", cut["sites"], arrays)
     edges = None
     if "edges" in cut:
-        ends = {site: units[site] for site in cut["edge_sites"]}
+        # The arrays of the units themselves, by which a circuit knows the ends of its edges at once.
+        ends = _picked(units, cut["edge_sites"])
         edges = Edges(ends, _by_pair("edges", cut["edges"], arrays))
-    plain = {name: cut[name] for name in _PLAIN_OF_CUT}
-    return {"units": units, "edges": edges, **plain}
+    return {"units": units, "edges": edges, **_picked(cut, _PLAIN_OF_CUT)}
+
+
+def _by_site(
+    kind: str, sites: Sequence[str], arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    return {site: arrays[f"{kind}/{site}"] for site in sites}
 
 
 def _by_pair(

@@ -32,29 +32,35 @@ PART_EDGES = "circuitry edges of parts 1"
 """Name and version of the format of `write_part_edges`."""
 
 LESIONS = "lesions.csv"
-"""File beside own parts: what the model loses without each, a table of `lesion`."""
+"""File beside own parts: the model's losses without each of them, a table of `lesion`."""
 LESIONS_JOB = ("lesions",)
 """Job whose record has the checksum of that file."""
-WHOLE, EDGES = "all", "edges"
-"""Files of a job beside one for each part: the graph of all images, and the scores of its edges on each part."""
+WHOLE = "all"
+"""Name of a job's file with the graph of all images; each part of the images has a file of its own."""
+EDGES = "edges"
+"""Name of a job's file with the scores of that graph's edges on each part."""
 
 _ALWAYS_ASKED = ("seed", "classes", "metric", "texts", "baseline")
 _ASKED = (*_ALWAYS_ASKED, "metric_code", "n_others")
-"""What made circuits: `named` takes it over into the settings of a graph."""
+"""Entries of a folder's identity that `named` copies into the settings of each graph."""
 _NEEDED = ("model", "weights", "modules", "n_images", *_ALWAYS_ASKED)
-"""What a folder of circuits says in any case."""
+"""Entries that the identity of any folder of circuits has."""
 _FEW = 12
 
 
 class GraphFolder(Mapping[Key, AttributionGraph]):
-    """Circuits with their graphs: (class, domain) -> graph, read at each access; of an extraction perhaps unfinished.
+    """Map (class, domain) to the graph of its circuit, read from a folder at each access.
+
+    The folder of an unfinished extraction has the graphs that are done.
 
     Args:
         path: The folder that was given to `extract` or to `write`.
 
     Example:
-        >>> graphs = GraphFolder("runs/x")
-        >>> graphs["cat", "sketch"].kept_units["layer4.0"]
+        >>> graphs = circuitry.GraphFolder("runs/x")
+        >>> len(graphs), graphs.classes, graphs.domains
+        (4, ('clock', 'cup'), ('real', 'sketch'))
+        >>> strongest = graphs["clock", "sketch"].kept_units["layer3.0"]
     """
 
     HOW_TO_GET: ClassVar = "open one with GraphFolder(path)"
@@ -62,15 +68,17 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @checked
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._place = (
-            self.path.absolute()
-        )  # where it stays when the process changes its working folder
+        # Absolute, for the process may change its working folder before a graph is read.
+        self._place = self.path.absolute()
         check_folder(self.path)
         self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
         with naming_damage(self.path / NAME):
             self._folder = JobFolder.made(self._place, self.manifest)
-            jobs = [(class_name, domain) for class_name, domain in self._folder.jobs]
-        self._keys = dict.fromkeys(job for job in jobs if self.file(*job).is_file())
+            # A dictionary without values is a set in the order of the jobs.
+            self._keys: dict[Key, None] = {}
+            for class_name, domain in self._folder.jobs:
+                if self.file(class_name, domain).is_file():
+                    self._keys[class_name, domain] = None
 
     @classmethod
     @checked
@@ -89,70 +97,60 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         Args:
             path: The folder; one with other circuits is refused.
             circuits: By (class, domain).
-            identity: Model, classes, metric, texts, baseline, number and seed of images, as `FolderWork.identity` names
-                them, and whatever else is to be told.
-            images: By (class, domain) the images that the search looked at; those of other classes are its others.
+            identity: Model, classes, metric, texts, baseline, number and seed of images, by the names of
+                `FolderWork.identity`; further entries are kept, too.
+            images: By (class, domain) the images that the search looked at, of the class and of other classes.
 
         Example:
-            >>> work, key = FolderWork(clip, images, FolderSettings(n_images=8)), ("cat", "photo")
-            >>> records = images.select(*key, 8)
-            >>> circuit = find_circuit(work.task(key, work.read(records)), size=0.1)
-            >>> GraphFolder.write("runs/x/circuits", {key: circuit}, work.identity, {key: records})
+            >>> work = FolderWork(clip, folder, FolderSettings(n_images=2))
+            >>> key = ("clock", "real")
+            >>> records = folder.select(*key, 2)
+            >>> circuit = circuitry.find_circuit(work.task(key, work.read(records)), size=0.1)
+            >>> GraphFolder.write("runs/found", {key: circuit}, work.identity, {key: records})
+            GraphFolder('runs/found': 1 of 1 circuits, 1 classes, 1 domains, model rn-tiny)
         """
         if lacking := [name for name in _NEEDED if name not in identity]:
             raise InputError(
                 f"The identity of circuits lacks {', '.join(lacking)}: give FolderWork(...).identity."
             )
-        graphs = {key: _as_graph(one) for key, one in circuits.items()}
-        sizes = [
-            sum(map(len, graph.kept_units.values()))
-            / sum(len(graph.node_scores[site]) for site in graph.inner_sites)
-            for graph in graphs.values()
-        ]
-        without = [
-            " in ".join(key)
-            for key, size in zip(graphs, sizes, strict=True)
-            if not (size and images.get(key))
-        ]
-        if without or not sizes:
-            what = (
-                f"but that of {without[0]} lacks one of them"
-                if without
-                else "but there is none"
-            )
-            raise InputError(
-                f"A folder is of circuits with units, and of the images that found them, {what}: add it."
-            )
-        folder, first = Path(path), next(iter(graphs.values()))
+        graphs = {key: _as_graph(circuit) for key, circuit in circuits.items()}
+        largest_size = _check_to_write(graphs, images)
+        folder = Path(path)
+        first = next(iter(graphs.values()))
+        # The digest of all units tells folders apart whose circuits were found in other ways by the same settings.
+        units = [[*key, one.to_pandas().to_csv()] for key, one in circuits.items()]
         facts = {
             "sites": list(first.sites),
             "budget": first.settings["budget"],
             "n_parts": 0,
+            "size": largest_size,
+            "circuits": digest(units),
         }
-        facts |= {"size": max(sizes)}
-        facts["circuits"] = digest(
-            [[*key, one.to_pandas().to_csv()] for key, one in circuits.items()]
-        )
-        records = sorted(
-            {record for some in images.values() for record in some},
-            key=lambda record: record.relative,
-        )
-        listings = {"images": image_listing(records)}
+        records = set[ImageRecord]().union(*images.values())
+        listing = image_listing(sorted(records, key=lambda record: record.relative))
         jobs = JobFolder(
-            folder, EXTRACTION_FORMAT, {**identity, **facts}, list(graphs), listings
+            folder,
+            EXTRACTION_FORMAT,
+            {**identity, **facts},
+            list(graphs),
+            {"images": listing},
         )
         for key, graph in graphs.items():
-            own = [record for record in images[key] if record.class_name == key[0]]
-            others = [record for record in images[key] if record.class_name != key[0]]
-            told = named(graph, key, WHOLE, Identity(identity), own, others)
-            jobs.seal(key, told.save, graph_file(folder, *key, WHOLE))
+            own = list[ImageRecord]()
+            others = list[ImageRecord]()
+            for record in images[key]:
+                of_class = record.class_name == key[0]
+                (own if of_class else others).append(record)
+            complete = named(graph, key, WHOLE, Identity(identity), own, others)
+            jobs.seal(key, complete.save, graph_file(folder, *key, WHOLE))
         return cls(folder)
 
     def without(self, keys: Container[Key]) -> "GraphFolder":
         """Return the folder without some classes in domains."""
-        some = copy(self)
-        some._keys = {key: None for key in self if key not in keys}
-        return some
+        # A copy shares the manifest and the records of jobs, which nobody changes.
+        narrowed = copy(self)
+        narrowed._keys = {key: None for key in self if key not in keys}
+        return narrowed
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -167,13 +165,12 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @property
     def settings(self) -> dict[str, Any]:
         """The configuration in the manifest, with long lists cut short."""
-        return {
-            name: _shortened(value) for name, value in self.manifest["config"].items()
-        }
+        settings: dict[str, Any] = _shortened(self.manifest["config"])
+        return settings
 
     @property
     def identity(self) -> Identity:
-        """What shaped the circuits; by its key cards, curves and comparisons name the circuits that they are of."""
+        """Everything that shaped the circuits. Cards, curves and comparisons name their circuits by its key."""
         return Identity(self.manifest["config"])
 
     @property
@@ -183,14 +180,14 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     @cached_property
     def lesions(self) -> pd.DataFrame | None:
-        """What the model loses without each circuit, where they are own parts: a table of `lesion`."""
+        """The model's losses without each circuit, a table of `lesion`; None unless circuits are own parts."""
         path = self._place / LESIONS
-        return (
-            read_named_table(self._whole(LESIONS_JOB, path)) if path.is_file() else None
-        )
+        if not path.is_file():
+            return None
+        return read_named_table(self._whole(LESIONS_JOB, path))
 
     def write_lesions(self, lesions: pd.DataFrame) -> None:
-        """Write what the model loses without each circuit."""
+        """Write the model's losses without each circuit."""
         self._folder.seal(
             LESIONS_JOB,
             lambda path: write_named_table(path, lesions),
@@ -198,7 +195,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         )
 
     def _whole(self, job: Job, path: Path) -> Path:
-        """Return the path of a file; `InputError` for one that is not as its job left it, where there is a record."""
+        """Return the path of a file; raise `InputError` for a file that differs from the record of its job."""
+        # Without a record there is nothing to compare with.
         return self._folder.whole(job, path) if self._folder.has_record(job) else path
 
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
@@ -215,14 +213,11 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         Equal numbers mean the same items in all domains of a class, see `circuitry.data.part_numbers`.
         """
         self._check((class_name, domain))
-        files = {
-            part: self.file(class_name, domain, part) for part in range(self.n_parts)
-        }
-        return {
-            part: self._loaded(class_name, domain, part)
-            for part, file in files.items()
-            if file.is_file()
-        }
+        graphs = {}
+        for part in range(self.n_parts):
+            if self.file(class_name, domain, part).is_file():
+                graphs[part] = self._loaded(class_name, domain, part)
+        return graphs
 
     def part_edges(
         self, class_name: str, domain: str
@@ -233,11 +228,12 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """
         self._check((class_name, domain))
         path = self._whole((class_name, domain), self.file(class_name, domain, EDGES))
-        _, found = read_arrays(path, PART_EDGES, "file of edges")
-        return {
-            (name.split("->")[0], name.split("->")[1]): scores
-            for name, scores in found.items()
-        }
+        _, by_name = read_arrays(path, PART_EDGES, "file of edges")
+        by_pair = {}
+        for name, scores in by_name.items():
+            upstream, downstream = name.split("->")
+            by_pair[upstream, downstream] = scores
+        return by_pair
 
     def __getitem__(self, key: Key) -> AttributionGraph:
         self._check(key)
@@ -246,22 +242,21 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def _loaded(
         self, class_name: str, domain: str, part: int | str
     ) -> AttributionGraph:
-        """Return the graph in a file; raise `InputError` for one that another search, or another part, left there."""
+        """Return the graph in a file; raise `InputError` if it is of another search, or of another part."""
         file = self.file(class_name, domain, part)
         graph = AttributionGraph.load(file)
-        found = graph.class_name, graph.domain, graph.settings.get("part", part)
-        if found != (class_name, domain, part):
+        held = (graph.class_name, graph.domain, graph.settings.get("part", part))
+        if held != (class_name, domain, part):
             raise InputError(
-                f"{file} is in the place of {class_name} in {domain} ({part}), but holds a graph of {found[0]} in "
-                f"{found[1]} ({found[2]}): run what made the folder again, which makes it again."
+                f"{file} is in the place of {class_name} in {domain} ({part}), but holds a graph of {held[0]} in "
+                f"{held[1]} ({held[2]}): run what made the folder again, which makes it again."
             )
         title = f"the graph of {graph.title} in {file}"
         self.identity.check(
             graph.settings, f"the folder {self.path}", title, (*OF_MODEL, *_ASKED)
         )
-        self._whole(
-            (class_name, domain), file
-        )  # last, for the checks before it say more
+        # The checksum last: it only says that a file differs, the checks before say in what.
+        self._whole((class_name, domain), file)
         return graph
 
     def _check(self, key: Key) -> None:
@@ -301,34 +296,55 @@ def named(
     own: Sequence[ImageRecord],
     others: Sequence[ImageRecord],
 ) -> AttributionGraph:
-    """Return a graph with its class and domain, what made it, and the images that it was found on."""
-    asked = {
-        name: identity[name] for name in (*OF_MODEL, *_ASKED) if name in identity
-    } | {"part": part}
-    settings = (
-        graph.settings
-        | {"ready_metric": graph.settings.get("metric", identity["metric"])}
-        | asked
-    )
-    if (
-        "baseline_digest" not in identity
-    ):  # its name says it all, whatever another machine's rounding does
+    """Return a graph with its class and domain, everything that made it, and the images that it was made of."""
+    # The name of the metric as the task had it, which the identity's name of the question replaces.
+    ready_metric = graph.settings.get("metric", identity["metric"])
+    settings = graph.settings | {"ready_metric": ready_metric}
+    for name in (*OF_MODEL, *_ASKED):
+        if name in identity:
+            settings[name] = identity[name]
+    settings["part"] = part
+    # A named baseline is made again from its name; its digest may differ by another machine's rounding.
+    if "baseline_digest" not in identity:
         settings.pop("baseline_digest", None)
-    provenance = {"model": identity["model"], "versions": versions()}
-    looked_at = {
-        "images": [r.relative for r in own],
-        "others": [r.relative for r in others],
+    provenance = {
+        "model": identity["model"],
+        "versions": versions(),
+        "images": [record.relative for record in own],
+        "others": [record.relative for record in others],
     }
-    of_class, domain = key
-    provenance |= looked_at | {
-        name: graph.provenance[name] for name in (PIXELS,) if name in graph.provenance
-    }
+    # Graphs of earlier versions carry no digests.
+    if PIXELS in graph.provenance:
+        provenance[PIXELS] = graph.provenance[PIXELS]
+    class_name, domain = key
     return replace(
         graph,
-        class_name=of_class,
+        class_name=class_name,
         domain=domain,
         settings=settings,
         provenance=provenance,
+    )
+
+
+def _check_to_write(
+    graphs: Mapping[Key, AttributionGraph], images: Mapping[Key, Sequence[ImageRecord]]
+) -> float:
+    """Refuse graphs without kept units or without images; return the largest share of kept units."""
+    largest = 0.0
+    for key, graph in graphs.items():
+        n_kept = sum(map(len, graph.kept_units.values()))
+        n_units = sum(len(graph.node_scores[site]) for site in graph.inner_sites)
+        if not n_kept or not images.get(key):
+            raise _no_circuits(f"that of {' in '.join(key)} lacks one of them")
+        largest = max(largest, n_kept / n_units)
+    if not graphs:
+        raise _no_circuits("there is none")
+    return largest
+
+
+def _no_circuits(given: str) -> InputError:
+    return InputError(
+        f"A folder is of circuits with units, and of the images that found them, but {given}: add it."
     )
 
 
@@ -338,8 +354,10 @@ def _as_graph(circuit: Circuit) -> AttributionGraph:
     kept = dict[str, np.ndarray]()
     for site in source.sites:
         units = circuit.units.get(site, np.zeros(0, np.int64))
+        # A circuit may list its units in any order, a graph lists the strongest first.
         order = np.argsort(-np.abs(source.ranked_by[site][units]), kind="stable")
         kept[site] = units[order]
+    # onto: rows and columns follow the new order, and edges of other units are dropped.
     edges = (circuit.edges or circuit.scored_edges).onto(kept)
     settings = {"budget": GLOBAL} | source.settings
     return replace(source, settings=settings).keeping(kept, edges.scores)
@@ -354,6 +372,7 @@ def write_part_edges(
 
 
 def _shortened(value: Any) -> Any:
+    """Return a value of a manifest with the first three entries and the length of each long list."""
     if isinstance(value, dict):
         return {name: _shortened(inner) for name, inner in value.items()}
     if isinstance(value, list) and len(value) > _FEW:

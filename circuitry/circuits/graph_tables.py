@@ -18,6 +18,7 @@ _BY_SITE = [
     "gap_share",
     "verdict",
 ]
+# Of a site whose sums no method measured: the table says NaN and "unknown".
 _UNKNOWN = Completeness(math.nan, math.nan)
 
 
@@ -45,6 +46,7 @@ def sites_table(
     rows = []
     for site in sites:
         sums = completeness.get(site, _UNKNOWN)
-        counts = len(node_scores[site]), len(kept_units.get(site, ()))
-        rows.append((site, *counts, *sums, sums.gap, sums.share, sums.verdict))
+        n_units = len(node_scores[site])
+        n_kept = len(kept_units.get(site, ()))
+        rows.append((site, n_units, n_kept, *sums, sums.gap, sums.share, sums.verdict))
     return pd.DataFrame(rows, columns=_BY_SITE)

@@ -66,21 +66,30 @@ START_WEIGHT = 3.0
 """Spread of the scores at the start: normal quantiles of the ranks of importance among all units, times this."""
 PATIENCE = 60
 """Steps after the shrinking without a smaller loss before a size is done."""
-MOMENTUM, FORGETTING = 0.9, 0.98
-"""Weights of the earlier steps in the mean gradient and in its mean square."""
+MOMENTUM = 0.9
+"""Weight of the earlier steps in the mean gradient."""
+FORGETTING = 0.98
+"""Weight of the earlier steps in the mean square of the gradient."""
 IMPORTANCE_IMAGES = 24
 """Images of the class, and others, that importance is measured on at most."""
 
 
 class LearnedMasks(NamedTuple):
-    """Masks on units or on edges, one for each size."""
+    """Masks on units or on edges, one for each size.
+
+    Example:
+        >>> few_steps = circuitry.circuits.MaskSettings(steps=2)
+        >>> circuits, scores = circuitry.circuits.learn_masks(task, [0.1], few_steps)
+        >>> list(scores) == [site for site in task.sites if site != "input"]
+        True
+    """
 
     circuits: list[Circuit]
     """The circuit of each mask, in the order of the given sizes; each is ``made_with`` the share of the variance of the
     model's answers that the smallest loses, on all images, and the steps that were taken."""
-    scores: Any  # of units a dictionary, of edges an `Edges`
-    """Final scores less the smallest score in the smallest circuit, so that its units have 0 or more: by site [units],
-    NaN for error units, or the `Edges` with these scores."""
+    scores: Any
+    """Final scores: of units by site [units], NaN for error units; of edges an `Edges` with them. They are less the
+    smallest score in the smallest circuit, whose units or edges so have 0 or more."""
 
 
 @checked
@@ -91,14 +100,14 @@ def learn_masks(
     *,
     among: Circuit | None = None,
 ) -> LearnedMasks:
-    """Learn which units, or edges, keep what the model answers.
+    """Learn which units, or edges, keep the model's answers.
 
     Args:
         task: Images, metric and baseline, and images of other classes, on which the answers are kept, too; units at its
             sites have gates. Answers are the metric, for a `class_logit` with the logits of all classes.
         sizes: Shares of the units, or edges, to keep; masks are learned one after the other by falling size.
-        among: A circuit whose edges are chosen from, in place of units; all others between the same sites are cut. In a
-            chain every downstream unit needs a run of what it reads: give edges between few units.
+        among: A circuit whose edges are chosen from, in place of units; all other edges between the same sites are cut.
+            In a chain every downstream unit has a run of its own: give edges between few units.
 
     Raises:
         InputError: for a size outside (0, 1], no edges to choose from, answers that do not differ, or steps of a single
@@ -107,7 +116,7 @@ def learn_masks(
     Example:
         >>> few_steps = circuitry.circuits.MaskSettings(steps=4)
         >>> learned = circuitry.circuits.learn_masks(task, [0.3, 0.1], few_steps)
-        >>> [round(one.size, 1) for one in learned.circuits]
+        >>> [round(circuit.size, 1) for circuit in learned.circuits]
         [0.3, 0.1]
     """
     with (
@@ -123,15 +132,14 @@ def learn_masks(
         runs = _gated(task, among)
         learning = _Learning(runs, default_answers(task.metric), settings)
         chosen, scores, lost, steps = learning.learn(sizes, bar)
-    made = [
-        {"size": size, "lost": lost, "steps": steps, "seed": settings.seed}
-        for size in sizes
-    ]
+    by_learning = {"lost": lost, "steps": steps, "seed": settings.seed}
+    made = [{"size": size} | by_learning for size in sizes]
     circuits = list[Circuit]()
     if among is not None:
         for edges, made_with in zip(chosen, made, strict=True):
             circuits.append(replace(among, edges=edges, made_with=made_with))
         return LearnedMasks(circuits, scores)
+    # A mask says which units work together, and nothing of what each adds: effects on the metric are measured apart.
     effects = replace(path_effects(task)[0], importance=gates_of(scores))
     by_mask = {
         "method": LEARNED,
@@ -173,7 +181,9 @@ class _Learning:
     def __init__(
         self, runs: Gated[Any], answers: Answers, settings: MaskSettings
     ) -> None:
-        self.runs, self.answers, self.settings = runs, answers, settings
+        self.runs = runs
+        self.answers = answers
+        self.settings = settings
         self.device = runs.embeddings.device
         self.target = answers(runs.embeddings).detach()
         self.variance = float(variance_of(self.target))
@@ -185,29 +195,30 @@ class _Learning:
                 f"A step draws images of the class and of others, but batch_size={settings.batch_size} leaves none for "
                 f"one of them: take at least {len(self.sides)}."
             )
-        self.first = START_WEIGHT * normal_ranks(
-            gate_importance(runs, answers, IMPORTANCE_IMAGES)
-        )
+        # Ranks, not importance: its few large values would leave all other gates alike.
+        importance = gate_importance(runs, answers, IMPORTANCE_IMAGES)
+        self.first = START_WEIGHT * normal_ranks(importance)
 
     def learn(
         self, sizes: Sequence[float], bar: Bar
     ) -> tuple[list[Any], Any, float, int]:
-        """Return what the masks of all sizes keep, the scores, and what is lost after how many steps."""
+        """Return the units or edges of the mask of each size, the scores, the loss at the end, and the steps taken."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         scores = self.first.clone().requires_grad_()
         descent = _Descent()
         falling = sorted(sizes, reverse=True)
         masks = list[Tensor]()
-        # Sizes share out the steps; a mask of everything takes none.
+        # Sizes share out the steps; a mask of all units takes none.
         steps = self.settings.steps // max(1, sum(size < 1 for size in sizes)) or 1
         for larger, size in pairwise([1.0, *falling]):
             if size < 1:
                 self._shrink(scores, (larger, size), descent, generator, bar, steps)
             masks.append(_largest(scores.detach(), self._count(size)))
         smallest = masks[-1]
+        # Only differences of scores matter, since the middle moves with them: 0 is put where the smallest mask ends.
         above = scores.detach() - scores.detach()[smallest].min()
         ends = above.cpu().numpy()
-        # The place of each given size among the falling ones.
+        # Sizes fall while masks are learned; the place of each given size in that order.
         places = np.argsort(np.argsort(-np.asarray(sizes), kind="stable"))
         chosen = [
             self.runs.chosen(masks[place].cpu().numpy(), ends)
@@ -230,11 +241,12 @@ class _Learning:
         steps_since_best = 0
         smoothed: float | None = None
         for share, left in _schedule(*sizes, steps):
+            # Logistic noise is the logit of a uniform number; at 0 and 1 it is infinite.
             noise = torch.rand(len(scores), generator=generator)
             noise = noise.clamp(1e-6, 1 - 1e-6).logit().to(self.device)
             noisy = scores + NOISE * left * noise
             k = self._count(share)
-            # The middle between the k-th and the next largest, if there is one.
+            # The middle between the k-th and the next largest, if there is one: k gates are above one half.
             largest = noisy.detach().topk(min(k + 1, len(noisy))).values
             gates = torch.sigmoid(noisy - largest[k - 1 :].mean())
             chosen = self._draw(generator)
@@ -249,6 +261,7 @@ class _Learning:
             )
             if left > 0:
                 continue
+            # The loss is that of a few drawn images: smoothed, else a lucky draw ends the search.
             smoothed = now if smoothed is None else 0.9 * smoothed + 0.1 * now
             steps_since_best += 1
             if smoothed < best:
@@ -276,7 +289,8 @@ class _Learning:
         return lost / len(self.runs)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """Return the images of a step: as many of the class as of others, as far as there are."""
+        """Return the images of a step: as many of the class as of other classes, as far as there are."""
+        # The smaller side comes first, so that the larger one fills the places that it leaves.
         left = min(self.settings.batch_size, len(self.runs))
         drawn = list[Tensor]()
         for i, side in enumerate(sorted(self.sides, key=len)):
@@ -291,7 +305,10 @@ class _Learning:
 
 
 class _Descent:
-    """Gradient descent with momentum; see the module."""
+    """Gradient descent with momentum; see the module.
+
+    Adam (Kingma & Ba 2015, arXiv 1412.6980) with one mean square for all scores.
+    """
 
     def __init__(self) -> None:
         self.steps = 0
@@ -305,14 +322,11 @@ class _Descent:
         self.square = FORGETTING * self.square + (1 - FORGETTING) * float(
             gradient.square().mean()
         )
+        # Both means start at 0; the divisions correct for that, as in Adam.
         size = (self.square / (1 - FORGETTING**self.steps)) ** 0.5
+        rate = LEARNING_RATE / (1 - MOMENTUM**self.steps) / max(size, 1e-30)
         with torch.no_grad():
-            scores -= (
-                LEARNING_RATE
-                / (1 - MOMENTUM**self.steps)
-                / max(size, 1e-30)
-                * self.mean
-            )
+            scores -= rate * self.mean
 
 
 def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, float]]:
@@ -328,6 +342,7 @@ def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, f
 
 def _largest(scores: Tensor, k: int) -> Tensor:
     """Return a mask of the k largest scores, the first among equals."""
-    kept = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    kept[torch.argsort(-scores, stable=True)[:k]] = True
-    return kept
+    # topk would do, but says nothing about the order of equals.
+    mask = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    mask[torch.argsort(-scores, stable=True)[:k]] = True
+    return mask

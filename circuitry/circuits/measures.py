@@ -42,28 +42,30 @@ def _without_depth(measure: Callable[[Sequence[Circuit]], Matrices]) -> AtDepths
     return lambda circuits, depths: [measure(circuits)] * len(depths)
 
 
+def _of_edges(measure: Callable[[Sequence[Circuit]], np.ndarray]) -> AtDepths:
+    return _without_depth(lambda circuits: {None: measure(circuits)})
+
+
 def _of_scores(compare: Callable[[np.ndarray], np.ndarray]) -> AtDepths:
-    return _without_depth(
-        lambda circuits: score_matrices([one.source for one in circuits], compare)
-    )
+    def measure(circuits: Sequence[Circuit]) -> Matrices:
+        return score_matrices([circuit.source for circuit in circuits], compare)
+
+    return _without_depth(measure)
 
 
 def _kernels(circuits: Sequence[Circuit], depths: Sequence[int]) -> list[Matrices]:
-    found = wl_matrices(circuits, max(depths))
-    return [{None: found[depth]} for depth in depths]
+    # Labels of one depth are made of those before, so the deepest kernel gives all.
+    kernels = wl_matrices(circuits, max(depths))
+    return [{None: kernels[depth]} for depth in depths]
 
 
 MEASURES: dict[str, AtDepths] = {
     "node_overlap": _without_depth(node_overlap_matrices),
-    "edge_jaccard": _without_depth(
-        lambda circuits: {None: edge_jaccard_matrix(circuits)}
-    ),
+    "edge_jaccard": _of_edges(edge_jaccard_matrix),
     "wl_kernel": _kernels,
     "spearman": _of_scores(spearman_matrix),
     "cosine": _of_scores(cosine_matrix),
-    "edge_spearman": _without_depth(
-        lambda circuits: {None: edge_spearman_matrix(circuits)}
-    ),
+    "edge_spearman": _of_edges(edge_spearman_matrix),
 }
 """How every two of some circuits are compared, by the name of the measure.
 
@@ -91,10 +93,10 @@ def register_measure(
     """Make a similarity of circuits known by a name: `similarity`, `compare`, `compare_domains` and reports take it.
 
     Args:
-        name: What to call it; a measure of the same name is replaced.
+        name: Its name; a measure of the same name is replaced.
         function: From circuits, which are checked to be comparable, to the similarity of every two of them [circuits,
-            circuits] by site, or under None for the whole circuit; NaN where there is none. Comparisons by it say what
-            it is, as for `register_method`.
+            circuits] by site, or under None for the whole circuit; NaN where it is undefined. The digest of its code
+            goes into the comparisons that it makes, as for `register_method`.
         bounds: The smallest and the largest similarity, such as (-1.0, 1.0) for a correlation.
 
     Example:
@@ -102,26 +104,42 @@ def register_measure(
         ...     counts = np.array([circuit.count for circuit in circuits])
         ...     return {None: np.minimum.outer(counts, counts) / np.maximum.outer(counts, counts)}
         >>> register_measure("as_many_edges", as_many_edges)
-        >>> compare(graphs, "as_many_edges")
+        >>> list(circuitry.compare(graphs, "as_many_edges").columns)
+        ['class', 'domain_a', 'domain_b', 'site', 'value']
     """
     MEASURES[name] = _without_depth(function)
     _BOUNDS[name] = bounds
 
 
 def measure_code(name: str) -> str | dict[str, str]:
-    """Return what a measure is: the package's own its name, else the digest of its function, or what is unknown."""
+    """Identify the code of a measure, for the identity of comparisons.
+
+    Returns:
+        The name of a measure of the package; the digest of a function from outside; the unreadable parts of such a
+        function, where there are some.
+    """
     leaves = Leaves()
-    found = leaves.read(MEASURES[name], f"the measure {name!r}")
-    return leaves.unknown or (digest(found) if leaves.foreign else name)
+    code = leaves.read(MEASURES[name], f"the measure {name!r}")
+    # Two functions with the same readable parts may still differ, so a digest would say too much.
+    if leaves.unknown:
+        return leaves.unknown
+    return digest(code) if leaves.foreign else name
 
 
 @checked
 @dataclass(frozen=True)
 class Measure:
-    """One of `MEASURES`, with the depth of a Weisfeiler-Lehman kernel."""
+    """Name one of `MEASURES`, with the depth of a Weisfeiler-Lehman kernel.
+
+    Example:
+        >>> circuitry.circuits.Measure("wl_kernel", depth=2).label
+        'wl_kernel_depth_2'
+    """
 
     name: str  #: A name of `MEASURES`.
-    depth: Natural = 1  #: Rounds of relabelling, of the kernel alone.
+    depth: Natural = (
+        1  #: Rounds of relabelling; other measures than the kernel ignore it.
+    )
 
     def __post_init__(self) -> None:
         if self.name not in MEASURES:
@@ -130,11 +148,14 @@ class Measure:
     @property
     def label(self) -> str:
         """The name for tables and files: that of the measure, with a depth other than 1."""
-        return (
-            self.name
-            if self.name != "wl_kernel" or self.depth == 1
-            else f"{self.name}_depth_{self.depth}"
-        )
+        if self.name == "wl_kernel" and self.depth != 1:
+            return f"{self.name}_depth_{self.depth}"
+        return self.name
+
+
+def as_measure(measure: str | Measure) -> Measure:
+    """Return the measure of a name, at depth 1; return a `Measure` as it is."""
+    return Measure(measure) if isinstance(measure, str) else measure
 
 
 @checked
@@ -143,7 +164,7 @@ def node_overlap(
 ) -> dict[str, float]:
     """Return, per site, the Jaccard index ``|A & B| / |A | B|`` of the kept units; the image itself is left out.
 
-    NaN at sites where one of the two has no effect.
+    NaN at sites without effect in either circuit.
 
     Raises:
         InputError: for graphs that cannot be compared: of other sites, units, settings or models, or not finite.
@@ -152,12 +173,13 @@ def node_overlap(
         >>> circuitry.node_overlap(graph, graph)["layer3.0"]
         1.0
     """
-    circuits = [
-        one.circuit(None) if isinstance(one, AttributionGraph) else one
-        for one in (a, b)
-    ]
-    check_comparable(circuits[0].source, circuits[1].source)
-    matrices = node_overlap_matrices(circuits)
+    # Edges play no role here, so a graph becomes a circuit of units alone.
+    if isinstance(a, AttributionGraph):
+        a = a.circuit(None)
+    if isinstance(b, AttributionGraph):
+        b = b.circuit(None)
+    check_comparable(a.source, b.source)
+    matrices = node_overlap_matrices([a, b])
     return {str(site): float(matrix[0, 1]) for site, matrix in matrices.items()}
 
 
@@ -165,11 +187,12 @@ def node_overlap(
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
     """Return the Jaccard index ``|E1 & E2| / |E1 | E2|`` of the edges, named by their two nodes, in [0, 1].
 
-    Edges of sites where one of the two has no effect are left out; NaN when neither has an edge.
+    Edges of sites without effect in either circuit are left out; NaN when neither circuit has an edge.
 
     Example:
-        >>> edge_jaccard(cat_in_photos.circuit(3), cat_in_sketches.circuit(3))
-        0.11
+        >>> photos, sketches = graphs["clock", "real"], graphs["clock", "sketch"]
+        >>> 0 <= circuitry.edge_jaccard(photos.circuit(3), sketches.circuit(3)) <= 1
+        True
     """
     _check_circuits(a, b)
     return float(edge_jaccard_matrix([a, b])[0, 1])
@@ -180,12 +203,12 @@ def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
     """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1].
 
     It counts units, and trees of edges of up to ``depth`` steps onward from a unit, that both have (Shervashidze et
-    al. 2011, JMLR 12; the steps are in `similarity_matrix`). Sites where one of the two has no effect are left out;
-    NaN when nothing is left.
+    al. 2011, JMLR 12; the steps are in `similarity_matrix`). Sites without effect in either circuit are left out; NaN
+    when nothing is left.
 
     Example:
-        >>> wl_kernel(cat_in_photos.circuit(3), cat_in_sketches.circuit(3), depth=1)
-        0.34
+        >>> circuitry.wl_kernel(circuit, circuit, depth=1)
+        1.0
     """
     _check_circuits(a, b)
     return float(wl_matrices([a, b], depth)[depth][0, 1])
@@ -197,13 +220,14 @@ def similarity(
 ) -> dict[str | None, float]:
     """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
 
-    NaN where it is undefined: a constant score vector (``spearman``, ``edge_spearman``), one of zeros (``cosine``).
+    NaN where the measure is undefined: for constant scores (``spearman``, ``edge_spearman``), or all zeros
+    (``cosine``).
 
     Example:
-        >>> similarity(cat_in_photos, cat_in_sketches, "spearman")["layer4.0"]
-        0.42
+        >>> round(circuitry.circuits.similarity(graph, graph, "spearman")["layer3.0"], 6)
+        1.0
     """
-    wanted = Measure(measure) if isinstance(measure, str) else measure
+    wanted = as_measure(measure)
     check_comparable(a, b)
     matrices = similarity_matrices([a, b], [wanted])[wanted]
     return {site: float(matrix[0, 1]) for site, matrix in matrices.items()}
@@ -212,15 +236,23 @@ def similarity(
 def depth_bias(graph: AttributionGraph) -> float:
     """Return the logarithm of the ratio of the score mass in the deeper half of the sites to that in the other half.
 
-    The mass of a site is the sum of the absolute scores of its units; the image, and the middle one of an odd number
+    The mass of a site is the sum of the absolute scores of its units; the image, and the middle site of an odd number
     of sites, count for neither half. Positive: the circuit is deep. After the dependency depth bias of arXiv
     2604.08192. NaN where a half has no effect.
+
+    Example:
+        >>> isinstance(circuitry.circuits.depth_bias(graph), float)
+        True
     """
     graph.check_finite()
     mass = [float(np.abs(graph.node_scores[site]).sum()) for site in graph.inner_sites]
     half = len(mass) // 2
-    shallow, deep = sum(mass[:half]), sum(mass[len(mass) - half :])
-    return float(np.log(deep / shallow)) if shallow and deep else float("nan")
+    shallow = sum(mass[:half])
+    # Not mass[-half:], which would be everything where half is 0.
+    deep = sum(mass[len(mass) - half :])
+    if not shallow or not deep:
+        return float("nan")
+    return float(np.log(deep / shallow))
 
 
 def similarity_matrices(
@@ -234,31 +266,36 @@ def similarity_matrices(
     Circuits are cut as by `AttributionGraph.circuit`.
     """
     circuits = [graph.circuit(edges_per_node, any_sign=any_sign) for graph in graphs]
-    found: dict[Measure, Matrices] = {}
-    for name in {measure.name for measure in measures}:
-        asked = [measure for measure in measures if measure.name == name]
-        by_depth = MEASURES[name](circuits, [measure.depth for measure in asked])
-        found |= zip(
-            asked,
-            [_as_matrices(name, given, len(circuits)) for given in by_depth],
-            strict=True,
-        )
-    return {measure: found[measure] for measure in measures}
+    # One call for all depths of a measure: the kernel makes its labels once.
+    by_name: dict[str, list[Measure]] = {}
+    for measure in measures:
+        by_name.setdefault(measure.name, []).append(measure)
+    matrices: dict[Measure, Matrices] = {}
+    for name, of_depths in by_name.items():
+        returned = MEASURES[name](circuits, [measure.depth for measure in of_depths])
+        for measure, at_depth in zip(of_depths, returned, strict=True):
+            matrices[measure] = _as_matrices(name, at_depth, len(circuits))
+    return {measure: matrices[measure] for measure in measures}
 
 
 def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
-    """Return what a measure gave, which may come from outside; refuse what are no similarities of all pairs."""
+    """Return the similarities that a measure returned, as arrays; refuse any that are not of all pairs.
+
+    The measure may come from outside, and return anything.
+    """
     if not isinstance(given, Mapping) or not given:
         raise _no_similarities(name, n_circuits, f"it returned {shown(given)}")
     low, high = _BOUNDS.get(name, (-1.0, 1.0))
-    found: Matrices = {}
+    matrices: Matrices = {}
     for site, values in given.items():
         where = "for the whole circuit" if site is None else f"at {site}"
         matrix = np.asarray(values)
+        # b, i, u, f: truth values, whole numbers with and without sign, floating point.
         if matrix.dtype.kind not in "biuf" or matrix.shape != (n_circuits, n_circuits):
             raise _no_similarities(
                 name, n_circuits, f"{where} it returned {shown(values)}"
             )
+        # NaN, which is allowed, is neither below nor above a bound.
         outside = matrix[(matrix < low - _ROUNDING) | (matrix > high + _ROUNDING)]
         if len(outside):
             raise _no_similarities(
@@ -266,8 +303,8 @@ def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
                 n_circuits,
                 f"{where} one is {float(outside[0]):.4g}, out of its bounds {low:g} and {high:g}",
             )
-        found[site] = matrix.astype(float)
-    return found
+        matrices[site] = matrix.astype(float)
+    return matrices
 
 
 def _no_similarities(name: str, n_circuits: int, given: str) -> InputError:
@@ -285,21 +322,24 @@ def permuted_units(
 
     Its similarity to another graph is chance.
     """
-    places = {
-        site: rng.permutation(len(scores)) for site, scores in graph.node_scores.items()
-    }
-
-    scores, importance = (
-        {site: of_site[np.argsort(places[site])] for site, of_site in by.items()}
-        for by in (graph.node_scores, graph.importance or {})
-    )
+    scores = dict(graph.node_scores)
+    importance = dict(graph.importance or {})
+    kept_units = dict(graph.kept_units)
+    for site in graph.node_scores:
+        # Unit i becomes unit places[i], so the new unit j takes the values of unit old[j].
+        places = rng.permutation(len(scores[site]))
+        old = np.argsort(places)
+        scores[site] = scores[site][old]
+        if site in importance:
+            importance[site] = importance[site][old]
+        if site in kept_units:
+            kept_units[site] = places[kept_units[site]]
+    # Blocks of edge scores stay: rows and columns are kept units, whose order stays.
     return replace(
         graph,
         node_scores=scores,
         importance=importance or None,
-        kept_units={
-            site: places[site][units] for site, units in graph.kept_units.items()
-        },
+        kept_units=kept_units,
     )
 
 
@@ -309,18 +349,17 @@ def chance_overlap(units: Natural, kept_a: int, kept_b: int) -> float:
     The overlap i is hypergeometric; the Jaccard index of sizes a and b is i / (a + b - i).
 
     Example:
-        >>> chance_overlap(units=512, kept_a=52, kept_b=52)
-        0.0538...
+        >>> circuitry.circuits.chance_overlap(units=512, kept_a=52, kept_b=52)
+        0.0539...
     """
     if not (0 <= kept_a <= units and 0 <= kept_b <= units and kept_a + kept_b > 0):
         raise InputError(
             f"Two subsets of {units} units need 0 to {units} members, and one of them at least 1, but {kept_a} and "
             f"{kept_b} were given."
         )
-    i = np.arange(min(kept_a, kept_b) + 1)
-    return float(
-        stats.hypergeom.pmf(i, units, kept_a, kept_b) @ (i / (kept_a + kept_b - i))
-    )
+    overlap = np.arange(min(kept_a, kept_b) + 1)
+    probability = stats.hypergeom.pmf(overlap, units, kept_a, kept_b)
+    return float(probability @ (overlap / (kept_a + kept_b - overlap)))
 
 
 def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
@@ -328,22 +367,29 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
 
     A single subset counts as two of its size. NaN if no pair has a member.
     """
-    pairs = {
-        (a, b): kept[a] * kept[b]
-        if a != b
-        else kept[a] * (kept[a] - 1) // 2 or int(len(kept) == 1)
-        for a, b in combinations_with_replacement(kept, 2)
-        if a + b
-    }
-    total = sum(n * chance_overlap(units, *sizes) for sizes, n in pairs.items() if n)
-    return total / sum(pairs.values()) if any(pairs.values()) else float("nan")
+    total = 0.0
+    n_pairs = 0
+    for a, b in combinations_with_replacement(kept, 2):
+        if a != b:
+            n_of_sizes = kept[a] * kept[b]
+        else:
+            n_of_sizes = kept[a] * (kept[a] - 1) // 2
+            # A single subset has no pair, but an expected overlap with another of its size.
+            if len(kept) == 1 and not n_of_sizes:
+                n_of_sizes = 1
+        # Two empty subsets have no Jaccard index.
+        if a + b and n_of_sizes:
+            total += n_of_sizes * chance_overlap(units, a, b)
+            n_pairs += n_of_sizes
+    return total / n_pairs if n_pairs else float("nan")
 
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:
     check_comparable(a.source, b.source)
     for name in ("edges_per_node", "any_sign"):
-        cuts = [one.made_with.get(name) for one in (a, b)]
-        if cuts[0] != cuts[1]:
+        of_a = a.made_with.get(name)
+        of_b = b.made_with.get(name)
+        if of_a != of_b:
             raise InputError(
-                f"Compared circuits are cut alike, but these have {name} {cuts[0]} and {cuts[1]}: cut both with one."
+                f"Compared circuits are cut alike, but these have {name} {of_a} and {of_b}: cut both with one."
             )

@@ -29,13 +29,13 @@ from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 from circuitry.runs.leaves import part_of
 
-SITE_PATH, CONDUCTANCE, GRADIENT = "site-path", "conductance", "gradient"
-FISHER, ITERATIVE, CONTRAST, LEARNED = (
-    "fisher",
-    "iterative-fisher",
-    "contrast",
-    "learned",
-)
+SITE_PATH = "site-path"
+CONDUCTANCE = "conductance"
+GRADIENT = "gradient"
+FISHER = "fisher"
+ITERATIVE = "iterative-fisher"
+CONTRAST = "contrast"
+LEARNED = "learned"
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,14 @@ class Method:
     name: str
     """Name by which functions and command lines take it."""
     words: str = ""
-    """What it does, a sentence without its period, as reports say it (default: the first line of the docstring)."""
+    """Its description in reports, a sentence without its period (default: the first line of the docstring)."""
     function: UnitScorer | None = None
     """Scores units; None for a method of the package, see `unit_methods.SCORERS`."""
     effects: bool = True
     """Whether scores are effects on the metric, positive where a unit helps. If not, they rank units alone, by their
     absolute value; graphs then have effects by conductance beside them, see `Scores.importance`."""
     takes_others: bool = False
-    """Whether it looks at images of other classes, which `extract` then reads."""
+    """Whether it looks at images of other classes; `extract` then reads some."""
     without_others: str | None = None
     """Name of the method that ranks in its place where there are no images of other classes; None if it runs anyway."""
     takes_parts: bool = False
@@ -90,7 +90,7 @@ class EdgeMethod:
     name: str
     """Name by which functions and command lines take it."""
     words: str = ""
-    """What an edge's score says, a clause, as reports say it (default: ``by`` its name)."""
+    """Meaning of an edge's score, a clause for reports (default: ``by`` its name)."""
     function: EdgeScorer | None = None
     """From a task, units [k] by site and a `QuadratureRule` to finite scores [units downstream, units upstream] by
     (upstream, downstream) pair of the sites, means over images, positive where an edge helps. None for a method of the
@@ -101,9 +101,10 @@ class EdgeMethod:
     in_stream: bool = False
     """Whether it scores the edges of heads and neurons that add to a residual stream, and of no other units."""
     along_path: bool = False
-    """Whether its rule is that of the nodes where none is given; else one gradient is taken."""
+    """Whether it integrates along a path, by the rule of the nodes unless another is given. Other methods take one
+    gradient."""
     measured: bool = False
-    """Whether a score is what the metric loses by a cut; else scores rank edges alone."""
+    """Whether a score is the metric's loss by a cut; else scores rank edges alone."""
 
 
 METHODS: dict[str, Method] = {
@@ -166,8 +167,10 @@ METHODS: dict[str, Method] = {
     )
 }
 """Methods that score units, by name."""
-SQUARED, CUTS = "squared", "cuts"
-"""The study's score of edges: squared movements between neighbouring sites; and exact cuts."""
+SQUARED = "squared"
+"""The study's score of edges: squared movements between neighbouring sites."""
+CUTS = "cuts"
+"""Exact losses by cuts."""
 EXACT_READERS = "exact-readers"
 EDGE_METHODS: dict[str, EdgeMethod] = {
     method.name: method
@@ -211,8 +214,8 @@ def register_method(
         method: A `Method` with a function, or a name; a method of the same name is replaced.
         function: With a name: from a `Task` and `AttributionSettings` to finite scores [units] by site, arrays or
             tensors, at all sites of the task and at no other; at a site in a feature basis the error units follow the
-            latents. Its code and all that it reads belong to what is found by it; where they cannot be read, give it an
-            attribute ``identity``, a text that is another one for another function.
+            latents. The digest of its code, and of all that it reads, goes into the settings of graphs by it. Where
+            they cannot be read, give it an attribute ``identity``, a text that differs between functions.
         effects: With a name: whether the scores are effects on the metric, positive where a unit helps. If not, they
             rank units alone, and the method is given images of other classes where there are some.
 
@@ -226,6 +229,7 @@ def register_method(
         >>> graph = attribute(encoder, images, metric, method="activation", progress=False)
     """
     if isinstance(method, str):
+        # A ranking that measures no effect needs something to tell the class from.
         method = Method(
             method, function=function, effects=effects, takes_others=not effects
         )
@@ -275,12 +279,13 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
 
 
 def method_code(name: str) -> str | dict[str, str]:
-    """Return what a method of units is, as a part of an identity; see `code_of`."""
+    """Identify the code of a method of units, for identities; see `code_of`."""
     return code_of(METHODS.get(name, Method(name)))
 
 
 def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
-    """Return the name of a method of the package, else the digest of its value, or what of it is unknown."""
+    """Return the name of a method of the package, else the digest of its value, or its parts that cannot be read."""
+    # Functions of the package are in tables elsewhere, and its version is in the provenance.
     value = vars(method)
     if value["function"] is None and value.get("components") is None:
         return f"circuitry: {method.name}"
@@ -289,28 +294,29 @@ def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
 
 def describe_method(settings: Mapping[str, Any]) -> str:
     """Return two sentences on how the units of a graph were scored and which are kept, from its settings."""
+    # Graphs of earlier versions, which name no method, are by the site path.
     name = settings.get("method", SITE_PATH)
+    from_outside = f"The method {name}, registered from outside, scores the units"
     method = METHODS.get(name)
     if method is None:
-        kept = "The units that it puts first are kept."
-    elif method.effects:
-        kept = "The units with the largest absolute scores are kept."
-    else:
-        kept = "The first units of this ranking are kept; it measures no effect."
-    words = method.words if method is not None else ""
+        # A graph from another process, whose method nobody registered in this one.
+        return f"{from_outside}. The units that it puts first are kept."
+    words = method.words
     if not words:
-        words = f"The method {name}, registered from outside, scores the units"
-        function = None if method is None else method.function
-        text = getdoc(function) if isroutine(function) else None
+        words = from_outside
+        # An object that can be called has the docstring of its class, which says nothing of the method.
+        text = getdoc(method.function) if isroutine(method.function) else None
         if text:
             words += f": {text.splitlines()[0].rstrip('.')}"
-    if method is not None and method.takes_rule:
+    if method.takes_rule:
         words += f", integrated by {settings.get('node_rule', 'an unknown rule')}"
-    return f"{words}. {kept}"
+    if method.effects:
+        return f"{words}. The units with the largest absolute scores are kept."
+    return f"{words}. The first units of this ranking are kept; it measures no effect."
 
 
 def describe_edges(settings: Mapping[str, Any]) -> str:
-    """Return sentences on the edges of a graph and what their scores say, from its settings."""
+    """Return sentences on the edges of a graph and the meaning of their scores, from its settings."""
     name = settings.get("edge_method") or SQUARED
     method = EDGE_METHODS.get(name, EdgeMethod(name))
     words = method.words or f"by {name}"

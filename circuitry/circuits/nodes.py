@@ -15,6 +15,7 @@ metric(clean) - metric(baseline at the site); both numbers are returned.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,15 +42,18 @@ class NodeEffects:
     scores: dict[str, np.ndarray]
     """Mean effect [units] by site; positive where a unit helps."""
     completeness: dict[str, Completeness]
+    """How far the effects of a site miss the metric's change, at sites without a stream past their units."""
     n_images: int
+    """Images that scores are means over."""
     importance: dict[str, np.ndarray] | None = None
-    """What ranks units, where it is not their effects; see `AttributionGraph.importance`."""
+    """Numbers [units] by site that rank units, where effects do not; see `AttributionGraph.importance`."""
 
 
 class ImageEffects(NamedTuple):
     """Node scores of some images, image by image."""
 
     batch: Batch
+    """The images."""
     clean: dict[str, Tensor]
     """Activations by site."""
     ends: dict[str, Tensor]
@@ -76,15 +80,21 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
         leave=False,
     ) as bar:
         for batch in task.batches():
+            # 1. One run, whose backward pass serves the point t = 0 of all sites.
             clean, first, values = clean_run(
                 task, batch.images, sites, with_gradient=0.0 in rule.points
             )
-            ends, effects = batch.ends(clean), dict[str, Tensor]()
+            ends = batch.ends(clean)
+            effects = dict[str, Tensor]()
             for site in sites:
-                a, b = clean[site], ends[site]
+                a = clean[site]
+                b = ends[site]
+                # 2. Popped, so that its memory is free for the runs of the next site.
+                at_zero = first.pop(site, None)
                 gradient = _path_gradient(
-                    encoder, metric, a, b, site, rule, rows, first.pop(site, None)
+                    encoder, metric, a, b, site, rule, rows, at_zero
                 )
+                # 3. The way to the baseline times the mean gradient along it.
                 effects[site] = unit_effects(task, site, (a - b) * gradient)
                 bar.update()
             yield ImageEffects(batch, clean, ends, effects, values)
@@ -97,52 +107,50 @@ def part_effects(
 
     The gradients of the task run.
     """
-    encoder, metric, sites = task.encoder, task.metric, task.sites
-    same = [
-        site
-        for site in sites
-        if task.baseline.n_images is None and site not in encoder.carried
-    ]
+    encoder = task.encoder
+    metric = task.metric
+    # A mean baseline is the same for all images; what is carried past units differs from image to image.
+    same = set[str]()
+    if task.baseline.n_images is None:
+        same = set(task.sites) - set(encoder.carried)
     at_same = dict[str, float]()
     sums = defaultdict[int, list[PartSum]](list)
     for batch, _, ends, effects, clean in image_effects(task, rule):
-        if (
-            not batch.start
-        ):  # the baseline is the same for all images there, so once will do
-            at_same = {
-                site: float(_metric_at(encoder, metric, ends[site][:1], site))
-                for site in same
-            }
-        at_ends = {
-            site: _metric_at(encoder, metric, ends[site], site)
-            for site in sites
-            if site not in same
-        }
-        for part, found in part_sums(parts, batch, effects, clean, at_ends):
-            sums[part].append(found)
+        at_ends = dict[str, Tensor]()
+        for site in task.sites:
+            if site not in same:
+                at_ends[site] = _metric_at(encoder, metric, ends[site], site)
+            elif not batch.start:  # once serves all batches
+                at_end = _metric_at(encoder, metric, ends[site][:1], site)
+                at_same[site] = float(at_end)
+        for part, of_part in part_sums(parts, batch, effects, clean, at_ends):
+            sums[part].append(of_part)
     return effects_of(sums, parts, at_same)
 
 
 def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
     """Return the effects [batch, units] of a site's units from those of its activation, summed over positions."""
-    found = per_unit(task.encoder.units_of(site, effects), task.encoder.unit_dim(site))
-    if not bool(found.isfinite().all()):
+    units = task.encoder.units_of(site, effects)
+    of_units = per_unit(units, task.encoder.unit_dim(site))
+    if not bool(of_units.isfinite().all()):
         raise InputError(
             f"The gradient of the metric {metric_name(task.metric)!r} by the activation at site {site!r} is NaN or "
             "infinite on the path to the baseline, although the metric itself is finite: look at its derivative there."
         )
-    return found
+    return of_units
 
 
 class PartSum(NamedTuple):
     """Sums over the images of a part in a batch."""
 
     effects: dict[str, np.ndarray]
+    """Sum of the effects [units] by site."""
     clean: float
     """Sum of the clean metric."""
     ends: dict[str, float]
     """Sum of the metric at the baseline, by site; only sites whose baseline differs between images."""
     n_images: int
+    """Number of the images."""
 
 
 def part_sums(
@@ -152,25 +160,22 @@ def part_sums(
     clean: Tensor,
     at_ends: Mapping[str, Tensor],
 ) -> Iterator[tuple[int, PartSum]]:
-    """Yield the sums of each part in a batch, of effects [batch, units] and of the metric [batch]."""
-    last = batch.start + len(batch.images)
-    numbers = (
-        np.zeros(len(batch.images), int) if parts is None else parts[batch.start : last]
-    )
+    """Yield the number of each part in a batch, and the sums of its effects [units] and of the metric."""
+    n_images = len(batch.images)
+    numbers = np.zeros(n_images, int)
+    if parts is not None:
+        numbers = parts[batch.start : batch.start + n_images]
     for part in np.unique(numbers).tolist():
-        alone = (numbers == part).all()
-        members: Any = (
-            slice(None) if alone else torch.from_numpy(np.flatnonzero(numbers == part))
-        )
-        by_site = {
-            site: found[members].sum(0).cpu().double().numpy()
-            for site, found in effects.items()
-        }
+        members: Any = torch.from_numpy(np.flatnonzero(numbers == part))
+        if len(members) == n_images:
+            members = slice(None)  # no copy of the whole batch
+        by_site = dict[str, np.ndarray]()
+        for site, of_images in effects.items():
+            # Summed where it lies, in its own precision; over batches in double precision.
+            by_site[site] = of_images[members].sum(0).cpu().double().numpy()
+        of_part = clean[members]
         ends = {site: float(values[members].sum()) for site, values in at_ends.items()}
-        yield (
-            part,
-            PartSum(by_site, float(clean[members].sum()), ends, len(clean[members])),
-        )
+        yield part, PartSum(by_site, float(of_part.sum()), ends, len(of_part))
 
 
 def effects_of(
@@ -178,42 +183,45 @@ def effects_of(
     parts: object | None,
     at_same: Mapping[str, float] = {},
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the means over all images, and over those of each part where there are parts.
+    """Return the means over all images, and, where there are parts, over the images of each part.
 
     ``at_same`` is the metric at a baseline that all images share, by site.
     """
-    whole = _mean_effects(
-        [one for of_part in sums.values() for one in of_part], at_same
-    )
-    return whole, {} if parts is None else {
-        part: _mean_effects(sums[part], at_same) for part in sorted(sums)
-    }
+    whole = _mean_effects(list(chain.from_iterable(sums.values())), at_same)
+    if parts is None:
+        return whole, {}
+    return whole, {part: _mean_effects(sums[part], at_same) for part in sorted(sums)}
 
 
 def _mean_effects(sums: Sequence[PartSum], at_same: Mapping[str, float]) -> NodeEffects:
-    count = sum(one.n_images for one in sums)
-    scores = {
-        site: sum((one.effects[site] for one in sums), np.zeros(())) / count
-        for site in sums[0].effects
-    }
-    clean = sum(one.clean for one in sums) / count
-    ends = {
-        site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends
-    } | dict(at_same)
-    told = {
-        site: Completeness(float(scores[site].sum()), clean - ends[site])
-        for site in scores
-        if site in ends
-    }
-    return NodeEffects(scores, told, count)
+    count = sum(of_batch.n_images for of_batch in sums)
+    clean = sum(of_batch.clean for of_batch in sums) / count
+    scores = dict[str, np.ndarray]()
+    completeness = dict[str, Completeness]()
+    for site in sums[0].effects:
+        total = sum((of_batch.effects[site] for of_batch in sums), np.zeros(()))
+        scores[site] = total / count
+        if site in at_same:
+            at_end = at_same[site]
+        elif site in sums[0].ends:
+            at_end = sum(of_batch.ends[site] for of_batch in sums) / count
+        else:
+            continue  # part of the change goes past the units: there is nothing to sum to
+        effect = float(scores[site].sum())
+        completeness[site] = Completeness(effect, clean - at_end)
+    return NodeEffects(scores, completeness, count)
 
 
 def nodes_of(
     encoder: Encoder, scores: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return the scores of the units that may be nodes: in a feature basis the latents, never the error units."""
-    ends = {site: units.start for site, units in encoder.error_units.items()}
-    return {site: found[: ends.get(site)] for site, found in scores.items()}
+    nodes = dict(scores)
+    for site, errors in encoder.error_units.items():
+        if site in nodes:
+            # Error units are the last of their site.
+            nodes[site] = nodes[site][: errors.start]
+    return nodes
 
 
 def clean_run(
@@ -226,21 +234,18 @@ def clean_run(
         taps[hook.name] = tensor  # type: ignore[attr-defined]
 
     with torch.set_grad_enabled(with_gradient):
+        # Weights may need no gradient, so the image has to: else no operation is recorded.
         x = images.detach().requires_grad_(with_gradient)
-        embedding = task.encoder.run_with_hooks(
-            x, fwd_hooks=[(site, tap) for site in sites]
-        )
+        hooks = [(site, tap) for site in sites]
+        embedding = task.encoder.run_with_hooks(x, fwd_hooks=hooks)
         check_finite(taps)
         value = checked_metric(task.metric, embedding)
     gradients: dict[str, Tensor] = {}
     if with_gradient:
-        found = _gradients(value, list(taps.values()))
-        gradients = dict(zip(taps, found, strict=True))
-    return (
-        {site: a.detach() for site, a in taps.items()},
-        gradients,
-        value.detach().cpu().double(),
-    )
+        by_site = _gradients(value, list(taps.values()))
+        gradients = dict(zip(taps, by_site, strict=True))
+    activations = {site: a.detach() for site, a in taps.items()}
+    return activations, gradients, value.detach().cpu().double()
 
 
 def _path_gradient(
@@ -259,18 +264,20 @@ def _path_gradient(
     if gradient_at_zero is not None:
         total += sum(w for t, w in todo if t == 0.0) * gradient_at_zero
         todo = [(t, w) for t, w in todo if t != 0.0]
+    # As many points in one run as images fit; each point is a copy of all images.
     at_once = max(1, rows // len(a))
     for k in range(0, len(todo), at_once):
-        points, weights = zip(*todo[k : k + at_once], strict=True)
-        x = torch.cat([a + t * (b - a) for t in points]).requires_grad_()
+        some = todo[k : k + at_once]
+        x = torch.cat([a + t * (b - a) for t, _ in some]).requires_grad_()
         with torch.enable_grad():
             value = checked_metric(metric, encoder(x, start=site))
         gradient = _gradients(value, [x])[0]
         parts = rearrange(
-            gradient, "(point batch) ... -> point batch ...", point=len(points)
+            gradient, "(point batch) ... -> point batch ...", point=len(some)
         )
-        for w, part in zip(weights, parts, strict=True):
-            total.add_(part, alpha=w)
+        # Added point by point: the sum does not depend on how many share a run.
+        for (_, weight), part in zip(some, parts, strict=True):
+            total.add_(part, alpha=weight)
     return total
 
 

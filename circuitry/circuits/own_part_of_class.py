@@ -1,8 +1,8 @@
 """A class's own part: units whose loss takes the class from the model, and leaves it the other classes.
 
-A circuit that is enough for a class holds what every class of its style needs, too. What is the class's own is found by
-contrast, and tested by lesion (`lesion`). With the log-odds of a class among the candidates, log p - log(1 - p), which
-do not level off where the model is sure,
+A circuit that is enough for a class holds the units that every class of its style needs, too. The class's own units are
+found by contrast, and tested by lesion (`lesion`). With the log-odds of a class among the candidates,
+log p - log(1 - p), which do not level off where the model is sure,
 
     cost_u   = mean over images of the class of d log-odds of the class / d gate_u,
     damage_u = mean over images of other classes of |d log-odds of the model's own answer / d gate_u|:
@@ -48,15 +48,17 @@ from circuitry.runs.identity import Identity
 log = logging.getLogger(__name__)
 
 PRICE = 0.3
-"""What each unit costs beside its damage, as a share of the mean damage: a smaller price spares others, and takes more
-units."""
-FIRST, GROWTH = 0.001, 1.3
-"""Share of the units after the first cut, and its growth from cut to cut."""
+"""Price of a unit beside its damage, as a share of the mean damage: a smaller price spares other classes, and takes
+more units."""
+FIRST = 0.001
+"""Share of the units that the first cut takes."""
+GROWTH = 1.3
+"""Growth of that share from cut to cut."""
 
 
 @checked
 def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> Circuit:
-    """Find the units whose loss takes a class, and spares the others.
+    """Find the units whose loss takes a class from the model, and spares all other classes.
 
     Args:
         task: Images of the class in one style, with images of other classes of the style, of whatever labels; or one
@@ -78,12 +80,13 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         >>> table = circuitry.lesion({("clock", "real"): task}, {("clock", "real"): part})
     """
     given = [task] if isinstance(task, Task) else task
-    tasks = [_prepared(one) for one in given]
+    tasks = list(map(_prepared, given))
     check_alike(tasks)
+    # Tasks that are alike have one encoder, so the first's modes are those of all.
     with tasks[0].running(gradients=True):
-        images = [ImagesOfClass(one) for one in tasks]
+        images = list(map(ImagesOfClass, tasks))
         order = contrast(images, share)
-    if any(of_style.runs.n_own == 1 for of_style in images):
+    if min(of_style.runs.n_own for of_style in images) == 1:
         log.warning(
             "An own part is found on one image of the class, so it may be the image's rather than the class's: give "
             "two or more."
@@ -99,12 +102,11 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         **_identity_of_all(tasks),
     }
     looked_at = list[Images | None]()
-    for one in tasks:
-        looked_at += [one.images, one.others]
-    scores = replace(
-        scores_of(tasks[0], NodeEffects(costs, {}, n_recognised, ranks), made),
-        provenance=pixels_of(*looked_at),
-    )
+    for of_style in tasks:
+        looked_at += [of_style.images, of_style.others]
+    scores = scores_of(tasks[0], NodeEffects(costs, {}, n_recognised, ranks), made)
+    # The pixels of all styles: `scores_of` knows those of the first task alone.
+    scores = replace(scores, provenance=pixels_of(*looked_at))
     share_cut, p = order.tried[-1]
     size = share_cut if share is None else share
     part = scores.strongest(size, budget=GLOBAL)  # rounded up, as everywhere
@@ -126,23 +128,18 @@ def _by_unit(images: "ImagesOfClass", of_gates: Tensor) -> dict[str, np.ndarray]
 
 def check_alike(tasks: Sequence[Task]) -> None:
     """Refuse tasks of other classes, encoders or sites: a part of several styles is of one class in one model."""
-    kinds = {
-        (
-            id(one.encoder),
-            answer_metric(one.metric, "An own part is found by").label,
-            one.sites,
-        )
-        for one in tasks
-    }
+    method = "An own part is found by"
+    kinds = set[tuple[int, int, tuple[str, ...]]]()
+    asked = dict[str, Any]()
+    for number, task in enumerate(tasks, start=1):
+        label = answer_metric(task.metric, method).label
+        kinds.add((id(task.encoder), label, task.sites))
+        asked[f"task {number}"] = asked_of(task, method)
     if len(kinds) != 1:
         raise InputError(
             f"An own part of several styles is of one class in one encoder at the same sites, but {len(kinds)} kinds "
             f"of tasks were given: find a part for each kind."
         )
-    asked = {
-        f"task {number}": asked_of(one, "An own part is found by")
-        for number, one in enumerate(tasks, start=1)
-    }
     check_asked_alike(
         asked,
         "The styles of one own part",
@@ -151,13 +148,12 @@ def check_alike(tasks: Sequence[Task]) -> None:
 
 
 def _identity_of_all(tasks: Sequence[Task]) -> Identity:
-    """Return what shaped a part: of tasks that are asked alike the first's identity, with the baselines of all."""
-    digests = list(dict.fromkeys(one.baseline.digest for one in tasks))
-    return (
-        tasks[0].identity
-        if len(digests) == 1
-        else tasks[0].identity | {"baseline_digest": digests}
-    )
+    """Return the identity of a part of several tasks, which differ in their baselines alone."""
+    identity = tasks[0].identity
+    digests = list(dict.fromkeys(task.baseline.digest for task in tasks))
+    if len(digests) == 1:
+        return identity
+    return identity | {"baseline_digest": digests}
 
 
 def ranks_by_contrast(
@@ -171,23 +167,28 @@ def ranks_by_contrast(
 
 def _prepared(task: Task) -> Task:
     """Return a task at the sites that it names, or at those that compute, whose metric has the model's scale."""
-    told = at_model_scale(task)
-    if named_sites(told) is not None:
-        return without_image(told)
-    return replace(told, sites=counted_sites(told.encoder, progress=told.work.progress))
+    scaled = at_model_scale(task)
+    if named_sites(scaled) is not None:
+        return without_image(scaled)
+    # Sites that only read out would be cut first: all that a class needs passes them.
+    sites = counted_sites(scaled.encoder, progress=scaled.work.progress)
+    return replace(scaled, sites=sites)
 
 
 class ImagesOfClass:
-    """Images of a class and of others under gates, and the slopes of the log-odds of their answers."""
+    """Images of a class and of other classes under gates, and the slopes of the log-odds of their answers."""
 
     def __init__(self, task: Task) -> None:
         self.metric = answer_metric(
             at_model_scale(task).metric, "An own part is found by"
         )
+        # Error units are no part's: a lesion leaves them, and so does the contrast.
         self.runs = UnitsUnderGates(task, keep_error=True)
         label = self.metric.label
         n = self.runs.n_own
         self.answers = given_classes(self.metric.log_answers(self.runs.embeddings))
+        # Left out are images of the class that the model takes for another class, and images of other classes that it
+        # takes for this one: they have no answer that a lesion should take or spare.
         of_another = (self.answers != label) & (self.answers != NO_ANSWER)
         self.own = (self.answers[:n] == label).nonzero()[:, 0].tolist()
         self.others = (n + of_another[n:].nonzero()[:, 0]).tolist()
@@ -209,30 +210,33 @@ class ImagesOfClass:
     def slopes(
         self, places: Sequence[int], opened: Float[Tensor, " gates"]
     ) -> Iterator[tuple[Float[Tensor, "some gates"], Float[Tensor, " some"]]]:
-        """Yield d log-odds of the answers / d gates, and the probability of the answers, of some images at a time."""
+        """Yield the slopes d log-odds / d gates of the answers of some images, and the answers' probabilities."""
         for i in range(0, len(places), self.runs.rows):
             some = torch.tensor(
                 places[i : i + self.runs.rows], device=self.answers.device
             )
+            # Gates of its own give each image a gradient of its own, from one backward pass.
             gates = opened.expand(len(some), -1).detach().clone().requires_grad_()
             answers = self.metric.log_answers(self.runs.run(gates, some))
+            # [images, classes]: true at the answer that the whole model gives.
             given = torch.zeros_like(answers, dtype=torch.bool).scatter(
                 1, self.answers[some][:, None], True
             )
             own = answers[given]
+            # log p - log(1 - p): as a sum of the other answers it is exact where p is nearly 1.
             odds = own - answers.masked_fill(given, -torch.inf).logsumexp(-1)
             yield torch.autograd.grad(odds.sum(), gates)[0], own.detach().exp()
 
 
 class Contrast(NamedTuple):
-    """How units are ordered by contrast."""
+    """The order of units by contrast."""
 
     costs: Float[Tensor, " gates"]
-    """To the class, while nothing is cut."""
+    """Cost of each unit to the class, while nothing is cut."""
     ranks: Float[Tensor, " gates"]
     """1 for the first unit, falling by one over the number of units."""
     tried: list[list[float]]
-    """Share of the units that is cut, and the mean probability of the class without them."""
+    """For each cut the share of the units without which the model ran, and the mean probability of the class then."""
 
 
 def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Contrast:
@@ -241,7 +245,8 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
     chance = 1 / len(images[0].metric.weights)
     n = images[0].runs.n_gates
     opened = torch.ones(n, device=images[0].runs.embeddings.device)
-    damage = torch.stack([_damage(one, opened) for one in images]).mean(0)
+    # Damage is measured once, on the whole model: so each cut runs images of the class alone.
+    damage = torch.stack([_damage(of_style, opened) for of_style in images]).mean(0)
     price = damage + PRICE * damage.mean()
     slopes, _ = mean_slopes(images, opened)
     costs = [slopes]
@@ -260,6 +265,7 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
         if size >= most or (share is None and p <= chance):
             break
         size = min(size * GROWTH, most)
+    # Units that were never cut follow in the order of the last ratio.
     rest = _falling(ratio, opened)[: n - len(order)]
     ranks = torch.empty_like(opened)
     ranks[torch.cat([order, rest])] = torch.arange(n, 0, -1).to(ranks) / n
@@ -267,10 +273,9 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
 
 
 def _falling(ratio: Tensor, opened: Tensor) -> Tensor:
-    """Return the numbers of all units, those that are still open first, by falling ratio."""
-    return ratio.masked_fill(opened == 0, -torch.inf).argsort(
-        descending=True, stable=True
-    )
+    """Return the numbers of all units by falling ratio, open units first."""
+    still_open = ratio.masked_fill(opened == 0, -torch.inf)
+    return still_open.argsort(descending=True, stable=True)
 
 
 def _damage(images: ImagesOfClass, opened: Tensor) -> Tensor:

@@ -19,7 +19,12 @@ Points = Annotated[int, between("1 to 1000 points", 1, 1000, "give one such as 1
 @checked
 @dataclass(frozen=True)
 class QuadratureRule:
-    """Points in [0, 1] and their weights, which sum to one."""
+    """Hold points in [0, 1] and their weights, which sum to one.
+
+    Example:
+        >>> trapezoid = circuitry.circuits.QuadratureRule("trapezoid-2", (0.0, 1.0), (0.5, 0.5))
+        >>> graph = circuitry.attribute(encoder, images, metric, method="site-path", rule=trapezoid, progress=False)
+    """
 
     HOW_TO_GET: ClassVar = (
         "make one with left_rule(10) and its like, or parse_rule('left-10')"
@@ -36,12 +41,11 @@ class QuadratureRule:
         return self.name
 
     def __post_init__(self) -> None:
-        fits = len(self.points) == len(self.weights) and all(
-            0 <= point <= 1 for point in self.points
-        )
-        if (
-            not fits or not abs(sum(self.weights) - 1) <= 1e-9
-        ):  # NaN is neither within nor near
+        as_many = len(self.points) == len(self.weights)
+        within = all(0 <= point <= 1 for point in self.points)
+        # Not "> 1e-9": NaN is neither within nor near.
+        sums_to_one = abs(sum(self.weights) - 1) <= 1e-9
+        if not (as_many and within and sums_to_one):
             raise InputError(
                 f"A quadrature rule needs points within [0, 1] and as many weights, which sum to 1, but {self.name!r} "
                 f"has points {self.points} and weights {self.weights}."
@@ -59,18 +63,15 @@ def left_rule(points: Points) -> QuadratureRule:
         (0.0, 0.25, 0.5, 0.75)
         >>> attribute(encoder, images, metric, rule="left-4")    # the same by its name
     """
-    return QuadratureRule(
-        f"left-{points}",
-        tuple(k / points for k in range(points)),
-        (1 / points,) * points,
-    )
+    places = tuple(k / points for k in range(points))
+    return QuadratureRule(f"left-{points}", places, (1 / points,) * points)
 
 
 @checked
 def midpoint_rule(points: Points) -> QuadratureRule:
-    """Return the midpoint rule, t = (k + 1/2)/n, whose error falls as 1/n^2, where that of the left rule falls as 1/n.
+    """Return the midpoint rule, t = (k + 1/2)/n; its error falls as 1/n^2, the error of the left rule as 1/n.
 
-    With few points it may still be no better: how many a model needs, `circuitry.circuits.relative_error` tells.
+    With few points it may still be no better: `circuitry.circuits.relative_error` measures how many a model needs.
 
     Example:
         >>> midpoint_rule(2).points
@@ -86,7 +87,12 @@ def gauss_legendre_rule(points: Points) -> QuadratureRule:
     """Return the Gauss-Legendre rule, exact for polynomials up to degree 2n - 1.
 
     A cosine logit may turn sharply near zero, where no polynomial follows it: then midpoints do better for node scores.
+
+    Example:
+        >>> [round(point, 3) for point in circuitry.circuits.gauss_legendre_rule(2).points]
+        [0.211, 0.789]
     """
+    # numpy's rule is on [-1, 1], twice as long.
     x, w = np.polynomial.legendre.leggauss(points)
     return QuadratureRule(f"gauss-legendre-{points}", tuple((x + 1) / 2), tuple(w / 2))
 
@@ -97,17 +103,23 @@ def gauss_radau_rule(points: Points) -> QuadratureRule:
 
     That point costs next to nothing: the gradient at the clean activation comes for all sites from one backward pass,
     and the gradient of an edge's metric is zero there. Sharp turns near zero are missed as by Gauss-Legendre.
-    """
-    from scipy.special import (
-        roots_jacobi,
-    )  # here, as scipy takes as long to load as all the rest
 
-    x, w = roots_jacobi(points - 1, 0, 1) if points > 1 else (np.zeros(0), np.zeros(0))
+    Example:
+        >>> [round(point, 3) for point in circuitry.circuits.gauss_radau_rule(2).points]
+        [0.0, 0.667]
+    """
+    # Here, as scipy takes as long to load as all the rest.
+    from scipy.special import roots_jacobi
+
     # On [-1, 1] with the end point -1: the other points are the roots of the Jacobi polynomial for the weight 1 + x.
-    weights = 1 / points**2, *(w / (1 + x) / 2).tolist()
-    return QuadratureRule(
-        f"gauss-radau-{points}", (0.0, *((x + 1) / 2).tolist()), weights
-    )
+    # The weight of the end point is 2 / n^2; all are halved, as [0, 1] is half as long.
+    places = [0.0]
+    weights = [1 / points**2]
+    if points > 1:
+        x, w = roots_jacobi(points - 1, 0, 1)
+        places += ((x + 1) / 2).tolist()
+        weights += (w / (1 + x) / 2).tolist()
+    return QuadratureRule(f"gauss-radau-{points}", tuple(places), tuple(weights))
 
 
 _RULES = {
@@ -121,13 +133,18 @@ RULE_WORDS = "{" + ",".join(_RULES) + "}-N"
 
 
 def parse_rule(name: str) -> QuadratureRule:
-    """Return the rule written as ``kind-points``, e.g. ``left-10``, ``midpoint-4`` or ``gauss-legendre-8``."""
+    """Return the rule written as ``kind-points``, e.g. ``left-10``, ``midpoint-4`` or ``gauss-legendre-8``.
+
+    Example:
+        >>> circuitry.circuits.parse_rule("midpoint-2").weights
+        (0.5, 0.5)
+    """
+    # The last hyphen: kinds have hyphens of their own.
     kind, _, points = name.rpartition("-")
     if kind not in _RULES or not points.isdecimal():
+        examples = ", ".join(f"{known}-10" for known in _RULES)
         raise InputError(
-            f"Unknown quadrature rule {name!r}: write a kind and a number of points, such as "
-            + ", ".join(f"{k}-10" for k in _RULES)
-            + "."
+            f"Unknown quadrature rule {name!r}: write a kind and a number of points, such as {examples}."
         )
     return _RULES[kind](int(points))
 
@@ -141,5 +158,5 @@ def as_rule(rule: AnyRule) -> QuadratureRule: ...
 @overload
 def as_rule(rule: AnyRule | None) -> QuadratureRule | None: ...
 def as_rule(rule: AnyRule | None) -> QuadratureRule | None:
-    """Return the rule that is meant; None stays None."""
+    """Return the rule of a name; return a rule, or None, as it is."""
     return parse_rule(rule) if isinstance(rule, str) else rule

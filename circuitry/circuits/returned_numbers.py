@@ -10,6 +10,8 @@ def numbers_in(values: object) -> np.ndarray | None:
         values = values.detach().cpu()
     try:
         array = np.asarray(values)
-    except ValueError:  # of rows of unequal lengths
+    # Rows of unequal lengths.
+    except ValueError:
         return None
+    # b, i, u, f: truth values, whole numbers with and without sign, floating point; no text, no objects.
     return array if array.dtype.kind in "biuf" else None

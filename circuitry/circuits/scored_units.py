@@ -1,4 +1,4 @@
-"""What a method returned becomes `Scores`, and the units that a graph keeps."""
+"""Scores that a method returned become `Scores`, and the units that a graph keeps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,13 +24,14 @@ def kept_units(
 
 
 def scores_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> Scores:
-    """Return what a method says of the units of a task; ``made_with`` names the method."""
+    """Return the scores of the units of a task by a method, which ``made_with`` names."""
     encoder = task.encoder
     importance = None
     if nodes.importance is not None:
         importance = nodes_of(encoder, nodes.importance)
     errors = dict[str, np.ndarray]()
     for site, units in encoder.error_units.items():
+        # Error units are the last of their site, behind the latents.
         if site in nodes.scores:
             errors[site] = nodes.scores[site][units.start :]
     return Scores(

@@ -8,8 +8,8 @@ with them.
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import pairwise, product
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,12 @@ _DRAWS_PER_CLASS = 4
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings:
-    """How circuits are cut, and their reference levels."""
+    """Say how circuits are cut, and how their reference levels are measured.
+
+    Example:
+        >>> settings = circuitry.circuits.ReadingSettings(edges_per_node=5, chance_draws=4)
+        >>> comparisons = circuitry.compare_domains(graphs, settings=settings)
+    """
 
     edges_per_node: Count = 3
     """Edges of the circuits; see `AttributionGraph.circuit`."""
@@ -71,82 +76,74 @@ class _Compared(NamedTuple):
     def columns(self, measure: Measure) -> dict[str, np.ndarray]:
         """Return the columns of `PARTS` by one measure, site after site."""
         by_site = self.values[measure]
+        # Objects, since the site of a measure of whole circuits is None.
         sites = np.array(list(by_site), object)
-        repeated = {
-            name: np.tile(column, len(sites)) for name, column in self.pairs.items()
-        }
-        n = len(next(iter(self.pairs.values())))
-        return {
-            **repeated,
-            "site": np.repeat(sites, n),
-            "value": np.concatenate(list(by_site.values())),
-        }
+        columns = {}
+        for name, column in self.pairs.items():
+            columns[name] = np.tile(column, len(sites))
+        n_pairs = len(next(iter(self.pairs.values())))
+        columns["site"] = np.repeat(sites, n_pairs)
+        columns["value"] = np.concatenate(list(by_site.values()))
+        return columns
 
 
 class ClassPass:
     """The similarities of several measures, collected class by class."""
 
     def __init__(self, measures: Sequence[Measure], settings: ReadingSettings) -> None:
-        self.measures, self.settings = measures, settings
+        self.measures = measures
+        self.settings = settings
         self.marks = SiteMarks()
         self.n_images: list[int] = []
         self.n_per_part: list[int] = []
         self._checked = Comparable()
         self._rng = np.random.default_rng(settings.seed)
+        # A full deque drops its oldest class, so that few graphs stay in memory.
         self._before: deque[tuple[str, ByNode]] = deque(maxlen=settings.other_classes)
-        self._draws = {measure: list[dict[str | None, float]]() for measure in measures}
+        self._draws = defaultdict[Measure, list[dict[str | None, float]]](list)
         self._kept = defaultdict[tuple[str, int], Counter[int]](Counter)
         """Numbers of graphs by site, its number of units and the number of kept ones."""
         self._compared: dict[str, list[_Compared]] = {}
 
     def add(self, class_name: str, graphs: ByNode) -> None:
         """Compare the graphs of a class with each other and with graphs of the few classes before it."""
-        for (_, part), graph in graphs.items():
+        parts = {}
+        for node, graph in graphs.items():
             self._checked.add(graph)
             self.marks.add(graph)
-            (self.n_images if part == WHOLE else self.n_per_part).append(graph.n_images)
+            if node[1] == WHOLE:
+                self.n_images.append(graph.n_images)
+            else:
+                self.n_per_part.append(graph.n_images)
+                parts[node] = graph
         nodes = list(graphs)
-        self._compare(
-            (class_name, class_name),
-            nodes,
-            _pairs_of_a_class(nodes),
-            list(graphs.values()),
-        )
-        parts = {node: graph for node, graph in graphs.items() if node[1] != WHOLE}
+        own = list(graphs.values())
+        self._compare((class_name, class_name), nodes, _pairs_of_a_class(nodes), own)
         for other, theirs in self._before:
+            # A part of another number, as in comparisons within a class, where equal numbers share items.
             part = next(iter(theirs))[1]
             chosen = _one_part(parts, self._rng, without=part)
             both = [*theirs, *chosen]
-            pairs = np.array(
-                [
-                    (i, j)
-                    for i in range(len(theirs))
-                    for j in range(len(theirs), len(both))
-                ],
-                int,
-            )
-            self._compare(
-                (other, class_name),
-                both,
-                pairs.reshape(-1, 2),
-                [*theirs.values(), *chosen.values()],
-            )
+            places = product(range(len(theirs)), range(len(theirs), len(both)))
+            pairs = np.array(list(places), int).reshape(-1, 2)
+            compared = [*theirs.values(), *chosen.values()]
+            self._compare((other, class_name), both, pairs, compared)
         if chosen := _one_part(parts, self._rng):
             self._before.append((class_name, chosen))
-        for graph in (parts or graphs).values():
+        # Chance is a reference for parts, where there are some: circuits of fewer images differ more.
+        drawn_from = list((parts or graphs).values())
+        for graph in drawn_from:
             for site in graph.inner_sites:
-                self._kept[site, len(graph.node_scores[site])][
-                    len(graph.kept_units[site])
-                ] += 1
-        self._draw_chance(list((parts or graphs).values()))
+                n_units = len(graph.node_scores[site])
+                self._kept[site, n_units][len(graph.kept_units[site])] += 1
+        self._draw_chance(drawn_from)
 
     def values(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
         """Return the similarities of all images, class by class in this order: columns `VALUES`."""
         table = self._table(measure, order)
         whole = table[(table["part_a"] == WHOLE) & (table["part_b"] == WHOLE)]
-        return whole.rename(columns={"class_a": "class"})[list(VALUES)].reset_index(
-            drop=True
-        )
+        whole = whole.rename(columns={"class_a": "class"})
+        return whole[list(VALUES)].reset_index(drop=True)
 
     def parts(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
         """Return the similarities of parts, and of parts with all images: columns `PARTS`."""
@@ -156,29 +153,33 @@ class ClassPass:
     def chance(self, measure: Measure) -> pd.DataFrame:
         """Return the mean over draws of permuted units, for node overlap over pairs of graphs: columns site, value."""
         if measure.name == "node_overlap":
-            found = [
-                (site, mean_chance_overlap(n, kept))
-                for (site, n), kept in self._kept.items()
-            ]
-            return pd.DataFrame(found, columns=list(CHANCE))
+            # This one has a closed form, so it needs no draws.
+            rows = []
+            for (site, n_units), kept in self._kept.items():
+                rows.append((site, mean_chance_overlap(n_units, kept)))
+            return pd.DataFrame(rows, columns=list(CHANCE))
         means = pd.DataFrame(self._draws[measure]).mean()
-        sites = [site if isinstance(site, str) else None for site in means.index]
+        # pandas may turn None, the site of whole circuits, into NaN: turn it back.
+        sites = means.index.to_numpy(object, copy=True)
+        sites[pd.isna(sites)] = None
         return pd.DataFrame(
-            {"site": pd.Series(sites, dtype=object), "value": means.to_numpy(float)}
-        )[list(CHANCE)]
+            {"site": pd.Series(sites, dtype=object), "value": means.to_numpy(float)},
+            columns=list(CHANCE),
+        )
 
     def _table(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        found = [
-            one.columns(measure)
-            for name in order
-            for one in self._compared.get(name, ())
-        ]
-        if not found:
+        blocks = []
+        for name in order:
+            compared = self._compared.get(name, ())
+            blocks += [of_pairs.columns(measure) for of_pairs in compared]
+        if not blocks:
             return pd.DataFrame(columns=list(PARTS))
-        columns = {name: np.concatenate([one[name] for one in found]) for name in PARTS}
-        return pd.DataFrame(
-            columns | {"site": pd.Series(columns["site"], dtype=object)}
-        )
+        columns: dict[str, Any] = {}
+        for name in PARTS:
+            columns[name] = np.concatenate([block[name] for block in blocks])
+        # A series of objects keeps None, which a table would otherwise turn into NaN.
+        columns["site"] = pd.Series(columns["site"], dtype=object)
+        return pd.DataFrame(columns)
 
     def _matrices(
         self,
@@ -200,40 +201,38 @@ class ClassPass:
         """Keep the similarities of some pairs of nodes; the first node of each is of the first class."""
         if not len(pairs):
             return
-        domains, parts = (
-            np.array([node[0] for node in nodes], object),
-            np.array([node[1] for node in nodes]),
-        )
+        domains = np.array([domain for domain, _ in nodes], object)
+        parts = np.array([part for _, part in nodes])
+        first, second = pairs.T
         columns: dict[str, np.ndarray] = {}
-        for side, name, places in zip("ab", classes, pairs.T, strict=True):
-            columns |= {f"class_{side}": np.full(len(pairs), name, object)}
-            columns |= {
-                f"domain_{side}": domains[places],
-                f"part_{side}": parts[places],
-            }
-        a, b = pairs.T
-        values = {
-            measure: {site: matrix[a, b] for site, matrix in found.items()}
-            for measure, found in self._matrices(graphs).items()
-        }
+        for side, name, places in (
+            ("a", classes[0], first),
+            ("b", classes[1], second),
+        ):
+            columns[f"class_{side}"] = np.full(len(pairs), name, object)
+            columns[f"domain_{side}"] = domains[places]
+            columns[f"part_{side}"] = parts[places]
+        values: dict[Measure, Matrices] = {}
+        for measure, matrices in self._matrices(graphs).items():
+            # Copies of the wanted pairs alone, so that the matrices are let go.
+            values[measure] = {}
+            for site, matrix in matrices.items():
+                values[measure][site] = matrix[first, second]
         self._compared.setdefault(classes[0], []).append(_Compared(columns, values))
 
     def _draw_chance(self, graphs: Sequence[AttributionGraph]) -> None:
         """Compare graphs of a class with graphs of the same class whose units are permuted."""
         drawn = [measure for measure in self.measures if measure.name != "node_overlap"]
-        done = max(
-            (len(self._draws[measure]) for measure in drawn),
-            default=self.settings.chance_draws,
-        )
-        for _ in range(min(_DRAWS_PER_CLASS, self.settings.chance_draws - done)):
+        if not drawn:
+            return
+        # All measures share their draws, so each has equally many.
+        missing = self.settings.chance_draws - len(self._draws[drawn[0]])
+        for _ in range(min(_DRAWS_PER_CLASS, missing)):
             a, b = self._rng.choice(len(graphs), 2)
-            found = self._matrices(
-                [graphs[a], permuted_units(graphs[b], self._rng)], drawn
-            )
-            for measure, matrices in found.items():
-                self._draws[measure].append(
-                    {site: float(matrix[0, 1]) for site, matrix in matrices.items()}
-                )
+            pair = [graphs[a], permuted_units(graphs[b], self._rng)]
+            for measure, matrices in self._matrices(pair, drawn).items():
+                draw = {site: float(matrix[0, 1]) for site, matrix in matrices.items()}
+                self._draws[measure].append(draw)
 
 
 class SiteMarks:
@@ -252,57 +251,56 @@ class SiteMarks:
     def add(self, graph: AttributionGraph) -> None:
         """Take a graph into account."""
         sites = graph.inner_sites
-        for site in sites:
-            self._kept[site] = min(
-                len(graph.kept_units[site]),
-                self._kept.get(site, len(graph.node_scores[site])),
-            )
-        pairs = (
-            {down: up for up, down in pairwise(sites)}
-            if self._repeats is None
-            else self._repeats
-        )
         kept = {site: np.sort(graph.kept_units[site]) for site in sites}
-        self._repeats = {
-            down: up
-            for down, up in pairs.items()
-            if len(graph.node_scores[up]) == len(graph.node_scores[down])
-            and np.array_equal(kept[up], kept[down])
-        }
+        for site, units in kept.items():
+            self._kept[site] = min(len(units), self._kept.get(site, len(units)))
+        # A site repeats another if it does so in every graph: each graph can only take pairs away.
+        before = self._repeats
+        if before is None:
+            before = {down: up for up, down in pairwise(sites)}
+        self._repeats = {}
+        for down, up in before.items():
+            same_width = len(graph.node_scores[up]) == len(graph.node_scores[down])
+            if same_width and np.array_equal(kept[up], kept[down]):
+                self._repeats[down] = up
 
     def left_out(self) -> dict[str, str]:
         """Return the sites that do not count, with the reason; few units are none if every site has few."""
-        repeats = {
-            site: f"repeats {before}" for site, before in (self._repeats or {}).items()
-        }
-        few = {
-            site: f"keeps {number_of(n, 'unit')}"
-            for site, n in self._kept.items()
-            if n < FEWEST_KEPT
-        }
-        left_out = few | repeats
-        if len(left_out) == len(self._kept):
-            left_out = repeats
-        return {site: left_out[site] for site in self._kept if site in left_out}
+        repeats = self._repeats or {}
+        few = {site for site, n in self._kept.items() if n < FEWEST_KEPT}
+        # A mean over no site at all would say nothing.
+        if len(few | repeats.keys()) == len(self._kept):
+            few = set()
+        left_out = {}
+        for site, n_kept in self._kept.items():
+            if site in repeats:
+                left_out[site] = f"repeats {repeats[site]}"
+            elif site in few:
+                left_out[site] = f"keeps {number_of(n_kept, 'unit')}"
+        return left_out
 
 
 def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
     """Return the places of the pairs to compare.
 
-    All images of two domains; different parts, of one domain in one order and of two domains in both; each part with
-    all images of its domain.
+    These are: all images of two domains; parts of different numbers, once within a domain, and in both ways between two
+    domains; each part with all images of its domain.
     """
     chosen = []
     for i, (domain, part) in enumerate(nodes):
         for j, (other, other_part) in enumerate(nodes):
-            wholes = part == WHOLE == other_part and domain < other
-            parts = (
-                WHOLE not in (part, other_part)
-                and (domain, part) < (other, other_part)
-                and part != other_part
-            )
-            upper = part != WHOLE == other_part and domain == other
-            if wholes or upper or (parts and domain <= other):
+            # Exactly one of three kinds, by how many of the two are graphs of all images.
+            if part == WHOLE == other_part:
+                wanted = domain < other
+            elif part == WHOLE:
+                wanted = False  # it comes up again in the other order
+            elif other_part == WHOLE:
+                wanted = domain == other
+            elif domain == other:
+                wanted = part < other_part
+            else:
+                wanted = domain < other and part != other_part
+            if wanted:
                 chosen.append((i, j))
     return np.array(chosen, int).reshape(-1, 2)
 
@@ -310,7 +308,7 @@ def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
 def _one_part(
     graphs: ByNode, rng: np.random.Generator, without: int | None = None
 ) -> dict[Node, AttributionGraph]:
-    """Return the graphs of one part, drawn at random from all but one, in every domain."""
+    """Return the graphs of a part in every domain; it is drawn at random from all parts but ``without``."""
     parts = sorted({part for _, part in graphs} - {without})
     if not parts:
         return {}

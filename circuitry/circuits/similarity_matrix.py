@@ -22,7 +22,7 @@ from itertools import combinations_with_replacement, product
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import sparse, stats
 
 from circuitry.circuits.graph import Circuit, Scores
@@ -36,8 +36,11 @@ class CircuitArrays(NamedTuple):
     """Nodes and edges of a circuit by number."""
 
     nodes: Int[np.ndarray, " nodes"]
+    """Number of each node."""
     tails: Int[np.ndarray, " edges"]
+    """Number of the upstream node of each edge."""
     heads: Int[np.ndarray, " edges"]
+    """Number of the downstream node of each edge."""
     n_units: int
     """Units of all sites together."""
 
@@ -57,29 +60,34 @@ def node_overlap_matrices(
     """Return, by site, the Jaccard index of the units of every two circuits."""
     matrices: dict[str | None, np.ndarray] = {}
     for site in circuits[0].source.inner_sites:
-        alike = [site in circuit.source.sites_without_effect for circuit in circuits]
-        unknown = np.array(alike)
-        units = [circuit.units.get(site, _NO_UNITS) for circuit in circuits]
-        overlap = _jaccard_matrix(units)
-        matrices[site] = np.where(unknown | unknown[:, None], np.nan, overlap)
+        units = []
+        without_effect = []
+        for circuit in circuits:
+            units.append(circuit.units.get(site, _NO_UNITS))
+            without_effect.append(site in circuit.source.sites_without_effect)
+        # One arbitrary choice of units is enough to make the overlap of a pair arbitrary.
+        unknown = np.logical_or.outer(without_effect, without_effect)
+        matrices[site] = np.where(unknown, np.nan, _jaccard_matrix(units))
     return matrices
 
 
 def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> _Matrix:
     """Return the Jaccard index of the edges of every two circuits."""
-    return _by_left_out(
-        circuits, lambda arrays: [_jaccard_matrix([one.edges for one in arrays])]
-    )[0]
+
+    def jaccard(arrays: Sequence[CircuitArrays]) -> list[np.ndarray]:
+        return [_jaccard_matrix([circuit.edges for circuit in arrays])]
+
+    return _by_left_out(circuits, jaccard)[0]
 
 
 def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
     """Return the normalised Weisfeiler-Lehman kernel of every two circuits at depths 0 to ``depth``."""
 
     def kernels(arrays: Sequence[CircuitArrays]) -> list[np.ndarray]:
-        histograms = [label_histograms(one, depth) for one in arrays]
-        products = [
-            _products([one[level] for one in histograms]) for level in range(depth + 1)
-        ]
+        histograms = [label_histograms(circuit, depth) for circuit in arrays]
+        # Transposed: the histograms of all circuits at each level.
+        products = [_products(of_level) for of_level in zip(*histograms, strict=True)]
+        # A kernel of some depth counts equal labels of all levels up to it.
         return [_normalised(kernel) for kernel in np.cumsum(products, axis=0)]
 
     return _by_left_out(circuits, kernels)
@@ -89,10 +97,12 @@ def score_matrices(
     scores: Sequence[Scores], compare: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str | None, np.ndarray]:
     """Return, by site, how every two scores of all units compare."""
-    return {
-        site: compare(np.stack([one.node_scores[site] for one in scores]).astype(float))
-        for site in scores[0].inner_sites
-    }
+    matrices: dict[str | None, np.ndarray] = {}
+    for site in scores[0].inner_sites:
+        rows = np.stack([of_graph.node_scores[site] for of_graph in scores])
+        # Scores may be in single precision, too coarse for sums over all units.
+        matrices[site] = compare(rows.astype(float))
+    return matrices
 
 
 def edge_spearman_matrix(circuits: Sequence[Circuit]) -> _Matrix:
@@ -106,22 +116,29 @@ def edge_spearman_matrix(circuits: Sequence[Circuit]) -> _Matrix:
     matrix = np.empty((len(circuits), len(circuits)))
     for i, j in combinations_with_replacement(range(len(circuits)), 2):
         left_out = without[i] | without[j]
-        both = (scored(i, left_out), scored(j, left_out))
-        edges = np.union1d(both[0][0], both[1][0])
-        rows = np.zeros((2, len(edges)))
-        for row, (numbers, scores) in zip(rows, both, strict=True):
-            row[np.searchsorted(edges, numbers)] = scores
-        similar = spearman_matrix(rows)[0, 1] if len(edges) else np.nan
-        matrix[i, j] = matrix[j, i] = similar
+        numbers_i, scores_i = scored(i, left_out)
+        numbers_j, scores_j = scored(j, left_out)
+        edges = np.union1d(numbers_i, numbers_j)
+        similarity = np.nan
+        if len(edges):
+            rows = np.zeros((2, len(edges)))
+            # The union is sorted, and an edge that a graph does not score stays 0.
+            rows[0, np.searchsorted(edges, numbers_i)] = scores_i
+            rows[1, np.searchsorted(edges, numbers_j)] = scores_j
+            similarity = spearman_matrix(rows)[0, 1]
+        matrix[i, j] = similarity
+        matrix[j, i] = similarity
     return matrix
 
 
 def _numbering(scores: Scores) -> tuple[dict[str, int], int]:
     """Return the number of each site's first unit, and how many units all sites have."""
-    *first, n_units = np.cumsum(
-        [0, *(len(scores.node_scores[site]) for site in scores.inner_sites)]
-    ).tolist()
-    return dict(zip(scores.inner_sites, first, strict=True)), n_units
+    starts = {}
+    n_units = 0
+    for site in scores.inner_sites:
+        starts[site] = n_units
+        n_units += len(scores.node_scores[site])
+    return starts, n_units
 
 
 def _scored_edges(
@@ -130,12 +147,14 @@ def _scored_edges(
     """Return the numbers and scores of all edges that have some, except for edges at the sites left out."""
     starts, n_units = _numbering(circuit.source)
     edges = circuit.scored_edges
+    # Empty arrays in front: numpy joins no empty list.
     numbers = [np.empty(0, np.int64)]
     values = [np.empty(0)]
     for (up, down), scores in edges.scores.items():
         if up not in left_out and down not in left_out:
             tails = starts[up] + edges.units[up]
             heads = starts[down] + edges.units[down]
+            # As CircuitArrays.edges, in the layout [downstream, upstream] of scores.
             numbers.append((tails[None, :] * n_units + heads[:, None]).ravel())
             values.append(scores.ravel())
     return np.concatenate(numbers), np.concatenate(values)
@@ -146,62 +165,65 @@ def _by_left_out(
     measure: Callable[[Sequence[CircuitArrays]], list[np.ndarray]],
 ) -> list[np.ndarray]:
     """Return matrices of pairs of circuits, each without the sites where one of the two has no effect."""
-    own = [circuit.source.sites_without_effect for circuit in circuits]
-    found: list[np.ndarray] = []
-    for left_out in {a | b for a, b in product(set(own), repeat=2)}:
+    # Pairs by the sites that they leave out. Nearly always there is one such set, the empty one, so that one matrix
+    # product still gives all pairs; each further set costs a product more.
+    without = [circuit.source.sites_without_effect for circuit in circuits]
+    pairs: dict[frozenset[str], list[tuple[int, int]]] = {}
+    for (i, of_i), (j, of_j) in product(enumerate(without), repeat=2):
+        pairs.setdefault(of_i | of_j, []).append((i, j))
+    joined: list[np.ndarray] = []
+    for left_out, chosen in pairs.items():
         matrices = measure([circuit_arrays(circuit, left_out) for circuit in circuits])
-        chosen: Bool[np.ndarray, "graphs graphs"] = np.array(
-            [[a | b == left_out for b in own] for a in own]
-        )
-        before = found or [np.full(matrix.shape, np.nan) for matrix in matrices]
-        found = [
-            np.where(chosen, new, old)
-            for new, old in zip(matrices, before, strict=True)
-        ]
-    return found
+        if not joined:
+            joined = [np.full(matrix.shape, np.nan) for matrix in matrices]
+        rows, columns = np.transpose(chosen)
+        for matrix, whole in zip(matrices, joined, strict=True):
+            whole[rows, columns] = matrix[rows, columns]
+    return joined
 
 
 def _products(histograms: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return the inner products of histograms."""
-    labels = [labels for labels, _ in histograms]
+    # A sparse matrix [histograms, labels]: a label is any of 2^64 hashes, so it is numbered first.
+    labels, counts = zip(*histograms, strict=True)
     _, columns = np.unique(np.concatenate(labels), return_inverse=True)
-    rows = np.repeat(np.arange(len(labels)), [len(one) for one in labels])
-    counts = np.concatenate([counts for _, counts in histograms]).astype(float)
-    width = int(columns.max(initial=-1)) + 1
-    matrix = sparse.csr_array(
-        (counts, (rows, columns)), shape=(len(labels), max(width, 1))
-    )
+    rows = np.repeat(np.arange(len(labels)), list(map(len, labels)))
+    entries = np.concatenate(counts).astype(float)
+    # At least one column: scipy has no matrix without, and all circuits may be empty.
+    width = max(columns.max(initial=-1) + 1, 1)
+    matrix = sparse.csr_array((entries, (rows, columns)), shape=(len(labels), width))
     products: np.ndarray = (matrix @ matrix.T).toarray()
     return products
 
 
 def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
     """Return the Jaccard index of every two sets of numbers (each number once); NaN of two empty sets."""
-    common = _products([(one, np.ones(len(one))) for one in sets])
+    # A set is a histogram with each member once; its product with itself is its size.
+    common = _products([(members, np.ones(len(members))) for members in sets])
     sizes = np.diag(common)
-    union = sizes + sizes[:, None] - common
-    return np.asarray(
-        np.divide(common, union, out=np.full(union.shape, np.nan), where=union > 0)
-    )
+    return _quotient(common, sizes + sizes[:, None] - common)
 
 
 def _normalised(kernel: np.ndarray) -> np.ndarray:
     """Return a kernel divided by the geometric mean of both diagonal values; NaN where one is zero."""
-    both = np.sqrt(
-        np.outer(np.diag(kernel), np.diag(kernel))
-    )  # on the diagonal exactly the value itself
-    return np.asarray(
-        np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0)
-    )
+    # The root of the product, not the product of roots: exactly the value itself on the diagonal.
+    both = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))
+    return _quotient(kernel, both)
+
+
+def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a / b; NaN where b is not positive."""
+    quotient: np.ndarray = np.divide(a, b, out=np.full(b.shape, np.nan), where=b > 0)
+    return quotient
 
 
 def spearman_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
     """Return Spearman's correlation of every two rows, NaN of constants."""
-    constant = np.ptp(rows, axis=1) == 0
     ranks = stats.rankdata(rows, axis=1)
-    return cosine_matrix(
-        np.where(constant[:, None], 0.0, ranks - ranks.mean(1, keepdims=True))
-    )
+    centred = ranks - ranks.mean(1, keepdims=True)
+    # Centred ranks of a constant may miss 0 by rounding; exact zeros make its cosine NaN.
+    centred[np.ptp(rows, axis=1) == 0] = 0
+    return cosine_matrix(centred)
 
 
 def cosine_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
@@ -213,19 +235,22 @@ def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitAr
     """Return a circuit in numbers, without some sites: their nodes, and the edges that begin or end there."""
     source = circuit.source
     starts, n_units = _numbering(source)
-    numbers = {
-        site: start + circuit.units[site]
-        for site, start in starts.items()
-        if site in circuit.units and site not in without
-    }
-    nodes, tails, heads = [*numbers.values()], [], []
+    numbers = {}
+    for site, start in starts.items():
+        if site in circuit.units and site not in without:
+            numbers[site] = start + circuit.units[site]
+    tails = [_NO_UNITS]
+    heads = [_NO_UNITS]
     for (up, down), (rows, columns) in circuit.its_edges.places.items():
         if up in numbers and down in numbers:
             tails.append(numbers[up][columns])
             heads.append(numbers[down][rows])
-    none = np.empty(0, np.int64)
-    joined = [np.concatenate([none, *parts]) for parts in (nodes, tails, heads)]
-    return CircuitArrays(joined[0], joined[1], joined[2], n_units)
+    return CircuitArrays(
+        np.concatenate([_NO_UNITS, *numbers.values()]),
+        np.concatenate(tails),
+        np.concatenate(heads),
+        n_units,
+    )
 
 
 def label_histograms(circuit: CircuitArrays, depth: int) -> list[_Histogram]:
@@ -233,23 +258,24 @@ def label_histograms(circuit: CircuitArrays, depth: int) -> list[_Histogram]:
 
     A multiset of labels is hashed by the sum of its members' hashes, so that successors need no sorting.
     """
-    order = np.argsort(circuit.nodes)
-    numbers = circuit.nodes[order]
-    tail, head = (
-        np.searchsorted(numbers, ends) for ends in (circuit.tails, circuit.heads)
-    )
+    # Edges name nodes by number; in sorted numbers a search finds their places.
+    numbers = np.sort(circuit.nodes)
+    tails = np.searchsorted(numbers, circuit.tails)
+    heads = np.searchsorted(numbers, circuit.heads)
     labels = _scrambled(numbers.astype(np.uint64))
     histograms = [np.unique(labels, return_counts=True)]
     for level in range(1, depth + 1):
+        # Sums wrap around at 2^64 on purpose. add.at, since a unit has several successors.
         successors = np.zeros_like(labels)
-        np.add.at(successors, tail, _scrambled(labels + np.uint64(level))[head])
+        np.add.at(successors, tails, _scrambled(labels + np.uint64(level))[heads])
+        # Times 3, an odd number: a bijection, after which label and successors do not commute.
         labels = _scrambled(labels * np.uint64(3) + successors)
         histograms.append(np.unique(labels, return_counts=True))
     return histograms
 
 
 def _scrambled(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, a bijection that looks random (Steele et al. 2014)."""
+    """Return SplitMix64 of each number: a bijection that looks random (Steele et al. 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -58,14 +58,17 @@ class StreamScores(NamedTuple):
     """Scores of all edges between the components of a transformer."""
 
     readers: tuple[Component, ...]
+    """Components that read the stream, in the order of the tower; query, key and value of a head are three."""
     writers: tuple[Component, ...]
+    """Components that write to the stream, in the order of the tower."""
     scores: Float[np.ndarray, "readers writers"]
     """Effect; positive means that the edge helps: cutting it lowers the metric; NaN where there is no edge."""
     into: Float[np.ndarray, " readers"]
-    """Effect of cutting all edges into a reader at once: to first order the sum of theirs."""
+    """Effect of cutting all edges into a reader at once: to first order the sum of their effects."""
     out_of: Float[np.ndarray, " writers"]
-    """Effect of cutting all edges out of a writer at once: to first order the sum of theirs."""
+    """Effect of cutting all edges out of a writer at once: to first order the sum of their effects."""
     n_images: int
+    """Images that effects are means over."""
 
 
 def attributed(
@@ -82,14 +85,17 @@ def attributed(
         stream: Some of its neurons may be components of their own.
         task: A task of ``stream.components``, with gradients running.
         rule: Points of the path, see `Gradients`.
-        gradients: What takes the gradients by what readers read.
+        gradients: Function that takes the gradients by the readers' streams.
         exact: Hook points behind the readers that are computed exactly: `BY_READER`, or the patterns alone.
     """
     scores = torch.zeros(())
     into_readers = torch.zeros(())
     out_of_writers = torch.zeros(())
     n_images = 0
-    n_patterns = 4 * sum(one.n_heads for one in stream.blocks) if exact else 0
+    # Patterns of all heads, and their gradients, count in the memory only where readers are exact.
+    n_patterns = 0
+    if exact:
+        n_patterns = 4 * sum(block.n_heads for block in stream.blocks)
     for clean, other in clean_and_baseline(stream, task, n_patterns):
         found = gradients(stream, task.metric, clean, other, rule, exact)
         at_points = found.points
@@ -138,6 +144,7 @@ def unit_edges(
     stream = ResidualStream.of(task.encoder, kept)
     scores = score(stream, task, rule).scores
     layers = {layer.site: layer for layer in stream.layers}
+    # The stream has units in an order of its own: places are those of the kept units in it.
     places = dict[str, np.ndarray]()
     for site, units in kept.items():
         apart = list(layers[site].apart)
@@ -145,6 +152,7 @@ def unit_edges(
     blocks = dict[Pair, np.ndarray]()
     for up, down in combinations(kept, 2):
         of_readers = scores[layers[down].readers, layers[up].writers]
+        # Queries of all heads come first, then keys, then values; a head's score is the sum over its ports.
         by_port = np.split(of_readers, len(layers[down].ports))
         chosen = np.ix_(places[down], places[up])
         blocks[up, down] = np.sum([of_port[chosen] for of_port in by_port], 0)
@@ -200,18 +208,17 @@ def _linear_effects(
     apart: bool,
 ) -> Float[Tensor, "images readers writers"]:
     """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
-    found = gradients.new_zeros(
-        gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers)
-    )
-    equation = (
-        "rbx,wbx->brw" if apart else "rbx,wbx->rw"
-    )  # positions and d_model as one, else both are copied
+    n_rows = gradients.shape[1] if apart else 1
+    effects = gradients.new_zeros(n_rows, len(stream.readers), len(stream.writers))
+    # x is positions and d_model as one axis: as two, einsum copies both sides.
+    equation = "rbx,wbx->brw" if apart else "rbx,wbx->rw"
     for layer, change in changes(stream, clean, other):
+        # A writer has edges to later readers alone; all other entries stay 0.
         later = slice(layer.readers.stop, None)
-        found[:, later, layer.writers] = torch.einsum(
+        effects[:, later, layer.writers] = torch.einsum(
             equation, gradients[later].flatten(2), change.flatten(2)
         )
-    return found
+    return effects
 
 
 # --- Readers that are computed exactly: the change of their output, times its gradient --------------------------------
@@ -233,6 +240,7 @@ def _put_exact_effects(
         edges, into: Effects of each edge and of all edges into a reader, changed in place.
     """
     everything = any(point.endswith("mlp.hook_post") for point in gradients)
+    # Layers without an entry keep their linear effects.
     readers = dict[str, Reader]()
     for layer in stream.layers[1:]:
         x = stream.read_by(layer, clean)
@@ -242,17 +250,23 @@ def _put_exact_effects(
             readers[layer.name] = _exact_neurons(layer, x, gradients)
         elif everything:
             readers[layer.name] = _exact_embedding(stream, metric, layer, x)
+    # The change of the stream by all writers so far.
     moved: Tensor | float = 0.0
     for place, (layer, change) in enumerate(changes(stream, clean, other), 1):
         moved = moved + change.sum(0)
         for later in stream.layers[place:]:
-            if reader := readers.get(later.name):
-                by_writer = torch.stack([reader(one) for one in change], -1)
-                first = later.readers.start
-                rows = slice(first, first + by_writer.shape[1])
-                edges[:, rows, layer.writers] = by_writer
-                if later is stream.layers[place]:  # all that it reads has come
-                    into[:, rows] = reader(moved)
+            reader = readers.get(later.name)
+            if reader is None:
+                continue
+            # Writer by writer: all at once would take a copy of the block for each.
+            by_writer = torch.stack([reader(of_writer) for of_writer in change], -1)
+            # Values are linear where queries and keys alone are exact: they are the last rows of their layer.
+            first = later.readers.start
+            rows = slice(first, first + by_writer.shape[1])
+            edges[:, rows, layer.writers] = by_writer
+            # The next layer reads no later writer: its whole change is there.
+            if later is stream.layers[place]:
+                into[:, rows] = reader(moved)
 
 
 def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Reader:
@@ -265,6 +279,7 @@ def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Re
     pattern = block.scores(q, k).softmax(-1)
 
     def effects(change: Tensor) -> Tensor:
+        # Each port reads the change alone, while the others read the clean stream.
         moved_q, moved_k, moved_v = block.project(block.norm_attention(x + change))
         moved_patterns = (
             block.scores(moved_q, k).softmax(-1),
@@ -314,6 +329,7 @@ def _exact_embedding(
         whole = (metric(moved) - clean.detach())[:, None]
         if not units:
             return whole
+        # The rest of the embedding is one reader: its effect is what the units leave of the whole.
         alone = ((moved - embedding) * gradient).detach()[:, units]
         return torch.cat([alone, whole - alone.sum(1, keepdim=True)], 1)
 

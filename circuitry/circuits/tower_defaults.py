@@ -1,4 +1,4 @@
-"""Which quadrature rule a tower needs: the defaults by kind of tower, and what a rule errs by against a finer one.
+"""Which quadrature rule a tower needs: defaults by kind of tower, and the error of a rule against a finer one.
 
 How sharply a metric turns on the path to the baseline, and so how many points it takes, is a property of the tower.
 """
@@ -49,21 +49,27 @@ def kind_of(tower: nn.Module) -> str:
     """Return the kind of a tower, a name of `DEFAULT_RULES`."""
     if has_rescaling_norms(tower):
         return "layer norms"
-    convolutions = [
-        module for module in tower.modules() if isinstance(module, nn.Conv2d)
-    ]
-    depthwise = any(one.groups == one.in_channels > 1 for one in convolutions)
-    return "depthwise convolutions" if depthwise else "batch norms"
+    for module in tower.modules():
+        # A group for each channel; a single channel is no sign of depthwise convolutions.
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            return "depthwise convolutions"
+    return "batch norms"
 
 
 def default_size(encoder: Encoder) -> float:
-    """Return the share of its units that a circuit keeps."""
+    """Return the share of an encoder's units that a circuit keeps."""
     return DEFAULT_SIZES[kind_of(encoder.tower)] if encoder.carried else CHANNELS
 
 
 def default_sites(encoder: Encoder, budget: str) -> tuple[str, ...]:
-    """Return the sites that are scored: with one cut those that compute, if any do, or have features."""
-    counted = {*counted_sites(encoder), *encoder.basis} if budget == GLOBAL else set()
+    """Return the sites that are scored: with a global budget the sites that compute or have features, else all.
+
+    If no site of the encoder computes or has features, all sites are scored.
+    """
+    if budget != GLOBAL:
+        return encoder.sites
+    # One cut ranks units of all sites together: a site that passes on the scores of another would count them twice.
+    counted = {*counted_sites(encoder), *encoder.basis}
     return tuple(site for site in encoder.sites if site in counted) or encoder.sites
 
 
@@ -78,6 +84,7 @@ def with_rules(settings: _Settings, encoder: Encoder) -> _Settings:
     if settings.rule is not None:
         return settings
     nodes, edges = DEFAULT_RULES[kind_of(encoder.tower)]
+    # Methods that do not follow a path take one gradient.
     if not edge_method(encoder, settings.edges).along_path:
         edges = PLAIN
     return replace(settings, rule=nodes, edge_rule=settings.edge_rule or edges)
@@ -99,7 +106,7 @@ def relative_error(
         task: All its images take part; they can be gone over more than once.
         rules: Rules, or their names.
         reference: The finer rule. Edges are scored between the units that it keeps, so their error is the rule's alone.
-        settings: Their share of units, and method of edges, are taken.
+        settings: Share of units to keep, and method of edges; the rules in it are not used.
 
     Returns:
         rule, kind, place, error. Of ``nodes`` (by site) and ``edges`` (by pair of sites) the error is the norm of the
@@ -107,41 +114,47 @@ def relative_error(
         of a site's kept units that the reference keeps, too.
 
     Example:
-        >>> relative_error(Task(clip.encoder, photos, class_logit(weights, 0)), ["midpoint-5", "left-10"])
+        >>> task = circuitry.Task(encoder, images, metric, sites=encoder.sites[-2:])
+        >>> errors = circuitry.circuits.relative_error(task, ["left-2"], reference="midpoint-4")
+        >>> list(errors.columns)
+        ['rule', 'kind', 'place', 'error']
     """
     settings = settings or AttributionSettings()
+    rows = []
     with task.running(gradients=True):
-        exact, kept = (found := _nodes(task, reference)), _keep(task, found, settings)
-        exact_edges = score_edges(
-            task, kept, method=settings.edges, rule=reference
-        ).scores
-        rows = []
+        exact_nodes = _nodes(task, reference)
+        kept = _keep(task, exact_nodes, settings)
+        exact_edges = _edges(task, kept, settings, reference)
         for rule in map(as_rule, rules):
-            scores = _nodes(task, rule)
-            edges = score_edges(task, kept, method=settings.edges, rule=rule).scores
-            alike = {
-                s: float(np.isin(units, kept[s]).mean())
-                for s, units in _keep(task, scores, settings).items()
+            nodes = _nodes(task, rule)
+            edges = _edges(task, kept, settings, rule)
+            kept_alike = {}
+            for site, units in _keep(task, nodes, settings).items():
+                kept_alike[site] = float(np.isin(units, kept[site]).mean())
+            by_kind = {
+                "nodes": _errors(nodes, exact_nodes),
+                "edges": _errors(edges, exact_edges),
+                "kept alike": kept_alike,
             }
-            by_pair, exact_pairs = (
-                {"->".join(pair): e for pair, e in of.items()}
-                for of in (edges, exact_edges)
-            )
-            found_by = {
-                "nodes": _errors(scores, exact),
-                "edges": _errors(by_pair, exact_pairs),
-                "kept alike": alike,
-            }
-            rows += [
-                (rule.name, kind, place, e)
-                for kind, by in found_by.items()
-                for place, e in by.items()
-            ]
+            for kind, by_place in by_kind.items():
+                for place, error in by_place.items():
+                    rows.append((rule.name, kind, place, error))
     return pd.DataFrame(rows, columns=["rule", "kind", "place", "error"])
 
 
 def _nodes(task: Task, rule: AnyRule) -> dict[str, np.ndarray]:
     return nodes_of(task.encoder, part_effects(task, as_rule(rule))[0].scores)
+
+
+def _edges(
+    task: Task,
+    units: Mapping[str, np.ndarray],
+    settings: AttributionSettings,
+    rule: AnyRule,
+) -> dict[str, np.ndarray]:
+    """Return scores of edges by the name of their pair of sites."""
+    scores = score_edges(task, units, method=settings.edges, rule=rule).scores
+    return {"->".join(pair): of_pair for pair, of_pair in scores.items()}
 
 
 def _keep(
@@ -153,11 +166,11 @@ def _keep(
 
 
 def _errors(
-    found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]
+    scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    norms = {place: np.linalg.norm(scores) for place, scores in exact.items()}
-    return {
-        place: float(np.linalg.norm(found[place] - exact[place]) / norm)
-        for place, norm in norms.items()
-        if norm
-    }
+    errors = {}
+    for place, of_place in exact.items():
+        norm = np.linalg.norm(of_place)
+        if norm:
+            errors[place] = float(np.linalg.norm(scores[place] - of_place) / norm)
+    return errors

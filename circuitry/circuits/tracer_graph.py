@@ -39,17 +39,17 @@ def write_tracer_json(
     Args:
         circuit: With edges, such as ``graph.circuit(3)``; units alone are drawn without links.
         path: The file; the page asks for ``<slug>.json``.
-        labels: What units are called, by ``site/unit``; see `unit_cards`.
+        labels: Texts for units by ``site/unit``; see `unit_cards`.
         probability: Of the class, as the model gives it, shown beside its name (default: a question mark).
 
     Example:
-        >>> write_tracer_json(graph.circuit(3), "runs/bicycle-real.json")
+        >>> circuitry.circuits.write_tracer_json(graph.circuit(3), "clock-real.json")
+        >>> Path("clock-real.json").is_file()
+        True
     """
+    content = json.dumps(tracer_graph(circuit, labels or {}, probability))
     with whole_file(path) as temporary:
-        temporary.write_text(
-            json.dumps(tracer_graph(circuit, labels or {}, probability)),
-            encoding="utf-8",
-        )
+        temporary.write_text(content, encoding="utf-8")
 
 
 def tracer_graph(
@@ -61,30 +61,29 @@ def tracer_graph(
     tokens = ["an", " image", " of", f" {class_name}"]
     if source.domain is not None:
         tokens += [" in", f" {source.domain}"]
-    position, top = len(tokens) - 1, len(source.inner_sites)
+    # All nodes are at the last token: at more than two thirds of the tokens readers would leave them out.
+    position = len(tokens) - 1
+    top = len(source.inner_sites)
     units = _units_of(circuit, position)
     ids = dict(zip(units["name"], units["id"], strict=True))
     scores = dict(zip(units["id"], units["score"], strict=True))
+    # The class is a node of a layer of its own, above all sites.
     output = _id(top, 0, position)
 
-    nodes = [
-        _node(layer, unit, position)
-        | {
-            "clerp": f"{name} {labels[name]}" if name in labels else name,
-            "score": score,
-        }
-        for layer, unit, name, score in units[
-            ["layer", "unit", "name", "score"]
-        ].itertuples(index=False)
-    ]
+    nodes = []
+    facts = units[["layer", "unit", "name", "score"]]
+    for layer, unit, name, score in facts.itertuples(index=False):
+        label = f"{name} {labels[name]}" if name in labels else name
+        nodes.append(_node(layer, unit, position) | {"clerp": label, "score": score})
     nodes.append(_node(top, 0, position) | _as_class(class_name, probability))
+    links = []
+    for up, down, weight in circuit.graph.edges(data="weight"):
+        links.append(_link(ids[up], ids[down], weight))
     last = units.loc[units["layer"] == units["layer"].max(), "id"]
-    links = [
-        _link(ids[up], ids[down], weight)
-        for up, down, weight in circuit.graph.edges(data="weight")
-    ]
-    links += [_link(one, output, scores[one]) for one in last]
-    strongest = sorted(scores, key=lambda one: -abs(scores[one]))[:PINNED]
+    links += [_link(unit, output, scores[unit]) for unit in last]
+    strongest = sorted(scores, key=lambda unit: -abs(scores[unit]))[:PINNED]
+    # Readers list pinned nodes as they come: from the first layer to the class.
+    pinned = [unit for unit in scores if unit in strongest]
     return {
         "metadata": {
             "slug": _plain("-".join(filter(None, [class_name, source.domain]))),
@@ -99,13 +98,14 @@ def tracer_graph(
             },
         },
         "qParams": {
-            "pinnedIds": [*(one for one in scores if one in strongest), output],
+            "pinnedIds": [*pinned, output],
             "supernodes": [],
             "linkType": "both",
             "clickedId": "",
             "sg_pos": "",
         },
         "nodes": nodes,
+        # In one order, so that the page of the explorer writes the same bytes.
         "links": sorted(links, key=lambda link: (link["source"], link["target"])),
     }
 
@@ -114,13 +114,12 @@ def _units_of(circuit: Circuit, position: int) -> pd.DataFrame:
     """Return the units by site and number: site, unit, score, layer, name, id."""
     layers = {site: place for place, site in enumerate(circuit.source.inner_sites)}
     units = circuit.to_pandas()
+    # Without the image, whose pixels are no nodes.
     units = units[units["site"].isin(list(layers))]
     units = units.assign(layer=units["site"].map(layers)).sort_values(["layer", "unit"])
     names = units["site"] + "/" + units["unit"].astype(str)
-    ids = [
-        _id(layer, unit, position)
-        for layer, unit in zip(units["layer"], units["unit"], strict=True)
-    ]
+    places = zip(units["layer"], units["unit"], strict=True)
+    ids = [_id(layer, unit, position) for layer, unit in places]
     return units.assign(name=names, id=ids)
 
 
@@ -129,10 +128,11 @@ def _id(layer: int, unit: int, position: int) -> str:
 
 
 def _node(layer: int, unit: int, position: int) -> dict[str, Any]:
-    """Return a feature, whose number is one for each layer and unit (Cantor's pairing)."""
+    """Return the entries of a feature."""
     name = _id(layer, unit, position)
     return {
         "node_id": name,
+        # Cantor's pairing: another number for each layer and unit.
         "feature": (layer + unit) * (layer + unit + 1) // 2 + unit,
         "layer": str(layer),
         "ctx_idx": position,
@@ -148,7 +148,8 @@ def _node(layer: int, unit: int, position: int) -> dict[str, Any]:
 
 
 def _as_class(class_name: str, probability: float | None) -> dict[str, Any]:
-    """Return what makes a node the class; readers cut its label at the quotes and at ``(p=``."""
+    """Return the entries that make a node the class."""
+    # Readers cut the label at the quotes and at "(p=", so the name may have neither.
     quoted = class_name.replace('"', "'").replace("(p=", "(p ")
     said = "?" if probability is None else f"{probability:.3f}"
     return {
@@ -161,7 +162,7 @@ def _as_class(class_name: str, probability: float | None) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """Return a name as readers take names of graphs and models: letters, digits, dots, lines."""
+    """Return a name of a graph or model in letters, digits, dots and lines, all that readers take."""
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)
 
 

@@ -58,13 +58,15 @@ def along_image(
 def gradient_at_image(task: Task, settings: AttributionSettings) -> UnitScores:
     """Score units by the gradient at the image, times the activation less the baseline's."""
     sums = defaultdict[str, Any](float)
-    count = 0
+    n_images = 0
     with task.running(gradients=True):
+        # The left rule of one point takes the gradient at the clean activation.
         for of_batch in image_effects(own_images(task), left_rule(1)):
             for site, effects in of_batch.effects.items():
+                # Sums over batches in double precision, so that their size does not show.
                 sums[site] = sums[site] + effects.sum(0).cpu().double().numpy()
-            count += len(of_batch.metric)
-    return {site: total / count for site, total in sums.items()}
+            n_images += len(of_batch.metric)
+    return {site: total / n_images for site, total in sums.items()}
 
 
 def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
@@ -89,23 +91,25 @@ def ranks_by_rounds(
 def _by_gates(
     task: Task, measure: Callable[..., Tensor], parts: PartNumbers
 ) -> UnitScores:
-    """Return what is measured of gates, by unit; 0 for error units, which have none."""
+    """Return a measure of each unit's gate; 0 for error units, which have none."""
+    hidden = not task.work.progress
     with (
         task.running(gradients=True),
-        Bar(
-            desc="ranking", unit="image", disable=not task.work.progress, **BRIEF
-        ) as bar,
+        Bar(desc="ranking", unit="image", disable=hidden, **BRIEF) as bar,
     ):
         runs = UnitsUnderGates(task)
+        # Images by their place in the runs: the class's come first. A set pairs some of them with all others.
         others = range(runs.n_own, len(runs))
         sets: list[Any] = [(range(runs.n_own), others)]
         if parts is not None:
             own = [np.flatnonzero(parts == part).tolist() for part in np.unique(parts)]
             sets += [(of_part, others) for of_part in own]
+        # [sets, gates], of all sets in one go, as they share the runs of their images.
         measured = measure(runs, default_answers(task.metric), sets, bar=bar)
     of_sets = [runs.scored(row.astype(float)) for row in measured.cpu().numpy()]
     scores = dict[str, np.ndarray]()
     for site in of_sets[0]:
+        # NaN marks units without a gate.
         rows = np.nan_to_num(np.stack([of_set[site] for of_set in of_sets]))
         scores[site] = rows[0] if parts is None else rows
     return scores
@@ -120,7 +124,7 @@ def mask_gates(task: Task, settings: AttributionSettings) -> UnitScores:
 def masks_of_sizes(
     task: Task, sizes: Sequence[float], settings: MaskSettings
 ) -> list[Circuit]:
-    """Return a circuit of each size, of one training of masks."""
+    """Return a circuit of each size, all from one training of masks."""
     return learn_masks(task, sizes, settings).circuits
 
 
@@ -128,7 +132,7 @@ COMPLETE_SCORERS: Mapping[str, Callable[..., CompleteScores]] = {
     SITE_PATH: along_sites,
     CONDUCTANCE: along_image,
 }
-"""Methods whose effects tell how well they add up, of all parts of the images in one pass."""
+"""Methods with known completeness, which score all parts of the images in one pass."""
 SCORERS: Mapping[str, UnitScorer] = {
     GRADIENT: gradient_at_image,
     "patching": exact_effects,
@@ -139,4 +143,5 @@ SCORERS: Mapping[str, UnitScorer] = {
 }
 """The other methods of the package."""
 SEARCHERS: Mapping[str, Callable[..., list[Circuit]]] = {LEARNED: masks_of_sizes}
-"""What makes circuits of some sizes by methods that learn a mask; of the others circuits are cut from a ranking."""
+"""Functions that make a circuit of each size, by methods that learn masks. Other methods rank units, and circuits of
+any size are cut from the ranking."""

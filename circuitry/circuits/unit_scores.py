@@ -38,18 +38,19 @@ def score_units(
     """Return the scores of all units by site, the image left out, error units after the others.
 
     Args:
-        task: Encoder, images, metric, baseline and sites; for ``fisher`` and ``learned`` with images of other classes,
-            which the package's other methods leave out.
+        task: Encoder, images, metric, baseline and sites. Methods with `Method.takes_others` look at its images of
+            other classes, too.
+        method: A name of `METHODS`.
         settings: The rule of ``site-path``, and the size of a mask (default: ``AttributionSettings()``).
 
     Returns:
-        Scores [units], positive where a unit helps; of ``fisher`` squared changes of the answers, none negative and 0
-        for error units.
+        Scores [units] by site, positive where a unit helps. Scores of ``fisher`` are squared changes of the answers:
+        none is negative, and error units have 0.
 
     Example:
         >>> scores = score_units(task, "fisher")
         >>> scores["layer3.0"].shape
-        (32,)
+        (192,)
     """
     return _scores_by(METHODS[method], task, settings or AttributionSettings())
 
@@ -60,38 +61,40 @@ def _scores_by(
     settings: AttributionSettings,
     parts: Int[np.ndarray, " images"] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Call a method, which may come from outside, and return what it gives; refuse what are no scores of all sites.
+    """Return the scores [units] by site of a method, with parts [1 + parts, units].
 
-    Scores are [units] by site, with parts [1 + parts, units].
+    The method may come from outside, so anything but finite scores of all sites is refused.
     """
     task = without_image(task)
     name = method.name
     if method.function is None and name in COMPLETE_SCORERS:
         return COMPLETE_SCORERS[name](task, settings)[0].scores
     score = method.function or SCORERS[name]
-    given: object = (
-        score(task, settings, parts) if method.takes_parts else score(task, settings)
-    )
+    arguments = [task, settings, parts] if method.takes_parts else [task, settings]
+    given: object = score(*arguments)
     if not isinstance(given, Mapping):
         raise _no_scores(name, f"it returned {shown(given)}")
     if missing := [site for site in task.sites if site not in given]:
         raise _no_scores(name, f"there are none at {missing[0]}")
-    if others := [str(site) for site in given if site not in task.sites]:
+    if unknown := [str(site) for site in given if site not in task.sites]:
         raise _no_scores(
-            name, f"there are some at {others[0]!r}, which is no site of the task"
+            name, f"there are some at {unknown[0]!r}, which is no site of the task"
         )
+    # A row for all images, and one for each part of them.
     n_rows = None if parts is None else 1 + len(np.unique(parts))
     scores = dict[str, np.ndarray]()
     for site, values in given.items():
         scores[site] = _as_scores(name, site, values, n_rows)
+    # The package's own methods are tested; a look at the sites costs a run.
     if method.function is not None:
         _check_units(name, task, scores)
     return scores
 
 
 def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> None:
-    """Refuse scores of more or fewer units than a site has, which one image tells."""
+    """Refuse scores of more or fewer units than a site has."""
     encoder = task.encoder
+    # Widths do not depend on the image, so a blank one shows them.
     for site, activation in encoder.read_unhooked(encoder.blank(), task.sites).items():
         n_units = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
         n_scores = scores[site].shape[-1]
@@ -109,6 +112,7 @@ def _as_scores(
     if scores is None:
         raise _no_scores(method, f"at {site} it returned {shown(values)}")
     n_dims = 1 if n_rows is None else 2
+    # The number of dimensions first: an array without any has no length.
     if scores.ndim != n_dims or n_rows not in (None, len(scores)):
         raise _no_scores(method, f"at {site} it returned an array {list(scores.shape)}")
     if not np.isfinite(scores).all():
@@ -136,16 +140,19 @@ def score_parts(
     Gradients are running; with parts the task's images are a tensor.
     """
     method = METHODS[settings.method]
+    # A method from outside may replace one of the package, with its name.
     if method.function is None and method.name in COMPLETE_SCORERS:
         return COMPLETE_SCORERS[method.name](task, settings, parts)
     scores, of_parts = _scores_of_parts(method, task, settings, parts)
     if not method.effects:
+        # The ranking decides which units are kept, conductance tells whether each of them helps.
         effects, effects_of_parts = path_effects(task, parts)
         for part, importance in of_parts.items():
             effects_of_parts[part] = replace(
                 effects_of_parts[part], importance=importance
             )
         return replace(effects, importance=scores), effects_of_parts
+    # Nothing is known of how well such scores add up: completeness is empty.
     n_images = sum(map(len, checked_batches(task.images)))
     by_part = dict[int, NodeEffects]()
     for part, of_part in of_parts.items():
@@ -164,15 +171,16 @@ def _scores_of_parts(
         return _scores_by(method, task, settings), {}
     numbers = np.unique(parts).tolist()
     if method.takes_parts:
-        together = _scores_by(method, task, settings, parts)
-        rows = [
-            {site: of_site[row] for site, of_site in together.items()}
-            for row in range(1 + len(numbers))
-        ]
-        return rows[0], dict(zip(numbers, rows[1:], strict=True))
+        rows = _scores_by(method, task, settings, parts)
+        of_all = {site: of_site[0] for site, of_site in rows.items()}
+        of_parts = dict[int, dict[str, np.ndarray]]()
+        for row, part in enumerate(numbers, start=1):
+            of_parts[part] = {site: of_site[row] for site, of_site in rows.items()}
+        return of_all, of_parts
     of_all = _scores_by(method, task, settings)
-    of_parts = dict[int, dict[str, np.ndarray]]()
+    of_parts = {}
     for part in numbers:
+        # All images of other classes stay: they are what each part is compared with.
         members = torch.from_numpy(parts == part)
         of_part = task.of_some(one_tensor(task.images), members)
         of_parts[part] = _scores_by(method, of_part, settings)

@@ -16,12 +16,19 @@ Where the model classifies the images no better than chance, its words name noth
     torchrun --nproc-per-node 6 -m circuitry cards --device cuda ...    # a domain for each process
 """
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from circuitry import analysis
 from circuitry.analysis import QuickstartModel
 from circuitry.cards import CardSettings
-from circuitry.runs import WorkSettings
+from circuitry.runs import Work, WorkSettings
+
+if TYPE_CHECKING:
+    from circuitry.cards import CardFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +45,48 @@ class Config(CardSettings, WorkSettings, QuickstartModel):
     def folder(self) -> Path:
         """Where the cards go."""
         return self.out or self.circuits.parent / "cards"
+
+
+def main(config: Config) -> None:
+    """Make the cards, and say how many names are better than chance."""
+    if config.share_out(partial(make, config), config.folder / "jobs"):
+        summarise(make(config, config.work()), config.circuits)
+
+
+def make(config: Config, work: Work) -> "CardFolder":
+    """Do one process's share of the cards."""
+    clip = config.clip(work.rank, parts=True)
+    asked: dict[str, Any] = {
+        field.name: getattr(config, field.name) for field in fields(CardSettings)
+    }
+    if config.vocabulary is None:
+        asked["vocabulary"] = config.known_words
+    run = analysis.Analysis(
+        clip, config.images(), config.circuits.parent, circuits=config.circuits
+    )
+    return run.cards(work, config.folder, **asked)
+
+
+def summarise(cards: "CardFolder", circuits: Path) -> None:
+    """Print how well the names do, and the best named units."""
+    units = [cards.card(*unit) for unit in cards.units()]
+    named = [(card, card.name) for card in units if card.name is not None]
+    strong = [(card, name) for card, name in named if not name.weak]
+    n_of_style = sum(name.style for _, name in strong)
+    n_above_labels = 0
+    for _, name in strong:
+        best_label = max(name.references[kind][1] for kind in ("class", "domain"))
+        n_above_labels += name.correlation > best_label
+    print(cards.words.sentence)
+    print(
+        f"{len(units)} units, {len(named)} with a name, {len(strong)} better than chance, {n_above_labels} better than "
+        f"the best class or domain label, {n_of_style} of a style."
+    )
+    strong.sort(key=lambda named: -named[1].correlation)
+    for card, name in strong[:10]:
+        print(
+            f"{card.title}: {name.name} (correlation {name.correlation:.2f}, by chance {name.chance:.2f})"
+        )
+    print(
+        f"cards: {cards.path}; to look at them: circuitry explore --circuits {shlex.quote(str(circuits))} --open"
+    )

@@ -23,14 +23,21 @@ circuits are kept at all sites at once, look at selectivity before faithfulness.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import circuitry
+from circuitry import analysis
 from circuitry.analysis import QuickstartModel
+from circuitry.circuits.budgets import RANKINGS
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import CheckSettings
-from circuitry.runs import ALONE, InputError, Rank, WorkSettings
+from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
 from circuitry.runs.given import Natural
+
+if TYPE_CHECKING:
+    from circuitry.analysis import Analysis
+    from circuitry.reports import Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +61,10 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     @property
     def folder(self) -> Path:
         """Where curves, tables and the report go."""
-        return self.out or self.circuits.parent / (
-            "check-transfer" if self.transfer else "check"
-        )
+        name = "check-transfer" if self.transfer else "check"
+        return self.out or self.circuits.parent / name
 
-    def analysis(self, rank: Rank = ALONE) -> "circuitry.analysis.Analysis":
+    def analysis(self, rank: Rank = ALONE) -> "Analysis":
         """Read model, images and circuits, for one of the processes that work on them."""
         if not self.circuits.is_dir():
             raise InputError(
@@ -66,6 +72,36 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
                 "first, and give the folder circuits of their run with --circuits."
             )
         model, images = self.clip(rank, parts=True), self.images()
-        return circuitry.analysis.Analysis(
+        return analysis.Analysis(
             model, images, self.folder, checks=self, circuits=self.circuits
         )
+
+
+def main(config: Config) -> "Written | None":
+    """Measure, write, and say where the report is."""
+    if not config.share_out(partial(measure, config), config.folder / "jobs"):
+        return None
+    work = config.work()
+    run = measure(config, work)
+    model = run.clip.name
+    n_circuits = len(run.checks.chosen.tested)
+    images = run.checks.chosen.in_words
+    if config.transfer:
+        title = f"Do the circuits of {model} work in other domains?"
+        done = f"{n_circuits} circuits, each kept on images of every domain of its class, on {images}."
+    else:
+        run.scores(work=work)
+        title = f"Do the circuits of {model} recover its answer?"
+        done = f"Causal checks of {n_circuits} circuits, on {images}."
+    return run.report(title, done, results=config.results)
+
+
+def measure(config: Config, work: Work) -> "Analysis":
+    """Measure one process's share; what is finished is read."""
+    run = config.analysis(work.rank)
+    if config.transfer:
+        run.transfer(work, one_site=config.one_site, exchange=True)
+    else:
+        run.curves(work, RANKINGS, config.random_draws)
+        run.curves_by_site(work, config.random_draws)
+    return run

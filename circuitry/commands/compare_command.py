@@ -14,17 +14,25 @@ circuits? It writes tables and one HTML report. A second run with the same setti
     circuitry compare --study ...                                 # as the study did it
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import circuitry
-from circuitry.circuits import ExtractionSettings
+from circuitry import analysis, circuits, comparison, data, questions
 from circuitry.circuits.circuit_settings import OwnShare
+from circuitry.data import chosen_names, class_key
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
+from circuitry.interventions import CheckSettings
 from circuitry.models import ModelOptions
-from circuitry.runs import WorkSettings
+from circuitry.questions import ExtractionSettings
+from circuitry.runs import InputError, Work, WorkSettings
 from circuitry.runs.given import Count, Part
+
+if TYPE_CHECKING:
+    from circuitry.analysis import Analysis
+    from circuitry.data import DomainFolder
+    from circuitry.reports import Written
 
 Choice = Literal["by-name", "shuffled"]
 
@@ -62,11 +70,129 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
 
-    def images_of(self, split: str | None) -> "circuitry.DomainFolder":
+    def images_of(self, split: str | None) -> "DomainFolder":
         """Return the images of another list."""
         if self.choice == "by-name":
             return super().images_of(split)
-        choice = {"domains": self.domains, "classes": self.classes}
-        return circuitry.data.ShuffledImages(
-            self.data, split, first=self.held_out, **choice
+        return data.ShuffledImages(
+            self.data,
+            split,
+            first=self.held_out,
+            domains=self.domains,
+            classes=self.classes,
+        )
+
+
+def main(config: Config) -> "Written | None":
+    """Extract, compare, write; print where the report is."""
+    images = config.images()
+    held_out: tuple[str, ...] = ()
+    others: list[str] = []
+    if config.held_out:  # as the folder spells them
+        held_out = chosen_names(
+            "class of --held-out", config.held_out, images.all_classes, class_key
+        )
+        config = replace(config, held_out=held_out)
+        others = [name for name in images.classes if name not in held_out]
+    check_names(config, images)
+    tell(comparison.too_few(len(images.classes), len(images.domains)))
+    tell(circuits_without_tests(config, images))
+    if config.dry_run:
+        run = analysis_of(config, config.work())
+        for line in run.extraction().estimate(config.work()):
+            tell(line)
+        return None
+    if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
+        return None
+    run = find_and_test(config, config.work())
+    if config.accuracy:
+        run.accuracy(held_out, work=config.work(), least=config.least_accuracy)
+    kernels = [circuits.Measure("wl_kernel", depth) for depth in config.kernel_depths]
+    compared = run.compare(
+        {"held-out": held_out, "others": others},
+        ["node_overlap", "edge_jaccard", *kernels],
+    )
+    apart = config.apart
+    if compared:
+        edges = compared["edge_jaccard"]
+        print(edges.matrix().to_string(float_format="{:.3f}".format))
+        if apart not in edges.domains:
+            apart = None
+    else:
+        print(run.introduction)
+    weights = {
+        "weights": config.checkpoint or config.pretrained,
+        "data": config.data,
+        "sae": list(config.sae),
+    }
+    return run.report(
+        results=config.results, provenance=weights, apart=apart, pair=config.pair
+    )
+
+
+def tell(sentence: str) -> None:
+    """Print a sentence at once, if there is one."""
+    if sentence:
+        print(sentence, flush=True)
+
+
+def analysis_of(config: Config, work: Work) -> "Analysis":
+    """Return what is asked, for one process."""
+    reading = circuits.ReadingSettings(
+        edges_per_node=config.edges_per_node,
+        any_sign=config.any_sign,
+        all_sites=config.all_sites,
+        seed=config.seed,
+    )
+    checks = CheckSettings(n_images=max(1, config.n_unseen), baseline=config.baseline)
+    return analysis.Analysis(
+        config.clip(work.rank, parts=True),
+        config.images(),
+        config.out,
+        config,
+        checks,
+        reading,
+    )
+
+
+def find_and_test(config: Config, work: Work) -> "Analysis":
+    """Do one process's share of the circuits, of the tests on images that they were not found on, and of own parts."""
+    run = analysis_of(config, work)
+    run.circuits(work)
+    if config.n_unseen:
+        run.curves(work)
+    if config.shares:
+        run.own_parts(config.shares, work)
+    return run
+
+
+def circuits_without_tests(config: Config, images: "DomainFolder") -> str:
+    """Say which circuits will have no images to be tested on; nothing where all have."""
+    if not config.n_unseen:
+        return ""
+    split = data.Split(images, config.n_images, config.seed, config.leave_unseen)
+    keys = [(name, domain) for name in images.classes for domain in images.domains]
+    found = [key for key in keys if split.found_on(key)]
+    untested = [key for key in found if not split.unseen(key)]
+    return questions.without_images(untested, len(found)) if untested else ""
+
+
+def check_names(config: Config, images: "DomainFolder") -> None:
+    """Refuse unknown names before the work begins, and a pair that cannot be drawn."""
+    if config.apart is not None:
+        chosen_names("domain of --apart", [config.apart], images.domains)
+    if config.pair is None:
+        return
+    class_name, *domains = config.pair
+    chosen_names("class of --pair", (class_name,), images.classes)
+    chosen_names("domain of --pair", domains, images.domains)
+    wrong = ""
+    if len(set(domains)) < 2:
+        wrong = f"{domains[0]} was given twice"
+    for domain in domains:
+        if not images.select(class_name, domain, 1):
+            wrong = f"there are no images of {class_name} in {domain}"
+    if wrong:
+        raise InputError(
+            f"--pair is a class and two domains in which it has images, but {wrong}."
         )

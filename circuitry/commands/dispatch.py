@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Mapping
 from functools import partial
-from importlib.util import find_spec
 from typing import Annotated, Any, Union
 
 import tyro
@@ -40,17 +39,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
 }
 """Name -> its group and its line of help; names of a group stand beside each other."""
+WITHOUT_MODELS = ("quickstart", "info")
+"""Commands whose own process runs no model."""
 
 
 def module_of(name: str) -> str:
-    """Return the name of the module of a command, which has its options."""
+    """Return the name of the module of a command, with its options and its work."""
     return f"circuitry.commands.{name.replace('-', '_')}_command"
-
-
-def work_of(name: str) -> str:
-    """Return the name of the module with the work of a command, which may load torch."""
-    work = module_of(name).replace("_command", "_work")
-    return work if find_spec(work) else module_of(name)
 
 
 USAGE = """usage: circuitry COMMAND [OPTIONS]
@@ -71,9 +66,8 @@ def run_command() -> None:
 
     A wrong line ends the process with status 2 and a text that says what is wrong.
     """
-    gc.set_threshold(
-        100_000
-    )  # modules that are loaded are no garbage: looking for it takes a fifth of the time
+    # Modules that are loaded are no garbage: looking for it takes a fifth of the time.
+    gc.set_threshold(100_000)
     name, *arguments = sys.argv[1:] or ["--help"]
     try:
         if name in ("--help", "-h"):
@@ -104,9 +98,10 @@ def begin(name: str, config: Any) -> Any:
         file=sys.stderr,
         flush=True,
     )
-    work = importlib.import_module(work_of(name))
+    if name not in WITHOUT_MODELS:
+        importlib.import_module("circuitry.models.loading")
     gc.set_threshold(*GARBAGE)
-    return work.main(config)
+    return importlib.import_module(module_of(name)).main(config)
 
 
 def print_completion(shell: str) -> None:

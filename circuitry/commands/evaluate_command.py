@@ -6,11 +6,21 @@ Classifies all images by the class texts, without training on them, and prints a
     circuitry evaluate      # the tiny CLIP and the drawn pictures that come with the package
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from circuitry import analysis, comparison, questions, reports, training
+from circuitry.data import chosen_names, class_key
 from circuitry.data.shared_options import HeldOut
 from circuitry.models import ModelOptions
+from circuitry.runs import versions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from circuitry.reports import Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +30,65 @@ class Config(ModelOptions):
     out: Path = Path("runs/evaluate")
     """Folder of the results: tables and the report."""
     held_out: HeldOut = ()
+
+
+def main(config: Config) -> "Written":
+    """Classify, print the accuracies, and write."""
+    import pandas as pd  # here, so that a wrong line is answered at once
+
+    images = config.images()
+    held_out: tuple[str, ...] = ()
+    if config.held_out:
+        held_out = chosen_names("class", config.held_out, images.all_classes, class_key)
+    tables = []
+    for epoch, path in files(config):
+        clip = replace(config, checkpoint=path).clip()
+        answers = training.zero_shot_predictions(clip, images, held_out)
+        by_domain = training.accuracy_kinds(training.tidy_accuracy(answers, held_out))
+        tables.append(by_domain if epoch is None else by_domain.assign(epoch=epoch))
+    last = tables[-1]
+    accuracy = pd.concat(tables, ignore_index=True)
+    by_class = training.class_accuracy(answers)
+    print(_known_columns(accuracy).to_string(index=False))
+    report = reports.Report(f"How accurate is {config.model} on {config.data.name}?")
+    mean = last["all"].mean()
+    chance = last["chance"].iloc[0]
+    overall = reports.Finding(
+        f"{mean:.1%} are recognised, mean over domains; guessing reaches {chance:.1%}.",
+        "Every class of a domain has equal weight.",
+        "Other class texts; fewer classes.",
+    )
+    known = by_class.assign(known=by_class["right"] >= comparison.KNOWN)
+    answer = analysis.AccuracyAnswer(last, known)
+    report.summary([overall, *answer.findings()])
+    answer.add_to(report, questions.AnswersOf(images))
+    if len(tables) > 1:
+        report.section("Over the checkpoints")
+        report.table(accuracy, "Accuracy by domain, of every kept checkpoint.")
+    provenance = {
+        "model": config.model,
+        "weights": config.checkpoint or config.pretrained,
+        **versions(),
+    }
+    return reports.write_results(
+        report,
+        {"accuracy": accuracy, "accuracy_by_class": by_class},
+        config.out,
+        None,
+        provenance,
+        listings=reports.listings_of(images),
+    )
+
+
+def _known_columns(accuracy: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the columns that are printed and have a value."""
+    columns = ["epoch", "domain", "all", "seen", "held_out", "chance"]
+    return accuracy.reindex(columns=columns).dropna(axis="columns", how="all")
+
+
+def files(config: Config) -> Iterator[tuple[int | None, Path | None]]:
+    """Yield the epoch and the file of each checkpoint: of a run, or the one that was given."""
+    if config.checkpoint is None or not config.checkpoint.is_dir():
+        yield None, config.checkpoint
+        return
+    yield from training.kept_checkpoints(config.checkpoint).items()

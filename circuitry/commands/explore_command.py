@@ -12,14 +12,22 @@ drops on it.
     circuitry explore --serve --with-model --open        # the page that is there, or a new one
 """
 
+import os
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from circuitry.analysis import QuickstartModel
-from circuitry.analysis.quickstart_settings import QUICKSTART
+from circuitry import analysis, circuits, explorer, questions
+from circuitry.analysis import QUICKSTART, QuickstartModel
 from circuitry.explorer import ExplorerSettings
+from circuitry.interventions import CheckSettings
 from circuitry.runs import WorkSettings
 from circuitry.runs.given import Natural
+
+if TYPE_CHECKING:
+    from circuitry import CausalChecks, GraphFolder
+    from circuitry.explorer import ModelView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +58,62 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     def folder(self) -> Path:
         """Folder of the page."""
         return self.out or self.run / "explorer"
+
+
+def main(config: Config) -> None:
+    """Write the page, or serve it, and say where it is."""
+    folder = config.circuits or analysis.drawn_circuits(config.run)
+    graphs = circuits.GraphFolder(folder)
+    page = config.folder / explorer.INDEX_PAGE
+    is_there = explorer.exported_study(config.folder) == graphs.identity.key
+    if is_there and not os.access(config.folder, os.W_OK):
+        print(
+            f"nothing is written, {config.folder} can only be read; an earlier page: {page}"
+        )
+    elif not (is_there and config.serve):
+        export(config, graphs)
+    if config.serve:
+        serve(config, graphs)
+    elif config.open:
+        webbrowser.open(page.resolve().as_uri())
+
+
+def export(config: Config, graphs: "GraphFolder") -> None:
+    """Write the page of what is there."""
+    model = ask_model(config, graphs) if config.with_model else None
+    exported = analysis.explore_run(
+        config.run,
+        graphs,
+        config.folder,
+        cards=config.cards,
+        model=model,
+        settings=config,
+    )
+    print(exported)
+
+
+def ask_model(config: Config, graphs: "GraphFolder") -> "ModelView":
+    """Return what only the model can tell."""
+    return explorer.view_model(
+        checks_of(config, graphs),
+        n_images=max(1, config.held_out_images),
+        vocabulary=config.known_words,
+        work=config.work(),
+    )
+
+
+def serve(config: Config, graphs: "GraphFolder") -> None:
+    """Serve the page until it is interrupted, with the model if it is asked for."""
+    live = None
+    if config.with_model:
+        live = explorer.LiveModel(checks_of(config, graphs), work=config.work())
+    explorer.serve_explorer(
+        config.folder, live=live, port=config.port, open_page=config.open
+    )
+
+
+def checks_of(config: Config, graphs: "GraphFolder") -> "CausalChecks":
+    """Return the model, with the circuits, the images, and the baseline that circuits were found with."""
+    settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])
+    clip = config.clip(config.work().rank, parts=True)
+    return questions.CausalChecks(clip, config.images(), graphs, settings)

@@ -10,49 +10,116 @@ drawn. A second run with the same settings goes on where the first one stopped.
     circuitry find --model ViT-B-32 --pretrained openai --units components --data DomainNet --class axe --domain real
 """
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from circuitry.circuits.circuit_settings import UnitMethod
-from circuitry.circuits.methods import ITERATIVE
-from circuitry.data.shared_options import NOthers
-from circuitry.interventions.intervention_settings import Selectivity
-from circuitry.models import FolderSettings, ModelOptions
-from circuitry.runs.given import Count, Share
+from circuitry import data, questions, reports
+from circuitry.data import chosen_names
+from circuitry.models import ModelOptions
+from circuitry.questions import OneClassSettings
+from circuitry.runs import InputError, versions
+
+if TYPE_CHECKING:
+    from circuitry.data import DomainFolder
+    from circuitry.questions import OneClass, OneClassAnswer
+    from circuitry.reports import Written
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(FolderSettings, ModelOptions):
+class Config(OneClassSettings, ModelOptions):
     """Settings of the search."""
-
-    NOT_BOTH: ClassVar = (("size", "selectivity"),)
 
     class_name: Annotated[str, tyro.conf.arg(name="class")]
     """The class."""
     domain: str | None = None
     """The domain (default: the only one)."""
-    n_others: NOthers = 12
-    """As many to find on as to test on."""
-
     out: Path | None = None
     """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, with --domain
     runs/find/CLASS-DOMAIN)."""
-    method: UnitMethod = ITERATIVE
-    """How units are chosen: by a score of each; or learned together as a mask, which takes minutes and is worth it for
-    small circuits."""
-    size: Share | None = None
-    """Share of the units to keep (default: without --selectivity by the kind of tower, see `DEFAULT_SIZES`)."""
-    selectivity: Selectivity | None = None
-    """What the circuit is to reach, as small as it can: 0.8 for 80 % of what separates the class from others."""
-    steps: Count = 300
-    """Steps that masks are learned for."""
 
     @property
     def folder(self) -> Path:
         """Folder of the results."""
-        return self.out or Path("runs/find") / "-".join(
-            filter(None, (self.class_name, self.domain))
+        if self.out is not None:
+            return self.out
+        if self.domain is None:
+            return Path("runs/find", self.class_name)
+        return Path("runs/find", f"{self.class_name}-{self.domain}")
+
+
+def main(config: Config) -> "Written":
+    """Find, test, write; print the answer."""
+    run = question_of(config)
+    answer = run.run()
+    recovered = answer.tables()["recovered"]
+    if len(recovered):
+        print(recovered.to_string(index=False))
+    if run.others():
+        folder = shlex.quote(str(config.folder / "circuits"))
+        print(
+            f"To look inside: circuitry cards --circuits {folder} && circuitry explore --circuits {folder} --open"
         )
+    return write_report(config, run, answer)
+
+
+def question_of(config: Config) -> "OneClass":
+    """Return what is asked; a plain folder of pictures has images of one class."""
+    if questions.pictures_in(config.data):
+        if config.baseline not in (None, "zero"):
+            raise InputError(
+                f"The baseline {config.baseline} takes images of other classes: {config.data} has none."
+            )
+        config = replace(config, baseline="zero")
+        key = (config.class_name, config.domain or config.data.resolve().name)
+        classes = dict.fromkeys((*(config.classes or ()), config.class_name))
+        images = questions.pictures_of_a_class(config.data, key, list(classes))
+    else:
+        images = config.images()
+        key = key_of(config, images)
+    # A wrong folder is refused before the model is loaded, which takes a while.
+    data.Split(images, config.n_images, config.seed).check_testable(key)
+    clip = config.clip(parts=True)
+    return questions.OneClass(clip, images, config.folder, key, config)
+
+
+def key_of(config: Config, images: "DomainFolder") -> tuple[str, str]:
+    """Return the class and the domain, as the folder spells them."""
+    classes, domains = images.all_classes, images.domains
+    (class_name,) = chosen_names("class", (config.class_name,), classes)
+    if config.domain is None and len(domains) > 1:
+        raise InputError(
+            f"A circuit is found in one domain, but {config.data} has {', '.join(domains)}: choose one with --domain."
+        )
+    (domain,) = chosen_names("domain", (config.domain or domains[0],), domains)
+    return class_name, domain
+
+
+def write_report(
+    config: Config, run: "OneClass", answer: "OneClassAnswer"
+) -> "Written":
+    """Write the report, the tables and the circuit."""
+    circuit = answer.circuit
+    n_kept = sum(map(len, circuit.units.values()))
+    n_units = sum(map(len, circuit.source.node_scores.values()))
+    report = reports.Report(
+        f"Which units of {config.model} recognise {circuit.source.title}?",
+        f"The circuit keeps {n_kept} of {n_units} units (method: {config.method}). "
+        f"{circuit.made_with.get('note', '')}\n\n"
+        f"Images of the class that it was found on: {len(run.found_on)}; that it was tested on: {len(run.unseen)}. "
+        f"{run.in_words}",
+    )
+    answer.add_to(report)
+    run.add_images(report)
+    provenance = {"model": config.model, **circuit.source.settings, **versions()}
+    return reports.write_results(
+        report,
+        answer.tables(),
+        config.folder,
+        None,
+        provenance,
+        listings=reports.listings_of_records(run.records),
+    )

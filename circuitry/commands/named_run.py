@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.analysis import QuickstartModel
-from circuitry.analysis.quickstart_settings import (
-    QUICKSTART,
-    drawn_circuits,
-    run_of,
-)
+from circuitry.analysis.quickstart_settings import QUICKSTART
+from circuitry.analysis.run_layout import drawn_circuits, run_of
 from circuitry.models import ModelOptions
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import at_home
@@ -28,37 +25,33 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
     Commands that read circuits take model and images from the settings of the run that ``--circuits`` or ``--run``
     names, unless the line names a model or images.
     """
-    folders = {
-        option: Path(at_home(value))
-        for option in ("--circuits", "--run")
-        if (value := _value(words, option))
-    }
-    if not issubclass(kind, QuickstartModel) or not folders:
+    named_circuits = _value(words, "--circuits")
+    named_run = _value(words, "--run")
+    if not issubclass(kind, QuickstartModel) or not (named_circuits or named_run):
         return list(words)
-    circuits = folders.get("--circuits") or drawn_circuits(folders["--run"])
+    circuits = drawn_circuits(Path(at_home(named_run)))
+    if named_circuits:
+        circuits = Path(at_home(named_circuits))
     if circuits.is_dir():
         check_folder(circuits)
-    names = {field.name for field in fields(kind)}
     run = run_of(circuits)
-    added = ["--run", str(run)] if "run" in names and "--run" not in folders else []
+    names = {field.name for field in fields(kind)}
+    added = []
+    if "run" in names and not named_run:
+        added = ["--run", str(run)]
     asks_a_model = "with_model" not in names or "--with-model" in words
-    if (
-        asks_a_model
-        and (circuits / NAME).is_file()
-        and not {word.partition("=")[0] for word in words} & {*_SUBJECT}
-    ):
+    says_it_itself = {word.partition("=")[0] for word in words} & {*_SUBJECT}
+    if asks_a_model and not says_it_itself and (circuits / NAME).is_file():
         added += words_of(_subject_of(run))
     return [*added, *words]
 
 
 def check_the_quickstart(name: str, config: Any) -> None:
     """Say that a command reads the quickstart's run, where its line names no other; refuse where there is none."""
+    if not isinstance(config, QuickstartModel):
+        return
     read = getattr(config, "run", None) or getattr(config, "circuits", None)
-    if (
-        not isinstance(config, QuickstartModel)
-        or read is None
-        or not Path(read).is_relative_to(QUICKSTART)
-    ):
+    if read is None or not Path(read).is_relative_to(QUICKSTART):
         return
     if not QUICKSTART.is_dir():
         raise InputError(
@@ -72,13 +65,13 @@ def check_the_quickstart(name: str, config: Any) -> None:
     )
 
 
-def _value(words: Sequence[str], option: str) -> str | None:
-    """Return the value of an option in a command line, if it has one."""
+def _value(words: Sequence[str], option: str) -> str:
+    """Return the value of an option in a command line; empty if it has none."""
     for word, following in zip(words, [*words[1:], ""], strict=False):
         name, sign, value = word.partition("=")
         if name == option:
             return value if sign else following
-    return None
+    return ""
 
 
 def _subject_of(run: Path) -> dict[str, Any]:
@@ -88,8 +81,5 @@ def _subject_of(run: Path) -> dict[str, Any]:
             f"There is no {SETTINGS} in {run} that says model and images: give --model and --data."
         )
     known = {field.name for field in fields(ModelOptions)} - {"device"}
-    return {
-        name: value
-        for name, value in read_settings(run / SETTINGS).items()
-        if name in known
-    }
+    settings = read_settings(run / SETTINGS)
+    return {name: value for name, value in settings.items() if name in known}

@@ -15,12 +15,20 @@ that are lost, too; that a part is the same in two styles, by one that takes its
 """
 
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from circuitry import questions, reports
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import OwnPartSettings
 from circuitry.models import ModelOptions
-from circuitry.runs import WorkSettings
+from circuitry.runs import Work, WorkSettings, versions
+
+if TYPE_CHECKING:
+    from circuitry.questions import OwnParts
+    from circuitry.reports import Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +38,44 @@ class Config(OwnPartSettings, WorkSettings, ModelOptions):
     out: Path = Path("runs/own-parts")
     """Folder of the results: parts, tables and the report."""
     results: SmallTables = None
+
+
+def main(config: Config) -> "Written | None":
+    """Find, test, write; print the answer."""
+    if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
+        return None
+    run = find_and_test(config, config.work())
+    found = run.run(config.work())
+    answer = questions.OwnPartsAnswer(found["lesions"], found["overlaps"])
+    tables = answer.named_tables
+    run.save_circuits(float(tables["told"]["share"].iloc[0]))
+    print(
+        "Right answers of the own class after the lesion, as a share of those before (number of classes):"
+    )
+    print(answer.matrix().to_string())
+    sites = run.sites["everywhere"]
+    report = reports.Report(
+        f"Which units of {config.model} are a class's own?",
+        f"Parts of at most {max(config.shares):.1%} of the units, found by {config.method} on up to {config.n_images} "
+        f"images of the class and images of other classes, and ablated on other images. Counted are the units of "
+        f"{len(sites)} sites, {sites[0]} to {sites[-1]}.",
+    )
+    report.summary(answer.findings())
+    answer.add_charts(report, run.images.domains)
+    records = chain(*run.found_on.values(), *run.unseen.values())
+    return reports.write_results(
+        report,
+        tables,
+        config.out,
+        config.results,
+        run.provenance | versions(),
+        listings=reports.listings_of_records(records),
+    )
+
+
+def find_and_test(config: Config, work: Work) -> "OwnParts":
+    """Do one process's share."""
+    clip = config.clip(work.rank, parts=True)
+    run = questions.OwnParts(clip, config.images(), config.out, config)
+    run.run(work)
+    return run

@@ -26,6 +26,7 @@ from circuitry.analysis.quickstart_settings import QuickstartSettings, say
 from circuitry.runs.processes import process_pool, usable_cores
 
 if TYPE_CHECKING:
+    from circuitry.analysis.analysis_answers import AnalysisAnswers
     from circuitry.reports.page import Written
 
 Config = QuickstartSettings
@@ -42,20 +43,21 @@ def main(config: Config) -> "Written":
     with process_pool(workers, take_one_thread, preload=[STEPS]) as pool:
         say("1/5 a tiny CLIP and drawn pictures that come with the package")
 
-        def together(step: str) -> dict[str, Any]:
+        def together(step: str) -> "AnalysisAnswers":
+            """Do a step in all processes; the first of them has asked everything."""
             shares = [
                 pool.submit(do, step, config, worker, workers)
                 for worker in range(workers)
             ]
-            return {
-                name: one for share in shares for name, one in share.result().items()
-            }
+            answers: list[AnalysisAnswers] = [share.result() for share in shares]
+            return answers[0]
 
-        found = pool.submit(do, "tell_parts", config, together("find_parts")).result()
-        found |= together("find_circuits")
+        parts = together("find_parts")
+        answers = pool.submit(do, "tell_parts", config, parts).result()
+        answers.curves = together("find_circuits").curves
         say("5/5 comparison, cards of units, report and explorer")
         cards = pool.submit(do, "make_cards", config)
-        written: Written = pool.submit(do, "conclude", config, found).result()
+        written: Written = pool.submit(do, "conclude", config, answers).result()
         cards.result()
         pool.submit(do, "explore", config).result()
     print(f"{time.perf_counter() - started:.0f} s in all")

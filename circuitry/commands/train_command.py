@@ -15,13 +15,16 @@ GPUs: rn50, vit-s-32 or swin-t, with -imagenet-captions, -cc3m or -cc12m.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import tyro
 
+from circuitry import comparison, data, models, training
+from circuitry.runs import job_options
 from circuitry.runs.given import one_of
-from circuitry.runs.workers import CLUSTERS
+from circuitry.runs.workers import CLUSTERS, run_array
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
 
 TRAINING = clip_preset("rn-tiny")
@@ -54,3 +57,69 @@ class Config:
     """Work by jobs of a cluster: slurm, or local for a process on this machine (needs submitit)."""
     job_options: tuple[str, ...] = ()
     """submitit's parameters of the jobs as name=value: slurm_partition=gpu gpus_per_node=8 cpus_per_task=64."""
+
+
+def main(config: Config) -> None:
+    """Train and evaluate, here or in a job; print."""
+    import pandas as pd  # here, so that a wrong line is answered at once
+
+    print(f"training: {config.training}")
+    if config.cluster is None:
+        train_and_evaluate(config)
+    else:
+        run_array(
+            partial(train_and_evaluate, config),
+            1,
+            config.out / "jobs",
+            cluster=config.cluster,
+            options=job_options(config.job_options),
+        )
+    if config.data is not None:
+        accuracy = pd.read_csv(config.out / "accuracy.csv")
+        shown = accuracy.pivot(
+            index=["classifier", "domain"], columns="measure", values="value"
+        )
+        print(shown.to_string(float_format="{:.3f}".format))
+    print(f"checkpoint: {training.checkpoints(config.out / 'clip')[-1][1]}")
+
+
+def train_and_evaluate(config: Config, worker: int = 0, workers: int = 1) -> None:
+    """Train, and write the accuracy on the test lists beside the run; as a job it is the only one of its array."""
+    table = config.table or table_of_folder(config)
+    out = config.out / "clip"
+    checkpoint = training.train_clip(
+        table, out, config.training, config.work, validation_table(config)
+    )
+    training.record_run(out, table, config.training)
+    if config.data is not None:
+        images = data.DomainFolder(config.data, split="test", domains=config.domains)
+        clip = models.load_clip(config.training.model, checkpoint=checkpoint)
+        clip = clip.with_decoding(config.training.decoding)
+        accuracy = training.zero_shot_accuracy(clip, images)
+        comparison.write_named_table(config.out / "accuracy.csv", accuracy)
+
+
+def validation_table(config: Config) -> Path | None:
+    """Return the table to measure the loss on, if any."""
+    if config.validation is not None:
+        return config.validation
+    if config.table is None:
+        return None
+    name = f"{config.table.stem}-validation{config.table.suffix}"
+    beside = config.table.with_name(name)
+    return beside if beside.is_file() else None
+
+
+def table_of_folder(config: Config) -> Path:
+    """Write the table of all train lists of the folder."""
+    assert config.data is not None
+    records = data.DomainFolder(
+        config.data, split="train", domains=config.domains
+    ).records
+    captions = training.read_captions(config.data)
+    if config.name_class:
+        for record in records:
+            caption = captions.get(record.relative, "")
+            captions[record.relative] = f"{caption}, {data.readable(record.class_name)}"
+    captioned = training.with_captions(records, captions)
+    return training.write_captioned_table(captioned, config.out / "train.tsv")

@@ -15,14 +15,20 @@ DomainNet in it count once.
         --more-tables mixtures/cc12m-cg-high-sketch.tsv --device cuda --out runs/sae
 """
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
 
+from circuitry import comparison, data, models, training
 from circuitry.analysis import QuickstartModel
+from circuitry.data.file_check import check_file
+from circuitry.runs import Job, JobFolder
 from circuitry.runs.given import Count
 from circuitry.training import SaeTraining
+
+FORMAT = "circuitry trained autoencoder 1"
 
 
 @dataclass(frozen=True)
@@ -42,3 +48,65 @@ class Config(QuickstartModel):
     """Folder of the results: sae.safetensors and history.csv; activations in it may be removed afterwards."""
     training: tyro.conf.OmitArgPrefixes[SaeTraining] = SaeTraining()
     """What to train with; the defaults are the study's."""
+
+
+def main(config: Config) -> None:
+    """Train, measure, write, print."""
+    import pandas as pd  # here, so that a wrong line is answered at once
+
+    for table in config.more_tables:
+        check_file(table, "a table of images", "give one with the column filepath")
+    clip = config.clip()
+    images = config.images_of(config.train_split)
+    # Refuses a site before the folder is claimed.
+    clip.encoder.position(config.site or clip.encoder.sites[-1])
+    path = config.out / "sae.safetensors"
+    history = config.out / "history.csv"
+    made_with = {
+        "model": clip.name,
+        **clip.identity,
+        "site": config.site,
+        "positions_per_image": config.positions_per_image,
+        "tables": [training.described(table) for table in config.more_tables],
+    }
+    folder = JobFolder(
+        config.out,
+        FORMAT,
+        asdict(config.training) | made_with,
+        [("autoencoder",)],
+        {"images": data.image_listing(images.records)},
+    )
+
+    def train(job: Job, nothing: object) -> list[Path]:
+        sae = training.train_sae_on_images(
+            clip,
+            images,
+            config.training,
+            tables=config.more_tables,
+            folder=config.out,
+            site=config.site,
+            positions_per_image=config.positions_per_image,
+        )
+        sae.save(path)
+        comparison.write_named_table(history, pd.DataFrame(sae.about["history"]))
+        return [path, history]
+
+    folder.run(train)
+    (config.out / "state.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(config.out / "activations", ignore_errors=True)
+    sae = models.load_sae(path, config.device)
+    samples = training.sample_activations(
+        clip.encoder,
+        clip.preprocess,
+        config.images().records,
+        sae.site,
+        positions_per_image=config.positions_per_image,
+        seed=config.training.seed,
+    )
+    rows = {
+        "training images": sae.about["diagnostics"],
+        "test images": training.diagnose_sae(sae, samples)._asdict(),
+    }
+    print(f"{sae.n_features} features of {sae.d} units at {sae.site}")
+    print(pd.DataFrame(rows).T.to_string(float_format="{:.3f}".format))
+    print(f"sparse autoencoder: {path}")

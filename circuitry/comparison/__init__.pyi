@@ -3,6 +3,7 @@ from .bootstrap import dual_bootstrap as dual_bootstrap
 from .comparison import Comparison as Comparison
 from .domain_testing import domain_tests as domain_tests
 from .domain_testing import part_tests as part_tests
+from .domain_testing import too_few as too_few
 from .lesion_reading import KNOWN as KNOWN
 from .lesion_reading import lesion_matrix as lesion_matrix
 from .lesion_reading import lesion_summary as lesion_summary

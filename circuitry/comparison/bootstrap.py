@@ -42,11 +42,15 @@ class Draws(NamedTuple):
     """Counts of each class and each part by draw, and inflations that undo the shrinkage of variances."""
 
     classes: Float[np.ndarray, "draws classes"]
+    """How often each class was drawn."""
     parts: Float[np.ndarray, "draws parts"]
+    """How often each part was drawn."""
     n_classes: int
+    """Number of classes, which differs from the columns of ``classes`` where these are pairs of classes."""
     class_inflation: float
+    """n / (n - 1) of the classes; infinite for a single class."""
     part_inflation: float
-    """Infinite if all draws are the same."""
+    """The same for parts, from the weights of their draws; infinite if all draws are the same."""
 
 
 def draw_resamples(
@@ -56,7 +60,11 @@ def draw_resamples(
     resamples: Count = RESAMPLES,
     seed: Seed = 0,
 ) -> Draws:
-    """Draw classes, and the parts of their images (1 without parts), with replacement.
+    """Draw classes and parts with replacement, for `dual_bootstrap`.
+
+    Args:
+        n_parts: Number of parts that the images of a class are cut into; 1 for images that are not cut.
+        resamples: Number of draws.
 
     Example:
         >>> draw_resamples(["clock", "cup"], 4, resamples=10).parts.shape
@@ -64,6 +72,7 @@ def draw_resamples(
     """
     rng = np.random.default_rng(seed)
     n = len(classes)
+    # Classes are drawn before parts: the order of the draws decides the numbers of a seed.
     drawn = rng.multinomial(n, np.full(n, 1 / n), resamples)
     parts = _draw_parts(n_parts, resamples, rng)
     class_inflation = n / (n - 1) if n > 1 else np.inf
@@ -71,16 +80,20 @@ def draw_resamples(
     if n_parts > 2:
         # The variance of a mean of n parts, divided by that of the draws: each part has a share of a draw's pairs.
         pairs = _pair_weights(parts)
-        shares = pairs.sum(2) / pairs.sum((1, 2))[:, None]
-        shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
+        n_pairs = pairs.sum((1, 2))
+        shares = pairs.sum(2) / n_pairs[:, None]
+        distances = np.square(shares - 1 / n_parts).sum(1)
+        shrunk = distances.mean()
         part_inflation = 1 / n_parts / shrunk
     return Draws(drawn.astype(float), parts, n, class_inflation, part_inflation)
 
 
 def _draw_parts(
-    n_parts: int, resamples: int, rng: np.random.Generator
+    n_parts: int,
+    resamples: int,
+    rng: np.random.Generator,
 ) -> Float[np.ndarray, "draws parts"]:
-    """Draw parts, again where all are the same: one part has no pair."""
+    """Draw parts; repeat each draw that holds a single part, which has no pair of different parts."""
     shares = np.full(n_parts, 1 / n_parts)
     drawn = rng.multinomial(n_parts, shares, resamples)
     # Each pass draws the useless rows again; of two parts half are useless, of more hardly any.
@@ -88,13 +101,15 @@ def _draw_parts(
         alone = (drawn == n_parts).any(1)
         if not alone.any():
             break
-        drawn[alone] = rng.multinomial(n_parts, shares, int(alone.sum()))
+        n_alone = int(alone.sum())
+        drawn[alone] = rng.multinomial(n_parts, shares, n_alone)
     return drawn.astype(float)
 
 
 def _pair_weights(
     parts: Float[np.ndarray, "draws parts"],
 ) -> Float[np.ndarray, "draws parts parts"]:
+    # A pair of parts counts as often as both were drawn together.
     pairs = parts[:, :, None] * parts[:, None, :]
     if parts.shape[1] > 1:
         same = np.arange(parts.shape[1])
@@ -109,12 +124,13 @@ def resampled_means(
     classes: Float[np.ndarray, "#draws classes"],
     parts: Float[np.ndarray, "#draws parts"],
 ) -> Float[np.ndarray, "_ *cells"]:
-    """Return the weighted mean over classes and pairs of different parts for every draw; unknown values have no weight.
+    """Return for every draw the weighted mean over classes and pairs of different parts.
 
-    A single row of ``classes`` or ``parts`` is used for every draw of the other.
+    Unknown values have no weight. If ``classes`` or ``parts`` has a single row, this row serves all draws.
     """
     cells = values.shape[1:-2]
     n_parts = values.shape[-1]
+    # [classes, cells, pairs]: sums over pairs are then matrix products.
     flat = values.reshape(len(values), -1, n_parts * n_parts)
     pairs = _pair_weights(parts).reshape(len(parts), -1)
     known = ~np.isnan(flat)
@@ -135,11 +151,14 @@ def _weighted(
     classes: Float[np.ndarray, "#draws classes"],
     pairs: Float[np.ndarray, "#draws pairs"],
 ) -> Float[np.ndarray, "_ cells"]:
-    """Return sums over classes and pairs; a factor with one row is summed first, which saves most of the work."""
+    """Return for every draw the sums over classes and pairs, weighted by the counts of the draw."""
+    # A factor with one row is the same in all draws: it is summed first, which saves most of the work.
     if len(pairs) == 1:
-        return np.asarray(classes @ (values @ pairs[0]))
+        over_pairs = values @ pairs[0]
+        return np.asarray(classes @ over_pairs)
     if len(classes) == 1:
-        return np.asarray(pairs @ np.tensordot(classes[0], values, 1).T)
+        over_classes = np.tensordot(classes[0], values, 1)
+        return np.asarray(pairs @ over_classes.T)
     # The products of all draws at once would take draws x cells x pairs numbers.
     sums = []
     for start in range(0, len(classes), _CHUNK):
@@ -170,11 +189,14 @@ def dual_bootstrap(
     """
     n_drawn = draws.classes.shape[1]
     n_parts = draws.parts.shape[1]
-    if values.size == 0 or (len(values), values.shape[-1]) != (n_drawn, n_parts):
+    same_classes = len(values) == n_drawn
+    same_parts = values.shape[-1] == n_parts
+    if values.size == 0 or not same_classes or not same_parts:
         raise InputError(
             f"Draws are of the classes and parts of the values, but values {list(values.shape)} and draws of "
             f"{n_drawn} classes and {n_parts} parts were given: draw for these."
         )
+    # One draw in which each class, or each part, counts once.
     every_class = np.ones((1, n_drawn))
     every_part = np.ones((1, n_parts))
 
@@ -202,13 +224,19 @@ def dual_bootstrap(
         return Spread(value, draws.part_inflation * by_part, degrees)
     classes = draws.class_inflation * by_class
     variance = dual_variance(
-        both, by_class, by_part, draws.class_inflation, draws.part_inflation
+        both,
+        by_class,
+        by_part,
+        draws.class_inflation,
+        draws.part_inflation,
     )
     # Satterthwaite: (v1 + v2)^2 / (v1^2 / d1 + v2^2 / d2); the fewer degrees where nothing varies.
+    # The variance that classes do not explain belongs to the parts.
     rest = np.square(variance - classes) / part_degrees
     squares = np.square(classes) / class_degrees + rest
     least = np.full_like(variance, min(class_degrees, part_degrees))
-    degrees = np.divide(np.square(variance), squares, out=least, where=squares > 0)
+    varies = squares > 0
+    degrees = np.divide(np.square(variance), squares, out=least, where=varies)
     return Spread(value, variance, degrees)
 
 
@@ -229,7 +257,8 @@ def dual_variance(
     interaction = class_inflation * part_inflation * (both - by_class - by_part)
     corrected = classes + parts - interaction
     # Drawing classes alone is a lower bound; drawing both, uncorrected, an upper one.
-    return np.asarray(np.clip(corrected, classes, np.maximum(classes, both)))
+    most = np.maximum(classes, both)
+    return np.asarray(np.clip(corrected, classes, most))
 
 
 def known_variance(
@@ -238,5 +267,6 @@ def known_variance(
     """Return the variance over known draws; NaN for fewer than two."""
     known = ~np.isnan(drawn)
     n = known.sum(0)
+    # An unknown draw lies at the mean, so that it adds nothing.
     apart = np.where(known, drawn - mean_known(drawn, 0), 0.0)
     return known_ratio(np.square(apart).sum(0), n - 1)

@@ -48,40 +48,60 @@ class PairCells(NamedTuple):
     """Each two domains' similarity and their two ceilings, over the same classes and sites."""
 
     domains: tuple[str, ...]
+    """Names of the domains."""
     sites: tuple[str | None, ...]
+    """Names of the sites; None for means over sites."""
     pairs: tuple[tuple[int, int], ...]
+    """Places in ``domains`` of the two domains of each pair."""
     values: Float[np.ndarray, "classes 3 pairs sites parts parts"]
+    """The second axis has the similarity, the ceiling of the first domain and that of the second."""
 
     @property
-    def there(self) -> Bool[np.ndarray, "classes pairs sites"]:
-        """Classes with all three."""
-        return np.asarray((~np.isnan(self.values[:, 0])).any((-2, -1)))
+    def complete(self) -> Bool[np.ndarray, "classes pairs sites"]:
+        """Whether a class has the similarity and both ceilings of a pair at a site."""
+        # Where one of the three is unknown, the similarity is NaN, too.
+        known = ~np.isnan(self.values[:, 0])
+        return np.asarray(known.any((-2, -1)))
 
     def over_sites(self) -> "PairCells":
-        """Return the means over sites as one site: for each class and pair, over the sites with all three."""
+        """Return the means over sites as one site; a class and pair has the sites where all three are known."""
         means = mean_known(self.values, 3)[:, :, :, None]
         return self._replace(sites=(None,), values=means)
 
 
 def pair_cells(parts: PartArray) -> PairCells:
-    """Arrange similarities and ceilings of each two domains; sites of a class without all three become NaN."""
+    """Arrange the similarity and the two ceilings of each two domains.
+
+    All three become NaN for a class and site where one of them is unknown.
+    """
     pairs = list(combinations(range(len(parts.domains)), 2))
-    a, b = np.array(pairs, int).reshape(-1, 2).T
-    of_both = parts.values[:, a, b]
-    ceilings = (parts.values[:, a, a], parts.values[:, b, b])
-    cells = np.stack([of_both, *ceilings], 1)
+    # Without the reshape a single domain, which has no pair, would give no columns.
+    places = np.array(pairs, int).reshape(-1, 2)
+    a = places[:, 0]
+    b = places[:, 1]
+    similarity = parts.values[:, a, b]
+    ceiling_a = parts.values[:, a, a]
+    ceiling_b = parts.values[:, b, b]
+    cells = np.stack([similarity, ceiling_a, ceiling_b], 1)
     # A class counts at a site if its similarity and both ceilings are known there.
-    complete = (~np.isnan(cells)).any((-2, -1)).all(1)
-    cells = np.where(complete[:, None, :, :, None, None], cells, np.nan)
+    known = ~np.isnan(cells)
+    complete = known.any((-2, -1)).all(1)
+    complete = complete[:, None, :, :, None, None]
+    cells = np.where(complete, cells, np.nan)
     return PairCells(parts.domains, parts.sites, tuple(pairs), cells)
 
 
 def ratio(
-    means: Float[np.ndarray, "draws 3 pairs sites"], chance: Float[np.ndarray, " sites"]
+    means: Float[np.ndarray, "draws 3 pairs sites"],
+    chance: Float[np.ndarray, " sites"],
 ) -> Float[np.ndarray, "draws pairs sites"]:
     """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance."""
     # Axis 1 of the means holds the similarity and the two ceilings.
-    similarity, ceiling_a, ceiling_b = np.moveaxis(means - chance, 1, 0)
+    above = means - chance
+    similarity = above[:, 0]
+    ceiling_a = above[:, 1]
+    ceiling_b = above[:, 2]
+    # Two negative ceilings would have a positive product.
     known = (ceiling_a > 0) & (ceiling_b > 0)
     both = np.where(known, ceiling_a * ceiling_b, np.nan)
     return np.asarray(similarity / np.sqrt(both))
@@ -89,7 +109,9 @@ def ratio(
 
 @checked
 def pair_ratios(
-    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+    cells: PairCells,
+    chance: Float[np.ndarray, " sites"],
+    draws: Draws,
 ) -> pd.DataFrame:
     """Return the ratio to the ceiling of each two domains at each site, with its three means: columns `RATIOS`.
 
@@ -103,21 +125,37 @@ def pair_ratios(
     low, high = spread.interval()
     ceiling_ends = np.stack(above.interval()) + chance
     weak = ~_well_above(above)
-    n_classes = cells.there.sum(0)
+    n_classes = cells.complete.sum(0)
     rows = []
     for s, site in enumerate(cells.sites):
         for i, pair in enumerate(cells.pairs):
-            names = [cells.domains[place] for place in pair]
+            domain_a = cells.domains[pair[0]]
+            domain_b = cells.domains[pair[1]]
+            similarity, ceiling_a, ceiling_b = means[:, i, s]
             notes = []
-            for side, name in enumerate(names):
+            for side, name in enumerate((domain_a, domain_b)):
+                # Without a class there is no ceiling, weak or not.
                 if weak[side, i, s] and n_classes[i, s]:
-                    said = _said(means[1 + side, i, s], ceiling_ends[:, side, i, s])
+                    ceiling = means[1 + side, i, s]
+                    ends = ceiling_ends[:, side, i, s]
+                    said = _said(ceiling, ends)
                     notes.append(
                         f"the ceiling of {name}, {said}, is not known to be well above chance, {chance[s]:.2f}"
                     )
-            interval = (spread.value[i, s], low[i, s], high[i, s])
-            n = int(n_classes[i, s])
-            rows.append((*names, site, *interval, n, *means[:, i, s], "; ".join(notes)))
+            row = {
+                "domain_a": domain_a,
+                "domain_b": domain_b,
+                "site": site,
+                "value": spread.value[i, s],
+                "low": low[i, s],
+                "high": high[i, s],
+                "n_classes": int(n_classes[i, s]),
+                "similarity": similarity,
+                "ceiling_a": ceiling_a,
+                "ceiling_b": ceiling_b,
+                "note": "; ".join(notes),
+            }
+            rows.append(row)
     return pd.DataFrame(rows, columns=list(RATIOS))
 
 
@@ -128,18 +166,20 @@ def _said(value: float, ends: np.ndarray) -> str:
 
 
 def missing_ratios(ratios: pd.DataFrame) -> str:
-    """Say for how many pairs of domains there is no ratio, why, and what would help; nothing where all have one."""
-    notes = [note for note in ratios["note"] if note]
-    if not notes:
+    """Say how many pairs of domains have no ratio, and why; return an empty text if each pair has one."""
+    notes = ratios.loc[ratios["note"] != "", "note"]
+    if notes.empty:
         return ""
     return (
-        f"{len(notes)} of {len(ratios)} pairs have no ratio: {notes[0]}. "
+        f"{len(notes)} of {len(ratios)} pairs have no ratio: {notes.iloc[0]}. "
         "More images in a part, or more classes, would help."
     )
 
 
 def mean_ratio(
-    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+    cells: PairCells,
+    chance: Float[np.ndarray, " sites"],
+    draws: Draws,
 ) -> Spread:
     """Return the mean ratio over the pairs of domains that have one [sites]."""
     return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))[0]
@@ -147,9 +187,12 @@ def mean_ratio(
 
 @checked
 def domain_ratios(
-    cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws
+    cells: PairCells,
+    chance: Float[np.ndarray, " sites"],
+    draws: Draws,
 ) -> Spread:
     """Return each domain's mean ratio with the other domains [domains, sites]."""
+    # [domains, pairs]: 1 where the domain is one of the pair.
     member = np.zeros((len(cells.domains), len(cells.pairs)))
     for i, pair in enumerate(cells.pairs):
         member[list(pair), i] = 1.0
@@ -166,7 +209,7 @@ def _ratio_spread(
     draws: Draws,
     reduced: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[Spread, Spread]:
-    """Return what ratios are reduced to, and how far the two ceilings of each pair lie above chance."""
+    """Return the spread of a reduction of the ratios, such as their mean, and that of the ceilings above chance."""
     above = dual_bootstrap(cells.values[:, 1:], lambda means: means - chance, draws)
     # Pairs without a ratio are chosen once, from all classes and parts, so that every draw is of the same pairs.
     known = _well_above(above).all(0)
@@ -178,5 +221,8 @@ def _ratio_spread(
 
 
 def _well_above(above: Spread) -> Bool[np.ndarray, "*results"]:
+    # Compared by the interval: a ceiling that may be chance makes a ratio of any size.
     low, _ = above.interval()
-    return np.asarray((above.value > 0) & (low >= LEAST_ABOVE * above.value))
+    is_above = above.value > 0
+    is_far = low >= LEAST_ABOVE * above.value
+    return np.asarray(is_above & is_far)

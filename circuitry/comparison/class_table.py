@@ -54,14 +54,18 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
         for a table without parts.
     """
     pairs, values = _pair_array(parts)
-    classes = sorted({name for pair in pairs for name in pair})
+    classes = sorted(set().union(*pairs))
     if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
     draws = draw_resamples(classes, values.shape[-1], seed=seed)
     places = pd.Index(classes)
-    a, b = (places.get_indexer(pd.Index(side)) for side in zip(*pairs, strict=True))
+    a = places.get_indexer(pd.Index([pair[0] for pair in pairs]))
+    b = places.get_indexer(pd.Index([pair[1] for pair in pairs]))
     # A pair of classes counts as often as both were drawn, one class as often as it was.
-    weights = draws.classes[:, a] * np.where(a == b, 1.0, draws.classes[:, b])
+    count_a = draws.classes[:, a]
+    count_b = draws.classes[:, b]
+    weights = count_a * np.where(a == b, 1.0, count_b)
+    # Each cell is the contrast with a weight on itself alone; so cells and effects are computed alike.
     contrasts = np.vstack([np.eye(len(CELLS)), list(EFFECTS.values())])
     spread = dual_bootstrap(
         values,
@@ -70,13 +74,16 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     )
     low, high = spread.interval()
     # p exchanges "same" and "other" class by class, so it needs each class's own effect.
-    of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
+    of_pairs = mean_known(values, (-2, -1))
+    of_class = _by_class(of_pairs, a, b, len(classes))
     results = _contrast(of_class, contrasts)
     n_classes = (~np.isnan(results)).sum(0)
     p = np.full(len(contrasts), np.nan)
-    for i in range(len(CELLS), len(contrasts)):  # the effects
+    # Cells come first; a p value is of an effect alone.
+    for i in range(len(CELLS), len(contrasts)):
         effect = results[:, i]
         p[i] = sign_flip_p(effect[~np.isnan(effect)], seed=seed)
+    # With fewer classes no exchange can give a p below the level, however large the effect.
     detectable = spread.detectable(LEVEL)
     detectable = np.where(n_classes >= fewest_units(1), detectable, np.inf)
     table = pd.DataFrame(
@@ -97,12 +104,15 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
 def _pair_array(
     parts: PartTable,
 ) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
-    """Return pairs of classes and their means over domains and sites in each of `CELLS`, by part; NaN elsewhere."""
+    """Return the pairs of classes, and for each its means over domains and sites in each of `CELLS`, by part.
+
+    NaN where a pair has no row of a cell.
+    """
     rows = parts[~of_whole(parts)].dropna(subset="value")
+    other_class = rows["class_a"] != rows["class_b"]
+    other_domain = rows["domain_a"] != rows["domain_b"]
     # The place in CELLS: other classes are the second half, other domains the second of each half.
-    cell = 2 * (rows["class_a"] != rows["class_b"]) + (
-        rows["domain_a"] != rows["domain_b"]
-    )
+    cell = 2 * other_class + other_domain
     keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
     rows = rows.assign(cell=cell.astype(int))
     means = rows.groupby(keys)["value"].mean().reset_index()
@@ -111,18 +121,27 @@ def _pair_array(
     labels = pd.Index(sorted({*means["part_a"], *means["part_b"]}))
     p = labels.get_indexer(means["part_a"])
     q = labels.get_indexer(means["part_b"])
-    values = np.full((len(pairs), len(CELLS), len(labels), len(labels)), np.nan)
+    shape = (
+        len(pairs),
+        len(CELLS),
+        len(labels),
+        len(labels),
+    )
+    values = np.full(shape, np.nan)
     values[place, means["cell"], p, q] = means["value"]
     return list(pairs), values
 
 
 def _contrast(
-    cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray, "results cells"]
+    cells: Float[np.ndarray, "rows cells"],
+    weights: Float[np.ndarray, "results cells"],
 ) -> np.ndarray:
     """Return weighted sums of cells; NaN if a cell with a weight is unknown."""
     # An unknown cell without a weight must not make the sum unknown, as 0 * NaN would.
-    unknown = np.isnan(cells).astype(float) @ (weights != 0).T > 0
-    return np.where(unknown, np.nan, np.nan_to_num(cells) @ weights.T)
+    has_weight = weights != 0
+    n_unknown = np.isnan(cells).astype(float) @ has_weight.T
+    sums = np.nan_to_num(cells) @ weights.T
+    return np.where(n_unknown > 0, np.nan, sums)
 
 
 def _by_class(
@@ -133,6 +152,7 @@ def _by_class(
 ) -> Float[np.ndarray, "classes cells"]:
     """Return each class's mean over its pairs."""
     pairs = np.arange(len(values))
+    # A class with itself sets the same 1 twice, so it counts once.
     member = np.zeros((n_classes, len(values)))
     member[a, pairs] = 1.0
     member[b, pairs] = 1.0

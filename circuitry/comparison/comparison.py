@@ -83,8 +83,9 @@ class Comparison:
     measure: str
     """Name of the measure, as a word for files: ``edge_jaccard``."""
     values: ValueTable
-    """Columns class, domain_a, domain_b, site (None for all sites together), value. Each pair of domains once; with
-    ``directions`` in both orders, and each domain with itself. A pair that lacks one of its two is absent."""
+    """Columns class, domain_a, domain_b, site (None for all sites together), value. A pair of domains has one row, or
+    with ``directions`` a row for each order, and a domain with itself has one, too. Pairs with an unknown side have no
+    row."""
     parts: PartTable = field(default_factory=lambda: _empty(PARTS))
     """Similarities of different parts of images: see `PARTS`; may be empty. Measures over classes have the class
     ``all``."""
@@ -98,7 +99,7 @@ class Comparison:
     """For measures with their own intervals, each domain with the others: domain, site, value, low, high, n_classes.
     Else empty."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Classes by group; ``all`` is always there."""
+    """Classes by the name of their group; the group ``all`` is added."""
     alike: bool = True
     """Whether large values mean similar; False for distances."""
     directions: tuple[str, str] | None = None
@@ -110,7 +111,7 @@ class Comparison:
     seed: Seed = 0
     """Seed of the bootstraps and permutations."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Sites outside of means over sites, with the reason: they repeat another site, or keep too few units."""
+    """Sites that do not count in means over sites, with the reason, such as that they repeat another site."""
 
     def __post_init__(self) -> None:
         if self.values.empty:
@@ -120,13 +121,16 @@ class Comparison:
             )
         check_parts(self.parts)
         check_pairs(self.values, in_order=self.directions is not None)
-        if "all" not in self.groups:  # made by hand, and not of another
+        # `replace` hands on the groups of a comparison, whose values were looked at when it was made.
+        if "all" not in self.groups:
             self._warn_of_strange_values()
-            classes = tuple(sorted({*self.values["class"], *self.ceilings["class"]}))
-            object.__setattr__(self, "groups", {"all": classes} | dict(self.groups))
+            classes = {*self.values["class"], *self.ceilings["class"]}
+            groups = {"all": tuple(sorted(classes)), **self.groups}
+            object.__setattr__(self, "groups", groups)
 
     def _warn_of_strange_values(self) -> None:
         values = self.values["value"].astype(float)
+        # A distance, or a value of two roles, has no upper limit: there only infinity is strange.
         beyond = values == np.inf
         if self.alike and self.directions is None:
             beyond = values > 1 + ROUNDING
@@ -168,10 +172,8 @@ class Comparison:
     def has_ratios(self) -> bool:
         """Whether there are parts of one domain and of two, so that ratios to the ceiling exist."""
         same_class = self.parts[self.parts["class_a"] == self.parts["class_b"]]
-        return bool(
-            len(self.ceilings)
-            and (same_class["domain_a"] != same_class["domain_b"]).any()
-        )
+        two_domains = same_class["domain_a"] != same_class["domain_b"]
+        return bool(len(self.ceilings) and two_domains.any())
 
     def at(self, site: str) -> "Comparison":
         """Return the comparison at one site; `InputError` for an unknown one."""
@@ -194,9 +196,13 @@ class Comparison:
             )
         members = self.groups[group]
         values = self.values[self.values["class"].isin(members)]
-        both = self.parts[["class_a", "class_b"]].isin(members).all(axis=1)
+        sides = self.parts[["class_a", "class_b"]]
+        both = sides.isin(members).all(axis=1)
         return replace(
-            self, values=values, parts=self.parts[both], groups={"all": members}
+            self,
+            values=values,
+            parts=self.parts[both],
+            groups={"all": members},
         )
 
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
@@ -211,6 +217,7 @@ class Comparison:
         of_group = self.among(group)
         if self.directions is None:
             if normalise:
+                # A ratio is of all classes together; `domain_matrix` asks for the column.
                 return domain_matrix(of_group.ratios().assign(**{"class": ""}))
             return domain_matrix(of_group._counted(of_group.values))
         by_pair = of_group._counted(of_group.values).groupby(["domain_a", "domain_b"])
@@ -222,23 +229,35 @@ class Comparison:
             .reindex(index=self.domains, columns=self.domains)
             .rename_axis(index=rows, columns=columns)
         )
-        return matrix.div(np.diag(matrix), axis="columns") if normalise else matrix
+        if normalise:
+            # A column has the images of one domain, its diagonal the domain's own circuit on them.
+            return matrix.div(np.diag(matrix), axis="columns")
+        return matrix
 
     def ratios(self) -> pd.DataFrame:
         """Return the ratio to the ceiling of each two domains, at equal numbers of images, of the means over sites.
 
         Returns:
             Columns domain_a, domain_b, site (None), value, low, high (95 %), n_classes, similarity, ceiling_a,
-            ceiling_b (the means between parts behind the ratio), n_per_part (images of a part).
+            ceiling_b (the means between parts behind the ratio), note (why there is no ratio), n_per_part (images of a
+            part).
+
+        Raises:
+            InputError: without parts of two domains.
         """
         table = pair_ratios(*self._need_ratios()._cells(by_site=False))
         return table.assign(n_per_part=self.about.get("n_per_part"))
 
     def mean_ratio(self) -> tuple[float, tuple[float, float]]:
-        """Return the mean of the ratios over pairs and sites, and its 95 % interval; an error as in `ratios`."""
+        """Return the mean of the ratios over pairs of domains, and its 95 % interval.
+
+        Raises:
+            InputError: without parts of two domains.
+        """
         spread = mean_ratio(*self._need_ratios()._cells(by_site=False))
         low, high = spread.interval()
-        return float(spread.value[0]), (float(low[0]), float(high[0]))
+        interval = (float(low[0]), float(high[0]))
+        return float(spread.value[0]), interval
 
     def over_depth(self) -> pd.DataFrame:
         """Return each domain's mean with the other domains, on all images: columns `INTERVALS`, with 95 % intervals.
@@ -250,17 +269,29 @@ class Comparison:
         return per_domain(self._with_others(self.values))
 
     def parts_over_depth(self) -> pd.DataFrame:
-        """Return the same between different parts, with the ceiling's number of images; an error as in `ratios`."""
+        """Return `over_depth` of similarities between different parts, which have as many images as the ceiling.
+
+        Raises:
+            InputError: without parts of two domains.
+        """
         array = self._need_ratios()._every_site
         return part_means(array, domain_spread(array, self._draws(array)))
 
     def ratios_over_depth(self) -> pd.DataFrame:
-        """Return each domain's mean ratio to the ceiling with the others: as `over_depth`; an error as in `ratios`."""
+        """Return each domain's mean ratio to the ceiling, with the other domains, as a table like `over_depth`.
+
+        Raises:
+            InputError: without parts of two domains.
+        """
         spread = domain_ratios(*self._need_ratios()._cells(by_site=True))
         return part_means(self._every_site, spread)
 
     def ceiling_by_site(self) -> pd.DataFrame:
-        """Return the ceilings' means over classes and domains: site, value (a part, a part), upper (a part, all)."""
+        """Return the mean ceilings over classes and domains.
+
+        Returns:
+            Columns site, value (between two parts), upper (between a part and all images).
+        """
         lower = self.ceilings.groupby("site", sort=False)["value"].mean()
         of_all = ceilings_of(self.parts, upper=True)
         upper = of_all.groupby("site", sort=False)["value"].mean()
@@ -268,16 +299,24 @@ class Comparison:
         return table.assign(upper=table["site"].map(upper).astype(float))
 
     def class_by_domain(self) -> pd.DataFrame:
-        """Return same and other class in same and other domain, and both effects; see the function of that name."""
+        """Return the means of same and other class in same and other domain, and the effects of class and domain.
+
+        The columns are those of `circuitry.comparison.class_table.class_by_domain`.
+        """
         return class_by_domain(self._counted(self.parts), seed=self.seed)
 
     def summary(self) -> pd.DataFrame:
-        """Return each domain's mean with the others over sites, by group: group, then `INTERVALS` without the site."""
+        """Return each domain's mean over sites with the other domains, for each group of classes.
+
+        Returns:
+            Columns group, domain, value, low, high, n_classes.
+        """
         columns = ["group", "domain", "value", "low", "high", "n_classes"]
         if len(self.intervals) and len(self.sites) < 2:
             return self.intervals.assign(group="all")[columns]
         tables = []
         for name, members in self.groups.items():
+            # Classes of a group may have parts, and no values.
             if not self.values["class"].isin(members).any():
                 continue
             of_group = self.among(name)
@@ -290,19 +329,27 @@ class Comparison:
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
-        """Test for each two domains which is more similar to the others: `part_tests`, without parts `domain_tests`."""
+        """Test, for each two domains, which of them is more similar to the other domains.
+
+        The tests are `part_tests` of parts of two domains, or else `domain_tests` of the values.
+        """
         if self.directions is None and self.has_ratios:
             return part_tests(self._array, self._draws(self._array))
         return domain_tests(self._with_others(self._counted(self.values)))
 
     def ceiling_tests(self) -> pd.DataFrame:
-        """Test for each two domains whether they differ from their ceilings; an error as in `ratios`."""
+        """Test, for each two domains, whether their similarity differs from the mean of their ceilings.
+
+        Raises:
+            InputError: without parts of two domains.
+        """
         array = self._need_ratios()._array
         return ceiling_tests(array, self._draws(array), self.alike)
 
     def levels(self) -> pd.DataFrame:
         """Return the means of the values and of their references: what, value, n_images (on a side)."""
         n = self.about.get("n")
+        # Each level: its name, its table, and the images on either side of a value.
         levels = [("the same class in two domains", self.values, n)]
         for kind, parts in part_kinds(self.parts).items():
             levels.append((kind, parts, self.about.get("n_per_part")))
@@ -358,9 +405,9 @@ class Comparison:
             for name in _TABLES:
                 table = pd.DataFrame(content[name])
                 content[name] = table.astype({"site": object})
-            content["groups"] = {
-                name: tuple(classes) for name, classes in content["groups"].items()
-            }
+            # JSON made lists of the tuples.
+            groups = content["groups"].items()
+            content["groups"] = {name: tuple(classes) for name, classes in groups}
             if content["directions"] is not None:
                 content["directions"] = tuple(content["directions"])
             return cls(**content)
@@ -382,9 +429,13 @@ class Comparison:
         return self
 
     def _cells(self, by_site: bool) -> tuple[PairCells, np.ndarray, Draws]:
-        """Return pairs of domains, chance and draws: at every site, or of the means over the sites that count."""
+        """Return the arguments of `pair_ratios`: pairs of domains, chance levels and draws.
+
+        They are of every site, or else of the means over the sites that count.
+        """
         if not by_site:
             array = self._array
+            # Without a chance level zero is subtracted: the ratio is then of the similarities themselves.
             chance = self._counted(self.chance)["value"].astype(float)
             level = chance.mean() if len(chance) else 0.0
             cells = pair_cells(array).over_sites()
@@ -395,7 +446,8 @@ class Comparison:
         for site, value in self.chance[list(CHANCE)].to_numpy():
             levels[site if isinstance(site, str) else None] = value
         chances = [levels.get(site, 0.0) for site in array.sites]
-        return pair_cells(array), np.array(chances, dtype=float), self._draws(array)
+        of_sites = np.array(chances, dtype=float)
+        return pair_cells(array), of_sites, self._draws(array)
 
     def _draws(self, array: PartArray) -> Draws:
         return draw_resamples(array.classes, array.n_parts, seed=self.seed)
@@ -415,7 +467,8 @@ class Comparison:
 
     def __repr__(self) -> str:
         where = f"{len(self.sites)} sites" if self.sites else "whole"
-        levels = self.levels().set_index("what")["value"].map("{:.3g}".format)
+        values = self.levels().set_index("what")["value"]
+        levels = values.map("{:.3g}".format)
         return (
             f"Comparison by {self.measure} ({where}): {self.values['class'].nunique()} classes in "
             f"{len(self.domains)} domains; {', '.join(levels.index + ' ' + levels)}"

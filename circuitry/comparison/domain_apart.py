@@ -12,7 +12,7 @@ from circuitry.runs.errors import unknown_name
 
 
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
-    """Return each domain's mean similarity with the others, with and without one domain; `InputError` if it is unknown.
+    """Return each domain's mean similarity with the other domains, and the same without one domain.
 
     The domain ``all`` has the means over all ordered pairs. Without quickdraw the study leaves out the pairs whose
     second domain it is: of six domains 25 ordered pairs stay, and five of them compare quickdraw with another domain.
@@ -24,13 +24,17 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
     tables = []
     for group in comparison.groups:
         matrix = comparison.matrix(group)
+        # A domain with itself is no similarity with another domain.
         off = matrix.where(~np.eye(len(matrix), dtype=bool))
+        # A group whose classes have no images in the domain lacks its column.
         without = off.drop(columns=apart, errors="ignore")
         means = pd.DataFrame(
             {"value": off.mean(axis=1), "without": without.mean(axis=1)}
         )
-        both = (off.to_numpy(dtype=float), without.to_numpy(dtype=float))
-        means.loc["all"] = [np.nanmean(values) for values in both]
+        # Over pairs, not over the means of domains, which have unequally many without one domain.
+        mean_value = np.nanmean(off.to_numpy(dtype=float))
+        mean_without = np.nanmean(without.to_numpy(dtype=float))
+        means.loc["all"] = [mean_value, mean_without]
         means = means.rename_axis(index="domain", columns=None).reset_index()
         tables.append(means.assign(group=group))
     columns = ["group", "domain", "value", "without"]
@@ -43,8 +47,10 @@ def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     for measure, comparison in comparisons.items():
         for group in comparison.groups:
             matrix = comparison.matrix(group)
-            pairs = [(a, b, matrix.loc[a, b]) for a, b in combinations(matrix.index, 2)]
-            table = pd.DataFrame(pairs, columns=["domain_a", "domain_b", "value"])
+            rows = []
+            for a, b in combinations(matrix.index, 2):
+                rows.append((a, b, matrix.loc[a, b]))
+            table = pd.DataFrame(rows, columns=["domain_a", "domain_b", "value"])
             tables.append(table.assign(measure=measure, group=group))
     columns = ["measure", "group", "domain_a", "domain_b", "value"]
     return pd.concat(tables, ignore_index=True)[columns]
@@ -59,6 +65,7 @@ def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
     values = comparison.values
     with_it = (values["domain_a"] == apart) | (values["domain_b"] == apart)
     names = np.where(with_it, f"{apart} with the others", f"without {apart}")
+    # The table then has two "domains", each pair in one of them, and `per_domain` needs no more.
     labelled = values.assign(domain=names, other="")
     tables = []
     for group, classes in comparison.groups.items():

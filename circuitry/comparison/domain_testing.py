@@ -48,12 +48,21 @@ def domain_spread(parts: PartArray, draws: Draws) -> Spread:
 def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
     """Return results [domains, sites] of parts as a table with the columns `INTERVALS`."""
     low, high = spread.interval()
-    n_classes = (~np.isnan(without_own(parts.values))).any((2, 4, 5)).sum(0)
+    # A class counts if any pair of parts with any other domain is known.
+    known = ~np.isnan(without_own(parts.values))
+    n_classes = known.any((2, 4, 5)).sum(0)
     rows = []
     for s, site in enumerate(parts.sites):
         for d, domain in enumerate(parts.domains):
-            interval = (spread.value[d, s], low[d, s], high[d, s])
-            rows.append((domain, site, *interval, int(n_classes[d, s])))
+            row = {
+                "domain": domain,
+                "site": site,
+                "value": spread.value[d, s],
+                "low": low[d, s],
+                "high": high[d, s],
+                "n_classes": int(n_classes[d, s]),
+            }
+            rows.append(row)
     return pd.DataFrame(rows, columns=list(INTERVALS))
 
 
@@ -77,15 +86,21 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
     by_domain = both_directions(values).groupby(["class", "domain"])["value"]
     scores = by_domain.mean().unstack()
     pairs = list(combinations(sorted(scores.columns), 2))
-    apart = [(scores[a] - scores[b]).to_numpy(dtype=float) for a, b in pairs]
-    n_classes = [np.isfinite(differences).sum() for differences in apart]
+    apart = []
+    n_classes = []
+    for a, b in pairs:
+        # NaN for a class that one of the two domains lacks: pairs are within a class.
+        differences = (scores[a] - scores[b]).to_numpy(dtype=float)
+        apart.append(differences)
+        n_classes.append(np.isfinite(differences).sum())
     return corrected_tests(pairs, mean_spreads(apart), np.array(n_classes, int))
 
 
 def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
-    """Do the tests of `domain_tests` on parts: the means over sites, with their dual bootstrap.
+    """Test the same as `domain_tests` on the similarities of parts, with the dual bootstrap over classes and parts.
 
-    Two domains are paired by class and site: a class and site counts if both are known.
+    The two domains are paired by class and site. A class and site counts if both domains have a value there; means
+    are over sites first.
 
     Example:
         >>> from circuitry.comparison import PARTS, PartArray, draw_resamples
@@ -102,8 +117,10 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     means = []
     for pair in pairs:
         values = others[:, pair]
-        both = (~np.isnan(values)).any((2, 4, 5)).all(1)  # by class and site
-        values = np.where(both[:, None, None, :, None, None], values, np.nan)
+        # [classes, sites]: both domains have a value with some other domain.
+        known = (~np.isnan(values)).any((2, 4, 5))
+        both = known.all(1)[:, None, None, :, None, None]
+        values = np.where(both, values, np.nan)
         means.append(mean_known(values, 3))
     cells = np.stack(means, 2)
 
@@ -111,7 +128,8 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
         scores = mean_known(means, -1)
         return np.asarray(scores[:, 0] - scores[:, 1])
 
-    n_classes = (~np.isnan(cells[:, 0])).any((-3, -2, -1)).sum(0)
+    known = ~np.isnan(cells[:, 0])
+    n_classes = known.any((-3, -2, -1)).sum(0)
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
     return corrected_tests(names, dual_bootstrap(cells, differences, draws), n_classes)
 
@@ -124,18 +142,21 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
         similar as two parts of one domain, a positive difference less similar; see `below_ceiling`.
     """
     cells = pair_cells(parts).over_sites()
+    # Of distances the ceiling is the smaller number.
     sign = 1.0 if alike else -1.0
 
     def below_ceilings(means: np.ndarray) -> np.ndarray:
-        return np.asarray(sign * (means[:, 1:].mean(1) - means[:, 0]))
+        ceiling = means[:, 1:].mean(1)
+        return np.asarray(sign * (ceiling - means[:, 0]))
 
     spread = dual_bootstrap(cells.values[:, :, :, 0], below_ceilings, draws)
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
-    return corrected_tests(names, spread, cells.there[:, :, 0].sum(0))
+    return corrected_tests(names, spread, cells.complete[:, :, 0].sum(0))
 
 
 def too_few(n_classes: int, n_domains: int) -> str:
-    """Say, before anything is tested, that nothing can be found with so few classes; nothing where it can."""
+    """Say that no test can be significant with so few classes; return an empty text if one can."""
+    # One test for each pair of domains.
     needed = fewest_units(max(1, n_domains * (n_domains - 1) // 2))
     if n_classes >= needed:
         return ""
@@ -144,15 +165,21 @@ def too_few(n_classes: int, n_domains: int) -> str:
 
 
 def could_find(tests: pd.DataFrame) -> str:
-    """Say which differences the tests without a finding could have found, as sentences that begin with a space."""
+    """Say which differences the tests that are not significant could have found, after a space.
+
+    Return an empty text if all tests are significant.
+    """
+    # An unknown p is not below the level, either.
     missed = tests.loc[~(tests["p_holm"] < LEVEL), "detectable"].dropna()
     if missed.empty:
         return ""
     finite = missed[np.isfinite(missed)]
     if finite.empty:
         return " With so few classes none can be."
-    sizes = dict.fromkeys(f"{end:.3f}" for end in (finite.min(), finite.max()))
-    return f" In four of five studies like this the others would find a difference of {' to '.join(sizes)}."
+    least = f"{finite.min():.3f}"
+    most = f"{finite.max():.3f}"
+    sizes = least if least == most else f"{least} to {most}"
+    return f" In four of five studies like this the others would find a difference of {sizes}."
 
 
 def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
@@ -166,11 +193,13 @@ def corrected_tests(
     n_classes: Int[np.ndarray, " pairs"],
     p: Float[np.ndarray, " pairs"] | None = None,
 ) -> pd.DataFrame:
-    """Return tests with p (default: Student's) not below `smallest_p`, p_holm, and what is detectable: columns `TESTS`.
+    """Return a table of tests with corrected p values and detectable differences: columns `TESTS`.
 
-    A difference is detectable if the test, corrected for the number of tests, finds it in four of five studies like
-    this; where even the smallest p, corrected, exceeds 0.05, none is, and the number is infinite.
+    p (default: Student's) is at least `smallest_p`; p_holm is corrected for the number of tests. A difference is
+    detectable if the corrected test finds it in four of five studies like this. The detectable difference is infinite
+    if even the smallest p, corrected, exceeds 0.05.
     """
+    # NaN where nothing varies: such a pair is no test, and does not count in the correction.
     raw = spread.p() if p is None else p
     tested = ~np.isnan(raw)
     n_tests = max(1, int(tested.sum()))

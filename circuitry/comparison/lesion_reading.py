@@ -11,31 +11,64 @@ from circuitry.comparison.table import with_columns
 
 KNOWN = 0.5
 """The model knows a class in a style from this share of right answers on: lesions of other cells tell nothing."""
-TAKEN, SPARED = 0.2, 0.9
-"""A part takes a class if it leaves at most this share of the right answers, and spares others from this share on."""
+TAKEN = 0.2
+"""A lesion takes a class if at most this share of the right answers is left."""
+SPARED = 0.9
+"""A lesion spares classes if at least this share of their right answers is left."""
 EVERYWHERE = "everywhere"
 """The name of parts whose units may lie at any site that counts."""
-OWN, OTHERS = "own class", "other classes"
 BY_STYLE = ("part_domain", "domain")
-OWN_STYLE, OTHER_STYLE = "its own style", "another style"
-SAME_PART, OTHER_PARTS = "the same part", "other parts"
-NO_PART, UNTESTED = "no own part", "not tested"
+"""Columns of the style that a part was found on, and of the style of the images."""
+# Values of the column answers.
+OWN = "own class"
+OTHERS = "other classes"
+# Values of the column styles.
+OWN_STYLE = "its own style"
+OTHER_STYLE = "another style"
+# Verdicts.
+SAME_PART = "the same part"
+OTHER_PARTS = "other parts"
+NO_PART = "no own part"
+UNTESTED = "not tested"
 IN_COMMON = {
     (True, True): "one class in two styles",
     (False, False): "two classes in one style",
     (False, True): "two classes in two styles",
 }
+"""Names of pairs of parts, by (same class, two styles); a class has one part in a style."""
+
+_VERDICT_COLUMNS = (
+    "class",
+    "domain_a",
+    "domain_b",
+    "own_a",
+    "own_b",
+    "a_on_b",
+    "b_on_a",
+    "others",
+    "overlap",
+    "verdict",
+)
 
 LesionTable = Annotated[
     pd.DataFrame,
     with_columns(
-        "part_class", "part_domain", "class", "domain", "cut", "whole_right", "right"
+        "part_class",
+        "part_domain",
+        "class",
+        "domain",
+        "cut",
+        "whole_right",
+        "right",
     ),
 ]
 
 
 def known_cells(lesions: LesionTable) -> pd.DataFrame:
-    """Return the rows of parts and images of classes that the whole model knows in their style."""
+    """Return the rows in which the whole model knows the class of the part and the class of the images.
+
+    It knows a class in a style from the share `KNOWN` of right answers on.
+    """
     known = lesions[lesions["whole_right"] >= KNOWN]
     part_cells = pd.MultiIndex.from_frame(known[["part_class", "part_domain"]])
     known_images = pd.MultiIndex.from_frame(known[["class", "domain"]])
@@ -45,17 +78,20 @@ def known_cells(lesions: LesionTable) -> pd.DataFrame:
 
 
 def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.DataFrame:
-    """Return what is left of right answers after lesions: own class and other classes, mean over classes.
+    """Return the share of right answers that is left after lesions, of the own class and of other classes.
+
+    The share is the right answers after the lesion divided by those of the whole model, over classes that the model
+    knows. It is above 1 if images become right without the units.
 
     Args:
         lesions: From `lesion`, perhaps with further columns such as share and sites.
-        by: Columns that are separated; ``styles`` separates parts on their own style from parts on another.
+        by: Columns whose values get rows of their own. The column ``styles`` tells images of the style that the part
+            was found on from images of other styles.
 
     Returns:
-        These columns, then cut, answers (``own class``: of the part; ``other classes``: each part's mean over them),
-        value, low, high (Student's 95 % over classes), n_classes. Values are right answers after the lesion as a share
-        of the whole model's before, of classes that it knows. They are more than 1 where images become right without
-        the units; the interval ends at 1 only where the value does not lie above.
+        The columns ``by``, then cut, answers (``own class`` or ``other classes``), value (the mean over classes), low,
+        high (Student's 95 % interval over classes), n_classes. The interval ends at 0 and, unless the value is above
+        1, at 1.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "domain": "real", "cut": "part"}
@@ -78,14 +114,18 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
     rows = []
     for key, part in left.groupby(keys, sort=False):
         value, low, high = mean_interval(part["left"].to_numpy(dtype=float))
+        # Student's interval may leave the possible shares; one around a value above 1 must not end below it.
         if value <= 1:
             high = min(high, 1.0)
-        rows.append((*key, value, max(low, 0.0), high, len(part)))
+        low = max(low, 0.0)
+        rows.append((*key, value, low, high, len(part)))
     return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n_classes"])
 
 
 def told_share(lesions: pd.DataFrame) -> float:
-    """Return the smallest share of units whose loss takes the classes from the style that found it, else the last.
+    """Return the smallest share of units whose lesion takes the classes in the style that the parts were found on.
+
+    Without such a share, return the largest one that was tested.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "domain": "real", "cut": "part", "class": "clock"}
@@ -105,9 +145,11 @@ def told_share(lesions: pd.DataFrame) -> float:
 
 
 def left_by_style(
-    lesions: LesionTable, answers: str = OWN, cut: str = "part"
+    lesions: LesionTable,
+    answers: str = OWN,
+    cut: str = "part",
 ) -> pd.DataFrame:
-    """Return the rows of `lesion_summary` by style of one kind of answers and cut: value, low, high, n_classes."""
+    """Return the rows of `lesion_summary` for one kind of answers and one cut."""
     table = lesion_summary(lesions)
     chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
     return chosen.drop(columns=["answers", "cut"])
@@ -123,7 +165,7 @@ def lesion_matrix(
 
     Args:
         answers, cut: Which rows of the summary.
-        values: What is left, or the number of classes behind it.
+        values: Fill the matrix with the share of right answers that is left, or with the number of classes.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "cut": "part", "class": "clock"}
@@ -139,9 +181,13 @@ def lesion_matrix(
 
 
 def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of parts by what is alike (`IN_COMMON`): units, beside chance, and edges, over pairs.
+    """Return the mean overlap of pairs of own parts, for each kind of pair in `IN_COMMON`.
 
-    The interval is over classes, of two classes in one pair over the first.
+    The interval is over classes; a pair of two classes counts for its first class.
+
+    Returns:
+        Columns parts (the kind), value, low, high (overlap of units), chance (the overlap of random units), edges
+        (overlap of edges), n_pairs.
 
     Example:
         >>> pair = {"class_a": "clock", "class_b": "clock", "domain_a": "real", "domain_b": "sketch"}
@@ -159,6 +205,7 @@ def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
         row = {
             "parts": kind,
             "value": value,
+            # An overlap cannot be below zero.
             "low": max(low, min(value, 0.0)),
             "high": high,
             "chance": pairs["chance"].mean(),
@@ -170,16 +217,20 @@ def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Say of each class and two styles whether the model uses the same part in both.
+    """Decide for each class and two styles whether the model uses the same part in both.
 
-    ``the same part``: each style's part takes the class in both, spares the others, and they overlap more than chance
-    and than two classes of one style do on average; ``other parts``: each takes it in its own style, and not both in
-    the other; ``no own part``: one of them does not take it in its own style, or takes others with it; ``not tested``:
-    there is no unseen image to test one of them in its own style, or on other classes, and the rest speaks for it.
+    A part is found for each style. The verdicts are:
+
+    - ``the same part``: both parts take the class in both styles and spare the other classes, and they overlap more
+      than random units do, and more than the parts of two classes in one style do on average;
+    - ``other parts``: each part takes the class in its own style, and the first verdict does not hold;
+    - ``no own part``: a part does not take the class in its own style, or does not spare the other classes;
+    - ``not tested``: no unseen image tests a part in its own style or on other classes, and nothing refutes it.
 
     Returns:
-        Columns class, domain_a, domain_b, own_a, own_b (what is left in the own style, NaN where no image is unseen),
-        a_on_b, b_on_a (in the other), others (least of both), overlap, verdict; classes that the model knows in both.
+        Columns class, domain_a, domain_b, own_a, own_b (share that each part leaves in its own style; NaN without
+        unseen images), a_on_b, b_on_a (share that it leaves in the other style), others (the smaller share of other
+        classes), overlap, verdict. Rows are of classes that the model knows in both styles.
 
     Example:
         >>> rows = [(a, b, 0.0) for a in ("real", "sketch") for b in ("real", "sketch")]
@@ -206,29 +257,41 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
     rows = []
     for _, pair in overlaps[one_class].iterrows():
         name = pair["class_a"]
-        styles = (pair["domain_a"], pair["domain_b"])
-        in_own_style = [float(left.get((name, a, a), np.nan)) for a in styles]
-        in_other = [
-            float(left.get((name, *way), np.nan)) for way in (styles, styles[::-1])
-        ]
-        if np.isnan(in_other).any():
+        a = pair["domain_a"]
+        b = pair["domain_b"]
+        # Shares that are left, by class, style of the part and style of the images.
+        own_a = float(left.get((name, a, a), np.nan))
+        own_b = float(left.get((name, b, b), np.nan))
+        a_on_b = float(left.get((name, a, b), np.nan))
+        b_on_a = float(left.get((name, b, a), np.nan))
+        # The model does not know the class in one of the styles.
+        if np.isnan([a_on_b, b_on_a]).any():
             continue
-        of_others = [float(spared.get((name, a), np.nan)) for a in styles]
-        others = min(of_others)
+        others_a = float(spared.get((name, a), np.nan))
+        others_b = float(spared.get((name, b), np.nan))
         least = max(pair["chance"], least_overlap)
         # A comparison with NaN is false: what was not tested speaks neither for a part nor against it.
-        fails = (
-            np.greater(in_own_style, TAKEN).any() or np.less(of_others, SPARED).any()
-        )
-        if fails:
+        keeps_class = np.greater([own_a, own_b], TAKEN).any()
+        takes_others = np.less([others_a, others_b], SPARED).any()
+        if keeps_class or takes_others:
             verdict = NO_PART
-        elif np.isnan([*in_own_style, *of_others]).any():
+        elif np.isnan([own_a, own_b, others_a, others_b]).any():
             verdict = UNTESTED
-        elif max(in_other) <= TAKEN and pair["overlap"] > least:
+        elif max(a_on_b, b_on_a) <= TAKEN and pair["overlap"] > least:
             verdict = SAME_PART
         else:
             verdict = OTHER_PARTS
-        numbers = (*in_own_style, *in_other, others, pair["overlap"])
-        rows.append((name, *styles, *numbers, verdict))
-    columns = "class domain_a domain_b own_a own_b a_on_b b_on_a others overlap verdict"
-    return pd.DataFrame(rows, columns=columns.split())
+        row = {
+            "class": name,
+            "domain_a": a,
+            "domain_b": b,
+            "own_a": own_a,
+            "own_b": own_b,
+            "a_on_b": a_on_b,
+            "b_on_a": b_on_a,
+            "others": min(others_a, others_b),
+            "overlap": pair["overlap"],
+            "verdict": verdict,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(_VERDICT_COLUMNS))

@@ -38,13 +38,16 @@ PartTable = Annotated[pd.DataFrame, with_columns(*PARTS)]
 def check_parts(parts: pd.DataFrame) -> None:
     """Refuse a table that compares a part with itself, or holds a row twice; name the first such row."""
     keys = list(PARTS[:-1])
-    same = parts["part_a"] == parts["part_b"]
-    twice = parts.duplicated(keys)
-    for wrong, what in ((same, "compares a part with itself"), (twice, "occurs twice")):
+    mistakes = {
+        "compares a part with itself": parts["part_a"] == parts["part_b"],
+        "occurs twice": parts.duplicated(keys),
+    }
+    for mistake, wrong in mistakes.items():
         if wrong.any():
-            row = ", ".join(map(str, parts.loc[wrong, keys].iloc[0]))
+            first = parts.loc[wrong, keys].iloc[0]
+            row = ", ".join(map(str, first))
             raise InputError(
-                f"A table of parts holds each two different parts once, but the row {row} {what}: remove it."
+                f"A table of parts holds each two different parts once, but the row {row} {mistake}: remove it."
             )
 
 
@@ -52,19 +55,23 @@ def check_parts(parts: pd.DataFrame) -> None:
 def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
     """Return the mean similarity of parts of the same class and domain: columns class, domain, site, value.
 
-    ``upper``: of a part with all images, which include it; else of two parts, with equally many images.
+    Args:
+        upper: Compare a part with all images, which include it, in place of two parts of equally many images.
     """
     same_class = parts["class_a"] == parts["class_b"]
     same_domain = parts["domain_a"] == parts["domain_b"]
     own = parts[same_class & same_domain & (of_whole(parts) == upper)]
+    # Both sides are of one class and domain, so either column names it.
     own = own.rename(columns={"class_a": "class", "domain_a": "domain"})
     keys = ["class", "domain", "site"]
-    means = own.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
+    groups = own.groupby(keys, dropna=False, sort=False)
+    means = groups["value"].mean().reset_index()
     return means.assign(site=_sites(means["site"]))
 
 
 def _sites(sites: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Return a column of sites with None, not NaN, of similarities of whole circuits."""
+    """Return a column of sites with None in place of NaN, for similarities of whole circuits."""
+    # pandas makes NaN of None when it groups or reads rows.
     return sites.astype(object).where(sites.notna(), None)
 
 
@@ -89,7 +96,7 @@ def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
 
 
 class PartArray(NamedTuple):
-    """The similarities of parts of the same class as an array; NaN where there is none.
+    """The similarities of parts of the same class as an array; NaN for unknown ones.
 
     Example:
         >>> from circuitry.comparison import PARTS, PartArray
@@ -127,8 +134,15 @@ class PartArray(NamedTuple):
         b = domains.get_indexer(rows["domain_b"])
         p = labels.get_indexer(rows["part_a"])
         q = labels.get_indexer(rows["part_b"])
-        n = (len(classes), len(domains), len(domains), len(sites), len(labels), len(labels))  # fmt: skip
-        values = np.full(n, np.nan)
+        shape = (
+            len(classes),
+            len(domains),
+            len(domains),
+            len(sites),
+            len(labels),
+            len(labels),
+        )
+        values = np.full(shape, np.nan)
         values[c, a, b, site, p, q] = rows["value"]
         # The similarity is symmetric, and a table has each pair once.
         values[c, b, a, site, q, p] = rows["value"]
@@ -148,16 +162,25 @@ def without_own(
 
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
     """Return the mean of the known numbers along an axis; NaN, without a warning, where none is known."""
-    return known_ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
+    n_known = (~np.isnan(values)).sum(axis)
+    return known_ratio(np.nansum(values, axis), n_known)
 
 
 def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the mean of the known numbers of each row's members [rows, members]; NaN where none is known."""
-    return known_ratio(member @ np.nan_to_num(values), member @ ~np.isnan(values))
+    """Return for each row of ``member`` the mean of the known values of its members; NaN where none is known.
+
+    ``member`` [rows, members] is 1 for a member and 0 for every other value along the first axis of ``values``.
+    """
+    # Sums of known values, divided by how many are known.
+    totals = member @ np.nan_to_num(values)
+    n_known = member @ ~np.isnan(values)
+    return known_ratio(totals, n_known)
 
 
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Return a total divided by a number or weight; NaN, without a warning, where that is not positive."""
-    ratio = np.full(np.broadcast_shapes(np.shape(total), np.shape(n)), np.nan)
+    # np.divide with where leaves the rest of its output as it was: NaN.
+    shape = np.broadcast_shapes(np.shape(total), np.shape(n))
+    ratio = np.full(shape, np.nan)
     np.divide(total, n, out=ratio, where=n > 0)
     return ratio

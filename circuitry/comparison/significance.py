@@ -14,8 +14,10 @@ from circuitry.runs.given import FINITE, Condition, Count, Seed, checked
 
 LEVEL = 0.05
 
-EXACT_SIGNS, EXACT_DOMAINS = 12, 8
-"""Most values for all signs, and most domains for all orders."""
+EXACT_SIGNS = 12
+"""Most values whose signs are exchanged in all 2^n ways."""
+EXACT_DOMAINS = 8
+"""Most domains that are put into all n! orders."""
 
 _SIGN_DRAWS = 10_000
 """Random signs of more values."""
@@ -49,18 +51,22 @@ def smallest_p(n: int) -> float:
 
 
 def fewest_units(n_tests: int) -> int:
-    """Return how many values it takes for the smallest p to be significant after correction for some tests."""
+    """Return how many values are needed before the smallest p, corrected for the tests, is significant."""
+    # 2 / 2^n * n_tests <= LEVEL, solved for n.
     return math.ceil(1 + math.log2(n_tests / LEVEL))
 
 
 @checked
 def sign_flip_p(
-    values: Annotated[Float[np.ndarray, " n"], FINITE], *, seed: Seed = 0
+    values: Annotated[Float[np.ndarray, " n"], FINITE],
+    *,
+    seed: Seed = 0,
 ) -> float:
-    """Return the two-sided p value of a mean of zero: the share of random signs with at least as large a mean.
+    """Test whether a mean is zero by exchanging the signs of its values; return the two-sided p value.
 
-    Exact, by all 2^n signs, up to twelve values; else by random signs together with the given ones, so that p is at
-    least one over their number plus one. NaN for no values, or only zeros.
+    p is the share of signs that give at least as large an absolute mean. Up to twelve values it is exact, over all 2^n
+    signs. Of more values it is over 10,000 random signs and the given ones, so it is at least 1 / 10,001. NaN for no
+    values, or for zeros alone.
 
     Example:
         >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
@@ -72,9 +78,12 @@ def sign_flip_p(
     exact = n <= EXACT_SIGNS
     if exact:
         # Bit i of a number from 0 to 2^n - 1 is the sign of value i.
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        numbers = np.arange(2**n)[:, None]
+        bits = (numbers >> np.arange(n)) & 1
+        signs = 1 - 2 * bits
     else:
-        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_SIGN_DRAWS, n))
+        rng = np.random.default_rng(seed)
+        signs = rng.choice([-1.0, 1.0], (_SIGN_DRAWS, n))
     # Sums order as means do; the given signs must count among the permutations in spite of rounding.
     as_large = np.abs(signs @ values) >= abs(values.sum()) - ROUNDING
     if exact:
@@ -93,13 +102,13 @@ def mantel(
 ) -> tuple[float, float]:
     """Return Spearman's correlation of two symmetric matrices over pairs of domains, and its p value (Mantel 1967).
 
-    Pairs share domains, so they are not independent: p is the share of orders of the domains of ``y`` with at least as
-    large a correlation, of either sign. All orders up to eight domains; else random ones together with the given order.
-    Domains with unknown pairs do not count; the domain with the most goes first. NaN for fewer than three domains, or
-    if all pairs of a matrix are equal.
+    Pairs share domains, so they are not independent. Therefore the domains of ``y`` are put into other orders, and p is
+    the share of orders that give at least as large an absolute correlation. Up to eight domains all orders are taken;
+    of more domains random orders and the given one. Domains with unknown pairs are left out, the domain with the most
+    unknown pairs first. NaN for fewer than three domains, or if all pairs of a matrix are equal.
 
-    With ``given`` the correlation is partial: the ranks of a third matrix are taken out of both by least squares, and
-    out of each order of the rest of ``y`` (Freedman and Lane 1983).
+    With ``given`` the correlation is partial. The ranks of this third matrix are taken out of the ranks of both
+    matrices by least squares, and again out of each order of the rest of ``y`` (Freedman and Lane 1983).
 
     Example:
         >>> x = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])
@@ -113,14 +122,18 @@ def mantel(
     complete = _complete(matrices)
     n = len(complete)
     upper = np.triu_indices(n, 1)
-    u, v, *others = (
-        _standardised(stats.rankdata(m[np.ix_(complete, complete)][upper]))
-        for m in matrices
-    )
-    # With a third matrix: what its ranks explain is taken out of both.
-    taken = others[0] if others else np.zeros(len(u))
-    u, v = (_standardised(ranks - (ranks @ taken) * taken) for ranks in (u, v))
-    if n < 3 or not all(ranks.any() for ranks in (u, v, *others)):
+    # Standardised ranks of the pairs of domains: their products are Spearman's correlations.
+    ranked = []
+    for matrix in matrices:
+        pairs = matrix[np.ix_(complete, complete)][upper]
+        ranked.append(_standardised(stats.rankdata(pairs)))
+    # With a third matrix: the share of both that its ranks explain is taken out.
+    taken = np.zeros(len(ranked[0])) if given is None else ranked[2]
+    u = _standardised(ranked[0] - (ranked[0] @ taken) * taken)
+    v = _standardised(ranked[1] - (ranked[1] @ taken) * taken)
+    # A matrix of equal pairs has no order, and all-zero ranks.
+    varies = u.any() and v.any() and (given is None or taken.any())
+    if n < 3 or not varies:
         return float("nan"), float("nan")
     # As a matrix again, so that an order of the domains moves whole rows and columns of y.
     ranks = np.zeros((n, n))
@@ -131,14 +144,20 @@ def mantel(
         orders = np.array(list(permutations(range(n))))
     else:
         rng = np.random.default_rng(seed)
-        orders = rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
+        in_order = np.tile(np.arange(n), (draws, 1))
+        orders = rng.permuted(in_order, axis=1)
     moved = ranks[orders[:, upper[0]], orders[:, upper[1]]]
     # An order mixes the rest of y with the given ranks again, which are taken out of it.
-    rest = np.sqrt(np.maximum(1 - np.square(moved @ taken), ROUNDING))
+    explained = np.square(moved @ taken)
+    rest = np.sqrt(np.maximum(1 - explained, ROUNDING))
     rhos = moved @ u / rest
     rho = float(u @ v)
-    as_large = int((np.abs(rhos) >= abs(rho) - ROUNDING).sum())
-    return rho, as_large / len(orders) if exact else (1 + as_large) / (1 + draws)
+    is_as_large = np.abs(rhos) >= abs(rho) - ROUNDING
+    as_large = int(is_as_large.sum())
+    if exact:
+        return rho, as_large / len(orders)
+    # The given order is one of the permutations, so p is never zero.
+    return rho, (1 + as_large) / (1 + draws)
 
 
 def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
@@ -149,7 +168,8 @@ def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
     # The domain with the most unknown pairs goes until none is left.
     left = list(range(len(unknown)))
     while unknown[np.ix_(left, left)].any():
-        left.pop(int(unknown[np.ix_(left, left)].sum(0).argmax()))
+        n_unknown = unknown[np.ix_(left, left)].sum(0)
+        left.pop(int(n_unknown.argmax()))
     return left
 
 

@@ -23,25 +23,33 @@ _POWER = 0.8
 
 
 class Spread(NamedTuple):
-    """A statistic with its variance and the degrees of freedom of Student's t; NaN without any variation."""
+    """A statistic with its variance and the degrees of freedom of its test."""
 
     value: Float[np.ndarray, "*results"]
+    """The statistic of all classes and images."""
     variance: Float[np.ndarray, "*results"]
+    """Its variance over draws of other classes and images; NaN without any variation."""
     degrees: Float[np.ndarray, "*results"]
+    """Degrees of freedom of Student's t."""
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper bounds of the interval of 95 %."""
-        reach = stats.t.ppf(STUDENT_QUANTILE, self.degrees) * np.sqrt(self.variance)
-        return np.asarray(self.value - reach), np.asarray(self.value + reach)
+        quantile = stats.t.ppf(STUDENT_QUANTILE, self.degrees)
+        reach = quantile * np.sqrt(self.variance)
+        low = np.asarray(self.value - reach)
+        high = np.asarray(self.value + reach)
+        return low, high
 
     def detectable(self, level: float) -> np.ndarray:
         """Return the difference from zero that Student's test at a level finds in four of five studies like this."""
+        # In standard errors: the distance to the limit of the test, and from there to its power.
         errors = stats.t.ppf(1 - level / 2, self.degrees)
         errors = errors + stats.t.ppf(_POWER, self.degrees)
         return np.asarray(errors * np.sqrt(self.variance))
 
     def p(self) -> np.ndarray:
         """Return the two-sided p value of Student's t test against zero."""
+        # A variance of zero gives an infinite t, and p = 0; nothing over nothing gives NaN.
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.abs(self.value) / np.sqrt(self.variance)
             return np.asarray(2 * stats.t.sf(t, self.degrees))
@@ -49,7 +57,8 @@ class Spread(NamedTuple):
 
 @checked
 def mean_spread(
-    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
+    values: Float[np.ndarray, " n"],
+    families: Sequence[object] | None = None,
 ) -> Spread:
     """Return the mean of the known values with the variance over them, or over families of them.
 
@@ -61,6 +70,7 @@ def mean_spread(
         >>> float(spread.value), float(spread.degrees)
         (2.0, 2.0)
     """
+    # Without families each value is a family of its own.
     names = np.arange(len(values))
     if families is not None:
         if len(families) != len(values):
@@ -91,7 +101,8 @@ def mean_spreads(several: Sequence[np.ndarray]) -> Spread:
 
 @checked
 def mean_interval(
-    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
+    values: Float[np.ndarray, " n"],
+    families: Sequence[object] | None = None,
 ) -> tuple[float, float, float]:
     """Return the mean and the bounds of Student's interval (`mean_spread`); bounds are NaN for fewer than two values.
 
@@ -105,7 +116,8 @@ def mean_interval(
 
 
 def jackknife_interval(
-    value: float, without_each: Float[np.ndarray, " n"]
+    value: float,
+    without_each: Float[np.ndarray, " n"],
 ) -> tuple[float, float]:
     """Return the 95 % interval of a statistic from its values without each of n observations in turn (Tukey 1958).
 
@@ -139,12 +151,15 @@ def per_domain(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     by_domain = both_directions(table).groupby(
-        ["domain", "site"], dropna=False, sort=False
+        ["domain", "site"],
+        dropna=False,
+        sort=False,
     )
     for (domain, site), part in by_domain:
         # A class has one value with each other domain; its mean over them is one observation.
         by_class = part.groupby("class")["value"].mean().dropna()
         interval = mean_interval(by_class.to_numpy(dtype=float))
+        # Grouping makes NaN of the site None.
         site = site if isinstance(site, str) else None
         rows.append((domain, site, *interval, len(by_class)))
     return pd.DataFrame(rows, columns=list(INTERVALS))

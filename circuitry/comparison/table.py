@@ -57,6 +57,7 @@ def _words_in(table: pd.DataFrame) -> str:
     """Return the columns that should hold numbers and do not."""
     if table.empty:
         return ""
+    # Columns of objects may still hold numbers alone, as those of empty tables or with None do.
     known = table[[name for name in NUMBERS if name in table]].infer_objects()
     return ", ".join(known.select_dtypes(exclude=["number", "bool"]).columns)
 
@@ -76,7 +77,8 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     rows = both_directions(table)
     pairs = rows.rename(columns={"domain": "domain_a", "other": "domain_b"})
     check_pairs(pairs, in_order=True)
-    means = rows.groupby(["domain", "other"])["value"].mean().unstack().astype(float)
+    by_pair = rows.groupby(["domain", "other"])["value"]
+    means = by_pair.mean().unstack().astype(float)
     domains = sorted(means.index)
     matrix = means.reindex(index=domains, columns=domains)
     return matrix.rename_axis(index=None, columns=None)
@@ -102,23 +104,34 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
-    """Refuse a table that holds two domains of a class twice at a site; ``in_order``: both orders are two pairs."""
+    """Refuse a table with two rows for one class, two domains and one site.
+
+    Args:
+        in_order: Whether (a, b) and (b, a) are two pairs, or the same pair.
+    """
     table = table.reset_index(drop=True)
     pairs = table[["domain_a", "domain_b"]].astype(str)
     if not in_order:
+        # In alphabetical order both directions of a pair are equal.
         pairs[:] = np.sort(pairs.to_numpy(), axis=1)
     twice = table[["class", "site"]].join(pairs).duplicated()
     if twice.any():
-        row = ", ".join(map(str, table.loc[twice, list(VALUES[:-1])].iloc[0]))
+        key = list(VALUES[:-1])
+        first = table.loc[twice, key].iloc[0]
+        row = ", ".join(map(str, first))
         raise InputError(
             f"A class, two domains and a site have one value, but {row} has several: remove all but one."
         )
 
 
 def class_groups(
-    classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
+    classes: Iterable[str],
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Return the classes as group ``all``, and the members of each further group among them; empty groups go."""
+    """Return classes by group: all of them as ``all``, and for each given group its members among them.
+
+    Groups without such a member are left out.
+    """
     fitting(list(groups or ()), list[str], "the names of groups")
     known = set(classes)
     members_of = {"all": tuple(sorted(known))}
@@ -130,7 +143,10 @@ def class_groups(
 
 
 def check_table(
-    table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]
+    table: pd.DataFrame,
+    name: str,
+    columns: Iterable[str],
+    key: Iterable[str],
 ) -> None:
     """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``).
 
@@ -149,7 +165,8 @@ def check_table(
     if table.empty:
         raise InputError(f"The {name} table has no rows; there is nothing to draw.")
     if by and (repeated := table.duplicated(by)).any():
-        row = ", ".join(map(str, table.loc[repeated, by].iloc[0]))
+        first = table.loc[repeated, by].iloc[0]
+        row = ", ".join(map(str, first))
         raise InputError(
             f"The {name} table has more than one row for {row}; average or select them first."
         )
@@ -157,7 +174,9 @@ def check_table(
 
 @checked
 def write_named_table(
-    path: Path, table: pd.DataFrame, float_format: str | None = None
+    path: Path,
+    table: pd.DataFrame,
+    float_format: str | None = None,
 ) -> None:
     """Write a table as a CSV file, with all digits unless ``float_format`` says otherwise.
 
@@ -187,19 +206,20 @@ def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
         return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
 
 
+# Apostrophes before the sign count, so that a name with one gets another, and reading takes away one alone.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def _quoted(name: object) -> object:
-    return f"'{name}" if isinstance(name, str) and _FORMULA.match(name) else name
+    if isinstance(name, str) and _FORMULA.match(name):
+        return f"'{name}"
+    return name
 
 
 def _unquoted(name: object) -> object:
-    return (
-        name.removeprefix("'")
-        if isinstance(name, str) and _FORMULA.match(name)
-        else name
-    )
+    if isinstance(name, str) and _FORMULA.match(name):
+        return name.removeprefix("'")
+    return name
 
 
 def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:

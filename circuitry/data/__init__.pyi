@@ -26,3 +26,4 @@ from .shared_options import Parts as Parts
 from .shared_options import SeedOption as SeedOption
 from .shared_options import SmallTables as SmallTables
 from .shuffled_images import ShuffledImages as ShuffledImages
+from .splits import Split as Split

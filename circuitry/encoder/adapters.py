@@ -1,8 +1,8 @@
-"""The adapters of towers: each reads the chain of a kind of tower off the tower's own modules.
+"""Adapters: functions that turn a tower of a known architecture into a chain of stages.
 
-A new architecture is one function from a tower to its `Chain`, or to none where the tower is of another kind, given to
-`register_architecture`. Those that come with the package are in `open_clip_towers`, `timm_nets`, `torchvision_nets` and
-`transformers_towers`.
+To support a new architecture, write a function that takes a tower and returns its `Chain`, or None for a tower of
+another architecture, and give it to `register_architecture`. The adapters of the package are in `open_clip_towers`,
+`timm_nets`, `torchvision_nets` and `transformers_towers`.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,13 @@ _READERS: dict[str, ReadTower] = {
 
 
 def register_architecture(name: str, read: ReadTower) -> None:
-    """Make a kind of tower known to `Encoder.from_tower` and all loaders, which ask the newest reader first.
+    """Add an architecture that `Encoder.from_tower` and all loaders can wrap.
+
+    The newest adapter is asked first.
 
     Args:
-        name: Of the kind, for messages; a reader of the same name is replaced.
-        read: Returns the chain of a tower of this kind, and none for any other tower.
+        name: Name of the architecture, for messages; an adapter of the same name is replaced.
+        read: Function that returns the chain of a tower of this architecture, and None for any other tower.
 
     Example:
         >>> from circuitry.encoder import Chain, linked_stages, register_architecture
@@ -46,15 +48,15 @@ def register_architecture(name: str, read: ReadTower) -> None:
         >>> circuitry.Encoder.from_tower(tower).sites
         ('input', '0', '2')
     """
-    known = {**_READERS}
-    known.pop(name, None)
-    _READERS.clear()
-    _READERS.update({name: read} | known)
+    # Removed first, so that an adapter that replaces another becomes the newest.
+    _READERS.pop(name, None)
+    _READERS[name] = read
 
 
 def chain_of(tower: nn.Module) -> Chain:
-    """Return the chain of a tower."""
-    for read in _READERS.values():
+    """Return the chain of a tower; raise `InputError` for an unknown architecture."""
+    # Newest first: a user's adapter may be for a class derived from one that the package knows.
+    for read in reversed(_READERS.values()):
         chain = read(tower)
         if chain is not None:
             return chain

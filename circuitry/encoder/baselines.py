@@ -1,14 +1,14 @@
 """Baselines: the activation that replaces an ablated one.
 
-A baseline is given as one of
+A parameter ``baseline`` takes
 
-- the word ``"zero"``, or, in a `Task` with others, ``"mean-position"`` or ``"mean-unit"``: the mean over its images;
-- a `Baseline`: activations by site, one for all images or one for every image, such as `mean_baseline` makes;
-- a `Counterfactual`: the same site's activation on other images, one for all or one for every image; or the tensor of
+- ``"zero"``, or, in a `Task` with others, ``"mean-position"`` or ``"mean-unit"``: the mean over the task's images;
+- a `Baseline`: an activation at every site, either one for all images or one for each image; see `mean_baseline`;
+- a `Counterfactual`: the activations of other images, either one image for all or one for each image; or the tensor of
   these images.
 
-`as_baseline` turns all of them into one of these two. Where there is one for every image, they go by their place in the
-whole run, so that its cut into batches changes nothing.
+`as_baseline` turns each of them into a `Baseline` or a `Counterfactual`. Where each image has its own baseline, the
+baselines are in the order of the images in the whole run, so the division into batches changes nothing.
 """
 
 import sys
@@ -35,7 +35,7 @@ from circuitry.runs.provenance import weights_digest
 @checked
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """Activations by site; a site that is not there has baseline zero.
+    """Activations, by site, that replace ablated activations; zero replaces them at a site that is not listed.
 
     Example:
         >>> activation = encoder.read_unhooked(images, ["layer4.0"])["layer4.0"]
@@ -45,13 +45,13 @@ class Baseline:
     """
 
     name: str
-    """For tables and provenance, such as ``mean-position``; graphs are compared where it is the same."""
+    """Name in tables and provenance, such as ``mean-position``; only graphs of the same baseline are compared."""
     values: Mapping[str, Float[Tensor, "..."]] = field(repr=False)
-    """Activation [1, ...] by site for all images, or [B, ...] with one for every image of a run, in their order; sizes
-    of 1 are broadcast."""
+    """Activation of each site: [1, ...] for all images, or [B, ...] for each image of a run, in their order. Axes of
+    size 1 are broadcast."""
 
     made_of: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Parts of the identity of the encoder whose activations these are, where they are known."""
+    """Parts of the identity of the encoder that gave the activations; empty where they are not known."""
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(self.values, 0)
@@ -70,45 +70,52 @@ class Baseline:
 
     @property
     def n_images(self) -> int | None:
-        """How many images it has activations for, one by one; None where all images share one."""
+        """Number of images with an activation of their own; None where all images share one activation."""
         n = max((len(value) for value in self.values.values()), default=1)
         return n if n > 1 else None
 
     @property
     def digest(self) -> str:
-        """Digest of everything that shapes a number."""
+        """Digest of the activations: baselines with equal activations have equal digests."""
         return weights_digest(self.values)
 
     def activations(
         self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
     ) -> dict[str, Tensor]:
-        """Return the baseline in place of the activations ``clean`` of a run's images ``start``, ``start`` + 1, ...
+        """Return the baseline of a batch, with the sites, shapes, types and devices of its activations ``clean``.
 
-        The answer has the sites, shapes, types and devices of ``clean``.
+        Args:
+            encoder: The encoder that gave ``clean``.
+            clean: Activations of the batch by site.
+            start: Place of the first image of the batch among all images of the run.
 
         Raises:
-            InputError: for activations of another shape, at a site that the encoder lacks, or of fewer images than the
+            InputError: for a baseline of another shape, of a site that the encoder lacks, or of fewer images than the
                 run has.
         """
         for site in self.values:
-            encoder.position(site)  # which refuses a name that it does not know
+            encoder.position(
+                site
+            )  # raises for an unknown site, which would else be ignored
         replaced = {}
         for site, like in clean.items():
             replaced[site] = encoder.carry(site, self.at(site, like, start), like)
         return replaced
 
     def at(self, site: str, like: Tensor, start: Natural = 0) -> Tensor:
-        """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
+        """Return the baseline at one site, shaped like the activation ``like`` [B, ...]; see `activations`."""
         value = self.values.get(site)
         if value is None:
+            # A view of one zero: a whole tensor of zeros at every site would double the memory of a run.
             return like.new_zeros(()).expand_as(like)
         if len(value) > 1:
             check_count(self, start + len(like), so_far=True)
             value = value[start : start + len(like)]
-        if value.dim() != like.dim() or any(
-            size not in (1, wanted)
-            for size, wanted in zip(value.shape[1:], like.shape[1:], strict=True)
-        ):
+        fits = value.dim() == like.dim()
+        if fits:
+            sizes = zip(value.shape[1:], like.shape[1:], strict=True)
+            fits = all(size in (1, wanted) for size, wanted in sizes)
+        if not fits:
             raise InputError(
                 f"The baseline {self.name!r} has activations {list(value.shape)} at site {site!r}, where the encoder's "
                 f"are {list(like.shape)}: give a baseline of this encoder, with a first axis of 1 or one per image."
@@ -118,7 +125,7 @@ class Baseline:
     def select(
         self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
     ) -> "Baseline":
-        """Return the baseline of some of the images of a run, by their places."""
+        """Return the baseline of some images of a run, chosen by their places."""
         values = dict(self.values)
         for site, value in values.items():
             if len(value) > 1:
@@ -126,8 +133,9 @@ class Baseline:
         return replace(self, values=values)
 
     def check_made_of(self, encoder: Encoder) -> None:
-        """Raise `InputError` where these are activations of another model."""
-        if self.made_of:  # else the encoder's weights are not read for nothing
+        """Raise `InputError` where the baseline's activations are of another model than the encoder's."""
+        # Reading the encoder's identity reads all its weights, so it is done only where there is something to compare.
+        if self.made_of:
             known = Identity(self.made_of)
             ours = f"the baseline {self.name!r}"
             known.check(encoder.identity, ours, "the encoder", known)
@@ -136,7 +144,7 @@ class Baseline:
 @checked
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """The same site's activation on other images, in a run without hooks and in evaluation mode.
+    """Images whose activations replace ablated ones, site by site; they are run without hooks, in evaluation mode.
 
     Example:
         >>> from circuitry.encoder import Counterfactual
@@ -162,20 +170,20 @@ class Counterfactual:
 
     @property
     def n_images(self) -> int | None:
-        """How many images it has activations for, one by one; None where all images share one."""
+        """Number of images with a counterfactual image of their own; None where all images share one."""
         return len(self.images) if len(self.images) > 1 else None
 
     @property
     def digest(self) -> str:
-        """Digest of everything that shapes a number."""
+        """Digest of the counterfactual images."""
         return weights_digest({"counterfactual images": self.images})
 
     def activations(
         self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
     ) -> dict[str, Tensor]:
-        """Return the activations of the counterfactual run in place of ``clean``; see `Baseline.activations`.
+        """Return the counterfactual activations in the place of ``clean``; see `Baseline.activations`.
 
-        They are whole: what a site carries past its units is that run's, too.
+        Of a site that carries the residual stream past its units, the stream is the counterfactual's, too.
         """
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
@@ -193,7 +201,7 @@ class Counterfactual:
     def run(
         self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)
     ) -> dict[str, Tensor]:
-        """Return the activations at ``sites`` of the one image, or of the chosen images."""
+        """Return the activations at ``sites`` of the chosen counterfactual images, or of the one for all."""
         shown = self.select(images).images.to(encoder.device, encoder.dtype)
         activations = encoder.read_unhooked(shown, sites)
         check_finite(activations, "Activations of the counterfactual images")
@@ -202,22 +210,24 @@ class Counterfactual:
     def select(
         self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
     ) -> "Counterfactual":
-        """Return the counterfactual images of some of the images of a run, by their places."""
-        return Counterfactual(self.images[images]) if self.n_images else self
+        """Return the counterfactual of some images of a run, chosen by their places."""
+        if self.n_images is None:
+            return self
+        return Counterfactual(self.images[images])
 
 
 AnyBaseline = str | Baseline | Counterfactual | Tensor
-"""What a parameter ``baseline`` takes; see the module."""
+"""Values that a parameter ``baseline`` accepts; see the module."""
 
 ZERO = Baseline("zero", {})
-"""The study's baseline."""
+"""The baseline of the study, which replaces activations by zero."""
 
 MEANS = {"mean-position": "position", "mean-unit": "unit"}
-"""What `mean_baseline` keeps apart, by the name of its baseline."""
+"""Argument ``per`` of `mean_baseline`, by the name of the baseline that it makes."""
 
 
 def as_baseline(value: object) -> Baseline | Counterfactual:
-    """Return the baseline that a parameter ``baseline`` means; see the module.
+    """Turn the value of a parameter ``baseline`` into a `Baseline` or a `Counterfactual`; see the module.
 
     Example:
         >>> from circuitry.encoder import as_baseline
@@ -230,6 +240,8 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
         return Counterfactual(value)
     if isinstance(value, str) and value == ZERO.name:
         return ZERO
+    # The names below need images or a data set. A task or `extract` resolves them before it comes here, so that a
+    # name that arrives has nothing to be computed from.
     if isinstance(value, str) and value in MEANS:
         raise InputError(
             f"The baseline {value!r} is a mean over images of several classes, which are not known here: give "
@@ -250,7 +262,10 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
 def check_count(
     baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False
 ) -> None:
-    """Check that a baseline with one activation for every image has one for each of a run's."""
+    """Raise `InputError` unless a baseline has one activation for all images, or one for each of ``n_images``.
+
+    With ``so_far`` a run has had ``n_images`` up to now, so the baseline may have more.
+    """
     n = baseline.n_images
     if n is None or n == n_images or (so_far and n > n_images):
         return
@@ -278,25 +293,27 @@ def mean_baseline(
     """Return the mean activation at every site over a reference set of images.
 
     Args:
-        encoder: Whose activations they are.
+        encoder: The encoder whose activations are averaged.
         images: Reference images: a tensor [B, 3, H, W], or batches of them.
-        per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
-        progress: Whether to show a bar where it takes longer.
+        per: ``"position"`` averages over images; ``"unit"`` averages over images and positions.
+        progress: Whether to show a bar if it takes longer.
 
     Returns:
-        A baseline with an activation [1, ...] at every site, for all images, named ``mean-position`` or ``mean-unit``.
+        A baseline named ``mean-position`` or ``mean-unit``, with one activation [1, ...] at every site for all images.
         Sums are made in double precision.
 
     Raises:
-        InputError: when there are no images, or other things than batches of them, a mean is not finite, or ``per`` is
-            something else.
+        InputError: for no images, for a value that is no batch of images, for a mean that is not finite, or for
+            another ``per``.
 
     Example:
         >>> baseline = circuitry.mean_baseline(encoder, images, progress=False)
         >>> baseline.name, baseline.values["input"].shape
         ('mean-position', torch.Size([1, 3, 64, 64]))
     """
-    total = len(images) if isinstance(images, Tensor) and images.dim() == 4 else None
+    total = None
+    if isinstance(images, Tensor) and images.dim() == 4:
+        total = len(images)
     bar = Bar(total=total, desc="means", unit="image", disable=not progress, **BRIEF)
     count = 0
     sums = dict[str, Tensor]()
@@ -305,6 +322,8 @@ def mean_baseline(
             _, cache = encoder.run_with_cache(batch, names_filter=list(encoder.sites))
             count += len(batch)
             for site, activation in cache.items():
+                # Sums instead of means of batches, since the last batch may be smaller. In doubles the order of
+                # thousands of summands shows in no digit of single precision.
                 of_batch = in_double(activation).sum(0, keepdim=True)
                 sums[site] = of_batch if site not in sums else sums[site] + of_batch
             bar.update(len(batch))
@@ -314,9 +333,12 @@ def mean_baseline(
         mean = summed / count
         if per == "unit":
             unit = encoder.unit_dim(site) % mean.dim()
+            # Axis 0 is the one mean image; every axis besides it and the units' is one of positions.
             positions = [axis for axis in range(1, mean.dim()) if axis != unit]
             if positions:
                 mean = mean.mean(positions, keepdim=True).expand_as(mean)
         values[site] = mean.to(encoder.device, encoder.dtype)
+    # Weights and stages tell whose activations these are. Hooks and precision of the run are left out: a mean baseline
+    # may be used in other runs of the same model.
     made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
     return Baseline(f"mean-{per}", values, made_of)

@@ -1,11 +1,13 @@
-"""A tower as a chain: what adapters read off towers, how to write a chain down, and the check against the tower itself.
+"""A tower as a chain of stages: the `Chain` that an adapter returns, its notation as links, and its check.
 
-A chain is a list of links. A link is
+A list of links describes the chain of a network. A link is one of
 
-1. a module by its path in the network; containers of modules that run one after the other are opened, so that each
-   block ends at a site of its own, and timm's down-sampling before the first block of a level belongs to that block;
-2. a tuple of modules and functions that run one after the other as one stage, named after the last module;
+1. the path of a module in the network. A container that runs its modules one after the other is opened, so that each
+   block ends at a site of its own. timm's down-sampling before the first block of a level belongs to that block;
+2. a tuple of paths and functions that run one after the other as one stage, which is named after the last module;
 3. a `Stage`.
+
+`check_chain` compares the output of the chain with the output of the tower itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +37,7 @@ _CONTAINERS = ("Sequential", "RegStage", "AnyStage")
 
 @dataclass(frozen=True)
 class Chain:
-    """What an adapter reads off a tower; see `register_architecture`.
+    """The stages of a tower, its blocks and tokens; adapters return it, see `register_architecture`.
 
     Example:
         >>> from circuitry.encoder import Chain, linked_stages
@@ -47,31 +49,33 @@ class Chain:
 
     stages: tuple[Stage, ...]  #: In the order in which they run.
     image_size: tuple[int, int]
-    """Height and width of images."""
+    """Height and width of the images that the tower takes."""
     blocks: Mapping[str, TransformerBlock | ConvBlock] = field(default_factory=dict)
-    """Blocks by the site that each ends at, and one stage follows the last: of a transformer, or of a CNN where the
-    package does not know their kind."""
+    """Blocks by the site that each ends at: those of a transformer, or those of a CNN whose kind of block the package
+    does not know. One stage follows the last block."""
     grid: TokenGrid | None = None
-    """Where the tokens of a transformer lie."""
+    """Places of a transformer's tokens in the image; None for another tower."""
     embed: Callable[[Tensor], Tensor] | None = None
-    """Images -> the tower's own output, where that is not just what calling it returns."""
+    """Function of images that returns the tower's own output; None if calling the tower does."""
     scale: "ModelScale | None" = None
-    """What tells the scale of logits of the model that the tower is of; a `Clip` sets it."""
+    """How to read the scale of logits of the model that the tower is part of; a `Clip` sets it."""
     by_hand: bool = False
-    """Whether somebody wrote the stages down: a reader makes the same ones of the same tower, a hand may not."""
+    """Whether a user listed the stages. An adapter makes the same stages of a tower each time, a user may not."""
 
 
 class ModelScale(NamedTuple):
-    """How the scale of logits of a model is told: when it is asked for, since training changes it."""
+    """How to read a model's scale of logits; it is read at each use, since training changes it."""
 
-    known_by: Tensor  #: What it is read off, which tells one model from another.
+    known_by: Tensor  #: The weight that the scale is read from; different models have different weights.
     read: Callable[[Any, Tensor], float]
-    """An encoder and that -> the scale."""
+    """Function of an encoder and of ``known_by`` that returns the scale."""
 
 
 def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
-    """Return the height and width that a library's setting of an image size means."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    """Return height and width of an image size as libraries write it: one number, or both."""
+    if isinstance(size, int):
+        return size, size
+    return size[0], size[1]
 
 
 def class_token(x: Tensor) -> Tensor:
@@ -80,20 +84,20 @@ def class_token(x: Tensor) -> Tensor:
 
 
 def token_stages(blocks: Mapping[str, TransformerBlock]) -> list[Stage]:
-    """Return a stage for each transformer block, given by its site."""
+    """Return one stage for each transformer block; ``blocks`` has them by site."""
     return [Stage(site, block, FEATURE) for site, block in blocks.items()]
 
 
 def linked_stages(
     net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path: str = ""
 ) -> Iterator[Stage]:
-    """Yield the stages of a network that is written as links.
+    """Yield the stages of a network that links describe.
 
     Args:
         net: The network.
-        links: In order; see the module.
+        links: Links in the order in which they run; see the module.
         unit_dim: Axis of the units in the outputs of modules; -1 fits tokens [B, L, C] and pooled features [B, C].
-        path: Goes before the modules' paths in the names of sites.
+        path: Prefix of the names of sites, before the modules' paths.
 
     Example:
         >>> from circuitry.encoder import linked_stages
@@ -116,7 +120,7 @@ def _joined_stage(
     unit_dim: int,
     path: str,
 ) -> Stage:
-    """Return modules, given by their paths, and functions as one stage, which has the name of the last module."""
+    """Return one stage that runs modules, given by their paths, and functions; it has the name of the last module."""
     runs = list[Callable[[Tensor], Tensor]]()
     name = None
     for piece in pieces:
@@ -144,7 +148,9 @@ def _module(net: nn.Module, path: str) -> nn.Module:
 
 
 def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
+    """Yield a stage for a module, or for each module inside it where it only runs them one after the other."""
     level: Any = module
+    # By exact name: a class derived from nn.Sequential may add a shortcut around its modules, so it is a block.
     if type(module).__name__ in _CONTAINERS:
         for name, child in module.named_children():
             yield from _opened(child, f"{site}.{name}", unit_dim)
@@ -153,6 +159,7 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
             getattr(level, n) for n in ("downsample", "pos_emb") if hasattr(level, n)
         ]
         for j, block in enumerate(level.blocks):
+            # The level runs these steps before its first block, so they belong to the stage of that block.
             run = block if j else EnteredBlock(block, in_order(*entry))
             yield Stage(f"{site}.blocks.{j}", run, unit_dim)
     elif not isinstance(module, nn.Identity):
@@ -160,7 +167,10 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
 
 
 def check_chain(tower: nn.Module, chain: Chain) -> None:
-    """Run an image of noise through a chain and through its tower, both in the tower's present mode."""
+    """Raise `InputError` where a chain and its tower give different outputs for an image of noise.
+
+    The message names the first site at which they differ. Both run in the tower's present mode.
+    """
     for name, module in tower.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise InputError(
@@ -168,6 +178,7 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
                 "statistics, so it takes those of the batch: train it with track_running_stats=True."
             )
     weight = next(tower.parameters(), None)
+    # Nothing can be computed on the meta device.
     if weight is None or weight.is_meta:
         return
     generator = torch.Generator().manual_seed(0)
@@ -177,7 +188,8 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
         own, calls = _own_run(tower, chain, image)
         x = image
         site = INPUT
-        # Where the tower first does something else than the chain: said only if the outputs differ in the end.
+        # The first difference between tower and chain. It is told only if the outputs differ in the end: a module that
+        # is called twice, say, may be no error.
         parting = ""
         for stage in chain.stages:
             try:
@@ -203,13 +215,13 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
 
 
 Call = tuple[Any, Any]
-"""What a module is given and what it returns."""
+"""First argument of a module in one call, and the output of this call."""
 
 
 def _own_run(
     tower: nn.Module, chain: Chain, image: Tensor
 ) -> tuple[Any, dict[str, list[Call]]]:
-    """Return the tower's own output, and the calls of the modules that are stages by themselves, by site."""
+    """Return the tower's own output and, by site, its calls of each module that is a stage by itself."""
     calls: dict[str, list[Call]] = {}
 
     def record(site: str, _: nn.Module, given: tuple[Any, ...], out: Any) -> None:
@@ -217,7 +229,9 @@ def _own_run(
 
     hooks = []
     for stage in chain.stages:
-        module = stage.run.module if isinstance(stage.run, PlacedBlock) else stage.run
+        module: Any = stage.run
+        if isinstance(module, PlacedBlock):
+            module = module.module
         if isinstance(module, nn.Module):
             hooks.append(module.register_forward_hook(partial(record, stage.site)))
     try:
@@ -230,7 +244,8 @@ def _own_run(
 def _parting(
     calls: list[Call], before: str, site: str, chain_input: Tensor, chain_output: Tensor
 ) -> str:
-    """Say how a tower's own call of the module at a site differs from the chain's; nothing where it does not."""
+    """Say how the tower's calls of the module at a site differ from the chain's call; nothing if they do not."""
+    # The order matters: of several true sentences the first is the cause of the next.
     given, out = calls[0]
     if len(calls) > 1:
         return f"it runs {site} {len(calls)} times."
@@ -243,6 +258,7 @@ def _parting(
 
 def _same(of_chain: Tensor, own: Any) -> bool:
     """Say whether two outputs are equal up to `_TOLERANCE`; numbers that are not finite count as zero."""
+    # A tower with random weights may overflow; that is no fault of its chain.
     if not isinstance(own, Tensor) or own.shape != of_chain.shape:
         return False
     expected = _finite(own)

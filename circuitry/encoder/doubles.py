@@ -7,5 +7,7 @@ WITHOUT_DOUBLES = "mps"
 
 
 def in_double(x: Tensor) -> Tensor:
-    """Return numbers in double precision: where they lie, or on the CPU where their device has none."""
-    return (x.cpu() if x.device.type == WITHOUT_DOUBLES else x).double()
+    """Return numbers in double precision, on their device or, if it has no doubles, on the CPU."""
+    if x.device.type == WITHOUT_DOUBLES:
+        x = x.cpu()
+    return x.double()

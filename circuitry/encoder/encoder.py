@@ -7,8 +7,8 @@
 3. An `Encoder` runs from any site to any later one. Attribution, patching and causal checks are such runs.
 
 The stages run the tower's own modules: with idle hooks the output is bit-equal to the tower's.
-Threads take turns: whatever runs an encoder or changes it for a while holds the lock of its tower.
-Here and in `components` hook points are made; `adapters` turns architectures into stages.
+Threads take turns: each run, and each block that changes an encoder for a while, holds the lock of its tower.
+`adapters` turns architectures into stages; `components` adds hook points inside blocks.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -51,16 +51,16 @@ class Encoder(HookedSites):
 
     ``encoder(images)`` gives the tower's embeddings [B, D]. ``start`` and ``stop`` make it a partial run:
     ``encoder(activation, start="layer3.2", stop="layer4.0")``. TransformerLens' ``run_with_cache``,
-    ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs. Hooks write whole
-    activations: at a site of `in_components` with the residual stream that is carried past the units, which `Patch`
-    leaves alone (`carry`).
+    ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs. A hook writes the
+    whole activation. At a site of `in_components` the activation includes the residual stream that is carried past the
+    units; `Patch` leaves the stream alone (`carry`).
 
-    Hooks at sites act in everything that is run meanwhile, attribution included. What a `Patch` does is a part of the
-    `identity` of all results; what another function does is not known, so it reaches no cache and no folder.
-    PyTorch's own hooks on modules of the tower are refused: parts of the tower run without their containers.
+    Hooks at sites act in every run while they are set, attribution included. The effect of a `Patch` is part of the
+    `identity` of all results. The effect of another function is unknown, so its results enter no cache and no folder.
+    PyTorch's own hooks on modules of the tower are refused, since stages run modules without their containers.
 
-    Called by itself an encoder follows PyTorch's modes and the mode of training, as its tower does; whatever the
-    package computes with it sets its own (`running`).
+    An encoder that you call follows PyTorch's modes and the tower's training mode. The package's own functions set
+    their modes themselves (`running`).
 
     Threads may share an encoder: one thread at a time runs it or holds a ``with`` block.
 
@@ -90,30 +90,31 @@ class Encoder(HookedSites):
         """Make a chain of stages.
 
         Args:
-            tower: Whose modules the stages run.
-            stages: In order.
+            tower: The module whose parts the stages run.
+            stages: Stages in the order in which they run.
             image_size: Height and width of images.
             points: Further hook points inside the stages, by name; they are no sites.
-            chain: The tower's own chain, where these stages are a finer one (default: these stages).
+            chain: The tower's own chain, if the stages divide it more finely (default: the stages are the chain).
         """
         super().__init__(
             tower, (INPUT, *(stage.site for stage in stages)), points or {}
         )
         self.stages = tuple(stages)
-        # While runs are `fast`, `stages` are others; these stay.
+        # `fast` replaces `stages` for a while. The identity reads these, so that it is the same within and without.
         self._own_stages = self.stages
         self.chain = chain or Chain(self.stages, image_size, by_hand=True)
         self.image_size = image_size
+        # Runs compare this with the tower's modules: stages keep the old ones when somebody replaces a module.
         self._made_of = dict(tower.named_modules())
-        # Runs ask for these a thousand times in a call, so they are made once.
+        # Attribution asks for these a thousand times in a call, so they are dictionaries and no properties.
         self.kinds = {INPUT: CHANNEL} | {
             stage.site: stage.kind for stage in self.stages
         }
-        """The kind of each site's units."""
+        """Kind of the units of each site."""
         self.error_units = {s.site: s.error_units for s in self.stages if s.error_units}
-        """The units behind the latents at every site in a feature basis; only `in_feature_basis` has some."""
+        """By site in a feature basis: the units behind the latents, see `in_feature_basis`; else empty."""
         self.carried = {s.site: s.carried for s in self.stages if s.carried}
-        """The places behind a site's units that are carried past it; only `in_components` has some."""
+        """By site: places behind the units that only carry the residual stream, see `in_components`; else empty."""
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -122,7 +123,7 @@ class Encoder(HookedSites):
     @classmethod
     @checked
     def from_tower(cls, tower: nn.Module) -> "Encoder":
-        """Wrap an image tower: of open_clip (``model.visual``), timm, torchvision or transformers.
+        """Wrap an image tower of open_clip (``model.visual``), timm, torchvision or transformers.
 
         Raises:
             InputError: for a tower without an adapter, or a tower whose output differs from its chain.
@@ -141,10 +142,10 @@ class Encoder(HookedSites):
         """Wrap a tower that has no adapter, given the modules that it runs one after the other.
 
         Args:
-            tower: What the chain must equal, called on images.
-            links: Paths of modules, tuples of paths and functions that are one stage, or stages; see `linked_stages`.
+            tower: The tower; on images it must give the same output as the chain.
+            links: Links in order: a path, a tuple of paths and functions, or a `Stage`; see `linked_stages`.
             image_size: Height and width of images.
-            unit_dim: Axis of the units in what modules return; -1 for tokens.
+            unit_dim: Axis of the units in the outputs of modules; -1 for tokens.
 
         Example:
             >>> from torch import nn
@@ -163,23 +164,23 @@ class Encoder(HookedSites):
         return encoder
 
     def blank(self, count: int = 1) -> Float[Tensor, "batch 3 h w"]:
-        """Return images of zeros, for what a run tells about the tower alone."""
+        """Return images of zeros, to learn shapes and memory from a run."""
         return torch.zeros(
             count, 3, *self.image_size, device=self.device, dtype=self.dtype
         )
 
     def in_channels(self) -> "Encoder":
-        """Return an encoder of the tower's own stages, without heads, neurons, latents and hooks."""
+        """Return an encoder of the tower's own stages: without heads, neurons, latents and hooks."""
         return Encoder(
             self.tower, self.chain.stages, self.chain.image_size, chain=self.chain
         )
 
     @property
     def token_grid(self) -> TokenGrid:
-        """Where the tokens of a transformer lie.
+        """Places of a transformer's tokens in the image.
 
         Raises:
-            InputError: for a tower whose tokens are not known, such as a CNN, whose positions are of feature maps.
+            InputError: for a tower without known tokens, such as a CNN.
         """
         if self.chain.grid is None:
             raise InputError(
@@ -190,7 +191,7 @@ class Encoder(HookedSites):
         return self.chain.grid
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse to be copied or pickled: stages hold modules of this tower, so a copy would still run it."""
+        """Refuse to be copied or pickled: the stages of a copy would still run the modules of this tower."""
         raise InputError(
             "An encoder is bound to its tower and cannot be copied or pickled itself: copy the tower, and wrap the "
             "copy, as in Encoder.from_tower(copy.deepcopy(encoder.tower))."
@@ -208,20 +209,23 @@ class Encoder(HookedSites):
 
     @property
     def scale(self) -> float:
-        """What makes logits of cosines in the model that the tower is of; CLIP's usual scale where none is known.
-
-        It is read each time. The meta device has no numbers, so there the usual scale stands for it.
-        """
+        """Factor from cosines to logits in the tower's model, read at each use; CLIP's usual scale if none is known."""
+        # The meta device has no numbers to read.
         scale = self.chain.scale
         if scale is None or scale.known_by.is_meta:
             return SCALE
         return scale.read(self, scale.known_by)
 
     def of_model(self, scale: ModelScale) -> "Encoder":
-        """Return an encoder that knows its model's scale of logits: this one, unless it knows another model's."""
+        """Return an encoder that knows its model's scale of logits.
+
+        It is this encoder itself, unless this one already knows the scale of another model.
+        """
         if self.chain.scale is not None and self.chain.scale.known_by is scale.known_by:
             return self
         chain = replace(self.chain, scale=scale)
+        # Two models may share a tower, as after fitting a probe. Each gets an encoder of its own, so that neither
+        # changes the probabilities of the other.
         if self.chain.scale is not None:
             return Encoder(
                 self.tower,
@@ -235,11 +239,13 @@ class Encoder(HookedSites):
 
     @property
     def identity(self) -> Identity:
-        """What shapes an activation: weights, modules, stages, feature basis, hooks, precision, and answers to noise.
+        """Identity of everything that shapes an activation.
 
-        Weights and settings are read, and an image of noise is run, anew each time, within a run once.
+        Its parts are weights, modules, stages, feature basis, hooks, precision, and the tower's answers to an image of
+        noise. Each access reads the weights and runs the image; within a run (`running`) only the first access does.
         """
         of_tower = self.once("identity", lambda: tower_parts(self.tower))
+        # A run whose identity was asked for ends with a comparison of these sums, since results carry the identity.
         self.once(SUMS, lambda: weight_sums(self.tower))
         acting = {
             "behaviour": self.once(("behaviour", self), self._answers_to_noise),
@@ -251,7 +257,7 @@ class Encoder(HookedSites):
         return Identity(of_tower) | acting
 
     def _read_stages(self) -> dict[str, Any]:
-        """Return digests of the chain's stages and of those in their place, as far as a reader may not make them."""
+        """Return digests, by site, of stages that no adapter made: a user's, or those of heads, neurons and latents."""
         of_chain = {stage.site: stage for stage in self.chain.stages}
         by_hand = {*of_chain} if self.chain.by_hand else set()
         finer = []
@@ -272,32 +278,31 @@ class Encoder(HookedSites):
         if self.device.type == "meta" or self.dtype in (torch.bfloat16, torch.float16):
             return []
         image = torch.from_numpy(noise_image(*self.image_size))
-        with (
-            self._runs.evaluating(self.tower),
-            own_modes(),
-        ):  # a tower that `running` refuses has an identity, too
+        # Not `running`, which refuses a tower with hooks of PyTorch: such a tower has an identity, too.
+        with self._runs.evaluating(self.tower), own_modes():
             return answers_to_noise(
                 self.chain.stages, image.to(self.device, self.dtype)
             )
 
     @property
     def basis(self) -> dict[str, Any]:
-        """Digest of what defines the units, by site, where they are not the network's own; see `UnitKind`."""
-        made = {
-            site: kind for site, kind in self.kinds.items() if kind.made_of is not None
-        }
-        return {site: kind.digest for site, kind in made.items()}
+        """Digest of the definition of the units, by site, where they are not the network's own; see `UnitKind`."""
+        digests = {}
+        for site, kind in self.kinds.items():
+            if kind.made_of is not None:
+                digests[site] = kind.digest
+        return digests
 
     def units_of(
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
-        """Return a site's activation without what is carried past it."""
+        """Return the units of a site's activation, without the stream that it carries past them."""
         return self.parts_of(site, activation)[0]
 
     def parts_of(
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Sequence[Float[Tensor, "batch ..."]]:
-        """Return a site's activation without what is carried past it, and that, if there is any."""
+        """Return the units of a site's activation and, as a second tensor, the stream carried past them if there is."""
         past = self.carried.get(site)
         if past is None:
             return [activation]
@@ -309,25 +314,26 @@ class Encoder(HookedSites):
         value: Float[Tensor, "batch ..."],
         activation: Float[Tensor, "batch ..."],
     ) -> Float[Tensor, "batch ..."]:
-        """Return ``value`` for a site, with what ``activation`` carries past it."""
+        """Return ``value`` with the stream that ``activation`` carries past the units of a site."""
         units, *past = self.parts_of(site, activation)
         if not past:
             return value
         dim = self.unit_dim(site)
+        # A value may be of the units alone, or have a stream of its own, which is dropped.
         return torch.cat([value.narrow(dim, 0, units.shape[dim]), *past], dim)
 
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""
         if site not in self.kinds:
-            self.position(site)  # which refuses it
+            self.position(site)  # raises: it knows all names
         return self.kinds[site].axis
 
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
     ) -> Float[Tensor, "rows ..."]:
-        """Run from the activation ``x`` of site ``start``, whose hook runs too, to that of ``stop`` (default: last).
+        """Return the activation of site ``stop`` (default: the last), given the activation ``x`` of site ``start``.
 
-        Hooks may repeat images, so that more rows come out.
+        The hooks of both sites run, too. Hooks may repeat images, so the output may have more rows than ``x``.
 
         Raises:
             InputError: for unknown sites, a stop before the start, images of another size, or a tower whose modules
@@ -341,6 +347,7 @@ class Encoder(HookedSites):
             )
         if first == 0:
             self._check_images(x)
+        # Within a run of this thread the modules were checked at its beginning and the lock is held.
         if self._runs.go_on:
             return self._through(x, first, last)
         with self._runs.lock:
@@ -356,7 +363,7 @@ class Encoder(HookedSites):
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
-        """Return the activations of images at sites in an own run, without hooks and gradients."""
+        """Return the activations of images at sites, from a run of its own without hooks and gradients."""
         wanted = {self.position(site): site for site in sites}
         self._check_images(images)
         x = images
@@ -378,7 +385,7 @@ class Encoder(HookedSites):
 
     @contextmanager
     def fast(self) -> Iterator[None]:
-        """Within the block runs take the stages' ``fast`` ways."""
+        """Let runs within the block use the ``fast`` functions of the stages, equal up to rounding."""
         with self._runs.lock:
             before = self.stages
             try:
@@ -390,8 +397,11 @@ class Encoder(HookedSites):
                 self.stages = before
 
     def running(self, *, gradients: bool = False) -> AbstractContextManager[None]:
-        """Within the block the encoder is this thread's own, in evaluation mode, its weights take no gradients, and
-        PyTorch's modes are the package's; then all is as before.
+        """Hold a run of the encoder within the block, and restore everything behind it.
+
+        Within the block no other thread runs the tower, the tower is in evaluation mode, its weights take no
+        gradients, and PyTorch's modes are the package's own (`own_modes`). Activations have gradients with
+        ``gradients``.
 
         Raises:
             InputError: for a tower whose modules were replaced or have hooks or another ``forward``, and with
@@ -400,5 +410,5 @@ class Encoder(HookedSites):
         return self._runs.run(self.tower, self._made_of, gradients=gradients)
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return what ``make`` makes of the weights: within a run once, as they stand still there, else anew."""
+        """Return the result of ``make``, a function of the weights; within a run it is called once for each name."""
         return self._runs.once(name, make)

@@ -1,4 +1,4 @@
-"""Named sites of a tower, each with a TransformerLens hook point, and hooks that act in everything that is run."""
+"""Named sites of a tower, each with a TransformerLens hook point whose hooks act in every run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from circuitry.runs.identity import UNKNOWN
 
 
 class RunCache(dict[str, Tensor]):
-    """Activations by the names of sites and of points inside blocks, which may be short as in TransformerLens.
+    """Activations by name of a site or hook point; ``cache["pattern", 1]`` is TransformerLens' short name of a point.
 
     Example:
         >>> _, cache = circuitry.in_components(vit.encoder).run_with_cache(images)
@@ -27,6 +27,8 @@ class RunCache(dict[str, Tensor]):
         if isinstance(name, tuple) and len(name) == 2:
             short, block = name
             asked = f"blocks.{block}.hook_{short}"
+            # TransformerLens expands short names by a table of the points of its own models. Ours have its names, so
+            # prefix and suffix are enough.
             start = f"blocks.{block}."
             for full in self:
                 if full.startswith(start) and full.endswith(f".hook_{short}"):
@@ -43,8 +45,8 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         """Make a hook point for each site.
 
         Args:
-            tower: Whose runs the hooks act in.
-            sites: In order.
+            tower: The tower; hooks act in its runs.
+            sites: Names of the sites in order.
             points: Further hook points inside the stages, by name; they are no sites.
         """
         super().__init__()
@@ -61,7 +63,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         self.setup()
 
     def setup(self) -> None:
-        """Name the hook points after their sites; the tower's own modules are left as they are."""
+        """Name the hook points after their sites; replace TransformerLens' ``setup``, which would name all modules."""
         at_sites = zip(self.sites, self._hook_points, strict=True)
         self.hook_dict = dict(at_sites) | self._points
         for name, hook_point in self.hook_dict.items():
@@ -69,7 +71,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         self.mod_dict = dict(self.hook_dict)
 
     def position(self, site: str) -> int:
-        """Return the index of a site in the chain; raise `InputError` for one that is not there."""
+        """Return the index of a site in the chain; raise `InputError` for an unknown site."""
         if site not in self._position:
             known = f"this encoder's sites are {', '.join(self.sites)}"
             if self._points:
@@ -80,7 +82,8 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @property
     def hooked_sites(self) -> tuple[str, ...]:
-        """The sites where hooks act now, this thread's and permanent ones."""
+        """Sites and points where hooks act now: hooks of this thread and permanent hooks."""
+        # The lock keeps out hooks that another thread has set for its own block.
         with self._runs.lock:
             return tuple(
                 site
@@ -90,7 +93,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @property
     def hook_effects(self) -> dict[str, list[str]]:
-        """What each hook does that acts now, by site: the digest of a `Patch`, or `UNKNOWN`."""
+        """Effect of each hook that acts now, by site: the digest of a `Patch`, or `UNKNOWN` for another function."""
         effects = {}
         with self._runs.lock:
             for site in self.hooked_sites:
@@ -100,7 +103,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         return effects
 
     def check_unhooked(self, why: str, up_to: str | None = None) -> None:
-        """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
+        """Raise `InputError` if hooks act behind the site ``up_to``, or anywhere if None; ``why`` ends the message."""
         honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]
         hooked = [site for site in self.hooked_sites if site not in honoured]
         if hooked:
@@ -113,20 +116,22 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator[Self]:
-        """TransformerLens' ``hooks``: within the block they act in every run; other threads' runs wait."""
+        """Let hooks act in every run within the block, as TransformerLens' ``hooks``; runs of other threads wait."""
         with self._runs.lock, super().hooks(*args, **kwargs):
             yield self
 
     def run_with_cache(
         self, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it."""
+        """Run and return activations by name, as TransformerLens' ``run_with_cache``, always in evaluation mode."""
+        # TransformerLens silently returns an empty cache for a misspelt name.
         names = kwargs.get("names_filter")
         if isinstance(names, str):
             self._check_hook(names)
         elif isinstance(names, Sequence):
             for name in names:
                 self._check_hook(name)
+        # In training mode a run would move the running statistics of batch norms.
         with self._runs.evaluating(self.tower):
             output, activations = super().run_with_cache(*args, **kwargs)
         return output, RunCache(activations)

@@ -1,4 +1,4 @@
-"""Metrics: embeddings -> one number per image. Any such callable will do; here is the study's."""
+"""Metrics: functions of embeddings that return one number per image, such as the cosine logit of a class."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -19,17 +19,17 @@ from circuitry.runs.given import Natural, Positive, checked
 
 log = logging.getLogger(__name__)
 UNIT = 0.02
-"""How far the length of a text weight may be from 1, in any precision."""
+"""Largest difference of a text weight's length from 1; half precision stays within it."""
 SCALE = 100.0
-"""What cosines are multiplied with before the softmax: CLIP's scale of logits at the end of its training."""
+"""Factor of cosines before the softmax: CLIP's scale of logits at the end of its training."""
 NO_ANSWER = -1
-"""In place of the row of a class: the image gets none."""
+"""Stands for the row of a class where an image gets no class."""
 
 Metric = Callable[[Tensor], Tensor]
-"""Embeddings [B, D] -> one number per image [B], each row by itself."""
+"""Function of embeddings [B, D] that returns one number per image [B], independent of the other images."""
 
 MetricOfClass = Callable[[Tensor, int], Metric]
-"""Text weights [K, D] and the row of a class -> the metric of that class."""
+"""Function of text weights [K, D] and the row of a class that returns the metric of the class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,22 +37,23 @@ class ClassLogit:
     """The cosine logit of one class, ``normalize(embedding) @ weights[label]``, without logit scale."""
 
     weights: Tensor = field(repr=False)
-    """A row [D] for every class [K, D]: text weights (normalised ones make the logit a cosine), or margins."""
+    """Weights [K, D], a row for every class: text weights of length 1, which make the logit a cosine, or margins."""
     label: int
+    """Row of the class."""
     name: str = "logit"
-    """For provenance."""
+    """Name in tables and provenance."""
     scale: float | None = None
-    """What makes logits of cosines, and so probabilities (default: the model's own, see `Encoder.scale`).
+    """Factor from cosines to logits, for probabilities (default: the model's own, see `Encoder.scale`).
 
-    The logit and its gradients do not depend on it. Log-odds and probabilities do: `own_part`, ``kl`` of curves, and
-    the probabilities of `lesion`.
+    The metric and its gradients do not depend on it. Log-odds and probabilities do: those of `own_part` and `lesion`,
+    and ``kl`` of curves.
     """
     stretch: float = field(default=1.0, repr=False)
-    """How many times longer the rows are than those that the scale belongs to: margins are longer than texts."""
+    """Factor by which the rows are longer than text weights, as those of margins are; probabilities undo it."""
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """The label, and numbers that differ for other weights of all classes or of its own class."""
+        """Provenance: the label, and a few numbers of the weights of the class and of all classes."""
         every = self.weights.detach()
         return {
             "label": self.label,
@@ -63,41 +64,42 @@ class ClassLogit:
     def log_answers(
         self, embedding: Float[Tensor, "batch d"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return log p of each class: the softmax over the classes of the scaled cosines, in double precision.
+        """Return the log-probability of each class: the log-softmax of the scaled cosines, in double precision.
 
-        A metric without a scale takes CLIP's usual one; a task gives it that of its model (`at_model_scale`).
+        A metric without a scale uses CLIP's usual scale; a task gives it the scale of its model (`at_model_scale`).
         """
         check_width(self.weights, embedding)
         direction = F.normalize(in_double(embedding), dim=-1)
-        scale = (SCALE if self.scale is None else self.scale) / self.stretch
+        scale = SCALE if self.scale is None else self.scale
+        scale /= self.stretch
         rows = in_double(self.weights).to(direction.device)
         return F.log_softmax(scale * direction @ rows.T, dim=-1)
 
     def is_given(
         self, answers: Float[Tensor, "*runs classes"]
     ) -> Bool[Tensor, "*runs"]:
-        """Return which images get the class, by their answers; see `given_classes`."""
+        """Return which images get this metric's class, given the answers of all classes; see `given_classes`."""
         return given_classes(answers) == self.label
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)
-        # 1e-12 keeps an embedding of zeros at zero; float16 has no number as small.
+        # PyTorch's 1e-12 keeps an embedding of zeros at zero. It is zero in float16, where 0 / 0 would be NaN.
         smallest = max(1e-12, torch.finfo(embedding.dtype).tiny)
         direction = F.normalize(embedding, dim=-1, eps=smallest)
         row = self.weights[self.label]
         if row.is_inference() and not torch.is_inference_mode_enabled():
-            # Gradients do not flow past what was made in inference mode.
+            # PyTorch refuses to save inference tensors for the backward pass; a copy is an ordinary tensor.
             row = row.clone()
         return direction @ row.to(direction)
 
 
 def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs"]:
-    """Return the row of the class that each image gets, or `NO_ANSWER`: the one place that decides what an answer is.
+    """Return the row of the class that each image gets, or `NO_ANSWER`.
 
-    The answer is the class above all others. Where two share the first place, and where an answer is NaN, as of an
-    embedding that is not finite, none is given: the first of equals would be right by its place in the list.
+    An image gets the class with the largest answer. It gets none if two classes share the largest answer, since the
+    order of the list would decide, or if an answer is NaN, as of an embedding that is not finite.
     """
-    # NaN where one of the answers is NaN, which equals nothing.
+    # The maximum is NaN if one answer is; NaN equals nothing, so the count is 0 there.
     highest, rows = answers.max(-1, keepdim=True)
     is_one = (answers == highest).sum(-1) == 1
     return rows[..., 0].masked_fill(~is_one, NO_ANSWER)
@@ -107,18 +109,17 @@ def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs
 def class_logit(
     weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None
 ) -> ClassLogit:
-    """Return the metric of the study: how much the encoder takes an image for class ``label``.
+    """Return the cosine logit of a class, the metric of the study.
 
-    It is the cosine of an embedding [D] with the class's text, ``normalize(embedding) @ weights[label]``, in [-1, 1]
-    and without CLIP's logit scale.
+    It is the cosine of an embedding [D] and the text of the class, ``normalize(embedding) @ weights[label]``, between
+    -1 and 1 and without CLIP's logit scale.
 
     Args:
-        weights: Text weights [K, D], as `Clip.text_weights` makes them; they are computed with in the precision and
-            on the device of the embedding.
-        scale: What makes probabilities of cosines (default: the scale of the model whose encoder a task has, which is
-            `Clip.scale`). The logit has none; `own_part`, `lesion` and ``kl`` of curves take it.
-
+        weights: Text weights [K, D], as from `Clip.text_weights`; they are converted to the precision and device of
+            the embedding.
         label: The row of the class.
+        scale: Factor from cosines to logits, for probabilities alone: those of `own_part`, `lesion` and ``kl`` of
+            curves (default: `Clip.scale` of the model whose encoder a task has).
 
     Example:
         >>> metric = circuitry.class_logit(weights, label=1)
@@ -135,11 +136,11 @@ def class_margin(
 ) -> ClassLogit:
     """Return the cosine logit of a class minus the mean cosine logit of the other classes.
 
-    All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
-    The margin leaves this part out: it measures which class is recognised.
+    All embeddings of images lie in one narrow cone (the modality gap), so every logit has a part that is the same for
+    all images and texts. The margin removes this part and measures which class is recognised.
 
     Args:
-        weights, label, scale: As for `class_logit`, whose answers are the margin's, too.
+        weights, label, scale: As for `class_logit`; margin and logit give an image the same class and probabilities.
 
     Example:
         >>> metric = circuitry.class_margin(weights, label=1)
@@ -155,11 +156,15 @@ def class_margin(
     others = (weights.sum(0) - weights) / (n - 1)
     # A class less the mean of the others is n / (n - 1) times the class less the mean of all, which all answers share.
     own_scale = None if scale is None else float(scale)
+    # So `stretch` divides the scale by n / (n - 1), and probabilities are those of the plain logits.
     return ClassLogit(weights - others, label, "margin", own_scale, stretch=n / (n - 1))
 
 
 def _sketch(weights: Tensor) -> list[float]:
-    """Return length, norm and some sums of weights: they hardly change with rounding, which would change a digest."""
+    """Return length, norm and four sums of weights, rounded.
+
+    The text encoder's rounding differs between machines. It would change a digest, but hardly changes these numbers.
+    """
     flat = in_double(weights.cpu()).flatten()
     places = torch.arange(len(flat), dtype=flat.dtype, device=flat.device)
     numbers = [float(len(weights)), float(flat.norm())]
@@ -168,7 +173,7 @@ def _sketch(weights: Tensor) -> list[float]:
 
 
 def _check(weights: Tensor, label: int) -> None:
-    """Check that a label is one of the rows."""
+    """Raise `InputError` for a label that is no row; warn about rows whose length is not 1."""
     if label >= len(weights):
         raise InputError(
             f"A label is a row of the {len(weights)} text weights, but {label!r} was given: give a whole number "
@@ -187,7 +192,7 @@ def _check(weights: Tensor, label: int) -> None:
 
 
 def check_width(weights: Tensor, embedding: Tensor) -> None:
-    """Refuse text weights that are not as wide as an embedding."""
+    """Raise `InputError` for text weights of another width than the embedding."""
     if embedding.shape[-1] != weights.shape[-1]:
         raise InputError(
             f"A text weight has as many numbers as an embedding, but they have {weights.shape[-1]} and "
@@ -196,7 +201,7 @@ def check_width(weights: Tensor, embedding: Tensor) -> None:
 
 
 def answer_metric(metric: Metric, who: str) -> ClassLogit:
-    """Return a metric with candidate classes, or raise `InputError`: ``who`` takes answers among them."""
+    """Return ``metric`` if it has candidate classes, else raise `InputError`; ``who`` begins the message."""
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         return metric
     raise InputError(
@@ -206,7 +211,7 @@ def answer_metric(metric: Metric, who: str) -> ClassLogit:
 
 
 def metric_name(metric: object) -> str:
-    """Return the name of a metric for tables and provenance: its own, or its function's or class's."""
+    """Return the name of a metric in tables and provenance: its ``name``, or that of its function or class."""
     if isinstance(metric, str):
         return metric
     name = getattr(metric, "name", None) or getattr(metric, "__qualname__", None)
@@ -214,15 +219,20 @@ def metric_name(metric: object) -> str:
 
 
 METRICS: Mapping[str, Any] = {"logit": class_logit, "margin": class_margin}
-"""Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
+"""Functions that make the metric of a class, by name: its cosine logit, or the lead over other classes' mean."""
 
 
 def metric_of_class(
     metric: str | MetricOfClass | None, scale: float | None = None
 ) -> MetricOfClass:
-    """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`.
+    """Return the function that makes the metric of a class, given itself or its name in `METRICS`.
 
-    The package's own take a ``scale`` of logits (default: that of the model in whose tasks they are).
+    Args:
+        metric: A name of `METRICS`, or a function of text weights [K, D] and a label.
+        scale: Factor from cosines to logits for metrics of `METRICS` (default: that of the model of a task).
+
+    Raises:
+        InputError: for another name, or the finished metric of one class.
 
     Example:
         >>> from circuitry.encoder import metric_of_class
@@ -246,18 +256,20 @@ def metric_of_class(
 
 
 _tried: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Metrics that were tried on an image by itself."""
+"""Metrics that `_check_rows` has checked; each is checked once, since it takes a call."""
 
 
 def _check_rows(metric: Metric, embedding: Tensor, value: Tensor) -> None:
-    """Check once that the metric of an image is the same without the images beside it."""
+    """Raise `InputError` for a metric that depends on the images beside an image; each metric is checked once."""
+    # The package's own metrics are known to be right, and a single row has no rows beside it.
     if isinstance(metric, ClassLogit) or len(value) < 2 or metric in _tried:
         return
-    with suppress(TypeError):  # of what has no weak references, and is tried each time
+    with suppress(TypeError):  # an object without weak references is checked each time
         _tried[metric] = True
     with torch.no_grad():
         alone = metric(embedding[:1].detach()).flatten().tolist()
     beside = value[:1].tolist()
+    # 1 % of the largest value: kernels round batches of different sizes differently, above all in half precision.
     largest = float(value.detach().abs().max())
     if len(alone) != 1 or abs(alone[0] - beside[0]) > 0.01 * largest:
         raise InputError(
@@ -267,8 +279,10 @@ def _check_rows(metric: Metric, embedding: Tensor, value: Tensor) -> None:
 
 
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
-    """Return the metric [B] of embeddings [B, D]."""
-    own = embedding.clone()  # a metric may work in place
+    """Return the metric [B] of embeddings [B, D]; raise `InputError` for a metric that breaks a rule."""
+    own = (
+        embedding.clone()
+    )  # a metric may write into its argument, which the caller still needs
     value: object = metric(own)
     if not isinstance(value, Tensor):
         raise InputError(
@@ -291,6 +305,7 @@ def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
             f"The gradient of a metric by the embedding is needed, but what {metric_name(metric)!r} returned has none: "
             "compute it from the embedding by torch alone, without detach, item, no_grad or argmax."
         )
+    # The version counts writes. Autograd would give the gradient by the overwritten numbers, a wrong one.
     if torch.is_grad_enabled() and own.requires_grad and own._version:
         raise InputError(
             f"The gradient of a metric by the embedding is needed, but {metric_name(metric)!r} writes into the "

@@ -1,15 +1,15 @@
-"""Stages restricted to the units that an edge needs: the speed of edge attribution on ResNets.
+"""Stages restricted to the units of some edges, which makes edge attribution on ResNets fast.
 
-An edge needs some units downstream (rows) and the gradient by some units upstream (columns), often a tenth of
-each. A `NarrowStage` computes just that:
+Scores of edges need the values of some downstream units (rows of weights) and their gradients by some upstream units
+(columns of weights), often a tenth of each. A `NarrowStage` computes only these:
 
     narrow(x, delta) = the chosen downstream units of stage(x + delta at the chosen upstream units)
 
-where only ``delta`` carries gradient. The weights are sliced, the rest of the stage is constant in ``delta``
-and leaves the graph: of a bottleneck only the middle 3x3 convolution keeps its full size.
+Only ``delta`` has a gradient. The weights are sliced. The rest of the stage does not depend on ``delta``, so autograd
+does not record it: of a bottleneck only the middle 3x3 convolution keeps its full size.
 
-Stages without a shortcut of their own take `narrow_stage`; tests hold every shortcut against it. The tower's own
-modules are never written to.
+A stage without a narrow form of its own uses `narrow_stage`, with which tests compare every narrow form. The tower's
+own modules are never written to.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def narrow_stage(
     up_dim: int,
     down_dim: int,
 ) -> NarrowStage:
-    """Narrow any function between two sites: run it whole, then select."""
+    """Narrow any function between two sites: run all of it, then select the downstream units."""
 
     def narrow(x: Tensor, delta: Tensor) -> Tensor:
         return run(x.index_add(up_dim, up, delta)).index_select(down_dim, down)
@@ -55,6 +55,7 @@ def narrowest(
     stages: tuple[Stage, ...], up: Tensor, down: Tensor, up_dim: int
 ) -> NarrowStage:
     """Return the cheapest `NarrowStage` for the stages between two sites."""
+    # Narrow forms do not chain: behind the first stage all units have changed.
     if len(stages) == 1 and stages[0].narrow is not None:
         return stages[0].narrow(up, down)
 
@@ -71,12 +72,14 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
     middle = fuse_conv_bn_eval(block.conv2, block.bn2)
     last = _some_rows(fuse_conv_bn_eval(block.conv3, block.bn3), down)
     columns = first.weight.detach()[:, up]
-    # The shortcut of the chosen rows: as it is of x, and its weights for the change of the chosen columns.
+    # Two parts of the shortcut at the chosen rows: its value at x, which has no gradient, and its weights
+    # [rows, columns, 1, 1] for the change of the chosen columns.
     if block.downsample is None:
         pool = nn.Identity()
         shortcut: Callable[[Tensor], Tensor] = partial(
             torch.index_select, dim=1, index=down
         )
+        # The identity as a 1x1 convolution: 1 where a downstream unit is the upstream unit of the same number.
         of_change = (down[:, None] == up).to(columns)[:, :, None, None]
     else:
         pool, conv, norm = block.downsample
@@ -88,6 +91,7 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
         with torch.no_grad():
             entry = first(x)
             constant = shortcut(x)
+        # The first convolution is linear, so the change adds to its output by the chosen columns alone.
         hidden = block.act2(middle(block.act1(entry + F.conv2d(delta, columns))))
         out = last(block.avgpool(hidden))
         out += constant + F.conv2d(pool(delta), of_change)
@@ -98,19 +102,19 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
 
 
 def _some_rows(conv: nn.Conv2d, rows: Tensor) -> "partial[Tensor]":
-    """Return a 1x1 convolution with some of its output channels alone."""
+    """Return a 1x1 convolution that computes some of its output channels only."""
     bias = None if conv.bias is None else conv.bias.detach()[rows]
     return partial(F.conv2d, weight=conv.weight.detach()[rows], bias=bias)
 
 
 def pooled_tokens(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> the mean token and one token per position [B, 1 + H W, C]."""
+    """Return feature maps [B, C, H, W] as tokens [B, 1 + H W, C]: their mean, then one token per position."""
     sequence = rearrange(x, "batch unit h w -> batch (h w) unit")
     return torch.cat([sequence.mean(1, keepdim=True), sequence], 1)
 
 
 def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return what each head's query [B, 1, C] reads off k and v [B, tokens, C]: [B, head, C / heads]."""
+    """Return the result of attention [B, head, C / heads] of one query [B, 1, C] over k and v [B, tokens, C]."""
     q = _in_heads(pool, q)
     k = _in_heads(pool, k)
     weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
@@ -125,7 +129,8 @@ def _in_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
 
 
 def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
-    """Return what each head of CLIP's attention pooling reads off the positions [B, head, d_head]."""
+    """Return the result [B, head, d_head] of each head of CLIP's attention pooling."""
+    # Only the mean token asks: the embedding is the result at its position.
     tokens = pooled_tokens(x) + pool.positional_embedding
     return _attend(
         pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens)
@@ -133,7 +138,7 @@ def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
 
 
 def project_heads(pool: AttentionPool2d, heads: Tensor) -> Tensor:
-    """Return the embedding that the heads of CLIP's attention pooling make."""
+    """Return the embedding, given the results [B, head, d_head] of the heads of CLIP's attention pooling."""
     embedding: Tensor = pool.c_proj(heads.flatten(1))
     return embedding
 
@@ -141,7 +146,7 @@ def project_heads(pool: AttentionPool2d, heads: Tensor) -> Tensor:
 def narrow_attention_pool(
     pool: AttentionPool2d, up: Tensor, down: Tensor
 ) -> NarrowStage:
-    """Narrow CLIP's attention pooling: one query (the mean token), and only the changed columns of k and v."""
+    """Narrow CLIP's attention pooling: compute one query, of the mean token, and slice the columns of q, k and v."""
     q_columns = pool.q_proj.weight[:, up]
     k_columns = pool.k_proj.weight[:, up]
     v_columns = pool.v_proj.weight[:, up]
@@ -154,6 +159,7 @@ def narrow_attention_pool(
             q = pool.q_proj(tokens[:, :1])
             k = pool.k_proj(tokens)
             v = pool.v_proj(tokens)
+        # The projections are linear, so the change of the chosen channels adds to q, k and v.
         change = pooled_tokens(delta)
         q = q + F.linear(change[:, :1], q_columns)
         k = k + F.linear(change, k_columns)

@@ -1,6 +1,6 @@
-"""Norms that divide by the scale of their input: the towers that have some, and such a norm at a constant scale.
+"""Norms that divide by the scale of their input: which towers have them, and their output at a constant scale.
 
-At a constant scale a norm over the last axis is an affine map, as exact decompositions need it.
+At a constant scale a norm over the last axis is an affine map, so contributions to its input can be summed exactly.
 """
 
 from typing import Any
@@ -21,7 +21,8 @@ def has_rescaling_norms(tower: nn.Module) -> bool:
 
 
 def scale_of(norm: Any, x: Tensor) -> Tensor:
-    """Return what a norm multiplies its centred input with, [..., 1]."""
+    """Return the factor [..., 1] by which a norm multiplies its centred input."""
+    # nn.RMSNorm without eps adds the smallest step of the input's type, as PyTorch does.
     eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
     variance = _centred(norm, x).square().mean(-1, keepdim=True)
     scale: Tensor = (variance + eps).rsqrt()
@@ -29,13 +30,18 @@ def scale_of(norm: Any, x: Tensor) -> Tensor:
 
 
 def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
-    """Return a norm's output with this scale in place of its own."""
+    """Return the output of a norm that multiplies by ``scale`` instead of its own factor."""
     y = _centred(norm, x) * scale
     if norm.weight is not None:
         y = y * norm.weight
     bias = getattr(norm, "bias", None)  # RMS norms have none
-    return y if bias is None else y + bias
+    if bias is not None:
+        y = y + bias
+    return y
 
 
 def _centred(norm: Any, x: Tensor) -> Tensor:
-    return x - x.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
+    # RMS norms do not subtract the mean.
+    if isinstance(norm, nn.LayerNorm):
+        return x - x.mean(-1, keepdim=True)
+    return x

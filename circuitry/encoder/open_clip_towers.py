@@ -33,7 +33,7 @@ from circuitry.encoder.unit_kinds import CHANNEL, EMBEDDING_FEATURE, FEATURE
 
 
 def read_open_clip(tower: nn.Module) -> Chain | None:
-    """Return the chain of an image tower of open_clip; none of another tower."""
+    """Return the chain of an image tower of open_clip; None for another tower."""
     if isinstance(tower, ModifiedResNet):
         return Chain(tuple(_resnet_stages(tower)), height_and_width(tower.image_size))
     if isinstance(tower, VisionTransformer):
@@ -62,7 +62,7 @@ def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
             narrow = partial(narrow_bottleneck, block)
             yield Stage(f"{layer}.{j}", block, CHANNEL, narrow=narrow)
     pool = tower.attnpool
-    # The module pools for every position, but the embedding is the result at one.
+    # The module computes the result of every position, but the embedding is the result of the first alone.
     fast = in_order(partial(pooled_heads, pool), partial(project_heads, pool))
     narrow = partial(narrow_attention_pool, pool)
     yield Stage("attnpool", pool, EMBEDDING_FEATURE, fast, narrow)
@@ -74,16 +74,21 @@ def _vit_stages(
     yield Stage("ln_pre", tower._embeds, FEATURE)
     batch_first = tower.transformer.batch_first
     for site, block in blocks.items():
+        # Older open_clip towers run blocks on [L, B, C]; sites are [B, L, C] for every tower.
         run = block if batch_first else partial(_sequence_first, block)
         yield Stage(site, run, FEATURE)
 
     def pooled(x: Tensor) -> Tensor:
+        # Behind the pooled features come the tokens, which the tower returns only when asked to.
         features: Tensor = tower._pool(x)[0]
-        return features if tower.proj is None else features @ tower.proj
+        if tower.proj is not None:
+            features = features @ tower.proj
+        return features
 
     yield Stage("proj", pooled, EMBEDDING_FEATURE)
 
 
 def _sequence_first(block: nn.Module, x: Tensor) -> Tensor:
+    # Contiguous, as the tower's own copy is: another layout would round differently.
     y: Tensor = block(x.transpose(0, 1).contiguous())
     return y.transpose(0, 1)

@@ -1,13 +1,14 @@
-"""Which sites count in the size of a circuit: those whose units compute, and do not only hand on or read out.
+"""Find the sites whose units count in the size of a circuit.
 
-A circuit that drops the readout channels of other classes is small without having found anything. Two kinds of sites
-are told by runs of the encoder, whatever its architecture:
+Two roles of sites do not count, since a circuit could be small at such a site without having found anything: it could
+drop the readout channels of other classes. Both roles are found by runs of the encoder, for any architecture:
 
-- *readouts*: their units act on the embedding one by one, up to one factor for an image (a norm). Cut them into four
-  parts, and scale each part by a random factor: 16 such embeddings of an image differ along five directions at most,
-  one for each part and one for activations carried past them. A site that mixes units before a nonlinearity has more.
-- *repeats*: every unit depends on one unit of the site before alone, such as a pooled channel. Zeroing half of the
-  units there leaves the other half here as they are.
+- *readouts*: their units act on the embedding one by one, up to one factor for each image (a norm). The test divides
+  the units into four parts, scales each part by a random factor and computes 16 such embeddings of an image. Of a
+  readout they differ along five directions at most: one for each part, and one for activations carried past the units.
+  Of a site whose units are mixed before a nonlinearity they differ along more.
+- *repeats*: every unit depends on one unit of the site before alone, as a pooled channel does. The test zeroes half of
+  the units of the site before; of a repeat the other half of the units does not change.
 """
 
 from itertools import pairwise
@@ -22,16 +23,18 @@ from circuitry.encoder.sites import INPUT
 from circuitry.runs.given import checked
 from circuitry.runs.progress import BRIEF, Bar
 
-COUNTED, READOUT, REPEAT, IMAGE = "counted", "readout", "repeat", "image"
-"""Roles of sites."""
+COUNTED = "counted"
+READOUT = "readout"
+REPEAT = "repeat"
+IMAGE = "image"
 N_PARTS = 4
-"""Parts of a site's units that are scaled together."""
+"""Number of parts into which a site's units are divided; the units of a part are scaled together."""
 N_RUNS = 16
-"""Runs with other factors."""
+"""Number of runs, each with other factors."""
 TOLERANCE = 1e-3
-"""Share of the change that may be left by rounding where a site is a readout, or repeats another."""
+"""Largest share of the change that rounding may explain, at a readout or a repeat."""
 N_IMAGES = 2
-"""Images that roles are told by."""
+"""Number of noise images; all of them must agree."""
 _known: WeakKeyDictionary[Encoder, dict[str, str]] = WeakKeyDictionary()
 
 
@@ -39,12 +42,12 @@ _known: WeakKeyDictionary[Encoder, dict[str, str]] = WeakKeyDictionary()
 def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
     """Return the role of each of an encoder's sites: ``counted``, ``readout``, ``repeat`` or ``image``.
 
-    A site that is a readout and repeats another is a readout. Roles are told by two images of noise, once for an
-    encoder, and without its hooks.
+    A site that is both readout and repeat is called a readout. The roles of an encoder are found once, with two images
+    of noise and without hooks.
 
     Args:
         encoder: The encoder.
-        progress: Whether to show a bar where it takes longer.
+        progress: Whether to show a bar if it takes longer.
 
     Example:
         >>> from circuitry.encoder import site_roles
@@ -53,6 +56,7 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
         ('image', 'readout')
     """
     if encoder not in _known:
+        # Another encoder on the same tower: it has the same stages and none of the hooks.
         unhooked = Encoder(
             encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain
         )
@@ -62,11 +66,11 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
 
 @checked
 def counted_sites(encoder: Encoder, *, progress: bool = True) -> tuple[str, ...]:
-    """Return the sites that count in a circuit's size; runs ablate no unit of the others.
+    """Return the sites that count in a circuit's size; causal runs ablate units at no other site.
 
     Args:
         encoder: The encoder.
-        progress: As of `site_roles`.
+        progress: Whether to show a bar if it takes longer.
 
     Example:
         >>> from circuitry.encoder import counted_sites
@@ -93,6 +97,7 @@ def _roles(encoder: Encoder, progress: bool) -> dict[str, str]:
     with encoder.running(), encoder.fast(), bar:
         clean = {site: encoder(images, stop=site) for site in encoder.sites[1:]}
         for before, site in pairwise(encoder.sites):
+            # No site counts as a repeat of the image: three colours are no units that a circuit could drop.
             if _reads_out(encoder, site, clean[site]):
                 roles[site] = READOUT
             elif before != INPUT and _repeats(encoder, before, site, clean):
@@ -108,7 +113,7 @@ def _seeded() -> torch.Generator:
 
 
 def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
-    """Whether units act on the embedding one by one, up to a factor for each image."""
+    """Return whether units act on the embedding one by one, up to a factor for each image."""
     generator = _seeded()
     n_units = _n_units(encoder, site, clean)
     n_parts = min(N_PARTS, n_units)
@@ -118,7 +123,8 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
         gates = torch.rand(n_parts, generator=generator)[part_of_unit]
         embeddings.append(encoder(_scaled(encoder, site, clean, gates), site))
     runs = in_double(torch.stack(embeddings, 1))
-    # Squared singular values say how much of the difference between runs lies along how many directions.
+    # Squared singular values [image, direction], largest first: how much of the difference between runs lies along
+    # each direction. A readout has none beyond the parts and the carried stream.
     spread = torch.linalg.svdvals(runs - runs.mean(1, keepdim=True)).square()
     further = spread[:, n_parts + 1 :].sum(1)
     return bool((further <= TOLERANCE**2 * spread.sum(1)).all())
@@ -127,17 +133,18 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
 def _repeats(
     encoder: Encoder, before: str, site: str, clean: dict[str, Tensor]
 ) -> bool:
-    """Whether each unit depends on the unit of the same number at the site before alone."""
+    """Return whether each unit depends on the unit of the same number at the site before alone."""
     units = _units_first(encoder, site, clean[site])
     n_units = _n_units(encoder, before, clean[before])
     if len(units) != n_units:
         return False
+    # A random half and its complement, so that neighbours that a grouped convolution mixes fall apart.
     half = torch.randperm(n_units, generator=_seeded()) < n_units // 2
     for left in (half, ~half):
         ablated = encoder(_scaled(encoder, before, clean[before], left), before, site)
         moved = _units_first(encoder, site, ablated) - units
         change = moved.flatten(1).norm(dim=1)
-        # Written so that NaN is no repeat.
+        # Written with `not` so that NaN, of which no comparison is true, is no repeat.
         if not change[left].max() <= TOLERANCE * change[~left].max():
             return False
     return True
@@ -152,7 +159,7 @@ def _n_units(encoder: Encoder, site: str, clean: Tensor) -> int:
 
 
 def _scaled(encoder: Encoder, site: str, clean: Tensor, gates: Tensor) -> Tensor:
-    """Return an activation with its units scaled; what is carried past them stays."""
+    """Return an activation with each unit scaled by its gate; the stream carried past the units stays."""
     dim = encoder.unit_dim(site)
     factors = torch.ones(clean.shape[dim])
     factors[: len(gates)] = gates.float()

@@ -1,4 +1,4 @@
-"""Activations of an encoder at some of its sites, and the checks that they exist and are finite."""
+"""Return activations of an encoder at some sites, and check that the sites exist and the activations are finite."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +16,7 @@ def clean_activations(
     """Return the activations of ``images`` at ``sites``, checked to be finite."""
     wanted = set(sites)
     with torch.no_grad():
+        # Stages behind the last wanted site need not run.
         last = max(sites, key=encoder.position, default=None)
         _, cache = encoder.run_with_cache(
             images, stop=last, names_filter=lambda name: name in wanted
@@ -25,11 +26,11 @@ def clean_activations(
 
 
 def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
-    """Raise `InputError` for the first site with a value that is NaN or infinite; ``what`` begins the sentence."""
+    """Raise `InputError` for the first site with a NaN or infinite value; ``what`` begins the message."""
     verdicts = [activation.isfinite().all() for activation in activations.values()]
     if not verdicts:
         return
-    # Together, so that a GPU is waited for once.
+    # One answer for all sites: each answer that Python reads waits for the GPU.
     finite = torch.stack([verdict.to(verdicts[0].device) for verdict in verdicts])
     if bool(finite.all()):
         return
@@ -41,7 +42,7 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
 
 
 def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:
-    """Return the sites to score (default: all) after checking that they exist and come in order."""
+    """Return ``sites`` (default: all) after checking that they exist and are in the encoder's order."""
     if sites is None:
         return encoder.sites
     order = [encoder.position(site) for site in sites]

@@ -1,4 +1,4 @@
-"""A stage: one link of the chain that an encoder is."""
+"""The stages of an encoder, and the blocks that some of them run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,20 @@ from circuitry.runs.given import Condition, checked
 Step = Callable[[Tensor], Tensor]
 NO_STEP = nn.Identity()
 NarrowStage = Callable[[Tensor, Tensor], Tensor]
-"""Maps (activation x, change ``delta`` of the chosen upstream units) to the chosen downstream units of
-``stage(x + delta)``, differentiable in ``delta`` only."""
+"""Function of an activation x and a change ``delta`` of the chosen upstream units. It returns the chosen downstream
+units of ``stage(x + delta)``, differentiable in ``delta`` alone; see `narrowing`."""
 
 
 def _no_block(given: object) -> str | None:
-    """Say what is given in the place of a block, whose class is in a room above."""
+    """Describe a value that is no block; return None for a block."""
+    # `Block` is in bases, above this room, so it cannot be imported here.
     return None if hasattr(given, "n_neurons") else shown(given)
 
 
 @checked
 @dataclass(frozen=True)
 class Stage:
-    """One link of the chain.
+    """One step of an encoder: the function between two neighbouring sites.
 
     Example:
         >>> from circuitry.encoder import Stage, UnitKind
@@ -36,25 +37,25 @@ class Stage:
     """
 
     site: str
-    """Name of the site at its output: the module path in the tower."""
+    """Name of the site at the output: the module's path in the tower."""
     run: Callable[[Tensor], Tensor]
-    """Activation of the site before -> activation of this site."""
+    """Function from the activation of the site before to the activation of this site."""
     units: UnitKind | int
-    """The kind of the output's units, or their axis alone: 1 of channels [B, C, H, W] and [B, C], -1 of features
-    [B, L, C] and [B, H, W, C]."""
+    """Kind of the output's units, or only their axis: 1 of channels [B, C, H, W] and [B, C], -1 of features [B, L, C]
+    and [B, H, W, C]."""
     fast: Callable[[Tensor], Tensor] | None = None
-    """Optional: ``run`` without work that does not reach its output, equal up to rounding."""
+    """Optional: a faster ``run`` that leaves out work without effect on the output; equal up to rounding."""
     narrow: Callable[[Tensor, Tensor], NarrowStage] | None = None
-    """Optional faster route for edges: (kept upstream units, kept downstream units) -> `NarrowStage`."""
+    """Optional: function of the kept upstream units and the kept downstream units that returns a `NarrowStage`."""
     error_units: range = range(0)
-    """Where the output is in a feature basis: the units behind the latents, which hold what they miss."""
+    """In a feature basis: the units behind the latents, which hold the error of their reconstruction."""
     carried: range = range(0)
-    """What is carried past the site behind its units, such as the residual stream past the heads: no units, never
-    scored or written; see `components`."""
+    """Places behind the units that only carry the residual stream past them; they are never scored or written, see
+    `components`."""
     block: Annotated[
         Any, Condition("a Block", _no_block, "take that of `block_of`, or leave it out")
     ] = None
-    """Where the units are neurons: the `Block` that they are of."""
+    """If the units are neurons: their `Block`."""
 
     @property
     def kind(self) -> UnitKind:
@@ -68,18 +69,19 @@ class Stage:
 
 
 def nowhere() -> None:
-    """Return None, as the places of a block that is told none."""
+    """Return None: the `PlacedBlock.places` of a block that needs no positions."""
 
 
 @dataclass(frozen=True)
 class PlacedBlock:
-    """A transformer block whose trunk gives it more than the stream: rotary embeddings, a bias, or no mask."""
+    """A transformer block that takes a second argument: rotary embeddings, a bias of scores, or a mask."""
 
     module: nn.Module
     argument: str
-    """What the block calls that."""
+    """Name of the second argument."""
     places: Callable[[], Any]
-    """Returns it, or none; asked anew in every run, as it may be learned and moves with the trunk."""
+    """Function that returns the second argument, perhaps None. Each run calls it, since the argument may be a learned
+    weight and moves with the trunk to another device."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the block."""
@@ -89,20 +91,20 @@ class PlacedBlock:
 
 @dataclass(frozen=True)
 class EnteredBlock:
-    """The first block of a level with what comes before it there, such as a down-sampling."""
+    """The first block of a level, and the step of the level before it, such as a down-sampling."""
 
     module: Any
     entry: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run both."""
+        """Run the level's step, then the block."""
         y: Tensor = self.module(self.entry(x))
         return y
 
 
 @dataclass(frozen=True)
 class ConvBlock:
-    """The steps of a convolutional block.
+    """The steps of a convolutional block: ``after(add(hidden(entry(x))) + shortcut(entry(x)))`` of the stream x.
 
     Example:
         >>> from torch import nn
@@ -116,12 +118,13 @@ class ConvBlock:
     """
 
     hidden: Sequence[tuple[str, Step]]
-    """Name of each hidden activation, and the step to it from the one before, the first from the stream."""
+    """Name of each hidden activation and the step that makes it, of the stream or of the activation before it."""
     add: Step
-    """The last hidden activation -> what the block adds to the stream."""
+    """Step from the last hidden activation to the block's addition to the stream."""
     shortcut: tuple[str, Step] | None
-    """Name and step of what goes past the hidden channels: without a name the stream as it is; none for nothing."""
+    """Name and step of a projection of the stream past the hidden channels. An empty name stands for the stream itself,
+    None for a block without a shortcut."""
     after: Step = NO_STEP
-    """What the sum passes."""
+    """Step behind the sum, such as a ReLU."""
     entry: Step = NO_STEP
-    """What the stream passes before the block reads it."""
+    """Step of the stream before the block reads it, such as a down-sampling."""

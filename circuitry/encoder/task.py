@@ -1,8 +1,8 @@
-"""A task: an encoder, images and a metric. Every function that scores, patches or ablates units starts from one.
+"""A task: an encoder, images and a metric. Every function that scores, patches or ablates units takes one.
 
-1. `Task.running` is a run of its encoder (`Encoder.running`) that takes the stages' fast ways;
-2. `Task.batches` is the one loop over images: batches that fit memory, each with its part of the baseline;
-3. `Task.identity` says what shaped the numbers; results are compared where it is the same.
+1. `Task.running` holds a run of its encoder (`Encoder.running`) with the stages' fast functions;
+2. `Task.batches` is the one loop over images: it yields batches that fit memory, each with its part of the baseline;
+3. `Task.identity` identifies everything that shapes the numbers; results are compared if their identities are equal.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,17 +48,18 @@ class Batch(NamedTuple):
     images: Tensor
     """Images [batch, 3, height, width] on the encoder's device and in its precision."""
     start: int
-    """Place of the first of them among all images."""
+    """Place of the first image of the batch among all images."""
     task: "Task"
+    """The task that the images are of."""
 
     def clean(self, sites: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations at some sites, checked to be finite."""
+        """Return the activations of the batch at ``sites``; raise `InputError` if they are not finite."""
         return clean_activations(self.task.encoder, self.images, sites)
 
     def ends(self, clean: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the ``clean`` activations with all units at the baseline.
 
-        What is carried past the units stays these images' own, counterfactual images or not: it is no unit.
+        The stream that a site carries past its units stays that of the batch, even if the baseline is counterfactual.
         """
         encoder = self.task.encoder
         ends = self.task.baseline.activations(encoder, clean, self.start)
@@ -67,7 +68,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
 class Task:
-    """An encoder, the images that it is shown, what is measured, and what replaces an ablated activation.
+    """An encoder, images, a metric, and the baseline that replaces ablated activations.
 
     Example:
         >>> task = circuitry.Task(encoder, images, metric, others=others)
@@ -82,13 +83,13 @@ class Task:
 
     HOW_TO_GET: ClassVar = "make one with Task(clip.encoder, images, metric)"
 
-    encoder: Encoder  #: The tower that is asked.
+    encoder: Encoder  #: The tower that runs.
     images: Images
-    """Images of one class: a tensor [B, 3, H, W] or an iterable of such batches; how they are cut changes nothing."""
+    """Images of one class: a tensor [B, 3, H, W] or an iterable of batches, whose sizes change nothing."""
     metric: Metric
-    """Embeddings [B, D] -> one number per image [B], each row by itself."""
+    """Function of embeddings [B, D] that returns one number per image [B], independent of the other images."""
     baseline: Baseline | Counterfactual
-    """What replaces an ablated activation; see `circuitry.encoder.baselines`."""
+    """Replacement of ablated activations; see `circuitry.encoder.baselines`."""
     others: Images | None
     """Images of other classes, for selectivity, learned masks, and means by name."""
     sites: Annotated[tuple[str, ...], DISTINCT]
@@ -111,12 +112,12 @@ class Task:
         """Make a task.
 
         Args:
-            encoder: Its device and precision are used.
-            images: What a one-shot iterator gives is kept in memory, so that every pass sees the same images.
-            metric: Such as `class_logit`.
-            baseline: ``"zero"``; with others ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
-                ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,
-                3, H, W] for all images or [B, 3, H, W] with one for every image.
+            encoder: The encoder; images are moved to its device and precision.
+            images: Images of one class. Images of a one-shot iterator stay in memory, so that every pass sees them.
+            metric: A metric such as `class_logit`.
+            baseline: One of ``"zero"``; ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
+                ``others``, which are needed then; a `Baseline`, as from `mean_baseline` or another task; or
+                counterfactual images, [1, 3, H, W] for all images or [B, 3, H, W] with one for each image.
             others: Images of other classes, for selectivity, learned masks, and means by name.
             sites: Sites to score or to ablate, in the encoder's order (default: all).
             work: Memory and progress.
@@ -128,6 +129,7 @@ class Task:
             together = chain(own, ImageBatches(others, encoder, rows))
             per = MEANS[baseline]
             baseline = mean_baseline(encoder, together, per, progress=work.progress)
+        # The class is frozen, and the fields need other types than the arguments.
         vars(self).update(
             encoder=encoder,
             images=images,
@@ -140,8 +142,8 @@ class Task:
 
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
-        """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it."""
-        # Measured once, by the stages' ordinary ways.
+        """Hold a run of the encoder within the block, with the stages' fast functions; see `Encoder.running`."""
+        # Memory is measured before `fast`, so that batches do not depend on who asks first.
         rows_that_fit(self.encoder, self.work.memory_gib)
         with self.encoder.running(gradients=gradients), self.encoder.fast():
             if isinstance(self.baseline, Baseline):
@@ -149,10 +151,11 @@ class Task:
             yield
 
     def batches(self, rows: Count | None = None) -> Iterator[Batch]:
-        """Yield the images in batches of at most ``rows``, and of no more than fit the memory."""
+        """Yield the images in batches of at most ``rows`` images that also fit the memory of ``work``."""
         fit = rows_that_fit(self.encoder, self.work.memory_gib)
         count = 0
         for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
+            # The first batch is enough: a hook that repeats rows does so for all images.
             if count == 0 and self.encoder.hooked_sites:
                 n_rows = len(self.encoder(images))
                 if n_rows != len(images):
@@ -169,11 +172,16 @@ class Task:
         images: Tensor,
         chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice,
     ) -> "Task":
-        """Return the task for some of the images, and all images of other classes, with their part of the baseline."""
+        """Return the task for the chosen images, with their part of the baseline; images of other classes stay.
+
+        Args:
+            images: The task's own images as a tensor.
+            chosen: Places, a mask or a slice of the chosen images.
+        """
         of_baseline = chosen
         n = self.baseline.n_images
         if self.others is not None and n is not None:
-            # A baseline of each image has those of other classes behind, which all stay.
+            # A baseline with a value for each image has those of other classes behind those of the task's images.
             places = torch.arange(n)
             own = places[: len(images)][chosen]
             of_baseline = torch.cat([own, places[len(images) :]])
@@ -189,7 +197,7 @@ class Task:
 
     @property
     def identity(self) -> Identity:
-        """What shaped the numbers, except for the images and the settings of a method."""
+        """Identity of encoder, metric and baseline; images and the settings of a method are not in it."""
         asked: dict[str, Any] = {
             "baseline": self.baseline.name,
             "baseline_digest": self.baseline.digest,
@@ -203,11 +211,15 @@ class Task:
 
 
 def _count(images: Images) -> str:
+    # Other images would have to be read to be counted.
     return number_of(len(images), "image") if isinstance(images, Tensor) else "images"
 
 
 def at_model_scale(task: Task) -> Task:
-    """Return a task whose metric has a scale: the model's where it has none, which takes a classifier a run."""
+    """Return a task whose metric has a scale of logits: that of the model, if it has none itself.
+
+    To read the scale of a classifier takes a run.
+    """
     metric = task.metric
     if isinstance(metric, ClassLogit) and metric.scale is None:
         return replace(task, metric=replace(metric, scale=task.encoder.scale))
@@ -215,7 +227,7 @@ def at_model_scale(task: Task) -> Task:
 
 
 def with_others(task: Task) -> tuple[Task, int]:
-    """Return a task of the images followed by the images of other classes, and the number of the first."""
+    """Return a task whose images are the task's own, then those of other classes; and the number of its own images."""
     batches = list[Tensor]()
     counts = []
     for images in (task.images, task.others):

@@ -1,4 +1,4 @@
-"""Images as batches that can be gone through twice, however they come."""
+"""Turn images of any supported type into batches that several passes can read."""
 
 import logging
 import math
@@ -18,24 +18,24 @@ from circuitry.runs.given import lacking_values
 from circuitry.runs.provenance import weights_digest
 
 Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
-"""A tensor [B, 3, H, W]; or an iterable or data set of such batches, of images [3, H, W], or of (images, labels)."""
+"""A tensor [B, 3, H, W]; or an iterable or data set of batches, of images [3, H, W], or of pairs (images, labels)."""
 
 log = logging.getLogger(__name__)
 LARGEST = 20.0
 """No normalised image has a larger value: with CLIP's, white is 2.1, and with a standard deviation of 0.05 it is 20."""
 _SLACK = 0.02
-"""How far rounding moves black and white."""
+"""Distance by which rounding may move black and white."""
 _DIGESTS = "pixel_digests"
-"""Attribute of a task's tensor of images: `pixel_digests` of them, once they were asked for."""
+"""Attribute of a tensor of images: their `pixel_digests`, after the first use."""
 _MARK = "times_written"
-"""Attribute of a task's tensor of images: how often PyTorch had seen its memory being written when it was looked at."""
+"""Attribute of a checked tensor of images: PyTorch's count of writes into it when it was checked."""
 
 
 class ImageBatches:
-    """Batches of at most ``rows`` images on the encoder's device; every pass gives the same ones.
+    """Batches of at most ``rows`` images on the encoder's device; every pass yields the same batches.
 
-    What a one-shot iterator gives is kept in memory, since attribution needs the images twice (nodes, then edges). A
-    second pass that begins with other images is refused; values that are not normalised are named in the first.
+    Images of a one-shot iterator stay in memory, since attribution needs all images twice (for nodes, then for edges).
+    The first pass warns about values that are not normalised. A later pass that begins with other images is refused.
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
@@ -49,7 +49,7 @@ class ImageBatches:
         self._digests: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
-        # A tensor, and batches of batches, are the same in every pass.
+        # A tensor cannot change between passes, and inner `ImageBatches` check themselves.
         may_change = not isinstance(self._images, ImageBatches | Tensor)
         is_empty = True
         digests = list[str]()
@@ -65,10 +65,12 @@ class ImageBatches:
                 is_empty = False
         if is_empty:
             raise InputError("A run needs at least one image, but there were none.")
+        # Only here, behind a whole pass: a pass that was broken off has the digests of some images.
         self._digests = self._digests or tuple(digests)
 
     def _check_same_first(self, batch: Tensor) -> None:
-        """Refuse a pass that begins with other images than the pass before; eight are enough to notice, and cheap."""
+        """Raise `InputError` if a pass begins with other images than the pass before."""
+        # Eight images are cheap, and enough to notice a loader that shuffles.
         before = self._first
         self._first = weights_digest({"images": batch[:8]})
         if before not in ("", self._first):
@@ -79,7 +81,7 @@ class ImageBatches:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """The `pixel_digests` of all images, which the first whole pass takes."""
+        """The `pixel_digests` of all images, which the first whole pass computes."""
         if isinstance(self._images, ImageBatches | Tensor):
             return digests_of(self._images)
         if self._digests is None:
@@ -90,7 +92,7 @@ class ImageBatches:
     def _prepared(self, part: Tensor) -> Tensor:
         part = part.to(self._encoder.device, self._encoder.dtype)
         if part.is_inference() and not torch.is_inference_mode_enabled():
-            # Gradients do not flow past what was made in inference mode.
+            # Autograd cannot save inference tensors; a copy is an ordinary tensor.
             return part.clone()
         return part
 
@@ -98,7 +100,10 @@ class ImageBatches:
 def images_of_task(
     sets: Sequence[Images | None], encoder: Encoder, memory_gib: float
 ) -> list[Any]:
-    """Return sets of images as a task holds them: tensors that were looked at, or batches for several passes."""
+    """Return sets of images as a task holds them: checked tensors, or `ImageBatches` of anything else.
+
+    Warn about images that are in both sets, and about values that are not normalised.
+    """
     fresh: list[Any] = [images for images in sets if _is_fresh(images)]
     if len(fresh) == 2:
         shared = _count_shared(*fresh)
@@ -123,24 +128,24 @@ def images_of_task(
 
 
 def _is_fresh(images: Images | None) -> bool:
-    """Whether these are images as a tensor with values that nobody has looked at."""
+    """Return whether images are a tensor with values that was not checked before."""
     if not isinstance(images, Tensor) or images.dim() != 4 or images.is_meta:
         return False
     return _MARK not in vars(images)
 
 
 def seen(images: Tensor) -> Tensor:
-    """Mark images as a task's: their values were looked at, and they stay as they are."""
+    """Mark a tensor of images as checked and return it; `checked_batches` refuses it once it was written into."""
     vars(images)[_MARK] = 0 if images.is_inference() else images._version
     return images
 
 
 def pixel_digests(images: Float[Tensor, "images _ _ _"]) -> tuple[str, ...]:
-    """Return a short digest of the pixels of each image: equal for equal pictures, whatever files they come from.
+    """Return a short digest of the pixels of each image, equal for equal pictures in different files.
 
-    Numbers of bfloat16 are compared, which are the same in single and in double precision, so that the device and the
-    type of the encoder make no difference; they still tell neighbouring grey values apart, or nearly.
+    Pixels are rounded to bfloat16 first, so that the device and the precision of the encoder make no difference.
     """
+    # bfloat16 still tells neighbouring grey values apart, or nearly.
     if images.is_meta:
         return ()
     return tuple(
@@ -150,7 +155,7 @@ def pixel_digests(images: Float[Tensor, "images _ _ _"]) -> tuple[str, ...]:
 
 
 def digests_of(images: Images) -> tuple[str, ...]:
-    """Return the `pixel_digests` of a task's images, however they come."""
+    """Return the `pixel_digests` of images of any supported type; those of a checked tensor are computed once."""
     if isinstance(images, ImageBatches):
         return images.digests
     if not isinstance(images, Tensor):
@@ -164,26 +169,28 @@ def digests_of(images: Images) -> tuple[str, ...]:
 
 
 def _count_shared(own: Tensor, others: Tensor) -> int:
-    """Return how many images of the first set are in the second, by every seventh of their numbers."""
+    """Return how many images of the first set are also in the second."""
     known = {*_some_bytes(others)}
     return sum(image in known for image in _some_bytes(own))
 
 
 def _some_bytes(images: Tensor) -> list[bytes]:
+    # Every seventh number is enough to recognise a picture, and takes a seventh of the memory.
     numbers = images.detach().flatten(1)[:, ::7].float().cpu()
     return [image.tobytes() for image in numbers.numpy()]
 
 
 def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
-    """Return images, however they come, as one tensor."""
+    """Return images of any supported type as one tensor."""
     return seen(torch.cat(list(checked_batches(images))))
 
 
 def checked_batches(images: object) -> Iterator[Tensor]:
-    """Return the batches of images, which may be empty, each checked to be one when its turn comes.
+    """Return an iterator over the batches of images; each batch is checked when it is reached, and may be empty.
 
-    Of (images, labels), as a `DataLoader` or a torchvision data set gives them, the images are taken.
+    Labels of pairs (images, labels), as from a `DataLoader` or a torchvision data set, are dropped.
     """
+    # A map-style data set may lack an end of iteration; by index its length ends it.
     if isinstance(images, Dataset) and isinstance(images, Sized):
         images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable):
@@ -199,18 +206,26 @@ def checked_batches(images: object) -> Iterator[Tensor]:
 
 
 def count_batches(images: object, rows: int) -> int | None:
-    """Return how many batches of at most ``rows`` images `ImageBatches` cuts, for a bar; None where reading tells."""
+    """Return the number of batches that `ImageBatches` makes, for a progress bar.
+
+    It is None if the images would have to be read to count them.
+    """
     if isinstance(images, ImageBatches):
         return count_batches(images._images, min(rows, images._rows))
     batches = [images] if isinstance(images, Tensor) else images
-    if not isinstance(batches, (list, tuple)) or not all(
-        isinstance(one, Tensor) for one in batches
-    ):
+    if not isinstance(batches, (list, tuple)):
         return None
-    return sum(-(-(len(one) if one.dim() == 4 else 1) // rows) for one in batches)
+    count = 0
+    for batch in batches:
+        if not isinstance(batch, Tensor):
+            return None
+        n_images = len(batch) if batch.dim() == 4 else 1
+        count += math.ceil(n_images / rows)
+    return count
 
 
 def _checked(batch: object) -> Tensor:
+    """Return a batch of images [B, 3, H, W] without labels; raise `InputError` for anything else."""
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         first, second = batch
         if isinstance(first, Tensor) and _is_label(second, first):
@@ -237,16 +252,18 @@ def _checked(batch: object) -> Tensor:
 
 
 def _is_label(value: object, images: Tensor) -> bool:
-    """Whether the second of a pair is no image beside the first: it has other channels, or none."""
+    """Return whether the second value of a pair is a label and no second image."""
+    # Two images of a pair have equal numbers of channels; labels of floating point have other axes.
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return True
     return value.shape[-3:-2] != images.shape[-3:-2]
 
 
 def name_values(images: Tensor, encoder: Encoder) -> bool:
-    """Warn about values that no preprocessing gives, and return whether there are such.
+    """Warn about values that no preprocessing gives, and return whether there are any.
 
-    Towers of whole models know the means and deviations from which black and white follow; see `LARGEST` for others.
+    The tower of a whole model knows the means and deviations of its preprocessing, and so the values of black and
+    white. For another tower values up to `LARGEST` pass.
     """
     if not images.numel() or images.is_meta:
         return False
@@ -261,6 +278,8 @@ def name_values(images: Tensor, encoder: Encoder) -> bool:
     where = ""
     if (low < black - _SLACK or high > white + _SLACK) and max(-low, high) < math.inf:
         where = f"reach from {low:.3g} to {high:.3g}, beyond {black:.3g} to {white:.3g}"
+    # Pixels in [0, 1] or [-1, 1] that were never normalised lie within black and white. They show by their ends, unless
+    # the model's own black is such an end.
     for least, known in ((0, black < -_SLACK), (-1, ends and black < -1.2)):
         if known and least <= low < least + 0.1 and 0.9 < high <= 1:
             where = f"lie between {least} and 1"
@@ -284,17 +303,19 @@ def _no_images(given: object) -> InputError:
 _measured: weakref.WeakKeyDictionary[
     Encoder, dict[tuple[torch.device, torch.dtype], int]
 ] = weakref.WeakKeyDictionary()
-"""Bytes per image by encoder: measuring takes a run."""
+"""Bytes per image by encoder, device and type; measuring takes two runs."""
 
 
 def bytes_per_image(encoder: Encoder) -> int:
-    """Return the memory that a second image adds to a run with gradients: what autograd keeps, and its gradients."""
+    """Return the bytes that one more image adds to a run with gradients."""
+    # The difference of two runs leaves out weights. Twice, since each saved activation gets a gradient as large.
     with encoder.running(gradients=True):
         return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
 
 
 def _bytes_kept(encoder: Encoder, n_images: int) -> int:
-    """Return the size of all storages that autograd keeps in a run."""
+    """Return the bytes of all tensors that autograd saves in a run."""
+    # By address: several saved tensors may be views of one storage.
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -309,7 +330,7 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
 
 
 def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
-    """Return how many images, or activations of one image, a run may take."""
+    """Return how many images a run may take within ``memory_gib``: at least one."""
     measured = _measured.setdefault(encoder, {})
     setting = encoder.device, encoder.dtype
     if setting not in measured:

@@ -1,10 +1,10 @@
 """The networks of timm as chains, by themselves or as the trunk of an open_clip tower.
 
-Convolutional networks and Swin are written down as links (`chain`): a new one is a line of `FEATURES`. MobileNet v1 and
-v2 and MNASNet are EfficientNets; MobileCLIP's FastViT is a FastVit. timm's ViTs are those with positions of their own,
-rotary ones (EVA, EVA-02, PE) and biases of scores (`PlacedBlock`).
+Convolutional networks and Swin are described by links (`chain`): to add one, add a line to `FEATURES`. MobileNet v1
+and v2 and MNASNet are EfficientNets in timm, MobileCLIP's FastViT is a FastVit. ViTs may have learned positions, rotary
+embeddings (EVA, EVA-02, PE) or biases of scores by relative position (`PlacedBlock`).
 
-A network by itself ends with what it pools, and its classifier where there is one; a ViT with one stage of both.
+The last stages of a network by itself are its pooling and its classifier, if it has one; a ViT has one stage of both.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ VITS = (
 
 
 def read_timm(net: nn.Module) -> Chain | None:
-    """Return the chain of a network of timm; none of another network."""
+    """Return the chain of a network of timm; None for another network."""
     if not isinstance(net, VITS) and _links(net) is None:
         return None
     network: Any = net
@@ -64,7 +64,7 @@ def read_timm(net: nn.Module) -> Chain | None:
 
 
 def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
-    """Yield the stages up to the last feature map or token stream; ``path`` goes before the modules' names."""
+    """Yield the stages up to the last feature map or the last block; ``path`` is a prefix of the sites' names."""
     if isinstance(trunk, timm_models.VisionTransformer):
         entry = in_order(
             trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre
@@ -73,7 +73,7 @@ def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
     elif isinstance(trunk, timm_models.Eva):
 
         def placed(x: Tensor) -> Tensor:
-            # Behind it comes the rotary embedding, which blocks ask for themselves.
+            # The second result is the rotary embedding, which each block gets as a `PlacedBlock`.
             tokens: Tensor = trunk._pos_embed(trunk.patch_embed(x))[0]
             return tokens
 
@@ -94,7 +94,7 @@ def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
 
 
 def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
-    """Return the transformer blocks of a ViT by the site that each ends at; none of another trunk."""
+    """Return the transformer blocks of a ViT by the site that each ends at; an empty dictionary for another trunk."""
     if not isinstance(trunk, VITS):
         return {}
     blocks = dict[str, TransformerBlock]()
@@ -102,7 +102,7 @@ def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
         if isinstance(trunk, timm_models.Eva):
             block = PlacedBlock(block, "rope", partial(_rotary, trunk, i))
         elif isinstance(trunk, timm_models.VisionTransformerRelPos):
-            # The bias of scores that all blocks share, if they do.
+            # One bias of scores may serve all blocks; else each block's attention has its own.
             shared = trunk.shared_rel_pos
             places = nowhere if shared is None else shared.get_bias
             block = PlacedBlock(block, "shared_rel_pos", places)
@@ -111,7 +111,7 @@ def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
 
 
 def trunk_grid(trunk: Any) -> TokenGrid | None:
-    """Return where the tokens of a ViT lie; nothing for another trunk."""
+    """Return the places of a ViT's tokens in the image; None for another trunk."""
     if not isinstance(trunk, VITS):
         return None
     first = () if trunk.cls_token is None else (CLASS_TOKEN,)
@@ -120,14 +120,15 @@ def trunk_grid(trunk: Any) -> TokenGrid | None:
 
 
 def last_norm(trunk: Any) -> nn.Module:
-    """Return the norm between the last feature map and the head, if there is one."""
+    """Return the norm between the last feature map and the head; the identity if there is none."""
+    # ConvNeXt's `norm` is part of its head; the norm before the head has another name there.
     name = "norm_pre" if isinstance(trunk, timm_models.ConvNeXt) else "norm"
     norm: nn.Module = getattr(trunk, name, nn.Identity())
     return norm
 
 
 def _ends(net: Any) -> Iterator[Stage]:
-    """Yield what follows the last feature map of a network by itself."""
+    """Yield the stages behind the last feature map of a network that is no trunk."""
     if isinstance(net, VITS):
         answered = in_order(last_norm(net), net.forward_head)
         yield Stage("head", answered, EMBEDDING_FEATURE)
@@ -138,6 +139,7 @@ def _ends(net: Any) -> Iterator[Stage]:
     name = "head" if hasattr(net, "head") else "global_pool"
     yield Stage(name, pooled, EMBEDDING_FEATURE if is_last else CHANNEL)
     if not is_last:
+        # timm does not say the path of the classifier, which names its site.
         names = {module: name for name, module in net.named_modules()}
         yield Stage(names[classifier], classifier, EMBEDDING_FEATURE)
 
@@ -153,10 +155,12 @@ def _rotary(trunk: Any, block: int) -> Tensor | None:
     """Return the rotary embedding of a block, as the trunk itself makes it."""
     if trunk.rope is None:
         return None
+    # Without a fixed shape the embedding is made for the grid at hand, as the trunk's own forward does.
     if getattr(trunk.rope, "feat_shape", None) is None:
         rotary: Tensor = trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
     else:
         rotary = trunk.rope.get_embed()
+    # Mixed rotary embeddings are learned for each block: [block, ...].
     return rotary[block] if trunk.rope_mixed else rotary
 
 

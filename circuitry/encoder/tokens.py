@@ -1,4 +1,4 @@
-"""The tokens of a transformer: first those without a place in the image, then its patches, row by row. No torch."""
+"""The tokens of a transformer: tokens without a place in the image, then the patches, row by row. No torch."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ CLASS_TOKEN = "class token"
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """The tokens of a tower, in order; see `Encoder.token_grid`.
+    """Places of a tower's tokens in the image; see `Encoder.token_grid`.
 
     Example:
         >>> vit.encoder.token_grid
@@ -17,10 +17,10 @@ class TokenGrid:
     """
 
     first: tuple[str, ...]
-    """Names of the tokens before the patches: class token, registers."""
+    """Names of the tokens before the patches: the class token and registers."""
     height: int  #: Rows of the grid of patches.
     width: int
-    """Of the grid of patches."""
+    """Columns of the grid of patches."""
 
     def __len__(self) -> int:
         """Return how many tokens there are."""

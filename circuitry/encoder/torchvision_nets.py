@@ -1,4 +1,4 @@
-"""The networks of torchvision as chains: convolutional ones written down as links, a line each, and the ViT."""
+"""The networks of torchvision as chains: links of each convolutional network, and a function for the ViT."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,18 +57,19 @@ NETS: dict[type, tuple[Link, ...]] = {
         "classifier.3",
     ),
 }
-"""The links of each network up to its last layer; see `chain`."""
+"""The links of each network, its last layer included; see `chain`."""
 USUAL_SIZE = 224
-"""Height and width of images, where the network does not say."""
+"""Height and width of images if the network has no setting for them."""
 
 
 def read_torchvision(net: nn.Module) -> Chain | None:
-    """Return the chain of a network of torchvision; none of another network."""
+    """Return the chain of a network of torchvision; None for another network."""
     if isinstance(net, models.VisionTransformer):
         return _vit_chain(net)
     for kind, links in NETS.items():
         if isinstance(net, kind):
             *stages, last = linked_stages(net, links)
+            # The units of the last layer are outputs, not channels.
             stages.append(replace(last, units=EMBEDDING_FEATURE))
             settings = getattr(net, "preprocess_cfg", {})
             size = height_and_width(settings.get("size", USUAL_SIZE))
@@ -85,6 +86,7 @@ def _vit_chain(net: Any) -> Chain:
     def entered(x: Tensor) -> Tensor:
         class_tokens = net.class_token.expand(len(x), -1, -1)
         tokens = torch.cat([class_tokens, net._process_input(x)], 1)
+        # Dropout does nothing in evaluation mode, but its path names the site where positions have been added.
         placed: Tensor = net.encoder.dropout(tokens + net.encoder.pos_embedding)
         return placed
 

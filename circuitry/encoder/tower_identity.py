@@ -1,4 +1,4 @@
-"""What a tower or a whole model computes, as parts of an `Identity`: modules, weights, stages, answers to noise."""
+"""Identify the computation of a tower or model: modules, weights, stages and answers to noise of an `Identity`."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -30,13 +30,16 @@ _CHANGE_NO_NUMBER = {
     "_attn_implementation_autoset",
     "_gradient_checkpointing_func",
 }
-"""Settings of modules that change how it is computed, or say where it comes from: not what is computed."""
+"""Settings of modules that do not change the output: ways to compute it, and notes on its origin."""
 _OF_PYTORCH = {*vars(nn.Module())} | _CHANGE_NO_NUMBER
-"""Attributes that are not read: besides, those that PyTorch itself notes about a module: weights, which are read by
-themselves, and hooks, which are refused."""
+"""Attributes of a module that are not read as settings: the above, and PyTorch's own attributes. Of these the weights
+are read separately, and hooks are refused."""
 _DIRECTIONS = 5
+"""Number of directions along which an answer to noise is measured."""
 _SHORTEST = 1e-12
+"""Length in place of zero, to divide by."""
 _KNUTH = 2654435761
+"""The prime near 2^32 times the golden ratio of Knuth's multiplicative hash."""
 _GLOBAL_HOOKS = (
     "_global_forward_hooks",
     "_global_forward_pre_hooks",
@@ -46,13 +49,14 @@ _GLOBAL_HOOKS = (
 
 
 def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return digests of the ``weights`` and buffers of a tower or a whole model, and of its ``modules``' settings.
+    """Return a digest of the ``weights`` and buffers of a tower or model, and one of the settings of its ``modules``.
 
-    It reads all of them: 0.12 seconds for the tower of RN50 and 0.24 for ViT-B/32's, on one core.
-    What cannot be read is `UNKNOWN` by its place.
+    All weights are read: this takes 0.12 seconds for the tower of RN50 and 0.24 for that of ViT-B/32, on one core. A
+    setting that cannot be read is `UNKNOWN`, by its place.
 
     Args:
-        without: How the names of parts begin that are left out, each with its dot.
+        tower: A tower or a whole model.
+        without: Prefixes of the names of modules that are left out, each with its dot at the end.
     """
     tensors = dict(tower.named_parameters()) | dict(tower.named_buffers())
     for name in list(tensors):
@@ -61,6 +65,7 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
     weights = weights_digest(tensors)
     # Quantised layers have weights that are neither parameters nor buffers.
     packed = tower.state_dict()
+    # Shared weights have several names in the state dict, all of which were read above.
     names = [name for name, _ in tower.named_parameters(remove_duplicate=False)]
     names += [name for name, _ in tower.named_buffers(remove_duplicate=False)]
     for name in list(packed):
@@ -83,21 +88,23 @@ def stage_parts(
     points: Mapping[str, nn.Module],
     sites: Collection[str],
 ) -> dict[str, Any]:
-    """Return a digest, by site, of the stages that run anything but the tower's own modules and libraries' code.
+    """Return a digest, by site, of each stage that runs other code than the tower's modules and libraries.
 
-    A stage whose units are made of something is known by that, see `UnitKind`.
+    A stage whose kind of units has a ``made_of`` is left out: the encoder's basis identifies it, see `UnitKind`.
 
     Args:
-        stages: Of an encoder, in order: a stage may hold the stages before it.
-        tower: Whose modules they run.
+        stages: Stages of an encoder in order, since a stage may hold the stages before it.
+        tower: The tower whose modules they run.
         points: Hook points inside the stages, by name.
-        sites: Sites whose stages have a digest, whatever they run.
+        sites: Sites whose stages have a digest in any case.
     """
+    # Modules of the tower stand for themselves: `tower_parts` has read their weights and settings.
     modules = {id(module): name for name, module in tower.named_modules()}
     inside = {id(point): name for name, point in points.items()}
     leaves = Leaves(modules | inside)
     digests = dict[str, Any]()
     for stage in stages:
+        # One reader for all stages, so that what an earlier stage holds is read once; the verdicts are for each stage.
         leaves.foreign = False
         leaves.unknown = {}
         axes = [stage.unit_dim, stage.carried, stage.error_units]
@@ -110,13 +117,15 @@ def stage_parts(
 
 
 def noise_numbers(*shape: int) -> np.ndarray:
-    """Return whole numbers from 0 to 255 that look random, and are the same everywhere (Knuth's hash of places)."""
+    """Return whole numbers from 0 to 255 that look random: Knuth's hash of their places."""
+    # Random generators differ between versions and devices; arithmetic of whole numbers does not.
     places = np.arange(np.prod(shape)).reshape(shape)
     return (places * _KNUTH >> 13) % 256
 
 
 def noise_image(height: int, width: int) -> np.ndarray:
-    """Return an image [1, 3, H, W] of numbers from -2 to 2 that are the same everywhere: noise above, waves below."""
+    """Return an image [1, 3, H, W] of numbers from -2 to 2, the same on every machine: noise above, waves below."""
+    # Two kinds of picture in one image: a change that noise does not show may show in waves.
     shape = 1, 3, height, width
     waves = 2 * np.sin(np.arange(3 * height * width).reshape(shape) / 7)
     noise = noise_numbers(*shape) / 64 - 2
@@ -125,9 +134,10 @@ def noise_image(height: int, width: int) -> np.ndarray:
 
 
 def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
-    """Return a few numbers of what stages make of each image: its length, and its products with some directions.
+    """Return the length of the output of the stages for each image, and its cosines with five fixed directions.
 
-    They change with whatever is computed, also with what no digest can read, and hardly with rounding.
+    The numbers change with any change of the computation, even by code that no digest can read, and hardly with
+    rounding.
     """
     x = images
     for stage in stages:
@@ -138,6 +148,7 @@ def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
         places = torch.arange(len(answer), dtype=answer.dtype)
         for frequency in range(1, _DIRECTIONS + 1):
             wave = torch.cos(frequency * places)
+            # Directions are cosine waves over the units: fixed for any width, without a table or a generator.
             along = float(answer @ wave / wave.norm())
             numbers.append(round(along / max(length, _SHORTEST), 6))
         numbers.append(round(length, 6))
@@ -145,14 +156,14 @@ def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
 
 
 def global_hooks() -> dict[str, list[str]]:
-    """Return the hooks that PyTorch has for all modules; what they do is unknown."""
+    """Return an `UNKNOWN` effect if PyTorch has hooks for all modules, in the form of `HookedSites.hook_effects`."""
     if any(getattr(of_all_modules, name) for name in _GLOBAL_HOOKS):
         return {"all modules": [UNKNOWN]}
     return {}
 
 
 def precision_of(device: torch.device) -> list[str]:
-    """Return the modes that make products or convolutions on a device less precise than single precision."""
+    """Return names of the modes that make products or convolutions on a device less precise than float32."""
     low = []
     products = torch.get_float32_matmul_precision()
     if products != "highest":
@@ -163,11 +174,13 @@ def precision_of(device: torch.device) -> list[str]:
 
 
 def _settings(module: nn.Module, name: str, leaves: Leaves, packed: set[str]) -> Any:
-    """Return the settings among the attributes of a module, and of its classes that are of no library."""
+    """Return the settings of a module: attributes of the object, and of its classes that belong to no library."""
+    # A module may identify itself by a text.
     own = getattr(module, "identity", None)
     if isinstance(own, str):
         return own
     settings = dict[str, Any]()
+    # From base to derived class, so that a derived class overrides; attributes of the object override both.
     for kind in reversed(type(module).__mro__):
         if not is_of_library(kind.__module__):
             for attribute, value in vars(kind).items():

@@ -1,11 +1,11 @@
-"""Who runs a tower, and what holds within a run.
+"""Runs of a tower: who may run it, and what is certain within a run.
 
-1. Threads take turns: a run holds the lock of its tower, which all encoders on it share.
-2. Within a run weights stand still, so what is made of them is made once (`TowerRuns.once`) and forgotten at the end:
-   nothing outlives a change of the weights, however they were changed.
-3. Stages run the modules that the tower had when they were made, and not its containers. So a tower whose modules were
-   replaced, or carry hooks or another ``forward``, is refused where a run begins (`check_modules`): some stages would
-   act on them, and others would not.
+1. Threads take turns: a run holds the lock of its tower, which all encoders on the tower share.
+2. Weights do not change within a run, so values that depend on them are computed once in a run (`TowerRuns.once`) and
+   forgotten at its end. No such value outlives a change of the weights, however they were changed.
+3. Stages run the modules that the tower had when the stages were made, without their containers. Therefore a run
+   refuses a tower whose modules were replaced, or have hooks or another ``forward`` (`check_modules`): these would act
+   in some stages and not in others.
 """
 
 import weakref
@@ -23,7 +23,7 @@ from circuitry.runs.errors import InputError
 T = TypeVar("T")
 
 SUMS = "sums"
-"""What `TowerRuns.once` calls the sums of the weights, with which a run ends as it began."""
+"""Name of the sums of the weights in `TowerRuns.once`; at the end of a run they must be the same."""
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -42,7 +42,7 @@ class TowerRuns:
 
     @classmethod
     def of(cls, tower: nn.Module) -> "TowerRuns":
-        """Return the runs of a tower: the same for every encoder on it."""
+        """Return the runs of a tower: one object for all encoders on it."""
         return _RUNS.setdefault(tower, cls())
 
     @property
@@ -52,8 +52,9 @@ class TowerRuns:
 
     @contextmanager
     def evaluating(self, tower: nn.Module) -> Iterator[None]:
-        """Within the block the tower is in evaluation mode; then every module is in the mode it was in before."""
+        """Keep the tower in evaluation mode within the block, and restore the mode of each module behind it."""
         with self.lock:
+            # Module by module: a caller may train a head above frozen layers. Within a run all are in evaluation mode.
             was_training = list[nn.Module]()
             if not self.go_on:
                 was_training = [m for m in tower.modules() if m.training]
@@ -73,8 +74,7 @@ class TowerRuns:
         *,
         gradients: bool = False,
     ) -> Iterator[None]:
-        """Within the block a run goes on; see `Encoder.running`. One within another changes only whether gradients are
-        taken."""
+        """Hold a run within the block; see `Encoder.running`. An inner run only switches gradients on or off."""
         if gradients:
             _check_followed(tower)
         if self.go_on:
@@ -83,6 +83,7 @@ class TowerRuns:
             return
         with self.evaluating(tower), own_modes(gradients=gradients):
             check_modules(tower, made_of)
+            # Gradients by weights would cost time and memory, and add up in the caller's ``grad``.
             had_gradient = [p for p in tower.parameters() if p.requires_grad]
             try:
                 for parameter in had_gradient:
@@ -95,6 +96,7 @@ class TowerRuns:
                 self._made = {}
                 for parameter in had_gradient:
                     parameter.requires_grad_(True)
+            # Behind `finally`: an error of the block itself is more important than this one.
             if SUMS in made and made[SUMS] != weight_sums(tower):
                 raise InputError(
                     f"The weights of the {type(tower).__name__} changed within a run, whose results are of neither "
@@ -102,7 +104,7 @@ class TowerRuns:
                 )
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return what ``make`` makes of the weights: within a run once, else anew."""
+        """Return the result of ``make``, a function of the weights; within a run it is called once for each name."""
         if not self.go_on:
             return make()
         if name not in self._made:
@@ -112,7 +114,7 @@ class TowerRuns:
 
 
 def _check_followed(tower: nn.Module) -> None:
-    """Refuse weights and layers without gradients: scores would be of the ways past them alone."""
+    """Raise `InputError` for weights or layers that pass no gradients: scores would miss all paths through them."""
     if any(parameter.is_inference() for parameter in tower.parameters()):
         raise InputError(
             "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
@@ -128,7 +130,8 @@ def _check_followed(tower: nn.Module) -> None:
 
 
 def weight_sums(tower: nn.Module) -> list[str]:
-    """Return the sum of each parameter and buffer, NaN too: a tenth of the time that their digest takes."""
+    """Return the sum of each parameter and buffer as text; it takes a tenth of the time of their digest."""
+    # As text, since NaN as a number would differ from itself.
     return [
         str(complex(tensor.detach().sum()))
         for tensor in (*tower.parameters(), *tower.buffers())
@@ -140,7 +143,7 @@ _RUNS: weakref.WeakKeyDictionary[nn.Module, TowerRuns] = weakref.WeakKeyDictiona
 
 
 def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
-    """Check that a tower has the modules that it was ``made_of``, and that nothing but their own ``forward`` acts."""
+    """Raise `InputError` if a tower's modules are not ``made_of``, or if one has hooks or another ``forward``."""
     modules = dict(tower.named_modules())
     if modules != made_of:
         names = (*modules, *made_of)
@@ -151,6 +154,7 @@ def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
         )
     for name, module in modules.items():
         own = vars(module)
+        # A ``forward`` among the attributes of the object replaces that of its class, as wrappers of libraries do.
         has_forward = "forward" in own
         if has_forward or any(own.get(hooks) for hooks in _HOOKS):
             kind = type(module).__name__

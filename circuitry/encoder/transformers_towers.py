@@ -1,12 +1,12 @@
 """The vision transformers of the library transformers as chains, by the role of their modules.
 
-Stages are embeddings (CLIP's with the norm before the blocks), each block, and one stage of all that follows: the last
-norm, the class token or attention pooling, and a projection or classifier where there is one. transformers renames
-modules within one major version, so each is found under either of its names, and the chain is checked against the
-model's own output where an encoder is made.
+The stages are the embeddings (for CLIP with the norm before the blocks), each block, and one last stage: the last norm,
+the class token or attention pooling, and the projection or classifier if there is one. transformers renames modules
+within one major version, so a module may have one of several names, and the chain is compared with the model's own
+output when an encoder is made.
 
-An embedding is what the model itself calls its image features or pooled output. A ViT's is its class token behind the
-last norm: its pooler is often not trained.
+The embedding is the model's own image features or pooled output. For a ViT it is the class token behind the last norm,
+since its pooler is often not trained.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from circuitry.encoder.unit_kinds import EMBEDDING_FEATURE, FEATURE
 from circuitry.runs.errors import InputError
 
 FAMILIES = ("CLIP", "SigLIP", "DINOv2", "DINOv2 with registers", "DINOv3", "ViT")
-"""What can be wrapped, in words; SigLIP 2 of a fixed resolution is of the kind SigLIP."""
+"""Families of models that can be wrapped, for messages; SigLIP 2 of a fixed resolution counts as SigLIP."""
 _KINDS = {
     "clip": "clip",
     "clip_vision_model": "clip",
@@ -43,7 +43,7 @@ _KINDS = {
     "dinov3_vit": "dinov3",
     "vit": "vit",
 }
-"""Kind of a model by the name of its configuration."""
+"""Kind of a model by the ``model_type`` of its configuration."""
 _VISION = ("vision_model", "vit", "dinov2", "dinov2_with_registers")
 _BLOCKS = ("encoder.layers", "encoder.layer", "layers", "model.layer", "layer")
 _NORMS = ("post_layernorm", "layernorm", "norm")
@@ -52,11 +52,11 @@ _BLOCK_ARGUMENTS = {
     "siglip": "attention_mask",
     "dinov3": "position_embeddings",
 }
-"""What blocks are given besides the stream."""
+"""Name of the second argument of a block, by kind of model."""
 
 
 def from_transformers(module: nn.Module) -> bool:
-    """Say whether a module is one of transformers', or of a class derived from one."""
+    """Return whether a module's class, or a class that it derives from, is from transformers."""
     return any(
         kind.__module__.startswith("transformers.models.")
         for kind in type(module).__mro__
@@ -80,12 +80,14 @@ def vision_kind(config: Any) -> str:
 
 
 def read_transformers(tower: nn.Module) -> Chain | None:
-    """Return the chain of a vision model of transformers; none of a model of another library."""
+    """Return the chain of a vision model of transformers; None for a model of another library."""
     model: Any = tower
     if not from_transformers(tower) or not hasattr(tower, "config"):
         return None
     kind = vision_kind(model.config)
     path, vision = _vision(model)
+    # A whole CLIP or SigLIP has a configuration for images inside its own. The size of its own processor goes first:
+    # it may cut images otherwise than the model was configured for.
     config = getattr(model.config, "vision_config", None) or model.config
     size = getattr(tower, "preprocess_cfg", {}).get("size") or config.image_size
     height, width = height_and_width(size)
@@ -101,7 +103,13 @@ def read_transformers(tower: nn.Module) -> Chain | None:
 
 
 def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
-    """Return the first of some paths that leads to a part of a module, and the part."""
+    """Return the first of ``names`` that is the path of a part of a module, and the part.
+
+    Args:
+        module: The module.
+        role: What the part does, for the message.
+        names: Paths of the part in the versions of the library.
+    """
     for name in names:
         with suppress(AttributeError):
             part = attrgetter(name)(module)
@@ -113,8 +121,13 @@ def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
     )
 
 
+def part_by_role(module: nn.Module, role: str, *names: str) -> Any:
+    """Return the part of a module that has one of several names; see `found_by_role`."""
+    return found_by_role(module, role, *names)[1]
+
+
 def _vision(model: Any) -> tuple[str, Any]:
-    """Return the vision model inside a model and its path with a dot, or the model itself."""
+    """Return the path (with a dot) of the vision model inside a model, and that; or no path and the model."""
     for name in _VISION:
         if hasattr(model, name):
             return f"{name}.", getattr(model, name)
@@ -124,12 +137,14 @@ def _vision(model: Any) -> tuple[str, Any]:
 def _blocks(
     path: str, vision: Any, kind: str, size: tuple[int, int]
 ) -> dict[str, TransformerBlock]:
+    """Return the blocks by the site that each ends at."""
     name, modules = found_by_role(vision, "list of blocks", *_BLOCKS)
     argument = _BLOCK_ARGUMENTS.get(kind)
     rotary = partial(_rotary, vision, size)
     blocks = dict[str, TransformerBlock]()
     for i, block in enumerate(modules):
         if argument is not None:
+            # CLIP and SigLIP require a mask as an argument, which is None for images.
             places = rotary if kind == "dinov3" else nowhere
             block = PlacedBlock(block, argument, places)
         blocks[f"{path}{name}.{i}"] = block
@@ -137,7 +152,8 @@ def _blocks(
 
 
 def _rotary(vision: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the patches' places; only the shape of images, their type and device matter."""
+    """Return cosines and sines of the rotary embedding of the patches."""
+    # It reads the shape, type and device of images, not their values.
     weight: Tensor = next(vision.parameters())
     image = weight.new_empty(1, 3, *size)
     rotary: tuple[Tensor, Tensor] = vision.rope_embeddings(image)
@@ -145,7 +161,7 @@ def _rotary(vision: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
-    """Return the stage from the last block to the embedding: it has the name of the last module that runs."""
+    """Return the stage from the last block to the embedding, named after the last module that it runs."""
     name, norm = found_by_role(vision, "last norm", *_NORMS)
     head = getattr(vision, "head", None)
     projection = getattr(model, "visual_projection", None)
@@ -153,6 +169,7 @@ def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
     registers = int(getattr(model.config, "num_register_tokens", 0))
 
     def class_and_mean(x: Tensor) -> Tensor:
+        # DINOv2's classifier reads the class token beside the mean patch; registers are no patches.
         return torch.cat([x[:, 0], x[:, 1 + registers :].mean(1)], 1)
 
     site = f"{path}{name}"
@@ -161,7 +178,7 @@ def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
         site = site if head is None else f"{path}head"
         steps = [norm, head or _mean]
     elif kind == "clip":
-        # It norms the class token alone.
+        # CLIP norms the class token alone; to norm all tokens first gives the same number and costs more.
         steps = [class_token, norm]
         if projection is not None:
             site = "visual_projection"
@@ -185,7 +202,8 @@ def _grid(config: Any, kind: str, height: int, width: int) -> TokenGrid:
 
 
 def pooled_output(out: Any) -> Tensor:
-    """Return a tensor, or the pooled output in what a model of transformers returns."""
+    """Return the pooled output of a model of transformers, whose methods return it or an object with it."""
+    # Version 5 returns an object where version 4 returned a tensor.
     output: Tensor = out if isinstance(out, Tensor) else out.pooler_output
     return output
 
@@ -200,6 +218,7 @@ def _embed(model: Any, kind: str, images: Tensor) -> Tensor:
             return getattr(out, name)  # type: ignore[no-any-return]
     if kind == "vit":
         return class_token(out.last_hidden_state)
+    # SigLIP without its attention pooling.
     if out.pooler_output is None:
         return _mean(out.last_hidden_state)
     return pooled_output(out)

@@ -1,8 +1,8 @@
-"""What a unit is, as a value: each `Stage` says of what kind the units of its output are.
+"""Kinds of units: each `Stage` has the kind of the units of its output.
 
-A new kind is a `UnitKind` of a name and an axis, on the stage whose output has such units. Where units are no places
-of the network's own activation, such as directions in it, ``made_of`` holds what defines them: two encoders are taken
-for the same one only where that is equal.
+To add a kind, give a `UnitKind` with a name and an axis to the stage whose output has such units. Units that are no
+entries of the network's own activation, such as directions in it, need a definition in ``made_of``: two encoders count
+as the same only if their definitions are equal.
 """
 
 from dataclasses import dataclass, field
@@ -26,18 +26,19 @@ class UnitKind:
     """
 
     name: str
-    """One such unit in words, for cards and messages."""
+    """Word for one unit, for cards and messages."""
     axis: int
     """Axis of the units in an activation: 1 of feature maps [B, C, H, W], -1 of tokens [B, L, C]."""
     is_vector: bool = False
-    """Whether a unit is a vector at each position, along the last axis, as a head is; its strength is the length."""
+    """Whether a unit is a vector at each position, along the last axis, as a head is. Its strength is the length of the
+    vector."""
     made_of: Any = field(default=None, repr=False, compare=False)
-    """What defines the units, such as a rotation or an autoencoder; None for the network's own. The `digest` is read
-    off it: numbers, arrays, tensors, functions, objects of these, or an object with a text ``identity``."""
+    """Definition of the units, such as a rotation or an autoencoder; None for the network's own units. It is made of
+    numbers, arrays, tensors, functions and objects of these, or has a text ``identity``, so that it has a `digest`."""
 
     @property
     def digest(self) -> Any:
-        """What ``made_of`` is, as part of an `Identity`: unknown, and equal to nothing, where it cannot be read."""
+        """Digest of ``made_of`` for an `Identity`; unknown, and so equal to nothing, if it cannot be read."""
         own = getattr(self.made_of, "identity", self.made_of)
         if isinstance(own, str):
             return own
@@ -49,13 +50,13 @@ HIDDEN_CHANNEL = UnitKind("hidden channel", 1)
 FEATURE = UnitKind("feature", -1)
 """A dimension of each token."""
 EMBEDDING_FEATURE = UnitKind("feature", 1)
-"""A dimension of what a tower returns."""
+"""A dimension of a tower's output [B, D]."""
 HEAD = UnitKind("head", 2, is_vector=True)
 POOLING_HEAD = UnitKind("head", 1, is_vector=True)
 NEURON = UnitKind("neuron", -1)
 
 
 def kind_along(axis: int) -> UnitKind:
-    """Return the kind of units whose axis alone is known."""
+    """Return the kind of units of which only the axis is known."""
     known = {CHANNEL.axis: CHANNEL, FEATURE.axis: FEATURE}
     return known.get(axis, UnitKind("unit", axis))

@@ -1,4 +1,5 @@
 from .explorer_settings import ExplorerSettings as ExplorerSettings
+from .export import INDEX_PAGE as INDEX_PAGE
 from .export import ExplorerPage as ExplorerPage
 from .export import export_explorer as export_explorer
 from .export import exported_study as exported_study

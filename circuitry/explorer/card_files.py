@@ -23,11 +23,13 @@ from circuitry.explorer.view_files import ModelView, answer_arrays
 MATCHED = "matched"
 """The page's name for images of the same things in several domains, beside those by activation and by effect."""
 NO_PICTURE = np.uint32(0xFFFFFFFF)
+"""Number of a place without a picture, as the page knows it."""
 _STEPS = 15
+"""Steps of heat and of activations: the largest number of four bits."""
 
 
 class Pictures(dict[str, int]):
-    """Number of each image that the page shows, by id, in the order of first use."""
+    """Numbers of the images that the page shows, by id; an id that is looked up first gets the next number."""
 
     def __missing__(self, image_id: str) -> int:
         self[image_id] = len(self)
@@ -43,10 +45,11 @@ class ImageActivations:
         """Column of each (site, unit)."""
         self._tables = {domain: cards.activations(domain) for domain in cards.domains}
         self._rows: dict[str, np.ndarray] = {}
+        # Rows are views of files on disk: a row is read when its image is asked for.
         for ids, table in self._tables.values():
             self._rows |= zip(ids, table, strict=True)
         self._things: dict[tuple[str, str], dict[str, str]] = {}
-        """One image of each domain, for every item of a class."""
+        """By class and item: the id of one image in each domain."""
         for image in cards.images.values():
             if image.item:
                 thing = self._things.setdefault((image.class_name, image.item), {})
@@ -65,15 +68,20 @@ class ImageActivations:
         return largest
 
     def things_of(self, card: UnitCard, most: int) -> list[dict[str, str]]:
-        """Return images by domain of things that are in several domains: those of a unit's top images.
+        """Return things that a unit's top images show and that several domains have: an image id by domain.
 
-        The top images of each domain take turns.
+        The first top images of all domains come first, then the second ones, and so on.
+
+        Args:
+            most: Largest number of things.
         """
         tops = [card.top[ACTIVATION][domain].ids for domain in card.domains]
         things: list[dict[str, str]] = []
+        # A domain with fewer top images gives None in its turn.
         for image_id in chain.from_iterable(zip_longest(*tops)):
             if image_id is not None:
                 image = self.images[image_id]
+                # An image without a known item is of no thing.
                 thing = self._things.get((image.class_name, image.item), {})
                 if len(thing) > 1 and thing not in things:
                     things.append(thing)
@@ -87,14 +95,22 @@ def pack_cards(
     view: ModelView | None,
     settings: ExplorerSettings,
 ) -> dict[str, object]:
-    """Write the cards, unseen images and thumbnails, and return their entries of the index."""
+    """Write the cards, unseen images and thumbnails, and return their entries of the index.
+
+    Pictures get their numbers while cards and images are packed, so their list and their thumbnails are written last.
+    """
     pictures = Pictures()
     activations = ImageActivations(cards)
+    # Files are called by the place of a site, since its name may have any characters.
     sites = list(circuits.kept)
     with_cards: list[int] = []
     names: dict[str, list[list[object]]] = {}
     for place, site in enumerate(sites):
-        of_site = [cards.card(*unit) for unit in cards.units() if unit[0] == site]
+        of_site: list[UnitCard] = []
+        for site_of_unit, unit in cards.units():
+            if site_of_unit == site:
+                card = cards.card(site, unit)
+                of_site.append(card)
         if not of_site:
             continue
         with_cards.append(place)
@@ -102,18 +118,21 @@ def pack_cards(
         arrays = _card_arrays(of_site, pictures, most)
         arrays |= _matched_arrays(of_site, activations, pictures, most)
         folder.script(f"cards/{place}", _card_header(of_site), arrays)
-        names[str(place)] = [
-            [card.unit, card.name.name, card.name.weak, card.name.style]
-            for card in of_site
-            if card.name is not None
-        ]
+        # The search of the page needs the names before it reads any card.
+        named: list[list[object]] = []
+        for card in of_site:
+            if card.name is not None:
+                name = card.name
+                named.append([card.unit, name.name, name.weak, name.style])
+        names[str(place)] = named
     answered = {} if view is None else view.answers
     unseen = _unseen(cards, settings.held_out_images, answered)
     with_images: list[int] = []
     for place, class_name in enumerate(circuits.classes):
         images = unseen.get(class_name, [])
+        # Circuits that are newer than the cards may have units without one.
         of_class = circuits.kept_by_class(class_name)
-        units = [unit for unit in of_class if unit in activations.columns]
+        units = [pair for pair in of_class if pair in activations.columns]
         if not images or not units:
             continue
         with_images.append(place)
@@ -121,22 +140,25 @@ def pack_cards(
         arrays |= answer_arrays(view, [image.relative for image in images])
         numbers = [pictures[image.id] for image in images]
         arrays["pictures"] = np.array(numbers, np.uint32)
-        places = [sites.index(site) for site, _ in units]
+        places: list[int] = []
+        unit_numbers: list[int] = []
+        for site, unit in units:
+            places.append(sites.index(site))
+            unit_numbers.append(unit)
         arrays["sites"] = np.array(places, np.uint16)
-        arrays["units"] = np.array([unit for _, unit in units], np.uint32)
+        arrays["units"] = np.array(unit_numbers, np.uint32)
         folder.script(f"images/{place}", {}, arrays)
     rows = []
     for image_id in pictures:
         image = cards.images[image_id]
-        rows.append(
-            [
-                image.id,
-                image.relative,
-                image.class_name,
-                image.domain,
-                image.found_on,
-            ]
-        )
+        row = [
+            image.id,
+            image.relative,
+            image.class_name,
+            image.domain,
+            image.found_on,
+        ]
+        rows.append(row)
         thumbnail = cards.thumbnail(image_id)
         folder.file(f"thumbnails/{image_id}.webp", thumbnail, "thumbnails")
     folder.script("pictures", {"pictures": rows}, {})
@@ -149,6 +171,7 @@ def pack_cards(
 
 
 def _card_header(cards: Sequence[UnitCard]) -> dict[str, object]:
+    # Classes, domains and baseline are the same for all cards of a folder.
     first = cards[0]
     return {
         "classes": first.classes,
@@ -177,26 +200,36 @@ def _name(name: UnitName | None) -> dict[str, object] | None:
 
 
 def _card_arrays(
-    cards: Sequence[UnitCard], pictures: Pictures, most: int
+    cards: Sequence[UnitCard],
+    pictures: Pictures,
+    most: int,
 ) -> dict[str, np.ndarray]:
-    """Return the cards of a site as arrays [units, ...]; exact effects have an entry for each measured cell."""
+    """Return the cards of a site as arrays [units, ...].
+
+    Exact effects are measured for few units, classes and domains: ``exactCells`` has the numbers of the measured cells
+    of all units one after another, ``exactCounts`` how many are of each unit, ``exactEffects`` their effects.
+    """
     counts = np.stack([card.counts for card in cards])
     edges = np.stack([card.bin_edges for card in cards])
     arrays = {
         "units": np.array([card.unit for card in cards], np.uint32),
         "edges": edges.astype(np.float32),
+        # Two bytes a number; a bin of more images is drawn as full.
         "histogram": np.minimum(counts, 65535).astype(np.uint16),
     }
     for ranking in RANKINGS_OF_IMAGES:
         top = _top_arrays(ranking, cards, pictures, most)
-        arrays |= {f"{ranking}/{name}": array for name, array in top.items()}
+        for name, array in top.items():
+            arrays[f"{ranking}/{name}"] = array
     cells: list[np.ndarray] = []
     effects: list[np.ndarray] = []
     for card in cards:
         # The attributed effect, then one by each replacement, of every class and domain.
         measured = np.stack([card.effects, *card.exact.values()])
         measured = measured.reshape(len(measured), -1)
-        cells.append(np.flatnonzero(~np.isnan(measured[1:]).all(0)))
+        # A cell counts if any replacement was measured there.
+        unknown = np.isnan(measured[1:]).all(0)
+        cells.append(np.flatnonzero(~unknown))
         effects.append(measured[:, cells[-1]].T)
     arrays["exactCells"] = np.concatenate(cells).astype(np.uint32)
     arrays["exactCounts"] = np.array([len(of_card) for of_card in cells], np.uint32)
@@ -205,9 +238,15 @@ def _card_arrays(
 
 
 def _top_arrays(
-    ranking: str, cards: Sequence[UnitCard], pictures: Pictures, most: int
+    ranking: str,
+    cards: Sequence[UnitCard],
+    pictures: Pictures,
+    most: int,
 ) -> dict[str, np.ndarray]:
-    """Return picture numbers and values [units, domains, images], and heat in 4 bits, two positions in a byte."""
+    """Return the top images of a ranking: picture numbers and values [units, domains, images], and heat.
+
+    Heat has 4 bits for each position of the map, two positions in a byte.
+    """
     domains = cards[0].domains
     shape = (len(cards), len(domains), most)
     numbers = np.full(shape, NO_PICTURE)
@@ -218,9 +257,11 @@ def _top_arrays(
         for j, domain in enumerate(domains):
             top = card.top[ranking][domain]
             n = min(most, len(top.ids))
-            numbers[i, j, :n] = [pictures[image_id] for image_id in top.ids[:n]]
+            shown = top.ids[:n]
+            numbers[i, j, :n] = [pictures[image_id] for image_id in shown]
             values[i, j, :n] = top.values[:n]
             if n and top.heat is not None:
+                # The size of maps is known when the first one is read; all maps of a site have it.
                 if not heat.size:
                     grid = top.heat.shape[1:]
                     # An even number of positions, so that they pair.
@@ -228,10 +269,12 @@ def _top_arrays(
                     heat = np.zeros((*shape, n_cells + n_cells % 2), np.uint8)
                 steps = top.heat[:n].reshape(n, -1) // (255 // _STEPS)
                 heat[i, j, :n, : steps.shape[1]] = steps
+    high_bits = heat[..., ::2] << 4
+    low_bits = heat[..., 1::2]
     return {
         "pictures": numbers,
         "values": values,
-        "heat": (heat[..., ::2] << 4) | heat[..., 1::2],
+        "heat": high_bits | low_bits,
         "grid": np.array(grid, np.uint8),
     }
 
@@ -242,7 +285,10 @@ def _matched_arrays(
     pictures: Pictures,
     most: int,
 ) -> dict[str, np.ndarray]:
-    """Return picture numbers and values [units, domains, things]; nothing where no thing is in several domains."""
+    """Return picture numbers and values [units, domains, things] of things that several domains have.
+
+    Return no arrays if there is no such thing.
+    """
     shape = (len(cards), len(cards[0].domains), most)
     numbers = np.full(shape, NO_PICTURE)
     values = np.zeros(shape, np.float32)
@@ -259,14 +305,20 @@ def _matched_arrays(
 
 
 def _unseen(
-    cards: CardFolder, most: int, answered: Mapping[str, object]
+    cards: CardFolder,
+    most: int,
+    answered: Mapping[str, object],
 ) -> dict[str, list[CardImage]]:
-    """Return some images of each domain by class: answered images first, then images that no circuit was found on."""
+    """Return at most ``most`` images of each domain, by class.
+
+    Images that the model answered come first, then images that no circuit was found on.
+    """
     by_key: dict[Key, list[CardImage]] = {}
     for image in cards.images.values():
         by_key.setdefault((image.class_name, image.domain), []).append(image)
     unseen: dict[str, list[CardImage]] = {}
     for (class_name, _), images in by_key.items():
+        # The id, a digest, breaks ties: an order that depends on no folder.
         images.sort(key=lambda i: (i.relative not in answered, i.found_on, i.id))
         unseen.setdefault(class_name, []).extend(images[:most])
     return unseen
@@ -277,9 +329,11 @@ def _fired(
     units: Sequence[tuple[str, int]],
     activations: ImageActivations,
 ) -> np.ndarray:
-    """Return how strongly units fire in some images, in 15 steps of a unit's largest activation in any image."""
+    """Return activations [images, units] in 15 steps; step 15 is the largest activation of a unit in any image."""
     columns = [activations.columns[unit] for unit in units]
     largest = activations.largest[columns]
+    # A unit that is never above zero never fires.
     scale = np.where(largest > 0, largest, 1)
     values = np.stack([activations.of(image.id)[columns] for image in images])
-    return np.round(np.clip(values / scale, 0, 1) * _STEPS).astype(np.uint8)
+    shares = np.clip(values / scale, 0, 1)
+    return np.round(shares * _STEPS).astype(np.uint8)

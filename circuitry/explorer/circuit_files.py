@@ -1,9 +1,9 @@
 """Circuits as the page reads them: a script for each class, and one for each site, with its units. No torch.
 
-A *series* is one circuit that the page can draw: of a domain, found on all images or on one part of them. Its arrays
-have the kept units of all sites one after another, strongest first within a site, so that a smaller cut is the first
-units of every site; `order` has them all, strongest first. The edges into each unit follow
-each other by falling score; of circuits of parts their scores have one digit.
+A *series* is one circuit that the page can draw: the circuit of a class in a domain, found on all images or on one part
+of them. Its arrays hold the kept units of all sites one after another. Within a site the strongest unit comes first, so
+the first units of every site are a smaller cut. `order` ranks the units of all sites together. Edges are sorted by the
+unit that they lead into, then by falling score. Scores of edges have one digit in circuits of parts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,11 +44,14 @@ def class_series(
             continue
         circuit = graphs[class_name, domain].circuit(edges_per_node)
         parts = graphs.parts(class_name, domain)
+        # Stability of edges takes the edges of the parts, which an extraction may not have kept.
         consensus = None
-        if len(parts) > 1 and graphs.file(class_name, domain, EDGES).is_file():
+        has_edges = graphs.file(class_name, domain, EDGES).is_file()
+        if len(parts) > 1 and has_edges:
             edges = graphs.part_edges(class_name, domain)
             consensus = find_consensus(circuit, list(parts.values()), edges)
         yield series_of(circuit, sites, domain, consensus=consensus)
+        # Twins show how much a circuit varies between two parts of the same images.
         if settings.twins and len(parts) > 1:
             for part in list(parts)[:TWINS]:
                 twin = parts[part].circuit(edges_per_node)
@@ -66,12 +69,14 @@ def series_of(
     graph = circuit.source
     # Circuits of a folder are cut of graphs.
     assert isinstance(graph, AttributionGraph)
+    # Units of all sites one after another; ``first`` has the place at which those of a site begin.
     units: list[np.ndarray] = []
     scores: list[np.ndarray] = []
     ranked_by: list[np.ndarray] = []
     first: dict[str, int] = {}
     n_units = 0
     for site in sites:
+        # A small cut may have no unit at a site, which is then absent.
         kept = circuit.units.get(site, np.zeros(0, np.int64))
         first[site] = n_units
         n_units += len(kept)
@@ -94,15 +99,16 @@ def series_of(
             stability.append(consensus.edges[pair])
     into = _joined(down).astype(np.int64)
     weight = _joined(weights)
+    # By the unit that an edge leads into, then by falling score: numpy sorts by the last key first.
     order = np.lexsort((-weight, into))
     weight = weight[order]
+    strongest_first = np.argsort(-np.abs(_joined(ranked_by)), kind="stable")
     arrays = {
         "units": _small(np.concatenate(units)),
         "counts": np.array([len(kept) for kept in units], np.uint32),
         "scores": _joined(scores),
-        "order": _small(
-            np.argsort(-np.abs(_joined(ranked_by)), kind="stable"), n_units
-        ),
+        "order": _small(strongest_first, n_units),
+        # How many edges lead into each unit says where its edges begin.
         "into": np.bincount(into, minlength=n_units).astype(np.uint16),
         "from": _small(_joined(up)[order], n_units),
         "weights": weight if part is None else one_digit(weight),
@@ -121,11 +127,12 @@ def series_of(
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    # An empty array first, since a circuit may have no edge.
     return np.concatenate([np.zeros(0), *arrays])
 
 
 def _small(numbers: np.ndarray, limit: int | None = None) -> np.ndarray:
-    """Return whole numbers in two bytes where all of them, or a limit above them, fit; else in four."""
+    """Return whole numbers in two bytes if the largest fits, else in four; ``limit`` stands for the largest."""
     largest = numbers.max(initial=0) if limit is None else limit
     return numbers.astype(np.uint16 if largest < 1 << 16 else np.uint32)
 
@@ -138,21 +145,27 @@ def _bytes(shares: np.ndarray) -> np.ndarray:
 _MOST = 31
 """Steps of an effect to each side of zero."""
 _NOTHING = -128
+"""Step of a class and domain without a circuit."""
 
 
 def site_effects(circuits: CircuitUnits, site: str) -> dict[str, np.ndarray]:
-    """Return the units that are in a circuit, their effects on all classes and domains, and the circuits.
+    """Return the units of a site that any circuit keeps, with their effects and the circuits that keep them.
 
-    ``effects`` are whole numbers from -31 to 31, and 31 is the unit's ``scale``; -128 where there is no circuit.
-    ``members`` are bits, the first circuit in the highest bit of the first byte.
+    Returns:
+        ``units``: their numbers. ``effects`` [units, circuits]: whole numbers from -31 to 31, where 31 stands for the
+        unit's ``scale``, and -128 for no circuit. ``members``: a bit for each circuit, the first circuit in the highest
+        bit of the first byte.
     """
     units = circuits.kept_by_any(site)
     scores = circuits.scores[site][units].astype(np.float32)
     scale = np.nanmax(np.abs(scores), 1, initial=0.0)
-    steps = scores / np.where(scale > 0, scale, 1.0)[:, None] * _MOST
+    # A unit without an effect anywhere is divided by 1.
+    divisor = np.where(scale > 0, scale, 1.0)
+    steps = scores / divisor[:, None] * _MOST
+    steps = np.round(np.nan_to_num(steps, nan=_NOTHING))
     return {
         "units": units.astype(np.uint32),
-        "effects": np.round(np.nan_to_num(steps, nan=_NOTHING)).astype(np.int8),
+        "effects": steps.astype(np.int8),
         "scale": scale,
         "members": np.packbits(circuits.kept[site][units], axis=1),
     }

@@ -27,7 +27,6 @@ from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.circuits.methods import CONTRAST
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.lesion_reading import KNOWN
 from circuitry.explorer.card_files import pack_cards
@@ -55,7 +54,7 @@ from circuitry.runs.provenance import digest, versions
 INDEX_PAGE = "index.html"
 """The page, which is written when its data are complete."""
 MOST_BYTES = 64 << 20
-"""An export that is larger says so."""
+"""Size of an export above which a warning says so."""
 
 _MADE_BY = {
     "cards": "cards --circuits",
@@ -142,6 +141,7 @@ def export_explorer(
     beside = target.resolve().parent / REPORT_PAGE
     header["report"] = f"../{REPORT_PAGE}" if beside.is_file() else None
     header["comparisons"] = [describe_comparison(c) for c in comparisons.values()]
+    # A folder of own parts has been tested by lesions, and its page compares these.
     lesions = graphs.lesions
     if lesions is not None:
         header["comparisons"] = [describe_lesions(lesions)]
@@ -159,6 +159,7 @@ def export_explorer(
     )
     export = digest([header, list(graphs), of_units, repr(settings), versions()])
     folder = DataFolder(target, export)
+    # The page goes first and comes last: an interrupted export leaves none, rather than one with half its data.
     page.unlink(missing_ok=True)
     about = {"study": header["study"], "title": header["title"], "export": export}
     write_json(target / NAME, {"format": EXPLORER_FORMAT, **about})
@@ -174,6 +175,7 @@ def export_explorer(
     if model is not None:
         header |= pack_view(folder, model, graphs.classes)
     folder.script("index", header, counts)
+    # Files of an earlier export that this one does not have.
     for old in [*target.glob("data/**/*.js"), *target.glob("thumbnails/*.webp")]:
         if old not in folder.written:
             old.unlink()
@@ -193,6 +195,7 @@ def _check_of(graphs: GraphFolder, what: str, made_of: Mapping[str, Any]) -> Non
     """Raise `InputError` for cards, comparisons or curves of other circuits, or of another model."""
     identity = graphs.identity
     identity.check(made_of, f"the circuits in {graphs.path}", f"the {what}")
+    # Comparisons made by hand do not say which circuits they are of.
     theirs = made_of.get("circuits", identity.key)
     if theirs != identity.key:
         raise InputError(
@@ -202,15 +205,16 @@ def _check_of(graphs: GraphFolder, what: str, made_of: Mapping[str, Any]) -> Non
 
 
 def _check_free(target: Path) -> None:
-    """Raise an `InputError` for a folder with something else in it."""
+    """Refuse a folder that holds other files than those of an explorer."""
     manifest = target / NAME
     if manifest.is_file():
+        # An explorer of any version may be replaced, also one whose manifest is damaged.
         text = manifest.read_text(encoding="utf-8", errors="replace")
         if "circuitry explorer" in text:
             return
-    files = [
-        file for file in target.glob("*") if not file.name.startswith((LOCK, TORN))
-    ]
+    # Locks and torn files of killed processes are nobody's work.
+    ours = (LOCK, TORN)
+    files = [file for file in target.glob("*") if not file.name.startswith(ours)]
     if files:
         named = manifest if manifest in files else files[0]
         raise InputError(
@@ -224,7 +228,7 @@ def _write_classes(
     first: AttributionGraph,
     settings: ExplorerSettings,
 ) -> CircuitUnits:
-    """Write the circuits of every class, each read once, and return the units of all of them."""
+    """Write the circuits of every class, and return the units of all circuits; each graph is read once."""
     circuits = CircuitUnits(list(graphs))
     for place, class_name in enumerate(graphs.classes):
         headers: list[Mapping[str, object]] = []
@@ -233,8 +237,10 @@ def _write_classes(
             for name, array in series.arrays.items():
                 arrays[f"{len(headers)}/{name}"] = array
             headers.append(series.header)
+            # Only circuits of all images count as the units of the folder; twins are for comparison.
             if series.header["part"] is None:
-                circuits.add((class_name, str(series.header["domain"])), series.graph)
+                domain = str(series.header["domain"])
+                circuits.add((class_name, domain), series.graph)
         header: dict[str, object] = {"class": class_name, "series": headers}
         if graphs.lesions is not None:
             header["lesions"] = lesions_of(graphs.lesions, class_name)
@@ -243,18 +249,23 @@ def _write_classes(
 
 
 def _describe(
-    graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings
+    graphs: GraphFolder,
+    first: AttributionGraph,
+    settings: ExplorerSettings,
 ) -> dict[str, object]:
     """Return the entries of the index that the page needs before it reads a circuit."""
     config = graphs.manifest["config"]
     kind = "Circuits" if graphs.lesions is None else "Own parts"
+    # Settings as text, for the page's list of them.
     made: dict[str, str] = {}
     for name, value in graphs.settings.items():
         values = value if isinstance(value, list | tuple) else [value]
         made[name] = ", ".join(map(str, values))
     scored = f"the metric ({made.get('metric')})"
-    if first.settings.get("method") == CONTRAST:
+    # Scores of an own part are costs, and it names the price that it was chosen by; a graph that only ranks has none.
+    if "price" in first.settings:
         scored = "the class's log-odds"
+    # As `domain_marks` has them, but more domains than marks share some, in place of an error.
     sorted_domains = sorted(graphs.domains)
     marks = []
     for domain in graphs.domains:
@@ -286,7 +297,11 @@ def _describe(
 
 
 def read_about(folder: Path) -> dict[str, str]:
-    """Return the digest of the circuits' settings (``study``), the ``title``, and the digest of the ``export``."""
+    """Return ``study`` (the digest of the circuits), ``title`` and ``export`` (its digest) of an explorer.
+
+    Raises:
+        InputError: for a folder without a complete explorer.
+    """
     again = "export it again with circuitry explore"
     try:
         manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
@@ -296,7 +311,9 @@ def read_about(folder: Path) -> dict[str, str]:
         raise InputError(
             f"There is no explorer in {folder} ({error!r}): {again}."
         ) from error
-    if not (folder / INDEX_PAGE).is_file() or not about["study"].isalnum():
+    # The study becomes part of the name of a file, so it may not hold a path.
+    has_page = (folder / INDEX_PAGE).is_file()
+    if not has_page or not about["study"].isalnum():
         raise InputError(f"The explorer in {folder} is not complete: {again}.")
     return about
 

@@ -1,4 +1,4 @@
-"""A model that answers the reader of the page: exact effects of units, and its view of an image of the reader's.
+"""Answer the reader of the page by a model: exact effects of units, and its view of an image that the reader gives.
 
 The effect is the class's metric on images that its circuit was not found on, minus the metric with the units replaced,
 in one run at all their sites. For one unit this is `patch_effects`; for a group it is not the sum over its units.
@@ -31,14 +31,14 @@ from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.task import Task
 from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
-from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.questions.checks import CausalChecks
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 MOST_PIXELS = 50_000_000
-"""Of an image of the reader's; a larger one is refused by its header, before it takes time and memory."""
+"""Largest image that is read; a larger image is refused by its header, before it takes time and memory."""
 
 
 class LiveModel:
@@ -66,7 +66,10 @@ class LiveModel:
 
     @checked
     def effects(
-        self, class_name: str, units: Sequence[str], by: Replacement
+        self,
+        class_name: str,
+        units: Sequence[str],
+        by: Replacement,
     ) -> dict[str, Effects]:
         """Return the exact joint effect of units on a class in each domain.
 
@@ -88,6 +91,7 @@ class LiveModel:
         return keys
 
     def _by_site(self, units: Sequence[str]) -> dict[str, np.ndarray]:
+        # All graphs of a folder have the same sites and units.
         first = self.checks.graphs[self.checks.chosen.keys[0]]
         by_site: dict[str, list[int]] = {}
         for name in dict.fromkeys(units):
@@ -104,7 +108,10 @@ class LiveModel:
         return {site: np.array(numbers) for site, numbers in by_site.items()}
 
     def _measured(
-        self, key: Key, units: dict[str, np.ndarray], by: Replacement
+        self,
+        key: Key,
+        units: dict[str, np.ndarray],
+        by: Replacement,
     ) -> Effects:
         images = self._own(key)
         if (by, key) not in self._baselines:
@@ -118,9 +125,13 @@ class LiveModel:
             work=self.work,
         )
         circuit = Circuit(self.checks.graphs[key], units)
+        # Two runs: with all units, and without those of the circuit.
         everything = circuit.nothing().complement()
         embeddings = kept_embeddings(task, [everything, circuit.complement()])
-        whole, cut = (float(in_double(metric(of_run)).mean()) for of_run in embeddings)
+        # In double precision, since the effect is a small difference of two means.
+        by_image = [in_double(metric(of_run)) for of_run in embeddings]
+        whole = float(by_image[0].mean())
+        cut = float(by_image[1].mean())
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
 
     def _own(self, key: Key) -> Tensor:
@@ -155,7 +166,8 @@ class LiveModel:
         answers = []
         for classes, shares in zip(answer.classes, answer.shares, strict=True):
             named = [names[place] for place in classes]
-            answers.append(list(zip(named, map(float, shares), strict=True)))
+            values = map(float, shares)
+            answers.append(list(zip(named, values, strict=True)))
         return {
             "answers": answers,
             "baseline": str(self.checks.asked["baseline"]),
@@ -171,6 +183,7 @@ class LiveModel:
             raise InputError(
                 f"The image has {pixels:,} pixels: give one of at most {MOST_PIXELS:,}."
             )
+        # Images are read from files everywhere, so that all are decoded and preprocessed alike.
         with TemporaryDirectory() as folder:
             file = Path(folder) / "image"
             file.write_bytes(content)
@@ -178,10 +191,14 @@ class LiveModel:
             try:
                 return self.checks.read([record], strict=True)
             except InputError as error:
+                # The reader knows nothing of the temporary file.
                 raise InputError(str(error).replace(str(file), "the image")) from error
 
     def _fire(self, keys: Sequence[Key], image: Tensor) -> dict[str, float]:
-        """Return how active units of some circuits are in an image, as a share of the most in images of the class."""
+        """Return how active the units of some circuits are in an image, by ``site/unit``.
+
+        An activation is a share of the unit's largest one in images of the class and in this image.
+        """
         circuits = CircuitUnits(keys)
         for key in keys:
             circuits.add(key, self.checks.graphs[key])
@@ -189,22 +206,27 @@ class LiveModel:
         (class_name,) = circuits.classes
         if class_name not in self._largest:
             by_domain = [self._activations(units, self._own(key)) for key in keys]
-            self._largest[class_name] = {
-                site: torch.cat([of_domain[site] for of_domain in by_domain]).amax(0)
-                for site in units
-            }
+            largest_of: dict[str, Tensor] = {}
+            for site in units:
+                of_site = [activations[site] for activations in by_domain]
+                largest_of[site] = torch.cat(of_site).amax(0)
+            self._largest[class_name] = largest_of
         activations = self._activations(units, image)
         fire: dict[str, float] = {}
         for site, numbers in units.items():
             active = activations[site][0].clamp_min(0)
+            # The reader's image may activate a unit more than any image of the class does.
             largest = torch.maximum(self._largest[class_name][site], active)
+            # 0 / 0 of a unit that is active nowhere becomes 0.
             shares = (active / largest).nan_to_num().tolist()
             for unit, share in zip(numbers, shares, strict=True):
                 fire[f"{site}/{unit}"] = share
         return fire
 
     def _activations(
-        self, units: Mapping[str, np.ndarray], images: Tensor
+        self,
+        units: Mapping[str, np.ndarray],
+        images: Tensor,
     ) -> dict[str, Tensor]:
         """Return the largest activation over positions [images, units] by site."""
         encoder = self.checks.clip.encoder

@@ -19,19 +19,19 @@ from circuitry.circuits.embedding_pairs import pooling_pairs
 from circuitry.data.captions import distinct_words
 from circuitry.data.parts import Key
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
-from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
+from circuitry.questions.checks import CausalChecks
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names
 from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
 STRONGEST_COMPONENTS = 32
-"""Components of a class whose vectors are exported."""
+"""Number of components whose vectors are exported for a class."""
 WORD_TEMPLATES = ("a {}.",)
-"""Texts of words."""
+"""Text that stands for a word."""
 SHOWN_ANSWERS = 3
 """Classes that an answer names."""
 
@@ -51,7 +51,7 @@ def view_model(
 
     Args:
         checks: The model, its circuits, and images to check them on.
-        n_images: Images of a class and domain that it answers, of those that the circuit was not found on.
+        n_images: Number of images of a class and domain that the model answers; the circuit was not found on them.
         vocabulary: Words that direct effects are shown on, beside the classes (default: `default_vocabulary`). A
             classifier, which reads no text, has its classes alone.
         work: How the work is done.
@@ -68,9 +68,13 @@ def view_model(
     class_names = checks.images.all_classes
     answers: dict[str, ImageAnswers] = {}
     vectors: dict[Key, _Vectors] = {}
+    # Why the model has no direct effects; found at the first circuit, and then the same for all.
     reason = ""
     for key in Bar(
-        checks.chosen.tested, desc="model", unit="circuit", disable=not work.progress
+        checks.chosen.tested,
+        desc="model",
+        unit="circuit",
+        disable=not work.progress,
     ):
         chosen = checks.chosen.own(key)[:n_images]
         records, images = read_images(checks.clip, chosen, strict=work.strict)
@@ -113,34 +117,47 @@ def view_model(
 
 
 def circuit_embeddings(
-    checks: CausalChecks, key: Key, images: Tensor, work: Work
+    checks: CausalChecks,
+    key: Key,
+    images: Tensor,
+    work: Work,
 ) -> Tensor:
     """Return the embeddings [runs, images, d] of some images; see `RUNS`."""
     circuit = checks.circuit(key)
+    # In the order of `RUNS`: the whole model, only the circuit, all but the circuit.
     runs = [circuit.nothing().complement(), circuit, circuit.complement()]
     return kept_embeddings(checks.task(key, images, work=work), runs)
 
 
 @torch.no_grad()
 def image_answers(
-    checks: CausalChecks, domain: str, embeddings: Tensor
+    checks: CausalChecks,
+    domain: str,
+    embeddings: Tensor,
 ) -> list[ImageAnswers]:
     """Return the model's answer to each image, given embeddings [runs, images, d] and the domain of its texts."""
     weights = checks.weights(domain)
+    # Runs and images in one batch [runs x images, d], apart again after the softmax.
     rows = embeddings.flatten(0, 1)
     if isinstance(checks.clip, Classifier):
         logits = F.normalize(rows, dim=-1) @ weights.T
     else:
         logits = checks.clip.pair_logits(rows, weights)
-    shares = logits.softmax(-1).reshape(*embeddings.shape[:2], -1)
-    best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
+    n_runs, n_images = embeddings.shape[:2]
+    shares = logits.softmax(-1).reshape(n_runs, n_images, -1)
+    n_shown = min(SHOWN_ANSWERS, shares.shape[-1])
+    best = shares.topk(n_shown, dim=-1)
+    # From [runs, images, shown] to [images, runs, shown].
     classes = best.indices.cpu().numpy().swapaxes(0, 1)
     values = best.values.cpu().numpy().swapaxes(0, 1)
     return [ImageAnswers(*answer) for answer in zip(classes, values, strict=True)]
 
 
 def _vectors(
-    checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Work
+    checks: CausalChecks,
+    images: Tensor,
+    embeddings: Tensor,
+    work: Work,
 ) -> _Vectors:
     """Return the mean contributions of a tower's components to the embeddings of some images.
 
@@ -154,16 +171,18 @@ def _vectors(
         # Without attention pooling: a transformer, whose heads and MLPs write into a residual stream.
         stream = ResidualStream.of(encoder)
         added = direct_vectors(stream, images, work)
+        # Logits are of embeddings of length 1, so contributions are divided by the length.
         lengths = embeddings.norm(dim=-1).cpu().double().numpy()
         means = (added / lengths[:, None, None]).mean(0)
         return tuple(map(str, stream.writers)), means
     lengths = np.linalg.norm(pairs.embeddings, axis=-1)
     read = (pairs.read / lengths[:, None, None]).mean(0)
-    names = [
-        f"head {head} x {encoder.sites[-2]}/{unit}"
-        for head, unit in np.ndindex(*read.shape)
-    ]
-    return tuple(names), (read[..., None] * pairs.directions).reshape(len(names), -1)
+    names: list[str] = []
+    for head, unit in np.ndindex(*read.shape):
+        names.append(f"head {head} x {encoder.sites[-2]}/{unit}")
+    # A pair of head and unit writes one direction, by the mean that the head reads of the unit.
+    written = read[..., None] * pairs.directions
+    return tuple(names), written.reshape(len(names), -1)
 
 
 def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
@@ -184,6 +203,7 @@ def _by_class(
     """Return the strongest components of each class, by their largest effect on it in any domain."""
     by_class: dict[str, ClassVectors] = {}
     for class_name in dict.fromkeys(name for name, _ in vectors):
+        # In the order of the folder; the class may lack images in a domain.
         domains = [name for name in all_domains if (class_name, name) in vectors]
         names, _ = vectors[class_name, domains[0]]
         means = np.stack([vectors[class_name, domain][1] for domain in domains])

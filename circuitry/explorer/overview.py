@@ -1,4 +1,7 @@
-"""The ways into the circuits: comparisons and measured cuts, as the page reads them. No torch."""
+"""Describe comparisons, lesions and faithfulness curves as plain values, from which the page leads to circuits.
+
+No torch.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +32,10 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
     Rows are lists; see the page's ``ways.js`` for who reads them.
     """
     values = comparison.values
+    # As in means over sites: sites that repeat another do not count.
     values = values[~values["site"].isin(list(comparison.left_out))]
-    by_class = values.groupby(["class", *_PAIR], sort=False)["value"].mean()
+    pairs = values.groupby(["class", *_PAIR], sort=False)
+    by_class = pairs["value"].mean()
     matrix = by_class.groupby(_PAIR, sort=False).mean()
     ratios: list[list[object]] = []
     if comparison.has_ratios:
@@ -58,13 +63,14 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
 
 
 def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
-    """Return lesions of own parts as a comparison of domains, where the part was found by where it was tested.
+    """Return lesions of own parts in the form of `describe_comparison`.
 
-    Values are the right answers that are left. Rows of the matrix have the interval and the number of classes, too, as
-    in a report.
+    Rows of the matrix are the domain that a part was found on and the domain that it was tested on, with the share of
+    right answers that is left, its interval and the number of classes, as in a report.
     """
     by_class = lesion_summary(lesions, ("part_class", *BY_STYLE))
-    own = by_class[(by_class["cut"] == "part") & (by_class["answers"] == OWN)]
+    is_own = (by_class["cut"] == "part") & (by_class["answers"] == OWN)
+    own = by_class[is_own]
     matrix_columns = [*BY_STYLE, *_INTERVAL, "n_classes"]
     return {
         "measure": "right_answers_left",
@@ -85,9 +91,9 @@ def tested_cells(lesions: pd.DataFrame) -> list[list[object]]:
 
 
 def lesions_of(lesions: pd.DataFrame, class_name: str) -> dict[str, object]:
-    """Return the right answers without each domain's part of a class, and without as many random units.
+    """Return the share of right answers after each lesion of a class's parts: by domain of the part, then by cut.
 
-    Lists are in the order of `tested_cells`; null where the part was not tested.
+    Shares are lists in the order of `tested_cells`, with null where the part was not tested.
     """
     cells = pd.MultiIndex.from_frame(lesions[["class", "domain"]].drop_duplicates())
     of_class = lesions[lesions["part_class"] == class_name]
@@ -122,15 +128,19 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
 
 
 def describe_curves(
-    curves: Sequence[FaithfulnessCurve], sites: Sequence[str], budget: str
+    curves: Sequence[FaithfulnessCurve],
+    sites: Sequence[str],
+    budget: str,
 ) -> dict[str, object]:
-    """Return measurements of the page's cuts by ``class/domain``: these sites and budget, units by absolute score.
+    """Return the measurements of the circuits that the page draws, by ``class/domain``.
 
-    Each measure has rows [value, low, high] by size, of the circuit (``kept``), of random circuits (``random``) and
-    of other classes' circuits (``foreign``); each size has a verdict.
+    The page draws circuits of the given sites and budget, cut by absolute score; curves of other circuits are left out.
+    Each size has a verdict. Each measure has a row [value, low, high] for each size, of the circuit (``kept``), of
+    random circuits (``random``) and of circuits of other classes (``foreign``).
     """
     described: dict[str, object] = {}
     for curve in curves:
+        # A curve of other sites, of another budget or ranking measures other cuts than the page draws.
         of_page = (
             curve.ranking == "absolute"
             and list(curve.settings["sites"]) == list(sites)
@@ -156,7 +166,9 @@ def describe_curves(
 
 
 def _rows_by(
-    table: pd.DataFrame, column: str, columns: Sequence[str]
+    table: pd.DataFrame,
+    column: str,
+    columns: Sequence[str],
 ) -> dict[str, list[list[object]]]:
     """Return the rows of each value of a column, in the order of the values."""
     groups = table.groupby(column, sort=False)
@@ -165,8 +177,9 @@ def _rows_by(
 
 def _rows(table: pd.DataFrame, columns: Sequence[str]) -> list[list[object]]:
     """Return rows with numbers to four digits."""
+    # Column by column: a row of a mixed table would lose its types.
     rounded = [table[column].map(_rounded).tolist() for column in columns]
-    return [list(row) for row in zip(*rounded, strict=True)]
+    return list(map(list, zip(*rounded, strict=True)))
 
 
 def _rounded(value: object) -> object:

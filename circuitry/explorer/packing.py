@@ -1,8 +1,8 @@
-"""Data as scripts: a call of `circuitry.load` with a JSON header and arrays in base64. No torch.
+"""Write data as scripts: a call of `circuitry.load` with a JSON header and arrays in base64. No torch.
 
-A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is one. Arrays lie
-one after another, of each the first bytes of all numbers, then the second ones, since equal bytes compress well; zlib
-compresses them, and base64 makes them text.
+A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is a script. Arrays
+lie one after another. Each array has the first bytes of all its numbers, then the second bytes, and so on, because
+similar bytes in a row compress well. zlib compresses all arrays together, and base64 makes text of them.
 
 Floats become half floats times a power of two by array, which keeps three digits of numbers above 1/16,000 of the
 array's largest; integers and booleans stay.
@@ -31,21 +31,29 @@ class DataFolder:
     """The folder of an explorer while it is filled; it knows which files are new."""
 
     path: Path
+    """Where it is."""
     export: str
     """Digest of the export, which every script repeats."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes written, by kind of file."""
     written: set[Path] = field(default_factory=set)
+    """Files of this export."""
 
     def script(
-        self, key: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]
+        self,
+        key: str,
+        header: Mapping[str, object],
+        arrays: Mapping[str, np.ndarray],
     ) -> None:
         """Write a script of data; its kind is the first word of the key."""
         content = pack_script(key, self.export, header, arrays).encode()
         self.file(f"data/{key}.js", content, key.partition("/")[0])
 
     def file(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file, which may stay torn: the page of an interrupted export is missing, since it comes last."""
+        """Write a file, and count its bytes as of a kind.
+
+        A killed process may leave it torn. That is harmless: the page, which reads it, is written last.
+        """
         path = self.path / name
         make_folder(path.parent)
         path.write_bytes(content)
@@ -68,8 +76,12 @@ def pack_script(
     content = b""
     for name, array in arrays.items():
         stored, factor = _stored(array)
-        listed.append([name, stored.dtype.str[1:], list(stored.shape), factor])
+        # numpy's name of a type begins with its byte order.
+        dtype = stored.dtype.str[1:]
+        shape = list(stored.shape)
+        listed.append([name, dtype, shape, factor])
         little_endian = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
+        # [numbers, bytes of a number]; the transpose puts equal places beside each other.
         numbers = np.frombuffer(little_endian, np.uint8).reshape(-1, stored.itemsize)
         content += numbers.T.tobytes()
     packed = ""
@@ -81,9 +93,10 @@ def pack_script(
 
 
 def one_digit(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
-    """Return numbers to about one digit, as eighths of a power of two, which take half the space."""
+    """Round numbers to about one digit: to eighths of a power of two, which take half the space when compressed."""
     shares, powers = np.frexp(values)
-    rounded: np.ndarray = np.ldexp(np.round(shares * _EIGHTHS) / _EIGHTHS, powers)
+    eighths = np.round(shares * _EIGHTHS)
+    rounded: np.ndarray = np.ldexp(eighths / _EIGHTHS, powers)
     return rounded
 
 
@@ -93,6 +106,7 @@ def script_json(value: object) -> str:
     # Python writes NaN and infinity, which JSON does not have; numbers of numpy are plain ones by now.
     plain = json.loads(text, parse_constant=lambda name: None)
     text = json.dumps(plain, ensure_ascii=True, separators=(",", ":"))
+    # A name with "</script>" would end the script.
     return text.replace("<", "\\u003c")
 
 
@@ -102,6 +116,8 @@ def _stored(array: np.ndarray) -> tuple[np.ndarray, float | None]:
         return array.astype(np.uint8), None
     if array.dtype.kind in "ui":
         return array, None
-    largest = np.abs(array[np.isfinite(array)]).max(initial=0)
+    finite = array[np.isfinite(array)]
+    largest = np.abs(finite).max(initial=0)
+    # A power of two loses no digit, and the largest number becomes at most 1.
     factor = float(2.0 ** np.ceil(np.log2(largest))) if largest > 0 else 1.0
     return (array / factor).astype(np.float16), factor

@@ -119,6 +119,7 @@ def serve_explorer(
 
 def _listening(port: int) -> socket.socket:
     listening = socket.socket()
+    # A port that was in use a moment ago can be taken again.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
@@ -145,7 +146,8 @@ class Access:
         return f"circuitry-{hashlib.sha256(self.secret.encode()).hexdigest()[:8]}"
 
     def exchange(self, token: str) -> Response | None:
-        """Return the answer that sets the cookie, for the token when it is used first."""
+        """Return the answer that sets the cookie; None for a wrong token, or one that was used before."""
+        # Compared in constant time, so that answers do not tell how much of a guess is right.
         if self.used or not secrets.compare_digest(token.encode(), self.token.encode()):
             return None
         self.used = True
@@ -158,16 +160,20 @@ class Access:
         cookie = request.cookies.get(self.cookie, "")
         if not secrets.compare_digest(cookie.encode(), self.secret.encode()):
             return "Open the address that the server printed; it works once. Start the server again for another one."
+        # Browsers say who asks; programs, which send no such header, have the cookie at least.
         headers = request.headers
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "Another site made this request."
+        # A page of another port of this machine may send the cookie, but cannot fake its origin.
         reads = request.method in ("GET", "HEAD")
         if not reads and headers.get("origin") != f"http://{headers['host']}":
             return "Only the page itself may change something."
         return None
 
     async def __call__(
-        self, request: Request, go_on: Callable[[Request], Awaitable[Response]]
+        self,
+        request: Request,
+        go_on: Callable[[Request], Awaitable[Response]],
     ) -> Response:
         """Answer a request, or refuse it."""
         answer: Response | None = None
@@ -184,7 +190,9 @@ class Access:
 
 
 def explorer_app(
-    folder: str | PathLike[str], access: Access, live: LiveAnswers | None = None
+    folder: str | PathLike[str],
+    access: Access,
+    live: LiveAnswers | None = None,
 ) -> Starlette:
     """Return the application that serves an explorer, for any ASGI server; see `serve_explorer`."""
     path = Path(folder)
@@ -200,6 +208,7 @@ def explorer_app(
         hidden = "/." in scope["path"]
         await (not_found if hidden else files)(scope, receive, send)
 
+    # In this order: everything that is no service is a file of the folder.
     routes = [
         Route("/", lambda request: HTMLResponse(page)),
         Route("/notes", notes.answer, methods=["GET", "PUT"]),
@@ -207,8 +216,11 @@ def explorer_app(
         Mount("/", shown),
     ]
     hosts = Middleware(
-        TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False
+        TrustedHostMiddleware,
+        allowed_hosts=[HOST, "localhost"],
+        www_redirect=False,
     )
+    # What went wrong, as text that the page shows: input, disk, and a reader who left.
     failures: dict[Any, Callable[[Request, Any], Response]] = {
         InputError: lambda _, error: PlainTextResponse(str(error), 422),
         OSError: lambda _, error: PlainTextResponse(
@@ -226,6 +238,7 @@ def explorer_app(
 
 async def _body(request: Request, most: int = MOST_SENT) -> bytes:
     content = bytearray()
+    # The length that a request claims may be wrong, so bytes are counted as they come.
     async for chunk in request.stream():
         content += chunk
         if len(content) > most:
@@ -245,10 +258,12 @@ class Notes:
     """The file of the pins, groups, labels and notes of a study."""
 
     path: Path
+    """The file, which may not exist yet."""
     study: str
+    """Digest of the circuits that the notes are about."""
 
     async def answer(self, request: Request) -> Response:
-        """Answer with the file; or replace it for a tab that has read its latest version."""
+        """Answer a GET with the file, and a PUT by replacing it if the tab has read its latest version."""
         if request.method != "PUT":
             notes = self._read()
             headers = {"ETag": _tag(notes)}
@@ -261,6 +276,7 @@ class Notes:
                 f"Expected notes of the study {self.study} as a state file with {fields}.",
             )
         tag = request.headers.get("if-match")
+        # In a thread, since the lock may take a while and would stop all other requests.
         replaced = await to_thread.run_sync(self._replace, content, tag)
         if not replaced:
             raise HTTPException(
@@ -282,7 +298,7 @@ class Notes:
         return True
 
     def _fits(self, content: bytes) -> bool:
-        """Return whether content is a state file of this study with nothing but notes."""
+        """Return whether the content is a state file of this study that holds notes and nothing else."""
         try:
             about = json.loads(content.decode())
             state = about.pop("state")
@@ -292,6 +308,7 @@ class Notes:
             for group in state.get("groups", ()):
                 fitting(group["name"], str, "name")
                 fitting(group["units"], list[str], "units")
+                # No field but the name and the units.
                 if len(group) > 2:
                     return False
             of_study = about["study"] == self.study
@@ -302,6 +319,7 @@ class Notes:
 
 def _questions(live: LiveAnswers | None) -> list[Route]:
     """Return the routes of questions to the model, which answers one after another."""
+    # Hooks of one run would change another run of the same model.
     one_at_a_time = CapacityLimiter(1)
 
     async def answer(ask: Callable[..., Any], *given: Any) -> Response:
@@ -314,7 +332,7 @@ def _questions(live: LiveAnswers | None) -> list[Route]:
         try:
             question: Any = json.loads(content)
             class_name = str(question["className"])
-            units = [str(name) for name in question["units"]]
+            units = list(map(str, question["units"]))
             by = question["by"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise HTTPException(

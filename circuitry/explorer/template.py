@@ -15,7 +15,7 @@ import jinja2
 
 PAGE = files("circuitry.explorer") / "page"
 VENDORED = {"preact": "preact.js", "preact/hooks": "preact-hooks.js", "htm": "htm.js"}
-"""Modules of others by the name that they are imported by; `vendor/SHA256SUMS` holds their checksums."""
+"""Modules by other authors, by the name that they are imported by; `vendor/SHA256SUMS` holds their checksums."""
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("circuitry.explorer", "page"), autoescape=True
 )
@@ -34,10 +34,14 @@ def render_page(title: str, served: Sequence[str] = ()) -> str:
     """Return the page with all of its code; ``served`` has the services of its server: ``notes``, ``live``."""
     code = {name: _data_url(text) for name, text in page_modules().items()}
     import_map = {"imports": code}
+    # A digest of the page in place of a random number, so that two exports are equal.
     nonce = hashlib.sha256(repr((title, import_map)).encode()).hexdigest()[:32]
     template = _TEMPLATES.get_template("explorer.html.jinja")
     return template.render(
-        title=title, nonce=nonce, import_map=import_map, served=served
+        title=title,
+        nonce=nonce,
+        import_map=import_map,
+        served=served,
     )
 
 

@@ -1,4 +1,4 @@
-"""Answers and effects of the model, and vectors of components and words, as the page reads them. No torch."""
+"""Write the model's answers, and the vectors of components and words, as the page reads them. No torch."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from circuitry.explorer.packing import DataFolder
 from circuitry.runs.provenance import digest
 
 RUNS = ("the whole model", "only the circuit", "all but the circuit")
-"""The runs of an answer, in order."""
+"""Runs of the model on an image, in the order of an answer's rows."""
 
 
 Replacement = Literal["zero", "mean", "other-domains"]
@@ -29,7 +29,10 @@ class LiveAnswers(Protocol):
     """A model that answers the page while somebody looks at it; see `LiveModel`."""
 
     def effects(
-        self, class_name: str, units: Sequence[str], by: Replacement
+        self,
+        class_name: str,
+        units: Sequence[str],
+        by: Replacement,
     ) -> Mapping[str, Effects]:
         """Return the joint effect of units on a class in each domain."""
         ...
@@ -50,7 +53,7 @@ class ImageAnswers(NamedTuple):
 
     classes: Int[np.ndarray, "runs shown"]
     """Rows of `RUNS`; numbers of classes, the likeliest first."""
-    shares: Float[np.ndarray, "runs shown"]  #: Of the probability, in the same order.
+    shares: Float[np.ndarray, "runs shown"]  #: Probabilities of these classes.
 
 
 class ClassVectors(NamedTuple):
@@ -78,16 +81,16 @@ class ModelView:
     """
 
     class_names: tuple[str, ...]
-    """Among which the model answers."""
+    """Classes among which the model answers."""
     answers: Mapping[str, ImageAnswers]
-    """By path of the image below the root of the data."""
+    """Answers by the path of the image below the root of the data."""
     baseline: str
     """The replacement of units outside of a run."""
-    words: tuple[str, ...]  #: What the rows of `texts` say.
+    words: tuple[str, ...]  #: The word of each row of `texts`.
     texts: Float[np.ndarray, "words d"]
     """A vector of length 1 for each word."""
     direct: Mapping[str, ClassVectors]
-    """By class; empty where the embedding is not linear in the components."""
+    """Contributions of components by class; empty where the embedding is not linear in the components."""
     reason: str = ""
     """Why there are no direct effects."""
     circuits: str | None = None
@@ -95,9 +98,11 @@ class ModelView:
 
     @property
     def digest(self) -> str:
-        """Short digest of all of it."""
+        """Short digest of all answers and vectors."""
+        # Arrays by their bytes, everything else as plain values.
         total = hashlib.sha256()
-        arrays = [self.texts, *(direct.vectors for direct in self.direct.values())]
+        arrays = [self.texts]
+        arrays += [direct.vectors for direct in self.direct.values()]
         for array in chain(arrays, *self.answers.values()):
             total.update(np.ascontiguousarray(array).tobytes())
         named = [
@@ -112,9 +117,11 @@ class ModelView:
 
 
 def pack_view(
-    folder: DataFolder, view: ModelView, classes: Sequence[str]
+    folder: DataFolder,
+    view: ModelView,
+    classes: Sequence[str],
 ) -> dict[str, object]:
-    """Write the vectors, and return their entries of the index."""
+    """Write the vectors of components and words, and return the view's entries of the index."""
     places: list[int] = []
     for place, class_name in enumerate(classes):
         if class_name in view.direct:
@@ -133,15 +140,19 @@ def pack_view(
 
 
 def answer_arrays(
-    view: ModelView | None, paths: Sequence[str]
+    view: ModelView | None,
+    paths: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """Return the answers to some images [images, runs, shown]; shares of images without one are NaN."""
+    """Return the answers to some images [images, runs, shown]; an image without an answer has NaN as shares."""
     if view is None or not view.answers:
         return {}
+    # All answers have one shape; an image without an answer gets shares that are not numbers.
     shape = next(iter(view.answers.values())).classes.shape
-    none = ImageAnswers(np.zeros(shape, np.int64), np.full(shape, np.nan))
+    no_classes = np.zeros(shape, np.int64)
+    none = ImageAnswers(no_classes, np.full(shape, np.nan))
     answers = [view.answers.get(path, none) for path in paths]
+    classes = np.stack([answer.classes for answer in answers])
     return {
-        "answers": np.stack([answer.classes for answer in answers]).astype(np.uint16),
+        "answers": classes.astype(np.uint16),
         "shares": np.stack([answer.shares for answer in answers]),
     }

@@ -19,7 +19,7 @@ arXiv 2304.14997.)
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -57,7 +57,8 @@ class GatedEdges:
     embeddings: Callable[
         [Tensor, Mapping[str, Tensor], EdgeGates, int], Float[Tensor, "b d"]
     ]
-    """The run."""
+    """Returns the embeddings, given the activations at the first site, the baselines, the gates, and how many rows of
+    gates a run takes at once."""
 
     @property
     def start(self) -> str:
@@ -69,20 +70,21 @@ class GatedEdges:
     ) -> Float[Tensor, "1 b d"]:
         """Return the embeddings, given the activations at the first site and the baselines."""
         for (up, down), gate in gates.items():
-            size = [self.size(down), self.size(up)]
+            n_down = self.size(down)
+            n_up = self.size(up)
             if not self.reads(up, down):
                 raise InputError(
                     f"Edges lead to a later site, but some from {up} to {down} were given."
                 )
-            if list(gate.shape) != size:
+            if list(gate.shape) != [n_down, n_up]:
                 raise InputError(
                     f"A mask of edges is [units downstream, units upstream], but that of {up}->{down} is "
-                    f"{list(gate.shape)} where there are {size[0]} and {size[1]} units: take edges of a circuit of "
+                    f"{list(gate.shape)} where there are {n_down} and {n_up} units: take edges of a circuit of "
                     "this encoder."
                 )
-        return self.embeddings(start, ends, gates, max(1, self.rows // len(start)))[
-            None
-        ]
+        # Each different row of gates is one more copy of all images.
+        at_once = max(1, self.rows // len(start))
+        return self.embeddings(start, ends, gates, at_once)[None]
 
     def size(self, site: str) -> int:
         """Return the number of units of a site."""
@@ -94,11 +96,9 @@ class GatedEdges:
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
         """Return the kept edges as masks over all units."""
-        return (
-            circuit.masks({s: self.size(s) for s in circuit.units})
-            if isinstance(circuit, Edges)
-            else circuit
-        )
+        if not isinstance(circuit, Edges):
+            return circuit
+        return circuit.masks({site: self.size(site) for site in circuit.units})
 
     def stacks(
         self,
@@ -108,17 +108,19 @@ class GatedEdges:
     ) -> tuple[Iterator[EdgeGates], list[int]]:
         """Return the gates of each circuit, and the number of each circuit in these; see `GatedUnits.stacks`."""
         device = clean[self.start].device
-        return (gates_of_masks(self.masks(one), device) for one in circuits), list(
-            range(len(circuits))
-        )
+        # A generator: the masks of one circuit are on the device at a time.
+        gates = (gates_of_masks(self.masks(circuit), device) for circuit in circuits)
+        return gates, list(range(len(circuits)))
 
 
 def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
     """Return a task's encoder with gates on the edges between some pairs of sites."""
-    encoder, pairs = task.encoder, list(pairs)
+    encoder = task.encoder
+    pairs = list(pairs)
     rows = rows_that_fit(encoder, task.work.memory_gib)
     if in_stream(encoder):
         stream = ResidualStream.of(encoder)
+        # Every block holds a stream for each reader, so a run takes more memory by the number of blocks.
         rows = max(1, rows // len(stream.blocks))
         return GatedEdges(
             rows, stream.sites, stream.sizes, stream.reads, partial(run_gated, stream)
@@ -131,20 +133,26 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
             f"{', '.join(wrong) or 'none'} was given; the encoder's order is {', '.join(encoder.sites)}. Edges of "
             "heads, MLPs and hidden channels are those of in_components(encoder)."
         )
-    places = [encoder.position(site) for pair in pairs for site in pair]
-    return gated_chain(encoder, encoder.sites[min(places) : max(places) + 1], rows)
+    positions = list(map(encoder.position, chain.from_iterable(pairs)))
+    sites = encoder.sites[min(positions) : max(positions) + 1]
+    return gated_chain(encoder, sites, rows)
 
 
 def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges:
     """Return an encoder with gates on the edges between some sites that follow each other."""
-    found = encoder.read_unhooked(encoder.blank(), sites)
-    sizes = {
-        site: encoder.units_of(site, found[site]).shape[encoder.unit_dim(site)]
-        for site in sites
-    }
-    joined, run = set(joined_sites(encoder, sites)), partial(_run_chain, encoder, sites)
+    # The sizes of sites are known from a run alone.
+    activations = encoder.read_unhooked(encoder.blank(), sites)
+    sizes = dict[str, int]()
+    for site in sites:
+        units = encoder.units_of(site, activations[site])
+        sizes[site] = units.shape[encoder.unit_dim(site)]
+    joined = set(joined_sites(encoder, sites))
     return GatedEdges(
-        rows, tuple(sites), sizes, lambda up, down: (up, down) in joined, run
+        rows,
+        tuple(sites),
+        sizes,
+        lambda up, down: (up, down) in joined,
+        partial(_run_chain, encoder, sites),
     )
 
 
@@ -159,18 +167,18 @@ def _run_chain(
     """Return the embeddings, site by site from the activation of the first."""
     earlier = {sites[0]: x}
     for up, down in pairwise(sites):
-        into = {site: gates[site, down] for site in earlier if (site, down) in gates}
-        into = {
-            site: gate
-            for site, gate in into.items()
-            if gate.dtype != torch.bool or not gate.all()
-        }
+        into = dict[str, Gates]()
+        for site in earlier:
+            gate = gates.get((site, down))
+            # Where every edge is open, the clean run is the answer, and the cheaper one.
+            if gate is not None and not (gate.dtype == torch.bool and gate.all()):
+                into[site] = gate
+        # A site that carries a stream needs the run for it, though its units are read by their own paths.
         if not into or down in encoder.carried:
             x = encoder(x, start=up, stop=down)
         if into:
-            x = encoder.carry(
-                down, _read_chain(encoder, earlier, ends, into, down, at_once), x
-            )
+            units = _read_chain(encoder, earlier, ends, into, down, at_once)
+            x = encoder.carry(down, units, x)
         earlier[down] = x
     embeddings: Tensor = encoder(x, start=sites[-1])
     return embeddings
@@ -187,10 +195,12 @@ def _read_chain(
     """Return the units of a site under gates on those of sites before."""
 
     def read(rows: Tensor) -> Tensor:
-        paths = read_paths(
-            encoder, earlier, ends, {site: gate[rows] for site, gate in into.items()}
-        )
-        return next(found for site, found in paths if site == down)
+        of_rows = {site: gate[rows] for site, gate in into.items()}
+        # The paths go on behind the site, at the price of a stage each: stop at it.
+        for site, units in read_paths(encoder, earlier, ends, of_rows):
+            if site == down:
+                return units
+        raise AssertionError(f"no path leads to {down}")
 
     return read_through(list(into.values()), read, encoder.unit_dim(down), at_once)
 

@@ -20,6 +20,13 @@ from circuitry.runs.given import Count, Share
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
+EDGE_COLUMNS = (
+    "upstream_site",
+    "upstream_unit",
+    "downstream_site",
+    "downstream_unit",
+    "score",
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,9 +34,10 @@ class Edges:
     """Edges between some units of an encoder.
 
     Example:
-        >>> edges = graph.edges.strongest(into=3)      # the edges of a circuit
-        >>> edges.to_pandas().nlargest(5, "score")
-        >>> [one.count for one in (edges, edges.top(0.1), edges.random(np.random.default_rng(0)))]
+        >>> edges = graph.edges.strongest(into=3)  # the edges of a circuit
+        >>> table = edges.to_pandas().nlargest(5, "score")
+        >>> edges.random(np.random.default_rng(0)).count == edges.count
+        True
     """
 
     HOW_TO_GET: ClassVar = (
@@ -47,21 +55,17 @@ class Edges:
     @classmethod
     def between(cls, units: Mapping[str, np.ndarray], pairs: Iterable[Pair]) -> "Edges":
         """Return all edges between some units at some pairs of sites, see `joined_sites`, with scores of 0."""
-        return cls(
-            units,
-            {
-                (up, down): np.zeros((len(units[down]), len(units[up])))
-                for up, down in pairs
-            },
-        )
+        scores = dict[Pair, np.ndarray]()
+        for up, down in pairs:
+            scores[up, down] = np.zeros((len(units[down]), len(units[up])))
+        return cls(units, scores)
 
     @cached_property
-    def places(self) -> dict[Pair, tuple[np.ndarray, np.ndarray]]:
+    def places(self) -> dict[Pair, tuple[np.ndarray, ...]]:
         """Rows and columns of the edges in the scores of each pair, row by row."""
-        found = {
-            pair: np.nonzero(~np.isnan(scores)) for pair, scores in self.scores.items()
+        return {
+            pair: np.nonzero(~np.isnan(block)) for pair, block in self.scores.items()
         }
-        return {pair: (rows, columns) for pair, (rows, columns) in found.items()}
 
     @property
     def count(self) -> int:
@@ -76,15 +80,14 @@ class Edges:
             any_sign: Whether edges may have a score of zero or less.
         """
         places = strongest_edges(self.scores, into, any_sign)
-        scores = {
-            pair: np.full(block.shape, np.nan) for pair, block in self.scores.items()
-        }
+        scores = dict[Pair, np.ndarray]()
         for pair, place in places.items():
+            scores[pair] = np.full(self.scores[pair].shape, np.nan)
             scores[pair][place] = self.scores[pair][place]
-        chosen = replace(self, scores=scores)
-        # Else comparisons of many circuits look for them again.
-        chosen.__dict__["places"] = places
-        return chosen
+        strongest = replace(self, scores=scores)
+        # The places are known: a comparison of many circuits need not search the scores for them again.
+        strongest.__dict__["places"] = places
+        return strongest
 
     def top(self, share: Share) -> "Edges":
         """Return a share of the edges, those with the largest absolute scores of all pairs of sites; one at least."""
@@ -93,52 +96,49 @@ class Edges:
                 "The strongest edges are a share of scored edges, but there are none: give more units."
             )
         flat = self._flat(self.scores)
-        there = np.flatnonzero(~np.isnan(flat))
-        chosen = np.zeros(len(flat), bool)
-        chosen[
-            there[
-                np.argsort(-np.abs(flat[there]), kind="stable")[
-                    : max(1, round(share * len(there)))
-                ]
-            ]
-        ] = True
-        return self._where(self._blocks(chosen, list(self.scores)))
+        edges = np.flatnonzero(~np.isnan(flat))
+        n_strongest = max(1, round(share * len(edges)))
+        # A stable order keeps the first among equals on every machine.
+        by_strength = np.argsort(-np.abs(flat[edges]), kind="stable")
+        marks = np.zeros(len(flat), bool)
+        marks[edges[by_strength[:n_strongest]]] = True
+        return self._where(self._blocks(marks, list(self.scores)))
 
     def among(self, units: Mapping[str, Sequence[int] | np.ndarray]) -> "Edges":
         """Return the edges between some of the units; units and pairs of other sites are left out."""
-        rows = {
-            site: np.flatnonzero(np.isin(self.units[site], list(units[site])))
-            for site in self.units
-            if site in units
-        }
-        scores = {
-            (u, d): s[np.ix_(rows[d], rows[u])]
-            for (u, d), s in self.scores.items()
-            if u in rows and d in rows
-        }
-        return replace(
-            self,
-            units={site: self.units[site][place] for site, place in rows.items()},
-            scores=scores,
-        )
+        rows = dict[str, np.ndarray]()
+        subset = dict[str, np.ndarray]()
+        for site, of_site in self.units.items():
+            if site in units:
+                rows[site] = np.flatnonzero(np.isin(of_site, list(units[site])))
+                subset[site] = of_site[rows[site]]
+        scores = dict[Pair, np.ndarray]()
+        for (up, down), block in self.scores.items():
+            if up in rows and down in rows:
+                scores[up, down] = block[np.ix_(rows[down], rows[up])]
+        return replace(self, units=subset, scores=scores)
 
     def onto(self, units: Mapping[str, np.ndarray]) -> "Edges":
-        """Return the edges whose ends are among other units, in their order; what is no edge has a score of 0."""
-        found: dict[Pair, np.ndarray] = {}
-        ends = {
-            site: pd.Index(of).get_indexer(self.units[site])
-            for site, of in units.items()
-            if site in self.units
-        }
-        for up, down in (pair for pair in self.scores if set(pair) <= set(ends)):
-            rows, columns = ends[down] >= 0, ends[up] >= 0
-            found[up, down] = np.zeros((len(units[down]), len(units[up])), np.float32)
-            block = np.nan_to_num(self.scores[up, down])[np.ix_(rows, columns)]
-            found[up, down][np.ix_(ends[down][rows], ends[up][columns])] = block
-        return Edges(units, found)
+        """Return the edges with both ends among the given units, whose order they take; all other scores are 0."""
+        places = dict[str, np.ndarray]()
+        for site, of_site in units.items():
+            if site in self.units:
+                # -1 for a unit that is not among the given ones.
+                places[site] = pd.Index(of_site).get_indexer(self.units[site])
+        blocks = dict[Pair, np.ndarray]()
+        for (up, down), scores in self.scores.items():
+            if up not in places or down not in places:
+                continue
+            rows = places[down] >= 0
+            columns = places[up] >= 0
+            block = np.zeros((len(units[down]), len(units[up])), np.float32)
+            into = np.ix_(places[down][rows], places[up][columns])
+            block[into] = np.nan_to_num(scores)[np.ix_(rows, columns)]
+            blocks[up, down] = block
+        return Edges(units, blocks)
 
     def without(self, other: "Edges") -> "Edges":
-        """Return the edges that are not among others between the same units."""
+        """Return the edges that another set of edges between the same units does not have."""
         return self._where(
             {pair: np.isnan(scores) for pair, scores in other.scores.items()}
         )
@@ -148,17 +148,15 @@ class Edges:
 
         As many between the same sites, where edges join neighbouring sites alone; else as many in all.
         """
-        chain = set(self.scores) <= set(pairwise(self.units))
-        groups = [[pair] for pair in self.scores] if chain else [list(self.scores)]
-        found: dict[Pair, np.ndarray] = {}
+        pairs = list(self.scores)
+        groups = [pairs]
+        if set(pairs) <= set(pairwise(self.units)):
+            groups = [[pair] for pair in pairs]
+        scores = dict[Pair, np.ndarray]()
         for group in groups:
-            found |= self._blocks(
-                rng.permutation(
-                    self._flat({pair: self.scores[pair] for pair in group})
-                ),
-                group,
-            )
-        return replace(self, scores=found)
+            flat = self._flat({pair: self.scores[pair] for pair in group})
+            scores |= self._blocks(rng.permutation(flat), group)
+        return replace(self, scores=scores)
 
     def without_each(self) -> Iterator["Edges"]:
         """Yield these edges without each of them in turn."""
@@ -180,78 +178,70 @@ class Edges:
                     f"Site {site!r} has units 0 to {n - 1}, but there are edges of unit {max(units)}: "
                     "give edges of this encoder, which are the same at all positions."
                 )
-        found = {}
+        masks = dict[Pair, np.ndarray]()
         for (up, down), (rows, columns) in self.places.items():
-            found[up, down] = np.zeros((n_units[down], n_units[up]), bool)
-            found[up, down][self.units[down][rows], self.units[up][columns]] = True
-        return found
+            mask = np.zeros((n_units[down], n_units[up]), bool)
+            # Rows and columns count the units of the scores; a mask counts all units of a site.
+            mask[self.units[down][rows], self.units[up][columns]] = True
+            masks[up, down] = mask
+        return masks
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a row for every edge: upstream_site, upstream_unit, downstream_site, downstream_unit, score."""
-        names = [
-            "upstream_site",
-            "upstream_unit",
-            "downstream_site",
-            "downstream_unit",
-            "score",
-        ]
-        parts = []
+        tables = list[pd.DataFrame]()
         for (up, down), (rows, columns) in self.places.items():
-            values = (
-                up,
-                self.units[up][columns],
-                down,
-                self.units[down][rows],
-                self.scores[up, down][rows, columns],
-            )
-            parts.append(pd.DataFrame(dict(zip(names, values, strict=True))))
-        return (
-            pd.concat(parts, ignore_index=True)
-            if parts
-            else pd.DataFrame(columns=names)
-        )
+            table = {
+                "upstream_site": up,
+                "upstream_unit": self.units[up][columns],
+                "downstream_site": down,
+                "downstream_unit": self.units[down][rows],
+                "score": self.scores[up, down][rows, columns],
+            }
+            tables.append(pd.DataFrame(table))
+        if not tables:
+            return pd.DataFrame(columns=list(EDGE_COLUMNS))
+        return pd.concat(tables, ignore_index=True)
 
     def to_networkx(self) -> nx.DiGraph:
         """Return a graph with all units as nodes ``site/unit`` (site, unit) and these edges (weight)."""
         graph = nx.DiGraph()
+        # All units, since those without an edge are nodes, too.
         for site, units in self.units.items():
-            graph.add_nodes_from(
-                (f"{site}/{unit}", {"site": site, "unit": unit})
-                for unit in units.tolist()
+            for unit in units.tolist():
+                graph.add_node(f"{site}/{unit}", site=site, unit=unit)
+        rows = self.to_pandas().itertuples(index=False, name=None)
+        for up, upstream_unit, down, downstream_unit, score in rows:
+            graph.add_edge(
+                f"{up}/{upstream_unit}",
+                f"{down}/{downstream_unit}",
+                weight=float(score),
             )
-        for (up, down), (rows, columns) in self.places.items():
-            weights = self.scores[up, down][rows, columns].astype(float).tolist()
-            tails, heads = (
-                self.units[up][columns].tolist(),
-                self.units[down][rows].tolist(),
-            )
-            for tail, head, weight in zip(tails, heads, weights, strict=True):
-                graph.add_edge(f"{up}/{tail}", f"{down}/{head}", weight=weight)
         return graph
 
     def _where(self, marks: Mapping[Pair, np.ndarray]) -> "Edges":
         """Return the marked edges."""
-        kept = {
-            pair: np.where(marks[pair], scores, np.nan)
-            for pair, scores in self.scores.items()
-        }
-        return replace(self, scores=kept)
+        scores = dict[Pair, np.ndarray]()
+        for pair, block in self.scores.items():
+            scores[pair] = np.where(marks[pair], block, np.nan)
+        return replace(self, scores=scores)
 
     @staticmethod
     def _flat(blocks: Mapping[Pair, np.ndarray]) -> np.ndarray:
-        return np.concatenate(
-            [np.zeros(0), *(block.ravel() for block in blocks.values())]
-        )
+        """Return all scores in one row, as float64: the empty array sees to that, and to no blocks at all."""
+        rows = [block.ravel() for block in blocks.values()]
+        return np.concatenate([np.zeros(0), *rows])
 
     def _blocks(
         self, flat: np.ndarray, pairs: Sequence[Pair]
     ) -> dict[Pair, np.ndarray]:
-        ends = np.cumsum([self.scores[pair].size for pair in pairs])[:-1]
-        parts = np.split(flat, ends)
-        return {
-            pair: part.reshape(self.scores[pair].shape)
-            for pair, part in zip(pairs, parts, strict=True)
-        }
+        """Return the blocks of some pairs of sites from one row; the inverse of `_flat`."""
+        blocks = dict[Pair, np.ndarray]()
+        start = 0
+        for pair in pairs:
+            end = start + self.scores[pair].size
+            blocks[pair] = flat[start:end].reshape(self.scores[pair].shape)
+            start = end
+        return blocks
 
 
 def _strongest_columns(
@@ -260,21 +250,22 @@ def _strongest_columns(
     """Return, for each row, the columns of its n largest scores, by sign, largest first; the first among equals."""
     n = min(n, scores.shape[1])
     left = np.array(scores, dtype=float)
-    left[np.isnan(left)] = np.finfo(
-        float
-    ).min  # last, but before those that are taken already
-    rows, found = np.arange(len(left)), np.empty((len(left), n), dtype=np.int64)
+    # NaN comes last, yet before the columns that are taken already, which get -inf.
+    left[np.isnan(left)] = np.finfo(float).min
+    rows = np.arange(len(left))
+    columns = np.empty((len(left), n), dtype=np.int64)
+    # n passes are cheaper than a sort of each row: circuits keep a few edges of hundreds.
     for k in range(n):
-        found[:, k] = left.argmax(1)
-        left[rows, found[:, k]] = -np.inf
-    return found
+        columns[:, k] = left.argmax(1)
+        left[rows, columns[:, k]] = -np.inf
+    return columns
 
 
 def strongest_edges(
-    edge_scores: Mapping[tuple[str, str], Shaped[np.ndarray, "down up"]],
+    edge_scores: Mapping[Pair, Shaped[np.ndarray, "down up"]],
     n: int,
     any_sign: bool = False,
-) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+) -> dict[Pair, tuple[np.ndarray, ...]]:
     """Return the n strongest edges into every unit, whichever earlier site they come from.
 
     Args:
@@ -285,21 +276,24 @@ def strongest_edges(
     Returns:
         Rows and columns of the edges in the scores of each pair, row by row, by falling score.
     """
-    into: dict[str, list[tuple[str, str]]] = {}
+    into: dict[str, list[Pair]] = {}
     for pair in edge_scores:
         into.setdefault(pair[1], []).append(pair)
-    found = {}
+    lowest = -np.inf if any_sign else 0
+    places = dict[Pair, tuple[np.ndarray, ...]]()
     for pairs in into.values():
+        # All sites that lead to one site stand side by side, so that their edges compete.
         scores = np.concatenate([edge_scores[pair] for pair in pairs], 1)
-        columns = _strongest_columns(scores, n)
-        rows, flat = (
-            np.repeat(np.arange(len(scores)), columns.shape[1]),
-            columns.ravel(),
-        )
-        there = scores[rows, flat] > (-np.inf if any_sign else 0)  # NaN is no edge
-        ends = np.cumsum([edge_scores[pair].shape[1] for pair in pairs])
-        for pair, end in zip(pairs, ends, strict=True):
-            start = end - edge_scores[pair].shape[1]
-            mine = there & (start <= flat) & (flat < end)
-            found[pair] = rows[mine], flat[mine] - start
-    return {pair: found[pair] for pair in edge_scores}
+        strongest = _strongest_columns(scores, n)
+        rows = np.repeat(np.arange(len(scores)), strongest.shape[1])
+        columns = strongest.ravel()
+        # NaN, which is no edge, is not above the lowest score either.
+        are_edges = scores[rows, columns] > lowest
+        start = 0
+        for pair in pairs:
+            end = start + edge_scores[pair].shape[1]
+            of_pair = are_edges & (start <= columns) & (columns < end)
+            places[pair] = (rows[of_pair], columns[of_pair] - start)
+            start = end
+    # In the order of the scores, which the order of files and tables follows.
+    return {pair: places[pair] for pair in edge_scores}

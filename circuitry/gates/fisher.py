@@ -8,6 +8,7 @@ effect, it spares a unit that raises the answers of one image and lowers the ans
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,8 +26,10 @@ Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
 ImageSets = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Places of images of the class, and of other classes, of each set."""
-ROUNDS, SMALLEST = 8, 0.1
-"""Rounds in which units are scored again, and the share of the units that the last round leaves."""
+ROUNDS = 8
+"""Rounds in which units are scored again."""
+SMALLEST = 0.1
+"""Share of the units that the last round leaves open."""
 
 
 def default_answers(metric: Metric) -> Answers:
@@ -38,14 +41,15 @@ def default_answers(metric: Metric) -> Answers:
     if not isinstance(metric, ClassLogit) or len(metric.weights) < 2:
         return lambda embedding: metric(embedding)[:, None]
     weights, label = metric.weights, metric.label
+    # Less their mean, since what all classes share moves no answer.
     centred = weights - weights.mean(0)
 
     def answers(embedding: Tensor) -> Tensor:
         check_width(weights, embedding)
         logits = F.normalize(embedding, dim=-1) @ centred.to(embedding).T
-        return torch.cat(
-            [logits[:, label : label + 1], logits / len(weights) ** 0.5], 1
-        )
+        lead = logits[:, label : label + 1]
+        # Divided so, the squares of all logits together weigh as much as that of the lead.
+        return torch.cat([lead, logits / len(weights) ** 0.5], 1)
 
     return answers
 
@@ -53,6 +57,7 @@ def default_answers(metric: Metric) -> Answers:
 def variance_of(answers: Float[Tensor, "images answers"]) -> Tensor:
     """Return the variance of answers over images; raise `InputError` where all images have the same."""
     variance = (answers - answers.mean(0)).square().sum(1).mean()
+    # Put so, NaN is refused, too.
     if not variance > 0:
         raise InputError(
             "What keeps the answers in which images differ needs some, but the model's are the same for all of these: "
@@ -93,25 +98,32 @@ def set_importance(
     if gates is None:
         gates = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device)
     # One row for each image of each set: the set, the image's place, and how much the image counts.
-    rows = list[tuple[int, int, float]]()
+    set_numbers = list[int]()
+    places = list[int]()
+    shares = list[float]()
     for number, of_set in enumerate(sets):
         sides = [side for side in of_set if side]
         for side in sides:
-            share = 1 / (len(sides) * len(side))
-            rows += [(number, place, share) for place in side]
+            set_numbers += [number] * len(side)
+            places += side
+            shares += [1 / (len(sides) * len(side))] * len(side)
     importance = torch.zeros_like(gates)
     if bar is not None and bar.total is None:
-        bar.reset(total=len(rows))
-    for i in range(0, len(rows), runs.rows):
-        numbers, places, shares = zip(*rows[i : i + runs.rows], strict=True)
-        at = gates[list(numbers)].detach().requires_grad_()
-        given = answers(runs.run(at, torch.tensor(places)))
+        bar.reset(total=len(places))
+    for i in range(0, len(places), runs.rows):
+        some = slice(i, i + runs.rows)
+        numbers = set_numbers[some]
+        # Each image has a copy of its set's gates, and so a gradient of its own.
+        at = gates[numbers].detach().requires_grad_()
+        given = answers(runs.run(at, torch.tensor(places[some])))
+        # Each set draws from its own generator: its scores are the same whichever sets run beside it.
         directions = torch.stack(
             [torch.randn(given.shape[1], generator=generators[n]) for n in numbers]
         )
-        (slopes,) = torch.autograd.grad(given, [at], [directions.to(given)])
+        slopes = torch.autograd.grad(given, [at], [directions.to(given)])[0]
+        # [images, sets]: how much an image counts in its set, 0 in all others.
         of_sets = F.one_hot(torch.tensor(numbers), len(sets))
-        weights = of_sets * torch.tensor(shares)[:, None]
+        weights = of_sets * torch.tensor(shares[some])[:, None]
         importance += weights.T.to(slopes) @ slopes.square()
         if bar is not None:
             bar.update(len(numbers))
@@ -128,14 +140,17 @@ def iterative_ranks(
     Jorge et al. 2021, arXiv 2006.09081), which prunes weights so. Each set of images has gates of its own.
     """
     if bar is not None:
-        bar.reset(total=ROUNDS * sum(len(side) for of_set in sets for side in of_set))
+        n_images = sum(map(len, chain.from_iterable(sets)))
+        bar.reset(total=ROUNDS * n_images)
     n = runs.n_gates
     generators = [torch.Generator().manual_seed(0) for _ in sets]
     opened = torch.ones(len(sets), n, device=runs.embeddings.device)
     ranks = torch.ones_like(opened)
     for number in range(1, ROUNDS + 1):
+        # By the same factor in every round, down to `SMALLEST`.
         n_left = math.ceil(n * SMALLEST ** (number / ROUNDS))
         importance = set_importance(runs, answers, sets, opened, generators, bar)
+        # A loop over the sets, of which each closes its own gates.
         for row in range(len(sets)):
             still_open = opened[row].nonzero()[:, 0]
             rising = still_open[importance[row, still_open].argsort(stable=True)]
@@ -148,6 +163,7 @@ def iterative_ranks(
 
 def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
     """Return the normal quantiles of the ranks of values, the first the lower among equals."""
+    # Sorting the order of the values gives the rank of each.
     ranks = in_double(torch.argsort(torch.argsort(values, stable=True)))
     quantiles: Tensor = torch.special.ndtri((ranks + 0.5) / len(values))
     return quantiles.float().to(values.device)

@@ -41,6 +41,12 @@ class Gated(ABC, Generic[Scored]):
 
     Stages before the first gated site are run once. Images of other classes come after the task's own. Use it within
     ``task.running(gradients=True)``.
+
+    Example:
+        >>> with task.running(gradients=True):
+        ...     runs: circuitry.gates.Gated = circuitry.gates.UnitsUnderGates(task)
+        >>> len(runs)  # 4 images of the class, 6 of other classes
+        10
     """
 
     n_gates: int  #: Number of gates.
@@ -52,6 +58,7 @@ class Gated(ABC, Generic[Scored]):
         """Images that a run may take."""
         first = gated.sites[0]
         last = gated.sites[-1]
+        # A baseline of counterfactual images differs from image to image.
         each_has_an_end = task.baseline.n_images is not None
         starts = list[Tensor]()
         embeddings = list[Tensor]()
@@ -62,13 +69,11 @@ class Gated(ABC, Generic[Scored]):
                 clean = batch.clean(gated.sites)
                 starts.append(clean[first])
                 embeddings.append(task.encoder(clean[last], start=last))
-                if each_has_an_end:
-                    of_batch = batch.ends(clean)
-                elif not batch.start:  # one end serves all images
-                    of_batch = batch.ends({site: a[:1] for site, a in clean.items()})
-                else:
-                    continue
-                for site, end in of_batch.items():
+                if batch.start and not each_has_an_end:
+                    continue  # the end of the first image serves all
+                if not each_has_an_end:
+                    clean = {site: a[:1] for site, a in clean.items()}
+                for site, end in batch.ends(clean).items():
                     ends[site].append(end)
         start = torch.cat(starts)
         if start.dim() == 4:  # the layout in which convolutions on a CPU are fastest
@@ -113,6 +118,14 @@ class Gated(ABC, Generic[Scored]):
             )
 
 
+def _ends_of(ends: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    """Return the baselines of some images by site; an end that serves all images stays as it is."""
+    chosen = dict[str, Tensor]()
+    for site, end in ends.items():
+        chosen[site] = end[images] if len(end) > 1 else end
+    return chosen
+
+
 class UnitsUnderGates(Gated[UnitValues]):
     """Images of a task in memory, with a gate on every unit at the task's sites.
 
@@ -124,6 +137,8 @@ class UnitsUnderGates(Gated[UnitValues]):
         >>> with task.running(gradients=True):
         ...     runs = circuitry.gates.UnitsUnderGates(task)
         ...     embeddings = runs.run(torch.full((runs.n_gates,), 0.5))
+        >>> len(embeddings)
+        10
     """
 
     def __init__(self, task: Task, *, keep_error: bool = False) -> None:
@@ -157,14 +172,13 @@ class UnitsUnderGates(Gated[UnitValues]):
         """
         images = self._places_of(chosen)
         ends = self._ends if shift is None else self.shifted(shift)
-        ends = {
-            site: end[images] if len(end) > 1 else end for site, end in ends.items()
-        }
+        ends = _ends_of(ends, images)
         same_for_all = gates.dim() == 1
         rows = self._on_device(gates[None] if same_for_all else gates)
         placed = dict[str, Tensor]()
         parts = torch.split(rows, self._sizes, 1)
         for (site, units), part in zip(self._places.items(), parts, strict=True):
+            # Error units have no gate, but the run gates all units of a site: one fixed gate for these.
             everywhere = part.new_full(
                 (len(part), self._n_units[site]), self._gate_of_errors
             )
@@ -180,6 +194,7 @@ class UnitsUnderGates(Gated[UnitValues]):
         for (site, units), part in zip(self._places.items(), parts, strict=True):
             unit_dim = self.encoder.unit_dim(site)
             end = shifted[site].movedim(unit_dim, -1)
+            # All units of the site, since the baseline has them all: error units are shifted by 0.
             added = part.new_zeros(end.shape[-1]).index_put((units,), part)
             shifted[site] = (end + added).movedim(-1, unit_dim)
         return shifted
@@ -188,8 +203,10 @@ class UnitsUnderGates(Gated[UnitValues]):
         self, values: Mapping[str, Shaped[np.ndarray, " units"]]
     ) -> Shaped[Tensor, " gates"]:
         """Return values [units] by site in the order of the gates."""
-        with_gate = self._with_gate.items()
-        return torch.cat([torch.from_numpy(values[site][u]) for site, u in with_gate])
+        rows = list[Tensor]()
+        for site, units in self._with_gate.items():
+            rows.append(torch.from_numpy(values[site][units]))
+        return torch.cat(rows)
 
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> UnitValues:
         """Return values of the gates by site [units], NaN for error units."""
@@ -205,12 +222,13 @@ class UnitsUnderGates(Gated[UnitValues]):
         self, mask: Bool[np.ndarray, " gates"], values: Float[np.ndarray, " gates"]
     ) -> UnitValues:
         """Return the numbers of the chosen units by site; their values play no part."""
+        # NaN, an error unit, is not 1, and so is never chosen.
         marks = self.scored(mask)
         return {site: np.flatnonzero(of_site == 1) for site, of_site in marks.items()}
 
 
 class EdgesUnderGates(Gated[Edges]):
-    """Images of a task in memory, with a gate on some edges; all others between the same sites are cut.
+    """Images of a task in memory, with a gate on some edges; all other edges between the same sites are cut.
 
     Args:
         task: Its sites play no part.
@@ -244,13 +262,12 @@ class EdgesUnderGates(Gated[Edges]):
         images = self._places_of(chosen)
         gates = self._on_device(gates)
         if gates.dim() == 2:
+            # A run under gates on edges has the same gates for all its images.
             alone = [self.run(own, images[i : i + 1]) for i, own in enumerate(gates)]
             return torch.cat(alone)
-        ends = {
-            site: end[images] if len(end) > 1 else end
-            for site, end in self._ends.items()
-        }
+        ends = _ends_of(self._ends, images)
         opened = dict[Pair, Tensor]()
+        # Lifted, else closed gates had no gradient and stayed closed for good.
         parts = torch.split(lifted(gates), self._sizes)
         for (pair, places), part in zip(self._places.items(), parts, strict=True):
             closed = part.new_zeros(self._masks[pair].shape)
@@ -264,6 +281,7 @@ class EdgesUnderGates(Gated[Edges]):
         units = self._edges.units
         parts = np.split(values, np.cumsum(self._sizes)[:-1])
         for (pair, mask), part in zip(self._masks.items(), parts, strict=True):
+            # Gates follow the mask over all units, row by row; the scores have rows and columns of `units` alone.
             of_all_units = np.full(mask.shape, np.nan)
             of_all_units[mask] = part
             up, down = pair

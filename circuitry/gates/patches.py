@@ -4,6 +4,7 @@ A patch acts whenever a run, whole or partial, passes its site, the start of the
 written at once, each from the unpatched activation.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Places:
     """Some of the units or positions of a site."""
 
     indices: tuple[int, ...]
+    """Their numbers, from 0."""
     mask_length: int | None = None
     """Length of the boolean mask that chose them, which must be that of the site."""
 
@@ -47,21 +49,19 @@ class Places:
         """Read places as a user gives them; ``what`` (units or positions) is for messages."""
         try:
             array = np.asarray(given)
-        except (
-            ValueError,
-            TypeError,
-            RecursionError,
-        ):  # lists of several lengths, or within themselves
+        except (ValueError, TypeError, RecursionError):
+            # Lists of several lengths, or within themselves: refused below as any text is.
             array = np.asarray("no numbers")
         if array.dtype == bool and array.ndim:
-            flat = array.reshape(-1)
-            return cls(tuple(np.flatnonzero(flat).tolist()), len(flat))
-        whole = (
-            array.dtype.kind in "iuf"
-            and array.ndim <= 1
-            and bool((array == np.floor(array)).all())
-        )
-        if not whole or not np.isfinite(array).all():
+            mask = array.reshape(-1)
+            return cls(tuple(np.flatnonzero(mask).tolist()), len(mask))
+        is_list_of_numbers = array.dtype.kind in "iuf" and array.ndim <= 1
+        # The first test spares floor and isfinite from arrays that they do not take.
+        if (
+            not is_list_of_numbers
+            or not (array == np.floor(array)).all()
+            or not np.isfinite(array).all()
+        ):
             raise InputError(
                 f"Expected {what} as whole numbers or as a boolean mask, but {given!r} was given."
             )
@@ -99,11 +99,12 @@ class Patch:
     """A value to write into units and positions of the activation [B, ...] of a site.
 
     Example:
-        >>> Patch("layer4.0", 0.0, units=5)                           # zero ablation of one channel
-        >>> Patch("layer4.0", 0.0, units=scores > 0)                  # of the channels where a mask is true
-        >>> Patch("layer2.0", mean_baseline(encoder, reference))      # mean ablation of a whole site
-        >>> Patch("act1", Counterfactual(corrupted), positions=[0, 1])    # activation patching of two positions
-        >>> Patch("layer3.0", lambda a: 2 * a, units=[5])             # steering
+        >>> print(Patch("layer4.0", 0.0, units=5))  # zero ablation of one channel
+        'layer4.0', units 5, all positions
+        >>> negative = Patch("layer4.0", 0.0, units=graph.node_scores["layer4.0"] < 0)
+        >>> mean = Patch("layer2.0", circuitry.mean_baseline(encoder, images))
+        >>> swapped = Patch("act1", Counterfactual(others[:1]), positions=[0, 1])
+        >>> steered = Patch("layer3.0", lambda activation: 2 * activation, units=[5])
     """
 
     site: str  #: Where to write.
@@ -118,14 +119,14 @@ class Patch:
     def __post_init__(self) -> None:
         for name in ("units", "positions"):
             places = self.places(name)
-            if places is not None:
-                is_mask = places.mask_length is not None
-                kept = (
-                    tuple(np.ravel(getattr(self, name)).tolist())
-                    if is_mask
-                    else places.indices
-                )
-                object.__setattr__(self, name, kept)
+            if places is None:
+                continue
+            kept = places.indices
+            if places.mask_length is not None:
+                # A mask stays one: its length is compared with that of the site when a run comes.
+                kept = tuple(np.ravel(getattr(self, name)).tolist())
+            # A tuple, since the caller may change a list later; the dataclass is frozen.
+            object.__setattr__(self, name, kept)
 
     def places(self, what: Literal["units", "positions"]) -> Places | None:
         """Return the ``units`` or ``positions`` that are written; None for all."""
@@ -144,25 +145,21 @@ class Patch:
             written = value.digest
         else:
             return UNKNOWN
-        chosen = self.places("units"), self.places("positions")
-        return digest(
-            [
-                self.site,
-                *(
-                    None if some is None else sorted(set(some.indices))
-                    for some in chosen
-                ),
-                written,
-            ]
-        )
+        chosen = list[list[int] | None]()
+        for places in (self.places("units"), self.places("positions")):
+            # Sorted: the order in which places are given changes no run.
+            chosen.append(None if places is None else sorted(set(places.indices)))
+        return digest([self.site, *chosen, written])
 
     def __str__(self) -> str:
-        chosen = {what: self.places(what) for what in ("units", "positions")}
-        words = [
-            f"all {what}" if p is None else f"{what} {name_some(p.indices)}"
-            for what, p in chosen.items()
-        ]
-        return ", ".join([repr(self.site), *words])
+        words = [repr(self.site)]
+        for what in ("units", "positions"):
+            places = self.places(what)
+            if places is None:
+                words.append(f"all {what}")
+            else:
+                words.append(f"{what} {name_some(places.indices)}")
+        return ", ".join(words)
 
 
 @checked
@@ -179,12 +176,17 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
     Example:
         >>> with patched(encoder, Patch("layer4.0", 0.0, units=3)):
         ...     ablated = encoder(images)
+        >>> ablated.shape == encoder(images).shape
+        True
     """
     several = [patches] if isinstance(patches, Patch) else patches
     for a, b in combinations(several, 2):
-        if a.site == b.site and all(
-            _meet(a.places(what), b.places(what)) for what in ("units", "positions")
-        ):
+        if a.site != b.site:
+            continue
+        same_units = _meet(a.places("units"), b.places("units"))
+        same_positions = _meet(a.places("positions"), b.places("positions"))
+        # The result would depend on the order of the patches.
+        if same_units and same_positions:
             raise InputError(
                 f"Two patches must not write the same place, but the one at {a} and the one at {b} do: "
                 "separate their units or positions, or make them one."
@@ -192,9 +194,9 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
     by_site: dict[str, list[_Write]] = {}
     for patch in several:
         by_site.setdefault(patch.site, []).append(_Write(encoder, patch))
-    with encoder.hooks(
-        fwd_hooks=[(site, _Hook(writes)) for site, writes in by_site.items()]
-    ):
+    # One hook a site, so that each patch of it is computed from the unpatched activation.
+    hooks = [(site, _Hook(writes)) for site, writes in by_site.items()]
+    with encoder.hooks(fwd_hooks=hooks):
         yield encoder
 
 
@@ -202,52 +204,48 @@ class _Write:
     """A patch with what it writes computed and its mask made once per shape."""
 
     def __init__(self, encoder: Encoder, patch: Patch) -> None:
-        self.patch, self.unit_dim = patch, encoder.unit_dim(patch.site)
+        self.patch = patch
+        self.unit_dim = encoder.unit_dim(patch.site)
         self.n_carried = len(encoder.carried.get(patch.site, ()))
         value = patch.value
         if isinstance(value, Baseline):
             value.check_made_of(encoder)
-        self.value = (
-            value.run(encoder, [patch.site])[patch.site]
-            if isinstance(value, Counterfactual)
-            else value
-        )
+        if isinstance(value, Counterfactual):
+            # Run before the hooks are set, so that no patch of this block changes its activation.
+            value = value.run(encoder, [patch.site])[patch.site]
+        self.value = value
         self._masks: dict[torch.Size, Tensor] = {}
 
     def written(self, activation: Tensor) -> Tensor:
-        """Return what stands at the patched places, broadcastable to the activation."""
+        """Return the value to write, broadcastable to the activation."""
         value = self.value
         if isinstance(value, int | float):
             return activation.new_full((), value)
         if isinstance(value, Baseline):
             check_count(value, len(activation))
             return value.at(self.patch.site, activation)
-        found = value.to(activation) if isinstance(value, Tensor) else value(activation)
-        if found.shape[1:] != activation.shape[1:] or len(found) not in (
-            1,
-            len(activation),
-        ):
+        given = value.to(activation) if isinstance(value, Tensor) else value(activation)
+        fits_in_batch = given.shape[:1] in ((1,), (len(activation),))
+        if given.shape[1:] != activation.shape[1:] or not fits_in_batch:
             raise InputError(
-                f"The value of the patch at {self.patch} has shape {list(found.shape)}, but the activation there is "
+                f"The value of the patch at {self.patch} has shape {list(given.shape)}, but the activation there is "
                 f"{list(activation.shape)}: give one of that shape, or with a batch of 1 for all images."
             )
-        return found
+        return given
 
     def mask(self, activation: Tensor) -> Tensor:
         """Return where to write, [1, ...] broadcastable to the activation."""
         shape = activation.shape[1:]
         if shape not in self._masks:
-            units = self.unit_dim % activation.dim()
-            axes = [axis for axis in range(1, activation.dim()) if axis != units]
-            wide = self._chosen("units", activation.shape[units] - self.n_carried)
-            wide = torch.cat([wide, torch.zeros(self.n_carried, dtype=torch.bool)])
-            spread = self._chosen(
-                "positions", int(np.prod([activation.shape[axis] for axis in axes]))
-            )
-            mask = wide[:, None] & spread
-            mask = mask.reshape(-1, *(activation.shape[axis] for axis in axes)).movedim(
-                0, units - 1
-            )
+            unit_axis = self.unit_dim % activation.dim() - 1
+            sizes = list(shape)
+            n_units = sizes.pop(unit_axis)
+            # What a site carries past its units is no unit: patches of all units leave it alone.
+            units = self._chosen("units", n_units - self.n_carried)
+            units = torch.cat([units, torch.zeros(self.n_carried, dtype=torch.bool)])
+            positions = self._chosen("positions", math.prod(sizes))
+            mask = (units[:, None] & positions).reshape(-1, *sizes)
+            mask = mask.movedim(0, unit_axis)
             self._masks[shape] = mask.to(activation.device)[None]
         return self._masks[shape]
 
@@ -267,20 +265,23 @@ class _Hook:
     @property
     def identity(self) -> str:
         """Digest of what the patches do, or `UNKNOWN`."""
-        several = [one.patch.identity for one in self.writes]
-        return UNKNOWN if UNKNOWN in several else digest(several)
+        identities = [write.patch.identity for write in self.writes]
+        return UNKNOWN if UNKNOWN in identities else digest(identities)
 
     def __call__(self, activation: Tensor, hook: object) -> Tensor:
-        out = activation
-        for one in self.writes:
-            out = torch.where(one.mask(activation), one.written(activation), out)
-        return torch.empty_like(activation).copy_(
-            out
-        )  # the same memory layout: the next stage then rounds alike
+        patched = activation
+        for write in self.writes:
+            value = write.written(activation)
+            patched = torch.where(write.mask(activation), value, patched)
+        # In the memory layout of the activation the next stage rounds as in the clean run.
+        return torch.empty_like(activation).copy_(patched)
 
 
 def _meet(a: Places | None, b: Places | None) -> bool:
     """Whether two sets of places share one, None being all of them; the empty set meets none."""
+    for places in (a, b):
+        if places is not None and not places.indices:
+            return False
     if a is None or b is None:
-        return all(places is None or len(places.indices) > 0 for places in (a, b))
+        return True
     return not set(a.indices).isdisjoint(b.indices)

@@ -58,43 +58,52 @@ def patch_effects(
             `Task.batches` raises.
 
     Example:
-        >>> effects = patch_effects(Task(encoder, photos, class_logit(weights, 3)))
-        >>> effects.scores["layer4.0"]            # [units], comparable to graph.node_scores["layer4.0"]
-        >>> pair = Task(encoder, clean, metric, baseline=corrupted)
-        >>> effects = patch_effects(pair, by="position", direction="denoise")
-        >>> effects.scores["layer2.0"]            # [height, width]
+        >>> exact = patch_effects(task, units={"layer4.0": [0, 5]})
+        >>> exact.scores["layer4.0"].shape == graph.node_scores["layer4.0"].shape
+        True
+        >>> pair = circuitry.Task(encoder, images, metric, sites=["layer2.0"], baseline=others[:1])
+        >>> by_position = patch_effects(pair, by="position", direction="denoise")
+        >>> by_position.scores["layer2.0"].ndim  # [height, width]
+        2
     """
     if units is not None and by != "unit":
         raise InputError(
             f"Units are chosen with by='unit', but by={by!r} was given: leave out units=."
         )
-    encoder, chosen = task.encoder, units or {}
+    encoder = task.encoder
+    chosen = units or {}
     rows = rows_that_fit(encoder, task.work.memory_gib)
     sites = task.sites if units is None else tuple(sorted(units, key=encoder.position))
     sums: dict[str, np.ndarray | float] = dict.fromkeys(sites, 0.0)
-    moved, clean_sum, count = dict.fromkeys(sites, 0.0), 0.0, 0
+    moved = dict.fromkeys(sites, 0.0)
+    clean_sum = 0.0
+    count = 0
     noise = direction == "noise"
 
     def run(activation: Tensor, site: str) -> Tensor:
         return in_double(checked_metric(task.metric, encoder(activation, start=site)))
 
-    total = (count_batches(task.images, rows) or 0) * len(sites) or None
+    n_batches = count_batches(task.images, rows) or 0
     with (
         task.running(),
         Bar(
-            total=total, desc="patching", unit="site", disable=not task.work.progress
+            total=n_batches * len(sites) or None,
+            desc="patching",
+            unit="site",
+            disable=not task.work.progress,
         ) as bar,
     ):
         for batch in task.batches():
             clean = batch.clean(sites)
+            # 1. The base of the run, and the other side, whose things are written into it.
             if noise:
-                bases, written = clean, batch.ends(clean)
+                bases = clean
+                written = batch.ends(clean)
             else:
                 bases = task.baseline.activations(encoder, clean, batch.start)
-                written = {
-                    site: encoder.carry(site, clean[site], base)
-                    for site, base in bases.items()
-                }
+                written = dict[str, Tensor]()
+                for site, base in bases.items():
+                    written[site] = encoder.carry(site, clean[site], base)
             at_baseline = written if noise else bases
             clean_sum += float(run(batch.images, encoder.sites[0]).sum())
             count += len(batch.images)
@@ -102,27 +111,28 @@ def patch_effects(
                 base = bases[site]
                 moved[site] += float(run(at_baseline[site], site).sum())
                 axes = _patched_axes(base, by, encoder.unit_dim(site))
-                units_there = encoder.units_of(
-                    site, base
-                )  # not what is carried past them
+                # Without the stream that is carried past the units, which is never written.
+                units_there = encoder.units_of(site, base)
                 size = math.prod(units_there.shape[axis] for axis in axes)
-                wanted = (
-                    mark_kept(chosen[site], size, site)
-                    if site in chosen
-                    else np.ones(size, dtype=bool)
-                )
-                effects = _effects(
+                wanted = np.ones(size, dtype=bool)
+                if site in chosen:
+                    wanted = mark_kept(chosen[site], size, site)
+                # 2. and 3. One run for each thing, at the site where it is.
+                falls = _effects(
                     partial(run, site=site), base, written[site], axes, wanted, rows
                 )
-                sums[site] = (effects if noise else -effects) + sums[site]
+                # Noise lowers the metric where a thing helps, its clean activation raises it.
+                sums[site] = (falls if noise else -falls) + sums[site]
                 bar.update()
+    scores = {site: np.asarray(total / count) for site, total in sums.items()}
+    baseline_metric = {site: total / count for site, total in moved.items()}
     return PatchEffects(
         sites,
-        {site: np.asarray(total / count) for site, total in sums.items()},
+        scores,
         by,
         direction,
         clean_sum / count,
-        {site: total / count for site, total in moved.items()},
+        baseline_metric,
         count,
         task.identity,
     )
@@ -131,8 +141,11 @@ def patch_effects(
 def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:
     """Return the axes along which one thing at a time is patched, in order."""
     unit_axis = unit_dim % activation.dim()
-    positions = [axis for axis in range(1, activation.dim()) if axis != unit_axis]
-    return {"unit": [unit_axis], "position": positions, "site": []}[by]
+    if by == "unit":
+        return [unit_axis]
+    if by == "site":
+        return []
+    return [axis for axis in range(1, activation.dim()) if axis != unit_axis]
 
 
 def _effects(
@@ -145,17 +158,21 @@ def _effects(
 ) -> np.ndarray:
     """Return metric(base) - metric(patched), summed over images, for everything that is patched at a site."""
     reference = run(base)
-    shape = [size if axis in axes else 1 for axis, size in enumerate(base.shape)][1:]
+    # The patched axes keep their size; along all others a mask is the same.
+    shape = [1] * (base.dim() - 1)
+    for axis in axes:
+        shape[axis - 1] = base.shape[axis]
     places = math.prod(shape)
-    out = np.full(len(wanted), np.nan)
-    for chunk in torch.split(
-        torch.from_numpy(np.flatnonzero(wanted)), max(1, rows // len(base))
-    ):
+    falls = np.full(len(wanted), np.nan)
+    numbers = torch.from_numpy(np.flatnonzero(wanted))
+    for chunk in torch.split(numbers, max(1, rows // len(base))):
+        # [copies, 1, ...]: each copy has one place taken from the other side.
         mask = torch.zeros(len(chunk), places, dtype=torch.bool)
         mask[torch.arange(len(chunk)), chunk] = True
-        stack = torch.where(
-            mask.view(len(chunk), 1, *shape).to(base.device), written, base
-        )
+        mask = mask.view(len(chunk), 1, *shape).to(base.device)
+        stack = torch.where(mask, written, base)
         values = run(stack.flatten(0, 1)).view(len(chunk), len(base))
-        out[chunk.numpy()] = (reference - values).sum(1).cpu().numpy()
-    return out if len(axes) == 1 else out.reshape([base.shape[axis] for axis in axes])
+        falls[chunk.numpy()] = (reference - values).sum(1).cpu().numpy()
+    if len(axes) == 1:
+        return falls
+    return falls.reshape([base.shape[axis] for axis in axes])

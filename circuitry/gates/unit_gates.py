@@ -31,7 +31,9 @@ class GatedUnits:
     """An encoder with gates on the units of some sites."""
 
     encoder: Encoder
+    """The encoder that runs."""
     sites: tuple[str, ...]
+    """Sites with gates, in the encoder's order."""
     rows: int
     """Images that a run may take, each under one row of gates."""
 
@@ -42,12 +44,9 @@ class GatedUnits:
             raise InputError(
                 "The image itself is never ablated, but units at 'input' were given: leave out 'input'."
             )
-        ordered = sorted(set(sites), key=task.encoder.position)
-        return cls(
-            task.encoder,
-            tuple(ordered),
-            rows_that_fit(task.encoder, task.work.memory_gib),
-        )
+        encoder = task.encoder
+        ordered = tuple(sorted(set(sites), key=encoder.position))
+        return cls(encoder, ordered, rows_that_fit(encoder, task.work.memory_gib))
 
     @property
     def start(self) -> str:
@@ -56,11 +55,11 @@ class GatedUnits:
 
     def sizes(self, activations: Mapping[str, Tensor]) -> dict[str, int]:
         """Return the number of units by site, error units included."""
-        dims = {site: self.encoder.unit_dim(site) for site in self.sites}
-        return {
-            site: self.encoder.units_of(site, activations[site]).shape[dim]
-            for site, dim in dims.items()
-        }
+        sizes = dict[str, int]()
+        for site in self.sites:
+            units = self.encoder.units_of(site, activations[site])
+            sizes[site] = units.shape[self.encoder.unit_dim(site)]
+        return sizes
 
     def stacks(
         self,
@@ -72,32 +71,32 @@ class GatedUnits:
 
         Equal circuits are run once, and so are equal to the last bit. Gates are on the CPU, where `run` compares them.
         """
-        sizes, places, different = (
-            self.sizes(clean),
-            dict[bytes, int](),
-            list[dict[str, Tensor]](),
-        )
-        whole = {
-            site: torch.ones(size, dtype=torch.bool) for site, size in sizes.items()
-        }
-        which = []
+        sizes = self.sizes(clean)
+        numbers = dict[bytes, int]()
+        different = list[dict[str, Tensor]]()
+        number_of = list[int]()
         for circuit in circuits:
-            kept = whole | {
-                s: torch.from_numpy(mark_kept(units, sizes[s], s))
-                for s, units in circuit.items()
+            kept = {
+                site: torch.ones(size, dtype=torch.bool) for site, size in sizes.items()
             }
-            which.append(
-                places.setdefault(
-                    b"".join(kept[s].numpy().tobytes() for s in self.sites), len(places)
-                )
-            )
-            if len(places) > len(different):
+            for site, units in circuit.items():
+                kept[site] = torch.from_numpy(mark_kept(units, sizes[site], site))
+            # Circuits are equal if all their masks are, whatever the order in which units were given.
+            key = b"".join(kept[site].numpy().tobytes() for site in self.sites)
+            if key not in numbers:
+                numbers[key] = len(different)
                 different.append(kept)
-        chunks = (different[i : i + at_once] for i in range(0, len(different), at_once))
-        return (
-            {s: torch.stack([kept[s] for kept in some]) for s in self.sites}
-            for some in chunks
-        ), which
+            number_of.append(numbers[key])
+
+        def stacked() -> Iterator[UnitGates]:
+            for i in range(0, len(different), at_once):
+                some = different[i : i + at_once]
+                yield {
+                    site: torch.stack([kept[site] for kept in some])
+                    for site in self.sites
+                }
+
+        return stacked(), number_of
 
     def run(
         self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
@@ -110,41 +109,48 @@ class GatedUnits:
             gates: Gates of the units; only different ones are moved to the device. The embeddings are differentiable in
                 real gates.
         """
-        n, hooks = (
-            len(next(iter(gates.values()), start[:1])),
-            list[tuple[str, Callable[..., Tensor]]](),
-        )
+        n = len(next(iter(gates.values()), start[:1]))
+        hooks = list[tuple[str, Callable[..., Tensor]]]()
+        # The run that each row of gates shares so far; before the first gate all rows share one.
         runs = [0] * n
         for site, of_site in gates.items():
-            before, rows = (
-                runs,
-                of_site.cpu().numpy() if of_site.dtype == torch.bool else np.arange(n),
-            )
-            places = dict[tuple[int, bytes], int]()
-            runs = [
-                places.setdefault((run, row.tobytes()), len(places))
-                for run, row in zip(before, rows, strict=True)
-            ]
-            first = [runs.index(place) for place in range(len(places))]
-            parents = torch.tensor([before[row] for row in first], device=start.device)
+            # Rows of real gates are never merged: each has a gradient of its own.
+            is_mask = of_site.dtype == torch.bool
+            rows = of_site.cpu().numpy() if is_mask else np.arange(n)
+            numbers = dict[tuple[int, bytes], int]()
+            first = list[int]()
+            parents = list[int]()
+            of_rows = list[int]()
+            for row, parent in enumerate(runs):
+                key = (parent, rows[row].tobytes())
+                if key not in numbers:
+                    numbers[key] = len(first)
+                    first.append(row)
+                    parents.append(parent)
+                of_rows.append(numbers[key])
+            runs = of_rows
             different = of_site[first].to(start.device)
-            hooks.append((site, self._hook(different, ends[site], parents, len(start))))
+            places = torch.tensor(parents, device=start.device)
+            hooks.append((site, self._hook(different, ends[site], places, len(start))))
         with self.encoder.hooks(fwd_hooks=hooks):
-            found: Tensor = self.encoder(start, start=self.start)
-        embeddings: Tensor = rearrange(found, "(stack b) d -> stack b d", b=len(start))
+            stacked: Tensor = self.encoder(start, start=self.start)
+        embeddings: Tensor = rearrange(
+            stacked, "(stack b) d -> stack b d", b=len(start)
+        )
         return embeddings[runs]
 
     def run_each(
         self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
     ) -> Float[Tensor, "b d"]:
         """Return the embeddings of the images, each under its own row of real gates."""
-        hooks = [
-            (site, self._hook(own, ends[site], torch.arange(1), len(start)))
-            for site, own in gates.items()
-        ]
+        hooks = list[tuple[str, Callable[..., Tensor]]]()
+        # All images go on from the one run that there is: the parent of each row is 0.
+        parent = torch.arange(1)
+        for site, own in gates.items():
+            hooks.append((site, self._hook(own, ends[site], parent, len(start))))
         with self.encoder.hooks(fwd_hooks=hooks):
-            found: Tensor = self.encoder(start, start=self.start)
-        return found
+            embeddings: Tensor = self.encoder(start, start=self.start)
+        return embeddings
 
     def _hook(
         self, gates: Tensor, end: Tensor, parents: Tensor, n_images: int
@@ -155,10 +161,12 @@ class GatedUnits:
         """
 
         def gated(activation: Tensor, hook: Any) -> Tensor:
-            if len(parents) > len(activation) // n_images:
-                activation = rearrange(
+            n_runs = len(activation) // n_images
+            if len(parents) > n_runs:  # rows part here: the run before serves several
+                stacked = rearrange(
                     activation, "(stack b) ... -> stack b ...", b=n_images
-                )[parents].flatten(0, 1)
+                )
+                activation = stacked[parents].flatten(0, 1)
             return gate_units(self.encoder, hook.name, gates, end, activation)
 
         return gated
@@ -173,19 +181,21 @@ def gate_units(
 ) -> Float[Tensor, "rows ..."]:
     """Return an activation of stacked images [stack * b, ...] with its units under gates."""
     n = len(gates)
-    (x, *past), end = (
-        encoder.parts_of(site, activation),
-        encoder.units_of(site, end).to(activation),
-    )
+    # Error units and streams that a site carries past its units have no gate.
+    x, *past = encoder.parts_of(site, activation)
+    end = encoder.units_of(site, end).to(activation)
+    unit_dim = encoder.unit_dim(site)
     shape = [n, *[1] * (x.dim() - 1)]
-    shape[encoder.unit_dim(site) % x.dim()] = -1
+    shape[unit_dim % x.dim()] = -1
     gates = gates.view(shape)
     if n > 1:
         gates = gates.repeat_interleave(len(x) // n, 0)
-        end = end.expand(n, *end.shape).flatten(0, 1) if 1 < len(end) < len(x) else end
+        if 1 < len(end) < len(x):  # an end for each image, and the images n times
+            end = end.expand(n, *end.shape).flatten(0, 1)
     value = mixed(gates, x, end)
     if gates.dtype == torch.bool:
-        value = torch.empty_like(x).copy_(
-            value
-        )  # the same memory layout: the next stage then rounds alike
-    return torch.cat([value, *past], encoder.unit_dim(site)) if past else value
+        # In the memory layout of the activation the next stage rounds as in the clean run.
+        value = torch.empty_like(x).copy_(value)
+    if not past:
+        return value
+    return torch.cat([value, *past], unit_dim)

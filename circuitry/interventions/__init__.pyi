@@ -1,5 +1,4 @@
 from .attribution_check import check_attribution as check_attribution
-from .circuit_checks import CausalChecks as CausalChecks
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
@@ -18,7 +17,6 @@ from .kept_circuits import kept_embeddings as kept_embeddings
 from .lesions import lesion as lesion
 from .lesions import part_overlaps as part_overlaps
 from .optimal_ablation import optimal_baseline as optimal_baseline
-from .parts_of_folder import OwnParts as OwnParts
 from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .scores_beside_effects import AttributionCheck as AttributionCheck

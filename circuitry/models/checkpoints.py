@@ -1,4 +1,4 @@
-"""Read checkpoint files as state dicts, tensors only so that no code in them runs; check that they are of a model."""
+"""Read checkpoint files as state dicts without running code in them, and check that a model has these weights."""
 
 import io
 import os
@@ -20,16 +20,16 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 _PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
-"""What DistributedDataParallel and torch.compile put before the names of weights."""
+"""Prefixes of names of weights by DistributedDataParallel and torch.compile."""
 
 
 @checked
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the state dict of a checkpoint file without prefixes of wrappers.
+    """Return the state dict of a checkpoint file, with the prefixes of wrappers dropped from its names.
 
     Args:
-        path: An open_clip training checkpoint, a state dict (.pt, .pth, .bin) or safetensors; also of the form in which
-            weights come with this package.
+        path: An open_clip training checkpoint, a state dict (.pt, .pth, .bin), safetensors, or a weights file of this
+            package.
 
     Example:
         >>> from circuitry.models import read_checkpoint
@@ -41,9 +41,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     state = read_content(file)
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
+    if not isinstance(state, Mapping):
+        state = {}
     tensors: dict[str, Tensor] = {}
-    for key, value in state.items() if isinstance(state, Mapping) else ():
+    for key, value in state.items():
         if isinstance(value, Tensor):
+            # A file may have one weight under both names, as after saving a wrapper and its module together.
             name = _PREFIX.sub("", key)
             other = tensors.setdefault(name, value)
             is_other = value is not other and not torch.equal(value, other)
@@ -62,9 +65,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def read_content(
     file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: int = 0
 ) -> Any:
-    """Return what a file of torch.save or safetensors holds from ``start``, without running code in it.
+    """Return the content of a file of torch.save or safetensors, without running code in it.
 
-    ``stand_ins`` are harmless classes by the full names of others, in whose place they are made.
+    Args:
+        file: The file.
+        stand_ins: Pairs of a harmless class and the full name of the class that it replaces while reading.
+        start: Number of bytes to skip, as before a pickle behind a line of JSON.
     """
     if not file.is_file():
         raise InputError(
@@ -87,7 +93,7 @@ def read_content(
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Say what could not be loaded where a library fails to, which perhaps needs the network."""
+    """Turn any error of a library within the block into an `InputError` that names ``what`` it could not load."""
     try:
         yield
     except Exception as error:  # readers of hubs and files raise almost anything
@@ -100,8 +106,9 @@ def loading(what: str) -> Iterator[None]:
 def check_state(
     model: nn.Module, state: Mapping[str, Tensor], source: str, name: str
 ) -> None:
-    """Raise `InputError` for the first key that is not of this model or holds values that are not finite."""
+    """Raise `InputError` for the first key of another name or shape than the model's, or with a value not finite."""
     expected = model.state_dict()
+    # Keys of both, in the model's order: the first that differs tells most about the file's own model.
     for key in dict.fromkeys([*expected, *state]):
         ours = expected.get(key)
         theirs = state.get(key)
@@ -116,7 +123,7 @@ def check_state(
 def check_numbers(
     tensor: Tensor, source: object, key: str, *, weight: bool = True
 ) -> None:
-    """Raise `InputError` for a tensor of a file that is not finite, or a ``weight`` that is no plain real number."""
+    """Raise `InputError` for a tensor with NaN or infinite values, or for a quantised or integer ``weight``."""
     if weight and (not tensor.is_floating_point() or tensor.itemsize < 2):
         raise InputError(
             f"{source} holds {key} as {str(tensor.dtype).removeprefix('torch.')}, but weights are real numbers of 16 "
@@ -133,10 +140,11 @@ def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
         return load_file(file)
     with open(file, "rb") as opened:
         opened.seek(start)
+        # A zip archive is read from its end, so the skipped bytes must be gone.
         content = io.BytesIO(opened.read()) if start else opened
         first = content.read(64)
         content.seek(0)
-        # A zip archive, or a pickle of PyTorch before 1.6.
+        # PyTorch writes a zip archive, and wrote a pickle before version 1.6. Other content gets a sentence of its own.
         if not first.startswith((b"PK", b"\x80")):
             raise InputError(
                 f"{file} is not a checkpoint but {_what(first)}: download or save it again."
@@ -144,12 +152,13 @@ def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
         if zipfile.is_zipfile(content):
             _check_not_compressed(file, content)
         content.seek(0)
+        # weights_only refuses every class that is not listed, so no code of the file runs.
         with safe_globals(list(stand_ins)):
             return torch.load(content, map_location="cpu", weights_only=True)
 
 
 def _check_not_compressed(file: Path, content: Any) -> None:
-    """Refuse an archive that unpacks to more than its size."""
+    """Raise `InputError` for a compressed archive, which could unpack to far more than the memory."""
     with zipfile.ZipFile(content) as archive:
         held = sum(entry.file_size for entry in archive.infolist())
     if held > file.stat().st_size:
@@ -160,7 +169,7 @@ def _check_not_compressed(file: Path, content: Any) -> None:
 
 
 def _what(start: bytes) -> str:
-    """Name the kind of a file that torch.save did not write."""
+    """Return the kind of a file that torch.save did not write, given its first bytes."""
     if not start:
         return "an empty file"
     if start.startswith(b"\x1f\x8b"):

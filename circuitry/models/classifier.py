@@ -1,10 +1,10 @@
 """A classifier as a model: the rows of its last, linear layer replace the texts of its classes.
 
-A CLIP model recognises a class by the cosine of an image's embedding with a text's, a classifier by the product of its
-pooled features with a row of its last layer. So all functions for CLIP models work for a classifier: its tower has no
-last layer, and the text weight of a class is its row, normalised, or the mean of several. The bias takes no part in
-cosines; `Classifier.logits` are the classifier's own numbers, bias included. A model that reads no text and has no
-classifier of its own takes the rows of a `linear_probe`.
+A CLIP model recognises a class by the cosine of the embeddings of image and text; a classifier by the product of its
+pooled features with a row of its last layer. All functions for CLIP models work for a classifier: its tower is the
+network without the last layer, and the text weight of a class is the normalised row, or the mean of several rows. The
+bias has no part in cosines; `Classifier.logits` returns the classifier's own logits, bias included. For a model
+without texts and without a classifier, `linear_probe` fits rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import weights_digest
 
 NOISE_IMAGES = 4
-"""Images of noise that tell how long a classifier's embeddings are."""
+"""Number of noise images from which the length of a classifier's embeddings is measured."""
 
 
 @checked
@@ -56,10 +56,11 @@ class Classifier(Clip):
     bias: Tensor
     """Bias [outputs] of its last layer."""
     classes: Mapping[str, tuple[int, ...]]
-    """The classifier's outputs that count as a class, by name."""
+    """Numbers of the outputs that count as a class, by the class's name."""
 
     @property
     def _own_scale(self) -> ModelScale:
+        # The logit is |row| |embedding| cosine, so these lengths are the factor from cosines to logits.
         return ModelScale(self.rows, _mean_lengths)
 
     @property
@@ -74,7 +75,7 @@ class Classifier(Clip):
         templates: Sequence[Template] | None = None,
         **_: object,
     ) -> Float[Tensor, "classes d"]:
-        """Return the normalised row of each class [K, D]; templates change nothing, for a classifier reads no text."""
+        """Return the normalised row of each class [K, D]; ``templates`` are ignored: a classifier reads no text."""
         known = self.classes
         unknown = [name for name in class_names if name not in known]
         if unknown or not class_names or isinstance(class_names, str):
@@ -83,13 +84,14 @@ class Classifier(Clip):
                 f"Expected names of the {len(known)} classes that this classifier was loaded with, but {given!r} was "
                 "given: name its outputs by Classifier.with_classes."
             )
+        # Rows are normalised before their mean, so that none counts more for being longer; as prompts of CLIP are.
         unit = F.normalize(self.rows, dim=-1)
         means = torch.stack([unit[list(known[name])].mean(0) for name in class_names])
         weights = F.normalize(means, dim=-1)
         return weights.to(self.encoder.device, self.encoder.dtype)
 
     def with_classes(self, classes: Mapping[str, Sequence[int]]) -> "Classifier":
-        """Return the classifier with other outputs counting as classes, by name."""
+        """Return the classifier with other classes, given as names and numbers of outputs."""
         outputs = _checked_outputs(classes, len(self.rows))
         configuration = {**self.configuration, "classes": outputs}
         return replace(self, classes=outputs, configuration=configuration)
@@ -99,14 +101,14 @@ class Classifier(Clip):
     ) -> Float[Tensor, "batch outputs"]:
         """Return the classifier's own logits, bias included.
 
-        A metric may be one of them, as in ``lambda embeddings: classifier.logits(embeddings)[:, 404]``.
+        A metric may be a single logit, as in ``lambda embeddings: classifier.logits(embeddings)[:, 404]``.
         """
         return F.linear(embeddings.to(self.rows), self.rows, self.bias)
 
 
 @own_modes()
 def _mean_lengths(encoder: Encoder, rows: Tensor) -> float:
-    """Return the mean length of a classifier's rows times that of embeddings of a few noise images."""
+    """Return the mean length of a classifier's rows times the mean length of embeddings of noise images."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(NOISE_IMAGES, 3, *encoder.image_size, generator=generator)
     lengths = encoder(noise.to(encoder.device, encoder.dtype)).norm(dim=-1)
@@ -120,7 +122,7 @@ def as_classifier(
     made_by: Mapping[str, Any],
     classes: Mapping[str, Sequence[int]],
 ) -> Classifier:
-    """Return a network as a classifier; it loses its last layer."""
+    """Return a network as a classifier; the network itself is changed and loses its last layer."""
     last = _without_last_layer(net)
     rows = last.weight.detach()
     bias = torch.zeros(len(rows)).to(rows) if last.bias is None else last.bias.detach()
@@ -140,7 +142,7 @@ def as_classifier(
 
 @checked
 def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index.
+    """Return a classifier's outputs by class, read from a table with the columns class and imagenet_index.
 
     Example:
         >>> from circuitry.models import read_outputs
@@ -175,9 +177,11 @@ def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _without_last_layer(net: Any) -> nn.Linear:
-    """Take the last layer off a network and return it."""
+    """Remove the last layer of a network and return it."""
+    # timm's networks know their classifier. In torchvision's it is the last module.
     if hasattr(net, "get_classifier"):
         last = net.get_classifier()
+        # timm also changes the forward of some networks with it, so the module is not just replaced.
         net.reset_classifier(0)
     else:
         name, last = list(net.named_modules())[-1]
@@ -204,9 +208,9 @@ def _checked_outputs(
 @own_modes()
 @checked
 def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
-    """Return a model whose class texts are the rows of a linear probe on its embeddings; its own texts are not used.
+    """Fit a linear probe on embeddings of images, and return a model that uses its rows in place of class texts.
 
-    Take other images than the images to explain: the probe has seen its own, whose pixels `read_images` refuses.
+    Give other images than those that you want to explain: `read_images` refuses images that the probe was fitted on.
 
     Raises:
         InputError: for images of fewer than two classes, or embeddings that are not finite.
@@ -235,9 +239,11 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
             f"A linear probe tells at least two classes apart, but the images are of {', '.join(classes) or 'none'}."
         )
     scaler, ridge = ridge_probe().fit(np.concatenate(embeddings), names)
+    # The probe reads (x - mean) / scale; these rows and biases give the same logits from x itself.
     rows = np.atleast_2d(ridge.coef_) / scaler.scale_
     bias = ridge.intercept_ - rows @ scaler.mean_
-    if len(classes) == 2:  # scikit-learn has the second class's row alone
+    # For two classes scikit-learn fits one row, that of the second class.
+    if len(classes) == 2:
         rows = np.concatenate([-rows, rows])
         bias = np.concatenate([-bias, bias])
     outputs = {name: (i,) for i, name in enumerate(classes)}

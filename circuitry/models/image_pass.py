@@ -1,7 +1,7 @@
-"""One pass of images through an encoder: records -> preprocessed batches -> activations at sites.
+"""Read image files, preprocess them in batches, and run them through an encoder.
 
-Files that cannot be read are left out, with one warning each, so every batch comes with the records that are in it.
-Everything that looks at many images goes through here.
+A file that cannot be read is skipped with a warning, so each batch comes with the records of its images. All functions
+that read many images use this module.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from circuitry.runs.given import Count, Names, checked
 from circuitry.runs.progress import Bar
 
 BATCH_SIZE = 64
-"""Images in one run; it changes numbers by rounding only."""
+"""Number of images in one run; another number changes results by rounding only."""
 
 
 def image_batches(
@@ -37,12 +37,12 @@ def image_batches(
     """Yield (records, images [B, 3, H, W]) for the images that can be read, in the order of ``records``.
 
     Args:
-        encoder: Its device and floating-point type are the images'.
-        preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
-        strict: Whether an unreadable file is an error instead of left out with a warning.
+        encoder: The encoder to whose device and floating-point type the images are moved.
+        preprocess: Function of an RGB picture that returns a tensor [3, H, W], such as `Clip.preprocess`.
         records: The images.
-        batch_size: Images in one batch.
-        progress: What a bar over images is called (default: no bar).
+        batch_size: Largest number of images in a batch.
+        strict: Whether an unreadable file raises an error; else it is skipped with a warning.
+        progress: Name of a progress bar (default: no bar).
 
     Example:
         >>> from circuitry.models import image_batches
@@ -51,6 +51,7 @@ def image_batches(
         3 torch.Size([3, 3, 64, 64])
     """
     paths = [record.path for record in records]
+    # A generator may stop between batches, where the caller's modes must hold; so each picture is wrapped.
     prepare = own_modes()(preprocess)
     read = numbered_batches(paths, prepare, batch_size, strict=strict)
     is_hidden = progress is None
@@ -73,7 +74,7 @@ def activations(
 ) -> Iterator[tuple[list[ImageRecord], dict[str, Tensor]]]:
     """Yield (records, activations by site) for the images that can be read; see `image_batches`.
 
-    The tower is run as by `Encoder.running` and left as it was.
+    Each batch runs within `Encoder.running`, which leaves the tower as it was.
 
     Example:
         >>> from circuitry.models import activations
@@ -91,6 +92,7 @@ def activations(
         strict=strict,
         progress=progress,
     )
+    # The run ends before `yield`: a caller that stops half-way must not keep the tower locked.
     for of_batch, batch in batches:
         try:
             with encoder.running():
@@ -106,11 +108,11 @@ def activations(
 def read_images(
     clip: Clip, records: Sequence[ImageRecord], *, strict: bool = False
 ) -> tuple[list[ImageRecord], Float[Tensor, "batch 3 h w"]]:
-    """Return the images that can be read, perhaps none, with their records; see `image_batches`.
+    """Return the records and the tensor of the images that can be read, perhaps none; see `image_batches`.
 
     Raises:
-        InputError: for pictures that the model's linear probe was fitted on, under whatever name; and as
-            `image_batches`.
+        InputError: for pictures that the model's linear probe was fitted on, even in other files, and for an unreadable
+            file if ``strict``.
 
     Example:
         >>> from circuitry.models import read_images
@@ -120,6 +122,7 @@ def read_images(
     """
     encoder = clip.encoder
     read = list[ImageRecord]()
+    # An empty batch gives the right shape where no image can be read.
     batches = [encoder.blank(0)]
     for of_batch, batch in image_batches(
         encoder, clip.preprocess, records, strict=strict
@@ -131,10 +134,11 @@ def read_images(
 
 
 def _refuse_fitted(clip: Clip, records: Sequence[ImageRecord], images: Tensor) -> None:
-    """Refuse images that the model's linear probe was fitted on, whatever their files are called."""
+    """Raise `InputError` for images that the model's linear probe was fitted on, even in other files."""
     if not clip.fitted_on:
         return
     digests = pixel_digests(images)
+    # Not strict: images on the meta device have no digests.
     known = [r for r, d in zip(records, digests, strict=False) if d in clip.fitted_on]
     if known:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Load a model by one name, whatever library it is of."""
+"""Load a model of any supported library by its name."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def load_clip(
     pretrained: str | None = None,
     device: str | torch.device = "cpu",
 ) -> Clip:
-    """Load a CLIP model of open_clip or transformers, or another vision model with the interface of one.
+    """Load a CLIP model of open_clip or transformers, or another vision model with the same interface.
 
     Args:
         name: One of
@@ -34,20 +34,20 @@ def load_clip(
             - open_clip's: a model name (``RN50``, ``ViT-B-32``), the path of a model-config JSON, or a hub tag
               (``hf-hub:org/model``, which brings its own weights);
             - ``rn-tiny`` or ``vit-tiny``: the quickstart's models, whose weights come with this package;
-            - transformers': a hub id (``google/siglip-base-patch16-224``), a local folder as ``save_pretrained`` writes
-              it, or a model in memory that was loaded from one, which is copied: CLIP, SigLIP, DINOv2, DINOv3, ViT;
-            - a classifier's: see `load_classifier`;
-            - ``FILE.py:FUNCTION``: a function of your own file that makes a model, see `from_encoder`.
+            - transformers' CLIP, SigLIP, DINOv2, DINOv3 or ViT: a hub id (``google/siglip-base-patch16-224``), a local
+              folder that ``save_pretrained`` wrote, or a model in memory, which is copied;
+            - a classifier's name, see `load_classifier`;
+            - ``FILE.py:FUNCTION``: a function in a file of yours that returns a model, see `from_encoder`.
         checkpoint: Local file: an open_clip training checkpoint, a state dict (.pt, .pth, .bin) or
             safetensors; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
         pretrained: The library's tag of pretrained weights, e.g. ``openai``.
-        device: Where the model lives: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device: Device of the model: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
         InputError: for an unknown name or tag, weights that cannot be downloaded, a folder without a configuration, a
-            model of texts, a device that is not there, a checkpoint that is missing, needs more than tensors to be
-            read, holds values that are not finite, or belongs to another model (the first key that differs). For random
-            weights wrap the tower of ``open_clip.create_model`` with `Encoder.from_tower`.
+            model of texts, or a device that is not there; and for a checkpoint that is missing, has more than tensors,
+            has values that are not finite, or belongs to another model (the message names the first key).
+            Random weights are refused: wrap the tower of ``open_clip.create_model`` with `Encoder.from_tower`.
 
     Example:
         >>> model = circuitry.load_clip("rn-tiny")    # the quickstart's, with its weights
@@ -68,7 +68,7 @@ def load_clip(
         return load_classifier(text, checkpoint, pretrained, device=device)
     has_weights = checkpoint is not None or pretrained is not None
     in_file = is_model_file(text)
-    # Where a folder also has the name of a model, it needs a configuration.
+    # A folder of results may happen to have the name of a model, so such a folder needs a configuration to count.
     has_config = (path / "config.json").is_file()
     is_folder = path.is_dir() and (has_config or text not in known_models())
     if (in_file or is_folder) and has_weights:
@@ -79,8 +79,9 @@ def load_clip(
         return load_from_file(text, device)
     if is_folder:
         return load_transformers(path, device)
+    # Names of open_clip have no slash, except for those with a prefix (hf-hub:) and paths of a configuration.
     is_hub_id = text.count("/") == 1 and ":" not in text and path.suffix != ".json"
-    # OpenAI writes ViT-B/32 and ViT-L/14@336px.
+    # OpenAI writes ViT-B/32 and ViT-L/14@336px where open_clip writes ViT-B-32 and ViT-L-14-336.
     at_open_clip = re.sub("[/@]", "-", text.removesuffix("px"))
     if is_hub_id and at_open_clip in known_models():
         raise InputError(

@@ -1,8 +1,8 @@
-"""A model: what work on a folder of images asks of one, and how anybody's encoder becomes one.
+"""The interface of a model, and `from_encoder`, which makes a model of the encoder of any tower.
 
-A model has four members: an encoder, the preparation of its pictures, a weight for every class, and the identity of all
-three. `Clip` and `Classifier` have them. `from_encoder` makes a `Clip` of the encoder of any tower, in Python or in a
-file of the user's that commands name (``--model FILE.py:FUNCTION``).
+A model has four members: an encoder, the preprocessing of pictures, a weight for every class, and the identity of all
+three. `Clip` and `Classifier` have them. `from_encoder` is called in Python, or in a file of the user that a command
+names (``--model FILE.py:FUNCTION``).
 """
 
 import os
@@ -39,15 +39,15 @@ class Model(Protocol):
 
     @property
     def encoder(self) -> Encoder:
-        """Its image tower."""
+        """Encoder of its image tower."""
 
     @property
     def preprocess(self) -> Callable[[Image], Tensor]:
-        """RGB picture -> tensor [3, H, W]."""
+        """Function of an RGB picture that returns a tensor [3, H, W]."""
 
     @property
     def identity(self) -> Identity:
-        """What shapes an embedding or a class weight, for results to carry and compare."""
+        """Identity of everything that shapes an embedding or a class weight; results keep it and compare it."""
 
     def text_weights(
         self, class_names: Names, templates: Sequence[Template] | None = None
@@ -63,14 +63,14 @@ def from_encoder(
     *,
     name: str | None = None,
 ) -> Clip:
-    """Make a model of the encoder of any tower, for whatever takes a model from `load_clip`.
+    """Make a model of an encoder; it works wherever a model from `load_clip` does.
 
     Args:
-        encoder: Such as `Encoder.from_stages` makes of a tower that no library knows.
-        preprocess: RGB picture -> tensor [3, H, W], as the tower was trained.
-        rows: The weight [D] of each class by name, such as the rows of the tower's last, linear layer, which the
-            encoder leaves out (default: none; fit a `linear_probe`, in commands by ``--probe``).
-        name: Of the model in tables and reports (default: the tower's class).
+        encoder: An encoder, such as `Encoder.from_stages` makes of a tower of no known library.
+        preprocess: Function of an RGB picture that returns a tensor [3, H, W], as in the tower's training.
+        rows: Weight [D] of each class by name, such as the rows of the tower's last, linear layer, which the encoder
+            leaves out (default: none; fit a `linear_probe`, in commands by ``--probe``).
+        name: Name of the model in tables and reports (default: the tower's class).
 
     Raises:
         InputError: for rows that are not as wide as the embedding.
@@ -87,6 +87,7 @@ def from_encoder(
     known = Clip(name or type(tower).__name__, tower, encoder, preprocess, read_no_text)
     if rows is None:
         return known
+    # Only a run tells the width of the embedding of any tower.
     with encoder.running():
         width = encoder(encoder.blank()).shape[-1]
     for class_name, row in rows.items():
@@ -105,25 +106,26 @@ def from_encoder(
 
 
 def is_model_file(name: str) -> bool:
-    """Say whether a name of a model is FILE.py:FUNCTION."""
+    """Return whether the name of a model has the form FILE.py:FUNCTION."""
     return name.rpartition(":")[0].endswith(".py")
 
 
 def load_from_file(name: str, device: str | torch.device) -> Clip:
-    """Run a file of Python and return the model that one of its functions makes, on a device.
+    """Run a Python file and return the model that one of its functions returns, on a device.
 
     Args:
-        name: FILE.py:FUNCTION; the function takes no arguments. As of a script, the file's folder is searched for what
-            the file imports.
-        device: Where the model lives.
+        name: FILE.py:FUNCTION of a function without arguments. The file may import modules of its folder, as a script.
+        device: Device of the model.
     """
     where = checked_device(device)
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise InputError(f"There is no file {path}: give FILE.py:FUNCTION.")
     folder = os.fspath(Path(path).resolve().parent)
+    # As Python does for a script.
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    # The file is run as a module that is not __main__, so a guarded script part stays silent.
     content: dict[str, Any] = run_path(path)
     if not callable(content.get(function)):
         functions = [key for key, value in content.items() if callable(value)]

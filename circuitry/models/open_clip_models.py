@@ -1,4 +1,4 @@
-"""Load a model of open_clip, by its name, the name of a model shipped here, or a model-config JSON."""
+"""Load a model of open_clip by its name, by the name of a model of this package, or by a model-config JSON."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 
 
 def known_models() -> list[str]:
-    """Return the names of models that open_clip or this package has."""
+    """Return the names of the models of open_clip and of this package."""
     return [*open_clip.list_models(), *shipped_configs()]
 
 
@@ -32,7 +32,7 @@ def shipped_configs() -> list[str]:
 
 
 def register_model(name: str | os.PathLike[str]) -> str:
-    """Make a model-config JSON or a shipped configuration known to open_clip; return the model's name there.
+    """Add a model-config JSON, or a configuration of this package, to open_clip; return the model's name there.
 
     Example:
         >>> from circuitry.models import register_model
@@ -59,6 +59,7 @@ def register_model(name: str | os.PathLike[str]) -> str:
         raise InputError(
             f"{path} is not a readable model-config JSON ({error})."
         ) from error
+    # All three are missing in a JSON that is no object.
     needed = ["embed_dim", "vision_cfg", "text_cfg"]
     if isinstance(config, dict):
         needed = [key for key in needed if key not in config]
@@ -66,6 +67,7 @@ def register_model(name: str | os.PathLike[str]) -> str:
         raise InputError(
             f"{path} is not an open_clip model configuration: it lacks {', '.join(needed)}."
         )
+    # open_clip would replace its own model of this name without a word.
     is_known = path.stem in open_clip.list_models()
     if is_known and open_clip.get_model_config(path.stem) != config:
         raise InputError(
@@ -82,6 +84,7 @@ def load_open_clip(
     device: str | torch.device,
 ) -> Clip:
     """Load a CLIP model of open_clip; see `load_clip`."""
+    # A model of the hub brings its weights, a name alone does not.
     from_hub = name.startswith("hf-hub:")
     model_name = name if from_hub else register_model(name)
     if checkpoint is None and pretrained is None and name in shipped_models():
@@ -93,12 +96,14 @@ def load_open_clip(
             "checkpoint= and pretrained= (of a script --checkpoint and --pretrained)."
         )
     tags = open_clip.list_pretrained_tags_by_model(model_name)
+    # open_clip compares tags without regard to case.
     known_tags = [tag.lower() for tag in tags]
     if pretrained is not None and pretrained.lower() not in known_tags:
         raise InputError(
             f"open_clip has no weights {pretrained!r} for {model_name}; its tags are: {', '.join(tags) or 'none'}. "
             "Give a local file as checkpoint instead."
         )
+    # Device and file are checked before the model is built, which takes the longest.
     where = checked_device(device)
     state = None if checkpoint is None else read_checkpoint(checkpoint)
     clip = _built(model_name, pretrained, random=state is not None)
@@ -111,10 +116,10 @@ def load_open_clip(
 
 
 def _name_normalisation(clip: Clip, model_name: str, tags: list[str]) -> None:
-    """Warn where no released weights of a model have the normalisation that a checkpoint of it gets."""
+    """Warn if all released weights of a model have another normalisation than the one that its checkpoint gets."""
     settings = [open_clip.get_model_preprocess_cfg(clip.model)]
     settings += [open_clip.get_pretrained_cfg(model_name, tag) for tag in tags]
-    used, *released = [(one["mean"], one["std"]) for one in settings]
+    used, *released = [(setting["mean"], setting["std"]) for setting in settings]
     if released and used not in released:
         log.warning(
             "A checkpoint does not say how its images were normalised: mean and deviation are %s and %s, but of "
@@ -126,7 +131,7 @@ def _name_normalisation(clip: Clip, model_name: str, tags: list[str]) -> None:
 
 
 def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
-    """Build a model with its pretrained weights, or with random ones, to be replaced."""
+    """Build a model with pretrained weights, or with ``random`` weights that a checkpoint replaces."""
     what = f"model, weights or tokenizer of {name}"
     if pretrained:
         what = f"the weights {pretrained!r} of {name}"
@@ -147,11 +152,11 @@ def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence open_clip's warning about missing weights: they are loaded next."""
+    """Silence open_clip within the block: it warns about missing weights, which are loaded next."""
     root = logging.getLogger()
     silent = logging.NullHandler()
     level = logging.root.manager.disable
-    # Without any handler, logging would give the root logger one of its own.
+    # open_clip calls logging.warning, which adds a handler to a root logger without any, for good.
     root.addHandler(silent)
     logging.disable(logging.ERROR)
     try:

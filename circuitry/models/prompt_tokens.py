@@ -1,4 +1,4 @@
-"""Tokens of prompts; a prompt that the text encoder would read in part, or not at all, is refused."""
+"""Turn prompts into tokens, and refuse prompts of which the text encoder would not read everything."""
 
 import logging
 import re
@@ -14,23 +14,31 @@ from circuitry.runs.progress import say_once
 
 log = logging.getLogger(__name__)
 Tokenizer = Callable[..., Tensor]
-"""Texts -> tokens [texts, context]; open_clip's and ours for transformers also take ``context_length``."""
+"""Function of texts that returns tokens [texts, context]. open_clip's tokenizers and ours for transformers also take
+``context_length``."""
 
 
 def prompt_tokens(
     tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]
 ) -> Tensor:
-    """Return the tokens of prompts, name by name."""
+    """Return the tokens of prompts, after checking that they fit the context and that names differ as tokens.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        names: Class names.
+        prompts: Prompts, all of the first name first; as many for each name.
+    """
     tokens = tokenizer(prompts)
     if "context_length" in signature(tokenizer).parameters:
         _check_length(tokenizer, prompts, tokens)
+    # Names such as n02123045 or 17 are numbers of classes; a text encoder knows nothing of them.
     if codes := [name for name in names if re.fullmatch(r"[a-z]?\d+", name)]:
         text = f"{len(codes)} of {len(names)} class names, such as {codes[0]!r}, are no words: prompts mean nothing."
         say_once(log, text)
     known: dict[tuple[int, ...], str] = {}
-    for name, row in zip(
-        names, tokens[:: len(prompts) // len(names)].tolist(), strict=True
-    ):
+    # The first prompt of each name: two names that are equal there are equal in every template.
+    first_prompts = tokens[:: len(prompts) // len(names)].tolist()
+    for name, row in zip(names, first_prompts, strict=True):
         if (other := known.setdefault(tuple(row), name)) != name:
             raise InputError(
                 f"Class names differ from each other as the model reads them, but {other!r} and {name!r} are the same "
@@ -40,22 +48,26 @@ def prompt_tokens(
 
 
 def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) -> None:
-    """Check that no prompt was cut: a prompt that fills the context has the same tokens in a longer context."""
-    padding, context = tokenizer([""]).mode().values, tokens.shape[1]
-    for i in ((tokens == padding).sum(1) <= 1).nonzero().flatten().tolist():
-        whole = tokenizer(
-            [prompts[i]], context_length=context + len(prompts[i].encode())
-        )[0]
-        whole = whole[whole != padding]
-        if not torch.equal(whole, tokens[i][tokens[i] != padding]):
+    """Raise `InputError` for a prompt that was cut: one that has other tokens in a longer context."""
+    # The commonest token of an empty text is the padding. A prompt with more than one is not full, so it was not cut.
+    padding = tokenizer([""]).mode().values
+    context = tokens.shape[1]
+    is_full = (tokens == padding).sum(1) <= 1
+    for i in is_full.nonzero().flatten().tolist():
+        # No tokenizer makes more tokens than the text has bytes.
+        longer = context + len(prompts[i].encode())
+        uncut = tokenizer([prompts[i]], context_length=longer)[0]
+        uncut = uncut[uncut != padding]
+        if not torch.equal(uncut, tokens[i][tokens[i] != padding]):
             raise InputError(
                 f"A prompt fits the {context} tokens that the text encoder reads, but {shortened(prompts[i])!r} has at "
-                f"least {max(len(whole), context + 1)}, so its end would be cut off: give a shorter template or name."
+                f"least {max(len(uncut), context + 1)}, so its end would be cut off: give a shorter template or name."
             )
 
 
 def absent_tokens(tokenizer: Tokenizer, embedding: Tensor, tokens: Tensor) -> Tensor:
-    """Return the tokens that have no embedding in packed weights, without the tokens of an empty text."""
+    """Return the tokens without an embedding in packed weights, except those of an empty text."""
+    # Packed weights have rows of zeros for tokens that they do not store.
     used = torch.unique(tokens)
     absent: Tensor = used[~embedding[used].any(1).cpu()]
     return absent[~torch.isin(absent, tokenizer([""]))]
@@ -68,20 +80,19 @@ def check_known_words(
     prompts: Sequence[str],
     tokens: Tensor,
 ) -> None:
-    """Raise `InputError` for words without an embedding [tokens, d] in packed weights; see `shipped_weights`."""
+    """Raise `InputError` for words of prompts without an embedding in packed weights; see `shipped_weights`."""
     absent = absent_tokens(tokenizer, embedding, tokens)
     if not len(absent):
         return
-    words = dict.fromkeys(
-        word for prompt in prompts for word in re.findall(r"\w+|[^\w\s]", prompt)
-    )
+    # Tokens are parts of words; the message names the words that they are of, each once and in order.
+    words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", " ".join(prompts)))
     unknown = [
         repr(word) for word in words if torch.isin(tokenizer([word]), absent).any()
     ]
-    known = ", ".join(shipped_classes(model))
+    trained_on = "words that it was trained on"
+    if classes := shipped_classes(model):
+        trained_on += f" (the {model} of this package: {', '.join(classes)})"
     raise InputError(
         f"The weights of {model} have no embedding of {name_some(unknown)}, so it reads nothing there: "
-        "give words that it was trained on"
-        + (f" (the {model} of this package: {known})" if known else "")
-        + ", or another model."
+        f"give {trained_on}, or another model."
     )

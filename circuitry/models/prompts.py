@@ -14,7 +14,7 @@ Template = str | Callable[[str], str]
 """A string with ``{}`` for the class name, or a function of the name, as open_clip writes templates."""
 
 TEXTS = ("pooled", "own-style")
-"""Class texts by name: the default templates, averaged; or the prompts of the images' own style."""
+"""Names of class texts: ``pooled`` averages the default templates, ``own-style`` uses the style of the domain."""
 
 STYLE_TEMPLATES = (
     "a clipart of a {}.",
@@ -28,13 +28,12 @@ STYLE_TEMPLATES = (
 
 
 def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...]:
-    """Return the templates that describe a class of a domain.
+    """Return the templates for the classes of a domain.
 
     Args:
-        texts: ``"pooled"``: the default templates, the same for every domain; ``"own-style"``: the prompts of the
-            domain's style; or templates of your own.
-
-        domain: The images' style.
+        texts: ``"pooled"`` for the default templates, the same for every domain; ``"own-style"`` for two templates that
+            name the domain's style; or your own templates.
+        domain: Domain of the images.
 
     Example:
         >>> from circuitry.models import templates_of
@@ -55,8 +54,9 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
 
 
 def style_word(domain: str) -> str:
-    """Return the word for a domain's style: its first own style word in captions, or the domain's name."""
+    """Return the word for a domain's style: the first of its style words that is its own, or the domain's name."""
     for word in STYLE_WORDS.get(domain, ()):
+        # A word that several domains share would not tell the style.
         if word not in SHARED_STYLE_WORDS:
             return word
     return readable(domain)
@@ -70,6 +70,7 @@ def default_templates() -> tuple[str, ...]:
         >>> len(default_templates()), default_templates()[0]
         (86, 'a bad photo of a {}.')
     """
+    # Imported here: this module is for command lines, too, and open_clip imports torch.
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
     return (*as_patterns(OPENAI_IMAGENET_TEMPLATES), *STYLE_TEMPLATES)
@@ -83,6 +84,7 @@ def as_patterns(templates: Sequence[Template]) -> tuple[str, ...]:
             patterns.append(template)
             continue
         pattern = template("{}")
+        # A function may do more than insert the name, such as choose an article; then no pattern stands for it.
         if template("owl") != pattern.replace("{}", "owl"):
             raise InputError(
                 f"A template puts each name into one sentence, but this one makes {template('owl')!r} of 'owl' and "

@@ -1,7 +1,8 @@
-"""Layouts of sparse autoencoders and transcoders that others released: a row of `LAYOUTS` each.
+"""Read sparse autoencoders and transcoders in the layouts of other libraries: a reader for each row of `LAYOUTS`.
 
-Names of weights are theirs; W_enc is [d, features] and W_dec [features, d] unless a transpose says otherwise. A gated
-autoencoder becomes a JumpReLU one, and linear scales of inputs and features are multiplied into the weights.
+Names of weights are those of the library; W_enc is [d, features] and W_dec [features, d] unless the code transposes
+them. A gated autoencoder becomes a JumpReLU one, and linear scales of inputs and features are multiplied into the
+weights.
 """
 
 import logging
@@ -24,7 +25,7 @@ from circuitry.models.sae_files import SaeFile
 log = logging.getLogger(__name__)
 
 SaeReader = tuple[Callable[[SaeFile], bool], Callable[[SaeFile], SparseAutoencoder]]
-"""A function that recognises a file, and one that makes its autoencoder."""
+"""Two functions of a file: whether it has the layout, and its autoencoder."""
 Sae = TypeVar("Sae", bound=SparseAutoencoder)
 SaeParts = dict[str, Any]
 """Arguments of `SparseAutoencoder`."""
@@ -37,7 +38,7 @@ NORMALISATIONS = {
     "None": None,
     None: None,
 }
-"""Our names of ViT-Prisma's and SAELens' ``normalize_activations``."""
+"""`SparseAutoencoder.normalised` by the ``normalize_activations`` of ViT-Prisma and SAELens."""
 SAELENS = {
     "standard": ("relu", None),
     "gated": ("jumprelu", None),
@@ -46,7 +47,7 @@ SAELENS = {
     "batchtopk": ("jumprelu", "topk_threshold"),
     "matryoshka_batchtopk": ("jumprelu", "topk_threshold"),
 }
-"""Activation, and the name of the threshold, by architecture without the words ``skip`` and ``transcoder``."""
+"""Activation and name of the threshold by architecture, whose words ``skip`` and ``transcoder`` are left out."""
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 DICTIONARIES = {
     "AutoEncoder": (*_LINEAR, "bias"),
@@ -55,7 +56,7 @@ DICTIONARIES = {
     "BatchTopKSAE": (*_LINEAR, "b_dec"),
     "MatryoshkaBatchTopKSAE": _PLAIN,
 }
-"""Weights of dictionary_learning's classes."""
+"""Names of encoder, its bias, decoder and its bias, by class of dictionary_learning."""
 _MSAE_NAME = re.compile(
     r"(?P<features>\d+)_(?P<d>\d+)_(?P<act>[A-Za-z0-9]+)(_(?P<k>\d+))?(_[UR]W)?_(?P<tied>True|False)_"
     r"(?P<norm>True|False)_(?P<cap>\d+(\.\d+)?)"
@@ -69,13 +70,14 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
             "SAELens' weights, but no cfg.json lies beside it, so that their activation is not known"
         )
     config = dict(file.config)
+    # Newer versions keep some settings in an inner mapping; outer settings win.
     inner = config.pop("metadata", None) or config.pop("meta", None) or {}
     config = inner | config
     config.setdefault("hook_name", config.get("hook_point"))
     given = config.get("activation_fn_str") or config.get("activation_fn")
     activation = given or "relu"
     if activation == "topk":
-        # Before version 6 it was an activation of the standard architecture.
+        # Before version 6 TopK was an activation of the architecture "standard".
         config["architecture"] = "topk"
         config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
     words = config.setdefault("architecture", "standard").split("_")
@@ -85,6 +87,7 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
     normalisation = config.get("normalize_activations") or "none"
     _check(file, "architecture", kind, SAELENS)
     _check(file, "activation", activation, ("relu", "topk"))
+    # Normalised transcoders of SAELens are not supported.
     known = ["none"]
     if not is_transcoder:
         known += ["constant_norm_rescale", "layer_norm"]
@@ -97,8 +100,9 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
             )
 
     act, threshold = SAELENS[kind]
-    parts = _gated(file) if kind == "gated" else _parts(file, *_PLAIN)
+    parts = _plain_or_gated(file, kind == "gated")
     if threshold is not None:
+        # BatchTopK has one threshold for all features, measured in training.
         parts["threshold"] = file.take(threshold)[0].expand(len(parts["b_enc"]))
     parts |= {
         "activation": act,
@@ -111,12 +115,13 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
     site = config.get("hook_name")
     if is_transcoder:
         site = config.get("hook_name_out") or site
+        # Some files name the input of the MLP; our site is where the output goes.
         for read in ("ln2.hook_normalized", "hook_mlp_in"):
             site = site and str(site).replace(read, "hook_mlp_out")
         w_skip = file.take("W_skip")[0] if "skip" in words else None
         return Transcoder(**parts, site=site, w_skip=w_skip)
     if config.get("rescale_acts_by_decoder_norm"):
-        # Features are compared as if the decoder's rows had length one.
+        # TopK then compares features times the length of their decoder row. Lengths are moved into the encoder.
         norms = parts["w_dec"].norm(dim=1)
         parts |= {"w_enc": parts["w_enc"] * norms, "b_enc": parts["b_enc"] * norms}
         parts["w_dec"] = parts["w_dec"] / norms[:, None]
@@ -124,13 +129,15 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_prisma(file: SaeFile) -> SparseAutoencoder:
-    """Read config.json beside a state dict, or a file of both, with N for the config's ``normalize_activations``.
+    """Read a state dict with config.json beside it, or one file with both.
+
+    With N for the normalisation ``normalize_activations`` of the config:
 
         autoencoder   z = N(x) - b_dec;  f = act(z W_enc + b_enc);  out = N^-1(f W_dec + b_dec)
         gated         f = [z W_enc + b_gate > 0] act(z W_enc exp(r_mag) + b_mag); b_enc is stored and not used
         transcoder    out = N^-1(f W_dec + b_dec_out + x W_skip^T), with N's statistics of the input
 
-    Layer norm divides by the unbiased standard deviation plus 1e-5, and its inverse multiplies by the former alone.
+    Layer norm divides by the unbiased standard deviation plus 1e-5; N^-1 multiplies by the standard deviation alone.
     """
     config = file.config
     architecture = config.get("architecture", "standard")
@@ -143,21 +150,22 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     _check(file, "activation", activation, activations)
     _check(file, "normalisation of inputs", normalisation, NORMALISATIONS)
     _check(file, "head (hook_point_head_index)", head, (None,))
-    parts = _gated(file) if is_gated else _parts(file, *_PLAIN)
+    parts = _plain_or_gated(file, is_gated)
     if activation == "topk":
         options = config.get("activation_fn_kwargs") or {}
         parts |= {"activation": "topk", "k": int(options.get("k", 0))}
     if config.get("cls_token_only") or config.get("use_patches_only"):
         parts["tokens"] = "class" if config.get("cls_token_only") else "patches"
     layer = config["hook_point_layer"]
-    layer = layer[0] if isinstance(layer, list) else layer
+    if isinstance(layer, list):  # of one number
+        layer = layer[0]
     if not config.get("is_transcoder"):
         site = f"blocks.{layer}.{config.get('layer_subtype', 'hook_resid_post')}"
         return _normalised(SparseAutoencoder(**parts, site=site), normalisation)
     read = config.get("layer_subtype")
     _check(file, "transcoder's input", read, ("ln2.hook_normalized", "hook_mlp_in"))
     site = f"blocks.{config.get('out_hook_point_layer', layer)}.{config.get('layer_out_subtype', 'hook_mlp_out')}"
-    # Its b_dec is subtracted from the input as it is normalised.
+    # ViT-Prisma subtracts b_dec from the normalised input and has another bias for the output.
     parts["b_enc"] = parts["b_enc"] - parts["b_dec"] @ parts["w_enc"]
     parts |= {"b_dec": file.take("b_dec_out")[0], "w_skip": file.tensors.get("W_skip")}
     return _normalised(
@@ -166,9 +174,9 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_saev(file: SaeFile) -> SparseAutoencoder:
-    """Read a file of schema 1 to 5, or of none: f = act(x W_enc + b_enc), on the patches of a ViT alone.
+    """Read a file of schema 1 to 5, or without a schema: f = act(x W_enc + b_enc), on the patches of a ViT alone.
 
-    Without a schema b_dec was subtracted, and inputs were (x - mean) / scale, which the file does not say.
+    Files without a schema subtract b_dec and have inputs (x - mean) / scale, but do not store mean and scale.
     """
     config = file.config
     schema = config.get("schema")
@@ -182,6 +190,7 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
             "(load_sae(..., mean=, scale=)); without them its latents belong to other activations.",
             file.path,
         )
+    # Schemas name the activation in different places; ReLU is the default.
     settings = config.get("cfg", config)
     nested = settings.get("activation") or {}
     kind = nested.get("cls") or config.get("cls") or "Relu"
@@ -203,23 +212,28 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_clipscope(file: SaeFile) -> SparseAutoencoder:
-    """Read f = the k largest of (x - pre_b) enc, as they are; the folder's name says the block."""
+    """Read f = the k largest of (x - pre_b) enc, negative ones too; the folder's name has the number of the block."""
     w_enc, w_dec, b_dec = file.take("enc", "dec", "pre_b")
-    found = re.search(r"(\d+)_resid", str(file.path))
+    block = re.search(r"(\d+)_resid", str(file.path))
     return SparseAutoencoder(
-        w_enc, w_enc.new_zeros(w_enc.shape[1]), w_dec, b_dec, activation="signed-topk", k=int(file.content["k"]),
-        site=f"blocks.{found[1]}.hook_resid_post" if found else None,
-    )  # fmt: skip
+        w_enc,
+        w_enc.new_zeros(w_enc.shape[1]),
+        w_dec,
+        b_dec,
+        activation="signed-topk",
+        k=int(file.content["k"]),
+        site=f"blocks.{block[1]}.hook_resid_post" if block else None,
+    )
 
 
 def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
-    """Read f = relu((x - b_dec) W_enc + b_enc), or a gated one, whose gates have the bias b_enc.
+    """Read f = relu((x - b_dec) W_enc + b_enc), or a gated autoencoder, whose gates have the bias b_enc.
 
-    PatchSAE extends the code of Hugo Fry, whose files it shares. Numbers of blocks may count from the last one.
+    PatchSAE extends the code of Hugo Fry and has the same files. A negative number of a block counts from the last one.
     """
     config = file.config
     _check(file, "module_name", config.get("module_name", "resid"), ("resid",))
-    parts = _gated(file, "b_enc") if config.get("gated_sae") else _parts(file, *_PLAIN)
+    parts = _plain_or_gated(file, bool(config.get("gated_sae")), "b_enc")
     tokens: Any = "class" if config.get("class_token") else "all"
     return SparseAutoencoder(
         **parts, site=f"blocks.{config['block_layer']}.hook_resid_post", tokens=tokens
@@ -227,9 +241,10 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
-    """Read ae.pt beside the config of its trainer, of one of the classes of `DICTIONARIES`."""
-    trainer, stored = file.config["trainer"], file.tensors
-    # As it was spelt.
+    """Read ae.pt, of a class of `DICTIONARIES`, with the config of its trainer beside it."""
+    trainer = file.config["trainer"]
+    stored = file.tensors
+    # The library's spelling for a while.
     kind = str(trainer.get("dict_class")).replace("Matroyshka", "Matryoshka")
     if kind == "AutoEncoder" and "bias" not in stored:
         kind = "AutoEncoderNew"
@@ -237,6 +252,7 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
     parts = _parts(file, *DICTIONARIES[kind]) | {
         "subtract_decoder_bias": kind != "AutoEncoderNew"
     }
+    # Linear layers store the transpose.
     if DICTIONARIES[kind] != _PLAIN:
         parts |= {name: parts[name].T.contiguous() for name in ("w_enc", "w_dec")}
     if trainer.get("layer") is not None:
@@ -257,9 +273,9 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_msae(file: SaeFile) -> SparseAutoencoder:
-    """Read h = (z - pre_bias) encoder + latent_bias of z = (x - mean) s, then act, then cap tanh(f / cap).
+    """Read f = cap tanh(act(h) / cap), with h = (z - pre_bias) encoder + latent_bias and z = (x - mean) scale.
 
-    The name of the file holds its settings (Zaigrajew et al. 2025).
+    The settings are in the name of the file (Zaigrajew et al. 2025).
     """
     name = _MSAE_NAME.match(file.path.name)
     if name is None:
@@ -294,6 +310,7 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
             "%s has BatchTopK, which depends on the batch: as in MSAE's evaluation ReLU replaces it.",
             file.path,
         )
+    # Without a scale in the file the caller gives mean and scale, which `load_sae` applies.
     factor = None if scale is None else float(scale)
     about = {"config": {"name": file.path.name, "scaling_factor": factor}}
     sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, about=about, **parts)
@@ -331,12 +348,14 @@ LAYOUTS: dict[str, SaeReader] = {
         read_msae,
     ),
 }
-"""Readers by name, in the order in which a file is shown to them."""
+"""Readers by name; the first one that recognises a file reads it."""
 
 
 def _check(
     file: SaeFile, setting: str, value: object, known: Collection[object]
 ) -> None:
+    """Raise `InputError` for a setting that is not supported."""
+    # A list, since a value of JSON may have no hash.
     if value not in [*known]:
         raise file.refuse(
             f"an autoencoder with the {setting} {value!r}, which is not supported: {', '.join(map(repr, known))} can "
@@ -345,13 +364,20 @@ def _check(
 
 
 def _parts(file: SaeFile, *names: str) -> SaeParts:
-    """Return encoder, its bias, decoder and its bias by our names, and the settings beside them."""
+    """Return the weights ``names`` (encoder, its bias, decoder, its bias) by our names, and the file's config."""
     weights = zip(("w_enc", "b_enc", "w_dec", "b_dec"), file.take(*names), strict=True)
     return {**dict(weights), "about": {"config": file.config}}
 
 
-def _gated(file: SaeFile, gate: str = "b_gate") -> SaeParts:
-    """Return a gated autoencoder, whose gates have the bias ``gate``, as a JumpReLU one."""
+def _plain_or_gated(file: SaeFile, is_gated: bool, gate: str = "b_gate") -> SaeParts:
+    """Return the parts of a file with the names of `_PLAIN`, or of a gated autoencoder."""
+    if is_gated:
+        return _gated(file, gate)
+    return _parts(file, *_PLAIN)
+
+
+def _gated(file: SaeFile, gate: str) -> SaeParts:
+    """Return the parts of a JumpReLU autoencoder that equals a file's gated one; ``gate`` names the bias of gates."""
     parts = _parts(file, "W_enc", "b_mag", "W_dec", "b_dec")
     r_mag, b_gate = file.take("r_mag", gate)
     threshold = gate_threshold(parts["b_enc"], r_mag, b_gate)
@@ -363,7 +389,7 @@ def _gated(file: SaeFile, gate: str = "b_gate") -> SaeParts:
 
 
 def _above(threshold: Tensor, b_enc: Tensor) -> SaeParts:
-    """Return settings that zero features up to a threshold, one for all or one for each."""
+    """Return the parts of a JumpReLU activation with a threshold, one for all features or one for each."""
     return {
         "activation": "jumprelu",
         "threshold": threshold.clamp_min(0).expand(len(b_enc)).contiguous(),
@@ -371,12 +397,13 @@ def _above(threshold: Tensor, b_enc: Tensor) -> SaeParts:
 
 
 def _normalised(sae: Sae, how: object) -> Sae:
-    """Let an autoencoder normalise its inputs; their constant length is sqrt(d), ours one."""
+    """Return an autoencoder that normalises its inputs, by a value of ``normalize_activations``."""
     ours: Any = NORMALISATIONS[how]  # type: ignore[index]
     if ours != "length":
         return replace(sae, normalised=ours)
+    # The libraries scale inputs to length sqrt(d), we to length one. So the encoder gets longer, and all that is
+    # subtracted from an input or adds to a reconstruction gets shorter.
     length = sae.d**0.5
-    # A bias that is subtracted, and all that adds to a reconstruction, is as much shorter as the inputs.
     shorter = {"w_dec": sae.w_dec / length, "b_dec": sae.b_dec / length}
     if isinstance(sae, Transcoder) and sae.w_skip is not None:
         shorter["w_skip"] = sae.w_skip / length

@@ -10,11 +10,12 @@ PENALTIES = tuple(10.0**k for k in range(-1, 6))
 
 
 def ridge_probe() -> "Pipeline":
-    """Return a classifier that standardises features and fits targets of -1 and 1 by least squares, classes weighted
-    equally, with the penalty that leaves the smallest leave-one-out error."""
-    from sklearn.linear_model import (
-        RidgeClassifierCV,
-    )  # here: it takes as long to import as torch
+    """Return a ridge classifier of standardised features, whose penalty has the smallest leave-one-out error.
+
+    It fits targets of -1 and 1 by least squares, with all classes weighted equally.
+    """
+    # Imported here: scikit-learn takes as long to import as torch.
+    from sklearn.linear_model import RidgeClassifierCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 

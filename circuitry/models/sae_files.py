@@ -1,7 +1,7 @@
-"""Files of sparse autoencoders that others released: found on disk or on the hub, opened without running code in them.
+"""Find released files of sparse autoencoders on disk or on the hub, and open them without running code in them.
 
-torch.save or safetensors wrote a weights file. Its settings are a JSON file beside it, its own first line, or an object
-inside it, whose class `StoredSettings` replaces.
+A weights file was written by torch.save or safetensors. Its settings are in a JSON file beside it, in its first line or
+in an object inside it. The class of such an object is replaced by `StoredSettings`.
 """
 
 import json
@@ -26,18 +26,18 @@ WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".pkl", ".gz")
 CONFIGS = ("cfg.json", "config.json")
 """Names of JSON files with the settings of weights."""
 PREFERRED = ("sae_weights.safetensors", "ae.pt")
-"""Weights files that are taken where a folder has several."""
+"""Names of weights files that win if a folder has several."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
 
 
 class StoredSettings:
-    """Replaces a class of settings whose object a weights file holds: it has the fields, and nothing else."""
+    """Stands for the class of a settings object in a weights file; it has the object's fields and no methods."""
 
     def __init__(self, *arguments: object) -> None:
-        """Take what the class would take, and do nothing with it."""
+        """Accept the arguments of the class that it stands for, and ignore them."""
 
     def __new__(cls, *arguments: object) -> "StoredSettings":
-        """Make an object without fields; reading fills them in."""
+        """Make an object without fields; the reader of the file fills them in."""
         return super().__new__(cls)
 
 
@@ -51,12 +51,12 @@ STORED = (
     (StoredSettings, "pathlib.PosixPath"),
     (StoredSettings, "pathlib._local.PosixPath"),
 )
-"""What replaces the classes whose objects released files hold."""
+"""Classes of objects in released files, by full name, and the class that stands for each."""
 
 
 @dataclass(frozen=True, eq=False)
 class SaeFile:
-    """A weights file and its settings; the first access to an attribute reads it.
+    """A weights file and its settings; each attribute is read from the file at its first use.
 
     Example:
         >>> from circuitry.models import SaeFile
@@ -69,13 +69,13 @@ class SaeFile:
     path: Path
     """The weights file."""
     is_shifted: bool = False
-    """Whether the user says how the inputs were shifted and scaled."""
+    """Whether the user gives mean and scale of the inputs (`load_sae`)."""
 
     @classmethod
     def find(
         cls, path: str | os.PathLike[str], *, is_shifted: bool = False
     ) -> "SaeFile":
-        """Return the weights file of a path, a folder or a place on the hub."""
+        """Return the weights file at a path, in a folder or on the hub."""
         place = _local(path)
         if place.is_dir():
             names = [file.relative_to(place).as_posix() for file in place.rglob("*")]
@@ -88,7 +88,7 @@ class SaeFile:
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
-        """The header of a safetensors file; empty for others."""
+        """Header of a safetensors file; empty for another file."""
         try:
             with safe_open(self.path, "numpy") as file:
                 return file.metadata() or {}
@@ -97,26 +97,28 @@ class SaeFile:
 
     @cached_property
     def first_line(self) -> bytes:
-        """The line of JSON that a file begins with; empty for others."""
+        """First line of a file if it is JSON, as in files of saev; else empty."""
         with open(self.path, "rb") as opened:
+            # A safetensors file begins with the length of its header, whose bytes may look like anything.
             line = opened.readline() if self.path.suffix != ".safetensors" else b""
         return line if line.startswith(b"{") else b""
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
-        """The content of the weights file."""
+        """Mapping that the weights file holds; empty if it holds something else."""
         content = read_content(self.path, STORED, len(self.first_line))
         return content if isinstance(content, Mapping) else {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The settings of the weights, in values that JSON can hold; empty where there are none."""
+        """Settings of the weights, in values that JSON can hold; empty if there are none."""
         config = dict[str, Any]()
         stored = plain(self.content.get("cfg", self.content.get("config")))
         if isinstance(stored, dict):
             config |= stored
         try:
             text: str | bytes = self.first_line or "{}"
+            # Reversed, so that the first name wins if both files are there.
             for name in reversed(CONFIGS):
                 beside = self.path.with_name(name)
                 if not self.first_line and beside.is_file():
@@ -131,7 +133,8 @@ class SaeFile:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """The weights by name, in single precision."""
+        """Weights by name, in single precision."""
+        # Training checkpoints hold the state dict beside the optimiser's.
         state = self.content
         for name in ("model", "model_state_dict", "state_dict"):
             inside = self.content.get(name)
@@ -140,6 +143,7 @@ class SaeFile:
         tensors = {}
         for name, value in state.items():
             if isinstance(value, Tensor):
+                # Biases and counters may be whole numbers, matrices may not.
                 check_numbers(value, self.path, name, weight=value.dim() > 1)
                 tensors[name] = value.detach().float()
         return tensors
@@ -154,12 +158,16 @@ class SaeFile:
         return [self.tensors[name] for name in names]
 
     def refuse(self, reason: str) -> InputError:
-        """Return the error for an autoencoder that cannot be run here."""
+        """Return the error of a file whose autoencoder is not supported; ``reason`` says what the file holds."""
         return InputError(f"{self.path} holds {reason}.")
 
 
 def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
-    """Return the weights file among names of files, of those in fewest folders; refuse none or several."""
+    """Return the one weights file among names of files; raise `InputError` for none or several.
+
+    Preferred names win, then files in the fewest folders.
+    """
+    # SAELens stores statistics of sparsity beside the weights.
     weights = [
         name
         for name in sorted(names)
@@ -178,10 +186,11 @@ def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
-    """Return where files lie on this machine, after fetching the weights and their settings from the hub."""
+    """Return the path on this machine; weights on the hub are fetched first, with their settings."""
     name = os.fspath(path)
     here = Path(name)
     if not name.startswith(HUB):
+        # org/name may be a path as well: a folder of that name, or a file that is missing, is no id of the hub.
         is_hub_id = _HUB_ID.fullmatch(name) and not Path(*here.parts[:1]).exists()
         if here.exists() or not is_hub_id or here.suffix in WEIGHTS:
             return here
@@ -191,7 +200,7 @@ def _local(path: str | os.PathLike[str]) -> Path:
         folder = Path(_fetched(f"{owner}/{repository}", below, name))
     except InputError:
         raise
-    # Of the hub's client, or of the library that it reaches the network by.
+    # Errors of the hub's client, or of the library by which it reaches the network, have no common class.
     except Exception as error:
         raise InputError(
             f"{name} is neither a path on this machine nor could it be fetched from the hub "
@@ -201,8 +210,12 @@ def _local(path: str | os.PathLike[str]) -> Path:
 
 
 def _fetched(repository: str, below: str, name: str) -> str:
-    """Return the folder of a repository with one weights file below a path in it, or what was fetched before."""
+    """Fetch the one weights file below a path of a repository; without the network use an earlier download.
+
+    Return the folder of the repository on this machine.
+    """
     try:
+        # The list of files comes first, so that a repository with several autoencoders is refused before a download.
         files = list_repo_files(repository)
     except Exception:  # as above
         return snapshot_download(repository, local_files_only=True)
@@ -214,13 +227,13 @@ def _fetched(repository: str, below: str, name: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return settings as values that JSON can hold; objects become their fields, or their text."""
+    """Return settings as values that JSON can hold: objects become dictionaries of their fields, or text."""
     if isinstance(value, StoredSettings):
         return plain(vars(value))
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(inner) for inner in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return str(value)

@@ -1,4 +1,4 @@
-"""Readers of sparse autoencoders and transcoders: the first that recognises the layout of a file reads it."""
+"""Load sparse autoencoders and transcoders by the first reader that recognises the layout of a file."""
 
 import logging
 import os
@@ -34,24 +34,24 @@ def load_sae(
     mean: Annotated[Tensor | Sequence[float] | np.ndarray | None, FINITE] = None,
     scale: Positive | None = None,
 ) -> SparseAutoencoder:
-    """Read a sparse autoencoder or a transcoder, of this package or released by others; no code in it is run.
+    """Read a sparse autoencoder or a transcoder without running code in its file.
 
-    These are read: this package's files; ViT-Prisma; saev; clipscope; PatchSAE; dictionary_learning; MSAE; SAELens
-    (versions 2 to 6); and what `register_sae_reader` added. The name of the reader is logged, and is
+    Supported are files of this package, ViT-Prisma, saev, clipscope, PatchSAE, dictionary_learning, MSAE and SAELens
+    (versions 2 to 6), and layouts added by `register_sae_reader`. The name of the reader is logged and kept in
     ``about["reader"]``.
 
     Args:
-        path: A weights file, whose settings may lie beside it (``config.json``, ``cfg.json``); a folder with one; or a
-            place on the hub (``org/name``, ``hf-hub:org/name/file``).
-        device: Where it lives.
-        site: Its site in the encoder here (default: what the file says; TransformerLens' names such as
-            ``blocks.9.hook_resid_post`` are known, see `in_feature_basis`).
-        mean: What was subtracted from its inputs in training, where that is not in the file: a vector [d].
-        scale: By what they were divided then.
+        path: A weights file, perhaps with settings beside it (``config.json``, ``cfg.json``); a folder with one weights
+            file; or a place on the hub (``org/name``, ``hf-hub:org/name/file``).
+        device: Device of the autoencoder.
+        site: Its site in the encoder (default: the site that the file names, perhaps by a name of TransformerLens such
+            as ``blocks.9.hook_resid_post``, see `site_named`).
+        mean: Vector [d] that training subtracted from the inputs, if the file does not have it.
+        scale: Number by which training divided the inputs then, if the file does not have it.
 
     Raises:
-        InputError: for a missing or damaged file, one that needs the network, a layout that no reader knows, or a kind
-            of autoencoder that cannot be run here.
+        InputError: for a missing or damaged file, for a file on the hub without the network, for an unknown layout, or
+            for a kind of autoencoder that is not supported.
 
     Example:
         >>> from circuitry.bases import SparseAutoencoder
@@ -93,7 +93,7 @@ def _read(file: SaeFile) -> tuple[str, SparseAutoencoder]:
 
 
 def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
-    """Read the autoencoders that a command line names.
+    """Read autoencoders, given as texts SITE=PATH of a command line, and return them by site.
 
     Example:
         >>> from circuitry.bases import SparseAutoencoder
@@ -120,12 +120,12 @@ def register_sae_reader(
     recognises: Callable[[SaeFile], bool],
     read: Callable[[SaeFile], SparseAutoencoder],
 ) -> None:
-    """Add a reader that sees each file before the others do, or replace one.
+    """Add a reader of files of sparse autoencoders, which is asked before all earlier ones.
 
     Args:
-        name: Of the layout, for messages; a reader of the same name is replaced.
-        recognises: Whether a file has the layout, by its names and settings.
-        read: Makes the autoencoder of such a file.
+        name: Name of the layout, for messages; a reader of the same name is replaced.
+        recognises: Function that returns whether a file has the layout, by its weights' names and settings.
+        read: Function that returns the autoencoder of such a file.
 
     Example:
         >>> from circuitry.bases import SparseAutoencoder
@@ -143,6 +143,7 @@ def register_sae_reader(
 
 def _read_own(file: SaeFile) -> SparseAutoencoder:
     header, arrays = read_arrays(file.path, SAE_FORMAT, "sparse autoencoder")
+    # Files of earlier versions, which had no transcoders, have no kind.
     is_transcoder = header.pop("kind", None) == Transcoder.__name__
     kind = Transcoder if is_transcoder else SparseAutoencoder
     tensors: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items()}

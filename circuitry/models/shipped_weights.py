@@ -1,9 +1,8 @@
 """Weights that come with this package, by the name of their model.
 
-A file of weights holds a state dict, except that the token embedding is packed: it has only the rows of the tokens that
-the model was shown or that prompts use. All other rows are zero when they are read, so an unknown word would say
-nothing, and is refused (`check_known_words`). A JSON beside the file says how the weights were made, and has their
-checksum.
+A file of weights holds a state dict whose token embedding is packed: it has only the rows of tokens that occurred in
+training or that prompts use. All other rows are zero after reading, so an unknown word would have no meaning and is
+refused (`check_known_words`). A JSON file beside the weights tells how they were made, and has their checksum.
 """
 
 import hashlib
@@ -34,7 +33,7 @@ def shipped_models() -> list[str]:
 
 
 def shipped_file(name: str) -> Path:
-    """Return the file of the weights of a model."""
+    """Return the file of the weights of a model; raise `InputError` if it is damaged."""
     path = SHIPPED_WEIGHTS / f"{name}.safetensors"
     if _checksum(path) != _about(name)["sha256"]:
         raise InputError(
@@ -44,7 +43,7 @@ def shipped_file(name: str) -> Path:
 
 
 def shipped_classes(name: str) -> list[str]:
-    """Return the classes that a shipped model was trained on; none for another model."""
+    """Return the classes that a model of this package was trained on; an empty list for another model."""
     if name not in shipped_models():
         return []
     return list(map(in_a_sentence, _about(name)["images"]["classes"]))
@@ -60,9 +59,10 @@ def _about(name: str) -> dict[str, Any]:
 def write_packed(
     state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_by: Mapping[str, Any]
 ) -> None:
-    """Write a state dict with the embeddings of ``tokens`` alone, and beside it how the weights were made."""
+    """Write a state dict with only the token embeddings of ``tokens``, and ``made_by`` in a JSON file beside it."""
     rows = state[_ROWS]
     shape = torch.tensor(rows.shape)
+    # The shape and the places of the rows are tensors, too, since a safetensors file holds nothing else.
     packed = {**state, _ROWS: rows[tokens], _TOKENS: tokens, _SHAPE: shape}
     with whole_file(path) as temporary:
         save_file({key: value.contiguous() for key, value in packed.items()}, temporary)
@@ -73,11 +73,12 @@ def write_packed(
 
 
 def unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with its whole token embedding."""
+    """Return a state dict with the token embedding unpacked: rows that it does not store are zero."""
     if not {_ROWS, _TOKENS, _SHAPE} <= state.keys():
         return state
     plain = dict(state)
     tokens = plain.pop(_TOKENS)
+    # [all tokens, d]: the size that the model expects.
     zeros = plain[_ROWS].new_zeros(plain.pop(_SHAPE).tolist())
     plain[_ROWS] = zeros.index_copy(0, tokens, plain[_ROWS])
     return plain

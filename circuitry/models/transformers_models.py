@@ -1,7 +1,7 @@
-"""Load a vision model of transformers: by a hub id, from a local folder, or one that is already in memory.
+"""Load a vision model of transformers by a hub id, from a local folder, or from memory.
 
-Images pass the model's own processor, class texts its own tokenizer and text model. A model with a classifier becomes a
-`Classifier`. A model without texts and classifier takes a `linear_probe`.
+Images are prepared by the model's own processor, class texts by its own tokenizer and text model. A model with a
+classifier becomes a `Classifier`. A model without texts and classifier needs a `linear_probe`.
 """
 
 import copy
@@ -26,7 +26,7 @@ from circuitry.models.clip import Clip, checked_device, read_no_text
 from circuitry.runs.errors import InputError
 
 _UNUSED = ("pooler.", "mask_token")
-"""Weights that no embedding depends on, which checkpoints may lack."""
+"""Parts of names of weights that no embedding depends on; a checkpoint may lack these weights."""
 
 
 def load_transformers(
@@ -34,7 +34,7 @@ def load_transformers(
 ) -> Clip:
     """Load a vision model of transformers; see `load_clip`.
 
-    A model in memory is copied; its processor and tokenizer come from where it was loaded.
+    A model in memory is copied. Its processor and tokenizer are read from the place that it was loaded from.
     """
     where = checked_device(device)
     given: Any = source if isinstance(source, nn.Module) else None
@@ -59,9 +59,10 @@ def load_transformers(
     processor: Any = _from(place, "image processor", transformers.AutoImageProcessor)
     preprocess = partial(_preprocessed, processor)
     shown = _shown(place, processor, preprocess)
-    texts = hasattr(model, "get_text_features")
-    length = config.text_config.max_position_embeddings if texts else 0
-    tokenizer = _tokenizer(place, length) if texts else read_no_text
+    tokenizer: Callable[[Sequence[str]], Tensor] = read_no_text
+    if hasattr(model, "get_text_features"):
+        tokenizer = _tokenizer(place, config.text_config.max_position_embeddings)
+    # Neither the version of the library nor the path changes an embedding, so they stay out of the identity.
     made_by = json.loads(config.to_json_string())
     for name in ("transformers_version", "_name_or_path"):
         made_by.pop(name, None)
@@ -72,8 +73,9 @@ def load_transformers(
         outputs = {}
         times = Counter(config.id2label.values())
         for i, label in config.id2label.items():
-            # Labels that are equal, as ImageNet's two cranes, get the number.
-            outputs[f"{label} ({i})" if times[label] > 1 else label] = (i,)
+            # ImageNet has two classes "crane"; equal labels get the number of the output.
+            name = f"{label} ({i})" if times[label] > 1 else label
+            outputs[name] = (i,)
         named = {"transformers": made_by}
         return as_classifier(place, model, preprocess, named, outputs)
     encoder = Encoder.from_tower(model)
@@ -95,7 +97,8 @@ def _from(place: str, what: str, auto: Any, **options: Any) -> Any:
 
 
 def _weights(place: str, config: Any) -> Any:
-    """Return the model that a checkpoint says it is of, all of its weights there."""
+    """Return the model of the class that the checkpoint names; raise `InputError` if weights are missing."""
+    # AutoModel would drop heads, such as a classifier or a projection, that the checkpoint has weights for.
     name, *_ = config.architectures or ("AutoModel",)
     auto: Any = getattr(transformers, name, transformers.AutoModel)
     model, info = _from(place, "weights", auto, output_loading_info=True)
@@ -119,7 +122,8 @@ def _preprocessed(processor: Any, image: Image.Image) -> Tensor:
 def _shown(
     place: str, processor: Any, preprocess: Callable[[Image.Image], Tensor]
 ) -> dict[str, Any]:
-    """Return the settings of preprocessing, with the size that images have behind it, wide or high."""
+    """Return the settings of preprocessing and the size of its images; raise `InputError` if that varies."""
+    # An encoder takes one size. A processor without a crop would keep the shape of the picture.
     wide = preprocess(Image.new("RGB", (96, 64))).shape
     high = preprocess(Image.new("RGB", (64, 96))).shape
     if wide != high or len(wide) != 3:
@@ -128,6 +132,7 @@ def _shown(
             f"one and {list(high)} of a high one: set its size and crop in preprocessor_config.json."
         )
     settings = json.loads(processor.to_json_string())
+    # A processor may have mean and deviation and not use them.
     stated = settings if settings.get("do_normalize", True) else {}
     return {
         "mean": tuple(stated.get("image_mean") or (0.0,) * 3),
@@ -138,8 +143,9 @@ def _shown(
 
 
 def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
-    """Return how texts become tokens, all padded to the text model's length, as these models were trained."""
+    """Return the function from texts to tokens, which are padded to ``length`` as in the training of these models."""
 
+    # Read at the first text: work with images alone needs no tokenizer.
     @cache
     def loaded() -> Any:
         tokenizer = _from(place, "tokenizer", transformers.AutoTokenizer)

@@ -8,6 +8,8 @@ from .page import Written as Written
 from .page import write_results as write_results
 from .plots import plot as plot
 from .result_tables import listings_of as listings_of
+from .result_tables import listings_of_records as listings_of_records
+from .result_tables import write_with_provenance as write_with_provenance
 from .run_pages import link_pages as link_pages
 from .sections.accuracies import add_told_apart as add_told_apart
 from .sections.circuits import add_two_lines as add_two_lines

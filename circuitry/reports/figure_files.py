@@ -36,17 +36,20 @@ WIDTH = 1000
 def write_static(
     figures: Mapping[str, go.Figure], folder: str | PathLike[str]
 ) -> list[Path]:
-    """Write ``folder/<name>.png`` for every figure, and return the paths; none without kaleido or a browser.
+    """Write ``folder/<name>.png`` for every figure, and return the paths.
 
-    A warning says what is wrong with the browser; who has no kaleido has asked for no PNG figures.
+    Without kaleido nothing is written: PNG figures are an extra that was not installed. Without a working browser
+    nothing is written, either, and a warning says why.
     """
     if importlib.util.find_spec("kaleido") is None:
         return []
+    # Only here, since kaleido is optional.
     import kaleido
     from kaleido.errors import ChromeNotFoundError, KaleidoError
 
     paths = [Path(folder) / f"{name}.png" for name in figures]
     try:
+        # All figures in one call, since a browser takes seconds to start; the files appear together at the end.
         with ExitStack() as stack:
             jobs = []
             for path, figure in zip(paths, figures.values(), strict=True):

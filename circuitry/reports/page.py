@@ -1,4 +1,4 @@
-"""A finished analysis as one HTML file that needs no network and no other file: plotly.js and images are in it."""
+"""Write a finished analysis as one HTML file, which holds plotly.js and all images and so needs no other file."""
 
 import base64
 import errno
@@ -79,7 +79,7 @@ class Report:
         """The interactive figures by the id of their div, for `write_static`."""
 
     def summary(self, findings: Sequence[Finding | None]) -> None:
-        """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
+        """Put findings at the top of the page, as the answer to its title; None among them is left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
     def section(self, heading: str, *, folded: bool = False) -> None:
@@ -95,8 +95,10 @@ class Report:
 
     def figure(self, figure: go.Figure, caption: str) -> None:
         """Add an interactive plotly figure with its caption."""
+        # The id of the figure's div on the page, and the stem of its PNG file.
         name = f"figure-{self._n_blocks['figure'] + 1}"
         self.plotly_figures[name] = figure
+        # plotly.js is in the page once, not in every figure.
         drawing = plotly.io.to_html(
             figure,
             full_html=False,
@@ -146,18 +148,23 @@ class Report:
         for name, column in table.items():
             numeric = pd.api.types.is_numeric_dtype(column)
             columns.append({"name": str(name).replace("_", " "), "numeric": numeric})
+            # Counts become floats where a row lacks one; they still have no decimals.
             spec = ",.0f" if _counts(column) else None
             spec = (formats or {}).get(str(name), spec)
             cells.append([_cell(value, spec) for value in column])
         folded = folded or self._n_open_tables >= OPEN_TABLES
+        # A table in a folded section takes no room on the page.
         if not folded and not self._sections[-1].get("folded"):
             self._n_open_tables += 1
+        # A folded table shows the first sentence of its caption.
         start, _, rest = caption.partition(". ")
+        if rest:
+            start += "."
         self._add_numbered(
             "table",
             caption,
             folded=folded,
-            start=f"{start}." if rest else start,
+            start=start,
             rest=rest,
             columns=columns,
             rows=list(zip(*cells, strict=True)),
@@ -170,9 +177,9 @@ class Report:
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
         target = Path(path)
-        links = [
-            (section["name"], section["heading"]) for section in self._sections[1:]
-        ]
+        # The first section has no heading to link to.
+        named = self._sections[1:]
+        links = [(section["name"], section["heading"]) for section in named]
         if self._provenance:
             links.append(("provenance", "Provenance"))
         page = TEMPLATES.get_template("page.html.jinja").render(
@@ -191,26 +198,30 @@ class Report:
 
 
 def _counts(column: "pd.Series[Any]") -> bool:
-    """Return whether a column of floats holds counts: whole numbers above 1, or none."""
+    """Return whether a column of floats holds counts: only whole numbers, one of them above 1."""
     if not pd.api.types.is_float_dtype(column):
         return False
     known = column.dropna()
+    # Zeros and ones alone may as well be shares.
     return bool((known % 1 == 0).all() and (known > 1).any())
 
 
 def _cell(value: object, spec: str | None = None) -> str:
-    """Return a value as text: a dash for what is missing; for a number three decimals, or what ``spec`` says."""
+    """Return the text of a cell: a dash for a missing value, a number by ``spec`` or else with three decimals."""
+    # pd.isna would return an array for a list.
     if value is None or value is pd.NA or value is pd.NaT:
         return "–"
     if isinstance(value, Real) and math.isnan(value):
         return "–"
     if spec is not None:
         return format(value, spec)
+    # Python's bool is an integer, and a reader expects a word.
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     if isinstance(value, Integral):
         return f"{int(value):,}"
     number = float(value)
+    # Three decimals would show zero, or many digits.
     size = abs(number)
     if 0 < size < 0.001 or size >= 1e6:
         return f"{number:.2e}"
@@ -233,10 +244,10 @@ class Written(NamedTuple):
     refused: str | None = None
     """Why nothing was written."""
     claims: tuple[str, ...] = ()
-    """The answer in short, as the report begins."""
+    """The claims at the top of the report."""
 
     def facts(self) -> dict[str, Any]:
-        """Return the answer in short, and the paths, in plain values."""
+        """Return the claims and the paths as plain values, for JSON."""
         return {
             "in_short": list(self.claims),
             "report": str(self.report),
@@ -267,12 +278,11 @@ def write_results(
     listings: Mapping[str, Sequence[str]] | None = None,
     comparisons: Mapping[str, Comparison] | None = None,
 ) -> Written:
-    """Write report, tables and PNG figures into a folder, and small tables into another; return the paths.
+    """Write a report, its tables and PNG figures into a folder, and the small tables into another folder, too.
 
-    The folder gets an index of its pages, and the report links to those beside it, see `link_pages`.
-
-    Tables of an earlier run of the same command there that this one does not have are removed. A finished run may lie
-    where nothing can be written: then nothing is, and the result says so.
+    The folder gets an index of its pages, and the report links to the pages beside it; see `link_pages`. Tables that an
+    earlier run of the same command left in the folder are removed, unless they are written now. If the folder is
+    read-only, as that of a finished run may be, nothing is written and the result says so.
 
     Args:
         out: Folder for ``report.html``, ``tables`` and ``figures``.
@@ -295,6 +305,7 @@ def write_results(
         remove_stale_tables(out / "tables", tables)
         paths = write_with_provenance(tables, out / "tables", provenance, listed)
     except OSError as error:
+        # A full disk is an error; a folder that may not be written to holds a finished run.
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         refused = f"{out} can only be read: {error.strerror}"
@@ -304,6 +315,7 @@ def write_results(
         committed = {name: tables[name] for name in small}
         paths += write_with_provenance(committed, results, provenance, listings)
     report.provenance(provenance)
+    # After the tables: figures take longest, and the numbers are then safe.
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)

@@ -1,4 +1,4 @@
-"""One result as its figure. Figures for several results, and with more options, are in `circuitry.reports.figures`."""
+"""Draw one result as a figure. Figures of several results, or with options, are in `circuitry.reports.figures`."""
 
 import plotly.graph_objects as go
 
@@ -50,6 +50,7 @@ def plot(result: Plotted) -> go.Figure:
             return circuit_drawing(
                 result, result.source.inner_sites, title=result.source.title
             )
+        # A graph is drawn as the circuit that is cut from it by default.
         case AttributionGraph():
             return plot(result.circuit())
         case FaithfulnessCurve():
@@ -66,6 +67,7 @@ def plot(result: Plotted) -> go.Figure:
 
 
 def _plot_curve(curve: FaithfulnessCurve) -> go.Figure:
+    # Selectivity compares with images of other classes, which a curve may lack.
     measure = "faithfulness" if curve.own.all() else "selectivity"
     known = [name for name in (curve.class_name, curve.domain) if name]
     name = " in ".join(known) or "the circuit"

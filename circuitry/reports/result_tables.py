@@ -1,8 +1,7 @@
-"""The files of an experiment: tables, their provenance, and its classes and images. No torch."""
+"""Write the files of an experiment: its tables, their provenance, and lists of its classes and images. No torch."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
@@ -11,46 +10,24 @@ import pandas as pd
 from circuitry.comparison.table import write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.runs.files import whole_file
-from circuitry.runs.provenance import command, versions
-
-
-@dataclass(frozen=True)
-class KeepSettings:
-    """Where a script that prints tables also writes them."""
-
-    results: Path | None = None
-    """Folder for the tables and their provenance."""
-
-    def keep(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        shown: Sequence[str] | None = None,
-        **facts: object,
-    ) -> None:
-        """Print the tables, or those shown, and write all, with the script's settings and further facts."""
-        for name in tables if shown is None else shown:
-            numbers = "{:.3g}".format
-            print(
-                f"{name}:\n{tables[name].to_string(index=False, float_format=numbers)}"
-            )
-        if self.results is not None:
-            settings = asdict(self)
-            del settings["results"]
-            write_with_provenance(tables, self.results, settings | facts | versions())
-
+from circuitry.runs.provenance import command
 
 TABLES = "tables"
 """Listing of the tables that a command wrote, ``tables.txt`` beside them."""
 
 
 def remove_stale_tables(folder: Path, written: Collection[str]) -> None:
-    """Remove the tables in a folder that the same command left there, and does not write now; others stay."""
+    """Remove the tables that an earlier run of the same command left in a folder, unless they are written now.
+
+    Tables of another command stay.
+    """
     try:
         provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
         before = str(provenance["command"])
         listed = (folder / f"{TABLES}.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError, LookupError, TypeError):
-        return  # nothing is known of these tables
+        # Without a readable record nobody knows whose tables these are: they stay.
+        return
     if _program(before) != _program(command()):
         return
     stale = set(listed) - set(written)
@@ -61,7 +38,7 @@ def remove_stale_tables(folder: Path, written: Collection[str]) -> None:
 
 
 def _program(line: str) -> list[str]:
-    """Return a command line without its options."""
+    """Return the program and the subcommand of a command line."""
     return [word for word in line.split()[:2] if not word.startswith("-")]
 
 
@@ -75,10 +52,11 @@ def write_with_provenance(
 
     Args:
         provenance: Facts for ``provenance.json``; the script's command is added.
-        listings: Names of what the tables look at, e.g. classes and images: one a line in ``<name>.txt``.
-
+        listings: Lists of names, such as the classes and the images of the tables; each is written to ``<name>.txt``,
+            one name a line.
     """
     paths = [folder / f"{name}.csv" for name in tables]
+    # Six digits: rounding in the others differs between machines.
     for path, table in zip(paths, tables.values(), strict=True):
         write_named_table(path, table, "%.6g")
     facts = json.dumps({"command": command(), **provenance}, indent=1, default=str)

@@ -1,4 +1,4 @@
-"""The pages in the folder of a run: an index of them, and links between them."""
+"""Write an index of the pages in the folder of a run, and links between them."""
 
 import datetime
 import html
@@ -37,11 +37,16 @@ def link_pages(folder: Path) -> Path | None:
         'index.html'
     """
     paths = [folder / name for name in PAGES if (folder / name).is_file()]
-    inner = {path for name in PAGES for path in folder.glob(f"*/{name}")} - set(paths)
+    inner: set[Path] = set()
+    for name in PAGES:
+        inner.update(folder.glob(f"*/{name}"))
+    # A page of the folder may match the pattern of the folders in it, as the explorer does.
+    inner -= set(paths)
     pages = [_described(folder, path) for path in [*paths, *sorted(inner)]]
     _link_report(folder, pages)
     index = folder / "index.html"
     if index.is_file():
+        # Only an index that has our mark is replaced; the explorer's page has the same name.
         before = index.read_text(encoding="utf-8", errors="replace")
         if before and OURS not in before:
             return None
@@ -61,6 +66,7 @@ def _link_report(folder: Path, pages: Sequence[Mapping[str, str]]) -> None:
     if n_tables:
         links.append(f'<a href="tables/">{n_tables} tables</a>')
     shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
+    # Text before the links, links of an earlier call, text after them.
     parts = report.read_text(encoding="utf-8").split(BESIDE, 2)
     if len(parts) == 3:
         written = report.stat()
@@ -70,6 +76,7 @@ def _link_report(folder: Path, pages: Sequence[Mapping[str, str]]) -> None:
 
 
 def _described(folder: Path, path: Path) -> dict[str, str]:
+    # A page may have many MiB; its title is at the start.
     with open(path, encoding="utf-8", errors="replace") as file:
         match = _TITLE.search(file.read(_HEAD))
     address = path.relative_to(folder).as_posix()
@@ -83,6 +90,7 @@ def _described(folder: Path, path: Path) -> dict[str, str]:
 
 
 def _rewrite(path: Path, text: str) -> None:
+    # An equal file keeps its time.
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         with whole_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

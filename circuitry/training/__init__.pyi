@@ -7,6 +7,8 @@ from .accuracy import MEASURE as MEASURE
 from .accuracy import OWN_STYLE as OWN_STYLE
 from .accuracy import SUPERVISED as SUPERVISED
 from .accuracy import accuracy_kinds as accuracy_kinds
+from .accuracy import class_accuracy as class_accuracy
+from .accuracy import read_predictions as read_predictions
 from .accuracy import tidy_accuracy as tidy_accuracy
 from .accuracy import write_predictions as write_predictions
 from .clip_training import available_device as available_device
@@ -15,6 +17,7 @@ from .evaluation import ZERO_SHOT_TEXTS as ZERO_SHOT_TEXTS
 from .evaluation import predictions as predictions
 from .evaluation import zero_shot_accuracy as zero_shot_accuracy
 from .evaluation import zero_shot_heads as zero_shot_heads
+from .evaluation import zero_shot_predictions as zero_shot_predictions
 from .image_captions import Captions as Captions
 from .image_captions import caption_rows as caption_rows
 from .image_captions import caption_words as caption_words
@@ -23,6 +26,7 @@ from .image_captions import read_captions as read_captions
 from .image_captions import with_captions as with_captions
 from .run_folder import checkpoints as checkpoints
 from .run_folder import claim_run as claim_run
+from .run_folder import described as described
 from .run_folder import kept_checkpoints as kept_checkpoints
 from .run_folder import read_run as read_run
 from .run_folder import record_run as record_run

@@ -38,8 +38,9 @@ from circuitry import (
 from circuitry.circuits import depth_bias
 from circuitry.comparison import KNOWN, Comparison, lesion_summary
 from circuitry.data import Decoding, chosen_names, class_key
-from circuitry.interventions import CheckSettings, OwnParts, OwnPartSettings
+from circuitry.interventions import CheckSettings, OwnPartSettings
 from circuitry.models import Clip
+from circuitry.questions import OwnParts
 from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
 from experiments.representations.embedding_set import Embeddings
 from experiments.representations.embeddings import embed_images, embed_texts

@@ -1,15 +1,17 @@
 """All steps of a small analysis of the drawn set, and all of them a second time."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from circuitry import DomainFolder, InputError, load_clip
-from circuitry.analysis import Analysis
-from circuitry.circuits import ExtractionSettings, midpoint_rule
+from circuitry.analysis import AccuracyAnswer, Analysis
+from circuitry.circuits import midpoint_rule
 from circuitry.interventions import CheckSettings
+from circuitry.questions import ExtractionSettings
 from experiments.drawn import DrawingSettings, write_toy
 from tests.explorer.made import unpack
 from tests.support.work import QUIET
@@ -70,12 +72,10 @@ def test_the_explorer_has_the_reports_numbers_of_own_parts(tmp_path: Path) -> No
     known = ~(
         (right["class"] == "clock") & (right["domain"] == "real")
     )  # of all its images too few are right
-    run.results["accuracy_by_class"] = right.assign(known=known)
-    found = run.own_parts([0.01], QUIET)
-    assert isinstance(found, dict)
-    cell = found["lesions"][
-        (found["lesions"]["class"] == "clock") & (found["lesions"]["domain"] == "real")
-    ]
+    run.answers.accuracy = AccuracyAnswer(right, right.assign(known=known))
+    lesions = run.own_parts([0.01], QUIET).lesions
+    assert lesions is not None
+    cell = lesions[(lesions["class"] == "clock") & (lesions["domain"] == "real")]
     assert (
         cell["whole_right"] >= 0.5
     ).all()  # of the images that test parts enough are
@@ -153,6 +153,7 @@ def test_the_report_says_what_is_missing(
         images.root, split="test", domains=("real",), classes=("fish",)
     )
     run = begun(photos, tmp_path, n_images=4)
+    run.settings = replace(run.settings, leave_unseen=False)
     run.circuits(QUIET)
     assert run.curves(QUIET) == []
     assert run.transfer(QUIET) == {}
@@ -173,10 +174,23 @@ def test_a_report_says_which_step_comes_first(
 ) -> None:
     run = begun(images, tmp_path)
     run.accuracy()
-    with pytest.raises(
-        InputError, match=r"No circuits are found yet.*circuits\(\) first"
-    ):
-        run.report()
+    for step in (run.report, run.compare, run.curves, run.explore):
+        with pytest.raises(InputError, match=r"circuits"):
+            step()
     run.circuits(QUIET)
     with pytest.raises(InputError, match=r"apart='real'.*compare\(\) first"):
         run.report(apart="real")
+
+
+def test_own_parts_are_reported_without_circuits(
+    images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: [])
+    run = begun(images, tmp_path)
+    run.accuracy(least=0.0001)
+    run.own_parts([0.01], QUIET)
+    written = run.report()
+    page = written.report.read_text(encoding="utf-8")
+    assert "Own parts of" in page
+    assert any("parts of their own?" in claim for claim in written.claims)
+    assert {path.name for path in (tmp_path / "tables").iterdir()} > {"accuracy.csv"}

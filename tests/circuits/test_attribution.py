@@ -23,8 +23,7 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import AttributionSettings, attribute_parts
-from circuitry.circuits.chain_edges import chain_edges
+from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task

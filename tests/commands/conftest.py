@@ -11,8 +11,9 @@ import pytest
 
 from circuitry import DomainFolder, load_clip
 from circuitry.analysis import quickstart_steps
-from circuitry.circuits import ExtractionSettings, midpoint_rule
-from circuitry.runs.files import file_lock
+from circuitry.circuits import midpoint_rule
+from circuitry.questions import ExtractionSettings
+from circuitry.runs import file_lock
 from circuitry.training import ClipTraining, train_clip
 from experiments.drawn import DrawingSettings, tiny_clips, write_toy
 from experiments.drawn.tiny_clips import TinyClip

@@ -15,8 +15,8 @@ import torch
 from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
 from circuitry.commands import run_command
-from circuitry.interventions.check_images import CheckImages
 from circuitry.interventions.intervention_settings import CheckSettings
+from circuitry.questions.checks import CheckImages
 from circuitry.runs import InputError
 from tests.support.scripts import assert_drawn, command_module, needs_browser
 
@@ -148,7 +148,8 @@ def test_a_dry_run_counts_and_estimates(
     assert "min on this worker" in printed
     module.main(config)
     assert "3 jobs with 6 images, 2 jobs finished" in capsys.readouterr().out
-    module.main(replace(config, out=tmp_path / "all", n_images=50, classes=("star",)))
+    whole = {"n_images": 50, "leave_unseen": False, "classes": ("star",)}
+    module.main(replace(config, out=tmp_path / "all", **whole))
     printed = capsys.readouterr().out
     assert (
         printed.index("1 of 1 circuits cannot be tested")

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import circuitry
 from circuitry import CausalChecks, Circuit, DomainFolder, GraphFolder, load_clip
 from circuitry.cards import CardFolder
 from circuitry.interventions import CheckSettings, FaithfulnessCurve
+from circuitry.questions import one_class
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
 from experiments.drawn import DrawingSettings, write_toy
@@ -65,9 +67,9 @@ def test_a_circuit_of_a_class_is_found_and_tested(
     page = written.report.read_text(encoding="utf-8")
     assert written.claims[0].split(":")[0] in page
     assert "The circuit of fish in real" in page
-    subject = module.Subject(config)
-    found_on, unseen = subject.own
-    assert not {*found_on, *subject.others[0]} & {*unseen, *subject.others[1]}
+    run = module.question_of(config)
+    tested = {*run.unseen, *run.others(unseen=True)}
+    assert not {*run.found_on, *run.others()} & tested
 
 
 def test_cards_checks_and_the_explorer_read_what_is_found(
@@ -114,12 +116,12 @@ def test_an_interrupted_search_goes_on(
     ):
         made.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "judge_circuit", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(one_class, "judge_circuit", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             module.main(again)
     assert not (again.out / "report.html").exists()
     for name in ("find_circuit", "measure_circuits"):  # done, and not done again
-        monkeypatch.setattr(module, name, pytest.fail)
+        monkeypatch.setattr(one_class, name, pytest.fail)
     module.main(again)
     for table in ("recovered", "tests", "curves"):
         one, other = (
@@ -140,40 +142,41 @@ def test_an_interrupted_search_goes_on(
 def test_a_second_search_of_a_folder_waits_for_the_first(
     config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, again = command_module("find"), replace(config, out=tmp_path / "again")
-    subject = module.Subject(again)
-    find, seconds, labels = module.find_circuit, list[Future[Any]](), list[int]()
+    run = command_module("find").question_of(replace(config, out=tmp_path / "again"))
+    find = circuitry.find_circuit
+    seconds = list[Future[Any]]()
+    labels = list[int]()
 
     def find_beside_another(*given: Any, **named: Any) -> Circuit:
         labels.append(given[0].metric.label)
         assert len(labels) == len(set(labels)), "found twice"
         if not seconds:
-            seconds.append(pool.submit(module.search, again, subject))
+            seconds.append(pool.submit(run.run))
             wait(seconds, timeout=0.5)
-        return find(*given, **named)  # type: ignore[no-any-return]
+        return find(*given, **named)
 
-    monkeypatch.setattr(module, "find_circuit", find_beside_another)
+    monkeypatch.setattr(one_class, "find_circuit", find_beside_another)
     with ThreadPoolExecutor(1) as pool:
-        found, _, _, tested = module.search(again, subject)
-        found_too, _, _, tested_too = seconds[0].result()
-    for site, scores in found.source.node_scores.items():
-        assert scores.tolist() == found_too.source.node_scores[site].tolist()
-    pd.testing.assert_frame_equal(tested, tested_too)
+        answer = run.run()
+        other = seconds[0].result()
+    for site, scores in answer.circuit.source.node_scores.items():
+        assert scores.tolist() == other.circuit.source.node_scores[site].tolist()
+    pd.testing.assert_frame_equal(answer.tests, other.tests)
 
 
 def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
     module, data = command_module("find"), tmp_path / "pictures"
     shutil.copytree(toy / "real" / "fish", data)
-    subject = module.Subject(
+    run = module.question_of(
         module.Config(
             model="rn-tiny", data=data, class_name="fish", classes=("key",), **FEW
         )
     )
-    assert subject.classes == ("key", "fish")
-    assert subject.domain == "pictures"
-    assert [len(half) for half in subject.own] == [2, 2]
-    assert len(subject.unseen.images) == 2
-    assert subject.unseen.others is None
+    assert run.images.all_classes == ("key", "fish")
+    assert run.key == ("fish", "pictures")
+    assert [len(run.found_on), len(run.unseen)] == [2, 2]
+    assert len(run.task_unseen.images) == 2
+    assert run.task_unseen.others is None
 
 
 def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
@@ -337,9 +340,7 @@ def test_a_search_for_other_units_is_another(config: Any) -> None:
         replace(config, model="vit-tiny", units=units)
         for units in ("channels", "components")
     )
-    made = [
-        module.made_with(one, module.Subject(one)) for one in (channels, components)
-    ]
+    made = [module.question_of(asked).made_with for asked in (channels, components)]
     assert made[0]["weights"] == made[1]["weights"]
     assert made[0] != made[1]
 

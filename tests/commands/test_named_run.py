@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from circuitry.analysis.quickstart_settings import (
-    QUICKSTART,
-    QuickstartSettings,
-    drawn_circuits,
-    run_of,
-)
-from circuitry.analysis.run_explorer import curve_folders
+from circuitry.analysis import QUICKSTART, QuickstartSettings
+from circuitry.analysis.run_layout import curve_folders, drawn_circuits, run_of
 from circuitry.commands import run_command
 from circuitry.commands.named_run import check_the_quickstart
 from circuitry.data import DRAWN_IMAGES

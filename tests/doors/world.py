@@ -19,6 +19,7 @@ from circuitry import (
     circuits,
     comparison,
     interventions,
+    questions,
     training,
 )
 from circuitry.comparison.ceiling import pair_cells
@@ -56,7 +57,7 @@ class World:
             list(clip.encoder.sites[-3:]),
         )
         rule, weights = circuitry.left_rule(1), F.normalize(torch.randn(4, 16), dim=-1)
-        settings = circuits.ExtractionSettings(
+        settings = questions.ExtractionSettings(
             rule=rule,
             size=0.1,
             sites=tuple(sites),
@@ -64,7 +65,7 @@ class World:
             parts=2,
             texts=["a {}."],
         )
-        circuits.Extraction(clip, data, folder / "graphs", settings).run(QUIET)
+        questions.Extraction(clip, data, folder / "graphs", settings).run(QUIET)
         metric = circuitry.class_logit(weights, 1)
         few = interventions.AblationSettings(sizes=(1.0,), random_draws=1)
         task = circuitry.Task(

@@ -28,10 +28,10 @@ from circuitry import (
 )
 from circuitry.bases import SparseAutoencoder
 from circuitry.cards import unit_cards
-from circuitry.circuits import Extraction, ExtractionSettings
 from circuitry.data import load_image
 from circuitry.encoder import Baseline
 from circuitry.models import FolderBaseline
+from circuitry.questions import Extraction, ExtractionSettings
 from circuitry.runs.identity import UNKNOWN
 from circuitry.training.samples import extract_samples, image_files
 from experiments.representations.embeddings import embed_images

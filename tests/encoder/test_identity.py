@@ -80,6 +80,7 @@ class World:
     def extract(self, name: str, **changes: Any) -> GraphFolder:
         asked: dict[str, Any] = {
             "n_images": 2,
+            "leave_unseen": False,
             "parts": 2,
             "rule": left_rule(1),
             "sites": self.clip.encoder.sites[-3:-1],

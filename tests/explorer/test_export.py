@@ -184,6 +184,20 @@ def test_curves_of_other_cuts_are_left_out(graphs: GraphFolder, tmp_path: Path) 
     assert read(tmp_path / "out", "index")[0]["curves"] == {}
 
 
+@pytest.mark.parametrize(
+    ("priced", "scored"),
+    [({"price": 0.2}, "the class's log-odds"), ({}, "the metric (logit)")],
+)
+def test_scores_of_own_parts_are_in_log_odds(
+    priced: dict[str, float], scored: str, tmp_path: Path
+) -> None:
+    graph = random_graph(0, "cat", "real", units=UNITS, fraction=0.2)
+    by_contrast = graph.settings | {"method": "contrast"} | priced
+    folder = write_alone(replace(graph, settings=by_contrast), tmp_path / "graphs")
+    export_explorer(folder, tmp_path / "out")
+    assert read(tmp_path / "out", "index")[0]["scored"] == scored
+
+
 def test_cards_hold_images_heat_and_exact_effects(
     graphs: GraphFolder, exported: Path
 ) -> None:

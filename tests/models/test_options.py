@@ -13,7 +13,6 @@ from circuitry import InputError, left_rule, load_clip
 from circuitry.analysis import QuickstartModel
 from circuitry.analysis.quickstart_settings import QUICKSTART_MODEL
 from circuitry.bases import Transcoder
-from circuitry.circuits import ExtractionSettings
 from circuitry.data.names import in_a_sentence
 from circuitry.models import ModelOptions, read_checkpoint
 from circuitry.models.open_clip_models import register_model
@@ -24,6 +23,7 @@ from circuitry.models.shipped_weights import (
     shipped_models,
     write_packed,
 )
+from circuitry.questions import ExtractionSettings
 from experiments.drawn import draw_image
 from experiments.drawn.drawing import STYLES, TOY_CLASSES
 from tests.support.feature_bases import make_sae

@@ -16,10 +16,10 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from circuitry import DomainFolder, Encoder, InputError, extract, load_clip
 from circuitry.analysis import Analysis
-from circuitry.circuits import ExtractionSettings
 from circuitry.commands import run_command
-from circuitry.interventions import OwnParts, OwnPartSettings
+from circuitry.interventions import OwnPartSettings
 from circuitry.models import Model, from_encoder, image_batches, linear_probe
+from circuitry.questions import ExtractionSettings, OwnParts
 from tests.support.work import QUIET
 
 NET = '''

@@ -27,15 +27,10 @@ from circuitry import (
 )
 from circuitry.bases import ResidualStream
 from circuitry.bases.gated_stream import run_gated
-from circuitry.circuits import (
-    Extraction,
-    ExtractionSettings,
-    direct_effects,
-    direct_vectors,
-    pooling_pairs,
-)
+from circuitry.circuits import direct_effects, direct_vectors, pooling_pairs
 from circuitry.encoder import Counterfactual
 from circuitry.models import FolderBaseline
+from circuitry.questions import Extraction, ExtractionSettings
 from experiments.representations.embeddings import embed_images
 from tests.study.representations.test_embeddings import draw
 from tests.support.assert_same import assert_same

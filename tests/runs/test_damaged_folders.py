@@ -27,11 +27,12 @@ from circuitry import (
     InputError,
 )
 from circuitry.bases import SparseAutoencoder
-from circuitry.circuits import extract, midpoint_rule
+from circuitry.circuits import midpoint_rule
 from circuitry.data import load_image
-from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCurve
-from circuitry.interventions.circuit_checks import TRANSFER_FORMAT
+from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.models import load_sae
+from circuitry.questions import CausalChecks, extract
+from circuitry.questions.checks import TRANSFER_FORMAT
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.jobs import JobFolder
 from circuitry.runs.manifest import read_manifest, write_sealed
@@ -89,6 +90,7 @@ def make_circuits(clip: Clip, images: DomainFolder, out: Path) -> GraphFolder:
         images,
         out,
         n_images=2,
+        leave_unseen=False,
         work=QUIET,
         rule=midpoint_rule(1),
         parts=2,

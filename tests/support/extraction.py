@@ -15,11 +15,17 @@ from circuitry import (
     extract,
     left_rule,
 )
-from circuitry.circuits import Extraction, ExtractionSettings
+from circuitry.questions import Extraction, ExtractionSettings
 from tests.support.work import AS_STUDIED, QUIET
 
 TEMPLATES = ["a {}."]
-SETTINGS = {"rule": left_rule(2), "texts": TEMPLATES, "baseline": "zero", **AS_STUDIED}
+SETTINGS = {
+    "rule": left_rule(2),
+    "texts": TEMPLATES,
+    "baseline": "zero",
+    "leave_unseen": False,
+    **AS_STUDIED,
+}
 COUNTS = {
     ("real", "axe"): 3,
     ("real", "cat"): 2,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from circuitry.commands.dispatch import COMMANDS, work_of
+from circuitry.commands.dispatch import COMMANDS, module_of
 from circuitry.runs.command_line import read_line
 from tests.support.browser import find_browser, load
 
@@ -27,8 +27,8 @@ def script(name: str) -> ModuleType:
 
 
 def command_module(name: str) -> ModuleType:
-    """Return the module with the work of a command, which has its `Config`, too."""
-    return importlib.import_module(work_of(name))
+    """Return the module of a command."""
+    return importlib.import_module(module_of(name))
 
 
 def study_config(name: str, *words: str, **given: object) -> Any:

@@ -29,6 +29,7 @@ _GUESSING = {
 }
 """Name and look of the lines of guessing, among all classes and among the held-out ones alone."""
 _PERCENT = {
+    # Room above 100 for the numbers of the bars.
     "range": [0, 115],
     "tickvals": list(range(0, 101, 20)),
     "title_text": "accuracy, mean over classes (%)",
@@ -41,7 +42,9 @@ def accuracy_bars(
     title: str = "Accuracy by domain",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw the accuracy of every domain: bars of seen and held-out classes, and `KINDS` as points over the latter.
+    """Draw the accuracy of every domain: bars of seen and held-out classes, and `KINDS` as points.
+
+    The points stand on the bars of held-out classes, whose accuracy they explain.
 
     Args:
         table: From `accuracy_kinds`, a row per domain.
@@ -75,11 +78,11 @@ def accuracy_panels(
     title: str,
     columns: int = 3,
 ) -> go.Figure:
-    """Draw accuracies as `accuracy_bars`, of several models: a panel for each title, a group of bars for each row.
+    """Draw the accuracies of several models like `accuracy_bars`: a panel for each title, a group of bars for each row.
 
     Args:
-        panels: Title -> rows of `accuracy_kinds` by the name of each row; all panels have the same names. Whiskers are
-            ``sd``.
+        panels: For each title a table of `accuracy_kinds` with the name of each row as index, the same in all panels.
+            Whiskers are the column ``sd``.
         colours: The colour of each panel.
 
     Example:
@@ -101,6 +104,7 @@ def accuracy_panels(
     )
     for (panel, rows), place in zip(panels.items(), places, strict=True):
         _add_bars(figure, place, rows, [colours[panel]] * len(names), "h")
+    # Downwards, so that the first row of the table is on top.
     figure.update_yaxes(
         tickvals=list(range(len(names))),
         ticktext=names,
@@ -120,10 +124,13 @@ def _add_bars(
 ) -> None:
     """Add the bars and points of one panel, a group for each row, at 0, 1, ..., and the numbers of the bars."""
     # Names of plotly's options along the groups and along the values, and where the numbers of the bars stand.
-    if orientation == "v":
-        at, value, end = ("x", "y", "top center")
-    else:
-        at, value, end = ("y", "x", "middle right")
+    at = "x"
+    value = "y"
+    end = "top center"
+    if orientation == "h":
+        at = "y"
+        value = "x"
+        end = "middle right"
     percent = 100 * rows.select_dtypes("number")
     options = {"customdata": [[name] for name in rows.index], **place}
     groups = np.arange(len(rows))
@@ -138,7 +145,9 @@ def _add_bars(
         )  # fmt: skip
 
     for i, (column, part) in enumerate(parts.items()):
+        # Bars of a group lie beside each other, centred on its tick.
         places = groups + 0.4 * (i - (len(parts) - 1) / 2)
+        # Held-out classes are the result; whiskers of both would be crowded.
         whiskers = {}
         if column == "held_out" and "sd" in rows and rows["sd"].notna().any():
             whiskers = {"array": percent["sd"], "color": style.INK, "thickness": 1, "width": 3}  # fmt: skip
@@ -161,7 +170,7 @@ def _add_bars(
 
 
 def _parts(table: pd.DataFrame) -> dict[str, str]:
-    """Return the columns that are bars and their parts: seen and held-out classes, or all where none is held out."""
+    """Return the columns drawn as bars, with their kind: seen and held-out classes, or all if no class is held out."""
     if table["held_out"].notna().any():
         return {"seen": "seen", "held_out": "held-out"}
     return {"all": "seen"}
@@ -185,6 +194,7 @@ def _finish_accuracies(
             style.add_key(figure, name, mode="markers", marker=_point(symbol))
     for column, (name, line) in _GUESSING.items():
         chances = sorted(set(table[column].dropna().round(6)))
+        # Domains with other numbers of classes have lines of their own.
         for chance in chances:
             add_line(100 * chance, line=line, row="all", col="all")
         if chances:

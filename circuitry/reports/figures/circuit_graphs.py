@@ -18,11 +18,15 @@ from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError, number_of
 from circuitry.runs.given import Names
 
-MOST_OF_PAIR, MOST_ALONE = 300, 30
-"""With more nodes only the strongest are drawn, and a line under the heading says so."""
+MOST_OF_PAIR = 300
+"""Most nodes that a pair of circuits is drawn with; of more nodes only the strongest are drawn."""
+MOST_ALONE = 30
+"""The same for a single circuit, whose nodes are larger."""
 
-ABOVE, BELOW, MIDDLE = "a", "b", "shared"
-"""Kinds of nodes and edges, each by its lane."""
+# Kinds of nodes and edges, each by the lane in which it is drawn.
+ABOVE = "a"
+BELOW = "b"
+MIDDLE = "shared"
 
 HEADS = re.compile(r"\.attn(?:\.[qkv])?$")
 """Sites whose units are attention heads, or what a head reads; they are squares."""
@@ -68,12 +72,13 @@ def circuit_pair(
 def circuit_drawing(
     circuit: Circuit, sites: Names | None = None, *, title: str = "Circuit"
 ) -> go.Figure:
-    """Draw one circuit: units for the metric above, units against it below.
+    """Draw one circuit: units that raise the metric above, units that lower it below.
 
-    A positive score means that the unit helps: the metric falls without it. An edge has the colour of the unit at its
-    end.
+    A unit with a positive score raises the metric, which falls without the unit. An edge has the colour of the unit
+    that it leads into.
 
-    ``sites`` are the columns, from the image to the embedding (default: those of the circuit).
+    Args:
+        sites: The columns, from the image to the embedding (default: the sites of the circuit).
 
     Example:
         >>> circuit_drawing(circuit, title="clock").layout.title.text
@@ -101,15 +106,19 @@ def _draw(
         )
     if nodes.empty:
         raise InputError("There is nothing to draw: each circuit is empty.")
+    # Nodes are sorted by strength, so the first are the strongest.
     most = MOST_OF_PAIR if is_pair else MOST_ALONE
     shown, lanes = _placed(nodes.head(most), sites, is_pair)
+    # Pixels: the more rows, the smaller the points.
     size: Any = max(4.0, min(10.0, 520 / (lanes[ABOVE][1] - lanes[BELOW][0])))
     figure = go.Figure()
     for kind, (name, colour) in kinds.items():
+        # The legend counts all nodes and edges, also those that are not drawn.
         own = edges[edges["kind"] == kind]
         n_nodes = number_of(int((nodes["kind"] == kind).sum()), "node")
         _draw_edges(figure, own, shown.set_index("name"), kind, colour)
         points = shown[shown["kind"] == kind]
+        # A single circuit shows strengths as sizes; a pair has two scores for a node.
         if not is_pair:
             size = 6 + 14 * points["strength"] / (shown["strength"].max() or 1.0)
         is_head = points["site"].str.contains(HEADS)
@@ -159,6 +168,7 @@ def _nodes_and_edges(
     circuits: Mapping[str, Circuit],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the nodes of all circuits, strongest first, and their edges, each with its kind and hover text."""
+    # By node or edge, then by circuit: two values are a shared one.
     scores: dict[str, dict[str, float]] = {}
     weights: dict[tuple[str, str], dict[str, float]] = {}
     for name, circuit in circuits.items():
@@ -183,6 +193,7 @@ def _nodes_and_edges(
         text = _told(f"<b>{node}</b>", "score", values)
         rows.append((node, site, kind(values), strength, text))
     nodes = pd.DataFrame(rows, columns=["name", "site", "kind", "strength", "text"])
+    # Names break ties, so that a figure is the same each time.
     nodes = nodes.sort_values(["strength", "name"], ascending=[False, True])
     lines = []
     for (upper, lower), values in weights.items():
@@ -210,9 +221,10 @@ def _placed(
     stacks = nodes.groupby(["site", "kind"])["name"]
     height = stacks.transform("size")
     tallest = height.groupby(nodes["kind"]).max()
-    above, below, middle = (
-        int(tallest.get(kind, 0)) for kind in (ABOVE, BELOW, MIDDLE)
-    )
+    above = int(tallest.get(ABOVE, 0))
+    below = int(tallest.get(BELOW, 0))
+    middle = int(tallest.get(MIDDLE, 0))
+    # The middle lane reaches as far above zero as below; a single circuit has none.
     near = max(middle / 2, 1.0) if is_pair else 0.0
     gap = 0.03 * (above + below + middle)
     lanes = {
@@ -236,15 +248,23 @@ def _draw_edges(
     xs: list[float | None] = []
     ys: list[float | None] = []
     texts: list[str | None] = []
+    # Points along a curve, from 0 to 1.
     at = np.arange(11) / 10
     drawn = edges["upper"].isin(places.index) & edges["lower"].isin(places.index)
     for upper, lower, text in edges.loc[drawn, ["upper", "lower", "text"]].to_numpy():
         x0, y0 = places.loc[upper, ["x", "y"]]
         x1, y1 = places.loc[lower, ["x", "y"]]
+        # 3 t^2 - 2 t^3 goes from 0 to 1 and is level at both ends.
+        rise = at * at * (3 - 2 * at)
         xs += [*(x0 + (x1 - x0) * at), None]
-        ys += [*(y0 + (y1 - y0) * at * at * (3 - 2 * at)), None]
+        ys += [*(y0 + (y1 - y0) * rise), None]
         texts += [None, *[text] * (len(at) - 2), None, None]
-    opacity, width = (0.75, 1.6) if kind == MIDDLE else (0.3, 1.0)
+    # Shared edges are the result, and stand out.
+    opacity = 0.3
+    width = 1.0
+    if kind == MIDDLE:
+        opacity = 0.75
+        width = 1.6
     figure.add_scatter(
         x=xs,
         y=ys,

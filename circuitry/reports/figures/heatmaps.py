@@ -13,11 +13,15 @@ from circuitry.runs.errors import InputError
 SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
 """Colours of numbers that have a sign."""
 
-ROW, ROWS_AT_LEAST = 48, 3
-"""Height of a row of cells in pixels; fewer rows than this share the room of as many."""
+ROW = 48
+"""Height of a row of cells in pixels."""
+ROWS_AT_LEAST = 3
+"""A figure with fewer rows has the height of this many."""
 
-WIDTH_OF_CELLS, WIDTH_OF_CHARACTER = 800, 8
-"""Pixels that the columns of all panels have together on a page, and that a character of their names takes."""
+WIDTH_OF_CELLS = 800
+"""Pixels that the columns of all panels have together on a page."""
+WIDTH_OF_CHARACTER = 8
+"""Pixels that a character of a column's name takes."""
 
 
 def similarity_heatmap(
@@ -29,11 +33,11 @@ def similarity_heatmap(
     marks: Mapping[str, style.Mark] | None = None,
     counts: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """Draw a square matrix over domains with its numbers; a dotted diagonal, if any, is the ceiling.
+    """Draw a square matrix over domains with its numbers, and dot its diagonal.
 
     Args:
-        matrix: Index = columns = domains; where the diagonal is empty, nothing is dotted. The names of index and
-            columns, where given, become the titles of the axes (say "circuit of", "images of").
+        matrix: A row and a column for each domain. A diagonal without numbers is not dotted. The names of index and
+            columns become the titles of the axes, such as "circuit of" and "images of".
         measure: Meaning of the numbers, for the line under the heading.
         diagonal: Meaning of the numbers on the diagonal, for the same line.
         counts: How many values are behind each number, for a second line in its cell; rows and columns as the matrix.
@@ -100,6 +104,7 @@ def transfer_beside_similarity(
     )
     looks = style.marks_for(domains, marks)
     for (matrix, name, _), place in zip(panels, places, strict=True):
+        # Both panels in the order of the first, so that equal places are equal pairs.
         ordered = matrix.loc[domains, domains]
         add_cells(figure, ordered, name, looks, place, WIDTH_OF_CELLS // 2)
     return style.lay_out(figure, title=title)
@@ -114,6 +119,7 @@ def component_heatmap(effects: DirectEffects) -> go.Figure:
         >>> component_heatmap(effects).layout.title.text
         'Direct effects of heads and MLPs'
     """
+    # The embedding of the patches belongs to no layer, and drops out.
     names = pd.Series(effects.writers).str.extract(r"^blocks\.(\d+)\.(.*)$")
     table = names.set_axis(["block", "component"], axis=1)
     table = table.assign(effect=effects.effects.mean(0)).dropna(subset="block")
@@ -133,21 +139,20 @@ def component_heatmap(effects: DirectEffects) -> go.Figure:
         height=160 + ROW * max(len(cells), ROWS_AT_LEAST),
     )
     figure.update_xaxes(showgrid=False)
+    # Rows of a table begin at the top, those of plotly at the bottom.
     return figure.update_yaxes(showgrid=False, autorange="reversed")
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:
     """Refuse a matrix that is not square over domains, or holds no numbers."""
+    # Objects may still be numbers, as in a matrix that was read or filled cell by cell.
     for name, column in matrix.items():
         if not pd.api.types.is_numeric_dtype(column.infer_objects()):
             raise InputError(
                 f"The matrix needs numbers, but the column {name} holds words: correct it."
             )
-    if (
-        matrix.empty
-        or not matrix.index.equals(matrix.columns)
-        or not matrix.index.is_unique
-    ):
+    same_names = matrix.index.equals(matrix.columns)
+    if matrix.empty or not same_names or not matrix.index.is_unique:
         rows = ", ".join(matrix.index.astype(str).unique()) or "none"
         columns = ", ".join(matrix.columns.astype(str).unique()) or "none"
         raise InputError(
@@ -169,30 +174,43 @@ def add_cells(
     width: int,
     top: float | None = None,
 ) -> None:
-    """Draw the cells with their numbers into a panel of that width, with a colour bar at its right.
+    """Draw a matrix as cells with numbers into a panel, with a colour bar at its right.
 
-    The darkest colour is ``top`` (default: the largest absolute number).
+    Args:
+        width: Width of the panel in pixels.
+        top: Number with the darkest colour (default: the largest absolute number).
     """
     domains = list(matrix.index)
     values = matrix.to_numpy(dtype=float)
     if top is None:
-        top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+        # A matrix without a number has cells without a colour, on any scale.
+        top = 1.0
+        if np.isfinite(values).any():
+            top = float(np.nanmax(np.abs(values)))
     hover = f"<b>%{{y}}, %{{x}}</b><br>{measure} %{{z:.3f}}"
     signed = bool((values < 0).any())
     heat = _grid(matrix, top, signed, hover, texttemplate="%{z:.2f}")
+    # The colour bar stands beside its own panel; by default all bars would be at the right end of the figure.
     panel = figure.get_subplot(**place)
     low, high = panel.yaxis.domain
     right = panel.xaxis.domain[1]
     heat.update(colorbar={"x": right, "y": (low + high) / 2, "len": high - low})
     figure.add_trace(heat, **place)
     for i in map(int, np.flatnonzero(np.isfinite(values.diagonal()))):
-        ends = (i - 0.46, i + 0.46)
-        line = {"color": style.INK, "dash": "dot", "width": 1.5}
+        # A little inside of the cell, whose sides are at i - 0.5 and i + 0.5.
+        low = i - 0.46
+        high = i + 0.46
         figure.add_shape(
-            type="rect", x0=ends[0], x1=ends[1], y0=ends[0], y1=ends[1], line=line,
+            type="rect",
+            x0=low,
+            x1=high,
+            y0=low,
+            y1=high,
+            line={"color": style.INK, "dash": "dot", "width": 1.5},
             **place,
-        )  # fmt: skip
+        )
     names = [style.marked(domain, looks[domain]) for domain in domains]
+    # Where names do not fit below their columns, symbols alone stand there; the rows have the names.
     below = names
     longest = WIDTH_OF_CHARACTER * (2 + max(map(len, domains)))
     if longest >= width / len(domains):
@@ -210,7 +228,10 @@ def add_cells(
 def _grid(
     values: pd.DataFrame, top: float, signed: bool, hover: str, **looks: object
 ) -> go.Heatmap:
-    """Return a heatmap of a table, from 0, or from the negative of ``top`` if it is signed, to ``top``."""
+    """Return a heatmap of a table.
+
+    Colours go from 0 to ``top``, or from -``top`` to ``top`` if the numbers are signed.
+    """
     unsigned = [(0.0, style.NEUTRAL), (1.0, style.POSITIVE)]
     return go.Heatmap(
         x=list(values.columns),

@@ -1,4 +1,4 @@
-"""Charts of lines and of points, from finished tables: over the depth of a model, the size of a circuit or a cut."""
+"""Draw lines and points from finished tables, over the depth of a model or the size of a circuit or lesion."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -58,6 +58,7 @@ def overlap_over_depth(
     ends: list[tuple[float, str]] = []
 
     def add_line(rows: pd.DataFrame, name: str, label: str, **look: object) -> None:
+        # References have no interval.
         interval = [column for column in ("low", "high") if column in rows]
         hover = f"<b>{name}</b><br>%{{text}}: %{{y:.3f}}"
         if interval:
@@ -65,6 +66,7 @@ def overlap_over_depth(
         look |= {"name": name, "text": rows["site"]}
         style.add_points(figure, rows, "place", "value", interval, hover, **look)
         drawn.append(rows)
+        # A line that ends early is labelled at its last value.
         ends.append((rows["value"].ffill().iloc[-1], label))
 
     # References come first: the lines of domains lie over them.
@@ -82,6 +84,7 @@ def overlap_over_depth(
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
         own = depth.loc[depth["domain"] == domain, list(columns[1:])]
+        # Lines are shifted against each other by a part of a site's room, the middle one by nothing.
         rows = _along(own, sites, LINES_SHARE * ((i + 0.5) / len(domains) - 0.5))
         mark = looks[domain]
         add_line(rows, domain, style.marked(domain, mark), **mark.line(rows))
@@ -129,10 +132,11 @@ def _name_sites(
 
 
 def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
-    """Return a note for each site with the numbers of the site before, such as pooling that keeps all units."""
+    """Return a note for each site whose numbers equal those of the site before, as after pooling."""
     numbers = ["value", "low", "high"]
     wide = depth.pivot(index="site", columns="domain", values=numbers)
     wide = wide.reindex(list(sites))
+    # Row by row: the numbers of the site before.
     before = wide.shift()
     # A number that is unknown at both sites repeats, too.
     same = (wide.eq(before) | (wide.isna() & before.isna())).all(axis=1)
@@ -142,10 +146,14 @@ def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
 def label_ends(
     figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float, gap: float
 ) -> None:
-    """Write every label right of ``x`` at its value, if known, at least ``gap`` from the next, and make room."""
+    """Write each label to the right of ``x`` at its value, moved until labels are ``gap`` apart, and make room.
+
+    Labels of unknown values are left out.
+    """
     ordered = sorted(end for end in ends if np.isfinite(end[0]))
     if not ordered:
         return
+    # Labels of close lines would cover each other.
     places = style.apart([value for value, _ in ordered], gap)
     for place, (_, label) in zip(places, ordered, strict=True):
         figure.add_annotation(
@@ -155,6 +163,7 @@ def label_ends(
     low, high = figure.layout.yaxis.range
     low = min(low, places[0] - gap / 2)
     figure.update_yaxes(range=[low, max(high, places[-1] + gap / 2)])
+    # The margin is in pixels, seven for a character; tags take no room.
     longest = max(len(re.sub("<[^>]*>", "", label)) for _, label in ordered)
     figure.update_layout(margin_r=7 * longest)
 
@@ -185,7 +194,8 @@ def faithfulness_curves(
     table = curves.assign(percent=100 * curves["fraction"]).sort_values("fraction")
     random: dict[str, Any] = {"mode": "lines", "line": RANDOM_LINE}
     figure = go.Figure()
-    for name in ("random", "kept"):  # random units first: they cover no circuit
+    # Random units first, so that they cover no circuit.
+    for name in ("random", "kept"):
         for domain, rows in table[table["circuit"] == name].groupby("domain"):
             if name == "random":
                 look: dict[str, Any] = {"name": f"{domain}, random units", **random}
@@ -199,8 +209,10 @@ def faithfulness_curves(
     heading = title or f"{style.capitalised(measure)} by size of the circuit"
     note = style.interval_note(curves)
     style.lay_out(figure, title=heading, subtitle=note, height=500, legend=True)
+    # Nothing kept, and the whole model.
     for level in (0, 1):
         figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
+    # Sizes differ by factors, so the axis is logarithmic.
     figure.update_xaxes(
         title_text="units kept at every site (%)",
         type="log",

@@ -15,8 +15,10 @@ from circuitry.reports.figures.heatmaps import SIGNED
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names
 
-IMAGE_SIDE, MAP_SIDE = 112, 32
-"""Most pixels a side of images and maps as they are drawn."""
+IMAGE_SIDE = 112
+"""Most pixels a side of images as they are drawn."""
+MAP_SIDE = 32
+"""Most pixels a side of maps as they are drawn."""
 
 
 def pixel_maps(
@@ -84,7 +86,10 @@ _HOVER = "%{z:.2g}<extra></extra>"
 
 
 def _small(picture: np.ndarray, most: int) -> np.ndarray:
-    """Return means over square blocks so that no side has more than ``most`` pixels, without an unfilled last block."""
+    """Return the means over square blocks that are large enough to leave at most ``most`` pixels a side.
+
+    Pixels at the end that fill no block are left out.
+    """
     step = math.ceil(max(picture.shape[:2]) / most)
     height = picture.shape[0] // step * step
     width = picture.shape[1] // step * step
@@ -92,8 +97,10 @@ def _small(picture: np.ndarray, most: int) -> np.ndarray:
     return reduce(picture[:height, :width], blocks, np.mean, a=step, b=step)
 
 
-TILE, GAP = 64, 2
-"""Side of a tile and pixels between tiles; between cells twice as many."""
+TILE = 64
+"""Side of a tile in pixels."""
+GAP = 2
+"""Pixels between tiles; between cells there are twice as many."""
 
 
 def contact_sheet(
@@ -103,9 +110,12 @@ def contact_sheet(
     *,
     per_cell: Count = 2,
 ) -> Image.Image:
-    """Return a grid with labels left and on top; cell (row, column) shows its first ``per_cell`` images.
+    """Return a grid of images with labels of its rows and columns.
 
     Images are fitted into squares and keep their shape. A place without an image shows a dash.
+
+    Args:
+        cells: Images, or their paths, by (row, column); a cell shows the first ``per_cell`` of them.
 
     Example:
         >>> picture = folder.select("clock", "real")[0].path
@@ -121,6 +131,7 @@ def contact_sheet(
         )
     size = round(0.22 * TILE)
     font = ImageFont.load_default(size=size)
+    # Labels stand left of the rows and above the columns.
     left = round(max(font.getlength(label) for label in rows)) + 4 * GAP
     top = size + 4 * GAP
     wide = per_cell * (TILE + GAP) + GAP

@@ -12,6 +12,7 @@ from scipy.optimize import isotonic_regression
 
 from circuitry.runs.errors import InputError, unknown_name
 
+# Text and lines, references, and grids.
 INK = "#22262b"
 GREY = "#7c858e"
 FAINT = "#e7e9ec"
@@ -39,11 +40,11 @@ class Mark(NamedTuple):
     glyph: str  #: The symbol as a character, for texts.
 
     def marker(self, size: int, **more: object) -> dict[str, object]:
-        """Return it as plotly's marker of points."""
+        """Return the mark as plotly's marker of points."""
         return {"symbol": self.symbol, "color": self.colour, "size": size, **more}
 
     def line(self, rows: pd.DataFrame) -> dict[str, object]:
-        """Return it as the options of a line with points and, from ``low`` to ``high`` of the rows, `whiskers`."""
+        """Return the options of plotly for a line with points, with `whiskers` from the rows' ``low`` to ``high``."""
         return {
             "mode": "lines+markers",
             "line": {"color": self.colour, "width": 2.2},
@@ -83,19 +84,23 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
 def assign_looks(
     names: Iterable[str], looks: Sequence[_Look], what: str
 ) -> dict[str, _Look]:
-    """Return a look for every name, in order; refuse more names (``what`` they are) than looks."""
+    """Return a look for every name, in order; refuse more names than there are looks.
+
+    ``what`` names the things in the error.
+    """
     distinct = list(dict.fromkeys(names))
     if len(distinct) > len(looks):
         raise InputError(
             f"A figure shows at most {len(looks)} {what}, but {len(distinct)} were given; draw fewer."
         )
+    # There may be more looks than names.
     return dict(zip(distinct, looks, strict=False))
 
 
 def marks_for(
     domains: Iterable[str], marks: Mapping[str, Mark] | None
 ) -> Mapping[str, Mark]:
-    """Return the given marks, checked to cover ``domains``, or else the marks of `domain_marks`."""
+    """Return the given marks, or without any those of `domain_marks`; refuse marks that lack a domain."""
     names = sorted(set(domains))
     if marks is None:
         return domain_marks(names)
@@ -110,7 +115,7 @@ def marked(domain: str, mark: Mark) -> str:
 
 
 def faint(text: str) -> str:
-    """Return the second line of a tick label: smaller and grey."""
+    """Return text in small grey letters, for the second line of a label."""
     return f'<span style="color:{GREY};font-size:11px">{text}</span>'
 
 
@@ -144,7 +149,7 @@ def interval_note(rows: pd.DataFrame) -> str | None:
 def need_values(
     table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]
 ) -> None:
-    """Refuse a table that lacks a value to be drawn, and name the values that it has."""
+    """Refuse a table whose column lacks a wanted value, and name the values that it has."""
     values = list(dict.fromkeys(map(str, table[column])))
     if absent := [value for value in wanted if value not in values]:
         raise unknown_name(f"{column} in the {name} table", absent[0], values)
@@ -153,10 +158,14 @@ def need_values(
 def small_multiples(
     titles: Sequence[str], *, columns: int, height: int, gap: int = 0, **options: object
 ) -> tuple[go.Figure, list[dict[str, int]]]:
-    """Return a figure with an empty panel per title, row by row, and each one's row and column for ``add_trace``.
+    """Return a figure with an empty panel for each title, and the row and column of each panel for ``add_trace``.
 
-    A panel is ``height`` pixels high, with ``gap`` pixels between rows, for ticks and titles (``<br>`` between lines);
-    ``options`` are those of plotly's ``make_subplots``.
+    Args:
+        titles: Titles of the panels, row by row; ``<br>`` separates lines.
+        columns: Most panels in a row.
+        height: Height of a panel in pixels.
+        gap: Pixels between rows, for ticks and titles.
+        options: Further options of plotly's ``make_subplots``.
     """
     wide = min(columns, len(titles))
     rows = math.ceil(len(titles) / wide)
@@ -167,10 +176,12 @@ def small_multiples(
         rows, wide, subplot_titles=titles, vertical_spacing=spacing, **options
     )
     figure.update_annotations(font_size=13)
+    # Room above the first row for the title with the most lines.
     lines = 0
     if any(titles):
         lines = 1 + max(title.count("<br>") for title in titles)
     figure.update_layout(height=drawn, margin_t=20 * lines)
+    # plotly counts rows and columns from 1.
     places = []
     for i in range(len(titles)):
         row, column = divmod(i, wide)
@@ -179,12 +190,10 @@ def small_multiples(
 
 
 def apart(values: Sequence[float], gap: float) -> list[float]:
-    """Return ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
-
-    Subtracting ``i * gap`` turns the task into isotonic regression.
-    """
+    """Move ascending values as little as possible (least squares) until neighbours are at least ``gap`` apart."""
     if not values:
         return []
+    # Without i * gap, value i must not be below value i - 1: this is isotonic regression.
     steps = gap * np.arange(len(values))
     fitted = isotonic_regression(np.array(values) - steps)
     return list((fitted.x + steps).tolist())
@@ -199,14 +208,19 @@ def add_points(
     hover: str,
     **looks: object,
 ) -> None:
-    """Add the rows of a table as points, without an entry of the legend unless ``looks`` say so.
+    """Add the rows of a table to a figure as points, by default without an entry of the legend.
 
-    ``x`` and ``y`` are columns, ``more`` further columns that the text ``hover`` names as ``customdata``, ``looks``
-    options of plotly's ``add_scatter``, such as the row and column of a panel.
+    Args:
+        x: Column of the horizontal places.
+        y: Column of the vertical places.
+        more: Further columns, which ``hover`` names as ``customdata``.
+        hover: Text of a point, in plotly's format.
+        looks: Options of plotly's ``add_scatter``, such as the row and column of a panel.
     """
     options = {"mode": "markers", "showlegend": False} | looks
     if more:
         options["customdata"] = rows[list(more)]
+    # Otherwise plotly adds the name of the trace.
     hover = f"{hover}<extra></extra>"
     figure.add_scatter(x=rows[x], y=rows[y], hovertemplate=hover, **options)
 
@@ -214,7 +228,8 @@ def add_points(
 def add_key(
     figure: go.Figure, name: str, kind: str = "scatter", **looks: object
 ) -> None:
-    """Add an entry of the legend without data, where no trace shows alone what the entry explains."""
+    """Add an entry to the legend that belongs to no single trace."""
+    # plotly makes entries of traces alone: one empty point shows nothing.
     entry = {"type": kind, "name": name, "x": [None], "y": [None], "showlegend": True}
     figure.add_trace({**entry, **looks})
 
@@ -227,10 +242,12 @@ def lay_out(
     subtitle: str | None = None,
     legend: bool = False,
 ) -> go.Figure:
-    """Apply the common layout in place, with the legend, if any, below the axes, and return the figure.
+    """Apply the common layout to a figure, in place, and return it; a legend stands below the axes.
 
-    The width is free; the height (in pixels) is by default that of `small_multiples` with room for what surrounds them.
+    The width adapts to the page. The height in pixels is by default that of the panels of `small_multiples`, with room
+    for heading and legend.
     """
+    # Pixels for the heading and its second line, and for the legend below the axes.
     top = (74 if subtitle else 52) + (figure.layout.margin.t or 0)
     bottom = 90 if legend else 60
     heading = {

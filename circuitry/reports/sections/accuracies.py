@@ -34,15 +34,22 @@ SHARES = (
 
 
 def recognised(by_class: pd.DataFrame, accuracy: pd.DataFrame) -> Finding:
-    """Say whether the model knows the classes in every domain, and which ones are left out; see `accuracy_kinds`."""
+    """Say whether the model knows the classes in every domain, and which classes are left out.
+
+    Args:
+        by_class: Columns class, domain, right, n_images, known.
+        accuracy: From `accuracy_kinds`.
+    """
     question = "Does the model know the classes in these domains?"
     chance = accuracy["chance"].iloc[0]
+    # With a single class every answer is right, so accuracy says nothing.
     if chance == 1:
         claim = f"{question} {UNKNOWN}: there is one class, so every answer is right. Give others, too."
         return Finding(claim, "Guessing reaches 100%.", "Images of other classes.")
     n = len(by_class)
     left_out = by_class[~by_class["known"]]
-    answer, told = YES, ""
+    answer = YES
+    told = ""
     if len(left_out):
         answer = NO if len(left_out) == n else PARTLY
         right = left_out["right"].map(" ({:.0%})".format)
@@ -81,6 +88,7 @@ def add_accuracy(
 
 
 def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
+    # Classes are held out of training in one domain: this domain tests generalisation, the others are the control.
     own = accuracy.loc[test_domain]
     others = accuracy["held_out"].drop(test_domain)
     words = (
@@ -96,7 +104,9 @@ def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
 
 
 def add_told_apart(report: Report, table: pd.DataFrame, caption: str) -> None:
-    """Add a table of `accuracy_kinds` and how to read it, without empty columns and columns of one name.
+    """Add a table of `accuracy_kinds` with a caption on how to read it.
+
+    Empty columns, and columns that have the same word in all rows, are left out.
 
     Example:
         >>> page = circuitry.reports.Report("Accuracies")
@@ -104,6 +114,7 @@ def add_told_apart(report: Report, table: pd.DataFrame, caption: str) -> None:
         >>> add_told_apart(page, table, "Accuracies by domain.")
     """
     shown = table.dropna(axis=1, how="all").reset_index(drop=True)
+    # A column with the same word in each row belongs into the caption.
     words = shown.select_dtypes(exclude="number")
     shown = shown.drop(columns=words.columns[words.nunique() == 1])
     formats = {name: ".1%" for name in SHARES if name in shown}

@@ -40,10 +40,13 @@ ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit
 def faithfulness_findings(
     curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]
 ) -> list[Finding]:
-    """Say whether circuits work: with all sites ablated, and at the most selective site.
+    """Say whether circuits work, with all sites ablated and at the most selective site.
 
-    ``alone`` are curves of one site at a time, of one size.
+    Args:
+        curves: Curves with all sites ablated together.
+        alone: Curves with one site ablated at a time, all at one size.
     """
+    # Circuits are cut by absolute score; curves of other rankings are for comparison.
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     findings = [circuits_work(by_size, by_size[0].size)]
     if alone:
@@ -61,11 +64,11 @@ def circuits_work(
     """Count the verdicts on circuits of one size, beside what they do on average."""
     place = curves[0].sizes.index(size)
     verdicts = pd.Series([verdict_of(curve, place) for curve in curves])
-    known = [
-        curve
-        for curve, verdict in zip(curves, verdicts, strict=True)
-        if verdict != OPEN
-    ]
+    known = []
+    for curve, verdict in zip(curves, verdicts, strict=True):
+        if verdict != OPEN:
+            known.append(curve)
+    # Where no verdict is known, the means of all circuits are still told.
     pooled = pool_curves(known or curves)
     values = pooled.at(place)
     size_said = f"{size:.0%} of the units kept {where}{weights_said(pooled, place)}"
@@ -82,11 +85,10 @@ def circuits_work(
     works = verdicts.isin(WORKING)
     n_working = int(works.sum())
     answer = _share_answer(n_working, len(known))
-    counts = "; ".join(
-        f"{(verdicts == verdict).sum()}: {verdict}"
-        for verdict in VERDICTS
-        if verdict in set(verdicts)
-    )
+    # In the order of `VERDICTS`, so that texts of two reports can be compared.
+    n_of = verdicts.value_counts()
+    counted = [f"{n_of[name]}: {name}" for name in VERDICTS if name in n_of]
+    counts = "; ".join(counted)
     # Where no circuit works, or all do, none is named.
     idle = verdicts.index[~works & (verdicts != OPEN)]
     not_working = ""
@@ -116,6 +118,7 @@ def _whose(verdicts: "pd.Series[str]") -> str:
     """Say how many of the circuits that work are the class's own, where that can be told of at least one circuit."""
     own = int((verdicts == OWN).sum())
     anothers = int((verdicts == AS_ANOTHERS).sum())
+    # Without images of other classes nobody can tell whose circuit it is.
     if not own + anothers:
         return ""
     n = int(verdicts.isin(WORKING).sum())
@@ -126,7 +129,7 @@ def _whose(verdicts: "pd.Series[str]") -> str:
 def add_faithfulness(
     report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]
 ) -> None:
-    """Add the section on faithfulness and selectivity; curves with all sites ablated together."""
+    """Add the section on faithfulness and selectivity, from curves with all sites ablated together."""
     report.section("Do the circuits work?")
     first = curves[0]
     n_others = int((~first.own).sum())
@@ -167,6 +170,7 @@ def add_faithfulness(
             caption = f"{caption} {ABOVE_ONE}"
         figure = faithfulness_curves(table, measure=measure, marks=marks)
         report.figure(figure, caption)
+    # A row with a reason has no value.
     every = pd.concat(tables.values())
     of_size = every[every["fraction"] == size]
     if (of_size["reason"] == "").any():
@@ -180,8 +184,10 @@ def add_faithfulness(
     areas = areas_by_domain(curves)
     kept = areas["circuit"] == "kept"
     circuits = (" (" + areas["ranking"] + ")").where(kept, ", random")
+    # Random units have no interval worth showing: without its low end only the value is written.
     areas = areas.assign(
-        column=areas["measure"] + circuits, low=areas["low"].where(kept)
+        column=areas["measure"] + circuits,
+        low=areas["low"].where(kept),
     )
     areas["cell"] = with_intervals(areas, "z.2f")
     wide = areas.pivot(index="domain", columns="column", values="cell")
@@ -200,7 +206,10 @@ def add_selectivity_over_depth(
     marks: Mapping[str, Mark],
     sites: Sequence[str],
 ) -> None:
-    """Add the figure on circuits kept at one site at a time; curves of one ranking, drawn at their first size."""
+    """Add the figure on circuits that are kept at one site at a time.
+
+    ``curves`` are of one ranking, and are drawn at their first size.
+    """
     size = curves[0].sizes[0]
     table = curves_by_domain(curves, "selectivity").query("fraction == @size")
     kept = table[table["circuit"] == "kept"].rename(columns={"sites": "site"})

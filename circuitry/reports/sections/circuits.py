@@ -53,6 +53,7 @@ def add_similarity(
 ) -> None:
     """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
     report.section("Which domains share their circuits?")
+    # Node overlap is the main measure; the other measures are checks of it.
     overlap = comparisons["node_overlap"]
     add_reading(report, overlap)
     _add_measure(report, overlap, marks)
@@ -98,7 +99,7 @@ def add_circuit_pair(
 
 
 def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | None]:
-    """Answer whether domains share their circuits: how much, by class or by domain, and which least."""
+    """Answer how much of their circuits domains share, whether class or domain decides it, and which domain differs."""
     overlap = comparisons["node_overlap"]
     return [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap)]
 
@@ -106,7 +107,12 @@ def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | No
 def add_guide(
     report: Report, settings: Mapping[str, Any], tested_on: str | None = None
 ) -> None:
-    """Add the section on how to read all of it; ``settings`` are a graph's, ``tested_on`` names images of tests."""
+    """Add the section on how to read the report.
+
+    Args:
+        settings: Settings of a graph.
+        tested_on: Name of the images on which circuits are tested; None if they are not tested.
+    """
     report.section("How to read this", folded=True)
     report.text(
         f"Every class has a circuit in every domain. {describe_method(settings)} {describe_budget(settings)} "
@@ -148,6 +154,7 @@ def add_attribution_check(
     """Add the section that sets attributed scores beside exact effects; ``what`` names the circuit."""
     report.section("Do scores equal the effect of removing a unit?")
     table = check.to_pandas()
+    # Top units are chosen by their score, which biases the correlation; random ones are not.
     random = table[(table["sample"] == "random") & table["site"].isin(sites)]
     rho = random.set_index("site")["spearman"].dropna()
     report.figure(
@@ -172,6 +179,7 @@ def add_pixels(
 ) -> None:
     """Add the section that shows which pixels raise the class's metric; the first map is the whole model's."""
     report.section(f"What do the circuits look at? {class_name}")
+    # Correlations with the whole model's map, which has none with itself.
     agreement = map_agreement(maps)
     titled = {}
     for title, values in maps.items():
@@ -206,6 +214,7 @@ def add_domain_apart(
     for name, comparison in comparisons.items():
         measure = measure_name(name)
         for group in comparison.groups:
+            # `add_similarity` draws all classes.
             if group == "all":
                 continue
             matrix = comparison.matrix(group)
@@ -228,9 +237,12 @@ def add_two_lines(
     name: str,
     title: str | None = None,
 ) -> None:
-    """Add the figure of one domain with the others beside the others among themselves; nothing without a value.
+    """Add the figure that compares one domain with the others, and the others among themselves, over depth.
 
-    ``depth`` has their names in the column ``domain``, the one domain first.
+    Without any value nothing is added.
+
+    Args:
+        depth: Columns domain (the name of each line, that of the one domain first), site, value, low, high.
 
     Example:
         >>> page = circuitry.reports.Report("Sketches against the others")
@@ -245,6 +257,7 @@ def add_two_lines(
     words = f"Mean {name}: {'; '.join(names)}."
     if len(names) > 1:
         wide = depth.pivot(index="site", columns="domain", values="value")
+        # NaN at a site is not lower.
         lower = int((wide[names[0]] < wide[names[1]]).sum())
         words += f" The first is lower at {lower} of {len(sites)} sites."
     marks = dict(zip(names, APART_MARKS, strict=False))

@@ -27,7 +27,9 @@ from circuitry.reports.page import Report
 def with_intervals(
     table: pd.DataFrame, spec: str = ".3f", column: str = "value"
 ) -> pd.Series:
-    """Return ``value [low, high]`` of every row; only the value where the interval is not known, a dash for neither.
+    """Return the text ``value [low, high]`` of every row.
+
+    A row with an unknown interval has the value alone, and a row with an unknown value a dash.
 
     Example:
         >>> with_intervals(pd.DataFrame({"value": [0.5], "low": [0.25], "high": [0.75]})).tolist()
@@ -45,7 +47,7 @@ def with_intervals(
 
 
 def depth_ends(depth: pd.DataFrame) -> str:
-    """Say where the largest and the smallest value over depth is; columns domain, site, value, some of them known."""
+    """Say at which domain and site the value is largest and smallest; at least one value must be known."""
     known = depth.dropna(subset="value")
     most = known.iloc[known["value"].argmax()]
     least = known.iloc[known["value"].argmin()]
@@ -58,7 +60,7 @@ def depth_ends(depth: pd.DataFrame) -> str:
 def add_comparison(
     report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str
 ) -> None:
-    """Add everything on one comparison to a section, how to read it first.
+    """Add all figures and tables of one comparison to the page, after a text on how to read them.
 
     Example:
         >>> from circuitry.reports.figures import domain_marks
@@ -98,9 +100,8 @@ def add_reading(report: Report, comparison: Comparison) -> None:
     if few := too_few(comparison.n_classes, len(comparison.domains)):
         words.append(few)
     if comparison.left_out:
-        sites = "; ".join(
-            f"{site} ({reason})" for site, reason in comparison.left_out.items()
-        )
+        reasons = [f"{site} ({why})" for site, why in comparison.left_out.items()]
+        sites = "; ".join(reasons)
         words.append(f"Means over sites leave out {sites}.")
     report.text(" ".join(words))
 
@@ -108,10 +109,12 @@ def add_reading(report: Report, comparison: Comparison) -> None:
 def add_over_depth(
     report: Report, comparison: Comparison, marks: Mapping[str, Mark], more: str = ""
 ) -> None:
-    """Add the figures of each domain's mean with the other domains and of its ratio to the ceiling, site by site.
+    """Add two figures site by site: each domain's mean with the other domains, and its ratio to the ceiling.
 
-    Means are of parts where there are any, so that the ceiling drawn with them is of as many images. ``more`` ends the
-    caption of the first.
+    Means are of parts where there are parts, so that the ceiling in the figure is of equally many images.
+
+    Args:
+        more: Last sentence of the first caption.
 
     Example:
         >>> from circuitry.reports.figures import domain_marks
@@ -123,6 +126,7 @@ def add_over_depth(
     """
     name = measure_name(comparison.measure)
     has_parts = comparison.has_ratios
+    # Values of all images lie above a ceiling of parts, which have fewer images: parts are compared with parts.
     depth = comparison.parts_over_depth() if has_parts else comparison.over_depth()
     ceiling = comparison.ceiling_by_site()
     chance = comparison.chance
@@ -149,6 +153,7 @@ def add_over_depth(
     if not has_parts:
         return
     ratios = comparison.ratios_over_depth()
+    # Sites whose ceilings are weak have no ratio, and no place on the axis.
     with_ratios = set(ratios.dropna(subset="value")["site"])
     shown = [site for site in comparison.sites if site in with_ratios]
     if shown:
@@ -184,10 +189,11 @@ def add_matrix(
     top: float | None = None,
     more: str = "",
 ) -> None:
-    """Add the heat map of all pairs of domains, of all images.
+    """Add the heat map of the similarity of all pairs of domains, of all images.
 
-    ``top`` is the value of the strongest colour, for several maps of one scale (default: the largest value); ``more``
-    ends the caption.
+    Args:
+        top: Value of the strongest colour, for several maps of one scale (default: the largest value).
+        more: Last sentence of the caption.
 
     Example:
         >>> from circuitry.reports.figures import domain_marks
@@ -231,6 +237,7 @@ def add_ratios(
         )
         ends = _ends(matrix, "Largest", "smallest")
         report.figure(figure, f"Shared structure as a share of the ceiling. {ends}")
+    # Pairs of `ratios` and of `ceiling_tests` are in the same order.
     ceilings = ratios[["ceiling_a", "ceiling_b"]].map("{:.3f}".format)
     table = pd.DataFrame(
         {
@@ -266,6 +273,7 @@ def add_levels(report: Report, comparison: Comparison) -> None:
     levels = f"{name} and what to compare it with; means over classes and domains."
     report.table(comparison.levels(), levels)
     table = comparison.class_by_domain()
+    # Without parts, or with one class, there is no effect to show.
     if table["p"].isna().all():
         return
     report.table(
@@ -287,9 +295,9 @@ def _with_cells(tests: pd.DataFrame, spec: str, column: str) -> pd.DataFrame:
 
 
 def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
-    """Add the table of each domain's mean with the others by every measure; the comparisons have the same groups.
+    """Add the table of each domain's mean with the other domains, by every measure.
 
-    Nothing for two domains, whose means with each other are equal.
+    The comparisons have the same groups. With two domains nothing is added, since their means are equal.
 
     Example:
         >>> page = circuitry.reports.Report("Clocks and cups")
@@ -298,6 +306,7 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
     if len(comparisons[0].domains) < 3:
         return
     columns = {}
+    # All comparisons have the same groups, so the last number of classes stands for all.
     for comparison in comparisons:
         summary = comparison.summary().set_index(["domain", "group"])
         columns["classes"] = summary["n_classes"]
@@ -313,7 +322,7 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
 
 
 def add_tests(report: Report, comparison: Comparison) -> None:
-    """Add the table of tests between domains; nothing for two domains, whose means with each other are equal.
+    """Add the table of tests between domains; with two domains, whose means are equal, nothing is added.
 
     Example:
         >>> page = circuitry.reports.Report("Clocks and cups")
@@ -356,6 +365,7 @@ def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
     ends = depth_ends(known)
     if len(comparison.domains) < 3:
         return ends
+    # The last domain is the least similar one: of distances that with the highest value.
     by_site = known.groupby("site", sort=False)["value"]
     rows = by_site.idxmin() if comparison.alike else by_site.idxmax()
     last = known.loc[rows, "domain"].value_counts()
@@ -364,11 +374,12 @@ def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
 
 
 def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
-    """Say which two domains have the largest and which the smallest number of a matrix."""
+    """Say which two domains have the largest number of a matrix, and which two the smallest."""
     shown = ~np.eye(len(matrix), dtype=bool)
     name = "{} and {}"
     if matrix.index.name is None:
-        shown = np.triu(shown)  # both orders have one number
+        # Both orders of a pair have one number.
+        shown = np.triu(shown)
     else:
         name = f"{matrix.index.name} {{}}, {matrix.columns.name} {{}}"
     known = matrix.where(shown).stack().dropna().astype(float)
@@ -376,13 +387,13 @@ def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
         return "No two domains have a value."
     pairs = list(known.index)
     values = known.to_numpy(dtype=float)
-    said = [
-        f"{name.format(*pairs[place])} ({values[place]:.2f})"
-        for place in (values.argmax(), values.argmin())
-    ]
+    top = values.argmax()
+    bottom = values.argmin()
+    largest = f"{name.format(*pairs[top])} ({values[top]:.2f})"
+    smallest = f"{name.format(*pairs[bottom])} ({values[bottom]:.2f})"
     if len(known) == 1:
-        return f"{capitalised(said[0])}."
-    return f"{most}: {said[0]}; {least}: {said[1]}."
+        return f"{capitalised(largest)}."
+    return f"{most}: {largest}; {least}: {smallest}."
 
 
 def _range(table: pd.DataFrame) -> str:

@@ -19,17 +19,26 @@ from circuitry.reports.sections.compared import with_intervals
 
 HOLM = f"p < {LEVEL} (Holm)"
 ANOTHER_MODEL = "another training of the model"
-YES, PARTLY, NO, UNKNOWN = "Yes", "Partly", "No", "Cannot be told"
+YES = "Yes"
+PARTLY = "Partly"
+NO = "No"
+UNKNOWN = "Cannot be told"
 FEW_PER_PART = 2
 """Images in a part below which a ratio to the ceiling tells nothing: fewer than 8 images in 4 parts."""
-NEARLY_ALL, HARDLY_ANY = 0.9, 0.1
-"""Shares from which on all is called shared or recovered, and below which nothing is."""
+NEARLY_ALL = 0.9
+"""Share from which on all is called shared or recovered."""
+HARDLY_ANY = 0.1
+"""Share below which nothing is called shared or recovered."""
 
 
 def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
-    """Say how much two domains share of what two samples of one domain share: from ratios and tests against ceilings.
+    """Say how much two domains share, as a ratio to the ceiling, which two samples of one domain reach.
 
-    Without parts of two domains: the mean value beside its reference levels. ``what`` is compared.
+    The numbers come from the ratios and the tests against ceilings. Without a ratio, the finding gives the mean value
+    and its reference levels.
+
+    Args:
+        what: Name of the things that are compared.
 
     Example:
         >>> how_much_shared(circuitry.compare_domains(graphs)["node_overlap"]).claim
@@ -44,6 +53,7 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     ratios = ratios.dropna(subset="value")
     if ratios.empty:
         levels = comparison.levels().set_index("what")["value"]
+        # The first level is the value itself.
         against = [f"{level} {number:.3f}" for level, number in levels.items()][1:]
         return Finding(
             f"{question} {UNKNOWN}: two domains have a mean {name} of {levels.iloc[0]:.3f}, and there is no ceiling "
@@ -56,6 +66,7 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     mean, (low, high) = comparison.mean_ratio()
     spread = pd.DataFrame({"value": [mean], "low": [low], "high": [high]})
     (said,) = with_intervals(spread, ".2f")
+    # With a single pair its ratio is the mean.
     n = len(ratios)
     over = ""
     ends = ""
@@ -97,9 +108,9 @@ def _shared(low: float, high: float) -> str:
 
 
 def which_differs(comparison: Comparison) -> Finding | None:
-    """Say which domain is least similar to the others, or that this is open: from the summary and the paired tests.
+    """Say which domain is least similar to the others, or that the tests leave it open.
 
-    None for two domains, which are equally similar to each other.
+    Return None for two domains, which are equally similar to each other.
 
     Example:
         >>> which_differs(circuitry.compare_domains(graphs)["node_overlap"])    # of two domains
@@ -114,6 +125,7 @@ def which_differs(comparison: Comparison) -> Finding | None:
     tests = comparison.tests()
     of_first = tests[(tests["domain_a"] == first) | (tests["domain_b"] == first)]
     significant = int((of_first["p_holm"] < LEVEL).sum())
+    # It differs if it differs from each other domain.
     answer = YES if len(of_first) and significant == len(of_first) else UNKNOWN
     relation = "least similar to" if alike else "farthest from"
     end = "lowest" if alike else "highest"
@@ -128,7 +140,9 @@ def which_differs(comparison: Comparison) -> Finding | None:
 
 
 def class_or_domain(comparison: Comparison) -> Finding | None:
-    """Say whether similarity follows the class or the domain: from `Comparison.class_by_domain`; None without parts.
+    """Say whether similarity follows the class or the domain, by `Comparison.class_by_domain`.
+
+    Return None without parts of other classes and other domains.
 
     Example:
         >>> class_or_domain(circuitry.compare_domains(graphs)["node_overlap"]).claim
@@ -137,6 +151,7 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     table = comparison.class_by_domain()
     table = table.assign(said=with_intervals(table)).set_index("what")
     rows = table.to_dict("index")
+    # A table lacks cells without rows, and their effects.
     if not {"class effect", "domain effect"} <= rows.keys():
         return None
     by_class = rows["class effect"]

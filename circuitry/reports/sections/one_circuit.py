@@ -1,4 +1,4 @@
-"""One circuit in a report: is it enough, is it needed, how sure is that, and what does it look like? No torch."""
+"""Report on one circuit: whether it is enough, whether it is needed, how sure that is, and a drawing. No torch."""
 
 import math
 from collections.abc import Mapping
@@ -26,6 +26,8 @@ KINDS_OF_CIRCUITS = {
     "full": "whole model",
 }
 """Circuits of a curve, and what tables call them."""
+_BESIDE = ("full", "empty", "random", "foreign")
+"""Circuits that a circuit is compared with, in the order of a sentence."""
 _SAID = {
     "right": "right answers",
     "false": "false answers",
@@ -35,7 +37,7 @@ _Row = Mapping[str, Any]
 
 
 def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
-    """Return what is known of curves at one size as percent with intervals: a column for each kind of circuit."""
+    """Return the known values of curves at one size as percent with intervals, a column for each kind of circuit."""
     known = curves[curves["reason"] == ""]
     cells = known.assign(cell=with_intervals(known, "z.0%")).pivot_table(
         "cell", index, "circuit", aggfunc="first", sort=False, fill_value=""
@@ -46,15 +48,13 @@ def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
 
 
 def said_of(values: Mapping[str, Mapping[str, float]]) -> str:
-    """Say what circuits, and those beside them, answer and recover; see `FaithfulnessCurve.at`."""
+    """Say how many answers circuits give and recover, beside other circuits; see `FaithfulnessCurve.at`."""
     said = []
     for measure, words in _SAID.items():
         shares = {name: f"{value:z.0%}" for name, value in values[measure].items()}
-        beside = [
-            f"{KINDS_OF_CIRCUITS[name]} {shares[name]}"
-            for name in ("full", "empty", "random", "foreign")
-            if name in shares
-        ]
+        # Without images of other classes there are no foreign circuits.
+        known = [name for name in _BESIDE if name in shares]
+        beside = [f"{KINDS_OF_CIRCUITS[name]} {shares[name]}" for name in known]
         said.append(f"{words} {shares['kept']} ({', '.join(beside)})")
     return "; ".join(said)
 
@@ -92,6 +92,7 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
         ]
     # Tables of earlier versions do not say how many images were seen.
     seen = int(tested["n_seen"].max()) if "n_seen" in tested else 0
+    # Nothing was tested on new images.
     if seen == n:
         same = f"the {n} images that test it have the pixels of those that found it"
         claim = f"{question} {UNKNOWN}: {same}. Give others."
@@ -99,9 +100,9 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
             Finding(claim, f"{n} images of the class, none of them new.", "New images.")
         ]
     curves = curve.to_pandas(measure)
-    kept, random, rest = (
-        _row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement")
-    )
+    kept = _row(curves, "circuit", "kept")
+    random = _row(curves, "circuit", "random")
+    rest = _row(curves, "circuit", "complement")
     beaten = _row(tested, "test", "sufficiency")
     worse = _row(tested, "test", "necessity")
     certainty = f"Over {n} unseen images of the class"
@@ -145,17 +146,20 @@ def _how_sure(n: int, others: int, measure: str) -> Finding:
 
 
 def _row(table: pd.DataFrame, column: str, value: str) -> _Row:
+    # Exactly one row has the value.
     (row,) = table[table[column] == value].to_dict("records")
     return {str(name): value for name, value in row.items()}
 
 
 def _needed(rest: _Row, worse: _Row, n: int, others: int) -> str:
-    """Answer whether the model misses the circuit, and more than as many random units."""
+    """Answer whether the model needs the circuit, more than it needs as many random units."""
     keeps = _percent(rest)
     random = f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}"
+    # A share that is not a number is not lost.
     lost = rest["value"] <= HARDLY_ANY
     more_than_random = worse["holds"]
     so_without_random = lost and worse["random_high"] <= HARDLY_ANY
+    # One image, or a model that breaks without any units: removal proves nothing about these.
     if n < 2 or so_without_random or (lost and not more_than_random):
         answer = UNKNOWN
     elif not more_than_random:

@@ -1,4 +1,4 @@
-"""Own parts in a report: are classes lost and others spared, is it one part in two styles, and at which depth?"""
+"""Report on own parts: whether a lesion takes its class alone, whether two styles have one part, and at which depth."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -49,8 +49,8 @@ def own_part_tables(
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of a report: lesions and overlaps as they are, their summaries, and verdicts by class.
 
-    Verdicts, styles, classes and overlaps are of one share (`told_share`), of parts that may lie anywhere; depth is of
-    the largest.
+    ``by_style``, ``by_class``, ``overlap`` and ``verdicts`` are of parts that may lie at any site, at the share
+    `told_share` of the units. ``by_depth`` is of the largest share.
     """
     if known_cells(lesions).empty:
         raise InputError(
@@ -60,6 +60,7 @@ def own_part_tables(
     share = told_share(lesions)
     everywhere = lesions[lesions["sites"] == EVERYWHERE]
     told = everywhere[everywhere["share"] == share]
+    # The same share and sites as those of the lesions that are told.
     alike = overlaps[(overlaps["share"] == share) & (overlaps["sites"] == EVERYWHERE)]
     largest = lesions[lesions["share"] == lesions["share"].max()]
     by_class = lesion_summary(told, ("part_class", *BY_STYLE))
@@ -113,6 +114,7 @@ def _own_part(cells: Cells, share: float) -> Finding:
     if others is not None:
         are_spared = others["value"] >= SPARED
         spared = f"; other classes {_left(others, 'keep', 'gain')}"
+    # A yes takes three things: the class is lost, the others are not, and random units leave more than its interval.
     if own["value"] <= TAKEN and are_spared and random["value"] > own["high"]:
         answer = YES
     elif own["value"] >= random["low"]:
@@ -129,7 +131,7 @@ def _own_part(cells: Cells, share: float) -> Finding:
 
 
 def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") -> str:
-    """Say what is left of right answers, or that there are more: a lesion may make images right that were not."""
+    """Say which share of right answers is left; a lesion may also add right answers."""
     if row["value"] <= 1:
         return f"{keep} {row['said']}{of_what}"
     return f"{gain} some ({row['said']} times as many right answers as before)"
@@ -148,6 +150,7 @@ def _across_styles(
 ) -> Finding:
     counts = verdicts["verdict"].value_counts()
     same = int(counts.get(SAME_PART, 0))
+    # Only where both styles have an own part can the two be compared.
     n = same + int(counts.get(OTHER_PARTS, 0))
     answer = PARTLY
     if n == 0:
@@ -191,10 +194,9 @@ def _over_depth(by_depth: pd.DataFrame) -> Finding:
     said = "; ".join(left.index + left.map(" {:.2f}".format))
     taken = left.index[left <= TAKEN]
     # The earliest end and the latest beginning are the narrowest places.
-    narrowest = [
-        *taken[taken.str.startswith("up to")][:1],
-        *taken[taken.str.startswith("from")][-1:],
-    ]
+    up_to = taken[taken.str.startswith("up to")]
+    begins = taken[taken.str.startswith("from")]
+    narrowest = [*up_to[:1], *begins[-1:]]
     places = " and ".join(f"units {place} have one" for place in narrowest)
     return Finding(
         f"At which depth does a class have a part of its own? {capitalised(places or 'no place has one')}.",
@@ -219,6 +221,7 @@ def add_own_parts(
     report.table(_shown(by_share), "The same as a table.")
     if len(domains) > 1:
         report.section("Does the part found in one style take the class in another?")
+        # One map of what should be lost, and one of what should stay.
         for answers, of in ((OWN, "the own class"), (OTHERS, OTHERS)):
             matrix = lesion_matrix(told, answers)
             if matrix.isna().all(axis=None):
@@ -246,6 +249,7 @@ def add_own_parts(
     if by_depth["sites"].nunique() > 1:
         report.section("At which depth?")
         lines = lesion_lines_of(by_depth[by_depth["sites"] != EVERYWHERE])
+        # Site names follow these words in the column sites.
         for way in ("up to", "from"):
             of_way = lines[lines["sites"].str.startswith(way)]
             of_way = of_way.assign(place=of_way["sites"].str.removeprefix(f"{way} "))
@@ -264,6 +268,7 @@ def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
         >>> list(lesion_lines_of(pd.DataFrame(keys))["line"])
         ['own class, style that found the part', 'other classes']
     """
+    # Other combinations, such as random units in another style, have no line.
     keys = zip(summary["styles"], summary["cut"], summary["answers"], strict=True)
     names = pd.Series([_LINES.get(key) for key in keys], summary.index, dtype=object)
     return summary.assign(line=names).dropna(subset="line")

@@ -40,12 +40,15 @@ def transfer_findings(
 
 
 def transfer_value(transfer: pd.DataFrame) -> str:
-    """Return what a transfer table is read by: selectivity where images of other classes were there."""
+    """Return the measure of a transfer table: selectivity with images of other classes, or else faithfulness."""
     return "selectivity" if "other_metric" in transfer else "faithfulness"
 
 
 def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
-    """Say whether a domain's own circuits do better than others': from `transfer_over_depth`; None if unknown."""
+    """Say whether circuits of the images' own domain do better than circuits of other domains.
+
+    Return None where `transfer_over_depth` does not know both.
+    """
     lead = lead_of_own_circuits(over_depth)
     if lead is None:
         return None
@@ -66,10 +69,14 @@ def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
 
 def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None:
     """Say whether shared structure predicts transfer: from `transfer_correlations`; None if unknown."""
-    rho, p, corrected = (f"{value}: {name}" for name in ("rho", "p", "p (Holm)"))
+    # Columns of the table.
+    rho = f"{value}: rho"
+    p = f"{value}: p"
+    corrected = f"{value}: p (Holm)"
     if rho not in correlations or correlations[rho].isna().all():
         return None
     known = correlations.dropna(subset=rho)
+    # The smallest p; of equal ones the first in order of rho.
     best = known.sort_values([p, rho], kind="stable").iloc[0]
     significant = int((known[corrected] < LEVEL).sum())
     answer = YES if significant else UNKNOWN
@@ -94,8 +101,10 @@ def add_transfer(
 ) -> None:
     """Add the section on circuits of one domain that are kept on images of another.
 
-    ``transfer`` is from `CausalChecks.extract_transfer`, with ``one_site`` also site by site; ``similarity`` is the
-    structural similarity of the domains, e.g. ``comparison.matrix()``; ``sites`` are in order.
+    Args:
+        transfer: From `CausalChecks.extract_transfer`; with ``one_site`` it has rows of each site alone, too.
+        similarity: Structural similarity of the domains, such as ``comparison.matrix()``.
+        sites: Sites from the image to the embedding.
     """
     report.section("Does one domain's circuit work in another?")
     everywhere = transfer[transfer["sites"] == "all"]
@@ -154,12 +163,13 @@ def add_transfer(
 def add_interchange(
     report: Report, exchanged: pd.DataFrame, marks: Mapping[str, Mark]
 ) -> None:
-    """Add the section on activations of one domain's circuits that are put into runs on another's images."""
+    """Add the section on activations of one domain that are put into runs on images of another domain."""
     report.section("Can activations be exchanged between domains?")
     change = transfer_matrix(exchanged, "change")
     random = transfer_matrix(exchanged, "random_change")
     ends = []
     for matrix in (change, random):
+        # The diagonal exchanges activations within one domain.
         between = matrix.to_numpy()[~np.eye(len(matrix), dtype=bool)]
         ends.append(f"{between.min():+.3f} to {between.max():+.3f}")
     report.figure(

@@ -27,7 +27,7 @@ from circuitry.reports.sections import (
 )
 from tests.circuits.test_graph import small_graph
 from tests.comparison.similarities import similarities
-from tests.interventions import test_own_parts
+from tests.questions import test_own_parts
 from tests.reports.sections import test_interventions as checks
 from tests.reports.sections.test_circuits import comparisons
 from tests.reports.sections.test_compared import MARKS, accuracy, edges, overlap

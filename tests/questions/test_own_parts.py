@@ -32,12 +32,12 @@ from circuitry.comparison import (
 from circuitry.comparison.lesion_reading import told_share
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import (
-    OwnParts,
     circuit_of,
     find_circuit,
     lesion,
     part_overlaps,
 )
+from circuitry.questions import OwnParts
 from circuitry.reports import Report, page
 from circuitry.reports.sections.own_parts import (
     add_own_parts,

@@ -20,8 +20,9 @@ from circuitry.circuits.methods import CONTRAST, METHODS, method_code
 from circuitry.circuits.own_part_of_class import own_part
 from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
-from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.domains import DomainFolder
 from circuitry.data.parts import Key
+from circuitry.data.splits import Records, Split
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
 from circuitry.interventions.finding_circuits import find_circuit
@@ -47,10 +48,13 @@ class OwnParts(FolderWork):
     """The own parts of a model's classes by domain, found on some images and tested on others.
 
     Example:
-        >>> parts = OwnParts(clip, DomainFolder("DomainNet"), "runs/own", OwnPartSettings(n_images=6))
-        >>> tables = parts.run()
-        >>> lesion_matrix(tables["lesions"])     # rows: found on, columns: tested on
-        >>> parts.circuits(0.02)["cat", "photo"]
+        >>> from circuitry.interventions import OwnPartSettings
+        >>> from circuitry.questions import OwnParts
+        >>> settings = OwnPartSettings(n_images=2, shares=(0.02,))
+        >>> parts = OwnParts(clip, folder, "runs/own", settings)
+        >>> tables = parts.run()  # doctest: +SKIP
+        >>> lesion_matrix(tables["lesions"])  # doctest: +SKIP
+        >>> parts.circuits(0.02)["clock", "real"]  # doctest: +SKIP
     """
 
     settings: OwnPartSettings
@@ -62,6 +66,7 @@ class OwnParts(FolderWork):
         images: DomainFolder,
         out: str | os.PathLike[str],
         settings: OwnPartSettings | None = None,
+        split: Split | None = None,
     ) -> None:
         """Choose the images; refuse a domain with one class.
 
@@ -70,31 +75,23 @@ class OwnParts(FolderWork):
             images: Its images, sorted by domain and class.
             out: Folder of parts and tables.
             settings: How parts are found and tested.
+            split: The images that find and those that test (default: by number and seed of the settings).
 
         Raises:
             InputError: where no class has two images, in one domain or in two, beside another class.
         """
         settings = settings or OwnPartSettings()
-        super().__init__(clip, images, settings)
-        self.out, self.found_on, self.unseen = (
-            Path(out),
-            dict[Key, list[ImageRecord]](),
-            dict[Key, list[ImageRecord]](),
-        )
-        for key in ((c, d) for d in images.domains for c in images.classes):
-            records = list(images.select(*key, None, settings.seed))
-            n = min(settings.n_images, (len(records) + 1) // 2)
-            self.found_on[key], self.unseen[key] = (
-                records[:n],
-                records[n : n + settings.n_images],
-            )
-        there = [
-            key for key in self.found_on if self.found_on[key] and self.others(key)
-        ]
-        tested = {name for name, domain in there if self.unseen[name, domain]}
-        styles = Counter(name for name, _ in there)
-        self.keys = [key for key in there if key[0] in tested or styles[key[0]] > 1]
-        self._loaded = dict[Path, Circuit]()
+        super().__init__(clip, images, settings, split)
+        self.out = Path(out)
+        self.found_on: dict[Key, Records] = {}
+        self.unseen: dict[Key, Records] = {}
+        for domain in images.domains:
+            for class_name in images.classes:
+                key = (class_name, domain)
+                self.found_on[key] = self.split.found_on(key)
+                self.unseen[key] = self.split.unseen(key, settings.n_images)
+        self.keys = self._testable()
+        self._loaded: dict[Path, Circuit] = {}
         if not self.keys:
             raise InputError(
                 "An own part is found by contrast with another class of the domain, on some images of the class, and "
@@ -102,55 +99,54 @@ class OwnParts(FolderWork):
                 "another class: give more classes, or more images."
             )
 
-    def others(self, key: Key) -> list[ImageRecord]:
-        """Return images of other classes in the domain that find parts: the first of each, then the second of each."""
-        found_on = [
-            self.found_on.get((name, key[1]), [])
-            for name in self.images.following(key[0])
+    def _testable(self) -> list[Key]:
+        """Return the classes and domains whose part can be found, and tested here or in another domain."""
+        contrasted = [
+            key
+            for key, records in self.found_on.items()
+            if records and self.others(key)
         ]
-        rounds = range(max(map(len, found_on), default=0))
-        taken = (
-            of_class[i] for i in rounds for of_class in found_on if i < len(of_class)
-        )
-        return list(taken)[: self.settings.n_others]
+        n_domains = Counter(class_name for class_name, _ in contrasted)
+        has_unseen = {key[0] for key in contrasted if self.unseen[key]}
+        return [
+            key for key in contrasted if key[0] in has_unseen or n_domains[key[0]] > 1
+        ]
+
+    def others(self, key: Key) -> Records:
+        """Return images of other classes in the domain that find parts: the first of each, then the second of each."""
+        return self.split.others(key, self.settings.n_others)
 
     @cached_property
     def sites(self) -> dict[str, tuple[str, ...]]:
         """The sites at which parts may have units, by name: everywhere, and by depth."""
         every = self.settings.sites or counted_sites(self.clip.encoder)
-        found = {EVERYWHERE: every}
-        places = sorted(
-            {round(i * len(every) / N_DEPTHS) for i in range(1, N_DEPTHS)} - {0}
-        )
-        for place in places if self.settings.depth else ():
-            found[f"up to {every[place - 1]}"], found[f"from {every[place]}"] = (
-                every[:place],
-                every[place:],
-            )
-        return found
+        sites = {EVERYWHERE: every}
+        if self.settings.depth:
+            cuts = {round(i * len(every) / N_DEPTHS) for i in range(1, N_DEPTHS)}
+            for cut in sorted(cuts - {0}):
+                sites[f"up to {every[cut - 1]}"] = every[:cut]
+                sites[f"from {every[cut]}"] = every[cut:]
+        return sites
 
     @property
     def kinds(self) -> list[tuple[float, str]]:
         """Share and name of sites of the parts: every share everywhere, the largest one at all sites by name."""
-        *first, last = sorted(set(self.settings.shares))
-        return [
-            *((share, EVERYWHERE) for share in first),
-            *((last, name) for name in self.sites),
-        ]
+        *smaller, largest = sorted(set(self.settings.shares))
+        everywhere = [(share, EVERYWHERE) for share in smaller]
+        return everywhere + [(largest, name) for name in self.sites]
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Everything except for images that shapes a number, in plain values."""
-        names = ("n_others", "method", "random_draws", "depth")
-        asked = {name: getattr(self.settings, name) for name in names} | {
-            "shares": list(self.settings.shares)
+        return self.identity | {
+            "n_others": self.settings.n_others,
+            "method": self.settings.method,
+            "random_draws": self.settings.random_draws,
+            "depth": self.settings.depth,
+            "shares": list(self.settings.shares),
+            "method_code": method_code(self.settings.method),
+            "sites": {name: list(sites) for name, sites in self.sites.items()},
         }
-        asked |= {"method_code": method_code(self.settings.method)}
-        return (
-            self.identity
-            | asked
-            | {"sites": {name: list(some) for name, some in self.sites.items()}}
-        )
 
     @cached_property
     def folder(self) -> JobFolder:
@@ -171,17 +167,23 @@ class OwnParts(FolderWork):
             ``lesions``: table of `lesion` with columns share and sites; ``overlaps``: table of `part_overlaps` with the
             same. A warning names the classes that the model does not know in a domain.
         """
-        for kind, what in ((FOUND, "own parts"), (LESIONED, "lesions")):
-            self.folder.run(
-                lambda job, images: (self._find if job[0] == FOUND else self._test)(
-                    (job[1], job[2]), images, work
-                ),
-                prepare=lambda job: self._read(job, work),
-                rank=work.rank,
-                only=[job for job in self.folder.jobs if job[0] == kind],
-                progress=work.bar(what),
-                unit="class",
-            )
+        # All parts are found before any is tested: a test takes parts of every class.
+        self.folder.run(
+            lambda job, images: self._find((job[1], job[2]), images, work),
+            prepare=lambda job: self._images_that_find((job[1], job[2]), work),
+            rank=work.rank,
+            only=self._jobs(FOUND),
+            progress=work.bar("own parts"),
+            unit="class",
+        )
+        self.folder.run(
+            lambda job, images: self._test((job[1], job[2]), images, work),
+            prepare=lambda job: self._images_that_test((job[1], job[2]), work),
+            rank=work.rank,
+            only=self._jobs(LESIONED),
+            progress=work.bar("lesions"),
+            unit="class",
+        )
         overlaps = [
             part_overlaps(self._parts(share, sites)).assign(share=share, sites=sites)
             for share, sites in self.kinds
@@ -191,12 +193,14 @@ class OwnParts(FolderWork):
             "overlaps": pd.concat(overlaps, ignore_index=True),
         }
 
+    def _jobs(self, kind: str) -> list[Job]:
+        return [job for job in self.folder.jobs if job[0] == kind]
+
     def lesions(self) -> pd.DataFrame:
         """Return the tables of `lesion` of the tests that are done, with columns share and sites."""
         tables = [
             read_named_table(path)
-            for job in self.folder.jobs
-            if job[0] == LESIONED
+            for job in self._jobs(LESIONED)
             for path in self.folder.files(job)
         ]
         if not tables:
@@ -213,7 +217,8 @@ class OwnParts(FolderWork):
         Raises:
             InputError: for a share that was not asked for.
         """
-        share = max(self.settings.shares) if share is None else share
+        if share is None:
+            share = max(self.settings.shares)
         if share not in self.settings.shares:
             raise InputError(
                 f"Expected one of the shares {', '.join(map(str, self.settings.shares))} of the units, but "
@@ -228,54 +233,56 @@ class OwnParts(FolderWork):
 
         The table of their lesions lies in it, which the explorer shows: all of `lesions`, or those that are told.
         """
-        share = max(self.settings.shares) if share is None else share
-        parts, tested = self.circuits(share), self.lesions() if told is None else told
-        images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
+        if share is None:
+            share = max(self.settings.shares)
+        parts = self.circuits(share)
+        tested = self.lesions() if told is None else told
+        path = self.out / "circuits"
+        if not os.access(self.out, os.W_OK):  # a finished run that can only be read
+            return GraphFolder(path)
+        images = {key: self.found_on[key] + self.others(key) for key in parts}
         identity = self.identity | {
             "n_others": self.settings.n_others,
             "method": self.settings.method,
         }
-        path = self.out / "circuits"
-        if not os.access(self.out, os.W_OK):  # a finished run that can only be read
-            return GraphFolder(path)
         try:
             folder = GraphFolder.write(path, parts, identity, images)
         except InputError:
             if not (path / LESIONS).is_file():  # other circuits
                 raise
-            shutil.rmtree(
-                path
-            )  # own parts of another share, which can be written again
+            # Own parts of another share, which can be written again.
+            shutil.rmtree(path)
             folder = GraphFolder.write(path, parts, identity, images)
         of_share = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
         folder.write_lesions(of_share.drop(columns="sites"))
         return folder
 
-    def _read(self, job: Job, work: Work) -> tuple[Tensor, Tensor] | None:
-        """Return the images of a job: of the class, and of others, which a test has none of."""
-        kind, key = job[0], (job[1], job[2])
-        records = (
-            self.found_on[key]
-            if kind == FOUND
-            else self.unseen[key] or self.found_on[key]
-        )
-        own = self.read(records, strict=work.strict)
-        others = (
-            self.read(self.others(key), strict=work.strict)
-            if kind == FOUND
-            else own[:0]
-        )
-        if len(own) and (len(others) or kind == LESIONED):
+    def _images_that_find(self, key: Key, work: Work) -> tuple[Tensor, Tensor] | None:
+        """Return images of the class and of others, if there are both."""
+        own = self.read(self.found_on[key], strict=work.strict)
+        others = self.read(self.others(key), strict=work.strict)
+        if len(own) and len(others):
             return own, others
+        self._leave_out(key)
+        return None
+
+    def _images_that_test(self, key: Key, work: Work) -> Tensor | None:
+        """Return unseen images of the class; where it has none, those that find: they test parts of other domains."""
+        own = self.read(self.unseen[key] or self.found_on[key], strict=work.strict)
+        if len(own):
+            return own
+        self._leave_out(key)
+        return None
+
+    def _leave_out(self, key: Key) -> None:
         log.warning(
             "%s in %s: no image, or none of another class, can be read: it is left out",
             *key,
         )
-        return None
 
     def _find(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
         """Find the parts of a class in a domain; none where the model does not know it."""
-        paths, graphs = list[Path](), dict[str, Scores]()
+        graphs: dict[str, Scores] = {}
         with self.clip.encoder.running():
             try:
                 for name, sites in self.sites.items():
@@ -283,6 +290,7 @@ class OwnParts(FolderWork):
             except InputError as error:
                 log.warning("%s in %s is left out. %s", *key, error)
                 return []
+        paths = []
         ranking = "signed" if METHODS[self.settings.method].effects else "absolute"
         for share, name in self.kinds:
             graph = replace(graphs[name], class_name=key[0], domain=key[1])
@@ -295,54 +303,47 @@ class OwnParts(FolderWork):
 
     def _ranked(self, task: Task) -> Scores:
         """Return the units in the order in which parts have them."""
+        largest = max(self.settings.shares)
         if self.settings.method == CONTRAST:
-            return own_part(task, share=max(self.settings.shares)).source
-        return find_circuit(
-            task, method=self.settings.method, size=max(self.settings.shares)
-        ).source
+            return own_part(task, share=largest).source
+        return find_circuit(task, method=self.settings.method, size=largest).source
 
-    def _test(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
+    def _test(self, key: Key, images: Tensor, work: Work) -> list[Path]:
         """Ablate all parts on a class's unseen images in a domain; where it has none, parts of other domains."""
-        task, path = (
-            self.task(key, images[0], work=work),
-            self.folder.path / LESIONED / key[0] / f"{key[1]}.csv",
-        )
-        draws, tables = self.settings.random_draws, list[pd.DataFrame]()
+        task = self.task(key, images, work=work)
+        tables = []
         with self.clip.encoder.running():
             for share, sites in self.kinds:
                 parts = self._parts(share, sites)
                 if not self.unseen[key]:
-                    parts = {
-                        found_on: part
-                        for found_on, part in parts.items()
-                        if found_on[1] != key[1]
-                    }
+                    domain = key[1]
+                    parts = {of: part for of, part in parts.items() if of[1] != domain}
                 if parts:
-                    found = lesion(
-                        {key: task}, parts, random_draws=draws, seed=self.settings.seed
+                    table = lesion(
+                        {key: task},
+                        parts,
+                        random_draws=self.settings.random_draws,
+                        seed=self.settings.seed,
                     )
-                    tables.append(found.assign(share=share, sites=sites))
+                    tables.append(table.assign(share=share, sites=sites))
         if not tables:
             return []
+        path = self.folder.path / LESIONED / key[0] / f"{key[1]}.csv"
         write_named_table(path, pd.concat(tables, ignore_index=True))
         return [path]
 
     def _parts(self, share: float, sites: str) -> dict[Key, Circuit]:
         """Return the parts of a share at some sites that were found."""
-        there = {key: self._path(key, share, sites) for key in self.keys}
-        for key, path in there.items():
-            if path not in self._loaded and path in self.folder.files((FOUND, *key)):
+        parts = {}
+        for key in self.keys:
+            path = self._path(key, share, sites)
+            if path not in self._loaded:
+                if path not in self.folder.files((FOUND, *key)):
+                    continue
                 self._loaded[path] = Circuit.load(path)
-        return {
-            key: self._loaded[path]
-            for key, path in there.items()
-            if path in self._loaded
-        }
+            parts[key] = self._loaded[path]
+        return parts
 
     def _path(self, key: Key, share: float, sites: str) -> Path:
-        return (
-            self.folder.path
-            / FOUND
-            / key[0]
-            / f"{key[1]}.{sites}.{share:g}.safetensors"
-        )
+        name = f"{key[1]}.{sites}.{share:g}.safetensors"
+        return self.folder.path / FOUND / key[0] / name

@@ -208,6 +208,7 @@ def test_without_other_classes_the_gradient_ranks_and_a_line_says_so(
         rule=left_rule(2),
         texts=TEMPLATES,
         baseline="zero",
+        leave_unseen=False,
     )
     (line,) = (line for line in caplog.messages if "gradient" in line)
     assert "cat in real, cat in sketch" in line

@@ -357,7 +357,15 @@ def test_circuits_that_do_not_fit(
     images = DomainFolder(folder / "images")
     with pytest.raises(InputError, match=r"No circuit in .*empty"):
         CausalChecks(clip, images, GraphFolder(tmp_path / "empty"))
-    used_up = extract(clip, images, tmp_path / "all", n_images=5, work=QUIET, **RULES)
+    used_up = extract(
+        clip,
+        images,
+        tmp_path / "all",
+        n_images=5,
+        leave_unseen=False,
+        work=QUIET,
+        **RULES,
+    )
     with pytest.raises(
         InputError, match=r"'axe' in 'real'.* 5 images.*--n-images.*seen=True"
     ):

@@ -1,0 +1,288 @@
+"""What tests and comparisons of circuits found: answers, tables, and their sections of a report. No torch.
+
+Each answer has `findings`, `tables` and `add_to`, with what a report says of all of them in an `AnswersOf`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from circuitry.circuits.graph import Circuit
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.circuits.similarities_of_classes import ReadingSettings
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.domain_apart import (
+    apart_over_depth,
+    group_means,
+    means_without,
+)
+from circuitry.data.domains import DomainFolder
+from circuitry.data.parts import Key
+from circuitry.interventions.curve_reading import CURVE_MEASURES
+from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
+from circuitry.interventions.scores_beside_effects import AttributionCheck
+from circuitry.interventions.transfer_tables import (
+    transfer_correlations,
+    transfer_matrices,
+    transfer_over_depth,
+)
+from circuitry.reports.figures.style import Mark, domain_marks
+from circuitry.reports.page import Finding, Report
+from circuitry.reports.sections.causal_curves import (
+    add_faithfulness,
+    add_selectivity_over_depth,
+    faithfulness_findings,
+)
+from circuitry.reports.sections.circuits import (
+    add_attribution_check,
+    add_circuit_pair,
+    add_circuit_stability,
+    add_domain_apart,
+    add_pixels,
+    add_similarity,
+    circuit_findings,
+)
+from circuitry.reports.sections.findings import UNKNOWN
+from circuitry.reports.sections.one_circuit import add_circuit
+from circuitry.reports.sections.transfers import (
+    add_interchange,
+    add_transfer,
+    transfer_findings,
+    transfer_value,
+)
+
+CIRCUITS_DRAWN = 4
+"""Most circuits that are drawn one by one, where nothing is compared."""
+NOT_TESTED = Finding(
+    f"Do the circuits work? {UNKNOWN}: they were not tested. A smaller --n-images leaves images to test them on.",
+    "An attribution claims causes; it does not prove them.",
+    "Tests on images that the circuits were not found on, beside random units.",
+)
+"""What is said of circuits without tests."""
+
+
+@dataclass(frozen=True)
+class AnswersOf:
+    """The images and circuits that answers are of, and how a report shows them."""
+
+    images: DomainFolder
+    """The images of the model."""
+    graphs: GraphFolder | None = None
+    """The circuits, if any were found."""
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
+    """How circuits are cut."""
+    apart: str | None = None
+    """A domain to set against the others."""
+    pair: tuple[str, str, str] | None = None
+    """Class and two domains whose circuits are drawn (default: the first class in its two least similar domains)."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains with circuits; without circuits those of the images."""
+        return self.images.domains if self.graphs is None else self.graphs.domains
+
+    @property
+    def marks(self) -> Mapping[str, Mark]:
+        """Colour and symbol of each domain."""
+        return domain_marks(self.domains)
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """The sites of the circuits; none where there are none."""
+        if self.graphs is None:
+            return []
+        return list(next(iter(self.graphs.values())).inner_sites)
+
+    def circuit(self, key: Key) -> Circuit:
+        """Return the circuit of a class and domain as it is drawn."""
+        assert self.graphs is not None
+        reading = self.reading
+        graph = self.graphs[key]
+        return graph.circuit(reading.edges_per_node, any_sign=reading.any_sign)
+
+
+@dataclass
+class CurvesAnswer:
+    """Whether circuits work, by curves of faithfulness.
+
+    Example:
+        >>> from circuitry.questions import CurvesAnswer
+        >>> CurvesAnswer([]).findings()[0].claim
+        'Do the circuits work? Cannot be told: they were not tested. ...'
+    """
+
+    curves: list[FaithfulnessCurve]
+    """The curve of every circuit by every ranking; none where no image was left to test on."""
+    by_site: list[FaithfulnessCurve] = field(default_factory=list)
+    """Curves at one site at a time."""
+
+    def findings(self) -> list[Finding | None]:
+        """Answer whether the circuits work."""
+        if self.curves:
+            return list(faithfulness_findings(self.curves, self.by_site))
+        return [] if self.by_site else [NOT_TESTED]
+
+    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+        """Return the tables of a report by name."""
+        by_ranking: dict[str, list[FaithfulnessCurve]] = {}
+        for curve in self.curves:
+            by_ranking.setdefault(curve.ranking, []).append(curve)
+        tables: dict[str, pd.DataFrame] = {}
+        for measure in CURVE_MEASURES:
+            name = measure.replace(" ", "_")
+            for ranking, curves in by_ranking.items():
+                ending = f"_{ranking}" if len(by_ranking) > 1 else ""
+                tables[name + ending] = curves_by_domain(curves, measure)
+            if self.by_site:
+                tables[f"{name}_one_site"] = curves_by_domain(self.by_site, measure)
+        return tables
+
+    def add_to(self, report: Report, of: AnswersOf) -> None:
+        """Add the sections on faithfulness, at all sites and at each."""
+        if self.curves:
+            add_faithfulness(report, self.curves, of.marks)
+        if self.by_site:
+            add_selectivity_over_depth(report, self.by_site, of.marks, of.sites)
+
+
+@dataclass(frozen=True)
+class TransferAnswer:
+    """Whether the circuits of one domain work in another."""
+
+    transfer: pd.DataFrame
+    """Table of `transfer_circuits` with the column ``sites``."""
+    interchange: pd.DataFrame | None
+    """Table of `interchange`, if activations were exchanged."""
+    similarity: pd.DataFrame
+    """The share of edges that two domains have in common."""
+
+    def findings(self) -> list[Finding | None]:
+        """Answer whether circuits work in other domains, and whether similarity predicts it."""
+        return transfer_findings(self.transfer, self.similarity)
+
+    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+        """Return the tables of a report by name."""
+        transfer = self.transfer
+        similarity = self.similarity.rename_axis(index="domain").reset_index()
+        tables = {
+            "transfer": transfer,
+            "matrices": transfer_matrices(transfer),
+            "edge_jaccard_matrix": similarity,
+            "correlations": transfer_correlations(transfer, self.similarity),
+        }
+        if self.interchange is not None:
+            tables["interchange"] = self.interchange
+        if (transfer["sites"] != "all").any():
+            value = transfer_value(transfer)
+            tables["selectivity_over_depth"] = transfer_over_depth(transfer, value)
+        return tables
+
+    def add_to(self, report: Report, of: AnswersOf) -> None:
+        """Add the sections on transfer and interchange."""
+        add_transfer(report, self.transfer, self.similarity, of.marks, of.sites)
+        if self.interchange is not None:
+            add_interchange(report, self.interchange, of.marks)
+
+
+@dataclass(frozen=True)
+class ScoresAnswer:
+    """The scores of one circuit beside exact effects, and the pixels that raise its metric."""
+
+    key: Key
+    """Class and domain of the circuit."""
+    check: AttributionCheck
+    """Its scores beside exact effects."""
+    shown: np.ndarray
+    """A few images as bytes [B, H, W, 3]."""
+    maps: Mapping[str, np.ndarray]
+    """Maps of pixels [B, H, W] by title."""
+
+    def findings(self) -> list[Finding | None]:
+        """Return nothing: one circuit answers no question about all."""
+        return []
+
+    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+        """Return the tables of a report by name."""
+        return {
+            "attribution_against_patching": self.check.points,
+            "scores_across_sites": self.check.across_sites(),
+        }
+
+    def add_to(self, report: Report, of: AnswersOf) -> None:
+        """Add the sections on scores and pixels."""
+        class_name, domain = self.key
+        add_attribution_check(report, self.check, of.sites, f"{class_name} in {domain}")
+        titles = [f"{domain} {i + 1}" for i in range(len(self.shown))]
+        add_pixels(report, self.shown, self.maps, titles, class_name)
+
+
+@dataclass(frozen=True)
+class ComparedAnswer:
+    """Whether circuits are shared between domains; no comparisons where no class has circuits in two.
+
+    Example:
+        >>> from circuitry.questions import ComparedAnswer
+        >>> ComparedAnswer().findings()
+        []
+    """
+
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    """By the name of the measure."""
+    stability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Table of `circuit_stability`."""
+
+    def findings(self) -> list[Finding | None]:
+        """Answer whether circuits are shared between domains."""
+        return circuit_findings(self.comparisons) if self.comparisons else []
+
+    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+        """Return the tables of a report by name."""
+        tables: dict[str, pd.DataFrame] = {}
+        for comparison in self.comparisons.values():
+            tables |= comparison.tables()
+            if len(comparison.groups) > 1:
+                tables["similarity_by_group"] = group_means(self.comparisons)
+        if of.apart is not None and self.comparisons:
+            overlap = self.comparisons["node_overlap"]
+            tables["domain_apart_over_depth"] = apart_over_depth(overlap, of.apart)
+            for name, comparison in self.comparisons.items():
+                tables[f"{name}_without"] = means_without(comparison, of.apart)
+        if len(self.stability):
+            tables["circuit_stability"] = self.stability
+        return tables
+
+    def add_to(self, report: Report, of: AnswersOf) -> None:
+        """Add the sections on similarity, a pair of circuits, stability and the domain that is set apart."""
+        if not self.comparisons:
+            self._draw_one_by_one(report, of)
+            return
+        add_similarity(report, self.comparisons, of.marks)
+        class_name, *domains = of.pair or self.least_similar()
+        first, second = (of.circuit((class_name, domain)) for domain in domains)
+        sites = self.comparisons["node_overlap"].sites
+        add_circuit_pair(report, first, second, sites, of.marks)
+        if len(self.stability):
+            add_circuit_stability(report, self.stability)
+        if of.apart is not None:
+            add_domain_apart(report, self.comparisons, of.apart, of.marks)
+
+    def _draw_one_by_one(self, report: Report, of: AnswersOf) -> None:
+        keys = list(of.graphs or ())
+        for key in keys[:CIRCUITS_DRAWN]:
+            circuit = of.circuit(key)
+            n_images = circuit.source.n_images
+            caption = f"The kept units at every site, found on {n_images} images, and the strongest edges into them."
+            add_circuit(report, circuit, caption)
+        if len(keys) > CIRCUITS_DRAWN:
+            n_left = len(keys) - CIRCUITS_DRAWN
+            report.text(f"{n_left} more circuits are not drawn here.")
+
+    def least_similar(self) -> tuple[str, str, str]:
+        """Return the first class and the two domains in which its circuits share the fewest edges."""
+        table = self.comparisons["edge_jaccard"].values
+        of_class = table[table["class"] == min(table["class"])]
+        row = of_class.sort_values("value", kind="stable").iloc[0]
+        return str(row["class"]), str(row["domain_a"]), str(row["domain_b"])

@@ -1,0 +1,498 @@
+"""Causal checks of a whole folder of circuits, on images that they were not found on.
+
+Faithfulness and transfer leave a `JobFolder`: shared among processes, resumed where it stopped, and repaired.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from circuitry.circuits.budgets import RANKINGS
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.comparison.table import read_named_table, write_named_table
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.parts import Key
+from circuitry.data.splits import Records, Split
+from circuitry.encoder.baselines import ZERO
+from circuitry.encoder.metrics import METRICS
+from circuitry.encoder.task import Task
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.faithfulness import faithfulness_curve
+from circuitry.interventions.intervention_settings import (
+    MIB_SIZES,
+    AblationSettings,
+    CheckSettings,
+)
+from circuitry.interventions.pixels import circuit_pixels
+from circuitry.interventions.transfer import interchange, transfer_circuits
+from circuitry.models.clip import Clip
+from circuitry.models.folder_work import FolderWork
+from circuitry.models.options import FolderSettings
+from circuitry.runs.errors import InputError, name_some
+from circuitry.runs.given import Count, Names, Natural, checked
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.workers import Work
+
+FAITHFULNESS_FORMAT = "circuitry faithfulness 4"
+TRANSFER_FORMAT = "circuitry transfer 2"
+FOREIGN = 3
+"""Other classes whose circuits are measured beside each circuit, at most."""
+_FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")
+"""Settings of a graph that say by what metric it was found."""
+_TEXT_COLUMNS = ("class", "circuit_domain", "image_domain", "reason")
+"""Columns of tables of transfer that are text, so that a class may be called NA."""
+
+CheckedImages = tuple[Tensor, Tensor | None]
+"""The images of a circuit's checks that can be read: of the class [B, 3, H, W], and of other classes, if there are."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SplitOfCircuits(Split):
+    """The split of stored circuits: by the rule of their number and seed, and by the images that each says it took."""
+
+    graphs: GraphFolder
+
+    def known(self, key: Key) -> frozenset[str]:
+        """Return the images that found the circuit of a class and domain, if there is one."""
+        return self.looked_at(key, "images")
+
+    def looked_at(self, key: Key, kind: str) -> frozenset[str]:
+        """Return the paths of ``images`` of the class, or of ``others``, that found a circuit."""
+        if key not in self.graphs:
+            return frozenset()
+        return frozenset(self.graphs[key].provenance.get(kind, ()))
+
+
+class CheckImages:
+    """The images that check the circuits of a folder, by class and domain."""
+
+    def __init__(
+        self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings
+    ) -> None:
+        """Choose them."""
+        made_with = graphs.manifest["config"]
+        self.images = images
+        self.graphs = graphs
+        self.settings = settings
+        self.split = SplitOfCircuits(
+            images, int(made_with["n_images"]), int(made_with["seed"]), graphs=graphs
+        )
+        self.keys: list[Key] = [
+            (c, d) for c, d in graphs if c in images.classes and d in images.domains
+        ]
+        if not self.keys:
+            raise InputError(
+                f"No circuit in {graphs.path} is of a class and domain of {images!r}."
+            )
+
+    @property
+    def tested(self) -> list[Key]:
+        """The circuits that have images to check them on."""
+        return [key for key in self.keys if self._left(key)]
+
+    def warn(self) -> None:
+        """Name the circuits without images to check them on; refuse where that is all of them."""
+        if not self.tested:
+            self.own(self.keys[0])  # which refuses
+        untested = [key for key in self.keys if not self._left(key)]
+        if untested:
+            log.warning(without_images(untested, len(self.keys)))
+
+    @property
+    def in_words(self) -> str:
+        """A phrase that names the images, for captions."""
+        if self.settings.seen:
+            return "the images that they were found on"
+        return "images that they were not found on"
+
+    def found_on(self, key: Key) -> Records:
+        """Return the images of a class and domain on which its circuit was found."""
+        return self.split.found_on(key)
+
+    def own(self, key: Key) -> Records:
+        """Return images of a class and domain on which its circuit was not found."""
+        chosen = self._left(key)
+        if not chosen:
+            raise InputError(
+                f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(self.ranked(key))} images: find "
+                "circuits on fewer (--n-images of circuitry compare), or check on the same ones (--seen; in Python "
+                "seen=True)."
+            )
+        return chosen[: self.settings.n_images]
+
+    def others(self, key: Key) -> Records:
+        """Return images of other classes in the domain on which no circuit was found."""
+        n = self.settings.n_others
+        if self.settings.seen:
+            return self.split.others(key, n)
+        # Circuits that were not found by the rule may have looked at any images of other classes.
+        taken = self.split.looked_at(key, "others")
+        unseen = self.split.others(key, None, unseen=True)
+        return tuple(record for record in unseen if record.relative not in taken)[:n]
+
+    def ranked(self, key: Key) -> Records:
+        """Return all images of a class and domain, first those that its circuit was found on, if there is one."""
+        return self.split.ranked(key)
+
+    def _left(self, key: Key) -> Records:
+        if self.settings.seen:
+            return self.split.ranked(key)
+        return self.split.unseen(key)
+
+
+def without_images(keys: Sequence[Key], n: int) -> str:
+    """Say which of ``n`` circuits cannot be tested, since they are found on all images."""
+    named = name_some([" in ".join(key) for key in keys])
+    return f"{len(keys)} of {n} circuits cannot be tested, since their classes have no other images there: {named}."
+
+
+class CausalChecks(FolderWork):
+    """The causal checks of a model's circuits, on images that they were not found on.
+
+    Example:
+        >>> from circuitry.interventions import CheckSettings
+        >>> checks = circuitry.CausalChecks(clip, folder, graphs, CheckSettings(n_images=1))
+        >>> curves = checks.extract_faithfulness("runs/x-faithfulness")  # doctest: +SKIP
+        >>> checks.extract_transfer("runs/x-transfer")["transfer"]  # doctest: +SKIP
+    """
+
+    settings: CheckSettings
+
+    @checked
+    def __init__(
+        self,
+        clip: Clip,
+        images: DomainFolder,
+        graphs: GraphFolder,
+        settings: CheckSettings | None = None,
+    ) -> None:
+        """Join a model, its circuits, and images to check them on."""
+        settings = settings or CheckSettings()
+        made_with = graphs.identity
+        made_with.check(
+            clip.identity, f"the circuits in {graphs.path}", f"the given {clip.name}"
+        )
+        asked = settings.as_found(made_with)
+        self.graphs = graphs
+        self.chosen = CheckImages(images, graphs, settings)
+        super().__init__(clip, images, asked, self.chosen.split)
+        self._found_by: FolderWork = self
+        if settings.metric is not None or settings.texts is not None:
+            # The checks may ask by another metric or other texts than the circuits were found by.
+            metric = made_with["metric"]
+            if metric not in METRICS:
+                metric = asked.metric
+            found_by = FolderSettings(
+                metric=metric, texts=made_with["texts"], baseline=ZERO.name
+            )
+            self._found_by = FolderWork(clip, images, found_by)
+
+    @property
+    def size(self) -> float:
+        """The share of units that circuits kept when they were found."""
+        return float(self.graphs.manifest["config"]["size"])
+
+    def circuit(self, key: Key) -> Circuit:
+        """Return the units of a class and domain that are kept."""
+        return self._graph(key).circuit(None)
+
+    def _graph(self, key: Key) -> AttributionGraph:
+        """Return a graph as the checks compare it with their own tasks.
+
+        If they may have another metric or texts, it does not name its own; if they take the images that found it, it
+        does not name these.
+        """
+        graph = self.graphs[key]
+        settings = dict(graph.settings)
+        if self._found_by is not self:
+            for name in _FOUND_BY:
+                settings.pop(name, None)
+        provenance = {} if self.settings.seen else graph.provenance
+        return replace(graph, settings=settings, provenance=provenance)
+
+    def _foreign(self, key: Key) -> list[AttributionGraph]:
+        """Return circuits of the classes that follow in the domain."""
+        names = [name for name, domain in self.chosen.keys if domain == key[1]]
+        place = names.index(key[0])
+        followers = (names[place + 1 :] + names[:place])[:FOREIGN]
+        return [self._graph((name, key[1])) for name in followers]
+
+    def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
+        """Return the images of a circuit's checks that can be read."""
+        own = self.read(self.chosen.own(key), strict=work.strict)
+        others = self.read(self.chosen.others(key), strict=work.strict)
+        return own, others if len(others) else None
+
+    def found_on(self, class_name: str, domain: str) -> Tensor:
+        """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
+        return self._read_some(self.chosen.found_on((class_name, domain)))
+
+    def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
+        images = self.read(records)
+        if not len(images):
+            first = records[0]
+            raise InputError(
+                f"No image of {first.class_name!r} in {first.domain!r} can be read: look at {first.path}."
+            )
+        return images
+
+    def task_found_with(self, key: Key, work: Work = Work()) -> Task:
+        """Return the task that a circuit was found with."""
+        images = self.found_on(*key)
+        named = self.baseline_called(self.graphs[key].settings["baseline"])
+        return Task(
+            self.clip.encoder,
+            images,
+            self._found_by.metric_of(*key),
+            baseline=named.of(*key, len(images)),
+            work=work,
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What shapes the numbers, beside the circuits."""
+        names = ("n_images", "n_others", "seen", "budget", "seed")
+        return self.asked | {name: getattr(self.settings, name) for name in names}
+
+    def extract_faithfulness(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        rankings: Names = RANKINGS,
+        sizes: Sequence[float] | None = None,
+        random_draws: Natural = 5,
+        one_site: bool = False,
+        work: Work = Work(),
+    ) -> list[FaithfulnessCurve]:
+        """Measure the faithfulness curve of every (class, domain) by every ranking into a folder.
+
+        Args:
+            rankings: Which units come first, a curve for each; see `AblationSettings`.
+            sizes: Sizes of the circuits (default: MIB's, and that of the circuits as they were found).
+            one_site: Ablate at one site at a time, a curve for each, instead of at all sites together, and leave out
+                the circuits of other classes.
+
+        Returns:
+            The curves, class by class; a warning names each class and domain without a readable image.
+
+        Raises:
+            InputError: for a folder made with other settings or images, with the difference; when no image at all can
+                be read; and what `faithfulness_curve` raises.
+        """
+        settings = AblationSettings(
+            budget=self.settings.budget,
+            sizes=sizes or sorted({*MIB_SIZES, self.size}),
+            random_draws=random_draws,
+            seed=self.settings.seed,
+        )
+        folder = self._claim(
+            out,
+            FAITHFULNESS_FORMAT,
+            self.chosen.tested,
+            rankings=list(rankings),
+            budget=settings.budget,
+            sizes=list(settings.sizes),
+            random_draws=random_draws,
+            one_site=one_site,
+        )
+        asked = [replace(settings, ranking=ranking) for ranking in rankings]
+
+        def measure(job: Job, images: CheckedImages) -> list[Path]:
+            key = (job[0], job[1])
+            paths = []
+            # One digest of the encoder for all curves.
+            with self.clip.encoder.running():
+                for curve, sites in self._curves(key, images, asked, one_site, work):
+                    name = f"{key[1]}.{curve.ranking}.{sites}.safetensors"
+                    paths.append(folder.path / key[0] / name)
+                    curve.save(paths[-1])
+            return paths
+
+        folder.run(
+            measure,
+            prepare=lambda job: self.images_of((job[0], job[1]), work),
+            rank=work.rank,
+            progress=work.bar("faithfulness"),
+            unit="circuit",
+        )
+        return [FaithfulnessCurve.load(path) for path in self._results(folder)]
+
+    def _curves(
+        self,
+        key: Key,
+        images: CheckedImages,
+        asked: Sequence[AblationSettings],
+        one_site: bool,
+        work: Work,
+    ) -> Iterator[tuple[FaithfulnessCurve, str]]:
+        """Yield the curves of a circuit with the name of the sites that they ablate; none without a readable image."""
+        if not len(images[0]):
+            return
+        graph = self._graph(key)
+        foreign = self._foreign(key)
+        places: list[list[str] | None] = [None]
+        if one_site:
+            foreign = []
+            places = [[site] for site in graph.inner_sites]
+        for settings in asked:
+            for sites in places:
+                task = self.task(key, *images, sites, work)
+                curve = faithfulness_curve(task, graph, settings, foreign)
+                made_with = curve.settings | {"circuits": self.graphs.identity.key}
+                yield replace(curve, settings=made_with), _name(sites)
+
+    def extract_transfer(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        one_site: bool = False,
+        exchange: bool = True,
+        work: Work = Work(),
+    ) -> dict[str, pd.DataFrame]:
+        """Keep and interchange circuits between all domains, class by class, into a folder.
+
+        Args:
+            one_site: Also keep circuits at one site at a time, with everything else as it is.
+
+        Returns:
+            ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
+            ``exchange`` also ``interchange``: table of `interchange`. A warning names each class without a readable
+            image.
+        """
+        keys: dict[str, list[Key]] = {}
+        for key in self.chosen.tested:
+            keys.setdefault(key[0], []).append(key)
+        folder = self._claim(
+            out,
+            TRANSFER_FORMAT,
+            [(class_name,) for class_name in keys],
+            one_site=one_site,
+            exchange=exchange,
+        )
+
+        def read(job: Job) -> dict[Key, CheckedImages]:
+            images = {key: self.images_of(key, work) for key in keys[job[0]]}
+            return {key: found for key, found in images.items() if len(found[0])}
+
+        def measure(job: Job, images: Mapping[Key, CheckedImages]) -> list[Path]:
+            if not images:
+                return []
+            circuits = {key: self.circuit(key) for key in keys[job[0]]}
+            tables = {}
+            # One digest of the encoder for all tables.
+            with self.clip.encoder.running():
+                first = next(iter(circuits.values())).source
+                places: list[list[str] | None] = [None]
+                if one_site:
+                    places += [[site] for site in first.inner_sites]
+                for sites in places:
+                    tasks = self._tasks(images, work, sites)
+                    name = f"transfer/{job[0]}/{_name(sites)}.csv"
+                    tables[name] = transfer_circuits(tasks, circuits)
+                if exchange:
+                    tasks = self._tasks(images, work)
+                    tables[f"interchange/{job[0]}.csv"] = interchange(
+                        tasks, circuits, seed=self.settings.seed
+                    )
+            for name, table in tables.items():
+                write_named_table(folder.path / name, table)
+            return [folder.path / name for name in tables]
+
+        folder.run(
+            measure,
+            prepare=read,
+            rank=work.rank,
+            progress=work.bar("transfer"),
+            unit="class",
+        )
+        tables: dict[str, list[pd.DataFrame]] = {}
+        for path in self._results(folder):
+            kind = path.relative_to(folder.path).parts[0]
+            table = _read_table(path)
+            if kind == "transfer":
+                table["sites"] = path.stem
+            tables.setdefault(kind, []).append(table)
+        join = partial(pd.concat, ignore_index=True)
+        return {kind: join(of_kind) for kind, of_kind in tables.items()}
+
+    def _tasks(
+        self,
+        images: Mapping[Key, CheckedImages],
+        work: Work,
+        sites: Sequence[str] | None = None,
+    ) -> dict[Key, Task]:
+        """Return the task of each class and domain on its images, at some sites."""
+        return {
+            key: self.task(key, own, others, sites, work)
+            for key, (own, others) in images.items()
+        }
+
+    def pixels(
+        self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them."""
+        key = (class_name, domain)
+        images = self._read_some(self.chosen.own(key))[:n_images]
+        maps = circuit_pixels(self.task(key, images, work=work), self.circuit(key))
+        shown = self.clip.shown(images)
+        return shown, {title: values.cpu().numpy() for title, values in maps.items()}
+
+    def _claim(
+        self,
+        out: str | os.PathLike[str],
+        file_format: str,
+        jobs: Sequence[Job],
+        **asked: Any,
+    ) -> JobFolder:
+        self.chosen.warn()
+        records = {
+            key: self.chosen.own(key) + self.chosen.others(key)
+            for key in self.chosen.tested
+        }
+        return self.claim(
+            Path(out),
+            file_format,
+            jobs,
+            records,
+            circuits=self.graphs.identity.key,
+            n_others=self.settings.n_others,
+            seen=self.settings.seen,
+            **asked,
+        )
+
+    def _results(self, folder: JobFolder) -> list[Path]:
+        """Return the files of all jobs in order; a warning names those without readable images."""
+        files = {job: folder.files(job) for job in folder.jobs}
+        if not any(files.values()):
+            raise InputError(
+                f"None of the images to check the circuits in {self.graphs.path} on can be read: look at the files in "
+                f"{self.images.root}."
+            )
+        results = []
+        for job, paths in files.items():
+            results += paths
+            if not paths:
+                message = "%s is left out: none of the images can be read"
+                log.warning(message, " in ".join(job))
+        return results
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    columns = pd.read_csv(path, nrows=0).columns
+    numbers = columns.difference(list(_TEXT_COLUMNS))
+    return read_named_table(path, na_values={name: [""] for name in numbers})
+
+
+def _name(sites: Sequence[str] | None) -> str:
+    return "all" if sites is None else ",".join(sites)
