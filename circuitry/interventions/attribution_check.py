@@ -42,6 +42,7 @@ def check_attribution(
             `patch_effects`.
 
     Example:
+        >>> task = circuitry.Task(encoder, images, metric, baseline="mean-position", others=others)
         >>> check = check_attribution(task, graph, top=3, random=3)
         >>> check.to_pandas()["sample"].unique().tolist()
         ['top', 'random']

@@ -82,7 +82,7 @@ class CheckSettings(FolderSettings):
 
     Example:
         >>> settings = CheckSettings(n_images=2, n_others=3)
-        >>> settings.as_found(graphs.manifest.config).baseline
+        >>> settings.as_found(graphs.manifest["config"]).baseline
     """
 
     n_images: NImages = 6

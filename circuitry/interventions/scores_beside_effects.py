@@ -20,6 +20,7 @@ class AttributionCheck:
     """Attributed scores beside exact effects.
 
     Example:
+        >>> task = circuitry.Task(encoder, images, metric, baseline="mean-position", others=others)
         >>> check = check_attribution(task, graph, top=3, random=3)
         >>> check
         AttributionCheck: ... units at ... sites

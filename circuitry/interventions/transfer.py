@@ -75,7 +75,8 @@ def transfer_circuits(
 
     Example:
         >>> tasks = {("clock", "real"): task}
-        >>> circuits = {("clock", domain): graphs.load("clock", domain).circuit(None) for domain in ("real", "sketch")}
+        >>> of_sketch = graphs["clock", "sketch"]
+        >>> circuits = {("clock", "real"): graph.circuit(None), ("clock", "sketch"): of_sketch.circuit(None)}
         >>> table = transfer_circuits(tasks, circuits)
         >>> table["circuit_domain"].tolist()
         ['real', 'sketch']

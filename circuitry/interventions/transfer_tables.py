@@ -87,8 +87,9 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
         value: As for `transfer_matrix`.
 
     Example:
-        >>> circuits = {("clock", domain): graphs.load("clock", domain).circuit(None) for domain in ("real", "sketch")}
-        >>> table = circuitry.transfer_circuits({("clock", "real"): task}, circuits)
+        >>> of_sketch = graphs["clock", "sketch"]
+        >>> circuits = {("clock", "real"): graph.circuit(None), ("clock", "sketch"): of_sketch.circuit(None)}
+        >>> table = transfer_circuits({("clock", "real"): task}, circuits)
         >>> compare_transfer(table, "accuracy").matrix().shape
     """
     # All sites at once are another intervention, so they are no site of this comparison.
@@ -212,9 +213,10 @@ def transfer_over_depth(
         the model does no better than the baseline; no interval for one class, or where the lead is within the noise.
 
     Example:
-        >>> circuits = {("clock", domain): graphs.load("clock", domain).circuit(None) for domain in ("real", "sketch")}
+        >>> of_sketch = graphs["clock", "sketch"]
+        >>> circuits = {("clock", "real"): graph.circuit(None), ("clock", "sketch"): of_sketch.circuit(None)}
         >>> at = circuitry.Task(encoder, images, metric, others=others, sites=("layer4.0",))
-        >>> table = circuitry.transfer_circuits({("clock", "real"): at}, circuits).assign(sites="layer4.0")
+        >>> table = transfer_circuits({("clock", "real"): at}, circuits).assign(sites="layer4.0")
         >>> transfer_over_depth(table)["domain"].tolist()
         ["own domain's circuit", "other domains' circuits"]
     """
