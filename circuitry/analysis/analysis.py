@@ -138,6 +138,7 @@ class Analysis:
     ) -> GraphFolder:
         """Find the circuit of every class, or of some classes, in every domain, and of parts of the images."""
         self.extraction(classes).run(work)
+        # Unreadable images are warned of one by one; with none left, no later step could work.
         if not self.graphs:
             raise InputError(
                 f"No circuit was found: none of the {len(self.images)} images in {self.images.root} can be read."
@@ -200,7 +201,9 @@ class Analysis:
             work=work,
         )
         # Curves at all sites stay in the answer, whichever of the two steps comes first.
-        of_all_sites = [] if self.answers.curves is None else self.answers.curves.curves
+        of_all_sites: list[FaithfulnessCurve] = []
+        if self.answers.curves is not None:
+            of_all_sites = self.answers.curves.curves
         self.answers.curves = CurvesAnswer(of_all_sites, curves)
         return curves
 
@@ -214,6 +217,7 @@ class Analysis:
             Lesions and overlaps, or a sentence that says why there are none.
         """
         answers = self.answers
+        # A report tells of own parts and circuits in the order in which they were asked for.
         answers.own_parts_first = answers.curves is None
         answers.own_parts = self._find_own_parts(shares, work)
         return answers.own_parts
@@ -282,6 +286,7 @@ class Analysis:
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
         """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""
+        # Any circuit serves as an example; the first is the same in every run.
         key = key or self.checks.chosen.tested[0]
         task = self.checks.task_found_with(key, work)
         check = check_attribution(task, self.graphs[key])
@@ -324,6 +329,7 @@ class Analysis:
     ) -> CardFolder:
         """Make the cards of the units that are drawn; ``settings`` are fields of `CardSettings`."""
         graphs = self.drawn
+        # Where the explorer looks for them.
         out = out or graphs.path.parent / CARDS[0]
         return unit_cards(self.clip, self.images, graphs, out, work=work, **settings)
 
@@ -467,8 +473,8 @@ class Analysis:
             return compared.comparisons["edge_jaccard"].matrix()
         # Not compared yet: only the circuits that were tested are.
         chosen = {key: self.graphs[key] for key in self.checks.chosen.keys}
-        measures = ["edge_jaccard"]
-        return compare_domains(chosen, measures=measures)["edge_jaccard"].matrix()
+        compared_now = compare_domains(chosen, measures=["edge_jaccard"])
+        return compared_now["edge_jaccard"].matrix()
 
     def _looked_at(self) -> dict[str, list[str]]:
         """Return the names of the classes and images of the report: the images that found circuits.

@@ -122,6 +122,7 @@ def find_circuits(
 def make_cards(config: QuickstartSettings) -> None:
     """Make cards of the units of own parts."""
     run = analysis_of(config)
+    # In a folder of their own: circuitry cards makes cards of more images beside them.
     out = run.drawn.path.parent / CARDS[1]
     run.cards(out=out, vocabulary=caption_words(DRAWN_IMAGES), **IN_CARDS)
 

@@ -65,7 +65,9 @@ def part_numbers(
         names = [item_of(record, key) for record in group]
         items.setdefault(class_name, {})[domain] = names
     # Classes are cut one by one: an item of one class may be in another part of the next.
-    part_of = {name: _cut(of_class, n_parts) for name, of_class in items.items()}
+    part_of = dict[str, dict[str, int]]()
+    for class_name, of_class in items.items():
+        part_of[class_name] = _cut(of_class, n_parts)
     numbers = dict[Key, np.ndarray]()
     for class_name, domain in records:
         names = items[class_name][domain]

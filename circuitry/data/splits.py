@@ -13,7 +13,7 @@ So no image both finds and tests, whichever questions are asked of one folder.
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
@@ -65,7 +65,7 @@ class Split:
         by_class = [side((other, domain)) for other in following]
         # None stands where a class has no more images.
         in_turn = chain.from_iterable(zip_longest(*by_class))
-        return tuple(islice((record for record in in_turn if record), n))
+        return tuple(filter(None, in_turn))[:n]
 
     def check_testable(self, key: Key) -> None:
         """Refuse a class that has no unseen image in a domain."""
@@ -96,4 +96,5 @@ class Split:
 
     @cached_property
     def _cuts(self) -> dict[Key, tuple[Records, Records]]:
+        """The images that find and the unseen ones, by class and domain, of the halves that were asked for."""
         return {}

@@ -126,7 +126,9 @@ class CurveReading:
         by_circuit = dict[str, np.ndarray]()
         for name, rows in statistic(self.weights).items():
             value = rows[0]
-            by_circuit[name] = np.full_like(value, np.nan) if self.reason else value
+            if self.reason:
+                value = np.full_like(value, np.nan)
+            by_circuit[name] = value
         return by_circuit
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
@@ -183,7 +185,9 @@ class CurveReading:
             spread = Spread(value, variance, np.full_like(value, n - 1.0))
             band = np.stack(spread.interval())
             # Student's interval may leave [0, 1], where shares of answers lie.
-            return band.clip(0, 1) if self.measure.least is None else band
+            if self.measure.least is None:
+                band = band.clip(0, 1)
+            return band
         fewest = min(side.sum() for _, side in self._sides)
         if fewest < 2:  # resamples of a single image are all the same
             return np.full_like(band, np.nan)

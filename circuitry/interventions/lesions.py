@@ -126,8 +126,12 @@ def lesion(
         rows += _rows_of_cell(key, task, cuts, labels)
     # The mean of the random draws of a part is one row.
     table = pd.DataFrame(rows).groupby(list(KEYS), sort=False).mean().reset_index()
-    same_in_all = {name: asked[name] for name in ("candidates", "scale", "baseline")}
-    return table.assign(**same_in_all, part_baseline=part_baseline)
+    return table.assign(
+        candidates=asked["candidates"],
+        scale=asked["scale"],
+        baseline=asked["baseline"],
+        part_baseline=part_baseline,
+    )
 
 
 def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:

@@ -192,7 +192,7 @@ class FolderBaseline:
         ]
         # One image of each class, then the next of each; None stands where a class has no more.
         in_turn = chain.from_iterable(zip_longest(*ranked))
-        return tuple(record for record in in_turn if record)[: self.n_images]
+        return tuple(filter(None, in_turn))[: self.n_images]
 
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], Sequence[ImageRecord]]:

@@ -353,7 +353,7 @@ class CausalChecks(FolderWork):
             progress=work.bar("faithfulness"),
             unit="circuit",
         )
-        return [FaithfulnessCurve.load(path) for path in self._results(folder)]
+        return list(map(FaithfulnessCurve.load, self._results(folder)))
 
     def _curves(
         self,

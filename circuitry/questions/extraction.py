@@ -225,7 +225,9 @@ class Extraction(FolderWork):
     def estimate(self, work: Work = Work()) -> Iterator[str]:
         """Count the jobs, do the first ones, which stay done, and say how long the others will take, line by line."""
         jobs = self.folder.jobs
-        sizes = {job: len(self.selection[job[0], job[1]]) for job in jobs}
+        sizes = dict[Job, int]()
+        for key in self.keys:
+            sizes[key] = len(self.selection[key])
         todo = self.folder.unfinished()
         n_finished = len(jobs) - len(todo)
         yield (

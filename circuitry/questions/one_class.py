@@ -207,12 +207,8 @@ class OneClass(FolderWork):
             )
         # A task takes None for no images of other classes, but not an empty tensor.
         of_others = self.read(others)
-        task = self.task(
-            key,
-            images,
-            of_others if len(of_others) else None,
-            counted_sites(self.clip.encoder),
-        )
+        contrast = of_others if len(of_others) else None
+        task = self.task(key, images, contrast, counted_sites(self.clip.encoder))
         # Tasks of a folder are silent, since the folder has a bar; the steps of a single circuit show their own.
         return replace(task, work=Work(progress=True))
 
@@ -390,13 +386,15 @@ class OneClass(FolderWork):
     def in_words(self) -> str:
         """Sentences on the sites that a circuit's size counts, and on those that stay whole."""
         counted = counted_sites(self.clip.encoder)
-        whole = [
-            site for site in self.clip.encoder.sites if site not in (*counted, INPUT)
-        ]
+        left_out = list(self.clip.encoder.sites)
+        # The input has no units that a circuit could leave out.
+        for site in (*counted, INPUT):
+            if site in left_out:
+                left_out.remove(site)
         sentence = f"Counted are the units of {', '.join(counted)}."
-        if not whole:
+        if not left_out:
             return sentence
-        return f"{sentence} {', '.join(whole)} only read out or repeat another site: they stay whole."
+        return f"{sentence} {', '.join(left_out)} only read out or repeat another site: they stay whole."
 
 
 def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> DomainFolder:

@@ -328,7 +328,7 @@ class OwnParts(FolderWork):
                 # Without unseen images, the images of this domain found its own parts: these are not tested on them.
                 if not self.unseen[key]:
                     domain = key[1]
-                    parts = {of: part for of, part in parts.items() if of[1] != domain}
+                    parts = {of: parts[of] for of in parts if of[1] != domain}
                 if parts:
                     table = lesion(
                         {key: task},

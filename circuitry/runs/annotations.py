@@ -26,7 +26,7 @@ def is_of_type(value: Any, kind: Any) -> bool:
         return callable(value)
     # Numbers of numpy count, but True is no number, although `bool` is an `int`.
     if kind in (int, float):
-        number = Integral if kind is int else Real
+        number = {int: Integral, float: Real}[kind]
         return isinstance(value, number) and not isinstance(value, bool)
     # Text and mappings are collections, too, and a matrix has rows.
     no_list = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1
@@ -66,8 +66,12 @@ def annotation_in_words(hint: Any, names: Sequence[tuple[Any, str]]) -> Said:
         return words[0]
     if kind in (Union, UnionType):
         return Said(" | ".join(words))
-    name = "None" if hint is NoneType else (kind or hint).__name__
-    return Said(f"{name}[{', '.join(words)}]" if words else name)
+    if hint is NoneType:
+        return Said("None")
+    name = (kind or hint).__name__
+    if not words:
+        return Said(name)
+    return Said(f"{name}[{', '.join(words)}]")
 
 
 _WORDS: dict[Any, str] = {
