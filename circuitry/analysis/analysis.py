@@ -257,7 +257,7 @@ class Analysis:
         self.answers.own_parts = answer
         tables = answer.named_tables
         if tables and self._parts is not None:
-            # The table has the share of which a report tells in every row.
+            # Every row of the table has the share that the report is about.
             told = tables["told"]
             self._parts.save_circuits(float(told["share"].iloc[0]), told)
         return tables

@@ -58,9 +58,9 @@ def make(config: Config, work: Work) -> "CardFolder":
     """Do one process's share of the cards."""
     clip = config.clip(work.rank, parts=True)
     # The command line has more fields than cards have.
-    asked: dict[str, Any] = {
-        field.name: getattr(config, field.name) for field in fields(CardSettings)
-    }
+    asked: dict[str, Any] = {}
+    for field in fields(CardSettings):
+        asked[field.name] = getattr(config, field.name)
     # A small model knows the words of its captions alone; another word would fit by chance.
     if config.vocabulary is None:
         asked["vocabulary"] = config.known_words

@@ -101,7 +101,9 @@ def lesion(
             )
     # A test on images that found a part would flatter it.
     sources = [part.source for part in parts.values()]
-    tested = {" in ".join(key): task.images for key, task in tasks.items()}
+    tested = dict[str, Any]()
+    for key, task in tasks.items():
+        tested[" in ".join(key)] = task.images
     tell_seen(tested, sources, "A lesion")
     # Probabilities depend on the scale of the logits, so all tasks take that of the model.
     tasks = {key: at_model_scale(task) for key, task in tasks.items()}

@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain, product, zip_longest
 
 import torch
 from torch import Tensor
@@ -135,6 +135,7 @@ class FolderBaseline:
         if self.name == "other-domains":
             mean = mean_baseline(self.clip.encoder, batches, progress=progress)
             return replace(mean, name=self.name)
+        # Files may be listed, and yet none be readable.
         images = list(batches)
         if not images:
             raise InputError(
@@ -186,10 +187,9 @@ class FolderBaseline:
             drawn = f"{self.seed}\0{class_name}\0{other}"
             return hashlib.sha256(drawn.encode()).digest()
 
-        ranked = [
-            self._ranked[other, domain]
-            for other in sorted(self.images.following(class_name), key=rank)
-        ]
+        ranked = list[Sequence[ImageRecord]]()
+        for other in sorted(self.images.following(class_name), key=rank):
+            ranked.append(self._ranked[other, domain])
         # One image of each class, then the next of each; None stands where a class has no more.
         in_turn = chain.from_iterable(zip_longest(*ranked))
         return tuple(filter(None, in_turn))[: self.n_images]
@@ -197,11 +197,10 @@ class FolderBaseline:
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], Sequence[ImageRecord]]:
         """All images by (class, domain), as the seed ranks them."""
-        return {
-            (name, domain): self.images.ranked(name, domain, self.seed)
-            for name in self.images.classes
-            for domain in self.images.domains
-        }
+        ranked: dict[tuple[str, str], Sequence[ImageRecord]] = {}
+        for key in product(self.images.classes, self.images.domains):
+            ranked[key] = self.images.ranked(*key, self.seed)
+        return ranked
 
     def _batches(
         self, records: Sequence[ImageRecord], strict: bool, progress: str | None = None

@@ -209,7 +209,7 @@ class Extraction(FolderWork):
         if empty:
             names = ", ".join(empty)
             log.warning("no images, so no circuit (%d): %s", len(empty), names)
-        # A method that contrasts classes ranks these by another score, of which it warns.
+        # Without other classes, a method that contrasts classes takes another score, and a warning names it.
         alone = [" in ".join(key) for key in self.keys if not self.others[key]]
         without_others(self.settings.method, alone)
         return self.folder.run(

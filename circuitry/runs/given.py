@@ -182,11 +182,11 @@ def checked(made: Made) -> Made:
         return made
     signature = inspect.signature(made)
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [
-        parameter.name
-        for parameter in signature.parameters.values()
-        if parameter.kind not in several
-    ]
+    # Values of *args and **kwargs are not checked: their annotations are of each value, not of the argument.
+    named = list[str]()
+    for parameter in signature.parameters.values():
+        if parameter.kind not in several:
+            named.append(parameter.name)
 
     # Read at the first call: annotations may name classes that are defined later.
     @functools.cache
@@ -305,10 +305,9 @@ def _readable(signature: inspect.Signature) -> inspect.Signature:
             return hint
         return annotation_in_words(hint, _NAMED)
 
-    parameters = [
-        parameter.replace(annotation=in_words(parameter.annotation))
-        for parameter in signature.parameters.values()
-    ]
+    parameters = list[inspect.Parameter]()
+    for parameter in signature.parameters.values():
+        parameters.append(parameter.replace(annotation=in_words(parameter.annotation)))
     returned = in_words(signature.return_annotation)
     return signature.replace(parameters=parameters, return_annotation=returned)
 

@@ -280,7 +280,7 @@ class Leaves:
     ) -> dict[str, Any]:
         """Return the attributes that some code may read from a module of a user.
 
-        The byte code does not say of which object an attribute is read, so each name that the module has counts.
+        The byte code does not say whose attribute is read, so each name that the module has counts.
         """
         if not isinstance(module, types.ModuleType) or is_of_library(module.__name__):
             return {}
