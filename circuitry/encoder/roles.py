@@ -144,7 +144,7 @@ def _repeats(
         ablated = encoder(_scaled(encoder, before, clean[before], left), before, site)
         moved = _units_first(encoder, site, ablated) - units
         change = moved.flatten(1).norm(dim=1)
-        # Written with `not` so that NaN, of which no comparison is true, is no repeat.
+        # Written with `not` so that NaN is no repeat: no comparison with it is true.
         if not change[left].max() <= TOLERANCE * change[~left].max():
             return False
     return True

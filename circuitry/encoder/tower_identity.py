@@ -65,7 +65,7 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
     weights = weights_digest(tensors)
     # Quantised layers have weights that are neither parameters nor buffers.
     packed = tower.state_dict()
-    # Shared weights have several names in the state dict, all of which were read above.
+    # Shared weights have several names in the state dict; all were read above.
     names = [name for name, _ in tower.named_parameters(remove_duplicate=False)]
     names += [name for name, _ in tower.named_buffers(remove_duplicate=False)]
     for name in list(packed):

@@ -57,6 +57,6 @@ NEURON = UnitKind("neuron", -1)
 
 
 def kind_along(axis: int) -> UnitKind:
-    """Return the kind of units of which only the axis is known."""
+    """Return the kind of units whose axis alone is known."""
     known = {CHANNEL.axis: CHANNEL, FEATURE.axis: FEATURE}
     return known.get(axis, UnitKind("unit", axis))

@@ -150,7 +150,7 @@ def iterative_ranks(
         # By the same factor in every round, down to `SMALLEST`.
         n_left = math.ceil(n * SMALLEST ** (number / ROUNDS))
         importance = set_importance(runs, answers, sets, opened, generators, bar)
-        # A loop over the sets, of which each closes its own gates.
+        # A loop over the sets: each closes its own gates.
         for row in range(len(sets)):
             still_open = opened[row].nonzero()[:, 0]
             rising = still_open[importance[row, still_open].argsort(stable=True)]

@@ -1,6 +1,6 @@
 """Attribution against patching: do attributed scores agree with the effects of replacing units?
 
-1. At each site, take the units with the largest |score|, of which circuits are made, and a random sample of all units,
+1. At each site, take the units with the largest |score|, which circuits keep, and a random sample of all units,
    which represents the site.
 2. Measure the exact effect of each, by activation patching from the same baseline on the same images.
 3. At each site, correlate attributed and exact effects: Pearson for the values, Spearman for the ranks.
@@ -18,16 +18,16 @@ from circuitry.interventions.scores_beside_effects import AttributionCheck
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 
-TOP = 20
+N_TOP = 20
 """Units of every site with the largest |score| that are checked; all where a site has fewer."""
-RANDOM = 20
+N_RANDOM = 20
 """Units of every site that are checked at random; all where a site has fewer."""
 """Units of every site that are checked, by |score| and at random; all where a site has fewer."""
 
 
 @checked
 def check_attribution(
-    task: Task, graph: Scores, *, top: Natural = TOP, random: Natural = RANDOM
+    task: Task, graph: Scores, *, top: Natural = N_TOP, random: Natural = N_RANDOM
 ) -> AttributionCheck:
     """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
 

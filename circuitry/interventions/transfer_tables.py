@@ -19,8 +19,8 @@ from circuitry.interventions.curve_reading import (
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
-OWN = "own domain's circuit"
-OTHER = "other domains' circuits"
+OWN_CIRCUIT = "own domain's circuit"
+OTHER_CIRCUITS = "other domains' circuits"
 """Groups of `transfer_over_depth`."""
 
 
@@ -209,8 +209,9 @@ def transfer_over_depth(
         value: ``faithfulness`` or ``selectivity``.
 
     Returns:
-        Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %, bootstrap over classes), n_classes. NaN where
-        the model does no better than the baseline; no interval for one class, or where the lead is within the noise.
+        Columns domain (`OWN_CIRCUIT` or `OTHER_CIRCUITS`), site, value, low, high (95 %, bootstrap over classes),
+        n_classes. NaN where the model does no better than the baseline; no interval for one class, or where the lead
+        is within the noise.
 
     Example:
         >>> of_sketch = graphs["clock", "sketch"]
@@ -224,7 +225,7 @@ def transfer_over_depth(
     cells = table.assign(
         kept=_difference(table, "metric", value),
         lead=_difference(table, "full_metric", value),
-        group=np.where(own, OWN, OTHER),
+        group=np.where(own, OWN_CIRCUIT, OTHER_CIRCUITS),
     )
     rng = np.random.default_rng(0)
     rows = list[dict[str, Any]]()
@@ -266,17 +267,19 @@ def lead_of_own_circuits(
     wide = over_depth.pivot(
         index="site", columns="domain", values=["value", "low", "high"]
     )
-    if not {OWN, OTHER} <= set(wide["value"].columns):
+    if not {OWN_CIRCUIT, OTHER_CIRCUITS} <= set(wide["value"].columns):
         return None
     means = wide["value"].dropna()
     if means.empty:
         return None
-    by_site = (means[OWN] - means[OTHER]).sort_values(ascending=False, kind="stable")
+    by_site = (means[OWN_CIRCUIT] - means[OTHER_CIRCUITS]).sort_values(
+        ascending=False, kind="stable"
+    )
     # A comparison with NaN is False: without an interval, a site is not counted.
-    apart = wide["low"][OWN] > wide["high"][OTHER]
+    apart = wide["low"][OWN_CIRCUIT] > wide["high"][OTHER_CIRCUITS]
     return (
-        float(means[OWN].mean()),
-        float(means[OTHER].mean()),
+        float(means[OWN_CIRCUIT].mean()),
+        float(means[OTHER_CIRCUITS].mean()),
         by_site,
         int(apart.sum()),
     )

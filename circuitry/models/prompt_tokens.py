@@ -1,4 +1,4 @@
-"""Turn prompts into tokens, and refuse prompts of which the text encoder would not read everything."""
+"""Turn prompts into tokens, and refuse prompts that the text encoder would not read to their end."""
 
 import logging
 import re

@@ -74,7 +74,7 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
         ['balanced top-1', 'balanced top-1 centred', 'balanced top-5', 'macro F1', 'top-1', 'top-5']
     """
     part = _part(predictions, held_out)
-    # Categories carry the order and the number of all classes, of which a domain may show a few only.
+    # Categories carry the order and the number of all classes; a domain may show a few only.
     for column in ("class", "top_1"):
         if not isinstance(predictions[column].dtype, pd.CategoricalDtype):
             raise InputError(

@@ -21,8 +21,8 @@ from circuitry.interventions import (
 )
 from circuitry.interventions.curves import areas_by_domain, mean_over_depth
 from circuitry.interventions.transfer_tables import (
-    OTHER,
-    OWN,
+    OTHER_CIRCUITS,
+    OWN_CIRCUIT,
     lead_of_own_circuits,
     transfer_comparisons,
     transfer_correlations,
@@ -217,8 +217,8 @@ def test_images_of_other_classes() -> None:
     both = pd.concat([table.assign(sites="u"), table.assign(sites="all")])
     depth = transfer_over_depth(both)
     assert depth[["domain", "site", "value"]].to_numpy().tolist() == [
-        [OWN, "u", pytest.approx(1)],
-        [OTHER, "u", 0],
+        [OWN_CIRCUIT, "u", pytest.approx(1)],
+        [OTHER_CIRCUITS, "u", 0],
     ]
     assert depth["n_classes"].tolist() == [1, 1]
     assert depth["low"].isna().all()
@@ -343,11 +343,11 @@ def test_a_pair_without_lead_is_absent() -> None:
 
 def test_leads_by_site() -> None:
     depth = [
-        (OWN, "x", 0.5),
-        (OTHER, "x", 0.75),
-        (OWN, "y", 0.5),
-        (OTHER, "y", 0.25),
-        (OWN, "z", 0.5),
+        (OWN_CIRCUIT, "x", 0.5),
+        (OTHER_CIRCUITS, "x", 0.75),
+        (OWN_CIRCUIT, "y", 0.5),
+        (OTHER_CIRCUITS, "y", 0.25),
+        (OWN_CIRCUIT, "z", 0.5),
     ]
     table = pd.DataFrame(depth, columns=["domain", "site", "value"])
     lead = lead_of_own_circuits(

@@ -68,7 +68,7 @@ def add_comparison(
         >>> overlap = circuitry.compare_domains(graphs)["node_overlap"]
         >>> add_comparison(page, overlap, domain_marks(overlap.domains), title="Shared units")
         >>> len(page.plotly_figures)
-        2
+        3
     """
     add_reading(report, comparison)
     if comparison.sites:
@@ -122,7 +122,7 @@ def add_over_depth(
         >>> overlap = circuitry.compare_domains(graphs)["node_overlap"]
         >>> add_over_depth(page, overlap, domain_marks(overlap.domains))
         >>> list(page.plotly_figures)
-        ['figure-1']
+        ['figure-1', 'figure-2']
     """
     name = measure_name(comparison.measure)
     has_parts = comparison.has_ratios

@@ -8,8 +8,8 @@ import pandas as pd
 from circuitry.comparison.domain_testing import THIS_MODEL
 from circuitry.comparison.significance import LEVEL
 from circuitry.interventions.transfer_tables import (
-    OTHER,
-    OWN,
+    OTHER_CIRCUITS,
+    OWN_CIRCUIT,
     lead_of_own_circuits,
     transfer_accuracies,
     transfer_correlations,
@@ -23,7 +23,7 @@ from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends
 from circuitry.reports.sections.findings import ANOTHER_MODEL, PARTLY, UNKNOWN, YES
 
-GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
+GROUP_MARKS = {OWN_CIRCUIT: MARKS[8], OTHER_CIRCUITS: MARKS[9]}
 """Marks that few sets of domains reach, so that no group looks like a domain."""
 
 

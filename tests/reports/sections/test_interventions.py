@@ -10,7 +10,11 @@ import pytest
 
 from circuitry.interventions import FaithfulnessCurve
 from circuitry.interventions.scores_beside_effects import map_agreement
-from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
+from circuitry.interventions.transfer_tables import (
+    OTHER_CIRCUITS,
+    OWN_CIRCUIT,
+    transfer_accuracies,
+)
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.causal_curves import (
@@ -202,8 +206,14 @@ def only_own(curve: FaithfulnessCurve) -> FaithfulnessCurve:
 
 def test_own_circuits_lead_at_the_sites_where_intervals_do_not_overlap() -> None:
     rows = [
-        *((OWN, "conv", 0.8, 0.7, 0.9), (OTHER, "conv", 0.4, 0.3, 0.5)),
-        *((OWN, "head", 0.6, 0.4, 0.8), (OTHER, "head", 0.5, 0.3, 0.7)),
+        *(
+            (OWN_CIRCUIT, "conv", 0.8, 0.7, 0.9),
+            (OTHER_CIRCUITS, "conv", 0.4, 0.3, 0.5),
+        ),
+        *(
+            (OWN_CIRCUIT, "head", 0.6, 0.4, 0.8),
+            (OTHER_CIRCUITS, "head", 0.5, 0.3, 0.7),
+        ),
     ]
     depth = pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"])
     found = own_circuits_lead(depth, "selectivity")
