@@ -114,32 +114,29 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
 
     def units(x: Tensor) -> Tensor:
         blocks = x.flatten(1).reshape(len(x), CLASSES, 32).mean(-1)
-        own = (
-            (blocks[:, :, None, None] * gains[:, None] - 0.6)
-            .relu()
-            .expand(-1, -1, -1, copies)
-            .flatten(1)
-        )
+        # [images, classes, own units, copies]: a unit answers where its class's block is bright.
+        bright = (blocks[:, :, None, None] * gains[:, None] - 0.6).relu()
+        own = bright.expand(-1, -1, -1, copies).flatten(1)
+        # The first copy is a little larger, so it is the one that counts until it is cut.
         own = own * torch.linspace(1, 0.9, copies).repeat(CLASSES * OWN_UNITS)
         common = x.flatten(1).mean(1, keepdim=True) * torch.linspace(0.5, 1, COMMON)
         pairs = (blocks + blocks.roll(-1, 1)).relu()
         return torch.cat([own, common, pairs, (x.flatten(1) @ loud.T).relu()], 1)
 
     def code(u: Tensor) -> Tensor:
-        own: Tensor = (
-            u[:, :n_own].reshape(len(u), CLASSES, OWN_UNITS, copies).amax(-1).sum(-1)
-        )
+        copied = u[:, :n_own].reshape(len(u), CLASSES, OWN_UNITS, copies)
+        own: Tensor = copied.amax(-1).sum(-1)
         common = u[:, n_own : n_own + COMMON].sum(1, keepdim=True)
         pairs = u[:, n_own + COMMON :][:, :CLASSES]
         return own * common + 0.2 * (pairs + pairs.roll(1, 1))
 
-    own = {
-        c: tuple(range(c * OWN_UNITS * copies, (c + 1) * OWN_UNITS * copies))
-        for c in range(CLASSES)
-    }
-    encoder = Encoder(
-        nn.Linear(1, 1), (Stage("units", units, 1), Stage("code", code, 1)), (8, 8)
-    )
+    own = dict[int, tuple[int, ...]]()
+    for label in range(CLASSES):
+        first = label * OWN_UNITS * copies
+        own[label] = tuple(range(first, first + OWN_UNITS * copies))
+    stages = (Stage("units", units, 1), Stage("code", code, 1))
+    # The linear layer is unused: an encoder needs a module.
+    encoder = Encoder(nn.Linear(1, 1), stages, (8, 8))
     return PlantedClasses(encoder, torch.eye(CLASSES), own)
 
 
@@ -158,30 +155,29 @@ def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return activations [images, units] by site, mean over positions, and which images are of the class."""
     everything, n_own = with_others(task)
     with task.running():
-        whole = replace(everything, images=one_tensor(everything.images))
-        found = [batch.clean(task.sites) for batch in whole.batches()]
+        task_of_all = replace(everything, images=one_tensor(everything.images))
+        batches = [batch.clean(task.sites) for batch in task_of_all.batches()]
     means = {}
     for site in task.sites:
-        units = torch.cat([task.encoder.units_of(site, some[site]) for some in found])
-        dim = task.encoder.unit_dim(site)
-        means[site] = (
-            (units.movedim(dim, 1).flatten(2).mean(2) if units.dim() > 2 else units)
-            .double()
-            .numpy()
-        )
+        units = torch.cat([task.encoder.units_of(site, of[site]) for of in batches])
+        # Channels have two axes of positions, neurons of a transformer one, embeddings none.
+        if units.dim() > 2:
+            dim = task.encoder.unit_dim(site)
+            units = units.movedim(dim, 1).flatten(2).mean(2)
+        means[site] = units.double().numpy()
     return means, np.arange(len(units)) < n_own
 
 
 def class_selectivity(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     """Score units by the class selectivity index: own mean less the others', over their sum of sizes."""
     means, own = unit_means(task)
-    sides = {
-        site: (of_site[own].mean(0), of_site[~own].mean(0))
-        for site, of_site in means.items()
-    }
-    return {
-        site: (a - b) / (np.abs(a) + np.abs(b) + 1e-9) for site, (a, b) in sides.items()
-    }
+    scores = {}
+    for site, of_site in means.items():
+        a = of_site[own].mean(0)
+        b = of_site[~own].mean(0)
+        # A unit that is silent on all images gets 0, not 0 / 0.
+        scores[site] = (a - b) / (np.abs(a) + np.abs(b) + 1e-9)
+    return scores
 
 
 def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
@@ -190,11 +186,9 @@ def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     scores = {}
     for site, of_site in means.items():
         scaled = (of_site - of_site.mean(0)) / (of_site.std(0) + 1e-9)
-        scores[site] = (
-            LogisticRegression(C=0.01, class_weight="balanced", max_iter=200)
-            .fit(scaled, own)
-            .coef_[0]
-        )
+        # A site has more units than there are images: a strong penalty keeps the probe from fitting noise.
+        probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=200)
+        scores[site] = probe.fit(scaled, own).coef_[0]
     return scores
 
 
@@ -206,23 +200,20 @@ def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
         n_own = runs.n_own
         n_others = len(runs) - runs.n_own
         whole = metric.log_answers(runs.embeddings).detach()
+        # Gates are open at first: the sigmoid of -3 is 0.05.
         closed = torch.full((runs.n_gates,), -3.0, requires_grad=True)
         optimizer = torch.optim.Adam([closed], 0.25)
         generator = torch.Generator().manual_seed(0)
         for _ in range(STEPS):
-            places = torch.cat(
-                [
-                    torch.arange(n_own),
-                    n_own + torch.randperm(n_others, generator=generator)[:8],
-                ]
-            )
-            answers = metric.log_answers(
-                runs.run((1 - closed.sigmoid()).expand(len(places), -1), places)
-            )
+            # All images of the class in each step, and eight others, which are many.
+            drawn = n_own + torch.randperm(n_others, generator=generator)[:8]
+            places = torch.cat([torch.arange(n_own), drawn])
+            gates = (1 - closed.sigmoid()).expand(len(places), -1)
+            answers = metric.log_answers(runs.run(gates, places))
             lost = answers[:n_own, metric.label].exp().mean()
-            kept = (
-                (whole[places].exp() * (whole[places] - answers)).sum(-1)[n_own:].mean()
-            )
+            # Kullback-Leibler divergence from the answers of the whole model, on the other images.
+            changed = whole[places].exp() * (whole[places] - answers)
+            kept = changed.sum(-1)[n_own:].mean()
             loss = lost + kept + SPARSE * closed.sigmoid().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -244,47 +235,45 @@ RIVALS: dict[str, Callable[..., Any] | None] = {
 }
 
 
-def steered(
-    tasks: Mapping[str, Task], parts: Mapping[str, Any], seed: int = 0
-) -> pd.DataFrame:
+def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any]) -> pd.DataFrame:
     """Put the activations of a class's part, from its images, into images of other classes, beside other parts.
 
     Returns:
         Columns class, of, units (``own part``, ``random``, ``another class's part``), before, after (mean probability
         of the class), n_images.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = list[dict[str, Any]]()
     names = list(parts)
     for place, name in enumerate(names):
         donors = one_tensor(tasks[name].images)
-        another = parts[names[(place + 1) % len(names)]]
+        another = parts[
+            names[(place + 1) % len(names)]
+        ]  # the last class takes the first
         metric: Any = tasks[name].metric
         cuts = {
             "own part": parts[name],
             "random": parts[name].random(rng),
             "another class's part": another,
         }
-        runs = [
-            parts[name].nothing().complement(),
-            *(cut.complement() for cut in cuts.values()),
-        ]
+        # A run keeps the complement of a part and replaces the part; the first one replaces nothing.
+        runs = [parts[name].nothing().complement()]
+        runs += [cut.complement() for cut in cuts.values()]
         for other in names[:place] + names[place + 1 :]:
             images = one_tensor(tasks[other].images)
             chosen = donors[torch.arange(len(images)) % len(donors)]
-            task = replace(
-                tasks[name], images=images, others=None, baseline=Counterfactual(chosen)
-            )
-            found = (
-                metric.log_answers(e)[:, metric.label].exp().mean().item()
-                for e in kept_embeddings(task, runs)
-            )
-            before = next(found)
-            named = {"class": name, "of": other}
-            for units, after in zip(cuts, found, strict=True):
+            donated = Counterfactual(chosen)
+            task = replace(tasks[name], images=images, others=None, baseline=donated)
+            probabilities = list[float]()
+            for embeddings in kept_embeddings(task, runs):
+                answers = metric.log_answers(embeddings)[:, metric.label]
+                probabilities.append(answers.exp().mean().item())
+            before, *afters = probabilities
+            for units, after in zip(cuts, afters, strict=True):
                 rows.append(
                     {
-                        **named,
+                        "class": name,
+                        "of": other,
                         "units": units,
                         "before": before,
                         "after": after,
@@ -305,18 +294,11 @@ def score_planted() -> pd.DataFrame:
                 task = net.task(label)
                 size = len(net.own[label])
                 n_units = net.encoder(net.images(label, 1, 0), stop="units").shape[1]
-                found = find_circuit(task, method=method, size=size / n_units)
-                recalls.append(
-                    len({*found.units["units"].tolist()} & {*net.own[label]}) / size
-                )
-            rows.append(
-                {
-                    "copies": copies,
-                    "method": method,
-                    "recall": np.mean(recalls),
-                    "n_classes": CLASSES,
-                }
-            )
+                part = find_circuit(task, method=method, size=size / n_units)
+                right = np.isin(part.units["units"], net.own[label]).sum()
+                recalls.append(right / size)
+            row = {"copies": copies, "method": method, "recall": np.mean(recalls)}
+            rows.append({**row, "n_classes": CLASSES})
     return pd.DataFrame(rows)
 
 
@@ -358,16 +340,15 @@ def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, A
         lesions = run.run(Work(progress=True))["lesions"]
         tables.append(lesion_summary(lesions, ("share", "styles")).assign(method=name))
         if name == "contrast":
-            domain = run.images.domains[0]
-            unseen = {
-                c: run.task((c, d), run.read(run.unseen[c, d]))
-                for c, d in run.circuits(0.02)
-                if d == domain
-            }
-            steering = steered(
-                unseen,
-                {c: part for (c, d), part in run.circuits(0.02).items() if d == domain},
-            )
+            # Steering is within one domain, so that only the class differs.
+            unseen = dict[str, Task]()
+            parts = dict[str, Any]()
+            for key, part in run.circuits(0.02).items():
+                name_of_class, domain = key
+                if domain == run.images.domains[0]:
+                    unseen[name_of_class] = run.task(key, run.read(run.unseen[key]))
+                    parts[name_of_class] = part
+            steering = steered(unseen, parts)
     found = {
         "rivals": pd.concat(tables, ignore_index=True),
         "planted": score_planted(),
@@ -382,23 +363,21 @@ def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, An
     digests = dict[int, str]()
     write_toy(config.data, SHIPPED)
     for seed in range(5):
-        asked = TinyClip(config.out / "models" / str(seed), seed=seed)
-        run = replace(
-            config, checkpoint=train(asked, config.data) if seed else None
-        ).own_parts(f"seed-{seed}")
-        values[seed], digests[seed] = (
-            read_parts(**run.run(Work(progress=True))),
-            run.clip.digest,
-        )
+        of_seed = config
+        if seed:
+            asked = TinyClip(config.out / "models" / str(seed), seed=seed)
+            of_seed = replace(config, checkpoint=train(asked, config.data))
+        run = of_seed.own_parts(f"seed-{seed}")
+        values[seed] = read_parts(**run.run(Work(progress=True)))
+        digests[seed] = run.clip.digest
     table = pd.DataFrame(values)
     spread = pd.DataFrame(
         map(mean_interval, table.to_numpy()), table.index, ["value", "low", "high"]
     )
+    # All values are shares, and Student's interval knows no bounds.
     found = spread.clip(0, 1).join(table.add_prefix("seed_")).reset_index()
-    return {"seeds": found}, run.provenance | {
-        "model_digest": digests,
-        "n_models": len(values),
-    }
+    facts = {"model_digest": digests, "n_models": len(values)}
+    return {"seeds": found}, run.provenance | facts
 
 
 def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[float]":

@@ -21,7 +21,7 @@ show little.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations, permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +85,22 @@ class Config:
 
 def main(config: Config) -> Written:
     """Read each network, then their agreement; write the tables."""
-    runs = {model: network(config, model) for model in config.models}
-    tables = {
-        name: pd.concat([found[name] for _, found in runs.values()])
-        for name in next(iter(runs.values()))[1]
-    }
+    runs = list[OwnParts]()
+    by_name = defaultdict[str, list[pd.DataFrame]](list)
+    digests = dict[str, str]()
+    for model in config.models:
+        run, of_model = network(config, model)
+        runs.append(run)
+        digests[model] = run.clip.digest
+        for name, table in of_model.items():
+            by_name[name].append(table)
+    tables = {name: pd.concat(parts) for name, parts in by_name.items()}
     tables["agreement"] = agreement(tables["pairs"])
-    digests = {model: run.clip.digest for model, (run, _) in runs.items()}
-    shown, _ = next(iter(runs.values()))
-    records = (record for of_cell in shown.found_on.values() for record in of_cell)
-    facts = (
-        shown.provenance
-        | {"model": list(config.models), "model_digest": digests}
-        | versions()
-    )
+    # All networks saw the same images, so the first one's listing is that of all.
+    first = runs[0]
+    records = chain.from_iterable(first.found_on.values())
+    models = {"model": list(config.models), "model_digest": digests}
+    facts = first.provenance | models | versions()
     report = Report(
         "Do real networks agree on which styles share the own part of a class?",
         "See the tables.",
@@ -114,14 +116,13 @@ def network(config: Config, model: str) -> tuple[OwnParts, dict[str, pd.DataFram
     options = ModelOptions(
         model=model, checkpoint=config.checkpoint, data=config.data, split=config.split
     )
-    seen = zero_shot_predictions(options.clip(), options.images()).query(
-        "classifier == 'all templates'"
-    )
+    # Accuracy is among all classes of the data, parts are of some.
+    seen = zero_shot_predictions(options.clip(), options.images())
+    seen = seen.query("classifier == 'all templates'")
     chosen = replace(options, classes=config.classes, domains=config.domains)
     settings = OwnPartSettings(shares=(config.share,))
-    run = OwnParts(
-        chosen.clip(parts=True), chosen.images(), config.out / model, settings
-    )
+    clip = chosen.clip(parts=True)
+    run = OwnParts(clip, chosen.images(), config.out / model, settings)
     lesions, overlaps = run.run(Work(progress=True)).values()
     run.save_circuits()
     tables = {
@@ -144,18 +145,15 @@ def accuracy(seen: pd.DataFrame) -> pd.DataFrame:
     for domain, images in right.groupby("domain"):
         by_class = images.groupby("class")["right"].mean()
         value, low, high = mean_interval(by_class.to_numpy(dtype=float))
-        sizes = {
-            "n_classes": len(by_class),
-            "n_images": len(images),
-            "n_right": images["right"].sum(),
-        }
         rows.append(
             {
                 "domain": domain,
                 "value": value,
                 "low": max(low, 0.0),
                 "high": min(high, 1.0),
-                **sizes,
+                "n_classes": len(by_class),
+                "n_images": len(images),
+                "n_right": images["right"].sum(),
             }
         )
     return pd.DataFrame(rows)
@@ -168,59 +166,55 @@ def depth(run: OwnParts) -> pd.DataFrame:
         for site, units in first.units.items():
             kind = IN_COMMON[a[0] == b[0], a[1] != b[1]]
             stage = ".".join(site.split(".")[:2])
+            # Units of the two parts together, and the common ones, summed over pairs of parts.
             counts[kind, stage][0] += len(units) + len(second.units[site])
             counts[kind, stage][1] += len(np.intersect1d(units, second.units[site]))
     columns = ["parts", "stage", "units", "shared"]
-    rows = pd.DataFrame(
-        [(*key, *found) for key, found in counts.items()], columns=columns
-    )
-    of_parts = rows["units"] / rows.groupby("parts")["units"].transform("sum")
-    return rows.assign(
-        of_parts=of_parts, overlap=rows["shared"] / (rows["units"] - rows["shared"])
-    )
+    rows = [(*key, *numbers) for key, numbers in counts.items()]
+    table = pd.DataFrame(rows, columns=columns)
+    of_parts = table["units"] / table.groupby("parts")["units"].transform("sum")
+    # The Jaccard index: the union is both numbers of units less the common ones.
+    overlap = table["shared"] / (table["units"] - table["shared"])
+    return table.assign(of_parts=of_parts, overlap=overlap)
 
 
 def pairs_of_styles(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
     """Return by pair of styles the overlaps of parts, and what is left of a class without the other style's part."""
-    left = lesion_summary(lesions).set_index(
-        ["answers", "cut", "part_domain", "domain"]
-    )["value"]
+    keys = ["answers", "cut", "part_domain", "domain"]
+    left = lesion_summary(lesions).set_index(keys)["value"]
     left = left.sort_index()[OWN, "part"]
     rows = list[dict[str, Any]]()
     for (a, b), both in overlaps.groupby(["domain_a", "domain_b"]):
         if a == b:
             continue
         same = both["class_a"] == both["class_b"]
-        named = {
-            "domain_a": a,
-            "domain_b": b,
-            "one class": both.loc[same, "overlap"].mean(),
-            "n_classes": same.sum(),
-        }
-        moved = left.reindex([(a, b), (b, a)]).mean()
         rows.append(
-            named | {"two classes": both.loc[~same, "overlap"].mean(), "left": moved}
+            {
+                "domain_a": a,
+                "domain_b": b,
+                "one class": both.loc[same, "overlap"].mean(),
+                "n_classes": same.sum(),
+                "two classes": both.loc[~same, "overlap"].mean(),
+                # The part of either style is cut on the images of the other one.
+                "left": left.reindex([(a, b), (b, a)]).mean(),
+            }
         )
     return pd.DataFrame(rows)
 
 
 def colours(run: OwnParts) -> pd.DataFrame:
     """Return by pair of styles what the colours of the images that found parts have in common, by number of levels."""
-    domains = run.images.domains
-    paths = {
-        d: [r.path for (_, of), some in run.found_on.items() if of == d for r in some]
-        for d in domains
-    }
+    paths: dict[str, list[Path]] = {domain: [] for domain in run.images.domains}
+    for (_, domain), records in run.found_on.items():
+        paths[domain] += [record.path for record in records]
     tables = {levels: colours_in_common(paths, levels) for levels in LEVELS}
-    rows = [
-        {
-            "domain_a": a,
-            "domain_b": b,
-            **{f"colours, {n} levels": found.loc[a, b] for n, found in tables.items()},
-        }
-        for pair in combinations(domains, 2)
-        for a, b in (pair, pair[::-1])  # the order of the overlaps is theirs
-    ]
+    rows = list[dict[str, Any]]()
+    # Both orders of a pair, since the table that this is merged with has one of them.
+    for a, b in permutations(paths, 2):
+        row: dict[str, Any] = {"domain_a": a, "domain_b": b}
+        for levels, in_common in tables.items():
+            row[f"colours, {levels} levels"] = in_common.loc[a, b]
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -231,59 +225,50 @@ def colours_in_common(
     means = list[np.ndarray]()
     names = sorted(pictures)
     for name in names:
-        pixels = (
-            np.asarray(load_image(path), int).reshape(-1, 3) for path in pictures[name]
-        )
-        colours = (
-            (of_one * levels // 256) @ (1, levels, levels**2) for of_one in pixels
-        )
-        means.append(
-            np.mean(
-                [
-                    np.bincount(some, minlength=levels**3) / len(some)
-                    for some in colours
-                ],
-                axis=0,
-            )
-        )
-    return pd.DataFrame(
-        [[np.minimum(a, b).sum() for b in means] for a in means], names, names
-    )
+        histograms = list[np.ndarray]()
+        for path in pictures[name]:
+            pixels = np.asarray(load_image(path), int).reshape(-1, 3)
+            # One number for each colour: its levels of red, green and blue are the digits.
+            colours = (pixels * levels // 256) @ (1, levels, levels**2)
+            counts = np.bincount(colours, minlength=levels**3)
+            histograms.append(counts / len(pixels))
+        means.append(np.mean(histograms, axis=0))
+    in_common = [[np.minimum(a, b).sum() for b in means] for a in means]
+    return pd.DataFrame(in_common, names, names)
 
 
 def agreement(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return rank correlations over pairs of styles: of two networks, within each with colours and other classes."""
     measured = ("one class", "two classes", "left")
-    causes = (
-        "two classes",
-        *(name for name in map(str, pairs) if name.startswith("colours")),
-    )
-    tables = {
-        (m, what): square(own, what)
-        for m, own in pairs.groupby("model")
-        for what in (*measured, *causes)
-    }
-    models = list(dict.fromkeys(pairs["model"]))
-    asked = [
-        ((a, what), (b, what)) for what in measured for a, b in combinations(models, 2)
-    ]
-    asked += [
-        ((m, what), (m, cause))
-        for m in models
-        for what in ("one class", "left")
-        for cause in causes
-    ]
+    causes = ["two classes"]
+    causes += [name for name in map(str, pairs) if name.startswith("colours")]
+    by_model = dict(list(pairs.groupby("model")))
+    models = pairs["model"].unique()
+    asked = list[tuple[str, str, str, str]]()
+    for what in measured:
+        for a, b in combinations(models, 2):
+            asked.append((a, what, b, what))
+    for model in models:
+        for what, cause in product(("one class", "left"), causes):
+            asked.append((model, what, model, cause))
     rows = list[dict[str, Any]]()
-    for first, second in asked:
-        rho, p = mantel(tables[first].to_numpy(), tables[second].to_numpy())
-        n = int((tables[first].notna() & tables[second].notna()).to_numpy().sum() / 2)
-        named = {
-            "model": first[0],
-            "what": first[1],
-            "with_model": second[0],
-            "with": second[1],
-        }
-        rows.append(named | {"rho": rho, "p": p, "n_pairs": n})
+    for model, what, other_model, other in asked:
+        first = square(by_model[model], what)
+        second = square(by_model[other_model], other)
+        rho, p = mantel(first.to_numpy(), second.to_numpy())
+        # A matrix has each pair of styles twice.
+        n_pairs = int((first.notna() & second.notna()).to_numpy().sum() / 2)
+        rows.append(
+            {
+                "model": model,
+                "what": what,
+                "with_model": other_model,
+                "with": other,
+                "rho": rho,
+                "p": p,
+                "n_pairs": n_pairs,
+            }
+        )
     return pd.DataFrame(rows)
 
 

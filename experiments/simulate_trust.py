@@ -58,26 +58,31 @@ class Config(KeepSettings):
 
 def main(config: Config) -> None:
     """Simulate, write and print the tables."""
-    made = {"ratio": ratios, "coverage": coverage, "skewed": skewed}
-    made |= {"family_wise_error": family_wise_error, "mantel": mantel_error}
-    config.keep({name: pd.DataFrame(list(rows(config))) for name, rows in made.items()})
+    simulations = {
+        "ratio": ratios,
+        "coverage": coverage,
+        "skewed": skewed,
+        "family_wise_error": family_wise_error,
+        "mantel": mantel_error,
+    }
+    config.keep({name: pd.DataFrame(of(config)) for name, of in simulations.items()})
 
 
-def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:
+def ratios(config: Config) -> Iterator[dict[str, object]]:
     """Yield the mean ratio to the ceiling of identical and unrelated domains at three levels of noise."""
     planted = Planted()
-    chance = np.array([Planted().chance])
+    chance = np.array([planted.chance])
+    n_classes = 16
     for domains, shared in (("identical", 1.0), ("unrelated", 0.0)):
         for level, noise in NOISE.items():
             rng = np.random.default_rng(0)
-            of = np.full((n_classes, 1), shared)
-            cells = (
-                pair_cells(simulate(rng, of, noise, planted).parts).values
-                for _ in range(config.draws)
-            )
-            each = np.array([ratio(point(values), chance) for values in cells]).mean(
-                (1, 2, 3)
-            )
+            shares = np.full((n_classes, 1), shared)
+            draws = list[np.ndarray]()
+            for _ in range(config.draws):
+                parts = simulate(rng, shares, noise, planted).parts
+                draws.append(ratio(point(pair_cells(parts).values), chance))
+            # A draw is a study: its mean over the pairs of domains counts once.
+            each = np.array(draws).mean((1, 2, 3))
             row = {"domains": domains, "noise": level, "ratio": each.mean()}
             yield row | {"error": stats.sem(each), "draws": len(each)}
 
@@ -90,7 +95,7 @@ def point(values: np.ndarray) -> np.ndarray:
 def coverage(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often intervals hold the truth: of means of parts, of the whole, and of ratios."""
     planted = Planted()
-    chance = np.array([Planted().chance])
+    chance = np.array([planted.chance])
     for level in ("middle", "high"):
         noise = NOISE[level]
         truth = truths(noise, planted, chance)
@@ -100,27 +105,26 @@ def coverage(config: Config) -> Iterator[dict[str, object]]:
             for seed in range(config.draws):
                 made = simulate(rng, some_shared(rng, n_classes), noise, planted)
                 for name, spread in estimates(made, chance, seed).items():
-                    least = spread._replace(
-                        degrees=np.full_like(
-                            spread.degrees, min(n_classes, planted.n_parts) - 1
-                        )
-                    )
-                    for rule, one in (
-                        ("Satterthwaite", spread),
-                        ("min(n1, n2) - 1", least),
-                    ):
-                        low, high = one.interval()
-                        hits.setdefault((name, rule), []).append(
-                            bool(low <= truth[name] <= high)
-                        )
+                    # The rival rule for the degrees of freedom, which is safe for any two variances.
+                    fewest = min(n_classes, planted.n_parts) - 1
+                    degrees = np.full_like(spread.degrees, fewest)
+                    rules = {
+                        "Satterthwaite": spread,
+                        "min(n1, n2) - 1": spread._replace(degrees=degrees),
+                    }
+                    for rule, of_rule in rules.items():
+                        low, high = of_rule.interval()
+                        hit = bool(low <= truth[name] <= high)
+                        hits.setdefault((name, rule), []).append(hit)
             for (name, rule), each in hits.items():
-                row = {
+                yield {
                     "noise": level,
                     "of": name,
                     "n_classes": n_classes,
                     "degrees": rule,
+                    "coverage": np.mean(each),
+                    "draws": len(each),
                 }
-                yield {**row, "coverage": np.mean(each), "draws": len(each)}
 
 
 def some_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
@@ -147,53 +151,55 @@ def estimates(
 
 
 def truths(noise: float, planted: Planted, chance: np.ndarray) -> dict[str, float]:
-    """Return what `estimates` are of, from very many classes."""
+    """Return the true values of `estimates`, from very many classes."""
     rng = np.random.default_rng(0)
-    many = [simulate(rng, some_shared(rng, 500), noise, planted) for _ in range(40)]
-    between = np.mean([np.nanmean(one.parts.values[:, 0, 1:]) for one in many])
-    cells = np.mean([point(pair_cells(one.parts).values) for one in many], axis=0)
+    of_parts = list[float]()
+    of_all = list[float]()
+    cells = list[np.ndarray]()
+    # 20,000 classes, in steps that fit into memory.
+    for _ in range(40):
+        made = simulate(rng, some_shared(rng, 500), noise, planted)
+        of_parts.append(float(np.nanmean(made.parts.values[:, 0, 1:])))
+        of_all.append(float(made.whole[:, 0, 1:].mean()))
+        cells.append(point(pair_cells(made.parts).values))
+    # The ratio of means, not the mean of ratios, is what a study estimates.
+    ratios_of_pairs = ratio(np.mean(cells, axis=0), chance)
     return {
-        "similarity of parts": float(between),
-        "similarity of all images": float(
-            np.mean([one.whole[:, 0, 1:].mean() for one in many])
-        ),
-        "ratio to the ceiling": float(ratio(cells, chance)[0, 0, 0]),
+        "similarity of parts": float(np.mean(of_parts)),
+        "similarity of all images": float(np.mean(of_all)),
+        "ratio to the ceiling": float(ratios_of_pairs[0, 0, 0]),
     }
 
 
 def few_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
     """Return shares of classes: one in eight shares nearly all, the others little."""
-    nearly_all = rng.random((n_classes, 1)) < 1 / 8
-    return np.where(
-        nearly_all,
-        rng.uniform(0.9, 1, (n_classes, 1)),
-        rng.uniform(0, 0.15, (n_classes, 1)),
-    )
+    size = (n_classes, 1)
+    nearly_all = rng.random(size) < 1 / 8
+    return np.where(nearly_all, rng.uniform(0.9, 1, size), rng.uniform(0, 0.15, size))
 
 
 def uneven(
     rng: np.random.Generator, n_classes: int, level: float, planted: Planted
 ) -> np.ndarray:
     """Return noise that differs by class and domain."""
-    return np.asarray(
-        level * np.exp(OFFSET * rng.normal(size=(n_classes, planted.n_domains)))
-    )
+    offsets = rng.normal(size=(n_classes, planted.n_domains))
+    return np.asarray(level * np.exp(OFFSET * offsets))
 
 
 def skewed(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often the intervals of a ratio hold the truth where few classes share nearly all."""
-    for (case, shares), n_parts in product(
-        (("skewed", few_shared), ("even", some_shared)), (2, 4)
-    ):
+    cases = {"skewed": few_shared, "even": some_shared}
+    for (case, shares), n_parts in product(cases.items(), (2, 4)):
         planted = Planted(n_parts=n_parts)
         rng = np.random.default_rng(0)
         chance = np.array([planted.chance])
-        many = [
-            simulate(rng, shares(rng, 500), uneven(rng, 500, 0.7, planted), planted)
-            for _ in range(40)
-        ]
-        means = np.mean([point(pair_cells(one.parts).values) for one in many], axis=0)
-        truth = ratio(means, chance)[0, 0, 0]
+        cells = list[np.ndarray]()
+        for _ in range(40):
+            of_classes = shares(rng, 500)
+            noise = uneven(rng, 500, 0.7, planted)
+            parts = simulate(rng, of_classes, noise, planted).parts
+            cells.append(point(pair_cells(parts).values))
+        truth = ratio(np.mean(cells, axis=0), chance)[0, 0, 0]
         for n_classes in (8, 16, 30, 60):
             rng = np.random.default_rng(1)
             ends = []
@@ -207,16 +213,16 @@ def skewed(config: Config) -> Iterator[dict[str, object]]:
                 spread = dual_bootstrap(values, partial(ratio, chance=chance), draws)
                 ends.append(np.ravel(spread.interval()))
             low, high = np.transpose(ends)
-            row = {"shares": case, "parts": n_parts, "n_classes": n_classes}
-            row |= {
+            yield {
+                "shares": case,
+                "parts": n_parts,
+                "n_classes": n_classes,
                 "coverage": np.mean((low <= truth) & (truth <= high)),
                 "too low": np.mean(high < truth),
-            }
-            row |= {
                 "too high": np.mean(low > truth),
                 "half width": np.median(high - low) / 2,
+                "draws": config.draws,
             }
-            yield row | {"draws": config.draws}
 
 
 def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
@@ -229,16 +235,16 @@ def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
                     any_found(planted, n_classes, size, together, seed)
                     for seed in range(config.draws)
                 ]
-                for tested, error in zip(
-                    ("parts", "all images"), np.mean(found, axis=0), strict=True
-                ):
-                    row = {
+                errors = np.mean(found, axis=0)
+                for tested, error in zip(("parts", "all images"), errors, strict=True):
+                    yield {
                         "case": case,
                         "tested": tested,
                         "domains": n_domains,
                         "n_classes": n_classes,
+                        "error": error,
+                        "draws": config.draws,
                     }
-                    yield {**row, "error": error, "draws": config.draws}
     yield from errors_over_models(config)
 
 
@@ -251,22 +257,16 @@ def any_found(
     """
     rng = np.random.default_rng([0, seed])
     family = np.arange(n_classes) // size
+    # Numbers are drawn either way, so that cases of one seed have the same circuits but for the noise.
     spread = OFFSET if size > 1 else 0.0
-    noise = (
-        0.7
-        * np.exp(spread * rng.normal(size=(family.max() + 1, planted.n_domains)))[
-            family
-        ]
-    )
+    offsets = rng.normal(size=(family.max() + 1, planted.n_domains))
+    noise = 0.7 * np.exp(spread * offsets)[family]
     made = simulate(rng, some_shared(rng, n_classes), noise, planted)
     if averaged:
-        parts, whole = (
-            of.reshape(-1, size, *of.shape[1:]).mean(1)
-            for of in (made.parts.values, made.whole)
-        )
-        made = SimulatedCircuits(
-            made.parts._replace(classes=made.parts.classes[::size], values=parts), whole
-        )
+        values = family_means(made.parts.values, size)
+        first = made.parts.classes[::size]  # a family goes by its first class
+        parts = made.parts._replace(classes=first, values=values)
+        made = SimulatedCircuits(parts, family_means(made.whole, size))
     draws = draw_resamples(
         made.parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed
     )
@@ -274,26 +274,25 @@ def any_found(
     return [bool((table["p_holm"] < LEVEL).any()) for table in tests]
 
 
+def family_means(values: np.ndarray, size: int) -> np.ndarray:
+    """Return the means over families of neighbouring classes [classes, ...]."""
+    return np.asarray(values.reshape(-1, size, *values.shape[1:]).mean(1))
+
+
 def as_values(made: SimulatedCircuits) -> pd.DataFrame:
     """Return the similarities of all images as a table."""
-    pairs = list(combinations(range(len(made.parts.domains)), 2))
-    rows = [
-        (c, pair, made.whole[i][pair])
-        for i, c in enumerate(made.parts.classes)
-        for pair in pairs
-    ]
-    table = pd.DataFrame(
-        [(c, *(made.parts.domains[d] for d in pair), value) for c, pair, value in rows]
-    )
-    return table.set_axis(["class", "domain_a", "domain_b", "value"], axis=1).assign(
-        site=None
-    )
+    domains = made.parts.domains
+    rows = list[tuple[object, ...]]()
+    for i, name in enumerate(made.parts.classes):
+        for a, b in combinations(range(len(domains)), 2):
+            rows.append((name, domains[a], domains[b], made.whole[i][a, b]))
+    table = pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "value"])
+    return table.assign(site=None)
 
 
-def errors_over_models(
-    config: Config, n_classes: int = 36
-) -> Iterator[dict[str, object]]:
+def errors_over_models(config: Config) -> Iterator[dict[str, object]]:
     """Yield errors where models, not domains, differ in how noisy a domain is: of one model's test, and over models."""
+    n_classes = 36
     for n_domains, n_models in ((3, 8), (6, 12)):
         planted = Planted(n_domains=n_domains)
         within = []
@@ -301,31 +300,30 @@ def errors_over_models(
         for seed in range(config.draws):
             rng = np.random.default_rng([0, seed])
             shared = some_shared(rng, n_classes)
-            models = [
-                simulate(
-                    rng,
-                    shared,
-                    0.7 * np.exp(OFFSET / 2 * rng.normal(size=(1, n_domains))),
-                    planted,
-                )
-                for _ in range(n_models)
-            ]
+            # All models share the classes; each has its own noise of every domain.
+            models = list[SimulatedCircuits]()
+            for _ in range(n_models):
+                noise = 0.7 * np.exp(OFFSET / 2 * rng.normal(size=(1, n_domains)))
+                models.append(simulate(rng, shared, noise, planted))
+            first = models[0].parts
             draws = draw_resamples(
-                models[0].parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed
+                first.classes, planted.n_parts, resamples=RESAMPLES, seed=seed
             )
-            tests = part_tests(models[0].parts, draws)
+            tests = part_tests(first, draws)
             within.append(bool((tests["p_holm"] < LEVEL).any()))
-            means = [
-                [np.delete(m.whole[:, d], d, 1).mean() for d in range(n_domains)]
-                for m in models
-            ]
+            means = np.empty((n_models, n_domains))
+            for i, model in enumerate(models):
+                for d in range(n_domains):
+                    # A domain's similarity to itself is no similarity to others.
+                    means[i, d] = np.delete(model.whole[:, d], d, 1).mean()
             found = model_tests(pd.DataFrame(means, columns=list(planted.domains)))
             over.append(bool((found["p_holm"] < LEVEL).any()))
+        cases = {
+            "models differ, one is tested": within,
+            f"models differ, over {n_models}": over,
+        }
         base = {"tested": "parts", "domains": n_domains, "n_classes": n_classes}
-        for case, each in (
-            ("models differ, one is tested", within),
-            (f"models differ, over {n_models}", over),
-        ):
+        for case, each in cases.items():
             yield {"case": case, **base, "error": np.mean(each), "draws": len(each)}
 
 
@@ -337,7 +335,8 @@ def mantel_error(config: Config) -> Iterator[dict[str, object]]:
         naive = []
         upper = np.triu_indices(n_domains, 1)
         for seed in range(config.draws):
-            x, y = (_with_levels(rng, n_domains) for _ in range(2))
+            x = _with_levels(rng, n_domains)
+            y = _with_levels(rng, n_domains)
             found.append(mantel(x, y, draws=999, seed=seed)[1] <= LEVEL)
             naive.append(stats.spearmanr(x[upper], y[upper]).pvalue <= LEVEL)
         errors = {"mantel": np.mean(found), "pairs as independent": np.mean(naive)}

@@ -61,16 +61,16 @@ def main(config: Config) -> None:
             f"{config.circuits} needs two classes and two domains with two parts: extract more circuits."
         )
     marks = SiteMarks()
-    for graph in (graph for both in parts.values() for graph in both):
-        marks.add(graph)
+    for both in parts.values():
+        for graph in both:
+            marks.add(graph)
+    # A site counts for all graphs or for none, so that means are over the same sites.
     judge = partial(similarities, marks.left_out())
     rng = np.random.default_rng(0)
     rows = precision_of_pairs(judge, parts, rng)
     keys = list(parts)
-    chosen = [
-        graphs[key]
-        for key in keys[:: max(1, len(keys) // config.n_circuits)][: config.n_circuits]
-    ]
+    step = max(1, len(keys) // config.n_circuits)
+    chosen = [graphs[key] for key in keys[::step][: config.n_circuits]]
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
     rows += in_order(judge, chosen, "noise", with_noise, rng)
     table = pd.DataFrame(
@@ -86,16 +86,16 @@ def similarities(
     left_out: Collection[str], graphs: Sequence[AttributionGraph]
 ) -> dict[str, np.ndarray]:
     """Return the matrix of similarities by measure, means over the sites that count."""
-    found = {}
+    means = dict[str, np.ndarray]()
     measures = [Measure(name) for name in MEASURES]
-    for measure, by_site in similarity_matrices(
-        graphs, measures, ReadingSettings.edges_per_node
-    ).items():
-        found[measure.label] = np.mean(
-            [matrix for site, matrix in by_site.items() if site not in left_out], axis=0
-        )
+    matrices = similarity_matrices(graphs, measures, ReadingSettings.edges_per_node)
+    for measure, by_site in matrices.items():
+        counted = [by_site[site] for site in by_site if site not in left_out]
+        means[measure.label] = np.mean(counted, axis=0)
+    # Minus the distance, so that large means alike, as for all measures.
     biases = np.array([depth_bias(graph) for graph in graphs])
-    return found | {DEPTH_BIAS: -np.abs(biases - biases[:, None])}
+    means[DEPTH_BIAS] = -np.abs(biases - biases[:, None])
+    return means
 
 
 Row = tuple[str, str, str, float, float, int]
@@ -112,31 +112,24 @@ def precision_of_pairs(
     for case, across in (("fresh images", False), ("another domain", True)):
         pairs = []
         for i, (name, domain) in enumerate(keys):
-            others = [
-                j for j, (_, other) in enumerate(keys) if (other != domain) == across
-            ]
-            same = [j for j in others if keys[j][0] == name]
-            different = [j for j in others if keys[j][0] != name]
-            drawn = rng.choice(
-                different, min(N_NEGATIVES, len(different)), replace=False
-            )
-            pairs += [(2 * i, 2 * j + 1, True) for j in same] + [
-                (2 * i, 2 * j + 1, False) for j in drawn
-            ]
+            same = list[int]()
+            different = list[int]()
+            for j, (other_name, other_domain) in enumerate(keys):
+                if (other_domain != domain) == across:
+                    (same if other_name == name else different).append(j)
+            # Pairs of two classes are many more, and would hide the few of one class.
+            n_drawn = min(N_NEGATIVES, len(different))
+            drawn = rng.choice(different, n_drawn, replace=False)
+            # The two parts of key i are graphs 2 i and 2 i + 1: no pair shares images.
+            pairs += [(2 * i, 2 * j + 1, True) for j in same]
+            pairs += [(2 * i, 2 * j + 1, False) for j in drawn]
         a, b, truth = (np.array(column) for column in zip(*pairs, strict=True))
         for measure, matrix in matrices.items():
             known = ~np.isnan(matrix[a, b])
             area = average_precision_score(truth[known], matrix[a, b][known])
-            rows.append(
-                (
-                    measure,
-                    case,
-                    "area under precision-recall",
-                    area,
-                    float(truth.mean()),
-                    int(known.sum()),
-                )
-            )
+            guessing = float(truth.mean())  # the area of scores at random
+            statistic = "area under precision-recall"
+            rows.append((measure, case, statistic, area, guessing, int(known.sum())))
     return rows
 
 
@@ -152,14 +145,13 @@ def in_order(
     for graph in graphs:
         matrices = judge([graph, *(changed(graph, level, rng) for level in LEVELS)])
         for measure, matrix in matrices.items():
-            known = [
-                pair for pair in pairwise(matrix[0, 1:]) if not np.isnan(pair).any()
-            ]
-            steps = [
-                0.5 if isclose(*pair, abs_tol=1e-9) else float(pair[0] < pair[1])
-                for pair in known
-            ]
-            violated.setdefault(measure, []).extend(steps)
+            steps = violated.setdefault(measure, [])
+            # The first row holds the similarities of the original to ever more changed ones.
+            for less, more in pairwise(matrix[0, 1:]):
+                if np.isnan(less) or np.isnan(more):
+                    continue
+                tie = isclose(less, more, abs_tol=1e-9)
+                steps.append(0.5 if tie else float(less < more))
     return [
         (name, case, "violated orders", float(np.mean(steps)), 0.5, len(steps))
         for name, steps in violated.items()
@@ -185,27 +177,26 @@ def with_noise(
     graph: AttributionGraph, size: float, rng: np.random.Generator
 ) -> AttributionGraph:
     """Return a graph whose scores have noise, in standard deviations, and that keeps the units that lead then."""
-    scores = {
-        s: v + size * v.std() * rng.normal(size=len(v))
-        for s, v in graph.node_scores.items()
-    }
-    kept = {
-        s: np.argsort(-np.abs(v), kind="stable")[: len(graph.kept_units[s])]
-        for s, v in scores.items()
-    }
-    place = {
-        s: {unit: i for i, unit in enumerate(units.tolist())}
-        for s, units in graph.kept_units.items()
-    }
+    scores = dict[str, np.ndarray]()
+    kept = dict[str, np.ndarray]()
+    places = dict[str, np.ndarray]()
+    for site, values in graph.node_scores.items():
+        noisy = values + size * values.std() * rng.normal(size=len(values))
+        units = graph.kept_units[site]
+        scores[site] = noisy
+        kept[site] = np.argsort(-np.abs(noisy), kind="stable")[: len(units)]
+        # Where each unit's edges stand in the matrices of the graph; -1 for units that it has not kept.
+        place = np.full(len(values), -1)
+        place[units] = np.arange(len(units))
+        places[site] = place[kept[site]]
     edges = {}
     for (up, down), values in graph.edge_scores.items():
+        # Edges of units that are kept anew are unknown: they get scores of other edges.
         made = rng.choice(values.ravel(), values.shape)
-        rows, columns = (
-            np.array([place[s].get(u, -1) for u in kept[s].tolist()])
-            for s in (down, up)
-        )
-        there = np.ix_(rows >= 0, columns >= 0)
-        made[there] = values[np.ix_(rows[rows >= 0], columns[columns >= 0])]
+        rows = places[down]
+        columns = places[up]
+        known = np.ix_(rows >= 0, columns >= 0)
+        made[known] = values[np.ix_(rows[rows >= 0], columns[columns >= 0])]
         edges[up, down] = made + size * values.std() * rng.normal(size=values.shape)
     return replace(graph, node_scores=scores, kept_units=kept, edge_scores=edges)
 

@@ -25,10 +25,12 @@ def cluster_order(matrix: pd.DataFrame) -> list[str]:
     # Two domains are compared in the columns of the other domains, so not in their own.
     np.fill_diagonal(values, np.nan)
     n = len(values)
+    # Two domains have no order, and a missing number leaves a distance undefined.
     if n < 3 or np.isfinite(values).sum() < n * (n - 1):
         return list(matrix.index)
     far = squareform(np.sqrt(np.nanmean(np.square(values[:, None] - values), axis=2)))
     order = leaves_list(optimal_leaf_ordering(linkage(far, "average"), far))
+    # An order and its reverse are equally good: the one is taken that begins with the earlier domain.
     if order[0] > order[-1]:
         order = order[::-1]
     return list(matrix.index[order])
@@ -72,6 +74,7 @@ def similarity_panels(
         horizontal_spacing=0.08,
     )
     for ((measure, _), rows), place in zip(panels.items(), places, strict=True):
+        # The table has each pair once, the matrix twice.
         half = rows.pivot(index="domain_a", columns="domain_b", values="value")
         matrix = half.combine_first(half.T).reindex(index=domains, columns=domains)
         matrix = matrix.rename_axis(index=None, columns=None)

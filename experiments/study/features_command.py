@@ -210,13 +210,11 @@ SMALL_TABLES = tuple(
 class Config(QuickstartModel, WorkSettings):
     """Settings; the defaults are the quickstart's model and images."""
 
-    train_split: str | None = "train"
-    """Which of DomainNet's lists to train on, where there are lists."""
     n_images: Count | None = None
     """Images of a class in a domain (default: all)."""
     autoencoder: Path | None = None
-    """A trained autoencoder of the embedding, from circuitry train-sae (default: train one here on the images of
-    --train-split, and keep it in --out)."""
+    """A trained autoencoder of the embedding, from circuitry train-sae (default: train one here on the training
+    images, and keep it in --out)."""
     training: SaeTraining = SaeTraining()
     """That training."""
     vocabulary: Path | None = None
@@ -328,6 +326,7 @@ def trained_on(config: Config) -> dict[str, object] | None:
     parents = () if config.checkpoint is None else config.checkpoint.parents
     folders = [folder for folder in parents if (folder / "run.json").is_file()]
     run = run_of(folders[0]) if folders else None
+    # The path above the folder is of one machine only.
     return {**asdict(run), "folder": run.folder.name} if run else None
 
 
@@ -358,7 +357,7 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     """Return the given autoencoder, or the one that one of the processes trains and keeps."""
     if config.autoencoder is not None:
         return load_sae(config.autoencoder, config.device)
-    images = config.images_of(config.train_split)
+    images = config.images_of("train")
     made_with = {"model": clip.name, **clip.identity, **asdict(config.training)}
     folder = JobFolder(
         config.out,

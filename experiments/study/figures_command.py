@@ -1,7 +1,6 @@
 """All figures by name: each is drawn from a folder of tables, the committed ones unless another is given.
 
     python -m experiments.study figures                      # every figure that has committed tables, in a checkout
-    python -m experiments.study figures --list               # names and questions
     python -m experiments.study figures domain_similarity --tables runs/mine/tables --out runs/figures
 
 An entry is a title, the folder of its committed tables below experiments/results, and the lines that read and draw
@@ -65,12 +64,16 @@ def measures(tables: Path, title: str) -> go.Figure:
 )
 def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})
-    kept, random = (both[both["circuit"] == which] for which in ("kept", "random"))
+    kept = both[both["circuit"] == "kept"]
+    random = both[both["circuit"] == "random"]
     chance = random.groupby("site", sort=False)["value"].mean().reset_index()
-    sites = list(kept["site"].unique())
-    names = ("selectivity, one site ablated", "random units")
     return charts.overlap_over_depth(
-        kept, sites, None, chance, measure=names[0], chance_label=names[1], title=title
+        kept,
+        list(kept["site"].unique()),
+        chance=chance,
+        measure="selectivity, one site ablated",
+        chance_label="random units",
+        title=title,
     )
 
 
@@ -91,15 +94,13 @@ def own_parts(tables: Path, title: str) -> go.Figure:
     "own_parts/lite0_depth",
 )
 def own_parts_depth(tables: Path, title: str) -> go.Figure:
-    lines = lesion_lines_of(table(tables, "by_depth")).assign(
-        place=lambda rows: rows["sites"].str.removesuffix(".bn2")
-    )
-    early, late = (
-        lines[lines["sites"].str.startswith(way)] for way in ("up to", "from")
-    )
-    gap = early.drop_duplicates("line").assign(
-        place=" ", value=float("nan"), low=float("nan"), high=float("nan")
-    )
+    lines = lesion_lines_of(table(tables, "by_depth"))
+    lines = lines.assign(place=lines["sites"].str.removesuffix(".bn2"))
+    early = lines[lines["sites"].str.startswith("up to")]
+    late = lines[lines["sites"].str.startswith("from")]
+    # A point without a value breaks each line, so that the two halves of the axis are not joined.
+    nothing = dict.fromkeys(("value", "low", "high"), float("nan"))
+    gap = early.drop_duplicates("line").assign(place=" ", **nothing)
     axis = "where the ablated 5 % of units may lie"
     return charts.lesion_lines(pd.concat([early, gap, late]), axis, title)
 
@@ -112,48 +113,48 @@ def real_networks(tables: Path, title: str) -> go.Figure:
     left = table(tables, "left").query(
         "answers == 'own class' and cut == 'part' and domain != part_domain"
     )
-    both = {
-        "a drawing without the part of photographs": left.query(
-            "part_domain == 'photo'"
-        ).assign(place=left["domain"]),
-        "a photograph without the part of drawings": left.query(
-            "domain == 'photo'"
-        ).assign(place=left["part_domain"]),
-    }
-    rows = pd.concat(
-        [rows.assign(line=rows["model"] + ": " + name) for name, rows in both.items()]
+    of_drawings = left.query("part_domain == 'photo'").assign(
+        place=left["domain"],
+        line=left["model"] + ": a drawing without the part of photographs",
     )
+    of_photographs = left.query("domain == 'photo'").assign(
+        place=left["part_domain"],
+        line=left["model"] + ": a photograph without the part of drawings",
+    )
+    rows = pd.concat([of_drawings, of_photographs])
     styles = sorted(set(rows["place"]))
     lines = sorted(set(rows["line"]))
-    rows["place"] = (
-        rows["place"].map(styles.index) + (rows["line"].map(lines.index) - 2.5) / 10
-    )  # bars side by side
-    drawn = charts.lesion_lines(
-        rows.sort_values(["line", "place"]), "drawn style", title
-    ).update_traces(mode="markers")
+    # Six lines (three networks, two ways) share a style's place: a tenth apart, their bars do not cover each other.
+    beside = (rows["line"].map(lines.index) - 2.5) / 10
+    rows["place"] = rows["place"].map(styles.index) + beside
+    rows = rows.sort_values(["line", "place"])
+    drawn = charts.lesion_lines(rows, "drawn style", title)
+    drawn.update_traces(mode="markers")
     return drawn.update_xaxes(tickvals=list(range(len(styles))), ticktext=styles)
+
+
+def of_models(tables: Path, name: str) -> pd.DataFrame:
+    """Return a table of the scoreboard for all `MODELS`, which the column ``setting`` names."""
+    parts = list[pd.DataFrame]()
+    for folder, setting in MODELS.items():
+        parts.append(table(tables, f"{folder}/{name}").assign(setting=setting))
+    return pd.concat(parts)
 
 
 @figure("Which circuits recover the answers?", "scoreboard")
 def scoreboard_answers(tables: Path, title: str) -> go.Figure:
-    parts = [
-        table(tables, f"{name}/curves").assign(panel=panel)
-        for name, panel in MODELS.items()
-    ]
-    curves = pd.concat(parts).query(
+    curves = of_models(tables, "curves").query(
         f"{MEAN} and measure == 'kl recovered' and {IN_PANELS}"
     )
-    curves["panel"] += "<br>" + curves["counted"].map(style.faint)
+    counted = curves["counted"].map(style.faint)
+    curves = curves.assign(panel=curves["setting"] + "<br>" + counted)
     return size_panels(curves, "kl recovered", title)
 
 
 @figure("Cost of a circuit and its smallest size", "scoreboard")
 def scoreboard_cost(tables: Path, title: str) -> go.Figure:
-    parts = [
-        table(tables, f"{name}/summary").query(MEAN).assign(setting=MODELS[name])
-        for name in MODELS
-    ]
-    return cost_against_quality(pd.concat(parts, ignore_index=True), title=title)
+    summary = of_models(tables, "summary").query(MEAN)
+    return cost_against_quality(summary.reset_index(drop=True), title=title)
 
 
 @figure(
@@ -165,20 +166,16 @@ def scoreboard_edges(tables: Path, title: str) -> go.Figure:
         "measure == 'kl recovered' and method in ['gradient', 'exact', 'learned']"
     )
     drawn = size_curves(curves, "kl recovered", title)
-    drawn.for_each_trace(
-        lambda trace: trace.update(
-            name=trace.name.replace("random units", "random edges")
-        )
-    )
+    # The chart is of units; this scoreboard counts edges.
+    for trace in drawn.data:
+        trace.name = trace.name.replace("random units", "random edges")
     return drawn.update_xaxes(title_text="edges kept (%)")
 
 
 @figure("Where do the styles look alike to the model?")
 def cka_over_depth(tables: Path, title: str) -> go.Figure:
-    domains, ceilings = (
-        table(tables, name).query("group == 'all'")
-        for name in ("cka_over_depth", "cka_ceilings")
-    )
+    domains = table(tables, "cka_over_depth").query("group == 'all'")
+    ceilings = table(tables, "cka_ceilings").query("group == 'all'")
     return draw_cka(domains, ceilings, title=title)
 
 
@@ -198,9 +195,9 @@ def embedding_map(tables: Path, title: str) -> go.Figure:
 @figure("How far do the styles lie apart, and does accuracy follow?")
 def separation(tables: Path, title: str) -> go.Figure:
     summary = table(tables, "summary").query("domain != 'all'")
-    references = panel_references(
-        summary, json.loads((tables / "provenance.json").read_text())["classes"]
-    )
+    # Guessing depends on the number of classes, which no table has.
+    provenance = json.loads((tables / "provenance.json").read_text())
+    references = panel_references(summary, provenance["classes"])
     return separation_panels(
         summary, PANELS, table(tables, "by_seed"), references, title=title
     )
@@ -216,18 +213,11 @@ class Config:
     """Folder of the tables of the named figures (default: the committed one of each)."""
     out: Path = Path("figures")
     """Folder of the results: an HTML file of each figure and, with Chrome, a PNG file."""
-    list: bool = False
-    """Only list the names."""
 
 
 def main(config: Config) -> None:
     """Draw the figures that were asked for."""
-    if config.list:
-        print(
-            *(f"{name}: {title}" for name, (_, title, _) in FIGURES.items()), sep="\n"
-        )
-        return
-    committed = [name for name, (*_, results) in FIGURES.items() if results is not None]
+    committed = [name for name, (*_, results) in FIGURES.items() if results]
     for name in chosen_names("figure", config.names or committed, tuple(FIGURES)):
         draw, title, results = FIGURES[name]
         tables = config.tables or results

@@ -4,16 +4,25 @@ from collections.abc import Iterable, Mapping
 
 from circuitry.reports import with_intervals
 from circuitry.reports.figures import faithfulness_curves, overlap_over_depth, style
-from experiments.study.point_panels import Look, Options, finish_panels, point_panels
+from experiments.study.point_panels import (
+    Look,
+    Options,
+    finish_panels,
+    marker_keys,
+    point_panels,
+)
 from experiments.study.run_tables import setting_family
 from experiments.study.setting_charts import SETTING_SYMBOLS
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-QUALITY, _COST = "size to work, kept", "seconds"  # rows of the summary that are drawn
-
+# Rows of the summary that are drawn: the smallest size of a circuit that works, and its cost.
+QUALITY = "size to work, kept"
+RANDOM_UNITS = "size to work, random"
+_COST = "seconds"
 
 METHODS_DRAWN = (
     "iterative-fisher",
@@ -38,45 +47,33 @@ def method_marks(methods: Iterable[str]) -> dict[str, style.Mark]:
         True
     """
     fixed = style.assign_looks(METHODS_DRAWN, style.MARKS, "methods")
-    drawn = sorted(set(methods))
-    marks = {name: fixed[name] for name in drawn if name in fixed}
+    drawn = set(methods)
+    marks = {name: fixed[name] for name in sorted(drawn & set(fixed))}
+    # Marks of no method come first; a known method that is not drawn lends its mark only after these.
     free = [*style.MARKS[len(fixed) :], *style.MARKS[: len(fixed)]]
     left = [mark for mark in free if mark not in marks.values()]
-    unknown = [name for name in drawn if name not in fixed]
-    return marks | style.assign_looks(unknown, left, "methods")
+    return marks | style.assign_looks(sorted(drawn - set(fixed)), left, "methods")
 
 
 def cost_against_quality(
-    summary: pd.DataFrame,
-    *,
-    quality: str = QUALITY,
-    title: str = "Cost of a circuit and its smallest size",
+    summary: pd.DataFrame, title: str = "Cost of a circuit and its smallest size"
 ) -> go.Figure:
-    """Draw the size of circuits over their cost, a panel per setting; the size is a row of the summary.
+    """Draw the smallest size of circuits that work over their cost, a panel for each setting.
 
-    Sizes are medians, from the least class to the most, or where the table has them means with intervals.
+    Sizes are medians over classes. Bars reach from the least class to the most.
     """
-    note = (
-        style.interval_note(summary)
-        if "low" in summary
-        else "medians; bars: from the least class to the most"
-    )
+    # The helpers of bars and texts know intervals by these names.
     summary = summary.rename(columns={"least": "low", "most": "high"})
-    random_units = quality.replace("kept", "random")
-    paid = (
-        summary[summary["what"] == _COST]
-        .set_index(["setting", "method"])["value"]
-        .rename("cost")
-    )
-    points = summary[summary["what"].isin([random_units, quality])].join(
-        paid, on=["setting", "method"]
-    )
-    random = points["what"] == random_units
+    paid = summary[summary["what"] == _COST].set_index(["setting", "method"])["value"]
+    sizes = summary[summary["what"].isin([RANDOM_UNITS, QUALITY])]
+    points = sizes.join(paid.rename("cost"), on=["setting", "method"])
+    random = points["what"] == RANDOM_UNITS
     points = points.assign(
         x=points["cost"],
         y=points["value"],
         panel=points["setting"],
-        series=points["method"].mask(random, random_units),
+        # Random units look alike, whatever method they stand beside.
+        series=points["method"].mask(random, RANDOM_UNITS),
         name=points["method"].mask(random, points["method"] + ", random units"),
         told=with_intervals(points, ".2f"),
     )
@@ -87,20 +84,17 @@ def cost_against_quality(
         mark = marks[rows["series"].iloc[0]]
         return {"marker": mark.marker(11), "error_y": style.whiskers(rows, mark.colour)}
 
-    looks: dict[str, Look] = {
-        random_units: {"marker": {**hollow, "size": 8}},
-        **dict.fromkeys(marks, look),
-    }
+    looks: dict[str, Look] = {RANDOM_UNITS: {"marker": {**hollow, "size": 8}}}
+    looks |= dict.fromkeys(marks, look)
     hover = f"<b>%{{customdata[0]}}</b><br>{_COST} %{{x:.3g}}<br>%{{customdata[1]}}"
     grid = {"height": 300, "gap": 80, "shared_yaxes": True, "horizontal_spacing": None}
     figure, _ = point_panels(points, looks, hover, ["name", "told"], grid)
-    keys: dict[str, Options] = {
-        method: {"marker": mark.marker(11)} for method, mark in marks.items()
-    }
+    keys = marker_keys(marks, 11)
     keys["random units"] = {"marker": hollow}
-    finish_panels(
-        figure, keys, title, note, x=f"{_COST} (log)", y=quality.removesuffix(", kept")
-    )
+    note = "medians; bars: from the least class to the most"
+    up = QUALITY.removesuffix(", kept")
+    finish_panels(figure, keys, title, note, x=f"{_COST} (log)", y=up)
+    # Costs of methods differ by factors of thousands.
     figure.update_xaxes(type="log", dtick=1)
     return figure.update_yaxes(range=[0, 1.05])
 
@@ -108,37 +102,32 @@ def cost_against_quality(
 def measure_panels(table: pd.DataFrame, *, title: str) -> go.Figure:
     """Draw the value of every measure in every case."""
     cases = list(dict.fromkeys(table["case"]))
+    # Plotly draws the first category at the bottom.
     measures = list(dict.fromkeys(table["measure"]))[::-1]
     figure = make_subplots(
         1, len(cases), shared_yaxes=True, subplot_titles=cases, horizontal_spacing=0.04
     )
     for column, case in enumerate(cases, start=1):
+        place = {"row": 1, "col": column}
         rows = table[table["case"] == case].set_index("measure").reindex(measures)
+        # A number stands on the side of its point that has more room.
+        sides = np.where(rows["value"] > 0.5, "middle left", "middle right")
         figure.add_scatter(
             x=rows["value"],
-            y=[name.replace("_", " ") for name in measures],
+            y=rows.index.str.replace("_", " "),
             mode="markers+text",
             marker={"color": style.INK, "size": 9},
-            text=[f"{value:.2f}" for value in rows["value"]],
-            textposition=[
-                "middle left" if value > 0.5 else "middle right"
-                for value in rows["value"]
-            ],
+            text=rows["value"].map("{:.2f}".format),
+            textposition=sides,
             customdata=rows[["n"]],
             hovertemplate="%{y}: %{x:.3f}, n = %{customdata[0]}<extra></extra>",
             showlegend=False,
-            row=1,
-            col=column,
+            **place,
         )
-        figure.add_vline(
-            x=rows["guessing"].iloc[0],
-            line={"dash": "dot", "color": style.GREY},
-            row=1,
-            col=column,
-        )
-        figure.update_xaxes(
-            title_text=rows["statistic"].iloc[0], range=[-0.05, 1.08], row=1, col=column
-        )
+        dotted = {"dash": "dot", "color": style.GREY}
+        figure.add_vline(rows["guessing"].iloc[0], line=dotted, **place)
+        statistic = rows["statistic"].iloc[0]
+        figure.update_xaxes(title_text=statistic, range=[-0.05, 1.08], **place)
     return style.lay_out(figure, title=title, height=420)
 
 
@@ -152,27 +141,31 @@ def cka_over_depth(
     domains: pd.DataFrame, ceilings: pd.DataFrame, *, title: str
 ) -> go.Figure:
     """Draw each domain's mean linear CKA with the other domains over the sites, with its interval."""
-    mine, parts = (table[table["kernel"] == "linear"] for table in (domains, ceilings))
-    null, ceiling = (
-        rows.groupby("site", sort=False)[column].mean().rename("value").reset_index()
-        for rows, column in ((mine, "null_mean"), (parts, "value"))
-    )
-    measure = "CKA with the other domains, linear kernel"
-    chance = "permuted classes"
-    sites = list(null["site"])
+    domains = domains[domains["kernel"] == "linear"]
+    ceilings = ceilings[ceilings["kernel"] == "linear"]
+    # One line of permuted classes, and one of parts of the same images, for all domains.
+    by_site = domains.groupby("site", sort=False)["null_mean"].mean()
+    null = by_site.rename("value").reset_index()
+    ceiling = ceilings.groupby("site", sort=False)["value"].mean().reset_index()
     return overlap_over_depth(
-        mine, sites, ceiling, null, measure=measure, chance_label=chance, title=title
+        domains,
+        list(null["site"]),
+        ceiling,
+        null,
+        measure="CKA with the other domains, linear kernel",
+        chance_label="permuted classes",
+        title=title,
     )
 
 
-def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Figure:
+def probes_over_depth(sites: pd.DataFrame) -> go.Figure:
     """Draw the balanced accuracy of each target's probe over the sites, with its interval and what guessing reaches."""
+    # The chart draws a line for each domain: here for each target.
     table = sites.rename(columns={"target": "domain"})
     order = list(dict.fromkeys(sites["site"]))
     measure = "balanced accuracy of a linear probe"
-    figure = overlap_over_depth(
-        table, order, measure=measure, title=title, marks=TARGET_MARKS
-    )
+    figure = overlap_over_depth(table, order, measure=measure, marks=TARGET_MARKS)
+    # Targets with equally many values have one line of guessing; "class across domains" shares that of the class.
     for chance, targets in sites.groupby("chance")["target"].unique().items():
         guessed = " and ".join(
             f"the {target}" for target in ("class", "domain") if target in targets
@@ -195,30 +188,23 @@ GROUP_NAMES = {"all": "all classes", "held-out": "held-out classes (OOD)"}
 
 def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
     """Draw one domain with the others, and the others with each other, over the sites: a panel for each ``panel``."""
-    sites, lines = (list(dict.fromkeys(table[name])) for name in ("site", "domain"))
-    marks = style.assign_looks(
-        sorted(lines, key=lambda name: "with the others" not in name),
-        style.MARKS[6:8],
-        "lines",
-    )
-    places = table["site"].map(sites.index) + 0.2 * (
-        table["domain"].map(list(marks).index) - 0.5
-    )
+    sites = list(dict.fromkeys(table["site"]))
+    # The line of the domain that may lie apart comes first, so it has the same look in every figure.
+    lines = list(dict.fromkeys(table["domain"]))
+    lines.sort(key=lambda name: "with the others" not in name)
+    marks = style.assign_looks(lines, style.MARKS[6:8], "lines")
+    # The two points of a site are a fifth of a step apart, so that their bars do not cover each other.
+    beside = 0.2 * (table["domain"].map(lines.index) - 0.5)
+    places = table["site"].map(sites.index) + beside
     points = table.assign(x=places, y=table["value"], series=table["domain"])
     looks = {line: mark.line for line, mark in marks.items()}
     hover = "<b>%{customdata[0]}</b><br>%{customdata[1]}: %{y:.3f}"
-    grid = {"height": 300, "gap": 120}
-    figure, _ = point_panels(
-        points, looks, hover, ["domain", "site"], {"shared_yaxes": True, **grid}
-    )
-    keys = {
-        line: {
-            "mode": "lines+markers",
-            "line": {"color": mark.colour},
-            "marker": mark.marker(9),
-        }
-        for line, mark in marks.items()
-    }
+    grid = {"height": 300, "gap": 120, "shared_yaxes": True}
+    figure, _ = point_panels(points, looks, hover, ["domain", "site"], grid)
+    keys: dict[str, Options] = {}
+    for line, mark in marks.items():
+        colour = {"color": mark.colour}
+        keys[line] = {"mode": "lines+markers", "line": colour, "marker": mark.marker(9)}
     finish_panels(figure, keys, title, style.interval_note(table), y=measure)
     figure.update_layout(margin_b=130)  # for the names of sites between axes and legend
     figure.update_xaxes(
@@ -233,9 +219,8 @@ def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
 
 def group_panel(group: str, *more: str) -> str:
     """Return the title of a panel of a group of classes."""
-    return "<br>".join(
-        [GROUP_NAMES.get(group, "other classes (ID)"), *map(style.faint, more)]
-    )
+    name = GROUP_NAMES.get(group, "other classes (ID)")
+    return "<br>".join([name, *map(style.faint, more)])
 
 
 ENOUGH = 10  # with fewer models, figure and report say so, whatever p is
@@ -252,53 +237,42 @@ def relation_panels(
 ) -> go.Figure:
     """Draw an accuracy of models against each of some other numbers, a panel for each."""
     rho = relations[relations["with"] == accuracy].set_index("what")["rho"]
-    told = {
-        what: "no correlation" if pd.isna(rho.get(what)) else f"ρ {rho[what]:+.2f}"
-        for what in names
-    }
-    told = {
-        what: f"{names[what]}<br>{style.faint(text)}"
-        for what, text in told.items()
-        if what in points
-    }
+    titles = dict[str, str]()
+    for what, name in names.items():
+        if what in points:
+            known = pd.notna(rho.get(what))
+            told = f"ρ {rho[what]:+.2f}" if known else "no correlation"
+            titles[what] = f"{name}<br>{style.faint(told)}"
     models = points.assign(setting=points["setting"].map(setting_family))
     shapes = style.assign_looks(models["setting"], SETTING_SYMBOLS, "settings")
-    colours = {
-        name: mark.colour
-        for name, mark in style.marks_for(points["test_domain"], marks).items()
-    }
-    looks = {
-        f"{domain}, {setting}": {
-            "marker": {"color": colours[domain], "symbol": shapes[setting], "size": 9}
-        }
-        for domain, setting in models[["test_domain", "setting"]]
-        .drop_duplicates()
-        .itertuples(index=False)
-    }
-    models = models.assign(
-        series=models["test_domain"] + ", " + models["setting"], y=points[accuracy]
-    )
-    long = models.melt(
-        ["run", "test_domain", "series", "y"], list(told), "panel", "x"
-    ).dropna(subset="x")
+    domain_looks = style.marks_for(points["test_domain"], marks)
+    # Colour and symbol tell two things, so that every pair of test domain and setting is a series.
+    looks = dict[str, Look]()
+    pairs = models[["test_domain", "setting"]].drop_duplicates()
+    for domain, setting in pairs.itertuples(index=False):
+        colour = domain_looks[domain].colour
+        marker = {"color": colour, "symbol": shapes[setting], "size": 9}
+        looks[f"{domain}, {setting}"] = {"marker": marker}
+    series = models["test_domain"] + ", " + models["setting"]
+    models = models.assign(series=series, y=points[accuracy])
+    # A row for each point: `melt` puts the numbers of a model, which are columns, under each other.
+    about = ["run", "test_domain", "series", "y"]
+    long = models.melt(about, list(titles), "panel", "x").dropna(subset="x")
+    long = long.replace({"panel": titles})
     called = accuracy.replace("_", " ")
     n = points["run"].nunique()
     hover = f"<b>%{{customdata[0]}}</b>, %{{customdata[1]}}<br>%{{x:.3f}}<br>{called} %{{y:.1%}}"
     grid = {"height": 220, "gap": 110, "horizontal_spacing": 0.08}
-    figure, places = point_panels(
-        long.replace({"panel": told}), looks, hover, ["run", "test_domain"], grid
-    )
-    keys: dict[str, Options]
-    keys = {
-        name: {"marker": {"symbol": symbol, "color": style.GREY, "size": 9}}
-        for name, symbol in shapes.items()
-    }
-    tested = dict.fromkeys(points["test_domain"])
-    keys |= {
-        domain: {"marker": {"color": colours[domain], "size": 9}} for domain in tested
-    }
-    subtitle = f"{n} models{'' if n >= ENOUGH else ', too few for a conclusion'}; colour: test domain, symbol: setting"
+    figure, places = point_panels(long, looks, hover, ["run", "test_domain"], grid)
+    keys: dict[str, Options] = {}
+    for setting, symbol in shapes.items():
+        keys[setting] = {"marker": {"symbol": symbol, "color": style.GREY, "size": 9}}
+    for domain in points["test_domain"].unique():
+        keys[domain] = {"marker": {"color": domain_looks[domain].colour, "size": 9}}
+    few = "" if n >= ENOUGH else ", too few for a conclusion"
+    subtitle = f"{n} models{few}; colour: test domain, symbol: setting"
     finish_panels(figure, keys, title, subtitle, y=f"accuracy, {called}")
+    # The numbers of two panels have other units, so each has its own axis.
     for place in places.values():
         figure.update_xaxes(nticks=5, **place)
     return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
@@ -308,9 +282,9 @@ def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     """Draw a measure over the size of the circuit, a line per method, random units dotted."""
     table = curves.rename(columns={"method": "domain", "size": "fraction"})
     marks = method_marks(curves["method"])
-    figure = faithfulness_curves(
-        table, measure=measure.replace("kl", "KL"), title=title, marks=marks
-    )
+    called = measure.replace("kl", "KL")
+    figure = faithfulness_curves(table, measure=called, title=title, marks=marks)
+    # Circuits of a scoreboard are large: the logarithmic axis of the chart would crowd them.
     return figure.update_xaxes(
         title_text="units kept (%)", type="linear", tickvals=None
     )
@@ -325,13 +299,11 @@ def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     )
     for panel, place in zip(panels, places, strict=True):
         for trace in size_curves(curves[curves["panel"] == panel], measure, "").data:
-            figure.add_trace(
-                trace.update(
-                    showlegend=bool(trace.showlegend) and trace.name not in named
-                ),
-                **place,
-            )
-            named |= {trace.name} if trace.showlegend else set()
+            # A method has one entry in the legend, of the first panel that draws it.
+            trace.showlegend = bool(trace.showlegend) and trace.name not in named
+            if trace.showlegend:
+                named.add(trace.name)
+            figure.add_trace(trace, **place)
     style.lay_out(
         figure, title=title, subtitle=style.interval_note(curves), legend=True
     )

@@ -31,20 +31,25 @@ def point_panels(
         grid: Options of `style.small_multiples`; by default three columns.
         panels: Titles, which are values of the column ``panel`` (default: all, in their order).
     """
-    titles = list(dict.fromkeys(points["panel"])) if panels is None else list(panels)
-    figure, places = style.small_multiples(
-        titles, **{"columns": 3, "horizontal_spacing": 0.04, **grid}
-    )
-    found = dict(zip(titles, places, strict=True))
-    for panel, place in found.items():
+    titles = list(panels or dict.fromkeys(points["panel"]))
+    options = {"columns": 3, "horizontal_spacing": 0.04, **grid}
+    figure, places = style.small_multiples(titles, **options)
+    by_panel = dict(zip(titles, places, strict=True))
+    for panel, place in by_panel.items():
         for name, look in looks.items():
             rows = points[(points["panel"] == panel) & (points["series"] == name)]
-            if len(rows):
-                options = {"name": name, **(look(rows) if callable(look) else look)}
-                style.add_points(
-                    figure, rows, "x", "y", more, hover, **options, **place
-                )
-    return figure, found
+            # A trace without points would stand in the legend of figures that show names of traces.
+            if rows.empty:
+                continue
+            looked = look(rows) if callable(look) else look
+            trace = {"name": name, **looked, **place}
+            style.add_points(figure, rows, "x", "y", more, hover, **trace)
+    return figure, by_panel
+
+
+def marker_keys(marks: Mapping[str, style.Mark], size: int) -> dict[str, Options]:
+    """Return entries of a legend that show a marker for each name."""
+    return {name: {"marker": mark.marker(size)} for name, mark in marks.items()}
 
 
 def finish_panels(
@@ -57,14 +62,10 @@ def finish_panels(
     y: str | None = None,
 ) -> go.Figure:
     """Add a legend with these entries, the layout, and the titles of the axes."""
+    # Entries are traces without points, since the traces with points are one for each panel.
     for name, look in keys.items():
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            name=name,
-            showlegend=True,
-            **{"mode": "markers", **look},
-        )
+        options = {"mode": "markers", "name": name, "showlegend": True, **look}
+        figure.add_scatter(x=[None], y=[None], **options)
     style.lay_out(figure, title=title, subtitle=subtitle, legend=True)
     figure.update_xaxes(title_text=x)
     return figure.update_yaxes(title_text=y, col=1)

@@ -27,14 +27,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 ROUNDING = 1e-12  # correlations and residuals that differ by less are equal
-_EXACT, _DRAWS = (
-    50_000,
-    10_000,
-)  # up to the first number of orders all are used, else as many random ones as the second
-_MODEL, _STRATUM = (
-    "run",
-    "test_domain",
-)  # columns of the model, and of the groups within which ranks are taken
+_EXACT = 50_000  # up to so many orders all are used
+_DRAWS = 10_000  # random orders where there are more
+_MODEL = "run"  # column of the model
+_STRATUM = "test_domain"  # column of the groups within which ranks are taken
 # A correlation needs so many models, a partial one and an interval one more.
 FEWEST_MODELS = 3
 RELATIONS = (
@@ -64,7 +60,7 @@ def relate_over_models(
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Correlate each of some numbers of models with each of others.
+    """Correlate each number of models in ``whats`` with each in ``withs``, also given a third number.
 
     Returns:
         Columns `RELATIONS`; p_holm is corrected for all rows. Fewer than three models have no correlation, fewer than
@@ -75,66 +71,56 @@ def relate_over_models(
     for what, other in product(whats, withs):
         used = points.dropna(subset=[what, other, *([] if given is None else [given])])
         n = used[_MODEL].nunique()
-        found = _relate(used, what, other, given, seed) if n >= FEWEST_MODELS else {}
-        rows.append(
-            {
-                "what": what,
-                "with": other,
-                "n_models": n,
-                "about": f"over {n} models",
-                **found,
-            }
-        )
+        about = f"over {n} models"
+        row = {"what": what, "with": other, "n_models": n, "about": about}
+        if n >= FEWEST_MODELS:
+            row |= _relate(used, what, other, given, seed)
+        rows.append(row)
     table = pd.DataFrame(rows, columns=[*RELATIONS, "floor"])
+    # Holm multiplies the smallest p by the number of tests: if even the smallest possible one stays above, say so.
     impossible = table["p"].isna() | (table["floor"] * table["p"].notna().sum() > LEVEL)
-    notes = (
-        "cannot be significant with " + table["n_models"].astype(str) + " models"
-    ).where(impossible, "")
-    return table.assign(p_holm=holm(table["p"]), given=given or "", note=notes)[
-        list(RELATIONS)
-    ]
+    notes = "cannot be significant with " + table["n_models"].astype(str) + " models"
+    notes = notes.where(impossible, "")
+    table = table.assign(p_holm=holm(table["p"]), given=given or "", note=notes)
+    return table[list(RELATIONS)]
 
 
 def _relate(
     used: pd.DataFrame, what: str, other: str, given: str | None, seed: int
 ) -> dict[str, float]:
-    """Return what three or more models give, and the smallest p that they can give (``floor``)."""
+    """Return the numbers of a row for three or more models, and the smallest p that they can give (``floor``)."""
 
     def ranks(rows: pd.DataFrame, name: str) -> np.ndarray:
-        return centred_ranks(
-            rows[name].to_numpy(dtype=float), rows[_STRATUM].astype(str).to_numpy()
-        )
+        strata = rows[_STRATUM].astype(str).to_numpy()
+        return centred_ranks(rows[name].to_numpy(dtype=float), strata)
 
-    models = list(dict.fromkeys(used[_MODEL]))
+    models = used[_MODEL].unique()
     x = ranks(used, what)
     y = ranks(used, other)
     rho = float(correlation(x, y))
-    without = [used[used[_MODEL] != one] for one in models]
-    each = np.array(
-        [float(correlation(ranks(rows, what), ranks(rows, other))) for rows in without]
-    )
-    orders, floor = _orders(
-        _exchangeable(used[_MODEL].to_numpy(), used[_STRATUM].astype(str).to_numpy()),
-        seed,
-    )
-    found = {"rho": rho, "floor": floor, "p": permutation_p(x, y, orders)}
-    if not np.isnan(each).all():
-        found |= {"least": float(np.nanmin(each)), "most": float(np.nanmax(each))}
-    if (
-        len(models) > FEWEST_MODELS and np.ptp(each) > ROUNDING
-    ):  # ties may leave rho unchanged: not certainty
-        low, high = jackknife_interval(rho, each)
-        found |= {
-            "low": float(np.maximum(low, -1.0)),
-            "high": float(np.minimum(high, 1.0)),
-        }
+    # Jackknife values: all rows of a model are left out, and the remaining ones ranked anew.
+    without = np.empty(len(models))
+    for i, model in enumerate(models):
+        rows = used[used[_MODEL] != model]
+        without[i] = correlation(ranks(rows, what), ranks(rows, other))
+    strata = used[_STRATUM].astype(str).to_numpy()
+    orders, floor = _orders(_exchangeable(used[_MODEL].to_numpy(), strata), seed)
+    row = {"rho": rho, "floor": floor, "p": permutation_p(x, y, orders)}
+    if not np.isnan(without).all():
+        row["least"] = float(np.nanmin(without))
+        row["most"] = float(np.nanmax(without))
+    # Ties may leave rho unchanged whichever model is left out: that is no certainty.
+    if len(models) > FEWEST_MODELS and np.ptp(without) > ROUNDING:
+        low, high = jackknife_interval(rho, without)
+        row["low"] = float(np.maximum(low, -1.0))
+        row["high"] = float(np.minimum(high, 1.0))
     if given is not None and len(models) > FEWEST_MODELS:
         z = ranks(used, given)
         rest_x = residuals(x, z)
         rest_y = residuals(y, z)
-        found["partial"] = float(correlation(rest_x, rest_y))
-        found["partial_p"] = permutation_p(rest_x, rest_y, orders, z)
-    return found
+        row["partial"] = float(correlation(rest_x, rest_y))
+        row["partial_p"] = permutation_p(rest_x, rest_y, orders, z)
+    return row
 
 
 def centred_ranks(
@@ -150,11 +136,12 @@ def centred_ranks(
 def residuals(
     values: Float[np.ndarray, "*orders rows"], given: Float[np.ndarray, " rows"]
 ) -> Float[np.ndarray, "*orders rows"]:
-    """Return the residuals of centred values after a projection on others."""
+    """Return the residuals of centred values after a projection on the values of a given number."""
     length = float(given @ given)
-    left: np.ndarray = (
-        values - (values @ given)[..., None] / length * given if length > 0 else values
-    )
+    left = values
+    if length > 0:  # a constant explains nothing
+        left = values - (values @ given)[..., None] / length * given
+    # Residuals that are zero up to rounding would else correlate at random.
     return np.where(np.abs(left) < ROUNDING, 0.0, left)
 
 
@@ -164,6 +151,7 @@ def correlation(
     """Return the cosine of centred values; NaN if one of them is constant."""
     lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y)
     known = lengths > ROUNDING
+    # Where it is unknown, 1 stands for the length, so that nothing is divided by zero.
     return np.where(known, np.asarray(x @ y) / np.where(known, lengths, 1.0), np.nan)
 
 
@@ -177,7 +165,9 @@ def permutation_p(
     rho = correlation(x, y)
     if np.isnan(rho):
         return float("nan")
+    # An order brings the given number's part back into residuals, so it is removed again.
     ordered = x[orders] if given is None else residuals(x[orders], given)
+    # Sums in another order differ in the last digits: equal correlations count as large.
     return float((np.abs(correlation(ordered, y)) >= abs(rho) - ROUNDING).mean())
 
 
@@ -187,9 +177,10 @@ def _exchangeable(
     """Return groups of models with rows in the same strata, which may change places: the rows of each model."""
     kinds: dict[tuple[str, ...], list[np.ndarray]] = {}
     for name in dict.fromkeys(models):
-        mine = np.flatnonzero(models == name)
-        mine = mine[np.argsort(strata[mine], kind="stable")]
-        kinds.setdefault(tuple(strata[mine]), []).append(mine)
+        rows = np.flatnonzero(models == name)
+        # In the order of their strata, so that rows of two models in one stratum change places.
+        rows = rows[np.argsort(strata[rows], kind="stable")]
+        kinds.setdefault(tuple(strata[rows]), []).append(rows)
     return [np.array(kinds[kind]) for kind in sorted(kinds)]
 
 
@@ -200,18 +191,21 @@ def _orders(
     rows = np.arange(sum(group.size for group in groups))
     number = prod(factorial(len(group)) for group in groups)
     if number <= _EXACT:
-        found = np.tile(rows, (number, 1))
-        for i, chosen in enumerate(product(*(permutations(group) for group in groups))):
+        orders = np.tile(rows, (number, 1))
+        every = product(*(permutations(group) for group in groups))
+        for i, chosen in enumerate(every):
             for group, order in zip(groups, chosen, strict=True):
-                found[i, group] = order
+                orders[i, group] = order
+        # With one row a model, the reversed order of ranks gives as large a correlation of the other sign.
         opposite = all(group.shape[1] == 1 for group in groups)
-        return found, min(1.0, (2 if opposite else 1) / number)
+        return orders, min(1.0, (1 + opposite) / number)
     rng = np.random.default_rng(seed)
-    found = np.tile(rows, (_DRAWS + 1, 1))
+    # The first order is the given one, which counts among those that are as large.
+    orders = np.tile(rows, (_DRAWS + 1, 1))
     for group in groups:
         places = rng.permuted(np.tile(np.arange(len(group)), (_DRAWS, 1)), axis=1)
-        found[1:, group] = group[places]
-    return found, 1 / (_DRAWS + 1)
+        orders[1:, group] = group[places]
+    return orders, 1 / (_DRAWS + 1)
 
 
 def relation_findings(
@@ -221,58 +215,52 @@ def relation_findings(
     groups: Sequence[Sequence[str]],
 ) -> list[Finding]:
     """Say for each group of numbers whether one of them correlates with an accuracy over models, or that it is open."""
-    found = []
+    findings = list[Finding]()
     for group in groups:
-        rows = relations[
-            relations["what"].isin(group) & (relations["with"] == accuracy)
-        ].dropna(subset="rho")
+        asked = relations["what"].isin(group) & (relations["with"] == accuracy)
+        rows = relations[asked].dropna(subset="rho")
         target = accuracy.replace("_", " ")
         listed = " or ".join(names[one] for one in group)
         question = f"Does {listed} correlate with {target} accuracy?"
         if rows.empty:
             n = int(relations["n_models"].max()) if len(relations) else 0
             why = f"{n} models have both numbers; it takes {FEWEST_MODELS} models over which both vary."
-            found.append(
-                Finding(
-                    f"{question} Cannot be told.",
-                    why,
-                    "More models: other settings, domains, seeds.",
-                )
-            )
+            more = "More models: other settings, domains, seeds."
+            findings.append(Finding(f"{question} Cannot be told.", why, more))
             continue
-        best = rows.assign(said=with_intervals(rows, "+.2f", "rho")).iloc[
-            int(rows["rho"].abs().argmax())
-        ]
+        # The largest of several is corrected for all of them, by Holm.
+        rows = rows.assign(said=with_intervals(rows, "+.2f", "rho"))
+        best = rows.iloc[int(rows["rho"].abs().argmax())]
         clear = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
-        partial = (
-            "unknown"
-            if pd.isna(best["partial"])
-            else f"{best['partial']:+.2f} (p {best['partial_p']:.2g})"
-        )
-        given = (
-            f" Given {best['given'].replace('_', ' ')}: {partial}."
-            if best["given"]
-            else ""
-        )
-        found.append(
+        answer = "Yes" if clear else "Cannot be told"
+        note = f"; {best['note']}" if best["note"] else ""
+        given = ""
+        if best["given"]:
+            partial = f"{best['partial']:+.2f} (p {best['partial_p']:.2g})"
+            if pd.isna(best["partial"]):
+                partial = "unknown"
+            given = f" Given {best['given'].replace('_', ' ')}: {partial}."
+        findings.append(
             Finding(
-                f"{question} {'Yes' if clear else 'Cannot be told'}: rank correlation {best['said']} for "
-                f"{names[best['what']]}, over {best['n_models']} models.",
+                f"{question} {answer}: rank correlation {best['said']} for {names[best['what']]}, over "
+                f"{best['n_models']} models.",
                 f"Jackknife over models; without one of them {best['least']:+.2f} to {best['most']:+.2f}. p "
                 f"{best['p']:.2g} from orders of the models, {best['p_holm']:.2g} corrected for all tests "
-                f"(Holm){'; ' + best['note'] if best['note'] else ''}.{given}",
+                f"(Holm){note}.{given}",
                 "More models, of other settings and seeds. A correlation over models shows no cause: settings change "
                 "many things at once.",
             )
         )
-    return found
+    return findings
 
 
 def models_agree(tests: pd.DataFrame) -> Finding:
     """Say whether one domain shares more than another in the same way over models: from `compare_models`."""
     n = len(tests)
     clear = int((tests["p_holm"] < LEVEL).sum())
-    told = "Cannot be told" if not clear else "Yes" if clear == n else "Partly"
+    told = "Partly" if clear else "Cannot be told"
+    if clear and clear == n:
+        told = "Yes"
     return Finding(
         f"Do models agree which domains share more? {told}: {clear} of {n} differences have p < {LEVEL} (Holm).",
         f"Each of {tests['n_models'].max()} models counts once; five models can give no p below 0.0625.",
@@ -309,33 +297,24 @@ def add_relations(
             figure,
             "Every model in each test domain; over a panel the rank correlation over models, if any.",
         )
-    shown = relations.assign(
-        what=relations["what"].map(names),
-        rho=with_intervals(relations, "+.2f", "rho"),
-        without_one=relations["least"].map("{:+.2f}".format)
-        + " to "
-        + relations["most"].map("{:+.2f}".format),
+    least = relations["least"].map("{:+.2f}".format)
+    most = relations["most"].map("{:+.2f}".format)
+    shown = pd.DataFrame(
+        {
+            "what": relations["what"].map(names),
+            "with": relations["with"],
+            "rho": with_intervals(relations, "+.2f", "rho"),
+            "without_one": least + " to " + most,
+            "p": relations["p"],
+            "p (Holm)": relations["p_holm"],
+            "partial": relations["partial"],
+            "p of partial": relations["partial_p"],
+            "models": relations["n_models"],
+            "note": relations["note"],
+        }
     )
-    order = [
-        "what",
-        "with",
-        "rho",
-        "without_one",
-        "p",
-        "p_holm",
-        "partial",
-        "partial_p",
-        "n_models",
-        "note",
-    ]
     report.table(
-        shown[order].rename(
-            columns={
-                "p_holm": "p (Holm)",
-                "n_models": "models",
-                "partial_p": "p of partial",
-            }
-        ),
+        shown,
         "Rank correlations over models with 95 % jackknife intervals, their range without one model, p from orders of "
         f"the models ({int((relations['p_holm'] < LEVEL).sum())} of {len(relations)} with corrected p < {LEVEL}), and "
         "the partial correlation given accuracy on the other domains.",

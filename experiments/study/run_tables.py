@@ -34,6 +34,7 @@ import pandas as pd
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
 """Columns that identify a kind of model, except its mixture of domains."""
+# Panels and rows name a model in words, where its columns say "none".
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 SETTING_ORDER = (
     "natural-only",
@@ -53,7 +54,9 @@ COMPARED_MEASURES = (
     "balanced top-5",
     F1,
 )  # the study's measures of accuracy
+# The upper bound saw the held-out classes in the test domain.
 UPPER = "upper-high"
+# A class counts if the upper bound comes this far from guessing to perfect accuracy on it.
 SHARE = 0.25
 
 
@@ -76,16 +79,15 @@ def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured."""
     classifiers = sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE})
     measured = set(evaluated["measure"])
-    found = [
-        settings_table(evaluated, *of)
-        .drop(columns="values")
-        .assign(classifier=of[0], measure=of[1])
-        for of in product(classifiers, COMPARED_MEASURES)
-        if of[1] in measured
-    ]
-    return pd.concat(
-        [table[table["part"].isin(CLASS_PARTS)] for table in found], ignore_index=True
-    )
+    tables = list[pd.DataFrame]()
+    for classifier, measure in product(classifiers, COMPARED_MEASURES):
+        if measure not in measured:
+            continue
+        table = settings_table(evaluated, classifier, measure).drop(columns="values")
+        # Single classes would make the table a hundred times as long.
+        of_parts = table[table["part"].isin(CLASS_PARTS)]
+        tables.append(of_parts.assign(classifier=classifier, measure=measure))
+    return pd.concat(tables, ignore_index=True)
 
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
@@ -93,13 +95,12 @@ def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.Da
     known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (
         evaluated["measure"] == measure
     )
+    # A kind of model without such rows would vanish from the table without a word.
     if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
-        there = (
-            ", ".join(sorted(set(evaluated[column])))
-            for column in ("measure", "classifier")
-        )
+        measures = ", ".join(sorted(set(evaluated["measure"])))
+        classifiers = ", ".join(sorted(set(evaluated["classifier"])))
         raise InputError(
-            f"The evaluation has no {measure!r} of {classifier!r}: choose {' of '.join(there)}."
+            f"The evaluation has no {measure!r} of {classifier!r}: choose {measures} of {classifiers}."
         )
     return by_test_domain(evaluated[known])
 
@@ -111,10 +112,10 @@ def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
         raise InputError(
             "At least one run needs a test domain, but none has one: add such runs."
         )
-    parts = [
-        evaluated[evaluated["test_domain"].isin(["", name])].assign(test_domain=name)
-        for name in tested
-    ]
+    parts = list[pd.DataFrame]()
+    for name in tested:
+        rows = evaluated[evaluated["test_domain"].isin(["", name])]
+        parts.append(rows.assign(test_domain=name))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -122,6 +123,7 @@ def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each run's last checkpoint; InputError if runs of one row differ in more than the seed."""
     last = rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
     by = [*MODEL, "setting", "test_domain", "held_out_classes"]
+    # Each group is one row of a table: its mean is over seeds, so nothing else may differ.
     for _, group in last.drop_duplicates(["run", *by]).groupby(by, sort=False):
         for what in ("precision", "epoch"):
             unlike = group.drop_duplicates(what)[:2]
@@ -141,13 +143,14 @@ def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
 def model_names(table: pd.DataFrame) -> "pd.Series[str]":
     """Return for each row the name of its model among the models of the table; empty if there is one kind."""
     differing = [name for name in MODEL if name in table and table[name].nunique() > 1]
-    empty = pd.Series("", index=table.index, dtype=str)
-    return (
-        table[differing].replace(_NONE).agg(", ".join, axis=1) if differing else empty
-    )
+    # `agg` over no columns returns a table instead of a series.
+    if not differing:
+        return pd.Series("", index=table.index, dtype=str)
+    return table[differing].replace(_NONE).agg(", ".join, axis=1)
 
 
 def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    # Settings are in the order of their diversity, not of the alphabet.
     place = table["setting"].map(lambda name: SETTING_ORDER.index(setting_family(name)))
     keys = ["place" if name == "setting" else name for name in by if name in table]
     return (
@@ -164,9 +167,7 @@ def setting_family(setting: str) -> str:
     )
 
 
-def screened_classes(
-    evaluated: pd.DataFrame, classifier: str = CLASSIFIER
-) -> pd.DataFrame:
+def screened_classes(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Keep the held-out classes that the upper bound learns in the test domain.
 
     A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class (``upper``)
@@ -174,26 +175,21 @@ def screened_classes(
     seeds. Guessing gives 0, and so does a model that always answers this class.
     """
     by = ["test_domain", *MODEL, "class"]
-    found = {}
+    means = {}
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
-        rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
+        rows = last_checkpoints(chosen_rows(evaluated, CLASSIFIER, measure))
         tested = rows["domain"] == rows["test_domain"]
-        of_class = rows[
-            tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)
-        ]
-        found[column] = (
-            of_class.rename(columns={"part": "class"})
-            .groupby(by, sort=True)["value"]
-            .mean()
-        )
-    table = pd.DataFrame(found).reset_index()
+        # The column ``part`` holds single classes beside the groups `CLASS_PARTS`.
+        single = ~rows["part"].isin(CLASS_PARTS)
+        of_class = rows[tested & single & (rows["setting"] == UPPER)]
+        of_class = of_class.rename(columns={"part": "class"})
+        means[column] = of_class.groupby(by, sort=True)["value"].mean()
+    table = pd.DataFrame(means).reset_index()
     return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
 
 def kinds_of_runs(
-    evaluated: pd.DataFrame,
-    classifier: str = CLASSIFIER,
-    screened: pd.DataFrame | None = None,
+    evaluated: pd.DataFrame, screened: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Return `accuracy_kinds` of the last checkpoints by test domain, `MODEL` and setting, over seeds.
 
@@ -201,7 +197,7 @@ def kinds_of_runs(
     """
     rows = counted_rows(evaluated, screened)
     by = ["test_domain", *MODEL, "setting"]
-    return _sorted(accuracy_kinds(rows, classifier, by), [*by, "domain"])
+    return _sorted(accuracy_kinds(rows, CLASSIFIER, by), [*by, "domain"])
 
 
 def counted_rows(
@@ -218,6 +214,7 @@ def counted_rows(
     kinds = rows[list(MODEL)].drop_duplicates()
     out = pd.concat([_missed_classes(screened, kind) for _, kind in kinds.iterrows()])
     place = ["test_domain", *MODEL]
+    # A left join marks the rows of missed classes, and the others stay in their order.
     marked = rows.merge(
         out.assign(out=True),
         how="left",
@@ -230,11 +227,10 @@ def counted_rows(
 def _missed_classes(screened: pd.DataFrame, kind: "pd.Series[str]") -> pd.DataFrame:
     """Return the classes that a kind of model is not judged on: columns test_domain, class and `MODEL`."""
     differing = screened[list(MODEL)].ne(kind).sum(axis=1)
+    # Zero for the kind itself, where it has an upper bound in the test domain.
     nearest = differing == differing.groupby(screened["test_domain"]).transform("min")
-    missed = screened.loc[
-        nearest & ~screened["kept"], ["test_domain", "class"]
-    ].drop_duplicates()
-    return missed.assign(**kind)
+    missed = screened.loc[nearest & ~screened["kept"], ["test_domain", "class"]]
+    return missed.drop_duplicates().assign(**kind)
 
 
 def check_like_classes(table: pd.DataFrame, apart: Sequence[str] = ()) -> None:
@@ -245,12 +241,11 @@ def check_like_classes(table: pd.DataFrame, apart: Sequence[str] = ()) -> None:
     """
     rows = table[table["held_out_classes"].fillna("") != ""]
     for place, compared in rows.groupby(["test_domain", *apart], sort=False):
-        counted = {
-            ", ".join(map(str, key)): set(", ".join(names).split(", "))
-            for key, names in compared.groupby([*MODEL, "setting"], sort=False)[
-                "held_out_classes"
-            ]
-        }
+        counted = dict[str, set[str]]()
+        for key, group in compared.groupby([*MODEL, "setting"], sort=False):
+            # A row lists its classes in one text, and seeds may hold out other ones.
+            listed = ", ".join(group["held_out_classes"])
+            counted[", ".join(map(str, key))] = set(listed.split(", "))
         (first, classes), *others = counted.items()
         for name, theirs in others:
             if unlike := classes ^ theirs:
@@ -260,6 +255,7 @@ def check_like_classes(table: pd.DataFrame, apart: Sequence[str] = ()) -> None:
                 )
 
 
+# Values of the column ``line``, which figures write into panels without a line.
 FITTED = "fitted"
 NO_MODELS = "undefined: there are no models trained on photographs alone"
 ONE_POINT = (
@@ -277,11 +273,7 @@ def logit(
 
 
 def effective_robustness(
-    evaluated: pd.DataFrame,
-    classifier: str = CLASSIFIER,
-    *,
-    measure: str = MEASURE,
-    natural: str = "real",
+    evaluated: pd.DataFrame, natural: str = "real"
 ) -> pd.DataFrame:
     """Return accuracy on held-out classes in the test domain and in the natural one, for every checkpoint.
 
@@ -289,10 +281,9 @@ def effective_robustness(
     test domain and kind of model; ``line`` says why there is none, if these models do not exceed guessing for one.
     ``expected`` is on the line, and ``effective`` = test - expected, NaN without a line.
     """
-    rows = chosen_rows(evaluated, classifier, measure)
-    rows = rows[rows["part"] == "held-out"].rename(
-        columns={"value": "accuracy", "n_images": "n"}
-    )
+    rows = chosen_rows(evaluated, CLASSIFIER, MEASURE)
+    rows = rows[rows["part"] == "held-out"]
+    rows = rows.rename(columns={"value": "accuracy", "n_images": "n"})
     keys = [
         "test_domain",
         *MODEL,
@@ -310,39 +301,34 @@ def effective_robustness(
             f"Effective robustness needs runs with held-out classes that classified images of their test domain and of "
             f"{natural!r}, but there are none: evaluate such runs, or name another natural domain."
         )
-    table = table.rename(
-        columns={"accuracy_natural": "natural", "accuracy_test": "test"}
-    )
-    x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
+    names = {"accuracy_natural": "natural", "accuracy_test": "test"}
+    table = table.rename(columns=names)
+    x = logit(table["natural"], table["n_natural"])
+    y = logit(table["test"], table["n_test"])
     table = table.assign(line=FITTED, expected=np.nan)
     for _, group in table.groupby(["test_domain", *MODEL]):
+        # The line goes through models of photographs alone; the others lie above or below it.
         line = group.index[group["setting"] == "natural-only"]
         if reason := _undefined(group.loc[line]):
             table.loc[group.index, "line"] = reason
         else:
             slope, offset = np.polyfit(x[line], y[line], 1)
-            table.loc[group.index, "expected"] = 1 / (
-                1 + np.exp(-(slope * x[group.index] + offset))
-            )
+            # The inverse of `logit` leads back from the line to an accuracy.
+            expected = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
+            table.loc[group.index, "expected"] = expected
     table["effective"] = table["test"] - table["expected"]
-    return table[
-        [
-            *keys,
-            "natural",
-            "test",
-            "line",
-            "expected",
-            "effective",
-            "n_natural",
-            "n_test",
-        ]
-    ]
+    values = ["natural", "test", "line", "expected", "effective"]
+    return table[[*keys, *values, "n_natural", "n_test"]]
 
 
 def _undefined(reference: pd.DataFrame) -> str | None:
     """Return why no line goes through the reference models, None where one does."""
-    if reference.empty or (reference["test"] <= reference["chance_test"]).all():
-        return NO_MODELS if reference.empty else NOTHING
+    if reference.empty:
+        return NO_MODELS
+    # A line through models that guess would be a line of noise.
+    if (reference["test"] <= reference["chance_test"]).all():
+        return NOTHING
+    # Points above each other have no slope.
     return ONE_POINT if reference["natural"].nunique() == 1 else None
 
 
@@ -358,9 +344,7 @@ CONTRASTS = {
 
 
 def paired_differences(
-    evaluated: pd.DataFrame,
-    classifier: str = CLASSIFIER,
-    screened: pd.DataFrame | None = None,
+    evaluated: pd.DataFrame, screened: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Return the differences of `CONTRASTS` for every test domain and kind of model that has both settings.
 
@@ -368,68 +352,58 @@ def paired_differences(
     classes, among all classes (``held_out``) and among the held-out ones (``alone``).
     """
     rows = counted_rows(evaluated, screened)
-    of_classes = rows["classifier"].isin([classifier, SUPERVISED]) & ~rows["part"].isin(
-        CLASS_PARTS
-    )
-    rows = rows[of_classes & (rows["domain"] == rows["test_domain"])]
-    found = []
+    clip_or_supervised = rows["classifier"].isin([CLASSIFIER, SUPERVISED])
+    single = ~rows["part"].isin(CLASS_PARTS)
+    tested = rows["domain"] == rows["test_domain"]
+    rows = rows[clip_or_supervised & single & tested]
+    measures = {"held_out": MEASURE, "alone": AMONG_PART}
+    table = list[tuple[object, ...]]()
     for key, group in rows.groupby(["test_domain", *MODEL], sort=False):
-        for name, measure in (("held_out", MEASURE), ("alone", AMONG_PART)):
-            one = group[group["measure"] == measure]
-            wide = one.pivot_table(
+        for name, measure in measures.items():
+            # A row for each class and seed, so that a subtraction pairs settings.
+            wide = group[group["measure"] == measure].pivot_table(
                 index=["part", "seed"], columns="setting", values="value"
             )
-            for setting, other in (pair for pair in CONTRASTS if {*pair} <= {*wide}):
+            for setting, other in CONTRASTS:
+                if not {setting, other} <= {*wide}:
+                    continue
                 pairs = (wide[setting] - wide[other]).dropna()
-                if len(pairs):
-                    classes, seeds = (
-                        pairs.index.get_level_values(level)
-                        for level in ("part", "seed")
-                    )
-                    interval = mean_interval(pairs.to_numpy(), list(classes))
-                    found.append(
-                        (
-                            *key,
-                            setting,
-                            other,
-                            name,
-                            *interval,
-                            classes.nunique(),
-                            seeds.nunique(),
-                        )
-                    )
+                if pairs.empty:
+                    continue
+                classes = pairs.index.get_level_values("part")
+                n_seeds = pairs.index.get_level_values("seed").nunique()
+                # Seeds of one class are no independent values: they count as one.
+                interval = mean_interval(pairs.to_numpy(), list(classes))
+                sizes = (classes.nunique(), n_seeds)
+                table.append((*key, setting, other, name, *interval, *sizes))
     values = ("difference", "low", "high", "n_classes", "n_seeds")
     return pd.DataFrame(
-        found, columns=["test_domain", *MODEL, "setting", "minus", "measure", *values]
+        table, columns=["test_domain", *MODEL, "setting", "minus", "measure", *values]
     )
 
 
 def difference_findings(differences: pd.DataFrame) -> list[Finding]:
     """Answer the question of each contrast for every kind of model, among the held-out classes alone."""
-    found = []
+    findings = list[Finding]()
     alone = differences[differences["measure"] == "alone"]
-    alone = alone.assign(
-        name=model_names(alone),
-        said=with_intervals(
-            100 * alone[["difference", "low", "high"]], "+.1f", "difference"
-        ),
-    )
+    points = 100 * alone[["difference", "low", "high"]]
+    said = with_intervals(points, "+.1f", "difference")
+    alone = alone.assign(name=model_names(alone), said=said)
     for (setting, other), question in CONTRASTS.items():
         rows = alone[(alone["setting"] == setting) & (alone["minus"] == other)]
         for name, group in rows.groupby("name", sort=False):
             above = int((group["low"] > 0).sum())
             below = int((group["high"] < 0).sum())
-            partly = "Partly" if above or below else "Cannot be told"
-            answer = (
-                "Yes"
-                if above == len(group)
-                else "No"
-                if below == len(group)
-                else partly
-            )
+            # An interval that holds zero is no evidence for a "No".
+            if above == len(group):
+                answer = "Yes"
+            elif below == len(group):
+                answer = "No"
+            else:
+                answer = "Partly" if above or below else "Cannot be told"
             each = ", ".join(group["said"] + " in " + group["test_domain"])
             model = f" ({name!s})" if name else ""
-            found.append(
+            findings.append(
                 Finding(
                     f"{question} {answer}{model}: {setting} minus {other}, points of accuracy: {each}.",
                     f"Among held-out classes alone; {above} of {len(group)} intervals over classes lie above zero, "
@@ -437,16 +411,15 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
                     "Another sign among all classes, which also depends on how readily a held-out class is predicted.",
                 )
             )
-    return found
+    return findings
 
 
 def add_differences(report: Report, differences: pd.DataFrame) -> None:
     """Add the table of differences."""
     report.section("Differences between settings")
-    shown = differences.drop(
-        columns=[name for name in MODEL if differences[name].nunique() < 2]
-    )
+    # Columns in which no two models differ only take room.
+    alike = [name for name in MODEL if differences[name].nunique() < 2]
     report.table(
-        shown,
+        differences.drop(columns=alike),
         "Accuracy on held-out classes in the test domain, setting minus the other; 95 % intervals.",
     )

@@ -29,10 +29,9 @@ from sklearn.metrics import silhouette_samples
 DISTANCES = ("cosine", "euclidean", "standardised")
 """Distances between the means of two sets of vectors; see `distance`."""
 
-ALL, N_PARTS = (
-    "all",
-    4,
-)  # the row of all domains together, and parts of the images of a class in a domain
+ALL = "all"
+"""Row of all domains together."""
+N_PARTS = 4  # parts of the images of a class in a domain
 MOST_IMAGES = 10_000  # images whose silhouettes are computed at most
 
 
@@ -48,17 +47,18 @@ def distance(
 
     NaN if a mean is zero (cosine), or if a set has one vector or both have no spread (standardised).
     """
-    (p, v) = _moments(a)
-    (q, w) = _moments(b)
+    p, v = _moments(a)
+    q, w = _moments(b)
     return float(_apart(p[None], np.array([v]), q[None], np.array([w]), measure)[0])
 
 
 def _moments(vectors: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, float]:
     """Return the mean [d] and the summed variance of a set of vectors; NaN for the variance of one vector."""
-    variance = (
-        vectors.var(0, dtype=np.float64, ddof=1).sum() if len(vectors) > 1 else np.nan
-    )
-    return vectors.mean(0, dtype=np.float64), float(variance)
+    # Vectors are single precision, in which sums over many images lose digits.
+    mean = vectors.mean(0, dtype=np.float64)
+    if len(vectors) < 2:
+        return mean, np.nan
+    return mean, float(vectors.var(0, dtype=np.float64, ddof=1).sum())
 
 
 def _apart(
@@ -66,6 +66,7 @@ def _apart(
 ) -> np.ndarray:
     """Return the distances of pairs of means p and q [pairs, d] with summed variances v and w [pairs]."""
     if measure == "cosine":
+        # Vectors have length 1, but their means are shorter.
         norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
         return np.asarray(1 - (p * q).sum(1) / np.where(norms > 0, norms, np.nan))
     apart = np.linalg.norm(p - q, axis=1)
@@ -84,6 +85,7 @@ def compare_distances(
     place of ceilings: two domains that are no farther apart, at equal numbers of images, cannot be distinguished.
     """
 
+    # A cell is described by d + 1 numbers: its mean, then its variance.
     def describe(rows: np.ndarray) -> np.ndarray:
         mean, variance = _moments(images.vectors[rows])
         return np.append(mean, variance)
@@ -105,26 +107,25 @@ def compare_distances(
 
 def mean_distances(images: Embeddings) -> pd.DataFrame:
     """Return the distances between the means of whole domains, by every measure."""
-    pairs = combinations(_by_domain(images).items(), 2)
-    rows = [
-        (a, b, *(distance(x, y, measure) for measure in DISTANCES))
-        for (a, x), (b, y) in pairs
-    ]
+    rows = list[dict[str, object]]()
+    for (a, x), (b, y) in combinations(_by_domain(images).items(), 2):
+        row: dict[str, object] = {"domain_a": a, "domain_b": b}
+        for measure in DISTANCES:
+            row[measure] = distance(x, y, measure)
+        rows.append(row)
     return pd.DataFrame(rows, columns=["domain_a", "domain_b", *DISTANCES])
 
 
 def _by_domain(images: Embeddings) -> dict[str, np.ndarray]:
-    return {
-        domain: images.vectors[images.domain == domain]
-        for domain in sorted(set(images.domain.tolist()))
-    }
+    """Return the vectors of each domain, in alphabetical order."""
+    domains = sorted(set(images.domain.tolist()))
+    return {domain: images.vectors[images.domain == domain] for domain in domains}
 
 
 def _of_groups(images: Embeddings, values: np.ndarray) -> pd.DataFrame:
     """Return the mean of a value of images for each class in each domain: columns class, domain, value."""
-    rows = [
-        (*key, float(values[group].mean())) for key, group in images.groups().items()
-    ]
+    groups = images.groups().items()
+    rows = [(*key, float(values[group].mean())) for key, group in groups]
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
@@ -133,9 +134,8 @@ def image_spread(images: Embeddings) -> pd.DataFrame:
     spread = np.empty(len(images))
     for rows in images.groups().values():
         vectors = images.vectors[rows]
-        spread[rows] = np.linalg.norm(
-            vectors - vectors.mean(0, dtype=np.float64), axis=1
-        )
+        apart = vectors - vectors.mean(0, dtype=np.float64)
+        spread[rows] = np.linalg.norm(apart, axis=1)
     return _of_groups(images, spread)
 
 
@@ -152,10 +152,8 @@ def silhouettes(
     if len(images) > MOST_IMAGES:
         images = images.sample(MOST_IMAGES, seed)
     labels = images.domain if by == "domain" else images.class_name
-    return _of_groups(
-        images,
-        silhouette_samples(images.vectors.astype(np.float64), labels, metric="cosine"),
-    )
+    vectors = images.vectors.astype(np.float64)
+    return _of_groups(images, silhouette_samples(vectors, labels, metric="cosine"))
 
 
 def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
@@ -164,28 +162,21 @@ def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
     Guessing reaches a balanced accuracy of 1/2. Rows of domain `ALL` are of one classifier that names the domain:
     guessing reaches one over the number of domains. Images of one item are in one fold.
     """
-    tasks = {
-        domain: (images.domain == domain).astype(str).tolist()
-        for domain in _by_domain(images)
-    }
-    tasks[ALL] = images.domain.tolist()
-    rows = [
-        (domain, fold, float(value))
-        for domain, labels in tasks.items()
-        for fold, value in enumerate(
-            probe_accuracy(images.vectors, labels, images.items(), seed=seed)
-        )
-    ]
+    rows = list[tuple[str, int, float]]()
+    for domain in [*_by_domain(images), ALL]:
+        inside = images.domain if domain == ALL else images.domain == domain
+        labels = inside.astype(str).tolist()
+        # Images of one item in two folds would let the probe recognise the item.
+        folds = probe_accuracy(images.vectors, labels, images.items(), seed=seed)
+        rows += [(domain, fold, float(value)) for fold, value in enumerate(folds)]
     return pd.DataFrame(rows, columns=["domain", "fold", "value"])
 
 
 def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
     """Return ``|mean of the images - mean of all texts|``, for all images and for those of each domain."""
-    parts = {ALL: images.vectors} | _by_domain(images)
-    rows = [
-        (domain, distance(vectors, texts.vectors, "euclidean"))
-        for domain, vectors in parts.items()
-    ]
+    rows = list[tuple[str, float]]()
+    for domain, vectors in ({ALL: images.vectors} | _by_domain(images)).items():
+        rows.append((domain, distance(vectors, texts.vectors, "euclidean")))
     return pd.DataFrame(rows, columns=["domain", "value"])
 
 
@@ -203,21 +194,18 @@ PER_DOMAIN = 2000  # images of a domain that the study maps
 def embedding_map(
     vectors: Float[np.ndarray, "n d"], method: str = "auto", seed: int = 0
 ) -> tuple[Float[np.ndarray, "n 2"], str]:
-    """Map vectors to the plane, and say how; the same arguments give the same points."""
+    """Return the points of vectors in the plane, and the name of the map; the same arguments give the same points."""
     installed = importlib.util.find_spec("umap") is not None
     if method == "umap" and not installed:
         raise InputError(
             "A map by UMAP needs umap-learn, which is not installed: pip install umap-learn, or choose pca."
         )
     if method == "pca" or not installed:
-        pca = PCA(
-            2, svd_solver="full"
-        )  # the one that is neither random nor squares the numbers
+        # The one solver that is neither random nor squares the numbers.
+        pca = PCA(2, svd_solver="full")
         points = pca.fit_transform(vectors.astype(np.float64))
-        return (
-            points,
-            f"{COMPONENTS} ({pca.explained_variance_ratio_.sum():.0%} of the variance)",
-        )
+        share = pca.explained_variance_ratio_.sum()
+        return points, f"{COMPONENTS} ({share:.0%} of the variance)"
     import umap  # slow to import, and an extra
 
     neighbours = min(NEIGHBOURS, len(vectors) - 1)
@@ -225,9 +213,8 @@ def embedding_map(
     mapper = umap.UMAP(
         n_neighbors=neighbours, densmap=True, random_state=seed, n_jobs=1
     )
-    return np.asarray(
-        mapper.fit_transform(vectors), dtype=np.float64
-    ), "UMAP with density"
+    points = np.asarray(mapper.fit_transform(vectors), dtype=np.float64)
+    return points, "UMAP with density"
 
 
 def map_table(
@@ -243,16 +230,16 @@ def map_table(
     if without is not None:
         domains.remove(*chosen_names("domain", (without,), domains))
     rng = np.random.default_rng(seed)
-    rows = [
-        rng.permutation(np.flatnonzero(images.domain == domain))[:per_domain]
-        for domain in domains
-    ]
+    rows = list[np.ndarray]()
+    for domain in domains:
+        # All are permuted, so that a larger map holds the images of a smaller one.
+        permuted = rng.permutation(np.flatnonzero(images.domain == domain))
+        rows.append(permuted[:per_domain])
     chosen = images.take(np.sort(np.concatenate(rows)))
-    points, said = embedding_map(chosen.vectors, method, seed)
+    points, name = embedding_map(chosen.vectors, method, seed)
+    x, y = points.T
     table = chosen.table()[["domain", "class"]]
-    return table.assign(
-        x=points[:, 0], y=points[:, 1], method=said, kind="image", without=without or ""
-    )
+    return table.assign(x=x, y=y, method=name, kind="image", without=without or "")
 
 
 def separation_measures(
@@ -270,6 +257,7 @@ def separation_measures(
     out = accuracy["class"].isin(held_out)
     cosine = compare_distances(images)
     standardised = compare_distances(images, "standardised")
+    probe = domain_probe(images, seed=seed)
     parts = {
         "distance": _to_others(cosine.values),
         "distance of parts": cosine.ceilings,
@@ -278,32 +266,23 @@ def separation_measures(
         "spread": image_spread(images),
         "silhouette by domain": silhouettes(images, "domain", seed=seed),
         "silhouette by class": silhouettes(images, "class", seed=seed),
-        "domain probe": domain_probe(images, seed=seed)
-        .groupby("domain")["value"]
-        .mean()
-        .reset_index(),
+        "domain probe": probe.groupby("domain")["value"].mean().reset_index(),
         "modality gap": modality_gap(images, texts),
         "accuracy, seen classes": accuracy[~out],
         "accuracy, held-out classes": accuracy[out],
     }
-    table = pd.concat(
-        {name: part for name, part in parts.items() if len(part)}, names=["measure"]
-    )
-    table = table.reset_index("measure")[
-        ["measure", "class", "domain", "value"]
-    ].reset_index(drop=True)
-    return table.assign(
-        **{"class": table["class"].astype(object).where(table["class"].notna(), None)}
-    )
+    measured = {name: part for name, part in parts.items() if len(part)}
+    table = pd.concat(measured, names=["measure"]).reset_index("measure")
+    table = table[["measure", "class", "domain", "value"]].reset_index(drop=True)
+    # Measures without classes have None, not NaN: the cells of the saved table are empty either way.
+    classes = table["class"].astype(object).where(table["class"].notna(), None)
+    return table.assign(**{"class": classes})
 
 
 def _to_others(table: pd.DataFrame) -> pd.DataFrame:
-    return (
-        both_directions(table)
-        .groupby(["class", "domain"])["value"]
-        .mean()
-        .reset_index()
-    )
+    """Return the mean of each class in each domain over the other domains."""
+    by_cell = both_directions(table).groupby(["class", "domain"])
+    return by_cell["value"].mean().reset_index()
 
 
 def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
@@ -317,48 +296,30 @@ def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
 
 def summarise(measures: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds, then over classes, with Student's 95 % intervals over classes."""
-    rows = []
-    for key, part in measures.groupby(["measure", "model", "domain"], sort=False):
-        values = (
-            part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
-        )
-        rows.append(
-            (
-                *key,
-                *mean_interval(values),
-                part["class"].nunique(),
-                part["seed"].nunique(),
-            )
-        )
-    columns = [
-        "measure",
-        "model",
-        "domain",
-        "value",
-        "low",
-        "high",
-        "n_classes",
-        "n_seeds",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    rows = list[tuple[object, ...]]()
+    keys = ["measure", "model", "domain"]
+    for key, part in measures.groupby(keys, sort=False):
+        # Measures without classes are one group, of None: their interval is NaN.
+        values = part.groupby("class", dropna=False)["value"].mean()
+        interval = mean_interval(values.to_numpy(dtype=float))
+        rows.append((*key, *interval, part["class"].nunique(), part["seed"].nunique()))
+    values_of = ["value", "low", "high", "n_classes", "n_seeds"]
+    return pd.DataFrame(rows, columns=[*keys, *values_of])
 
 
 def by_seed(measures: pd.DataFrame) -> pd.DataFrame:
     """Average over classes only: columns measure, model, domain, seed, value."""
-    return (
-        measures.groupby(["measure", "model", "domain", "seed"], sort=False)["value"]
-        .mean()
-        .reset_index()
-    )
+    by = ["measure", "model", "domain", "seed"]
+    return measures.groupby(by, sort=False)["value"].mean().reset_index()
 
 
 def differences(measures: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
-    """Return what changes from model a to model b, paired by class, after averaging over seeds."""
-    rows = []
+    """Return the difference of every measure, model b minus model a, paired by class, after averaging over seeds."""
+    rows = list[tuple[object, ...]]()
     for key, part in measures.groupby(["measure", "domain"], sort=False):
-        by_model = (
-            part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
-        )
+        means = part.groupby(["class", "model"], dropna=False)["value"].mean()
+        by_model = means.unstack()
+        # Accuracy on held-out classes may be of one model alone.
         if {a, b} <= set(by_model.columns):
             change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
             rows.append((*key, *mean_interval(change), part["class"].nunique()))

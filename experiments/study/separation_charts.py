@@ -36,12 +36,11 @@ PANELS = (
 
 def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
     """Return what guessing reaches, by measure."""
-    accuracies = [
-        name
-        for name in dict.fromkeys(measures["measure"])
-        if name.startswith("accuracy")
-    ]
-    return {"domain probe": 0.5} | dict.fromkeys(accuracies, 1 / n_classes)
+    references = {"domain probe": 0.5}  # of two answers: the domain, or another one
+    for name in measures["measure"].unique():
+        if name.startswith("accuracy"):
+            references[name] = 1 / n_classes
+    return references
 
 
 def embedding_maps(
@@ -55,28 +54,27 @@ def embedding_maps(
     looks = style.marks_for(domains, marks)
     panels = points["model"] + "<br>" + points["method"].map(style.faint)
     size = 6 if panels.value_counts().max() <= MANY else 3
-    faint = {
-        d: {"legendgroup": d, "marker": looks[d].marker(size, opacity=0.7)}
-        for d in domains
-    }
+    faint = dict[str, Look]()
+    keys = dict[str, Options]()
+    for domain in domains:
+        mark = looks[domain]
+        # A click on a key hides the domain in all maps.
+        group = {"legendgroup": domain}
+        faint[domain] = {**group, "marker": mark.marker(size, opacity=0.7)}
+        # Small, faint points would be hard to see as keys.
+        keys[domain] = {"marker": mark.marker(9), **group}
     table = points.assign(panel=panels, series=points["domain"])
     grid = {"columns": 2, "height": 420, "gap": 70, "horizontal_spacing": 0.03}
     hover = "<b>%{customdata[0]}</b>, %{customdata[1]}"
     figure, places = point_panels(table, faint, hover, ["class", "domain"], grid)
-    # small, faint points would be hard to see as keys
-    finish_panels(
-        figure,
-        {d: {"marker": looks[d].marker(9), "legendgroup": d} for d in domains},
-        title,
-    )
+    finish_panels(figure, keys, title)
     for panel, place in places.items():
         own = table[table["panel"] == panel][["x", "y"]]
         low = own.min()
         high = own.max()
-        middle, half = (
-            (low + high) / 2,
-            float(0.54 * (high - low).max()) or 1.0,
-        )  # all maps get boxes of one size
+        middle = (low + high) / 2
+        # Both axes are as long as the longer one, with a margin; a single point has no extent.
+        half = float(0.54 * (high - low).max()) or 1.0
         figure.update_xaxes(range=[middle["x"] - half, middle["x"] + half], **place)
         figure.update_yaxes(range=[middle["y"] - half, middle["y"] + half], **place)
     square = {
@@ -105,48 +103,39 @@ def separation_panels(
     domains = sorted(set(summary["domain"]))
     looks = style.marks_for(domains, marks)
     # The range of an axis takes in a trace, not a shape, and leaves room around markers, also unseen ones.
-    ends = [
-        {
-            "measure": name,
-            "x": value,
-            "y": y,
-            "series": "guessing",
-            "domain": "guessing",
-            "told": f"{value:.3f}",
-        }
-        for name, value in references.items()
-        for y in (-0.5, len(domains) - 0.5)
-    ]
+    ends = list[dict[str, object]]()
+    for name, value in references.items():
+        told = f"{value:.3f}"
+        end = {"measure": name, "x": value, "domain": "guessing", "told": told}
+        for y in (-0.5, len(domains) - 0.5):
+            ends.append({**end, "y": y, "series": "guessing"})
+    # The models of a domain share its row, evenly, so that they do not cover each other.
     shifts = {
         model: MODELS_SHARE * ((i + 0.5) / len(symbols) - 0.5)
         for i, model in enumerate(symbols)
     }
     drawn = [summary.assign(series=summary["model"], told=with_intervals(summary))]
     if seeds is not None:
-        told = (
-            seeds["value"].map("{:.3f}".format) + ", seed " + seeds["seed"].astype(str)
+        values = seeds["value"].map("{:.3f}".format)
+        strokes = seeds.assign(
+            series=seeds["model"] + ", seeds",
+            told=values + ", seed " + seeds["seed"].astype(str),
         )
-        drawn.append(
-            seeds[seeds["domain"].isin(domains)].assign(
-                series=seeds["model"] + ", seeds", told=told
-            )
-        )
+        # The table by seed also has the row of all domains together.
+        drawn.append(strokes[strokes["domain"].isin(domains)])
     table = pd.concat(drawn)
     table = table.assign(
         x=table["value"],
         y=table["domain"].map(domains.index) + table["model"].map(shifts),
-        colour=table["domain"].map(
-            {domain: looks[domain].colour for domain in domains}
-        ),
+        colour=table["domain"].map(lambda domain: looks[domain].colour),
     )
     table = pd.concat([pd.DataFrame(ends), table])
     styles: dict[str, Look] = {
         "guessing": {"mode": "lines+markers", "line": _GUESSING, "marker": _UNSEEN}
     }
+    # Seeds come first, so that the points of a model lie on top of its strokes.
     for model, symbol in symbols.items():
-        styles[f"{model}, seeds"] = lambda rows: {
-            "marker": _stroke(list(rows["colour"]))
-        }
+        styles[f"{model}, seeds"] = _seed_strokes
         styles[model] = partial(_model_points, symbol)
     titles = {
         measure: style.capitalised(measure).replace(" ", "<br>", 1)
@@ -158,16 +147,13 @@ def separation_panels(
     figure, _ = point_panels(
         table, styles, hover, ["domain", "model", "told"], grid, list(titles.values())
     )
-    keys: dict[str, Options]
-    keys = {
-        model: {"marker": {"symbol": symbol, "color": style.INK, "size": 9}}
-        for model, symbol in symbols.items()
-    }
-    keys["95 % interval"] = {
-        "mode": "lines",
-        "line": {"color": style.GREY, "width": 1.3},
-    }
-    keys |= {} if seeds is None else {"one seed": {"marker": _stroke(style.INK)}}
+    keys: dict[str, Options] = {}
+    for model, symbol in symbols.items():
+        keys[model] = {"marker": {"symbol": symbol, "color": style.INK, "size": 9}}
+    bar = {"color": style.GREY, "width": 1.3}
+    keys["95 % interval"] = {"mode": "lines", "line": bar}
+    if seeds is not None:
+        keys["one seed"] = {"marker": _stroke(style.INK)}
     keys["guessing"] = {"mode": "lines", "line": _GUESSING}
     finish_panels(figure, keys, title)
     ticks = {
@@ -178,7 +164,12 @@ def separation_panels(
     return figure.update_xaxes(nticks=5, rangemode="tozero")
 
 
+def _seed_strokes(rows: pd.DataFrame) -> dict[str, object]:
+    return {"marker": _stroke(list(rows["colour"]))}
+
+
 def _model_points(symbol: str, rows: pd.DataFrame) -> dict[str, object]:
+    # Without an outline a hollow symbol would be too thin to show its colour.
     outline = {"width": 2 if symbol.endswith("-open") else 0}
     marker = {"symbol": symbol, "size": 9, "color": rows["colour"], "line": outline}
     return {"marker": marker, "error_x": style.whiskers(rows, style.GREY)}

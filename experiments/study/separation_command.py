@@ -58,39 +58,33 @@ def separation_findings(
 ) -> list[Finding | None]:
     """Say which domain is farthest in each kind of model, and what changes between the kinds."""
     first, *_, last = [*distances, *distances]
-    found = [which_differs(distances[first][0])]
+    before = distances[first][0]
     if change is None:
-        return found
-    domain = test_domain or str(
-        distances[first][0].summary().set_index("domain")["value"].idxmax()
-    )
-    measures = [
-        "standardised distance",
-        *(name for name in PANELS if name.startswith("accuracy")),
-    ]
-    rows = (
-        change[change["domain"] == domain]
-        .set_index("measure")
-        .reindex(measures)
-        .dropna(subset="difference")
-    )
+        return [which_differs(before)]
+    # Without a test domain the one that lies farthest is looked at.
+    by_domain = before.summary().set_index("domain")["value"]
+    domain = test_domain or str(by_domain.idxmax())
+    accuracies = [name for name in PANELS if name.startswith("accuracy")]
+    rows = change[change["domain"] == domain].set_index("measure")
+    rows = rows.reindex(["standardised distance", *accuracies])
+    rows = rows.dropna(subset="difference")
     said = (rows.index + " " + with_intervals(rows, "+.2f", "difference")).tolist()
+    n_classes = rows["n_classes"].max() if len(rows) else 0
     changes = Finding(
         f"From {first} to {last}, {domain} changes by: {', '.join(said) or 'nothing that is known'}.",
-        f"95 % intervals over {rows['n_classes'].max() if len(rows) else 0} classes, paired, after averaging over "
-        "seeds; they leave out how far seeds differ.",
+        f"95 % intervals over {n_classes} classes, paired, after averaging over seeds; they leave out how far seeds "
+        "differ.",
         "More seeds: a difference between two kinds of models needs several of each.",
     )
-    return [*found, which_differs(distances[last][0]), changes]
+    return [which_differs(before), which_differs(distances[last][0]), changes]
 
 
 def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
     """Add the section with the maps, a `map_table` for each ``model``."""
     report.section("Where do the images lie?")
-    no_umap = " Without umap-learn (pip install umap-learn) principal components replace UMAP."
-    more = (
-        no_umap if points["method"].str.startswith(separation.COMPONENTS).any() else ""
-    )
+    more = ""
+    if points["method"].str.startswith(separation.COMPONENTS).any():
+        more = " Without umap-learn (pip install umap-learn) principal components replace UMAP."
     report.figure(
         embedding_maps(points, marks=marks),
         "Images in one plane, at random, of the first seed of each model. In a map by UMAP neighbours are neighbours, "
@@ -106,10 +100,12 @@ def add_distances(
 ) -> None:
     """Add the section on distances between domains, from `compare_distances` of each model."""
     report.section("Which domains are far apart?")
+    # One measure after the other; all models have one scale of colours, so that their matrices compare.
     for of_models in zip(*distances.values(), strict=True):
         top = max(float(np.nanmax(comparison.matrix())) for comparison in of_models)
         for model, comparison in zip(distances, of_models, strict=True):
-            title = f"{style.capitalised(measure_name(comparison.measure))} between domains, {model}"
+            measure = style.capitalised(measure_name(comparison.measure))
+            title = f"{measure} between domains, {model}"
             add_matrix(report, comparison, marks, title=title, top=top)
             add_summary(report, [comparison])
             add_tests(report, comparison)
@@ -128,29 +124,23 @@ def add_separation(
     whole = summary[summary["domain"] == separation.ALL]
     drawn = [name for name in PANELS if name in set(single["measure"])]
     several = summary["n_seeds"].max() > 1
+    seeds = separation.by_seed(measures) if several else None
+    told = "Short strokes: the seeds." if several else "One seed."
     report.section("How far apart are the domains, and does accuracy follow?")
     report.figure(
-        separation_panels(
-            single,
-            drawn,
-            separation.by_seed(measures) if several else None,
-            references,
-            marks=marks,
-        ),
-        "Each domain by several measures. Bars: 95 % intervals over classes (Student's t). "
-        f"{'Short strokes: the seeds. ' if several else 'One seed. '}Dotted: guessing.",
+        separation_panels(single, drawn, seeds, references, marks=marks),
+        f"Each domain by several measures. Bars: 95 % intervals over classes (Student's t). {told} Dotted: guessing.",
     )
-    wide = whole.pivot(index="measure", columns="model", values="value")[
-        list(dict.fromkeys(measures["model"]))
-    ]
+    wide = whole.pivot(index="measure", columns="model", values="value")
+    # `pivot` sorts models by name: they are in the order of the command line.
+    wide = wide[measures["model"].unique()]
     report.table(
         wide.rename_axis(columns=None).reset_index(),
         "Measures of all domains together; the domain probe is one classifier of all domains (balanced accuracy).",
     )
     if change is not None:
-        change = change[
-            (change["domain"] != separation.ALL) & change["measure"].isin(drawn)
-        ]
+        of_domains = change["domain"] != separation.ALL
+        change = change[of_domains & change["measure"].isin(drawn)]
         cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
         wide = cells.pivot(index="measure", columns="domain", values="said").loc[drawn]
         report.table(
@@ -178,7 +168,7 @@ def add_separation_guide(report: Report) -> None:
 
 
 DISTANCES = ("standardised", "euclidean")
-"""What tells apart whether a space shrinks or domains come closer in it, and the study's."""
+"""The measure that does not change when the whole space shrinks, and the study's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +201,7 @@ class Config:
 
 
 class ComparedModels(NamedTuple):
-    """What is measured on: images, and checkpoints by name and seed."""
+    """The images, and the checkpoints by name and seed."""
 
     images: DomainFolder
     checkpoints: dict[tuple[str, int], Path]
@@ -220,7 +210,7 @@ class ComparedModels(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured of one checkpoint."""
+    """The measurements of one checkpoint."""
 
     digest: str
     measures: pd.DataFrame
@@ -233,13 +223,13 @@ def main(config: Config) -> Written:
     """Measure, write, and print where the report is."""
     compared = compared_models(config)
     first_seeds = dict(reversed(compared.checkpoints))  # by name, the first one given
-    found = {}
+    measured = dict[tuple[str, int], Measured]()
     for (name, seed), checkpoint in compared.checkpoints.items():
         print(f"[{name}, seed {seed}]", flush=True)
-        found[name, seed] = measure(
-            config, compared, checkpoint, with_map=seed == first_seeds[name]
-        )
-    return write(config, compared, found)
+        # A map takes long, so that the first seed stands for its kind.
+        with_map = seed == first_seeds[name]
+        measured[name, seed] = measure(config, compared, checkpoint, with_map=with_map)
+    return write(config, compared, measured)
 
 
 def compared_models(config: Config) -> ComparedModels:
@@ -251,35 +241,35 @@ def compared_models(config: Config) -> ComparedModels:
             raise InputError(
                 f"Expected --models as name=checkpoint, but {entry!r} was given."
             )
-        checkpoints[name, sum(name == other for other, _ in checkpoints)] = Path(
-            checkpoint
-        )
+        # The seeds of a name are numbered in the order of the command line.
+        seed = sum(name == other for other, _ in checkpoints)
+        checkpoints[name, seed] = Path(checkpoint)
     images = DomainFolder(config.data, split=config.split)
-    held_out = chosen_names(
-        "held-out class", config.held_out or None, images.all_classes, class_key
-    )
-    return ComparedModels(
-        images, checkpoints, config.test_domain, held_out if config.held_out else ()
-    )
+    held_out: tuple[str, ...] = ()
+    if config.held_out:
+        held_out = chosen_names(
+            "held-out class", config.held_out, images.all_classes, class_key
+        )
+    return ComparedModels(images, checkpoints, config.test_domain, held_out)
 
 
 def measure(
     config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool
 ) -> Measured:
     """Embed the images and class prompts by one model, and measure; map all domains, and without the test domain."""
-    clip = load_clip(
-        config.model, checkpoint=checkpoint, device=config.device
-    ).with_decoding(config.decoding)
+    clip = load_clip(config.model, checkpoint=checkpoint, device=config.device)
+    clip = clip.with_decoding(config.decoding)
     cache = config.out / "embeddings"
     images = embed_images(
         clip, compared.images, config.n_images, config.seed, cache_dir=cache
     )
     texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
-    left_out = dict.fromkeys((None, compared.test_domain)) if with_map else ()
-    maps = [
-        separation.map_table(images, config.map, without=without, seed=config.seed)
-        for without in left_out
-    ]
+    maps = list[pd.DataFrame]()
+    # A domain that lies far away would press all others into one corner of the map.
+    for without in dict.fromkeys((None, compared.test_domain)) if with_map else ():
+        maps.append(
+            separation.map_table(images, config.map, without=without, seed=config.seed)
+        )
     distances = tuple(
         separation.compare_distances(images, measure, seed=config.seed)
         for measure in DISTANCES
@@ -287,39 +277,33 @@ def measure(
     measures = separation.separation_measures(
         images, texts, compared.held_out, seed=config.seed
     )
-    return Measured(
-        clip.digest, measures, distances, separation.mean_distances(images), maps
-    )
+    means = separation.mean_distances(images)
+    return Measured(clip.digest, measures, distances, means, maps)
 
 
 def write(
-    config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]
+    config: Config, compared: ComparedModels, measured: dict[tuple[str, int], Measured]
 ) -> Written:
     """Write tables, figures and the report, and say where they are."""
-    measures = separation.gather({key: one.measures for key, one in found.items()})
-    names = list(dict.fromkeys(name for name, _ in found))
-    change = (
-        separation.differences(measures, names[0], names[-1])
-        if len(names) > 1
-        else None
-    )
-    distances = {
-        name: [
-            over_seeds(seeds)
-            for seeds in zip(
-                *(one.distances for (n, _), one in found.items() if n == name),
-                strict=False,
-            )
-        ]
-        for name in names
-    }
-    points = pd.concat(
-        [
-            table.assign(model=name)
-            for (name, _), one in found.items()
-            for table in one.points
-        ]
-    )
+    measures = separation.gather({key: of.measures for key, of in measured.items()})
+    by_name = dict[str, list[tuple[Comparison, ...]]]()
+    maps = list[pd.DataFrame]()
+    means = list[pd.DataFrame]()
+    digests = dict[str, str]()
+    for (name, seed), of_model in measured.items():
+        by_name.setdefault(name, []).append(of_model.distances)
+        maps += [table.assign(model=name) for table in of_model.points]
+        means.append(of_model.means.assign(model=name, seed=seed))
+        digests[f"{name}, seed {seed}"] = of_model.digest
+    names = list(by_name)
+    change = None
+    if len(names) > 1:
+        change = separation.differences(measures, names[0], names[-1])
+    distances = dict[str, list[Comparison]]()
+    for name, seeds in by_name.items():
+        # From a tuple of measures for each seed to the seeds of each measure.
+        distances[name] = [over_seeds(of) for of in zip(*seeds, strict=True)]
+    points = pd.concat(maps)
     without = points["without"].where(
         points["without"] == "", ", without " + points["without"]
     )
@@ -332,17 +316,15 @@ def write(
         "distances": joined(distances, lambda one: one.values),
         "distances_per_domain": joined(distances, lambda one: one.over_depth()),
         "distance_tests": joined(distances, lambda one: one.tests()),
-        "mean_distances": pd.concat(
-            one.means.assign(model=name, seed=seed)
-            for (name, seed), one in found.items()
-        ),
+        "mean_distances": pd.concat(means),
     }
-    tables |= {} if change is None else {"differences": change}
+    if change is not None:
+        tables["differences"] = change
     n_classes = len(compared.images.all_classes)
     marks = domain_marks(compared.images.domains)
     report = Report(
         "Do the domains lie apart in the embedding space?",
-        f"{len(found)} models ({', '.join(names)}) on images of {len(compared.images.classes)} classes in "
+        f"{len(measured)} models ({', '.join(names)}) on images of {len(compared.images.classes)} classes in "
         f"{', '.join(compared.images.domains)}: where the images lie, how far the domains lie apart, and how accurate "
         "the models are there.",
     )
@@ -354,9 +336,7 @@ def write(
     )
     add_distances(report, distances, marks)
     provenance = {
-        "models": {
-            f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()
-        },
+        "models": digests,
         "architecture": config.model,
         "images": len(compared.images),
         "classes": n_classes,
@@ -375,16 +355,16 @@ def write(
 
 def over_seeds(distances: Sequence[Comparison]) -> Comparison:
     """Average the distances of several seeds, class by class."""
-    keys = {
-        "values": ["class", "domain_a", "domain_b", "site"],
-        "parts": list(PARTS[:-1]),
-    }
-    means = {
-        name: pd.concat([getattr(one, name) for one in distances])
-        .groupby(key, dropna=False, sort=False)["value"].mean().reset_index()
-        for name, key in keys.items()
-    }  # fmt: skip
-    return replace(distances[0], **means)
+
+    def mean(tables: list[pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
+        # Distances have no site: groups of a missing value would else be dropped.
+        rows = pd.concat(tables).groupby(list(keys), dropna=False, sort=False)
+        return rows["value"].mean().reset_index()
+
+    keys = ("class", "domain_a", "domain_b", "site")
+    values = mean([comparison.values for comparison in distances], keys)
+    parts = mean([comparison.parts for comparison in distances], PARTS[:-1])
+    return replace(distances[0], values=values, parts=parts)
 
 
 def joined(
@@ -392,11 +372,9 @@ def joined(
     table: Callable[[Comparison], pd.DataFrame],
 ) -> pd.DataFrame:
     """Put a table of every model and measure under each other, without the site: there is but one."""
-    parts = [
-        table(one)
-        .drop(columns="site", errors="ignore")
-        .assign(model=name, measure=one.measure)
-        for name, of_model in distances.items()
-        for one in of_model
-    ]
+    parts = list[pd.DataFrame]()
+    for name, of_model in distances.items():
+        for comparison in of_model:
+            rows = table(comparison).drop(columns="site", errors="ignore")
+            parts.append(rows.assign(model=name, measure=comparison.measure))
     return pd.concat(parts, ignore_index=True)

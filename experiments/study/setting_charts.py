@@ -5,7 +5,13 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from circuitry.reports.figures import accuracy_panels, style
-from experiments.study.point_panels import Look, Options, finish_panels, point_panels
+from experiments.study.point_panels import (
+    Look,
+    Options,
+    finish_panels,
+    marker_keys,
+    point_panels,
+)
 from experiments.study.run_tables import (
     MODEL,
     check_like_classes,
@@ -40,11 +46,13 @@ def settings_bars(
     check_like_classes(tested, MODEL)
     tested, titles, columns = in_panels(tested, "test domain ")
     settings = list(dict.fromkeys(tested["setting"]))
-    panels = {
-        title: tested[tested["panel"] == title].set_index("setting").reindex(settings)
-        for title in titles
-    }
-    colours = {title: marks[domain].colour for title, domain in titles.items()}
+    panels = dict[str, pd.DataFrame]()
+    colours = dict[str, str]()
+    for panel, domain in titles.items():
+        rows = tested[tested["panel"] == panel].set_index("setting")
+        # A setting that a panel lacks stays an empty place, so that bars of all panels are in line.
+        panels[panel] = rows.reindex(settings)
+        colours[panel] = marks[domain].colour
     return accuracy_panels(panels, colours, title=title, columns=columns)
 
 
@@ -59,14 +67,15 @@ def in_panels(
     names = model_names(table)
     domains = sorted(set(table["test_domain"]))
     models = list(dict.fromkeys(names))
+    # A row of panels is a model where all domains fit into it, else it is a domain.
     if len(domains) <= MOST_COLUMNS or len(models) == 1:
-        pairs = [(d, m) for m, d in product(models, domains)]
+        pairs = [(domain, model) for model, domain in product(models, domains)]
         columns = min(len(domains), MOST_COLUMNS)
     else:
         pairs = list(product(domains, models))
         columns = min(len(models), MOST_COLUMNS)
-    panel = [title(d, m) for d, m in zip(table["test_domain"], names, strict=True)]
-    return table.assign(panel=panel), {title(d, m): d for d, m in pairs}, columns
+    panel = [title(*pair) for pair in zip(table["test_domain"], names, strict=True)]
+    return table.assign(panel=panel), {title(*pair): pair[0] for pair in pairs}, columns
 
 
 def mixture_bars(summary: pd.DataFrame) -> go.Figure:
@@ -87,36 +96,23 @@ def mixture_bars(summary: pd.DataFrame) -> go.Figure:
                 marker=style.part_filling(part, mark.colour),
                 hovertemplate=f"<b>%{{y}}</b><br>{domain}, {part} classes: %{{x:,}} images<extra></extra>",
             )
-        style.add_key(
-            figure,
-            domain,
-            "bar",
-            orientation="h",
-            marker=style.part_filling("seen", mark.colour),
-        )
-    style.add_key(
-        figure,
-        "held-out classes",
-        "bar",
-        orientation="h",
-        marker=style.part_filling("held-out", style.GREY),
-    )
-    bases = {
-        row.mixture: f"<br>{style.faint(f'+ {row.images:,} of {row.domain}')}"
-        for row in summary[summary["part"] == BASE].itertuples()
-    }
-    ticks = {
-        "tickvals": mixtures,
-        "ticktext": [name + bases.get(name, "") for name in mixtures],
-    }
-    style.lay_out(
-        figure, title="Images by mixture", height=190 + 34 * len(mixtures), legend=True
-    )
+        filling = style.part_filling("seen", mark.colour)
+        style.add_key(figure, domain, "bar", orientation="h", marker=filling)
+    filling = style.part_filling("held-out", style.GREY)
+    style.add_key(figure, "held-out classes", "bar", orientation="h", marker=filling)
+    # A base set has a hundred times as many images, so it is written instead of drawn.
+    told = {name: name for name in mixtures}
+    for row in summary[summary["part"] == BASE].itertuples():
+        base = style.faint(f"+ {row.images:,} of {row.domain}")
+        told[row.mixture] = f"{row.mixture}<br>{base}"
+    height = 190 + 34 * len(mixtures)
+    style.lay_out(figure, title="Images by mixture", height=height, legend=True)
     figure.update_layout(barmode="stack", bargap=0.3, legend_itemclick=False)
     figure.update_xaxes(title_text="images", tickformat=",")
     return figure.update_yaxes(
         type="category",
-        **ticks,
+        tickvals=mixtures,
+        ticktext=list(told.values()),
         categoryarray=mixtures,
         autorange="reversed",
         showgrid=False,
@@ -139,38 +135,29 @@ def interpolation_lines(
     looks = dict[str, Look]()
     keys = dict[str, Options]()
     parts = []
-    for line, mark in style.assign_looks(
-        points["line"] if joined else [""], style.MARKS[6:], "lines"
-    ).items():
-        rows = points[points["line"] == line] if joined else points
+    # Points that are not joined are of one look, and have their names beside them.
+    lines = points["line"] if joined else [""]
+    for line, mark in style.assign_looks(lines, style.MARKS[6:], "lines").items():
+        rows = points
         if joined:
-            keys[line] = {
-                "mode": mode,
-                "line": {"color": mark.colour},
-                "marker": mark.marker(8),
-            }
+            rows = points[points["line"] == line]
+            colour = {"color": mark.colour}
+            keys[line] = {"mode": mode, "line": colour, "marker": mark.marker(8)}
         for column, (name, dash) in _ACCURACIES.items():
+            # Accuracy among all classes is the study's: the other one is drawn fainter.
             size, opacity = (8, 1) if column == "held_out" else (6, 0.5)
-            parts.append(
-                rows.assign(kind=name, series=line + name, y=100 * rows[column])
-            )
+            of_kind = rows.assign(kind=name, series=line + name, y=100 * rows[column])
+            parts.append(of_kind)
             stroke = {"color": mark.colour, "dash": dash, "width": 2}
-            looks[line + name] = {
-                "mode": mode,
-                "line": stroke,
-                "marker": mark.marker(size, opacity=opacity),
-            }
+            marker = mark.marker(size, opacity=opacity)
+            looks[line + name] = {"mode": mode, "line": stroke, "marker": marker}
     for name, dash in _ACCURACIES.values():
-        marker = {
-            "size": 8,
-            "opacity": 1 if dash == "solid" else 0.5,
-            "color": style.INK,
-        }
-        keys[name] = (
-            {"mode": "lines", "line": {"color": style.INK, "dash": dash}}
-            if joined
-            else {"marker": marker}
-        )
+        if joined:
+            stroke = {"color": style.INK, "dash": dash}
+            keys[name] = {"mode": "lines", "line": stroke}
+        else:
+            opacity = 1 if dash == "solid" else 0.5
+            keys[name] = {"marker": {"size": 8, "opacity": opacity, "color": style.INK}}
     keys["guessing"] = {"mode": "lines", "line": {"color": style.GREY, "width": 1}}
     hover = "<b>%{customdata[0]}</b>, %{customdata[1]}<br>%{x:g}: %{y:.1f} %"
     grid = {"height": 280, "gap": 100, "shared_yaxes": True, "horizontal_spacing": None}
@@ -182,12 +169,10 @@ def interpolation_lines(
         if not joined:
             _add_labels(figure, rows, place)
         for column, dash in (("chance", "solid"), ("chance_alone", "dot")):
+            stroke = {"color": style.GREY, "width": 1, "dash": dash}
+            # Rounding makes one line of means whose last digits differ.
             for chance in rows[column].dropna().round(6).unique():
-                figure.add_hline(
-                    100 * chance,
-                    line={"color": style.GREY, "width": 1, "dash": dash},
-                    **place,
-                )
+                figure.add_hline(100 * chance, line=stroke, **place)
     letters = None if joined else "letters: the first letters of the domains"
     finish_panels(
         figure, keys, title, letters, x=axis, y="accuracy on held-out classes (%)"
@@ -226,6 +211,7 @@ def setting_dots(
     """Draw values by setting as dots, a mark for each ``series`` and a panel for each ``panel``."""
     settings = list(dict.fromkeys(table["setting"]))
     marks = style.assign_looks(table["series"], style.MARKS, "series")
+    # The series of a setting share half of its row, evenly.
     beside = {
         name: 0.5 * ((i + 0.5) / len(marks) - 0.5) for i, name in enumerate(marks)
     }
@@ -233,22 +219,17 @@ def setting_dots(
 
     def look(rows: pd.DataFrame) -> Options:
         mark = marks[rows["series"].iloc[0]]
-        bars = {"color": mark.colour, "thickness": 1, "width": 0}
-        return {"marker": mark.marker(9)} | (
-            {"error_x": {"array": rows["sd"], **bars}} if "sd" in rows else {}
-        )
+        if "sd" not in rows:  # shared features have no spread over seeds
+            return {"marker": mark.marker(9)}
+        bars = {"array": rows["sd"], "color": mark.colour, "thickness": 1, "width": 0}
+        return {"marker": mark.marker(9), "error_x": bars}
 
     hover = "<b>%{customdata[0]}</b>, %{customdata[1]}<br>%{x:.3g}"
     grid = {"height": 60 + 26 * len(settings), "gap": 90, "shared_yaxes": True}
     points = table.assign(x=table["value"], y=places)
     looks = dict.fromkeys(marks, look)
     figure, _ = point_panels(points, looks, hover, ["setting", "series"], grid)
-    finish_panels(
-        figure,
-        {name: {"marker": mark.marker(9)} for name, mark in marks.items()},
-        title,
-        x=axis,
-    )
+    finish_panels(figure, marker_keys(marks, 9), title, x=axis)
     figure.update_yaxes(
         tickvals=list(range(len(settings))),
         ticktext=settings,
@@ -302,21 +283,19 @@ def robustness_scatter(
         series=points["setting"].map(setting_family),
     )
     symbols = style.assign_looks(points["series"], SETTING_SYMBOLS, "settings")
-    shades = sample_colorscale(
-        "Viridis", [0.9 * i / max(len(symbols) - 1, 1) for i in range(len(symbols))]
-    )
-    markers = {
-        name: {"symbol": symbol, "color": shade}
-        for (name, symbol), shade in zip(symbols.items(), shades, strict=True)
-    }
+    # The last tenth of the scale is a yellow that is hard to see on white.
+    steps = [0.9 * i / max(len(symbols) - 1, 1) for i in range(len(symbols))]
+    shades = sample_colorscale("Viridis", steps)
     fitted = points.dropna(subset="expected").sort_values("natural")
-    fitted = fitted.assign(
-        y=logit(fitted["expected"], fitted["n_test"]), series=_LINE_NAME
-    )
+    y = logit(fitted["expected"], fitted["n_test"])
+    fitted = fitted.assign(y=y, series=_LINE_NAME)
     lines: dict[str, Options] = {_LINE_NAME: LINE} if len(fitted) else {}
-    looks = lines | {
-        name: {"marker": {**marker, "size": 9}} for name, marker in markers.items()
-    }
+    looks = dict(lines)
+    keys = dict[str, Options]()
+    for (name, symbol), shade in zip(symbols.items(), shades, strict=True):
+        marker = {"symbol": symbol, "color": shade}
+        looks[name] = {"marker": {**marker, "size": 9}}
+        keys[name] = {"marker": {**marker, "size": 10}}
     hover = (
         f"<b>%{{customdata[0]}}</b>, epoch %{{customdata[1]}}<br>{natural} %{{customdata[2]:.1%}}"
         "<br>%{customdata[3]} %{customdata[4]:.1%}"
@@ -334,9 +313,9 @@ def robustness_scatter(
         "xanchor": "left",
         "yanchor": "top",
     }
-    for panel, rows in points[~points["panel"].isin(fitted["panel"])].groupby(
-        "panel", sort=False
-    ):
+    # A panel without a line says why.
+    unfitted = points[~points["panel"].isin(fitted["panel"])]
+    for panel, rows in unfitted.groupby("panel", sort=False):
         words = "<br>".join(textwrap.wrap(f"line {rows['line'].iloc[0]}", 50))
         figure.add_annotation(
             text=style.faint(words),
@@ -345,15 +324,11 @@ def robustness_scatter(
             **corner,
             **places[str(panel)],
         )
-    keys = {
-        name: {"marker": {**marker, "size": 10}} for name, marker in markers.items()
-    } | lines
     subtitle = "logit axes; none or all right: drawn half an image inwards"
+    across = f"accuracy on {natural} (%)"
     up = "accuracy in the test domain (%)"
-    finish_panels(figure, keys, title, subtitle, x=f"accuracy on {natural} (%)", y=up)
-    many = pd.Series([10**6] * len(TICKS))  # so many images that no tick is moved
-    written = {
-        "tickvals": logit(pd.Series(TICKS), many),
-        "ticktext": [f"{100 * tick:g}" for tick in TICKS],
-    }
-    return figure.update_xaxes(**written).update_yaxes(**written)
+    finish_panels(figure, keys | lines, title, subtitle, x=across, y=up)
+    places_of_ticks = logit(pd.Series(TICKS), 10**6)  # so many images that none moves
+    texts = [f"{100 * tick:g}" for tick in TICKS]
+    figure.update_xaxes(tickvals=places_of_ticks, ticktext=texts)
+    return figure.update_yaxes(tickvals=places_of_ticks, ticktext=texts)

@@ -63,6 +63,7 @@ from experiments.study.study_run import StudyRun
 import numpy as np
 import pandas as pd
 
+# Rises when a folder of an older version would hold other numbers under the same settings.
 FORMAT = "circuitry sharing 3"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 """Kinds of accuracy in the test domain; see `accuracy_kinds`."""
@@ -89,12 +90,12 @@ LABEL_FREE = {
 }
 """Numbers that need no accuracy, with names."""
 Rows = Iterator[tuple[str, str, str, float]]
-"""What it is, the site, the domain, the value."""
+"""Rows of a table: the column ``what``, the site, the domain, the value."""
 
 
 @dataclass(frozen=True)
 class SharingSettings:
-    """How much is looked at."""
+    """Settings of what is measured, and of how many images and classes."""
 
     domains: tuple[str, ...] | None = None
     """Domains of circuits and own parts, which take long, beside the test domain (default: all)."""
@@ -116,7 +117,7 @@ class SharingSettings:
 
 
 class Measured(NamedTuple):
-    """What was measured of models."""
+    """Tables of all models."""
 
     points: pd.DataFrame
     """A row for each model and test domain: its accuracies, and what this domain shares."""
@@ -137,30 +138,33 @@ def measure_runs(
     device: str = "cpu",
     work: Work = Work(),
 ) -> Measured:
-    """Measure each model, a job each, and return what all have; one without a test domain is read in ``test_domains``.
+    """Measure each model in a job of its own, and return the tables of all models.
 
-    Names of models, and so the folders of what was measured, are their paths below the common folder of all models.
+    A model is named by its path below the common folder of all models, and so is the folder of its measurements.
+
+    Args:
+        test_domains: Returns the test domains of a model whose mixture depends on none.
     """
-    named = {
-        name.replace("/", "-"): run
-        for name, run in zip(run_names(runs), runs, strict=True)
-    }
-    tested_in = {
-        name: [run.test_domain] if run.test_domain else test_domains(run)
-        for name, run in named.items()
-    }
+    named = dict[str, StudyRun]()
+    tested_in = dict[str, Sequence[str]]()
+    for name, run in zip(run_names(runs), runs, strict=True):
+        flat = name.replace("/", "-")
+        named[flat] = run
+        tested_in[flat] = [run.test_domain] if run.test_domain else test_domains(run)
     tests = EvaluationSet(images, images.all_classes)
+    # Models are shared out between processes; each measures its models alone.
     alone = replace(work, rank=ALONE, progress=False)
 
     def measure(name: str) -> Path:
         run = named[name]
         path = out / name / "shared.csv"
         tested = tested_in[name]
-        held_out = (
-            chosen_names("held-out class", run.held_out, images.all_classes, class_key)
-            if run.held_out
-            else ()
-        )
+        held_out: tuple[str, ...] = ()
+        # `chosen_names` takes no names for all names.
+        if run.held_out:
+            held_out = chosen_names(
+                "held-out class", run.held_out, images.all_classes, class_key
+            )
 
         def do(job: Job, _: object) -> list[Path]:
             clip = load_clip(
@@ -178,39 +182,32 @@ def measure_runs(
             "decoding": decoding,
             "held_out": list(held_out),
             "run": name,
+            "test_domains": list(tested),
         }
-        about |= {"test_domains": list(tested)}
-        JobFolder(
-            path.parent, FORMAT, about, [("shared",)], {"images": tests.listing}
-        ).run(do)
+        listings = {"images": tests.listing}
+        JobFolder(path.parent, FORMAT, about, [("shared",)], listings).run(do)
         return path
 
     names = list(named)
-    files = [
-        measure(name)
-        for name in Bar(
-            work.rank.order(names),
-            desc="models",
-            unit="model",
-            disable=not work.progress,
-        )
-    ]
-    by_name = pd.concat(map(pd.read_csv, files)).set_index("run")
+    # Each process begins with its share and then reads, or does, what is left.
+    order = work.rank.order(names)
+    bar = Bar(order, desc="models", unit="model", disable=not work.progress)
+    by_name = pd.concat(pd.read_csv(measure(name)) for name in bar).set_index("run")
+    # The order of the table is that of the runs, whatever the order of the process.
     shared = by_name.loc[names].reset_index()
     evaluated = extract_accuracies(
         runs, tests, decoding=decoding, device=device, work=work
     )
-    points = []
+    points = list[dict[str, object]]()
     screened = screened_classes(evaluated)
     for name, run in named.items():
         of_run = evaluated[evaluated["run"].str.replace("/", "-") == name]
-        points += [
-            accuracies_of(name, run, of_run, one, screened) for one in tested_in[name]
-        ]
-    there = shared[
-        (shared["domain"] == shared["test_domain"]) & (shared["site"] == WHOLE)
-    ]
-    wide = there.pivot(index=["run", "test_domain"], columns="what", values="value")
+        for domain in tested_in[name]:
+            points.append(accuracies_of(name, run, of_run, domain, screened))
+    in_test_domain = shared["domain"] == shared["test_domain"]
+    values = shared[in_test_domain & (shared["site"] == WHOLE)]
+    wide = values.pivot(index=["run", "test_domain"], columns="what", values="value")
+    # Columns of all measures, so that tables of small studies have the same ones.
     wide = wide.reindex(columns=[*SHARED, *LABEL_FREE]).reset_index()
     return Measured(
         pd.DataFrame(points).merge(wide, how="left", on=["run", "test_domain"]),
@@ -230,24 +227,21 @@ def accuracies_of(
 
     All held-out classes count; beside them stands ``held_out_learned``, of those that its upper bound learns.
     """
+    # A model without a test domain is read as if it had this one.
     tested = evaluated.assign(test_domain=domain)
-    table, learned = (
-        kinds_of_runs(tested, screened=classes).set_index("domain")
-        for classes in (None, screened)
-    )
-    there = table.loc[domain, ["seen", *ACCURACIES]]
-    in_domain = float(table["all"].drop(domain).mean())
-    of_run = {
+    table = kinds_of_runs(tested).set_index("domain")
+    learned = kinds_of_runs(tested, screened).set_index("domain")
+    return {
+        "run": name,
         "setting": run.setting,
         "model": str(run.model),
         "seed": run.seed,
         "test_domain": domain,
-    }
-    classes = {
+        **table.loc[domain, ["seen", *ACCURACIES]],
         "held_out_classes": ", ".join(run.held_out),
         "held_out_learned": learned.loc[domain, "held_out"],
+        "in_domain": float(table["all"].drop(domain).mean()),
     }
-    return {"run": name, **of_run, **there, **classes, "in_domain": in_domain}
 
 
 def shared_by(
@@ -263,46 +257,40 @@ def shared_by(
 
     Embeddings, CKA and features are of all domains, so they are the same in each test domain.
     """
-    these = DomainFolder(
-        images.root, split=images.split, classes=held_out or images.classes
-    )
+    classes = held_out or images.classes
+    of_classes = DomainFolder(images.root, split=images.split, classes=classes)
+    embedded = embed_images(clip, images, None, settings.seed)
     rows = [
-        *_by_embeddings(
-            embed_images(clip, images, None, settings.seed), clip, settings
-        ),
-        *_by_cka(clip, these, out / "representations", settings, work),
-        *_by_features(clip, these, images, settings),
+        *_by_embeddings(embedded, clip, settings),
+        *_by_cka(clip, of_classes, out / "representations", settings, work),
+        *_by_features(clip, of_classes, images, settings),
     ]
-    first = these.classes[: settings.n_classes]
+    first = of_classes.classes[: settings.n_classes]
     components = clip.in_components()
     tables = list[pd.DataFrame]()
     for domain in test_domains:
-        domains = (
-            None
-            if settings.domains is None
-            else tuple(sorted({domain, *settings.domains}))
-        )
+        domains = None
+        if settings.domains is not None:
+            domains = tuple(sorted({domain, *settings.domains}))
+        # Circuits and own parts take nearly all the time: few classes, and few domains.
         few = DomainFolder(
             images.root, split=images.split, classes=first, domains=domains
         )
-        there = [
-            *_by_circuits(components, few, out / domain, settings, work),
-            *_by_own_parts(components, few, out / domain / "own-parts", settings, work),
+        place = out / domain
+        of_domain = [
+            *rows,
+            *_by_circuits(components, few, place, settings, work),
+            *_by_own_parts(components, few, place / "own-parts", settings, work),
         ]
-        table = pd.DataFrame(
-            [*rows, *there], columns=["what", "site", "domain", "value"]
-        )
+        table = pd.DataFrame(of_domain, columns=["what", "site", "domain", "value"])
         tables.append(table.dropna(subset="value").assign(test_domain=domain))
     return pd.concat(tables)
 
 
 def known_names(points: pd.DataFrame) -> dict[str, str]:
     """Return the names of what is shared, of those numbers that some model has."""
-    return {
-        column: name
-        for column, name in (SHARED | LABEL_FREE).items()
-        if points[column].notna().any()
-    }
+    known = SHARED | LABEL_FREE
+    return {what: name for what, name in known.items() if points[what].notna().any()}
 
 
 def with_the_others(comparison: Comparison) -> "pd.Series[float]":
@@ -319,10 +307,8 @@ def _rows(
 
 
 def _by_embeddings(images: Embeddings, clip: Clip, settings: SharingSettings) -> Rows:
-    yield from _rows(
-        "distance",
-        with_the_others(compare_distances(images, "standardised", seed=settings.seed)),
-    )
+    distances = compare_distances(images, "standardised", seed=settings.seed)
+    yield from _rows("distance", with_the_others(distances))
     natural = images.vectors[images.domain == settings.natural_domain]
     names = sorted(set(images.class_name.tolist()))
     texts = embed_texts(clip, names)
@@ -333,13 +319,10 @@ def _by_embeddings(images: Embeddings, clip: Clip, settings: SharingSettings) ->
         if domain != settings.natural_domain:
             yield "reach", WHOLE, domain, distance(vectors, natural, "standardised")
         logits = scale * vectors @ texts.vectors.T
+        # Without the largest logit the exponentials would overflow at a scale of 100.
         answers = np.exp(logits - logits.max(1, keepdims=True))
-        yield (
-            "confidence",
-            WHOLE,
-            domain,
-            float((answers.max(1) / answers.sum(1)).mean()),
-        )
+        confidence = (answers.max(1) / answers.sum(1)).mean()
+        yield "confidence", WHOLE, domain, float(confidence)
 
 
 def _by_cka(
@@ -347,12 +330,11 @@ def _by_cka(
 ) -> Rows:
     if len(images.classes) < 4:  # CKA of fewer class means has no estimate
         return
-    sites = clip.encoder.sites[1:]
-    of = RepresentationSettings(settings.n_images, sites, settings.seed, n_parts=2)
-    found = extract_representations(clip, images, out, of, work)
-    domains = compare_representations(
-        [one.grams for one in found], ("linear",), permutations=1
-    ).domains
+    sites = clip.encoder.sites[1:]  # the first one is of pixels
+    asked = RepresentationSettings(settings.n_images, sites, settings.seed, n_parts=2)
+    parts = extract_representations(clip, images, out, asked, work)
+    grams = [part.grams for part in parts]
+    domains = compare_representations(grams, ("linear",), permutations=1).domains
     for site, table in domains.groupby("site", sort=False):
         yield from _rows("cka", table.set_index("domain")["value"], str(site))
     last = domains[domains["site"] == sites[-1]]
@@ -360,16 +342,21 @@ def _by_cka(
 
 
 def _by_features(
-    clip: Clip, these: DomainFolder, images: DomainFolder, settings: SharingSettings
+    clip: Clip,
+    compared: DomainFolder,
+    images: DomainFolder,
+    settings: SharingSettings,
 ) -> Rows:
-    if settings.sae_steps:
-        quiet = Work(progress=False)
-        training = SaeTraining(seed=settings.seed, steps=settings.sae_steps)
-        sae = train_sae_on_images(clip, images, training, work=quiet)
-        found = image_features(
-            clip, sae, these, n_images=settings.n_images, seed=settings.seed, work=quiet
-        )
-        yield from _rows("features", with_the_others(compare_features(found)))
+    if not settings.sae_steps:
+        return
+    quiet = Work(progress=False)
+    training = SaeTraining(seed=settings.seed, steps=settings.sae_steps)
+    # The autoencoder describes images of all classes; the features of some are compared.
+    sae = train_sae_on_images(clip, images, training, work=quiet)
+    features = image_features(
+        clip, sae, compared, n_images=settings.n_images, seed=settings.seed, work=quiet
+    )
+    yield from _rows("features", with_the_others(compare_features(features)))
 
 
 def _by_circuits(
@@ -386,44 +373,38 @@ def _by_circuits(
         seed=settings.seed,
         work=work,
     )
-    overlap = (
-        found := compare_domains(graphs, measures=["node_overlap", "edge_spearman"])
-    )["node_overlap"]
+    compared = compare_domains(graphs, measures=["node_overlap", "edge_spearman"])
+    overlap = compared["node_overlap"]
     yield from _rows("overlap", with_the_others(overlap))
     for site in overlap.sites:
         yield from _rows("overlap", with_the_others(overlap.at(site)), str(site))
     if overlap.has_ratios:
-        yield from _rows(
-            "ratio", overlap.matrix(normalise=True).mean(axis=1)
-        )  # the diagonal is empty
-    yield from _rows("shift", with_the_others(found["edge_spearman"]))
+        # The diagonal is empty, so a row's mean is over the other domains.
+        yield from _rows("ratio", overlap.matrix(normalise=True).mean(axis=1))
+    yield from _rows("shift", with_the_others(compared["edge_spearman"]))
     yield from _rows("depth_bias", _above_the_others(graphs))
-    checks = CausalChecks(
-        clip, images, graphs, CheckSettings(n_images=settings.n_tested, n_others=0)
-    )
-    yield from read_transfer(
-        checks.extract_transfer(out / "transfer", exchange=False, work=work)["transfer"]
-    )
+    asked = CheckSettings(n_images=settings.n_tested, n_others=0)
+    checks = CausalChecks(clip, images, graphs, asked)
+    tables = checks.extract_transfer(out / "transfer", exchange=False, work=work)
+    yield from read_transfer(tables["transfer"])
 
 
 def read_transfer(table: pd.DataFrame) -> Rows:
     """Yield shares of right answers that circuits keep, from `CircuitChecks.extract_transfer`."""
+    # Of few right answers one image would move the share far.
     known = table[table["full_accuracy"] >= KNOWN]
     kept = known["accuracy"] / known["full_accuracy"]
-    own = known["circuit_domain"] == known["image_domain"]
-    for what, these in (("kept", own), ("transfer", ~own)):
-        yield from _rows(what, kept[these].groupby(known["image_domain"]).mean())
+    domain = known["image_domain"]
+    own = known["circuit_domain"] == domain
+    yield from _rows("kept", kept[own].groupby(domain).mean())
+    yield from _rows("transfer", kept[~own].groupby(domain).mean())
 
 
 def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":
-    bias = (
-        pd.Series({key: depth_bias(graph) for key, graph in graphs.items()})
-        .groupby(level=1)
-        .mean()
-    )
-    return pd.Series(
-        {domain: bias[domain] - bias.drop(domain).mean() for domain in bias.index}
-    )
+    biases = pd.Series({key: depth_bias(graph) for key, graph in graphs.items()})
+    bias = biases.groupby(level=1).mean()  # by domain, the second part of a key
+    others = pd.Series({domain: bias.drop(domain).mean() for domain in bias.index})
+    return bias - others
 
 
 def _by_own_parts(
@@ -433,27 +414,25 @@ def _by_own_parts(
         n_images=settings.n_images, shares=(settings.part_share,), seed=settings.seed
     )
     try:
-        found = OwnParts(clip, images, out, asked).run(work)
+        tables = OwnParts(clip, images, out, asked).run(work)
     except InputError:  # a model that knows no class has no parts
         return
-    yield from read_own_parts(found)
+    yield from read_own_parts(tables)
 
 
-def read_own_parts(found: Mapping[str, pd.DataFrame]) -> Rows:
-    """Yield what own parts of a class share between domains, from `OwnParts.run`."""
-    pairs = found["overlaps"]
-    pairs = pairs[
-        (pairs["class_a"] == pairs["class_b"])
-        & (pairs["domain_a"] != pairs["domain_b"])
-    ]
-    both = pd.concat(
-        [pairs, pairs.rename(columns={"domain_a": "domain_b", "domain_b": "domain_a"})]
-    )
+def read_own_parts(tables: Mapping[str, pd.DataFrame]) -> Rows:
+    """Yield how far own parts of a class agree between domains, from `OwnParts.run`."""
+    pairs = tables["overlaps"]
+    pairs = pairs.query("class_a == class_b and domain_a != domain_b")
+    # Each pair of domains has one row, but counts for both of them.
+    turned = pairs.rename(columns={"domain_a": "domain_b", "domain_b": "domain_a"})
+    both = pd.concat([pairs, turned])
     above = (both["overlap"] - both["chance"]).groupby(both["domain_a"]).mean()
     yield from _rows("part", above)
     yield from _rows("edges", both.groupby("domain_a")["edges"].mean())
-    told = lesion_summary(found["lesions"], ("styles", "domain"))
-    told = told[(told["styles"] == "another style") & (told["answers"] == "own class")]
-    left = told.pivot(index="domain", columns="cut", values="value")
+    summary = lesion_summary(tables["lesions"], ("styles", "domain"))
+    summary = summary.query("styles == 'another style' and answers == 'own class'")
+    left = summary.pivot(index="domain", columns="cut", values="value")
+    # A model whose classes are known in one domain alone has no lesions of other domains.
     if {"part", "random"} <= set(left):
         yield from _rows("lesion", left["random"] - left["part"])
