@@ -257,7 +257,7 @@ def any_found(
     """
     rng = np.random.default_rng([0, seed])
     family = np.arange(n_classes) // size
-    # Numbers are drawn either way, so that cases of one seed have the same circuits but for the noise.
+    # Numbers are drawn either way, so that cases of one seed have the same circuits and differ in the noise.
     spread = OFFSET if size > 1 else 0.0
     offsets = rng.normal(size=(family.max() + 1, planted.n_domains))
     noise = 0.7 * np.exp(spread * offsets)[family]

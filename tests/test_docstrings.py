@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from itertools import pairwise
@@ -18,7 +19,7 @@ OBJECTS = {
     if inspect.isfunction(place)
 }
 """How the public functions and classes are called, by name."""
-LIBRARIES = ("np", "pd", "torch")
+LIBRARIES = ("np", "pd", "subprocess", "torch")
 """Their functions may have names of ours, with other arguments."""
 METHODS: dict[str, list[inspect.Signature]] = {}
 """How the methods of public classes are called on an object, by name."""
@@ -62,7 +63,7 @@ def misfits(code: str) -> list[str]:
         owner = ast.unparse(call.func).rpartition(".")[0]
         if owner.partition(".")[0] in LIBRARIES:
             continue
-        of_object = owner != "" and owner.partition(".")[0] != "circuitry"
+        of_object = owner != "" and not re.fullmatch(r"circuitry(\.\w+)*", owner)
         name = ast.unparse(call.func).rpartition(".")[2]
         known = (METHODS if of_object else OBJECTS).get(name, [])
         given, named = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import circuitry
-from circuitry.data.drawn_set import DRAWN_CLASSES, DRAWN_IMAGES, DRAWN_STYLES
+from circuitry.data.drawn_names import DRAWN_CLASSES, DRAWN_IMAGES, DRAWN_STYLES
 from circuitry.data.names import chosen_names
 from circuitry.data.shared_options import (
     NImages,

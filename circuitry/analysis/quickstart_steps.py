@@ -14,7 +14,8 @@ from circuitry.analysis.quickstart_settings import (
 )
 from circuitry.analysis.run_layout import CARDS
 from circuitry.comparison.lesion_reading import KNOWN, lesion_matrix
-from circuitry.data.drawn_set import DRAWN_CLASSES, DRAWN_IMAGES, drawn_images
+from circuitry.data.drawn_names import DRAWN_CLASSES, DRAWN_IMAGES
+from circuitry.data.drawn_set import drawn_images
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.loading import load_clip
 from circuitry.questions.question_settings import ExtractionSettings

@@ -137,9 +137,8 @@ class Measure:
     """
 
     name: str  #: A name of `MEASURES`.
-    depth: Natural = (
-        1  #: Rounds of relabelling; other measures than the kernel ignore it.
-    )
+    depth: Natural = 1
+    """Rounds of relabelling; other measures than the kernel ignore it."""
 
     def __post_init__(self) -> None:
         if self.name not in MEASURES:

@@ -3,7 +3,7 @@
 Classifies all images by the class texts, without training on them, and prints accuracies by domain and a report.
 
     circuitry evaluate --model ViT-B-32 --pretrained openai --data DomainNet
-    circuitry evaluate      # the tiny CLIP and the drawn pictures that come with the package
+    circuitry evaluate --model RN50 --checkpoint runs/clip --data DomainNet       # each checkpoint of a training
 """
 
 from collections.abc import Iterator

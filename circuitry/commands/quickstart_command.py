@@ -15,7 +15,7 @@ lost, too.
     circuitry quickstart
     circuitry quickstart --domains real quickdraw --classes clock fish key car
     circuitry quickstart --model vit-tiny           # parts of attention heads and MLP neurons
-    circuitry compare --n-images 10     # the same model and pictures, more images
+    circuitry compare --model ViT-B-32 --pretrained openai --data DomainNet      # your model and images
 """
 
 import importlib

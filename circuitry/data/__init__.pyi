@@ -4,9 +4,9 @@ from .captions import readable as readable
 from .decoding import with_decoding as with_decoding
 from .domains import DomainFolder as DomainFolder
 from .domains import ImageRecord as ImageRecord
-from .drawn_set import DRAWN_CLASSES as DRAWN_CLASSES
-from .drawn_set import DRAWN_IMAGES as DRAWN_IMAGES
-from .drawn_set import DRAWN_STYLES as DRAWN_STYLES
+from .drawn_names import DRAWN_CLASSES as DRAWN_CLASSES
+from .drawn_names import DRAWN_IMAGES as DRAWN_IMAGES
+from .drawn_names import DRAWN_STYLES as DRAWN_STYLES
 from .drawn_set import drawn_images as drawn_images
 from .file_check import MissingFiles as MissingFiles
 from .imagenet_classes import STUDY_HELD_OUT as STUDY_HELD_OUT

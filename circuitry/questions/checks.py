@@ -57,6 +57,7 @@ CheckedImages = tuple[Tensor, Tensor | None]
 log = logging.getLogger(__name__)
 
 
+@checked
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SplitOfCircuits(Split):
     """The split of stored circuits: by the rule of their number and seed, and by the images that each says it took."""

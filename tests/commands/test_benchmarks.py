@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import DomainFolder, InputError, Task, class_logit, compare_domains
+from circuitry import (
+    DomainFolder,
+    InputError,
+    Task,
+    class_logit,
+    compare_domains,
+    explorer,
+)
 from circuitry.bases import ResidualStream
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.encoder import Encoder, Stage
@@ -341,7 +348,7 @@ def test_the_explorer_of_a_run_has_what_is_there(
     }
     served: list[object] = []
     monkeypatch.setattr(
-        module,
+        explorer,
         "serve_explorer",
         lambda *given, **settings: served.append((*given, settings)),
     )

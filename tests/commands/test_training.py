@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from circuitry import training
 from circuitry.runs import run_script
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
 from experiments.drawn import DrawingSettings, write_toy
@@ -56,8 +57,8 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     ) -> None:
         given.append((table, settings, validation))
 
-    monkeypatch.setattr(module, "train_clip", note)
-    monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
+    monkeypatch.setattr(training, "train_clip", note)
+    monkeypatch.setattr(training, "checkpoints", lambda folder: [(1, folder)])
     numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
     call = [
         "--out",

@@ -80,8 +80,8 @@ BEFORE_THE_WORK: list[tuple[str, list[str]]] = [
     (f"compare {MODEL} --out {{out}} --classes fish,star", ["fish,star"]),
     (f"compare {MODEL} --out {{out}} --held-out fisch", ["--held-out", "fish"]),
     (f"compare {MODEL} --out {{out}} --pair fish real real", ["--pair", "twice"]),
-    ("quickstart --held-out fisch", ["fisch", "fish"]),
-    ("quickstart --test-domain sketches", ["sketches", "sketch"]),
+    ("quickstart --classes fisch", ["fisch", "fish"]),
+    ("quickstart --domains reel", ["reel", "real"]),
     # files and folders
     (
         "find --model rn-tiny --checkpoint {missing} --data {flat} --class cat",

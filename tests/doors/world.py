@@ -100,6 +100,8 @@ class World:
         self.named = _by_name(self, clip, data, sae)
         self.named |= {
             "metric": metric,
+            # Scores by themselves would be made of other good values, of no site of the task.
+            "graph": graph,
             "weights": weights,
             "comparisons": [found, other],
         }

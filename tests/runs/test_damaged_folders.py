@@ -1,6 +1,7 @@
 """Folders, stored results, and every kind of damage to them: made again and equal, or refused by name."""
 
 import ast
+import inspect
 import random
 import re
 import shutil
@@ -364,7 +365,11 @@ def test_a_result_comes_back_whole_and_damage_is_noticed(
 def test_every_result_is_here() -> None:
     trees = [
         ast.parse(path.read_text(encoding="utf-8"))
-        for path in Path(circuitry.__file__).parent.rglob("*.py")
+        for folder in (
+            Path(circuitry.__file__).parent,
+            Path(inspect.getfile(ImageFeatures)).parent,
+        )
+        for path in folder.rglob("*.py")
     ]
     classes = [
         node
