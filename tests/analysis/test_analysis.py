@@ -122,9 +122,23 @@ def test_steps_are_done_once(
         path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")
     }
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
-    asked = ("In short", "How to read this", "The images", "recognise", "work?", "Which domains", "site by site",
-             "other measures", "One circuit in two domains: fish", "in another", "exchanged", "removing a unit",
-             "look at", "Would other images", "Quickdraw against")  # fmt: skip
+    asked = (
+        "In short",
+        "How to read this",
+        "The images",
+        "recognise",
+        "work?",
+        "Which domains",
+        "site by site",
+        "other measures",
+        "One circuit in two domains: fish",
+        "Would other images",
+        "Quickdraw against",
+        "in another",
+        "exchanged",
+        "removing a unit",
+        "look at",
+    )
     assert len(headings) == len(asked) + 1  # and where the numbers come from
     assert all(
         words in heading for words, heading in zip(asked, headings, strict=False)

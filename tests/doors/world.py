@@ -100,8 +100,6 @@ class World:
         self.named = _by_name(self, clip, data, sae)
         self.named |= {
             "metric": metric,
-            # Scores by themselves would be made of other good values, of no site of the task.
-            "graph": graph,
             "weights": weights,
             "comparisons": [found, other],
         }
@@ -159,6 +157,8 @@ class World:
             return self.good(next(one for one in inner if one is not NoneType), name)
         if kind is Literal:
             return inner[0]
+        if kind is circuits.Scores:
+            return self.graph  # scores by themselves would be of no site of the task
         if found := [one for one in self.values if type(one) is kind]:
             return found[0]
         if hasattr(hint, "dim_str"):
