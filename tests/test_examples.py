@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import circuitry
+from circuitry.circuits import EDGE_METHODS, MEASURES, METHODS
 from experiments.drawn import DrawingSettings, write_toy
 from tests.support.work import QUIET
 from tests.test_imports import PUBLIC
@@ -54,8 +56,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         styles=("quickdraw", "real", "sketch"),
     )
     write_toy(place / "DomainNet", pictures)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+    with pytest.MonkeyPatch.context() as moved:
+        moved.chdir(place)
         clip = circuitry.load_clip("rn-tiny")
         folder = circuitry.DomainFolder("DomainNet")
         weights = clip.text_weights(folder.classes)
@@ -125,8 +127,12 @@ def test_examples_run(name: str, world: dict[str, Any]) -> None:
     assert ">>> " in (thing.__doc__ or ""), "every name on a front has an example"
     runner = doctest.DocTestRunner(ShownOutput(), verbose=False, optionflags=OPTIONS)
     told = list[str]()
-    for text in docstrings(thing):
-        names = {**PUBLIC_NAMES, **world}
-        example = doctest.DocTestParser().get_doctest(text, names, name, None, None)
-        runner.run(example, out=told.append)
+    # What an example registers is gone when it ends: other tests ask all measures and methods.
+    readers = patch.dict("circuitry.encoder.adapters._READERS")
+    registered = (patch.dict(MEASURES), patch.dict(METHODS), patch.dict(EDGE_METHODS))
+    with readers, registered[0], registered[1], registered[2]:
+        for text in docstrings(thing):
+            names = {**PUBLIC_NAMES, **world}
+            example = doctest.DocTestParser().get_doctest(text, names, name, None, None)
+            runner.run(example, out=told.append)
     assert runner.failures == 0, "".join(told)
