@@ -3,7 +3,7 @@
     python3.11 .ci/lowest.py /tmp/lowest
 
 makes it, installs every package that `pyproject.toml` names for the package and its tests at its lowest version, and
-what those bring as pip chooses; then runs the ten lines of the README, the quickstart, and tests of what failed below
+what those bring as pip chooses; then runs the example of the README, the quickstart, and tests of what failed below
 the bounds. It ends with an error where one of them fails. Torch's lowest version for Linux is made for GPUs: some 3 GB.
 
 A library's lowest version is often not built for newer Pythons, so it runs in the lowest Python that is allowed alone.
@@ -66,7 +66,7 @@ def lowest_python() -> tuple[int, int]:
 
 
 def example() -> str:
-    """Return the ten lines of the README."""
+    """Return the example of the README."""
     return (
         (ROOT / "README.md")
         .read_text(encoding="utf-8")

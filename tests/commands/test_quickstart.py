@@ -115,7 +115,7 @@ def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> N
         for statement in ast.parse(example).body
         if not isinstance(statement, ast.Import | ast.ImportFrom)
     ]
-    assert len(statements) <= 10
+    assert len(statements) <= 11
     exec(compile(example, "README.md", "exec"), {})
     (printed, shown) = (
         words_and_numbers(output) for output in (capsys.readouterr().out, written)
