@@ -29,7 +29,6 @@ from circuitry.interventions.optimal_ablation import OPTIMAL, optimal_baseline
 from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, checked
-from circuitry.runs.progress import Bar
 
 AT_ONCE = 64
 """Circuits that `measure_each` holds in memory."""
@@ -250,9 +249,7 @@ def measure_each(
     left = iter(circuits)
     parts = list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
-    with Bar(
-        total=total, desc=what, unit="circuit", disable=not task.work.progress
-    ) as bar:
+    with task.bar(what, "circuit", total) as bar:
         while batch := list(islice(left, AT_ONCE)):
             numbers, _ = measure_answers(quiet, batch)
             parts.append(numbers[0])
