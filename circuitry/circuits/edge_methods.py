@@ -277,7 +277,9 @@ def as_graph(
         # Kept units are listed from the strongest on, as in every graph.
         kept[site] = np.argsort(-np.abs(nodes[site]), kind="stable")
     edges = dict[Pair, np.ndarray]()
-    for down in filter(reads.__contains__, layer_of):
+    for down in layer_of:
+        if down not in reads:
+            continue
         # Where the ports of a head are one node, its score is the sum of theirs.
         into = np.stack([scores[rows].sum(0) for rows in reads[down]])
         for up in writes:
