@@ -130,7 +130,7 @@ def reader_edges(
             sizes = dict[str, int]()
             chosen = dict[str, Tensor]()
             for site, kept in kept_units.items():
-                sizes[site] = units[site].shape[encoder.unit_dim(site)]
+                sizes[site] = encoder.n_units(site, clean[site])
                 _check_units(site, kept, sizes[site])
                 chosen[site] = torch.tensor(kept, device=encoder.device)
             columns: dict[Pair, list[Tensor]] = {pair: [] for pair in sums}

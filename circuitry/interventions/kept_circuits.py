@@ -177,7 +177,7 @@ def ablate_all_but(
 
     def write(site: str, activation: Tensor) -> Tensor:
         # The activation tells the number of units: a baseline of zeros has none.
-        size = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
+        size = encoder.n_units(site, activation)
         gates = torch.from_numpy(mark_kept(kept[site], size, site))[None]
         end = values.at(site, activation)
         return gate_units(encoder, site, gates.to(activation.device), end, activation)
