@@ -187,7 +187,7 @@ def score_edges(
         >>> strongest = edges.strongest(into=3).to_pandas()
     """
     chosen = edge_method(task.encoder, method)
-    # No edge leads from the image: its baseline is where the paths of all sites end.
+    # No edge leads from the image, whose pixels are no nodes.
     units = {site: np.asarray(units[site]) for site in units if site != INPUT}
     # A method that takes no path gets one gradient, at the clean activation.
     default = DEFAULT_RULE if chosen.along_path else PLAIN

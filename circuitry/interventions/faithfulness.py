@@ -198,10 +198,9 @@ def draw_random(
     if circuits[0].edges is not None:
         return [circuit.random(rng) for _ in range(draws) for circuit in circuits]
     everything = circuits[0].nothing().complement()
-    # All orders are drawn before any circuit is made: that is the order of draws of the seed.
-    orders = [everything.random(rng).units for _ in range(draws)]
     drawn = list[Circuit]()
-    for order in orders:
+    for _ in range(draws):
+        order = everything.random(rng).units
         for circuit in circuits:
             units = dict[str, np.ndarray]()
             for site, of_site in circuit.units.items():
