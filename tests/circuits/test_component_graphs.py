@@ -17,7 +17,8 @@ from circuitry.circuits import (
     edge_jaccard,
     left_rule,
 )
-from circuitry.circuits.edge_methods import COMPONENT_SCORERS, EDGE_SCORERS, as_graph
+from circuitry.circuits.component_graphs import COMPONENT_SCORERS, as_graph
+from circuitry.circuits.edge_methods import EDGE_SCORERS
 from circuitry.circuits.stream_edges import StreamScores
 from circuitry.encoder import Encoder, Task
 from tests.support.assert_same import assert_same
