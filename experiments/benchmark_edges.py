@@ -19,7 +19,7 @@ from circuitry import attribute, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
 from circuitry.circuits import EDGE_METHODS, QuadratureRule, midpoint_rule
-from circuitry.circuits.edge_methods import component_scorer
+from circuitry.circuits.component_graphs import component_scorer
 from circuitry.circuits.stream_edges import PLAIN, StreamScores
 from circuitry.encoder import AnyBaseline, Task, mean_baseline
 from circuitry.models import image_batches

@@ -168,7 +168,7 @@ def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
     clean = encoder.read_unhooked(image, sites)
     with encoder.running():
         for up in sites:
-            n_units = encoder.units_of(up, clean[up]).shape[encoder.unit_dim(up)]
+            n_units = encoder.n_units(up, clean[up])
             closed = {up: image.new_zeros(1, n_units, dtype=torch.bool)}
             nan = {up: torch.full_like(clean[up], torch.nan)}
             for down, read in read_paths(encoder, clean, nan, closed):

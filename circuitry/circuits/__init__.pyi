@@ -9,10 +9,10 @@ from .circuit_settings import AttributionSettings as AttributionSettings
 from .circuit_settings import MaskSettings as MaskSettings
 from .completeness import Completeness as Completeness
 from .component_effects import DirectEffects as DirectEffects
+from .component_graphs import attribute_components as attribute_components
 from .direct_decomposition import direct_effects as direct_effects
 from .direct_decomposition import direct_vectors as direct_vectors
 from .edge_cuts import cut_effects as cut_effects
-from .edge_methods import attribute_components as attribute_components
 from .edge_methods import score_edges as score_edges
 from .edge_methods import with_edges as with_edges
 from .embedding_pairs import PoolingPairs as PoolingPairs

@@ -206,7 +206,7 @@ def attribute_parts(
     with task.running(gradients=True):
         merged, nodes = score_parts(task, settings, parts)
         whole = kept_units(encoder, merged, settings)
-        # 2. The units of a part, and those of the whole: first the latter, in their order.
+        # 2. Edges of a part are scored between the units of the whole, in their order, and then its other units.
         kept = dict[int, dict[str, np.ndarray]]()
         scored = dict[int, dict[str, np.ndarray]]()
         for part, effects in nodes.items():

@@ -46,7 +46,6 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.gates.edges import Pair
 from circuitry.runs.errors import InputError
-from circuitry.runs.progress import Bar
 
 CACHED_BYTES = 2**27
 """Most bytes of one chunk of products on a CPU: larger ones fall out of its caches (on RN50 1.6 times slower)."""
@@ -76,13 +75,7 @@ def chain_edges(
     n_values = dict.fromkeys(sums, 1)
     rows = rows_that_fit(encoder, task.work.memory_gib)
     n_batches = count_batches(task.images, rows) or 0
-    with Bar(
-        total=n_batches * len(pairs) or None,
-        desc="edges",
-        unit="pair",
-        disable=not task.work.progress,
-        leave=False,
-    ) as bar:
+    with task.bar("edges", "pair", n_batches * len(pairs)) as bar:
         for batch in task.batches():
             clean = batch.clean(inner)
             ends = batch.ends({up: clean[up] for up, _ in pairs})
@@ -123,13 +116,8 @@ def reader_edges(
     n_runs = sum(len(kept_units[up]) for up in last_readers)
     fit = rows_that_fit(encoder, task.work.memory_gib)
     n_images = 0
-    with Bar(
-        total=(count_batches(task.images, fit) or 0) * n_runs or None,
-        desc="edges",
-        unit="unit",
-        disable=not task.work.progress,
-        leave=False,
-    ) as bar:
+    n_batches = count_batches(task.images, fit) or 0
+    with task.bar("edges", "unit", n_batches * n_runs) as bar:
         for batch in task.batches():
             clean, gradients, _ = clean_run(
                 task, batch.images, encoder.sites[1:], with_gradient=True
@@ -142,7 +130,7 @@ def reader_edges(
             sizes = dict[str, int]()
             chosen = dict[str, Tensor]()
             for site, kept in kept_units.items():
-                sizes[site] = units[site].shape[encoder.unit_dim(site)]
+                sizes[site] = encoder.n_units(site, clean[site])
                 _check_units(site, kept, sizes[site])
                 chosen[site] = torch.tensor(kept, device=encoder.device)
             columns: dict[Pair, list[Tensor]] = {pair: [] for pair in sums}
@@ -157,9 +145,8 @@ def reader_edges(
                             losses = (units[down] - read) * slopes[down]
                             effects = per_unit(losses.sum(1), encoder.unit_dim(down))
                             columns[up, down].append(effects[:, chosen[down]].T)
-                        if (
-                            down == last_reader
-                        ):  # each site behind would be a run for nothing
+                        # Each site behind would be a run for nothing.
+                        if down == last_reader:
                             break
                     bar.update(len(some))
             for pair, scores in sums.items():

@@ -17,7 +17,6 @@ from circuitry.circuits.methods import (
 from circuitry.circuits.quadrature import (
     RULE_WORDS,
     QuadratureRule,
-    left_rule,
     midpoint_rule,
     parse_rule,
 )
@@ -32,8 +31,6 @@ from circuitry.runs.given import (
     one_of,
 )
 
-STUDY_RULE = left_rule(10)
-"""The study's quadrature rule."""
 DEFAULT_RULE = midpoint_rule(10)
 """The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
 

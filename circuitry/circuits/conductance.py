@@ -33,7 +33,6 @@ from circuitry.circuits.nodes import (
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
-from circuitry.runs.progress import Bar
 
 N_INTERVALS = 5
 """Intervals of the path; a run at each of their ends."""
@@ -55,31 +54,28 @@ def conductance_effects(
     complete = [site for site in sites if site not in task.encoder.carried]
     sums = defaultdict[int, list[PartSum]](list)
     n_batches = count_batches(task.images, rows)
-    for batch in Bar(
-        task.batches(),
-        "conductance",
-        n_batches,
-        unit="batch",
-        disable=not task.work.progress,
-        leave=False,
-    ):
-        end = batch.ends({INPUT: batch.images})[INPUT]
-        # Activations a and gradients g at the point before, from the image itself on.
-        a, g, clean = clean_run(task, batch.images, sites, with_gradient=True)
-        effects = dict.fromkeys(sites, torch.zeros(()))
-        for k in range(1, intervals + 1):
-            x = torch.lerp(batch.images, end, k / intervals)
-            after, slopes, at_end = clean_run(task, x, sites, with_gradient=True)
-            # Popped site by site, so that no more than two points are in memory.
-            for site in sites:
-                change = (a.pop(site) - after[site]) * (g.pop(site) + slopes[site]) / 2
-                effects[site] = effects[site] + unit_effects(task, site, change)
-            a = after
-            g = slopes
-        # The last point is the baseline's image, at which the metric is the same for all sites.
-        at_ends = dict.fromkeys(complete, at_end)
-        for part, of_part in part_sums(parts, batch, effects, clean, at_ends):
-            sums[part].append(of_part)
+    with task.bar("conductance", "batch", n_batches) as bar:
+        for batch in task.batches():
+            end = batch.ends({INPUT: batch.images})[INPUT]
+            # Activations a and gradients g at the point before, from the image itself on.
+            a, g, clean = clean_run(task, batch.images, sites, with_gradient=True)
+            effects = dict.fromkeys(sites, torch.zeros(()))
+            for k in range(1, intervals + 1):
+                x = torch.lerp(batch.images, end, k / intervals)
+                after, slopes, at_end = clean_run(task, x, sites, with_gradient=True)
+                # Popped site by site, so that no more than two points are in memory.
+                for site in sites:
+                    change = (
+                        (a.pop(site) - after[site]) * (g.pop(site) + slopes[site]) / 2
+                    )
+                    effects[site] = effects[site] + unit_effects(task, site, change)
+                a = after
+                g = slopes
+            # The last point is the baseline's image, at which the metric is the same for all sites.
+            at_ends = dict.fromkeys(complete, at_end)
+            for part, of_part in part_sums(parts, batch, effects, clean, at_ends):
+                sums[part].append(of_part)
+            bar.update()
     return effects_of(sums, parts)
 
 

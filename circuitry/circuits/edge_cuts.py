@@ -18,7 +18,6 @@ from circuitry.encoder.tensor_batches import count_batches
 from circuitry.gates.edge_gates import GatedEdges, gated_edges_of, gates_of_masks
 from circuitry.gates.edges import Edges, Pair
 from circuitry.runs.given import checked
-from circuitry.runs.progress import Bar
 
 Cut = Mapping[Pair, tuple[Any, Any]]
 """Rows and columns in the masks of some pairs: the edges to cut together."""
@@ -107,13 +106,7 @@ def _effects(
     n_batches = count_batches(task.images, gated.rows) or 0
     with (
         task.running(),
-        Bar(
-            total=n_batches * len(values) or None,
-            desc="cuts",
-            unit="cut",
-            disable=not task.work.progress,
-            leave=False,
-        ) as bar,
+        task.bar("cuts", "cut", n_batches * len(values)) as bar,
     ):
         for batch in task.batches(gated.rows):
             clean = batch.clean(gated.sites)

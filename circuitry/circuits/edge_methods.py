@@ -1,4 +1,4 @@
-"""Scores of edges: `score_edges` between units, `attribute_components` between heads and whole MLPs.
+"""Scores of edges between units: `score_edges`. For edges between heads and whole MLPs see `component_graphs`.
 
 A method is a value of `methods.EDGE_METHODS`. ``squared``, the study's: how far a unit moves at the next site
 (`chain_edges`); the default of a chain whose sites carry nothing past their units. The others score effects on the
@@ -11,7 +11,7 @@ Scores rank edges and do not measure them: even where they order edges as exact 
 metric loses by a cut. Only ``cuts`` are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,12 +22,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.bases.gated_reading import joined_sites
-from circuitry.bases.residual import Component, ResidualStream, in_stream
+from circuitry.bases.residual import ResidualStream, in_stream
 from circuitry.circuits.asked_alike import ANY_CLASS, check_made_with
 from circuitry.circuits.chain_edges import chain_edges, reader_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, AttributionSettings
-from circuitry.circuits.edge_cuts import component_cuts, cut_effects
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.edge_cuts import cut_effects
+from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import (
     CUTS,
     EDGE_METHODS,
@@ -47,7 +47,6 @@ from circuitry.circuits.stream_edges import (
     PLAIN,
     StreamScores,
     attributed,
-    stream_of,
     unit_edges,
 )
 from circuitry.encoder.encoder import Encoder
@@ -59,7 +58,6 @@ from circuitry.runs.given import checked
 
 SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
 """Numbers of some units by site, in the encoder's order."""
-ComponentScorer = Callable[[ResidualStream, Task, QuadratureRule], StreamScores]
 
 
 def exact_readers(
@@ -86,27 +84,9 @@ EDGE_SCORERS: Mapping[str, EdgeScorer] = {
     CUTS: exact_cuts,
 }
 """The package's methods that score edges between units."""
-COMPONENT_SCORERS: Mapping[str, ComponentScorer] = {
-    GRADIENT: attributed,
-    EXACT_READERS: partial(attributed, exact=BY_READER),
-    CUTS: lambda stream, task, _: component_cuts(stream, task),
-}
-"""The package's methods that score edges between heads and whole MLPs."""
 
 
-def component_scorer(method: EdgeMethod) -> ComponentScorer:
-    """Return the function of a method that scores edges between heads and whole MLPs; refuse a method without one."""
-    if method.components is not None:
-        return partial(_component_scores, method)
-    if method.name not in COMPONENT_SCORERS:
-        raise InputError(
-            f"Edges between heads and MLPs are scored by {', '.join(map(repr, COMPONENT_SCORERS))} or an EdgeMethod "
-            f"with components, but {method.name!r} was given: choose another method."
-        )
-    return COMPONENT_SCORERS[method.name]
-
-
-def _component_scores(
+def component_scores(
     method: EdgeMethod, stream: ResidualStream, task: Task, rule: QuadratureRule
 ) -> StreamScores:
     """Call a method from outside; refuse an answer that is no scores of the edges of a stream."""
@@ -187,7 +167,7 @@ def score_edges(
         >>> strongest = edges.strongest(into=3).to_pandas()
     """
     chosen = edge_method(task.encoder, method)
-    # No edge leads from the image: its baseline is where the paths of all sites end.
+    # No edge leads from the image, whose pixels are no nodes.
     units = {site: np.asarray(units[site]) for site in units if site != INPUT}
     # A method that takes no path gets one gradient, at the clean activation.
     default = DEFAULT_RULE if chosen.along_path else PLAIN
@@ -203,109 +183,8 @@ def _scorer(method: EdgeMethod) -> EdgeScorer:
         return partial(_scores_from_outside, method)
     if method.components is not None:
         # In a stream edges between units are edges between components, with these units apart.
-        return partial(unit_edges, partial(_component_scores, method))
+        return partial(unit_edges, partial(component_scores, method))
     return EDGE_SCORERS[method.name]
-
-
-@checked
-def attribute_components(
-    task: Task,
-    *,
-    method: EdgeMethodName = GRADIENT,
-    rule: AnyRule = PLAIN,
-    ports: bool = False,
-) -> AttributionGraph:
-    """Score the heads and the whole MLPs of a transformer, and every edge between them and the embedding.
-
-    Sites are the layers: ``embed``, of each block ``blocks.i.attn`` (its heads) and ``blocks.i.mlp`` (one unit), and
-    ``embedding``. With ports apart, ``blocks.i.attn.q``, ``.k`` and ``.v`` hold what each head reads.
-
-        score of a node that writes     = effect of cutting all its edges
-        score of a node that only reads = effect of cutting all edges into it
-
-    To first order these are sums of the scores of the edges.
-
-    Args:
-        task: Its encoder is a transformer, as it is or in heads and neurons; where an edge is cut, the writer's
-            addition is that at the baseline. The task's sites play no part: all edges are scored.
-        method: One of `EDGE_METHODS` but ``squared``; ``cuts`` takes a run for every edge and no rule.
-        rule: Points of the path, or the rule's name; `PLAIN` is attribution patching.
-        ports: Whether the query, key and value of a head are nodes of their own; else one node reads for all three.
-
-    Raises:
-        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
-            fit, an unknown method, hooks on an encoder as it is, or a tower as in `ResidualStream.of`.
-
-    Example:
-        >>> of_vit = circuitry.Task(vit.encoder, images, circuitry.class_logit(vit.text_weights(folder.classes), 1))
-        >>> graph = circuitry.circuits.attribute_components(of_vit)
-        >>> strongest = graph.edges.top(0.01).to_pandas()
-    """
-    stream, task = stream_of(task)
-    rule = as_rule(rule)
-    score = component_scorer(EDGE_METHODS[method])
-    with task.running(gradients=True):
-        scores = score(stream, task, rule)
-    settings = task.identity | {"edge_rule": rule.name, "edge_method": method}
-    return as_graph(scores, settings, ports)
-
-
-def as_graph(
-    of_stream: StreamScores, settings: dict[str, Any], ports: bool = False
-) -> AttributionGraph:
-    """Return all heads and MLPs with the edges between them; no neurons are apart."""
-    scores = np.nan_to_num(of_stream.scores)
-    reads = _places(of_stream.readers, ports)
-    writes = _places(of_stream.writers, False)
-    components = (*of_stream.writers, *of_stream.readers)
-    layers = list(dict.fromkeys(component.layer for component in components))
-    # The layer of each site, in the order of the tower; the ports of a layer come before what it writes.
-    layer_of = dict[str, str]()
-    for layer in layers:
-        for port in (".q", ".k", ".v", ""):
-            site = f"{layer}{port}"
-            if site in reads or site in writes:
-                layer_of[site] = layer
-    nodes = dict[str, np.ndarray]()
-    kept = dict[str, np.ndarray]()
-    for site in layer_of:
-        # A site that writes has the effect of its edges out, even where it reads, too.
-        if site in writes:
-            nodes[site] = of_stream.out_of[np.concatenate(writes[site])]
-        else:
-            nodes[site] = of_stream.into[np.concatenate(reads[site])]
-        # Kept units are listed from the strongest on, as in every graph.
-        kept[site] = np.argsort(-np.abs(nodes[site]), kind="stable")
-    edges = dict[Pair, np.ndarray]()
-    for down in filter(reads.__contains__, layer_of):
-        # Where the ports of a head are one node, its score is the sum of theirs.
-        into = np.stack([scores[rows].sum(0) for rows in reads[down]])
-        for up in writes:
-            if layers.index(up) < layers.index(layer_of[down]):
-                of_writers = into[:, np.concatenate(writes[up])]
-                edges[up, down] = of_writers[kept[down]][:, kept[up]]
-    return AttributionGraph(
-        tuple(layer_of),
-        nodes,
-        {},
-        of_stream.n_images,
-        settings=settings,
-        kept_units=kept,
-        edge_scores=edges,
-    )
-
-
-def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list[int]]]:
-    """Return the places of each unit's components by site, units in order."""
-    by_unit: dict[str, dict[int, list[int]]] = {}
-    for place, component in enumerate(components):
-        site = component.layer
-        if ports and component.port:
-            site = f"{component.layer}.{component.port}"
-        units = by_unit.setdefault(site, {})
-        # A whole MLP has no number, and is the unit 0 of its site.
-        units.setdefault(component.unit or 0, []).append(place)
-    return {site: list(units.values()) for site, units in by_unit.items()}
 
 
 def with_edges(task: Task, circuit: Circuit) -> Circuit:

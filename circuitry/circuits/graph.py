@@ -22,7 +22,7 @@ from circuitry.circuits.budgets import RANKINGS, SAME_SHARE, BudgetName, stronge
 from circuitry.circuits.completeness import Completeness, find_doubtful, largest_gap
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
-from circuitry.circuits.methods import METHODS, SITE_PATH
+from circuitry.circuits.methods import SITE_PATH
 from circuitry.encoder.sites import INPUT
 from circuitry.gates.edges import Edges
 from circuitry.runs.errors import InputError, naming_damage
@@ -205,11 +205,10 @@ class Scores:
     @property
     def _made(self) -> str:
         """How the scores were made, in a few words."""
-        method = METHODS.get(self.settings.get("method", SITE_PATH))
-        # A rule says more than the name of the one method of the package that takes it.
-        by_rule = method is not None and method.takes_rule
+        # The rule says more than the name of the study's method. It tells no other method, even one that takes it.
+        by_path = self.settings.get("method", SITE_PATH) == SITE_PATH
         facts = [f"{self.n_images} images"]
-        for name in ("node_rule" if by_rule else "method", "baseline", "metric"):
+        for name in ("node_rule" if by_path else "method", "baseline", "metric"):
             if name in self.settings:
                 word = name.removeprefix("node_")
                 facts.append(f"{word} {self.settings[name]}")

@@ -332,11 +332,10 @@ def _check_to_write(
     """Refuse graphs without kept units or without images; return the largest share of kept units."""
     largest = 0.0
     for key, graph in graphs.items():
-        n_kept = sum(map(len, graph.kept_units.values()))
-        n_units = sum(len(graph.node_scores[site]) for site in graph.inner_sites)
-        if not n_kept or not images.get(key):
+        size = graph.circuit(None).size
+        if not size or not images.get(key):
             raise _no_circuits(f"that of {' in '.join(key)} lacks one of them")
-        largest = max(largest, n_kept / n_units)
+        largest = max(largest, size)
     if not graphs:
         raise _no_circuits("there is none")
     return largest

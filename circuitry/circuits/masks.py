@@ -121,13 +121,7 @@ def learn_masks(
     """
     with (
         task.running(gradients=True),
-        Bar(
-            total=settings.steps,
-            desc="masks",
-            unit="step",
-            disable=not task.work.progress,
-            leave=False,
-        ) as bar,
+        task.bar("masks", "step", settings.steps) as bar,
     ):
         runs = _gated(task, among)
         learning = _Learning(runs, default_answers(task.metric), settings)

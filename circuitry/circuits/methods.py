@@ -73,7 +73,8 @@ class Method:
     takes_rule: bool = False
     """Whether the quadrature rule of the settings changes its scores."""
     learns_mask: bool = False
-    """Whether it learns a mask for each size, in minutes (`learn_masks`); other methods rank units for all sizes."""
+    """Whether it learns a mask, which takes minutes (`learn_masks`): circuits of other classes beside one that it found
+    are then found by a ranking."""
 
 
 @dataclass(frozen=True)
@@ -272,9 +273,11 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
     if where:
         log.warning(
             "The method %r ranks units by images of the class and of others, but there are no others of %s: the "
-            "gradient ranks them there. Give others=, or in a folder more classes, or method='gradient'.",
+            "method %r ranks them there. Give others=, or in a folder more classes, or method=%r.",
             name,
             ", ".join(where),
+            instead,
+            instead,
         )
     return instead
 

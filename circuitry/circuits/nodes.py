@@ -32,7 +32,6 @@ from circuitry.encoder.site_activations import check_finite
 from circuitry.encoder.task import Batch, Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
-from circuitry.runs.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,8 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     rows = rows_that_fit(encoder, task.work.memory_gib)
-    total = (count_batches(task.images, rows) or 0) * len(sites) or None
-    with Bar(
-        total=total,
-        desc="nodes",
-        unit="site",
-        disable=not task.work.progress,
-        leave=False,
-    ) as bar:
+    n_batches = count_batches(task.images, rows) or 0
+    with task.bar("nodes", "site", n_batches * len(sites)) as bar:
         for batch in task.batches():
             # 1. One run, whose backward pass serves the point t = 0 of all sites.
             clean, first, values = clean_run(

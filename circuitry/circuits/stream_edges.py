@@ -41,7 +41,6 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches
 from circuitry.gates.edges import Pair
 from circuitry.runs.errors import InputError
-from circuitry.runs.progress import Bar
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
@@ -184,14 +183,8 @@ def clean_and_baseline(
     at_once = images_at_once(
         stream, len(stream.readers), task.work.memory_gib, n_patterns
     )
-    total = count_batches(task.images, rows=1)
-    with Bar(
-        total=total,
-        desc="edges",
-        unit="image",
-        disable=not task.work.progress,
-        leave=False,
-    ) as bar:
+    n_images = count_batches(task.images, rows=1)
+    with task.bar("edges", "image", n_images) as bar:
         for batch in task.batches(at_once):
             with torch.no_grad():
                 clean = batch.clean(stream.sites)

@@ -31,7 +31,6 @@ from circuitry.encoder.task import Task
 from circuitry.gates.fisher import default_answers, iterative_ranks, set_importance
 from circuitry.gates.images_under_gates import UnitsUnderGates
 from circuitry.gates.patching import patch_effects
-from circuitry.runs.progress import BRIEF, Bar
 
 UnitScores = Mapping[str, np.ndarray]
 PartNumbers = Int[np.ndarray, " images"] | None
@@ -92,11 +91,7 @@ def _by_gates(
     task: Task, measure: Callable[..., Tensor], parts: PartNumbers
 ) -> UnitScores:
     """Return a measure of each unit's gate; 0 for error units, which have none."""
-    hidden = not task.work.progress
-    with (
-        task.running(gradients=True),
-        Bar(desc="ranking", unit="image", disable=hidden, **BRIEF) as bar,
-    ):
+    with task.running(gradients=True), task.bar("ranking", "image") as bar:
         runs = UnitsUnderGates(task)
         # Images by their place in the runs: the class's come first. A set pairs some of them with all others.
         others = range(runs.n_own, len(runs))

@@ -96,7 +96,7 @@ def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> N
     encoder = task.encoder
     # Widths do not depend on the image, so a blank one shows them.
     for site, activation in encoder.read_unhooked(encoder.blank(), task.sites).items():
-        n_units = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
+        n_units = encoder.n_units(site, activation)
         n_scores = scores[site].shape[-1]
         if n_scores != n_units:
             raise _no_scores(

@@ -299,6 +299,10 @@ class Encoder(HookedSites):
         """Return the units of a site's activation, without the stream that it carries past them."""
         return self.parts_of(site, activation)[0]
 
+    def n_units(self, site: str, activation: Float[Tensor, "batch ..."]) -> int:
+        """Return the number of units of a site, error units included, which its activation tells."""
+        return self.units_of(site, activation).shape[self.unit_dim(site)]
+
     def parts_of(
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Sequence[Float[Tensor, "batch ..."]]:

@@ -115,7 +115,7 @@ def _seeded() -> torch.Generator:
 def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
     """Return whether units act on the embedding one by one, up to a factor for each image."""
     generator = _seeded()
-    n_units = _n_units(encoder, site, clean)
+    n_units = encoder.n_units(site, clean)
     n_parts = min(N_PARTS, n_units)
     part_of_unit = torch.randperm(n_units, generator=generator) % N_PARTS
     embeddings = []
@@ -135,7 +135,7 @@ def _repeats(
 ) -> bool:
     """Return whether each unit depends on the unit of the same number at the site before alone."""
     units = _units_first(encoder, site, clean[site])
-    n_units = _n_units(encoder, before, clean[before])
+    n_units = encoder.n_units(before, clean[before])
     if len(units) != n_units:
         return False
     # A random half and its complement, so that neighbours that a grouped convolution mixes fall apart.
@@ -152,10 +152,6 @@ def _repeats(
 
 def _units_first(encoder: Encoder, site: str, activation: Tensor) -> Tensor:
     return encoder.units_of(site, activation).movedim(encoder.unit_dim(site), 0)
-
-
-def _n_units(encoder: Encoder, site: str, clean: Tensor) -> int:
-    return encoder.units_of(site, clean).shape[encoder.unit_dim(site)]
 
 
 def _scaled(encoder: Encoder, site: str, clean: Tensor, gates: Tensor) -> Tensor:

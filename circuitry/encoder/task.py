@@ -39,6 +39,7 @@ from circuitry.runs.errors import InputError, number_of
 from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.identity import Identity
 from circuitry.runs.leaves import part_of
+from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.workers import Work
 
 
@@ -166,6 +167,16 @@ class Task:
             yield Batch(images, count, self)
             count += len(images)
         check_count(self.baseline, count)
+
+    def bar(self, name: str, unit: str, total: int | None = None) -> Bar:
+        """Return a progress bar of a step of the work, which is hidden where `work` shows none.
+
+        Args:
+            total: Number of units, if it is known; None or 0 for images that are read as they are needed.
+        """
+        desc = self.work.bar(name)
+        hidden = desc is None
+        return Bar(total=total or None, desc=desc, unit=unit, disable=hidden, **BRIEF)
 
     def of_some(
         self,

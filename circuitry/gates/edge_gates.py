@@ -144,8 +144,7 @@ def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges
     activations = encoder.read_unhooked(encoder.blank(), sites)
     sizes = dict[str, int]()
     for site in sites:
-        units = encoder.units_of(site, activations[site])
-        sizes[site] = units.shape[encoder.unit_dim(site)]
+        sizes[site] = encoder.n_units(site, activations[site])
     joined = set(joined_sites(encoder, sites))
     return GatedEdges(
         rows,

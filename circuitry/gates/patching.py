@@ -33,7 +33,6 @@ from circuitry.gates.effects_of_patches import DIRECTIONS, PATCHED_BY, PatchEffe
 from circuitry.gates.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked, one_of
-from circuitry.runs.progress import Bar
 
 
 @checked
@@ -86,12 +85,7 @@ def patch_effects(
     n_batches = count_batches(task.images, rows) or 0
     with (
         task.running(),
-        Bar(
-            total=n_batches * len(sites) or None,
-            desc="patching",
-            unit="site",
-            disable=not task.work.progress,
-        ) as bar,
+        task.bar("patching", "site", n_batches * len(sites)) as bar,
     ):
         for batch in task.batches():
             clean = batch.clean(sites)

@@ -55,11 +55,8 @@ class GatedUnits:
 
     def sizes(self, activations: Mapping[str, Tensor]) -> dict[str, int]:
         """Return the number of units by site, error units included."""
-        sizes = dict[str, int]()
-        for site in self.sites:
-            units = self.encoder.units_of(site, activations[site])
-            sizes[site] = units.shape[self.encoder.unit_dim(site)]
-        return sizes
+        n_units = self.encoder.n_units
+        return {site: n_units(site, activations[site]) for site in self.sites}
 
     def stacks(
         self,

@@ -22,7 +22,6 @@ N_TOP = 20
 """Units of every site with the largest |score| that are checked; all where a site has fewer."""
 N_RANDOM = 20
 """Units of every site that are checked at random; all where a site has fewer."""
-"""Units of every site that are checked, by |score| and at random; all where a site has fewer."""
 
 
 @checked

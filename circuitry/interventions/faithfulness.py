@@ -29,7 +29,6 @@ from circuitry.interventions.optimal_ablation import OPTIMAL, optimal_baseline
 from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, checked
-from circuitry.runs.progress import Bar
 
 AT_ONCE = 64
 """Circuits that `measure_each` holds in memory."""
@@ -199,10 +198,9 @@ def draw_random(
     if circuits[0].edges is not None:
         return [circuit.random(rng) for _ in range(draws) for circuit in circuits]
     everything = circuits[0].nothing().complement()
-    # All orders are drawn before any circuit is made: that is the order of draws of the seed.
-    orders = [everything.random(rng).units for _ in range(draws)]
     drawn = list[Circuit]()
-    for order in orders:
+    for _ in range(draws):
+        order = everything.random(rng).units
         for circuit in circuits:
             units = dict[str, np.ndarray]()
             for site, of_site in circuit.units.items():
@@ -250,9 +248,7 @@ def measure_each(
     left = iter(circuits)
     parts = list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
-    with Bar(
-        total=total, desc=what, unit="circuit", disable=not task.work.progress
-    ) as bar:
+    with task.bar(what, "circuit", total) as bar:
         while batch := list(islice(left, AT_ONCE)):
             numbers, _ = measure_answers(quiet, batch)
             parts.append(numbers[0])

@@ -50,7 +50,6 @@ SMALLEST = 0.05
 """The smallest size that is tried for a selectivity."""
 ROUNDS = 4
 """The number of sizes that are tried."""
-"""The smallest size that is tried for a selectivity, and the number of sizes."""
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +138,10 @@ def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
     if task.others is None:
         method = without_others(method, ["this task"])
         _say_zero(task)
-    if METHODS[method].learns_mask:
+    search = SEARCHERS.get(method)
+    # A method from outside, even in the place of one of the package, scores units, which are then ranked.
+    if search is not None and METHODS[method].function is None:
         # A mask is trained for its sizes, so each call trains anew.
-        search = SEARCHERS[method]
         return lambda sizes: search(task, sizes, masks)
     # All sizes cut the same ranking: the passes through the model are made once, here.
     scores = rank_units(task, method)

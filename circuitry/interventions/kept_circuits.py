@@ -36,7 +36,6 @@ from circuitry.gates.unit_gates import GatedUnits, gate_units
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, checked
 from circuitry.runs.identity import OF_TOWER
-from circuitry.runs.progress import Bar
 
 
 @checked
@@ -85,10 +84,7 @@ def _embeddings(
     """Return the embeddings of a task's images, batch by batch, with only some units or edges kept."""
     of_batches = list[Tensor]()
     n_batches = count_batches(task.images, gated.rows)
-    with (
-        task.running(),
-        Bar(desc="circuits", unit="circuit", disable=not task.work.progress) as bar,
-    ):
+    with task.running(), task.bar("circuits", "circuit") as bar:
         for batch in task.batches(gated.rows):
             # Batches are the outer loop: the clean run of a batch serves all circuits.
             clean = batch.clean([gated.start, *gated.sites])
@@ -181,7 +177,7 @@ def ablate_all_but(
 
     def write(site: str, activation: Tensor) -> Tensor:
         # The activation tells the number of units: a baseline of zeros has none.
-        size = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
+        size = encoder.n_units(site, activation)
         gates = torch.from_numpy(mark_kept(kept[site], size, site))[None]
         end = values.at(site, activation)
         return gate_units(encoder, site, gates.to(activation.device), end, activation)

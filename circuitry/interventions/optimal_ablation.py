@@ -39,7 +39,6 @@ BATCH = 8
 """Images of each step."""
 RATE = 0.1
 """Learning rate, in the unit of a unit's spread."""
-"""Steps of Adam, images of each, and its learning rate in the unit of a unit's spread."""
 SHRINKAGE = 0.1
 """Weight of the mean square of the constants beside the loss."""
 
@@ -122,7 +121,7 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
         for site, end in runs.shifted(shift).items():
             values[site] = end.detach().clone()
     for site, past in task.encoder.carried.items():
-        # Units that a site carries on from an earlier one are ablated there, and have no baseline here.
+        # The stream that a site carries past its units is never ablated, so it has no baseline.
         if site in values:
             unit_dim = task.encoder.unit_dim(site)
             values[site].narrow(unit_dim, past.start, len(past)).zero_()

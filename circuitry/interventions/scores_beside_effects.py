@@ -1,4 +1,4 @@
-"""Effects of single units, sites and positions, measured and predicted: results of patching. No torch."""
+"""Attributed scores of units beside exact effects, and the agreement of maps of pixels. No torch."""
 
 import math
 from collections.abc import Mapping

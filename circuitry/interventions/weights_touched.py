@@ -1,7 +1,6 @@
 """The share of a tower's weights that a circuit touches: a size that is comparable between kinds of units."""
 
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
         weight.is_inference() or weight.is_meta for weight in weights
     ):
         return ()
-    images = next(islice(task.batches(IMAGES_SHOWN), 1)).images[:IMAGES_SHOWN]
+    images = next(task.batches(IMAGES_SHOWN)).images
 
     def count(circuit: Circuit) -> int:
         """Return how many weights a circuit touches."""

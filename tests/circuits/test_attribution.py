@@ -24,7 +24,6 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges
-from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
 from circuitry.encoder.tensor_batches import bytes_per_image
@@ -228,7 +227,7 @@ def test_equal_to_the_study() -> None:
     graphs, off, moved = {}, 0.0, 0.0
     for key, label in json.loads(meta["labels"]).items():
         metric = class_logit(data["text_weights"], label)
-        rule = STUDY_RULE
+        rule = left_rule(10)
         images = data[f"images/{key}"]
         graph = graphs[key] = circuitry.attribute(
             encoder, images, metric, rule=rule, progress=False, **AS_STUDIED

@@ -1,6 +1,7 @@
 """Methods and measures from outside: what they return is looked at once, where it comes in."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,17 @@ def numbers() -> dict[str, np.ndarray]:
     return {site: rng.normal(size=n) for site, n in N_UNITS.items()}
 
 
+def attributed(**asked: Any) -> AttributionGraph:
+    return attribute(
+        TASK.encoder,
+        TASK.images,
+        TASK.metric,
+        sites=TASK.sites,
+        progress=False,
+        **asked,
+    )
+
+
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     monkeypatch.setitem(METHODS, "mine", Method("mine"))  # taken back afterwards
@@ -93,14 +105,7 @@ def test_what_a_method_returns_is_refused_with_its_name(
     registered(returned)
     askers: list[Callable[[], object]] = [
         lambda: score_units(TASK, "mine"),
-        lambda: attribute(
-            TASK.encoder,
-            TASK.images,
-            TASK.metric,
-            sites=TASK.sites,
-            method="mine",
-            progress=False,
-        ),
+        lambda: attributed(method="mine"),
         lambda: find_circuit(TASK, method="mine", size=0.1),
     ]
     for ask in askers:
@@ -117,15 +122,17 @@ def test_tensors_of_a_method_are_its_scores(registered: Callable[[Any], None]) -
     )
     for site, scores in score_units(TASK, "mine").items():
         np.testing.assert_array_equal(scores, numbers()[site])
-    graph = attribute(
-        TASK.encoder,
-        TASK.images,
-        TASK.metric,
-        sites=TASK.sites,
-        method="mine",
-        progress=False,
-    )
-    np.testing.assert_array_equal(graph.node_scores["code"], numbers()["code"])
+    scored = attributed(method="mine").node_scores
+    np.testing.assert_array_equal(scored["code"], numbers()["code"])
+
+
+def test_a_method_that_says_it_learns_a_mask_ranks_by_its_scores(
+    registered: Callable[[Any], None],
+) -> None:
+    registered(numbers())
+    register_method(replace(METHODS["mine"], learns_mask=True))
+    found = find_circuit(TASK, method="mine", size=0.5)
+    assert found.source.settings["method"] == "mine"
 
 
 def test_the_third_argument_of_a_method_are_the_parts(
@@ -134,20 +141,10 @@ def test_the_third_argument_of_a_method_are_the_parts(
     monkeypatch.setitem(METHODS, "mine", Method("mine"))
     asked = list[Any]()
 
-    def by_parts(
-        task: Task, settings: AttributionSettings, parts: Any = None
-    ) -> Scores:
+    def by_parts(task: Task, settings: AttributionSettings, parts: Any) -> Scores:
         asked.append(parts)
-        rows = 1 if parts is None else 1 + len(np.unique(parts))
-        found = {
-            site: np.arange(rows)[:, None] + scores
-            for site, scores in numbers().items()
-        }
-        return (
-            found
-            if parts is not None
-            else {site: scores[0] for site, scores in found.items()}
-        )
+        rows = np.arange(1 + len(np.unique(parts)))[:, None]
+        return {site: rows + scores for site, scores in numbers().items()}
 
     register_method(Method("mine", function=by_parts, takes_parts=True))
     settings, numbered = AttributionSettings(method="mine"), np.array([4, 7, 4, 7])
@@ -212,14 +209,7 @@ def test_a_method_of_edges_from_outside_makes_graphs_that_name_its_function(
             return {PAIR: torch.full([len(units[s]) for s in PAIR[::-1]], factor)}
 
         register_edge_method("mine", constant)
-        return attribute(
-            TASK.encoder,
-            TASK.images,
-            TASK.metric,
-            sites=TASK.sites,
-            edges="mine",
-            progress=False,
-        )
+        return attributed(edges="mine")
 
     graphs = [graph_by(factor) for factor in (2.0, 2.0, 3.0)]
     assert set(graphs[0].edge_scores[PAIR].ravel()) == {2.0}

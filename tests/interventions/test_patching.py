@@ -36,17 +36,9 @@ from circuitry.runs import Work
 from tests.support.assert_same import assert_same
 from tests.support.differences import assert_same_differences, rounding_of
 from tests.support.feature_bases import setting as in_latents
+from tests.support.oracles import setting
 from tests.support.towers import make_tower
 from tests.support.work import AS_STUDIED, QUIET
-
-
-def setting(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
-    encoder = Encoder.from_tower(tower)
-    return (
-        encoder,
-        torch.randn(n, 3, *encoder.image_size),
-        F.normalize(torch.randn(4, 16), dim=-1),
-    )
 
 
 def hand_worked() -> Encoder:

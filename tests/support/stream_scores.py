@@ -10,7 +10,7 @@ from circuitry.bases import ResidualStream
 from circuitry.bases.gated_reading import lifted
 from circuitry.bases.gated_stream import run_gated
 from circuitry.circuits import EDGE_METHODS
-from circuitry.circuits.edge_methods import component_scorer
+from circuitry.circuits.component_graphs import component_scorer
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import PLAIN
 from circuitry.encoder import AnyBaseline, Encoder, Metric, Task, as_baseline
