@@ -150,14 +150,16 @@ class FolderBaseline:
         encoder = self.clip.encoder
         # One pass over all images serves all classes, as long as the encoder is the same.
         identity = encoder.identity
-        made_of = (identity.key, strict)
-        if made_of in self._means and not identity.unknown:
+        # An encoder that cannot be identified has no key: its mean is taken each time.
+        made_of = None if identity.unknown else (identity.key, strict)
+        if made_of in self._means:
             return self._means[made_of]
         batches = self._batches(
             self._everything, strict, "images of the baseline" if progress else None
         )
         mean = mean_baseline(encoder, batches, MEANS[self.name], progress=progress)
-        self._means[made_of] = mean
+        if made_of is not None:
+            self._means[made_of] = mean
         return mean
 
     @cached_property
