@@ -17,12 +17,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, product, zip_longest
+from itertools import chain, product
 
 import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.splits import in_turn
 from circuitry.encoder.baselines import (
     MEANS,
     ZERO,
@@ -189,12 +190,9 @@ class FolderBaseline:
             drawn = f"{self.seed}\0{class_name}\0{other}"
             return hashlib.sha256(drawn.encode()).digest()
 
-        ranked = list[Sequence[ImageRecord]]()
-        for other in sorted(self.images.following(class_name), key=rank):
-            ranked.append(self._ranked[other, domain])
-        # One image of each class, then the next of each; None stands where a class has no more.
-        in_turn = chain.from_iterable(zip_longest(*ranked))
-        return tuple(filter(None, in_turn))[: self.n_images]
+        others = sorted(set(self.images.classes) - {class_name}, key=rank)
+        by_class = [self._ranked[other, domain] for other in others]
+        return in_turn(by_class)[: self.n_images]
 
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], Sequence[ImageRecord]]:
