@@ -13,6 +13,8 @@ from torchvision.ops import MLP as TorchvisionMlp  # noqa: N811
 from circuitry.encoder.transformers_towers import from_transformers, part_by_role
 
 _NOTHING = nn.Identity()
+_OPEN_CLIP = ("c_fc", "gelu", "c_proj")
+"""Names of the steps of open_clip's MLP."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def mlp_parts(mlp: Any) -> MlpParts | None:
     if isinstance(mlp, TorchvisionMlp):
         layer_in, act, _, layer_out, _ = mlp
         return MlpParts(layer_in, act, _NOTHING, layer_out)
-    if isinstance(mlp, nn.Sequential) and hasattr(mlp, "c_proj"):
+    if isinstance(mlp, nn.Sequential) and all(hasattr(mlp, n) for n in _OPEN_CLIP):
         steps: Any = mlp
         norm = getattr(mlp, "ln", _NOTHING)
         return MlpParts(steps.c_fc, steps.gelu, norm, steps.c_proj)

@@ -10,7 +10,7 @@ The images of a class in a domain are ranked by the seed (`DomainFolder.ranked`)
 So no image both finds and tests, whichever questions are asked of one folder.
 """
 
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
@@ -21,6 +21,13 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
 
 Records = tuple[ImageRecord, ...]
+
+
+def in_turn(groups: Iterable[Sequence[ImageRecord]]) -> Records:
+    """Return the first image of each group, then the second of each, and so on."""
+    # None stands where a group has no more images.
+    rounds = zip_longest(*groups)
+    return tuple(filter(None, chain.from_iterable(rounds)))
 
 
 @checked
@@ -63,9 +70,7 @@ class Split:
         side = self.unseen if unseen else self.found_on
         following = self.images.following(class_name)
         by_class = [side((other, domain)) for other in following]
-        # None stands where a class has no more images.
-        in_turn = chain.from_iterable(zip_longest(*by_class))
-        return tuple(filter(None, in_turn))[:n]
+        return in_turn(by_class)[:n]
 
     def check_testable(self, key: Key) -> None:
         """Refuse a class that has no unseen image in a domain."""

@@ -261,17 +261,17 @@ class Encoder(HookedSites):
         of_chain = {stage.site: stage for stage in self.chain.stages}
         by_hand = {*of_chain} if self.chain.by_hand else set()
         finer = []
-        other_kinds = set()
+        other_layouts = set()
         for stage in self._own_stages:
             of_tower = of_chain.get(stage.site)
             if stage is not of_tower:
                 finer.append(stage)
-                # Latents are known by their autoencoder; the axis of other units has to be told.
-                if of_tower is not None and stage.kind != of_tower.kind:
-                    other_kinds.add(stage.site)
+                # No code tells units along one axis of an activation from units along another.
+                if of_tower is not None and stage.kind.layout != of_tower.kind.layout:
+                    other_layouts.add(stage.site)
         tower, points = self.tower, self.hook_dict
         read = stage_parts(self.chain.stages, tower, points, by_hand)
-        return read | stage_parts(finer, tower, points, other_kinds)
+        return read | stage_parts(finer, tower, points, other_layouts)
 
     def _answers_to_noise(self) -> list[float]:
         # Numbers of half precision are rounded by more than `same_part` takes for equal.

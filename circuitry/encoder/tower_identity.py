@@ -66,8 +66,8 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
     # Quantised layers have weights that are neither parameters nor buffers.
     packed = tower.state_dict()
     # Shared weights have several names in the state dict; all were read above.
-    names = [name for name, _ in tower.named_parameters(remove_duplicate=False)]
-    names += [name for name, _ in tower.named_buffers(remove_duplicate=False)]
+    names = {name for name, _ in tower.named_parameters(remove_duplicate=False)}
+    names |= {name for name, _ in tower.named_buffers(remove_duplicate=False)}
     for name in list(packed):
         if name in names or name.startswith(without):
             del packed[name]
@@ -90,7 +90,7 @@ def stage_parts(
 ) -> dict[str, Any]:
     """Return a digest, by site, of each stage that runs other code than the tower's modules and libraries.
 
-    A stage whose kind of units has a ``made_of`` is left out: the encoder's basis identifies it, see `UnitKind`.
+    Code that cannot be read is left out where the kind of units has a ``made_of``, see `UnitKind`.
 
     Args:
         stages: Stages of an encoder in order, since a stage may hold the stages before it.
@@ -107,10 +107,13 @@ def stage_parts(
         # One reader for all stages, so that what an earlier stage holds is read once; the verdicts are for each stage.
         leaves.foreign = False
         leaves.unknown = {}
-        axes = [stage.unit_dim, stage.carried, stage.error_units]
-        read = leaves.read([stage.run, axes], f"the stage of {stage.site}")
-        if stage.kind.made_of is not None:
-            continue
+        place = f"the stage of {stage.site}"
+        layout = [stage.kind.layout, stage.carried, stage.error_units]
+        read = leaves.read([stage.run, layout], place)
+        if leaves.unknown and stage.kind.made_of is not None:
+            # The definition of its units, which the basis holds, stands for code that cannot be read.
+            leaves.unknown = {}
+            read = leaves.read(layout, place)
         if stage.site in sites or leaves.foreign or leaves.unknown:
             digests[stage.site] = leaves.unknown or digest(read)
     return digests

@@ -37,6 +37,11 @@ class UnitKind:
     numbers, arrays, tensors, functions and objects of these, or has a text ``identity``, so that it has a `digest`."""
 
     @property
+    def layout(self) -> tuple[int, bool]:
+        """How units lie in an activation. Kinds that differ in their name alone are the same units."""
+        return self.axis, self.is_vector
+
+    @property
     def digest(self) -> Any:
         """Digest of ``made_of`` for an `Identity`; unknown, and so equal to nothing, if it cannot be read."""
         own = getattr(self.made_of, "identity", self.made_of)
@@ -58,5 +63,7 @@ NEURON = UnitKind("neuron", -1)
 
 def kind_along(axis: int) -> UnitKind:
     """Return the kind of units whose axis alone is known."""
-    known = {CHANNEL.axis: CHANNEL, FEATURE.axis: FEATURE}
-    return known.get(axis, UnitKind("unit", axis))
+    for kind in (CHANNEL, FEATURE):
+        if kind.axis == axis:
+            return kind
+    return UnitKind("unit", axis)

@@ -49,8 +49,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             # A file may have one weight under both names, as after saving a wrapper and its module together.
             name = _PREFIX.sub("", key)
             other = tensors.setdefault(name, value)
-            is_other = value is not other and not torch.equal(value, other)
-            if value.dtype != other.dtype or is_other:
+            differs = value.dtype != other.dtype or not torch.equal(value, other)
+            if value is not other and differs:
                 raise InputError(
                     f"{file} holds two different tensors {name}, with and without a prefix such as module.: save one "
                     "model's state dict alone."

@@ -84,7 +84,9 @@ def load_classifier(
     # With a tag the library has loaded the weights.
     if pretrained is None:
         state = (
-            read_checkpoint(checkpoint) if checkpoint else _packaged_state(name, net)
+            _packaged_state(name, net)
+            if checkpoint is None
+            else read_checkpoint(checkpoint)
         )
         check_state(net, state, f"{checkpoint or name}", own_name)
         net.load_state_dict(state)

@@ -17,12 +17,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, product, zip_longest
+from itertools import chain, product
 
 import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.splits import in_turn
 from circuitry.encoder.baselines import (
     MEANS,
     ZERO,
@@ -150,14 +151,16 @@ class FolderBaseline:
         encoder = self.clip.encoder
         # One pass over all images serves all classes, as long as the encoder is the same.
         identity = encoder.identity
-        made_of = (identity.key, strict)
-        if made_of in self._means and not identity.unknown:
+        # An encoder that cannot be identified has no key: its mean is taken each time.
+        made_of = None if identity.unknown else (identity.key, strict)
+        if made_of in self._means:
             return self._means[made_of]
         batches = self._batches(
             self._everything, strict, "images of the baseline" if progress else None
         )
         mean = mean_baseline(encoder, batches, MEANS[self.name], progress=progress)
-        self._means[made_of] = mean
+        if made_of is not None:
+            self._means[made_of] = mean
         return mean
 
     @cached_property
@@ -187,12 +190,9 @@ class FolderBaseline:
             drawn = f"{self.seed}\0{class_name}\0{other}"
             return hashlib.sha256(drawn.encode()).digest()
 
-        ranked = list[Sequence[ImageRecord]]()
-        for other in sorted(self.images.following(class_name), key=rank):
-            ranked.append(self._ranked[other, domain])
-        # One image of each class, then the next of each; None stands where a class has no more.
-        in_turn = chain.from_iterable(zip_longest(*ranked))
-        return tuple(filter(None, in_turn))[: self.n_images]
+        others = sorted(set(self.images.classes) - {class_name}, key=rank)
+        by_class = [self._ranked[other, domain] for other in others]
+        return in_turn(by_class)[: self.n_images]
 
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], Sequence[ImageRecord]]:

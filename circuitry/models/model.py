@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from runpy import run_path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip, checked_device, read_no_text
 from circuitry.models.prompts import Template
 from circuitry.runs.errors import InputError, shown, unknown_name
-from circuitry.runs.given import Names, checked
+from circuitry.runs.given import SOME, Names, checked
 from circuitry.runs.identity import Identity
 
 
@@ -59,7 +59,7 @@ class Model(Protocol):
 def from_encoder(
     encoder: Encoder,
     preprocess: Callable[[Image], Tensor],
-    rows: Mapping[str, Tensor] | None = None,
+    rows: Annotated[Mapping[str, Tensor], SOME] | None = None,
     *,
     name: str | None = None,
 ) -> Clip:
@@ -73,7 +73,7 @@ def from_encoder(
         name: Name of the model in tables and reports (default: the tower's class).
 
     Raises:
-        InputError: for rows that are not as wide as the embedding.
+        InputError: for rows that are not as wide as the embedding, or no row at all.
 
     Example:
         >>> from torchvision.transforms.functional import pil_to_tensor
@@ -97,9 +97,10 @@ def from_encoder(
                 f"{list(row.shape)}: give the tower up to the layer whose rows these are."
             )
     weights = torch.stack([row.detach() for row in rows.values()])
+    weights = weights.to(encoder.device, encoder.dtype)
     return Classifier(
         **vars(known),
-        rows=weights.to(encoder.device, encoder.dtype),
+        rows=weights,
         bias=weights.new_zeros(len(weights)),
         classes={class_name: (i,) for i, class_name in enumerate(rows)},
     )

@@ -18,17 +18,14 @@ from .jobs import Job as Job
 from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
 from .manifest import read_manifest as read_manifest
-from .processes import interrupted_by_sigterm as interrupted_by_sigterm
 from .progress import Bar as Bar
 from .provenance import digest as digest
 from .provenance import versions as versions
 from .settings_file import preset as preset
 from .workers import ALONE as ALONE
 from .workers import Rank as Rank
-from .workers import Requeued as Requeued
 from .workers import Work as Work
 from .workers import WorkSettings as WorkSettings
-from .workers import cluster_executor as cluster_executor
 from .workers import job_options as job_options
 from .workers import short_waits as short_waits
 from .workers import this_rank as this_rank

@@ -65,29 +65,23 @@ _HOLD_ATTRIBUTES = (
 )
 """Types written in C that hold only attributes, and items or a plain value, which `Leaves` reads."""
 _OF_CLASSES = {
-    *(
-        "__dict__",
-        "__weakref__",
-        "__module__",
-        "__qualname__",
-        "__doc__",
-        "__annotations__",
-        "__slots__",
-    ),
-    *(
-        "__abstractmethods__",
-        "_abc_impl",
-        "__parameters__",
-        "__orig_bases__",
-        "__match_args__",
-        "__hash__",
-    ),
-    *(
-        "__dataclass_fields__",
-        "__dataclass_params__",
-        "__firstlineno__",
-        "__static_attributes__",
-    ),
+    "__dict__",
+    "__weakref__",
+    "__module__",
+    "__qualname__",
+    "__doc__",
+    "__annotations__",
+    "__slots__",
+    "__abstractmethods__",
+    "_abc_impl",
+    "__parameters__",
+    "__orig_bases__",
+    "__match_args__",
+    "__hash__",
+    "__dataclass_fields__",
+    "__dataclass_params__",
+    "__firstlineno__",
+    "__static_attributes__",
 }
 """Attributes that Python itself adds to a class."""
 _INSTALLED = {"site-packages", "dist-packages"}

@@ -19,10 +19,6 @@ def interrupted_by_sigterm() -> Iterator[None]:
     """Within the block SIGTERM raises a KeyboardInterrupt with the signal's number, so that this process tidies up.
 
     Only the main thread handles signals: in another one nothing changes.
-
-    Example:
-        >>> with circuitry.runs.interrupted_by_sigterm():
-        ...     pass  # work that tidies up in a finally
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -119,11 +119,7 @@ def run_array(
 
 
 def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> Any:
-    """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise.
-
-    Example:
-        >>> executor = circuitry.runs.cluster_executor(Path("logs"), "local", {"timeout_min": 5})
-    """
+    """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise."""
     if importlib.util.find_spec("submitit") is None:
         raise InputError(
             "Arrays of jobs need submitit: pip install submitit (or '.[cluster]' in the checkout of circuitry)."
@@ -151,13 +147,7 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
 
 @dataclass(frozen=True)
 class Requeued:
-    """A task that submitit continues in a new job when its time ends too early.
-
-    Example:
-        >>> task = circuitry.runs.Requeued(lambda worker, workers: worker / workers)
-        >>> task(1, 2)
-        0.5
-    """
+    """A task that submitit continues in a new job when its time ends too early."""
 
     task: Callable[[int, int], object]  #: From worker and workers to what is done.
 

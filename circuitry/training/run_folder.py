@@ -87,7 +87,8 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
             f"A training run has the folder {folder}, which does not exist: give the folder of a run."
         )
     by_epoch = {}
-    for path in folder.iterdir():
+    # Sorted, so that of two files of an epoch the same one is taken each time.
+    for path in sorted(folder.iterdir()):
         name = _CHECKPOINT.fullmatch(path.name)
         # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
         if name and (path.suffix != ".pt" or zipfile.is_zipfile(path)):

@@ -1,5 +1,6 @@
 """Heads and neurons as units: equal to the tower, and to hooks on its own modules."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -237,6 +238,9 @@ def without_a_block() -> Encoder:
 
 
 MLP = nn.Sequential(nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 16))
+WITHOUT_GELU = nn.Sequential(
+    OrderedDict(c_fc=nn.Linear(16, 8), relu=nn.ReLU(), c_proj=nn.Linear(8, 16))
+)
 UNKNOWN: tuple[tuple[Callable[[], Encoder], str], ...] = (
     (
         lambda: Encoder.from_tower(make_tower("swin")),
@@ -247,6 +251,7 @@ UNKNOWN: tuple[tuple[Callable[[], Encoder], str], ...] = (
         "known of open_clip's ResidualAttentionBlock.* a Identity with NoneType and NoneType",
     ),
     (lambda: with_block(mlp=MLP), "a Block with Attention and Sequential"),
+    (lambda: with_block(mlp=WITHOUT_GELU), "a Block with Attention and Sequential"),
     (
         lambda: with_block(attn=Attention(16, 2, gated=True)),
         "behind a gate on attention are not known: use this",

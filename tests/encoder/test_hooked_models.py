@@ -285,3 +285,9 @@ def test_means_of_a_patched_model_are_its_own(clip: Clip, root: Path) -> None:
     assert torch.allclose(under.values[SITE][:, :4], torch.tensor(0.7))
     assert not torch.allclose(clean.values[SITE][:, :4], torch.tensor(0.7))
     assert named.of("cat", "ink", 1) is clean
+    # What nobody can identify is taken anew each time.
+    with clip.encoder.hooks([(SITE, lambda x, hook: 2 * x)]):
+        doubled = named.of("axe", "ink", 1)
+        assert named.of("axe", "ink", 1) is not doubled
+    assert isinstance(doubled, Baseline)
+    torch.testing.assert_close(doubled.values[SITE], 2 * clean.values[SITE])

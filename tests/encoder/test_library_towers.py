@@ -1,5 +1,6 @@
 """Towers of transformers, timm and torchvision, against what each itself says of images."""
 
+from collections.abc import Callable
 from typing import Any
 
 import open_clip
@@ -22,6 +23,7 @@ from circuitry.bases import ResidualStream, site_named
 from circuitry.cards.strongest_images import map_grid
 from circuitry.circuits import attribute_components, direct_effects
 from circuitry.encoder import Chain, adapters, linked_stages, register_architecture
+from circuitry.encoder.chain import Link
 from tests.support.assert_same import assert_same
 from tests.support.library_towers import NETS, TRANSFORMERS, library_tower
 from tests.support.oracles import brute_force_nodes
@@ -316,6 +318,24 @@ def test_a_chain_is_given_by_names_or_by_a_registered_reader() -> None:
             assert torch.equal(encoder(images), tower(images))
     with pytest.raises(InputError, match=r"'fourth'.*first, second, third"):
         Encoder.from_stages(tower, ["fourth"], (8, 8))
+
+
+@pytest.mark.usefixtures("own_readers")
+def test_the_newest_reader_is_asked_first() -> None:
+    def reading(*links: Link) -> Callable[[nn.Module], Chain | None]:
+        def read(net: nn.Module) -> Chain | None:
+            if not isinstance(net, Forked):
+                return None
+            return Chain(tuple(linked_stages(net, links)), (8, 8))
+
+        return read
+
+    tower = Forked(False).eval()
+    register_architecture("apart", reading(*LAYERS))
+    register_architecture("together", reading("first", ("second", "third")))
+    assert Encoder.from_tower(tower).sites == ("input", "first", "third")
+    register_architecture("apart", reading(*LAYERS))
+    assert Encoder.from_tower(tower).sites == ("input", *LAYERS)
 
 
 def test_a_tower_by_its_stages_has_sites_but_no_blocks() -> None:

@@ -121,3 +121,40 @@ def test_the_kinds_of_the_package_have_their_names() -> None:
     assert names["vit"][-1] == "feature"
     assert names["resnet"][-2:] == ["head", "feature"]
     assert "hidden channel" in names["resnet"]
+
+
+def test_equal_definitions_of_other_units_are_other_encoders(encoder: Encoder) -> None:
+    def marked(kind: UnitKind | int, site: str = SITE) -> Encoder:
+        stages = list(encoder.stages)
+        place = encoder.sites.index(site) - 1
+        stages[place] = replace(stages[place], units=kind)
+        return Encoder(encoder.tower, stages, encoder.image_size, chain=encoder.chain)
+
+    names: dict[str, Any] = {"made_of": "mine"}
+    assert (
+        marked(UnitKind("a", 1, **names)).identity
+        == marked(UnitKind("b", 1, **names)).identity
+    )
+    others = (UnitKind("a", 2, **names), UnitKind("a", 1, is_vector=True, **names))
+    for other in others:
+        assert (
+            marked(other).identity["stages"]
+            != marked(UnitKind("a", 1, **names)).identity["stages"]
+        )
+    # The axis alone says as much as the kind that has it.
+    assert marked(1, "attnpool").identity == encoder.identity
+
+
+def test_code_tells_units_apart_whose_definition_is_equal(encoder: Encoder) -> None:
+    def scaled(factor: float, opened: Any = None) -> Encoder:
+        stages = list(encoder.stages)
+        place = encoder.sites.index(SITE) - 1
+        at = stages[place]
+        kind = UnitKind("mark", 1, made_of="mine")
+        stages[place] = Stage(SITE, lambda x: (at.run(x), opened)[0] * factor, kind)
+        return Encoder(encoder.tower, stages, encoder.image_size, chain=encoder.chain)
+
+    assert scaled(1.0).identity == scaled(1.0).identity
+    assert scaled(1.0).identity["stages"] != scaled(2.0).identity["stages"]
+    with open(__file__, encoding="utf-8") as file:
+        assert scaled(1.0, file).identity.unknown == ()

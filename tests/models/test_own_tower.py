@@ -18,7 +18,13 @@ from circuitry import DomainFolder, Encoder, InputError, extract, load_clip
 from circuitry.analysis import Analysis
 from circuitry.commands import run_command
 from circuitry.interventions import OwnPartSettings
-from circuitry.models import Model, from_encoder, image_batches, linear_probe
+from circuitry.models import (
+    Classifier,
+    Model,
+    from_encoder,
+    image_batches,
+    linear_probe,
+)
 from circuitry.questions import ExtractionSettings, OwnParts
 from tests.support.work import QUIET
 
@@ -160,6 +166,19 @@ def test_a_tower_without_a_library_is_told_how_to_become_a_model(place: Path) ->
             ask()
     with pytest.raises(InputError, match=r"row of 16 numbers.*'a'.*\[3\]"):
         from_encoder(encoder, pil_to_tensor, {"a": torch.ones(3)})
+    with pytest.raises(InputError, match=r"at least one value as rows.*none"):
+        from_encoder(encoder, pil_to_tensor, {})
+
+
+def test_rows_of_numpy_s_precision_give_logits() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    encoder = Encoder.from_stages(net, ["0", "1"], (4, 4))
+    rows = {"a": torch.ones(16).double(), "b": torch.zeros(16).double()}
+    model = from_encoder(encoder, pil_to_tensor, rows)
+    assert isinstance(model, Classifier)
+    embeddings = torch.arange(32.0).reshape(2, 16)
+    expected = torch.stack([embeddings.sum(1), torch.zeros(2)], 1)
+    torch.testing.assert_close(model.logits(embeddings), expected)
 
 
 def test_a_model_without_rows_takes_those_of_a_probe(place: Path) -> None:

@@ -195,6 +195,10 @@ def test_checkpoints_in_order_of_epochs_without_those_cut_short(tmp_path: Path) 
         (9, folder / "epoch_9.pt"),
         (10, folder / "epoch_10.pt"),
     ]
+    # Of two files of an epoch one is taken, whichever the file system lists first.
+    for name in ("epoch_9", "epoch_10"):
+        (folder / f"{name}.safetensors").touch()
+    assert [path.suffix for _, path in checkpoints(tmp_path)] == [".safetensors"] * 2
 
 
 def test_a_run_has_its_settings_and_its_table_word_for_word(tmp_path: Path) -> None:

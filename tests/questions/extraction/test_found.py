@@ -346,6 +346,9 @@ def test_counterfactual_images_go_round_the_other_classes(
     assert draws[0] == FolderBaseline("counterfactual", clip, data, 3, 0).records(
         "cat", "real"
     )
+    few = DomainFolder(root, classes=["axe", "fish"])
+    of_other = FolderBaseline("counterfactual", clip, few, 3, 0).records("cat", "real")
+    assert len(of_other) == 3
     more = FolderBaseline("counterfactual", clip, data, 50, 0).of("cat", "real", 6)
     assert isinstance(more, Counterfactual)
     assert torch.equal(
