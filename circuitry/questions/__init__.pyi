@@ -3,9 +3,9 @@ from .answers_of_circuits import ComparedAnswer as ComparedAnswer
 from .answers_of_circuits import CurvesAnswer as CurvesAnswer
 from .answers_of_circuits import ScoresAnswer as ScoresAnswer
 from .answers_of_circuits import TransferAnswer as TransferAnswer
+from .check_images import CheckImages as CheckImages
+from .check_images import without_images as without_images
 from .checks import CausalChecks as CausalChecks
-from .checks import CheckImages as CheckImages
-from .checks import without_images as without_images
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .one_class import OneClass as OneClass
