@@ -13,7 +13,7 @@ So no image both finds and tests, whichever questions are asked of one folder.
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
@@ -65,7 +65,7 @@ class Split:
         by_class = [side((other, domain)) for other in following]
         # None stands where a class has no more images.
         in_turn = chain.from_iterable(zip_longest(*by_class))
-        return tuple(filter(None, in_turn))[:n]
+        return tuple(islice(filter(None, in_turn), n))
 
     def check_testable(self, key: Key) -> None:
         """Refuse a class that has no unseen image in a domain."""

@@ -1,8 +1,10 @@
 """The images that check the circuits of a folder: those that no circuit was found on. No torch."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder
@@ -30,8 +32,16 @@ class SplitOfCircuits(Split):
         """Return the paths of ``images`` of the class, or of ``others``, that found a circuit."""
         if key not in self.graphs:
             return frozenset()
+        # A graph is read from its file at each access, with a checksum of all of it.
+        if key not in self._provenances:
+            self._provenances[key] = self.graphs[key].provenance
         # Graphs that were made by hand do not say which images they took.
-        return frozenset(self.graphs[key].provenance.get(kind, ()))
+        return frozenset(self._provenances[key].get(kind, ()))
+
+    @cached_property
+    def _provenances(self) -> dict[Key, Mapping[str, Any]]:
+        """The provenance of each circuit that was asked for."""
+        return {}
 
 
 class CheckImages:
@@ -48,14 +58,18 @@ class CheckImages:
     def __init__(
         self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings
     ) -> None:
-        """Choose the images by the number and seed that the circuits were found with."""
-        # The same number and seed choose the same images as when the circuits were found.
+        """Choose the images by the number, seed and rule that the circuits were found with."""
         made_with = graphs.manifest["config"]
         self.images = images
         self.graphs = graphs
         self.settings = settings
         self.split = SplitOfCircuits(
-            images, int(made_with["n_images"]), int(made_with["seed"]), graphs=graphs
+            images,
+            int(made_with["n_images"]),
+            int(made_with["seed"]),
+            # Circuits that no extraction found, such as own parts, leave images unseen.
+            leave_unseen=bool(made_with.get("leave_unseen", True)),
+            graphs=graphs,
         )
         # A folder may hold circuits of more classes and domains than the images that are given now.
         self.keys = list[Key]()
@@ -67,18 +81,16 @@ class CheckImages:
                 f"No circuit in {graphs.path} is of a class and domain of {images!r}."
             )
 
-    @property
+    @cached_property
     def tested(self) -> list[Key]:
-        """The circuits that have images to check them on."""
-        return [key for key in self.keys if self._left(key)]
-
-    def warn(self) -> None:
-        """Name the circuits without images to check them on; refuse where that is all of them."""
-        if not self.tested:
+        """The circuits that have images to check them on; a warning, given once, names the circuits without."""
+        tested = [key for key in self.keys if self._left(key)]
+        if not tested:
             self.own(self.keys[0])  # raises the error of a circuit without images
         untested = [key for key in self.keys if not self._left(key)]
         if untested:
             log.warning(without_images(untested, len(self.keys)))
+        return tested
 
     @property
     def in_words(self) -> str:

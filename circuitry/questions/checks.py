@@ -201,7 +201,7 @@ class CausalChecks(FolderWork):
         """
         settings = AblationSettings(
             budget=self.settings.budget,
-            sizes=sizes or sorted({*MIB_SIZES, self.size}),
+            sizes=sorted({*MIB_SIZES, self.size}) if sizes is None else sizes,
             random_draws=random_draws,
             seed=self.settings.seed,
         )
@@ -250,13 +250,14 @@ class CausalChecks(FolderWork):
         if not len(images[0]):
             return
         graph = self._graph(key)
-        foreign = self._foreign(key)
+        foreign: list[AttributionGraph] = []
         # None stands for all sites at once.
         places: list[list[str] | None] = [None]
+        # Circuits of other classes at every site would take several times as long.
         if one_site:
-            # Circuits of other classes at every site would take several times as long.
-            foreign = []
             places = [[site] for site in graph.inner_sites]
+        else:
+            foreign = self._foreign(key)
         for settings in asked:
             for sites in places:
                 task = self.task(key, *images, sites, work)
@@ -379,7 +380,6 @@ class CausalChecks(FolderWork):
         jobs: Sequence[Job],
         **asked: Any,
     ) -> JobFolder:
-        self.chosen.warn()
         records: dict[Key, Records] = {}
         for key in self.chosen.tested:
             records[key] = self.chosen.own(key) + self.chosen.others(key)
