@@ -27,7 +27,8 @@ from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.tower_defaults import default_size
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
-from circuitry.data.image_sources import IMAGE_SUFFIXES
+from circuitry.data.image_lists import ListedImage
+from circuitry.data.image_sources import IMAGE_SUFFIXES, ImageList
 from circuitry.data.parts import Key
 from circuitry.data.splits import Records
 from circuitry.encoder.roles import counted_sites
@@ -90,6 +91,11 @@ class OneClassAnswer:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
+        return dict(self._tables)
+
+    @cached_property
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        # Each measure takes a bootstrap.
         curves = map(self.curve.to_pandas, CURVE_MEASURES)
         joined = pd.concat(curves, ignore_index=True)
         return {
@@ -385,12 +391,10 @@ class OneClass(FolderWork):
     @property
     def in_words(self) -> str:
         """Sentences on the sites that a circuit's size counts, and on those that stay whole."""
-        counted = counted_sites(self.clip.encoder)
-        left_out = list(self.clip.encoder.sites)
+        encoder = self.clip.encoder
+        counted = counted_sites(encoder)
         # The input has no units that a circuit could leave out.
-        for site in (*counted, INPUT):
-            if site in left_out:
-                left_out.remove(site)
+        left_out = [site for site in encoder.sites if site not in (*counted, INPUT)]
         sentence = f"Counted are the units of {', '.join(counted)}."
         if not left_out:
             return sentence
@@ -409,13 +413,18 @@ def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> Domai
         >>> pictures_of_a_class(pictures, ("clock", "mine"), ["clock", "cup"]).classes
         ('clock', 'cup')
     """
-    paths = [str(path) for path in pictures_in(folder)]
-    table = pd.DataFrame({"path": paths, "class": key[0], "domain": key[1]})
-    images = DomainFolder(table)
-    images.root = folder
+    class_name, domain = key
+    listed = list[ListedImage]()
+    files: dict[str, str] = {}
+    # The names of the files alone rank images, so that the same circuit is found when the folder has moved.
+    for path in pictures_in(folder):
+        relative = f"{domain}/{class_name}/{path.name}"
+        listed.append(ListedImage(relative, class_name))
+        files[relative] = path.name
     # Labels are places among all candidates, which a table of images cannot name.
-    images.classes = images.all_classes = tuple(classes)
-    return images
+    return DomainFolder(
+        ImageList(folder.resolve(), {domain: listed}, tuple(classes), files=files)
+    )
 
 
 def pictures_in(folder: Path) -> list[Path]:
