@@ -5,7 +5,7 @@ their `Work`. The report shows what the steps found. All steps take the images o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -108,6 +108,7 @@ class Analysis:
         self._checked = checks
         self._given = circuits
         self._parts: OwnParts | None = None
+        self._parts_saved = False
 
     def extraction(self, classes: Sequence[str] | None = None) -> Extraction:
         """Return the jobs of `circuits`."""
@@ -217,8 +218,9 @@ class Analysis:
             Lesions and overlaps, or a sentence that says why there are none.
         """
         answers = self.answers
-        # A report tells of own parts and circuits in the order in which they were asked for.
-        answers.own_parts_first = answers.curves is None
+        # A report tells of own parts and circuits in the order in which they were first asked for.
+        if answers.own_parts is None:
+            answers.own_parts_first = answers.curves is None
         answers.own_parts = self._find_own_parts(shares, work)
         return answers.own_parts
 
@@ -240,6 +242,7 @@ class Analysis:
             return OwnPartsAnswer(reason=str(error))
         parts.folder.unfinished()  # raises for a folder of other settings, outside of `try`
         self._parts = parts
+        self._parts_saved = False
         try:
             tables = parts.run(work)
             return OwnPartsAnswer(tables["lesions"], tables["overlaps"])
@@ -251,15 +254,19 @@ class Analysis:
 
         The parts of the reported share are written as a folder of circuits, for cards and the explorer.
         """
-        if self.answers.own_parts is None:
+        asked = self.answers.own_parts
+        if asked is None:
             return {}
-        answer = self.answers.own_parts.of_known(self.answers.unknown)
+        answer = asked.of_known(self.answers.unknown)
         self.answers.own_parts = answer
         tables = answer.named_tables
-        if tables and self._parts is not None:
+        # Written once: meanwhile another process may read them, to make cards.
+        is_saved = self._parts_saved and answer is asked
+        if tables and self._parts is not None and not is_saved:
             # Every row of the table has the share that the report is about.
             told = tables["told"]
             self._parts.save_circuits(float(told["share"].iloc[0]), told)
+            self._parts_saved = True
         return tables
 
     def transfer(
@@ -322,6 +329,12 @@ class Analysis:
             graphs, groups, measures=measures, settings=self.reading
         )
         self.answers.compared = ComparedAnswer(comparisons, stability)
+        # Transfer is told beside this comparison, whichever of the two steps comes first.
+        if self.answers.transfer is not None:
+            similarity = self._similarity()
+            self.answers.transfer = replace(
+                self.answers.transfer, similarity=similarity
+            )
         return comparisons
 
     def cards(
