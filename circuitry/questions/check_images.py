@@ -101,7 +101,11 @@ class CheckImages:
 
     def found_on(self, key: Key) -> Records:
         """Return the images of a class and domain on which its circuit was found."""
-        return self.split.found_on(key)
+        side = self.split.found_on(key)
+        # In a folder that has grown, that side has new images, too, which found nothing.
+        known = self.split.known(key)
+        found_on = tuple(record for record in side if record.relative in known)
+        return found_on or side
 
     def own(self, key: Key) -> Records:
         """Return images of a class and domain on which its circuit was not found."""

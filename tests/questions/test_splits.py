@@ -1,5 +1,6 @@
 """Which images find and which test is one value: no image does both, whichever questions are asked of one folder."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,38 @@ def test_no_image_both_finds_and_tests(
             tests |= {*checks.chosen.own(key)}
     assert finds & tests == set()
     assert finds | tests == {*images.records}
+
+
+def test_a_folder_that_has_grown_keeps_what_was_seen(
+    clip: Clip, images: DomainFolder, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    key = ("car", "real")
+    ranked = DomainFolder(images.root, split=None).select(*key)
+    # The first image of the ranks is not there yet: later it would find in place of another.
+    for record in ranked[1:]:
+        path = data / record.relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(record.path, path)
+    graphs = extract(
+        clip,
+        DomainFolder(data),
+        tmp_path / "found",
+        n_images=N,
+        rule=left_rule(1),
+        parts=2,
+        method="gradient",
+        sites=clip.encoder.sites[-2:],
+        work=QUIET,
+    )
+    shutil.copy(ranked[0].path, data / ranked[0].relative)
+    chosen = CausalChecks(clip, DomainFolder(data), graphs).chosen
+    names = [record.relative for record in chosen.found_on(key)]
+    assert names == list(graphs[key].provenance["images"])
+    assert names == [record.relative for record in ranked[1 : N + 1]]
+    unseen = {record.relative for record in chosen.own(key)}
+    assert ranked[0].relative in unseen
+    assert unseen.isdisjoint(names)
 
 
 def test_half_of_the_images_find_and_others_come_in_turn(images: DomainFolder) -> None:
