@@ -108,7 +108,6 @@ class Analysis:
         self._checked = checks
         self._given = circuits
         self._parts: OwnParts | None = None
-        self._parts_saved = False
 
     def extraction(self, classes: Sequence[str] | None = None) -> Extraction:
         """Return the jobs of `circuits`."""
@@ -222,6 +221,7 @@ class Analysis:
         if answers.own_parts is None:
             answers.own_parts_first = answers.curves is None
         answers.own_parts = self._find_own_parts(shares, work)
+        answers.own_parts_saved = False
         return answers.own_parts
 
     def _find_own_parts(self, shares: Sequence[float], work: Work) -> OwnPartsAnswer:
@@ -242,7 +242,6 @@ class Analysis:
             return OwnPartsAnswer(reason=str(error))
         parts.folder.unfinished()  # raises for a folder of other settings, outside of `try`
         self._parts = parts
-        self._parts_saved = False
         try:
             tables = parts.run(work)
             return OwnPartsAnswer(tables["lesions"], tables["overlaps"])
@@ -254,19 +253,19 @@ class Analysis:
 
         The parts of the reported share are written as a folder of circuits, for cards and the explorer.
         """
-        asked = self.answers.own_parts
+        answers = self.answers
+        asked = answers.own_parts
         if asked is None:
             return {}
-        answer = asked.of_known(self.answers.unknown)
-        self.answers.own_parts = answer
-        tables = answer.named_tables
+        answers.own_parts = asked.of_known(answers.unknown)
+        tables = answers.own_parts.named_tables
         # Written once: meanwhile another process may read them, to make cards.
-        is_saved = self._parts_saved and answer is asked
+        is_saved = answers.own_parts_saved and answers.own_parts is asked
         if tables and self._parts is not None and not is_saved:
             # Every row of the table has the share that the report is about.
             told = tables["told"]
             self._parts.save_circuits(float(told["share"].iloc[0]), told)
-            self._parts_saved = True
+            answers.own_parts_saved = True
         return tables
 
     def transfer(

@@ -221,5 +221,9 @@ def test_own_parts_are_reported_without_circuits(
     assert run.answers.own_parts_first
     # Another process may read the saved circuits meanwhile.
     run.own_part_tables()
+    other = begun(images, tmp_path)
+    other.own_parts([0.01], QUIET)
+    other.answers = run.answers
     monkeypatch.setattr(OwnParts, "save_circuits", pytest.fail)
     assert run.own_part_tables()
+    assert other.own_part_tables()
