@@ -145,7 +145,13 @@ class CausalChecks(FolderWork):
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
         """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
-        return self._read_some(self.chosen.found_on((class_name, domain)))
+        records = self.chosen.found_on((class_name, domain))
+        if not records:
+            raise InputError(
+                f"None of the images that found the circuit of {class_name!r} in {domain!r} is among {self.images!r}: "
+                "give the images of its run."
+            )
+        return self._read_some(records)
 
     def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
         images = self.read(records)

@@ -191,9 +191,25 @@ class OneClass(FolderWork):
         return self.split.others(self.key, self.settings.n_others, unseen=unseen)
 
     @property
-    def records(self) -> Records:
-        """All images that are looked at."""
-        return self.found_on + self.unseen + self.others() + self.others(unseen=True)
+    def foreign(self) -> list[Key]:
+        """Other classes of the domain whose circuits are measured beside it: those that follow."""
+        # A class with a single image is left out: the class of the circuit has two or more as well.
+        testable = list[Key]()
+        for name in self.images.following(self.key[0]):
+            key = (name, self.key[1])
+            if self.split.unseen(key):
+                testable.append(key)
+        return testable[:FOREIGN_CLASSES]
+
+    @property
+    def looked_at(self) -> dict[Key, Records]:
+        """All images that are looked at, by the class of the circuit that they find or test."""
+        tests = self.unseen + self.others(unseen=True)
+        looked_at = {self.key: self.found_on + self.others() + tests}
+        for key in self.foreign:
+            others = self.split.others(key, self.settings.n_others)
+            looked_at[key] = self.split.found_on(key) + others
+        return looked_at
 
     @cached_property
     def task_found_on(self) -> Task:
@@ -243,8 +259,9 @@ class OneClass(FolderWork):
     def folder(self) -> JobFolder:
         """The folder of the steps, claimed for this configuration."""
         jobs = [(name,) for name in self._steps]
-        records = {self.key: self.records}
-        return self.claim(self.out, ONE_CLASS_FORMAT, jobs, records, **self.made_with)
+        return self.claim(
+            self.out, ONE_CLASS_FORMAT, jobs, self.looked_at, **self.made_with
+        )
 
     @property
     def _steps(self) -> dict[str, Callable[[], Sequence[Path]]]:
@@ -307,20 +324,14 @@ class OneClass(FolderWork):
 
     def _find_foreign(self) -> list[Path]:
         """Find circuits of other classes, as large, on their own images; a ranking in place of masks."""
-        class_name, domain = self.key
         # The size is read from the circuit: with a selectivity to reach, it is known only after the search.
         size = Circuit.load(self._circuit).size
         method = self.settings.method
         # Learning a mask takes minutes for every class.
         if METHODS[method].learns_mask:
             method = ITERATIVE
-        # A class with a single image is left out: the class of the circuit has two or more as well.
-        testable = list[Key]()
-        for name in self.images.following(class_name):
-            if self.split.unseen((name, domain)):
-                testable.append((name, domain))
         paths = []
-        for place, key in enumerate(testable[:FOREIGN_CLASSES]):
+        for place, key in enumerate(self.foreign):
             others = self.split.others(key, self.settings.n_others)
             task = self._task(key, self.split.found_on(key), others)
             paths.append(self.out / f"other.{place}.safetensors")

@@ -54,6 +54,11 @@ def test_no_image_both_finds_and_tests(
         one = OneClass(clip, images, tmp_path / "one", key, asked)
         assert one.found_on == parts.found_on[key] == extraction.selection[key]
         assert one.others() == extraction.others[key] == parts.others(key)[:12]
+        # Circuits of other classes are found on images that the folder is claimed for, too.
+        for foreign in one.foreign:
+            assert foreign[0] != key[0]
+            assert {*extraction.selection[foreign]} <= {*one.looked_at[foreign]}
+        assert len(one.foreign) == 2
         finds |= {*one.found_on, *one.others(), *parts.others(key)}
         tests |= {*one.unseen, *one.others(unseen=True), *parts.unseen[key]}
         tests |= {*checks.chosen.others(key)}
