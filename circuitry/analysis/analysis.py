@@ -432,10 +432,15 @@ class Analysis:
         domains = ", ".join(sorted(graphs.domains))
         compared = self.answers.compared
         if compared is None or compared.comparisons:
-            return (
+            # Given circuits were found with settings of their own.
+            n_images = graphs.manifest["config"]["n_images"]
+            work = (
                 f"For each of {len(graphs.classes)} classes in {domains}, the circuit that recognises it was found by "
-                f"attribution on up to {self.settings.n_images} images, and circuits were compared between domains."
+                f"attribution on up to {n_images} images"
             )
+            if compared is None:
+                return f"{work}."
+            return f"{work}, and circuits were compared between domains."
         read_them = f"The {len(graphs)} circuits are in {graphs.path}: read them with GraphFolder."
         if self.answers.unknown and len(graphs.classes) < len(graphs):
             return (
