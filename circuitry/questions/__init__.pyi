@@ -10,9 +10,9 @@ from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .one_class import OneClass as OneClass
 from .one_class import OneClassAnswer as OneClassAnswer
-from .one_class import pictures_in as pictures_in
-from .one_class import pictures_of_a_class as pictures_of_a_class
 from .own_parts_answer import OwnPartsAnswer as OwnPartsAnswer
 from .own_parts_jobs import OwnParts as OwnParts
+from .pictures_of_class import pictures_in as pictures_in
+from .pictures_of_class import pictures_of_a_class as pictures_of_a_class
 from .question_settings import ExtractionSettings as ExtractionSettings
 from .question_settings import OneClassSettings as OneClassSettings
