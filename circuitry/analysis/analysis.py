@@ -457,6 +457,9 @@ class Analysis:
     @cached_property
     def split(self) -> Split:
         """The images that find, and those that test, in every step."""
+        # Given circuits took their images by settings of their own, and own parts go by these.
+        if self._given is not None:
+            return self.checks.chosen.split
         return Split(
             self.images,
             self.settings.n_images,
