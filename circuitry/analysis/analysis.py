@@ -5,7 +5,7 @@ their `Work`. The report shows what the steps found. All steps take the images o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -217,9 +217,11 @@ class Analysis:
             Lesions and overlaps, or a sentence that says why there are none.
         """
         answers = self.answers
-        # A report tells of own parts and circuits in the order in which they were asked for.
-        answers.own_parts_first = answers.curves is None
+        # A report tells of own parts and circuits in the order in which they were first asked for.
+        if answers.own_parts is None:
+            answers.own_parts_first = answers.curves is None
         answers.own_parts = self._find_own_parts(shares, work)
+        answers.own_parts_saved = False
         return answers.own_parts
 
     def _find_own_parts(self, shares: Sequence[float], work: Work) -> OwnPartsAnswer:
@@ -251,15 +253,19 @@ class Analysis:
 
         The parts of the reported share are written as a folder of circuits, for cards and the explorer.
         """
-        if self.answers.own_parts is None:
+        answers = self.answers
+        asked = answers.own_parts
+        if asked is None:
             return {}
-        answer = self.answers.own_parts.of_known(self.answers.unknown)
-        self.answers.own_parts = answer
-        tables = answer.named_tables
-        if tables and self._parts is not None:
+        answers.own_parts = asked.of_known(answers.unknown)
+        tables = answers.own_parts.named_tables
+        # Written once: meanwhile another process may read them, to make cards.
+        is_saved = answers.own_parts_saved and answers.own_parts is asked
+        if tables and self._parts is not None and not is_saved:
             # Every row of the table has the share that the report is about.
             told = tables["told"]
             self._parts.save_circuits(float(told["share"].iloc[0]), told)
+            answers.own_parts_saved = True
         return tables
 
     def transfer(
@@ -322,6 +328,12 @@ class Analysis:
             graphs, groups, measures=measures, settings=self.reading
         )
         self.answers.compared = ComparedAnswer(comparisons, stability)
+        # Transfer is told beside this comparison, whichever of the two steps comes first.
+        if self.answers.transfer is not None:
+            similarity = self._similarity()
+            self.answers.transfer = replace(
+                self.answers.transfer, similarity=similarity
+            )
         return comparisons
 
     def cards(
@@ -420,10 +432,15 @@ class Analysis:
         domains = ", ".join(sorted(graphs.domains))
         compared = self.answers.compared
         if compared is None or compared.comparisons:
-            return (
+            # Given circuits were found with settings of their own.
+            n_images = graphs.manifest["config"]["n_images"]
+            work = (
                 f"For each of {len(graphs.classes)} classes in {domains}, the circuit that recognises it was found by "
-                f"attribution on up to {self.settings.n_images} images, and circuits were compared between domains."
+                f"attribution on up to {n_images} images"
             )
+            if compared is None:
+                return f"{work}."
+            return f"{work}, and circuits were compared between domains."
         read_them = f"The {len(graphs)} circuits are in {graphs.path}: read them with GraphFolder."
         if self.answers.unknown and len(graphs.classes) < len(graphs):
             return (
@@ -440,6 +457,9 @@ class Analysis:
     @cached_property
     def split(self) -> Split:
         """The images that find, and those that test, in every step."""
+        # Given circuits took their images by settings of their own, and own parts go by these.
+        if self._given is not None:
+            return self.checks.chosen.split
         return Split(
             self.images,
             self.settings.n_images,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import pandas as pd
 
@@ -69,7 +69,6 @@ class AccuracyAnswer:
         add_accuracy(report, self.by_domain, of.marks, test_domain=self.test_domain)
 
 
-@runtime_checkable
 class Answer(Protocol):
     """The result of a step, as a report shows it."""
 
@@ -93,6 +92,8 @@ class AnalysisAnswers:
     """Of `Analysis.own_parts`."""
     own_parts_first: bool = False
     """Whether own parts were found before circuits were tested; answers come in the order of the steps."""
+    own_parts_saved: bool = False
+    """Whether the parts that a report tells of are written as circuits, by this or by another process."""
     curves: CurvesAnswer | None = None
     """Of `Analysis.curves` and `Analysis.curves_by_site`."""
     compared: ComparedAnswer | None = None

@@ -14,7 +14,7 @@ drops on it.
 
 import os
 import webbrowser
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,13 +83,16 @@ def main(config: Config) -> None:
 def export(config: Config, graphs: "GraphFolder") -> None:
     """Write the page of the circuits, with all results in the folder of their run."""
     model = ask_model(config, graphs) if config.with_model else None
+    # The page's digest holds its settings, and not how the command was called.
+    names = [field.name for field in fields(ExplorerSettings)]
+    settings = ExplorerSettings(**{name: getattr(config, name) for name in names})
     exported = analysis.explore_run(
         config.run,
         graphs,
         config.folder,
         cards=config.cards,
         model=model,
-        settings=config,
+        settings=settings,
     )
     print(exported)
 

@@ -12,6 +12,7 @@ drawn. A second run with the same settings goes on where the first one stopped.
 
 import shlex
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,5 +126,5 @@ def write_report(
         config.folder,
         None,
         provenance,
-        listings=reports.listings_of_records(run.records),
+        listings=reports.listings_of_records(chain(*run.looked_at.values())),
     )

@@ -65,15 +65,6 @@ class ListedImages(Protocol):
     classes: Sequence[str]
 
 
-Source = (
-    str
-    | os.PathLike[str]
-    | Mapping[str, str | os.PathLike[str]]
-    | pd.DataFrame
-    | ListedImages
-)
-"""A source of images; see `DomainFolder`."""
-
 log = logging.getLogger(__name__)
 
 
@@ -88,6 +79,17 @@ class ImageList(NamedTuple):
     """Whether a list names the files, so that they may be missing."""
     files: Mapping[str, str] = {}
     """Path of each image that does not lie in ``root/domain/class/file``, by that name."""
+
+
+Source = (
+    str
+    | os.PathLike[str]
+    | Mapping[str, str | os.PathLike[str]]
+    | pd.DataFrame
+    | ListedImages
+    | ImageList
+)
+"""A source of images; see `DomainFolder`."""
 
 
 def read_table(path: Path, what: str) -> pd.DataFrame:
@@ -112,6 +114,8 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
 
 def read_source(source: Source, split: str | None) -> ImageList:
     """Return the images of a source; ``split`` chooses among lists. `InputError` if it cannot be read or is empty."""
+    if isinstance(source, ImageList):
+        return source
     if isinstance(source, Mapping):
         return _from_several(source)
     if isinstance(source, pd.DataFrame):

@@ -74,7 +74,8 @@ Items = Annotated[
 NImages = Annotated[
     Count,
     arg(
-        help="Images of a class in a domain, at random by --seed; all where there are fewer."
+        help="Images of a class in a domain, at random by --seed, or fewer where there are few: at most half of a "
+        "class's images find circuits."
     ),
 ]
 NOthers = Annotated[

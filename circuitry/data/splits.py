@@ -7,7 +7,9 @@ The images of a class in a domain are ranked by the seed (`DomainFolder.ranked`)
 3. Images of other classes come in turn, the first of each class that follows, then the second of each. Beside images
    that find they are images that find, too, and beside unseen ones they are unseen.
 
-So no image both finds and tests, whichever questions are asked of one folder.
+So no image both finds and tests, whichever questions are asked with one number and seed. Two things are outside of the
+rule: a baseline that is made of the data (`FolderBaseline`) is the same for both sides, and of images of both; and
+where a class has a single image in a domain, this image tests the own parts of its class from other domains.
 """
 
 from collections.abc import Iterable, Sequence, Set

@@ -78,7 +78,7 @@ class AblationSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
-    """Settings of `CausalChecks`. Mean and counterfactual baselines are of the images that circuits were found on.
+    """Settings of `CausalChecks`. Mean and counterfactual baselines are those that circuits were found with.
 
     Example:
         >>> settings = CheckSettings(n_images=2, n_others=3)
@@ -88,7 +88,7 @@ class CheckSettings(FolderSettings):
     n_images: NImages = 6
     """Images that circuits were not found on."""
     n_others: NOthers = 12
-    """Images of other classes, for each class and domain: one of each class that follows it."""
+    """Unseen images of other classes in the domain: the first of each class that follows, then the second of each."""
     metric: MetricChoice = None
     """Metric of the checks (default: that of the circuits)."""
     texts: TextsChoice = None

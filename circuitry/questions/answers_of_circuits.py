@@ -273,9 +273,9 @@ class ComparedAnswer:
         tables: dict[str, pd.DataFrame] = {}
         for comparison in self.comparisons.values():
             tables |= comparison.tables()
-            # One table for all measures, which have the same groups.
-            if len(comparison.groups) > 1:
-                tables["similarity_by_group"] = group_means(self.comparisons)
+        # One table for all measures, which have the same groups.
+        if any(len(comparison.groups) > 1 for comparison in self.comparisons.values()):
+            tables["similarity_by_group"] = group_means(self.comparisons)
         if of.apart is not None and self.comparisons:
             overlap = self.comparisons["node_overlap"]
             tables["domain_apart_over_depth"] = apart_over_depth(overlap, of.apart)

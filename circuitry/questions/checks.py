@@ -6,7 +6,7 @@ Faithfulness and transfer leave a `JobFolder`: shared among processes, resumed w
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
-from circuitry.data.splits import Records, Split
+from circuitry.data.splits import Records
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import METRICS
 from circuitry.encoder.task import Task
@@ -36,7 +36,8 @@ from circuitry.interventions.transfer import interchange, transfer_circuits
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
-from circuitry.runs.errors import InputError, name_some
+from circuitry.questions.check_images import CheckImages
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
@@ -55,125 +56,6 @@ CheckedImages = tuple[Tensor, Tensor | None]
 """The images of a circuit's checks that can be read: of the class [B, 3, H, W], and of other classes, if there are."""
 
 log = logging.getLogger(__name__)
-
-
-@checked
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SplitOfCircuits(Split):
-    """The split of stored circuits: by the rule of their number and seed, and by the images that each says it took."""
-
-    graphs: GraphFolder
-
-    def known(self, key: Key) -> frozenset[str]:
-        """Return the images that found the circuit of a class and domain, if there is one."""
-        return self.looked_at(key, "images")
-
-    def looked_at(self, key: Key, kind: str) -> frozenset[str]:
-        """Return the paths of ``images`` of the class, or of ``others``, that found a circuit."""
-        if key not in self.graphs:
-            return frozenset()
-        # Graphs that were made by hand do not say which images they took.
-        return frozenset(self.graphs[key].provenance.get(kind, ()))
-
-
-class CheckImages:
-    """The images that check the circuits of a folder, by class and domain.
-
-    Example:
-        >>> from circuitry.interventions import CheckSettings
-        >>> from circuitry.questions import CheckImages
-        >>> chosen = CheckImages(folder, graphs, CheckSettings(n_images=1))
-        >>> len(chosen.tested), len(chosen.own(("clock", "real")))
-        (4, 1)
-    """
-
-    def __init__(
-        self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings
-    ) -> None:
-        """Choose the images by the number and seed that the circuits were found with."""
-        # The same number and seed choose the same images as when the circuits were found.
-        made_with = graphs.manifest["config"]
-        self.images = images
-        self.graphs = graphs
-        self.settings = settings
-        self.split = SplitOfCircuits(
-            images, int(made_with["n_images"]), int(made_with["seed"]), graphs=graphs
-        )
-        # A folder may hold circuits of more classes and domains than the images that are given now.
-        self.keys = list[Key]()
-        for class_name, domain in graphs:
-            if class_name in images.classes and domain in images.domains:
-                self.keys.append((class_name, domain))
-        if not self.keys:
-            raise InputError(
-                f"No circuit in {graphs.path} is of a class and domain of {images!r}."
-            )
-
-    @property
-    def tested(self) -> list[Key]:
-        """The circuits that have images to check them on."""
-        return [key for key in self.keys if self._left(key)]
-
-    def warn(self) -> None:
-        """Name the circuits without images to check them on; refuse where that is all of them."""
-        if not self.tested:
-            self.own(self.keys[0])  # raises the error of a circuit without images
-        untested = [key for key in self.keys if not self._left(key)]
-        if untested:
-            log.warning(without_images(untested, len(self.keys)))
-
-    @property
-    def in_words(self) -> str:
-        """A phrase that names the images, for captions."""
-        if self.settings.seen:
-            return "the images that they were found on"
-        return "images that they were not found on"
-
-    def found_on(self, key: Key) -> Records:
-        """Return the images of a class and domain on which its circuit was found."""
-        return self.split.found_on(key)
-
-    def own(self, key: Key) -> Records:
-        """Return images of a class and domain on which its circuit was not found."""
-        chosen = self._left(key)
-        if not chosen:
-            raise InputError(
-                f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(self.ranked(key))} images: find "
-                "circuits on fewer (--n-images of circuitry compare), or check on the same ones (--seen; in Python "
-                "seen=True)."
-            )
-        return chosen[: self.settings.n_images]
-
-    def others(self, key: Key) -> Records:
-        """Return images of other classes in the domain on which no circuit was found."""
-        n = self.settings.n_others
-        if self.settings.seen:
-            return self.split.others(key, n)
-        # Circuits that were not found by the rule may have looked at any images of other classes.
-        taken = self.split.looked_at(key, "others")
-        unseen = self.split.others(key, None, unseen=True)
-        return tuple(record for record in unseen if record.relative not in taken)[:n]
-
-    def ranked(self, key: Key) -> Records:
-        """Return all images of a class and domain, first those that its circuit was found on, if there is one."""
-        return self.split.ranked(key)
-
-    def _left(self, key: Key) -> Records:
-        # Seen images, on request, show whether a circuit recovers the answers that it was chosen by.
-        if self.settings.seen:
-            return self.split.ranked(key)
-        return self.split.unseen(key)
-
-
-def without_images(keys: Sequence[Key], n: int) -> str:
-    """Say which of ``n`` circuits cannot be tested, since they are found on all images.
-
-    Example:
-        >>> circuitry.questions.without_images([("clock", "real")], 2)
-        '1 of 2 circuits cannot be tested, since their classes have no other images there: clock in real.'
-    """
-    named = name_some([" in ".join(key) for key in keys])
-    return f"{len(keys)} of {n} circuits cannot be tested, since their classes have no other images there: {named}."
 
 
 class CausalChecks(FolderWork):
@@ -263,7 +145,13 @@ class CausalChecks(FolderWork):
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
         """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
-        return self._read_some(self.chosen.found_on((class_name, domain)))
+        records = self.chosen.found_on((class_name, domain))
+        if not records:
+            raise InputError(
+                f"None of the images that found the circuit of {class_name!r} in {domain!r} is among {self.images!r}: "
+                "give the images of its run."
+            )
+        return self._read_some(records)
 
     def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
         images = self.read(records)
@@ -319,7 +207,7 @@ class CausalChecks(FolderWork):
         """
         settings = AblationSettings(
             budget=self.settings.budget,
-            sizes=sizes or sorted({*MIB_SIZES, self.size}),
+            sizes=sorted({*MIB_SIZES, self.size}) if sizes is None else sizes,
             random_draws=random_draws,
             seed=self.settings.seed,
         )
@@ -368,13 +256,14 @@ class CausalChecks(FolderWork):
         if not len(images[0]):
             return
         graph = self._graph(key)
-        foreign = self._foreign(key)
+        foreign: list[AttributionGraph] = []
         # None stands for all sites at once.
         places: list[list[str] | None] = [None]
+        # Circuits of other classes at every site would take several times as long.
         if one_site:
-            # Circuits of other classes at every site would take several times as long.
-            foreign = []
             places = [[site] for site in graph.inner_sites]
+        else:
+            foreign = self._foreign(key)
         for settings in asked:
             for sites in places:
                 task = self.task(key, *images, sites, work)
@@ -497,7 +386,6 @@ class CausalChecks(FolderWork):
         jobs: Sequence[Job],
         **asked: Any,
     ) -> JobFolder:
-        self.chosen.warn()
         records: dict[Key, Records] = {}
         for key in self.chosen.tested:
             records[key] = self.chosen.own(key) + self.chosen.others(key)

@@ -97,7 +97,7 @@ def extract(
     for name in {"rule", "edge_rule"} & settings.keys():
         settings[name] = as_rule(settings[name])
     asked = ExtractionSettings(n_images=n_images, seed=seed, **settings)
-    Extraction(clip, images, Path(out), asked, classes, domains).run(work)
+    Extraction(clip, images, out, asked, classes, domains).run(work)
     return GraphFolder(out)
 
 
@@ -107,7 +107,7 @@ class Extraction(FolderWork):
     Example:
         >>> from circuitry.questions import Extraction, ExtractionSettings
         >>> settings = ExtractionSettings(n_images=2)
-        >>> extraction = Extraction(clip, folder, Path("runs/begun"), settings)
+        >>> extraction = Extraction(clip, folder, "runs/begun", settings)
         >>> len(extraction.folder.jobs), len(extraction.folder.unfinished())
         (12, 12)
     """
@@ -118,7 +118,7 @@ class Extraction(FolderWork):
         self,
         clip: Clip,
         images: DomainFolder,
-        out: Path,
+        out: str | os.PathLike[str],
         settings: ExtractionSettings | None = None,
         classes: Names | None = None,
         domains: Names | None = None,
@@ -127,7 +127,7 @@ class Extraction(FolderWork):
         settings = settings or ExtractionSettings()
         split = Split(images, settings.n_images, settings.seed, settings.leave_unseen)
         super().__init__(clip, images, settings, split)
-        self.out = out
+        self.out = Path(out)
         chosen_classes = chosen_names("class", classes, images.classes)
         chosen_domains = chosen_names("domain", domains, images.domains)
         self.keys: list[Key] = list(product(chosen_classes, chosen_domains))

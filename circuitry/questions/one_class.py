@@ -27,7 +27,6 @@ from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.tower_defaults import default_size
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
-from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.data.parts import Key
 from circuitry.data.splits import Records
 from circuitry.encoder.roles import counted_sites
@@ -90,6 +89,11 @@ class OneClassAnswer:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
+        return dict(self._tables)
+
+    @cached_property
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        # Each measure takes a bootstrap.
         curves = map(self.curve.to_pandas, CURVE_MEASURES)
         joined = pd.concat(curves, ignore_index=True)
         return {
@@ -185,9 +189,25 @@ class OneClass(FolderWork):
         return self.split.others(self.key, self.settings.n_others, unseen=unseen)
 
     @property
-    def records(self) -> Records:
-        """All images that are looked at."""
-        return self.found_on + self.unseen + self.others() + self.others(unseen=True)
+    def foreign(self) -> list[Key]:
+        """Other classes of the domain whose circuits are measured beside it: those that follow."""
+        # A class with a single image is left out: the class of the circuit has two or more as well.
+        testable = list[Key]()
+        for name in self.images.following(self.key[0]):
+            key = (name, self.key[1])
+            if self.split.unseen(key):
+                testable.append(key)
+        return testable[:FOREIGN_CLASSES]
+
+    @property
+    def looked_at(self) -> dict[Key, Records]:
+        """All images that are looked at, by the class of the circuit that they find or test."""
+        tests = self.unseen + self.others(unseen=True)
+        looked_at = {self.key: self.found_on + self.others() + tests}
+        for key in self.foreign:
+            others = self.split.others(key, self.settings.n_others)
+            looked_at[key] = self.split.found_on(key) + others
+        return looked_at
 
     @cached_property
     def task_found_on(self) -> Task:
@@ -237,8 +257,9 @@ class OneClass(FolderWork):
     def folder(self) -> JobFolder:
         """The folder of the steps, claimed for this configuration."""
         jobs = [(name,) for name in self._steps]
-        records = {self.key: self.records}
-        return self.claim(self.out, ONE_CLASS_FORMAT, jobs, records, **self.made_with)
+        return self.claim(
+            self.out, ONE_CLASS_FORMAT, jobs, self.looked_at, **self.made_with
+        )
 
     @property
     def _steps(self) -> dict[str, Callable[[], Sequence[Path]]]:
@@ -301,20 +322,14 @@ class OneClass(FolderWork):
 
     def _find_foreign(self) -> list[Path]:
         """Find circuits of other classes, as large, on their own images; a ranking in place of masks."""
-        class_name, domain = self.key
         # The size is read from the circuit: with a selectivity to reach, it is known only after the search.
         size = Circuit.load(self._circuit).size
         method = self.settings.method
         # Learning a mask takes minutes for every class.
         if METHODS[method].learns_mask:
             method = ITERATIVE
-        # A class with a single image is left out: the class of the circuit has two or more as well.
-        testable = list[Key]()
-        for name in self.images.following(class_name):
-            if self.split.unseen((name, domain)):
-                testable.append((name, domain))
         paths = []
-        for place, key in enumerate(testable[:FOREIGN_CLASSES]):
+        for place, key in enumerate(self.foreign):
             others = self.split.others(key, self.settings.n_others)
             task = self._task(key, self.split.found_on(key), others)
             paths.append(self.out / f"other.{place}.safetensors")
@@ -385,55 +400,14 @@ class OneClass(FolderWork):
     @property
     def in_words(self) -> str:
         """Sentences on the sites that a circuit's size counts, and on those that stay whole."""
-        counted = counted_sites(self.clip.encoder)
-        left_out = list(self.clip.encoder.sites)
+        encoder = self.clip.encoder
+        counted = counted_sites(encoder)
         # The input has no units that a circuit could leave out.
-        for site in (*counted, INPUT):
-            if site in left_out:
-                left_out.remove(site)
+        left_out = [site for site in encoder.sites if site not in (*counted, INPUT)]
         sentence = f"Counted are the units of {', '.join(counted)}."
         if not left_out:
             return sentence
         return f"{sentence} {', '.join(left_out)} only read out or repeat another site: they stay whole."
-
-
-def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> DomainFolder:
-    """Return the image files that lie in a folder, as images of a class in a domain.
-
-    Args:
-        classes: The classes that the model chooses among; the others have no images.
-
-    Example:
-        >>> from circuitry.questions import pictures_of_a_class
-        >>> pictures = Path("DomainNet/real/clock")
-        >>> pictures_of_a_class(pictures, ("clock", "mine"), ["clock", "cup"]).classes
-        ('clock', 'cup')
-    """
-    paths = [str(path) for path in pictures_in(folder)]
-    table = pd.DataFrame({"path": paths, "class": key[0], "domain": key[1]})
-    images = DomainFolder(table)
-    images.root = folder
-    # Labels are places among all candidates, which a table of images cannot name.
-    images.classes = images.all_classes = tuple(classes)
-    return images
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the image files that lie in a folder itself; none where there is no folder.
-
-    Example:
-        >>> from circuitry.questions import pictures_in
-        >>> len(pictures_in(Path("DomainNet/real/clock")))
-        4
-    """
-    if not folder.is_dir():
-        return []
-    # Sorted, since the file system has an order of its own; folders below may hold images of other classes.
-    return sorted(
-        path
-        for path in folder.resolve().iterdir()
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
-    )
 
 
 def _do(

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -175,22 +176,8 @@ class OwnParts(FolderWork):
             same. A warning names the classes that the model does not know in a domain.
         """
         # All parts are found before any is tested: a test takes parts of every class.
-        self.folder.run(
-            lambda job, images: self._find((job[1], job[2]), images, work),
-            prepare=lambda job: self._images_that_find((job[1], job[2]), work),
-            rank=work.rank,
-            only=self._jobs(FOUND),
-            progress=work.bar("own parts"),
-            unit="class",
-        )
-        self.folder.run(
-            lambda job, images: self._test((job[1], job[2]), images, work),
-            prepare=lambda job: self._images_that_test((job[1], job[2]), work),
-            rank=work.rank,
-            only=self._jobs(LESIONED),
-            progress=work.bar("lesions"),
-            unit="class",
-        )
+        self._do(FOUND, "own parts", self._images_that_find, self._find, work)
+        self._do(LESIONED, "lesions", self._images_that_test, self._test, work)
         overlaps = []
         for share, sites in self.kinds:
             table = part_overlaps(self._parts(share, sites))
@@ -199,6 +186,24 @@ class OwnParts(FolderWork):
             "lesions": self.lesions(),
             "overlaps": pd.concat(overlaps, ignore_index=True),
         }
+
+    def _do(
+        self,
+        kind: str,
+        name: str,
+        read: Callable[[Key, Work], Any],
+        do: Callable[[Key, Any, Work], list[Path]],
+        work: Work,
+    ) -> None:
+        """Do this process's share of the jobs of a kind, with the name of their bar."""
+        self.folder.run(
+            lambda job, images: do((job[1], job[2]), images, work),
+            prepare=lambda job: read((job[1], job[2]), work),
+            rank=work.rank,
+            only=self._jobs(kind),
+            progress=work.bar(name),
+            unit="class",
+        )
 
     def _jobs(self, kind: str) -> list[Job]:
         return [job for job in self.folder.jobs if job[0] == kind]

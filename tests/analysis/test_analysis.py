@@ -9,9 +9,9 @@ import pytest
 
 from circuitry import DomainFolder, InputError, load_clip
 from circuitry.analysis import AccuracyAnswer, Analysis
-from circuitry.circuits import midpoint_rule
+from circuitry.circuits import ReadingSettings, midpoint_rule
 from circuitry.interventions import CheckSettings
-from circuitry.questions import ExtractionSettings
+from circuitry.questions import CurvesAnswer, ExtractionSettings, OwnParts
 from experiments.drawn import DrawingSettings, write_toy
 from tests.explorer.made import unpack
 from tests.support.work import QUIET
@@ -41,6 +41,7 @@ def begun(images: DomainFolder, out: Path, n_images: int = 2) -> Analysis:
         out,
         settings,
         CheckSettings(n_images=1, n_others=1),
+        ReadingSettings(edges_per_node=1),
     )
 
 
@@ -51,7 +52,11 @@ def take_all_steps(run: Analysis) -> str:
     run.curves_by_site(QUIET)
     run.transfer(QUIET, exchange=True)
     run.scores(("fish", "real"), QUIET)
-    run.compare({"held-out": ["key"]})
+    compared = run.compare({"held-out": ["key"]})
+    # Transfer came first, and is told beside the similarity that the report tells.
+    assert run.answers.transfer is not None
+    similarity = run.answers.transfer.similarity
+    pd.testing.assert_frame_equal(similarity, compared["edge_jaccard"].matrix())
     run.cards(QUIET, n_images=3, exact_units=0)
     report = run.report(apart="quickdraw", pair=("fish", "real", "quickdraw")).report
     assert run.explore().page.is_file()
@@ -172,6 +177,8 @@ def test_the_report_says_what_is_missing(
     assert run.curves(QUIET) == []
     assert run.transfer(QUIET) == {}
     assert run.compare() == {}
+    with pytest.raises(InputError, match="found on all of its 4 images"):
+        run.scores()
     page = run.report().report.read_text(encoding="utf-8")
     assert all(
         words in page
@@ -208,3 +215,15 @@ def test_own_parts_are_reported_without_circuits(
     assert "Own parts of" in page
     assert any("parts of their own?" in claim for claim in written.claims)
     assert {path.name for path in (tmp_path / "tables").iterdir()} > {"accuracy.csv"}
+    # Own parts that were asked for first stay first, however often they are read.
+    run.answers.curves = CurvesAnswer([])
+    run.own_parts([0.01], QUIET)
+    assert run.answers.own_parts_first
+    # Another process may read the saved circuits meanwhile.
+    run.own_part_tables()
+    other = begun(images, tmp_path)
+    other.own_parts([0.01], QUIET)
+    other.answers = run.answers
+    monkeypatch.setattr(OwnParts, "save_circuits", pytest.fail)
+    assert run.own_part_tables()
+    assert other.own_part_tables()

@@ -16,7 +16,7 @@ from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
 from circuitry.commands import run_command
 from circuitry.interventions.intervention_settings import CheckSettings
-from circuitry.questions.checks import CheckImages
+from circuitry.questions import CheckImages
 from circuitry.runs import InputError
 from tests.support.scripts import assert_drawn, command_module, needs_browser
 

@@ -52,6 +52,21 @@ def test_only_pages_of_the_run_are_linked(
     assert str(tmp_path / out / "index.html") in capsys.readouterr().out
 
 
+def test_a_page_does_not_depend_on_how_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    make_graphs(tmp_path / "circuits")
+    module = command_module("explore")
+    for port in (0, 7):
+        config = module.Config(
+            run=tmp_path / "run",
+            circuits=tmp_path / "circuits",
+            out=tmp_path / f"page{port}",
+            port=port,
+        )
+        module.main(config)
+    assert contents(tmp_path / "page0") == contents(tmp_path / "page7")
+
+
 def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(
     clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,10 @@ def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
     assert run.images.all_classes == ("key", "fish")
     assert run.key == ("fish", "pictures")
     assert [len(run.found_on), len(run.unseen)] == [2, 2]
+    # Another place of the folder ranks its images alike.
+    for record in run.images.records:
+        assert record.relative == f"pictures/fish/{record.path.name}"
+        assert record.path.parent == data.resolve()
     assert len(run.task_unseen.images) == 2
     assert run.task_unseen.others is None
 

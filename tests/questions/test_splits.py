@@ -1,5 +1,6 @@
 """Which images find and which test is one value: no image does both, whichever questions are asked of one folder."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,11 @@ def test_no_image_both_finds_and_tests(
         one = OneClass(clip, images, tmp_path / "one", key, asked)
         assert one.found_on == parts.found_on[key] == extraction.selection[key]
         assert one.others() == extraction.others[key] == parts.others(key)[:12]
+        # Circuits of other classes are found on images that the folder is claimed for, too.
+        for foreign in one.foreign:
+            assert foreign[0] != key[0]
+            assert {*extraction.selection[foreign]} <= {*one.looked_at[foreign]}
+        assert len(one.foreign) == 2
         finds |= {*one.found_on, *one.others(), *parts.others(key)}
         tests |= {*one.unseen, *one.others(unseen=True), *parts.unseen[key]}
         tests |= {*checks.chosen.others(key)}
@@ -62,6 +68,36 @@ def test_no_image_both_finds_and_tests(
             tests |= {*checks.chosen.own(key)}
     assert finds & tests == set()
     assert finds | tests == {*images.records}
+
+
+def test_a_folder_that_has_grown_keeps_what_was_seen(
+    clip: Clip, images: DomainFolder, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    key = ("car", "real")
+    ranked = DomainFolder(images.root, split=None).select(*key)
+    # The first image of the ranks is not there yet: by the rule it finds, as soon as it is.
+    for record in ranked[1:]:
+        path = data / record.relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(record.path, path)
+    graphs = extract(
+        clip,
+        DomainFolder(data),
+        tmp_path / "found",
+        n_images=N,
+        rule=left_rule(1),
+        parts=2,
+        method="gradient",
+        sites=clip.encoder.sites[-2:],
+        work=QUIET,
+    )
+    shutil.copy(ranked[0].path, data / ranked[0].relative)
+    chosen = CausalChecks(clip, DomainFolder(data), graphs).chosen
+    names = [record.relative for record in ranked]
+    assert names[1:3] == list(graphs[key].provenance["images"])
+    assert names[1:3] == [record.relative for record in chosen.found_on(key)]
+    assert names[3:] == [record.relative for record in chosen.own(key)]
 
 
 def test_half_of_the_images_find_and_others_come_in_turn(images: DomainFolder) -> None:
