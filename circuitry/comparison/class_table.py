@@ -20,6 +20,7 @@ from circuitry.comparison.part_array import (
     mean_known,
     mean_of_members,
     of_whole,
+    places_of,
 )
 from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
 from circuitry.runs.given import Seed, checked
@@ -54,13 +55,10 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
         for a table without parts.
     """
     pairs, values = _pair_array(parts)
-    classes = sorted(set().union(*pairs))
-    if not classes:
+    classes, a, b = places_of(pairs, "class")
+    if classes.empty:
         return pd.DataFrame(columns=list(_COLUMNS))
-    draws = draw_resamples(classes, values.shape[-1], seed=seed)
-    places = pd.Index(classes)
-    a = places.get_indexer(pd.Index([pair[0] for pair in pairs]))
-    b = places.get_indexer(pd.Index([pair[1] for pair in pairs]))
+    draws = draw_resamples(list(classes), values.shape[-1], seed=seed)
     # A pair of classes counts as often as both were drawn, one class as often as it was.
     count_a = draws.classes[:, a]
     count_b = draws.classes[:, b]
@@ -103,10 +101,10 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
 
 def _pair_array(
     parts: PartTable,
-) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
+) -> tuple[pd.DataFrame, Float[np.ndarray, "pairs cells parts parts"]]:
     """Return the pairs of classes, and for each its means over domains and sites in each of `CELLS`, by part.
 
-    NaN where a pair has no row of a cell.
+    Columns of the pairs are class_a and class_b. NaN where a pair has no row of a cell.
     """
     rows = parts[~of_whole(parts)].dropna(subset="value")
     other_class = rows["class_a"] != rows["class_b"]
@@ -116,11 +114,10 @@ def _pair_array(
     keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
     rows = rows.assign(cell=cell.astype(int))
     means = rows.groupby(keys)["value"].mean().reset_index()
-    pair = pd.MultiIndex.from_frame(means[["class_a", "class_b"]])
-    place, pairs = pd.factorize(pair)
-    labels = pd.Index(sorted({*means["part_a"], *means["part_b"]}))
-    p = labels.get_indexer(means["part_a"])
-    q = labels.get_indexer(means["part_b"])
+    of_pair = ["class_a", "class_b"]
+    pairs = means[of_pair].drop_duplicates()
+    place = means.groupby(of_pair, sort=False).ngroup()
+    labels, p, q = places_of(means, "part")
     shape = (
         len(pairs),
         len(CELLS),
@@ -129,7 +126,7 @@ def _pair_array(
     )
     values = np.full(shape, np.nan)
     values[place, means["cell"], p, q] = means["value"]
-    return list(pairs), values
+    return pairs, values
 
 
 def _contrast(

@@ -117,7 +117,7 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     means = []
     for pair in pairs:
         values = others[:, pair]
-        # [classes, sites]: both domains have a value with some other domain.
+        # [classes, 2, sites]: this domain of the pair has a value with some other domain.
         known = (~np.isnan(values)).any((2, 4, 5))
         both = known.all(1)[:, None, None, :, None, None]
         values = np.where(both, values, np.nan)

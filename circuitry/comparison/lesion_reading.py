@@ -206,7 +206,7 @@ def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
             "parts": kind,
             "value": value,
             # An overlap cannot be below zero.
-            "low": max(low, min(value, 0.0)),
+            "low": max(low, 0.0),
             "high": high,
             "chance": pairs["chance"].mean(),
             "edges": pairs["edges"].mean(),

@@ -123,17 +123,12 @@ class PartArray(NamedTuple):
     def from_table(cls, parts: PartTable) -> "PartArray":
         """Arrange the rows that compare two parts of one class; other rows do not count."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
-        classes = pd.Index(sorted(set(rows["class_a"])))
-        domains = pd.Index(sorted({*rows["domain_a"], *rows["domain_b"]}))
-        labels = pd.Index(sorted({*rows["part_a"], *rows["part_b"]}))
+        classes, c, _ = places_of(rows, "class")
+        domains, a, b = places_of(rows, "domain")
+        labels, p, q = places_of(rows, "part")
         # The place of each site, in the order of the rows.
         site, names = pd.factorize(rows["site"], use_na_sentinel=False)
         sites = tuple(name if isinstance(name, str) else None for name in names)
-        c = classes.get_indexer(rows["class_a"])
-        a = domains.get_indexer(rows["domain_a"])
-        b = domains.get_indexer(rows["domain_b"])
-        p = labels.get_indexer(rows["part_a"])
-        q = labels.get_indexer(rows["part_b"])
         shape = (
             len(classes),
             len(domains),
@@ -147,6 +142,21 @@ class PartArray(NamedTuple):
         # The similarity is symmetric, and a table has each pair once.
         values[c, b, a, site, q, p] = rows["value"]
         return cls(tuple(classes), tuple(domains), sites, values)
+
+
+def places_of(
+    table: pd.DataFrame,
+    what: str,
+) -> tuple["pd.Index[Any]", np.ndarray, np.ndarray]:
+    """Return the sorted names of both sides of a table, and the place of each row's two names among them.
+
+    Args:
+        what: Names of this kind are in the columns ``<what>_a`` and ``<what>_b``.
+    """
+    a = table[f"{what}_a"]
+    b = table[f"{what}_b"]
+    names = pd.Index(sorted({*a, *b}))
+    return names, names.get_indexer(a), names.get_indexer(b)
 
 
 def without_own(

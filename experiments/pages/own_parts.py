@@ -4,6 +4,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from circuitry.comparison.lesion_reading import (
+    OTHERS,
+    OWN,
+    OWN_STYLE,
+    SAME_PART,
+    SPARED,
+    TAKEN,
+)
 from experiments.pages.rendering import filled
 from experiments.pages.tables import (
     Interval,
@@ -21,9 +29,6 @@ from experiments.pages.tables import (
 import pandas as pd
 from scipy import stats
 
-OWN = "own class"
-OTHERS = "other classes"
-ITS_OWN = "its own style"
 STYLES = ["photo", "clipart", "noto", "fluent3d"]
 NETWORKS = ["lite0_photo", "lite1_photo", "lite2_photo", "rn_tiny", "vit_tiny"]
 SHARE = 0.02
@@ -45,7 +50,7 @@ class Left(NamedTuple):
         return [self.own.value, self.others.value, self.own_random.value]
 
 
-def left(folder: str, share: float, styles: str = ITS_OWN) -> Left:
+def left(folder: str, share: float, styles: str = OWN_STYLE) -> Left:
     name = f"own_parts/{folder}/by_share"
     kinds = product((OWN, OTHERS), ("part", "random"))
     asked = {"share": share, "styles": styles}
@@ -55,13 +60,13 @@ def left(folder: str, share: float, styles: str = ITS_OWN) -> Left:
 # Does a class have units of its own?
 def n_tested(folder: str) -> int:
     name = f"own_parts/{folder}/by_share"
-    return int(rows(name, answers=OWN, styles=ITS_OWN)["n_classes"].min())
+    return int(rows(name, answers=OWN, styles=OWN_STYLE)["n_classes"].min())
 
 
 photo = left("lite0_photo", SHARE)
 n_classes = n_tested("lite0_photo")
-n_keeping_any = round(photo.own.value * n_classes)
-assert n_keeping_any == 0, "the bound below is that of no class"
+assert photo.own.value == 0, "the count and the bound are those of no class"
+n_keeping_any = 0
 bound_level = 0.95
 bound = stats.beta.ppf(bound_level, 1, n_classes)
 by_network = {network: left(network, SHARE).cell for network in NETWORKS}
@@ -140,9 +145,9 @@ def row_of_style(found_on: str) -> str:
 by_style = "\n".join(row_of_style(style) for style in STYLES)
 cases = table("own_parts/lite0_styles/verdicts")
 n_cases = len(cases)
-n_both_taken = (cases[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2).sum()
+n_both_taken = (cases[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN).sum()
 n_of_two_classes = cases["class"].isin(["electric_guitar", "soccer_ball"]).sum()
-same = cases[cases["verdict"] == "the same part"]
+same = cases[cases["verdict"] == SAME_PART]
 n_same = len(same)
 n_same_untested = same[["own_a", "own_b"]].isna().any(axis=1).sum()
 
@@ -180,10 +185,10 @@ styles_lite0 = of_styles("colours_lite0")
 
 # At which depth does a class have a part?
 BY_DEPTH = "own_parts/lite0_depth/by_depth"
-by_depth = rows(BY_DEPTH, styles=ITS_OWN, cut="part").pivot(
+by_depth = rows(BY_DEPTH, styles=OWN_STYLE, cut="part").pivot(
     index="answers", columns="sites", values="value"
 )
-n_at_depth = rows(BY_DEPTH, styles=ITS_OWN)["n_classes"].min()
+n_at_depth = rows(BY_DEPTH, styles=OWN_STYLE)["n_classes"].min()
 at_depth = by_depth.reindex([OWN, OTHERS]).to_dict("list")
 in_other_style = rows(BY_DEPTH, answers=OWN, styles="another style")
 late_other_style = one(
@@ -214,14 +219,14 @@ RIVALS = "own_parts/rivals/rivals"
 
 def rivals(share: float) -> dict[Any, list[float]]:
     """Return what is left by ranking, of own class and of other classes."""
-    at_share = rows(RIVALS, share=share, cut="part", styles=ITS_OWN)
+    at_share = rows(RIVALS, share=share, cut="part", styles=OWN_STYLE)
     by_answers = at_share.pivot(index="answers", columns="method", values="value")
     return by_answers.reindex([OWN, OTHERS]).to_dict("list")
 
 
 ranked = rivals(SHARE)
 ranked_half = rivals(HALF_SHARE)
-clean = [n for n, (own, others) in ranked.items() if own <= 0.2 and others >= 0.9]
+clean = [n for n, (own, others) in ranked.items() if own <= TAKEN and others >= SPARED]
 n_contrast = alike(rows(RIVALS, method="contrast")["n_classes"], 0)
 n_rivals = alike(rows(RIVALS, method=RANKINGS[1:])["n_classes"], 0)
 takers = span(ranked[n][1] for n in ("gradient", "fisher", "fisher difference"))

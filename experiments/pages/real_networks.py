@@ -4,7 +4,13 @@ import math
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from circuitry.comparison.lesion_reading import known_cells
+from circuitry.comparison.lesion_reading import (
+    OTHERS,
+    OWN,
+    SAME_PART,
+    TAKEN,
+    known_cells,
+)
 from experiments.pages.tables import (
     Span,
     alike,
@@ -21,14 +27,11 @@ import pandas as pd
 from scipy import stats
 from scipy.special import logit
 
-OWN = "own class"
-OTHERS = "other classes"
 PHOTO = "photo"
 DRAWN = ["clipart", "noto", "fluent3d", "openmoji"]
 MODELS = ["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 ONE_CLASS = "one class in two styles"
 TWO_CLASSES = "two classes in one style"
-SAME = "the same part"
 OWN_CELLS = ["own_a", "own_b"]
 SHARE = 0.02
 n_classes = len(lines_of("real_networks/classes.txt"))
@@ -106,13 +109,13 @@ tested = cases[~untested.any(axis=1)]
 n_tested = len(tested)
 by_verdict = tested["verdict"].value_counts()
 said("three classes", tested["class"].nunique() == 3)
-same = tested[tested["verdict"] == SAME]
+same = tested[tested["verdict"] == SAME_PART]
 n_same = len(same)
 n_cups = (same["class"] == "cup").sum()
-said_same = cases[cases["verdict"] == SAME]
+said_same = cases[cases["verdict"] == SAME_PART]
 n_said_same = len(said_same)
 n_said_untested = said_same[OWN_CELLS].isna().any(axis=1).sum()
-takes_both = cases[["a_on_b", "b_on_a"]].max(axis=1) <= 0.2
+takes_both = cases[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN
 with_photographs = cases["domain_a"] == PHOTO
 n_with_photographs = with_photographs.sum()
 n_of_drawings = n_cases - n_with_photographs
@@ -200,7 +203,7 @@ emoji_cases = table(f"{EMOJI}/verdicts")
 emoji_verdicts = emoji_cases["verdict"].value_counts()
 n_emoji_cases = len(emoji_cases)
 n_emoji_classes = emoji_cases["class"].nunique()
-emoji_same = emoji_cases[emoji_cases["verdict"] == SAME]
+emoji_same = emoji_cases[emoji_cases["verdict"] == SAME_PART]
 n_of_fruit = (emoji_same["class"] == "food-fruit").sum()
 emoji_accuracy = table(f"{EMOJI}/accuracy")
 n_concepts = alike(emoji_accuracy["n_images"], 0)

@@ -124,4 +124,6 @@ def written(page: str) -> str:
     if page != README:
         return rendered(page)
     text = path_of(page).read_text(encoding="utf-8")
-    return SECTION.sub(lambda _: rendered(page), text)
+    # Without the section nothing would be written, and nothing compared.
+    (section,) = SECTION.findall(text)
+    return text.replace(section, rendered(page))

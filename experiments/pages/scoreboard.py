@@ -98,8 +98,8 @@ def pair(folder: str, method: str, than: str, what: str = WORKS) -> Pair:
     """Return how the sizes of a method differ from those of another one."""
     found = rows(f"scoreboard/{folder}/paired", what=what, baseline="mean")
     names = found[["a", "b"]].apply(lambda column: column.str.split().str[0])
-    row = found[names.apply(set, axis=1) == {method, than}].iloc[0]
     # A table has each pair once, in one of the two orders.
+    ((_, row),) = found[names.apply(set, axis=1) == {method, than}].iterrows()
     points = round(100 * row["median"])
     if row["a"].split()[0] == method:
         return Pair(points, row["n_less"], row["n_equal"], row["n_more"], row["p"])

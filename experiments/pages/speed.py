@@ -1,17 +1,8 @@
 """Numbers of the page on speed and scale."""
 
-from typing import Any
-
-from experiments.pages.tables import alike, made_with, said, table
+from experiments.pages.tables import alike, made_with, only, said, table
 
 import numpy as np
-
-
-def only_row(name: str) -> dict[Any, Any]:
-    """Return the row of a table that has one."""
-    (row,) = table(name).to_dict("records")
-    return row
-
 
 # How much time do partial runs save?
 speed = table("benchmarks/attribution/speed")
@@ -53,7 +44,7 @@ reached = made_with("benchmarks/scale")["gpu_fraction"]
 tflops = made_with("benchmarks/scale")["gpu_tflops"]
 
 # How long does it take to compare circuits?
-compared = only_row("benchmarks/similarity/similarity")
+compared = only("benchmarks/similarity/similarity")
 compared_with = made_with("benchmarks/similarity")
 
 # What do threads cost on a shared machine?
@@ -61,12 +52,12 @@ by_way = table("benchmarks/threads/threads").set_index("way")
 threads = by_way[["seconds, quiet", "seconds, 2 busy"]].T.to_dict("list")
 n_thread_images = made_with("benchmarks/threads")["images"][0]
 # What do the edges of a transformer cost?
-vit_b = only_row("benchmarks/edges/speed")
-vit_l = only_row("benchmarks/edges-large/speed")
+vit_b = only("benchmarks/edges/speed")
+vit_l = only("benchmarks/edges-large/speed")
 n_at_once = made_with("benchmarks/edges")["images_at_once"]
 n_at_once_large = made_with("benchmarks/edges-large")["images_at_once"]
 n_path_points = made_with("benchmarks/edges")["points"]
 
 # How long do mixtures and training take?
-mixtures = only_row("benchmarks/mixtures/mixture")
-training = only_row("benchmarks/training/train_clip")
+mixtures = only("benchmarks/mixtures/mixture")
+training = only("benchmarks/training/train_clip")

@@ -50,22 +50,27 @@ def rows(name: str, **equal: object) -> pd.DataFrame:
     return chosen
 
 
+def only(name: str, **equal: object) -> "pd.Series[Any]":
+    """Return the only row with these values."""
+    ((_, row),) = rows(name, **equal).iterrows()
+    return row
+
+
 def one(name: str, column: str = "value", **equal: object) -> float:
     """Return the number of the only row with these values."""
-    (value,) = rows(name, **equal)[column]
-    return float(value)
+    return float(only(name, **equal)[column])
 
 
 def interval(name: str, **equal: object) -> Interval:
     """Return value, low and high of the only row with these values."""
-    (row,) = rows(name, **equal)[["value", "low", "high"]].to_numpy(dtype=float)
-    return Interval(*row)
+    return Interval(*only(name, **equal)[["value", "low", "high"]])
 
 
 def span(values: Iterable[Any]) -> Span:
     """Return the least and the largest value."""
-    numbers = list(values)
-    return Span(min(numbers), max(numbers))
+    # With an unknown number both are NaN, which no page may have; Python's would depend on its place.
+    numbers = np.array(list(values))
+    return Span(numbers.min(), numbers.max())
 
 
 def alike(values: Iterable[float], digits: int = 2) -> float:

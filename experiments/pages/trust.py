@@ -8,6 +8,7 @@ from experiments.pages.tables import (
     alike,
     made_with,
     one,
+    only,
     rows,
     said,
     span,
@@ -83,7 +84,7 @@ MODELS = ["toy", "emoji", "efficientnet", "vit-mean-position"]
 
 def promised(folder: str, kind: str) -> "pd.Series[float]":
     """Return the row of a chosen rule: its promise, and what was measured."""
-    return rows(f"rules/{folder}/promise", kind=kind).iloc[0]
+    return only(f"rules/{folder}/promise", kind=kind)
 
 
 def measured(folder: str, kind: str) -> Interval:
@@ -117,22 +118,16 @@ promise = {
     for folder in MODELS
     for kind in ("nodes", "edges")
 }
-errors = {
-    f"{folder} {kind}": measured(folder, kind)
-    for folder in MODELS
-    for kind in ("nodes", "edges")
-}
-(chosen,) = rows(
-    "rules/toy/rules", kind="nodes", rule=promised("toy", "nodes")["rule"]
-).to_dict("records")
+errors = {name: measured(*name.split()) for name in promise}
+chosen = only("rules/toy/rules", kind="nodes", rule=promise["toy nodes"]["rule"])
 worst = chosen["worst"]
 more_than = said(
     "more than",
-    chosen["worst at"] == "act1" and worst > measured("toy", "nodes").value,
+    chosen["worst at"] == "act1" and worst > errors["toy nodes"].value,
 )
 checkpoint = made_with("rules/vit-zero")["checkpoint"]
 epochs = checkpoint.split("epoch_")[1].removesuffix(".pt")
-references = promised("vit-mean-position", "nodes")["references differ"]
+references = promise["vit-mean-position nodes"]["references differ"]
 references_zero = promised("vit-zero", "nodes")["references differ"]
 rule_of_zero = promised("vit-zero", "edges")["rule"]
 zero_nodes = measured("vit-zero", "nodes")

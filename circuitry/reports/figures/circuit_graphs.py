@@ -111,12 +111,13 @@ def _draw(
     shown, lanes = _placed(nodes.head(most), sites, is_pair)
     # Pixels: the more rows, the smaller the points.
     size: Any = max(4.0, min(10.0, 520 / (lanes[ABOVE][1] - lanes[BELOW][0])))
+    places = shown.set_index("name")[["x", "y"]]
     figure = go.Figure()
     for kind, (name, colour) in kinds.items():
         # The legend counts all nodes and edges, also those that are not drawn.
         own = edges[edges["kind"] == kind]
         n_nodes = number_of(int((nodes["kind"] == kind).sum()), "node")
-        _draw_edges(figure, own, shown.set_index("name"), kind, colour)
+        _draw_edges(figure, own, places, kind, colour)
         points = shown[shown["kind"] == kind]
         # A single circuit shows strengths as sizes; a pair has two scores for a node.
         if not is_pair:
@@ -250,12 +251,11 @@ def _draw_edges(
     texts: list[str | None] = []
     # Points along a curve, from 0 to 1.
     at = np.arange(11) / 10
-    drawn = edges["upper"].isin(places.index) & edges["lower"].isin(places.index)
-    for upper, lower, text in edges.loc[drawn, ["upper", "lower", "text"]].to_numpy():
-        x0, y0 = places.loc[upper, ["x", "y"]]
-        x1, y1 = places.loc[lower, ["x", "y"]]
-        # 3 t^2 - 2 t^3 goes from 0 to 1 and is level at both ends.
-        rise = at * at * (3 - 2 * at)
+    # 3 t^2 - 2 t^3 goes from 0 to 1 and is level at both ends.
+    rise = at * at * (3 - 2 * at)
+    # Edges of nodes that are not drawn have no place.
+    ends = edges.join(places, "upper").join(places, "lower", rsuffix="1").dropna()
+    for x0, y0, x1, y1, text in ends[["x", "y", "x1", "y1", "text"]].to_numpy():
         xs += [*(x0 + (x1 - x0) * at), None]
         ys += [*(y0 + (y1 - y0) * rise), None]
         texts += [None, *[text] * (len(at) - 2), None, None]

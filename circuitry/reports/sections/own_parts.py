@@ -162,9 +162,8 @@ def _across_styles(
     of_these = f", and in {same} of these it is the same part." if n else "."
     untested = ""
     if UNTESTED in counts:
-        untested = (
-            f" In {counts[UNTESTED]} a part was not tested in the style that found it."
-        )
+        why = "a part has no unseen image of its own style, or of other classes"
+        untested = f" {counts[UNTESTED]} are not tested: {why}."
     left = ""
     other_style = (OTHER_STYLE, "part", OWN)
     if other_style in cells:
