@@ -197,9 +197,8 @@ def correlations(
         strongest = [
             set(np.argsort(-np.abs(one))[: round(len(y) / 10) or 1]) for one in (x, y)
         ]
-        constant = (
-            np.ptp(x) == 0
-        )  # RelP gives edges into queries and keys no effect: it does not rank them
+        # RelP gives edges into queries and keys no effect: it does not rank them.
+        constant = np.ptp(x) == 0
         yield {
             "edges": kind,
             "n_edges": len(y),

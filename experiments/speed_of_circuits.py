@@ -379,9 +379,8 @@ def study_hours(task: Task) -> pd.DataFrame:
     rows = []
     for rule in (STUDY_RULE, midpoint_rule(10)):
         counted = count_operations(task.encoder, task.metric, as_studied(rule))
-        an_image = (
-            counted.nodes + 2 * counted.edges
-        )  # edges of all images, and of halves
+        # Edges of all images, and of halves.
+        an_image = counted.nodes + 2 * counted.edges
         hours = STUDY_IMAGES * an_image / GPU_RATE / 3600
         rows.append(
             {
@@ -521,11 +520,11 @@ def write_graphs(folder: Path, n_classes: int) -> None:
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 A_PROCESS_A_CORE = "a process a core, one thread each"
 WAYS: dict[str, dict[str, str]] = {
-    "threads that spin": {"GOMP_SPINCOUNT": "300000"},  # GNU's default, so PyTorch's
+    # The default of GNU's OpenMP, and so of PyTorch.
+    "threads that spin": {"GOMP_SPINCOUNT": "300000"},
     "threads that wait passively": {"GOMP_SPINCOUNT": "0"},
-    "threads that wait briefly": dict(
-        short_waits({})
-    ),  # as scripts of this package set them
+    # As scripts of this package set them.
+    "threads that wait briefly": short_waits({}),
     "one thread": ONE_THREAD,
     A_PROCESS_A_CORE: ONE_THREAD,
 }
