@@ -59,12 +59,12 @@ compared_with = made_with("benchmarks/similarity")
 # What do threads cost on a shared machine?
 by_way = table("benchmarks/threads/threads").set_index("way")
 threads = by_way[["seconds, quiet", "seconds, 2 busy"]].T.to_dict("list")
-n_thread_images = made_with("benchmarks/threads")["images"][0]
+n_thread_images = made_with("benchmarks/threads")["images"]
 # What do the edges of a transformer cost?
 vit_b = only_row("benchmarks/edges/speed")
 vit_l = only_row("benchmarks/edges-large/speed")
-n_at_once = made_with("benchmarks/edges")["images_at_once"]
-n_at_once_large = made_with("benchmarks/edges-large")["images_at_once"]
+n_at_once = made_with("benchmarks/edges")["images"]
+n_at_once_large = made_with("benchmarks/edges-large")["images"]
 n_path_points = made_with("benchmarks/edges")["points"]
 
 # How long do mixtures and training take?
