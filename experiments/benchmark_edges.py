@@ -64,7 +64,7 @@ class Config(QuickstartModel, KeepSettings):
     model: str = "vit-tiny"
     """The trained vision transformer whose edges are cut."""
     checkpoint: Path | None = None
-    """Its weights; this or --pretrained."""
+    """Its weights (default: those that come with the package)."""
     graph_fraction: float = 0.05
     """Share of heads and neurons that graphs keep, whose edges are cut one by one."""
     n_circuits: int = 8
