@@ -64,7 +64,7 @@ class Config(QuickstartModel, KeepSettings):
     model: str = "vit-tiny"
     """The trained vision transformer whose edges are cut."""
     checkpoint: Path | None = None
-    """Its weights; this or --pretrained."""
+    """Its weights (default: those that come with the package)."""
     graph_fraction: float = 0.05
     """Share of heads and neurons that graphs keep, whose edges are cut one by one."""
     n_circuits: int = 8
@@ -197,9 +197,8 @@ def correlations(
         strongest = [
             set(np.argsort(-np.abs(one))[: round(len(y) / 10) or 1]) for one in (x, y)
         ]
-        constant = (
-            np.ptp(x) == 0
-        )  # RelP gives edges into queries and keys no effect: it does not rank them
+        # RelP gives edges into queries and keys no effect: it does not rank them.
+        constant = np.ptp(x) == 0
         yield {
             "edges": kind,
             "n_edges": len(y),

@@ -217,9 +217,8 @@ def choose(measured: pd.DataFrame, error: float) -> pd.DataFrame:
         rule = next(
             (name for name in CANDIDATES if means[name] <= error), CANDIDATES[-1]
         )
-        agree = (
-            means[SECOND] <= error / 2
-        )  # else the distance to a reference is none to the integral
+        # Else the distance to a reference is none to the integral.
+        agree = means[SECOND] <= error / 2
         rows.append(
             (kind, rule, error, means[rule] if agree else float("nan"), means[SECOND])
         )

@@ -247,9 +247,8 @@ def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any]) -> pd.DataFrame
     names = list(parts)
     for place, name in enumerate(names):
         donors = one_tensor(tasks[name].images)
-        another = parts[
-            names[(place + 1) % len(names)]
-        ]  # the last class takes the first
+        # The last class takes the first.
+        another = parts[names[(place + 1) % len(names)]]
         metric: Any = tasks[name].metric
         cuts = {
             "own part": parts[name],

@@ -67,9 +67,13 @@ SHARE = 0.1
 """Share of the units of each site that the study keeps."""
 STUDY_IMAGES = 345 * 6 * 50
 """The study's full setting: classes, domains, images of each class in each domain."""
-GPU_RATE = 0.4 * 19.5e12
-"""Operations a second of a GPU, for the estimate: an A100's single-precision peak without tensor cores is assumed to be
-reached to 40 %, which was not measured."""
+GPU_TFLOPS = 19.5
+"""10^12 operations a second of a GPU, for the estimate: an A100's single-precision peak without tensor cores."""
+GPU_FRACTION = 0.4
+"""Share of it that is assumed to be reached, which was not measured."""
+GPU_RATE = GPU_FRACTION * (GPU_TFLOPS * 1e12)
+PATH = midpoint_rule(5)
+"""Points of the path of a transformer's edges."""
 DEFAULTS = {
     "partial-runs": (("RN50", "rn-tiny"), 2),
     "growth": (("RN50",), 4),
@@ -86,6 +90,8 @@ COLUMNS = (
     "largest relative difference",
 )
 QUIET = Work(progress=False)
+FEW = Work(memory_gib=0.45, progress=False)
+"""How the edges of a transformer are scored: images go through in small batches."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +117,25 @@ def main(config: Config) -> None:
     models, images = DEFAULTS.get(config.of, ((), 0))
     models = config.models or models
     images = config.images or images
+    # What pages tell beside the tables.
+    facts: dict[str, object] = {"threads": torch.get_num_threads()}
+    if models:
+        facts |= {"models": models, "images": images}
     if config.of == "partial-runs":
         speeds = [partial_runs(name, images) for name in models]
         tables = {"speed": pd.concat([*speeds, patching("rn-tiny", 16)])}
     elif config.of == "growth":
         tables = growth(models[0], images)
+        facts |= {"gpu_tflops": GPU_TFLOPS, "gpu_fraction": GPU_FRACTION}
     elif config.of == "edges":
         tables = {"speed": edge_speed(models[0], images)}
+        facts |= {"points": len(PATH.points), "memory_gib": FEW.memory_gib}
     elif config.of == "similarity":
         tables = {"similarity": similarity(config.out, config.classes)}
+        facts["parts"] = DEFAULT_PARTS
     else:
         tables = {"threads": threads(models[0], images)}
-    config.keep(tables, threads=torch.get_num_threads())
+    config.keep(tables, **facts)
 
 
 def timed(run: Callable[..., T], *given: object) -> tuple[T, float]:
@@ -379,9 +392,8 @@ def study_hours(task: Task) -> pd.DataFrame:
     rows = []
     for rule in (STUDY_RULE, midpoint_rule(10)):
         counted = count_operations(task.encoder, task.metric, as_studied(rule))
-        an_image = (
-            counted.nodes + 2 * counted.edges
-        )  # edges of all images, and of halves
+        # Edges of all images, and of halves.
+        an_image = counted.nodes + 2 * counted.edges
         hours = STUDY_IMAGES * an_image / GPU_RATE / 3600
         rows.append(
             {
@@ -423,8 +435,10 @@ def edge_speed(name: str, n_images: int) -> pd.DataFrame:
     The peak of memory is that of this process: weights, Python and PyTorch.
     """
     tower, images, task = random_task(name, n_images)
-    first = Task(task.encoder, images[:1], task.metric, work=QUIET)
-    attribute_components(first)  # reads the weights once
+    task = Task(task.encoder, images, task.metric, work=FEW)
+    first = Task(task.encoder, images[:1], task.metric, work=FEW)
+    # Weights are read once, which is not timed.
+    attribute_components(first)
     before = peak_memory_gib()
     pixels = images.clone().requires_grad_()
 
@@ -434,8 +448,7 @@ def edge_speed(name: str, n_images: int) -> pd.DataFrame:
     pass_seconds = median_seconds(one_pass)
     plain = median_seconds(lambda: attribute_components(task))
     peak = peak_memory_gib()
-    points = midpoint_rule(5)
-    integrated = median_seconds(lambda: attribute_components(task, rule=points))
+    integrated = median_seconds(lambda: attribute_components(task, rule=PATH))
     row = {
         "model": name,
         "edges": attribute_components(first, ports=True).edges.count,
@@ -521,11 +534,11 @@ def write_graphs(folder: Path, n_classes: int) -> None:
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 A_PROCESS_A_CORE = "a process a core, one thread each"
 WAYS: dict[str, dict[str, str]] = {
-    "threads that spin": {"GOMP_SPINCOUNT": "300000"},  # GNU's default, so PyTorch's
+    # The default of GNU's OpenMP, and so of PyTorch.
+    "threads that spin": {"GOMP_SPINCOUNT": "300000"},
     "threads that wait passively": {"GOMP_SPINCOUNT": "0"},
-    "threads that wait briefly": dict(
-        short_waits({})
-    ),  # as scripts of this package set them
+    # As scripts of this package set them.
+    "threads that wait briefly": short_waits({}),
     "one thread": ONE_THREAD,
     A_PROCESS_A_CORE: ONE_THREAD,
 }

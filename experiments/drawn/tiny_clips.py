@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from circuitry.runs import versions
+from circuitry.runs import run_script, versions
 from circuitry import DomainFolder, load_clip
 from circuitry.analysis.quickstart_settings import HELD_OUT, TEST_DOMAIN
 from circuitry.data.names import in_a_sentence
@@ -30,7 +30,6 @@ from circuitry.training import (
 from experiments.drawn.drawing import TOY_CLASSES, DrawingSettings, write_toy
 
 import torch
-import tyro
 
 SHIPPED = DrawingSettings(30, 20)
 """The images of the shipped weights: their first 30 of a class in a style train."""
@@ -55,6 +54,11 @@ class TinyClip:
     """Passes over the images (default: 16, of the transformer 40)."""
     seed: int = 0
     """Seed of the training."""
+
+
+def main(config: TinyClip) -> None:
+    """Draw, train, and say where the weights are."""
+    print(train(config, write_toy(config.out / "toy", config.drawing)))
 
 
 def train(config: TinyClip, root: Path) -> Path:
@@ -97,5 +101,4 @@ def train(config: TinyClip, root: Path) -> Path:
 
 
 if __name__ == "__main__":
-    asked = tyro.cli(TinyClip)
-    print(train(asked, write_toy(asked.out / "toy", asked.drawing)))
+    run_script(TinyClip, main, __doc__)

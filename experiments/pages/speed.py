@@ -50,7 +50,7 @@ compared_with = made_with("benchmarks/similarity")
 # What do threads cost on a shared machine?
 by_way = table("benchmarks/threads/threads").set_index("way")
 threads = by_way[["seconds, quiet", "seconds, 2 busy"]].T.to_dict("list")
-n_thread_images = made_with("benchmarks/threads")["images"][0]
+n_thread_images = made_with("benchmarks/threads")["images"]
 # What do the edges of a transformer cost?
 vit_b = only("benchmarks/edges/speed")
 vit_l = only("benchmarks/edges-large/speed")

@@ -70,9 +70,8 @@ def embed_images(
         folder, identity, _FORMAT, "embeddings", lambda: _embedded(clip, records, work)
     )
     if work.strict and len(found["places"]) < len(records):
-        found = _embedded(
-            clip, records, work
-        )  # names the image that an earlier call left out
+        # Names the image that an earlier call left out.
+        found = _embedded(clip, records, work)
     read = [records[place] for place in found["places"]]
     if len(read) < len(records):
         log.warning(

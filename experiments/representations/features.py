@@ -143,9 +143,8 @@ class ImageFeatures:
             self.activation[rows][named >= 0],
             minlength=self.n_features,
         )
-        order = np.lexsort((-totals, -counts))[
-            :STRONGEST
-        ]  # stable, so that smaller numbers come first
+        # Stable, so that smaller numbers come first.
+        order = np.lexsort((-totals, -counts))[:STRONGEST]
         return order[counts[order] > 0]
 
 

@@ -143,8 +143,7 @@ def gram_matrix(
 ) -> Float[np.ndarray, "rows rows"]:
     """Return the inner products of all pairs of rows, in double precision, each feature centred."""
     x = features.astype(np.float64)
-    x -= (
-        x[0].copy()
-    )  # first, so that rows that are all equal become zeros and not rounding errors
+    # First, so that rows that are all equal become zeros and not rounding errors.
+    x -= x[0].copy()
     x -= x.mean(0)
     return x @ x.T

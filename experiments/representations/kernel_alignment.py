@@ -106,9 +106,8 @@ class Alignment:
         rng = np.random.default_rng(seed)
         found = np.empty(permutations)
         for i in range(permutations):
-            order = np.argsort(
-                rng.permutation(len(self.v))
-            )  # permuting commutes with U-centring
+            # Permuting commutes with U-centring.
+            order = np.argsort(rng.permutation(len(self.v)))
             found[i] = _product(self.u, self.v[np.ix_(order, order)])
         return np.asarray(found / self._scale())
 

@@ -282,9 +282,8 @@ def _mean_row(pairs: Sequence[_ComparedPair]) -> tuple[float, float, float, floa
         axis=0,
     )
     interval = jackknife_interval(value, without_each)
-    low, high = np.clip(
-        interval, -1, 1
-    )  # the part that CKA can reach; unknown ends stay unknown
+    # The part that CKA can reach; unknown ends stay unknown.
+    low, high = np.clip(interval, -1, 1)
     return (
         value,
         float(low),

@@ -18,7 +18,8 @@ PROGRAMS = {
     "shared-circuitry": "do models generalize where domains share circuitry?",
     "scoreboard": "which way to find circuits works best on my model?",
     "figures": "draw figures by name, from tables",
-}  # what each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``
+}
+"""What each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``."""
 
 
 def main() -> None:

@@ -99,7 +99,8 @@ Contestant = tuple[str, str]  # a method and its budget
 FIND, MEASURE = (
     "found",
     "measured",
-)  # steps of a contest, one job of each for every class
+)
+"""Steps of a contest, one job of each for every class."""
 
 
 class Contest:

@@ -155,9 +155,8 @@ def add_features(
 ) -> None:
     """Add the section on the features that domains share most, or least: top images, name, frequency by domain."""
     heading = f"Features that domains {'do not ' * least}share"
-    enough = len(
-        features.domains
-    )  # features in fewer tops than there are domains say little either way
+    # Features in fewer tops than there are domains say little either way.
+    enough = len(features.domains)
     chosen = most_shared(table, _SHOWN, least=least, min_tops=enough)
     known = table.set_index("feature")
     report.section(heading)
@@ -252,9 +251,8 @@ def main(config: Config) -> Written | None:
         n_parts=config.parts,
         seed=config.seed,
     )
-    shared = names.merge(
-        feature_summary(found), on="feature", validate="one_to_one"
-    )  # those in some top 20
+    # Those in some top 20.
+    shared = names.merge(feature_summary(found), on="feature", validate="one_to_one")
     shared = shared.merge(feature_frequency(found), left_on="feature", right_index=True)
     tables = comparison.tables() | {"features": shared}
     quality = {
@@ -305,9 +303,8 @@ def main(config: Config) -> Written | None:
     }
     looked_at = listings_of(images, config.n_images, config.seed)
     if config.results is not None:
-        comparison.save(
-            config.results / "feature_sharing"
-        )  # the study compares models by it
+        # The study compares models by it.
+        comparison.save(config.results / "feature_sharing")
     saved = {comparison.measure: comparison}
     return write_results(
         report,

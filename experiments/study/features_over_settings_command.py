@@ -30,7 +30,8 @@ MODEL = [
     "model",
     "setting",
     "test_domain",
-]  # columns that identify a row of the table over seeds
+]
+"""Columns that identify a row of the table over seeds."""
 COMPARISON = "feature_sharing"  # folder below the results of features that holds its `Comparison`
 
 

@@ -44,7 +44,8 @@ MODELS = {
     "efficientnet_lite2": "EfficientNet-Lite2, hidden channels",
     "toy": "small CLIP, hidden channels",
     "toy_vit": "small ViT, heads and neurons",
-}  # networks and units by folder of the scoreboard
+}
+"""Networks and units by folder of the scoreboard."""
 MEAN = "baseline == 'mean' and (budget == 'global' or budget == method)"
 IN_PANELS = "method in ['learned', 'iterative-fisher', 'fisher', 'gradient']"
 

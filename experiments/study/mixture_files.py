@@ -47,7 +47,8 @@ SKETCH_PATTERNS = (
     "a {} image.",
     "an image of a {}.",
     "an image of the {}.",
-)  # the study's 21 sentence patterns of ImageNet-Sketch
+)
+"""The study's 21 sentence patterns of ImageNet-Sketch."""
 
 
 def stream_captions(

@@ -200,9 +200,8 @@ class Material:
     @cached_property
     def sketches(self) -> SketchSet:
         """Return ImageNet-Sketch."""
-        assert (
-            self.config.imagenet_sketch is not None
-        )  # only then there are mixtures with it
+        # Only then there are mixtures with it.
+        assert self.config.imagenet_sketch is not None
         return imagenet_sketch(self.config.imagenet_sketch)
 
     def records(self, spec: MixtureSpec) -> list[ImageRecord]:

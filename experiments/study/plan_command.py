@@ -91,6 +91,8 @@ class Config:
     """Seeds of the trainings."""
     keep_checkpoints: Natural | None = None
     """Keep a checkpoint after every so many epochs (default: every one of CLIP, as in the study)."""
+    device: str = "cuda"
+    """Device of all that is measured; trainings take the GPUs that are there."""
 
 
 def main(config: Config) -> None:
@@ -186,7 +188,7 @@ class Plan:
         """Yield what is measured of the trained models: accuracies, autoencoders, embeddings, CKA, circuits."""
         config = self.config
         line: Line = [*program("generalization"), "--runs", config.out / "runs"]
-        line += ["--data", config.data]
+        line += self.images()
         if config.imagenet is not None:
             line += ["--imagenet", config.imagenet]
         yield [*line, *self.results("generalization")]
@@ -196,7 +198,7 @@ class Plan:
             yield [*line, "--out", self.autoencoder(one).parent]
         aligned = self.models(["aligned"], ALIGNED_DOMAIN)
         standard = self.models(["cg-high"], ALIGNED_DOMAIN)
-        line = [*program("separation"), "--data", config.data]
+        line = [*program("separation"), *self.images()]
         line += ["--model", clip_preset(preset(aligned[0]), study=True).model]
         line += ["--models"]
         line += [f"standard captions={self.checkpoint(one)}" for one in standard]
@@ -209,7 +211,7 @@ class Plan:
         line = [*PROGRAM, "shared-circuitry", "--runs"]
         # Photographs alone, and the 15 settings.
         line += [self.folder(one) for one in self.models(["natural-only", *DIVERSITY])]
-        line += ["--data", config.data, "--decoding", "as-stored"]
+        line += [*self.images(), "--decoding", "as-stored"]
         line += ["--n-images", N_SHARED_IMAGES]
         yield [*line, *self.results("shared-circuitry")]
 
@@ -263,7 +265,11 @@ class Plan:
         start = command(name) if name in ("train-sae", "compare") else program(name)
         model = clip_preset(preset(one), study=True).model
         line: Line = [*start, "--model", model, "--checkpoint", self.checkpoint(one)]
-        return [*line, "--data", self.config.data]
+        return [*line, *self.images()]
+
+    def images(self) -> Line:
+        """Return the images that models are measured on, and the device."""
+        return ["--data", self.config.data, "--device", self.config.device]
 
     def results(self, name: str) -> Line:
         """Return where a command writes its work and its small tables."""

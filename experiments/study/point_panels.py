@@ -9,9 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 Options = Mapping[str, object]  # of a trace of plotly
-Look = (
-    Options | Callable[[pd.DataFrame], Options]
-)  # the options, or what returns them for the rows of a trace
+Look = Options | Callable[[pd.DataFrame], Options]
+"""The options, or what returns them for the rows of a trace."""
 
 
 def point_panels(

@@ -49,7 +49,8 @@ RELATIONS = (
     "n_models",
     "note",
     "about",
-)  # columns of `relate_over_models`; least and most are the correlation without one model
+)
+"""Columns of `relate_over_models`; least and most are the correlation without one model."""
 
 
 def relate_over_models(

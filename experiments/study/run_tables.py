@@ -46,14 +46,16 @@ SETTING_ORDER = (
     "domain-interpolation",
     "upper-low",
     "upper-high",
-)  # settings by rising diversity, the order of figures
+)
+"""Settings by rising diversity, the order of figures."""
 COMPARED_MEASURES = (
     "top-1",
     "top-5",
     "balanced top-1",
     "balanced top-5",
     F1,
-)  # the study's measures of accuracy
+)
+"""The study's measures of accuracy."""
 # The upper bound saw the held-out classes in the test domain.
 UPPER = "upper-high"
 # A class counts if the upper bound comes this far from guessing to perfect accuracy on it.
@@ -340,7 +342,8 @@ CONTRASTS = {
         "cg-high",
     ): "Is a domain that was never seen easier than one that lacks the classes?",
     (UPPER, "cg-high"): "Does seeing the classes in the domain reach more?",
-}  # settings that are compared, the first minus the second, and the question that this answers
+}
+"""Settings that are compared, the first minus the second, and the question that this answers."""
 
 
 def paired_differences(

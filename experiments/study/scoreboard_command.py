@@ -230,7 +230,8 @@ FORMAT = "circuitry scoreboard 4"
 TARGETS = (
     0.5,
     0.8,
-)  # the smallest size that reaches this selectivity, or share of KL recovered, is sought
+)
+"""The smallest size that reaches this selectivity, or share of KL recovered, is sought."""
 
 
 @dataclass(frozen=True)

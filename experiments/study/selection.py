@@ -295,9 +295,8 @@ _SEED = 42
 class SketchSet(NamedTuple):
     """Images of ImageNet-Sketch and the names of their classes."""
 
-    images: list[
-        ImageRecord
-    ]  # all by class: the WordNet id; path below the root ``<wnid>/<file>``
+    # All by class: the WordNet id; path below the root ``<wnid>/<file>``.
+    images: list[ImageRecord]
     names: Mapping[str, str]  # WordNet id -> name of the class in words
     kept: frozenset[str]  # WordNet ids of the classes that DomainNet lacks
 

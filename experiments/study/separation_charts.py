@@ -31,7 +31,8 @@ PANELS = (
     "modality gap",
     "accuracy, seen classes",
     "accuracy, held-out classes",
-)  # measures that are drawn, where a table has them
+)
+"""Measures that are drawn, where a table has them."""
 
 
 def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:

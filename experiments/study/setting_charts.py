@@ -250,7 +250,8 @@ SETTING_SYMBOLS = (
     "triangle-right",
     "star-diamond",
     "octagon",
-)  # symbols of settings, which look like no domain
+)
+"""Symbols of settings, which look like no domain."""
 
 TICKS = (
     0.01,
@@ -264,7 +265,8 @@ TICKS = (
     0.95,
     0.98,
     0.99,
-)  # accuracies that are written on logit axes
+)
+"""Accuracies that are written on logit axes."""
 _LINE_NAME = "line of models of photographs alone"
 
 

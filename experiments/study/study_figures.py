@@ -36,11 +36,13 @@ SKETCH_PAIRS = {
     ("cg-low", NO_SKETCHES): "cg-low",
     ("leave-out", SKETCHES): "leave-out with ImageNet-Sketch",
     ("cg-high", NO_SKETCHES): "cg-high",
-}  # what the study compares of ImageNet-Sketch: photographs with it and CG low, leave-out with it and CG high
+}
+"""What the study compares of ImageNet-Sketch: photographs with it and CG low, leave-out with it and CG high."""
 CAPTION_PAIRS = {
     ("cg-high", NO_SKETCHES): "cg-high, standard captions",
     ("aligned", NO_SKETCHES): "cg-high, aligned captions",
-}  # captions that name the style, and captions that do not
+}
+"""Captions that name the style, and captions that do not."""
 N_SKETCH_CLASSES = 345 - 15  # seen sketch classes of DomainNet
 _CLASS = re.compile(r"class-interpolation-([\d.]+)(-low)?")
 _DOMAIN = re.compile(r"domain-interpolation-(.+)")
@@ -70,9 +72,8 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     ]
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
     settings = chosen.groupby("test_domain")["setting"].transform("nunique")
-    chosen = (
-        chosen[settings > 1] if (settings > 1).any() else chosen
-    )  # photographs alone are tested in every domain
+    # Photographs alone are tested in every domain.
+    chosen = chosen[settings > 1] if (settings > 1).any() else chosen
     check_like_classes(chosen)
     return _needed(chosen, f"differ in their {column} alone")
 

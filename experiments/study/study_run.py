@@ -21,9 +21,8 @@ class StudyRun:
     folder: Path  # folder of `train_clip` or `train_supervised`
     model: str  # open_clip model name, or one shipped here
     setting: str  # setting of its mixture, with fraction and other domains
-    test_domain: (
-        str | None
-    )  # domain on which generalization is tested; None if the mixture does not depend on it
+    # Domain on which generalization is tested; None if the mixture does not depend on it.
+    test_domain: str | None
     held_out: tuple[str, ...] = ()
     """Classes held out of the test domain; also of settings that hold nothing out, for comparison."""
     seed: int = 0

@@ -27,13 +27,15 @@ BASIC = (
     "upper-low",
     "upper-high",
     "aligned",
-)  # settings of every test domain
+)
+"""Settings of every test domain."""
 CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the held-out classes in the study's class interpolations of CG low and CG high."""
 DOMAIN_INTERPOLATIONS = {
     "sketch": ("q", "p", "i", "c", "cq", "cp", "ci", "cpq", "cip"),
     "clipart": ("s", "q", "p", "i", "qs", "is", "ps", "pqs", "ips"),
-}  # test domain -> first letters of the additional domains of each domain interpolation
+}
+"""Test domain -> first letters of the additional domains of each domain interpolation."""
 
 _LETTERS = {domain[0]: domain for domain in sorted(DOMAINNET_ROUND)}
 
@@ -157,13 +159,15 @@ DIVERSITY = (
     "cg-low",
     "cg-high",
     "leave-out",
-)  # the study's 15 settings: these three for each test domain
+)
+"""The study's 15 settings: these three for each test domain."""
 SUPERVISED_SETTINGS = (
     "natural-only",
     *DIVERSITY,
     "upper-low",
     "upper-high",
-)  # settings of supervised models
+)
+"""Settings of supervised models."""
 FURTHER_DOMAINS = ("sketch", "clipart")  # test domains on further base sets
 ALIGNED_DOMAIN = "quickdraw"  # test domain with aligned captions
 

@@ -78,7 +78,8 @@ _NORMS = (
     nn.LayerNorm,
     nn.GroupNorm,
     nn.RMSNorm,
-)  # the first: batch, instance, sync
+)
+"""The first: batch, instance, sync."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -121,9 +122,10 @@ class SeededImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | InputError:
         try:
+            # RGB before it is resized: a palette cannot be interpolated.
             image = load_image(os.fsdecode(self.files[index]), self.decoding).convert(
                 "RGB"
-            )  # before it is resized
+            )
         except InputError as error:
             return error
         with torch.random.fork_rng(devices=[]):
@@ -175,9 +177,8 @@ class TrainingLoop:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        torch.manual_seed(
-            seed_of(images.seed, images.epoch, accelerator.process_index)
-        )  # for dropout in the tower
+        # For dropout in the tower.
+        torch.manual_seed(seed_of(images.seed, images.epoch, accelerator.process_index))
         batches = images.batches(
             settings.batch_size, accelerator.process_index, accelerator.num_processes
         )
@@ -266,9 +267,8 @@ def _collate(items: list[Any]) -> Any:
     ) or default_collate(items)
 
 
-LabelChoice = Callable[
-    [Iterable[str]], LabelTable
-]  # classes of a table of images -> the outputs of the head
+LabelChoice = Callable[[Iterable[str]], LabelTable]
+"""Classes of a table of images -> the outputs of the head."""
 
 
 def train_supervised(
@@ -313,9 +313,8 @@ def train_supervised(
             write_classifier(last.with_stem(f"epoch_{epoch}"), loop.model, name, labels)
 
     def train(*job: object) -> list[Path]:
-        torch.set_num_threads(
-            settings.threads
-        )  # another number rounds sums differently
+        # Another number rounds sums differently.
+        torch.set_num_threads(settings.threads)
         torch.manual_seed(seed_of(settings.seed))
         classifier, transform, _ = build_classifier(
             name, len(labels.classes), settings.crop_scale
@@ -336,9 +335,8 @@ def train_supervised(
                 with whole_file(out / "metrics.csv") as temporary:
                     pd.DataFrame(loop.history).to_csv(temporary, index=False)
                 keep(loop)
-                loop.save(
-                    state
-                )  # last: an epoch that is not in it is repeated, with the same result
+                # Last: an epoch that is not in it is repeated, with the same result.
+                loop.save(state)
             loop.accelerator.wait_for_everyone()
         return [last]
 

@@ -33,7 +33,8 @@ CROP_SCALE = 0.9  # larger crops than the presets', for fewer passes
 TESTED = {
     "rn-tiny": ("quickdraw", "sketch"),
     "vit-tiny-8": ("quickdraw",),
-}  # test domains by model
+}
+"""Test domains by model."""
 SEEDS = {"rn-tiny": (0, 1, 2, 4), "vit-tiny-8": (0,)}  # by model
 SETTINGS = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
 """Settings of every model in every test domain."""

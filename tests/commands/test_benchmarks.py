@@ -1,5 +1,6 @@
 """Benchmarks and validations run, on next to nothing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,9 @@ def test_many_circuits_are_compared_in_one_pass(
     assert measured["measures"].tolist() == [5]
     assert measured["pairs"].tolist() == [15 + 15 * 12 + 6 * (6 + 4)]
     assert capsys.readouterr().out.startswith("similarity:\n pairs  measures")
+    # The page tells it from there.
+    told = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
+    assert told["parts"] == 4
 
 
 def test_measures_are_judged_by_cases_with_a_known_answer(

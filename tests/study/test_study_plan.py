@@ -85,6 +85,8 @@ def test_commands_read_what_earlier_ones_write() -> None:
     assert {str(Path(table).parent) for table in tables} == folders
     runs = {line[line.index("--out") + 1] for line in planned["trainings"]}
     for line in planned["measured"] + planned["features"]:
+        # Commands take the processor where no device is named.
+        assert line[line.index("--device") + 1] == "cuda"
         if "--checkpoint" in line:
             checkpoint = Path(line[line.index("--checkpoint") + 1])
             assert str(checkpoint.parents[2]) in runs
