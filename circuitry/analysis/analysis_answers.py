@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -69,6 +69,7 @@ class AccuracyAnswer:
         add_accuracy(report, self.by_domain, of.marks, test_domain=self.test_domain)
 
 
+@runtime_checkable
 class Answer(Protocol):
     """The result of a step, as a report shows it."""
 

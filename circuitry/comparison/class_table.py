@@ -56,9 +56,9 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
     """
     pairs, values = _pair_array(parts)
     classes, a, b = places_of(pairs, "class")
-    if classes.empty:
+    if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
-    draws = draw_resamples(list(classes), values.shape[-1], seed=seed)
+    draws = draw_resamples(classes, values.shape[-1], seed=seed)
     # A pair of classes counts as often as both were drawn, one class as often as it was.
     count_a = draws.classes[:, a]
     count_b = draws.classes[:, b]

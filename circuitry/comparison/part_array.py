@@ -146,17 +146,18 @@ class PartArray(NamedTuple):
 
 def places_of(
     table: pd.DataFrame,
-    what: str,
-) -> tuple["pd.Index[Any]", np.ndarray, np.ndarray]:
-    """Return the sorted names of both sides of a table, and the place of each row's two names among them.
+    kind: str,
+) -> tuple[list[Any], np.ndarray, np.ndarray]:
+    """Return the sorted names of both sides of a table, and the index of each row's two names among them.
 
     Args:
-        what: Names of this kind are in the columns ``<what>_a`` and ``<what>_b``.
+        kind: Names are in the columns ``<kind>_a`` and ``<kind>_b``, such as class_a and class_b.
     """
-    a = table[f"{what}_a"]
-    b = table[f"{what}_b"]
-    names = pd.Index(sorted({*a, *b}))
-    return names, names.get_indexer(a), names.get_indexer(b)
+    a = table[f"{kind}_a"]
+    b = table[f"{kind}_b"]
+    names = sorted({*a, *b})
+    places = pd.Index(names)
+    return names, places.get_indexer(a), places.get_indexer(b)
 
 
 def without_own(
