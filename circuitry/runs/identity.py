@@ -21,7 +21,7 @@ An unknown value is equal to nothing, not even to another unknown value.
 """
 
 OF_TOWER = ("weights", "modules", "behaviour")
-"""Parts that identify an image tower: its weights and buffers, its modules with their settings, its outputs for noise."""
+"""Parts that identify an image tower: weights and buffers, modules with their settings, and outputs for noise."""
 OF_ENCODER = (*OF_TOWER, "stages", "basis", "hooks")
 """Parts that identify an encoder.
 
