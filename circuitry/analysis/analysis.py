@@ -131,13 +131,25 @@ class Analysis:
 
     @cached_property
     def checks(self) -> CausalChecks:
-        """The tests of the circuits: model, circuits, and images to test them on."""
+        """The `CausalChecks` of the circuits: the model, the circuits, and images to test them on."""
         return CausalChecks(self.clip, self.images, self.graphs, self._checked)
 
     def circuits(
         self, work: Work = Work(), classes: Sequence[str] | None = None
     ) -> GraphFolder:
-        """Find the circuit of every class, or of some classes, in every domain, and of parts of the images."""
+        """Find the circuit of each class in each domain.
+
+        If the settings say so, a circuit is also found on each fold of the images.
+
+        Args:
+            classes: Classes whose circuits are found (default: all classes).
+
+        Returns:
+            The folder of the circuits.
+
+        Raises:
+            InputError: if no image can be read.
+        """
         self.extraction(classes).run(work)
         # Each image that cannot be read has caused a warning. Without any readable image, no later step could work.
         if not self.graphs:

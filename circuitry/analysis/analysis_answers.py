@@ -58,7 +58,7 @@ class AccuracyAnswer:
         return [recognised(self.by_class, self.by_domain)]
 
     def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables on accuracy by name; ``of`` is ignored."""
         tables = {"accuracy": self.by_domain}
         if self.by_class is not None:
             tables["accuracy_by_class"] = self.by_class
@@ -76,7 +76,7 @@ class Answer(Protocol):
         """Return the findings that answer the question of the step."""
 
     def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables on this step by name."""
 
     def add_to(self, report: Report, of: AnswersOf) -> None:
         """Add the sections on this step to a report."""
@@ -126,7 +126,7 @@ class AnalysisAnswers:
         return list(chain(*(answer.findings() for answer in self.in_order)))
 
     def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables on all steps by name."""
         tables: dict[str, pd.DataFrame] = {}
         for answer in self.in_order:
             tables |= answer.tables(of)

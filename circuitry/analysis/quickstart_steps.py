@@ -1,4 +1,4 @@
-"""The steps of the quickstart that run a model. Each is called in another process than the command."""
+"""The steps of the quickstart that run a model. The processes of a pool run them, and not the command's own process."""
 
 from collections.abc import Iterable
 from functools import cache

@@ -40,7 +40,7 @@ class Config(CardSettings, WorkSettings, QuickstartModel):
     """Folder of circuits or own parts that the quickstart, circuitry find, own-parts or compare wrote. The model and
     images of that run are used, unless a model or images are given."""
     out: Path | None = None
-    """Folder of the results: the cards (default: cards beside the circuits)."""
+    """Folder of the results: the cards (default: the folder cards beside the circuits)."""
 
     @property
     def folder(self) -> Path:
@@ -56,7 +56,7 @@ def main(config: Config) -> None:
 
 
 def make(config: Config, work: Work) -> "CardFolder":
-    """Make one process's share of the cards. The process that goes on reads all cards by this."""
+    """Make one process's share of the cards, and return their folder. Cards that are finished are not made again."""
     clip = config.clip(work.rank, parts=True)
     # The settings of the command have more fields than the settings of cards.
     asked: dict[str, Any] = {}

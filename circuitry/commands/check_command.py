@@ -1,9 +1,11 @@
 """Do the circuits recover the answer of the model, and in other domains, too?
 
-Each circuit is tested on images that it was not found on. The test measures the metric when only the units of the
-circuit are active, when all units except those of the circuit are active, and when random units are active. It is made
-at all sites at once, and at one site at a time. It also measures whether the circuit still distinguishes its class from
-other classes. For one circuit, the exact effects of units are then compared with their attributed scores.
+Each circuit is tested on images that it was not found on. The test measures the model's score for the class (the
+metric) when only the units of the circuit are active, when only the other units are active, and when random units are
+active. It is made at all sites of the encoder at once, and at one site at a time. Faithfulness is the share of the
+metric that the circuit alone recovers. Selectivity is the same share for the difference of the metric between images of
+the class and images of other classes. For one circuit, the exact effects of units are then compared with their
+attributed scores.
 
 A circuit works if three things hold. It classifies images of its class correctly nearly as often as the whole model. It
 assigns other images to its class hardly more often than the whole model. It recovers half of the model's answers. This
@@ -55,13 +57,13 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     transfer: bool = False
     """Test each circuit in the other domains of its class, instead of only in its own domain."""
     out: Path | None = None
-    """Folder of the results: curves or tables, and the report (default: check beside the circuits, with
-    --transfer check-transfer)."""
+    """Folder of the results: curves or tables, and the report (default: the folder check beside the circuits, or
+    check-transfer with --transfer)."""
     results: SmallTables = None
     random_draws: Natural = 5
     """Number of random circuits of every size."""
     one_site: bool = True
-    """With --transfer: also keep circuits at one site at a time."""
+    """With --transfer: also test circuits at one site at a time."""
 
     @property
     def folder(self) -> Path:

@@ -4,7 +4,8 @@ This reads the results of other commands in the folder of a run: circuits, compa
 curves and unit cards. It writes a folder with one page, which can be opened from disk or from any web host, and which
 loads nothing from other places. If results are missing, the page names the command that makes them. With --serve, this
 machine serves the page, and notes of the reader are stored on disk. With --serve and --with-model, the page can also
-measure the exact effect of units and groups of units, and show the circuits on images that the reader drops on it.
+measure the exact effect of units and groups of units, and show how the model responds to images that the reader drops
+on it.
 
     circuitry explore --open                             # of the quickstart
     circuitry cards && circuitry explore --with-model --open
@@ -41,17 +42,17 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     run are used, unless a model or images are given (default: the own parts of the run if it has any, otherwise its
     circuits)."""
     cards: Path | None = None
-    """Folder of unit cards (default: cards beside the circuits)."""
+    """Folder of unit cards (default: the folder cards beside the circuits)."""
     out: Path | None = None
-    """Folder of the results: the page (default: explorer in the run)."""
+    """Folder of the results: the page (default: the folder explorer in the run)."""
     with_model: bool = False
     """Load the model, to show its answers to held-out images and the direct effects of units on words."""
     open: bool = False
     """Open the page in the browser."""
     serve: bool = False
     """Serve the page on this machine. If the folder has a page of these circuits, it is served, otherwise a new page.
-    Notes are stored in the folder of the page. With --with-model, the page can measure units and show your own
-    images."""
+    Notes are stored in the folder of the page. With --with-model, the page can measure units, and show how the model
+    responds to your own images."""
     port: Natural = 0
     """Port of the server; 0 for any free port."""
 

@@ -40,8 +40,8 @@ class Config(OneClassSettings, ModelOptions):
     domain: str | None = None
     """The domain of the images; not needed if the images have only one domain."""
     out: Path | None = None
-    """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, with --domain
-    runs/find/CLASS-DOMAIN)."""
+    """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, or
+    runs/find/CLASS-DOMAIN with --domain)."""
 
     @property
     def folder(self) -> Path:

@@ -1,6 +1,6 @@
 """Which versions, devices and caches are there, and what is missing?
 
-Prints the versions of packages, the devices for models, the folders of caches, and the optional packages.
+This prints the versions of packages, the devices for models, the folders of caches, and the optional packages.
 
     circuitry info
 """

@@ -133,7 +133,7 @@ def table_of_folder(config: Config) -> Path:
     if config.name_class:
         for record in records:
             caption = captions.get(record.relative, "")
-            # An image without a caption gets the class as its caption.
+            # If an image has no caption, only the class follows the comma.
             captions[record.relative] = f"{caption}, {data.readable(record.class_name)}"
     captioned = training.with_captions(records, captions)
     return training.write_captioned_table(captioned, config.out / "train.tsv")

@@ -38,7 +38,7 @@ FORMAT = "circuitry trained autoencoder 1"
 
 @dataclass(frozen=True)
 class Config(QuickstartModel):
-    """Settings of a training run. By default they are the quickstart's model and the study's training."""
+    """Settings of a training run. The default model and images are the quickstart's."""
 
     train_split: str | None = "train"
     """Which of DomainNet's lists to train on, if there are lists."""
@@ -53,7 +53,7 @@ class Config(QuickstartModel):
     out: Path = Path("runs/sae")
     """Folder of the results: sae.safetensors and history.csv. Activations are stored in it during the training."""
     training: tyro.conf.OmitArgPrefixes[SaeTraining] = SaeTraining()
-    """Settings of the training. The defaults are the study's."""
+    """Settings of the training. The default expansion, penalty, learning rate and batch size are the study's."""
 
 
 def main(config: Config) -> None:

@@ -93,7 +93,7 @@ def run_script(
 
     Args:
         config_type: A dataclass whose fields are the options of the script.
-        main: Does the work with these settings. If it returns a result, the text of the result is printed, or the
+        main: Runs the script with these settings. If it returns a result, the text of the result is printed, or the
             dictionary ``facts()`` of the result as JSON (with --json). With --open, the page ``report`` of the result
             is opened in the browser.
         description: Help text of the script.
@@ -159,7 +159,7 @@ def read_line(
 
     Raises:
         InputError: if a value does not fit its option, or if options exclude or lack each other.
-        SystemExit: if tyro cannot read the line, after printing why, and after printing the help.
+        SystemExit: if tyro cannot read the line, or if the line asks for help; the reason or the help is printed first.
     """
     read = _parsed(with_general(config_type), description, expanded(words, config_type))
     _refuse_together(read)

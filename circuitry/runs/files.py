@@ -141,9 +141,7 @@ def _locked(
             except OSError as error:
                 if error.errno not in _WITHOUT_LOCKS:
                     raise
-                if (
-                    not flags & os.O_EXCL
-                ):  # a new file needs no lock to be written whole
+                if not flags & os.O_EXCL:  # a new file needs no lock
                     raise InputError(
                         f"{path.parent} lies on a disk without locks, so several processes would do the same work "
                         "there: give a folder on another disk."

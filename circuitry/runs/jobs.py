@@ -181,8 +181,8 @@ class JobFolder:
     ) -> dict[Job, float]:
         """Do the unfinished jobs, together with the other workers.
 
-        This worker first does its own share, then jobs that other workers have left. Finally it waits for jobs that
-        other workers are doing, and does those jobs that are not finished by them.
+        This worker first does its own share, then jobs that other workers have left. Finally it waits for the jobs that
+        other workers are doing. If another worker ends without finishing its job, this worker does the job.
 
         Args:
             do: Takes a job and the result of ``prepare``. Does the job, writes its files with `whole_file`, and returns

@@ -246,7 +246,7 @@ class WorkSettings:
     progress: bool = True
     """Show progress bars."""
     cluster: Annotated[str | None, one_of(*CLUSTERS)] = None
-    """Do the work in an array of jobs: slurm for jobs of a cluster, local for processes on this machine (needs
+    """Share out the work to an array of jobs: slurm for jobs of a cluster, local for processes on this machine (needs
     submitit)."""
     jobs: Count = 8
     """Number of jobs in the array."""
@@ -258,7 +258,7 @@ class WorkSettings:
         return Work(rank, self.memory_gib, self.strict, self.progress)
 
     def share_out(self, share: Callable[[Work], object], logs: Path) -> bool:
-        """Do the work, and return whether this process goes on with the results.
+        """Share out the work, wait for it, and return whether this process goes on with the results.
 
         Without torchrun the result is True. Of the ranks that torchrun started, only the first goes on.
 
