@@ -21,8 +21,8 @@ _ELSEWHERE = {
 def __getattr__(name: str) -> object:
     """Load a public name on its first use.
 
-    For an unknown name, raise an error whose message suggests similar names. The error is an ImportError if the name
-    was imported by ``from circuitry import``, otherwise an AttributeError.
+    For an unknown name, raise an error whose message suggests similar names. The error is an ImportError if an import
+    statement names the unknown name, otherwise an AttributeError.
     """
     if name in __all__ or name.startswith("_"):
         return _load(name)

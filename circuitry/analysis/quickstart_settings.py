@@ -83,9 +83,8 @@ class QuickstartModel(ModelOptions):
         ('clock', 'cup')
     """
 
-    model: str = (
-        QUICKSTART_MODEL  #: A shipped model, or any model that `load_clip` takes.
-    )
+    model: str = QUICKSTART_MODEL
+    """A shipped model, or any model that `load_clip` takes."""
     data: Path = DRAWN_IMAGES
     """Images by domain and class (default: the drawn pictures of the package)."""
 

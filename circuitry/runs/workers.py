@@ -171,9 +171,8 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
 class Requeued:
     """A task that submitit continues in a new job, if its job ends before the task is finished."""
 
-    task: Callable[
-        [int, int], object
-    ]  #: Takes the number of the worker and how many workers there are.
+    task: Callable[[int, int], object]
+    """Takes the number of the worker, and how many workers there are."""
 
     def __call__(self, worker: int, workers: int) -> object:
         return self.task(worker, workers)
