@@ -277,7 +277,7 @@ def _is_label(value: object, images: Tensor) -> bool:
 
 
 def name_values(images: Tensor, encoder: Encoder) -> bool:
-    """Warn about images whose values are not normalised, and return whether there was a warning.
+    """Warn about images whose values seem not to be normalised, and return whether there was a warning.
 
     The tower of a whole model knows the means and standard deviations of its preprocessing, and so the values of black
     and white. For any other tower, values from -`LARGEST` to `LARGEST` are accepted.
