@@ -75,7 +75,7 @@ def unit_cards(
     If a run is interrupted, the same call continues with the unfinished jobs.
 
     Args:
-        clip: The model in which the circuits were found. It must have the same units as then, such as channels.
+        clip: The model in which the circuits were found, with the same units, such as channels or heads.
         images: The images to show on cards. Circuits of other classes and domains are left out.
         graphs: The circuits.
         out: Folder of the cards.
