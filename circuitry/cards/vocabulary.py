@@ -12,7 +12,7 @@ from circuitry.runs.given import checked
 
 
 def unit_words() -> tuple[str, ...]:
-    """Return the package's words for colours, textures, materials, shapes, parts, scenes, lines, media and lettering."""
+    """Return the package's words: colours, textures, materials, shapes, parts, scenes, lines, media and lettering."""
     return _lines((files(__package__) / "words.txt").read_text(encoding="utf-8"))
 
 
