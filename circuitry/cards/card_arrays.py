@@ -15,7 +15,7 @@ REPLACED_BY = {
     "mean": "mean-position",
     "other-domains": "other-domains",
 }
-"""Baseline of each replacement of a unit for which exact effects are measured, by the name of the replacement."""
+"""Replacements of a unit for which exact effects are measured, with the name of the baseline that replaces the unit."""
 BINS = 30
 """Number of bins of a histogram."""
 
@@ -33,7 +33,7 @@ def site_arrays(
         circuits: The units of all circuits.
         site: The site.
         seen: The images of each domain.
-        activations: Activations [images, units] for each domain. The units are the units of the rows.
+        activations: Activations [images, units] for each domain, of the units that any circuit keeps.
         exact: Arrays of exact effects by name, for each circuit.
     """
     # Rows of all arrays: the units with a card, in ascending order.
@@ -80,7 +80,7 @@ def _top_arrays(
     Returns:
         ``places`` holds the indices of the top images among the images of all domains, or -1 if there is no further
         image. ``values`` holds the activation or effect of the unit in each image, by which images are ranked. ``heat``
-        holds the map of the unit's activation over each image. It is missing if the units have no maps.
+        holds the map of the unit's activation over each image. ``heat`` is missing if the units have no maps.
     """
     places: list[np.ndarray] = []
     values: list[np.ndarray] = []

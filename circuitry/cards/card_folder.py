@@ -6,7 +6,7 @@ images/<domain>.safetensors  top images and embeddings of the domain
 exact/<class>/<domain>.safetensors    exact effects
 sites/<site>.safetensors     arrays of the cards of a site
 sites/<site>.json            names of its units
-words.json                   the `WordCheck`: whether the model classifies the images right by names of classes
+words.json                   the `WordCheck`: how well the model classifies the images by the names of classes
 thumbnails/<id>.webp
 """
 
@@ -81,8 +81,7 @@ def read_images_beside(path: Path) -> list[CardImage]:
 
 
 ActivationTable = tuple[tuple[str, ...], Float[np.ndarray, "images units"]]
-"""Ids of images, and the activation of every unit in each image. The activations are read from disk when they are used.
-"""
+"""Ids of images, and the activation of every unit in each image. Activations are read from disk when they are used."""
 
 
 _OfSite = tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]
@@ -187,7 +186,7 @@ class CardFolder:
 
     @cached_property
     def words(self) -> WordCheck:
-        """Whether the model classifies these images right by the names of classes."""
+        """Whether the model's words work: how well the model classifies the images by the names of classes."""
         return WordCheck(**read_beside(self._file((WORDS,))))
 
     def thumbnail(self, image_id: str) -> bytes:

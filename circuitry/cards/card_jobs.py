@@ -104,7 +104,7 @@ def exact_baselines(checks: CausalChecks) -> dict[str, FolderBaseline]:
 
 
 class CardJobs:
-    """The jobs of `unit_cards`. Both have the same arguments.
+    """The jobs of `unit_cards`. The arguments are the arguments of `unit_cards`.
 
     Jobs of domains and circuits write files. When all these files exist, jobs of words and sites read them.
     """

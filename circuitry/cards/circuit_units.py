@@ -1,4 +1,4 @@
-"""The units of all circuits of a folder: their scores in every circuit, and the circuits that keep them. No torch."""
+"""The units in all circuits of a folder: the score of a unit in every circuit, and which circuits keep it. No torch."""
 
 from collections.abc import Sequence
 

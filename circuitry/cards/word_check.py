@@ -1,4 +1,4 @@
-"""The probability of each word in each image by a model, and a test whether the model's words work on the images."""
+"""The probability that a model gives to each word in each image, and a test whether the model's words work at all."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -79,7 +79,7 @@ def word_probabilities(
 ) -> Float[np.ndarray, "images words"]:
     """Return the probability of each word in each image.
 
-    The probabilities of an image are the softmax over the words of the model's own logits.
+    For each image, the probabilities are the softmax of the model's own logits over the words.
 
     Args:
         clip: The model.

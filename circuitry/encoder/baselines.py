@@ -147,7 +147,7 @@ class Baseline:
         return replace(self, values=values)
 
     def check_made_of(self, encoder: Encoder) -> None:
-        """Raise `InputError` if the activations of the baseline were computed by another model than the encoder's."""
+        """Raise `InputError` if the activations of the baseline were computed by another model than ``encoder``."""
         # The encoder's identity is read only if it is compared, because this reads all weights.
         if self.made_of:
             known = Identity(self.made_of)
@@ -198,8 +198,9 @@ class Counterfactual:
     def activations(
         self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
     ) -> dict[str, Tensor]:
-        """Return the activations of the counterfactual images of a batch; see `Baseline.activations`.
+        """Return the activations of the counterfactual images that belong to a batch.
 
+        The arguments are the arguments of `Baseline.activations`.
         If a site carries the residual stream past its units, the stream also comes from the counterfactual images.
         """
         stop = start + max(map(len, clean.values()), default=0)

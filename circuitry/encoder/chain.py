@@ -52,7 +52,7 @@ class Chain:
         ['1', '2']
     """
 
-    stages: tuple[Stage, ...]  #: In the order in which they run.
+    stages: tuple[Stage, ...]  #: Stages in the order in which they run.
     image_size: tuple[int, int]
     """Height and width of the images that the tower takes."""
     blocks: Mapping[str, TransformerBlock | ConvBlock] = field(default_factory=dict)
@@ -242,9 +242,9 @@ Call = tuple[Any, Any]
 def _own_run(
     tower: nn.Module, chain: Chain, image: Tensor
 ) -> tuple[Any, dict[str, list[Call]]]:
-    """Return the tower's own output for an image, and the calls of modules that it makes.
+    """Return the tower's own output for an image, and the calls of its modules.
 
-    The calls are a dictionary from sites to lists of calls. It holds the sites of all stages that run a single module.
+    The calls are given as a dictionary from sites to lists of calls, for each stage that runs a single module.
     """
     calls: dict[str, list[Call]] = {}
 

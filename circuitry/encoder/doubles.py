@@ -7,10 +7,7 @@ WITHOUT_DOUBLES = "mps"
 
 
 def in_double(x: Tensor) -> Tensor:
-    """Return a tensor in double precision. It stays on its device, unless the device has no double precision.
-
-    In that case the result is on the CPU.
-    """
+    """Return a tensor in double precision. If its device has no double precision, the result is on the CPU."""
     if x.device.type == WITHOUT_DOUBLES:
         x = x.cpu()
     return x.double()

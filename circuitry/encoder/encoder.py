@@ -189,7 +189,7 @@ class Encoder(HookedSites):
         """The grid of a transformer's tokens in the image.
 
         Raises:
-            InputError: if the tokens of the tower are not known, or if it has no tokens, as a CNN.
+            InputError: if the tower has no tokens, as a CNN, or if its tokens are not known.
         """
         if self.chain.grid is None:
             raise InputError(

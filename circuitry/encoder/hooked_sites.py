@@ -99,9 +99,9 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @property
     def hook_effects(self) -> dict[str, list[str]]:
-        """Effects of the hooks that are set now: a list with one text for each hook, by site or hook point.
+        """Effects of the hooks that are set now, by site or hook point. Each hook has one text in the list of its site.
 
-        The effect of a `Patch` is its digest. The effect of a function without a digest is `UNKNOWN`.
+        The text of a `Patch` is its digest. The text of a function without a digest is `UNKNOWN`.
         """
         effects = {}
         with self._runs.lock:

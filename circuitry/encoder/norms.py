@@ -31,7 +31,7 @@ def scale_of(norm: Any, x: Tensor) -> Tensor:
 
 
 def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
-    """Return the output of a norm that multiplies by ``scale`` instead of its own factor."""
+    """Return the output of a norm for ``x``, with ``scale`` in place of the norm's own factor."""
     y = _centred(norm, x) * scale
     if norm.weight is not None:
         y = y * norm.weight

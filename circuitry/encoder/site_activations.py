@@ -26,7 +26,7 @@ def clean_activations(
 
 
 def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
-    """Raise `InputError` if an activation has a NaN or infinite value. The message names the first such site.
+    """Raise `InputError` if a value is NaN or infinite. The message names the first site with such a value.
 
     Args:
         activations: Activations by site.

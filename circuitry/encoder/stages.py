@@ -58,7 +58,7 @@ class Stage:
     block: Annotated[
         Any, Condition("a Block", _no_block, "take that of `block_of`, or leave it out")
     ] = None
-    """If the units are neurons: their `Block`."""
+    """The `Block` of the units if the units are neurons; otherwise None."""
 
     @property
     def kind(self) -> UnitKind:

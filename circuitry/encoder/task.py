@@ -87,7 +87,7 @@ class Task:
 
     HOW_TO_GET: ClassVar = "make one with Task(clip.encoder, images, metric)"
 
-    encoder: Encoder  #: The tower that runs.
+    encoder: Encoder  #: The encoder that runs the images.
     images: Images
     """Images of one class: a tensor [B, 3, H, W] or an iterable of batches. The sizes of the batches do not matter."""
     metric: Metric

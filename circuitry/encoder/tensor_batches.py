@@ -185,7 +185,7 @@ def digests_of(images: Images) -> tuple[str, ...]:
 
 
 def _count_shared(own: Tensor, others: Tensor) -> int:
-    """Return how many images of the first set are also in the second."""
+    """Return how many images of the first set are also in the second set."""
     known = {*_some_bytes(others)}
     return sum(image in known for image in _some_bytes(own))
 
@@ -332,7 +332,7 @@ def bytes_per_image(encoder: Encoder) -> int:
 
 
 def _bytes_kept(encoder: Encoder, n_images: int) -> int:
-    """Return the bytes of all tensors that autograd saves in a run."""
+    """Return the bytes of all tensors that autograd saves in a run of ``n_images`` images."""
     # By address: several saved tensors may be views of one storage.
     kept: dict[int, int] = {}
 

@@ -18,9 +18,9 @@ class TokenGrid:
 
     first: tuple[str, ...]
     """Names of the tokens before the patches: the class token, then the registers."""
-    height: int  #: Rows of the grid of patches.
+    height: int  #: Number of rows of the grid of patches.
     width: int
-    """Columns of the grid of patches."""
+    """Number of columns of the grid of patches."""
 
     def __len__(self) -> int:
         """Return the number of tokens."""

@@ -24,7 +24,7 @@ from circuitry.runs.errors import InputError
 T = TypeVar("T")
 
 SUMS = "sums"
-"""Name of the sums of the weights in `TowerRuns.once`. If they have changed at the end of a run, it raises an error."""
+"""Name of the sums of the weights in `TowerRuns.once`. If the sums change within a run, the run raises `InputError`."""
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",

@@ -133,7 +133,7 @@ def part_by_role(module: nn.Module, role: str, *names: str) -> Any:
 
 
 def _vision(model: Any) -> tuple[str, Any]:
-    """Return the vision model inside a model, and before it its path, with a dot at the end.
+    """Return (path, vision model) for the vision model inside a model. The path ends with a dot.
 
     If there is no vision model inside the model, return an empty path and the model itself.
     """

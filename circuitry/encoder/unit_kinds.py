@@ -39,8 +39,10 @@ class UnitKind:
 
     @property
     def layout(self) -> tuple[int, bool]:
-        """How units lie in an activation: their axis, and whether a unit is a vector. Kinds of units with equal layouts
-        are the same units, even if their names differ."""
+        """How units lie in an activation: their axis, and whether a unit is a vector.
+
+        Two kinds with equal layouts describe the same units, even if the names of the kinds differ.
+        """
         return self.axis, self.is_vector
 
     @property
