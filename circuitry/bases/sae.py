@@ -105,7 +105,7 @@ class SparseAutoencoder:
 
     @property
     def n_features(self) -> int:
-        """Number of features, active or not."""
+        """Number of all features, whether they are active or not."""
         return self.w_enc.shape[1]
 
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
@@ -132,7 +132,7 @@ class SparseAutoencoder:
     def activate(
         self, before: Float[Tensor, "*batch features"]
     ) -> Float[Tensor, "*batch features"]:
-        """Return features, given their pre-activations."""
+        """Return the features, given their pre-activations: apply the activation function and the soft cap."""
         if self.k is not None:
             top = before.topk(self.k, dim=-1)
             values = top.values
