@@ -1,7 +1,7 @@
 """A set of edges with their scores.
 
 Functions that score edges return such a set. The edges of a circuit are a subset of it, and a run can keep such a
-subset and cut all other edges. This module does not import torch.
+subset and cut all other edges. No torch.
 
 An edge leads from an upstream unit to a downstream unit. Each pair of sites has a block of scores
 [downstream, upstream]. A score is a mean over images, and is positive if the edge helps the metric. An entry of NaN

@@ -1,4 +1,4 @@
-"""Exact effects of patches, which `patch_effects` measures. This module does not import torch."""
+"""Exact effects of patches, which `patch_effects` measures. No torch."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any

@@ -36,10 +36,10 @@ SMALLEST = 0.1
 def default_answers(metric: Metric) -> Answers:
     """Return the function that computes the answers which a mask preserves, given the metric.
 
-    If the metric is a `class_logit` with several classes, the first answer is the lead of its class: the cosine logit of
-    the class minus the mean of the logits of all classes. Then follows the same difference for every class. These
-    further answers are scaled so that together they count as much as the lead. For any other metric, the only answer is
-    the metric.
+    If the metric is a `class_logit` with several classes, the first answer is the lead of its class: the cosine logit
+    of the class minus the mean of the logits of all classes. Then follows the same difference for every class. These
+    further answers are scaled so that together they count as much as the lead. For any other metric, the only answer
+    is the metric.
     """
     if not isinstance(metric, ClassLogit) or len(metric.weights) < 2:
         return lambda embedding: metric(embedding)[:, None]

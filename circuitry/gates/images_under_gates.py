@@ -311,8 +311,8 @@ class EdgesUnderGates(Gated[Edges]):
         units = self._edges.units
         parts = np.split(values, np.cumsum(self._sizes)[:-1])
         for (pair, mask), part in zip(self._masks.items(), parts, strict=True):
-            # Gates are in the order of the mask over all units, row by row. The scores have only the rows and the columns
-            # of `units`.
+            # Gates are in the order of the mask over all units, row by row. The scores have only the rows and the
+            # columns of `units`.
             of_all_units = np.full(mask.shape, np.nan)
             of_all_units[mask] = part
             up, down = pair
