@@ -1,4 +1,4 @@
-"""Compute downstream units, each of which reads the upstream units through its own row of gates.
+"""Compute downstream units that read the upstream units through gates. Each downstream unit has its own row of gates.
 
 Let g [down, up] be the gates, a the activations and b the baselines of the upstream units. Then the downstream unit d
 reads g[d, u] a_u + (1 - g[d, u]) b_u instead of each upstream unit u. Downstream units with equal rows of gates share

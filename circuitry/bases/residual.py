@@ -220,9 +220,8 @@ class ResidualStream:
             block = self.blocks[index] if 0 <= index < n else None
             kind = self.components.kinds[site]
             apart = self.apart.get(site, ())
-            writes = (
-                len(apart) + 1
-            )  # the single units, and a component of all remaining
+            # Each unit in `apart` is a component. All remaining units are one more component.
+            writes = len(apart) + 1
             n_ports = 1
             if block is not None and kind == HEAD:
                 apart = tuple(range(block.n_heads))

@@ -101,7 +101,7 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     # They are sorted, so that if an epoch has two files, the same file is taken each time.
     for path in sorted(folder.iterdir()):
         name = _CHECKPOINT.fullmatch(path.name)
-        # open_clip does not write checkpoints atomically. A checkpoint is a zip archive whose last bytes are its table of
+        # open_clip does not write checkpoints atomically. A checkpoint is a zip archive that ends with a table of
         # contents, so an incomplete file is not a zip archive.
         if name and (path.suffix != ".pt" or zipfile.is_zipfile(path)):
             by_epoch[int(name[1])] = path

@@ -72,7 +72,7 @@ def diagnose_sae(
 
     Args:
         sae: The autoencoder.
-        samples: One sample per row, or a sequence of such tensors, of which one is in memory at a time.
+        samples: One sample per row, or a sequence of such tensors. Only one of these is in memory at a time.
 
     Example:
         >>> from circuitry.training import SaeTraining, diagnose_sae, train_sae
@@ -140,7 +140,7 @@ class SaeLoop:
     """The training of a sparse autoencoder on pieces of samples: its weights, optimizer, batches and history.
 
     Args:
-        pieces: Tensors of samples, of which one is in memory at a time.
+        pieces: Tensors of samples. Only one piece is in memory at a time.
         settings: Settings of the training.
         normalise: If True, samples are scaled to length one.
         device: Device of the weights.

@@ -198,7 +198,7 @@ class SampleBatches:
     Each pass goes through all pieces in a new random order, and through the samples of each piece in random order.
 
     Args:
-        pieces: Pieces of samples [n, d], of which one is in memory at a time.
+        pieces: Pieces of samples [n, d]. Only one piece is in memory at a time.
         batch_size: Number of samples in a batch. If a piece has fewer samples, it is one batch.
         drop_last: If True, the samples after the last full batch of a piece are left out. Otherwise they are a smaller
             batch.
