@@ -48,7 +48,7 @@ class AttentionParts:
     norms: tuple[nn.Module, ...] = ()
     """Norms between the heads and their addition to the residual stream, or identities in their place.
 
-    With such a norm the addition of the layer is not the sum of one addition for each head.
+    If there is such a norm, the heads do not add to the stream independently of each other.
     """
 
 

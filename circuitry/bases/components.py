@@ -15,8 +15,8 @@ is never scored, patched, ablated or kept. All functions that take sites treat h
 they treat channels.
 
 A TransformerLens hook at such a site (``run_with_hooks``) gets and returns the units and the stream together. So a hook
-that returns the activation of another image also replaces the stream. Three ways replace only the units: a `Patch`
-(`patched`, `patch_effects`), a hook on ``blocks.3.attn.hook_z`` or ``blocks.3.mlp.hook_post``, and a hook that returns
+that returns the activation of another image also replaces the stream. To replace only the units, use a `Patch`
+(`patched`, `patch_effects`), a hook on ``blocks.3.attn.hook_z`` or ``blocks.3.mlp.hook_post``, or a hook that returns
 ``encoder.carry(site, value, activation)``.
 
 A transformer also has hook points with TransformerLens' names (`BLOCK_POINTS`), such as

@@ -14,7 +14,7 @@ The channels of a projection shortcut are a site, too. So everything in the stre
 is the same for all images if no unit is kept.
 
 To support a new kind of block, add a line to `BLOCK_KINDS`. Or list the block as a `ConvBlock` in the ``blocks`` of the
-`Chain` that a reader of towers returns (`register_architecture`).
+`Chain` of a new architecture (`register_architecture`).
 """
 
 from collections.abc import Callable, Sequence

@@ -56,10 +56,10 @@ def in_feature_basis(
 ) -> Encoder:
     """Return an encoder on the same tower whose units at some sites are the latents and the error of autoencoders.
 
-    At such a site the units 0 to F - 1 are the F latents. The units after the latents hold the error; their indices are
-    ``error_units[site]`` of the encoder. An autoencoder encodes the vector of channels at each position of an
-    activation: [B, C, H, W], [B, L, C] or [B, C]. In an encoder of heads and neurons, the latents of an MLP's output
-    can replace the neurons of the MLP.
+    At such a site the units 0 to F - 1 are the F latents. The units after the latents hold the error, and for some
+    autoencoders further numbers; their indices are ``error_units[site]`` of the encoder. An autoencoder encodes the
+    vector of channels at each position of an activation: [B, C, H, W], [B, L, C] or [B, C]. In an encoder of heads and
+    neurons, the latents of an MLP's output can replace the neurons of the MLP.
 
     Args:
         encoder: The encoder. The autoencoders are moved to its device and its precision.
@@ -301,8 +301,8 @@ def tokens_of(
 ) -> Tensor | None:
     """Return a mask [token, 1] of the tokens that an autoencoder was trained on.
 
-    Return None if the autoencoder was trained on all tokens. Raise `InputError` if the activation is not one of all
-    tokens, or if the tower has no tokens of this kind.
+    Return None if the autoencoder was trained on all tokens. Raise `InputError` if the activation does not have the
+    tokens of the tower, or if the tower has no tokens of this kind.
     """
     if sae.tokens == "all":
         return None

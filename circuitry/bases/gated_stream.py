@@ -1,7 +1,8 @@
 """Run a transformer with gates on the edges of its residual stream.
 
-Each reader reads a stream of its own. It is the stream of the baseline, plus what the units of earlier layers add to it
-because their activations a differ from their baselines b, each times the gate of its edge:
+Each reader reads a stream of its own. It is a sum of two terms. The first term is the stream of the baseline. The
+second term is what earlier layers write for the differences between the activations a and the baselines b of their
+units. Each difference is multiplied by the gate of the edge from the unit to the reader:
 
     stream[reader] = stream of the baseline + sum over earlier layers of  write(gates[reader, unit] * (a - b)[unit])
 
@@ -28,9 +29,10 @@ GatesByLayers = Mapping[tuple[str, str], Gates]
 """Gates [readers, units] by pairs (writing layer, reading layer).
 
 A layer in a pair is given by its site or by its name (see `Layer`). The site means that each unit has a gate. The name
-of an MLP, of the embedding or of the stream before the blocks means that all units share one gate; the heads of a block
-have a gate each under both. A name such as ``blocks.3.attn.q`` means the queries of the heads. If a pair of layers has
-gates under several names, they are multiplied. If a pair has no gates, its edges are open.
+of an MLP, of the embedding or of the stream before the blocks means that all its units share one gate. The name of
+the heads of a block still means that each head has a gate. A name such as ``blocks.3.attn.q`` means the queries of the
+heads. If a pair of layers has gates under several names, they are multiplied. If a pair has no gates, its edges are
+open.
 """
 
 

@@ -1,4 +1,4 @@
-"""Gates on edges: a gate keeps an edge, cuts it, or mixes the two.
+"""Gates on edges: a gate keeps an edge (1), cuts it (0), or does something in between.
 
 A downstream unit reads a mixture of the activation and the baseline of each upstream unit. The gate of the edge sets
 the mixture: the activation if the edge is kept, the baseline if it is cut. Where edges lead depends on the encoder:

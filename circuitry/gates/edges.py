@@ -138,9 +138,10 @@ class Edges:
         return replace(self, units=subset, scores=scores)
 
     def onto(self, units: Mapping[str, np.ndarray]) -> "Edges":
-        """Return the scores of all edges between the given units, in the order in which these units are given.
+        """Return the edges between the given units, with rows and columns in the order in which these units are given.
 
-        An edge that this set does not have gets the score 0. A pair of sites that this set does not have is left out.
+        If this set has no edge between two units of a pair of sites, the result has this edge with the score 0. A pair
+        of sites that this set does not have is left out.
         """
         places = dict[str, np.ndarray]()
         for site, of_site in units.items():

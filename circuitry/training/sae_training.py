@@ -73,9 +73,8 @@ def train_sae_on_images(
     }
     from_disk = bool(tables or folder or len(images.records) > settings.piece)
     with ExitStack() as stack:
-        stack.enter_context(
-            pinned_threads(settings.threads)
-        )  # the encoder uses them, too
+        # The encoder uses these threads, too.
+        stack.enter_context(pinned_threads(settings.threads))
         samples: Tensor | Sequence[Tensor]
         if not from_disk:
             samples = sample_activations(

@@ -217,11 +217,9 @@ class SampleBatches:
         self._batch_size = batch_size
         self._drop_last = drop_last
         self._generator = generator
-        self._left: list[int] = []  # pieces that are left in this pass
+        self._left: list[int] = []  # pieces to come in this pass
         self._piece = -1
-        self._order = torch.zeros(
-            0, dtype=torch.long
-        )  # samples that are left in this piece
+        self._order = torch.zeros(0, dtype=torch.long)  # samples to come
         self._samples = torch.zeros(0)
 
     def __next__(self) -> Tensor:
