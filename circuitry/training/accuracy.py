@@ -123,7 +123,7 @@ def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]
 
 
 def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
-    """Return the measures that are means over images, and those that are means over classes of such means."""
+    """Return a table of two kinds of measures: means over images, and means over classes of the means of each class."""
     right = {f"top-{k}": images["rank"] <= k for k in TOP}
     right["centred"] = images["rank_centred"] == 1
     if held_out:
