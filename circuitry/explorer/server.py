@@ -1,7 +1,7 @@
 """Serve the explorer to one reader on this machine. A served page can store notes on disk and ask the model. No torch.
 
-1. The server listens on 127.0.0.1 only, and refuses requests whose host is any other name. So a web site cannot reach
-   the server by pointing the site's own name to this machine.
+1. The server listens on 127.0.0.1 only, and refuses requests for any other host than 127.0.0.1 and localhost. So a web
+   site cannot reach the server by pointing the site's own name to this machine.
 2. The address that is printed contains a token, which works once. The server exchanges the token for a cookie, and
    refuses requests without the cookie. Pages of other sites cannot read or use the cookie. However, the browser sends
    the cookie to every port of 127.0.0.1. If the reader visits a server of another user on this machine, that server

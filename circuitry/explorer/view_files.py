@@ -66,7 +66,9 @@ class ClassVectors(NamedTuple):
     """Mean contributions of the strongest components of a model to the embeddings of images of a class."""
 
     components: tuple[str, ...]  #: Names of components, such as heads and MLPs.
-    domains: tuple[str, ...]  #: Domains of the images, in the order of the first axis of `vectors`.
+    domains: tuple[
+        str, ...
+    ]  #: Domains of the images, in the order of the first axis of `vectors`.
     vectors: Float[np.ndarray, "domains components d"]
     """The contribution of each component, averaged over the images of the class in each domain."""
 
