@@ -29,12 +29,13 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import at_least
 
 _PATH_COLUMNS = ("path", "filepath")
-"""Names of the column of paths below the root in a listing."""
+"""Names that the column with paths below the root may have in a listing."""
 
 Key = tuple[str, str]
 """(class, domain)."""
 ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
-"""The item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
+"""How to find the item of an image. Either a function that takes the record of the image and returns the name of its
+item, or a mapping from the path of the image below the root to this name, such as `item_column` returns."""
 
 
 def part_numbers(
@@ -77,17 +78,23 @@ def part_numbers(
 
 
 def stem_without_domain(record: ImageRecord) -> str:
-    """Return the name of an image's file without suffix and without its domain: ``sketch_000012.png`` is ``000012``."""
+    """Return the name of an image's file without suffix and domain: ``000012`` for ``sketch/cup/sketch_000012.png``."""
     stem = Path(record.relative).stem
     return stem.replace(record.domain, "", 1).strip("_- .") or stem
 
 
 def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
-    """Read the item of each image from a listing, a table with a column of paths below the root.
+    """Read the item of each image from a listing: a table with a column of paths below the root and a column of items.
 
     Args:
-        path: File of values separated by commas (``.csv``) or by tabs.
-        column: Name of the column with the item.
+        path: File of the table. Its values are separated by commas (``.csv``) or by tabs (any other suffix).
+        column: Name of the column with the items.
+
+    Returns:
+        The item of each image, by its path below the root.
+
+    Raises:
+        InputError: if the table lacks a column, or names several items of an image.
 
     Example:
         >>> listing = pd.DataFrame({"path": ["real/cup/1.png", "sketch/cup/7.png"], "source": ["mug", "mug"]})
@@ -112,7 +119,15 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
 
 
 def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
-    """Return the item of an image; InputError if a listing lacks it."""
+    """Return the name of the item that an image shows.
+
+    Args:
+        record: The image.
+        key: How to find the item (default: the item in the record, else `stem_without_domain`).
+
+    Raises:
+        InputError: if ``key`` is a mapping that has no item for this image.
+    """
     if key is None:
         return record.item or stem_without_domain(record)
     if not isinstance(key, Mapping):
@@ -126,12 +141,13 @@ def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
 
 def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
     """Return the part of each item of a class, given the items of its images by domain."""
-    # Images of each item in each domain.
+    # For each item, the number of its images in each domain.
     counts: dict[str, np.ndarray] = {}
     for row, domain in enumerate(sorted(items)):
         for name in items[domain]:
             counts.setdefault(name, np.zeros(len(items), np.int64))[row] += 1
-    # The largest items first: they are the hardest to place. Equals by a hash, whatever the order of the files.
+    # The largest items come first, because they are the hardest to place. Items of equal size are ranked by a hash, so
+    # that the order of the files does not matter.
     ranked = sorted(
         counts, key=lambda name: (-counts[name].sum(), drawn_by_name(0, name))
     )
@@ -172,7 +188,7 @@ def _improved(
             rest = np.delete(sizes, [part, parts[i]], axis=1)
             left = sizes[:, parts[i]] - moved
             come = sizes[:, part] + moved
-            # With a fixed total, the sum of squares is the least where sizes are the most equal.
+            # The total of the sizes is fixed, so the sum of their squares is smallest if the sizes are most equal.
             sums = (left**2).sum(1) + (come**2).sum(1) + int((rest**2).sum())
             best = int(sums.argmin())
             if sums[best] < squares:
