@@ -56,8 +56,8 @@ def caption(
         domain: The domain. A domain that is not in `STYLE_WORDS` gets the shared style words only.
         rng: The generator of random numbers.
         aligned: Whether only the style words that all domains share are used, so that the caption does not reveal the
-            domain. The same state of ``rng`` gives the same sentence pattern with and without ``aligned``, but another
-            style word.
+            domain. The same state of ``rng`` gives the same sentence pattern with and without ``aligned``; only the
+            style word may differ.
 
     Example:
         >>> import random

@@ -65,7 +65,7 @@ def load_image(
 
     Args:
         path: The file.
-        decoding: "upright" or "as-stored". As stored, orientation and transparency are ignored, as in the study.
+        decoding: "upright" for an upright 8-bit RGB picture, or "as-stored" for the picture as Pillow opens it.
 
     Example:
         >>> circuitry.data.load_image(folder.records[0].path).size

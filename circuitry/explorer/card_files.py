@@ -353,8 +353,8 @@ def _unseen(
 ) -> dict[str, list[CardImage]]:
     """Return images of each class: at most ``most`` images of each domain.
 
-    Images that the model has answered are preferred. Among other images, images that no circuit was found on are
-    preferred.
+    Images that the model has classified are taken first, then images on which no circuit was found, then all other
+    images.
 
     Args:
         cards: The cards, whose images are chosen from.

@@ -44,7 +44,9 @@ MOST_PIXELS = 50_000_000
 
 
 class LiveModel:
-    """A model that measures effects of units and answers images. It keeps images and means in memory once it used them.
+    """A model that measures effects of units and classifies images.
+
+    It keeps images and mean activations in memory after their first use.
 
     Example:
         >>> from circuitry.explorer import LiveModel

@@ -53,8 +53,8 @@ def view_model(
 
     Args:
         checks: The model, its circuits, and images to check the circuits on.
-        n_images: Largest number of images of a class in a domain that the model answers. The circuit was not found on
-            these images.
+        n_images: Largest number of images of a class in a domain that the model classifies. The circuit was not found
+            on these images.
         vocabulary: Words, in addition to the names of the classes, on which direct effects are shown (default:
             `default_vocabulary`). It is ignored for a classifier, which reads no text.
         work: How the work is carried out.

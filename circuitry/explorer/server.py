@@ -88,8 +88,8 @@ def serve_explorer(
 
     Args:
         folder: The folder that `export_explorer` wrote.
-        live: A `LiveModel`, which measures effects of units and answers images for the page (default: the page cannot
-            ask a model).
+        live: A `LiveModel`, which measures effects of units and classifies images for the page (default: the page
+            cannot ask a model).
         port: The port to listen on; 0 chooses a free port.
         open_page: Whether to open the page in a browser.
 

@@ -13,7 +13,7 @@ from circuitry.explorer.packing import DataFolder
 from circuitry.runs.provenance import digest
 
 RUNS = ("the whole model", "only the circuit", "all but the circuit")
-"""The three runs of the model on an image, in words. Arrays with an axis ``runs`` have them in this order."""
+"""The three runs of the model on an image, in words. Arrays with an axis ``runs`` have the runs in this order."""
 
 
 Replacement = Literal["zero", "mean", "other-domains"]
@@ -170,7 +170,7 @@ def answer_arrays(
     Returns:
         Two arrays [images, runs, shown], where runs are `RUNS` and the last axis has the likeliest classes, the
         likeliest first. ``answers`` has the indices of the classes, and ``shares`` their probabilities, which are NaN
-        for an image without an answer. The dictionary is empty if the model has answered no image.
+        for an image without an answer. The dictionary is empty if there are no answers.
     """
     if view is None or not view.answers:
         return {}

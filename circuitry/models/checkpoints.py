@@ -138,13 +138,14 @@ def check_state(
 def check_numbers(
     tensor: Tensor, source: object, key: str, *, weight: bool = True
 ) -> None:
-    """Raise `InputError` for a tensor with NaN or infinite values, and for a quantised or integer tensor.
+    """Raise `InputError` for a tensor with NaN or infinite values, and for weights that are quantised or integers.
 
     Args:
         tensor: The tensor to check.
         source: Name of its file in messages.
         key: Name of the tensor in messages.
-        weight: Whether the tensor must be of a floating-point type of 16 bits or more. If False, integers are allowed.
+        weight: Whether the tensor holds weights, which must be floating-point numbers of 16 bits or more. If False,
+            integers are allowed.
     """
     if weight and (not tensor.is_floating_point() or tensor.itemsize < 2):
         raise InputError(

@@ -187,9 +187,9 @@ class Clip:
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
-        """What changes an embedding besides the modules of ``model``: the configuration, and the tokens of sentences.
+        """What changes an embedding besides the modules of ``model``: the configuration and the tokenizer.
 
-        ``tokens`` is None for a model that reads no text.
+        The tokenizer is identified by its tokens of two fixed sentences. For a model that reads no text they are None.
         """
         try:
             tokens = weights_digest({"tokens": self.tokenizer(_SENTENCES)})

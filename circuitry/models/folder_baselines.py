@@ -96,7 +96,7 @@ class FolderBaseline:
         return str(self.choice or DEFAULT)
 
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
-        """Return the images from which the baselines of several (class, domain) are computed, each image once.
+        """Return the images from which the baselines of several pairs (class, domain) are computed, each image once.
 
         See `records` for a single class and domain.
         """

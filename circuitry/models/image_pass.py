@@ -75,7 +75,7 @@ def activations(
 ) -> Iterator[tuple[list[ImageRecord], dict[str, Tensor]]]:
     """Yield (records, activations by site) for each batch of the images that can be read.
 
-    Arguments are as for `image_batches`. Each batch runs within `Encoder.running`, which leaves the tower as it was.
+    Each batch runs within `Encoder.running`, which leaves the tower as it was.
 
     Args:
         encoder: The encoder.

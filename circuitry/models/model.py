@@ -47,7 +47,10 @@ class Model(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Identity of everything that changes an embedding or a class weight. Results store it to be comparable."""
+        """Identity of everything that changes an embedding or a class weight.
+
+        Results store the identity, so that only results of the same model are compared.
+        """
 
     def text_weights(
         self, class_names: Names, templates: Sequence[Template] | None = None

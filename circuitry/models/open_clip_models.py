@@ -120,7 +120,7 @@ def load_open_clip(
 
 
 def _name_normalisation(clip: Clip, model_name: str, tags: list[str]) -> None:
-    """Warn if the normalisation of a model with a checkpoint differs from that of all released weights of the model.
+    """Warn if a model with a checkpoint normalises images differently than all released weights of the model.
 
     Args:
         clip: The model, whose preprocessing is open_clip's default for the architecture.

@@ -78,7 +78,7 @@ def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) 
 
 
 def absent_tokens(tokenizer: Tokenizer, embedding: Tensor, tokens: Tensor) -> Tensor:
-    """Return those of the given tokens that have no embedding. Tokens of an empty text, such as padding, are left out.
+    """Return the given tokens that have no embedding, except for tokens of an empty text, such as padding.
 
     Packed weights (`shipped_weights`) store the embeddings of some tokens only. After reading, the embedding of any
     other token is zero.

@@ -52,7 +52,8 @@ STORED = (
     (StoredSettings, "pathlib.PosixPath"),
     (StoredSettings, "pathlib._local.PosixPath"),
 )
-"""Full names of the classes of objects in released files, each after the class that replaces it."""
+"""Pairs of `StoredSettings` and the full name of a class that it replaces. Released files hold objects of these
+classes."""
 
 
 @dataclass(frozen=True, eq=False)
