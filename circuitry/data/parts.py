@@ -165,8 +165,8 @@ def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
     sizes = np.zeros((len(items), n_parts), np.int64)
     part_of: dict[str, int] = {}
     for name in ranked:
-        # [folds]: the number of images of each fold in the item's domains, weighted by the item's images in each domain.
-        # The fold with the smallest number is taken; if numbers are equal, the smallest fold over all domains.
+        # [folds]: the number of images of each fold in the item's domains, weighted by the item's images in these
+        # domains. The fold with the smallest number is taken; if numbers are equal, the smallest fold over all domains.
         fullness = counts[name] @ sizes
         part_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])
         sizes[:, part_of[name]] += counts[name]
