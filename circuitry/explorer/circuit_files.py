@@ -20,7 +20,7 @@ from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.packing import one_digit
 
 TWINS = 2
-"""Parts of the images whose circuits are shown beside each other."""
+"""Number of folds of the images whose circuits the page shows beside each other."""
 
 
 class Series(NamedTuple):

@@ -1,9 +1,9 @@
 """Answer requests of the page with a model: exact effects of units, and the model's answers to a reader's image.
 
-The images are images of a class in a domain on which the circuit was not found. The effect of some units is the mean of
-the class's metric on these images, minus its mean when the units are replaced. All units are replaced in the same run,
-at all of their sites. For a single unit this is the effect of `patch_effects`. The effect of several units is not the
-sum of their single effects.
+Effects are measured on images of a class in a domain on which the circuit of this class and domain was not found. The
+effect of some units is the mean of the class's metric on these images, minus the mean when the units are replaced. All
+units are replaced in the same run, at all of their sites. For a single unit this is the effect that `patch_effects`
+returns. The effect of several units is not the sum of their single effects.
 """
 
 import warnings
