@@ -166,8 +166,8 @@ class ClassPass:
     def chance(self, measure: Measure) -> pd.DataFrame:
         """Return a table of the chance level of a measure, with the columns site and value.
 
-        It is the mean over draws of permuted units. For node overlap it is computed in closed form, as a mean over pairs
-        of graphs.
+        It is the mean over draws of permuted units. For node overlap it is the mean of a closed form over pairs of
+        graphs.
         """
         if measure.name == "node_overlap":
             # Node overlap has a closed form, so it needs no draws.
