@@ -100,7 +100,8 @@ def attribute(
         progress: Whether to show progress bars.
         others: Images of other classes. The methods ``iterative-fisher``, ``fisher``, ``contrast`` and ``learned`` use
             them. If there are none, ``gradient`` is used instead of the two Fisher methods, and a warning is logged. A
-            baseline with one activation per image lists those of ``images`` first, then those of ``others``.
+            baseline with one activation per image lists the activations for ``images`` first, then those for
+            ``others``.
         edges: Method that scores edges, such as ``exact-readers`` in heads and neurons; see `AttributionSettings`.
         memory_gib: Memory for activations and gradients, in GiB; weights and scores need memory in addition.
         class_name, domain: What the images show, and their style. The graph carries these names; comparisons of graphs

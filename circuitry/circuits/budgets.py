@@ -64,7 +64,7 @@ def strongest_units(
 
 
 def describe_budget(settings: Mapping[str, Any]) -> str:
-    """Return a sentence for reports: which share of which units a circuit keeps.
+    """Return a sentence for reports on the share of the units that a circuit keeps.
 
     Args:
         settings: The settings of a graph.

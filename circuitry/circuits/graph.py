@@ -2,8 +2,8 @@
 
 `Scores` holds the score of every unit by one method. An `AttributionGraph` also holds a selection of kept units, and
 the scores of the edges between them. A `Circuit` is a selection of units, perhaps with edges between them, together
-with the scores by which they were selected. So `Scores` alone never say which units are selected; a graph and a circuit
-do.
+with the scores by which they were selected. So a graph or a circuit says which units are selected, and plain `Scores`
+never do.
 
 No model is needed here, so circuits can be studied on any laptop.
 """
@@ -187,8 +187,7 @@ class Scores:
             raise no_circuit_at(missing, self.inner_sites)
         ranked_by = {site: self.ranked_by[site] for site in sites or self.inner_sites}
         if ranking == "signed":
-            # Shifted so that no number is negative: the largest absolute numbers are then those of the units that help
-            # most.
+            # Shifted so that no number is negative. Then the units that help most have the largest absolute numbers.
             least = min(of_site.min() for of_site in ranked_by.values())
             ranked_by = {site: of_site - least for site, of_site in ranked_by.items()}
         units = strongest_units(ranked_by, size, budget)
@@ -417,7 +416,8 @@ class Circuit:
     def size(self) -> float:
         """Share of the units at the circuit's sites that it contains.
 
-        For a circuit of edges: the share of all edges between the same pairs of sites, edges of error units included.
+        For a circuit of edges it is the share of all edges between the same pairs of sites, including edges of error
+        units.
         """
         source = self.source
         if self.edges is None:
@@ -460,7 +460,7 @@ class Circuit:
     def complement(self) -> "Circuit":
         """Return the circuit of all other units at the same sites.
 
-        For a circuit of edges: the circuit of all other edges between the same pairs of sites, among all their units.
+        For a circuit of edges, return the circuit of all other edges that can join units of the same pairs of sites.
         """
         n_units = {site: len(self.source.node_scores[site]) for site in self.units}
         every = {site: np.arange(n) for site, n in n_units.items()}

@@ -17,8 +17,8 @@ A ranking that scores each unit alone does not find such a set. So all units of 
    wanted, they are learned one after the other, and each starts with the scores of the one before.
 5. Logistic noise on the scores drives gates apart, and lets closed units return. It fades while k falls.
 6. A step is measured in units of the root mean square of the gradients of all scores together. Adam would divide each
-   gradient by the root mean square of that score alone. Then a unit without an effect would move as fast as a unit that
-   carries the answers.
+   gradient by the root mean square of the gradients of the same score. Then a unit without an effect would move as fast
+   as a unit that carries the answers.
 
 The gates are soft. Hard gates with the gradient of a sigmoid (Bengio et al. 2013, arXiv 1308.3432) lose units that only
 work together: if one of the query, key and value of a head is closed, the other two get no gradient. Masks are tested

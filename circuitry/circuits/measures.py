@@ -179,7 +179,7 @@ def node_overlap(
         >>> circuitry.node_overlap(graph, graph)["layer3.0"]
         1.0
     """
-    # Edges play no role here, so a graph becomes a circuit of units alone.
+    # Edges are ignored, so a graph becomes a circuit without edges.
     if isinstance(a, AttributionGraph):
         a = a.circuit(None)
     if isinstance(b, AttributionGraph):

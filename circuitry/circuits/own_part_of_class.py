@@ -198,8 +198,9 @@ def _prepared(task: Task) -> Task:
 class ImagesOfClass:
     """Images of a class and of other classes, run with gates on the units; `slopes` differentiates their log-odds.
 
-    ``own`` and ``others`` hold the places of the images that are used, among all images of the task (those of the class
-    come first). ``answers`` holds the label that the whole model answers on each image.
+    Images of the task have indices: images of the class come first, then images of other classes. The attribute ``own``
+    holds the indices of the images of the class that are used, and ``others`` the indices of the images of other
+    classes. ``answers`` holds the label that the whole model gives to each image.
     """
 
     def __init__(self, task: Task) -> None:

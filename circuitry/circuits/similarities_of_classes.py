@@ -123,8 +123,8 @@ class ClassPass:
         own = list(graphs.values())
         self._compare((class_name, class_name), nodes, _pairs_of_a_class(nodes), own)
         for other, theirs in self._before:
-            # The index of the fold is different from that of the other class. Within a class, too, only folds with
-            # different indices are compared, because folds with equal indices contain the same items.
+            # The fold of this class has another index than the fold of the other class. Within a class, too, only folds
+            # with different indices are compared, because folds with equal indices contain the same items.
             part = next(iter(theirs))[1]
             chosen = _one_part(parts, self._rng, without=part)
             both = [*theirs, *chosen]

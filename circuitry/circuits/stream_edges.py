@@ -13,8 +13,8 @@ reader. The products are computed layer by layer for all later readers, so that 
 memory at a time. Images are taken in batches that fit into the memory.
 
 With the hook points ``exact``, which the method ``exact-readers`` uses, the output of the reader is computed exactly,
-its norm and nonlinearity included. Only the rest of the network is taken as linear. This needs one partial run for each
-writer. Corrections of the gradients (AtP*, RelP, paths layer by layer) are in ``experiments/edge_corrections.py`` of a
+its norm and nonlinearity included. Only the network after the reader is taken as linear. This needs a partial run for
+each writer. Corrections of the gradients (AtP*, RelP, paths layer by layer) are in ``experiments/edge_corrections.py`` of a
 checkout. None of the corrections ranked edges better.
 """
 
@@ -367,7 +367,7 @@ def _exact_embedding(
         whole = (metric(moved) - clean.detach())[:, None]
         if not units:
             return whole
-        # All other units of the embedding are one reader. Its effect is the whole effect minus that of the units.
+        # All other units of the embedding are one reader. Subtracting the effects of the units gives its effect.
         alone = ((moved - embedding) * gradient).detach()[:, units]
         return torch.cat([alone, whole - alone.sum(1, keepdim=True)], 1)
 
