@@ -26,8 +26,9 @@ ANY_TEXTS = (*OF_ENCODER, "metric")
 """Entries of the identity on which a circuit and the task that measures it must agree, if the task may be of another
 domain. The text weights may differ, because texts may differ by domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
-"""Entries on which they must agree if the task is of the same domain. The class may differ, because the circuit of
-another class is a control. The baseline may differ, because then the task asks another question."""
+"""Entries of the identity on which a circuit and the task that measures it must agree, if the task is of the same
+domain. The class may differ, because the circuit of another class is a control. The baseline may differ, because then
+the task asks another question."""
 
 
 def asked_of(task: Task, who: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Attribution: compute an `AttributionGraph` from an encoder, images and a metric.
 
 1. A method (`methods`) ranks the units. The default method ranks them by how much they change the answers on images of
-   the class and of other classes. If a method only ranks units, their scores are effects on the metric by conductance
-   (`conductance`).
+   the class and of other classes. If a method only ranks units, the scores of the units are their effects on the metric
+   by conductance (`conductance`).
 2. The strongest units are kept; a budget (`budgets`) says how many at each site. In a feature basis the kept units are
    latents, never error units.
 3. A method of edges (`edge_methods`) scores the edges between kept units. In a chain of whole stages the edges join

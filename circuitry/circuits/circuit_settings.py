@@ -49,16 +49,16 @@ class AttributionSettings:
     """
 
     size: Share | None = None
-    """Share of the units to keep (default: by the kind of tower and unit, see `DEFAULT_SIZES`)."""
+    """Share of the units to keep (default: depends on the kinds of tower and units, see `DEFAULT_SIZES`)."""
     budget: Annotated[BudgetName, option(choices=BUDGETS)] = GLOBAL
     """How the size is shared out over the sites. global: one ranking of the units of all sites. same-share, as in the
     study: the same share at every site."""
     rule: Rule = None
     """Quadrature rule of node scores, such as midpoint-10; the study used left-10 (default: midpoint-10 for a single
-    graph; for a folder by the kind of tower, see `DEFAULT_RULES`)."""
+    graph; for a folder it depends on the kind of tower, see `DEFAULT_RULES`)."""
     edge_rule: Rule = None
-    """Quadrature rule of edge scores (default: the rule of the nodes for a single graph, and by the kind of tower for a
-    folder; methods of edges that do not integrate along a path compute one gradient)."""
+    """Quadrature rule of edge scores (default: the rule of the nodes for a single graph; for a folder it depends on the
+    kind of tower; methods of edges that do not integrate along a path compute one gradient)."""
     edges: Annotated[
         EdgeMethodName | None,
         option(choices=tuple(EDGE_METHODS)),

@@ -21,7 +21,8 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_MODEL, SHARED_PARTS, part_differs, same_part
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
-"""First words of the names of baselines that differ by class and domain. Only the names of these are compared."""
+"""First words of the names of baselines that differ by class and domain. Of such baselines only the names are
+compared."""
 
 OWN_STYLE = "own-style"
 """Name of the texts that differ by domain; the text weights that are made of them differ, too."""
@@ -37,8 +38,8 @@ WHAT_TO_DO = {
         "find both by one metric with the same texts",
     ),
 }
-"""Advice at the end of the error message, by the name of the setting that differs. For any other setting the advice is
-to find both in the same way."""
+"""Advice at the end of the error message, by the name of the setting that differs between two circuits. For any other
+setting the advice is "find both in the same way"."""
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +100,8 @@ def check_comparable(a: Scores, b: Scores) -> None:
 def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
     """Return the `SHARED_PARTS` of a graph by (name, scope).
 
-    The scope says which graphs must agree on the value: those with the same scope. It is None for a setting on which
-    all graphs must agree.
+    All graphs that have the same name and scope must agree on the value. The scope is None for a setting on which all
+    graphs must agree.
     """
     known = {}
     for name in SHARED_PARTS:

@@ -40,7 +40,7 @@ class Completeness(NamedTuple):
 
     @property
     def share(self) -> float:
-        """The gap as a share of the metric's change; positive if the effects sum to too much.
+        """The gap as a share of the metric's change; positive if the sum of the effects is too large.
 
         If the metric does not change, the share is 0 without a gap, and infinite with a gap.
         """

@@ -37,7 +37,7 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 
 N_INTERVALS = 5
-"""Number of intervals of the path. There is one run at each of their n + 1 ends."""
+"""Number n of intervals of the path. The model is run at the n + 1 ends of the intervals."""
 
 
 def conductance_effects(

@@ -1,7 +1,7 @@
 """Which units and edges of a circuit would be found again on other images? The images are resampled in folds. No torch.
 
-1. A draw takes the folds of the images with replacement, as many as there are. If there are few folds, every possible
-   draw is used with its probability; otherwise random draws are used.
+1. The images are cut into n folds. A draw takes n of these folds with replacement. If there are few folds, every
+   possible draw is used with its probability; otherwise random draws are used.
 2. The scores of a draw are the means over its folds, weighted by the folds' numbers of images.
 3. A unit holds in a draw if the draw keeps this unit, by the budget of the circuit, and if its effect has the same sign
    as on all images. An edge holds in a draw if it is among the strongest edges into its unit.

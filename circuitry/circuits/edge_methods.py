@@ -206,9 +206,10 @@ def _scorer(method: EdgeMethod) -> EdgeScorer:
 
 
 def with_edges(task: Task, circuit: Circuit) -> Circuit:
-    """Return the circuit with a graph as its source, which has scores of the edges between the circuit's units.
+    """Return the same circuit of units with a graph as its source.
 
-    The edges are scored on the task's images of the class; see `score_edges`.
+    The graph has scores of the edges between the circuit's units. They are measured on the task's images of the class;
+    see `score_edges`.
 
     Example:
         >>> part = circuitry.own_part(task)
@@ -263,7 +264,7 @@ def part_edges(
     settings: AttributionSettings,
     parts: Int[np.ndarray, " images"],
 ) -> dict[int, Mapping[Pair, np.ndarray]]:
-    """Return the scores of `score_edges` between the units of each part of the images.
+    """Score edges on each fold of the images, between the units of this fold; see `score_edges`.
 
     Args:
         task: A task whose images are a tensor, within ``task.running(gradients=True)``.

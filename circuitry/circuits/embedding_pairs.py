@@ -1,7 +1,8 @@
 """Split the embedding of a CLIP ResNet into pairs of a head of its attention pooling and a unit of its last block.
 
 The embedding is exactly a sum over pairs of a head h and a unit c, plus a rest that comes from positional embeddings
-and biases (arXiv 2509.19943). With x[t, c] the activation of unit c at position t,
+and biases (arXiv 2509.19943). Let x[t, c] be the activation of unit c at position t, and pattern[h, t] the attention of
+head h to this position. Then
 
     embedding  = sum over h, c of  read[h, c] direction[h, c]  +  rest
     read[h, c] = sum over positions t of  pattern[h, t] x[t, c]

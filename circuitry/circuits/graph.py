@@ -174,12 +174,12 @@ class Scores:
         budget: BudgetName = SAME_SHARE,
         sites: Names | None = None,
     ) -> "Circuit":
-        """Return the circuit of the first units of a ranking by `ranked_by`; the budget says how many each site keeps.
+        """Return the circuit of the strongest units; the budget says how many units each site keeps.
 
         Args:
             size: Share of the units to keep, in (0, 1].
-            ranking: ``absolute``: the units with the largest absolute numbers come first. ``signed``: the units with
-                the largest numbers come first.
+            ranking: How the numbers in `ranked_by` order the units. ``absolute``: the largest absolute numbers come
+                first. ``signed``: the largest numbers come first.
             budget: How the size is shared out over the sites, see `circuitry.circuits.budgets`.
             sites: Sites of the circuit (default: all except for `input`).
         """
@@ -381,8 +381,8 @@ class Circuit:
     made_with: dict[str, Any] = field(default_factory=dict)
     """How the units were selected by the scores, such as size and budget, in plain values."""
     keep_error: bool = False
-    """Whether runs of the circuit keep the error units of sites in a feature basis; in a circuit of edges, the edges
-    from and into error units."""
+    """Whether runs of the circuit keep the error units of sites in a feature basis. For a circuit of edges: whether
+    they keep the edges from and into error units."""
 
     def __post_init__(self) -> None:
         source = self.source
@@ -480,7 +480,7 @@ class Circuit:
     def random(self, seed: Seed | np.random.Generator = 0) -> "Circuit":
         """Return a random circuit with as many units at every site as this circuit.
 
-        A circuit of edges gets as many random edges instead; see `Edges.random`.
+        For a circuit of edges, return a circuit with as many random edges; see `Edges.random`.
         """
         rng = np.random.default_rng(seed)
         made_with = {"random_like": self.made_with}

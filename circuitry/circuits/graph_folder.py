@@ -1,4 +1,4 @@
-"""A folder of circuits by (class, domain), which an extraction made or which were found in any other way. No torch."""
+"""A folder of circuits by (class, domain), which were made by an extraction or found in another way. No torch."""
 
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence

@@ -89,9 +89,9 @@ class LearnedMasks(NamedTuple):
     """
 
     circuits: list[Circuit]
-    """The circuit of each mask, in the order of the given sizes. ``made_with`` holds the size; ``lost``, the share of
-    the variance of the model's answers that the smallest mask loses on all images; the number of steps; and the
-    seed."""
+    """The circuit of each mask, in the order of the given sizes. Its ``made_with`` has the entries ``size``, ``lost``,
+    ``steps`` and ``seed``. ``lost`` is the share of the variance of the model's answers that the smallest mask loses on
+    all images, and ``steps`` the number of steps for all sizes."""
     scores: Any
     """Final scores. For units: arrays [units] by site, with NaN for error units. For edges: an `Edges`. The scores are
     shifted so that the smallest score in the smallest mask is 0."""
@@ -355,7 +355,7 @@ class _Descent:
 def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, float]]:
     """Yield, for each step, the share of the units that is kept, and the share of the shrinking that is left.
 
-    The share falls from ``larger`` to ``size``, which the last step has. A schedule of a single step only has
+    The share falls from ``larger`` to ``size``, and then stays constant. If there is only a single step, its share is
     ``larger``.
     """
     falling = max(1, min(round(SHRINKING * steps), steps - 1))

@@ -6,8 +6,8 @@ NaN, and the other measures ignore the nodes and edges of this site in both circ
 any effect is NaN.
 
 This module compares two graphs; `similarity_matrix` computes all pairs of several graphs, and `across_domains` compares
-sets of graphs. The similarity at chance level is computed by `chance_overlap` for node overlap (of random units), and
-estimated with `permuted_units` for measures without a closed form.
+sets of graphs. `chance_overlap` computes the chance level of node overlap, which is the expected overlap of random
+units. `permuted_units` serves to estimate the chance level of measures without a closed form.
 """
 
 from collections.abc import Callable, Mapping, Sequence

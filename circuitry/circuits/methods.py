@@ -3,7 +3,7 @@
 | method of units | score of a unit | runs of the model |
 |---|---|---|
 | ``site-path`` | integrated gradients at the unit's site, as in the study (`nodes`) | points x sites |
-| ``conductance`` | how much of the metric's change passes through it as the image changes (`conductance`) | six |
+| ``conductance`` | the change of the metric that passes through the unit (`conductance`) | six |
 | ``gradient`` | gradient x (activation - baseline), known as attribution patching | one |
 | ``patching`` | exact effect of putting the unit to the baseline (`patch_effects`) | one per unit |
 | ``fisher`` | squared change of all answers, on images of the class and of others (`fisher`) | one |
@@ -226,11 +226,11 @@ EdgeMethodName = Annotated[str, _among(EDGE_METHODS, "register_edge_method")]
 def register_method(
     method: Method | str, function: UnitScorer | None = None, *, effects: bool = True
 ) -> None:
-    """Register a method that scores units, so that functions such as `attribute`, `extract`, `find_circuit` accept it.
+    """Register a method that scores units.
 
-    They accept the name of the method. Graphs store in their settings a digest of the function's code and of the values
-    that it uses. If the digest cannot be computed, give the function an attribute ``identity``: a text that differs
-    between functions.
+    Then `attribute`, `extract`, `find_circuit` and `score_units` accept its name. Graphs store in their settings a
+    digest of the function's code and of the values that it uses. If the digest cannot be computed, give the function an
+    attribute ``identity``: a text that differs between functions.
 
     Args:
         method: A `Method` with a function, or a name. It replaces a method of the same name.
@@ -314,7 +314,8 @@ def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
     """Return what identifies the code of a method.
 
     For a method of the package this is its name. For a registered method this is the digest of the `Method` or
-    `EdgeMethod`, function included. If some of its values cannot be read, it is a dictionary that names them.
+    `EdgeMethod`, including its function. If some values of a registered method cannot be read, this is a dictionary
+    that names these values.
     """
     # The functions of the package are not in this object, and the package's version is stored with the results.
     value = vars(method)

@@ -51,7 +51,7 @@ class NodeEffects:
 
 
 class ImageEffects(NamedTuple):
-    """Node scores of some images, image by image."""
+    """Effects of units on the images of a batch, image by image."""
 
     batch: Batch
     """The images."""
@@ -165,7 +165,15 @@ def part_sums(
     clean: Tensor,
     at_ends: Mapping[str, Tensor],
 ) -> Iterator[tuple[int, PartSum]]:
-    """Yield the number of each part in a batch, and the sums of its effects [units] and of the metric."""
+    """Yield, for each fold with images in a batch, the index of the fold and the sums over its images.
+
+    Args:
+        parts: Index of the fold of each image of the task. If None, all images are in the fold 0.
+        batch: The batch.
+        effects: Effects [batch, units] by site.
+        clean: The metric of the clean images [batch].
+        at_ends: The metric with a site at its baseline [batch], by site.
+    """
     n_images = len(batch.images)
     numbers = np.zeros(n_images, int)
     if parts is not None:

@@ -53,8 +53,8 @@ from circuitry.runs.identity import Identity
 log = logging.getLogger(__name__)
 
 PRICE = 0.3
-"""Price of cutting a unit, which is added to its damage; as a share of the mean damage. A smaller price spares other
-classes more, but more units must be cut."""
+"""Price of cutting any unit, as a multiple of the mean damage. It is added to the damage of the unit. With a smaller
+price other classes are damaged less, but more units must be cut."""
 FIRST = 0.001
 """Share of the units that the first cut removes."""
 GROWTH = 1.3

@@ -271,7 +271,8 @@ class SiteMarks:
         self._kept: dict[str, int] = {}
         """Smallest number of kept units in any graph, by site."""
         self._repeats: dict[str, str] | None = None
-        """The site before, by site. Only sites that keep the same units as the site before in all graphs so far."""
+        """Name of the site before, for each site that has kept the same units as the site before in all graphs so far.
+        None before the first graph."""
 
     def add(self, graph: AttributionGraph) -> None:
         """Take a graph into account: update the counts of kept units, and which sites repeat another site."""

@@ -14,8 +14,10 @@ memory at a time. Images are taken in batches that fit into the memory.
 
 With the hook points ``exact``, which the method ``exact-readers`` uses, the output of the reader is computed exactly,
 its norm and nonlinearity included. Only the network after the reader is taken as linear. This needs a partial run for
-each writer. Corrections of the gradients (AtP*, RelP, paths layer by layer) are in ``experiments/edge_corrections.py`` of a
-checkout. None of the corrections ranked edges better.
+each writer.
+
+Corrections of the gradients (AtP*, RelP, paths layer by layer) are in ``experiments/edge_corrections.py`` of a
+checkout. No correction ranked edges better.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,7 +54,8 @@ these points are needed."""
 Reader = Callable[
     [Float[Tensor, "batch position d_model"]], Float[Tensor, "batch readers"]
 ]
-"""Takes a change of the stream. Returns the effect on the metric if one reader of a layer reads it, for each reader."""
+"""Takes a change of the stream. Returns, for each reader of a layer, the effect on the metric if only this reader reads
+the changed stream."""
 
 
 class StreamScores(NamedTuple):
@@ -139,7 +142,7 @@ def unit_edges(
     kept_units: Mapping[str, Int[np.ndarray, " kept"]],
     rule: QuadratureRule,
 ) -> dict[Pair, np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of edges between units, by (upstream, downstream) site.
+    """Return the scores [kept downstream, kept upstream] of edges between units, by pair of sites.
 
     Writers are heads, neurons and dimensions of the stream before the blocks. Readers are heads (query, key and value
     together), neurons before their nonlinearity, and units of the embedding.

@@ -105,8 +105,8 @@ def relative_error(
     """Return how far scores by some quadrature rules are from the scores by a finer rule.
 
     A finer rule is close to the integral only if the integral converges. It does not converge if the embedding is
-    proportional to the activation, or if the baseline before a layer norm is zero. There two fine rules give different
-    scores, so compare two fine rules to detect it.
+    proportional to the activation, or if the baseline before a layer norm is zero. To detect this, compare two fine
+    rules: their scores differ if the integral does not converge.
 
     Args:
         task: The task. All of its images are used, several times.
