@@ -214,7 +214,8 @@ def attribute_parts(
     with task.running(gradients=True):
         merged, nodes = score_parts(task, settings, parts)
         whole = kept_units(encoder, merged, settings)
-        # 2. Edges of a part are scored between the units of the whole, in their order, and then its other units.
+        # 2. In each fold, edges are scored between the kept units of the graph of all images, in their order, followed
+        # by the other units that the graph of the fold keeps.
         kept = dict[int, dict[str, np.ndarray]]()
         scored = dict[int, dict[str, np.ndarray]]()
         for part, effects in nodes.items():
@@ -224,7 +225,7 @@ def attribute_parts(
                 only_of_part = np.setdiff1d(kept[part][site], units)
                 scored[part][site] = np.concatenate([units, only_of_part])
         edges = part_edges(own, scored, settings, parts)
-        # 3. Edges between the units of the whole, on each part, and their mean over all images.
+        # 3. Scores of the edges of the graph of all images: on each fold, and their mean over all images.
         at_whole = [_cut(edges[part], scored[part], whole) for part in nodes]
         counts = [effects.n_images / len(images) for effects in nodes.values()]
         shares = np.array(counts)
@@ -237,7 +238,7 @@ def attribute_parts(
         for part, effects in nodes.items():
             edges_of_part = _cut(edges[part], scored[part], kept[part])
             graph = _graph(task, settings, effects, kept[part], edges_of_part)
-            # A graph names the pixels that it was found on: of its part, not of the whole task.
+            # A graph stores the digests of the images of its fold, not of all images of the task.
             looked_at = pixels_of(images[torch.from_numpy(parts == part)], task.others)
             graphs[part] = replace(graph, provenance=looked_at)
         of_whole = _graph(task, settings, merged, whole, of_all)

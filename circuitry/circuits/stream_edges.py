@@ -233,7 +233,7 @@ def _linear_effects(
     """
     n_rows = gradients.shape[1] if apart else 1
     effects = gradients.new_zeros(n_rows, len(stream.readers), len(stream.writers))
-    # x is positions and d_model as one axis: as two, einsum copies both sides.
+    # Positions and d_model are one axis x, because einsum would copy both sides if they were two axes.
     equation = "rbx,wbx->brw" if apart else "rbx,wbx->rw"
     for layer, change in changes(stream, clean, other):
         # A writer only has edges to later readers; all other entries stay 0.
