@@ -539,7 +539,7 @@ class Circuit:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "Circuit":
-        """Read a circuit that `save` wrote; raise an error if the file holds a graph without a circuit."""
+        """Read a circuit that `save` wrote; raise `InputError` if the file holds a graph without a circuit."""
         with naming_damage(path):
             stored = read_graph(path)
             is_graph = "kept_units" in stored

@@ -109,7 +109,7 @@ class ClassPass:
         self._compared: dict[str, list[_Compared]] = {}
 
     def add(self, class_name: str, graphs: ByNode) -> None:
-        """Compare the graphs of a class with each other and with graphs of the few classes before it."""
+        """Compare the graphs of a class with each other, and with graphs of the few classes that were added before."""
         parts = {}
         for node, graph in graphs.items():
             self._checked.add(graph)
