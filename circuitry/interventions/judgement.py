@@ -13,8 +13,9 @@ the class from a circuit that gives every image the same answer.
   at most a share q of them; with s wins in n comparisons, p = P(Binomial(n, q) >= s). Random circuits that recover
   nothing are easy to beat. The test therefore holds only if p is below `LEVEL` and the test "circuit" holds. Neither
   condition says that the circuit recovers everything; the value of the row "circuit" says how much it recovers.
-- necessity: the model without the circuit is compared with the model without random units, as many at every site. It
-  should do worse. The test holds if p is below `LEVEL` and the model without the circuit does not work.
+- necessity: the model without the circuit is compared with the model without a random circuit of the same size. The
+  model without the circuit should do worse. The test holds if p is below `LEVEL` and the model without the circuit does
+  not work.
 - minimality: each unit in turn is taken out of the circuit. The null hypothesis is that the metric's contrast does not
   fall. It is tested by a one-sided t-test over images, corrected over units by Holm's method. For selectivity it is
   Welch's test between images of the class and images of other classes. The test holds if the contrast falls without
