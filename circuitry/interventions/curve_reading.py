@@ -40,9 +40,9 @@ class CurveMeasure(NamedTuple):
 
     number: int
     own: float
-    """Weight of the mean over images of the class."""
+    """The weight of the mean over images of the class."""
     others: float
-    """Weight of the mean over images of other classes."""
+    """The weight of the mean over images of other classes."""
     least: float | None = 0.0
     """The smallest lead of the whole model that the measure may be divided by; None if the contrast itself is the
     measure."""
@@ -63,7 +63,7 @@ NO_CANDIDATES = "the metric has no candidate classes to choose from"
 CONFIDENCE = 0.95
 """The share of the resamples that lie in a bootstrap interval."""
 RESAMPLES = 2000
-"""Number of resamples."""
+"""The number of resamples of a bootstrap."""
 
 
 def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
@@ -123,7 +123,7 @@ class CurveReading:
 
     measure: CurveMeasure
     curve: Any
-    """A `FaithfulnessCurve`, which is not imported here."""
+    """The `FaithfulnessCurve`. The class is not imported here, because it imports this module."""
 
     @cached_property
     def weights(self) -> Weights:

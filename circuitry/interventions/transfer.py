@@ -141,8 +141,8 @@ def interchange(
     """Put the activations of A's circuit units, taken from images of A, into runs on images of B, class by class.
 
     Every image of B is paired with a random image of A. If A is B, an image is never paired with itself, unless it is
-    the only image. A control exchanges random units instead: at every site as many as the circuit has. The control shows
-    the effect that any exchange of this size has.
+    the only image. A control exchanges random units instead: at every site as many as the circuit has. The control
+    shows the effect that any exchange of this size has.
 
     Args:
         tasks: As for `transfer_circuits`; their baselines, sites and ``others`` are ignored.

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 class SplitOfCircuits(Split):
     """The split of stored circuits: which images of a class were used to find its circuit, and which are unseen.
 
-    It follows the rule of `Split` with the number and seed of the circuits. Images that a circuit names as its own
-    count as seen, too.
+    The split follows the rule of `Split` with the number and seed of the circuits. Images that a circuit records as
+    used count as seen, too.
     """
 
     graphs: GraphFolder
@@ -31,7 +31,7 @@ class SplitOfCircuits(Split):
     def known(self, key: Key) -> frozenset[str]:
         """Return the paths of the images that were used to find the circuit of a class and domain.
 
-        The set is empty if there is no such circuit, or if it does not name its images.
+        The set is empty if there is no such circuit, or if the circuit does not name its images.
         """
         return self.looked_at(key, "images")
 

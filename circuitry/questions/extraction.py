@@ -1,7 +1,8 @@
 """Circuits of every class and domain of a data set, as a folder of graph files.
 
-Each (class, domain) is one job of a `JobFolder`: load its images, attribute all of them and each part of them in one
-pass (`attribute_parts`; parts say how far circuits can be trusted), and write a graph file for each.
+Each (class, domain) is one job of a `JobFolder`. A job loads the images of the class in the domain, and attributes them
+in one pass: all images together, and each fold of the images (one of several disjoint sets). It writes a graph file for
+all images and for each fold. The graphs of folds show how far circuits can be trusted.
 """
 
 import logging
@@ -169,7 +170,7 @@ class Extraction(FolderWork):
 
     @cached_property
     def folder(self) -> JobFolder:
-        """The folder of results, claimed for this configuration."""
+        """The folder of the results. A folder that was made with other settings or images is refused."""
         jobs = [key for key in self.keys if self.selection[key]]
         looked_at = {key: self.selection[key] + self.others[key] for key in jobs}
         # Other items would make other parts, so they identify the folder as the images do.

@@ -172,9 +172,7 @@ class OneClass(FolderWork):
         super().__init__(clip, images, settings)
         self.out = Path(out)
         self.key = key
-        self.metric_of(
-            *key
-        )  # raises an error of the texts before the folder is claimed
+        self.metric_of(*key)  # checks the texts before the folder is claimed
         self.split.check_testable(key)
         if settings.selectivity is not None and not self.others():
             raise InputError(
@@ -270,7 +268,7 @@ class OneClass(FolderWork):
 
     @cached_property
     def folder(self) -> JobFolder:
-        """The folder of the steps, claimed for this configuration."""
+        """The folder of the steps. A folder that was made with other settings or images is refused."""
         jobs = [(name,) for name in self._steps]
         return self.claim(
             self.out, ONE_CLASS_FORMAT, jobs, self.looked_at, **self.made_with

@@ -173,7 +173,7 @@ class OwnParts(FolderWork):
 
     @cached_property
     def folder(self) -> JobFolder:
-        """The folder of jobs, claimed for this configuration."""
+        """The folder of the jobs. A folder that was made with other settings or images is refused."""
         records: dict[Key, Records] = {}
         for key in self.keys:
             records[key] = self.found_on[key] + self.unseen[key] + self.others(key)
