@@ -132,8 +132,8 @@ def table_of_folder(config: Config) -> Path:
     captions = training.read_captions(config.data)
     if config.name_class:
         for record in records:
-            caption = captions.get(record.relative, "")
-            # If an image has no caption, only the class follows the comma.
-            captions[record.relative] = f"{caption}, {data.readable(record.class_name)}"
+            # An image without a caption has the name of its class alone.
+            texts = [captions.get(record.relative), data.readable(record.class_name)]
+            captions[record.relative] = ", ".join(filter(None, texts))
     captioned = training.with_captions(records, captions)
     return training.write_captioned_table(captioned, config.out / "train.tsv")

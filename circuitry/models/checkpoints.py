@@ -52,8 +52,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             # A file may have one weight with and without a prefix, if a wrapper and its module were saved together.
             name = _PREFIX.sub("", key)
             other = tensors.setdefault(name, value)
-            differs = value.dtype != other.dtype or not torch.equal(value, other)
-            if value is not other and differs:
+            if value is other:
+                continue
+            if value.dtype != other.dtype or not torch.equal(value, other):
                 raise InputError(
                     f"{file} holds two different tensors {name}, with and without a prefix such as module.: save one "
                     "model's state dict alone."
