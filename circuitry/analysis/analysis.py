@@ -25,7 +25,7 @@ from circuitry.circuits.measures import Measure
 from circuitry.circuits.similarities_of_classes import ReadingSettings
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Split
 from circuitry.encoder.metrics import answer_metric
 from circuitry.explorer.export import ExplorerPage

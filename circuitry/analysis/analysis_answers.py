@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.questions.answers_of_circuits import (
     AnswersOf,
     ComparedAnswer,

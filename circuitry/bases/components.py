@@ -1,4 +1,4 @@
-"""Parts of blocks as units: a tower as a finer chain of stages.
+"""Components of blocks as units: a tower as a finer chain of stages.
 
 Inside its blocks a tower is a longer chain of stages. Each block of a transformer has two sites, in place of the site
 of its residual stream:
@@ -94,7 +94,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
     blocks = encoder.chain.blocks or conv_blocks(encoder.chain.stages)
     if not blocks:
         raise InputError(
-            f"Components are parts of blocks, but of this {type(encoder.tower).__name__} no block is known: take its "
+            f"Components lie inside blocks, but of this {type(encoder.tower).__name__} no block is known: take its "
             "channels, or name its blocks in the Chain of a reader (register_architecture)."
         )
     if encoder.error_units:

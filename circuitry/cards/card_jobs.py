@@ -32,7 +32,7 @@ from circuitry.cards.vocabulary import words_of_domains
 from circuitry.cards.word_check import check_words, vocabulary_of, word_probabilities
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.parts import Key, item_of, part_numbers
+from circuitry.data.folds import Key, fold_numbers, item_of
 from circuitry.encoder.metrics import given_classes
 from circuitry.encoder.task import Task
 from circuitry.gates.patching import patch_effects
@@ -342,7 +342,7 @@ class CardJobs:
             return None
         # Names are fitted on one half of the items of a class and tested on the other.
         is_tested: dict[str, bool] = {}
-        halves = part_numbers(self.selection, 2, self.settings.items)
+        halves = fold_numbers(self.selection, 2, self.settings.items)
         for key, half in halves.items():
             for record, part in zip(self.selection[key], half, strict=True):
                 is_tested[record.relative] = bool(part)

@@ -38,7 +38,7 @@ from circuitry.cards.unit_card import (
 from circuitry.circuits.nodes import ImageEffects, image_effects
 from circuitry.circuits.quadrature import left_rule
 from circuitry.data.domains import ImageRecord
-from circuitry.data.parts import ItemKey, item_of
+from circuitry.data.folds import ItemKey, item_of
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.models.clip import Clip

@@ -72,7 +72,7 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
                 f"There are no circuits at {self.circuits}: run circuitry quickstart or circuitry compare "
                 "first, and give the folder circuits of their run with --circuits."
             )
-        model, images = self.clip(rank, parts=True), self.images()
+        model, images = self.clip(rank, components=True), self.images()
         return analysis.Analysis(
             model, images, self.folder, checks=self, circuits=self.circuits
         )

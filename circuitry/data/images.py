@@ -174,7 +174,7 @@ def _tell_of_copies(records: Sequence[ImageRecord], identities: Sequence[str]) -
     say_once(
         log,
         f"{len(copies)} of {len(records)} images are the picture of another one, such as {copy.path} and "
-        f"{original.path}; {elsewhere} of them are in another class than that. Parts that share pictures are more "
+        f"{original.path}; {elsewhere} of them are in another class than that. Folds that share pictures are more "
         "alike, which raises ceilings: keep each picture once.",
     )
 

@@ -51,7 +51,7 @@ class Baseline:
     size 1 are broadcast."""
 
     made_of: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Parts of the identity of the encoder that gave the activations; empty where they are not known."""
+    """Entries of the identity of the encoder that gave the activations; empty where they are not known."""
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(self.values, 0)

@@ -23,8 +23,8 @@ from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.cards.strongest_images import unit_maps
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
+from circuitry.data.folds import Key
 from circuitry.data.images import open_picture
-from circuitry.data.parts import Key
 from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.site_activations import clean_activations

@@ -71,5 +71,5 @@ def check_attribution(
         tables[site] = table[table["top"] | table["random"]]
         chosen[site] = tables[site]["unit"].to_numpy()
     exact = nodes_of(task.encoder, patch_effects(task, units=chosen).scores)
-    parts = [t.assign(exact=exact[site][chosen[site]]) for site, t in tables.items()]
-    return AttributionCheck(pd.concat(parts, ignore_index=True))
+    checked = [t.assign(exact=exact[site][chosen[site]]) for site, t in tables.items()]
+    return AttributionCheck(pd.concat(checked, ignore_index=True))

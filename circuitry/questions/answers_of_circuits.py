@@ -20,7 +20,7 @@ from circuitry.comparison.domain_apart import (
     means_without,
 )
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.scores_beside_effects import AttributionCheck

@@ -19,7 +19,7 @@ from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Records
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import METRICS

@@ -27,7 +27,7 @@ from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.tower_defaults import default_size
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Records
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.sites import INPUT

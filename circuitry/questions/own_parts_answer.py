@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.questions.answers_of_circuits import AnswersOf
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.findings import UNKNOWN

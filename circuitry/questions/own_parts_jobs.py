@@ -22,7 +22,7 @@ from circuitry.circuits.own_part_of_class import own_part
 from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Records, Split
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task

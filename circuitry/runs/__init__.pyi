@@ -8,10 +8,10 @@ from .files import whole_file as whole_file
 from .given import Amount as Amount
 from .given import Count as Count
 from .given import Natural as Natural
-from .given import Part as Part
 from .given import Positive as Positive
 from .given import Seed as Seed
 from .given import Share as Share
+from .given import ShareOrZero as ShareOrZero
 from .given import at_least as at_least
 from .given import one_of as one_of
 from .jobs import Job as Job

@@ -132,7 +132,9 @@ Share = Annotated[
 Amount = Annotated[
     float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")
 ]
-Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
+ShareOrZero = Annotated[
+    float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")
+]
 Positive = Annotated[
     float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")
 ]
