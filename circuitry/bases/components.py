@@ -43,8 +43,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
 from circuitry.encoder.stages import NO_STEP, ConvBlock, Stage, Step
 from circuitry.encoder.unit_kinds import HEAD, POOLING_HEAD
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
 BLOCK_POINTS = (

@@ -33,8 +33,8 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.sites import FIRST_LAYER
 from circuitry.encoder.stages import ConvBlock
 from circuitry.encoder.unit_kinds import HEAD, UnitKind
+from circuitry.runs.arguments import Natural
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
 PORTS = ("q", "k", "v")

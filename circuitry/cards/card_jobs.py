@@ -42,8 +42,8 @@ from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import style_word
 from circuitry.questions.checks import CausalChecks
+from circuitry.runs.arguments import checked
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import digest

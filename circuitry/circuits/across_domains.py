@@ -25,8 +25,8 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.fold_array import WHOLE
 from circuitry.comparison.table import class_groups
 from circuitry.data.names import drawn_by_name
+from circuitry.runs.arguments import Count, Names, checked, fitting
 from circuitry.runs.errors import ByName, InputError
-from circuitry.runs.given import Count, Names, checked, fitting
 
 log = logging.getLogger(__name__)
 

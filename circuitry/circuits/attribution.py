@@ -44,8 +44,8 @@ from circuitry.encoder.metrics import Metric
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import ImageBatches, Images
+from circuitry.runs.arguments import Count, Names, Positive, Share, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, Positive, Share, checked
 from circuitry.runs.workers import Work
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from circuitry.bases.residual import ResidualStream
 from circuitry.circuits.component_effects import DirectEffects
 from circuitry.encoder.norms import NORMS, normed_with, scale_of
 from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 ROUNDINGS = 100

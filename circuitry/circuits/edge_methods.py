@@ -53,8 +53,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.gates.edges import Edges, Pair
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.given import checked
 
 SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
 """Numbers of some units by site, in the encoder's order."""

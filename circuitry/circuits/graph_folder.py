@@ -17,9 +17,9 @@ from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import ImageRecord
 from circuitry.data.folds import Key as Key
 from circuitry.data.images import image_listing
+from circuitry.runs.arguments import checked
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, UnknownNameError, naming_damage
-from circuitry.runs.given import checked
 from circuitry.runs.identity import OF_MODEL, Identity
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME, check_folder, read_manifest

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from inspect import getdoc, isroutine
 from typing import Annotated, Any
 
+from circuitry.runs.arguments import Condition
 from circuitry.runs.errors import shown
-from circuitry.runs.given import Condition
 from circuitry.runs.leaves import entry_of
 
 SITE_PATH = "site-path"

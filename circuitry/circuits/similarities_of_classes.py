@@ -26,8 +26,8 @@ from circuitry.circuits.measures import (
 )
 from circuitry.comparison.fold_array import FOLDS, WHOLE
 from circuitry.comparison.table import CHANCE, VALUES
+from circuitry.runs.arguments import Count, Natural, Seed, checked
 from circuitry.runs.errors import number_of
-from circuitry.runs.given import Count, Natural, Seed, checked
 
 Node = tuple[str, int]
 """Domain and fold, `WHOLE` for all images."""

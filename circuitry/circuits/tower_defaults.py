@@ -26,7 +26,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
-from circuitry.runs.given import SOME, checked
+from circuitry.runs.arguments import SOME, checked
 
 DEFAULT_RULES = {
     "batch norms": (midpoint_rule(5), gauss_radau_rule(3)),

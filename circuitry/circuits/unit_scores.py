@@ -25,8 +25,8 @@ from circuitry.circuits.scored_units import scores_of
 from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches, one_tensor
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.given import checked
 
 
 @checked

@@ -33,7 +33,7 @@ from circuitry.circuits.budgets import RANKINGS
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import CheckSettings
 from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
-from circuitry.runs.given import Natural
+from circuitry.runs.arguments import Natural
 
 if TYPE_CHECKING:
     from circuitry.analysis import Analysis

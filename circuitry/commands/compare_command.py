@@ -27,7 +27,7 @@ from circuitry.interventions import CheckSettings
 from circuitry.models import ModelOptions
 from circuitry.questions import ExtractionSettings
 from circuitry.runs import InputError, Work, WorkSettings
-from circuitry.runs.given import Count, ShareOrZero
+from circuitry.runs.arguments import Count, ShareOrZero
 
 if TYPE_CHECKING:
     from circuitry.analysis import Analysis

@@ -23,7 +23,7 @@ from circuitry.analysis import QUICKSTART, QuickstartModel
 from circuitry.explorer import ExplorerSettings
 from circuitry.interventions import CheckSettings
 from circuitry.runs import WorkSettings
-from circuitry.runs.given import Natural
+from circuitry.runs.arguments import Natural
 
 if TYPE_CHECKING:
     from circuitry import CausalChecks, GraphFolder

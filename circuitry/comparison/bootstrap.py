@@ -29,8 +29,8 @@ from jaxtyping import Float
 
 from circuitry.comparison.fold_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
+from circuitry.runs.arguments import SOME, Count, Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Count, Seed, checked
 
 RESAMPLES = 1000
 

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
 from circuitry.comparison.fold_array import FoldArray, mean_known, mean_of_members
 from circuitry.comparison.statistics import Spread
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 
 RATIOS = (
     "domain_a",

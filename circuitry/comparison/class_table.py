@@ -23,7 +23,7 @@ from circuitry.comparison.fold_array import (
     places_of,
 )
 from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
-from circuitry.runs.given import Seed, checked
+from circuitry.runs.arguments import Seed, checked
 
 CELLS = (
     "same class, same domain",

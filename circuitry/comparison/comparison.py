@@ -48,8 +48,8 @@ from circuitry.comparison.table import (
     domain_matrix,
     with_columns,
 )
+from circuitry.runs.arguments import Seed, checked
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import Seed, checked
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from circuitry.comparison.fold_array import FoldArray, mean_known, without_own
 from circuitry.comparison.significance import LEVEL, fewest_units, holm, smallest_p
 from circuitry.comparison.statistics import INTERVALS, Spread, mean_spreads
 from circuitry.comparison.table import both_directions
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import number_of
-from circuitry.runs.given import checked
 
 THIS_MODEL = "this trained model"
 """The scope of a p value over classes and images."""

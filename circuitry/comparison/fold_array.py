@@ -12,8 +12,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from circuitry.comparison.table import with_columns
+from circuitry.runs.arguments import DISTINCT, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, checked
 
 FOLDS = (
     "class_a",

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from circuitry.comparison.table import both_directions
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of each domain's mean with the other domains."""

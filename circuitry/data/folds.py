@@ -25,8 +25,8 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import read_table
 from circuitry.data.names import drawn_by_name
 from circuitry.data.shared_options import DEFAULT_FOLDS as DEFAULT_FOLDS
+from circuitry.runs.arguments import at_least
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import at_least
 
 _PATH_COLUMNS = ("path", "filepath")
 """Names of the column of paths below the root in a listing."""

@@ -22,8 +22,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from circuitry.data.domains import ImageRecord
 from circuitry.data.shared_options import Decoding as Decoding
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.progress import say_once
 
 log = logging.getLogger(__name__)

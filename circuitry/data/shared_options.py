@@ -12,7 +12,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from circuitry import data
-from circuitry.runs.given import Count, Natural, Seed, at_least
+from circuitry.runs.arguments import Count, Natural, Seed, at_least
 
 
 def option(

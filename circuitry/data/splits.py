@@ -19,8 +19,8 @@ from itertools import chain, zip_longest
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.folds import Key
+from circuitry.runs.arguments import Count, Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed, checked
 
 Records = tuple[ImageRecord, ...]
 

@@ -39,8 +39,8 @@ from circuitry.encoder.tower_identity import (
 )
 from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
 from circuitry.encoder.unit_kinds import CHANNEL
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.identity import Identity
 
 T = TypeVar("T")

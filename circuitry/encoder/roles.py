@@ -20,7 +20,7 @@ from torch import Tensor
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 from circuitry.runs.progress import BRIEF, Bar
 
 COUNTED = "counted"

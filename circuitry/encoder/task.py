@@ -35,8 +35,8 @@ from circuitry.encoder.tensor_batches import (
     rows_that_fit,
     seen,
 )
+from circuitry.runs.arguments import DISTINCT, Count, Names, checked
 from circuitry.runs.errors import InputError, number_of
-from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.identity import Identity
 from circuitry.runs.leaves import entry_of
 from circuitry.runs.progress import BRIEF, Bar

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from circuitry.encoder.encoder import Encoder
+from circuitry.runs.arguments import lacking_values
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import lacking_values
 from circuitry.runs.provenance import weights_digest
 
 Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]

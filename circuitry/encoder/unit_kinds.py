@@ -8,7 +8,7 @@ as the same only if their definitions are equal.
 from dataclasses import dataclass, field
 from typing import Any
 
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 from circuitry.runs.leaves import entry_of
 
 

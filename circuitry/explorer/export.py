@@ -45,9 +45,9 @@ from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.figures.style import MARKS
 from circuitry.reports.run_pages import REPORT_PAGE
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import LOCK, TORN, make_folder, whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
 

@@ -33,8 +33,8 @@ from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
 from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.questions.checks import CausalChecks
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 MOST_PIXELS = 50_000_000

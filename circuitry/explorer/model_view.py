@@ -23,8 +23,8 @@ from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.questions.checks import CausalChecks
+from circuitry.runs.arguments import Count, Names
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names
 from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 

@@ -25,8 +25,8 @@ from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.gates.edge_gates import GatedEdges, gated_edges_of
 from circuitry.gates.edges import Edges, Pair
 from circuitry.gates.unit_gates import GatedUnits
+from circuitry.runs.arguments import FINITE
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import FINITE
 
 Scored = TypeVar("Scored")
 """What has gates, with a number for each."""

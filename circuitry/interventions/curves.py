@@ -21,9 +21,9 @@ from circuitry.interventions.curve_reading import (
     CurveReading,
     Weights,
 )
+from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage, number_of
-from circuitry.runs.given import SOME, checked
 from circuitry.runs.identity import OF_MODEL, Identity
 
 TENTH = 0.1

@@ -27,8 +27,8 @@ from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.interventions.optimal_ablation import OPTIMAL, optimal_baseline
 from circuitry.interventions.weights_touched import weights_touched
+from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, checked
 
 AT_ONCE = 64
 """Circuits that `measure_each` holds in memory."""

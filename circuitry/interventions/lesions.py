@@ -30,8 +30,8 @@ from circuitry.encoder.task import Task, at_model_scale
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.faithfulness import draw_random
 from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.runs.arguments import SOME, Natural, Seed, checked
 from circuitry.runs.errors import InputError, name_some
-from circuitry.runs.given import SOME, Natural, Seed, checked
 from circuitry.runs.identity import same_entry
 from circuitry.runs.progress import Bar
 

@@ -31,8 +31,8 @@ from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.runs.arguments import Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar
 
 INTERCHANGE_COLUMNS = [

@@ -16,8 +16,8 @@ from circuitry.interventions.curve_reading import (
     faithfulness_ratio,
     percentile_band,
 )
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 OWN_CIRCUIT = "own domain's circuit"
 OTHER_CIRCUITS = "other domains' circuits"

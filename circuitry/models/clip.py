@@ -42,9 +42,9 @@ from circuitry.models.prompt_tokens import (
     prompt_tokens,
 )
 from circuitry.models.prompts import Template, as_patterns, default_templates
+from circuitry.runs.arguments import Names, checked
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
 from circuitry.runs.identity import Identity
 from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import digest, weights_digest

@@ -23,8 +23,8 @@ from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.options import FolderSettings
 from circuitry.models.prompts import as_patterns, templates_of
+from circuitry.runs.arguments import Names
 from circuitry.runs.errors import InputError, unknown_name
-from circuitry.runs.given import Names
 from circuitry.runs.identity import Identity
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.leaves import entry_of

@@ -17,8 +17,8 @@ from circuitry import encoder, models
 from circuitry.data.shared_options import Decoding, NImages, SeedOption, option
 from circuitry.encoder.choices import BASELINE_NAMES, METRIC_NAMES
 from circuitry.models.prompts import TEXTS, Template, templates_of
+from circuitry.runs.arguments import DISTINCT, Condition, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, Condition, checked
 from circuitry.runs.workers import ALONE, Rank
 
 log = logging.getLogger(__name__)

@@ -37,8 +37,8 @@ from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
 from circuitry.questions.check_images import CheckImages
+from circuitry.runs.arguments import Count, Names, Natural, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 

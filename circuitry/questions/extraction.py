@@ -37,7 +37,7 @@ from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.image_pass import read_images
 from circuitry.questions.question_settings import ExtractionSettings
-from circuitry.runs.given import Count, Names, Natural, Seed, checked
+from circuitry.runs.arguments import Count, Names, Natural, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 

@@ -48,8 +48,8 @@ from circuitry.reports.sections.one_circuit import (
     circuit_verdicts,
     in_cells,
 )
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import Work

@@ -31,8 +31,8 @@ from circuitry.interventions.intervention_settings import OwnPartSettings
 from circuitry.interventions.lesions import lesion, part_overlaps
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 

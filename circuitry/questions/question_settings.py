@@ -8,7 +8,7 @@ from circuitry.circuits.methods import ITERATIVE
 from circuitry.data.shared_options import DEFAULT_FOLDS, Folds, Items, NOthers
 from circuitry.interventions.intervention_settings import Selectivity
 from circuitry.models.options import FolderSettings
-from circuitry.runs.given import DISTINCT, Count, Share, checked
+from circuitry.runs.arguments import DISTINCT, Count, Share, checked
 
 
 @checked

@@ -26,7 +26,7 @@ from circuitry.runs import (
     whole_file,
 )
 from circuitry.data import caption, chosen_names
-from circuitry.runs.given import DISTINCT, between, checked
+from circuitry.runs.arguments import DISTINCT, between, checked
 from circuitry.runs.manifest import NAME
 from circuitry.runs.processes import process_pool
 from experiments.drawn.geometry import DrawnPiece

@@ -26,7 +26,7 @@ from circuitry.runs import (
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.table import CHANCE
 from circuitry.data import DEFAULT_FOLDS
-from circuitry.runs.given import SOME, checked
+from circuitry.runs.arguments import SOME, checked
 from experiments.representations.cells import compare_by_folds, rows_of_cells
 
 import numpy as np

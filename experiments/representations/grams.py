@@ -15,7 +15,7 @@ from circuitry.runs import (
     read_manifest,
     write_arrays,
 )
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 
 import numpy as np
 from jaxtyping import Float

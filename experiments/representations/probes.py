@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 from circuitry.runs import InputError, Seed, at_least
 from circuitry.comparison.statistics import mean_interval
 from circuitry.models.ridge import ridge_probe
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 
 import numpy as np
 import pandas as pd

@@ -24,7 +24,7 @@ from circuitry.encoder.site_activations import checked_sites
 from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import BATCH_SIZE, activations
-from circuitry.runs.given import DISTINCT, SOME, checked
+from circuitry.runs.arguments import DISTINCT, SOME, checked
 from experiments.representations.grams import (
     REPRESENTATIONS_FORMAT,
     DomainRepresentation,

@@ -17,8 +17,8 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.fold_array import FOLDS, WHOLE, ceilings_of
 from circuitry.comparison.statistics import jackknife_interval
 from circuitry.comparison.table import with_columns
+from circuitry.runs.arguments import SOME, Names
 from circuitry.runs.errors import ByName
-from circuitry.runs.given import SOME, Names
 from experiments.representations.cells import ALL, compare_folds
 from experiments.representations.grams import DomainRepresentation, Grams
 from experiments.representations.kernel_alignment import (

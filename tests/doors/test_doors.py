@@ -28,8 +28,8 @@ from circuitry import (
     models,
 )
 from circuitry.comparison import domain_matrix
+from circuitry.runs.arguments import DOOR
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.given import DOOR
 from experiments.over_models import compare_models
 from tests.doors.odd_values import write_odd_files
 from tests.doors.others import DOORS_THAT_TAKE_ANOTHER, Others, listed, mixed

@@ -24,7 +24,7 @@ from circuitry import (
 )
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.runs.annotations import LIST_TYPES
-from circuitry.runs.given import Condition
+from circuitry.runs.arguments import Condition
 from experiments.representations.representation_folder import RepresentationSettings
 from tests.comparison.similarities import similarities
 from tests.support.feature_bases import make_sae

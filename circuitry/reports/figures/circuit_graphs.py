@@ -15,8 +15,8 @@ from plotly.colors import hex_to_rgb
 
 from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures import style
+from circuitry.runs.arguments import Names
 from circuitry.runs.errors import InputError, number_of
-from circuitry.runs.given import Names
 
 MOST_OF_PAIR = 300
 """Most nodes that a pair of circuits is drawn with; of more nodes only the strongest are drawn."""

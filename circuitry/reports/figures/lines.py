@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.given import SOME, Names
+from circuitry.runs.arguments import SOME, Names
 
 RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
