@@ -138,7 +138,7 @@ def pair_ratios(
                 if weak[side, i, s] and n_classes[i, s]:
                     ceiling = means[1 + side, i, s]
                     ends = ceiling_ends[:, side, i, s]
-                    said = _said(ceiling, ends)
+                    said = _with_interval(ceiling, ends)
                     notes.append(
                         f"the ceiling of {name}, {said}, is not known to be well above chance, {chance[s]:.2f}"
                     )
@@ -159,7 +159,7 @@ def pair_ratios(
     return pd.DataFrame(rows, columns=list(RATIOS))
 
 
-def _said(value: float, ends: np.ndarray) -> str:
+def _with_interval(value: float, ends: np.ndarray) -> str:
     if np.isnan(ends).any():
         return f"{value:.2f}"
     return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
